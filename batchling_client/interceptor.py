@@ -1,0 +1,97 @@
+"""The neutral middle of interception: one caught HTTP call, its answer, and who gives it."""
+
+import enum
+import functools
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+_logger = logging.getLogger(__name__)
+
+# The body of a reply is whole and decoded: headers on how it once travelled would be lies about it.
+_TRAVEL_HEADERS: Final = frozenset(
+    {"connection", "content-encoding", "content-length", "keep-alive", "transfer-encoding"}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpCall:
+    """One HTTP request as its library was about to send it; the repr holds neither key nor content.
+
+    ``host`` is lower-case, without port; ``path`` is percent-decoded, without query; header names are
+    lower-case.
+    """
+
+    method: str
+    url: str = field(repr=False)
+    host: str
+    path: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpReply:
+    """The answer to one caught call: a status, headers and the whole decoded body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+    def raw_headers(self) -> list[tuple[bytes, bytes]]:
+        """Return the headers as bytes, with a content length that is true of the body."""
+        raw = [
+            (name.encode("latin-1"), value.encode("utf-8"))
+            for name, value in self.headers.items()
+            if name.lower() not in _TRAVEL_HEADERS
+        ]
+        raw.append((b"content-length", b"%d" % len(self.body)))
+        return raw
+
+
+class PassThrough(enum.Enum):
+    """The word for "not ours": the call goes on as if nobody had looked at it."""
+
+    PASS_THROUGH = "pass-through"
+
+
+PASS_THROUGH: Final = PassThrough.PASS_THROUGH
+
+
+class Handler(Protocol):
+    """A run, as an interceptor sees it."""
+
+    def wants(self, method: str, host: str, path: str) -> bool:
+        """Say cheaply whether such a call may be batched; False is a silent pass-through."""
+        ...
+
+    async def answer(self, call: HttpCall) -> HttpReply | PassThrough:
+        """Answer the call on the caller's own event loop, however long the batch takes."""
+        ...
+
+    def answer_blocking(self, call: HttpCall) -> HttpReply | PassThrough:
+        """Answer the call in the caller's own thread and block it meanwhile."""
+        ...
+
+
+class Interceptor(Protocol):
+    """An adapter for one HTTP library; both methods may be called any number of times, in any order."""
+
+    def install(self) -> None:
+        """Patch the library's client classes, now or as soon as the library is imported."""
+        ...
+
+    def uninstall(self) -> None:
+        """Put back what was there before; a patch of somebody else on top of ours stays."""
+        ...
+
+
+@functools.cache
+def warn_once(sentence: str, pid: int) -> None:
+    """Log a warning the first time it is given for the process ``pid``.
+
+    A log line and not a Python warning: where warnings are errors, an SDK would take the exception for a
+    broken connection and try again.
+    """
+    _logger.warning("%s (process %d)", sentence, pid)

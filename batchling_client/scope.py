@@ -1,0 +1,111 @@
+"""Which run answers a call: the innermost open block around the code that makes it.
+
+``async with`` covers a task and what it starts (a context variable); plain ``with`` covers every thread of
+the process. Nothing here takes a lock: a fork at any moment leaves a child that can open blocks of its own.
+"""
+
+import os
+from contextvars import ContextVar
+from typing import Final, final
+
+from .interceptor import PASS_THROUGH, Handler, HttpCall, PassThrough, warn_once
+
+_FORKED: Final = (
+    "This process was forked inside a batchify block, which does not reach into it: its calls go straight "
+    "to the provider at full price. Open a batchify block of its own in the child process."
+)
+
+
+@final
+class Token:
+    """One open block; its handler is None once it is closed, wherever it is still referred to."""
+
+    __slots__ = ("handler", "outer", "pid")
+
+    def __init__(self, handler: Handler, outer: "Token | None") -> None:
+        self.handler: Handler | None = handler
+        self.outer = outer
+        self.pid = os.getpid()
+
+
+_task: ContextVar[Token | None] = ContextVar("batchling_block", default=None)
+# Appended to, removed from and copied, each one atomic; read through a copy.
+_process: list[Token] = []
+
+
+def enter_task(handler: Handler) -> Token:
+    """Open a block for the current task and whatever it starts from now on."""
+    block = Token(handler, _nearest_open(_task.get()))
+    _task.set(block)
+    return block
+
+
+def leave_task(token: Token) -> None:
+    """Close a block for all who are in it, tasks that outlive it too; closing twice is harmless."""
+    token.handler = None
+    # Out of order, or from another context, the variable is not ours to set: a closed block is skipped.
+    if _task.get() is token:
+        _task.set(token.outer)
+
+
+def enter_process(handler: Handler) -> None:
+    """Open a block for every thread of this process."""
+    _process.append(Token(handler, _nearest_open(_task.get())))
+
+
+def leave_process(handler: Handler) -> None:
+    """Close the newest process-wide block of this handler; without one nothing happens."""
+    for block in reversed(_process.copy()):
+        if block.handler is handler:
+            block.handler = None
+            _process.remove(block)
+            return
+
+
+def current() -> Handler | None:
+    """Return the handler of the innermost open block, or None; tens of nanoseconds where no block is open."""
+    block = _task.get()
+    if block is None and not _process:
+        return None
+    task = _nearest_open(block)
+    pid = os.getpid()
+    if task is not None and task.pid == pid and not _process:
+        return task.handler
+    return _innermost(task, _process.copy(), pid)
+
+
+def _innermost(task: Token | None, process: list[Token], pid: int) -> Handler | None:
+    # A task's own block wins over the process-wide ones, except over one that was opened inside it.
+    own = [block for block in reversed(process) if block.pid == pid]
+    if task is not None and task.pid == pid:
+        return next((block.handler for block in own if block.outer is task), task.handler)
+    if own:
+        return own[0].handler
+    inherited = task or (process[-1] if process else None)
+    if inherited is None or inherited.handler is None:
+        return None
+    return _Inherited(inherited.handler)
+
+
+def _nearest_open(block: Token | None) -> Token | None:
+    while block is not None and block.handler is None:
+        block = block.outer
+    return block
+
+
+class _Inherited:
+    """Stands in a forked child for a block of its parent: says so once, and lets every call pass."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+
+    def wants(self, method: str, host: str, path: str) -> bool:
+        if self._handler.wants(method, host, path):
+            warn_once(_FORKED, os.getpid())
+        return False
+
+    async def answer(self, call: HttpCall) -> PassThrough:
+        return PASS_THROUGH
+
+    def answer_blocking(self, call: HttpCall) -> PassThrough:
+        return PASS_THROUGH

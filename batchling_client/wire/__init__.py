@@ -1,0 +1,1 @@
+"""The contract between client and worker: keys, states, records, scripts, routes, sealing."""

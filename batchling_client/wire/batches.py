@@ -1,0 +1,125 @@
+"""A batch as it stands in Redis, read from its hash."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .keys import BatchId, LaneId, ProviderBatchId
+from .records import CorruptRecord, LaneSpec
+from .states import BatchState, Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """State of record of one batch; times are aware, counts are of requests."""
+
+    batch_id: BatchId
+    lane_id: LaneId
+    spec: LaneSpec
+    state: BatchState
+    created_at: dt.datetime
+    updated_at: dt.datetime
+    n_requests: int
+    n_bytes: int
+    n_succeeded: int
+    n_failed: int
+    n_requeued: int
+    n_dropped: int
+    n_done: int
+    """Rows the provider says it is through with; for display only."""
+    n_lines: int
+    n_stumbles: int
+    n_starts: int
+    label: str
+    input_file_id: str
+    create_at: dt.datetime | None
+    submitted_at: dt.datetime | None
+    ended_at: dt.datetime | None
+    collected_at: dt.datetime | None
+    settled_at: dt.datetime | None
+    provider_batch_id: ProviderBatchId | None
+    provider_status: str
+    outcome: Outcome | None
+    ending: bytes
+    error: str
+    poll_s: float
+    cancel_requested: bool
+    moved_to: BatchId | None
+    """The batch in which its unanswered requests went on, if some did."""
+
+    @classmethod
+    def decode(cls, fields: Mapping[bytes, bytes]) -> Batch:
+        """Reads the hash of a batch; raises `CorruptRecord`."""
+
+        def text(name: str) -> str:
+            return fields.get(name.encode(), b"").decode()
+
+        def number(name: str) -> int:
+            return int(fields.get(name.encode(), b"0"))
+
+        def time(name: str) -> dt.datetime | None:
+            return _time(number(name)) if name.encode() in fields else None
+
+        try:
+            return cls(
+                batch_id=BatchId(fields[b"id"].decode()),
+                lane_id=LaneId(fields[b"lane"].decode()),
+                spec=LaneSpec.decode(fields[b"spec"]),
+                state=BatchState(fields[b"state"].decode()),
+                created_at=_time(number("created_at")),
+                updated_at=_time(number("updated_at")),
+                n_requests=number("n_requests"),
+                n_bytes=number("n_bytes"),
+                n_succeeded=number("n_succeeded"),
+                n_failed=number("n_failed"),
+                n_requeued=number("n_requeued"),
+                n_dropped=number("n_dropped"),
+                n_done=number("n_done"),
+                n_lines=number("n_lines"),
+                n_stumbles=number("n_stumbles"),
+                n_starts=number("starts"),
+                label=text("label"),
+                input_file_id=text("input_file_id"),
+                create_at=time("create_at"),
+                submitted_at=time("submitted_at"),
+                ended_at=time("ended_at"),
+                collected_at=time("collected_at"),
+                settled_at=time("settled_at"),
+                provider_batch_id=ProviderBatchId(text("provider_batch_id")) or None,
+                provider_status=text("provider_status"),
+                outcome=Outcome(text("outcome")) if b"outcome" in fields else None,
+                ending=fields.get(b"ending", b"{}"),
+                error=text("error"),
+                poll_s=number("poll_ms") / 1000,
+                cancel_requested=text("cancel_requested") == "1",
+                moved_to=BatchId(text("moved_to")) or None,
+            )
+        except (KeyError, ValueError) as error:
+            raise CorruptRecord("a stored batch cannot be read") from error
+
+    def as_json(self) -> dict[str, object]:
+        """What `batchling batches --json` prints of it."""
+        return {
+            "batch_id": self.batch_id,
+            "provider": self.spec.provider,
+            "model": self.spec.model,
+            "endpoint": self.spec.endpoint,
+            "state": self.state.value,
+            "provider_batch_id": self.provider_batch_id,
+            "provider_status": self.provider_status or None,
+            "n_requests": self.n_requests,
+            "n_succeeded": self.n_succeeded,
+            "n_failed": self.n_failed,
+            "n_requeued": self.n_requeued,
+            "created_at": self.created_at.isoformat(),
+            "updated_at": self.updated_at.isoformat(),
+            "error": self.error or None,
+            "lane_id": self.lane_id,
+            "moved_to": self.moved_to,
+        }
+
+
+def _time(ms: int) -> dt.datetime:
+    return dt.datetime.fromtimestamp(ms / 1000, tz=dt.UTC)

@@ -1,0 +1,60 @@
+"""Opens Redis from a URL: `redis://`, `rediss://`, `unix://` or `sentinel://`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.sentinel import Sentinel
+from redis.exceptions import BusyLoadingError, ConnectionError, ReadOnlyError, TimeoutError
+
+CONNECT_SECONDS: Final = 5.0
+REPLY_SECONDS: Final = 30.0
+SENTINEL_PORT: Final = 26379
+
+UNREACHABLE: Final = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, OSError)
+"""What a Redis that is away, starting, or failing over looks like: worth waiting for."""
+
+
+class UnusableUrl(ValueError):
+    """The Redis URL is of no kind that batchling can open."""
+
+
+def connect(url: str, *, max_connections: int = 50) -> Redis:
+    """A client for the deployment's Redis; opens no connection yet. Raises `UnusableUrl`.
+
+    `sentinel://[:password@]host:port[,host:port...]/service[/db]` follows the service's master.
+    """
+    scheme = urlsplit(url).scheme
+    if scheme in ("redis", "rediss", "unix"):
+        return Redis.from_url(
+            url,
+            socket_timeout=REPLY_SECONDS,
+            socket_connect_timeout=CONNECT_SECONDS,
+            health_check_interval=25,
+            max_connections=max_connections,
+        )
+    if scheme == "sentinel":
+        return _behind_sentinel(url)
+    raise UnusableUrl("BATCHLING_REDIS_URL must start with redis://, rediss://, unix:// or sentinel://.")
+
+
+def _behind_sentinel(url: str) -> Redis:
+    authority, _, path = url.removeprefix("sentinel://").partition("/")
+    credentials, _, hosts = authority.rpartition("@")
+    service, _, database = path.partition("/")
+    password = unquote(credentials.partition(":")[2]) or None
+    if not hosts or not service:
+        raise UnusableUrl("A Sentinel URL looks like sentinel://host:26379,host2:26379/service-name/0.")
+    addresses = []
+    for host in hosts.split(","):
+        name, _, port = host.partition(":")
+        addresses.append((name, int(port or SENTINEL_PORT)))
+    make_sentinel: Callable[..., Any] = Sentinel
+    sentinel = make_sentinel(addresses, socket_timeout=CONNECT_SECONDS)
+    master: Redis = sentinel.master_for(
+        service, db=int(database or 0), password=password, socket_timeout=REPLY_SECONDS, health_check_interval=25
+    )
+    return master

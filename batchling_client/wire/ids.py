@@ -1,0 +1,53 @@
+"""Makes ids: short, ASCII, safe as custom_id at every provider, sortable by time where that helps."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import time
+
+from .keys import BatchId, LaneId, Mailbox, RequestId, RunId
+
+
+def _base32(raw: bytes) -> str:
+    return base64.b32encode(raw).decode("ascii").rstrip("=").lower()
+
+
+_HEX_TO_SORTED = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def _stamp() -> str:
+    """Milliseconds since 1970 as nine base-36 digits: ids made later sort later until the year 5188."""
+    n = int(time.time() * 1000)
+    digits = []
+    for _ in range(9):
+        n, rest = divmod(n, 36)
+        digits.append(_HEX_TO_SORTED[rest])
+    return "".join(reversed(digits))
+
+
+def new_batch_id() -> BatchId:
+    """A fresh batch id, `b` + time + 50 random bits; later batches sort later."""
+    return BatchId(f"b{_stamp()}{_base32(os.urandom(10))[:10]}")
+
+
+def new_run_id() -> RunId:
+    """A fresh run id, `r` + time + 40 random bits; later runs sort later."""
+    return RunId(f"r{_stamp()}{_base32(os.urandom(5))}")
+
+
+def new_mailbox() -> Mailbox:
+    """A fresh name for a client session's mailbox (80 random bits)."""
+    return Mailbox(_base32(os.urandom(10)))
+
+
+def new_request_id() -> RequestId:
+    """A request id that nothing else has (128 random bits, 26 characters)."""
+    return RequestId(_base32(os.urandom(16)))
+
+
+def request_id(lane_id: LaneId, canonical_body: bytes, occurrence: int) -> RequestId:
+    """The request id of the n-th equal call of a run: the same in a rerun, so that the rerun attaches to it."""
+    digest = hashlib.blake2b(canonical_body, digest_size=16, key=f"{lane_id}:{occurrence}".encode())
+    return RequestId(_base32(digest.digest()))

@@ -1,0 +1,100 @@
+"""Every Redis key of a deployment: its name, type and lifetime."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, NewType
+
+WIRE_VERSION: Final = 1
+
+RequestId = NewType("RequestId", str)
+CustomId = NewType("CustomId", str)
+BatchId = NewType("BatchId", str)
+ProviderBatchId = NewType("ProviderBatchId", str)
+RunId = NewType("RunId", str)
+LaneId = NewType("LaneId", str)
+Fingerprint = NewType("Fingerprint", str)
+Mailbox = NewType("Mailbox", str)
+
+PERMANENT: Final = "permanent"
+EXPIRES: Final = "expires"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyKind:
+    """One family of keys: the first word after the prefix, the Redis type, and whether it expires."""
+
+    word: str
+    redis_type: str
+    lifetime: str
+    holds: str
+
+
+KEYSPACE: Final = (
+    KeyKind(word="schedule", redis_type="zset", lifetime=PERMANENT, holds="batch id -> next look, ms"),
+    KeyKind(word="batches", redis_type="zset", lifetime=EXPIRES, holds="batch id -> created_at, ms; for listings"),
+    KeyKind(word="runs", redis_type="zset", lifetime=EXPIRES, holds="run id -> started_at, ms; for listings"),
+    KeyKind(word="lanes", redis_type="zset", lifetime=EXPIRES, holds="lane id -> last enqueue, ms; for listings"),
+    KeyKind(word="lane", redis_type="hash", lifetime=EXPIRES, holds="spec, open batch, hold of one lane"),
+    KeyKind(word="batch", redis_type="hash", lifetime=EXPIRES, holds="state of record of one batch"),
+    KeyKind(word="rows", redis_type="list", lifetime=EXPIRES, holds="packed rows of one batch, in order"),
+    KeyKind(word="request", redis_type="string", lifetime=EXPIRES, holds="batch|attempt|mailboxes, in flight"),
+    KeyKind(word="result", redis_type="string", lifetime=EXPIRES, holds="packed result of an answered request"),
+    KeyKind(word="run", redis_type="hash", lifetime=EXPIRES, holds="name, times and counts of one run"),
+    KeyKind(word="run_batches", redis_type="set", lifetime=EXPIRES, holds="batch ids in which a run has requests"),
+    KeyKind(word="mailbox", redis_type="stream", lifetime=EXPIRES, holds="ids answered for one client session"),
+    KeyKind(word="credential", redis_type="string", lifetime=EXPIRES, holds="sealed credential, by fingerprint"),
+    KeyKind(word="worker", redis_type="string", lifetime=EXPIRES, holds="heartbeat of one worker"),
+    KeyKind(word="workers", redis_type="zset", lifetime=EXPIRES, holds="worker name -> last heartbeat, ms"),
+)
+
+
+class Keys:
+    """Names the keys of one deployment; all share one hash tag, so every script runs on one Redis slot."""
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+        self.prefix = f"batchling:{WIRE_VERSION}:{{{namespace}}}:"
+        prefix = self.prefix
+        self.schedule = prefix + "schedule"
+        self.batches = prefix + "batches"
+        self.runs = prefix + "runs"
+        self.lanes = prefix + "lanes"
+        self.workers = prefix + "workers"
+        self.notice_prefix = prefix + "notice:"
+        self._request_prefix = prefix + "request:"
+        self._result_prefix = prefix + "result:"
+
+    def lane(self, lane_id: str) -> str:
+        return f"{self.prefix}lane:{lane_id}"
+
+    def batch(self, batch_id: str) -> str:
+        return f"{self.prefix}batch:{batch_id}"
+
+    def rows(self, batch_id: str) -> str:
+        return f"{self.prefix}rows:{batch_id}"
+
+    def request(self, request_id: str) -> str:
+        return self._request_prefix + request_id
+
+    def result(self, request_id: str) -> str:
+        return self._result_prefix + request_id
+
+    def run(self, run_id: str) -> str:
+        return f"{self.prefix}run:{run_id}"
+
+    def run_batches(self, run_id: str) -> str:
+        return f"{self.prefix}run_batches:{run_id}"
+
+    def mailbox(self, mailbox: str) -> str:
+        return f"{self.prefix}mailbox:{mailbox}"
+
+    def credential(self, fingerprint: str) -> str:
+        return f"{self.prefix}credential:{fingerprint}"
+
+    def worker(self, name: str) -> str:
+        return f"{self.prefix}worker:{name}"
+
+    def notice(self, mailbox: str) -> str:
+        """The pub/sub channel on which a client session is nudged; it carries no payload."""
+        return self.notice_prefix + mailbox

@@ -1,0 +1,14 @@
+-- Stores that the create is about to be sent: from here on a batch may exist that we were not told of.
+-- KEYS  1 batch
+-- ARGV  1 token
+-- Verdicts  'OK'  'STALE'
+--@include _clock
+--@include _fence
+local batch = KEYS[1]
+local token = ARGV[1]
+if not holds(batch, token) or redis.call('HGET', batch, 'state') ~= 'submitting' then
+  return 'STALE'
+end
+redis.call('HSET', batch, 'create_at', now_ms())
+redis.call('HINCRBY', batch, 'n_creates', 1)
+return 'OK'

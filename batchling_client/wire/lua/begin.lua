@@ -1,0 +1,20 @@
+-- Starts a step on a claimed batch, once for each token: a doubled or late message changes nothing.
+-- KEYS  1 schedule  2 batch
+-- ARGV  1 batch id  2 token  3 lease ms  4 the states in which this step may start, comma separated
+-- Verdicts  {'OK', field, value, ...} the batch as it is; {'STALE'}
+--@include _clock
+--@include _fence
+local schedule, batch = KEYS[1], KEYS[2]
+local id, token, lease, states = ARGV[1], ARGV[2], tonumber(ARGV[3]), ',' .. ARGV[4] .. ','
+if not holds(batch, token) or redis.call('HGET', batch, 'begun') == token then
+  return {'STALE'}
+end
+if not string.find(states, ',' .. redis.call('HGET', batch, 'state') .. ',', 1, true) then
+  return {'STALE'}
+end
+redis.call('HSET', batch, 'begun', token, 'missed', 0)
+redis.call('HINCRBY', batch, 'starts', 1)
+redis.call('ZADD', schedule, now_ms() + lease, id)
+local fields = redis.call('HGETALL', batch)
+table.insert(fields, 1, 'OK')
+return fields

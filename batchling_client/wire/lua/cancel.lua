@@ -1,0 +1,30 @@
+-- Asks for a batch to be cancelled: one that no provider knows ends at once, another at its next look, which is now.
+-- KEYS  1 schedule  2 batch  3 lane
+-- ARGV  1 batch id  2 ending (JSON) for a batch that ends at once  3 error in one sentence
+-- Verdicts  'OK'  'TOO_LATE' it has ended already  'GONE' no such batch
+--@include _clock
+--@include _fence
+local schedule, batch, lane = KEYS[1], KEYS[2], KEYS[3]
+local id, ending, err = ARGV[1], ARGV[2], ARGV[3]
+local state = redis.call('HGET', batch, 'state')
+if not state then
+  return 'GONE'
+end
+local now = now_ms()
+if state == 'open' or state == 'sealed' then
+  if redis.call('HGET', lane, 'open') == id then
+    redis.call('HDEL', lane, 'open')
+  end
+  redis.call('HSET', batch, 'state', 'ended', 'outcome', 'cancelled', 'provider_status', '', 'ending', ending,
+    'error', err, 'cancel_requested', 1, 'ended_at', now, 'updated_at', now)
+  let_go(batch, schedule, id, now)
+  return 'OK'
+end
+if state == 'submitting' or state == 'submitted' then
+  redis.call('HSET', batch, 'cancel_requested', 1, 'updated_at', now)
+  if state == 'submitted' then
+    let_go(batch, schedule, id, now)
+  end
+  return 'OK'
+end
+return 'TOO_LATE'

@@ -1,0 +1,93 @@
+-- Stores results of a batch's requests and announces them; a request that is answered already, or is not in this
+-- batch, is left alone, so a chunk may be delivered any number of times.
+-- KEYS  1 batch; then a mailbox each; then for each row: request, result
+-- ARGV  1 token  2 batch id  3 attempts allowed  4 keep result ms  5 keep mailbox ms  6 channel prefix
+--       7 number of mailboxes; their names; then for each row: kind (S success, F failure, R worth another attempt),
+--       request id, packed result
+-- Verdicts  {'OK', n answered, n left for another attempt, n not in this batch}
+--       {'MAILBOXES', name, ...} nothing was done: these wait for rows of the chunk, name them too
+--       {'STALE'}
+--@include _clock
+--@include _fence
+local batch = KEYS[1]
+local token, batch_id, attempts, keep_ms, mail_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
+local channel_prefix, n_mailboxes = ARGV[6], tonumber(ARGV[7])
+local first_key, first_arg = 1 + n_mailboxes, 7 + n_mailboxes
+local n = (#ARGV - first_arg) / 3
+
+if not holds(batch, token) then
+  return {'STALE'}
+end
+local stream, mail = {}, {}
+for m = 1, n_mailboxes do
+  stream[ARGV[7 + m]] = KEYS[1 + m]
+  mail[ARGV[7 + m]] = {}
+end
+
+local mine, attempt_of, unknown, missing = {}, {}, 0, {}
+for i = 1, n do
+  local flying = redis.call('GET', KEYS[first_key + 2 * i - 1])
+  local owner, attempt, waiting = nil, nil, nil
+  if flying then
+    owner, attempt, waiting = string.match(flying, '^([^|]*)|([^|]*)|(.*)$')
+  end
+  if owner == batch_id then
+    mine[i], attempt_of[i] = waiting, tonumber(attempt)
+    for name in string.gmatch(waiting, '[^,]+') do
+      if not stream[name] then
+        missing[name] = true
+      end
+    end
+  else
+    unknown = unknown + 1
+  end
+end
+if next(missing) then
+  local verdict = {'MAILBOXES'}
+  for name in pairs(missing) do
+    verdict[#verdict + 1] = name
+  end
+  return verdict
+end
+
+local n_succeeded, n_failed, n_retry = 0, 0, 0
+local seen = {}
+for i = 1, n do
+  if mine[i] then
+    local at = first_arg + 3 * i - 2
+    local kind, request_id, packed = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+    if seen[request_id] then
+      unknown = unknown + 1
+    elseif kind == 'R' and attempt_of[i] < attempts then
+      seen[request_id] = true
+      n_retry = n_retry + 1
+    else
+      seen[request_id] = true
+      redis.call('SET', KEYS[first_key + 2 * i], packed, 'PX', keep_ms)
+      redis.call('UNLINK', KEYS[first_key + 2 * i - 1])
+      for name in string.gmatch(mine[i], '[^,]+') do
+        table.insert(mail[name], request_id)
+      end
+      if kind == 'S' then
+        n_succeeded = n_succeeded + 1
+      else
+        n_failed = n_failed + 1
+      end
+    end
+  end
+end
+if n_succeeded > 0 then
+  redis.call('HINCRBY', batch, 'n_succeeded', n_succeeded)
+end
+if n_failed > 0 then
+  redis.call('HINCRBY', batch, 'n_failed', n_failed)
+end
+redis.call('HSET', batch, 'updated_at', now_ms())
+for name, ids in pairs(mail) do
+  if #ids > 0 then
+    redis.call('XADD', stream[name], 'MAXLEN', '~', 20000, '*', 'ids', table.concat(ids, ' '))
+    redis.call('PEXPIRE', stream[name], mail_ms)
+    redis.call('PUBLISH', channel_prefix .. name, '')
+  end
+end
+return {'OK', n_succeeded + n_failed, n_retry, unknown}

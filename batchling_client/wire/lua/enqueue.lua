@@ -1,0 +1,101 @@
+-- Appends requests to a lane's open batch, or attaches to the same requests already in flight or answered.
+-- KEYS  1 schedule  2 lane  3 batch  4 rows  5 batches  6 lanes  7 run  8 run_batches  9 runs
+--       then for each request: request, result
+-- ARGV  1 batch id (the caller's guess of the open one)  2 lane id  3 lane spec  4 mailbox  5 run id  6 run name
+--       7 linger ms  8 longest linger ms  9 cap rows  10 cap bytes  11 shortest poll interval ms  12 keep ms
+--       13 '1' = a failed result is asked anew, '0' = it is the answer (a resend of a call whose reply was lost)
+--       14 number of requests; then for each: request id, row, bytes of its line
+-- Verdicts  {'OK', n taken, placements}: a character each, Q queued, J joined (in flight), D answered; when fewer
+--       were taken than given, the batch was full and is sealed: send the rest with a fresh batch id.
+--       {'MOVED', open batch id}  {'USED'}: nothing was done, call again with that id, or a fresh one.
+-- Everything or nothing is written, except that the requests not taken are left for the next call.
+--@include _clock
+--@include _lane
+local schedule, lane, batch, rows, batches, lanes = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local run, run_batches, runs = KEYS[7], KEYS[8], KEYS[9]
+local id, lane_id, spec, mailbox, run_id, run_name = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local linger, longest, cap_rows, cap_bytes = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
+local poll_ms, keep_ms, ask_failed_anew, n = tonumber(ARGV[11]), tonumber(ARGV[12]), ARGV[13] == '1', tonumber(ARGV[14])
+local FIRST_KEY, FIRST_ARG = 9, 14
+
+local now = now_ms()
+local placements, queued, joined_batches = {}, false, {}
+local n_requests, n_bytes, created_at = nil, nil, now
+local full, taken, opened = false, n, false
+local fresh_rows, n_fresh = {}, 0
+for i = 1, n do
+  local request, result = KEYS[FIRST_KEY + 2 * i - 1], KEYS[FIRST_KEY + 2 * i]
+  local answered = redis.call('GETRANGE', result, 0, 0)
+  local flying = redis.call('GET', request)
+  if answered == '+' or (answered == '-' and not ask_failed_anew) then
+    placements[i] = 'D'
+  elseif flying then
+    if not string.find(flying, mailbox, 1, true) then
+      redis.call('SET', request, flying .. ',' .. mailbox, 'KEEPTTL')
+    end
+    joined_batches[string.match(flying, '^([^|]+)')] = true
+    placements[i] = 'J'
+  else
+    if not opened then
+      local refused = open_batch(lane, batch, batches, lanes, lane_id, id, spec, keep_ms, now)
+      if refused then
+        if i == 1 then
+          return refused
+        end
+        taken = i - 1
+        break
+      end
+      opened = true
+      local held = redis.call('HMGET', batch, 'n_requests', 'n_bytes', 'created_at', 'poll_ms')
+      n_requests, n_bytes, created_at = tonumber(held[1]), tonumber(held[2]), tonumber(held[3])
+      if held[4] then
+        poll_ms = math.min(poll_ms, tonumber(held[4]))
+      end
+    end
+    local row, size = ARGV[FIRST_ARG + 3 * i - 1], tonumber(ARGV[FIRST_ARG + 3 * i])
+    if n_requests >= cap_rows or (n_requests > 0 and n_bytes + size > cap_bytes) then
+      full, taken = true, i - 1
+      break
+    end
+    n_requests, n_bytes = n_requests + 1, n_bytes + size
+    n_fresh = n_fresh + 1
+    fresh_rows[n_fresh] = row
+    redis.call('SET', request, id .. '|1|' .. mailbox, 'PX', keep_ms)
+    if answered == '-' then
+      redis.call('UNLINK', result)
+    end
+    placements[i] = 'Q'
+    queued = true
+  end
+end
+
+if queued then
+  for first = 1, n_fresh, 500 do
+    redis.call('RPUSH', rows, unpack(fresh_rows, first, math.min(first + 499, n_fresh)))
+  end
+  redis.call('PEXPIRE', rows, keep_ms)
+  redis.call('HSET', batch, 'n_requests', n_requests, 'n_bytes', n_bytes, 'updated_at', now, 'poll_ms', poll_ms)
+  joined_batches[id] = true
+  if n_requests >= cap_rows then
+    full = true
+  end
+end
+if full then
+  close_batch(lane, batch, schedule, id, now)
+elseif queued then
+  redis.call('ZADD', schedule, math.min(now + linger, created_at + longest), id)
+end
+if taken > 0 then
+  redis.call('HSETNX', run, 'name', run_name)
+  redis.call('HSETNX', run, 'started_at', now)
+  redis.call('HINCRBY', run, 'n_requests', taken)
+  redis.call('ZADD', runs, 'NX', now, run_id)
+  redis.call('ZREMRANGEBYSCORE', runs, '-inf', now - keep_ms)
+  for batch_id in pairs(joined_batches) do
+    redis.call('SADD', run_batches, batch_id)
+  end
+  redis.call('PEXPIRE', run, keep_ms)
+  redis.call('PEXPIRE', runs, keep_ms)
+  redis.call('PEXPIRE', run_batches, keep_ms)
+end
+return {'OK', taken, table.concat(placements)}

@@ -1,0 +1,13 @@
+-- Extends the lease of a claim.
+-- KEYS  1 schedule  2 batch
+-- ARGV  1 batch id  2 token  3 lease ms
+-- Verdicts  'OK'  'STALE'
+--@include _clock
+--@include _fence
+local schedule, batch = KEYS[1], KEYS[2]
+local id, token, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
+if not holds(batch, token) then
+  return 'STALE'
+end
+redis.call('ZADD', schedule, 'XX', now_ms() + lease, id)
+return 'OK'

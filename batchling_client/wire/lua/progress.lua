@@ -1,0 +1,17 @@
+-- Stores what a look at a running batch showed and when to look again.
+-- KEYS  1 schedule  2 batch
+-- ARGV  1 batch id  2 token  3 provider status  4 rows done  5 rows in all  6 delay ms
+-- Verdicts  'OK'  'STALE'
+--@include _clock
+--@include _fence
+local schedule, batch = KEYS[1], KEYS[2]
+local id, token, status, n_done, n_total, delay = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
+if not holds(batch, token) or redis.call('HGET', batch, 'state') ~= 'submitted' then
+  return 'STALE'
+end
+local now = now_ms()
+redis.call('HSET', batch, 'provider_status', status, 'n_done', n_done, 'n_total', n_total, 'updated_at', now,
+  'n_stumbles', 0)
+redis.call('HDEL', batch, 'error', 'missing_since')
+let_go(batch, schedule, id, now + delay)
+return 'OK'

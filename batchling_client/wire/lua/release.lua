@@ -1,0 +1,22 @@
+-- Hands a claimed batch back in the state it is in, to be looked at again after a delay.
+-- KEYS  1 schedule  2 batch
+-- ARGV  1 batch id  2 token  3 delay ms  4 error, or '' to keep the last  5 '1' = the create was surely refused:
+-- Verdicts  'OK'  'STALE'
+--@include _clock
+--@include _fence
+local schedule, batch = KEYS[1], KEYS[2]
+local id, token, delay, err, refused = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5] == '1'
+if not holds(batch, token) then
+  return 'STALE'
+end
+local now = now_ms()
+if err ~= '' then
+  redis.call('HSET', batch, 'error', err)
+  redis.call('HINCRBY', batch, 'n_stumbles', 1)
+end
+if refused then
+  redis.call('HDEL', batch, 'create_at')
+end
+redis.call('HSET', batch, 'updated_at', now)
+let_go(batch, schedule, id, now + delay)
+return 'OK'

@@ -1,0 +1,18 @@
+-- Ends a batch for ever, once each of its requests is answered or has moved on; its rows are freed.
+-- KEYS  1 schedule  2 batch  3 rows
+-- ARGV  1 batch id  2 token  3 terminal state  4 keep ms
+-- Verdicts  'OK'  'STALE'
+--@include _clock
+--@include _fence
+local schedule, batch, rows = KEYS[1], KEYS[2], KEYS[3]
+local id, token, state, keep_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+if not holds(batch, token) or redis.call('HGET', batch, 'state') ~= 'ended' then
+  return 'STALE'
+end
+local now = now_ms()
+redis.call('HSET', batch, 'state', state, 'settled_at', now, 'updated_at', now)
+redis.call('HINCRBY', batch, 'token', 1)
+redis.call('PEXPIRE', batch, keep_ms)
+redis.call('UNLINK', rows)
+redis.call('ZREM', schedule, id)
+return 'OK'

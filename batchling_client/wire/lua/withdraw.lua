@@ -1,0 +1,32 @@
+-- Takes a waiter off a request; when no one else waits and no provider was called yet, the request is dropped.
+-- KEYS  1 request  2 the batch it is in
+-- ARGV  1 batch id  2 mailbox
+-- Verdicts  'OK' dropped  'JOINED' others wait for it  'TOO_LATE' it goes on, its answer will be kept
+--       'GONE' not in that batch (any more)
+local request, batch = KEYS[1], KEYS[2]
+local batch_id, mailbox = ARGV[1], ARGV[2]
+local flying = redis.call('GET', request)
+if not flying then
+  return 'GONE'
+end
+local owner, attempt, waiting = string.match(flying, '^([^|]*)|([^|]*)|(.*)$')
+if owner ~= batch_id then
+  return 'GONE'
+end
+local others = {}
+for name in string.gmatch(waiting, '[^,]+') do
+  if name ~= mailbox then
+    others[#others + 1] = name
+  end
+end
+if #others > 0 then
+  redis.call('SET', request, owner .. '|' .. attempt .. '|' .. table.concat(others, ','), 'KEEPTTL')
+  return 'JOINED'
+end
+local state = redis.call('HGET', batch, 'state')
+if state ~= 'open' and state ~= 'sealed' then
+  return 'TOO_LATE'
+end
+redis.call('UNLINK', request)
+redis.call('HINCRBY', batch, 'n_dropped', 1)
+return 'OK'

@@ -1,0 +1,292 @@
+"""Runs the Lua scripts, one typed method a transition; the contract of each stands at the head of its file."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final, TypeAlias
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
+
+from .keys import BatchId, Keys, LaneId, Mailbox, ProviderBatchId, RequestId, RunId
+from .states import BatchState, Outcome, Placement, RowKind, Verdict
+
+Arg: TypeAlias = str | bytes | int
+
+_INCLUDE: Final = re.compile(r"^--@include (\w+)$", re.MULTILINE)
+
+
+@cache
+def source(name: str) -> str:
+    """The text of a script with its includes; each included file defines local functions only."""
+    folder = files(__package__) / "lua"
+    text = (folder / f"{name}.lua").read_text(encoding="utf-8")
+    return _INCLUDE.sub(lambda match: (folder / f"{match[1]}.lua").read_text(encoding="utf-8"), text)
+
+
+@cache
+def _sha(name: str) -> str:
+    return hashlib.sha1(source(name).encode(), usedforsecurity=False).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enqueued:
+    """Answer of `enqueue`: on OK the placements of the rows taken, else the batch that is open instead."""
+
+    verdict: Verdict
+    placements: tuple[Placement, ...] = ()
+    open_batch: BatchId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A due batch, claimed for one lease under a fencing token."""
+
+    batch_id: BatchId
+    token: int
+    state: BatchState
+    n_missed: int
+    """Claims in a row, this one included, that nobody began."""
+    collected: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivered:
+    """Answer of `deliver`."""
+
+    verdict: Verdict
+    n_answered: int = 0
+    n_retry: int = 0
+    n_unknown: int = 0
+    mailboxes: tuple[Mailbox, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowIn:
+    """A packed row on its way into a batch; `size` is the bytes of its line in the provider's file."""
+
+    request_id: RequestId
+    packed: bytes
+    size: int
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowOut:
+    """A packed result on its way to its waiters."""
+
+    request_id: RequestId
+    kind: RowKind
+    packed: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchCap:
+    """How much goes into one batch and how long an open one lingers, in ms."""
+
+    rows: int
+    bytes: int
+    linger_ms: int
+    longest_ms: int
+
+
+class Scripts:
+    """The transitions of one deployment. Every method raises redis-py's own errors when Redis is away."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self.redis = redis
+        self.keys = keys
+
+    async def _run(self, name: str, keys: Sequence[str], args: Sequence[Arg]) -> Any:
+        try:
+            return await self.redis.evalsha(_sha(name), len(keys), *keys, *args)
+        except NoScriptError:
+            return await self.redis.eval(source(name), len(keys), *keys, *args)
+
+    async def enqueue(
+        self,
+        *,
+        batch_id: BatchId,
+        lane_id: LaneId,
+        spec: bytes,
+        mailbox: Mailbox,
+        run_id: RunId,
+        run_name: str,
+        cap: BatchCap,
+        poll_ms: int,
+        keep_ms: int,
+        ask_failed_anew: bool,
+        rows: Sequence[RowIn],
+    ) -> Enqueued:
+        """Appends requests to the lane's open batch, or attaches to equal ones: `enqueue.lua`."""
+        k = self.keys
+        keys = [k.schedule, k.lane(lane_id), k.batch(batch_id), k.rows(batch_id), k.batches, k.lanes]
+        keys += [k.run(run_id), k.run_batches(run_id), k.runs]
+        args: list[Arg] = [batch_id, lane_id, spec, mailbox, run_id, run_name]
+        args += [cap.linger_ms, cap.longest_ms, cap.rows, cap.bytes]
+        args += [poll_ms, keep_ms, int(ask_failed_anew), len(rows)]
+        for row in rows:
+            keys += (k.request(row.request_id), k.result(row.request_id))
+            args += (row.request_id, row.packed, row.size)
+        reply = await self._run("enqueue", keys, args)
+        verdict = Verdict(reply[0].decode())
+        if verdict is Verdict.OK:
+            return Enqueued(verdict=verdict, placements=tuple(Placement(mark) for mark in reply[2].decode()))
+        open_batch = BatchId(reply[1].decode()) if verdict is Verdict.MOVED else None
+        return Enqueued(verdict=verdict, open_batch=open_batch)
+
+    async def claim(self, *, batch_ids: Sequence[BatchId], lease_ms: int) -> list[Claim]:
+        """Claims those of the batches that are due: `claim.lua`."""
+        keys = [self.keys.schedule, *(self.keys.batch(batch_id) for batch_id in batch_ids)]
+        reply = await self._run("claim", keys, [lease_ms, *batch_ids])
+        return [
+            Claim(
+                batch_id=BatchId(batch_id.decode()),
+                token=int(token),
+                state=BatchState(state.decode()),
+                n_missed=int(missed),
+                collected=bool(collected),
+            )
+            for batch_id, token, state, missed, collected in reply
+        ]
+
+    async def begin(
+        self, *, batch_id: BatchId, token: int, lease_ms: int, states: Sequence[BatchState]
+    ) -> Mapping[bytes, bytes] | None:
+        """Starts a step once for each token and tells the batch's fields; None = stale: `begin.lua`."""
+        reply = await self._run("begin", self._batch(batch_id), [batch_id, token, lease_ms, ",".join(states)])
+        if reply[0] != b"OK":
+            return None
+        return dict(zip(reply[1::2], reply[2::2], strict=True))
+
+    async def extend(self, *, batch_id: BatchId, token: int, lease_ms: int) -> Verdict:
+        """Extends a claim's lease: `extend.lua`."""
+        return _verdict(await self._run("extend", self._batch(batch_id), [batch_id, token, lease_ms]))
+
+    async def release(
+        self, *, batch_id: BatchId, token: int, delay_ms: int, error: str = "", create_refused: bool = False
+    ) -> Verdict:
+        """Hands a claimed batch back for a later look: `release.lua`."""
+        args: list[Arg] = [batch_id, token, delay_ms, error, int(create_refused)]
+        return _verdict(await self._run("release", self._batch(batch_id), args))
+
+    async def seal(self, *, batch_id: BatchId, token: int, lane_id: LaneId) -> Verdict:
+        """Closes an open batch to new requests: `seal.lua`."""
+        keys = [*self._batch(batch_id), self.keys.lane(lane_id)]
+        return _verdict(await self._run("seal", keys, [batch_id, token]))
+
+    async def intend(self, *, batch_id: BatchId, token: int, label: str) -> str | None:
+        """Stores the intent to submit and answers the label in force; None = stale: `intend.lua`."""
+        reply = await self._run("intend", [self.keys.batch(batch_id)], [token, label])
+        return reply[1].decode() if reply[0] == b"OK" else None
+
+    async def uploaded(self, *, batch_id: BatchId, token: int, input_file_id: str, n_lines: int) -> Verdict:
+        """Remembers the provider's input file: `uploaded.lua`."""
+        return _verdict(await self._run("uploaded", [self.keys.batch(batch_id)], [token, input_file_id, n_lines]))
+
+    async def arm(self, *, batch_id: BatchId, token: int) -> Verdict:
+        """Stores that the create is about to be sent: `arm.lua`."""
+        return _verdict(await self._run("arm", [self.keys.batch(batch_id)], [token]))
+
+    async def submitted(
+        self, *, batch_id: BatchId, token: int, provider_batch_id: ProviderBatchId, delay_ms: int
+    ) -> tuple[Verdict, str]:
+        """Stores the provider's batch id; a stale claim learns the id in force: `submitted.lua`."""
+        args: list[Arg] = [batch_id, token, provider_batch_id, delay_ms]
+        reply = await self._run("submitted", self._batch(batch_id), args)
+        return _verdict(reply[0]), reply[1].decode() if len(reply) > 1 else ""
+
+    async def progress(
+        self, *, batch_id: BatchId, token: int, status: str, n_done: int, n_total: int, delay_ms: int
+    ) -> Verdict:
+        """Stores a look at a running batch: `progress.lua`."""
+        args: list[Arg] = [batch_id, token, status, n_done, n_total, delay_ms]
+        return _verdict(await self._run("progress", self._batch(batch_id), args))
+
+    async def ended(
+        self, *, batch_id: BatchId, token: int, outcome: Outcome, status: str, ending: bytes, error: str
+    ) -> Verdict:
+        """Stores how a batch ended: `ended.lua`."""
+        args: list[Arg] = [batch_id, token, outcome, status, ending, error]
+        return _verdict(await self._run("ended", self._batch(batch_id), args))
+
+    async def deliver(
+        self,
+        *,
+        batch_id: BatchId,
+        token: int,
+        max_attempts: int,
+        keep_ms: int,
+        mail_ms: int,
+        mailboxes: Sequence[Mailbox],
+        rows: Sequence[RowOut],
+    ) -> Delivered:
+        """Stores results and announces them: `deliver.lua`."""
+        k = self.keys
+        keys = [k.batch(batch_id), *(k.mailbox(mailbox) for mailbox in mailboxes)]
+        args: list[Arg] = [token, batch_id, max_attempts, keep_ms, mail_ms, k.notice_prefix]
+        args += [len(mailboxes), *mailboxes]
+        for row in rows:
+            keys += (k.request(row.request_id), k.result(row.request_id))
+            args += (row.kind.value, row.request_id, row.packed)
+        reply = await self._run("deliver", keys, args)
+        verdict = Verdict(reply[0].decode())
+        if verdict is Verdict.OK:
+            return Delivered(verdict=verdict, n_answered=reply[1], n_retry=reply[2], n_unknown=reply[3])
+        return Delivered(verdict=verdict, mailboxes=tuple(Mailbox(name.decode()) for name in reply[1:]))
+
+    async def collected(self, *, batch_id: BatchId, token: int) -> Verdict:
+        """Stores that every result was read: `collected.lua`."""
+        return _verdict(await self._run("collected", self._batch(batch_id), [batch_id, token]))
+
+    async def requeue(
+        self,
+        *,
+        target: BatchId,
+        lane_id: LaneId,
+        spec: bytes,
+        source_id: BatchId,
+        token: int,
+        cap: BatchCap,
+        keep_ms: int,
+        rows: Sequence[RowIn],
+    ) -> tuple[Verdict, int, BatchId | None]:
+        """Moves unanswered requests to another batch; answers (verdict, n taken, open batch): `requeue.lua`."""
+        k = self.keys
+        keys = [k.schedule, k.lane(lane_id), k.batch(target), k.rows(target), k.batches, k.lanes, k.batch(source_id)]
+        args: list[Arg] = [target, lane_id, spec, source_id, token]
+        args += [cap.linger_ms, cap.longest_ms, cap.rows, cap.bytes, keep_ms, len(rows)]
+        for row in rows:
+            keys.append(k.request(row.request_id))
+            args += (row.packed, row.attempt, row.size)
+        reply = await self._run("requeue", keys, args)
+        verdict = Verdict(reply[0].decode())
+        n_taken = int(reply[1]) if verdict is Verdict.OK else 0
+        return verdict, n_taken, BatchId(reply[1].decode()) if verdict is Verdict.MOVED else None
+
+    async def settle(self, *, batch_id: BatchId, token: int, state: BatchState, keep_ms: int) -> Verdict:
+        """Ends a batch for ever: `settle.lua`."""
+        keys = [*self._batch(batch_id), self.keys.rows(batch_id)]
+        return _verdict(await self._run("settle", keys, [batch_id, token, state, keep_ms]))
+
+    async def cancel(self, *, batch_id: BatchId, lane_id: LaneId, ending: bytes, error: str) -> Verdict:
+        """Asks for a batch to be cancelled: `cancel.lua`."""
+        keys = [*self._batch(batch_id), self.keys.lane(lane_id)]
+        return _verdict(await self._run("cancel", keys, [batch_id, ending, error]))
+
+    async def withdraw(self, *, request_id: RequestId, batch_id: BatchId, mailbox: Mailbox) -> Verdict:
+        """Takes a waiter off a request; answers OK, JOINED, TOO_LATE or GONE: `withdraw.lua`."""
+        keys = [self.keys.request(request_id), self.keys.batch(batch_id)]
+        return _verdict(await self._run("withdraw", keys, [batch_id, mailbox]))
+
+    def _batch(self, batch_id: BatchId) -> list[str]:
+        return [self.keys.schedule, self.keys.batch(batch_id)]
+
+
+def _verdict(reply: bytes) -> Verdict:
+    return Verdict(reply.decode())

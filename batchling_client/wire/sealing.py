@@ -1,0 +1,103 @@
+"""Seals callers' credentials so that only workers can open them (libsodium sealed boxes), and fingerprints them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from nacl.exceptions import CryptoError
+from nacl.public import PrivateKey, PublicKey, SealedBox
+
+from .keys import Fingerprint
+
+PUBLIC_FILE: Final = "seal.pub"
+PRIVATE_FILE: Final = "seal.key"
+
+_decoder = msgspec.json.Decoder(dict[str, str])
+
+
+class UnreadableSealKey(ValueError):
+    """A seal key is not 32 bytes of base64; `batchling keys new` prints a pair."""
+
+
+class SealBroken(ValueError):
+    """A sealed credential was not made for this private key."""
+
+
+def fingerprint(headers: Mapping[str, str]) -> Fingerprint:
+    """Names a credential without telling it: 20 hex digits, equal for the same secret in another header's dress."""
+    secrets = "\n".join(value.removeprefix("Bearer ").strip() for _, value in sorted(headers.items()))
+    return Fingerprint(hashlib.blake2b(secrets.encode(), digest_size=10, person=b"batchling-cred").hexdigest())
+
+
+def new_pair() -> tuple[str, str]:
+    """A fresh (public, private) pair of seal keys, base64."""
+    private = PrivateKey.generate()
+    return _text(bytes(private.public_key)), _text(bytes(private))
+
+
+def public_half(private_key: str) -> str:
+    """The public key that belongs to a private one; raises `UnreadableSealKey`."""
+    return _text(bytes(PrivateKey(_raw(private_key)).public_key))
+
+
+def digest(public_key: str) -> str:
+    """Names a public key in 16 hex digits."""
+    return hashlib.blake2b(_raw(public_key), digest_size=8).hexdigest()
+
+
+def seal(headers: Mapping[str, str], public_key: str) -> bytes:
+    """Credential headers, readable only with the private key; raises `UnreadableSealKey`."""
+    return SealedBox(PublicKey(_raw(public_key))).encrypt(msgspec.json.encode(dict(headers)))
+
+
+def unseal(sealed: bytes, private_key: str) -> dict[str, str]:
+    """The credential headers; raises `SealBroken` or `UnreadableSealKey`."""
+    try:
+        return _decoder.decode(SealedBox(PrivateKey(_raw(private_key))).decrypt(sealed))
+    except (CryptoError, msgspec.DecodeError, msgspec.ValidationError):
+        raise SealBroken("the credential was sealed for another private key") from None
+
+
+def stored_pair(home: Path) -> tuple[str, str]:
+    """The (public, private) pair kept in `home/keys`, made on first need; two first needs at once agree on one."""
+    folder = home / "keys"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_file = folder / PRIVATE_FILE
+    if not private_file.exists():
+        _, private = new_pair()
+        draft = folder / f".{PRIVATE_FILE}.{os.getpid()}"
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
+            file.write(private + "\n")
+        try:
+            os.link(draft, private_file)
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    private = private_file.read_text(encoding="ascii").strip()
+    public = public_half(private)
+    public_file = folder / PUBLIC_FILE
+    if not public_file.exists():
+        public_file.write_text(public + "\n", encoding="ascii")
+    return public, private
+
+
+def _text(raw: bytes) -> str:
+    return base64.b64encode(raw).decode("ascii")
+
+
+def _raw(text: str) -> bytes:
+    try:
+        raw = base64.b64decode(text.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if len(raw) != PublicKey.SIZE:
+        raise UnreadableSealKey("A seal key is 32 bytes of base64: make a pair with `batchling keys new`.")
+    return raw

@@ -1,0 +1,65 @@
+"""What a batch is (`BatchState`) and what an attempt to move it got (`Verdict`)."""
+
+from __future__ import annotations
+
+import enum
+
+
+class BatchState(enum.StrEnum):
+    """Life of a batch: `open -> sealed -> submitting -> submitted -> ended -> settled | failed | cancelled`."""
+
+    OPEN = "open"
+    SEALED = "sealed"
+    SUBMITTING = "submitting"
+    SUBMITTED = "submitted"
+    ENDED = "ended"
+    SETTLED = "settled"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        """Nothing leaves this state."""
+        return self in TERMINAL_STATES
+
+
+TERMINAL_STATES = frozenset({BatchState.SETTLED, BatchState.FAILED, BatchState.CANCELLED})
+
+
+class Outcome(enum.StrEnum):
+    """How a batch ended at the provider, in words shared by all providers."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+
+class Verdict(enum.StrEnum):
+    """What a script answered."""
+
+    OK = "OK"
+    STALE = "STALE"
+    MOVED = "MOVED"
+    USED = "USED"
+    MAILBOXES = "MAILBOXES"
+    JOINED = "JOINED"
+    TOO_LATE = "TOO_LATE"
+    GONE = "GONE"
+
+
+class Placement(enum.StrEnum):
+    """Where enqueue found or put a request."""
+
+    QUEUED = "Q"
+    JOINED = "J"
+    ANSWERED = "D"
+
+
+class RowKind(enum.StrEnum):
+    """What a result means for its request: answered, failed for good, or worth another attempt."""
+
+    SUCCESS = "S"
+    FAILURE = "F"
+    RETRY = "R"
