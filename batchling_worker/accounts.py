@@ -1,0 +1,66 @@
+"""Opens the way to a provider for a lane: base URL from registry and settings, credential unsealed, one HTTP client."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import httpx
+
+from batchling_client.wire import sealing
+from batchling_client.wire.records import LaneSpec
+
+from .errors import PermanentError
+from .provider import Account, ProviderFacts
+from .settings import ProviderSettings
+from .store import Store
+
+CONNECT_S: Final = 10.0
+SILENCE_S: Final = 120.0
+"""How long a provider may say nothing in the middle of an answer."""
+MOST_CONNECTIONS: Final = 100
+
+
+class Accounts:
+    """Builds accounts for one event loop; a credential is opened for a step and forgotten with it."""
+
+    def __init__(self, store: Store, providers: dict[str, ProviderSettings], seal_private_key: str) -> None:
+        self._store = store
+        self._providers = providers
+        self._seal_private_key = seal_private_key
+        self._http = httpx.AsyncClient(
+            timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S),
+            limits=httpx.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=20),
+            follow_redirects=False,
+            trust_env=True,
+        )
+
+    async def open(self, spec: LaneSpec, facts: ProviderFacts) -> Account:
+        """The account of a lane; raises `PermanentError` when its credential cannot be had."""
+        settings = self._providers.get(spec.provider)
+        base_url = (settings.base_url if settings and settings.base_url else facts.base_url).rstrip("/")
+        if settings is not None and settings.api_key is not None:
+            credential = {"authorization": f"Bearer {settings.api_key.get_secret_value()}"}
+        else:
+            credential = await self._unseal(spec)
+        return Account(base_url=base_url, headers={**dict(spec.headers), **credential}, http=self._http)
+
+    async def _unseal(self, spec: LaneSpec) -> dict[str, str]:
+        sealed = await self._store.credential(spec.fingerprint)
+        if sealed is None:
+            raise PermanentError(
+                f"The credential of this batch is no longer stored; call again, or give the worker one in "
+                f"BATCHLING_PROVIDERS__{spec.provider.upper()}__API_KEY.",
+                status=401,
+            )
+        try:
+            return sealing.unseal(sealed, self._seal_private_key)
+        except sealing.SealBroken:
+            raise PermanentError(
+                "The credential was sealed for other workers than this one: give client and workers the same "
+                "BATCHLING_SEAL_PUBLIC_KEY and BATCHLING_SEAL_PRIVATE_KEY (`batchling keys new`).",
+                status=401,
+            ) from None
+
+    async def close(self) -> None:
+        """Closes the HTTP client."""
+        await self._http.aclose()

@@ -1,0 +1,159 @@
+"""The Celery app, and the worker's only composition root."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any, Final
+
+from celery import Celery
+from celery.signals import after_setup_logger, worker_process_shutdown
+
+from batchling_client.wire import sealing
+from batchling_client.wire.connection import connect
+from batchling_client.wire.keys import Keys
+from batchling_client.wire.records import WorkerPresence
+
+from . import tasks
+from .accounts import Accounts
+from .crash import CrashPoint, no_crash
+from .dispatch import Dispatch
+from .engine import Engine
+from .errors import UnfitWorker
+from .runtime import Runtime
+from .settings import WorkerSettings
+from .step import Knobs
+from .store import Store
+from .telemetry import Fields, Telemetry
+from .tick import Ticker, TickStep
+
+QUEUE: Final = "batchling"
+POOLS: Final = ("prefork", "threads", "solo")
+
+
+def make_app(settings: WorkerSettings) -> Celery:
+    """A Celery app that runs the pipeline of one deployment."""
+    app = Celery("batchling", broker=broker_url(settings.redis_url))
+    app.conf.update(
+        result_backend=None,
+        task_ignore_result=True,
+        task_store_errors_even_if_ignored=False,
+        task_acks_late=False,
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        worker_disable_rate_limits=True,
+        task_serializer="json",
+        accept_content=["json"],
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "visibility_timeout": 3600,
+            "socket_timeout": 30,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": not settings.redis_url.startswith("unix://"),
+            "health_check_interval": 25,
+            "global_keyprefix": f"batchling:celery:{settings.namespace}:",
+        },
+        worker_soft_shutdown_timeout=25,
+        worker_send_task_events=True,
+        task_send_sent_event=False,
+        task_default_queue=QUEUE,
+        task_create_missing_queues=False,
+        worker_hijack_root_logger=True,
+        enable_utc=True,
+    )
+    _assemble(app, settings)
+    return app
+
+
+def broker_url(redis_url: str) -> str:
+    """The deployment's Redis as kombu spells it."""
+    if redis_url.startswith("unix://"):
+        return "redis+socket://" + redis_url.removeprefix("unix://")
+    return redis_url
+
+
+def _assemble(app: Celery, settings: WorkerSettings) -> None:
+    keys = Keys(settings.namespace)
+    telemetry = Telemetry(lambda events: _send_events(app, events))
+    public_key, private_key = settings.seal_pair()
+
+    def make_store() -> Store:
+        return Store(
+            redis=connect(settings.redis_url),
+            keys=keys,
+            lease_ms=int(settings.lease_seconds * 1000),
+            result_ttl_ms=int(settings.result_ttl_seconds * 1000),
+            max_attempts=settings.max_attempts,
+        )
+
+    def make_engine() -> Engine:
+        store = make_store()
+        knobs = Knobs(
+            namespace=settings.namespace,
+            poll_interval_s=settings.poll_interval_seconds,
+            max_attempts=settings.max_attempts,
+            reconcile_patience_s=settings.reconcile_patience_seconds,
+        )
+        reach = CrashPoint(settings.crash_at, settings.home / "crashed") if settings.crash_at else no_crash
+        accounts = Accounts(store, settings.providers, private_key)
+        return Engine(store=store, accounts=accounts, knobs=knobs, telemetry=telemetry, reach=reach)
+
+    runtime = Runtime(make_engine)
+    tasks.register(app, runtime)
+
+    def make_ticker(worker: Any) -> Ticker:
+        pool = _pool_of(worker)
+        name = str(worker.hostname)
+        presence = WorkerPresence(
+            name=name,
+            pid=os.getpid(),
+            version=version("batchling"),
+            pool=pool,
+            seal_public_key=sealing.digest(public_key),
+        )
+        return Ticker(
+            make_store=make_store,
+            presence=presence,
+            dispatch=Dispatch(app, runtime, settings.messages),
+            telemetry=telemetry,
+            tick_s=settings.tick_seconds,
+        )
+
+    step = type(
+        "Tick", (TickStep,), {"make_ticker": staticmethod(make_ticker), "leave": staticmethod(runtime.leave)}
+    )
+    app.steps["worker"].add(step)
+    worker_process_shutdown.connect(lambda **_: runtime.leave(), weak=False)
+    after_setup_logger.connect(_quieten, weak=False)
+
+
+def _quieten(**_: Any) -> None:
+    """Our own events tell what happens; a URL may hold a key, and a line for each message tells nothing."""
+    for name in ("httpx", "httpcore", "celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _pool_of(worker: Any) -> str:
+    """The pool's name; raises `UnfitWorker` for pools that lose messages when they stop (gevent, eventlet)."""
+    module = str(getattr(worker.pool_cls, "__module__", ""))
+    pool = {"thread": "threads"}.get(module.rpartition(".")[2], module.rpartition(".")[2])
+    if pool not in POOLS:
+        raise UnfitWorker(
+            f"The {pool} pool loses running work when it stops: start the worker with --pool prefork or --pool threads."
+        )
+    return pool
+
+
+def _send_events(app: Celery, events: Sequence[tuple[str, Fields]]) -> None:
+    with (
+        app.connection_for_write() as connection,
+        app.events.Dispatcher(connection, hostname="batches@batchling") as out,
+    ):
+        for kind, fields in events:
+            out.send(kind, **fields)
+
+
+app = make_app(WorkerSettings())

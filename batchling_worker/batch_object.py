@@ -1,0 +1,132 @@
+"""The batch object of OpenAI-like providers: read leniently, told as a look."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from batchling_client.wire.states import Outcome
+
+from .provider import Complaint, Ended, Ending, Look, Running
+
+OUTCOMES: Final = {
+    "completed": Outcome.COMPLETED,
+    "failed": Outcome.FAILED,
+    "expired": Outcome.EXPIRED,
+    "cancelled": Outcome.CANCELLED,
+    "canceled": Outcome.CANCELLED,
+}
+RUNNING: Final = frozenset({"validating", "in_progress", "finalizing", "cancelling"})
+MOST_COMPLAINTS: Final = 1000
+
+LATE_FILES_S: Final = 15.0
+"""For so long after its end a batch may yet show the files that its counts promise.
+
+To settle it without them would make rows look lost that were answered and paid for."""
+CLOCKS_APART_S: Final = 60.0
+
+
+class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch as its provider shows it; every field may be absent or of a type that nobody documented."""
+
+    id: object = None
+    status: object = None
+    input_file_id: object = None
+    output_file_id: object = None
+    error_file_id: object = None
+    errors: object = None
+    request_counts: object = None
+    metadata: object = None
+    created_at: object = None
+    completed_at: object = None
+    expired_at: object = None
+    cancelled_at: object = None
+
+    @property
+    def known_id(self) -> str:
+        """The provider's id, or ''."""
+        return _text(self.id)
+
+    @property
+    def word(self) -> str:
+        """The provider's word for the status, in lower case, or ''."""
+        return _text(self.status).lower()
+
+    def made_before(self, moment: dt.datetime) -> bool:
+        """Whether the batch is surely older than that."""
+        return isinstance(self.created_at, int | float) and self.created_at < moment.timestamp()
+
+    def is_of(self, label_name: str, label: str, input_file_id: str) -> bool:
+        """Whether the batch carries this label or was made from this file."""
+        metadata = self.metadata if isinstance(self.metadata, dict) else {}
+        if label and metadata.get(label_name) == label:
+            return True
+        return bool(input_file_id) and self.input_file_id == input_file_id
+
+    def look(self, now: dt.datetime) -> Look:
+        """How the batch stands; a status that is not known to be an end is none."""
+        counts = self.request_counts if isinstance(self.request_counts, dict) else {}
+        n_total, n_completed, n_failed = (
+            _count(counts.get(name)) for name in ("total", "completed", "failed")
+        )
+        outcome = OUTCOMES.get(self.word)
+        output, errors = file_id(self.output_file_id), file_id(self.error_file_id)
+        awaited = (n_completed > 0 and not output) or (n_failed > 0 and not errors)
+        if outcome is None or (awaited and self._ended_just_now(outcome, now)):
+            return Running(status=self.word or "unknown", n_done=n_completed + n_failed, n_total=n_total)
+        return Ended(
+            status=self.word,
+            outcome=outcome,
+            ending=Ending(
+                results=tuple(one for one in (output, errors) if one),
+                complaints=tuple(_complaints(self.errors)),
+            ),
+            n_done=n_completed + n_failed,
+            n_total=n_total,
+        )
+
+    def _ended_just_now(self, outcome: Outcome, now: dt.datetime) -> bool:
+        ended_at = {
+            Outcome.COMPLETED: self.completed_at,
+            Outcome.EXPIRED: self.expired_at,
+            Outcome.CANCELLED: self.cancelled_at,
+        }.get(outcome)
+        if not isinstance(ended_at, int | float):
+            return False
+        return -CLOCKS_APART_S <= now.timestamp() - ended_at < LATE_FILES_S
+
+
+def file_id(said: object) -> str:
+    """A file id, or '': for no file, providers say null, an empty string or (Groq) an empty object."""
+    return said.strip() if isinstance(said, str) else ""
+
+
+def _complaints(errors: object) -> Iterator[Complaint]:
+    """OpenAI wraps its errors in a list object, Groq's documents show a bare array, others say one sentence."""
+    listed = errors.get("data", [errors]) if isinstance(errors, dict) else errors
+    if isinstance(listed, str):
+        listed = [{"message": listed}] if listed else []
+    if not isinstance(listed, list):
+        return
+    for entry in listed[:MOST_COMPLAINTS]:
+        if isinstance(entry, str):
+            yield Complaint(code="", message=entry)
+        elif isinstance(entry, dict) and (entry.get("code") or entry.get("message")):
+            line, param = entry.get("line"), entry.get("param")
+            yield Complaint(
+                code=_text(entry.get("code")),
+                message=_text(entry.get("message")),
+                line=line if isinstance(line, int) and line > 0 else None,
+                param=param if isinstance(param, str) else None,
+            )
+
+
+def _text(said: object) -> str:
+    return said if isinstance(said, str) else ""
+
+
+def _count(said: object) -> int:
+    return said if isinstance(said, int) and said > 0 else 0

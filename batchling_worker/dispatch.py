@@ -1,0 +1,75 @@
+"""Sends claims to the pool as Celery messages, or runs them in this process when messages get lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Final, assert_never
+
+from celery import Celery
+
+from batchling_client.wire.scripts import Claim
+from batchling_client.wire.states import BatchState
+
+from . import tasks
+from .engine import Engine
+from .runtime import Runtime
+from .settings import Messages
+from .store import Held
+
+POLLS_A_MESSAGE: Final = 50
+
+
+class Dispatch:
+    """One message a step of a batch, polls by the fifty; a failure to send is mended by the lease."""
+
+    def __init__(self, app: Celery, runtime: Runtime, messages: Messages) -> None:
+        self._app = app
+        self._runtime = runtime
+        self._messages = messages
+
+    def send(self, claims: Sequence[Claim]) -> None:
+        """Sends each claim to the queue once (or as the tests wish)."""
+        if not claims or self._messages is Messages.DROPPED:
+            return
+        times = 2 if self._messages is Messages.DOUBLED else 1
+        with self._app.producer_or_acquire() as producer:
+            for name, args in self._letters(claims):
+                for _ in range(times):
+                    self._app.send_task(name, args=args, producer=producer)
+
+    def inline(self, claims: Sequence[Claim]) -> None:
+        """Runs claims on this process' own loop, without waiting for them."""
+        for claim in claims:
+            held = Held(batch_id=claim.batch_id, token=claim.token)
+            self._runtime.start(partial(_step, claim=claim, held=held))
+
+    def _letters(self, claims: Sequence[Claim]) -> Iterable[tuple[str, list[object]]]:
+        polls: list[tuple[str, int]] = []
+        for claim in claims:
+            if claim.state is BatchState.SUBMITTED:
+                polls.append((claim.batch_id, claim.token))
+            else:
+                yield _task_of(claim), [claim.batch_id, claim.token]
+        for first in range(0, len(polls), POLLS_A_MESSAGE):
+            yield tasks.POLL, [polls[first : first + POLLS_A_MESSAGE]]
+
+
+def _task_of(claim: Claim) -> str:
+    if claim.state is BatchState.ENDED:
+        return tasks.SETTLE if claim.collected else tasks.COLLECT
+    return tasks.SUBMIT
+
+
+async def _step(engine: Engine, claim: Claim, held: Held) -> None:
+    match claim.state:
+        case BatchState.SEALED | BatchState.SUBMITTING:
+            await engine.submit(held)
+        case BatchState.SUBMITTED:
+            await engine.poll([held])
+        case BatchState.ENDED:
+            await (engine.settle(held) if claim.collected else engine.collect(held))
+        case BatchState.OPEN | BatchState.SETTLED | BatchState.FAILED | BatchState.CANCELLED:
+            return
+        case _:
+            assert_never(claim.state)

@@ -1,0 +1,201 @@
+"""Runs one step of a claimed batch under its lease, and turns every error into a later look or an ended batch."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from batchling_client.wire.batches import Batch
+from batchling_client.wire.connection import UNREACHABLE
+from batchling_client.wire.records import CorruptRecord
+from batchling_client.wire.states import BatchState, Outcome
+
+from . import lifecycle, providers
+from .accounts import Accounts
+from .errors import PermanentError, StaleClaim, TemporaryError
+from .lease import lease
+from .pipeline.collect import collect
+from .pipeline.poll import look, poll
+from .pipeline.settle import settle
+from .pipeline.submit import submit
+from .provider import Account, Ending, Look
+from .step import Knobs, Step
+from .store import Held, Store
+from .telemetry import Telemetry
+
+SUBMIT_STATES: Final = (BatchState.SEALED, BatchState.SUBMITTING)
+POLL_STATES: Final = (BatchState.SUBMITTED,)
+END_STATES: Final = (BatchState.ENDED,)
+
+
+class Engine:
+    """Everything a worker process needs to run steps; lives on one event loop."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        accounts: Accounts,
+        knobs: Knobs,
+        telemetry: Telemetry,
+        reach: Callable[[str], None],
+    ) -> None:
+        self._store = store
+        self._accounts = accounts
+        self._knobs = knobs
+        self._telemetry = telemetry
+        self._reach = reach
+
+    async def submit(self, held: Held) -> None:
+        """Submits a sealed batch."""
+        await self._one(held, SUBMIT_STATES, submit, needs_account=lambda batch: True)
+
+    async def collect(self, held: Held) -> None:
+        """Delivers the results of an ended batch."""
+        await self._one(held, END_STATES, collect, needs_account=_has_results)
+
+    async def settle(self, held: Held) -> None:
+        """Settles a collected batch."""
+        await self._one(held, END_STATES, self._settle_if_collected, needs_account=lambda batch: False)
+
+    async def poll(self, helds: Sequence[Held]) -> None:
+        """Looks at submitted batches, together where they share an account."""
+        groups: dict[tuple[str, str, tuple[tuple[str, str], ...]], list[Step]] = {}
+        for held in helds:
+            batch = await self._begin(held, POLL_STATES)
+            if batch is not None:
+                spec = batch.spec
+                groups.setdefault((spec.provider, spec.fingerprint, spec.headers), []).append(
+                    self._step(held, batch)
+                )
+        await asyncio.gather(
+            *(self._under_lease(steps, self._poll_together(steps)) for steps in groups.values())
+        )
+
+    async def _poll_together(self, steps: Sequence[Step]) -> None:
+        seen: Sequence[Look | TemporaryError | PermanentError]
+        try:
+            account = await self._account(steps[0].batch)
+            steps = [dataclasses.replace(step, account=account) for step in steps]
+            seen = await look(steps)
+        except (TemporaryError, PermanentError) as error:
+            seen = [error] * len(steps)
+        for step, one in zip(steps, seen, strict=True):
+            await self._guarded(step, poll(step, one))
+
+    async def _one(
+        self,
+        held: Held,
+        states: Sequence[BatchState],
+        work: Callable[[Step], Awaitable[None]],
+        *,
+        needs_account: Callable[[Batch], bool],
+    ) -> None:
+        batch = await self._begin(held, states)
+        if batch is None:
+            return
+        step = self._step(held, batch)
+
+        async def with_account() -> None:
+            account = await self._account(batch) if needs_account(batch) else None
+            await work(dataclasses.replace(step, account=account))
+
+        await self._under_lease([step], self._guarded(step, with_account()))
+
+    async def _begin(self, held: Held, states: Sequence[BatchState]) -> Batch | None:
+        """The batch if the step may start; a message that is doubled or late finds None."""
+        try:
+            batch = await self._store.begin(held, states)
+        except CorruptRecord:
+            self._telemetry.warn("step_refused", batch_id=held.batch_id, reason="corrupt_record")
+            return None
+        except UNREACHABLE:
+            self._telemetry.warn("store_away", batch_id=held.batch_id)
+            return None
+        if batch is None:
+            self._telemetry.log("step_stale", batch_id=held.batch_id, token=held.token)
+        return batch
+
+    async def _under_lease(self, steps: Sequence[Step], work: Coroutine[Any, Any, None]) -> None:
+        """Runs the work while the leases are extended; a worker that leaves hands its batches back at once."""
+        try:
+            async with lease(self._store, [step.held for step in steps]):
+                await work
+        except StaleClaim:
+            self._telemetry.log("step_stale", batch_id=steps[0].batch.batch_id)
+        except asyncio.CancelledError:
+            self._telemetry.log("worker_leaving", n_batches=len(steps))
+            with contextlib.suppress(*UNREACHABLE):
+                for step in steps:
+                    await self._store.release(step.held, 0.0)
+            raise
+
+    async def _guarded(self, step: Step, work: Coroutine[Any, Any, None]) -> None:
+        """Runs the work; every way it can fail leaves the batch due again, or ended with the provider's reason."""
+        batch_id = step.batch.batch_id
+        try:
+            try:
+                await work
+            except TemporaryError as error:
+                delay_s = error.delay_s or lifecycle.backoff_s(step.batch.n_stumbles)
+                self._telemetry.warn(
+                    "step_stumbled", batch_id=batch_id, reason=str(error), delay_s=round(delay_s, 2)
+                )
+                await self._store.release(step.held, delay_s, str(error))
+            except PermanentError as error:
+                await self._refuse(step, error)
+        except StaleClaim:
+            self._telemetry.log("step_stale", batch_id=batch_id, token=step.held.token)
+        except UNREACHABLE:
+            self._telemetry.warn("store_away", batch_id=batch_id)
+        except Exception as error:  # noqa: BLE001 - a defect of ours must not lose a batch: it is looked at again
+            # The text of an unforeseen error may hold anything, a key included: only its kind and place are told.
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{type(error).__name__} at {place.filename.rpartition('/')[2]}:{place.lineno}"
+            self._telemetry.warn("step_failed", batch_id=batch_id, error=where)
+            with contextlib.suppress(*UNREACHABLE):
+                await self._store.release(step.held, lifecycle.backoff_s(step.batch.n_stumbles + 3), where)
+
+    async def _refuse(self, step: Step, error: PermanentError) -> None:
+        """A refusal before the batch has ended is its end: settle tells the callers in the provider's own words."""
+        self._telemetry.warn(
+            "step_refused", batch_id=step.batch.batch_id, status=error.status, reason=str(error)
+        )
+        if step.batch.state is BatchState.ENDED and not lifecycle.given_up(step.batch, step.now):
+            delay_s = lifecycle.backoff_s(step.batch.n_stumbles + 3)
+            await self._store.release(step.held, delay_s, str(error))
+            return
+        body = error.body or json.dumps({"error": {"message": str(error), "type": "batch_error"}}).encode()
+        ending = Ending(status=error.status, body=body.decode(errors="replace"))
+        await self._store.ended(step.held, Outcome.FAILED, "", msgspec.json.encode(ending), str(error))
+
+    async def _settle_if_collected(self, step: Step) -> None:
+        if step.batch.collected_at is None:
+            raise TemporaryError("the results are not collected yet", delay_s=0.1)
+        await settle(step)
+
+    async def _account(self, batch: Batch) -> Account:
+        return await self._accounts.open(batch.spec, providers.load(batch.spec.provider).facts)
+
+    def _step(self, held: Held, batch: Batch) -> Step:
+        return Step(
+            held=held,
+            batch=batch,
+            store=self._store,
+            provider=providers.load(batch.spec.provider),
+            account=None,
+            knobs=self._knobs,
+            telemetry=self._telemetry,
+            reach=self._reach,
+        )
+
+
+def _has_results(batch: Batch) -> bool:
+    return bool(msgspec.json.decode(batch.ending, type=Ending).results)

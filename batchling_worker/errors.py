@@ -1,0 +1,49 @@
+"""The worker's errors: two kinds steer every retry.
+
+WorkerError
+├── PermanentError      the provider said no: the callers are told its own words
+├── TemporaryError      worth another look after a delay
+│   ├── MaybeDone       ... and the provider may have done it: look before doing it again
+│   └── FileNotReady    an uploaded file is not visible yet
+├── UnfitWorker         the worker cannot run as it was started
+└── StaleClaim          another worker holds the batch now; what this one did changes nothing
+"""
+
+from __future__ import annotations
+
+
+class WorkerError(Exception):
+    """Something went wrong in a step; the text never holds a credential."""
+
+
+class PermanentError(WorkerError):
+    """The provider refused for good; `status` and `body` are its own, fit to be handed to the SDK."""
+
+    def __init__(self, reason: str, *, status: int = 400, body: bytes = b"") -> None:
+        super().__init__(reason)
+        self.status = status
+        self.body = body
+
+
+class TemporaryError(WorkerError):
+    """The provider or the way to it is out of order; `delay_s` is the provider's own wish, else None."""
+
+    def __init__(self, reason: str, *, delay_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.delay_s = delay_s
+
+
+class MaybeDone(TemporaryError):
+    """The answer to a call got lost: it may or may not have had its effect."""
+
+
+class FileNotReady(TemporaryError):
+    """The provider does not see the input file yet that it has just taken."""
+
+
+class StaleClaim(WorkerError):
+    """The lease expired and the batch was claimed anew."""
+
+
+class UnfitWorker(WorkerError):
+    """The worker was started in a way that would lose work; the text says how to start it."""

@@ -1,0 +1,168 @@
+"""The one table that turns what HTTP says, or fails to say, into the worker's errors, without any credential."""
+
+from __future__ import annotations
+
+import datetime as dt
+import email.utils
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import httpx
+import msgspec
+
+from .errors import MaybeDone, PermanentError, TemporaryError
+
+FOREIGN: Final = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError)
+"""Everything that httpx raises for a call; the last three stand outside of its HTTPError."""
+
+NOTHING_SENT: Final = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+    httpx.InvalidURL,
+)
+TRY_LATER: Final = frozenset({425, 429})
+NOT_HANDLED: Final = frozenset({408, 409})
+"""Gateways say 408 of a call that the provider may yet finish, and 409 may mean that it is there already."""
+
+LONGEST_WISH_S: Final = 3600.0
+LONGEST_BODY: Final = 64 * 1024
+LONGEST_REASON: Final = 300
+CREDENTIAL_WORDS: Final = ("authorization", "cookie", "key", "secret", "token")
+SHORTEST_SECRET: Final = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deed:
+    """A call as errors speak of it: whose, what it does, whether it is paid for, and what no text may hold."""
+
+    provider: str
+    does: str
+    paid: bool = False
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+
+def of_exception(deed: Deed, error: Exception) -> TemporaryError | PermanentError:
+    """The worker's error for an exception of httpx; nothing of the exception is kept but words."""
+    if isinstance(error, UnicodeError) or _unfit_header(error):
+        return _unfit_credential(deed)
+    name = type(error).__name__
+    if isinstance(error, NOTHING_SENT):
+        words = _clean(deed, str(error))
+        return TemporaryError(f"{deed.provider} could not be reached to {deed.does}: {name} {words}".rstrip())
+    if deed.paid:
+        return MaybeDone(f"{deed.provider} was asked to {deed.does} and the answer was lost ({name})")
+    return TemporaryError(f"{deed.provider} was asked to {deed.does} and did not answer in full ({name})")
+
+
+def of_status(
+    deed: Deed, status: int, headers: Mapping[str, str], body: bytes
+) -> TemporaryError | PermanentError:
+    """The worker's error for an answer that is no success."""
+    clean = redacted(deed, body[:LONGEST_BODY])
+    reason = f"{deed.provider} answered {status} when asked to {deed.does}: {message_of(clean)}".rstrip(": ")
+    wish_s = retry_after_s(headers)
+    if status in TRY_LATER:
+        return TemporaryError(reason, delay_s=wish_s)
+    if 400 <= status < 500 and status not in NOT_HANDLED:
+        return PermanentError(reason, status=status, body=clean)
+    if 300 <= status < 400:
+        return TemporaryError(f"{reason}. Redirects are not followed: check the base URL", delay_s=wish_s)
+    return MaybeDone(reason, delay_s=wish_s) if deed.paid else TemporaryError(reason, delay_s=wish_s)
+
+
+def of_unreadable(deed: Deed) -> TemporaryError:
+    """The worker's error for a success whose body makes no sense."""
+    reason = f"{deed.provider} was asked to {deed.does} and its answer cannot be read"
+    return MaybeDone(reason) if deed.paid else TemporaryError(reason)
+
+
+def secrets_of(headers: Mapping[str, str]) -> tuple[str, ...]:
+    """Every credential in request headers, with and without its scheme, longest first."""
+    found: set[str] = set()
+    for name, value in headers.items():
+        if any(word in name.lower() for word in CREDENTIAL_WORDS):
+            found.update((value, value.rpartition(" ")[2]))
+    return tuple(sorted((one for one in found if len(one) >= SHORTEST_SECRET), key=len, reverse=True))
+
+
+def redacted(deed: Deed, text: bytes) -> bytes:
+    """The text with every credential of the call left out, as it is or as JSON spells it."""
+    for secret in deed.secrets:
+        for spelt in (secret, json.dumps(secret)[1:-1]):
+            text = text.replace(spelt.encode("utf-8", "surrogatepass"), b"[redacted]")
+    return text
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """How long the provider wishes to be left alone, in seconds, at most an hour; None where it does not say.
+
+    `retry-after-ms` wins over `retry-after`, which is in seconds or an HTTP date; a date is held against the
+    answer's own `date`, so that clocks need not agree.
+    """
+    wish_s = _number(headers.get("retry-after-ms"))
+    if wish_s is not None:
+        wish_s /= 1000
+    else:
+        said = headers.get("retry-after")
+        wish_s = _number(said)
+        at = _date(said)
+        if wish_s is None and at is not None:
+            now = _date(headers.get("date")) or dt.datetime.now(dt.UTC)
+            wish_s = max(0.0, (at - now).total_seconds())
+    return None if wish_s is None else min(wish_s, LONGEST_WISH_S)
+
+
+class _Said(msgspec.Struct):
+    error: object = None
+    message: object = None
+    detail: object = None
+
+
+def message_of(body: bytes) -> str:
+    """The sentence in a provider's error body, or the body's beginning where it has no known shape."""
+    try:
+        said = msgspec.json.decode(body, type=_Said)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return body[:LONGEST_REASON].decode(errors="replace").strip()
+    for part in (said.error, said.message, said.detail):
+        words = part.get("message") if isinstance(part, dict) else part
+        if isinstance(words, str) and words:
+            return words[:LONGEST_REASON]
+    return body[:LONGEST_REASON].decode(errors="replace").strip()
+
+
+def _unfit_header(error: Exception) -> bool:
+    # h11 quotes the header's value, the credential that is, in this exception.
+    return isinstance(error, httpx.LocalProtocolError) and "header" in str(error).lower()
+
+
+def _unfit_credential(deed: Deed) -> PermanentError:
+    reason = f"The credential for {deed.provider} holds characters that an HTTP header cannot carry."
+    error = {"message": reason, "type": "invalid_request_error", "param": None, "code": "invalid_api_key"}
+    return PermanentError(reason, status=401, body=msgspec.json.encode({"error": error}))
+
+
+def _clean(deed: Deed, words: str) -> str:
+    return redacted(deed, words.encode(errors="replace")).decode(errors="replace")[:LONGEST_REASON]
+
+
+def _number(said: str | None) -> float | None:
+    try:
+        number = float(said or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _date(said: str | None) -> dt.datetime | None:
+    try:
+        at = email.utils.parsedate_to_datetime(said or "")
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return at if at.tzinfo is not None else at.replace(tzinfo=dt.UTC)

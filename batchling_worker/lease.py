@@ -1,0 +1,51 @@
+"""Holds a batch while a step works on it: the lease is extended until the step ends or another worker takes over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
+from batchling_client.wire.connection import UNREACHABLE
+
+from .errors import StaleClaim
+from .store import Held, Store
+
+
+@contextlib.asynccontextmanager
+async def lease(store: Store, helds: Sequence[Held]) -> AsyncIterator[None]:
+    """Extends the leases three times a lease; a lost one ends the block with `StaleClaim`.
+
+    While Redis is away nothing is extended and nothing given up: each move checks the token itself.
+    """
+    step = asyncio.current_task()
+    lost = False
+
+    async def extend_all() -> None:
+        nonlocal lost
+        while True:
+            await asyncio.sleep(store.lease_ms / 3000)
+            try:
+                for held in helds:
+                    await store.extend(held)
+            except StaleClaim:
+                if len(helds) > 1:
+                    continue
+                lost = True
+                if step is not None:
+                    step.cancel()
+                return
+            except UNREACHABLE:
+                continue
+
+    keeper = asyncio.create_task(extend_all())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if lost:
+            raise StaleClaim(helds[0].batch_id) from None
+        raise
+    finally:
+        keeper.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await keeper

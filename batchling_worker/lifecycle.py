@@ -1,0 +1,177 @@
+"""Pure decisions about rows and batches: values in, values out, `now` passed in."""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+from dataclasses import dataclass
+from typing import Final, TypeAlias, assert_never
+
+from batchling_client.wire.batches import Batch
+from batchling_client.wire.keys import BatchId
+from batchling_client.wire.states import BatchState, Outcome, RowKind
+
+from .provider import ROW_LOST, Answer, Complaint, Ending, error_body
+
+RETRIED_STATUSES: Final = frozenset({408, 409, 425, 429})
+RETRIED_ORIGINS: Final = frozenset({"batch_expired", ROW_LOST})
+
+ROW_COMPLAINTS: Final = frozenset(
+    {
+        "invalid_json_line",
+        "duplicate_custom_id",
+        "missing_required_parameter",
+        "streaming_unsupported",
+        "invalid_method",
+    }
+)
+"""Validation codes that speak of the named line alone; all others speak of the batch."""
+QUOTA_COMPLAINTS: Final = frozenset({"token_limit_exceeded", "too_many_tasks"})
+QUOTA_WAIT_S: Final = 60.0
+FILE_WAIT_S: Final = 10.0
+"""How long after a validator that did not find the input file (yet) the next batch is made."""
+
+BACKOFF_FIRST_S: Final = 1.0
+BACKOFF_LONGEST_S: Final = 300.0
+LOOK_SHARE_OF_AGE: Final = 0.05
+LOOK_LONGEST_FACTOR: Final = 6.0
+AUTH_PATIENCE: Final = 5
+"""How many looks in a row may be refused for want of rights before a batch that was paid for is given up."""
+LOST_PATIENCE: Final = 10
+LOST_AFTER: Final = dt.timedelta(minutes=15)
+FILE_PATIENCE: Final = 10
+
+
+def row_kind(answer: Answer) -> RowKind:
+    """What a provider's answer means for its request."""
+    if answer.origin in RETRIED_ORIGINS:
+        return RowKind.RETRY
+    if answer.origin == "provider" and 200 <= answer.status < 300:
+        return RowKind.SUCCESS
+    if answer.origin == "provider" and (answer.status in RETRIED_STATUSES or answer.status >= 500):
+        return RowKind.RETRY
+    return RowKind.FAILURE
+
+
+def backoff_s(n_stumbles: int, wish_s: float | None = None) -> float:
+    """How long to leave a provider alone after the n-th stumble in a row: full jitter, the provider's wish honoured."""
+    ceiling = min(BACKOFF_LONGEST_S, BACKOFF_FIRST_S * 2.0 ** min(n_stumbles, 16))
+    drawn = random.uniform(ceiling / 4, ceiling)  # noqa: S311 - jitter, not a secret
+    return max(drawn, wish_s or 0.0)
+
+
+def next_look_s(batch: Batch, shortest_s: float, now: dt.datetime) -> float:
+    """When to look at a running batch again: never sooner than asked, slower as it ages, at most six times slower."""
+    floor = batch.poll_s or shortest_s
+    age_s = (now - (batch.submitted_at or now)).total_seconds()
+    return min(max(floor, age_s * LOOK_SHARE_OF_AGE), max(floor * LOOK_LONGEST_FACTOR, floor))
+
+
+def may_create_again(batch: Batch, patience_s: float, now: dt.datetime) -> bool:
+    """Whether a create whose answer was lost is old enough that a search without a find means it never happened."""
+    return batch.create_at is None or (now - batch.create_at).total_seconds() >= patience_s
+
+
+def given_up(batch: Batch, now: dt.datetime) -> bool:
+    """Whether a batch, or its results, that the provider has long not shown is given up."""
+    since = batch.ended_at or batch.submitted_at or batch.created_at
+    return batch.n_stumbles >= LOST_PATIENCE and now - since >= LOST_AFTER
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requeue:
+    """The request goes into another batch; `counts` = as another attempt."""
+
+    counts: bool
+    wait_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refuse:
+    """The request is answered with an error."""
+
+    status: int
+    body: bytes
+    origin: str
+
+
+RowFate: TypeAlias = Requeue | Refuse
+
+
+def row_fate(batch: Batch, ending: Ending, line: int, attempt: int, max_attempts: int) -> RowFate:
+    """What becomes of a request that an ended and collected batch left unanswered; `line` counts from 1."""
+    outcome = batch.outcome or Outcome.FAILED
+    match outcome:
+        case Outcome.COMPLETED | Outcome.EXPIRED | Outcome.LOST:
+            if attempt < max_attempts:
+                return Requeue(counts=True)
+            return _gone(batch, outcome, attempt)
+        case Outcome.CANCELLED:
+            return _refusal(499, "batch_cancelled", batch.error or f"Batch {batch.batch_id} was cancelled.")
+        case Outcome.FAILED:
+            return _fate_of_failed(batch, ending, line, attempt, max_attempts)
+        case _:
+            assert_never(outcome)
+
+
+def terminal_state(outcome: Outcome | None) -> BatchState:
+    """The state in which an ended batch settles."""
+    if outcome is Outcome.CANCELLED:
+        return BatchState.CANCELLED
+    if outcome in (Outcome.FAILED, Outcome.LOST):
+        return BatchState.FAILED
+    return BatchState.SETTLED
+
+
+def error_sentence(ending: Ending, outcome: Outcome) -> str:
+    """The provider's reason for a batch that did not complete, in one sentence, or ''."""
+    if ending.complaints:
+        return _words(ending.complaints[0])
+    if ending.body:
+        return ending.body[:500]
+    return "" if outcome is Outcome.COMPLETED else f"the provider reports the batch as {outcome.value}"
+
+
+def _fate_of_failed(batch: Batch, ending: Ending, line: int, attempt: int, max_attempts: int) -> RowFate:
+    if ending.status:
+        return Refuse(status=ending.status, body=ending.body.encode(), origin="provider")
+    if any(complaint.code in QUOTA_COMPLAINTS for complaint in ending.complaints):
+        return Requeue(counts=False, wait_s=QUOTA_WAIT_S)
+    if any(c.param == "file_id" and c.line is None for c in ending.complaints) and attempt < max_attempts:
+        return Requeue(counts=True, wait_s=FILE_WAIT_S)
+    named = [c for c in ending.complaints if c.line is not None and c.code in ROW_COMPLAINTS]
+    if named:
+        mine = next((c for c in named if c.line == line), None)
+        if mine is None:
+            return Requeue(counts=False)
+        return Refuse(status=400, body=error_body(mine.code, _words(mine), mine.param), origin="batch_failed")
+    if ending.complaints:
+        first = ending.complaints[0]
+        return Refuse(
+            status=400, body=error_body(first.code, _words(first), first.param), origin="batch_failed"
+        )
+    reason = batch.error or f"Batch {batch.batch_id} failed and the provider gave no reason."
+    return _refusal(400, "batch_failed", reason)
+
+
+def _gone(batch: Batch, outcome: Outcome, attempt: int) -> Refuse:
+    tried = f"after {attempt} attempt{'s' if attempt > 1 else ''}"
+    if outcome is Outcome.EXPIRED:
+        return _refusal(504, "batch_expired", f"The provider did not get to this request in time, {tried}.")
+    if outcome is Outcome.LOST:
+        return _refusal(502, "batch_lost", f"The provider no longer knows batch {batch.batch_id}, {tried}.")
+    return _refusal(502, ROW_LOST, f"The provider's results hold no answer to this request, {tried}.")
+
+
+def _refusal(status: int, code: str, message: str) -> Refuse:
+    return Refuse(status=status, body=error_body(code, message, None), origin=code)
+
+
+def _words(complaint: Complaint) -> str:
+    return complaint.message or complaint.code
+
+
+def label_of(namespace: str, batch_id: BatchId) -> str:
+    """The label by which a provider can be searched for a batch: ASCII, at most 64 characters."""
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in namespace)
+    return f"batchling-{safe[:24]}-{batch_id}"

@@ -1,0 +1,285 @@
+"""Batches as OpenAI's Files and Batches API has them, and as the providers that follow it do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import logging
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, Final, TypeAlias, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from batchling_client.wire.keys import ProviderBatchId
+
+from . import http_errors
+from .batch_object import OUTCOMES, RUNNING, BatchObject
+from .errors import FileNotReady, PermanentError, TemporaryError
+from .provider import Account, Answer, Ending, Look, NotFound, ProviderFacts, Submission
+from .provider_call import ProviderCall
+from .result_lines import LineSplitter, RowReader
+
+logger = logging.getLogger("batchling.worker")
+
+T = TypeVar("T")
+Query: TypeAlias = Sequence[tuple[str, str]]
+
+LABEL_NAME: Final = "batchling"
+"""The name in a batch's metadata under which its label stands."""
+UPLOAD_SILENCE_S: Final = 300.0
+LOOK_PAGES: Final = 2
+FIND_PAGES: Final = 200
+FIND_MARGIN: Final = dt.timedelta(minutes=15)
+"""How far the provider's clock may be behind ours for a batch to be found all the same."""
+LOOKS_TOGETHER: Final = 8
+IDS_TOGETHER: Final = 100
+"""Two hundred ids would make a URL of 8 KB, which is where gateways begin to refuse."""
+NOTHING_TO_CANCEL: Final = frozenset({400, 404, 409, 410})
+MISSING_WORDS: Final = ("find", "found", "no such", "not exist", "not ready", "processed")
+MOST_WORDS: Final = 100
+
+_NEWLINES_TO_SPACES: Final = bytes.maketrans(b"\n\r", b"  ")
+
+
+class FileObject(msgspec.Struct, frozen=True):
+    """What is read of a file object."""
+
+    id: object = None
+
+
+class BatchPage(msgspec.Struct, frozen=True):
+    """A page of a list of batches; which of the cursors is there differs."""
+
+    data: list[BatchObject] | None = None
+    has_more: object = None
+    last_id: object = None
+    paging: object = None
+
+    @property
+    def batches(self) -> list[BatchObject]:
+        return self.data or []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """Where a provider differs: paths, and how its list of batches is paged and asked for certain batches."""
+
+    root: str
+    """What stands between the base URL and `/files`."""
+    page: Callable[[str], Query]
+    """The query for the page at a cursor; '' is the first page."""
+    next_cursor: Callable[[BatchPage], str]
+    """The cursor of the page after this one, or ''."""
+    by_ids: Callable[[Sequence[str]], Query] | None = None
+    """The query for certain batches, where the list takes one."""
+
+
+class OpenAIFiles:
+    """A provider in one of the dialects of OpenAI's Files and Batches API."""
+
+    def __init__(self, facts: ProviderFacts, dialect: Dialect) -> None:
+        self._facts = facts
+        self._dialect = dialect
+        self._strange_words: set[str] = set()
+
+    @property
+    def facts(self) -> ProviderFacts:
+        return self._facts
+
+    def line(self, *, custom_id: str, endpoint: str, body: bytes) -> bytes:
+        """One request as a line of the input file; newlines between the tokens of the body become spaces.
+
+        Inside JSON strings they cannot occur, so the body means what it meant.
+        """
+        if b"\n" in body or b"\r" in body:
+            body = body.translate(_NEWLINES_TO_SPACES)
+        name, url = msgspec.json.encode(custom_id), msgspec.json.encode(endpoint)
+        return b'{"custom_id":%b,"method":"POST","url":%b,"body":%b}\n' % (name, url, body)
+
+    async def upload(self, account: Account, submission: Submission, lines: BinaryIO) -> str:
+        """Stores the input file under its label, read as a stream from its start; answers its id."""
+        call = self._call(account, "store a file", "POST", "/files")
+        name = f"{submission.label}.jsonl"
+        file = await call.upload(FileObject, {"purpose": "batch"}, name, lines, UPLOAD_SILENCE_S)
+        if not isinstance(file.id, str) or not file.id:
+            raise http_errors.of_unreadable(call.deed)
+        return file.id
+
+    async def create(self, account: Account, submission: Submission, input_file_id: str) -> ProviderBatchId:
+        """Creates the batch; raises `FileNotReady` where the provider does not see its input file yet."""
+        call = self._call(account, "create a batch", "POST", "/batches", paid=True)
+        wish = {
+            "input_file_id": input_file_id,
+            "endpoint": submission.endpoint,
+            "completion_window": submission.completion_window,
+            "metadata": {LABEL_NAME: submission.label},
+        }
+        try:
+            batch = await call.tell(BatchObject, wish)
+        except PermanentError as error:
+            if speaks_of_missing_file(error, input_file_id):
+                raise FileNotReady(str(error)) from None
+            raise
+        if not batch.known_id:
+            raise http_errors.of_unreadable(call.deed)
+        return ProviderBatchId(batch.known_id)
+
+    async def find(
+        self, account: Account, submission: Submission, input_file_id: str, since: dt.datetime
+    ) -> ProviderBatchId | None:
+        """The batch with this submission's label or input file; None only once the list is read back far enough."""
+        oldest = since - FIND_MARGIN
+        cursor = ""
+        for _ in range(FIND_PAGES):
+            page = await self._page(account, "search its batches", self._dialect.page(cursor))
+            for batch in page.batches:
+                if batch.known_id and batch.is_of(LABEL_NAME, submission.label, input_file_id):
+                    return ProviderBatchId(batch.known_id)
+            cursor = self._dialect.next_cursor(page)
+            if not cursor or _reaches_back_to(oldest, page.batches):
+                return None
+        # To say "there is none" of a list that was not read to its end could have a second batch paid for.
+        raise TemporaryError(
+            f"{self.facts.name} lists too many batches to search them for {submission.label}"
+        )
+
+    async def look(
+        self, account: Account, provider_batch_ids: Sequence[ProviderBatchId]
+    ) -> Mapping[ProviderBatchId, Look]:
+        """How the batches stand: from lists where there are several, one by one where a list leaves one out."""
+        looks: dict[ProviderBatchId, Look] = {}
+        for ids in _chunks(provider_batch_ids, min(self.facts.looks_at_once, IDS_TOGETHER)):
+            if len(ids) > 1:
+                looks |= await self._look_in_lists(account, set(ids))
+            missing = [one for one in ids if one not in looks]
+            for some in _chunks(missing, LOOKS_TOGETHER):
+                looks |= await self._look_at_each(account, some)
+        return looks
+
+    async def results(self, account: Account, ending: Ending) -> AsyncGenerator[Answer, None]:
+        """Every readable row of every result file, in any order; memory is that of the longest row."""
+        for file_id in ending.results:
+            async with contextlib.aclosing(self._rows(account, file_id)) as rows:
+                async for answer in rows:
+                    yield answer
+
+    async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:
+        """Asks the provider to cancel; done or unknown batches are no error."""
+        path = f"/batches/{quote(provider_batch_id, safe='')}/cancel"
+        await self._call(account, "cancel a batch", "POST", path).nudge(fine=NOTHING_TO_CANCEL)
+
+    def _call(
+        self, account: Account, does: str, method: str, path: str, *, paid: bool = False
+    ) -> ProviderCall:
+        return ProviderCall(account, self.facts.name, does, method, self._dialect.root + path, paid=paid)
+
+    async def _page(self, account: Account, does: str, query: Query) -> BatchPage:
+        return await self._call(account, does, "GET", "/batches").ask(BatchPage, query)
+
+    async def _look_in_lists(
+        self, account: Account, wanted: set[ProviderBatchId]
+    ) -> dict[ProviderBatchId, Look]:
+        dialect = self._dialect
+        looks: dict[ProviderBatchId, Look] = {}
+        cursor = ""
+        for _ in range(1 if dialect.by_ids else LOOK_PAGES):
+            query = dialect.by_ids(sorted(wanted)) if dialect.by_ids else dialect.page(cursor)
+            try:
+                page = await self._page(account, "look at batches", query)
+            except PermanentError as error:
+                # One id that it does not know must not hide the others: each is then looked at by itself.
+                if dialect.by_ids is None or error.status not in (400, 404, 414):
+                    raise
+                break
+            for batch in page.batches:
+                provider_batch_id = ProviderBatchId(batch.known_id)
+                if provider_batch_id in wanted:
+                    looks[provider_batch_id] = self._told(batch)
+            cursor = dialect.next_cursor(page)
+            if len(looks) == len(wanted) or not cursor:
+                break
+        return looks
+
+    async def _look_at_each(
+        self, account: Account, ids: Sequence[ProviderBatchId]
+    ) -> dict[ProviderBatchId, Look]:
+        seen = await asyncio.gather(*(self._look_at(account, one) for one in ids), return_exceptions=True)
+        looks: dict[ProviderBatchId, Look] = {}
+        for one, look in zip(ids, seen, strict=True):
+            if isinstance(look, BaseException):
+                raise look
+            looks[one] = look
+        return looks
+
+    async def _look_at(self, account: Account, provider_batch_id: ProviderBatchId) -> Look:
+        call = self._call(account, "look at a batch", "GET", f"/batches/{quote(provider_batch_id, safe='')}")
+        try:
+            batch = await call.ask(BatchObject)
+        except PermanentError as error:
+            if error.status != 404:
+                raise
+            return NotFound()
+        if not batch.known_id and not batch.word:
+            raise http_errors.of_unreadable(call.deed)
+        return self._told(batch)
+
+    def _told(self, batch: BatchObject) -> Look:
+        word = batch.word
+        strange = word not in OUTCOMES and word not in RUNNING
+        if strange and word not in self._strange_words and len(self._strange_words) < MOST_WORDS:
+            self._strange_words.add(word)
+            logger.warning("provider_status_unknown provider=%s status=%.40r", self.facts.name, word)
+        return batch.look(dt.datetime.now(dt.UTC))
+
+    async def _rows(self, account: Account, file_id: str) -> AsyncGenerator[Answer, None]:
+        call = self._call(account, "read results", "GET", f"/files/{quote(file_id, safe='')}/content")
+        splitter, reader = LineSplitter(), RowReader()
+        try:
+            async with contextlib.aclosing(call.stream()) as pieces:
+                async for piece in pieces:
+                    for answer in reader.answers(splitter.feed(piece)):
+                        yield answer
+        except PermanentError as error:
+            if error.status not in (404, 410):
+                raise
+            # A file is shown before it can be read, and for lag and for good the provider says the same.
+            raise TemporaryError(str(error)) from None
+        n_broken = reader.n_broken
+        for answer in reader.answers([splitter.rest()]):
+            yield answer
+        if not call.framed and reader.n_broken > n_broken:
+            raise TemporaryError(f"{self.facts.name} ended a result file in the middle of a line")
+        if reader.n_broken or splitter.n_too_long:
+            logger.warning(
+                "result_lines_skipped provider=%s file_id=%s n_broken=%d n_too_long=%d",
+                self.facts.name,
+                file_id,
+                reader.n_broken,
+                splitter.n_too_long,
+            )
+
+
+def speaks_of_missing_file(error: PermanentError, input_file_id: str) -> bool:
+    """Whether a create was refused because the provider does not see its input file."""
+    if error.status not in (400, 404):
+        return False
+    said = http_errors.message_of(error.body).lower()
+    missing = any(words in said for words in MISSING_WORDS)
+    return missing and ("file" in said or input_file_id.lower() in said)
+
+
+def _reaches_back_to(oldest: dt.datetime, batches: Sequence[BatchObject]) -> bool:
+    """Whether all that follows these batches is older; never so in a list that is not newest first."""
+    if not batches:
+        return False
+    first, last = batches[0].created_at, batches[-1].created_at
+    falling = isinstance(first, int | float) and isinstance(last, int | float) and first >= last
+    return falling and batches[-1].made_before(oldest)
+
+
+def _chunks(sequence: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(sequence), size):
+        yield sequence[start : start + size]

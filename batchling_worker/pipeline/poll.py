@@ -1,0 +1,80 @@
+"""Poll: running batches are looked at, as many with one call as their provider allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_never
+
+import msgspec
+
+from batchling_client.wire.states import Outcome
+
+from .. import lifecycle
+from ..errors import PermanentError, TemporaryError
+from ..provider import Ended, Ending, Look, NotFound, Running
+from ..step import Step
+
+
+async def look(steps: Sequence[Step]) -> list[Look | TemporaryError | PermanentError]:
+    """Looks at batches of one account; answers in the order of the steps."""
+    first = steps[0]
+    ids = [step.batch.provider_batch_id for step in steps]
+    known = [provider_batch_id for provider_batch_id in ids if provider_batch_id]
+    try:
+        looks = await first.provider.look(first.way(), known)
+    except (TemporaryError, PermanentError) as error:
+        return [error] * len(steps)
+    return [looks.get(one, NotFound()) if one else NotFound() for one in ids]
+
+
+async def poll(step: Step, seen: Look | TemporaryError | PermanentError) -> None:
+    """Takes a batch from `submitted` to `ended`, or says when to look again."""
+    batch = step.batch
+    match seen:
+        case TemporaryError():
+            raise seen
+        case PermanentError():
+            await _refused_a_look(step, seen)
+        case NotFound():
+            await _not_found(step)
+        case Ended():
+            step.reach("poll.ended")
+            error = (
+                ""
+                if seen.outcome is Outcome.COMPLETED
+                else lifecycle.error_sentence(seen.ending, seen.outcome)
+            )
+            ending = msgspec.json.encode(seen.ending)
+            await step.store.ended(step.held, seen.outcome, seen.status, ending, error)
+            step.telemetry.ended(batch, seen.outcome)
+        case Running():
+            if batch.cancel_requested:
+                await _ask_to_cancel(step)
+            delay_s = lifecycle.next_look_s(batch, step.knobs.poll_interval_s, step.now)
+            await step.store.progress(step.held, seen.status, seen.n_done, seen.n_total, delay_s)
+            step.telemetry.progress(batch, seen)
+        case _:
+            assert_never(seen)
+
+
+async def _refused_a_look(step: Step, error: PermanentError) -> None:
+    """A revoked key must not give up a batch that was paid for at the first refusal."""
+    if step.batch.n_stumbles < lifecycle.AUTH_PATIENCE:
+        raise TemporaryError(str(error))
+    ending = Ending(status=error.status, body=error.body.decode(errors="replace"))
+    await step.store.ended(step.held, Outcome.FAILED, "", msgspec.json.encode(ending), str(error))
+
+
+async def _not_found(step: Step) -> None:
+    if not lifecycle.given_up(step.batch, step.now):
+        raise TemporaryError(
+            "the provider does not know this batch (yet)", delay_s=step.knobs.poll_interval_s
+        )
+    step.telemetry.warn("batch_lost", batch_id=step.batch.batch_id)
+    reason = "the provider no longer knows this batch"
+    await step.store.ended(step.held, Outcome.LOST, "", msgspec.json.encode(Ending()), reason)
+
+
+async def _ask_to_cancel(step: Step) -> None:
+    if step.batch.provider_batch_id is not None:
+        await step.provider.cancel(step.way(), step.batch.provider_batch_id)

@@ -1,0 +1,97 @@
+"""Settle: every request that an ended batch left unanswered goes into another batch or is answered with an error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, assert_never
+
+import msgspec
+
+from batchling_client.wire.records import CorruptRecord, Result, Row, line_bytes
+from batchling_client.wire.scripts import BatchCap, RowIn, RowOut
+from batchling_client.wire.states import RowKind
+
+from .. import lifecycle
+from ..provider import Ending
+from ..step import Step
+
+LINGER_MS: Final = 500
+LONGEST_MS: Final = 5_000
+
+
+async def settle(step: Step) -> None:
+    """Takes a collected batch from `ended` to a terminal state; afterwards nobody waits on it.
+
+    May be torn off and begun again: a request that has moved or is answered is no longer this batch's.
+    """
+    batch = step.batch
+    ending = msgspec.json.decode(batch.ending, type=Ending)
+    n_requeued = n_refused = index = line = 0
+    while packed := await step.store.rows(batch.batch_id, index):
+        index += len(packed)
+        rows = _readable(packed)
+        live = await step.store.unanswered(batch.batch_id, rows)
+        again: dict[float, list[RowIn]] = {}
+        refused: list[RowOut] = []
+        for row, waits in zip(rows, live, strict=True):
+            if not waits:
+                continue
+            line += 1
+            fate = lifecycle.row_fate(batch, ending, line, row.attempt, step.knobs.max_attempts)
+            match fate:
+                case lifecycle.Requeue():
+                    again.setdefault(fate.wait_s, []).append(_again(row, fate))
+                case lifecycle.Refuse():
+                    refused.append(_refusal(row, fate))
+                case _:
+                    assert_never(fate)
+        if refused:
+            await step.store.deliver(step.held, refused)
+            n_refused += len(refused)
+        for wait_s, moved in again.items():
+            await step.store.requeue(step.held, batch, moved, _cap(step, wait_s))
+            n_requeued += len(moved)
+        step.reach("settle.chunk")
+    step.reach("settle.walked")
+    state = lifecycle.terminal_state(batch.outcome)
+    await step.store.settle(step.held, state)
+    step.telemetry.settled(batch, state, n_requeued=n_requeued, n_refused=n_refused)
+
+
+def _readable(packed: Sequence[bytes]) -> list[Row]:
+    rows = []
+    for raw in packed:
+        try:
+            rows.append(Row.decode(raw))
+        except CorruptRecord:
+            continue
+    return rows
+
+
+def _again(row: Row, fate: lifecycle.Requeue) -> RowIn:
+    attempt = row.attempt + 1 if fate.counts else row.attempt
+    return RowIn(
+        request_id=row.request_id,
+        packed=row.next_attempt(attempt),
+        size=line_bytes(row.body),
+        attempt=attempt,
+    )
+
+
+def _refusal(row: Row, fate: lifecycle.Refuse) -> RowOut:
+    headers = {"content-type": "application/json"}
+    packed = Result.pack(
+        kind=RowKind.FAILURE, status=fate.status, headers=headers, body=fate.body, origin=fate.origin
+    )
+    return RowOut(request_id=row.request_id, kind=RowKind.FAILURE, packed=packed)
+
+
+def _cap(step: Step, wait_s: float) -> BatchCap:
+    facts = step.provider.facts
+    wait_ms = int(wait_s * 1000)
+    return BatchCap(
+        rows=facts.max_rows,
+        bytes=facts.max_bytes,
+        linger_ms=LINGER_MS + wait_ms,
+        longest_ms=LONGEST_MS + wait_ms,
+    )

@@ -1,0 +1,189 @@
+"""Submit: a sealed batch is uploaded and created at the provider, once, whatever dies in between."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Sequence
+from typing import BinaryIO, Final
+
+import msgspec
+
+from batchling_client.wire.keys import CustomId, ProviderBatchId
+from batchling_client.wire.records import CorruptRecord, Result, Row
+from batchling_client.wire.scripts import RowOut
+from batchling_client.wire.states import Outcome, RowKind
+
+from .. import lifecycle
+from ..errors import FileNotReady, MaybeDone, PermanentError, TemporaryError
+from ..provider import Ending, Submission
+from ..step import Step
+
+SEARCH_FIRST_S: Final = 1.0
+COMMIT_GRACE_S: Final = 10.0
+"""How long a leaving worker waits for a create that is on its way."""
+
+
+class _Model(msgspec.Struct):
+    model: str | None = None
+
+
+_model_of = msgspec.json.Decoder(_Model)
+
+
+async def submit(step: Step) -> None:
+    """Takes a batch from `sealed` or `submitting` to `submitted`, or to `ended` when there is nothing to send.
+
+    Before each call that could be paid for stands a record of it, so that a later worker searches before it pays.
+    """
+    batch = step.batch
+    if batch.cancel_requested and batch.create_at is None:
+        await _end(step, Outcome.CANCELLED, Ending())
+        return
+    label = await step.store.intend(step.held, lifecycle.label_of(step.knobs.namespace, batch.batch_id))
+    step.reach("submit.intended")
+    if batch.create_at is not None and await _found(step, label):
+        return
+    if batch.input_file_id:
+        input_file_id, n_lines = batch.input_file_id, batch.n_lines
+    else:
+        input_file_id, n_lines = await _upload(step, label)
+    if n_lines == 0:
+        await _end(step, Outcome.COMPLETED, Ending())
+        return
+    await _create(step, step.submission(label, n_lines), input_file_id)
+
+
+async def _found(step: Step, label: str) -> bool:
+    """Adopts the batch of an earlier create whose answer was lost; waits while it may yet appear."""
+    batch = step.batch
+    since = batch.create_at or batch.created_at
+    submission = step.submission(label, batch.n_lines)
+    provider_batch_id = await step.provider.find(step.way(), submission, batch.input_file_id, since)
+    step.reach("submit.searched")
+    if provider_batch_id is not None:
+        step.telemetry.log("batch_found_again", batch_id=batch.batch_id, provider_batch_id=provider_batch_id)
+        await _commit(step, provider_batch_id)
+        return True
+    if not lifecycle.may_create_again(batch, step.knobs.reconcile_patience_s, step.now):
+        raise TemporaryError("a create's answer was lost; searching for its batch", delay_s=SEARCH_FIRST_S)
+    return False
+
+
+async def _upload(step: Step, label: str) -> tuple[str, int]:
+    with tempfile.TemporaryFile(prefix="batchling-") as file:
+        n_lines = await _write_lines(step, file)
+        if n_lines == 0:
+            return "", 0
+        step.reach("submit.written")
+        file.seek(0)
+        input_file_id = await step.provider.upload(step.way(), step.submission(label, n_lines), file)
+    step.reach("submit.uploaded")
+    await step.store.uploaded(step.held, input_file_id, n_lines)
+    return input_file_id, n_lines
+
+
+async def _write_lines(step: Step, file: BinaryIO) -> int:
+    """Writes the batch's live requests as the provider's lines, a chunk at a time; answers how many."""
+    n_lines = index = 0
+    endpoint = step.batch.spec.endpoint
+    while packed := await step.store.rows(step.batch.batch_id, index):
+        index += len(packed)
+        rows = _readable(step, packed)
+        live = await step.store.unanswered(step.batch.batch_id, rows)
+        strangers = []
+        for row, waits in zip(rows, live, strict=True):
+            if not waits:
+                continue
+            body = row.body
+            if not _belongs(body, step.batch.spec.model):
+                strangers.append(_stranger(row, step.batch.spec.model))
+                continue
+            file.write(step.provider.line(custom_id=CustomId(row.request_id), endpoint=endpoint, body=body))
+            n_lines += 1
+        if strangers:
+            await step.store.deliver(step.held, strangers)
+    return n_lines
+
+
+def _readable(step: Step, packed: Sequence[bytes]) -> list[Row]:
+    rows = []
+    for raw in packed:
+        try:
+            rows.append(Row.decode(raw))
+        except CorruptRecord:
+            step.telemetry.warn("row_corrupt", batch_id=step.batch.batch_id)
+    return rows
+
+
+def _belongs(body: bytes, model: str) -> bool:
+    try:
+        return _model_of.decode(body).model == model
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return False
+
+
+def _stranger(row: Row, model: str) -> RowOut:
+    error = {
+        "message": f"This request's body names another model than its lane, {model}: it was not sent.",
+        "type": "batch_error",
+        "param": "model",
+        "code": "batch_model_mismatch",
+    }
+    body = msgspec.json.encode({"error": error})
+    packed = Result.pack(
+        kind=RowKind.FAILURE, status=400, headers={}, body=body, origin="batch_model_mismatch"
+    )
+    return RowOut(request_id=row.request_id, kind=RowKind.FAILURE, packed=packed)
+
+
+async def _create(step: Step, submission: Submission, input_file_id: str) -> None:
+    """The call that costs money: armed before, committed after, and not torn apart when the worker leaves."""
+    step.reach("submit.before_arm")
+    await step.store.arm(step.held)
+    step.reach("submit.armed")
+    paid = asyncio.ensure_future(_create_and_commit(step, submission, input_file_id))
+    try:
+        await asyncio.shield(paid)
+    except asyncio.CancelledError:
+        await asyncio.wait({paid}, timeout=COMMIT_GRACE_S)
+        raise
+
+
+async def _create_and_commit(step: Step, submission: Submission, input_file_id: str) -> None:
+    try:
+        provider_batch_id = await step.provider.create(step.way(), submission, input_file_id)
+    except MaybeDone as error:
+        await step.store.release(step.held, SEARCH_FIRST_S, str(error))
+    except FileNotReady as error:
+        if step.batch.n_stumbles >= lifecycle.FILE_PATIENCE:
+            raise PermanentError(str(error)) from None
+        await _refused(step, error)
+    except TemporaryError as error:
+        await _refused(step, error)
+    else:
+        step.reach("submit.created")
+        await _commit(step, provider_batch_id)
+
+
+async def _refused(step: Step, error: TemporaryError) -> None:
+    """The provider surely made no batch: the next try may create at once."""
+    delay_s = lifecycle.backoff_s(step.batch.n_stumbles, error.delay_s)
+    await step.store.release(step.held, delay_s, str(error), create_refused=True)
+
+
+async def _commit(step: Step, provider_batch_id: ProviderBatchId) -> None:
+    first_look_s = lifecycle.next_look_s(step.batch, step.knobs.poll_interval_s, step.now)
+    other = await step.store.submitted(step.held, provider_batch_id, first_look_s)
+    if other:
+        step.telemetry.warn(
+            "surplus_batch_cancelled", batch_id=step.batch.batch_id, provider_batch_id=provider_batch_id
+        )
+        await step.provider.cancel(step.way(), provider_batch_id)
+        return
+    step.reach("submit.committed")
+    step.telemetry.submitted(step.batch, provider_batch_id)
+
+
+async def _end(step: Step, outcome: Outcome, ending: Ending) -> None:
+    await step.store.ended(step.held, outcome, "", msgspec.json.encode(ending), "")

@@ -1,0 +1,165 @@
+"""The port: what the pipeline asks of a provider, and what every provider file must tell about itself."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import BinaryIO, Final, Protocol, TypeAlias
+
+import httpx
+import msgspec
+
+from batchling_client.wire.keys import BatchId, ProviderBatchId
+from batchling_client.wire.states import Outcome
+
+ROW_LOST: Final = "batch_row_lost"
+"""Origin of an answer that says: the provider's results hold none for this request."""
+
+
+def error_body(code: str | None, message: str, param: str | None = None) -> bytes:
+    """An error in the shape that OpenAI-like SDKs read."""
+    error = {"message": message, "type": "batch_error", "param": param, "code": code}
+    return msgspec.json.encode({"error": error})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderFacts:
+    """A provider's published limits and abilities, with source and date."""
+
+    name: str
+    base_url: str
+    """Scheme and host; the settings may put another in its place."""
+    max_rows: int
+    max_bytes: int
+    windows: tuple[str, ...]
+    looks_at_once: int
+    """How many batches one call can look at; 1 = each by itself."""
+    searchable: bool
+    """Whether a batch can be found again by a label of ours."""
+    early_results: bool
+    discount_percent: int
+    source: str
+    checked_on: dt.date
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """A way to a provider on behalf of one credential: base URL, headers (credential included), HTTP client."""
+
+    base_url: str
+    headers: Mapping[str, str] = field(repr=False)
+    http: httpx.AsyncClient = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """What a provider is told of a batch."""
+
+    batch_id: BatchId
+    label: str
+    """Unique to this batch: stands in metadata and in the input file's name."""
+    endpoint: str
+    model: str
+    completion_window: str
+    n_lines: int
+
+
+class Complaint(msgspec.Struct, frozen=True, kw_only=True):
+    """One reason a provider gave for failing a batch; `line` counts from 1."""
+
+    code: str
+    message: str
+    line: int | None = None
+    param: str | None = None
+
+
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
+    """How a batch ended: where its results lie, and the provider's reasons, if it failed."""
+
+    results: tuple[str, ...] = ()
+    """References that `Provider.results` understands, such as file ids; all are read."""
+    complaints: tuple[Complaint, ...] = ()
+    status: int = 0
+    """HTTP status of the refusal that ended it, if one did."""
+    body: str = ""
+    """Body of that refusal, the provider's own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A look at a batch that goes on; `status` is the provider's word, counts are for display only."""
+
+    status: str
+    n_done: int
+    n_total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A look at a batch that nothing changes any more."""
+
+    status: str
+    outcome: Outcome
+    ending: Ending
+    n_done: int = 0
+    n_total: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NotFound:
+    """The provider knows no such batch (yet, or any more)."""
+
+
+Look: TypeAlias = Running | Ended | NotFound
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The provider's result for one custom_id, as an HTTP reply; `origin` is `provider` or says what HTTP cannot."""
+
+    custom_id: str
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+    origin: str = "provider"
+
+
+class Provider(Protocol):
+    """One provider's batch API. Methods raise `PermanentError`, `TemporaryError` or, where a lost answer leaves it
+    open whether the call had its effect, `MaybeDone`; never an HTTP library's error. None of them retries."""
+
+    @property
+    def facts(self) -> ProviderFacts: ...
+
+    def line(self, *, custom_id: str, endpoint: str, body: bytes) -> bytes:
+        """One request as a line of the input file, newline included; the body goes in as it is."""
+        ...
+
+    async def upload(self, account: Account, submission: Submission, lines: BinaryIO) -> str:
+        """Stores the input file at the provider, read as a stream from its start; answers its id."""
+        ...
+
+    async def create(self, account: Account, submission: Submission, input_file_id: str) -> ProviderBatchId:
+        """Creates the batch: the call that costs money. Sent once."""
+        ...
+
+    async def find(
+        self, account: Account, submission: Submission, input_file_id: str, since: dt.datetime
+    ) -> ProviderBatchId | None:
+        """Searches batches made since then for this submission's."""
+        ...
+
+    async def look(
+        self, account: Account, provider_batch_ids: Sequence[ProviderBatchId]
+    ) -> Mapping[ProviderBatchId, Look]:
+        """How the batches stand; an entry for each id asked."""
+        ...
+
+    def results(self, account: Account, ending: Ending) -> AsyncGenerator[Answer, None]:
+        """Every readable row of every result reference, in any order; broken lines are left out and counted in logs."""
+        ...
+
+    async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:
+        """Asks the provider to cancel; done or unknown batches are no error."""
+        ...

@@ -1,0 +1,140 @@
+"""One call to a provider: sent once, answered in full or as a stream, or failing with an error of ours."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+from collections.abc import AsyncGenerator, Iterable
+from typing import BinaryIO, TypeVar
+
+import httpx
+import msgspec
+
+from . import http_errors
+from .errors import WorkerError
+from .http_errors import Deed
+from .provider import Account
+
+T = TypeVar("T")
+
+
+@functools.cache
+def user_agent() -> str:
+    """What providers see as the caller: `batchling/` and the version."""
+    try:
+        return f"batchling/{importlib.metadata.version('batchling')}"
+    except importlib.metadata.PackageNotFoundError:
+        return "batchling/0"
+
+
+class ProviderCall:
+    """A call to a path of an account's provider; each method sends it once.
+
+    Errors are raised outside of the `except` that caught httpx's: its exceptions hold the request with its
+    headers, and even a suppressed context keeps them within reach of error reporters.
+    """
+
+    def __init__(
+        self, account: Account, provider: str, does: str, method: str, path: str, *, paid: bool = False
+    ) -> None:
+        self._http = account.http
+        self._method = method
+        self.framed = True
+        """Whether the answer that is streamed tells its length, so that a cut is never taken for its end."""
+        self._url = account.base_url.rstrip("/") + path
+        self._headers = {**account.headers, "user-agent": user_agent()}
+        self.deed = Deed(
+            provider=provider, does=does, paid=paid, secrets=http_errors.secrets_of(account.headers)
+        )
+
+    async def ask(self, shape: type[T], query: Iterable[tuple[str, str]] = ()) -> T:
+        """The answer's JSON; raises the worker's errors."""
+        response = await self._send(query=query)
+        return self._decoded(response, shape)
+
+    async def tell(self, shape: type[T], content: object) -> T:
+        """Sends JSON; the answer's JSON. Raises the worker's errors."""
+        self._headers["content-type"] = "application/json"
+        response = await self._send(content=msgspec.json.encode(content))
+        return self._decoded(response, shape)
+
+    async def nudge(self, fine: frozenset[int] = frozenset()) -> None:
+        """Sends nothing and reads the status only, some more being `fine`; raises the worker's errors."""
+        await self._send(fine=fine)
+
+    async def upload(
+        self, shape: type[T], fields: dict[str, str], name: str, file: BinaryIO, silence_s: float
+    ) -> T:
+        """Sends a form with a file, read from its start in small pieces; the answer's JSON.
+
+        `silence_s` is how long the provider may chew on the file. Raises the worker's errors.
+        """
+        longest = httpx.Timeout(self._http.timeout)
+        if longest.read is not None:
+            longest.read = max(longest.read, silence_s)
+        response = await self._send(
+            data=fields, files={"file": (name, file, "application/octet-stream")}, timeout=longest
+        )
+        return self._decoded(response, shape)
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        """The answer's body in pieces as they come; raises the worker's errors, also where it ends too soon."""
+        failure: WorkerError | None = None
+        try:
+            async with self._http.stream(self._method, self._url, headers=self._headers) as response:
+                if response.is_success:
+                    self.framed = _framed(response)
+                    async for piece in response.aiter_bytes():
+                        yield piece
+                else:
+                    body = await response.aread()
+                    failure = http_errors.of_status(self.deed, response.status_code, response.headers, body)
+        except http_errors.FOREIGN as error:
+            failure = http_errors.of_exception(self.deed, error)
+        if failure is not None:
+            raise failure
+
+    async def _send(
+        self,
+        *,
+        query: Iterable[tuple[str, str]] = (),
+        content: bytes | None = None,
+        data: dict[str, str] | None = None,
+        files: dict[str, tuple[str, BinaryIO, str]] | None = None,
+        timeout: httpx.Timeout | None = None,
+        fine: frozenset[int] = frozenset(),
+    ) -> httpx.Response:
+        failure: WorkerError
+        try:
+            response = await self._http.request(
+                self._method,
+                self._url,
+                params=httpx.QueryParams(tuple(query)) if query else None,
+                content=content,
+                data=data,
+                files=files,
+                headers=self._headers,
+                timeout=self._http.timeout if timeout is None else timeout,
+                follow_redirects=False,
+            )
+        except http_errors.FOREIGN as error:
+            failure = http_errors.of_exception(self.deed, error)
+        else:
+            if response.is_success or response.status_code in fine:
+                return response
+            failure = http_errors.of_status(
+                self.deed, response.status_code, response.headers, response.content
+            )
+        raise failure
+
+    def _decoded(self, response: httpx.Response, shape: type[T]) -> T:
+        try:
+            return msgspec.json.decode(response.content, type=shape)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            pass
+        raise http_errors.of_unreadable(self.deed)
+
+
+def _framed(response: httpx.Response) -> bool:
+    headers = response.headers
+    return "content-length" in headers or "transfer-encoding" in headers or response.http_version == "HTTP/2"

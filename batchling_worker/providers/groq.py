@@ -1,0 +1,42 @@
+"""Groq's Batch API: OpenAI's under another root, with a cursor of its own and a list that takes ids."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Final
+
+from ..openai_files import BatchPage, Dialect, OpenAIFiles, Query
+from ..provider import ProviderFacts
+
+FACTS: Final = ProviderFacts(
+    name="groq",
+    base_url="https://api.groq.com",
+    max_rows=50_000,
+    max_bytes=200_000_000,
+    windows=("24h", "48h", "72h", "96h", "120h", "144h", "168h", "1d", "2d", "3d", "4d", "5d", "6d", "7d"),
+    looks_at_once=200,
+    searchable=True,
+    early_results=False,
+    discount_percent=50,
+    source="https://console.groq.com/docs/batch",
+    checked_on=dt.date(2026, 11, 23),
+)
+
+
+def _page(cursor: str) -> Query:
+    return [("cursor", cursor)] if cursor else []
+
+
+def _next_cursor(page: BatchPage) -> str:
+    cursor = page.paging.get("next_cursor") if isinstance(page.paging, dict) else None
+    return cursor if isinstance(cursor, str) else ""
+
+
+def _by_ids(ids: Sequence[str]) -> Query:
+    return [("id", one) for one in ids]
+
+
+PROVIDER: Final = OpenAIFiles(
+    FACTS, Dialect(root="/openai/v1", page=_page, next_cursor=_next_cursor, by_ids=_by_ids)
+)

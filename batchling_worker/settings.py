@@ -1,0 +1,94 @@
+"""Settings of workers and of the embedded stack, read once from the environment (prefix `BATCHLING_`)."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Final
+
+from platformdirs import user_state_path
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from batchling_client.wire import sealing
+
+RESULT_TTL_S: Final = 30 * 24 * 3600
+
+
+class Messages(enum.StrEnum):
+    """What becomes of Celery messages; anything but `normal` is for tests of the promise that none of it matters."""
+
+    NORMAL = "normal"
+    DROPPED = "dropped"
+    DOUBLED = "doubled"
+
+
+class ProviderSettings(BaseModel):
+    """What a deployment says of one provider."""
+
+    # A BaseSettings here would read the environment's API_KEY and BASE_URL too.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    base_url: str | None = None
+    """Stands in for the provider's scheme and host; an optional path prefix is kept."""
+    api_key: SecretStr | None = None
+    """The key to use instead of the callers' own."""
+
+
+class WorkerSettings(BaseSettings):
+    """Every setting a worker reads."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="BATCHLING_",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,
+    )
+
+    redis_url: str = ""
+    """The deployment's Redis: redis://, rediss://, unix:// or sentinel://."""
+    home: Path = Field(default_factory=lambda: user_state_path("batchling"))
+    """Where the embedded stack keeps data, logs, sockets and keys (mode 0700)."""
+    namespace: str = "default"
+    """Key prefix and hash tag; separates deployments on one Redis."""
+    providers: dict[str, ProviderSettings] = {}
+    """By provider name: base URL and key."""
+    seal_public_key: str | None = None
+    """The key that callers' credentials are sealed with."""
+    seal_private_key: SecretStr | None = None
+    """The key that opens them."""
+    result_ttl_seconds: float = Field(default=RESULT_TTL_S, gt=0)
+    """How long answers are kept."""
+    poll_interval_seconds: float = Field(default=10.0, gt=0)
+    """Shortest time between two looks at a running batch, where the caller named none."""
+    lease_seconds: float = Field(default=30.0, gt=0)
+    """How long a worker holds a batch without a sign of life."""
+    max_attempts: int = Field(default=3, ge=1)
+    """In how many batches a request is tried."""
+    tick_seconds: float = Field(default=0.1, gt=0)
+    """How often a worker looks for what is due."""
+    reconcile_patience_seconds: float = Field(default=60.0, ge=0)
+    """How long a batch whose create went unanswered is searched for before it is created again."""
+    crash_at: str = ""
+    """For tests: the name of a point at which the worker process dies hard, once."""
+    messages: Messages = Messages.NORMAL
+    """For tests: `dropped` or `doubled` Celery messages."""
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().absolute()
+
+    @field_validator("providers")
+    @classmethod
+    def _lower_case(cls, providers: dict[str, ProviderSettings]) -> dict[str, ProviderSettings]:
+        return {name.lower(): said for name, said in providers.items()}
+
+    def seal_pair(self) -> tuple[str, str]:
+        """The (public, private) seal keys: those set, else the pair kept in `home/keys`."""
+        if self.seal_private_key is not None:
+            private = self.seal_private_key.get_secret_value()
+            return sealing.public_half(private), private
+        return sealing.stored_pair(self.home)

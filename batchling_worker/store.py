@@ -1,0 +1,262 @@
+"""The only module of the worker that talks to Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from redis.asyncio import Redis
+
+from batchling_client.wire.batches import Batch
+from batchling_client.wire.ids import new_batch_id
+from batchling_client.wire.keys import BatchId, Keys, LaneId, Mailbox, ProviderBatchId
+from batchling_client.wire.records import Row, WorkerPresence
+from batchling_client.wire.scripts import BatchCap, Claim, Delivered, RowIn, RowOut, Scripts
+from batchling_client.wire.states import BatchState, Outcome, Verdict
+
+from .errors import StaleClaim, TemporaryError
+
+KEEP_MS: Final = 35 * 24 * 3600 * 1000
+"""How long a request in flight and the record of a batch are kept: longer than any completion window."""
+MAIL_MS: Final = 24 * 3600 * 1000
+PRESENCE_S: Final = 15
+ROWS_AT_ONCE: Final = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A batch this worker has begun a step on: every move it makes carries the token."""
+
+    batch_id: BatchId
+    token: int
+
+
+@dataclass(slots=True)
+class Store:
+    """Reads and moves of one deployment; raises `StaleClaim` where another worker has taken over."""
+
+    redis: Redis
+    keys: Keys
+    lease_ms: int
+    result_ttl_ms: int
+    max_attempts: int
+    scripts: Scripts = field(init=False)
+    _mailboxes: dict[BatchId, tuple[Mailbox, ...]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.scripts = Scripts(self.redis, self.keys)
+
+    async def claim_due(self, limit: int) -> list[Claim]:
+        """Claims what is due, the longest overdue first."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            pipe.execute_command("TIME")
+            pipe.execute_command("ZRANGE", self.keys.schedule, 0, limit - 1, "WITHSCORES")
+            (seconds, micros), scored = await pipe.execute()
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        due = [BatchId(batch_id.decode()) for batch_id, score in _pairs(scored) if score <= now_ms]
+        return await self.scripts.claim(batch_ids=due, lease_ms=self.lease_ms) if due else []
+
+    async def begin(self, claim: Held, states: Sequence[BatchState]) -> Batch | None:
+        """The batch, if its step may start under this token; None = stale, nothing to do."""
+        fields = await self.scripts.begin(
+            batch_id=claim.batch_id, token=claim.token, lease_ms=self.lease_ms, states=states
+        )
+        return Batch.decode(fields) if fields is not None else None
+
+    async def extend(self, held: Held) -> None:
+        """Extends the lease."""
+        _fresh(await self.scripts.extend(batch_id=held.batch_id, token=held.token, lease_ms=self.lease_ms))
+
+    async def release(
+        self, held: Held, delay_s: float, error: str = "", *, create_refused: bool = False
+    ) -> None:
+        """Hands the batch back for a later look; a stale claim has nothing to hand back."""
+        await self.scripts.release(
+            batch_id=held.batch_id,
+            token=held.token,
+            delay_ms=int(delay_s * 1000),
+            error=error,
+            create_refused=create_refused,
+        )
+
+    async def lane_of(self, batch_id: BatchId) -> str:
+        """The lane id of a batch, '' when the batch is gone."""
+        raw = await self.redis.execute_command("HGET", self.keys.batch(batch_id), "lane")
+        return raw.decode() if raw else ""
+
+    async def seal(self, held: Held, lane_id: str) -> Verdict:
+        """Closes an open batch to new requests."""
+        return await self.scripts.seal(batch_id=held.batch_id, token=held.token, lane_id=LaneId(lane_id))
+
+    async def intend(self, held: Held, label: str) -> str:
+        """Stores the intent to submit; answers the label in force."""
+        in_force = await self.scripts.intend(batch_id=held.batch_id, token=held.token, label=label)
+        if in_force is None:
+            raise StaleClaim(held.batch_id)
+        return in_force
+
+    async def uploaded(self, held: Held, input_file_id: str, n_lines: int) -> None:
+        """Remembers the provider's input file."""
+        _fresh(
+            await self.scripts.uploaded(
+                batch_id=held.batch_id, token=held.token, input_file_id=input_file_id, n_lines=n_lines
+            )
+        )
+
+    async def arm(self, held: Held) -> None:
+        """Stores that the create is about to be sent."""
+        _fresh(await self.scripts.arm(batch_id=held.batch_id, token=held.token))
+
+    async def submitted(self, held: Held, provider_batch_id: ProviderBatchId, delay_s: float) -> str:
+        """Stores the provider's batch id; answers the id in force if another worker was first, else ''."""
+        verdict, in_force = await self.scripts.submitted(
+            batch_id=held.batch_id,
+            token=held.token,
+            provider_batch_id=provider_batch_id,
+            delay_ms=int(delay_s * 1000),
+        )
+        if verdict is Verdict.OK or in_force == provider_batch_id:
+            return ""
+        if in_force:
+            return in_force
+        raise StaleClaim(held.batch_id)
+
+    async def progress(self, held: Held, status: str, n_done: int, n_total: int, delay_s: float) -> None:
+        """Stores a look at a running batch."""
+        _fresh(
+            await self.scripts.progress(
+                batch_id=held.batch_id,
+                token=held.token,
+                status=status,
+                n_done=n_done,
+                n_total=n_total,
+                delay_ms=int(delay_s * 1000),
+            )
+        )
+
+    async def ended(self, held: Held, outcome: Outcome, status: str, ending: bytes, error: str) -> None:
+        """Stores how a batch ended."""
+        _fresh(
+            await self.scripts.ended(
+                batch_id=held.batch_id,
+                token=held.token,
+                outcome=outcome,
+                status=status,
+                ending=ending,
+                error=error,
+            )
+        )
+
+    async def deliver(self, held: Held, rows: Sequence[RowOut]) -> Delivered:
+        """Stores results and announces them to whoever waits."""
+        known = self._mailboxes.get(held.batch_id, ())
+        while True:
+            reply = await self.scripts.deliver(
+                batch_id=held.batch_id,
+                token=held.token,
+                max_attempts=self.max_attempts,
+                keep_ms=self.result_ttl_ms,
+                mail_ms=MAIL_MS,
+                mailboxes=known,
+                rows=rows,
+            )
+            if reply.verdict is Verdict.MAILBOXES:
+                known = tuple(dict.fromkeys((*known, *reply.mailboxes)))
+                self._mailboxes[held.batch_id] = known
+                continue
+            _fresh(reply.verdict)
+            return reply
+
+    async def collected(self, held: Held) -> None:
+        """Stores that every result was read."""
+        _fresh(await self.scripts.collected(batch_id=held.batch_id, token=held.token))
+
+    async def requeue(self, held: Held, batch: Batch, rows: Sequence[RowIn], cap: BatchCap) -> None:
+        """Moves unanswered requests into the lane's open batch, opening as many as it takes."""
+        target, rest = new_batch_id(), list(rows)
+        while rest:
+            verdict, n_taken, open_batch = await self.scripts.requeue(
+                target=target,
+                lane_id=batch.lane_id,
+                spec=batch.spec.encode(),
+                source_id=batch.batch_id,
+                token=held.token,
+                cap=cap,
+                keep_ms=KEEP_MS,
+                rows=rest,
+            )
+            if verdict is Verdict.STALE:
+                raise StaleClaim(held.batch_id)
+            rest = rest[n_taken:] if verdict is Verdict.OK else rest
+            target = open_batch or new_batch_id()
+
+    async def settle(self, held: Held, state: BatchState) -> None:
+        """Ends a batch for ever."""
+        _fresh(
+            await self.scripts.settle(batch_id=held.batch_id, token=held.token, state=state, keep_ms=KEEP_MS)
+        )
+        self._mailboxes.pop(held.batch_id, None)
+
+    async def rows(self, batch_id: BatchId, start: int) -> list[bytes]:
+        """Up to `ROWS_AT_ONCE` packed rows of a batch from an index on."""
+        rows: list[bytes] = await self.redis.execute_command(
+            "LRANGE", self.keys.rows(batch_id), start, start + ROWS_AT_ONCE - 1
+        )
+        return rows
+
+    async def unanswered(self, batch_id: BatchId, rows: Sequence[Row]) -> list[bool]:
+        """For each row, whether its request still waits in this very batch."""
+        if not rows:
+            return []
+        owners = await self.redis.execute_command(
+            "MGET", *(self.keys.request(row.request_id) for row in rows)
+        )
+        mine = f"{batch_id}|".encode()
+        return [owner is not None and owner.startswith(mine) for owner in owners]
+
+    async def credential(self, fingerprint: str) -> bytes | None:
+        """The sealed credential of a lane."""
+        sealed: bytes | None = await self.redis.execute_command("GET", self.keys.credential(fingerprint))
+        return sealed
+
+    async def announce(self, presence: WorkerPresence) -> None:
+        """Says that this worker lives, for the next fifteen seconds."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            pipe.execute_command("TIME")
+            pipe.execute_command("SET", self.keys.worker(presence.name), presence.encode(), "EX", PRESENCE_S)
+            (seconds, _), _ = await pipe.execute()
+        async with self.redis.pipeline(transaction=False) as pipe:
+            pipe.execute_command("ZADD", self.keys.workers, int(seconds) * 1000, presence.name)
+            pipe.execute_command(
+                "ZREMRANGEBYSCORE", self.keys.workers, "-inf", (int(seconds) - PRESENCE_S) * 1000
+            )
+            pipe.execute_command("PEXPIRE", self.keys.workers, KEEP_MS)
+            await pipe.execute()
+
+    async def depart(self, presence: WorkerPresence) -> None:
+        """Takes this worker off the list of those alive."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            pipe.execute_command("UNLINK", self.keys.worker(presence.name))
+            pipe.execute_command("ZREM", self.keys.workers, presence.name)
+            await pipe.execute()
+
+
+def _fresh(verdict: Verdict) -> None:
+    if verdict is Verdict.STALE:
+        raise StaleClaim
+    if verdict is not Verdict.OK:
+        raise TemporaryError(f"the store answered {verdict.value}")
+
+
+def _pairs(scored: Sequence[object]) -> list[tuple[bytes, float]]:
+    """ZRANGE WITHSCORES as pairs, whether the reply is flat (RESP2) or nested (RESP3)."""
+    flat: list[object] = []
+    for item in scored:
+        flat.extend(item) if isinstance(item, (list, tuple)) else flat.append(item)
+    pairs = []
+    for i in range(0, len(flat), 2):
+        member, score = flat[i], flat[i + 1]
+        if isinstance(member, bytes) and isinstance(score, (bytes, float, int)):
+            pairs.append((member, float(score)))
+    return pairs

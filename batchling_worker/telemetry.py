@@ -1,0 +1,132 @@
+"""What the worker says of itself: named log events, and batches as rows of Flower's Tasks page.
+
+Never a body, never a key.
+
+Log events: batch_sealed, batch_submitted, batch_found_again, batch_progress, batch_ended, batch_collected,
+batch_settled, batch_lost, surplus_batch_cancelled, row_corrupt, step_stumbled, step_refused, step_failed,
+step_stale, claim_stuck, tick_failed, store_away, store_back, worker_leaving, provider_status_unknown,
+result_lines_skipped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Final, TypeAlias
+
+from batchling_client.wire.batches import Batch
+from batchling_client.wire.keys import BatchId, ProviderBatchId
+from batchling_client.wire.states import BatchState, Outcome
+
+from .provider import Running
+
+logger = logging.getLogger("batchling.worker")
+
+QUEUE_LONGEST: Final = 10_000
+Fields: TypeAlias = Mapping[str, str | int | float]
+SendEvents: TypeAlias = Callable[[list[tuple[str, Fields]]], None]
+
+
+class Telemetry:
+    """Logs events by name and mirrors batches as Flower rows; a dashboard that is away costs nothing."""
+
+    def __init__(self, send_events: SendEvents | None = None) -> None:
+        self._send_events = send_events
+        self._pending: queue.Queue[tuple[str, Fields]] = queue.Queue(QUEUE_LONGEST)
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self._shown: dict[BatchId, tuple[str, int]] = {}
+
+    def log(self, event: str, **fields: str | int | float) -> None:
+        """An event worth a line."""
+        logger.info("%s %s", event, _spell(fields))
+
+    def warn(self, event: str, **fields: str | int | float) -> None:
+        """An event that somebody should look at."""
+        logger.warning("%s %s", event, _spell(fields))
+
+    def submitted(self, batch: Batch, provider_batch_id: ProviderBatchId) -> None:
+        """A batch is at the provider."""
+        n_requests = batch.n_requests - batch.n_dropped
+        self.log(
+            "batch_submitted",
+            batch_id=batch.batch_id,
+            provider_batch_id=provider_batch_id,
+            n_requests=n_requests,
+        )
+        self._event(
+            "task-received",
+            batch,
+            name=f"batch {batch.spec.provider}/{batch.spec.model}",
+            args=f"{batch.spec.endpoint} {n_requests} requests",
+            kwargs=f"provider_batch_id={provider_batch_id}",
+            retries=0,
+        )
+        self._event("task-started", batch)
+        self._progress(batch, "submitted", 0, n_requests)
+
+    def progress(self, batch: Batch, seen: Running) -> None:
+        """A look at a running batch; told only when it shows something new."""
+        news = (seen.status, seen.n_done)
+        if self._shown.get(batch.batch_id) == news:
+            return
+        self._shown[batch.batch_id] = news
+        self.log("batch_progress", batch_id=batch.batch_id, status=seen.status, n_done=seen.n_done)
+        self._progress(batch, seen.status, seen.n_done, seen.n_total)
+
+    def ended(self, batch: Batch, outcome: Outcome) -> None:
+        """Nothing changes a batch at the provider any more."""
+        self._shown.pop(batch.batch_id, None)
+        self.log("batch_ended", batch_id=batch.batch_id, outcome=outcome.value)
+
+    def settled(self, batch: Batch, state: BatchState, *, n_requeued: int, n_refused: int) -> None:
+        """Nobody waits on a batch any more."""
+        self.log(
+            "batch_settled",
+            batch_id=batch.batch_id,
+            state=state.value,
+            n_requeued=n_requeued,
+            n_refused=n_refused,
+        )
+        n_failed = batch.n_failed + n_refused
+        words = f"{state.value}: {batch.n_succeeded} succeeded, {n_failed} failed, {n_requeued} requeued"
+        runtime = (batch.updated_at - batch.created_at).total_seconds()
+        if state is BatchState.SETTLED:
+            self._event("task-succeeded", batch, result=words, runtime=runtime)
+        else:
+            self._event("task-failed", batch, exception=words, traceback="")
+
+    def _progress(self, batch: Batch, status: str, n_done: int, n_total: int) -> None:
+        self._event(
+            "task-in_progress", batch, result=f"{status}: {n_done}/{n_total or batch.n_requests} done"
+        )
+
+    def _event(self, kind: str, batch: Batch, **fields: str | int | float) -> None:
+        if self._send_events is None:
+            return
+        with self._starting:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._pump, name="batchling-events", daemon=True)
+                self._thread.start()
+        with contextlib.suppress(queue.Full):
+            self._pending.put_nowait((kind, {"uuid": batch.batch_id, "timestamp": time.time(), **fields}))
+
+    def _pump(self) -> None:
+        """Sends events on a thread of its own: a broker that is away must not hold up a step."""
+        while True:
+            events = [self._pending.get()]
+            while not self._pending.empty():
+                events.append(self._pending.get())
+            try:
+                if self._send_events is not None:
+                    self._send_events(events)
+            except Exception as error:  # noqa: BLE001 - the dashboard is a mirror: losing it must never hurt a batch
+                logger.debug("events_not_sent n=%d error=%s", len(events), type(error).__name__)
+
+
+def _spell(fields: Mapping[str, str | int | float]) -> str:
+    return " ".join(f"{name}={value}" for name, value in fields.items())
