@@ -1,0 +1,251 @@
+"""A whole deployment for tests: a real Redis, real Celery workers, the sandbox over HTTP; everything stopped by pid."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from redis.asyncio import Redis
+
+from batchling_client.wire import sealing
+from batchling_client.wire.batches import Batch
+from batchling_client.wire.connection import UNREACHABLE, connect
+from batchling_client.wire.ids import new_batch_id, new_mailbox, new_request_id, new_run_id
+from batchling_client.wire.keys import BatchId, Keys, RequestId
+from batchling_client.wire.records import LaneSpec, Result, Row, line_bytes
+from batchling_client.wire.scripts import BatchCap, RowIn, Scripts
+from batchling_client.wire.states import Verdict
+from batchling_worker.sandbox import Sandbox
+from batchling_worker.stack.redis_binary import find
+
+from .waiting import wait_until
+
+CANARY = "gsk-CANARY-0f3b9c7e1d"
+MODEL = "llama-3.1-8b-instant"
+SLOW_MODEL = "openai/gpt-oss-20b"
+
+
+@dataclass(slots=True)
+class Deployment:
+    """One namespace on one Redis of its own; `worker()` starts a Celery worker process."""
+
+    home: Path
+    sandbox: Sandbox
+    env: dict[str, str] = field(default_factory=dict)
+    redis_process: subprocess.Popen[bytes] | None = None
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    redis: Redis = field(init=False)
+    keys: Keys = field(init=False)
+    scripts: Scripts = field(init=False)
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.home}/redis.sock"
+
+    async def __aenter__(self) -> Self:
+        await self.start_redis()
+        self.redis = connect(self.url)
+        self.keys = Keys("default")
+        self.scripts = Scripts(self.redis, self.keys)
+        self.env = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("BATCHLING_")},
+            "BATCHLING_REDIS_URL": self.url,
+            "BATCHLING_HOME": str(self.home),
+            "BATCHLING_LEASE_SECONDS": "1",
+            "BATCHLING_TICK_SECONDS": "0.05",
+            "BATCHLING_POLL_INTERVAL_SECONDS": "0.1",
+            "BATCHLING_RECONCILE_PATIENCE_SECONDS": "1.5",
+            **self.sandbox.settings(),
+        }
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for worker in self.workers:
+            kill(worker)
+        await self.redis.aclose()
+        if self.redis_process is not None:
+            stop(self.redis_process)
+
+    async def start_redis(self) -> None:
+        """Starts Redis with the embedded stack's durability: AOF, noeviction."""
+        (self.home / "redis").mkdir(exist_ok=True)
+        command = [find(os.environ["PATH"]), "--port", "0", "--unixsocket", f"{self.home}/redis.sock"]
+        command += [
+            "--dir",
+            f"{self.home}/redis",
+            "--appendonly",
+            "yes",
+            "--save",
+            "",
+            "--maxmemory-policy",
+            "noeviction",
+        ]
+        with (self.home / "redis.log").open("ab") as log:
+            self.redis_process = subprocess.Popen([str(word) for word in command], stdout=log, stderr=log)
+        probe = connect(self.url)
+
+        async def answers() -> bool:
+            try:
+                return bool(await probe.execute_command("PING"))
+            except UNREACHABLE:
+                return False
+
+        await wait_until(answers, description="Redis answers")
+        await probe.aclose()
+
+    def worker(self, *, pool: str = "threads", **settings: str) -> subprocess.Popen[bytes]:
+        """Starts a worker; settings are names without prefix, such as `crash_at`."""
+        name = f"w{len(self.workers)}"
+        env = {**self.env, **{f"BATCHLING_{key.upper()}": value for key, value in settings.items()}}
+        command = [sys.executable, "-m", "celery", "-A", "batchling_worker", "worker", "--pool", pool]
+        command += [
+            "--concurrency",
+            "2",
+            "--without-mingle",
+            "--without-gossip",
+            "-n",
+            f"{name}@test",
+            "-l",
+            "INFO",
+        ]
+        with (self.home / f"{name}.log").open("wb") as log:
+            process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
+        self.workers.append(process)
+        return process
+
+    def worker_logs(self) -> str:
+        """What the workers have said so far."""
+        return "".join(path.read_text(errors="replace") for path in sorted(self.home.glob("w*.log")))
+
+    async def ask(
+        self,
+        n: int,
+        *,
+        model: str = MODEL,
+        prompts: Sequence[str] = (),
+        linger_ms: int = 50,
+        rows: int = 50_000,
+        headers: Mapping[str, str] | None = None,
+        endpoint: str = "/v1/chat/completions",
+    ) -> list[RequestId]:
+        """Enqueues n chat requests as a client would, one for each prompt where prompts are given."""
+        credential = dict(headers or {"authorization": f"Bearer {CANARY}"})
+        fingerprint = sealing.fingerprint(credential)
+        public, _ = sealing.stored_pair(self.home)
+        await self.redis.execute_command(
+            "SET", self.keys.credential(fingerprint), sealing.seal(credential, public), "EX", 3600
+        )
+        spec = LaneSpec(
+            provider="groq",
+            host="api.groq.com",
+            endpoint=endpoint,
+            model=model,
+            fingerprint=fingerprint,
+            completion_window="24h",
+        )
+        run_id, mailbox = new_run_id(), new_mailbox()
+        ids = [new_request_id() for _ in range(n)]
+        incoming = []
+        for i, request_id in enumerate(ids):
+            prompt = prompts[i] if prompts else f"question {i}"
+            body = json.dumps({"model": model, "messages": [{"role": "user", "content": prompt}]}).encode()
+            packed = Row.pack(request_id=request_id, run_id=run_id, body=body)
+            incoming.append(RowIn(request_id=request_id, packed=packed, size=line_bytes(body)))
+        cap = BatchCap(rows=rows, bytes=200 * 1024 * 1024, linger_ms=linger_ms, longest_ms=15 * linger_ms)
+        guess = new_batch_id()
+        while incoming:
+            reply = await self.scripts.enqueue(
+                batch_id=guess,
+                lane_id=spec.lane_id,
+                spec=spec.encode(),
+                mailbox=mailbox,
+                run_id=run_id,
+                run_name="test",
+                cap=cap,
+                poll_ms=100,
+                keep_ms=3_600_000,
+                ask_failed_anew=True,
+                rows=incoming[:128],
+            )
+            if reply.verdict is Verdict.OK:
+                incoming = incoming[len(reply.placements) :]
+                if len(reply.placements) == 128:
+                    continue
+            guess = reply.open_batch or new_batch_id()
+        return ids
+
+    async def results(self, ids: Sequence[RequestId]) -> list[Result | None]:
+        """The stored results, None where there is none yet."""
+        raw = await self.redis.execute_command("MGET", *(self.keys.result(request_id) for request_id in ids))
+        return [Result.decode(value) if value is not None else None for value in raw]
+
+    async def answered(self, ids: Sequence[RequestId], *, within_s: float = 30.0) -> list[Result]:
+        """Waits until each request has its result."""
+        found: list[Result | None] = []
+
+        async def complete() -> bool:
+            nonlocal found
+            found = await self.results(ids)
+            return all(result is not None for result in found)
+
+        await wait_until(complete, description=f"{len(ids)} answers", within_s=within_s)
+        return [result for result in found if result is not None]
+
+    async def batches(self) -> list[Batch]:
+        """All batches, oldest first."""
+        ids = await self.redis.execute_command("ZRANGE", self.keys.batches, 0, -1)
+        found = []
+        for batch_id in ids:
+            fields = await self.redis.execute_command("HGETALL", self.keys.batch(BatchId(batch_id.decode())))
+            found.append(Batch.decode(fields))
+        return found
+
+    async def settled(self, *, within_s: float = 30.0) -> list[Batch]:
+        """Waits until every batch is terminal."""
+        found: list[Batch] = []
+
+        async def complete() -> bool:
+            nonlocal found
+            found = await self.batches()
+            return bool(found) and all(batch.state.terminal for batch in found)
+
+        await wait_until(complete, description="every batch is terminal", within_s=within_s)
+        return found
+
+    def billed(self) -> dict[str, int]:
+        """How often the provider ran each custom_id."""
+        times: dict[str, int] = {}
+        for row in self.sandbox.ledger().rows:
+            times[row.custom_id] = times.get(row.custom_id, 0) + 1
+        return times
+
+    async def died(self, worker: subprocess.Popen[bytes], *, within_s: float = 30.0) -> int:
+        """Waits until a worker process is gone and tells its exit code."""
+        return await asyncio.wait_for(asyncio.to_thread(worker.wait), within_s)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process by its pid: politely first."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(5)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """kill -9, for a worker and its pool children alike."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(5)

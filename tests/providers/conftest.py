@@ -1,0 +1,63 @@
+"""Adapters as they ship, against a sandbox whose time stands still."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import httpx
+import pytest
+
+from batchling_worker import providers
+from batchling_worker.provider import Account
+from batchling_worker.sandbox import Limits, Sandbox
+
+from .desk import Desk
+from .wire import Wire
+
+KEY = "sk-canary-5f1c2d"
+
+
+@pytest.fixture(scope="package")
+def served() -> Iterator[Sandbox]:
+    with Sandbox() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(served: Sandbox) -> Sandbox:
+    served.reset()
+    served.limits = Limits()
+    served.speeds.set({"*": 2.0})
+    served.clock.freeze()
+    return served
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(timeout=httpx.Timeout(10.0), trust_env=False, verify=False) as client:
+        yield client
+
+
+@pytest.fixture(params=providers.names())
+def name(request: pytest.FixtureRequest) -> str:
+    chosen: str = request.param
+    return chosen
+
+
+@pytest.fixture
+def desk(sandbox: Sandbox, http: httpx.AsyncClient, name: str) -> Desk:
+    account = Account(base_url=sandbox.base_url(name), headers={"authorization": f"Bearer {KEY}"}, http=http)
+    return Desk(provider=providers.load(name), account=account)
+
+
+@pytest.fixture
+async def wire() -> AsyncIterator[Wire]:
+    async with Wire() as wire:
+        yield wire
+
+
+@pytest.fixture
+def wired(wire: Wire, http: httpx.AsyncClient, name: str) -> Desk:
+    """Every provider in turn, at the end of a bare wire."""
+    account = Account(base_url=wire.url, headers={"authorization": f"Bearer {KEY}"}, http=http)
+    return Desk(provider=providers.load(name), account=account)

@@ -1,0 +1,83 @@
+"""One provider with its account at the sandbox, and the few moves that every test makes with them."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from batchling_client.wire.keys import BatchId, ProviderBatchId
+from batchling_worker.provider import Account, Answer, Ended, Ending, Look, Provider, Submission
+
+CHAT = "/v1/chat/completions"
+MODEL = "llama-3.1-8b-instant"
+
+
+def body(prompt: str = "Say hello.", model: str = MODEL) -> bytes:
+    return json.dumps({"model": model, "messages": [{"role": "user", "content": prompt}]}).encode()
+
+
+def submission(label: str = "batchling-test-1", n_lines: int = 1) -> Submission:
+    return Submission(
+        batch_id=BatchId("b1"),
+        label=label,
+        endpoint=CHAT,
+        model=MODEL,
+        completion_window="24h",
+        n_lines=n_lines,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    provider: Provider
+    account: Account
+
+    def under_key(self, key: str) -> Desk:
+        return replace(self, account=replace(self.account, headers={"authorization": f"Bearer {key}"}))
+
+    def lines(self, requests: Mapping[str, bytes]) -> io.BytesIO:
+        line = self.provider.line
+        return io.BytesIO(b"".join(line(custom_id=one, endpoint=CHAT, body=b) for one, b in requests.items()))
+
+    async def upload(
+        self, requests: Mapping[str, bytes] | None = None, label: str = "batchling-test-1"
+    ) -> str:
+        lines = self.lines(requests or {"r0": body()})
+        return await self.provider.upload(self.account, submission(label), lines)
+
+    async def create(self, input_file_id: str, label: str = "batchling-test-1") -> ProviderBatchId:
+        return await self.provider.create(self.account, submission(label), input_file_id)
+
+    async def submit(
+        self, requests: Mapping[str, bytes] | None = None, label: str = "batchling-test-1"
+    ) -> ProviderBatchId:
+        return await self.create(await self.upload(requests, label), label)
+
+    async def look(self, provider_batch_id: ProviderBatchId) -> Look:
+        return (await self.provider.look(self.account, [provider_batch_id]))[provider_batch_id]
+
+    async def ended(self, provider_batch_id: ProviderBatchId) -> Ended:
+        look = await self.look(provider_batch_id)
+        assert isinstance(look, Ended), look
+        return look
+
+    async def answers(self, ending: Ending) -> list[Answer]:
+        return [answer async for answer in self.provider.results(self.account, ending)]
+
+    async def answers_by_id(self, ending: Ending) -> dict[str, Answer]:
+        return {answer.custom_id: answer for answer in await self.answers(ending)}
+
+
+def requests(n: int) -> dict[str, bytes]:
+    return {f"r{number}": body(f"Question {number}?") for number in range(n)}
+
+
+def said(answer: Answer) -> Any:
+    return json.loads(answer.body)
+
+
+def codes(answers: Sequence[Answer]) -> set[str | None]:
+    return {said(answer).get("error", {}).get("code") for answer in answers}

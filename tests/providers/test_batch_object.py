@@ -1,0 +1,132 @@
+"""What a batch object says, read without trust in its types, becomes a look."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from batchling_client.wire.states import Outcome
+from batchling_worker.batch_object import BatchObject
+from batchling_worker.provider import Complaint, Ended, Look, Running
+
+NOW = dt.datetime(2026, 11, 23, 12, 0, 0, tzinfo=dt.UTC)
+LONG_AGO = int(NOW.timestamp()) - 3600
+
+
+def look(**fields: Any) -> Look:
+    said = {"id": "batch_1", "object": "batch", "completed_at": LONG_AGO, **fields}
+    return msgspec.json.decode(json.dumps(said), type=BatchObject).look(NOW)
+
+
+def ended(**fields: Any) -> Ended:
+    told = look(**fields)
+    assert isinstance(told, Ended)
+    return told
+
+
+@pytest.mark.parametrize(
+    ("word", "outcome"),
+    [
+        ("completed", Outcome.COMPLETED),
+        ("Completed", Outcome.COMPLETED),
+        ("failed", Outcome.FAILED),
+        ("expired", Outcome.EXPIRED),
+        ("cancelled", Outcome.CANCELLED),
+        ("canceled", Outcome.CANCELLED),
+    ],
+)
+def test_ends_are_told_in_words_shared_by_all_providers(word: str, outcome: Outcome) -> None:
+    assert ended(status=word).outcome is outcome
+
+
+@pytest.mark.parametrize(
+    "word", ["validating", "in_progress", "finalizing", "cancelling", "paused", "", None, 7, {}, []]
+)
+def test_any_other_status_is_no_end(word: Any) -> None:
+    assert isinstance(look(status=word, output_file_id="file-1"), Running)
+
+
+@pytest.mark.parametrize("nothing", [None, "", " ", {}, [], 0, False])
+def test_only_a_real_id_is_a_result_file(nothing: Any) -> None:
+    done = ended(status="completed", output_file_id="file-1", error_file_id=nothing)
+    assert done.ending.results == ("file-1",)
+    done = ended(status="completed", output_file_id=nothing, error_file_id="file-2")
+    assert done.ending.results == ("file-2",)
+    assert ended(status="completed", output_file_id=nothing, error_file_id=nothing).ending.results == ()
+
+
+@pytest.mark.parametrize("status", ["completed", "expired", "cancelled", "failed"])
+def test_both_files_are_read_whatever_the_end(status: str) -> None:
+    assert ended(status=status, output_file_id="o", error_file_id="e").ending.results == ("o", "e")
+
+
+ENTRY = {"code": "invalid_method", "message": "Not a POST.", "param": "method", "line": 3}
+READ = Complaint(code="invalid_method", message="Not a POST.", param="method", line=3)
+
+
+@pytest.mark.parametrize(
+    ("errors", "complaints"),
+    [
+        ({"object": "list", "data": [ENTRY]}, (READ,)),
+        ([ENTRY], (READ,)),
+        (ENTRY, (READ,)),
+        ("Out of tokens.", (Complaint(code="", message="Out of tokens."),)),
+        (["Out of tokens."], (Complaint(code="", message="Out of tokens."),)),
+        ([{"code": "x", "line": None}], (Complaint(code="x", message=""),)),
+        ([{"code": "x", "line": "3", "param": 4}], (Complaint(code="x", message=""),)),
+        ({"object": "list", "data": None}, ()),
+        ({"object": "list", "data": []}, ()),
+        ([{}, None, 7], ()),
+        (None, ()),
+        ("", ()),
+        (7, ()),
+    ],
+)
+def test_complaints_are_read_in_every_shape(errors: Any, complaints: tuple[Complaint, ...]) -> None:
+    assert ended(status="failed", errors=errors).ending.complaints == complaints
+
+
+def test_complaints_may_stand_beside_a_completed_batch() -> None:
+    done = ended(status="completed", output_file_id="o", errors=[ENTRY])
+    assert (done.outcome, done.ending.complaints) == (Outcome.COMPLETED, (READ,))
+
+
+@pytest.mark.parametrize("counts", [None, [], {}, {"total": None, "completed": "7", "failed": -1}])
+def test_counts_are_never_needed(counts: Any) -> None:
+    done = ended(status="completed", request_counts=counts)
+    assert (done.n_done, done.n_total) == (0, 0)
+
+
+COUNTS = {"total": 3, "completed": 2, "failed": 1}
+
+
+def test_files_that_the_counts_promise_are_awaited_for_a_moment() -> None:
+    for fields in ({}, {"output_file_id": "o"}, {"error_file_id": "e"}):
+        just_now = look(status="completed", request_counts=COUNTS, completed_at=NOW.timestamp() - 5, **fields)
+        assert just_now == Running(status="completed", n_done=3, n_total=3)
+        done = ended(status="completed", request_counts=COUNTS, completed_at=NOW.timestamp() - 20, **fields)
+        assert len(done.ending.results) == len(fields)
+
+
+@pytest.mark.parametrize("at", [None, "2026-11-23T12:00:00Z", 4e9])
+def test_an_end_without_a_believable_time_is_not_awaited(at: Any) -> None:
+    assert ended(status="completed", request_counts=COUNTS, completed_at=at).ending.results == ()
+
+
+@pytest.mark.parametrize("input_file_id", ["", None])
+def test_a_batch_without_an_input_file_is_nobody_s(input_file_id: str | None) -> None:
+    batch = BatchObject(id="batch_1", input_file_id=input_file_id, metadata={"batchling": ""})
+    assert not batch.is_of("batchling", "", "")
+    assert not batch.is_of("batchling", "batchling-b7", "")
+
+
+@pytest.mark.parametrize(
+    "metadata", [None, [], "batchling-b7", {"batchling": None}, {"other": "batchling-b7"}]
+)
+def test_metadata_of_any_shape_matches_by_its_label_only(metadata: Any) -> None:
+    assert not BatchObject(metadata=metadata).is_of("batchling", "batchling-b7", "file-1")
+    assert BatchObject(metadata={"batchling": "batchling-b7"}).is_of("batchling", "batchling-b7", "file-1")

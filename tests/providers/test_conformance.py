@@ -1,0 +1,367 @@
+"""What the pipeline relies on, of every registered provider, over HTTP and with the adapter that ships."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+
+from batchling_client.wire.keys import ProviderBatchId
+from batchling_client.wire.states import Outcome
+from batchling_worker.errors import FileNotReady, MaybeDone, PermanentError, TemporaryError
+from batchling_worker.provider import Ended, NotFound, Running
+from batchling_worker.sandbox import Limits, Sandbox, faults
+
+from .desk import Desk, body, codes, requests, said, submission
+
+LONG_S = 60.0
+
+
+def since(sandbox: Sandbox) -> dt.datetime:
+    return dt.datetime.fromtimestamp(sandbox.clock.now(), dt.UTC)
+
+
+async def test_a_batch_runs_and_every_row_is_answered(desk: Desk, sandbox: Sandbox) -> None:
+    batch = await desk.submit(requests(40))
+    sandbox.clock.advance(1.0)
+    assert isinstance(await desk.look(batch), Running)
+    sandbox.clock.advance(LONG_S)
+    done = await desk.ended(batch)
+    assert (done.outcome, done.n_done, done.n_total) == (Outcome.COMPLETED, 40, 40)
+    assert done.ending.complaints == ()
+    answers = await desk.answers_by_id(done.ending)
+    assert set(answers) == set(requests(40))
+    assert {answer.status for answer in answers.values()} == {200}
+    assert "Question 7?" in said(answers["r7"])["choices"][0]["message"]["content"]
+    assert answers["r7"].headers["x-request-id"].startswith("req_")
+
+
+async def test_the_order_of_results_does_not_matter(desk: Desk, sandbox: Sandbox) -> None:
+    ordered: list[list[str]] = []
+    for fault in (None, faults.KeepOrder()):
+        if fault is not None:
+            sandbox.faults.add(fault)
+        batch = await desk.submit(requests(30))
+        sandbox.clock.advance(LONG_S)
+        answers = await desk.answers((await desk.ended(batch)).ending)
+        ordered.append([answer.custom_id for answer in answers])
+    assert ordered[0] != ordered[1]
+    assert sorted(ordered[0]) == sorted(ordered[1]) == sorted(requests(30))
+
+
+async def test_rows_that_failed_come_with_their_status_and_body(desk: Desk, sandbox: Sandbox) -> None:
+    batch = await desk.submit(
+        {"good": body(), "bad": body("fault:400"), "busy": body("fault:429"), "sick": body("fault:503")}
+    )
+    sandbox.clock.advance(LONG_S)
+    done = await desk.ended(batch)
+    assert len(done.ending.results) == 2
+    answers = await desk.answers_by_id(done.ending)
+    assert {one: answer.status for one, answer in answers.items()} == {
+        "good": 200,
+        "bad": 400,
+        "busy": 429,
+        "sick": 503,
+    }
+    assert {answer.origin for answer in answers.values()} == {"provider"}
+    assert said(answers["bad"])["error"]["message"]
+
+
+async def test_a_batch_whose_rows_all_failed_has_its_results_too(desk: Desk, sandbox: Sandbox) -> None:
+    sandbox.faults.add(faults.FailRows(n=None, status=422))
+    batch = await desk.submit(requests(3))
+    sandbox.clock.advance(LONG_S)
+    done = await desk.ended(batch)
+    assert done.outcome is Outcome.COMPLETED
+    assert [answer.status for answer in await desk.answers(done.ending)] == [422, 422, 422]
+
+
+async def test_rows_that_a_provider_loses_breaks_or_repeats_cost_no_other(
+    desk: Desk, sandbox: Sandbox
+) -> None:
+    sandbox.faults.add(
+        faults.LoseRows(n=1),
+        faults.BreakRows(n=2),
+        faults.RepeatRows(n=3),
+        faults.StrayRows(n=1),
+        faults.ZeroRows(n=4),
+    )
+    batch = await desk.submit(requests(20))
+    sandbox.clock.advance(LONG_S)
+    answers = await desk.answers((await desk.ended(batch)).ending)
+    ours = {answer.custom_id: answer for answer in answers if not answer.custom_id.startswith("stray")}
+    assert len(ours) == 17
+    assert len(answers) == 17 + 3 + 1
+    lost = [answer for answer in ours.values() if answer.status != 200]
+    assert [(answer.status, answer.origin) for answer in lost] == [(503, "batch_row_lost")] * 4
+
+
+@pytest.mark.parametrize("fault", [faults.BlankFileIds(), faults.EmptyFiles()])
+async def test_a_result_file_that_is_none_is_not_read(
+    desk: Desk, sandbox: Sandbox, fault: faults.Fault
+) -> None:
+    sandbox.faults.add(fault)
+    batch = await desk.submit(requests(3))
+    sandbox.clock.advance(LONG_S)
+    assert len(await desk.answers_by_id((await desk.ended(batch)).ending)) == 3
+
+
+async def test_results_that_are_shown_late_are_waited_for(desk: Desk, sandbox: Sandbox) -> None:
+    sandbox.faults.add(faults.LateFileIds(seconds=5.0))
+    batch = await desk.submit(requests(3))
+    sandbox.clock.advance(3.0)
+    assert isinstance(await desk.look(batch), Running)
+    sandbox.clock.advance(5.0)
+    assert len(await desk.answers_by_id((await desk.ended(batch)).ending)) == 3
+
+
+async def test_results_that_cannot_be_read_yet_are_read_later(desk: Desk, sandbox: Sandbox) -> None:
+    sandbox.faults.add(faults.HideOutput(seconds=5.0))
+    batch = await desk.submit(requests(3))
+    sandbox.clock.advance(3.0)
+    ending = (await desk.ended(batch)).ending
+    with pytest.raises(TemporaryError):
+        await desk.answers(ending)
+    sandbox.clock.advance(5.0)
+    sandbox.faults.add(
+        faults.TruncateDownload(sent=0.4), faults.RefuseDownload(status=503, retry_after="9", after=1)
+    )
+    with pytest.raises(TemporaryError):
+        await desk.answers(ending)
+    with pytest.raises(TemporaryError) as caught:
+        await desk.answers(ending)
+    assert caught.value.delay_s == 9.0
+    assert len(await desk.answers_by_id(ending)) == 3
+
+
+async def test_a_cancelled_batch_hands_out_what_was_done(desk: Desk, sandbox: Sandbox) -> None:
+    batch = await desk.submit(requests(20))
+    sandbox.clock.advance(1.0)
+    assert isinstance(await desk.look(batch), Running)
+    await desk.provider.cancel(desk.account, batch)
+    assert isinstance(await desk.look(batch), Running)
+    sandbox.clock.advance(1.0)
+    done = await desk.ended(batch)
+    assert done.outcome is Outcome.CANCELLED
+    answers = await desk.answers_by_id(done.ending)
+    assert len(answers) == 20
+    undone = [answer for answer in answers.values() if answer.origin != "provider"]
+    assert 0 < len(undone) < 20
+    assert {(answer.status, answer.origin) for answer in undone} == {(499, "batch_cancelled")}
+    assert codes(undone) == {"batch_cancelled"}
+
+
+async def test_done_or_unknown_batches_may_be_cancelled_in_vain(desk: Desk, sandbox: Sandbox) -> None:
+    batch = await desk.submit()
+    sandbox.clock.advance(LONG_S)
+    assert (await desk.ended(batch)).outcome is Outcome.COMPLETED
+    await desk.provider.cancel(desk.account, batch)
+    await desk.provider.cancel(desk.account, ProviderBatchId("batch_nobody"))
+    assert (await desk.ended(batch)).outcome is Outcome.COMPLETED
+    sandbox.faults.add(faults.RefuseCancel(status=503))
+    with pytest.raises(TemporaryError):
+        await desk.provider.cancel(desk.account, batch)
+
+
+async def test_an_expired_batch_hands_out_what_was_done(desk: Desk, sandbox: Sandbox) -> None:
+    sandbox.faults.add(faults.ExpireBatch(done=0.25))
+    batch = await desk.submit(requests(8))
+    sandbox.clock.advance(LONG_S)
+    done = await desk.ended(batch)
+    assert done.outcome is Outcome.EXPIRED
+    answers = await desk.answers_by_id(done.ending)
+    assert sorted((answer.status, answer.origin) for answer in answers.values()) == [
+        *[(200, "provider")] * 2,
+        *[(504, "batch_expired")] * 6,
+    ]
+
+
+async def test_a_batch_that_fails_as_a_whole_says_why(desk: Desk, sandbox: Sandbox) -> None:
+    sandbox.faults.add(faults.FailBatch(code="invalid_json_line", message="Line 2 is no JSON.", line=2))
+    batch = await desk.submit(requests(3))
+    sandbox.clock.advance(LONG_S)
+    done = await desk.ended(batch)
+    assert (done.outcome, done.ending.results) == (Outcome.FAILED, ())
+    (complaint,) = done.ending.complaints
+    assert (complaint.code, complaint.line, complaint.message) == (
+        "invalid_json_line",
+        2,
+        "Line 2 is no JSON.",
+    )
+
+
+async def test_only_the_label_travels_with_a_batch(desk: Desk, sandbox: Sandbox) -> None:
+    batch = await desk.submit(label="batchling-default-b7")
+    (billed,) = sandbox.ledger().batches
+    assert billed.provider_batch_id == batch
+    assert billed.metadata == {"batchling": "batchling-default-b7"}
+    assert billed.filename == "batchling-default-b7.jsonl"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        faults.DropCreateAnswer(),
+        faults.FailCreateAnswer(status=500),
+        faults.FailCreateAnswer(status=504, body="<html>"),
+    ],
+)
+async def test_a_batch_whose_create_answer_was_lost_is_found_again(
+    desk: Desk, sandbox: Sandbox, fault: faults.Fault
+) -> None:
+    sandbox.faults.add(fault)
+    began = since(sandbox)
+    file = await desk.upload()
+    with pytest.raises(MaybeDone):
+        await desk.create(file)
+    await desk.submit(label="batchling-test-2")
+    (billed, _) = sandbox.ledger().batches
+    by_label = await desk.provider.find(desk.account, submission(), "", began)
+    by_file = await desk.provider.find(desk.account, submission("batchling-other"), file, began)
+    assert by_label == by_file == billed.provider_batch_id
+
+
+async def test_a_batch_that_was_never_made_is_not_found(desk: Desk, sandbox: Sandbox) -> None:
+    sandbox.faults.add(faults.DropCreateRequest())
+    began = since(sandbox)
+    file = await desk.upload()
+    with pytest.raises(MaybeDone):
+        await desk.create(file)
+    # A label that begins with ours is another's.
+    await desk.submit(label="batchling-test-12")
+    assert await desk.provider.find(desk.account, submission(), file, began) is None
+    assert await desk.provider.find(desk.account, submission(), "", began) is None
+
+
+async def test_the_search_goes_back_through_the_pages_as_far_as_it_must(desk: Desk, sandbox: Sandbox) -> None:
+    file = await desk.upload({"r0": body()})
+    before = await desk.create(file, "batchling-before")
+    sandbox.clock.advance(3600.0)
+    began = since(sandbox)
+    wanted = await desk.create(file, "batchling-wanted")
+    for number in range(130):
+        await desk.create(file, f"batchling-later-{number}")
+    find = desk.provider.find
+    assert await find(desk.account, submission("batchling-wanted"), "", began) == wanted
+    n_calls = sum(n for call, n in sandbox.ledger().calls.items() if call.endswith("GET /batches"))
+    assert n_calls >= 2
+    assert await find(desk.account, submission("batchling-nobody"), "", began) is None
+    assert (
+        await find(desk.account, submission("batchling-before"), "", began - dt.timedelta(hours=1)) == before
+    )
+
+
+async def test_a_batch_that_lists_leave_out_is_seen_all_the_same(desk: Desk, sandbox: Sandbox) -> None:
+    sandbox.faults.add(faults.LagList(seconds=30.0))
+    began = since(sandbox)
+    late, listed = await desk.submit(), await desk.submit(label="batchling-test-2")
+    looks = await desk.provider.look(desk.account, [late, listed])
+    assert {one: type(look) for one, look in looks.items()} == {late: Running, listed: Running}
+    assert await desk.provider.find(desk.account, submission(), "", began) is None
+    sandbox.clock.advance(31.0)
+    assert await desk.provider.find(desk.account, submission(), "", began) == late
+
+
+async def test_many_batches_are_looked_at_with_few_calls(desk: Desk, sandbox: Sandbox) -> None:
+    file = await desk.upload()
+    batches = [await desk.create(file) for _ in range(60)]
+    sandbox.clock.advance(LONG_S)
+    looks = await desk.provider.look(desk.account, batches)
+    assert set(looks) == set(batches)
+    assert {type(look) for look in looks.values()} == {Ended}
+    calls = sandbox.ledger().calls
+    looked = {call: n for call, n in calls.items() if "GET" in call}
+    assert looked == {f"{desk.provider.facts.name} GET /batches": 1}
+
+
+async def test_unknown_batches_among_known_ones_are_not_found(desk: Desk, sandbox: Sandbox) -> None:
+    sandbox.faults.add(faults.HideBatch(seconds=5.0))
+    hidden, known, nobody = await desk.submit(), await desk.submit(), ProviderBatchId("batch_nobody")
+    looks = await desk.provider.look(desk.account, [hidden, nobody, known])
+    assert {one: type(look) for one, look in looks.items()} == {
+        hidden: NotFound,
+        nobody: NotFound,
+        known: Running,
+    }
+    assert isinstance(await desk.look(hidden), NotFound)
+    sandbox.clock.advance(6.0)
+    assert not isinstance(await desk.look(hidden), NotFound)
+    assert await desk.provider.look(desk.account, []) == {}
+
+
+async def test_another_key_sees_nothing_of_a_batch(desk: Desk, sandbox: Sandbox) -> None:
+    batch, began = await desk.submit(), since(sandbox)
+    other = desk.under_key("sk-another")
+    assert isinstance(await other.look(batch), NotFound)
+    assert await other.provider.find(other.account, submission(), "", began) is None
+    await other.provider.cancel(other.account, batch)
+    sandbox.clock.advance(LONG_S)
+    assert (await desk.ended(batch)).outcome is Outcome.COMPLETED
+
+
+async def test_a_key_that_is_refused_is_refused_for_good(desk: Desk) -> None:
+    stranger = desk.under_key("invalid-key")
+    for call in (stranger.upload(), stranger.create("file-1"), stranger.look(ProviderBatchId("batch_1"))):
+        with pytest.raises(PermanentError) as caught:
+            await call
+        assert caught.value.status == 401
+        assert b"Incorrect API key" in caught.value.body
+
+
+async def test_a_create_that_is_limited_is_neither_lost_nor_refused(desk: Desk, sandbox: Sandbox) -> None:
+    sandbox.faults.add(faults.RefuseCreate(status=429, retry_after="17"))
+    file = await desk.upload()
+    with pytest.raises(TemporaryError) as caught:
+        await desk.create(file)
+    assert (type(caught.value), caught.value.delay_s) == (TemporaryError, 17.0)
+    sandbox.faults.add(
+        faults.RefuseCreate(status=403, code="not_available_for_plan", message="Not on this plan.")
+    )
+    with pytest.raises(PermanentError, match=r"Not on this plan\.") as refused:
+        await desk.create(file)
+    assert refused.value.status == 403
+    assert sandbox.ledger().totals.n_batches == 0
+
+
+async def test_looks_that_do_not_come_through_are_temporary(desk: Desk, sandbox: Sandbox) -> None:
+    batches = [await desk.submit(), await desk.submit()]
+    for ids in (batches[:1], batches):
+        sandbox.faults.add(faults.RefusePoll(status=503, retry_after="4"))
+        with pytest.raises(TemporaryError) as caught:
+            await desk.provider.look(desk.account, ids)
+        assert caught.value.delay_s == 4.0
+        sandbox.faults.add(faults.DropPollAnswer())
+        with pytest.raises(TemporaryError):
+            await desk.provider.look(desk.account, ids)
+    assert len(await desk.provider.look(desk.account, batches)) == 2
+
+
+async def test_uploads_that_do_not_come_through_are_temporary(desk: Desk, sandbox: Sandbox) -> None:
+    for fault in (
+        faults.DropUploadAnswer(),
+        faults.RefuseUpload(status=500),
+        faults.RefuseUpload(status=429),
+    ):
+        sandbox.faults.add(fault)
+        with pytest.raises(TemporaryError):
+            await desk.upload()
+    sandbox.limits = Limits(max_bytes=20)
+    with pytest.raises(PermanentError):
+        await desk.upload()
+
+
+async def test_a_file_that_is_not_visible_yet_becomes_a_batch_later(desk: Desk, sandbox: Sandbox) -> None:
+    sandbox.faults.add(faults.HideFile(seconds=5.0))
+    file = await desk.upload()
+    try:
+        batch = await desk.create(file)
+    except FileNotReady:
+        assert sandbox.ledger().totals.n_batches == 0
+    else:
+        sandbox.clock.advance(1.0)
+        (complaint,) = (await desk.ended(batch)).ending.complaints
+        assert file in complaint.message
+    sandbox.clock.advance(6.0)
+    batch = await desk.create(file)
+    sandbox.clock.advance(LONG_S)
+    assert (await desk.ended(batch)).outcome is Outcome.COMPLETED

@@ -1,0 +1,40 @@
+"""A batch that the client closes at its route's limits fits into what the worker knows of the provider."""
+
+from __future__ import annotations
+
+import pytest
+
+from batchling_client.wire.routes import ROUTES, Routes
+from batchling_worker import providers
+from batchling_worker.errors import PermanentError
+
+
+def test_every_route_has_a_provider_and_every_provider_a_route() -> None:
+    assert {route.provider for route in ROUTES} == set(providers.names())
+
+
+def test_limits_and_windows_are_those_of_the_route(name: str) -> None:
+    facts, route = providers.load(name).facts, Routes().named(name)
+    assert route is not None
+    assert (facts.name, facts.max_rows, facts.max_bytes, facts.windows) == (
+        route.provider,
+        route.max_rows,
+        route.max_bytes,
+        route.windows,
+    )
+    assert facts.base_url.removeprefix("https://") in route.hosts
+
+
+def test_facts_name_their_source_and_its_date(name: str) -> None:
+    facts = providers.load(name).facts
+    assert facts.source.startswith("https://")
+    assert facts.checked_on.year >= 2026
+
+
+def test_a_provider_is_loaded_once(name: str) -> None:
+    assert providers.load(name) is providers.load(name)
+
+
+def test_an_unknown_provider_is_refused_in_one_sentence() -> None:
+    with pytest.raises(PermanentError, match=r"^No provider is called 'acme': there are openai, groq\.$"):
+        providers.load("acme")

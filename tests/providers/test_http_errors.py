@@ -1,0 +1,232 @@
+"""Each way a call can fail becomes the error that steers its retry, and no text of it holds the credential."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import email.utils
+import json
+import logging
+import socket
+import traceback
+from dataclasses import replace
+
+import httpx
+import pytest
+
+from batchling_client.wire.keys import ProviderBatchId
+from batchling_worker import http_errors
+from batchling_worker.errors import MaybeDone, PermanentError, TemporaryError, WorkerError
+from batchling_worker.provider import Ending
+
+from .conftest import KEY
+from .desk import Desk
+from .wire import Wire, answer
+
+BATCH = ProviderBatchId("batch_1")
+
+
+async def failure_of_create(desk: Desk) -> WorkerError:
+    with pytest.raises(WorkerError) as caught:
+        await desk.create("file-1")
+    return caught.value
+
+
+async def failure_of_look(desk: Desk) -> WorkerError:
+    with pytest.raises(WorkerError) as caught:
+        await desk.look(BATCH)
+    return caught.value
+
+
+async def test_a_create_that_was_never_sent_may_be_sent_again(wired: Desk) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        nowhere = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        desk = replace(wired, account=replace(wired.account, base_url=nowhere))
+        error = await failure_of_create(desk)
+    assert type(error) is TemporaryError
+    assert wired.provider.facts.name in str(error)
+
+
+@pytest.mark.parametrize("base_url", ["localhost/v1", "http://127.0.0.1:not-a-port", "ftp://127.0.0.1"])
+async def test_a_base_url_that_is_none_keeps_the_batch_waiting(wired: Desk, base_url: str) -> None:
+    desk = replace(wired, account=replace(wired.account, base_url=base_url))
+    assert type(await failure_of_create(desk)) is TemporaryError
+    assert type(await failure_of_look(desk)) is TemporaryError
+
+
+async def test_a_full_pool_sends_nothing(wire: Wire, wired: Desk) -> None:
+    wire.reply = lambda seen: None
+    limits = httpx.Limits(max_connections=1)
+    async with httpx.AsyncClient(verify=False, limits=limits, timeout=httpx.Timeout(5.0, pool=0.05)) as http:
+        desk = replace(wired, account=replace(wired.account, http=http))
+        holder = asyncio.create_task(desk.look(BATCH))
+        await asyncio.wait_for(wire.asked.wait(), 5)
+        assert type(await failure_of_create(desk)) is TemporaryError
+        assert len(wire.seen) == 1
+        holder.cancel()
+        await asyncio.gather(holder, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"",
+        b"HTTP/1.1 20",
+        b"HTTP/1.1 200 OK\r\nContent-Len",
+        answer(b'{"id":"batch', length=400),
+        answer(b'{"id":"batch'),
+        answer(b""),
+        answer(b"{}"),
+        answer(b'{"id":""}'),
+        answer(b'{"id":7}'),
+        answer(b"[]"),
+        answer(b"\xff\xfe"),
+        answer(b"<html>gateway</html>"),
+        answer(b"", status=500),
+        answer(b"bad gateway", status=502),
+        answer(b"", status=504),
+        answer(b"{}", status=408),
+        answer(b"{}", status=409),
+        b"nonsense\r\n\r\n",
+    ],
+)
+async def test_a_create_whose_answer_is_lost_is_never_taken_for_undone(
+    wire: Wire, wired: Desk, reply: bytes
+) -> None:
+    wire.reply = lambda seen: reply
+    assert type(await failure_of_create(wired)) is MaybeDone
+    assert len(wire.seen) == 1
+
+
+async def test_a_create_that_runs_into_silence_is_never_taken_for_undone(wire: Wire, wired: Desk) -> None:
+    wire.reply = lambda seen: None
+    async with httpx.AsyncClient(timeout=0.1, verify=False) as http:
+        desk = replace(wired, account=replace(wired.account, http=http))
+        assert type(await failure_of_create(desk)) is MaybeDone
+    assert len(wire.seen) == 1
+
+
+@pytest.mark.parametrize(
+    "reply", [b"", answer(b'{"id":"x', length=400), answer(b"<html>"), answer(b"", status=503)]
+)
+async def test_calls_that_cost_nothing_are_just_temporary(wire: Wire, wired: Desk, reply: bytes) -> None:
+    wire.reply = lambda seen: reply
+    assert type(await failure_of_look(wired)) is TemporaryError
+    with pytest.raises(TemporaryError) as caught:
+        await wired.upload()
+    assert type(caught.value) is TemporaryError
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 413, 422])
+async def test_a_refusal_is_handed_on_in_the_provider_s_own_words(
+    wire: Wire, wired: Desk, status: int
+) -> None:
+    body = b'{"error": {"message": "Not on this plan.", "code": "not_available_for_plan"}}'
+    wire.reply = lambda seen: answer(body, status=status)
+    error = await failure_of_create(wired)
+    assert type(error) is PermanentError
+    assert (error.status, error.body) == (status, body)
+    assert "Not on this plan." in str(error)
+
+
+@pytest.mark.parametrize("status", [425, 429])
+async def test_a_rate_limit_is_no_refusal_and_no_lost_answer(wire: Wire, wired: Desk, status: int) -> None:
+    wire.reply = lambda seen: answer(b"", status=status, headers="Retry-After: 7\r\n")
+    error = await failure_of_create(wired)
+    assert type(error) is TemporaryError
+    assert error.delay_s == 7.0
+
+
+async def test_a_redirect_is_not_followed_with_the_credential(wire: Wire, wired: Desk) -> None:
+    wire.reply = lambda seen: answer(b"", status=307, headers=f"Location: {wire.url}/elsewhere\r\n")
+    error = await failure_of_look(wired)
+    assert type(error) is TemporaryError
+    assert "base URL" in str(error)
+    assert len(wire.seen) == 1
+
+
+NOW = dt.datetime(2026, 11, 23, 12, 0, 0, tzinfo=dt.UTC)
+
+
+def http_date(after_s: float) -> str:
+    return email.utils.format_datetime(NOW + dt.timedelta(seconds=after_s), usegmt=True)
+
+
+@pytest.mark.parametrize(
+    ("headers", "delay_s"),
+    [
+        ({}, None),
+        ({"retry-after": "12"}, 12.0),
+        ({"retry-after": "0.5"}, 0.5),
+        ({"retry-after": "0"}, 0.0),
+        ({"retry-after-ms": "1500", "retry-after": "12"}, 1.5),
+        ({"retry-after-ms": "soon", "retry-after": "12"}, 12.0),
+        ({"retry-after": "86400"}, 3600.0),
+        ({"retry-after": http_date(90), "date": http_date(0)}, 90.0),
+        ({"retry-after": http_date(-90), "date": http_date(0)}, 0.0),
+        ({"retry-after": http_date(9e5), "date": http_date(0)}, 3600.0),
+        ({"retry-after": "-3"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": ""}, None),
+        ({"retry-after": "next week"}, None),
+        ({"retry-after": "Mon, 99 Foo 2026 99:99:99 GMT"}, None),
+    ],
+)
+def test_the_provider_s_wish_is_read_in_all_its_forms(headers: dict[str, str], delay_s: float | None) -> None:
+    assert http_errors.retry_after_s(httpx.Headers(headers)) == delay_s
+
+
+def everything_said(error: BaseException) -> str:
+    """What a log, a traceback with its locals left out, and an error reporter that follows contexts can show."""
+    texts = ["".join(traceback.format_exception(error)), repr(error), repr(vars(error))]
+    linked = [one for one in (error.__context__, error.__cause__) if one is not None]
+    return "\n".join(texts + [everything_said(one) for one in linked])
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"",
+        answer(b"", status=500),
+        answer(f"Invalid key {KEY}.".encode(), status=401),
+        answer(json.dumps({"error": {"message": f"Bearer {KEY} is revoked"}}).encode(), status=403),
+        answer(f"Bearer {KEY} went wrong".encode(), status=502),
+    ],
+)
+async def test_no_error_holds_the_credential_or_the_call_that_carried_it(
+    wire: Wire, wired: Desk, reply: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "batchling")
+    wire.reply = lambda seen: reply
+    errors = [await failure_of_create(wired), await failure_of_look(wired)]
+    with pytest.raises(WorkerError) as caught:
+        await wired.answers(Ending(results=("file-1",)))
+    for error in [*errors, caught.value]:
+        assert KEY not in everything_said(error)
+        assert error.__context__ is None or isinstance(error.__context__, WorkerError)
+    assert KEY not in caplog.text
+    assert KEY in wire.seen[0].head
+
+
+@pytest.mark.parametrize("mark", ["\n", "…", "\x00"])
+async def test_a_credential_that_fits_no_header_is_refused_without_being_quoted(
+    wire: Wire, wired: Desk, mark: str
+) -> None:
+    error = await failure_of_create(wired.under_key(f"{KEY}{mark}tail"))
+    assert type(error) is PermanentError
+    assert error.status == 401
+    assert json.loads(error.body)["error"]["code"] == "invalid_api_key"
+    assert KEY not in everything_said(error)
+    assert wire.seen == []
+
+
+def test_a_credential_is_left_out_however_json_spells_it() -> None:
+    deed = http_errors.Deed(
+        provider="acme", does="x", secrets=http_errors.secrets_of({"x-api-key": 'a"b\\cdef'})
+    )
+    assert (
+        http_errors.redacted(deed, b'raw a"b\\cdef json a\\"b\\\\cdef') == b"raw [redacted] json [redacted]"
+    )
+    assert "cdef" not in repr(deed)

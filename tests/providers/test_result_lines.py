@@ -1,0 +1,138 @@
+"""Result files are cut and read whatever their pieces, and a bad line costs no other."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchling_client.wire.states import RowKind
+from batchling_worker import lifecycle, result_lines
+from batchling_worker.provider import ROW_LOST, Answer
+from batchling_worker.result_lines import LineSplitter, RowReader
+
+
+def split(pieces: list[bytes]) -> list[bytes]:
+    splitter = LineSplitter()
+    lines = [line for piece in pieces for line in splitter.feed(piece)]
+    return [*lines, splitter.rest()]
+
+
+@given(st.lists(st.sampled_from([b"\n", b"a", b"bc", b"\r\n", b"", b"x\ny\n", b"\n\n"])))
+def test_lines_do_not_depend_on_where_pieces_are_cut(pieces: list[bytes]) -> None:
+    assert split(pieces) == b"".join(pieces).split(b"\n")
+
+
+def test_a_line_without_end_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(result_lines, "LONGEST_LINE", 100)
+    splitter = LineSplitter()
+    tracemalloc.start()
+    lines = [line for _ in range(500) for line in splitter.feed(bytes(10_000))]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1_000_000
+    lines += splitter.feed(b"tail\nnext\n")
+    assert [line for line in lines if line] == [b"next"]
+    assert splitter.n_too_long == 1
+
+
+def read(*rows: Any) -> tuple[list[Answer], RowReader]:
+    reader = RowReader()
+    lines = [row if isinstance(row, bytes) else json.dumps(row).encode() for row in rows]
+    return list(reader.answers(lines)), reader
+
+
+def read_one(row: Any) -> Answer:
+    answers, reader = read(row)
+    assert reader.n_broken == 0
+    (answer,) = answers
+    return answer
+
+
+def row(response: Any, error: Any = None) -> dict[str, Any]:
+    return {"id": "batch_req_1", "custom_id": "r1", "response": response, "error": error}
+
+
+def test_a_body_comes_out_byte_for_byte() -> None:
+    body = b'{"b": 1.10,  "a":"\\u00e9\xc3\xa9", "n":12345678901234567890, "b":2}'
+    answer = read_one(
+        b'{"id":"x","custom_id":"r1","response":{"status_code":200,"request_id":"req_9","body":%b},"error":null}'
+        % body
+    )
+    assert answer.body == body
+    assert (answer.custom_id, answer.status, answer.origin) == ("r1", 200, "provider")
+    assert answer.headers == {"content-type": "application/json", "x-request-id": "req_9"}
+
+
+@pytest.mark.parametrize("status", [400, 404, 422, 429, 500, 503])
+def test_a_failed_row_keeps_its_status_and_body(status: int) -> None:
+    said = {"error": {"message": "no", "code": "json_validate_failed", "failed_generation": "{"}}
+    answer = read_one(row({"status_code": status, "request_id": "", "body": said}))
+    assert (answer.status, answer.origin, json.loads(answer.body)) == (status, "provider", said)
+    assert "x-request-id" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "origin"),
+    [
+        ("batch_expired", 504, "batch_expired"),
+        ("batch_cancelled", 499, "batch_cancelled"),
+        ("server_error", 500, "provider"),
+        (None, 500, "provider"),
+    ],
+)
+def test_a_row_that_never_ran_carries_the_provider_s_reason(
+    code: str | None, status: int, origin: str
+) -> None:
+    answer = read_one(row(None, {"code": code, "message": "It could not be executed."}))
+    assert (answer.status, answer.origin) == (status, origin)
+    error = json.loads(answer.body)["error"]
+    assert (error["message"], error["code"]) == ("It could not be executed.", code)
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        {"status_code": 0, "request_id": "", "body": {}},
+        {"status_code": 0, "request_id": "", "body": {"id": "x"}},
+        {"status_code": 200, "request_id": "", "body": {}},
+        {"status_code": 200, "request_id": "", "body": None},
+        {"status_code": 200, "request_id": "", "body": ""},
+        {"status_code": 200},
+        {"status_code": 999, "body": {"id": "x"}},
+        {"status_code": None, "body": {"id": "x"}},
+        {"status_code": "200", "body": {"id": "x"}},
+        {},
+        None,
+    ],
+)
+def test_a_row_without_an_answer_is_lost_and_worth_another_attempt(response: Any) -> None:
+    answer = read_one(row(response))
+    assert (answer.status, answer.origin) == (503, ROW_LOST)
+    assert lifecycle.row_kind(answer) is RowKind.RETRY
+    assert json.loads(answer.body)["error"]["code"] == "batch_row_lost"
+
+
+def test_oddly_typed_fields_do_not_cost_the_row() -> None:
+    odd = row({"status_code": 200, "request_id": 17, "body": {"id": "x"}}, "none")
+    assert read_one(odd).body == b'{"id": "x"}'
+    assert json.loads(read_one(row(None, "overloaded")).body)["error"]["message"] == "overloaded"
+    assert json.loads(read_one(row(None, {"code": 7})).body)["error"]["message"] == '{"code": 7}'
+
+
+@pytest.mark.parametrize("request_id", ["a\r\nset-cookie: x", "é", "\x00"])
+def test_a_request_id_cannot_smuggle_a_header(request_id: str) -> None:
+    answer = read_one(row({"status_code": 200, "request_id": request_id, "body": {"id": "x"}}))
+    assert list(answer.headers) == ["content-type"]
+
+
+def test_broken_lines_are_counted_and_cost_no_other() -> None:
+    good = row({"status_code": 200, "request_id": "q", "body": {"id": "x"}})
+    broken = [b'{"custom_id":"r', b"[]", b"7", b"\xff\xfe", {"custom_id": None}, {"custom_id": 5}, {}]
+    answers, reader = read(good, *broken, b"", b"  \r", good)
+    assert [answer.custom_id for answer in answers] == ["r1", "r1"]
+    assert reader.n_broken == len(broken)
