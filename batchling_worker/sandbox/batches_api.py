@@ -1,0 +1,105 @@
+"""The Batches API: create, look, list, cancel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+from aiohttp import web
+
+from . import faults
+from .book import BatchBook
+from .dialect import Dialect, Refusal
+from .gate import Gate, hang_up, json_reply, refusal_of
+from .records import Batch, CreateAsk, StoredFile
+from .scan import LineError
+from .shelf import FileShelf
+from .world import World
+
+_TERMINAL = ("completed", "failed", "expired", "cancelled")
+
+
+class BatchesApi:
+    """The `/batches` routes of one provider."""
+
+    def __init__(self, world: World, dialect: Dialect, shelf: FileShelf, book: BatchBook) -> None:
+        self._world = world
+        self._dialect = dialect
+        self._shelf = shelf
+        self._book = book
+        self._provider = dialect.traits.name
+
+    def routes(self, gate: Gate) -> Iterator[web.RouteDef]:
+        """Return the routes, behind `gate`."""
+        yield gate.route("POST", "/batches", self._create)
+        yield gate.route("GET", "/batches", self._list)
+        yield gate.route("GET", "/batches/{batch_id}", self._show)
+        yield gate.route("POST", "/batches/{batch_id}/cancel", self._cancel)
+
+    async def _create(self, request: web.Request, owner: str) -> web.StreamResponse:
+        ask = _decode(await request.read())
+        input_file = self._shelf.find(ask.input_file_id, owner)
+        model = input_file.model if input_file else None
+        if self._world.faults.take(faults.DropCreateRequest, self._provider, model) is not None:
+            return hang_up(request)
+        refuse = self._world.faults.take(faults.RefuseCreate, self._provider, model)
+        if refuse is not None:
+            raise refusal_of(refuse)
+        window_s = self._dialect.window_seconds(ask)
+        source: StoredFile | LineError
+        if input_file is None or input_file.purpose != "batch":
+            source = LineError("invalid_request", self._dialect.missing_input(ask), "file_id")
+        else:
+            source = input_file
+        self._book.check_rate(owner)
+        batch = self._book.create(ask, owner, window_s, source)
+        if self._world.faults.take(faults.DropCreateAnswer, self._provider, model) is not None:
+            return hang_up(request)
+        fail = self._world.faults.take(faults.FailCreateAnswer, self._provider, model)
+        if fail is not None:
+            raise refusal_of(fail)
+        return json_reply(self._dialect.batch_object(await self._book.show(batch)))
+
+    async def _show(self, request: web.Request, owner: str) -> web.StreamResponse:
+        batch = self._find(request, owner)
+        if self._dropped(batch.model):
+            return hang_up(request)
+        return json_reply(self._dialect.batch_object(await self._book.show(batch)))
+
+    async def _list(self, request: web.Request, owner: str) -> web.StreamResponse:
+        if self._dropped(None):
+            return hang_up(request)
+        page = self._dialect.page(request.query, self._book.newest_first(owner), self._world.limits)
+        shown = [self._dialect.batch_object(await self._book.show(batch)) for batch in page.batches]
+        return json_reply({"object": "list", "data": shown, **page.envelope})
+
+    async def _cancel(self, request: web.Request, owner: str) -> web.StreamResponse:
+        batch = self._find(request, owner)
+        refuse = self._world.faults.take(faults.RefuseCancel, self._provider, batch.model)
+        if refuse is not None:
+            raise refusal_of(refuse)
+        view = await self._book.show(batch)
+        if view.status in _TERMINAL:
+            raise self._dialect.not_cancellable(view)
+        self._book.cancel(batch)
+        return json_reply(self._dialect.batch_object(await self._book.show(batch)))
+
+    def _dropped(self, model: str | None) -> bool:
+        refuse = self._world.faults.take(faults.RefusePoll, self._provider, model)
+        if refuse is not None:
+            raise refusal_of(refuse)
+        return self._world.faults.take(faults.DropPollAnswer, self._provider, model) is not None
+
+    def _find(self, request: web.Request, owner: str) -> Batch:
+        batch_id = request.match_info["batch_id"]
+        batch = self._book.find(batch_id, owner)
+        if batch is None:
+            raise Refusal(404, f"No batch found with id '{batch_id}'.")
+        return batch
+
+
+def _decode(body: bytes) -> CreateAsk:
+    try:
+        return msgspec.json.decode(body, type=CreateAsk)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Refusal(400, f"The request body is invalid: {error}.") from error

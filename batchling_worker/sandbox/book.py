@@ -1,0 +1,253 @@
+"""The batches of one provider: checked and run in a thread once created, and shown by the clock."""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+from collections import defaultdict, deque
+from pathlib import Path
+
+from . import timing
+from .dialect import Dialect, Refusal
+from .execute import Executed, Job, execute
+from .ledger import BilledBatch
+from .planning import plan_batch
+from .records import Batch, BatchView, CreateAsk, Outcome, StoredFile
+from .scan import LineError, Scan, scan
+from .shelf import FileShelf
+from .world import World
+
+_HOUR_S = 3600.0
+
+
+class BatchBook:
+    """Creates, moves on and cancels batches; every method belongs to the server's event loop."""
+
+    def __init__(self, world: World, dialect: Dialect, shelf: FileShelf) -> None:
+        self._world = world
+        self._dialect = dialect
+        self._shelf = shelf
+        self._provider = dialect.traits.name
+        self._batches: dict[str, Batch] = {}
+        self._created_at: defaultdict[str, deque[float]] = defaultdict(deque)
+
+    def check_rate(self, owner: str) -> None:
+        """Raise Refusal when this owner has created too many batches within an hour."""
+        if not self._dialect.traits.limits_creates:
+            return
+        recent, now = self._created_at[owner], self._world.clock.now()
+        while recent and recent[0] <= now - _HOUR_S:
+            recent.popleft()
+        if len(recent) >= self._world.limits.max_creates_per_hour:
+            wait_s = str(max(1, int(recent[0] + _HOUR_S - now)))
+            message = "Too many batches were created within an hour."
+            raise Refusal(429, message, code="rate_limit_exceeded", retry_after=wait_s)
+        recent.append(now)
+
+    def create(self, ask: CreateAsk, owner: str, window_s: float, source: StoredFile | LineError) -> Batch:
+        """Commit a batch and start on it; in place of its input it may get the error it is to fail with."""
+        now = self._world.clock.now()
+        input_file = source if isinstance(source, StoredFile) else None
+        model = input_file.model if input_file else None
+        plan = plan_batch(self._world, self._provider, model, now)
+        batch = Batch(
+            id=self._dialect.new_batch_id(),
+            owner=owner,
+            ask=ask,
+            model=model,
+            created_at=now,
+            expires_at=now + window_s,
+            timeline=timing.timeline(now, self._world.speeds.of(model), plan.stick),
+            plan=plan,
+            failure=source if isinstance(source, LineError) else plan.failure,
+        )
+        self._batches[batch.id] = batch
+        self._world.ledger.batch(self._billed(batch, input_file))
+        if input_file is not None and batch.failure is None:
+            # A name of its own, since the caller may delete the input file while the batch still needs it.
+            batch.input_path = self._shelf.scratch()
+            batch.input_path.hardlink_to(input_file.path)
+            batch.checked = asyncio.create_task(self._check(batch, batch.input_path))
+            batch.executed = asyncio.create_task(self._execute(batch, batch.checked))
+        return batch
+
+    def find(self, batch_id: str, owner: str) -> Batch | None:
+        """Return the batch if this owner can see it now."""
+        batch, now = self._batches.get(batch_id), self._world.clock.now()
+        if batch is None or batch.owner != owner:
+            return None
+        return batch if batch.plan.hidden_until <= now < batch.plan.lost_from else None
+
+    def newest_first(self, owner: str) -> list[Batch]:
+        """Return every batch that a list call of this owner may show now."""
+        now = self._world.clock.now()
+        batches = (self.find(batch_id, owner) for batch_id in reversed(self._batches))
+        return [batch for batch in batches if batch is not None and batch.plan.listed_from <= now]
+
+    def cancel(self, batch: Batch) -> None:
+        """Ask a running batch to stop; rows that are answered by now stay answered."""
+        if batch.outcome is None and batch.cancelling_at is None:
+            batch.cancelling_at = self._world.clock.now()
+
+    async def show(self, batch: Batch) -> BatchView:
+        """Move the batch on to now and return what the provider shows of it."""
+        now = self._world.clock.now()
+        async with batch.lock:
+            await self._catch_up(batch, now)
+        n_total = n_failed = 0
+        if batch.checked is not None and batch.checked.done():
+            found = batch.checked.result()
+            n_total, n_failed = found.n_lines, found.n_skipped
+            executed = (
+                batch.executed.result() if batch.executed is not None and batch.executed.done() else None
+            )
+            if executed is not None:
+                n_run = int(len(found.starts) * timing.done_share(batch, now))
+                n_failed += bisect.bisect_left(executed.failed_at, n_run)
+        return timing.view(batch, now, n_total, n_failed)
+
+    async def catch_up(self) -> list[BatchView]:
+        """Move every batch on to now, so that the ledger is complete, and return them all, oldest first."""
+        return [await self.show(batch) for batch in list(self._batches.values())]
+
+    async def clear(self) -> None:
+        """Forget every batch, after work that is under way."""
+        batches = list(self._batches.values())
+        self._batches.clear()
+        self._created_at.clear()
+        await asyncio.gather(*(batch.executed for batch in batches if batch.executed), return_exceptions=True)
+
+    async def _check(self, batch: Batch, input_path: Path) -> Scan:
+        loop = asyncio.get_running_loop()
+        rules, limits = self._dialect.line_rules(batch.ask), self._world.limits
+        found = await loop.run_in_executor(self._world.pool, scan, input_path, rules, limits)
+        if not found.fatal:
+            self._check_enqueued(batch, found)
+        if not found.fatal:
+            batch.enqueued_tokens = found.input_tokens
+            batch.job = self._job(batch, input_path)
+        return found
+
+    async def _execute(self, batch: Batch, checked: asyncio.Task[Scan]) -> Executed | None:
+        found = await checked
+        if batch.job is None:
+            return None
+        return await asyncio.get_running_loop().run_in_executor(self._world.pool, execute, batch.job, found)
+
+    def _check_enqueued(self, batch: Batch, found: Scan) -> None:
+        limit = self._world.limits.max_enqueued_tokens
+        if limit is None:
+            return
+        now = self._world.clock.now()
+        waiting = sum(
+            other.enqueued_tokens
+            for other in self._batches.values()
+            if other.owner == batch.owner and other.model == batch.model and now < self._end(other).at
+        )
+        if waiting + found.input_tokens > limit:
+            message = (
+                f"Enqueued token limit reached for {batch.model} in organization sandbox. Limit: {limit} "
+                "enqueued tokens. Please try again once some in_progress batches have been completed."
+            )
+            found.errors, found.fatal = [LineError("token_limit_exceeded", message)], True
+
+    def _end(self, batch: Batch) -> timing.End:
+        if batch.outcome is not None:
+            return timing.End(batch.outcome.ended_at, batch.outcome.status)
+        return timing.end(batch, self._world.limits.cancel_seconds)
+
+    async def _catch_up(self, batch: Batch, now: float) -> None:
+        if batch.outcome is not None:
+            return
+        checked_at = batch.timeline.in_progress_at
+        if batch.failure is not None:
+            failed_at = max(checked_at, batch.plan.failed_at)
+            if now >= failed_at:
+                batch.outcome = Outcome(status="failed", ended_at=failed_at, errors=[batch.failure])
+            return
+        end = self._end(batch)
+        if batch.checked is None or batch.executed is None or now < min(checked_at, end.at):
+            return
+        found = await batch.checked
+        if found.fatal:
+            batch.outcome = Outcome(status="failed", ended_at=checked_at, errors=found.errors)
+        elif now >= end.at and (executed := await batch.executed) is not None:
+            batch.outcome = await self._finish(batch, end, found, executed)
+        if batch.outcome is not None and batch.input_path is not None:
+            batch.input_path.unlink(missing_ok=True)
+
+    async def _finish(self, batch: Batch, end: timing.End, found: Scan, executed: Executed) -> Outcome:
+        job = batch.job
+        if job is None:
+            raise RuntimeError("a batch that ran has a job")
+        if end.status != "completed":
+            job = job.cut_short(
+                timing.done_share(batch, end.at),
+                "batch_expired" if end.status == "expired" else "batch_cancelled",
+                forget_done=batch.plan.forget_done_on_cancel and end.status == "cancelled",
+            )
+            loop = asyncio.get_running_loop()
+            executed = await loop.run_in_executor(self._world.pool, execute, job, found)
+        self._world.ledger.rows(batch.id, executed.rows)
+        outcome = Outcome(
+            status=end.status,
+            ended_at=end.at,
+            errors=found.errors,
+            n_total=found.n_lines,
+            n_completed=0 if job.forget_done else executed.n_completed,
+            n_failed=executed.n_failed + found.n_skipped,
+            input_tokens=executed.input_tokens,
+            output_tokens=executed.output_tokens,
+            output_file_id=self._publish(batch, job, "output", end.at),
+            error_file_id=self._publish(batch, job, "error", end.at),
+        )
+        executed.rows = []
+        return outcome
+
+    def _publish(self, batch: Batch, job: Job, which: str, at: float) -> str | None:
+        path = job.output_path if which == "output" else job.error_path
+        if path.stat().st_size == 0 and not batch.plan.empty_files:
+            path.unlink()
+            return "" if batch.plan.blank_file_ids else None
+        retention_s = self._dialect.traits.output_retention_s
+        wanted = batch.ask.output_expires_after
+        if wanted is not None and isinstance(seconds := wanted.get("seconds"), int):
+            retention_s = seconds
+        file = self._shelf.add(
+            path,
+            owner=batch.owner,
+            filename=f"{batch.id}_{which}.jsonl",
+            purpose="batch_output",
+            retention_s=retention_s,
+            model=batch.model,
+            hidden_s=batch.plan.hide_output_s,
+            at=at,
+        )
+        return file.id
+
+    def _job(self, batch: Batch, input_path: Path) -> Job:
+        return Job(
+            provider=self._provider,
+            batch_id=batch.id,
+            input_path=input_path,
+            output_path=self._shelf.scratch(),
+            error_path=self._shelf.scratch(),
+            created=int(batch.created_at),
+            plan=batch.plan.rows,
+            error_body=self._dialect.error_body,
+            decorate=self._dialect.decorate,
+            markers=self._world.markers,
+        )
+
+    def _billed(self, batch: Batch, input_file: StoredFile | None) -> BilledBatch:
+        return BilledBatch(
+            provider=self._provider,
+            provider_batch_id=batch.id,
+            owner=batch.owner,
+            endpoint=batch.ask.endpoint,
+            model=batch.model,
+            input_file_id=batch.ask.input_file_id,
+            filename=input_file.filename if input_file else None,
+            metadata=batch.ask.metadata,
+            created_at=batch.created_at,
+        )

@@ -1,0 +1,61 @@
+"""The sandbox's clock: real time, until a test freezes it or moves it on."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+
+class Clock:
+    """Unix seconds that any thread can advance and freeze; time goes back on `reset` only."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ahead_s = 0.0
+        self._frozen_at: float | None = None
+
+    def now(self) -> float:
+        """Return the sandbox's time in unix seconds."""
+        with self._lock:
+            return self._now()
+
+    def advance(self, seconds: float) -> float:
+        """Move time on by `seconds` and return the new time; ValueError when negative."""
+        if seconds < 0:
+            raise ValueError("the sandbox's clock cannot be moved back")
+        with self._lock:
+            if self._frozen_at is not None:
+                self._frozen_at += seconds
+            else:
+                self._ahead_s += seconds
+            return self._now()
+
+    def freeze(self) -> float:
+        """Stop time where it is and return it; only `advance` moves it from then on."""
+        with self._lock:
+            self._frozen_at = self._now()
+            return self._frozen_at
+
+    def thaw(self) -> float:
+        """Let time run again from where it stood and return it."""
+        with self._lock:
+            if self._frozen_at is not None:
+                self._ahead_s = self._frozen_at - time.time()
+                self._frozen_at = None
+            return self._now()
+
+    def reset(self) -> float:
+        """Go back to real time and return it."""
+        with self._lock:
+            self._ahead_s = 0.0
+            self._frozen_at = None
+            return self._now()
+
+    @property
+    def frozen(self) -> bool:
+        """Say whether time stands still."""
+        with self._lock:
+            return self._frozen_at is not None
+
+    def _now(self) -> float:
+        return time.time() + self._ahead_s if self._frozen_at is None else self._frozen_at

@@ -1,0 +1,102 @@
+"""What differs between providers whose batches are uploaded files; a provider's file fills this in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from multidict import MultiMapping
+
+from .answers import Answer
+from .records import Batch, BatchView, CreateAsk, StoredFile
+from .scan import LineRules
+from .world import Limits
+
+
+class Refusal(Exception):
+    """A call that is answered with an HTTP error in the provider's own shape, or with `raw` word for word."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after: str | None = None,
+        raw: str | None = None,
+        beside: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
+        self.param = param
+        self.retry_after = retry_after
+        self.raw = raw
+        self.beside = beside or {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """The batches that a list call shows, and the fields beside them."""
+
+    batches: Sequence[Batch]
+    envelope: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traits:
+    """A provider's constants; `root` is between base URL and `/files`, `limits_creates` is by the hour."""
+
+    name: str
+    root: str
+    realtime_endpoints: frozenset[str]
+    purposes: frozenset[str]
+    input_retention_s: float = 30 * 86400
+    output_retention_s: float = 30 * 86400
+    scoping_headers: tuple[str, ...] = ()
+    limits_creates: bool = False
+
+
+class Dialect(Protocol):
+    """How one provider words things and what it checks."""
+
+    traits: Traits
+
+    def new_file_id(self) -> str:
+        """Return a fresh file id."""
+
+    def new_batch_id(self) -> str:
+        """Return a fresh batch id."""
+
+    def error_body(self, status: int, code: str | None, message: str, param: str | None) -> dict[str, Any]:
+        """Return the JSON body of an HTTP error, also used for failed rows."""
+
+    def file_object(self, file: StoredFile) -> dict[str, Any]:
+        """Return a file as JSON."""
+
+    def batch_object(self, view: BatchView) -> dict[str, Any]:
+        """Return a batch as JSON."""
+
+    def window_seconds(self, ask: CreateAsk) -> float:
+        """Check everything in a create call but its file; return the completion window, or raise Refusal."""
+
+    def missing_input(self, ask: CreateAsk) -> str:
+        """Raise Refusal because there is no input file, or return the sentence that the batch fails with."""
+
+    def line_rules(self, ask: CreateAsk) -> LineRules:
+        """Return what the lines of this batch have to keep to."""
+
+    def wrong_file_name(self) -> Refusal:
+        """Return the refusal of an input file whose name does not end in `.jsonl`."""
+
+    def page(self, query: MultiMapping[str], newest_first: Sequence[Batch], limits: Limits) -> Page:
+        """Return what a list call shows, or raise Refusal."""
+
+    def not_cancellable(self, view: BatchView) -> Refusal:
+        """Return the refusal for cancelling a batch that has ended."""
+
+    def decorate(self, answer: Answer, mark: str) -> dict[str, Any]:
+        """Return the body of a success with the provider's own fields added."""

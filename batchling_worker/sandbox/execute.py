@@ -1,0 +1,214 @@
+"""Runs the rows of a batch: answers in, result files out, one row in memory at a time."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+
+from . import answers
+from .faults import FailRows
+from .ledger import ExecutedRow, cost_usd
+from .markers import Markers
+from .scan import Scan
+
+ErrorBody = Callable[[int, str | None, str, str | None], dict[str, Any]]
+Decorate = Callable[[answers.Answer, str], dict[str, Any]]
+
+_UNDONE = {
+    "batch_expired": "This request could not be executed before the completion window expired.",
+    "batch_cancelled": "This request was not executed because the batch was cancelled.",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowPlan:
+    """How many rows each fault hits, and whether results are shuffled."""
+
+    shuffle: bool = True
+    n_lost: int = 0
+    n_repeated: int = 0
+    n_stray: int = 0
+    n_broken: int = 0
+    n_zero: int = 0
+    failing: FailRows | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What to run and how a provider words it; `undone_code` is for the rows behind the first `n_done`."""
+
+    provider: str
+    batch_id: str
+    input_path: Path
+    output_path: Path
+    error_path: Path
+    created: int
+    plan: RowPlan
+    error_body: ErrorBody
+    decorate: Decorate
+    markers: Markers
+    done_share: float = 1.0
+    undone_code: str | None = None
+    forget_done: bool = False
+
+    def cut_short(self, done_share: float, undone_code: str, *, forget_done: bool) -> Job:
+        """Return the job of a batch that ends before all of its rows have run."""
+        return replace(self, done_share=done_share, undone_code=undone_code, forget_done=forget_done)
+
+
+@dataclass(slots=True, kw_only=True)
+class Executed:
+    """What came of a run; `failed_at` are the places of failed rows in the order of execution."""
+
+    rows: list[ExecutedRow] = field(default_factory=list)
+    failed_at: list[int] = field(default_factory=list)
+    n_completed: int = 0
+    n_failed: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+class _Row(msgspec.Struct, frozen=True):
+    custom_id: str
+    url: str
+    body: msgspec.Raw
+
+
+class _Reply(msgspec.Struct, frozen=True):
+    status: int
+    body: bytes
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+_row_decoder = msgspec.json.Decoder(_Row)
+_encode = msgspec.json.encode
+
+
+class _Quirks:
+    """Which places in the order of execution are hit by which fault of the plan."""
+
+    def __init__(self, plan: RowPlan, n_rows: int, rng: random.Random) -> None:
+        places = rng.sample(range(n_rows), n_rows)
+        self.of: dict[int, str] = {}
+        hit = iter(places)
+        for quirk, n in (
+            ("missing", plan.n_lost),
+            ("twice", plan.n_repeated),
+            ("broken", plan.n_broken),
+            ("zero", plan.n_zero),
+        ):
+            self.of.update((place, quirk) for place, _ in zip(hit, range(n), strict=False))
+        n_failing = 0 if plan.failing is None else n_rows if plan.failing.n is None else plan.failing.n
+        self.failing = set(places[::-1][:n_failing])
+
+
+def execute(job: Job, scan: Scan) -> Executed:
+    """Run the first `done_share` of the rows and write both result files; rows keep their bodies on disk."""
+    rng = random.Random(job.batch_id)  # noqa: S311 - repeatable, and no secret
+    order = list(range(len(scan.starts)))
+    if job.plan.shuffle:
+        rng.shuffle(order)
+    done = Executed()
+    n_done = int(len(order) * job.done_share)
+    quirks = _Quirks(job.plan, len(order), rng) if job.plan != RowPlan() else None
+    with ExitStack() as stack:
+        source = stack.enter_context(job.input_path.open("rb", buffering=0)).fileno()
+        output = stack.enter_context(job.output_path.open("wb", buffering=1 << 18))
+        errors = stack.enter_context(job.error_path.open("wb", buffering=1 << 18))
+        writer = _Writer(job, output, errors)
+        for place, index in enumerate(order):
+            start = scan.starts[index]
+            row = _row_decoder.decode(os.pread(source, scan.ends[index] - start, start))
+            if place < n_done:
+                _run(job, row, place, quirks, writer, done)
+            elif job.undone_code is not None:
+                writer.undone(row, index, job.undone_code)
+                done.n_failed += 1
+        for number in range(job.plan.n_stray):
+            writer.stray(number)
+    return done
+
+
+def _run(job: Job, row: _Row, place: int, quirks: _Quirks | None, writer: _Writer, done: Executed) -> None:
+    marker = job.markers.find(bytes(row.body), row.custom_id)
+    quirk = quirks.of.get(place) if quirks else None
+    failing = job.plan.failing if quirks and place in quirks.failing else None
+    if failing is not None:
+        reply = _refused(job, failing.status, failing.code, failing.message)
+    elif marker is not None and marker.status is not None:
+        reply = _refused(job, marker.status, None, "This request asked the sandbox to fail it.")
+    else:
+        reply = _answer(job, row)
+        quirk = quirk or (marker.quirk if marker else None)
+    succeeded = 200 <= reply.status < 300
+    cost = cost_usd(reply.input_tokens, reply.output_tokens, batch=True)
+    done.rows.append(ExecutedRow(job.provider, job.batch_id, row.custom_id, reply.status, cost))
+    if succeeded:
+        done.n_completed += 1
+        done.input_tokens += reply.input_tokens
+        done.output_tokens += reply.output_tokens
+    else:
+        done.n_failed += 1
+        done.failed_at.append(place)
+    if not job.forget_done:
+        writer.row(row, place, reply, quirk)
+
+
+def _answer(job: Job, row: _Row) -> _Reply:
+    found = answers.perform(row.url, row.body, job.created)
+    if isinstance(found, answers.Problem):
+        return _refused(job, found.status, found.code, found.message)
+    body = _encode(job.decorate(found, row.custom_id))
+    return _Reply(200, body, found.input_tokens, found.output_tokens)
+
+
+def _refused(job: Job, status: int, code: str | None, message: str) -> _Reply:
+    return _Reply(status, _encode(job.error_body(status, code, message, None)))
+
+
+class _Writer:
+    """Writes result lines to the file they belong in."""
+
+    def __init__(self, job: Job, output: BinaryIO, errors: BinaryIO) -> None:
+        self._output = output
+        self._errors = errors
+        self._mark = job.batch_id.rpartition("_")[2][:16].encode()
+
+    def row(self, row: _Row, place: int, reply: _Reply, quirk: str | None) -> None:
+        custom_id = _encode(row.custom_id)
+        if quirk == "missing":
+            return
+        if quirk == "zero":
+            self._errors.write(self._line(custom_id, place, 0, b"", b"{}"))
+            return
+        line = self._line(custom_id, place, reply.status, b"req_%b%06x" % (self._mark, place), reply.body)
+        if quirk == "broken":
+            line = line[: len(line) // 2] + b"\n"
+        file = self._output if 200 <= reply.status < 300 else self._errors
+        file.write(line)
+        if quirk == "twice":
+            file.write(line)
+
+    def undone(self, row: _Row, index: int, code: str) -> None:
+        error = _encode({"code": code, "message": _UNDONE[code]})
+        self._errors.write(
+            b'{"id":"batch_req_%b%06x","custom_id":%b,"response":null,"error":%b}\n'
+            % (self._mark, index, _encode(row.custom_id), error)
+        )
+
+    def stray(self, number: int) -> None:
+        self._output.write(self._line(b'"stray-%d"' % number, 0xF00000 + number, 200, b"req_stray", b"{}"))
+
+    def _line(self, custom_id: bytes, place: int, status: int, request_id: bytes, body: bytes) -> bytes:
+        return (
+            b'{"id":"batch_req_%b%06x","custom_id":%b,"response":{"status_code":%d,"request_id":"%b","body":%b},'
+            b'"error":null}\n' % (self._mark, place, custom_id, status, request_id, body)
+        )

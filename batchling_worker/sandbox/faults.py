@@ -1,0 +1,314 @@
+"""What can go wrong at a provider, as a table of small records that tests and rehearsals arm.
+
+A fault strikes `times` matching occasions (None = until cleared) after letting the first `after` of them
+through; `provider` and `model` narrow it. Over HTTP a fault is its fields plus `"fault"`, its class name in
+kebab case. A fault with a model strikes only where the model is known: not on uploads and lists.
+Faults of a batch are taken up when the batch is created, faults of a call when the call comes in.
+A single row is made to fail by a marker anywhere in its text, see `batchling_worker.sandbox.markers`.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from typing import Literal, TypeVar
+
+import msgspec
+
+
+def _kebab(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
+
+
+class Fault(msgspec.Struct, kw_only=True, tag=_kebab, tag_field="fault", forbid_unknown_fields=True):
+    """What every fault has: how often it strikes and whom."""
+
+    times: int | None = 1
+    after: int = 0
+    provider: str | None = None
+    model: str | None = None
+
+
+class RefusingFault(Fault):
+    """A call answered with an HTTP error: the provider's own error shape, or `body` word for word."""
+
+    status: int = 500
+    code: str | None = None
+    message: str = "The sandbox was told to refuse this call."
+    retry_after: str | None = None
+    body: str | None = None
+
+
+class RowsFault(Fault):
+    """A fault that hits `n` rows of a batch."""
+
+    n: int = 1
+
+
+class DropCreateAnswer(Fault):
+    """The batch is created, and the connection closes before the answer."""
+
+
+class DropCreateRequest(Fault):
+    """The connection closes before anything is created."""
+
+
+class FailCreateAnswer(RefusingFault):
+    """The batch is created, and the answer is an error all the same."""
+
+
+class RefuseCreate(RefusingFault):
+    """Creating a batch is refused; nothing is created."""
+
+
+class DropUploadAnswer(Fault):
+    """The file is stored, and the connection closes before the answer."""
+
+
+class RefuseUpload(RefusingFault):
+    """Uploading a file is refused; nothing is stored."""
+
+
+class SlowUpload(Fault):
+    """The answer to an upload comes `seconds` of real time late."""
+
+    seconds: float = 1.0
+
+
+class HideFile(Fault):
+    """An uploaded file cannot be found, by anybody, for its first `seconds`."""
+
+    seconds: float = 5.0
+
+
+class RefusePoll(RefusingFault):
+    """Looking at one batch or at the list of batches is refused."""
+
+
+class DropPollAnswer(Fault):
+    """Looking at one batch or at the list ends in a closed connection."""
+
+
+class RefuseCancel(RefusingFault):
+    """Cancelling a batch is refused; it runs on."""
+
+
+class HideBatch(Fault):
+    """A new batch answers 404 and is in no list for its first `seconds`."""
+
+    seconds: float = 5.0
+
+
+class LoseBatch(Fault):
+    """A batch is found for its first `seconds`, and is 404 for ever after."""
+
+    seconds: float = 0.0
+
+
+class LagList(Fault):
+    """A new batch is missing from lists for its first `seconds`, but is found by its id."""
+
+    seconds: float = 5.0
+
+
+class FailBatch(Fault):
+    """The whole batch fails validation `seconds` after its creation, with one error."""
+
+    code: str = "token_limit_exceeded"
+    message: str = (
+        "Enqueued token limit reached. Please try again once some in_progress batches have been completed."
+    )
+    line: int | None = None
+    param: str | None = None
+    seconds: float = 0.0
+
+
+class ExpireBatch(Fault):
+    """The batch ends as expired with the share `done` of its rows answered."""
+
+    done: float = 0.5
+
+
+class StickBatch(Fault):
+    """The batch stays in `state` for `seconds` (None = for ever); `done` is the share answered meanwhile."""
+
+    state: Literal["validating", "in_progress", "finalizing"] = "finalizing"
+    seconds: float | None = None
+    done: float = 1.0
+
+
+class ForgetDoneOnCancel(Fault):
+    """Rows that were answered and billed before a cancel are in no result file, and counts go back to 0."""
+
+
+class LoseRows(RowsFault):
+    """`n` rows are answered and billed and are in no result file."""
+
+
+class RepeatRows(RowsFault):
+    """`n` rows are in the result files twice."""
+
+
+class StrayRows(RowsFault):
+    """The output file has `n` rows more, with custom_ids nobody sent."""
+
+
+class BreakRows(RowsFault):
+    """`n` result lines are cut in half and are no JSON."""
+
+
+class ZeroRows(RowsFault):
+    """`n` rows are in the error file with status_code 0 and no body, while the counts call them completed."""
+
+
+class FailRows(Fault):
+    """`n` rows (None = all) fail with `status`."""
+
+    n: int | None = 1
+    status: int = 500
+    code: str | None = None
+    message: str = "The sandbox was told to fail this row."
+
+
+class KeepOrder(Fault):
+    """Result rows stand in the order of the input instead of a shuffled one."""
+
+
+class BlankFileIds(Fault):
+    """A result file that does not exist has the id "" instead of null."""
+
+
+class EmptyFiles(Fault):
+    """A result file without rows exists and has 0 bytes."""
+
+
+class LateFileIds(Fault):
+    """The ids of the result files are null for the first `seconds` after the end."""
+
+    seconds: float = 5.0
+
+
+class HideOutput(Fault):
+    """The result files answer 404 for the first `seconds` after the end."""
+
+    seconds: float = 5.0
+
+
+class RefuseDownload(RefusingFault):
+    """Reading a file's content is refused."""
+
+
+class TruncateDownload(Fault):
+    """The connection closes after the share `sent` of a file's content."""
+
+    sent: float = 0.5
+
+
+class SlowDownload(Fault):
+    """A file's content comes at `bytes_per_second` of real time."""
+
+    bytes_per_second: int = 100_000
+
+
+class RefuseRealtime(RefusingFault):
+    """A realtime call is refused."""
+
+
+AnyFault = (
+    DropCreateAnswer
+    | DropCreateRequest
+    | FailCreateAnswer
+    | RefuseCreate
+    | DropUploadAnswer
+    | RefuseUpload
+    | SlowUpload
+    | HideFile
+    | RefusePoll
+    | DropPollAnswer
+    | RefuseCancel
+    | HideBatch
+    | LoseBatch
+    | LagList
+    | FailBatch
+    | ExpireBatch
+    | StickBatch
+    | ForgetDoneOnCancel
+    | LoseRows
+    | RepeatRows
+    | StrayRows
+    | BreakRows
+    | ZeroRows
+    | FailRows
+    | KeepOrder
+    | BlankFileIds
+    | EmptyFiles
+    | LateFileIds
+    | HideOutput
+    | RefuseDownload
+    | TruncateDownload
+    | SlowDownload
+    | RefuseRealtime
+)
+
+_decoder = msgspec.json.Decoder(list[AnyFault] | AnyFault)
+
+F = TypeVar("F", bound=Fault)
+
+
+def decode_faults(payload: bytes) -> list[AnyFault]:
+    """Return the faults of a JSON object or array; msgspec.DecodeError says what is wrong with it."""
+    decoded = _decoder.decode(payload)
+    return decoded if isinstance(decoded, list) else [decoded]
+
+
+class _Armed:
+    __slots__ = ("fault", "left", "let_through")
+
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+        self.let_through = fault.after
+        self.left = fault.times
+
+    def strikes(self, kind: type[Fault], provider: str, model: str | None) -> bool:
+        fault = self.fault
+        if type(fault) is not kind or self.left == 0:
+            return False
+        if fault.provider not in (None, provider) or fault.model not in (None, model):
+            return False
+        if self.let_through > 0:
+            self.let_through -= 1
+            return False
+        if self.left is not None:
+            self.left -= 1
+        return True
+
+
+class FaultTable:
+    """The armed faults, in order; may be used from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._armed: list[_Armed] = []
+
+    def add(self, *faults: Fault) -> None:
+        """Arm faults behind those already armed."""
+        with self._lock:
+            self._armed.extend(_Armed(fault) for fault in faults)
+
+    def take(self, kind: type[F], provider: str, model: str | None = None) -> F | None:
+        """Use up one strike of the first armed fault of this kind that matches, and return that fault."""
+        with self._lock:
+            for armed in self._armed:
+                if armed.strikes(kind, provider, model) and isinstance(armed.fault, kind):
+                    return armed.fault
+        return None
+
+    def armed(self) -> list[Fault]:
+        """Return the faults that can still strike."""
+        with self._lock:
+            return [armed.fault for armed in self._armed if armed.left != 0]
+
+    def clear(self) -> None:
+        """Disarm every fault."""
+        with self._lock:
+            self._armed.clear()

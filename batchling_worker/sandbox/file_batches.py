@@ -1,0 +1,46 @@
+"""The emulator of a provider whose batches are uploaded files, given its dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from aiohttp import web
+
+from .batches_api import BatchesApi
+from .book import BatchBook
+from .dialect import Dialect
+from .files_api import FilesApi
+from .gate import Gate
+from .realtime import RealtimeApi
+from .shelf import FileShelf
+from .world import World
+
+
+class FileBatches:
+    """Files, batches and realtime calls of one provider."""
+
+    def __init__(self, world: World, dialect: Dialect) -> None:
+        self.name = dialect.traits.name
+        self._dialect = dialect
+        self._gate = Gate(world, dialect)
+        self._shelf = FileShelf(world, self.name, dialect.new_file_id)
+        self._book = BatchBook(world, dialect, self._shelf)
+        self._files = FilesApi(world, dialect, self._shelf)
+        self._batches = BatchesApi(world, dialect, self._shelf, self._book)
+        self._realtime = RealtimeApi(world, dialect)
+
+    def routes(self) -> Iterator[web.RouteDef]:
+        """Return every route of the provider."""
+        yield from self._files.routes(self._gate)
+        yield from self._batches.routes(self._gate)
+        yield from self._realtime.routes(self._gate)
+        yield self._gate.unknown_route()
+
+    async def batches(self) -> list[Mapping[str, object]]:
+        """Move every batch on to now and return them as JSON, oldest first."""
+        return [self._dialect.batch_object(view) for view in await self._book.catch_up()]
+
+    async def clear(self) -> None:
+        """Forget files and batches."""
+        await self._book.clear()
+        self._shelf.clear()

@@ -1,0 +1,188 @@
+"""The Files API: streamed upload to disk, list, look, read, delete."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+from aiohttp import web
+
+from . import faults
+from .dialect import Dialect, Refusal
+from .form import Form, FormError
+from .gate import Gate, hang_up, json_reply, new_request_id, refusal_of
+from .records import StoredFile
+from .scan import peek_model
+from .shelf import FileShelf
+from .world import World
+
+_CHUNK = 1 << 18
+_RETENTION_S = range(3600, 2592000 + 1)
+_MAX_FILES = 10_000
+
+
+class FilesApi:
+    """The `/files` routes of one provider."""
+
+    def __init__(self, world: World, dialect: Dialect, shelf: FileShelf) -> None:
+        self._world = world
+        self._dialect = dialect
+        self._shelf = shelf
+        self._provider = dialect.traits.name
+
+    def routes(self, gate: Gate) -> Iterator[web.RouteDef]:
+        """Return the routes, behind `gate`."""
+        yield gate.route("POST", "/files", self._upload)
+        yield gate.route("GET", "/files", self._list)
+        yield gate.route("GET", "/files/{file_id}", self._show)
+        yield gate.route("DELETE", "/files/{file_id}", self._delete)
+        yield gate.route("GET", "/files/{file_id}/content", self._content)
+
+    async def _upload(self, request: web.Request, owner: str) -> web.StreamResponse:
+        refuse = self._world.faults.take(faults.RefuseUpload, self._provider)
+        if refuse is not None:
+            raise refusal_of(refuse)
+        path = self._shelf.scratch()
+        try:
+            fields, filename = await self._receive(request, path)
+            purpose = self._check(fields, filename)
+            retention_s = self._retention_s(fields)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        hide = self._world.faults.take(faults.HideFile, self._provider)
+        file = self._shelf.add(
+            path,
+            owner=owner,
+            filename=filename,
+            purpose=purpose,
+            retention_s=retention_s,
+            model=peek_model(path),
+            hidden_s=hide.seconds if hide else 0.0,
+        )
+        slow = self._world.faults.take(faults.SlowUpload, self._provider)
+        if slow is not None:
+            await asyncio.sleep(slow.seconds)
+        if self._world.faults.take(faults.DropUploadAnswer, self._provider) is not None:
+            return hang_up(request)
+        return json_reply(self._dialect.file_object(file))
+
+    async def _receive(self, request: web.Request, path: Path) -> tuple[dict[str, str], str]:
+        fields: dict[str, str] = {}
+        filename: str | None = None
+        try:
+            form = Form(request)
+            async for part in form.parts():
+                if part.name == "file":
+                    filename = part.filename or "file"
+                    await self._store(form, path)
+                else:
+                    fields[part.name] = await form.text()
+        except FormError as error:
+            raise Refusal(400, str(error)) from error
+        if filename is None:
+            raise Refusal(400, "Missing required parameter: 'file'.", param="file")
+        return fields, filename
+
+    async def _store(self, form: Form, path: Path) -> None:
+        n_bytes = 0
+        with path.open("wb", buffering=_CHUNK) as file:
+            async for chunk in form.chunks():
+                n_bytes += len(chunk)
+                if n_bytes > self._world.limits.max_bytes:
+                    message = f"The file is too large. The limit is {self._world.limits.max_bytes} bytes."
+                    raise Refusal(400, message, param="file")
+                file.write(chunk)
+
+    def _check(self, fields: dict[str, str], filename: str) -> str:
+        purpose = fields.get("purpose")
+        if purpose is None:
+            raise Refusal(400, "Missing required parameter: 'purpose'.", param="purpose")
+        if purpose not in self._dialect.traits.purposes:
+            raise Refusal(400, f"'{purpose}' is not one of the purposes of a file.", param="purpose")
+        if purpose == "batch" and not filename.endswith(".jsonl"):
+            raise self._dialect.wrong_file_name()
+        return purpose
+
+    def _retention_s(self, fields: dict[str, str]) -> float:
+        anchor, seconds = fields.get("expires_after[anchor]"), fields.get("expires_after[seconds]")
+        if anchor is None and seconds is None:
+            return self._dialect.traits.input_retention_s
+        if (
+            anchor != "created_at"
+            or seconds is None
+            or not seconds.isdigit()
+            or int(seconds) not in _RETENTION_S
+        ):
+            message = "'expires_after' needs the anchor 'created_at' and 3600 to 2592000 seconds."
+            raise Refusal(400, message, param="expires_after")
+        return float(seconds)
+
+    async def _list(self, request: web.Request, owner: str) -> web.StreamResponse:
+        query = request.query
+        files = [f for f in self._shelf.newest_first(owner) if query.get("purpose") in (None, f.purpose)]
+        if query.get("order") == "asc":
+            files.reverse()
+        limit = query.get("limit", str(_MAX_FILES))
+        if not limit.isdigit() or not 1 <= int(limit) <= _MAX_FILES:
+            raise Refusal(400, f"'limit' must be from 1 to {_MAX_FILES}.", param="limit")
+        after = query.get("after")
+        places = [place for place, file in enumerate(files) if file.id == after]
+        start = places[0] + 1 if places else 0
+        page = files[start : start + int(limit)]
+        return json_reply(
+            {
+                "object": "list",
+                "data": [self._dialect.file_object(file) for file in page],
+                "first_id": page[0].id if page else None,
+                "last_id": page[-1].id if page else None,
+                "has_more": len(files) > start + len(page),
+            }
+        )
+
+    async def _show(self, request: web.Request, owner: str) -> web.StreamResponse:
+        return json_reply(self._dialect.file_object(self._find(request, owner)))
+
+    async def _delete(self, request: web.Request, owner: str) -> web.StreamResponse:
+        file = self._find(request, owner)
+        self._shelf.remove(file)
+        return json_reply({"id": file.id, "object": "file", "deleted": True})
+
+    async def _content(self, request: web.Request, owner: str) -> web.StreamResponse:
+        file = self._find(request, owner)
+        refuse = self._world.faults.take(faults.RefuseDownload, self._provider, file.model)
+        if refuse is not None:
+            raise refusal_of(refuse)
+        truncate = self._world.faults.take(faults.TruncateDownload, self._provider, file.model)
+        slow = self._world.faults.take(faults.SlowDownload, self._provider, file.model)
+        left = int(file.n_bytes * truncate.sent) if truncate else file.n_bytes
+        response = web.StreamResponse(headers={"x-request-id": new_request_id()})
+        response.content_type = "application/octet-stream"
+        response.content_length = file.n_bytes
+        await response.prepare(request)
+        step = min(_CHUNK, slow.bytes_per_second // 10 + 1) if slow else _CHUNK
+        with file.path.open("rb") as content:
+            while left > 0 and (chunk := content.read(min(step, left))):
+                if slow is not None:
+                    await asyncio.sleep(len(chunk) / slow.bytes_per_second)
+                await response.write(chunk)
+                left -= len(chunk)
+        if truncate is not None:
+            return _cut(request, response)
+        await response.write_eof()
+        return response
+
+    def _find(self, request: web.Request, owner: str) -> StoredFile:
+        file_id = request.match_info["file_id"]
+        file = self._shelf.find(file_id, owner)
+        if file is None:
+            raise Refusal(404, f"No such File object: {file_id}", param="id")
+        return file
+
+
+def _cut(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+    # `close` lets what was written reach the client first; `abort` would throw it away.
+    if request.transport is not None:
+        request.transport.close()
+    return response

@@ -1,0 +1,113 @@
+"""The door of a provider: credentials, request ids, refusals in its own words, the count of calls."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from aiohttp import web
+
+from .dialect import Dialect, Refusal
+from .faults import RefusingFault
+from .world import World
+
+Handler = Callable[[web.Request, str], Awaitable[web.StreamResponse]]
+
+_BAD_KEY = "Incorrect API key provided. The sandbox accepts any key that does not start with 'invalid'."
+_NO_KEY = "You did not provide an API key. Send it in an Authorization header, as 'Bearer YOUR_KEY'."
+
+
+class Gate:
+    """Wraps handlers, which get the request and the owner: a fingerprint of the credential."""
+
+    def __init__(self, world: World, dialect: Dialect) -> None:
+        self._world = world
+        self._dialect = dialect
+
+    def route(self, method: str, path: str, handler: Handler) -> web.RouteDef:
+        """Return the route of `path`, a path below the provider's root, with the handler behind the door."""
+        traits = self._dialect.traits
+
+        async def enter(request: web.Request) -> web.StreamResponse:
+            self._world.ledger.call(traits.name, request.method, path)
+            try:
+                return await handler(request, self._owner(request))
+            except Refusal as refusal:
+                await _drain(request)
+                return self._refuse(refusal)
+
+        return web.route(method, f"/{traits.name}{traits.root}{path}", enter)
+
+    def unknown_route(self) -> web.RouteDef:
+        """Return the route that answers whatever no other one does."""
+
+        async def enter(request: web.Request) -> web.StreamResponse:
+            await _drain(request)
+            message = f"Unknown request URL: {request.method} {request.path}."
+            return self._refuse(Refusal(404, message, code="unknown_url"))
+
+        return web.route("*", f"/{self._dialect.traits.name}/{{tail:.*}}", enter)
+
+    def _owner(self, request: web.Request) -> str:
+        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+        key = key.strip()
+        if scheme.lower() != "bearer" or not key:
+            raise Refusal(401, _NO_KEY)
+        if key.startswith("invalid"):
+            raise Refusal(401, _BAD_KEY, code="invalid_api_key")
+        scopes = (request.headers.get(name, "") for name in self._dialect.traits.scoping_headers)
+        return hashlib.sha256("\n".join((key, *scopes)).encode()).hexdigest()[:16]
+
+    def _refuse(self, refusal: Refusal) -> web.Response:
+        headers = {"x-request-id": new_request_id()}
+        if refusal.retry_after is not None:
+            headers["Retry-After"] = refusal.retry_after
+        body = self._dialect.error_body(refusal.status, refusal.code, refusal.message, refusal.param)
+        encoded = (
+            msgspec.json.encode({**body, **refusal.beside}) if refusal.raw is None else refusal.raw.encode()
+        )
+        return web.Response(
+            status=refusal.status, body=encoded, headers=headers, content_type="application/json"
+        )
+
+
+def new_request_id() -> str:
+    """Return a fresh id for the `x-request-id` header."""
+    return f"req_{secrets.token_hex(16)}"
+
+
+def json_reply(body: object, status: int = 200) -> web.Response:
+    """Return `body` as a JSON response with a request id."""
+    return web.Response(
+        status=status,
+        body=msgspec.json.encode(body),
+        headers={"x-request-id": new_request_id()},
+        content_type="application/json",
+    )
+
+
+def refusal_of(fault: RefusingFault) -> Refusal:
+    """Return the refusal that a fault asks for."""
+    return Refusal(
+        fault.status, fault.message, code=fault.code, retry_after=fault.retry_after, raw=fault.body
+    )
+
+
+def hang_up(request: web.Request) -> web.Response:
+    """Close the connection without an answer; the returned response reaches nobody."""
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response(status=500)
+
+
+async def _drain(request: web.Request) -> None:
+    # A client that is still sending would see a reset connection instead of the refusal.
+    try:
+        async with asyncio.timeout(30):
+            while await request.content.readany():
+                pass
+    except (TimeoutError, ConnectionError, web.RequestPayloadError):
+        return

@@ -1,0 +1,196 @@
+"""OpenAI's Files and Batches API, as published and captured up to 2026-11-23."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from multidict import MultiMapping
+
+from .answers import Answer
+from .dialect import Page, Refusal, Traits
+from .file_batches import FileBatches
+from .records import Batch, BatchView, CreateAsk, StoredFile
+from .scan import LineRules
+from .world import Limits, World
+
+_BATCHABLE = frozenset(
+    {
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/images/edits",
+        "/v1/images/generations",
+        "/v1/moderations",
+        "/v1/responses",
+        "/v1/videos",
+    }
+)
+_DAY_S = 86_400
+_MAX_PAGE = 100
+_RETENTION_S = range(3600, 2592000 + 1)
+
+
+class OpenAIDialect:
+    """OpenAI: validation stops at the first bad line and fails the batch; the list pages by batch id."""
+
+    traits = Traits(
+        name="openai",
+        root="/v1",
+        realtime_endpoints=_BATCHABLE | {"/v1/audio/transcriptions", "/v1/audio/translations"},
+        purposes=frozenset({"assistants", "batch", "evals", "fine-tune", "user_data", "vision"}),
+        scoping_headers=("OpenAI-Organization", "OpenAI-Project"),
+        limits_creates=True,
+    )
+
+    def new_file_id(self) -> str:
+        """Return a fresh file id."""
+        return f"file-{secrets.token_hex(11)}"
+
+    def new_batch_id(self) -> str:
+        """Return a fresh batch id."""
+        return f"batch_{secrets.token_hex(16)}"
+
+    def error_body(self, status: int, code: str | None, message: str, param: str | None) -> dict[str, Any]:
+        """Return the JSON body of an HTTP error."""
+        kind = (
+            "server_error"
+            if status >= 500
+            else "rate_limit_error"
+            if status == 429
+            else "invalid_request_error"
+        )
+        if status == 429 and code is None:
+            code = "rate_limit_exceeded"
+        return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+    def file_object(self, file: StoredFile) -> dict[str, Any]:
+        """Return a file as JSON."""
+        return {
+            "id": file.id,
+            "object": "file",
+            "bytes": file.n_bytes,
+            "created_at": int(file.created_at),
+            "filename": file.filename,
+            "purpose": file.purpose,
+            "status": "processed",
+            "status_details": None,
+            "expires_at": None if file.expires_at is None else int(file.expires_at),
+        }
+
+    def batch_object(self, view: BatchView) -> dict[str, Any]:
+        """Return a batch as JSON."""
+        errors = {"object": "list", "data": msgspec.to_builtins(view.errors)} if view.errors else None
+        return {
+            "id": view.id,
+            "object": "batch",
+            "endpoint": view.ask.endpoint,
+            "model": view.model,
+            "errors": errors,
+            "input_file_id": view.ask.input_file_id,
+            "completion_window": view.ask.completion_window,
+            "status": view.status,
+            "output_file_id": view.output_file_id,
+            "error_file_id": view.error_file_id,
+            "created_at": view.created_at,
+            "in_progress_at": view.in_progress_at,
+            "expires_at": view.expires_at,
+            "finalizing_at": view.finalizing_at,
+            "completed_at": view.completed_at,
+            "failed_at": view.failed_at,
+            "expired_at": view.expired_at,
+            "cancelling_at": view.cancelling_at,
+            "cancelled_at": view.cancelled_at,
+            "request_counts": view.counts,
+            "usage": _usage(view),
+            "metadata": view.ask.metadata,
+        }
+
+    def window_seconds(self, ask: CreateAsk) -> float:
+        """Check everything in a create call but its file; return the completion window in seconds."""
+        if ask.endpoint not in _BATCHABLE:
+            raise Refusal(400, f"Invalid value: '{ask.endpoint}' is not a batch endpoint.", param="endpoint")
+        if ask.completion_window != "24h":
+            message = f"Invalid value: '{ask.completion_window}'. Supported values are: '24h'."
+            raise Refusal(400, message, code="invalid_value", param="completion_window")
+        _check_metadata(ask.metadata or {})
+        wanted = ask.output_expires_after
+        if wanted is not None and (
+            wanted.get("anchor") != "created_at" or wanted.get("seconds") not in _RETENTION_S
+        ):
+            message = "'output_expires_after' needs the anchor 'created_at' and 3600 to 2592000 seconds."
+            raise Refusal(400, message, param="output_expires_after")
+        return _DAY_S
+
+    def missing_input(self, ask: CreateAsk) -> str:
+        """Say why the input file cannot be used; OpenAI says so in a failed batch."""
+        return f"Cannot find file {ask.input_file_id}, or organization sandbox does not have access to it."
+
+    def line_rules(self, ask: CreateAsk) -> LineRules:
+        """Return what the lines of this batch have to keep to."""
+        return LineRules(
+            endpoints=_BATCHABLE,
+            endpoint=ask.endpoint,
+            one_model=True,
+            models_checked=True,
+            skips_bad_lines=False,
+        )
+
+    def wrong_file_name(self) -> Refusal:
+        """Return the refusal of an input file by its name, which OpenAI words twice."""
+        message = "Invalid file format for the Batch API. The file name must end in .jsonl."
+        return Refusal(400, message, beside={"detail": {"message": message, "code": None}})
+
+    def page(self, query: MultiMapping[str], newest_first: Sequence[Batch], limits: Limits) -> Page:
+        """Return the page behind `after`, of `limit` batches."""
+        limit = query.get("limit", str(limits.page_size))
+        if not limit.isdigit() or not 1 <= int(limit) <= _MAX_PAGE:
+            raise Refusal(400, f"'limit' must be from 1 to {_MAX_PAGE}.", param="limit")
+        after, start = query.get("after"), 0
+        if after:
+            places = [place for place, batch in enumerate(newest_first) if batch.id == after]
+            if not places:
+                raise Refusal(404, f"No batch found with id '{after}'.", param="after")
+            start = places[0] + 1
+        page = newest_first[start : start + int(limit)]
+        ids = [batch.id for batch in page]
+        envelope = {
+            "first_id": ids[0] if ids else None,
+            "last_id": ids[-1] if ids else None,
+            "has_more": len(newest_first) > start + len(page),
+        }
+        return Page(batches=page, envelope=envelope)
+
+    def not_cancellable(self, view: BatchView) -> Refusal:
+        """Return the refusal for cancelling a batch that has ended."""
+        return Refusal(409, f"Cannot cancel a batch with status '{view.status}'.")
+
+    def decorate(self, answer: Answer, mark: str) -> dict[str, Any]:
+        """Return the body of a success; OpenAI adds nothing to it."""
+        return answer.body
+
+
+def emulate(world: World) -> FileBatches:
+    """Return OpenAI's emulator."""
+    return FileBatches(world, OpenAIDialect())
+
+
+def _usage(view: BatchView) -> dict[str, Any]:
+    return {
+        "input_tokens": view.input_tokens,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": view.output_tokens,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": view.input_tokens + view.output_tokens,
+    }
+
+
+def _check_metadata(metadata: dict[str, object]) -> None:
+    fits = len(metadata) <= 16 and all(
+        len(key) <= 64 and isinstance(value, str) and len(value) <= 512 for key, value in metadata.items()
+    )
+    if not fits:
+        message = "'metadata' takes 16 pairs of strings, keys of 64 and values of 512 characters."
+        raise Refusal(400, message, param="metadata")

@@ -1,0 +1,51 @@
+"""Takes up the armed faults that are meant for a new batch."""
+
+from __future__ import annotations
+
+from . import faults
+from .execute import RowPlan
+from .records import BatchPlan
+from .scan import LineError
+from .world import World
+
+
+def plan_batch(world: World, provider: str, model: str | None, now: float) -> BatchPlan:
+    """Return the plan of a batch created at `now`, and use up the faults in it."""
+
+    def take(kind: type[faults.F]) -> faults.F | None:
+        return world.faults.take(kind, provider, model)
+
+    hide, lose, lag = take(faults.HideBatch), take(faults.LoseBatch), take(faults.LagList)
+    fail, expire = take(faults.FailBatch), take(faults.ExpireBatch)
+    late, hide_output = take(faults.LateFileIds), take(faults.HideOutput)
+    return BatchPlan(
+        rows=_plan_rows(world, provider, model),
+        stick=take(faults.StickBatch),
+        failure=LineError(fail.code, fail.message, fail.param, fail.line) if fail else None,
+        failed_at=now + fail.seconds if fail else 0.0,
+        expire_done=expire.done if expire else None,
+        hidden_until=now + hide.seconds if hide else 0.0,
+        lost_from=now + lose.seconds if lose else float("inf"),
+        listed_from=now + lag.seconds if lag else 0.0,
+        blank_file_ids=take(faults.BlankFileIds) is not None,
+        empty_files=take(faults.EmptyFiles) is not None,
+        late_ids_s=late.seconds if late else 0.0,
+        hide_output_s=hide_output.seconds if hide_output else 0.0,
+        forget_done_on_cancel=take(faults.ForgetDoneOnCancel) is not None,
+    )
+
+
+def _plan_rows(world: World, provider: str, model: str | None) -> RowPlan:
+    def count(kind: type[faults.RowsFault]) -> int:
+        fault = world.faults.take(kind, provider, model)
+        return fault.n if fault else 0
+
+    return RowPlan(
+        shuffle=world.shuffle and world.faults.take(faults.KeepOrder, provider, model) is None,
+        n_lost=count(faults.LoseRows),
+        n_repeated=count(faults.RepeatRows),
+        n_stray=count(faults.StrayRows),
+        n_broken=count(faults.BreakRows),
+        n_zero=count(faults.ZeroRows),
+        failing=world.faults.take(faults.FailRows, provider, model),
+    )

@@ -1,0 +1,139 @@
+"""The objects a provider keeps: files, batches, and what became of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from .execute import Executed, Job, RowPlan
+from .faults import StickBatch
+from .scan import LineError, Scan
+
+Status = Literal[
+    "validating", "in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled"
+]
+
+
+@dataclass(slots=True, kw_only=True)
+class StoredFile:
+    """A file on disk; `owner` is the fingerprint of the credential that may see it."""
+
+    id: str
+    owner: str
+    path: Path
+    filename: str
+    purpose: str
+    n_bytes: int
+    created_at: float
+    expires_at: float | None
+    model: str | None = None
+    hidden_until: float = 0.0
+
+
+class CreateAsk(msgspec.Struct, frozen=True):
+    """The body of a create call."""
+
+    input_file_id: str
+    endpoint: str
+    completion_window: str
+    metadata: dict[str, object] | None = None
+    output_expires_after: dict[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeline:
+    """When a batch leaves each state, in unix seconds, if nobody cancels it; infinite = never."""
+
+    in_progress_at: float
+    finalizing_at: float
+    ended_at: float
+    worked_until: float
+    most_done: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchPlan:
+    """The faults that a batch took up when it was created."""
+
+    rows: RowPlan = field(default_factory=RowPlan)
+    stick: StickBatch | None = None
+    failure: LineError | None = None
+    failed_at: float = 0.0
+    expire_done: float | None = None
+    hidden_until: float = 0.0
+    lost_from: float = float("inf")
+    listed_from: float = 0.0
+    blank_file_ids: bool = False
+    empty_files: bool = False
+    late_ids_s: float = 0.0
+    hide_output_s: float = 0.0
+    forget_done_on_cancel: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a batch ended."""
+
+    status: Status
+    ended_at: float
+    errors: list[LineError] = field(default_factory=list)
+    n_total: int = 0
+    n_completed: int = 0
+    n_failed: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Batch:
+    """A batch; its work begins at its creation, and `lock` lets one call at a time move it on."""
+
+    id: str
+    owner: str
+    ask: CreateAsk
+    model: str | None
+    created_at: float
+    expires_at: float
+    timeline: Timeline
+    plan: BatchPlan
+    failure: LineError | None
+    checked: asyncio.Task[Scan] | None = None
+    executed: asyncio.Task[Executed | None] | None = None
+    job: Job | None = None
+    input_path: Path | None = None
+    enqueued_tokens: int = 0
+    cancelling_at: float | None = None
+    outcome: Outcome | None = None
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchView:
+    """A batch as its provider shows it at one moment; times are whole unix seconds."""
+
+    id: str
+    ask: CreateAsk
+    model: str | None
+    status: Status
+    created_at: int
+    in_progress_at: int | None
+    expires_at: int
+    finalizing_at: int | None
+    completed_at: int | None
+    failed_at: int | None
+    expired_at: int | None
+    cancelling_at: int | None
+    cancelled_at: int | None
+    counts: Mapping[str, int]
+    errors: list[LineError]
+    output_file_id: str | None
+    error_file_id: str | None
+    input_tokens: int
+    output_tokens: int

@@ -1,0 +1,112 @@
+"""Where a batch stands at a given moment, as values: no clock is read and nothing is changed here."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .faults import StickBatch
+from .records import Batch, BatchView, Status, Timeline
+
+VALIDATING_SHARE = 0.1
+FINALIZING_SHARE = 0.05
+
+
+class End(NamedTuple):
+    """When a batch ends, and as what."""
+
+    at: float
+    status: Status
+
+
+def timeline(created_at: float, seconds: float, stick: StickBatch | None) -> Timeline:
+    """Return the states' times for a batch that takes `seconds` when nothing sticks."""
+    forever = float("inf")
+    held = {stick.state: forever if stick.seconds is None else stick.seconds} if stick else {}
+    in_progress_at = created_at + seconds * VALIDATING_SHARE + held.get("validating", 0.0)
+    work_s = seconds * (1 - VALIDATING_SHARE - FINALIZING_SHARE)
+    finalizing_at = in_progress_at + work_s + held.get("in_progress", 0.0)
+    ended_at = finalizing_at + seconds * FINALIZING_SHARE + held.get("finalizing", 0.0)
+    return Timeline(
+        in_progress_at=in_progress_at,
+        finalizing_at=finalizing_at,
+        ended_at=ended_at,
+        worked_until=in_progress_at + work_s,
+        most_done=stick.done if stick else 1.0,
+    )
+
+
+def end(batch: Batch, cancel_seconds: float) -> End:
+    """Return the end that the batch is heading for, its input being valid."""
+    ended_at = batch.timeline.ended_at
+    if batch.cancelling_at is not None:
+        return End(batch.cancelling_at + cancel_seconds, "cancelled")
+    if ended_at > batch.expires_at:
+        return End(batch.expires_at, "expired")
+    return End(ended_at, "completed" if batch.plan.expire_done is None else "expired")
+
+
+def done_share(batch: Batch, now: float) -> float:
+    """Return the share of rows that are answered at `now`, from 0 to 1."""
+    timeline = batch.timeline
+    moment = now if batch.cancelling_at is None else min(now, batch.cancelling_at)
+    if moment < timeline.in_progress_at:
+        return 0.0
+    span = timeline.worked_until - timeline.in_progress_at
+    worked = 1.0 if span <= 0 else min(1.0, (moment - timeline.in_progress_at) / span)
+    most = timeline.most_done if moment < timeline.finalizing_at else 1.0
+    return min(worked, most, batch.plan.expire_done if batch.plan.expire_done is not None else 1.0)
+
+
+def status(batch: Batch, now: float) -> Status:
+    """Return the status that the provider shows at `now`."""
+    if batch.outcome is not None:
+        return batch.outcome.status
+    if batch.cancelling_at is not None:
+        return "cancelling"
+    if batch.failure is not None or now < batch.timeline.in_progress_at:
+        return "validating"
+    return "in_progress" if now < batch.timeline.finalizing_at else "finalizing"
+
+
+def view(batch: Batch, now: float, n_total: int, n_failed: int) -> BatchView:
+    """Return the batch as shown at `now`; the counts are for the rows that run and those failed so far."""
+    shown, outcome = status(batch, now), batch.outcome
+    until = now if outcome is None else outcome.ended_at
+    if batch.cancelling_at is not None:
+        until = min(until, batch.cancelling_at)
+    ran = shown != "failed"
+
+    def passed(moment: float) -> int | None:
+        return int(moment) if ran and moment <= until else None
+
+    def ended(as_status: Status) -> int | None:
+        return int(outcome.ended_at) if outcome is not None and outcome.status == as_status else None
+
+    counts = {"total": 0, "completed": 0, "failed": 0}
+    if outcome is not None:
+        counts = {"total": outcome.n_total, "completed": outcome.n_completed, "failed": outcome.n_failed}
+    elif shown != "validating":
+        n_done = int(n_total * done_share(batch, now))
+        counts = {"total": n_total, "completed": max(0, n_done - n_failed), "failed": n_failed}
+    ids_due = outcome is not None and now >= outcome.ended_at + batch.plan.late_ids_s
+    return BatchView(
+        id=batch.id,
+        ask=batch.ask,
+        model=batch.model,
+        status=shown,
+        created_at=int(batch.created_at),
+        in_progress_at=passed(batch.timeline.in_progress_at),
+        expires_at=int(batch.expires_at),
+        finalizing_at=passed(batch.timeline.finalizing_at),
+        completed_at=ended("completed"),
+        failed_at=ended("failed"),
+        expired_at=ended("expired"),
+        cancelling_at=None if batch.cancelling_at is None else int(batch.cancelling_at),
+        cancelled_at=ended("cancelled"),
+        counts=counts,
+        errors=outcome.errors if outcome else [],
+        output_file_id=outcome.output_file_id if outcome and ids_due else None,
+        error_file_id=outcome.error_file_id if outcome and ids_due else None,
+        input_tokens=outcome.input_tokens if outcome else 0,
+        output_tokens=outcome.output_tokens if outcome else 0,
+    )
