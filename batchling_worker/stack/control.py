@@ -1,0 +1,61 @@
+"""Looks at the stack of one home, and stops it, whatever has become of its parts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from . import keeper, lock, state
+from .errors import StackError
+from .layout import Layout
+from .order import Order
+from .state import NAMES, StackStatus
+from .supervisor import Supervisor
+
+DOWN_PATIENCE_S: Final = 60.0
+_STEP_SECONDS: Final = 0.02
+
+
+def status(home: Path) -> StackStatus:
+    """What runs now; nothing is started."""
+    layout = Layout(home)
+    seen = state.read(layout.state)
+    if seen is None:
+        return StackStatus(home=layout.home)
+    alive = {name: child for name in NAMES if (child := seen.child(name)) and keeper.alive(child)}
+    return StackStatus(home=layout.home, **alive)
+
+
+def down(home: Path) -> None:
+    """Stops every part of the stack, a part whose supervisor is dead too. Raises `StackError`."""
+    layout = Layout(home)
+    if not layout.run.is_dir():
+        return
+    _end_supervisor(layout)
+    try:
+        with lock.held(layout.supervisor_lock, patience_s=DOWN_PATIENCE_S) as descriptor:
+            order = Order(home=str(layout.home), socket=str(layout.socket()), redis_binary="", flower=True)
+            Supervisor(order, {}, descriptor).stop()
+    except TimeoutError:
+        raise StackError(
+            f"Somebody starts the stack in {layout.home} again and again: end that program first."
+        ) from None
+
+
+def _end_supervisor(layout: Layout) -> None:
+    """Lets the supervisor stop everything in its own order; kills it when it takes too long."""
+    deadline = time.monotonic() + DOWN_PATIENCE_S
+    supervisor = None
+    while (pid := lock.holder(layout.supervisor_lock)) is not None:
+        if pid:
+            supervisor = keeper.observe(pid, "supervisor")
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM if time.monotonic() < deadline else signal.SIGKILL)
+        time.sleep(_STEP_SECONDS)
+    # It drops the lock a moment before it is gone.
+    while supervisor is not None and keeper.alive(supervisor) and time.monotonic() < deadline:
+        time.sleep(_STEP_SECONDS)

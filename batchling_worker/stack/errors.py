@@ -1,0 +1,7 @@
+"""What can go wrong with the embedded stack."""
+
+from __future__ import annotations
+
+
+class StackError(Exception):
+    """The embedded stack cannot do what was asked; the text is one sentence that says what to do."""

@@ -1,0 +1,153 @@
+"""Keeps one child alive: adopts it where it runs already, starts it again where it died, stops it in bounded time."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from .state import Child
+
+logger = logging.getLogger("batchling.stack")
+
+FIRST_DELAY_S: Final = 0.2
+LONGEST_DELAY_S: Final = 5.0
+STEADY_S: Final = 10.0
+"""A child that lived this long starts again without delay."""
+KILL_PATIENCE_S: Final = 5.0
+LOG_LONGEST: Final = 32 * 1024 * 1024
+_REWRITES: Final = re.compile(r"\w+-(aof|rdb)-")
+_CLOCK_STEP_S: Final = 2.0
+"""The kernel tells start times against a wall clock that may be set."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How one child is started."""
+
+    name: str
+    argv: Sequence[str]
+    environment: Mapping[str, str]
+    directory: Path
+    log: Path
+    label: str
+    marks: Sequence[frozenset[str]]
+    """Words of a command line that is this child's and no other's; one set of several is enough."""
+
+
+def observe(pid: int, label: str) -> Child | None:
+    """The running process of that pid."""
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return Child(pid=pid, started_s=process.create_time(), label=label)
+    except psutil.NoSuchProcess:
+        return None
+
+
+def alive(child: Child) -> bool:
+    """Whether that very child, and not a later process of its pid, still runs."""
+    seen = observe(child.pid, child.label)
+    return seen is not None and abs(seen.started_s - child.started_s) < _CLOCK_STEP_S
+
+
+def stray(recipe: Recipe) -> Child | None:
+    """A child that no state file knows of, such as one whose supervisor died between its start and the note of it."""
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or [""]
+        # A title is one word; that of the child in which Redis rewrites its file is not meant: it ends by itself.
+        shown = {*words, *words[0].split()}
+        if not _REWRITES.match(words[0]) and any(mark <= shown for mark in recipe.marks):
+            return observe(process.pid, recipe.label)
+    return None
+
+
+class Keeper:
+    """One child of the supervisor."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.child: Child | None = None
+        self._popen: subprocess.Popen[bytes] | None = None
+        self._started_at_s = 0.0
+        self._delay_s = 0.0
+
+    def adopt(self, child: Child) -> None:
+        """Takes over a child that another supervisor started."""
+        self.child = child
+        logger.info("child_adopted name=%s pid=%d", self.recipe.name, child.pid)
+
+    def running(self) -> bool:
+        """Looks; reaps the child and notes the delay before the next start where it is gone."""
+        if self.child is None:
+            return False
+        if self._popen.poll() is None if self._popen else alive(self.child):
+            return True
+        logger.info("child_ended name=%s pid=%d", self.recipe.name, self.child.pid)
+        lived_s = time.monotonic() - self._started_at_s
+        self._delay_s = (
+            FIRST_DELAY_S if lived_s > STEADY_S else min(self._delay_s * 2 or FIRST_DELAY_S, LONGEST_DELAY_S)
+        )
+        self._popen = self.child = None
+        return False
+
+    def start_when_due(self) -> None:
+        """Starts the child, unless it died too recently."""
+        if time.monotonic() - self._started_at_s >= self._delay_s:
+            self._start()
+
+    def _start(self) -> None:
+        recipe = self.recipe
+        with recipe.log.open("ab") as log:
+            self._popen = subprocess.Popen(
+                recipe.argv,
+                env=recipe.environment,
+                cwd=recipe.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._started_at_s = time.monotonic()
+        pid = self._popen.pid
+        self.child = observe(pid, recipe.label) or Child(pid=pid, started_s=time.time(), label=recipe.label)
+        logger.info("child_started name=%s pid=%d", recipe.name, pid)
+
+    def trim_log(self) -> None:
+        """Keeps the log and its predecessor below `LOG_LONGEST` each; what is written meanwhile may be lost."""
+        log = self.recipe.log
+        with suppress(OSError):
+            if log.stat().st_size > LOG_LONGEST:
+                shutil.copyfile(log, log.with_suffix(".log.1"))
+                os.truncate(log, 0)
+
+
+def stop(keepers: Sequence[Keeper], *, patience_s: float) -> None:
+    """Asks the children to end; kills those that have not after `patience_s`."""
+    deadline = time.monotonic() + patience_s
+    _send(keepers, signal.SIGTERM)
+    while any(keeper.running() for keeper in keepers) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    _send(keepers, signal.SIGKILL)
+    deadline = time.monotonic() + KILL_PATIENCE_S
+    while any(keeper.running() for keeper in keepers) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _send(keepers: Sequence[Keeper], number: signal.Signals) -> None:
+    for keeper in keepers:
+        if keeper.running() and keeper.child is not None:
+            with suppress(ProcessLookupError):
+                os.kill(keeper.child.pid, number)

@@ -1,0 +1,23 @@
+"""What a supervisor is told by whoever starts it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """Where the stack lives and what it runs; travels as one word of the supervisor's command line, so never a key."""
+
+    home: str
+    socket: str
+    redis_binary: str
+    flower: bool
+
+    def encode(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def decode(cls, text: str) -> Order:
+        return cls(**json.loads(text))

@@ -1,0 +1,85 @@
+"""The command lines of the stack's children."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from .keeper import Recipe
+from .layout import Layout
+
+_WORKER_WORDS: Final = (
+    *("--pool", "threads", "--concurrency", "4"),
+    *("--without-mingle", "--without-gossip", "-E", "--loglevel", "INFO"),
+)
+
+
+class Recipes:
+    """How Redis, a worker and Flower are started for one home."""
+
+    def __init__(self, layout: Layout, socket_path: Path, environment: Mapping[str, str]) -> None:
+        self._layout = layout
+        self._socket = str(socket_path)
+        self._url = f"unix://{quote(self._socket)}"
+        self._environment = {
+            **environment,
+            "BATCHLING_HOME": str(layout.home),
+            "BATCHLING_REDIS_URL": self._url,
+        }
+
+    def redis(self, binary: str) -> Recipe:
+        """Durable, never evicting, on a unix socket only."""
+        argv = [binary, "--port", "0", "--unixsocket", self._socket, "--unixsocketperm", "700"]
+        argv += [
+            "--dir",
+            str(self._layout.redis),
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "everysec",
+            "--save",
+            "",
+        ]
+        argv += ["--maxmemory-policy", "noeviction", "--daemonize", "no"]
+        # Once it runs, Redis shows a title in the place of its words.
+        return self._recipe(
+            "redis", argv, self._url, {"--unixsocket", self._socket}, {f"unixsocket:{self._socket}"}
+        )
+
+    def worker(self) -> Recipe:
+        """One home, one node name: Flower shows a restarted worker as the same one."""
+        digest = hashlib.sha256(str(self._layout.home).encode()).hexdigest()
+        name = f"embedded-{digest[:8]}@{socket.gethostname()}"
+        return self._celery("worker", name, *_WORKER_WORDS, "-n", name)
+
+    def flower(self, url: str | None) -> Recipe:
+        """On loopback, at `url` where it had one before."""
+        url = url or f"http://127.0.0.1:{_free_port()}"
+        return self._celery("flower", url, "--address=127.0.0.1", f"--port={url.rpartition(':')[2]}")
+
+    def _celery(self, name: str, label: str, *words: str) -> Recipe:
+        directory = f"--workdir={self._layout.run}"
+        argv = [sys.executable, "-P", "-m", "celery", "-A", "batchling_worker", directory, name, *words]
+        return self._recipe(name, argv, label, {directory, name})
+
+    def _recipe(self, name: str, argv: list[str], label: str, *marks: set[str]) -> Recipe:
+        return Recipe(
+            name=name,
+            argv=argv,
+            environment=self._environment,
+            directory=self._layout.run,
+            log=self._layout.log(name),
+            label=label,
+            marks=[frozenset(mark) for mark in marks],
+        )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,56 @@
+"""One question to Redis over its unix socket; redis-py takes longer to import than a whole attach may last."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Final
+
+_PATIENCE_SECONDS: Final = 2.0
+
+
+class NoAnswer(Exception):
+    """Redis is not there, or does not answer in time."""
+
+
+def ask(path: Path, *words: str) -> str:
+    """The answer's text, empty where there is no such key; an error answer keeps its leading `-`. Raises `NoAnswer`."""
+    request = b"*%d\r\n" % len(words) + b"".join(
+        b"$%d\r\n%s\r\n" % (len(w), w) for w in map(str.encode, words)
+    )
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(_PATIENCE_SECONDS)
+            connection.connect(str(path))
+            connection.sendall(request)
+            with connection.makefile("rb") as answer:
+                line = answer.readline()
+                if line.startswith(b"$"):
+                    line = b"$" + answer.read(max(0, int(line[1:])))
+    except (OSError, ValueError) as error:
+        raise NoAnswer from error
+    if not line:
+        raise NoAnswer
+    text = line.decode().rstrip("\r\n")
+    return text if text.startswith("-") else text[1:]
+
+
+def ready(path: Path) -> bool:
+    """Whether Redis serves requests now; False while it loads its file."""
+    try:
+        return ask(path, "PING") == "PONG"
+    except NoAnswer:
+        return False
+
+
+def serving_pid(path: Path) -> int | None:
+    """The pid of the Redis behind the socket, be it ready or loading; None where nobody answers."""
+    try:
+        answer = ask(path, "INFO", "server")
+    except NoAnswer:
+        return None
+    for line in answer.splitlines():
+        name, _, value = line.partition(":")
+        if name == "process_id":
+            return int(value)
+    return None

@@ -1,0 +1,176 @@
+"""The stack's parent: detached from whoever started it, keeps Redis, a worker and Flower running until told to stop.
+
+SIGTERM stops everything, Redis last. SIGUSR1 hands over: it exits and leaves the children to the next supervisor.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from . import keeper, lock, resp, state
+from .keeper import Keeper
+from .layout import Layout
+from .order import Order
+from .recipes import Recipes
+from .state import Child, State
+
+logger = logging.getLogger("batchling.stack")
+
+LOOK_SECONDS: Final = 0.5
+STARTING_LOOK_SECONDS: Final = 0.01
+TRIM_SECONDS: Final = 60.0
+LOCK_PATIENCE_S: Final = 5.0
+WORKER_PATIENCE_S: Final = 20.0
+"""For running steps to end; what is left then is taken over when its lease ends."""
+REDIS_PATIENCE_S: Final = 20.0
+"""For the append-only file to reach the disk."""
+
+
+class Supervisor:
+    """Runs one stack; whoever makes one holds the supervisor's lock. Takes over what an earlier one left running."""
+
+    def __init__(self, order: Order, environment: Mapping[str, str], lock_descriptor: int) -> None:
+        self._lock_descriptor = lock_descriptor
+        self._layout = Layout(Path(order.home))
+        self._socket = Path(order.socket)
+        self._digest = state.digest_of(environment)
+        self._namespace = state.namespace_of(environment)
+        self._published: State | None = None
+        self._served: Child | None = None
+        known = state.read(self._layout.state)
+        recipes = Recipes(self._layout, self._socket, environment)
+        self._redis = Keeper(recipes.redis(order.redis_binary))
+        self._worker = Keeper(recipes.worker())
+        flower_url = known.flower.label if known and known.flower else None
+        self._flower = Keeper(recipes.flower(flower_url)) if order.flower else None
+        for kept in self._kept():
+            self._adopt(kept, known)
+        if known is None or known.digest != self._digest:
+            keeper.stop(self._settled(), patience_s=WORKER_PATIENCE_S)
+
+    def run(self) -> None:
+        """Keeps the children until a signal says otherwise."""
+        wishes = _Wishes()
+        trimmed_s = time.monotonic()
+        while True:
+            whole = self._tend()
+            wish = wishes.wait(LOOK_SECONDS if whole else STARTING_LOOK_SECONDS)
+            if wish is signal.SIGTERM or not self._at_home():
+                return self.stop()
+            if wish is signal.SIGUSR1:
+                return logger.info("handed_over")
+            if time.monotonic() - trimmed_s > TRIM_SECONDS:
+                trimmed_s = time.monotonic()
+                for kept in self._kept():
+                    kept.trim_log()
+
+    def stop(self) -> None:
+        """Stops every child in bounded time, Redis last, and takes the published state back."""
+        keeper.stop(self._settled(), patience_s=WORKER_PATIENCE_S)
+        keeper.stop([self._redis], patience_s=REDIS_PATIENCE_S)
+        if self._at_home():
+            self._layout.forget_socket(self._socket)
+            self._layout.state.unlink(missing_ok=True)
+        logger.info("stopped")
+
+    def _adopt(self, kept: Keeper, known: State | None) -> None:
+        """Takes over a child that still runs: known by what it says, by our notes, or by its words."""
+        child = known.child(kept.recipe.name) if known else None
+        serving_pid = resp.serving_pid(self._socket) if kept is self._redis else None
+        if serving_pid is not None:
+            child = keeper.observe(serving_pid, kept.recipe.label)
+        if child is None or not keeper.alive(child):
+            child = keeper.stray(kept.recipe)
+        if child is not None:
+            kept.adopt(child)
+
+    def _tend(self) -> bool:
+        """Starts what is missing; the worker and Flower only where Redis answers. Returns whether everything runs."""
+        if self._redis.running() and self._redis.child == self._served and not self._socket.exists():
+            logger.warning("socket_gone")
+            keeper.stop([self._redis], patience_s=REDIS_PATIENCE_S)
+        if not self._redis.running():
+            self._redis.start_when_due()
+        serving = resp.ready(self._socket)
+        if serving:
+            self._served = self._redis.child
+            for kept in self._kept():
+                if not kept.running():
+                    kept.start_when_due()
+        self._publish()
+        return serving and all(kept.child for kept in self._kept())
+
+    def _publish(self) -> None:
+        seen = State(
+            supervisor_pid=os.getpid(),
+            socket=str(self._socket),
+            namespace=self._namespace,
+            digest=self._digest,
+            redis=self._redis.child,
+            worker=self._worker.child,
+            flower=self._flower.child if self._flower else None,
+        )
+        if seen != self._published:
+            seen.write(self._layout.state)
+            self._published = seen
+
+    def _kept(self) -> list[Keeper]:
+        return [self._redis, *self._settled()]
+
+    def _settled(self) -> list[Keeper]:
+        """The children that read settings."""
+        return [kept for kept in (self._worker, self._flower) if kept is not None]
+
+    def _at_home(self) -> bool:
+        """False once somebody has removed the directory under us: a next stack would not find this one."""
+        return lock.same_file(self._lock_descriptor, self._layout.supervisor_lock)
+
+
+class _Wishes:
+    """Signals, as something that can be waited for with a limit."""
+
+    def __init__(self) -> None:
+        self._reading, writing = os.pipe()
+        os.set_blocking(self._reading, False)
+        os.set_blocking(writing, False)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._reading, selectors.EVENT_READ)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGCHLD):
+            signal.signal(number, lambda *_: None)
+
+    def wait(self, seconds: float) -> signal.Signals | None:
+        """What is asked of the supervisor, if anything; returns early when a child ends."""
+        if not self._selector.select(seconds):
+            return None
+        numbers = os.read(self._reading, 512)
+        if signal.SIGTERM in numbers or signal.SIGINT in numbers:
+            return signal.SIGTERM
+        return signal.SIGUSR1 if signal.SIGUSR1 in numbers else None
+
+
+def main(order: Order, environment: Mapping[str, str]) -> None:
+    """Becomes the supervisor, unless there is one; the caller's process returns at once."""
+    if os.fork():
+        return
+    os.umask(0o077)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    lock_file = Layout(Path(order.home)).supervisor_lock
+    try:
+        with lock.held(lock_file, patience_s=LOCK_PATIENCE_S) as descriptor:
+            logger.info("supervisor_started pid=%d", os.getpid())
+            Supervisor(order, environment, descriptor).run()
+    except TimeoutError:
+        logger.info("supervisor_runs_already")
+
+
+if __name__ == "__main__":
+    main(Order.decode(sys.argv[1]), os.environ)

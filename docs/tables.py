@@ -1,0 +1,113 @@
+#!/usr/bin/env python3
+"""The tables of the documentation that are made from the code: `python docs/tables.py` writes them into their pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from batchling_client.wire.keys import KEYSPACE, PERMANENT
+from batchling_client.wire.routes import Routes
+from batchling_worker import providers
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+
+
+def providers_table() -> str:
+    """A line a registered provider: what its batches take, and how far the adapter was checked."""
+    heading = (
+        "provider",
+        "endpoints",
+        "rows",
+        "bytes",
+        "completion windows",
+        "discount",
+        "searchable after a crash",
+        "early results",
+        "checked against",
+    )
+    return _table(heading, [_provider_row(name) for name in providers.names()])
+
+
+def keys_table() -> str:
+    """A line a family of Redis keys."""
+    heading = ("key", "type", "lifetime", "holds")
+    named = {"schedule", "batches", "runs", "lanes", "workers"}
+    rows = [
+        (
+            f"`{kind.word}`" if kind.word in named else f"`{kind.word}:...`",
+            kind.redis_type,
+            "permanent" if kind.lifetime == PERMANENT else "expires",
+            kind.holds,
+        )
+        for kind in KEYSPACE
+    ]
+    return _table(heading, rows)
+
+
+def written(page: str, tables: Mapping[str, str]) -> str:
+    """The page with each table between its `<!-- table: NAME -->` and `<!-- end -->`; raises ValueError without them."""
+    for name, table in tables.items():
+        opening = f"<!-- table: {name} -->\n"
+        before, found, rest = page.partition(opening)
+        _, end, after = rest.partition("\n<!-- end -->")
+        if not found or not end:
+            raise ValueError(f"the page has no place for the table {name}")
+        page = f"{before}{opening}\n{table}\n{end}{after}"
+    return page
+
+
+PAGES: Final = {
+    "README.md": {"providers": providers_table},
+    "docs/how-it-works.md": {"keys": keys_table},
+}
+
+
+def rendered(page: str) -> str:
+    """A page as it should stand on disk."""
+    tables = {name: make() for name, make in PAGES[page].items()}
+    return written((ROOT / page).read_text(encoding="utf-8"), tables)
+
+
+def _provider_row(name: str) -> tuple[str, ...]:
+    facts, route = providers.load(name).facts, Routes().named(name)
+    endpoints = sorted(set(route.endpoints.values())) if route is not None else []
+    return (
+        f"[{facts.name}]({facts.source})",
+        "<br>".join(f"`{endpoint}`" for endpoint in endpoints),
+        f"{facts.max_rows:,}",
+        f"{facts.max_bytes / 1_000_000:,.0f} MB",
+        _windows(facts.windows),
+        f"{facts.discount_percent} %",
+        "yes" if facts.searchable else "no",
+        "yes" if facts.early_results else "no",
+        f"documents of {facts.checked_on:%Y-%m-%d}, sandbox{_with_sdk(name)}",
+    )
+
+
+def _windows(windows: Iterable[str]) -> str:
+    """The windows in words short enough for a table: days are told in hours too, so they are left out."""
+    hours = [window for window in windows if window.endswith("h")]
+    return ", ".join(hours or windows)
+
+
+def _with_sdk(name: str) -> str:
+    """The facts' tests drive the sandbox with the provider's own SDK."""
+    return ", official SDK" if (ROOT / "tests" / "facts" / f"test_{name}.py").is_file() else ""
+
+
+def _table(heading: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    cells = list(heading)
+    lines = [cells, ["---"] * len(cells), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def main() -> None:
+    """Writes the tables into their pages."""
+    for page in PAGES:
+        (ROOT / page).write_text(rendered(page), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

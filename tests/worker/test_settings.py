@@ -1,0 +1,72 @@
+"""What a worker reads from its environment, and what it must not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from batchling_worker.settings import WorkerSettings
+
+
+@pytest.fixture(autouse=True)
+def nobodys_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("BATCHLING_HOME", "BATCHLING_PROVIDERS", "BATCHLING_REDIS_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_a_provider_is_named_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHLING_PROVIDERS", '{"XAI": {"base_url": "http://x"}}')
+    monkeypatch.setenv("BATCHLING_PROVIDERS__Groq__Base_Url", "http://g/groq")
+
+    providers = WorkerSettings().providers
+    assert {name: said.base_url for name, said in providers.items()} == {
+        "xai": "http://x",
+        "groq": "http://g/groq",
+    }
+
+
+def test_only_our_own_variables_reach_a_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_KEY", "somebody else's")
+    monkeypatch.setenv("BASE_URL", "http://elsewhere")
+    monkeypatch.setenv("BATCHLING_PROVIDERS__GROQ__BASE_URL", "http://g")
+    monkeypatch.setenv("BATCHLING_PROVIDERS__OPENAI__API_KEY", "sk-CANARY")
+
+    providers = WorkerSettings().providers
+    assert providers["groq"].api_key is None
+    assert providers["openai"].base_url is None
+    assert "CANARY" not in repr(providers)
+
+
+def test_a_home_below_the_users_own_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHLING_HOME", "~/batches")
+
+    assert WorkerSettings().home == Path.home() / "batches"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BATCHLING_LEASE_SECONDS", "0"),
+        ("BATCHLING_MAX_ATTEMPTS", "0"),
+        ("BATCHLING_POLL_INTERVAL_SECONDS", "soon"),
+        ("BATCHLING_PROVIDERS__GROQ__APIKEY", "misspelt"),
+    ],
+)
+def test_a_setting_that_means_nothing_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(ValidationError):
+        WorkerSettings()
+
+
+def test_a_misspelt_setting_does_not_show_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHLING_PROVIDERS__GROQ__APIKEY", "gsk-CANARY")
+
+    with pytest.raises(ValidationError) as refusal:
+        WorkerSettings()
+    assert "providers.groq.apikey" in str(refusal.value)
+    assert "CANARY" not in str(refusal.value)
