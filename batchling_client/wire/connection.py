@@ -55,6 +55,10 @@ def _behind_sentinel(url: str) -> Redis:
     make_sentinel: Callable[..., Any] = Sentinel
     sentinel = make_sentinel(addresses, socket_timeout=CONNECT_SECONDS)
     master: Redis = sentinel.master_for(
-        service, db=int(database or 0), password=password, socket_timeout=REPLY_SECONDS, health_check_interval=25
+        service,
+        db=int(database or 0),
+        password=password,
+        socket_timeout=REPLY_SECONDS,
+        health_check_interval=25,
     )
     return master

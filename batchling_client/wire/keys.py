@@ -32,18 +32,32 @@ class KeyKind:
 
 KEYSPACE: Final = (
     KeyKind(word="schedule", redis_type="zset", lifetime=PERMANENT, holds="batch id -> next look, ms"),
-    KeyKind(word="batches", redis_type="zset", lifetime=EXPIRES, holds="batch id -> created_at, ms; for listings"),
+    KeyKind(
+        word="batches", redis_type="zset", lifetime=EXPIRES, holds="batch id -> created_at, ms; for listings"
+    ),
     KeyKind(word="runs", redis_type="zset", lifetime=EXPIRES, holds="run id -> started_at, ms; for listings"),
-    KeyKind(word="lanes", redis_type="zset", lifetime=EXPIRES, holds="lane id -> last enqueue, ms; for listings"),
+    KeyKind(
+        word="lanes", redis_type="zset", lifetime=EXPIRES, holds="lane id -> last enqueue, ms; for listings"
+    ),
     KeyKind(word="lane", redis_type="hash", lifetime=EXPIRES, holds="spec, open batch, hold of one lane"),
     KeyKind(word="batch", redis_type="hash", lifetime=EXPIRES, holds="state of record of one batch"),
     KeyKind(word="rows", redis_type="list", lifetime=EXPIRES, holds="packed rows of one batch, in order"),
-    KeyKind(word="request", redis_type="string", lifetime=EXPIRES, holds="batch|attempt|mailboxes, in flight"),
-    KeyKind(word="result", redis_type="string", lifetime=EXPIRES, holds="packed result of an answered request"),
+    KeyKind(
+        word="request", redis_type="string", lifetime=EXPIRES, holds="batch|attempt|mailboxes, in flight"
+    ),
+    KeyKind(
+        word="result", redis_type="string", lifetime=EXPIRES, holds="packed result of an answered request"
+    ),
     KeyKind(word="run", redis_type="hash", lifetime=EXPIRES, holds="name, times and counts of one run"),
-    KeyKind(word="run_batches", redis_type="set", lifetime=EXPIRES, holds="batch ids in which a run has requests"),
-    KeyKind(word="mailbox", redis_type="stream", lifetime=EXPIRES, holds="ids answered for one client session"),
-    KeyKind(word="credential", redis_type="string", lifetime=EXPIRES, holds="sealed credential, by fingerprint"),
+    KeyKind(
+        word="run_batches", redis_type="set", lifetime=EXPIRES, holds="batch ids in which a run has requests"
+    ),
+    KeyKind(
+        word="mailbox", redis_type="stream", lifetime=EXPIRES, holds="ids answered for one client session"
+    ),
+    KeyKind(
+        word="credential", redis_type="string", lifetime=EXPIRES, holds="sealed credential, by fingerprint"
+    ),
     KeyKind(word="worker", redis_type="string", lifetime=EXPIRES, holds="heartbeat of one worker"),
     KeyKind(word="workers", redis_type="zset", lifetime=EXPIRES, holds="worker name -> last heartbeat, ms"),
 )

@@ -187,7 +187,9 @@ class Scripts:
 
     async def uploaded(self, *, batch_id: BatchId, token: int, input_file_id: str, n_lines: int) -> Verdict:
         """Remembers the provider's input file: `uploaded.lua`."""
-        return _verdict(await self._run("uploaded", [self.keys.batch(batch_id)], [token, input_file_id, n_lines]))
+        return _verdict(
+            await self._run("uploaded", [self.keys.batch(batch_id)], [token, input_file_id, n_lines])
+        )
 
     async def arm(self, *, batch_id: BatchId, token: int) -> Verdict:
         """Stores that the create is about to be sent: `arm.lua`."""
@@ -258,7 +260,15 @@ class Scripts:
     ) -> tuple[Verdict, int, BatchId | None]:
         """Moves unanswered requests to another batch; answers (verdict, n taken, open batch): `requeue.lua`."""
         k = self.keys
-        keys = [k.schedule, k.lane(lane_id), k.batch(target), k.rows(target), k.batches, k.lanes, k.batch(source_id)]
+        keys = [
+            k.schedule,
+            k.lane(lane_id),
+            k.batch(target),
+            k.rows(target),
+            k.batches,
+            k.lanes,
+            k.batch(source_id),
+        ]
         args: list[Arg] = [target, lane_id, spec, source_id, token]
         args += [cap.linger_ms, cap.longest_ms, cap.rows, cap.bytes, keep_ms, len(rows)]
         for row in rows:

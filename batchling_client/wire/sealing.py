@@ -33,7 +33,9 @@ class SealBroken(ValueError):
 def fingerprint(headers: Mapping[str, str]) -> Fingerprint:
     """Names a credential without telling it: 20 hex digits, equal for the same secret in another header's dress."""
     secrets = "\n".join(value.removeprefix("Bearer ").strip() for _, value in sorted(headers.items()))
-    return Fingerprint(hashlib.blake2b(secrets.encode(), digest_size=10, person=b"batchling-cred").hexdigest())
+    return Fingerprint(
+        hashlib.blake2b(secrets.encode(), digest_size=10, person=b"batchling-cred").hexdigest()
+    )
 
 
 def new_pair() -> tuple[str, str]:
@@ -73,7 +75,9 @@ def stored_pair(home: Path) -> tuple[str, str]:
     if not private_file.exists():
         _, private = new_pair()
         draft = folder / f".{PRIVATE_FILE}.{os.getpid()}"
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
+        with os.fdopen(
+            os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii"
+        ) as file:
             file.write(private + "\n")
         try:
             os.link(draft, private_file)

@@ -3,13 +3,14 @@
 -- close_batch(...): closes the open batch to new requests for ever and makes it due now.
 local function open_batch(lane, batch, batches, lanes, lane_id, id, spec, keep_ms, now)
   local open = redis.call('HGET', lane, 'open')
+  local known = redis.call('EXISTS', batch) == 1
   if open and open ~= id then
     return {'MOVED', open}
   end
-  if not open then
-    if redis.call('EXISTS', batch) == 1 then
-      return {'USED'}
-    end
+  if known and not open then
+    return {'USED'}
+  end
+  if not known then
     redis.call('HSET', lane, 'open', id, 'spec', spec)
     redis.call('HSET', batch, 'id', id, 'state', 'open', 'lane', lane_id, 'spec', spec, 'created_at', now,
       'updated_at', now, 'n_requests', 0, 'n_bytes', 0, 'n_succeeded', 0, 'n_failed', 0, 'token', 0, 'missed', 0,

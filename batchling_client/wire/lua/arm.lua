@@ -4,11 +4,13 @@
 -- Verdicts  'OK'  'STALE'
 --@include _clock
 --@include _fence
+--@include _room
 local batch = KEYS[1]
 local token = ARGV[1]
 if not holds(batch, token) or redis.call('HGET', batch, 'state') ~= 'submitting' then
   return 'STALE'
 end
+go_on_when_full(batch)
 redis.call('HSET', batch, 'create_at', now_ms())
 redis.call('HINCRBY', batch, 'n_creates', 1)
 return 'OK'

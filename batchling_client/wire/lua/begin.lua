@@ -4,6 +4,7 @@
 -- Verdicts  {'OK', field, value, ...} the batch as it is; {'STALE'}
 --@include _clock
 --@include _fence
+--@include _room
 local schedule, batch = KEYS[1], KEYS[2]
 local id, token, lease, states = ARGV[1], ARGV[2], tonumber(ARGV[3]), ',' .. ARGV[4] .. ','
 if not holds(batch, token) or redis.call('HGET', batch, 'begun') == token then
@@ -12,6 +13,7 @@ end
 if not string.find(states, ',' .. redis.call('HGET', batch, 'state') .. ',', 1, true) then
   return {'STALE'}
 end
+go_on_when_full(batch)
 redis.call('HSET', batch, 'begun', token, 'missed', 0)
 redis.call('HINCRBY', batch, 'starts', 1)
 redis.call('ZADD', schedule, now_ms() + lease, id)

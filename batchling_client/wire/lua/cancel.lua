@@ -1,9 +1,11 @@
--- Asks for a batch to be cancelled: one that no provider knows ends at once, another at its next look, which is now.
+-- Asks for a batch to be cancelled: one that no provider knows ends at once, another at its next look, which is now
+-- unless a step of its submission is under way.
 -- KEYS  1 schedule  2 batch  3 lane
 -- ARGV  1 batch id  2 ending (JSON) for a batch that ends at once  3 error in one sentence
 -- Verdicts  'OK'  'TOO_LATE' it has ended already  'GONE' no such batch
 --@include _clock
 --@include _fence
+--@include _room
 local schedule, batch, lane = KEYS[1], KEYS[2], KEYS[3]
 local id, ending, err = ARGV[1], ARGV[2], ARGV[3]
 local state = redis.call('HGET', batch, 'state')
@@ -11,6 +13,7 @@ if not state then
   return 'GONE'
 end
 local now = now_ms()
+go_on_when_full(batch)
 if state == 'open' or state == 'sealed' then
   if redis.call('HGET', lane, 'open') == id then
     redis.call('HDEL', lane, 'open')
@@ -22,7 +25,8 @@ if state == 'open' or state == 'sealed' then
 end
 if state == 'submitting' or state == 'submitted' then
   redis.call('HSET', batch, 'cancel_requested', 1, 'updated_at', now)
-  if state == 'submitted' then
+  -- A create that may be on its way must keep its token, or the batch it makes would have no owner.
+  if state == 'submitted' or redis.call('HGET', batch, 'begun') ~= redis.call('HGET', batch, 'token') then
     let_go(batch, schedule, id, now)
   end
   return 'OK'

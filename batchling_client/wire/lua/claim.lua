@@ -3,6 +3,7 @@
 -- ARGV  1 lease ms; then a batch id each
 -- Verdict  a list of {id, token, state, n claims that nobody began, collected_at or ''}; not due = left out.
 --@include _clock
+--@include _room
 local schedule, lease = KEYS[1], tonumber(ARGV[1])
 local now, claimed = now_ms(), {}
 for i = 2, #KEYS do
@@ -13,6 +14,7 @@ for i = 2, #KEYS do
     if not state then
       redis.call('ZREM', schedule, id)
     else
+      go_on_when_full(batch)
       redis.call('ZADD', schedule, now + lease, id)
       local token = redis.call('HINCRBY', batch, 'token', 1)
       local missed = redis.call('HINCRBY', batch, 'missed', 1)

@@ -4,12 +4,14 @@
 -- Verdicts  'OK'  'STALE'
 --@include _clock
 --@include _fence
+--@include _room
 local schedule, batch = KEYS[1], KEYS[2]
 local id, token = ARGV[1], ARGV[2]
 if not holds(batch, token) or redis.call('HGET', batch, 'state') ~= 'ended' then
   return 'STALE'
 end
 local now = now_ms()
+go_on_when_full(batch)
 redis.call('HSET', batch, 'collected_at', now, 'updated_at', now)
 let_go(batch, schedule, id, now)
 return 'OK'

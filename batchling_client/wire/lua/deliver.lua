@@ -9,6 +9,7 @@
 --       {'STALE'}
 --@include _clock
 --@include _fence
+--@include _room
 local batch = KEYS[1]
 local token, batch_id, attempts, keep_ms, mail_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 local channel_prefix, n_mailboxes = ARGV[6], tonumber(ARGV[7])
@@ -50,19 +51,20 @@ if next(missing) then
   return verdict
 end
 
-local n_succeeded, n_failed, n_retry = 0, 0, 0
-local seen = {}
+go_on_when_full(batch)
+local n_succeeded, n_failed = 0, 0
+local answered, left = {}, {}
 for i = 1, n do
   if mine[i] then
     local at = first_arg + 3 * i - 2
     local kind, request_id, packed = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-    if seen[request_id] then
+    if answered[request_id] then
       unknown = unknown + 1
     elseif kind == 'R' and attempt_of[i] < attempts then
-      seen[request_id] = true
-      n_retry = n_retry + 1
+      -- An answer further down the chunk is still taken: it was paid for.
+      left[request_id] = true
     else
-      seen[request_id] = true
+      answered[request_id], left[request_id] = true, nil
       redis.call('SET', KEYS[first_key + 2 * i], packed, 'PX', keep_ms)
       redis.call('UNLINK', KEYS[first_key + 2 * i - 1])
       for name in string.gmatch(mine[i], '[^,]+') do
@@ -83,6 +85,10 @@ if n_failed > 0 then
   redis.call('HINCRBY', batch, 'n_failed', n_failed)
 end
 redis.call('HSET', batch, 'updated_at', now_ms())
+local n_retry = 0
+for _ in pairs(left) do
+  n_retry = n_retry + 1
+end
 for name, ids in pairs(mail) do
   if #ids > 0 then
     redis.call('XADD', stream[name], 'MAXLEN', '~', 20000, '*', 'ids', table.concat(ids, ' '))

@@ -6,13 +6,16 @@
 -- Verdicts  'OK'  'STALE'
 --@include _clock
 --@include _fence
+--@include _room
 local schedule, batch = KEYS[1], KEYS[2]
 local id, token, outcome, status, ending, err = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local state = redis.call('HGET', batch, 'state')
-if not holds(batch, token) or not (state == 'sealed' or state == 'submitting' or state == 'submitted' or state == 'ended') then
+local live = state == 'sealed' or state == 'submitting' or state == 'submitted' or state == 'ended'
+if not holds(batch, token) or not live then
   return 'STALE'
 end
 local now = now_ms()
+go_on_when_full(batch)
 redis.call('HSET', batch, 'state', 'ended', 'outcome', outcome, 'provider_status', status, 'ending', ending,
   'ended_at', now, 'updated_at', now, 'n_stumbles', 0)
 redis.call('HDEL', batch, 'collected_at')

@@ -9,14 +9,20 @@
 --       were taken than given, the batch was full and is sealed: send the rest with a fresh batch id.
 --       {'MOVED', open batch id}  {'USED'}: nothing was done, call again with that id, or a fresh one.
 -- Everything or nothing is written, except that the requests not taken are left for the next call.
+-- The impatient set the pace: a batch lingers and is polled as the shortest wish of those in it.
 --@include _clock
 --@include _lane
+--@include _room
 local schedule, lane, batch, rows, batches, lanes = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local run, run_batches, runs = KEYS[7], KEYS[8], KEYS[9]
 local id, lane_id, spec, mailbox, run_id, run_name = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local linger, longest, cap_rows, cap_bytes = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
 local poll_ms, keep_ms, ask_failed_anew, n = tonumber(ARGV[11]), tonumber(ARGV[12]), ARGV[13] == '1', tonumber(ARGV[14])
 local FIRST_KEY, FIRST_ARG = 9, 14
+
+local function shortest(wish, held)
+  return held and math.min(wish, tonumber(held)) or wish
+end
 
 local now = now_ms()
 local placements, queued, joined_batches = {}, false, {}
@@ -27,13 +33,18 @@ for i = 1, n do
   local request, result = KEYS[FIRST_KEY + 2 * i - 1], KEYS[FIRST_KEY + 2 * i]
   local answered = redis.call('GETRANGE', result, 0, 0)
   local flying = redis.call('GET', request)
+  local owner, waiting, dropped_from, attempt = nil, nil, nil, nil
+  if flying then
+    owner, waiting = string.match(flying, '^([^|]+)|[^|]*|(.*)$')
+    dropped_from, attempt = string.match(flying, '^|([^|]+)|(.*)$')
+  end
   if answered == '+' or (answered == '-' and not ask_failed_anew) then
     placements[i] = 'D'
-  elseif flying then
-    if not string.find(flying, mailbox, 1, true) then
+  elseif owner then
+    if not string.find(',' .. waiting .. ',', ',' .. mailbox .. ',', 1, true) then
       redis.call('SET', request, flying .. ',' .. mailbox, 'KEEPTTL')
     end
-    joined_batches[string.match(flying, '^([^|]+)')] = true
+    joined_batches[owner] = true
     placements[i] = 'J'
   else
     if not opened then
@@ -46,21 +57,25 @@ for i = 1, n do
         break
       end
       opened = true
-      local held = redis.call('HMGET', batch, 'n_requests', 'n_bytes', 'created_at', 'poll_ms')
+      local held = redis.call('HMGET', batch, 'n_requests', 'n_bytes', 'created_at', 'poll_ms', 'linger_ms', 'longest_ms')
       n_requests, n_bytes, created_at = tonumber(held[1]), tonumber(held[2]), tonumber(held[3])
-      if held[4] then
-        poll_ms = math.min(poll_ms, tonumber(held[4]))
+      poll_ms, linger, longest = shortest(poll_ms, held[4]), shortest(linger, held[5]), shortest(longest, held[6])
+    end
+    if dropped_from == id then
+      -- Withdrawn from this very batch, in which its row still stands: the row comes to life again.
+      redis.call('HINCRBY', batch, 'n_dropped', -1)
+    else
+      local row, size = ARGV[FIRST_ARG + 3 * i - 1], tonumber(ARGV[FIRST_ARG + 3 * i])
+      if n_requests >= cap_rows or (n_requests > 0 and n_bytes + size > cap_bytes) then
+        full, taken = true, i - 1
+        break
       end
+      n_requests, n_bytes = n_requests + 1, n_bytes + size
+      n_fresh = n_fresh + 1
+      fresh_rows[n_fresh] = row
+      attempt = '1'
     end
-    local row, size = ARGV[FIRST_ARG + 3 * i - 1], tonumber(ARGV[FIRST_ARG + 3 * i])
-    if n_requests >= cap_rows or (n_requests > 0 and n_bytes + size > cap_bytes) then
-      full, taken = true, i - 1
-      break
-    end
-    n_requests, n_bytes = n_requests + 1, n_bytes + size
-    n_fresh = n_fresh + 1
-    fresh_rows[n_fresh] = row
-    redis.call('SET', request, id .. '|1|' .. mailbox, 'PX', keep_ms)
+    redis.call('SET', request, id .. '|' .. attempt .. '|' .. mailbox, 'PX', keep_ms)
     if answered == '-' then
       redis.call('UNLINK', result)
     end
@@ -74,7 +89,8 @@ if queued then
     redis.call('RPUSH', rows, unpack(fresh_rows, first, math.min(first + 499, n_fresh)))
   end
   redis.call('PEXPIRE', rows, keep_ms)
-  redis.call('HSET', batch, 'n_requests', n_requests, 'n_bytes', n_bytes, 'updated_at', now, 'poll_ms', poll_ms)
+  redis.call('HSET', batch, 'n_requests', n_requests, 'n_bytes', n_bytes, 'updated_at', now, 'poll_ms', poll_ms,
+    'linger_ms', linger, 'longest_ms', longest)
   joined_batches[id] = true
   if n_requests >= cap_rows then
     full = true
@@ -86,6 +102,7 @@ elseif queued then
   redis.call('ZADD', schedule, math.min(now + linger, created_at + longest), id)
 end
 if taken > 0 then
+  go_on_when_full(run)
   redis.call('HSETNX', run, 'name', run_name)
   redis.call('HSETNX', run, 'started_at', now)
   redis.call('HINCRBY', run, 'n_requests', taken)

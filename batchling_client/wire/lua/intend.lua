@@ -4,12 +4,14 @@
 -- Verdicts  {'OK', label in force}  {'STALE'}
 --@include _clock
 --@include _fence
+--@include _room
 local batch = KEYS[1]
 local token, label = ARGV[1], ARGV[2]
 local state = redis.call('HGET', batch, 'state')
 if not holds(batch, token) or not (state == 'sealed' or state == 'submitting') then
   return {'STALE'}
 end
+go_on_when_full(batch)
 redis.call('HSETNX', batch, 'label', label)
 redis.call('HSET', batch, 'state', 'submitting', 'updated_at', now_ms())
 return {'OK', redis.call('HGET', batch, 'label')}

@@ -4,12 +4,14 @@
 -- Verdicts  'OK'  'STALE'
 --@include _clock
 --@include _fence
+--@include _room
 local schedule, batch = KEYS[1], KEYS[2]
 local id, token, status, n_done, n_total, delay = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
 if not holds(batch, token) or redis.call('HGET', batch, 'state') ~= 'submitted' then
   return 'STALE'
 end
 local now = now_ms()
+go_on_when_full(batch)
 redis.call('HSET', batch, 'provider_status', status, 'n_done', n_done, 'n_total', n_total, 'updated_at', now,
   'n_stumbles', 0)
 redis.call('HDEL', batch, 'error', 'missing_since')

@@ -1,15 +1,18 @@
 -- Hands a claimed batch back in the state it is in, to be looked at again after a delay.
 -- KEYS  1 schedule  2 batch
--- ARGV  1 batch id  2 token  3 delay ms  4 error, or '' to keep the last  5 '1' = the create was surely refused:
+-- ARGV  1 batch id  2 token  3 delay ms  4 error, or '' to keep the last
+--       5 '1' = the provider surely made no batch of the create, so that the next try need not search for one
 -- Verdicts  'OK'  'STALE'
 --@include _clock
 --@include _fence
+--@include _room
 local schedule, batch = KEYS[1], KEYS[2]
 local id, token, delay, err, refused = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5] == '1'
 if not holds(batch, token) then
   return 'STALE'
 end
 local now = now_ms()
+go_on_when_full(batch)
 if err ~= '' then
   redis.call('HSET', batch, 'error', err)
   redis.call('HINCRBY', batch, 'n_stumbles', 1)

@@ -1,4 +1,5 @@
--- Moves unanswered requests of an ended batch into the lane's open batch, for another attempt.
+-- Moves unanswered requests of an ended batch into the lane's open batch, for another attempt; one that has moved or
+-- is answered already is left alone, and for such alone no batch is opened.
 -- KEYS  1 schedule  2 lane  3 target batch  4 target rows  5 batches  6 lanes  7 source batch; then a request each
 -- ARGV  1 target batch id (a guess of the open one)  2 lane id  3 lane spec  4 source batch id  5 source token
 --       6 linger ms  7 longest linger ms  8 cap rows  9 cap bytes  10 keep ms  11 number of rows; then for each: row,
@@ -8,16 +9,33 @@
 --@include _clock
 --@include _fence
 --@include _lane
+--@include _room
 local schedule, lane, batch, rows, batches, lanes, source = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local id, lane_id, spec, source_id, token = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local linger, longest, cap_rows, cap_bytes = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local keep_ms, n = tonumber(ARGV[10]), tonumber(ARGV[11])
 local FIRST_KEY, FIRST_ARG = 7, 11
 
-if not holds(source, token) then
+if not holds(source, token) or redis.call('HGET', source, 'state') ~= 'ended' then
   return {'STALE'}
 end
 local now = now_ms()
+local waiting, n_mine, seen = {}, 0, {}
+for i = 1, n do
+  local request = KEYS[FIRST_KEY + i]
+  local flying = redis.call('GET', request)
+  local owner, mailboxes = nil, nil
+  if flying then
+    owner, mailboxes = string.match(flying, '^([^|]+)|[^|]*|(.*)$')
+  end
+  if owner == source_id and not seen[request] then
+    seen[request], waiting[i], n_mine = true, mailboxes, n_mine + 1
+  end
+end
+if n_mine == 0 then
+  return {'OK', n}
+end
+go_on_when_full(source)
 local refused = open_batch(lane, batch, batches, lanes, lane_id, id, spec, keep_ms, now)
 if refused then
   return refused
@@ -30,22 +48,16 @@ if poll_ms then
 end
 local taken, full, n_moved = n, false, 0
 for i = 1, n do
-  local request = KEYS[FIRST_KEY + i]
-  local at = FIRST_ARG + 3 * i - 2
-  local row, attempt, size = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
-  local flying = redis.call('GET', request)
-  local owner, waiting = nil, nil
-  if flying then
-    owner, waiting = string.match(flying, '^([^|]*)|[^|]*|(.*)$')
-  end
-  if owner == source_id then
+  if waiting[i] then
+    local at = FIRST_ARG + 3 * i - 2
+    local row, attempt, size = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
     if n_requests >= cap_rows or (n_requests > 0 and n_bytes + size > cap_bytes) then
       taken, full = i - 1, true
       break
     end
     n_requests, n_bytes, n_moved = n_requests + 1, n_bytes + size, n_moved + 1
     redis.call('RPUSH', rows, row)
-    redis.call('SET', request, id .. '|' .. attempt .. '|' .. waiting, 'PX', keep_ms)
+    redis.call('SET', KEYS[FIRST_KEY + i], id .. '|' .. attempt .. '|' .. waiting[i], 'PX', keep_ms)
   end
 end
 redis.call('PEXPIRE', rows, keep_ms)

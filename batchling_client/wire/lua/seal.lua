@@ -5,11 +5,13 @@
 --@include _clock
 --@include _fence
 --@include _lane
+--@include _room
 local schedule, batch, lane = KEYS[1], KEYS[2], KEYS[3]
 local id, token = ARGV[1], ARGV[2]
 if not holds(batch, token) or redis.call('HGET', batch, 'state') ~= 'open' then
   return 'STALE'
 end
+go_on_when_full(batch)
 close_batch(lane, batch, schedule, id, now_ms())
 redis.call('HSET', batch, 'missed', 0)
 return 'OK'

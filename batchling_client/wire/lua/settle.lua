@@ -4,12 +4,14 @@
 -- Verdicts  'OK'  'STALE'
 --@include _clock
 --@include _fence
+--@include _room
 local schedule, batch, rows = KEYS[1], KEYS[2], KEYS[3]
 local id, token, state, keep_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 if not holds(batch, token) or redis.call('HGET', batch, 'state') ~= 'ended' then
   return 'STALE'
 end
 local now = now_ms()
+go_on_when_full(batch)
 redis.call('HSET', batch, 'state', state, 'settled_at', now, 'updated_at', now)
 redis.call('HINCRBY', batch, 'token', 1)
 redis.call('PEXPIRE', batch, keep_ms)

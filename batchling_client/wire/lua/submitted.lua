@@ -4,12 +4,14 @@
 -- Verdicts  {'OK'}  {'STALE', provider batch id in force or ''}
 --@include _clock
 --@include _fence
+--@include _room
 local schedule, batch = KEYS[1], KEYS[2]
 local id, token, provider_batch_id, delay = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 if not holds(batch, token) or redis.call('HGET', batch, 'state') ~= 'submitting' then
   return {'STALE', redis.call('HGET', batch, 'provider_batch_id') or ''}
 end
 local now = now_ms()
+go_on_when_full(batch)
 redis.call('HSET', batch, 'state', 'submitted', 'provider_batch_id', provider_batch_id, 'submitted_at', now,
   'updated_at', now, 'n_stumbles', 0)
 redis.call('HDEL', batch, 'error')

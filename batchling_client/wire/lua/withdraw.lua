@@ -3,13 +3,14 @@
 -- ARGV  1 batch id  2 mailbox
 -- Verdicts  'OK' dropped  'JOINED' others wait for it  'TOO_LATE' it goes on, its answer will be kept
 --       'GONE' not in that batch (any more)
+--@include _room
 local request, batch = KEYS[1], KEYS[2]
 local batch_id, mailbox = ARGV[1], ARGV[2]
 local flying = redis.call('GET', request)
 if not flying then
   return 'GONE'
 end
-local owner, attempt, waiting = string.match(flying, '^([^|]*)|([^|]*)|(.*)$')
+local owner, attempt, waiting = string.match(flying, '^([^|]+)|([^|]*)|(.*)$')
 if owner ~= batch_id then
   return 'GONE'
 end
@@ -20,6 +21,7 @@ for name in string.gmatch(waiting, '[^,]+') do
   end
 end
 if #others > 0 then
+  go_on_when_full(batch)
   redis.call('SET', request, owner .. '|' .. attempt .. '|' .. table.concat(others, ','), 'KEEPTTL')
   return 'JOINED'
 end
@@ -27,6 +29,12 @@ local state = redis.call('HGET', batch, 'state')
 if state ~= 'open' and state ~= 'sealed' then
   return 'TOO_LATE'
 end
-redis.call('UNLINK', request)
+go_on_when_full(batch)
+if state == 'open' then
+  -- Its row stays in the batch: were it asked for again before the seal, a second row would be paid for twice.
+  redis.call('SET', request, '|' .. owner .. '|' .. attempt, 'KEEPTTL')
+else
+  redis.call('UNLINK', request)
+end
 redis.call('HINCRBY', batch, 'n_dropped', 1)
 return 'OK'
