@@ -1,0 +1,46 @@
+"""batchling's client: unchanged SDK code, answered from half-price provider batches."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from .batchify import batchify
+from .errors import (
+    AnswerUnreadable,
+    BatchCancelled,
+    BatchExpired,
+    BatchFailed,
+    BatchlingError,
+    DeadlinePassed,
+    DryRun,
+    NotIntercepted,
+    QueueFull,
+    QueueUnreachable,
+    RequestLost,
+    RequestRefused,
+    WrongSettings,
+)
+from .run import Progress, Run
+
+try:
+    __version__ = version("batchling")
+except PackageNotFoundError:
+    __version__ = "0+unknown"
+
+__all__ = [
+    "AnswerUnreadable",
+    "BatchCancelled",
+    "BatchExpired",
+    "BatchFailed",
+    "BatchlingError",
+    "DeadlinePassed",
+    "DryRun",
+    "NotIntercepted",
+    "Progress",
+    "QueueFull",
+    "QueueUnreachable",
+    "RequestLost",
+    "RequestRefused",
+    "Run",
+    "WrongSettings",
+    "__version__",
+    "batchify",
+]

@@ -1,0 +1,274 @@
+"""The switch: `batchify` opens a block in which SDK calls are answered from provider batches.
+
+The client's only composition root.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+from redis.exceptions import RedisError
+
+from . import bridge, display, embedded, interceptors, presence, scope, self_test, settings
+from .bridge import Bridge
+from .calls import Terms
+from .ending import end
+from .errors import DryRun, QueueUnreachable, WrongSettings
+from .inspection import Inspection
+from .run import OnDeadline, Run
+from .session import Deployment
+from .settings import ClientSettings
+from .wire import sealing
+from .wire.connection import UNREACHABLE
+from .wire.ids import new_run_id
+from .wire.routes import Routes
+
+_SPAN: Final = re.compile(
+    r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?"
+)
+_SPAN_SECONDS: Final = (86_400, 3_600, 60, 1)
+
+
+def batchify(
+    batch_size: int | None = None,
+    batch_window_seconds: float = 2.0,
+    batch_poll_interval_seconds: float = 10.0,
+    completion_window: str = "24h",
+    dry_run: bool = False,
+    cache: bool = True,
+    live_display: bool = True,
+    vertex_gcs_prefix: str | None = None,
+    *,
+    name: str | None = None,
+    deadline: float | str | None = None,
+    on_deadline: Literal["error", "realtime"] = "error",
+    redis_url: str | None = None,
+) -> Block:
+    """A block for `async with` or `with`: LLM calls of unchanged SDK code inside it are answered from batches.
+
+    `batch_size` requests seal a batch (None: the provider's maximum), or `batch_window_seconds` of quiet;
+    `completion_window` is handed to the provider; a running batch is looked at every
+    `batch_poll_interval_seconds` at most. With `cache` a rerun gets the answers and running requests of earlier
+    runs. `deadline` is in seconds or like "2h", counted from each call. A `dry_run` counts the calls that are
+    made until none comes for a moment, ends them and the block, and reports what would have been sent.
+
+    Raises `WrongSettings` (a ValueError) for values that cannot work; entering the block raises
+    `QueueUnreachable` when there is no Redis.
+    """
+    routes = Routes()
+    _check_number("batch_size", batch_size, least=1, whole=True)
+    _check_number("batch_window_seconds", batch_window_seconds, least=0.0)
+    _check_number("batch_poll_interval_seconds", batch_poll_interval_seconds, least=0.0)
+    windows = sorted({window for route in routes.routes for window in route.windows})
+    if completion_window not in windows:
+        raise WrongSettings(
+            f"No provider takes a completion_window of {completion_window!r}: use one of {', '.join(windows)}."
+        )
+    if on_deadline not in ("error", "realtime"):
+        raise WrongSettings(f"on_deadline is 'error' or 'realtime', not {on_deadline!r}.")
+    terms = Terms(
+        run_id=new_run_id(),
+        run_name=name or "",
+        completion_window=completion_window,
+        batch_size=batch_size,
+        linger_s=float(batch_window_seconds),
+        poll_s=float(batch_poll_interval_seconds),
+        cache=cache,
+        vertex_gcs_prefix=vertex_gcs_prefix,
+    )
+    wishes = _Wishes(
+        name=name,
+        dry_run=dry_run,
+        live_display=live_display,
+        deadline_s=_seconds(deadline),
+        on_deadline=on_deadline,
+    )
+    return Block(settings.load(redis_url=redis_url), terms, wishes, routes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wishes:
+    name: str | None
+    dry_run: bool
+    live_display: bool
+    deadline_s: float | None
+    on_deadline: OnDeadline
+
+
+class Block:
+    """What `batchify` returns; it is entered once, and yields its `Run`."""
+
+    def __init__(self, used: ClientSettings, terms: Terms, wishes: _Wishes, routes: Routes) -> None:
+        self._settings = used
+        self._terms = terms
+        self._wishes = wishes
+        self._routes = routes
+        self._run: Run | None = None
+        self._token: scope.Token | None = None
+        self._bridge: Bridge | None = None
+        self._companions: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Run:
+        run = await self._open()
+        self._token = scope.enter_task(run)
+        return run
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        if self._token is not None:
+            scope.leave_task(self._token)
+        dry_end = self._is_dry_end(error)
+        await self._close(interrupted=error is not None and not dry_end)
+        return dry_end
+
+    def __enter__(self) -> Run:
+        shared = bridge.hold()
+        try:
+            run = shared.call(self._open())
+        except BaseException:
+            bridge.let_go()
+            raise
+        self._bridge = shared
+        scope.enter_process(run)
+        return run
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        if self._bridge is None or self._run is None:
+            return False
+        scope.leave_process(self._run)
+        dry_end = self._is_dry_end(error)
+        try:
+            self._bridge.call(self._close(interrupted=error is not None and not dry_end))
+        finally:
+            bridge.let_go()
+        return dry_end
+
+    async def _open(self) -> Run:
+        if self._run is not None:
+            raise RuntimeError("A batchify() block is entered once: call batchify() again for another one.")
+        deployment = None if self._wishes.dry_run else await self._deployment()
+        run = Run(
+            terms=self._terms,
+            deployment=deployment,
+            routes=self._routes,
+            name=self._wishes.name,
+            deadline_s=self._wishes.deadline_s,
+            on_deadline=self._wishes.on_deadline,
+        )
+        interceptors.install()
+        try:
+            await self._start(run, deployment)
+        except BaseException:
+            interceptors.uninstall()
+            await run.close(interrupted=False)
+            raise
+        self._run = run
+        return run
+
+    async def _start(self, run: Run, deployment: Deployment | None) -> None:
+        await self_test.check()
+        if deployment is None:
+            return
+        await _reach(run, deployment.redis_url)
+        inspection = Inspection(run.redis, run.keys)
+        fit_worker_lives = await presence.fit_worker_lives(inspection, deployment.seal_public_key)
+        companions = [display.show(run, self._wishes.live_display)]
+        if not fit_worker_lives:
+            companions.append(
+                presence.watch(
+                    inspection,
+                    deployment.seal_public_key,
+                    asked=lambda: run.progress.n_waiting > 0,
+                    patience_s=presence.PATIENCE_S
+                    if self._settings.redis_url
+                    else presence.EMBEDDED_PATIENCE_S,
+                )
+            )
+        self._companions = [asyncio.create_task(companion) for companion in companions]
+
+    async def _deployment(self) -> Deployment:
+        used = self._settings
+        url = used.redis_url or await embedded.redis_url(used.home)
+        return Deployment(
+            redis_url=url,
+            namespace=used.namespace,
+            seal_public_key=used.seal_public_key or _stored_public_key(used),
+        )
+
+    async def _close(self, *, interrupted: bool) -> None:
+        run = self._run
+        if run is None:
+            return
+        interceptors.uninstall()
+        await end(self._companions)
+        await run.close(interrupted=interrupted)
+        if run.progress.n_requests:
+            display.report(run)
+
+    def _is_dry_end(self, error: BaseException | None) -> bool:
+        if not self._wishes.dry_run or self._run is None or not self._run.progress.n_requests:
+            return False
+        if isinstance(error, DryRun):
+            return True
+        # asyncio makes a plain cancellation of it on the way through gather; one that somebody asked for is not ours.
+        task = None if self._bridge is not None else asyncio.current_task()
+        return isinstance(error, asyncio.CancelledError) and task is not None and not task.cancelling()
+
+
+async def _reach(run: Run, url: str) -> None:
+    try:
+        await run.redis.ping()
+    except (*UNREACHABLE, RedisError) as error:
+        raise QueueUnreachable(
+            f"Redis at {_where(url)} cannot be reached ({type(error).__name__}): start it, or set BATCHLING_REDIS_URL."
+        ) from None
+
+
+def _where(url: str) -> str:
+    """The place a Redis URL names, never its password."""
+    parts = urlsplit(url)
+    return (parts.netloc.rpartition("@")[2] + (parts.path if parts.scheme == "unix" else "")) or parts.path
+
+
+def _stored_public_key(used: ClientSettings) -> str:
+    try:
+        return sealing.stored_pair(used.home)[0]
+    except (OSError, sealing.UnreadableSealKey) as error:
+        raise WrongSettings(
+            f"The seal key in {used.home / 'keys'} cannot be read ({error}): mend it, or set BATCHLING_SEAL_PUBLIC_KEY."
+        ) from None
+
+
+def _check_number(name: str, value: float | None, *, least: float, whole: bool = False) -> None:
+    kind = int if whole else (int, float)
+    if whole and value is None:
+        return
+    if not isinstance(value, kind) or isinstance(value, bool) or not math.isfinite(value) or value < least:
+        words = "a whole number" if whole else "a number"
+        raise WrongSettings(f"{name} must be {words} from {least:g} on, not {value!r}.")
+
+
+def _seconds(deadline: float | str | None) -> float | None:
+    """A span of time in seconds: a number, or words like "90s", "2h", "1h30m"."""
+    if deadline is None:
+        return None
+    if isinstance(deadline, str):
+        match = _SPAN.fullmatch(deadline.strip())
+        parts = match.groups() if match else ()
+        seconds = sum(float(n) * unit for n, unit in zip(parts, _SPAN_SECONDS, strict=False) if n is not None)
+    else:
+        seconds = float(deadline)
+    if not math.isfinite(seconds) or seconds <= 0:
+        raise WrongSettings(
+            f'deadline must be a number of seconds above 0 or like "2h" or "90m", not {deadline!r}.'
+        )
+    return seconds

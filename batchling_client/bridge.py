@@ -1,0 +1,88 @@
+"""The way of blocking code into the asynchronous core: one background event loop a process, while it is needed."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import os
+import threading
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
+
+
+class Bridge:
+    """A thread with an event loop; runs until it is stopped."""
+
+    def __init__(self) -> None:
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="batchling", daemon=True)
+        self._thread.start()
+        self._ready.wait()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Runs a coroutine on the background loop and blocks the calling thread; Ctrl-C cancels the coroutine."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except concurrent.futures.CancelledError:
+            # An Exception there, which an SDK would take for a broken connection and try again.
+            raise asyncio.CancelledError from None
+        finally:
+            future.cancel()
+
+    def stop(self) -> None:
+        """Ends the loop and its thread; what still runs there is cancelled."""
+        self._loop.call_soon_threadsafe(self._stopped.set)
+        self._thread.join()
+
+    def _serve(self) -> None:
+        asyncio.run(self._wait())
+
+    async def _wait(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopped = asyncio.Event()
+        self._ready.set()
+        await self._stopped.wait()
+
+
+class _Shared:
+    def __init__(self) -> None:
+        self.renew()
+        # A thread of the parent does not exist in a forked child, and may have held the lock.
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.renew)
+
+    def renew(self) -> None:
+        self.lock = threading.Lock()
+        self.bridge: Bridge | None = None
+        self.n_users = 0
+
+
+_shared: Final = _Shared()
+
+
+def hold() -> Bridge:
+    """The bridge of this process, started for its first user."""
+    with _shared.lock:
+        if _shared.bridge is None:
+            _shared.bridge = Bridge()
+        _shared.n_users += 1
+        return _shared.bridge
+
+
+def let_go() -> None:
+    """Frees the bridge of one user; the last one stops it."""
+    with _shared.lock:
+        if _shared.bridge is None:
+            return
+        _shared.n_users -= 1
+        if _shared.n_users > 0:
+            return
+        bridge, _shared.bridge = _shared.bridge, None
+    bridge.stop()

@@ -1,0 +1,249 @@
+"""Reads a caught call: a request of a lane, a reply that refuses it, or a pass-through."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from . import replies
+from .interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough, warn_once
+from .wire import ids, records, sealing
+from .wire.keys import LaneId, RequestId, RunId
+from .wire.records import LaneSpec, Row
+from .wire.routes import Route, Routes
+from .wire.scripts import BatchCap
+
+LONGEST_LINGERS: Final = 15
+"""An open batch is sealed at the latest after this many lingers."""
+
+_UNBILLED: Final = frozenset(
+    {"assistants", "batches", "containers", "conversations", "evals", "files", "fine-tuning", "fine_tuning"}
+    | {"models", "organization", "tokenize", "uploads", "vector_stores", "webhooks"}
+)
+"""First words of paths whose calls no batch could make cheaper: they pass silently."""
+
+_STREAMED: Final = (
+    "A call asks for a streamed answer, which no batch gives: it goes straight to {} at full price. "
+    "Leave out stream=True to have it batched."
+)
+_MULTIPART: Final = (
+    "A call to {} {} uploads a file, which no batch takes: it goes straight to the provider at full price. "
+    "Where the endpoint takes a URL instead of a file, give that to have it batched."
+)
+_NO_BATCHES: Final = (
+    "{} takes no batches of {}: such calls go straight to the provider at full price. Endpoints it takes: {}."
+)
+
+
+class _Head(msgspec.Struct):
+    """The two fields of a body that decide where it goes."""
+
+    model: Any = None
+    stream: Any = None
+
+
+_decode_head: Final = msgspec.json.Decoder(_Head).decode
+_decode: Final = msgspec.json.Decoder().decode
+_encode_sorted: Final = msgspec.json.Encoder(order="sorted").encode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What one run asks for all of its requests; times are in seconds."""
+
+    run_id: RunId
+    run_name: str
+    completion_window: str = "24h"
+    batch_size: int | None = None
+    linger_s: float = 2.0
+    poll_s: float = 10.0
+    cache: bool = True
+    vertex_gcs_prefix: str | None = None
+
+    def cap(self, route: Route) -> BatchCap:
+        """How much of these requests goes into one batch of a provider, and how long an open one lingers."""
+        linger_ms = int(self.linger_s * 1000)
+        return BatchCap(
+            rows=min(self.batch_size or route.max_rows, route.max_rows),
+            bytes=route.max_bytes,
+            linger_ms=linger_ms,
+            longest_ms=LONGEST_LINGERS * linger_ms,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Lane:
+    """A lane as one run uses it."""
+
+    lane_id: LaneId
+    spec: LaneSpec
+    packed_spec: bytes
+    cap: BatchCap
+    terms: Terms
+    secrets: Mapping[str, str] = field(repr=False)
+    """The credential headers as the SDK sent them."""
+
+
+class Request(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """A caught call that goes into a batch; unseen by the garbage collector, of which thousands would make work."""
+
+    lane: Lane
+    request_id: RequestId
+    packed: bytes
+    size: int
+    """Bytes of its line in the provider's file, at most."""
+
+
+class Calls:
+    """Reads the calls of one run, in any thread."""
+
+    def __init__(self, terms: Terms, routes: Routes) -> None:
+        self.terms = terms
+        self._routes = routes
+        self._lanes: dict[tuple[str | None, ...], Lane] = {}
+        self._n_equal: Counter[bytes] = Counter()
+        self._lock = threading.Lock()
+
+    def wants(self, method: str, host: str, path: str) -> bool:
+        """Whether a batch may take such a call; one that costs money and that no batch takes is warned of once."""
+        if method != "POST":
+            return False
+        route = self._routes.of_host(host)
+        if route is None:
+            return False
+        if path in route.endpoints:
+            return True
+        _warn_of_path(route, path)
+        return False
+
+    def read(self, call: HttpCall) -> Request | HttpReply | PassThrough:
+        """Where the call goes."""
+        route = self._routes.of_host(call.host)
+        if route is None or call.path not in route.endpoints:
+            return PASS_THROUGH
+        body = call.body
+        try:
+            head = _decode_head(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            if call.headers.get("content-type", "").startswith("multipart/"):
+                warn_once(_MULTIPART.format(route.provider, call.path), os.getpid())
+                return PASS_THROUGH
+            return replies.refusal("The body of the request is not a JSON object.", code="body_not_json")
+        if head.stream is True:
+            warn_once(_STREAMED.format(route.provider), os.getpid())
+            return PASS_THROUGH
+        model = head.model
+        if not isinstance(model, str) or not model:
+            return replies.refusal(
+                "The request names no model, which a batch is made for: give `model`.",
+                code="model_missing",
+                param="model",
+            )
+        size = records.line_bytes(body)
+        if size > min(route.max_row_bytes, route.max_bytes):
+            return replies.refusal(
+                f"The request is {len(body):,} bytes long, more than {route.provider} takes in a batch: "
+                f"{min(route.max_row_bytes, route.max_bytes):,} bytes. Send a shorter one.",
+                code="request_too_large",
+            )
+        lane = self._lane(route, call, model)
+        if isinstance(lane, HttpReply):
+            return lane
+        if b"\n" in body or b"\r" in body:
+            # A request is one line of the provider's file; inside JSON strings line breaks are escaped.
+            body = msgspec.json.format(body, indent=-1)
+        request_id = self._request_id(lane, call)
+        packed = Row.pack(request_id=request_id, run_id=self.terms.run_id, body=body)
+        return Request(lane, request_id, packed, size)
+
+    def _request_id(self, lane: Lane, call: HttpCall) -> RequestId:
+        if not self.terms.cache:
+            return ids.new_request_id()
+        try:
+            canonical = _encode_sorted(_decode(call.body))
+        except (ValueError, RecursionError):
+            # JSON that is beyond the decoder (numbers, surrogates) is the provider's to judge.
+            canonical = call.body
+        equal = hashlib.blake2b(canonical, digest_size=16, key=lane.lane_id.encode()).digest()
+        with self._lock:
+            n = self._n_equal[equal]
+            # An SDK that tries again means the request it has sent, not one more.
+            if n == 0 or call.headers.get("x-stainless-retry-count", "0") == "0":
+                n += 1
+                self._n_equal[equal] = n
+        return ids.request_id(lane.lane_id, canonical, n)
+
+    def _lane(self, route: Route, call: HttpCall, model: str) -> Lane | HttpReply:
+        header = call.headers.get
+        key = (
+            call.host,
+            call.path,
+            model,
+            *[header(name) for name in route.credential_headers],
+            *[header(name) for name in route.batch_headers],
+        )
+        lane = self._lanes.get(key)
+        if lane is not None:
+            return lane
+        made = self._new_lane(route, call, model)
+        if isinstance(made, Lane):
+            with self._lock:
+                return self._lanes.setdefault(key, made)
+        return made
+
+    def _new_lane(self, route: Route, call: HttpCall, model: str) -> Lane | HttpReply:
+        terms = self.terms
+        if terms.completion_window not in route.windows:
+            return replies.refusal(
+                f"{route.provider} takes no completion_window of {terms.completion_window!r}; "
+                f"it takes {', '.join(route.windows)}.",
+                code="completion_window_unknown",
+                param="completion_window",
+            )
+        secrets = {name: call.headers[name] for name in route.credential_headers if name in call.headers}
+        if not any(value.removeprefix("Bearer").strip() for value in secrets.values()):
+            return replies.refusal(
+                f"The request carries no API key for {route.provider}: give the SDK's client one.",
+                code="credential_missing",
+                status=401,
+            )
+        spec = LaneSpec(
+            provider=route.provider,
+            host=call.host,
+            endpoint=route.endpoints[call.path],
+            model=model,
+            fingerprint=sealing.fingerprint(secrets),
+            completion_window=terms.completion_window,
+            headers=tuple(
+                (name, call.headers[name]) for name in sorted(route.batch_headers) if name in call.headers
+            ),
+        )
+        return Lane(
+            lane_id=spec.lane_id,
+            spec=spec,
+            packed_spec=spec.encode(),
+            cap=terms.cap(route),
+            terms=terms,
+            secrets=secrets,
+        )
+
+
+_VERSION: Final = re.compile(r"v\d+[a-z]*\d*")
+
+
+def _warn_of_path(route: Route, path: str) -> None:
+    words = [word for word in path.split("/") if word and word != "openai" and not _VERSION.fullmatch(word)]
+    if not words or words[0] in _UNBILLED:
+        return
+    # Ids are left out, so that a thousand such calls are one warning.
+    kind = "/".join(word for word in words if not any(letter.isdigit() for letter in word))
+    endpoints = ", ".join(sorted(set(route.endpoints.values())))
+    warn_once(_NO_BATCHES.format(route.provider, f"/{kind}", endpoints), os.getpid())

@@ -1,0 +1,207 @@
+"""The `batchling` command: converts, calls, prints."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
+
+import click
+
+from . import __version__, listing, runner, settings, steering
+from .command_group import CommandGroup
+from .doctor import examine
+from .inspection import RunRecord
+from .reach import reach
+from .rehearsal import rehearsal
+from .wire import sealing
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+REHEARSAL_POLL_S: Final = 0.5
+"""The sandbox is through with a batch in seconds: the default pace of looks is for real providers."""
+
+_redis_url = click.option("--redis-url", metavar="URL", help="Instead of BATCHLING_REDIS_URL.")
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_limit = click.option("--limit", default=1000, show_default=True, help="How many, the newest first.")
+
+
+@click.group(cls=CommandGroup)
+@click.version_option(__version__, message="batchling %(version)s")
+def main() -> None:
+    """LLM calls of unchanged SDK code, answered from half-price provider batches.
+
+    `batchling FILE.py:FUNC` is short for `batchling run FILE.py:FUNC`.
+    """
+
+
+def _batchify_options(command: F) -> F:
+    options = (
+        click.option("--batch-size", type=int, help="Seal a batch at this many requests."),
+        click.option("--batch-window-seconds", type=float, help="Seal after this long a quiet (2)."),
+        click.option("--batch-poll-interval-seconds", type=float, help="Time between looks at a batch (10)."),
+        click.option("--completion-window", help="What the provider promises (24h)."),
+        click.option("--dry-run/--no-dry-run", default=None, help="Send nothing: say what would be sent."),
+        click.option("--cache/--no-cache", default=None, help="Reuse answers of earlier runs (on)."),
+        click.option("--live-display/--no-live-display", default=None, help="Progress on a terminal (on)."),
+        click.option("--vertex-gcs-prefix", help="Staging prefix for Vertex."),
+        click.option("--name", help="Name of the run."),
+        click.option("--deadline", help="When a request must be answered: seconds, or like 2h."),
+        click.option(
+            "--on-deadline", type=click.Choice(["error", "realtime"]), help="What happens then (error)."
+        ),
+        _redis_url,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@main.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@click.argument("target", metavar="FILE.py:FUNC")
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[ARGS]...")
+@click.option("--sandbox", is_flag=True, help="Rehearse before the local sandbox: no account, no cost.")
+@_batchify_options
+def run(target: str, words: Sequence[str], *, sandbox: bool, **options: Any) -> int:
+    """Run an async function of a file under batchify.
+
+    ARGS are handed to it: words by position, `--name value` by name; what follows `--` is not read as our options.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    with contextlib.suppress(ValueError, KeyError):
+        given["deadline"] = float(given["deadline"])
+    with contextlib.ExitStack() as stage:
+        if sandbox:
+            if "redis_url" in given:
+                raise click.UsageError("--sandbox has a Redis of its own: leave --redis-url out")
+            stage.enter_context(rehearsal(settings.load().home))
+            given.setdefault("batch_poll_interval_seconds", REHEARSAL_POLL_S)
+        return runner.run(runner.load(target, words), given)
+
+
+@main.command()
+@_limit
+@_redis_url
+@_as_json
+def batches(limit: int, redis_url: str | None, *, as_json: bool) -> None:
+    """List batches."""
+
+    async def look() -> None:
+        async with reach(redis_url) as reached:
+            found = await reached.inspection.batches(limit)
+        _print(
+            [batch.as_json() for batch in found] if as_json else listing.batches(found, _now()),
+            as_json=as_json,
+        )
+
+    asyncio.run(look())
+
+
+@main.command()
+@_limit
+@_redis_url
+@_as_json
+def runs(limit: int, redis_url: str | None, *, as_json: bool) -> None:
+    """List runs."""
+
+    async def look() -> None:
+        async with reach(redis_url) as reached:
+            found = await reached.inspection.runs(limit)
+        _print([one.as_json() for one in found] if as_json else listing.runs(found), as_json=as_json)
+
+    asyncio.run(look())
+
+
+@main.command()
+@_limit
+@_redis_url
+@_as_json
+def lanes(limit: int, redis_url: str | None, *, as_json: bool) -> None:
+    """List lanes: what requests must share to share a batch."""
+
+    async def look() -> None:
+        async with reach(redis_url) as reached:
+            found = await reached.inspection.lanes(limit)
+        _print([lane.as_json() for lane in found] if as_json else listing.lanes(found), as_json=as_json)
+
+    asyncio.run(look())
+
+
+@main.command()
+@click.argument("name", metavar="ID")
+@_redis_url
+@_as_json
+def show(name: str, redis_url: str | None, *, as_json: bool) -> None:
+    """Show a batch, or a run and its batches."""
+
+    async def look() -> None:
+        async with reach(redis_url) as reached:
+            found = await steering.find(reached.inspection, name)
+        if isinstance(found, RunRecord):
+            _print(listing.run_json(found) if as_json else listing.run(found, _now()), as_json=as_json)
+        else:
+            _print(listing.batch_json(found) if as_json else listing.batch(found), as_json=as_json)
+
+    asyncio.run(look())
+
+
+@main.command()
+@click.argument("name", metavar="ID")
+@_redis_url
+@_as_json
+def cancel(name: str, redis_url: str | None, *, as_json: bool) -> int:
+    """Cancel a batch, or every batch of a run.
+
+    A batch goes as a whole, with the requests that other runs have in it.
+    """
+
+    async def steer() -> steering.Cancelled:
+        async with reach(redis_url) as reached:
+            return await steering.cancel(reached.inspection, reached.scripts, name)
+
+    done = asyncio.run(steer())
+    lines = [f"Batch {batch_id} is being cancelled." for batch_id in done.batch_ids]
+    _print(done.as_json() if as_json else lines, as_json=as_json)
+    if not done.batch_ids:
+        click.echo(f"batchling: {name} has ended already: there is nothing to cancel.", err=True)
+    return 0 if done.batch_ids else 1
+
+
+@main.group()
+def keys() -> None:
+    """The keys that callers' credentials are sealed with."""
+
+
+@keys.command()
+def new() -> None:
+    """Print a fresh pair, as settings for clients and workers (the public one) and workers only (the private one)."""
+    public, private = sealing.new_pair()
+    click.echo(f"BATCHLING_SEAL_PUBLIC_KEY={public}")
+    click.echo(f"BATCHLING_SEAL_PRIVATE_KEY={private}")
+
+
+@main.command()
+@_redis_url
+@_as_json
+def doctor(redis_url: str | None, *, as_json: bool) -> int:
+    """Check Redis, durability, workers, keys, clock and interception, and say how to mend what is wrong."""
+    findings = asyncio.run(examine(redis_url))
+    sound = all(finding.sound for finding in findings)
+    as_objects = {"ok": sound, "findings": [finding.as_json() for finding in findings]}
+    _print(as_objects if as_json else [str(finding) for finding in findings], as_json=as_json)
+    return 0 if sound else 1
+
+
+def _print(what: object, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(what, indent=2, ensure_ascii=False))
+    elif isinstance(what, list):
+        for line in what:
+            click.echo(line)
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)

@@ -1,0 +1,99 @@
+"""The `batchling` command group: commands that others add, the short form of `run`, and errors in one sentence."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Final, NoReturn
+
+import click
+
+from .errors import BatchlingError, NotIntercepted, QueueUnreachable
+
+GROUP: Final = "batchling.commands"
+WORKER_COMMANDS: Final = ("demo", "down", "sandbox", "status", "up")
+"""Known by name without the worker, so that its absence can be told from a slip of the keyboard."""
+
+WRONG_USE: Final = 2
+INTERRUPTED: Final = 130
+_CODES: Final[dict[type[BatchlingError], int]] = {QueueUnreachable: 3, NotIntercepted: 1}
+
+
+class CommandGroup(click.Group):
+    """Joins the commands of the entry point group `batchling.commands`; a command's int is the exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *_added(), *WORKER_COMMANDS})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        own = super().get_command(ctx, cmd_name)
+        if own is not None:
+            return own
+        added = _added().get(cmd_name)
+        if added is None:
+            return _absent(cmd_name) if cmd_name in WORKER_COMMANDS else None
+        try:
+            loaded = added.load()
+        except ImportError:
+            return _absent(cmd_name)
+        return loaded if isinstance(loaded, click.Command) else None
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """`batchling FILE.py:FUNC` is `batchling run FILE.py:FUNC`, with options on either side."""
+        first = args[0] if args else ""
+        if ".py:" in first or (first.startswith("--") and any(".py:" in word for word in args)):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+    def main(
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, *rest: Any, **extra: Any
+    ) -> NoReturn:
+        """Runs a command and exits: mistakes and bad weather end in one sentence on stderr."""
+        extra["standalone_mode"] = False
+        try:
+            code = super().main(args, prog_name or "batchling", *rest, **extra)
+            sys.stdout.flush()
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message())
+            code = 0
+        except click.ClickException as error:
+            code = _say(_sentence(error), error.exit_code)
+        except BatchlingError as error:
+            code = _say(str(error), _CODES.get(type(error), WRONG_USE))
+        except BrokenPipeError:
+            # Whoever read our output has had enough; Python must not complain of it once more at its exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 1
+        except (KeyboardInterrupt, click.Abort):
+            code = _say("Interrupted.", INTERRUPTED)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _added() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def _absent(name: str) -> click.Command:
+    def say() -> NoReturn:
+        raise click.UsageError(f'`batchling {name}` is part of the worker: pip install "batchling[all]".')
+
+    return click.Command(
+        name,
+        callback=say,
+        short_help='Needs pip install "batchling[all]".',
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    )
+
+
+def _sentence(error: click.ClickException) -> str:
+    text = error.format_message()
+    if isinstance(error, click.UsageError) and error.ctx is not None and "pip install" not in text:
+        return f"{text.rstrip('.')}: see `{error.ctx.command_path} --help`."
+    return text
+
+
+def _say(sentence: str, code: int) -> int:
+    click.echo(f"batchling: {sentence}", err=True)
+    return code

@@ -1,0 +1,204 @@
+"""Shows how a run comes along while its block is open, and sums it up in one line when it closes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import logging
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
+
+from redis.asyncio import Redis
+
+from . import inspection
+from .wire.batches import Batch
+from .wire.keys import BatchId, Keys, RunId
+from .wire.states import BatchState
+
+logger = logging.getLogger("batchling")
+
+LOOK_S: Final = 1.0
+LAST_LOOK_S: Final = 1.0
+"""How long the last look may take: a block's end must not wait for its display."""
+
+
+class Shown(Protocol):
+    """A run, as the display sees it."""
+
+    @property
+    def id(self) -> RunId: ...
+    @property
+    def name(self) -> str | None: ...
+    @property
+    def redis(self) -> Redis: ...
+    @property
+    def keys(self) -> Keys: ...
+    def summary(self) -> str: ...
+
+
+class Screen(Protocol):
+    """Where looks at a run are shown."""
+
+    def draw(self, batches: Sequence[Batch], now: dt.datetime) -> None:
+        """Shows the batches as they stand now, oldest first."""
+        ...
+
+    def close(self) -> None:
+        """Leaves the terminal as it was."""
+        ...
+
+
+async def show(run: Shown, live: bool) -> None:
+    """Shows the run about once a second until cancelled; whatever goes wrong here stays here."""
+    with contextlib.suppress(Exception):
+        screen = _screen(live)
+        try:
+            await _follow(run, screen)
+        finally:
+            screen.close()
+
+
+def report(run: Shown) -> None:
+    """Says in one line what became of the run; nothing when it caught no request."""
+    try:
+        tell(run.summary())
+    except Exception as error:  # noqa: BLE001 - a summary is no reason to break the program that it sums up
+        logger.debug("report_failed error=%s", type(error).__name__)
+
+
+def tell(line: str) -> None:
+    """One line for the person at the other end: through logging where the program has set it up, else on stderr."""
+    if logger.isEnabledFor(logging.INFO) and logger.hasHandlers():
+        logger.info("%s", line)
+    elif sys.stderr is not None:
+        print(f"batchling: {line}", file=sys.stderr, flush=True)  # noqa: T201 - stderr is the display
+
+
+async def _follow(run: Shown, screen: Screen) -> None:
+    watch = Watch(inspection.Inspection(run.redis, run.keys), run.id)
+    try:
+        while True:
+            await _look(watch, screen)
+            await asyncio.sleep(LOOK_S)
+    finally:
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(_look(watch, screen), LAST_LOOK_S)
+
+
+async def _look(watch: Watch, screen: Screen) -> None:
+    try:
+        batches = await watch.look()
+        screen.draw(batches, dt.datetime.now(dt.UTC))
+    except Exception as error:  # noqa: BLE001 - Redis may be away for a while; the waiters are who must care
+        logger.debug("look_failed error=%s", type(error).__name__)
+
+
+class Watch:
+    """Looks at a run's batches again and again; one that is terminal is not read twice."""
+
+    def __init__(self, looking: inspection.Inspection, run_id: RunId) -> None:
+        self._looking = looking
+        self._run_id = run_id
+        self._known: dict[BatchId, Batch] = {}
+
+    async def look(self) -> list[Batch]:
+        """The run's batches as they stand now, those its requests moved on to included, oldest first."""
+        wanted = set(await self._looking.batch_ids_of(self._run_id))
+        wanted.update(batch.moved_to for batch in self._known.values() if batch.moved_to is not None)
+        stale = sorted(batch_id for batch_id in wanted if not self._is_over(batch_id))
+        for batch in await self._looking.batches_named(stale):
+            self._known[batch.batch_id] = batch
+        return [self._known[batch_id] for batch_id in sorted(self._known)]
+
+    def _is_over(self, batch_id: BatchId) -> bool:
+        batch = self._known.get(batch_id)
+        return batch is not None and batch.state.terminal
+
+
+class LogScreen:
+    """A line for each change of a batch's state, and for each new reason a provider gives."""
+
+    def __init__(self, *, to_stderr: bool) -> None:
+        self._say = tell if to_stderr else _log_quietly
+        self._said: dict[BatchId, tuple[BatchState, str]] = {}
+
+    def draw(self, batches: Sequence[Batch], now: dt.datetime) -> None:
+        """Says what is new."""
+        for batch in batches:
+            news = (batch.state, batch.error)
+            if self._said.get(batch.batch_id) != news:
+                self._said[batch.batch_id] = news
+                self._say(line_of(batch, now))
+
+    def close(self) -> None:
+        """Nothing to put back."""
+
+
+def line_of(batch: Batch, now: dt.datetime) -> str:
+    """A batch in one line of plain text."""
+    words = [
+        f"{batch.spec.provider}/{batch.spec.model}",
+        state_of(batch),
+        f"{rows_done(batch)}/{rows_all(batch)}",
+        age_of(batch, now),
+        batch.provider_batch_id or batch.batch_id,
+    ]
+    if batch.error:
+        words.append(batch.error)
+    return "  ".join(words)
+
+
+def state_of(batch: Batch) -> str:
+    """The state of a batch, and the provider's own word while it runs there."""
+    if batch.state is BatchState.SUBMITTED and batch.provider_status:
+        return f"{batch.state.value} ({batch.provider_status})"
+    return batch.state.value
+
+
+def rows_all(batch: Batch) -> int:
+    """The requests a batch is for: those dropped before they were sent do not count."""
+    return batch.n_requests - batch.n_dropped
+
+
+def rows_done(batch: Batch) -> int:
+    """The requests answered, or until then those the provider says it is through with."""
+    return max(batch.n_succeeded + batch.n_failed, 0 if batch.state.terminal else batch.n_done)
+
+
+def age_of(batch: Batch, now: dt.datetime) -> str:
+    """How long a batch has been under way, or was: 0:07, 12:30, 3:05:00."""
+    end = batch.settled_at or now
+    seconds = max(0, int((end - batch.created_at).total_seconds()))
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def pick(batches: Sequence[Batch], n_lines: int) -> tuple[list[Batch], Mapping[str, int]]:
+    """The batches to give a line each, those that go on first, and the rest counted by state."""
+    if len(batches) <= n_lines:
+        return list(batches), {}
+    running = [batch for batch in batches if not batch.state.terminal]
+    over = [batch for batch in batches if batch.state.terminal]
+    n_over = max(0, n_lines - len(running))
+    chosen = {batch.batch_id for batch in [*running[:n_lines], *over[len(over) - n_over :]]}
+    shown = [batch for batch in batches if batch.batch_id in chosen]
+    return shown, Counter(batch.state.value for batch in batches if batch.batch_id not in chosen)
+
+
+def _log_quietly(line: str) -> None:
+    logger.info("%s", line)
+
+
+def _screen(live: bool) -> Screen:
+    if not live:
+        return LogScreen(to_stderr=False)
+    if sys.stderr is None or not sys.stderr.isatty():
+        return LogScreen(to_stderr=True)
+    # rich takes longer to import than all the rest of the client: only a terminal pays for it
+    from .live import LiveScreen  # noqa: PLC0415
+
+    return LiveScreen(n_lines=10)

@@ -1,0 +1,67 @@
+"""Starts the embedded local stack, or finds it running, and tells where its Redis is."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import sys
+from asyncio.subprocess import PIPE
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from .errors import QueueUnreachable
+
+UP_S: Final = 60.0
+"""How long the stack may take to come up."""
+
+
+class _Redis(msgspec.Struct):
+    url: str
+
+
+class _Status(msgspec.Struct):
+    redis: _Redis
+
+
+_decode: Final = msgspec.json.Decoder(_Status).decode
+
+
+async def redis_url(home: Path) -> str:
+    """The URL of the embedded stack's Redis, the stack started if need be; raises `QueueUnreachable`."""
+    if importlib.util.find_spec("batchling_worker") is None:
+        raise QueueUnreachable(
+            'No queue is set: install the embedded one with `pip install "batchling[all]"`, '
+            "or set BATCHLING_REDIS_URL."
+        )
+    command = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "batchling_worker.stack", "up", "--json"),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=PIPE,
+        stderr=PIPE,
+        env={**os.environ, "BATCHLING_HOME": str(home)},
+    )
+    try:
+        async with asyncio.timeout(UP_S):
+            out, err = await command.communicate()
+    except TimeoutError:
+        command.kill()
+        await command.communicate()
+        raise QueueUnreachable(
+            f"The embedded stack did not come up within {UP_S:.0f} seconds: see the logs in {home}."
+        ) from None
+    if command.returncode != 0:
+        raise QueueUnreachable(_last_line(err) or "The embedded stack did not come up: try `batchling up`.")
+    try:
+        return _decode(_last_line(out)).redis.url
+    except msgspec.DecodeError:
+        raise QueueUnreachable(
+            "The embedded stack did not say where its Redis is: try `batchling up`."
+        ) from None
+
+
+def _last_line(output: bytes) -> str:
+    lines = output.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1].strip() if lines else ""

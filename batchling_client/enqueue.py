@@ -1,0 +1,229 @@
+"""Sends requests to Redis, many in one round trip, and takes back those that nobody waits for any more."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from redis.exceptions import OutOfMemoryError, RedisError
+
+from . import replies
+from .calls import Lane, Request
+from .credentials import KEEP_MS, Credentials
+from .errors import QueueFull, QueueUnreachable
+from .outage import Outage
+from .waiters import Waiters
+from .wire.batches import Batch
+from .wire.connection import UNREACHABLE
+from .wire.ids import new_batch_id
+from .wire.keys import BatchId, LaneId, Mailbox, RequestId, RunId
+from .wire.scripts import RowIn, Scripts
+from .wire.states import Placement, Verdict
+
+_logger = logging.getLogger(__name__)
+
+ROWS_AT_ONCE: Final = 128
+BYTES_AT_ONCE: Final = 1024 * 1024
+WITHDRAWN_AT_ONCE: Final = 32
+
+
+class Enqueue:
+    """The way of a session's requests into Redis: one sender, so that calls of one loop turn travel together."""
+
+    def __init__(
+        self, scripts: Scripts, mailbox: Mailbox, credentials: Credentials, waiters: Waiters, outage: Outage
+    ) -> None:
+        self._scripts = scripts
+        self._mailbox = mailbox
+        self._credentials = credentials
+        self._waiters = waiters
+        self._outage = outage
+        self._waiting: dict[Lane, deque[Request]] = {}
+        self._unwanted: deque[tuple[RequestId, bool]] = deque()
+        self._open: dict[LaneId, BatchId] = {}
+        self._n_overdue: Counter[BatchId] = Counter()
+        self._wake = asyncio.Event()
+        self.n_placed: Counter[RunId] = Counter()
+        """Requests that Redis has taken, by run."""
+
+    def add(self, request: Request) -> None:
+        """Takes a request whose caller is known to the waiters already; it is sent in the next loop turn."""
+        rows = self._waiting.get(request.lane)
+        if rows is None:
+            rows = self._waiting[request.lane] = deque()
+        rows.append(request)
+        self._wake.set()
+
+    def withdraw(self, request_ids: Iterable[RequestId], *, cancel: bool = False) -> None:
+        """Takes back what nobody waits for and no provider was told of.
+
+        With ``cancel`` a batch that is at the provider is cancelled, once all that is unanswered in it was withdrawn.
+        """
+        self._unwanted.extend((request_id, cancel) for request_id in request_ids)
+        self._wake.set()
+
+    async def send(self) -> None:
+        """Sends for as long as the session lives.
+
+        Withdrawals are done between two sends: so none can hit a request that was just asked for again.
+        """
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting or self._unwanted:
+                await self._send_waiting()
+                await self.send_withdrawals()
+
+    async def send_withdrawals(self) -> None:
+        """Sends the withdrawals that are due."""
+        while self._unwanted:
+            some = [self._unwanted.popleft() for _ in range(min(len(self._unwanted), WITHDRAWN_AT_ONCE))]
+            try:
+                await self._take_back([pair for pair in some if not self._waiters.expects(pair[0])])
+            except UNREACHABLE:
+                # Nobody waits for these: what cannot be taken back goes on.
+                self._unwanted.clear()
+
+    async def _send_waiting(self) -> None:
+        while self._waiting:
+            lane = next(iter(self._waiting))
+            rows = self._waiting.pop(lane)
+            chunk = self._take(rows)
+            if rows:
+                # To the end of the line: a long lane does not hold up the others.
+                self._waiting[lane] = rows
+            if chunk:
+                await self._send_chunk(lane, chunk)
+
+    def _take(self, rows: deque[Request]) -> list[RowIn]:
+        chunk: list[RowIn] = []
+        n_bytes = 0
+        while rows and len(chunk) < ROWS_AT_ONCE:
+            row = rows[0]
+            if chunk and n_bytes + len(row.packed) > BYTES_AT_ONCE:
+                break
+            rows.popleft()
+            if self._waiters.expects(row.request_id):
+                chunk.append(RowIn(request_id=row.request_id, packed=row.packed, size=row.size))
+                n_bytes += len(row.packed)
+        return chunk
+
+    async def _send_chunk(self, lane: Lane, rows: Sequence[RowIn]) -> None:
+        lost_reply = False
+        while rows:
+            try:
+                await self._credentials.store(lane)
+                rows = await self._place(lane, rows, ask_failed_anew=not lost_reply)
+            except UNREACHABLE:
+                # The script may have run: ids make the resend harmless, and a failure it met is the answer.
+                lost_reply = True
+                await self._outage.over()
+                self._credentials.doubt()
+            except OutOfMemoryError:
+                self._refuse(rows, QueueFull.sentence, kind=QueueFull)
+                return
+            except RedisError as error:
+                self._refuse(rows, f"Redis refused the request: {error}", kind=QueueUnreachable)
+                return
+
+    async def _place(self, lane: Lane, rows: Sequence[RowIn], *, ask_failed_anew: bool) -> Sequence[RowIn]:
+        """Sends rows once; answers those that are still to be sent, if any."""
+        terms = lane.terms
+        batch_id = self._open.get(lane.lane_id) or self._fresh(lane)
+        reply = await self._scripts.enqueue(
+            batch_id=batch_id,
+            lane_id=lane.lane_id,
+            spec=lane.packed_spec,
+            mailbox=self._mailbox,
+            run_id=terms.run_id,
+            run_name=terms.run_name,
+            cap=lane.cap,
+            poll_ms=int(terms.poll_s * 1000),
+            keep_ms=KEEP_MS,
+            ask_failed_anew=ask_failed_anew,
+            rows=rows,
+        )
+        if reply.verdict is Verdict.MOVED and reply.open_batch is not None:
+            self._open[lane.lane_id] = reply.open_batch
+            return rows
+        if reply.verdict is not Verdict.OK:
+            self._fresh(lane)
+            return rows
+        n_taken = len(reply.placements)
+        placed: list[RequestId] = []
+        answered: list[RequestId] = []
+        for row, placement in zip(rows, reply.placements, strict=False):
+            (answered if placement is Placement.ANSWERED else placed).append(row.request_id)
+        self.n_placed[terms.run_id] += n_taken
+        self._waiters.placed(placed)
+        if answered:
+            self._waiters.announce(answered)
+        if n_taken < len(rows):
+            self._fresh(lane)
+        return rows[n_taken:]
+
+    def _fresh(self, lane: Lane) -> BatchId:
+        batch_id = self._open[lane.lane_id] = new_batch_id()
+        return batch_id
+
+    def _refuse(
+        self, rows: Iterable[RowIn], sentence: str, *, kind: type[QueueFull | QueueUnreachable]
+    ) -> None:
+        _logger.error("%s", sentence)
+        reply = replies.of_error(kind, status=503, sentence=sentence)
+        for row in rows:
+            self._waiters.answer(row.request_id, reply)
+
+    async def _take_back(self, unwanted: Sequence[tuple[RequestId, bool]]) -> None:
+        for _ in range(2):
+            # A request may move to another batch between the two looks, once in a while.
+            unwanted = await self._take_back_once(unwanted)
+            if not unwanted:
+                return
+
+    async def _take_back_once(
+        self, unwanted: Sequence[tuple[RequestId, bool]]
+    ) -> list[tuple[RequestId, bool]]:
+        if not unwanted:
+            return []
+        redis, keys = self._scripts.redis, self._scripts.keys
+        places: list[Any] = await redis.mget([keys.request(request_id) for request_id, _ in unwanted])
+        found = [
+            (pair, BatchId(place.partition(b"|")[0].decode()))
+            for pair, place in zip(unwanted, places, strict=True)
+            if place is not None and not place.startswith(b"|")
+        ]
+        verdicts = await asyncio.gather(
+            *(
+                self._scripts.withdraw(request_id=request_id, batch_id=batch_id, mailbox=self._mailbox)
+                for (request_id, _), batch_id in found
+            )
+        )
+        again, overdue = [], Counter[BatchId]()
+        for (pair, batch_id), verdict in zip(found, verdicts, strict=True):
+            if verdict is Verdict.GONE:
+                again.append(pair)
+            elif verdict is Verdict.TOO_LATE and pair[1]:
+                overdue[batch_id] += 1
+        await self._cancel_overdue(overdue)
+        return again
+
+    async def _cancel_overdue(self, overdue: Counter[BatchId]) -> None:
+        redis, keys = self._scripts.redis, self._scripts.keys
+        for batch_id, n in overdue.items():
+            self._n_overdue[batch_id] += n
+            fields: Any = await redis.hgetall(keys.batch(batch_id))
+            if not fields:
+                continue
+            batch = Batch.decode(fields)
+            n_gone = batch.n_succeeded + batch.n_failed + batch.n_requeued + batch.n_dropped
+            if batch.n_requests - n_gone <= self._n_overdue[batch_id] and not batch.cancel_requested:
+                await self._scripts.cancel(
+                    batch_id=batch_id,
+                    lane_id=batch.lane_id,
+                    ending=batch.ending,
+                    error="Cancelled at the caller's deadline.",
+                )

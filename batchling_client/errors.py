@@ -1,0 +1,164 @@
+"""Public errors, each one sentence fit for a person.
+
+BatchlingError
+├── WrongSettings        a setting or parameter is not usable (also a ValueError)
+├── QueueUnreachable     Redis, or the embedded stack that holds it, cannot be reached
+├── NotIntercepted       an HTTP library was changed so that its calls do not reach batchling
+├── RequestRefused       the request cannot go into a batch as it is
+├── QueueFull            Redis has no room for the request
+├── BatchFailed          the provider refused the batch as a whole
+├── BatchExpired         the provider did not get to the request in time, in any of its attempts
+├── BatchCancelled       the batch was cancelled before the request was answered
+├── RequestLost          Redis or the provider no longer knows the request
+├── AnswerUnreadable     the stored answer is damaged
+└── DeadlinePassed       the deadline of the run came before the answer
+
+DryRun (a BaseException) ends the calls of a dry run.
+
+An SDK raises its own exceptions; `of` finds in one of them what HTTP could not say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, ClassVar, Final
+
+HEADER: Final = "x-batchling-error"
+"""The reply header that carries the code of an error of ours."""
+
+
+class BatchlingError(Exception):
+    """Something that batchling has to say, which the provider did not."""
+
+    code: ClassVar[str] = "batchling_error"
+    sentence: ClassVar[str] = "batchling could not get an answer to this request."
+
+    def __init__(self, sentence: str = "") -> None:
+        super().__init__(sentence or self.sentence)
+
+
+class WrongSettings(BatchlingError, ValueError):
+    """A setting or parameter is not usable as it is."""
+
+    code = "wrong_settings"
+    sentence = "A setting of batchling is not usable as it is."
+
+
+class QueueUnreachable(BatchlingError):
+    """Redis, or the embedded stack that holds it, cannot be reached."""
+
+    code = "queue_unreachable"
+    sentence = "The queue (Redis) cannot be reached."
+
+
+class NotIntercepted(BatchlingError):
+    """An HTTP library's calls do not reach batchling, so they would be sent at full price."""
+
+    code = "not_intercepted"
+    sentence = "Calls of an HTTP library do not reach batchling."
+
+
+class RequestRefused(BatchlingError):
+    """The request cannot go into a batch as it is; nothing was queued."""
+
+    code = "request_refused"
+    sentence = "The request cannot go into a batch as it is."
+
+
+class QueueFull(BatchlingError):
+    """Redis has no room for the request; nothing was queued."""
+
+    code = "queue_full"
+    sentence = "The queue (Redis) is full: give it more memory (maxmemory), or send fewer requests at once."
+
+
+class BatchFailed(BatchlingError):
+    """The provider refused the batch as a whole, for the reason in its answer."""
+
+    code = "batch_failed"
+    sentence = "The provider refused the batch as a whole."
+
+
+class BatchExpired(BatchlingError):
+    """The provider did not get to the request within the completion window, in any of its attempts."""
+
+    code = "batch_expired"
+    sentence = "The provider did not get to the request within the completion window."
+
+
+class BatchCancelled(BatchlingError):
+    """The batch was cancelled before the request was answered."""
+
+    code = "batch_cancelled"
+    sentence = "The batch was cancelled before the request was answered."
+
+
+class RequestLost(BatchlingError):
+    """Redis or the provider no longer knows the request; it may be sent again."""
+
+    code = "request_lost"
+    sentence = "The queue (Redis) no longer holds this request: its memory was lost. Send the request again."
+
+
+class AnswerUnreadable(BatchlingError):
+    """The stored answer is damaged or of another version, and was refused."""
+
+    code = "answer_unreadable"
+    sentence = (
+        "The stored answer to this request is damaged, and was refused. Send it again with cache=False."
+    )
+
+
+class DeadlinePassed(BatchlingError):
+    """The deadline of the run came before the answer."""
+
+    code = "deadline_passed"
+    sentence = "The deadline of the run came before the answer to this request."
+
+
+class DryRun(asyncio.CancelledError):
+    """Ends a call of a dry run; the block swallows it, and no SDK takes it for a failure to be tried again.
+
+    A cancellation to asyncio, so that tasks which nobody awaits any more end without a complaint.
+    """
+
+
+_BY_CODE: Final[dict[str, type[BatchlingError]]] = {
+    **{
+        kind.code: kind
+        for kind in (
+            RequestRefused,
+            QueueFull,
+            QueueUnreachable,
+            BatchFailed,
+            BatchExpired,
+            BatchCancelled,
+            RequestLost,
+            AnswerUnreadable,
+            DeadlinePassed,
+        )
+    },
+    "batch_lost": RequestLost,
+    "row_lost": RequestLost,
+    "batch_model_mismatch": RequestRefused,
+}
+
+
+def of(exc: BaseException) -> BatchlingError | None:
+    """What batchling had to say in an SDK's exception; None where the provider itself said it."""
+    if isinstance(exc, BatchlingError):
+        return exc
+    response: Any = getattr(exc, "response", None)
+    headers: Any = getattr(response, "headers", None)
+    code = headers.get(HEADER) if headers is not None else None
+    if not isinstance(code, str):
+        return None
+    return _BY_CODE.get(code, BatchlingError)(_message(response))
+
+
+def _message(response: Any) -> str:
+    try:
+        message = response.json()["error"]["message"]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return ""
+    return message if isinstance(message, str) else ""

@@ -1,0 +1,48 @@
+"""What the doctor says of one thing that was looked at."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Health(enum.StrEnum):
+    """How a finding stands."""
+
+    OK = "ok"
+    NOTE = "note"
+    FAILURE = "failure"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was looked at: how it stands, and how to mend it where it does not stand well."""
+
+    check: str
+    health: Health
+    says: str
+    mend: str = ""
+
+    @property
+    def sound(self) -> bool:
+        """Nothing has to be done."""
+        return self.health is not Health.FAILURE
+
+    def as_json(self) -> dict[str, object]:
+        """What `batchling doctor --json` prints of it."""
+        return {
+            "check": self.check,
+            "status": self.health.value,
+            "says": self.says,
+            "mend": self.mend or None,
+        }
+
+    def __str__(self) -> str:
+        mend = f" -> {self.mend}" if self.mend else ""
+        return f"{self.health.value:<8}{self.check:<13}{self.says}{mend}"
+
+
+def judge(check: str, sound: bool, says: str, mend: str) -> Finding:
+    """A failure with its remedy, unless the thing is sound."""
+    health = Health.OK if sound else Health.FAILURE
+    return Finding(check=check, health=health, says=says, mend="" if sound else mend)

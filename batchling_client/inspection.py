@@ -1,0 +1,185 @@
+"""Reads what stands in Redis of batches, runs, lanes and workers, for the CLI, the display and the doctor."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from redis.asyncio import Redis
+
+from .wire.batches import Batch
+from .wire.keys import BatchId, Keys, LaneId, RunId
+from .wire.records import CorruptRecord, LaneSpec, WorkerPresence
+
+READ_AT_ONCE: Final = 100
+"""Hashes read in one round trip: a look never holds Redis for long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """One run as it stands in Redis; batches may be shared with other runs, `n_requests` is its own."""
+
+    run_id: RunId
+    name: str
+    started_at: dt.datetime
+    n_requests: int
+    batches: tuple[Batch, ...] = ()
+
+    def as_json(self) -> dict[str, object]:
+        """What `batchling runs --json` prints of it."""
+        states = Counter(batch.state.value for batch in self.batches)
+        return {
+            "run_id": self.run_id,
+            "name": self.name or None,
+            "started_at": self.started_at.isoformat(),
+            "n_requests": self.n_requests,
+            "n_batches": len(self.batches),
+            "batches_by_state": dict(states),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneRecord:
+    """One lane as it stands in Redis; `last_used_at` is when a request last opened a batch in it."""
+
+    lane_id: LaneId
+    spec: LaneSpec
+    last_used_at: dt.datetime
+    open_batch: Batch | None = None
+
+    def as_json(self) -> dict[str, object]:
+        """What `batchling lanes --json` prints of it."""
+        return {
+            "lane_id": self.lane_id,
+            "provider": self.spec.provider,
+            "model": self.spec.model,
+            "endpoint": self.spec.endpoint,
+            "host": self.spec.host,
+            "completion_window": self.spec.completion_window,
+            "credential": self.spec.fingerprint,
+            "headers": dict(self.spec.headers),
+            "open_batch_id": self.open_batch.batch_id if self.open_batch else None,
+            "n_waiting": self.open_batch.n_requests if self.open_batch else 0,
+            "last_used_at": self.last_used_at.isoformat(),
+        }
+
+
+class Inspection:
+    """Looks at one deployment and changes nothing. Every method raises redis-py's own errors when Redis is away."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis = redis
+        self._keys = keys
+
+    async def batches(self, limit: int) -> list[Batch]:
+        """The newest batches, newest first."""
+        return await self.batches_named(
+            [BatchId(batch_id) for batch_id in await self._newest(self._keys.batches, limit)]
+        )
+
+    async def batches_named(self, batch_ids: Iterable[BatchId]) -> list[Batch]:
+        """Those of the batches that still exist and can be read, in the order asked for."""
+        found = []
+        for fields in await self._hashes([self._keys.batch(batch_id) for batch_id in batch_ids]):
+            try:
+                found.append(Batch.decode(fields))
+            except CorruptRecord:
+                continue
+        return found
+
+    async def batch(self, batch_id: BatchId) -> Batch | None:
+        """One batch, None when there is none of that id (any more)."""
+        return next(iter(await self.batches_named([batch_id])), None)
+
+    async def batch_ids_of(self, run_id: RunId) -> list[BatchId]:
+        """The batches a run put its requests into, oldest first; where rows moved on is on the batch."""
+        members = await self._redis.execute_command("SMEMBERS", self._keys.run_batches(run_id))
+        return sorted(BatchId(member.decode()) for member in members)
+
+    async def batches_of(self, run_id: RunId) -> list[Batch]:
+        """A run's batches, those its requests moved on to included, oldest first."""
+        found: dict[BatchId, Batch] = {}
+        asked: set[BatchId] = set()
+        wanted = await self.batch_ids_of(run_id)
+        while wanted:
+            asked.update(wanted)
+            for batch in await self.batches_named(wanted):
+                found[batch.batch_id] = batch
+            moved = {batch.moved_to for batch in found.values() if batch.moved_to is not None}
+            wanted = sorted(moved - asked)
+        return sorted(found.values(), key=lambda batch: batch.batch_id)
+
+    async def runs(self, limit: int) -> list[RunRecord]:
+        """The newest runs, newest first, with their batches."""
+        names = [RunId(run_id) for run_id in await self._newest(self._keys.runs, limit)]
+        hashes = await self._hashes([self._keys.run(run_id) for run_id in names])
+        return [
+            _run_record(run_id, fields, await self.batches_of(run_id))
+            for run_id, fields in zip(names, hashes, strict=True)
+            if fields
+        ]
+
+    async def run(self, run_id: RunId) -> RunRecord | None:
+        """One run with its batches, None when there is none of that id (any more)."""
+        (fields,) = await self._hashes([self._keys.run(run_id)])
+        return _run_record(run_id, fields, await self.batches_of(run_id)) if fields else None
+
+    async def lanes(self, limit: int) -> list[LaneRecord]:
+        """The lanes used last, the latest first, with their open batches."""
+        lane_ids = [LaneId(lane_id) for lane_id in await self._newest(self._keys.lanes, limit)]
+        hashes = await self._hashes([self._keys.lane(lane_id) for lane_id in lane_ids])
+        scores = await self._pipelined([("ZSCORE", self._keys.lanes, lane_id) for lane_id in lane_ids])
+        opened = await self.batches_named(
+            BatchId(fields[b"open"].decode()) for fields in hashes if b"open" in fields
+        )
+        by_lane = {batch.lane_id: batch for batch in opened}
+        found = []
+        for lane_id, fields, score in zip(lane_ids, hashes, scores, strict=True):
+            if b"spec" not in fields or score is None:
+                continue
+            try:
+                spec = LaneSpec.decode(fields[b"spec"])
+            except CorruptRecord:
+                continue
+            used_at, open_batch = _time(float(score)), by_lane.get(lane_id)
+            found.append(LaneRecord(lane_id=lane_id, spec=spec, last_used_at=used_at, open_batch=open_batch))
+        return found
+
+    async def workers(self) -> list[WorkerPresence]:
+        """The workers that gave a sign of life in the last fifteen seconds."""
+        names = await self._newest(self._keys.workers, READ_AT_ONCE)
+        beats = await self._pipelined([("GET", self._keys.worker(name)) for name in names])
+        return [WorkerPresence.decode(raw) for raw in beats if raw is not None]
+
+    async def _newest(self, key: str, limit: int) -> list[str]:
+        members = await self._redis.execute_command("ZREVRANGE", key, 0, limit - 1)
+        return [member.decode() for member in members]
+
+    async def _hashes(self, keys: Sequence[str]) -> list[Mapping[bytes, bytes]]:
+        return await self._pipelined([("HGETALL", key) for key in keys])
+
+    async def _pipelined(self, commands: Sequence[tuple[str, ...]]) -> list[Any]:
+        replies: list[Any] = []
+        for first in range(0, len(commands), READ_AT_ONCE):
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for command in commands[first : first + READ_AT_ONCE]:
+                    pipe.execute_command(*command)
+                replies += await pipe.execute()
+        return replies
+
+
+def _run_record(run_id: RunId, fields: Mapping[bytes, bytes], batches: Sequence[Batch]) -> RunRecord:
+    return RunRecord(
+        run_id=run_id,
+        name=fields.get(b"name", b"").decode(),
+        started_at=_time(float(fields.get(b"started_at", b"0"))),
+        n_requests=int(fields.get(b"n_requests", b"0")),
+        batches=tuple(batches),
+    )
+
+
+def _time(ms: float) -> dt.datetime:
+    return dt.datetime.fromtimestamp(ms / 1000, tz=dt.UTC)

@@ -1,0 +1,136 @@
+"""Batches, runs and lanes as plain text for people, and as JSON for programs."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Sequence
+
+from .display import age_of, rows_all, rows_done, state_of
+from .inspection import LaneRecord, RunRecord
+from .wire.batches import Batch
+
+
+def batches(found: Sequence[Batch], now: dt.datetime) -> list[str]:
+    """A line a batch, under a heading."""
+    if not found:
+        return ["No batches."]
+    heading = ("BATCH", "PROVIDER/MODEL", "STATE", "DONE", "AGE", "PROVIDER'S ID", "ERROR")
+    rows = [
+        (
+            batch.batch_id,
+            f"{batch.spec.provider}/{batch.spec.model}",
+            state_of(batch),
+            f"{rows_done(batch)}/{rows_all(batch)}",
+            age_of(batch, now),
+            batch.provider_batch_id or "-",
+            _one_line(batch.error),
+        )
+        for batch in found
+    ]
+    return _columns([heading, *rows])
+
+
+def runs(found: Sequence[RunRecord]) -> list[str]:
+    """A line a run, under a heading."""
+    if not found:
+        return ["No runs."]
+    heading = ("RUN", "NAME", "STARTED", "REQUESTS", "BATCHES")
+    rows = [
+        (record.run_id, record.name or "-", _time(record.started_at), str(record.n_requests), _states(record))
+        for record in found
+    ]
+    return _columns([heading, *rows])
+
+
+def lanes(found: Sequence[LaneRecord]) -> list[str]:
+    """A line a lane, under a heading."""
+    if not found:
+        return ["No lanes."]
+    heading = ("LANE", "PROVIDER/MODEL", "ENDPOINT", "WINDOW", "CREDENTIAL", "WAITING", "LAST USED")
+    rows = [
+        (
+            lane.lane_id,
+            f"{lane.spec.provider}/{lane.spec.model}",
+            lane.spec.endpoint,
+            lane.spec.completion_window,
+            lane.spec.fingerprint[:8],
+            str(lane.open_batch.n_requests) if lane.open_batch else "0",
+            _time(lane.last_used_at),
+        )
+        for lane in found
+    ]
+    return _columns([heading, *rows])
+
+
+def batch(found: Batch) -> list[str]:
+    """Everything worth knowing of one batch, a line a fact."""
+    return [
+        f"{name}: {_word(value)}" for name, value in batch_json(found).items() if value not in (None, "", 0)
+    ]
+
+
+def run(found: RunRecord, now: dt.datetime) -> list[str]:
+    """One run and its batches."""
+    title = f"{found.run_id} {found.name}".rstrip()
+    return [
+        f"Run {title}: {found.n_requests} requests, started {_time(found.started_at)}",
+        *batches(found.batches, now),
+    ]
+
+
+def batch_json(found: Batch) -> dict[str, object]:
+    """What `batchling show BATCH --json` prints: more than the list tells."""
+    return {
+        **found.as_json(),
+        "host": found.spec.host,
+        "completion_window": found.spec.completion_window,
+        "credential": found.spec.fingerprint,
+        "n_bytes": found.n_bytes,
+        "n_done": found.n_done,
+        "n_dropped": found.n_dropped,
+        "n_stumbles": found.n_stumbles,
+        "label": found.label or None,
+        "input_file_id": found.input_file_id or None,
+        "submitted_at": _iso(found.submitted_at),
+        "ended_at": _iso(found.ended_at),
+        "settled_at": _iso(found.settled_at),
+        "outcome": found.outcome.value if found.outcome else None,
+        "cancel_requested": found.cancel_requested,
+    }
+
+
+def run_json(found: RunRecord) -> dict[str, object]:
+    """What `batchling show RUN --json` prints: the run and its batches."""
+    return {**found.as_json(), "batches": [one.as_json() for one in found.batches]}
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return [_padded(row, widths) for row in rows]
+
+
+def _padded(row: Iterable[str], widths: Sequence[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _states(record: RunRecord) -> str:
+    counts: dict[str, int] = {}
+    for one in record.batches:
+        counts[one.state.value] = counts.get(one.state.value, 0) + 1
+    return ", ".join(f"{n} {state}" for state, n in counts.items()) or "-"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _word(value: object) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else _one_line(str(value))
+
+
+def _iso(moment: dt.datetime | None) -> str | None:
+    return moment.isoformat() if moment else None
+
+
+def _time(moment: dt.datetime) -> str:
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")

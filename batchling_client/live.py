@@ -1,0 +1,101 @@
+"""The live display of a terminal: one line a batch, drawn in place on stderr."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from . import display
+from .wire.batches import Batch
+from .wire.keys import BatchId
+from .wire.states import BatchState
+
+STYLES: Final[Mapping[BatchState, str]] = {
+    BatchState.OPEN: "dim",
+    BatchState.SEALED: "cyan",
+    BatchState.SUBMITTING: "cyan",
+    BatchState.SUBMITTED: "yellow",
+    BatchState.ENDED: "blue",
+    BatchState.SETTLED: "green",
+    BatchState.FAILED: "red",
+    BatchState.CANCELLED: "magenta",
+}
+SHORT_ID: Final = 20
+
+
+class _Terminal(Console):
+    """A console that never hides the cursor: a program killed in the middle leaves a terminal that works."""
+
+    def show_cursor(self, show: bool = True) -> bool:
+        return False
+
+
+class LiveScreen:
+    """Draws the batches in place; the program's own prints to the terminal scroll above them."""
+
+    def __init__(self, *, n_lines: int) -> None:
+        self._n_lines = n_lines
+        self._console = _Terminal(stderr=True)
+        self._live: Live | None = None
+        self._complained: dict[BatchId, str] = {}
+
+    def draw(self, batches: Sequence[Batch], now: dt.datetime) -> None:
+        """Draws one line a batch, the rest summed up in one more."""
+        if not batches:
+            return
+        if self._live is None:
+            self._live = self._start()
+        for batch in batches:
+            if batch.error and self._complained.get(batch.batch_id) != batch.error:
+                self._complained[batch.batch_id] = batch.error
+                self._console.print(
+                    Text(f"{batch.spec.provider}/{batch.spec.model}: {batch.error}", style="red")
+                )
+        self._live.update(self._table(batches, now), refresh=True)
+
+    def close(self) -> None:
+        """Leaves the last look on the terminal, and the terminal as it was."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _start(self) -> Live:
+        live = Live(
+            console=self._console,
+            auto_refresh=False,
+            # A stream that goes to a file must stay in the file.
+            redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
+            redirect_stderr=True,
+            vertical_overflow="crop",
+        )
+        live.start()
+        return live
+
+    def _table(self, batches: Sequence[Batch], now: dt.datetime) -> Table:
+        shown, rest = display.pick(batches, max(1, min(self._n_lines, self._console.height - 4)))
+        table = Table.grid(padding=(0, 2))
+        for justify in ("left", "left", "right", "right", "left"):
+            table.add_column(justify=justify, no_wrap=True, overflow="ellipsis")
+        for batch in shown:
+            table.add_row(
+                Text(f"{batch.spec.provider}/{batch.spec.model}"),
+                Text(display.state_of(batch), style=STYLES[batch.state]),
+                Text(f"{display.rows_done(batch)}/{display.rows_all(batch)}"),
+                Text(display.age_of(batch, now), style="dim"),
+                Text(_short(batch.provider_batch_id or batch.batch_id), style="dim"),
+            )
+        if rest:
+            words = ", ".join(f"{n} {state}" for state, n in sorted(rest.items()))
+            table.add_row(Text(f"and {sum(rest.values())} more: {words}", style="dim"))
+        return table
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= SHORT_ID else f"{name[: SHORT_ID - 1]}…"

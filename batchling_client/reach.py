@@ -1,0 +1,116 @@
+"""Opens a deployment to look at it or steer it; never starts one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import os
+import sys
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from . import settings
+from .errors import QueueUnreachable
+from .inspection import Inspection
+from .settings import ClientSettings
+from .wire.connection import UNREACHABLE, connect
+from .wire.keys import Keys
+from .wire.scripts import Scripts
+
+STATUS_S: Final = 20.0
+
+NOT_RUNNING: Final = (
+    "The embedded stack is not running: start it with `batchling up`, or set BATCHLING_REDIS_URL."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reached:
+    """A deployment whose Redis has answered."""
+
+    settings: ClientSettings
+    place: str
+    redis: Redis
+    inspection: Inspection
+    scripts: Scripts
+
+
+@contextlib.asynccontextmanager
+async def reach(redis_url: str | None) -> AsyncIterator[Reached]:
+    """The deployment of the URL, of the settings, or of the embedded stack that runs already.
+
+    Raises `WrongSettings`, and `QueueUnreachable` also when Redis goes away in the middle.
+    """
+    used = settings.load(redis_url=redis_url)
+    url = used.redis_url or await running_url(used.home)
+    redis = connect(url)
+    keys = Keys(used.namespace)
+    try:
+        await redis.execute_command("PING")
+        yield Reached(
+            settings=used,
+            place=place_of(url),
+            redis=redis,
+            inspection=Inspection(redis, keys),
+            scripts=Scripts(redis, keys),
+        )
+    except (*UNREACHABLE, RedisError) as error:
+        raise QueueUnreachable(
+            f"Redis at {place_of(url)} cannot be reached ({type(error).__name__}): "
+            "start it, or set BATCHLING_REDIS_URL."
+        ) from None
+    finally:
+        with contextlib.suppress(*UNREACHABLE):
+            await redis.aclose()
+
+
+def place_of(url: str) -> str:
+    """Where a Redis URL points, never its password."""
+    parts = urlsplit(url)
+    return parts.path if parts.scheme == "unix" else parts.netloc.rpartition("@")[2]
+
+
+class _Redis(msgspec.Struct):
+    url: str
+
+
+class _Status(msgspec.Struct):
+    redis: _Redis | None
+
+
+async def running_url(home: Path) -> str:
+    """The URL of the embedded stack's Redis, where that stack runs; raises `QueueUnreachable`."""
+    if importlib.util.find_spec("batchling_worker") is None:
+        raise QueueUnreachable(NOT_RUNNING)
+    asked = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "batchling_worker.stack", "status", "--json"),
+        stdin=DEVNULL,
+        stdout=PIPE,
+        stderr=PIPE,
+        env={**os.environ, "BATCHLING_HOME": str(home)},
+    )
+    try:
+        async with asyncio.timeout(STATUS_S):
+            out, err = await asked.communicate()
+    except TimeoutError:
+        asked.kill()
+        await asked.communicate()
+        raise QueueUnreachable(NOT_RUNNING) from None
+    if asked.returncode != 0:
+        raise QueueUnreachable(err.decode("utf-8", "replace").strip().rpartition("\n")[2] or NOT_RUNNING)
+    try:
+        status = msgspec.json.decode(out, type=_Status)
+    except msgspec.DecodeError:
+        raise QueueUnreachable(NOT_RUNNING) from None
+    if status.redis is None:
+        raise QueueUnreachable(NOT_RUNNING)
+    return status.redis.url

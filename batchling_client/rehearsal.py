@@ -1,0 +1,81 @@
+"""Puts this process before the sandbox and a stack of its own: programs are rehearsed without an account."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Final
+
+import msgspec
+
+from .errors import QueueUnreachable, WrongSettings
+from .wire.routes import ROUTES
+
+STOP_S: Final = 90.0
+NO_ACCOUNT: Final = "sandbox-needs-no-key"
+
+
+@contextlib.contextmanager
+def rehearsal(home: Path) -> Iterator[None]:
+    """Sandbox and stack for as long as the context is open; settings and missing API keys are set in the environment.
+
+    They end with this process, however it ends. Raises `WrongSettings` or `QueueUnreachable`.
+    """
+    if importlib.util.find_spec("batchling_worker") is None:
+        raise WrongSettings('A rehearsal needs the sandbox: pip install "batchling[all]".')
+    with (
+        tempfile.TemporaryFile() as complaints,
+        subprocess.Popen(
+            [sys.executable, "-m", "batchling_worker.rehearsal", "--home", str(home)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # A file takes any amount of words, where a pipe that nobody reads would stop the stage.
+            stderr=complaints,
+            # Ctrl-C is for the rehearsed program; the stage goes when the program has ended.
+            start_new_session=True,
+        ) as stage,
+    ):
+        try:
+            with _environment(_told(stage, complaints)):
+                yield
+        finally:
+            if stage.stdin is not None:
+                stage.stdin.close()
+            try:
+                stage.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                stage.kill()
+
+
+def _told(stage: subprocess.Popen[bytes], complaints: IO[bytes]) -> dict[str, str]:
+    """The environment that the stage says is to be used."""
+    line = stage.stdout.readline() if stage.stdout is not None else b""
+    if not line:
+        complaints.seek(0)
+        reason = complaints.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
+        raise QueueUnreachable(
+            f"The sandbox and its stack did not start: {reason or 'they ended without a word.'}"
+        )
+    return msgspec.json.decode(line, type=dict[str, str])
+
+
+@contextlib.contextmanager
+def _environment(settings: dict[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    for name in before:
+        if name.upper().startswith("BATCHLING_PROVIDERS__") or name.upper() == "BATCHLING_REDIS_URL":
+            del os.environ[name]
+    os.environ.update(settings)
+    for route in ROUTES:
+        os.environ.setdefault(f"{route.provider.upper()}_API_KEY", NO_ACCOUNT)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

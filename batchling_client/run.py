@@ -1,0 +1,310 @@
+"""A run: what one open block asks, counts and answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from redis.asyncio import Redis
+
+from . import bridge, replies, session
+from .calls import Calls, Request, Terms
+from .dry_run import Rehearsal
+from .errors import DeadlinePassed
+from .inspection import Inspection
+from .interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough
+from .session import Deployment, Session
+from .wire.batches import Batch
+from .wire.keys import Keys, RequestId, RunId
+from .wire.routes import Routes
+
+_logger = logging.getLogger(__name__)
+
+OnDeadline = Literal["error", "realtime"]
+
+GRACE_S: Final = 0.1
+"""A cancelled request is withdrawn after this long, unless the whole block is left meanwhile: then it goes on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Counts of a run's requests by state; those that nobody waits for any more are `n_left`."""
+
+    n_requests: int = 0
+    n_waiting: int = 0
+    n_succeeded: int = 0
+    n_failed: int = 0
+    n_left: int = 0
+
+    @property
+    def n_answered(self) -> int:
+        return self.n_succeeded + self.n_failed
+
+
+@dataclass(slots=True, eq=False)
+class _Seat:
+    """A run's place on one event loop; its counts are touched there only."""
+
+    session: Session
+    n_requests: int = 0
+    n_succeeded: int = 0
+    n_failed: int = 0
+    n_left: int = 0
+    regretted: list[RequestId] = field(default_factory=list)
+    timer: asyncio.TimerHandle | None = None
+
+
+class Run:
+    """What `batchify` yields: the requests of one block, under one name and id."""
+
+    def __init__(
+        self,
+        *,
+        terms: Terms,
+        deployment: Deployment | None,
+        routes: Routes,
+        name: str | None = None,
+        deadline_s: float | None = None,
+        on_deadline: OnDeadline = "error",
+    ) -> None:
+        self._terms = terms
+        self._name = name
+        self._deployment = deployment
+        self._calls = Calls(terms, routes)
+        self._rehearsal = Rehearsal() if deployment is None else None
+        self._deadline_s = deadline_s
+        self._on_deadline = on_deadline
+        self._seats: dict[asyncio.AbstractEventLoop, _Seat] = {}
+        self._lock = threading.Lock()
+        self._n_refused = 0
+        self._n_overdue = 0
+        self._bridged = False
+        self._closed = False
+
+    @property
+    def id(self) -> RunId:
+        """The run's id, by which the CLI finds it."""
+        return self._terms.run_id
+
+    @property
+    def name(self) -> str | None:
+        """The name that was given to the run, if any."""
+        return self._name
+
+    @property
+    def redis(self) -> Redis:
+        """The connection of the running event loop to the queue."""
+        return self._seat().session.redis
+
+    @property
+    def keys(self) -> Keys:
+        """The names of the deployment's Redis keys."""
+        return self._seat().session.keys
+
+    @property
+    def is_dry(self) -> bool:
+        """Whether nothing is queued and nothing sent."""
+        return self._rehearsal is not None
+
+    @property
+    def progress(self) -> Progress:
+        """The counts as they stand now."""
+        if self._rehearsal is not None:
+            return Progress(n_requests=self._rehearsal.n_requests + self._n_refused, n_failed=self._n_refused)
+        seats = list(self._seats.values())
+        n_requests = sum(seat.n_requests for seat in seats) + self._n_refused
+        n_succeeded = sum(seat.n_succeeded for seat in seats)
+        n_failed = sum(seat.n_failed for seat in seats) + self._n_refused
+        n_left = sum(seat.n_left for seat in seats)
+        return Progress(
+            n_requests=n_requests,
+            n_waiting=n_requests - n_succeeded - n_failed - n_left,
+            n_succeeded=n_succeeded,
+            n_failed=n_failed,
+            n_left=n_left,
+        )
+
+    def summary(self) -> str:
+        """The run in one line."""
+        if self._rehearsal is not None:
+            return self._rehearsal.report()
+        now = self.progress
+        words = [f"{now.n_succeeded:,} of {now.n_requests:,} requests answered"]
+        words += [f"{now.n_failed:,} failed"] if now.n_failed else []
+        words += [f"{now.n_waiting:,} waiting"] if now.n_waiting else []
+        words += [f"{now.n_left:,} left"] if now.n_left else []
+        return f"{', '.join(words)} (run {self._title()})"
+
+    async def look(self) -> list[Batch]:
+        """The batches that hold requests of this run, as they stand now, oldest first."""
+        if self._rehearsal is not None:
+            return []
+        return await Inspection(self.redis, self.keys).batches_of(self.id)
+
+    def wants(self, method: str, host: str, path: str) -> bool:
+        """Say cheaply whether such a call may be batched."""
+        return self._calls.wants(method, host, path)
+
+    def answer(self, call: HttpCall) -> Coroutine[Any, Any, HttpReply | PassThrough]:
+        """Answer the call on the caller's own event loop, however long the batch takes."""
+        # One coroutine a call, and none that keeps the call itself: thousands of them wait at once.
+        request = self._read(call)
+        if not isinstance(request, Request):
+            return _at_once(request)
+        if self._rehearsal is not None:
+            return self._rehearsal.ask(request, request.size)
+        return self._ask(request)
+
+    def answer_blocking(self, call: HttpCall) -> HttpReply | PassThrough:
+        """Answer the call in the caller's own thread and block it meanwhile."""
+        request = self._read(call)
+        if not isinstance(request, Request):
+            return request
+        if self._rehearsal is not None:
+            return self._rehearsal.ask_blocking(request, request.size)
+        self._hold_bridge()
+        shared = bridge.hold()
+        try:
+            return shared.call(self._ask(request))
+        finally:
+            bridge.let_go()
+
+    async def close(self, *, interrupted: bool) -> None:
+        """Ends the run; answers that are still awaited come all the same.
+
+        Left by an exception, the block's requests go on and are said to; else those cancelled in it are withdrawn.
+        """
+        self._closed = True
+        if interrupted:
+            self._say_what_goes_on()
+        here = asyncio.get_running_loop()
+        for loop, seat in list(self._seats.items()):
+            if loop is here:
+                await self._leave(seat, interrupted=interrupted)
+            elif loop.is_running():
+                work = self._leave(seat, interrupted=interrupted)
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+        if self._bridged:
+            self._bridged = False
+            bridge.let_go()
+
+    def _read(self, call: HttpCall) -> Request | HttpReply | PassThrough:
+        if self._n_overdue and self._on_deadline == "realtime" and _is_retry(call):
+            # A call that was let through at its deadline is tried again by the SDK: the retry is no new request.
+            return PASS_THROUGH
+        request = self._calls.read(call)
+        if isinstance(request, HttpReply):
+            with self._lock:
+                self._n_refused += 1
+        return request
+
+    async def _ask(self, request: Request) -> HttpReply | PassThrough:
+        seat = self._seat()
+        seat.n_requests += 1
+        request_id = request.request_id
+        future = seat.session.ask(request)
+        del request
+        try:
+            if self._deadline_s is None:
+                reply = await future
+            else:
+                async with asyncio.timeout(self._deadline_s):
+                    reply = await future
+        except asyncio.CancelledError:
+            seat.session.leave(request_id, future)
+            self._regret(seat, request_id)
+            raise
+        except TimeoutError:
+            seat.session.leave(request_id, future)
+            return self._miss(seat, request_id)
+        if reply.status < 400:
+            seat.n_succeeded += 1
+        else:
+            seat.n_failed += 1
+        return reply
+
+    def _miss(self, seat: _Seat, request_id: RequestId) -> HttpReply | PassThrough:
+        realtime = self._on_deadline == "realtime"
+        seat.session.withdraw([request_id], cancel=realtime)
+        with self._lock:
+            self._n_overdue += 1
+            first = self._n_overdue == 1
+        if not realtime:
+            seat.n_failed += 1
+            return replies.of_error(DeadlinePassed, status=504)
+        seat.n_left += 1
+        if first:
+            _logger.warning(
+                "Run %s passed its deadline: what is unanswered is sent to the provider at full price.",
+                self._title(),
+            )
+        return PASS_THROUGH
+
+    def _regret(self, seat: _Seat, request_id: RequestId) -> None:
+        seat.n_left += 1
+        if self._closed:
+            return
+        seat.regretted.append(request_id)
+        if seat.timer is None:
+            seat.timer = asyncio.get_running_loop().call_later(GRACE_S, self._withdraw, seat)
+
+    def _withdraw(self, seat: _Seat) -> None:
+        seat.timer = None
+        regretted, seat.regretted = seat.regretted, []
+        seat.session.withdraw(regretted)
+
+    async def _leave(self, seat: _Seat, *, interrupted: bool) -> None:
+        if seat.timer is not None:
+            seat.timer.cancel()
+        if not interrupted and seat.regretted:
+            self._withdraw(seat)
+        await seat.session.let_go()
+
+    def _seat(self) -> _Seat:
+        loop = asyncio.get_running_loop()
+        seat = self._seats.get(loop)
+        if seat is None or seat.session.over:
+            if self._deployment is None:
+                raise RuntimeError("a dry run has no queue")
+            held = session.hold(self._deployment)
+            if seat is None:
+                seat = self._seats[loop] = _Seat(session=held)
+            seat.session = held
+        return seat
+
+    def _hold_bridge(self) -> None:
+        with self._lock:
+            if not self._bridged and not self._closed:
+                self._bridged = True
+                bridge.hold()
+
+    def _say_what_goes_on(self) -> None:
+        n_placed = sum(seat.session.n_placed(self.id) for seat in self._seats.values())
+        n_going_on = n_placed - sum(seat.n_succeeded + seat.n_failed for seat in self._seats.values())
+        if n_going_on <= 0:
+            return
+        again = "run it again to get their answers without paying twice, or " if self._terms.cache else ""
+        _logger.warning(
+            "%d requests of run %s go on without this program: %slook with `batchling show %s` and collect "
+            "with `batchling results %s -o answers.jsonl`.",
+            n_going_on,
+            self._title(),
+            again,
+            self.id,
+            self.id,
+        )
+
+    def _title(self) -> str:
+        return f"{self._name!r} {self.id}" if self._name else self.id
+
+
+async def _at_once(reply: HttpReply | PassThrough) -> HttpReply | PassThrough:
+    return reply
+
+
+def _is_retry(call: HttpCall) -> bool:
+    return call.headers.get("x-stainless-retry-count", "0") != "0"

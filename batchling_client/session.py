@@ -1,0 +1,172 @@
+"""One connection to the deployment for each process and event loop, shared by all runs there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from .calls import Request
+from .credentials import Credentials
+from .ending import end
+from .enqueue import Enqueue
+from .interceptor import HttpReply
+from .outage import Outage
+from .waiters import DRAIN_PERIOD_S, Waiters
+from .wire import connection
+from .wire.ids import new_mailbox
+from .wire.keys import Keys, RequestId, RunId
+from .wire.scripts import Scripts
+
+_logger = logging.getLogger(__name__)
+
+FAREWELL_S: Final = 2.0
+"""How long a session that ends may still take to withdraw requests."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """Where the queue is and how credentials are sealed for its workers."""
+
+    redis_url: str = field(repr=False)
+    namespace: str
+    seal_public_key: str
+    drain_period_s: float = DRAIN_PERIOD_S
+
+
+class Session:
+    """The futures, the sender and the connections of one event loop; opens no connection before its first use."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.deployment = deployment
+        self.loop = asyncio.get_running_loop()
+        self.keys = Keys(deployment.namespace)
+        self.redis = connection.connect(deployment.redis_url)
+        self.scripts = Scripts(self.redis, self.keys)
+        mailbox = new_mailbox()
+        outage = Outage(self.redis)
+        self._mailbox = mailbox
+        self._waiters = Waiters(
+            self.redis,
+            self.keys,
+            mailbox,
+            outage,
+            drain_period_s=deployment.drain_period_s,
+            on_idle=self._end_if_idle,
+        )
+        credentials = Credentials(self.redis, self.keys, deployment.seal_public_key)
+        self._enqueue = Enqueue(self.scripts, mailbox, credentials, self._waiters, outage)
+        self._n_users = 0
+        self._owner: asyncio.Task[None] | None = None
+        self._finished = asyncio.Event()
+
+    @property
+    def over(self) -> bool:
+        """Whether the session takes no more requests."""
+        return self._finished.is_set() or (self._owner is not None and self._owner.done())
+
+    def ask(self, request: Request) -> asyncio.Future[HttpReply]:
+        """A future of the request's answer; the request is on its way."""
+        future = self._waiters.expect(request.request_id)
+        self._enqueue.add(request)
+        if self._owner is None:
+            # In a context of its own: it outlives the block that happens to be open now.
+            self._owner = self.loop.create_task(self._live(), context=contextvars.Context())
+        return future
+
+    def leave(self, request_id: RequestId, future: asyncio.Future[HttpReply]) -> None:
+        """Takes a caller off its request, which goes on."""
+        self._waiters.forget(request_id, future)
+
+    def withdraw(self, request_ids: Iterable[RequestId], *, cancel: bool = False) -> None:
+        """Takes requests back that nobody waits for, as far as that is still possible."""
+        self._enqueue.withdraw(request_ids, cancel=cancel)
+
+    def n_placed(self, run_id: RunId) -> int:
+        """How many requests of a run Redis has taken from this session and not given back."""
+        return self._enqueue.n_placed[run_id]
+
+    def hold(self) -> None:
+        """Keeps the session for one more user."""
+        self._n_users += 1
+
+    async def let_go(self) -> None:
+        """Frees the session of one user; the last one ends it, unless somebody still waits for an answer."""
+        self._n_users -= 1
+        self._end_if_idle()
+        if self._finished.is_set():
+            await self._end()
+
+    def _end_if_idle(self) -> None:
+        if self._n_users == 0 and self._waiters.n_outstanding == 0:
+            self._finished.set()
+
+    async def _end(self) -> None:
+        if self._owner is None:
+            await self.redis.aclose()
+        else:
+            await asyncio.wait([self._owner])
+
+    async def _live(self) -> None:
+        create_task = self.loop.create_task
+        finished = create_task(self._finished.wait())
+        labours = [
+            create_task(self._waiters.listen()),
+            create_task(self._waiters.drain()),
+            create_task(self._enqueue.send()),
+        ]
+        try:
+            await asyncio.wait([finished, *labours], return_when=asyncio.FIRST_COMPLETED)
+            for labour in labours:
+                if labour.done() and not labour.cancelled():
+                    # A labour ends by itself only where it broke down; its callers must not hang on it.
+                    _logger.critical("The session with Redis broke down: %r", labour.exception())
+        finally:
+            await self._close_down([finished, *labours])
+
+    async def _close_down(self, labours: Sequence[asyncio.Task[Any]]) -> None:
+        # A loop at its end cancels this too, once, at any of these steps: the next one follows all the same.
+        self._finished.set()
+        try:
+            await end(labours)
+        finally:
+            self._waiters.give_up()
+            try:
+                await self._farewell()
+            finally:
+                with contextlib.suppress(*connection.UNREACHABLE):
+                    await self.redis.aclose()
+
+    async def _farewell(self) -> None:
+        with contextlib.suppress(TimeoutError, *connection.UNREACHABLE):
+            async with asyncio.timeout(FAREWELL_S):
+                await self._enqueue.send_withdrawals()
+                await self.redis.unlink(self.keys.mailbox(self._mailbox))
+
+
+class _Sessions:
+    def __init__(self) -> None:
+        self.open: dict[tuple[int, int, Deployment], Session] = {}
+
+
+_sessions: Final = _Sessions()
+
+
+def hold(deployment: Deployment) -> Session:
+    """The session of the running loop with a deployment, held for one more user."""
+    loop = asyncio.get_running_loop()
+    pid = os.getpid()
+    key = (pid, id(loop), deployment)
+    session = _sessions.open.get(key)
+    if session is None or session.over or session.loop is not loop:
+        for other, ended in list(_sessions.open.items()):
+            if other[0] != pid or ended.over or ended.loop.is_closed():
+                _sessions.open.pop(other, None)
+        session = _sessions.open[key] = Session(deployment)
+    session.hold()
+    return session

@@ -1,0 +1,78 @@
+"""Settings of the client, read once from the environment (prefix `BATCHLING_`)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Final
+
+from platformdirs import user_state_path
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .errors import WrongSettings
+from .wire import connection, sealing
+
+_NAMESPACE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+def _usable_url(url: str | None) -> str | None:
+    if not url:
+        return None
+    try:
+        connection.connect(url)
+    except connection.UnusableUrl as error:
+        raise ValueError(str(error).removeprefix("BATCHLING_REDIS_URL ")) from None
+    except ValueError:
+        # The library's own words may hold the password.
+        raise ValueError("is not a URL that Redis can be reached at") from None
+    return url
+
+
+def _usable_namespace(namespace: str) -> str:
+    if _NAMESPACE.fullmatch(namespace) is None:
+        raise ValueError("may hold up to 64 letters, digits, dots, dashes and underscores")
+    return namespace
+
+
+def _usable_key(key: str | None) -> str | None:
+    if not key:
+        return None
+    try:
+        sealing.digest(key)
+    except sealing.UnreadableSealKey:
+        raise ValueError("is not 32 bytes of base64: make a pair with `batchling keys new`") from None
+    return key
+
+
+class ClientSettings(BaseSettings):
+    """Every setting that the caller's process reads."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="BATCHLING_",
+        env_nested_delimiter="__",
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+    )
+
+    redis_url: Annotated[str | None, AfterValidator(_usable_url)] = Field(default=None, repr=False)
+    """The deployment's Redis: redis://, rediss://, unix:// or sentinel://; unset = the embedded local stack."""
+    home: Path = Field(default_factory=lambda: user_state_path("batchling"))
+    """Where the embedded stack keeps data, logs, sockets and keys (mode 0700)."""
+    namespace: Annotated[str, AfterValidator(_usable_namespace)] = "default"
+    """Key prefix and hash tag; separates deployments on one Redis."""
+    seal_public_key: Annotated[str | None, AfterValidator(_usable_key)] = None
+    """The key that callers' credentials are sealed with; unset = the pair kept in `home/keys`."""
+
+
+def load(*, redis_url: str | None = None) -> ClientSettings:
+    """The settings of the environment, the URL overridden where one is given; raises `WrongSettings`."""
+    try:
+        return ClientSettings() if redis_url is None else ClientSettings(redis_url=redis_url)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        name = "__".join(str(part) for part in first["loc"]).upper()
+        reason = first["msg"].removeprefix("Value error, ").rstrip(".")
+        raise WrongSettings(f"BATCHLING_{name} {reason}.") from None

@@ -1,0 +1,66 @@
+"""Cancels batches and runs at a person's wish."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from .errors import BatchlingError
+from .inspection import Inspection, RunRecord
+from .wire.batches import Batch
+from .wire.keys import BatchId, RunId
+from .wire.scripts import Scripts
+from .wire.states import Verdict
+
+NO_ENDING: Final = b"{}"
+"""What is known of the end of a batch that no provider has seen: nothing."""
+
+
+class UnknownId(BatchlingError):
+    """Neither a batch nor a run has this id."""
+
+    code = "unknown_id"
+    sentence = "Neither a batch nor a run has this id."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancelled:
+    """What became of a wish to cancel: the batches that are being cancelled, and those that had ended already."""
+
+    batch_ids: tuple[BatchId, ...]
+    too_late: tuple[BatchId, ...]
+
+    def as_json(self) -> dict[str, object]:
+        """What `batchling cancel --json` prints."""
+        return {"cancelled": list(self.batch_ids), "too_late": list(self.too_late)}
+
+
+async def find(inspection: Inspection, name: str) -> Batch | RunRecord:
+    """The batch or run of that id; raises `UnknownId`."""
+    found = await inspection.batch(BatchId(name)) or await inspection.run(RunId(name))
+    if found is None:
+        raise UnknownId(
+            f"There is no batch and no run {name!r} here: `batchling batches` and `batchling runs` list their ids."
+        )
+    return found
+
+
+async def cancel(inspection: Inspection, scripts: Scripts, name: str) -> Cancelled:
+    """Asks for a batch, or every batch of a run, to be cancelled; raises `UnknownId`.
+
+    A batch is cancelled as a whole, with the requests that other runs have in it; its callers get an error at once.
+    """
+    found = await find(inspection, name)
+    batches: Sequence[Batch] = found.batches if isinstance(found, RunRecord) else (found,)
+    asked: list[BatchId] = []
+    late: list[BatchId] = []
+    for batch in batches:
+        verdict = await scripts.cancel(
+            batch_id=batch.batch_id,
+            lane_id=batch.lane_id,
+            ending=NO_ENDING,
+            error=f"Batch {batch.batch_id} was cancelled with `batchling cancel`.",
+        )
+        (asked if verdict is Verdict.OK else late).append(batch.batch_id)
+    return Cancelled(batch_ids=tuple(asked), too_late=tuple(late))

@@ -1,0 +1,217 @@
+"""The futures of a session by request id, and the ways in which answers reach them.
+
+An answer is stored and listed in the session's mailbox before the session is nudged. The mailbox is read after
+the subscribe confirmation, on each nudge and on each reconnect; and every few seconds anyway, together with a
+look at a part of the outstanding ids themselves, so that neither a lost nudge nor a lost mailbox costs an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from redis.asyncio import Redis
+
+from . import replies
+from .errors import QueueUnreachable, RequestLost
+from .interceptor import HttpReply
+from .outage import Outage
+from .wire.connection import UNREACHABLE
+from .wire.keys import Keys, Mailbox, RequestId
+
+AT_ONCE: Final = 100
+"""Answers read in one round trip."""
+LOOKED_AFTER: Final = 5_000
+"""Outstanding ids that one safety drain looks after."""
+DRAIN_PERIOD_S: Final = 5.0
+_QUIET_S: Final = 60.0
+
+
+class Waiters:
+    """Everything in a session that waits for an answer; one event loop, no thread."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        keys: Keys,
+        mailbox: Mailbox,
+        outage: Outage,
+        *,
+        drain_period_s: float = DRAIN_PERIOD_S,
+        on_idle: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._mailbox = mailbox
+        self._outage = outage
+        self._drain_period_s = drain_period_s
+        self._on_idle = on_idle
+        self._loop = asyncio.get_running_loop()
+        self._futures: dict[RequestId, asyncio.Future[HttpReply]] = {}
+        # The second and later callers of one request: rare, and a list for each of thousands would cost.
+        self._others: dict[RequestId, list[asyncio.Future[HttpReply]]] = {}
+        self._announced: list[RequestId] = []
+        self._placed: deque[RequestId] = deque()
+        self._nudge = asyncio.Event()
+        self._last_mail = b"0-0"
+
+    @property
+    def n_outstanding(self) -> int:
+        return len(self._futures)
+
+    def expect(self, request_id: RequestId) -> asyncio.Future[HttpReply]:
+        """A future of its own for each caller, resolved with the answer to the request."""
+        future: asyncio.Future[HttpReply] = self._loop.create_future()
+        if self._futures.setdefault(request_id, future) is not future:
+            self._others.setdefault(request_id, []).append(future)
+        return future
+
+    def expects(self, request_id: RequestId) -> bool:
+        """Whether somebody in this session waits for the request."""
+        return request_id in self._futures
+
+    def forget(self, request_id: RequestId, future: asyncio.Future[HttpReply]) -> None:
+        """Takes one caller off; the others go on waiting."""
+        others = self._others.get(request_id, [])
+        if future in others:
+            others.remove(future)
+        elif self._futures.get(request_id) is future:
+            if others:
+                self._futures[request_id] = others.pop()
+            else:
+                del self._futures[request_id]
+        if not others:
+            self._others.pop(request_id, None)
+        self._say_if_idle()
+
+    def answer(self, request_id: RequestId, reply: HttpReply) -> None:
+        """Resolves all who wait for the request."""
+        future = self._futures.pop(request_id, None)
+        if future is not None and not future.done():
+            future.set_result(reply)
+        for other in self._others.pop(request_id, ()):
+            if not other.done():
+                other.set_result(reply)
+        self._say_if_idle()
+
+    def placed(self, request_ids: Iterable[RequestId]) -> None:
+        """Takes note of requests that Redis holds, so that they are looked after."""
+        self._placed.extend(request_ids)
+
+    def announce(self, request_ids: Iterable[RequestId]) -> None:
+        """Takes note of requests that are answered; their answers are read at once."""
+        self._announced.extend(request_ids)
+        self._nudge.set()
+
+    def give_up(self) -> None:
+        """Tells all who still wait that the session is at its end."""
+        sentence = "The connection to the queue was closed before the answer came; the request goes on."
+        reply = replies.of_error(QueueUnreachable, status=503, sentence=sentence)
+        for request_id in list(self._futures):
+            self.answer(request_id, reply)
+
+    async def listen(self) -> None:
+        """Keeps the subscription; each confirmation, the first and those after a reconnect, is a nudge too."""
+        while True:
+            pubsub: Any = self._redis.pubsub()
+            try:
+                await pubsub.subscribe(self._keys.notice(self._mailbox))
+                while True:
+                    # Bounded, so that the connection's own health check gets its turn.
+                    if await pubsub.get_message(timeout=_QUIET_S) is not None:
+                        self._nudge.set()
+            except UNREACHABLE:
+                pass
+            finally:
+                with contextlib.suppress(*UNREACHABLE):
+                    await pubsub.aclose()
+            await self._outage.over()
+
+    async def drain(self) -> None:
+        """Reads answers for as long as the session lives."""
+        next_look = self._loop.time() + self._drain_period_s
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(next_look):
+                    await self._nudge.wait()
+            self._nudge.clear()
+            try:
+                await self._read_announced()
+                await self._read_mailbox()
+                if self._loop.time() >= next_look:
+                    await self._look_after()
+                    next_look = self._loop.time() + self._drain_period_s
+            except UNREACHABLE:
+                await self._outage.over()
+                self._nudge.set()
+
+    async def _read_announced(self) -> None:
+        while self._announced:
+            await self._read_answers(self._announced[:AT_ONCE])
+            del self._announced[:AT_ONCE]
+
+    async def _read_mailbox(self) -> None:
+        mailbox = self._keys.mailbox(self._mailbox)
+        while True:
+            entries = _entries(await self._redis.xread({mailbox: self._last_mail}, count=16))
+            for entry_id, request_ids in entries:
+                await self._read_answers(request_ids)
+                self._last_mail = entry_id
+            if not entries:
+                return
+
+    async def _look_after(self) -> None:
+        due = [self._placed.popleft() for _ in range(min(len(self._placed), LOOKED_AFTER))]
+        try:
+            while due:
+                some = [request_id for request_id in due[-AT_ONCE:] if request_id in self._futures]
+                await self._look_after_some(some)
+                del due[-AT_ONCE:]
+        finally:
+            self._placed.extend(due)
+
+    async def _look_after_some(self, request_ids: Sequence[RequestId]) -> None:
+        if not request_ids:
+            return
+        # In this order: a request leaves its place in flight only when its answer is stored.
+        flying = await self._redis.mget([self._keys.request(request_id) for request_id in request_ids])
+        await self._read_answers(request_ids)
+        for request_id, place in zip(request_ids, flying, strict=True):
+            if request_id not in self._futures:
+                continue
+            if place is None:
+                self.answer(request_id, replies.of_error(RequestLost, status=503))
+            else:
+                self._placed.append(request_id)
+
+    async def _read_answers(self, request_ids: Sequence[RequestId]) -> None:
+        wanted = [request_id for request_id in request_ids if request_id in self._futures]
+        for first in range(0, len(wanted), AT_ONCE):
+            some = wanted[first : first + AT_ONCE]
+            values: list[Any] = await self._redis.mget([self._keys.result(request_id) for request_id in some])
+            for request_id, packed in zip(some, values, strict=True):
+                if packed is not None:
+                    self.answer(request_id, replies.of_result(request_id, packed))
+
+    def _say_if_idle(self) -> None:
+        if not self._futures:
+            self._on_idle()
+
+
+def _entries(reply: Any) -> list[tuple[bytes, list[RequestId]]]:
+    """The (entry id, request ids) of an XREAD of one stream, in either of the two shapes of the protocol."""
+    if not reply:
+        return []
+    entries = next(iter(reply.values()))[0] if isinstance(reply, dict) else reply[0][1]
+    return [
+        (entry_id, [RequestId(name) for name in _field(fields).decode().split()])
+        for entry_id, fields in entries
+    ]
+
+
+def _field(fields: Any) -> bytes:
+    value: bytes = fields.get(b"ids", b"") if isinstance(fields, dict) else fields[1]
+    return value
