@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, Final
@@ -16,7 +17,7 @@ from batchling_client.wire.connection import connect
 from batchling_client.wire.keys import Keys
 from batchling_client.wire.records import WorkerPresence
 
-from . import tasks
+from . import dashboard, tasks
 from .accounts import Accounts
 from .crash import CrashPoint, no_crash
 from .dispatch import Dispatch
@@ -156,4 +157,5 @@ def _send_events(app: Celery, events: Sequence[tuple[str, Fields]]) -> None:
             out.send(kind, **fields)
 
 
+dashboard.prepare(sys.argv, os.environ)
 app = make_app(WorkerSettings())

@@ -33,6 +33,7 @@ FILE_WAIT_S: Final = 10.0
 
 BACKOFF_FIRST_S: Final = 1.0
 BACKOFF_LONGEST_S: Final = 300.0
+FIRST_LOOK_S: Final = 2.0
 LOOK_SHARE_OF_AGE: Final = 0.05
 LOOK_LONGEST_FACTOR: Final = 6.0
 AUTH_PATIENCE: Final = 5
@@ -65,6 +66,11 @@ def next_look_s(batch: Batch, shortest_s: float, now: dt.datetime) -> float:
     floor = batch.poll_s or shortest_s
     age_s = (now - (batch.submitted_at or now)).total_seconds()
     return min(max(floor, age_s * LOOK_SHARE_OF_AGE), max(floor * LOOK_LONGEST_FACTOR, floor))
+
+
+def first_look_s(batch: Batch, shortest_s: float) -> float:
+    """When to look at a created batch for the first time: soon, as validation fails within seconds."""
+    return min(batch.poll_s or shortest_s, FIRST_LOOK_S)
 
 
 def may_create_again(batch: Batch, patience_s: float, now: dt.datetime) -> bool:

@@ -12,7 +12,7 @@ import msgspec
 from batchling_client.wire.keys import CustomId, ProviderBatchId
 from batchling_client.wire.records import CorruptRecord, Result, Row
 from batchling_client.wire.scripts import RowOut
-from batchling_client.wire.states import Outcome, RowKind
+from batchling_client.wire.states import BatchState, Outcome, RowKind
 
 from .. import lifecycle
 from ..errors import FileNotReady, MaybeDone, PermanentError, TemporaryError
@@ -42,7 +42,8 @@ async def submit(step: Step) -> None:
         return
     label = await step.store.intend(step.held, lifecycle.label_of(step.knobs.namespace, batch.batch_id))
     step.reach("submit.intended")
-    if batch.create_at is not None and await _found(step, label):
+    # A store that was killed may have forgotten that a create was armed: whoever was here before may have sent it.
+    if (batch.create_at is not None or batch.state is BatchState.SUBMITTING) and await _found(step, label):
         return
     if batch.input_file_id:
         input_file_id, n_lines = batch.input_file_id, batch.n_lines
@@ -173,7 +174,7 @@ async def _refused(step: Step, error: TemporaryError) -> None:
 
 
 async def _commit(step: Step, provider_batch_id: ProviderBatchId) -> None:
-    first_look_s = lifecycle.next_look_s(step.batch, step.knobs.poll_interval_s, step.now)
+    first_look_s = lifecycle.first_look_s(step.batch, step.knobs.poll_interval_s)
     other = await step.store.submitted(step.held, provider_batch_id, first_look_s)
     if other:
         step.telemetry.warn(
