@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """The tables of the documentation that are made from the code: `python docs/tables.py` writes them into their pages."""
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ def keys_table() -> str:
 
 
 def written(page: str, tables: Mapping[str, str]) -> str:
-    """The page with each table between its `<!-- table: NAME -->` and `<!-- end -->`; raises ValueError without them."""
+    """The page with each table between its `<!-- table: NAME -->` and `<!-- end -->`; raises ValueError without."""
     for name, table in tables.items():
         opening = f"<!-- table: {name} -->\n"
         before, found, rest = page.partition(opening)
@@ -75,7 +74,7 @@ def _provider_row(name: str) -> tuple[str, ...]:
     endpoints = sorted(set(route.endpoints.values())) if route is not None else []
     return (
         f"[{facts.name}]({facts.source})",
-        "<br>".join(f"`{endpoint}`" for endpoint in endpoints),
+        ", ".join(f"`{endpoint}`" for endpoint in endpoints),
         f"{facts.max_rows:,}",
         f"{facts.max_bytes / 1_000_000:,.0f} MB",
         _windows(facts.windows),

@@ -1,0 +1,211 @@
+"""The display shows what happens, stays out of the program's way and leaves the terminal as it was."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import errno
+import logging
+import os
+import pty
+import sys
+import termios
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from batchling_client import display
+from batchling_client.inspection import Inspection
+from batchling_client.wire.batches import Batch
+from batchling_client.wire.connection import connect
+from batchling_client.wire.keys import Keys, RunId
+from batchling_client.wire.records import LaneSpec
+from tests.deployment import Deployment
+from tests.waiting import wait_until
+
+from .command import PROGRAM
+
+NOW = dt.datetime(2026, 11, 23, 12, 0, tzinfo=dt.UTC)
+QUICK = ("--batch-window-seconds", "0.1", "--batch-poll-interval-seconds", "0.1")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A run as the display sees it."""
+
+    redis: Redis
+    keys: Keys
+    id: RunId
+    name: str | None = None
+
+    def summary(self) -> str:
+        return "all is well"
+
+
+class Broken(Shown):
+    def summary(self) -> str:
+        raise RuntimeError("nothing to sum up")
+
+
+def batch(number: int, state: str, **fields: object) -> Batch:
+    spec = LaneSpec(
+        provider="groq",
+        host="api.groq.com",
+        endpoint="/v1/chat/completions",
+        model="m",
+        fingerprint="f",
+        completion_window="24h",
+    )
+    created_ms = int(NOW.timestamp() * 1000) - 75_000
+    stored = {"id": f"b{number:03}", "lane": "l", "state": state, "created_at": created_ms, "n_requests": 10}
+    packed = {name.encode(): str(value).encode() for name, value in {**stored, **fields}.items()}
+    return Batch.decode({**packed, b"spec": spec.encode()})
+
+
+def test_a_line_tells_state_rows_age_and_the_providers_reason() -> None:
+    running = batch(1, "submitted", provider_status="in_progress", n_done=4, provider_batch_id="batch_1")
+    failed = batch(2, "failed", error="quota is used up", n_failed=10)
+
+    assert display.line_of(running, NOW) == "groq/m  submitted (in_progress)  4/10  1:15  batch_1"
+    assert display.line_of(failed, NOW).endswith("failed  10/10  1:15  b002  quota is used up")
+
+
+def test_lines_are_capped_and_batches_that_go_on_come_first() -> None:
+    batches = [batch(n, "settled") for n in range(20)] + [batch(n, "open") for n in range(20, 23)]
+
+    shown, rest = display.pick(batches, 5)
+
+    assert [one.batch_id for one in shown] == ["b018", "b019", "b020", "b021", "b022"]
+    assert rest == {"settled": 18}
+    assert display.pick(batches[:5], 5) == (batches[:5], {})
+    assert len(display.pick([batch(n, "open") for n in range(20)], 5)[0]) == 5
+
+
+def test_a_state_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = display.LogScreen(to_stderr=True)
+
+    screen.draw([batch(1, "open")], NOW)
+    screen.draw([batch(1, "open", n_requests=20)], NOW)
+    screen.draw([batch(1, "sealed")], NOW)
+    screen.draw([batch(1, "sealed", error="the provider is busy")], NOW)
+
+    assert len(capsys.readouterr().err.splitlines()) == 3
+
+
+def test_a_program_with_logging_gets_log_lines(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with caplog.at_level(logging.INFO, logger="batchling"):
+        display.LogScreen(to_stderr=True).draw([batch(1, "open")], NOW)
+
+    assert "groq/m  open" in caplog.text
+    assert capsys.readouterr().err == ""
+
+
+async def test_the_display_survives_a_redis_that_is_away(tmp_path: Path) -> None:
+    away = connect(f"unix://{tmp_path}/nobody.sock")
+    task = asyncio.create_task(display.show(Shown(away, Keys("x"), RunId("r")), live=True))
+
+    await asyncio.sleep(0)
+    done, _ = await asyncio.wait([task], timeout=0.2)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    await away.aclose()
+
+    assert not done
+
+
+def test_a_summary_that_fails_breaks_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    away = connect(f"unix://{tmp_path}/nobody.sock")
+    display.report(Broken(away, Keys("x"), RunId("r")))
+    display.report(Shown(away, Keys("x"), RunId("r")))
+
+    assert capsys.readouterr().err == "batchling: all is well\n"
+
+
+async def test_a_terminal_batch_is_not_read_again(deployment: Deployment) -> None:
+    await deployment.ask(1)
+    (run,) = await deployment.redis.execute_command("ZRANGE", deployment.keys.runs, 0, -1)
+    looking = Inspection(deployment.redis, deployment.keys)
+    watch = display.Watch(looking, RunId(run.decode()))
+
+    (first,) = await watch.look()
+    key = deployment.keys.batch(first.batch_id)
+    await deployment.redis.execute_command("HSET", key, "state", "settled")
+    (second,) = await watch.look()
+    await deployment.redis.execute_command("UNLINK", key)
+    (third,) = await watch.look()
+
+    assert (first.state.terminal, second.state.terminal) == (False, True)
+    assert third is second
+
+
+async def on_terminal(
+    words: list[str], env: dict[str, str], *, out: Path | None = None
+) -> tuple[int, str, bool]:
+    """Runs a command on a terminal of its own: exit code, what the terminal saw, whether its modes are as before."""
+    ours, theirs = pty.openpty()
+    modes = termios.tcgetattr(theirs)
+    with contextlib.ExitStack() as files:
+        stdout = files.enter_context(out.open("wb")) if out is not None else theirs
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", PROGRAM, *words),
+            stdin=theirs,
+            stdout=stdout,
+            stderr=theirs,
+            env={**env, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"},
+        )
+    seen = bytearray()
+
+    def read() -> None:
+        try:
+            seen.extend(os.read(ours, 65536))
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+
+    loop = asyncio.get_running_loop()
+    loop.add_reader(ours, read)
+    code = await asyncio.wait_for(process.wait(), 45)
+    os.write(theirs, b"<end>")
+    await wait_until(lambda: seen.endswith(b"<end>"), description="the terminal is read to its end")
+    loop.remove_reader(ours)
+    same = termios.tcgetattr(theirs) == modes
+    os.close(ours)
+    os.close(theirs)
+    return code, seen.decode(), same
+
+
+async def test_a_terminal_shows_a_line_a_batch_and_is_left_as_it_was(
+    deployment: Deployment, script: Path
+) -> None:
+    deployment.worker()
+
+    code, seen, same = await on_terminal(["run", f"{script}:answers", "3", *QUICK], deployment.env)
+
+    assert code == 0, seen
+    assert "groq/llama-3.1-8b-instant" in seen
+    assert "/3" in seen
+    assert "statuses 200 200 200" in seen
+    assert "3 of 3 requests answered" in seen
+    assert same
+    assert "\x1b[?25l" not in seen
+    assert "\x1b[?1049h" not in seen
+
+
+async def test_output_that_goes_to_a_file_stays_in_the_file(
+    deployment: Deployment, script: Path, tmp_path: Path
+) -> None:
+    deployment.worker()
+    out = tmp_path / "out.txt"
+
+    code, seen, _ = await on_terminal(["run", f"{script}:answers", "2", *QUICK], deployment.env, out=out)
+
+    assert code == 0, seen
+    assert out.read_text(encoding="utf-8") == "statuses 200 200\n"
+    assert "statuses" not in seen
+    assert "groq/llama-3.1-8b-instant" in seen

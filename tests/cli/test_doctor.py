@@ -1,0 +1,148 @@
+"""The doctor finds what is wrong with a deployment and says of each finding how to mend it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchling_client import doctor
+from batchling_client.settings import ClientSettings
+from batchling_client.wire import sealing
+from batchling_client.wire.records import WorkerPresence
+from tests.deployment import Deployment
+from tests.waiting import wait_until
+
+from .command import batchling, clean_environment, contents
+
+SOUND = {
+    "redis_version": "8.2.3",
+    "role": "master",
+    "maxmemory_policy": "noeviction",
+    "aof_enabled": 1,
+    "aof_last_write_status": "ok",
+    "used_memory": 10,
+    "maxmemory": 100,
+    "total_system_memory": 1000,
+}
+
+
+async def examine(env: dict[str, str], *words: str) -> tuple[int, dict[str, Any]]:
+    seen = await batchling("doctor", "--json", *words, env=env)
+    report = json.loads(seen.out)
+    assert report["ok"] is (seen.code == 0)
+    assert all(found["mend"] for found in report["findings"] if found["status"] != "ok")
+    return seen.code, {found["check"]: found for found in report["findings"]}
+
+
+async def test_a_sound_deployment_is_found_sound(deployment: Deployment) -> None:
+    deployment.worker()
+
+    async def worker_lives() -> bool:
+        return bool(await deployment.redis.execute_command("ZCARD", deployment.keys.workers))
+
+    await wait_until(worker_lives, description="the worker says that it lives", within_s=20)
+    code, found = await examine(deployment.env)
+
+    assert code == 0, found
+    assert found["httpx"]["status"] == found["httpx2"]["status"] == "ok"
+    assert "groq" in found["httpx"]["says"]
+    assert found["aiohttp"]["status"] == "note"
+
+
+async def test_wrong_policies_and_a_missing_worker_are_found(deployment: Deployment) -> None:
+    await deployment.redis.execute_command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    await deployment.redis.execute_command("CONFIG", "SET", "appendonly", "no")
+
+    code, found = await examine(deployment.env)
+    text = await batchling("doctor", env=deployment.env)
+
+    assert code == 1
+    assert {check for check, finding in found.items() if finding["status"] == "failure"} == {
+        "eviction",
+        "durability",
+        "workers",
+    }
+    assert "allkeys-lru" in found["eviction"]["says"]
+    assert "celery -A batchling_worker worker" in found["workers"]["mend"]
+    assert text.code == 1
+    assert "maxmemory-policy noeviction" in text.out
+
+
+async def test_workers_with_another_seal_key_are_found(deployment: Deployment) -> None:
+    public, _ = sealing.new_pair()
+    stranger = WorkerPresence(
+        name="w@elsewhere", pid=1, version="1", pool="threads", seal_public_key=sealing.digest(public)
+    )
+    await deployment.redis.execute_command("ZADD", deployment.keys.workers, 1, stranger.name)
+    await deployment.redis.execute_command("SET", deployment.keys.worker(stranger.name), stranger.encode())
+    sealing.stored_pair(deployment.home)
+
+    _, found = await examine(deployment.env)
+    _, trusted = await examine({**deployment.env, "BATCHLING_SEAL_PUBLIC_KEY": public})
+
+    assert found["workers"]["status"] == "ok"
+    assert found["keys"]["status"] == "failure"
+    assert "batchling keys new" in found["keys"]["mend"]
+    assert trusted["keys"]["status"] == "ok"
+
+
+async def test_no_redis_is_a_finding_and_not_a_crash(short_home: Path) -> None:
+    env = {**clean_environment(), "BATCHLING_HOME": str(short_home)}
+
+    code, down = await examine(env)
+    _, away = await examine(env, "--redis-url", "redis://127.0.0.1:1/0")
+    _, wrong = await examine({**env, "BATCHLING_REDIS_URL": "http://h"})
+
+    assert code == 1
+    assert "batchling up" in down["redis"]["mend"]
+    assert "127.0.0.1:1" in away["redis"]["says"]
+    assert wrong["settings"]["status"] == "failure"
+    assert contents(short_home) == []
+
+
+def test_a_sound_redis_has_nothing_to_mend() -> None:
+    assert all(finding.sound and not finding.mend for finding in doctor.of_redis(SOUND))
+
+
+@pytest.mark.parametrize(
+    ("change", "check"),
+    [
+        ({"redis_version": "6.0.16"}, "version"),
+        ({"role": "slave"}, "role"),
+        ({"maxmemory_policy": "volatile-lru"}, "eviction"),
+        ({"aof_enabled": 0}, "durability"),
+        ({"aof_last_write_status": "err"}, "durability"),
+        ({"used_memory": 95}, "memory"),
+        ({"maxmemory": 0, "used_memory": 900}, "memory"),
+    ],
+)
+def test_each_weakness_of_redis_is_found_alone(change: dict[str, object], check: str) -> None:
+    failed = [finding for finding in doctor.of_redis({**SOUND, **change}) if not finding.sound]
+
+    assert [finding.check for finding in failed] == [check]
+    assert failed[0].mend
+
+
+@pytest.mark.parametrize(("skew_s", "sound"), [(0.1, True), (-0.1, True), (60.0, False), (-60.0, False)])
+def test_a_clock_that_is_off_is_found(skew_s: float, sound: bool) -> None:
+    assert doctor.of_clock(skew_s).sound is sound
+
+
+def test_seal_keys_are_read_and_never_made(tmp_path: Path) -> None:
+    used = ClientSettings(home=tmp_path)
+
+    assert doctor.of_keys(used, []).sound
+    assert not list(tmp_path.iterdir())
+
+    sealing.stored_pair(tmp_path)
+    private = tmp_path / "keys" / sealing.PRIVATE_FILE
+    assert doctor.of_keys(used, []).sound
+
+    private.chmod(0o644)
+    assert "chmod 600" in doctor.of_keys(used, []).mend
+
+    private.write_text("not a key", encoding="ascii")
+    assert not doctor.of_keys(used, []).sound

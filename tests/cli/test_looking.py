@@ -1,0 +1,127 @@
+"""Look and steer: what the commands tell of a deployment, and what `cancel` does to it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from batchling_client.wire.states import BatchState
+from tests.deployment import MODEL, SLOW_MODEL, Deployment
+
+from .command import batchling
+
+IN_EACH_BATCH = {
+    "batch_id",
+    "provider",
+    "model",
+    "endpoint",
+    "state",
+    "provider_batch_id",
+    "n_requests",
+    "n_succeeded",
+    "n_failed",
+    "created_at",
+    "updated_at",
+    "error",
+}
+
+
+async def look(deployment: Deployment, *words: str) -> Any:
+    seen = await batchling(*words, "--json", env=deployment.env)
+    assert seen.code == 0, seen.err
+    return json.loads(seen.out)
+
+
+async def test_batches_are_listed_newest_first_with_every_promised_field(deployment: Deployment) -> None:
+    await deployment.ask(2)
+    await deployment.ask(3, model=SLOW_MODEL)
+
+    listed = await look(deployment, "batches")
+    text = await batchling("batches", "--redis-url", deployment.url, env={})
+
+    assert [(batch["model"], batch["n_requests"], batch["state"]) for batch in listed] == [
+        (SLOW_MODEL, 3, "open"),
+        (MODEL, 2, "open"),
+    ]
+    assert all(batch.keys() >= IN_EACH_BATCH for batch in listed)
+    assert text.code == 0
+    assert text.out.splitlines()[0].startswith("BATCH")
+    assert f"groq/{SLOW_MODEL}" in text.out.splitlines()[1]
+    assert len(await look(deployment, "batches", "--limit", "1")) == 1
+
+
+async def test_runs_and_lanes_are_listed_without_a_key(deployment: Deployment) -> None:
+    await deployment.ask(2)
+
+    (run,) = await look(deployment, "runs")
+    (lane,) = await look(deployment, "lanes")
+
+    assert (run["n_requests"], run["n_batches"], run["batches_by_state"]) == (2, 1, {"open": 1})
+    assert (lane["provider"], lane["model"], lane["n_waiting"]) == ("groq", MODEL, 2)
+    assert "CANARY" not in json.dumps([run, lane])
+
+
+async def test_show_tells_a_batch_from_a_run(deployment: Deployment) -> None:
+    await deployment.ask(2)
+    (listed,) = await look(deployment, "batches")
+    (run,) = await look(deployment, "runs")
+
+    batch = await look(deployment, "show", listed["batch_id"])
+    shown = await look(deployment, "show", run["run_id"])
+    text = await batchling("show", run["run_id"], env=deployment.env)
+
+    assert batch["completion_window"] == "24h"
+    assert batch.items() >= listed.items()
+    assert [one["batch_id"] for one in shown["batches"]] == [listed["batch_id"]]
+    assert listed["batch_id"] in text.out
+
+
+async def test_an_unknown_id_is_one_sentence(deployment: Deployment) -> None:
+    for command in ("show", "cancel"):
+        seen = await batchling(command, "b-unknown", env=deployment.env)
+        assert seen.code == 2
+        assert "no batch and no run 'b-unknown'" in seen.sentence
+
+
+async def test_a_cancelled_batch_answers_its_callers_and_bills_nothing(deployment: Deployment) -> None:
+    ids = await deployment.ask(3, linger_ms=60_000)
+    (listed,) = await look(deployment, "batches")
+
+    asked = await look(deployment, "cancel", listed["batch_id"])
+    deployment.worker()
+    answers = await deployment.answered(ids)
+    (batch,) = await deployment.settled()
+
+    assert asked == {"cancelled": [listed["batch_id"]], "too_late": []}
+    assert batch.state is BatchState.CANCELLED
+    assert all(b"batch_cancelled" in answer.body for answer in answers)
+    assert deployment.billed() == {}
+
+    again = await batchling("cancel", listed["batch_id"], env=deployment.env)
+    assert again.code == 1
+    assert "has ended already" in again.sentence
+
+
+async def test_cancelling_a_run_cancels_each_of_its_batches(deployment: Deployment) -> None:
+    await deployment.ask(2, rows=1, linger_ms=60_000)
+    (run,) = await look(deployment, "runs")
+
+    asked = await look(deployment, "cancel", run["run_id"])
+
+    assert len(asked["cancelled"]) == 2
+    assert {batch.state for batch in await deployment.batches()} == {BatchState.ENDED}
+
+
+async def test_a_run_is_followed_into_the_batches_its_requests_moved_to(deployment: Deployment) -> None:
+    await deployment.ask(1)
+    (first,) = await look(deployment, "batches")
+    (run,) = await look(deployment, "runs")
+    await deployment.ask(1, model=SLOW_MODEL)
+    (second, _) = await look(deployment, "batches")
+    await deployment.redis.execute_command(
+        "HSET", deployment.keys.batch(first["batch_id"]), "moved_to", second["batch_id"]
+    )
+
+    shown = await look(deployment, "show", run["run_id"])
+
+    assert [one["batch_id"] for one in shown["batches"]] == [first["batch_id"], second["batch_id"]]

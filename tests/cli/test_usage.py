@@ -1,0 +1,198 @@
+"""Mistakes on the command line end in one sentence and exit code 2; nothing is started for them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from batchling_client.cli import main
+from batchling_client.runner import WrongTarget, load, split
+from batchling_client.wire import sealing
+
+from .command import batchling, clean_environment, contents
+
+
+def invoke(*words: str) -> Result:
+    return CliRunner().invoke(main, list(words))
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["frobnicate"], "No such command 'frobnicate'"),
+        (["show"], "Missing argument 'ID'"),
+        (["batches", "--limit", "many"], "is not a valid integer"),
+        (["batches", "--redis-url", "http://127.0.0.1"], "must start with redis://"),
+        (["run"], "Missing argument 'FILE.py:FUNC'"),
+        (["run", "script.py"], "is not FILE.py:FUNC"),
+        (["run", "script.py:"], "is not FILE.py:FUNC"),
+        (["run", "script:main"], "is not FILE.py:FUNC"),
+        (["absent.py:main"], "There is no file absent.py"),
+        (["run", "absent.py:main", "--on-deadline", "cry"], "is not one of 'error', 'realtime'"),
+        (["run", "absent.py:main", "--sandbox", "--redis-url", "redis://h"], "has a Redis of its own"),
+        (["sandbox", "--seconds", "slow"], "is not MODEL=SECONDS"),
+    ],
+)
+def test_wrong_use_is_one_sentence_and_exit_code_2(words: list[str], told: str) -> None:
+    result = invoke(*words)
+
+    assert result.exit_code == 2
+    assert told in result.stderr
+    assert result.stderr.startswith("batchling: ")
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        ("absent", "has no function absent"),
+        ("sync", "is not async"),
+        ("yields", "yields"),
+        ("NUMBER", "is no function"),
+    ],
+)
+def test_what_is_no_async_function_is_not_run(script: Path, function: str, told: str) -> None:
+    result = invoke("run", f"{script}:{function}")
+
+    assert result.exit_code == 2
+    assert told in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("import no_such_module\n", "No module named 'no_such_module'"),
+        ("x = 1\ny = 1 / 0\n", "ZeroDivisionError in line 2"),
+        ("async def main(:\n", "in line 1"),
+    ],
+)
+def test_a_file_that_cannot_be_imported_is_one_sentence(tmp_path: Path, source: str, told: str) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text(source, encoding="utf-8")
+
+    result = invoke("run", f"{file}:main")
+
+    assert result.exit_code == 2
+    assert told in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "broken" not in sys.modules
+
+
+@pytest.mark.parametrize("words", [["--sideways", "1"], ["a", "b"], ["--n"]])
+def test_arguments_that_do_not_fit_are_told_before_anything_starts(script: Path, words: list[str]) -> None:
+    result = invoke("run", f"{script}:answers", *words)
+
+    assert result.exit_code == 2
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_setting_that_cannot_work_is_one_sentence(script: Path) -> None:
+    result = invoke("run", f"{script}:answers", "--completion-window", "3h")
+
+    assert result.exit_code == 2
+    assert "'3h'" in result.stderr
+
+
+def test_words_become_positions_and_names() -> None:
+    assert split(["a", "--one-thing", "b", "-5", "--other=c=d", ""]) == (
+        ["a", "-5", ""],
+        {"one_thing": "b", "other": "c=d"},
+    )
+    with pytest.raises(WrongTarget):
+        split(["--alone"])
+
+
+def test_a_script_finds_its_neighbours_and_keeps_loaded_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "neighbour_of_json.py").write_text("WORD = 'hello'\n", encoding="utf-8")
+    file = tmp_path / "json.py"
+    file.write_text("from neighbour_of_json import WORD\nasync def main(): return WORD\n", encoding="utf-8")
+    loaded = sys.modules["json"]
+
+    target = load(f"{file}:main", [])
+
+    assert target.function.__module__ != "json"
+    assert sys.modules["json"] is loaded
+
+
+def test_a_fresh_pair_of_keys_fits() -> None:
+    result = invoke("keys", "new")
+
+    (public_name, public), (private_name, private) = (
+        line.split("=", 1) for line in result.stdout.strip().splitlines()
+    )
+    assert result.exit_code == 0
+    assert (public_name, private_name) == ("BATCHLING_SEAL_PUBLIC_KEY", "BATCHLING_SEAL_PRIVATE_KEY")
+    assert sealing.public_half(private) == public
+
+
+def test_help_names_every_command_and_exits_0() -> None:
+    result = invoke()
+
+    assert result.exit_code == 0
+    for name in ("run", "batches", "runs", "lanes", "show", "cancel", "doctor", "keys"):
+        assert name in result.stdout
+    for name in ("up", "down", "status", "sandbox", "demo"):
+        assert name in result.stdout
+
+
+@pytest.mark.parametrize("command", ["up", "down", "status", "sandbox", "demo"])
+async def test_a_worker_command_without_the_worker_says_what_to_install(command: str) -> None:
+    gone = await batchling(
+        command, env=clean_environment(), prelude="import sys; sys.modules['batchling_worker'] = None; "
+    )
+
+    assert gone.code == 2
+    assert 'pip install "batchling[all]"' in gone.sentence
+
+
+async def test_a_part_without_its_library_says_what_to_install() -> None:
+    gone = await batchling(
+        "sandbox", env=clean_environment(), prelude="import sys; sys.modules['aiohttp'] = None; "
+    )
+
+    assert gone.code == 2
+    assert "aiohttp" in gone.sentence
+
+
+async def test_a_wrong_setting_of_the_worker_is_one_sentence() -> None:
+    wrong = await batchling("demo", env={**clean_environment(), "BATCHLING_PROVIDERS__GROQ": "5"})
+
+    assert wrong.code == 2
+    assert "BATCHLING_PROVIDERS__GROQ" in wrong.sentence
+
+
+@pytest.mark.parametrize("command", [["batches"], ["runs"], ["lanes"], ["show", "b1"], ["cancel", "b1"]])
+async def test_looking_starts_no_stack_and_exits_3(short_home: Path, command: list[str]) -> None:
+    seen = await batchling(*command, env={**clean_environment(), "BATCHLING_HOME": str(short_home)})
+
+    assert seen.code == 3
+    assert "`batchling up`" in seen.sentence
+    assert contents(short_home) == []
+
+
+async def test_a_redis_that_is_away_exits_3_and_keeps_the_password(script: Path) -> None:
+    url = "redis://:hunter2@127.0.0.1:1/0"
+    env = {**clean_environment(), "BATCHLING_REDIS_URL": url}
+
+    for words in (["batches"], ["run", f"{script}:answers"]):
+        seen = await batchling(*words, env=env)
+        assert seen.code == 3
+        assert "127.0.0.1:1 cannot be reached" in seen.sentence
+        assert "hunter2" not in seen.err
+
+
+def test_the_client_imports_neither_rich_nor_http_libraries_nor_the_worker() -> None:
+    heavy = ("rich", "celery", "httpx", "httpx2", "aiohttp", "requests", "batchling_worker")
+    program = f"import batchling_client, sys; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"

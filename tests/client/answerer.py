@@ -1,0 +1,141 @@
+"""The workers' part of the wire, as small as it can be: seals, submits, answers and settles what is due."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from batchling_client.wire import connection
+from batchling_client.wire.keys import BatchId, Keys, LaneId, Mailbox, ProviderBatchId
+from batchling_client.wire.records import Result, Row
+from batchling_client.wire.scripts import Claim, RowOut, Scripts
+from batchling_client.wire.states import BatchState, Outcome, RowKind, Verdict
+
+LEASE_MS = 1_000
+KEEP_MS = 3_600_000
+
+
+def completion(content: str, model: str = "llama") -> bytes:
+    """A chat completion as OpenAI and Groq spell it."""
+    return json.dumps(
+        {
+            "id": "chatcmpl-1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": model,
+            "choices": [
+                {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}
+            ],
+        }
+    ).encode()
+
+
+def echo(row: Row) -> tuple[int, bytes, str]:
+    """Answers a prompt with itself and the id of its request."""
+    body = json.loads(row.body)
+    prompt = body["messages"][0]["content"]
+    return 200, completion(f"{prompt} {row.request_id}", body["model"]), "provider"
+
+
+class Answerer:
+    """A worker and a provider in one; `hold` keeps batches from being answered while it is clear."""
+
+    def __init__(
+        self, url: str, namespace: str, answer: Callable[[Row], tuple[int, bytes, str]] = echo
+    ) -> None:
+        self.redis: Any = connection.connect(url)
+        self.keys = Keys(namespace)
+        self.scripts = Scripts(self.redis, self.keys)
+        self.answer = answer
+        self.silent = False
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+        self.times_answered: Counter[str] = Counter()
+        self.n_batches = 0
+        self._mailboxes: dict[BatchId, tuple[Mailbox, ...]] = {}
+
+    async def work(self) -> None:
+        """Goes round for ever; a Redis that is away is waited for."""
+        while True:
+            with contextlib.suppress(*connection.UNREACHABLE):
+                await self.round()
+            await asyncio.sleep(0.01)
+
+    async def round(self) -> None:
+        """Moves each batch that is due one step on."""
+        due = await self.redis.zrange(self.keys.schedule, 0, 20)
+        batch_ids = [BatchId(name.decode()) for name in due]
+        for claim in await self.scripts.claim(batch_ids=batch_ids, lease_ms=LEASE_MS) if batch_ids else []:
+            fields = await self.scripts.begin(
+                batch_id=claim.batch_id, token=claim.token, lease_ms=LEASE_MS, states=[claim.state]
+            )
+            if fields is not None:
+                await self._step(claim, LaneId(fields[b"lane"].decode()))
+
+    async def _step(self, claim: Claim, lane_id: LaneId) -> None:
+        batch_id, token, scripts = claim.batch_id, claim.token, self.scripts
+        if claim.state is BatchState.OPEN:
+            await scripts.seal(batch_id=batch_id, token=token, lane_id=lane_id)
+        elif claim.state is BatchState.SEALED:
+            self.n_batches += 1
+            await scripts.intend(batch_id=batch_id, token=token, label=batch_id)
+            await scripts.submitted(
+                batch_id=batch_id, token=token, provider_batch_id=ProviderBatchId("batch_1"), delay_ms=1
+            )
+        elif claim.state is BatchState.SUBMITTED and not self.go_on.is_set():
+            await scripts.release(batch_id=batch_id, token=token, delay_ms=20)
+        elif claim.state is BatchState.SUBMITTED:
+            await scripts.ended(
+                batch_id=batch_id,
+                token=token,
+                outcome=Outcome.COMPLETED,
+                status="completed",
+                ending=b"{}",
+                error="",
+            )
+        elif not claim.collected:
+            await self._collect(batch_id, token)
+        else:
+            await scripts.settle(batch_id=batch_id, token=token, state=BatchState.SETTLED, keep_ms=KEEP_MS)
+
+    async def _collect(self, batch_id: BatchId, token: int) -> None:
+        packed = await self.redis.lrange(self.keys.rows(batch_id), 0, -1)
+        for first in range(0, len(packed), 100):
+            rows = [Row.decode(raw) for raw in packed[first : first + 100]]
+            outs = [self._result(row) for row in rows]
+            if self.silent:
+                for out in outs:
+                    await self.redis.set(self.keys.result(out.request_id), out.packed, px=KEEP_MS)
+                    await self.redis.unlink(self.keys.request(out.request_id))
+            else:
+                await self._deliver(batch_id, token, outs)
+        await self.scripts.collected(batch_id=batch_id, token=token)
+
+    def _result(self, row: Row) -> RowOut:
+        status, body, origin = self.answer(row)
+        self.times_answered[row.request_id] += 1
+        kind = RowKind.SUCCESS if status < 400 else RowKind.FAILURE
+        packed = Result.pack(
+            kind=kind, status=status, headers={"x-request-id": f"req_{status}"}, body=body, origin=origin
+        )
+        return RowOut(request_id=row.request_id, kind=kind, packed=packed)
+
+    async def _deliver(self, batch_id: BatchId, token: int, outs: list[RowOut]) -> None:
+        while True:
+            known = self._mailboxes.get(batch_id, ())
+            delivered = await self.scripts.deliver(
+                batch_id=batch_id,
+                token=token,
+                max_attempts=3,
+                keep_ms=KEEP_MS,
+                mail_ms=KEEP_MS,
+                mailboxes=known,
+                rows=outs,
+            )
+            if delivered.verdict is not Verdict.MAILBOXES:
+                return
+            self._mailboxes[batch_id] = tuple({*known, *delivered.mailboxes})

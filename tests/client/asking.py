@@ -1,0 +1,66 @@
+"""Asks as an HTTP library would, without one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from batchling_client import Run
+from batchling_client.interceptor import HttpCall, HttpReply
+
+HOST = "api.groq.com"
+PATH = "/openai/v1/chat/completions"
+
+
+def a_call(
+    prompt: str = "hello",
+    *,
+    model: str | None = "llama",
+    key: str | None = "gsk-test",
+    host: str = HOST,
+    path: str = PATH,
+    body: bytes | None = None,
+    headers: dict[str, str] | None = None,
+    **more: Any,
+) -> HttpCall:
+    """A chat completion as it comes from an SDK."""
+    if body is None:
+        fields = {"model": model} if model is not None else {}
+        body = json.dumps({**fields, "messages": [{"role": "user", "content": prompt}], **more}).encode()
+    credential = {"authorization": f"Bearer {key}"} if key is not None else {}
+    return HttpCall(
+        method="POST",
+        url=f"https://{host}{path}",
+        host=host,
+        path=path,
+        headers={"content-type": "application/json", **credential, **(headers or {})},
+        body=body,
+    )
+
+
+async def ask(run: Run, prompt: str = "hello", **how: Any) -> HttpReply:
+    """The reply to one call."""
+    reply = await run.answer(a_call(prompt, **how))
+    assert isinstance(reply, HttpReply)
+    return reply
+
+
+async def ask_all(run: Run, *prompts: str, **how: Any) -> list[HttpReply]:
+    """The replies to calls made at once."""
+    return list(await asyncio.gather(*(ask(run, prompt, **how) for prompt in prompts)))
+
+
+def content(reply: HttpReply) -> str:
+    """What the model said."""
+    text = json.loads(reply.body)["choices"][0]["message"]["content"]
+    assert isinstance(text, str)
+    return text
+
+
+def error_of(reply: HttpReply) -> dict[str, Any]:
+    """The error object of a reply in the provider's shape."""
+    found = json.loads(reply.body)["error"]
+    assert isinstance(found, dict)
+    assert reply.headers["x-should-retry"] == "false"
+    return found

@@ -1,0 +1,504 @@
+"""Blocks: what they cover, how they are left, what they refuse; with the official SDKs where it matters."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import groq
+import openai
+import pytest
+
+import batchling
+import batchling_client
+from batchling_client import (
+    BatchExpired,
+    DryRun,
+    QueueUnreachable,
+    RequestRefused,
+    WrongSettings,
+    batchify,
+    errors,
+)
+from batchling_client.interceptor import HttpReply
+from batchling_client.wire import sealing
+from batchling_client.wire.keys import Keys
+from batchling_client.wire.records import WorkerPresence
+from tests.waiting import wait_until
+
+from .answerer import Answerer
+from .asking import a_call, ask, ask_all, content, error_of
+from .conftest import RedisServer
+
+LINGER_S = 0.05
+ASK: dict[str, Any] = {"model": "llama", "messages": [{"role": "user", "content": "hi"}]}
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def working(redis_server: RedisServer, namespace: str) -> Iterator[subprocess.Popen[bytes]]:
+    """An answering worker in a process of its own, for tests that block."""
+    code = (
+        "import asyncio, sys; from tests.client.answerer import Answerer\n"
+        "async def main(): await Answerer(sys.argv[1], sys.argv[2]).work()\n"
+        "asyncio.run(main())"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, redis_server.url, namespace], cwd=ROOT)
+    yield process
+    process.kill()
+    process.wait(5)
+
+
+@pytest.fixture
+async def groq_client() -> AsyncIterator[groq.AsyncGroq]:
+    async with groq.AsyncGroq() as client:
+        yield client
+
+
+async def test_groq_gets_its_typed_object(answerer: Answerer, groq_client: groq.AsyncGroq) -> None:
+    async with batchify(batch_window_seconds=LINGER_S):
+        answer = await groq_client.chat.completions.create(**ASK)
+    assert type(answer) is groq.types.chat.ChatCompletion
+    assert str(answer.choices[0].message.content).startswith("hi ")
+
+
+async def test_openai_gets_its_typed_object_and_request_id(answerer: Answerer) -> None:
+    async with openai.AsyncOpenAI() as client, batchify(batch_window_seconds=LINGER_S):
+        answer = await client.chat.completions.create(**ASK)
+    assert type(answer) is openai.types.chat.ChatCompletion
+    assert answer._request_id == "req_200"
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(400, openai.BadRequestError), (429, openai.RateLimitError), (500, openai.InternalServerError)],
+)
+async def test_errors_are_the_sdks_own_and_are_raised_once(
+    status: int, kind: type[openai.APIStatusError], answerer: Answerer
+) -> None:
+    answerer.answer = lambda row: (
+        status,
+        b'{"error":{"message":"the model says no","code":"c"}}',
+        "provider",
+    )
+    async with openai.AsyncOpenAI() as client, batchify(batch_window_seconds=LINGER_S) as run:
+        with pytest.raises(kind, match="the model says no") as caught:
+            await client.chat.completions.create(**ASK)
+    assert errors.of(caught.value) is None
+    assert sum(answerer.times_answered.values()) == 1
+    assert run.progress.n_failed == 1
+
+
+async def test_what_http_cannot_say_is_found_in_the_sdks_exception(
+    answerer: Answerer, groq_client: groq.AsyncGroq
+) -> None:
+    answerer.answer = lambda row: (504, b'{"error":{"message":"three times too late"}}', "batch_expired")
+    async with batchify(batch_window_seconds=LINGER_S):
+        with pytest.raises(groq.InternalServerError) as caught:
+            await groq_client.chat.completions.create(**ASK)
+    found = errors.of(caught.value)
+    assert isinstance(found, BatchExpired)
+    assert str(found) == "three times too late"
+
+
+async def test_a_refused_request_is_a_bad_request_of_the_sdk(groq_client: groq.AsyncGroq) -> None:
+    async with batchify(batch_window_seconds=LINGER_S):
+        with pytest.raises(groq.BadRequestError) as caught:
+            await groq_client.chat.completions.create(model="", messages=[])
+    found = errors.of(caught.value)
+    assert isinstance(found, RequestRefused)
+    assert "model" in str(found)
+
+
+def test_sync_code_is_batched_together_from_many_threads(working: object) -> None:
+    with batchify(batch_window_seconds=0.3) as run, groq.Groq() as client, ThreadPoolExecutor(8) as pool:
+
+        def one(i: int) -> str:
+            prompt = {"role": "user", "content": f"prompt {i}"}
+            answer = client.chat.completions.create(model="llama", messages=[prompt])  # type: ignore[list-item]
+            return str(answer.choices[0].message.content).rpartition(" ")[0]
+
+        assert list(pool.map(one, range(8))) == [f"prompt {i}" for i in range(8)]
+        assert run.progress.n_succeeded == 8
+    assert not any(name.startswith("batchling") for name in thread_names())
+
+
+def thread_names() -> list[str]:
+    import threading
+
+    return [thread.name for thread in threading.enumerate()]
+
+
+async def test_to_thread_inside_an_async_block_is_batched(answerer: Answerer) -> None:
+    def blocking() -> str:
+        with groq.Groq() as client:
+            return str(client.chat.completions.create(**ASK).choices[0].message.content)
+
+    async with batchify(batch_window_seconds=LINGER_S) as run:
+        answers = await asyncio.gather(*(asyncio.to_thread(blocking) for _ in range(3)))
+    assert len(set(answers)) == 3
+    assert run.progress.n_succeeded == 3
+    assert not any(name.startswith("batchling") for name in thread_names())
+
+
+def test_an_async_client_inside_a_plain_block_is_batched(working: object) -> None:
+    async def main() -> str:
+        async with groq.AsyncGroq() as client:
+            answer = await client.chat.completions.create(**ASK)
+            return str(answer.choices[0].message.content)
+
+    with batchify(batch_window_seconds=LINGER_S) as run:
+        assert asyncio.run(main()).startswith("hi ")
+        assert run.progress.n_succeeded == 1
+
+
+async def test_the_innermost_block_wins_and_the_outer_comes_back(
+    answerer: Answerer, groq_client: groq.AsyncGroq
+) -> None:
+    async with batchify(batch_window_seconds=LINGER_S) as outer:
+        async with batchify(batch_window_seconds=LINGER_S) as inner:
+            await groq_client.chat.completions.create(**ASK)
+        await groq_client.chat.completions.create(**ASK)
+    assert (inner.progress.n_requests, outer.progress.n_requests) == (1, 1)
+
+
+async def test_two_blocks_side_by_side_keep_apart(answerer: Answerer, groq_client: groq.AsyncGroq) -> None:
+    async def one(n: int) -> int:
+        async with batchify(batch_window_seconds=LINGER_S) as run:
+            await asyncio.gather(*(groq_client.chat.completions.create(**ASK) for _ in range(n)))
+            return run.progress.n_succeeded
+
+    assert list(await asyncio.gather(one(1), one(3))) == [1, 3]
+
+
+FORKED = """
+import os, sys, groq
+from batchling_client import batchify
+from tests.client.test_blocks import ASK
+
+with batchify(batch_window_seconds=0.05, live_display=False) as run:
+    with groq.Groq() as client:
+        client.chat.completions.create(**ASK)
+    pid = os.fork()
+    if pid == 0:
+        with batchify(batch_window_seconds=0.05, live_display=False) as mine, groq.Groq() as client:
+            client.chat.completions.create(**ASK)
+        print("child", mine.progress.n_succeeded, flush=True)
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    with groq.Groq() as client:
+        client.chat.completions.create(**ASK)
+print("parent", run.progress.n_succeeded, os.waitstatus_to_exitcode(status))
+"""
+
+
+def test_a_forked_child_starts_clean_and_opens_a_block_of_its_own(working: object) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED], cwd=ROOT, capture_output=True, text=True, timeout=40
+    )
+    assert done.stdout.splitlines() == ["child 1", "parent 2 0"], done.stderr
+
+
+async def test_a_cancelled_call_is_withdrawn_before_anybody_pays(answerer: Answerer) -> None:
+    async with batchify(batch_window_seconds=0.5) as run:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(ask(run, "given up"), 0.1)
+        kept = asyncio.create_task(ask(run, "kept"))
+
+        async def dropped() -> bool:
+            return [batch.n_dropped for batch in await run.look()] == [1]
+
+        await wait_until(dropped, description="the request is withdrawn")
+        assert content(await kept).startswith("kept")
+    assert run.progress.n_left == 1
+
+
+async def test_a_block_left_in_order_withdraws_what_was_cancelled_in_it(answerer: Answerer) -> None:
+    async with batchify(batch_window_seconds=1) as run:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ask(run), 0.1)
+    places = [await answerer.redis.get(key) for key in await answerer.redis.keys(answerer.keys.request("*"))]
+    assert all(place.startswith(b"|") for place in places)
+
+
+async def test_one_caller_that_leaves_does_not_take_the_request_from_another(answerer: Answerer) -> None:
+    async with batchify(batch_window_seconds=0.5) as one, batchify(batch_window_seconds=0.5) as two:
+        leaver = asyncio.create_task(ask(one))
+        stayer = asyncio.create_task(ask(two))
+
+        async def placed() -> bool:
+            return bool(await one.look()) and bool(await two.look())
+
+        await wait_until(placed, description="both are in")
+        leaver.cancel()
+        assert (await stayer).status == 200
+
+
+async def test_a_block_left_by_an_exception_says_what_goes_on_and_how_to_get_it(
+    answerer: Answerer, caplog: pytest.LogCaptureFixture
+) -> None:
+    answerer.go_on.clear()
+    asked: list[asyncio.Task[HttpReply]] = []
+    block = batchify(batch_window_seconds=LINGER_S, name="mine")
+
+    async def break_off() -> None:
+        async with block as run:
+            asked.extend(asyncio.create_task(ask(run, f"prompt {i}")) for i in range(3))
+            await wait_until(lambda: answerer.n_batches == 1, description="submitted")
+            raise ZeroDivisionError(run.id)
+
+    with pytest.raises(ZeroDivisionError) as left:
+        await break_off()
+    run_id = left.value.args[0]
+    assert f"3 requests of run 'mine' {run_id} go on" in caplog.text
+    assert f"batchling show {run_id}" in caplog.text
+    answerer.go_on.set()
+    assert {reply.status for reply in await asyncio.gather(*asked)} == {200}
+
+
+INTERRUPTED = """
+import asyncio, groq
+from batchling_client import batchify
+from tests.client.test_blocks import ASK
+
+async def main():
+    async with batchify(batch_window_seconds=0.05), groq.AsyncGroq() as client:
+        await asyncio.gather(*(client.chat.completions.create(**ASK) for _ in range(5)))
+
+asyncio.run(main())
+"""
+
+
+async def test_ctrl_c_says_what_goes_on_and_a_rerun_attaches(answerer: Answerer) -> None:
+    answerer.go_on.clear()
+    caller = subprocess.Popen(
+        [sys.executable, "-X", "dev", "-c", INTERRUPTED], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    await wait_until(lambda: answerer.n_batches == 1, description="submitted", within_s=20)
+    caller.send_signal(signal.SIGINT)
+    _, said = await asyncio.to_thread(caller.communicate, timeout=20)
+    assert "5 requests of run" in said
+    assert "go on" in said
+    assert "Warning" not in said
+    answerer.go_on.set()
+    async with batchify(batch_window_seconds=LINGER_S) as run, groq.AsyncGroq() as client:
+        await asyncio.gather(*(client.chat.completions.create(**ASK) for _ in range(5)))
+        assert run.progress.n_succeeded == 5
+    assert sum(answerer.times_answered.values()) == 5
+
+
+async def test_a_deadline_is_an_error_in_the_providers_shape(answerer: Answerer) -> None:
+    answerer.go_on.clear()
+    async with batchify(batch_window_seconds=LINGER_S, deadline=0.3) as run:
+        reply = await ask(run)
+    assert (reply.status, error_of(reply)["code"]) == (504, "deadline_passed")
+    assert run.progress.n_failed == 1
+
+
+async def test_at_a_realtime_deadline_the_call_passes_and_its_batch_is_cancelled(
+    answerer: Answerer, caplog: pytest.LogCaptureFixture
+) -> None:
+    answerer.go_on.clear()
+    async with batchify(batch_window_seconds=LINGER_S, deadline="0.3s", on_deadline="realtime") as run:
+        replies = await asyncio.gather(*(run.answer(a_call(f"prompt {i}")) for i in range(3)))
+        assert [reply.name for reply in replies if not hasattr(reply, "status")] == ["PASS_THROUGH"] * 3
+
+        async def cancelled() -> bool:
+            return [batch.cancel_requested for batch in await run.look()] == [True]
+
+        await wait_until(cancelled, description="the batch is cancelled")
+    assert caplog.text.count("full price") == 1
+
+
+async def test_a_realtime_deadline_leaves_a_batch_of_others_alone(answerer: Answerer) -> None:
+    answerer.go_on.clear()
+    patient = batchify(batch_window_seconds=0.2)
+    hasty = batchify(batch_window_seconds=0.2, deadline=0.5, on_deadline="realtime")
+    async with patient as one, hasty as two:
+        kept = asyncio.create_task(ask(one, "patient"))
+        await two.answer(a_call("hasty"))
+        answerer.go_on.set()
+        assert (await kept).status == 200
+        assert not any(batch.cancel_requested for batch in await one.look())
+
+
+async def test_a_dry_run_counts_gathered_calls_and_ends_the_block(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, groq_client: groq.AsyncGroq
+) -> None:
+    monkeypatch.setenv("BATCHLING_REDIS_URL", "redis://127.0.0.1:1")
+    after = False
+    async with batchify(dry_run=True, batch_size=2) as run:
+        await asyncio.gather(*(groq_client.chat.completions.create(**ASK) for _ in range(5)))
+        after = True
+    assert not after
+    assert run.progress.n_requests == 5
+    assert "5 requests in 3 batches" in run.summary()
+    assert "Dry run" in capfd.readouterr().err
+
+
+def test_a_dry_run_ends_a_blocking_block_too() -> None:
+    with batchify(dry_run=True) as run, groq.Groq() as client, ThreadPoolExecutor(4) as pool:
+        for asked in [pool.submit(lambda: client.chat.completions.create(**ASK)) for _ in range(4)]:
+            asked.result()
+    assert run.progress.n_requests == 4
+
+
+async def test_a_dry_run_does_not_swallow_what_is_not_its_own() -> None:
+    async def broken() -> None:
+        async with batchify(dry_run=True) as run:
+            with pytest.raises(DryRun):
+                await ask(run)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await broken()
+
+    async def cancelled() -> None:
+        async with batchify(dry_run=True) as run:
+            with contextlib.suppress(DryRun):
+                await ask(run)
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(cancelled())
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(task, 0.5)
+
+
+async def test_redis_away_at_the_start_is_a_clear_error_without_the_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for url in ("redis://:s3cret@127.0.0.1:1/0", "unix:///nowhere/redis.sock"):
+        with pytest.raises(QueueUnreachable) as caught:
+            async with batchify(redis_url=url):
+                pass
+        assert "cannot be reached" in str(caught.value)
+        assert "s3cret" not in str(caught.value)
+    with pytest.raises(QueueUnreachable), batchify(redis_url="redis://127.0.0.1:1"):
+        pass
+    assert not any(name.startswith("batchling") for name in thread_names())
+
+
+async def test_nobody_working_is_said_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchling_client.presence.PATIENCE_S", 0.2)
+    monkeypatch.setattr("batchling_client.presence.LOOK_EVERY_S", 0.05)
+    async with batchify(batch_window_seconds=LINGER_S) as run:
+        await ask_all_until(run, lambda: "No worker is alive" in caplog.text)
+    assert caplog.text.count("No worker is alive") == 1
+    assert "celery -A batchling_worker worker" in caplog.text
+
+
+async def ask_all_until(run: batchling_client.Run, condition: Any) -> None:
+    asked = asyncio.create_task(ask_all(run, "a", "b"))
+    await wait_until(condition, description="it is said")
+    asked.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asked
+
+
+async def test_workers_with_another_seal_key_are_a_clear_error(
+    redis_server: RedisServer, namespace: str
+) -> None:
+    other, _ = sealing.new_pair()
+    announce(redis_server, namespace, sealing.digest(other))
+    with pytest.raises(WrongSettings, match="BATCHLING_SEAL_PUBLIC_KEY"):
+        async with batchify():
+            pass
+
+
+async def test_a_worker_with_our_seal_key_is_nothing_to_speak_of(
+    redis_server: RedisServer,
+    namespace: str,
+    tmp_path: Path,
+    answerer: Answerer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    announce(redis_server, namespace, sealing.digest(sealing.stored_pair(tmp_path)[0]))
+    async with batchify(batch_window_seconds=LINGER_S) as run:
+        await ask(run)
+    assert "worker" not in caplog.text
+
+
+def announce(server: RedisServer, namespace: str, digest: str) -> None:
+    keys = Keys(namespace)
+    presence = WorkerPresence(name="w1", pid=1, version="0", pool="threads", seal_public_key=digest)
+    with server.client() as client:
+        client.set(keys.worker("w1"), presence.encode(), ex=15)
+        client.zadd(keys.workers, {"w1": 1})
+        client.expire(keys.workers, 60)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [
+        ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": 1.5}, "batch_size"),
+        ({"batch_window_seconds": -1}, "batch_window_seconds"),
+        ({"batch_poll_interval_seconds": float("nan")}, "batch_poll_interval_seconds"),
+        ({"completion_window": "25h"}, "completion_window"),
+        ({"deadline": "soon"}, "deadline"),
+        ({"deadline": 0}, "deadline"),
+        ({"on_deadline": "panic"}, "on_deadline"),
+        ({"redis_url": "http://example.org"}, "redis://"),
+        ({"redis_url": "redis://:s3cret@host:port"}, "REDIS_URL"),
+    ],
+)
+def test_wrong_parameters_are_one_clear_sentence(wrong: dict[str, Any], word: str) -> None:
+    with pytest.raises(WrongSettings, match=word) as caught:
+        batchify(**wrong)
+    assert "s3cret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("NAMESPACE", "a{b}"), ("SEAL_PUBLIC_KEY", "short"), ("REDIS_URL", "ftp://x")]
+)
+def test_wrong_settings_name_their_variable(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"BATCHLING_{name}", value)
+    with pytest.raises(WrongSettings, match=f"^BATCHLING_{name} "):
+        batchify()
+
+
+def test_an_unreadable_seal_key_is_a_clear_error(tmp_path: Path) -> None:
+    sealing.stored_pair(tmp_path)
+    (tmp_path / "keys" / "seal.key").write_text("nonsense")
+    with pytest.raises(WrongSettings, match="seal key"), batchify():
+        pass
+
+
+async def test_a_block_is_entered_once() -> None:
+    block = batchify(dry_run=True)
+    async with block:
+        pass
+    with pytest.raises(RuntimeError, match="once"):
+        async with block:
+            pass
+
+
+async def test_a_library_that_slips_past_is_an_error_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchling_client.interceptors.ADAPTERS", ())
+    with pytest.raises(batchling_client.NotIntercepted, match="full price"):
+        async with batchify(dry_run=True):
+            pass
+
+
+def test_the_seeds_import_is_the_same_object() -> None:
+    assert batchling.batchify is batchling_client.batchify
+    assert batchling_client.__all__ == sorted(batchling_client.__all__)
+
+
+def test_importing_the_client_imports_no_celery_and_no_http_library() -> None:
+    code = (
+        "import sys, batchling_client; "
+        "print([m for m in ('celery','kombu','httpx','httpx2','aiohttp','requests','rich') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ})
+    assert done.stdout.strip() == "[]"

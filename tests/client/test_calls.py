@@ -1,0 +1,207 @@
+"""Reading a call: which lane, which id, or why not. No sockets."""
+
+import json
+import logging
+from typing import Any
+
+import pytest
+
+from batchling_client.calls import Calls, Lane, Request, Terms
+from batchling_client.interceptor import PASS_THROUGH, HttpCall, HttpReply
+from batchling_client.wire.ids import new_run_id
+from batchling_client.wire.records import Row
+from batchling_client.wire.routes import Routes
+
+from .asking import HOST, PATH, a_call, error_of
+
+
+def calls(**terms: Any) -> Calls:
+    return Calls(Terms(run_id=new_run_id(), run_name="", **terms), Routes())
+
+
+def request(reader: Calls, call: HttpCall) -> Request:
+    read = reader.read(call)
+    assert isinstance(read, Request)
+    return read
+
+
+def refused(call: HttpCall, **terms: Any) -> dict[str, Any]:
+    reply = calls(**terms).read(call)
+    assert isinstance(reply, HttpReply)
+    assert reply.headers["x-batchling-error"] == "request_refused"
+    assert 400 <= reply.status < 500
+    return error_of(reply)
+
+
+def lane(reader: Calls, **how: Any) -> Lane:
+    return request(reader, a_call(**how)).lane
+
+
+def test_twenty_equal_prompts_are_twenty_requests_and_a_rerun_meets_the_same() -> None:
+    first, rerun = calls(), calls()
+    ids = [request(first, a_call()).request_id for _ in range(20)]
+    assert len(set(ids)) == 20
+    assert [request(rerun, a_call()).request_id for _ in range(20)] == ids
+
+
+def test_spelling_of_the_json_makes_no_other_request() -> None:
+    spaced = b'{ "temperature": 1.5,\n "model": "llama", "messages": [] }'
+    dense = b'{"model":"llama","messages":[],"temperature":1.5}'
+    assert request(calls(), a_call(body=spaced)).request_id == request(calls(), a_call(body=dense)).request_id
+
+
+def test_without_cache_every_request_is_new() -> None:
+    first, rerun = calls(cache=False), calls(cache=False)
+    ids = {request(reader, a_call()).request_id for reader in (first, rerun) for _ in range(3)}
+    assert len(ids) == 6
+
+
+def test_an_sdk_retry_means_the_request_it_has_sent() -> None:
+    reader = calls()
+    first = request(reader, a_call())
+    retry = request(reader, a_call(headers={"x-stainless-retry-count": "1"}))
+    assert retry.request_id == first.request_id
+    assert request(reader, a_call()).request_id != first.request_id
+
+
+def test_two_keys_never_share_a_lane_nor_an_id() -> None:
+    reader = calls()
+    one, two = request(reader, a_call(key="a")), request(reader, a_call(key="b"))
+    assert one.lane.lane_id != two.lane.lane_id
+    assert one.request_id != two.request_id
+
+
+def test_models_and_endpoints_split_lanes() -> None:
+    reader = calls()
+    lanes = {
+        lane(reader).lane_id,
+        lane(reader, model="other").lane_id,
+        lane(reader, path="/openai/v1/audio/translations").lane_id,
+    }
+    assert len(lanes) == 3
+
+
+def test_headers_of_a_whole_batch_split_lanes_and_others_do_not() -> None:
+    reader = calls()
+    there = {"host": "api.openai.com", "path": "/v1/chat/completions"}
+    plain = lane(reader, **there)
+    other = lane(reader, **there, headers={"openai-project": "p"})
+    assert plain.lane_id != other.lane_id
+    assert other.spec.headers == (("openai-project", "p"),)
+    assert lane(reader, **there, headers={"user-agent": "x"}) is plain
+
+
+def test_a_lane_shows_no_key() -> None:
+    found = lane(calls(), key="gsk-CANARY")
+    assert "CANARY" not in repr(found)
+    assert "CANARY" not in found.packed_spec.decode()
+
+
+def test_the_body_is_kept_as_the_sdk_sent_it_on_one_line() -> None:
+    body = b'{"model":"llama",\r\n "z":1.0, "a":"line\\nbreak"}'
+    kept = Row.decode(request(calls(), a_call(body=body)).packed).body
+    assert b"\n" not in kept
+    assert b"\r" not in kept
+    assert json.loads(kept) == json.loads(body)
+    dense = b'{"model":"llama","z":1.0,"a":1}'
+    assert Row.decode(request(calls(), a_call(body=dense)).packed).body == dense
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"not json", b'{"model":', b"[]", b'"x"', b"[" * 100_000, b"\xff\xfe{}"], ids=repr
+)
+def test_a_body_that_is_no_json_object_is_refused(body: bytes) -> None:
+    error = refused(a_call(body=body))
+    assert error["code"] == "body_not_json"
+    assert error["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize("model", [None, "", 7])
+def test_a_request_without_a_model_is_refused(model: Any) -> None:
+    error = refused(a_call(model=model))
+    assert (error["code"], error["param"]) == ("model_missing", "model")
+
+
+def test_a_request_over_the_limit_is_refused() -> None:
+    body = json.dumps({"model": "llama", "messages": "x" * (210 * 1024 * 1024)}).encode()
+    error = refused(a_call(body=body))
+    assert error["code"] == "request_too_large"
+    assert "groq" in error["message"]
+
+
+def test_a_window_the_provider_does_not_take_is_refused() -> None:
+    call = a_call(host="api.openai.com", path="/v1/embeddings")
+    error = refused(call, completion_window="48h")
+    assert error["code"] == "completion_window_unknown"
+    assert "24h" in error["message"]
+
+
+@pytest.mark.parametrize("key", [None, "", " "])
+def test_a_request_without_a_key_is_refused_as_an_sdk_knows_it(key: str | None) -> None:
+    reply = calls().read(a_call(key=key))
+    assert isinstance(reply, HttpReply)
+    assert reply.status == 401
+    assert error_of(reply)["code"] == "credential_missing"
+
+
+def test_numbers_beyond_the_decoder_are_the_providers_to_judge() -> None:
+    body = b'{"model":"llama","seed":1' + b"0" * 400 + b',"x":1e999}'
+    read = calls().read(a_call(body=body))
+    assert isinstance(read, Request)
+
+
+def test_a_streamed_call_passes_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    reader = calls()
+    assert reader.read(a_call(stream=True)) is PASS_THROUGH
+    assert reader.read(a_call(stream=True)) is PASS_THROUGH
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "stream" in caplog.text
+    assert isinstance(reader.read(a_call(stream=False)), Request)
+
+
+def test_an_upload_passes_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    upload = a_call(
+        path="/openai/v1/audio/transcriptions",
+        body=b"--x\r\nfile",
+        headers={"content-type": "multipart/form-data; boundary=x"},
+    )
+    reader = calls()
+    assert reader.read(upload) is PASS_THROUGH
+    assert reader.read(upload) is PASS_THROUGH
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "host", "path", "wanted", "n_warnings"),
+    [
+        ("POST", HOST, PATH, True, 0),
+        ("GET", HOST, PATH, False, 0),
+        ("POST", "example.org", PATH, False, 0),
+        ("POST", HOST, "/openai/v1/batches", False, 0),
+        ("POST", HOST, "/openai/v1/files", False, 0),
+        ("GET", HOST, "/openai/v1/models", False, 0),
+        ("POST", HOST, "/openai/v1/audio/speech", False, 1),
+        ("POST", "api.openai.com", "/v1/embeddings", True, 0),
+        ("POST", "api.openai.com", "/v1/batches/batch_1/cancel", False, 0),
+        ("POST", "api.openai.com", "/v1/audio/transcriptions", False, 1),
+    ],
+)
+def test_what_no_batch_takes_passes_and_is_warned_of_once_where_it_costs(
+    method: str, host: str, path: str, wanted: bool, n_warnings: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader = calls()
+    assert [reader.wants(method, host, path) for _ in range(3)] == [wanted] * 3
+    assert len(caplog.records) == n_warnings
+
+
+def test_ids_in_paths_make_no_second_warning(caplog: pytest.LogCaptureFixture) -> None:
+    reader = calls()
+    for i in range(5):
+        reader.wants("POST", "api.openai.com", f"/v1/threads/thread_{i}abc/runs")
+    assert len(caplog.records) == 1
+
+
+def test_a_cap_is_the_smaller_of_the_callers_and_the_providers() -> None:
+    assert lane(calls(batch_size=10)).cap.rows == 10
+    assert lane(calls(batch_size=10_000_000)).cap.rows == 50_000
+    assert lane(calls(linger_s=2.0)).cap.longest_ms == 30_000

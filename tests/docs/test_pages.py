@@ -1,0 +1,73 @@
+"""What the pages name is there: tests, files and the pages they link to."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+PAGE_IDS = [str(page.relative_to(ROOT)) for page in PAGES]
+
+TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
+LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
+CODE_FILE = re.compile(
+    r"`((?:batchling_client|batchling_worker|tests|deploy|docs|examples)/[\w/.-]+\.(?:py|lua|conf|md))`"
+)
+
+
+@cache
+def names_in(file: Path) -> set[str]:
+    """The names of all tests of a file, those in classes too."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return {
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+    }
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_guarantee_names_a_test_that_exists() -> None:
+    text = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    promises = [
+        line
+        for line in text.splitlines()
+        if line.startswith("|") and not line.startswith(("|---", "| promise"))
+    ]
+
+    assert promises
+    for promise in promises:
+        named = TEST.findall(promise)
+        assert named, f"no test: {promise}"
+        for file, test in named:
+            assert (ROOT / file).is_file(), file
+            assert test in names_in(ROOT / file), f"{file}::{test}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target, anchor in LINK.findall(page.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        there = (page.parent / target).resolve() if target else page
+        assert there.exists(), f"{page.name} links to {target}"
+        assert not anchor or anchor in anchors(there), f"{page.name} links to {target}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
+def test_files_of_the_code_that_are_named_exist(page: Path) -> None:
+    for file in CODE_FILE.findall(page.read_text(encoding="utf-8")):
+        if "acme" not in file and "NAME" not in file:
+            assert (ROOT / file).is_file(), f"{page.name} names {file}"

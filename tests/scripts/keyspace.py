@@ -1,0 +1,37 @@
+"""Holds what stands in Redis against what `keys.py` declares."""
+
+from __future__ import annotations
+
+from redis.asyncio import Redis
+
+from batchling_client.wire.keys import EXPIRES, KEYSPACE, Keys
+
+BY_WORD = {kind.word: kind for kind in KEYSPACE}
+
+
+async def words_in_use(redis: Redis, keys: Keys) -> dict[str, list[bytes]]:
+    """The namespace's keys by their first word."""
+    found: dict[str, list[bytes]] = {}
+    async for key in redis.scan_iter(match=keys.prefix + "*", count=1000):
+        found.setdefault(key.decode().removeprefix(keys.prefix).partition(":")[0], []).append(key)
+    return found
+
+
+async def strays(redis: Redis, keys: Keys) -> list[str]:
+    """What is wrong with the keys left: undeclared, of another type, or without the lifetime declared."""
+    complaints = []
+    for word, found in (await words_in_use(redis, keys)).items():
+        for key in found:
+            kind = BY_WORD.get(word)
+            if kind is None:
+                complaints.append(f"{key!r} is not declared")
+                continue
+            redis_type = (await redis.execute_command("TYPE", key)).decode()
+            if redis_type != kind.redis_type:
+                complaints.append(f"{key!r} is a {redis_type}, not a {kind.redis_type}")
+            ttl_ms = await redis.execute_command("PTTL", key)
+            if kind.lifetime == EXPIRES and ttl_ms <= 0:
+                complaints.append(f"{key!r} never expires")
+            if kind.lifetime != EXPIRES and ttl_ms != -1:
+                complaints.append(f"{key!r} expires")
+    return complaints

@@ -1,0 +1,223 @@
+"""What the scripts promise, as plain Python: batches, requests and mail of one lane, without Redis and without time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from batchling_client.wire.keys import BatchId, Mailbox, RequestId
+from batchling_client.wire.scripts import Enqueued
+from batchling_client.wire.states import BatchState, Placement, RowKind, Verdict
+
+MAX_ATTEMPTS = 2
+NEVER_SENT = (BatchState.OPEN, BatchState.SEALED)
+
+
+@dataclass
+class ModelBatch:
+    state: BatchState = BatchState.OPEN
+    token: int = 0
+    begun: int = -1
+    rows: list[tuple[RequestId, int]] = field(default_factory=list)
+    """Requests with the attempt that they were on when they came."""
+    n_dropped: int = 0
+
+
+@dataclass
+class Flight:
+    batch_id: BatchId
+    attempt: int
+    mailboxes: list[Mailbox]
+
+
+@dataclass(frozen=True)
+class Hold:
+    """A claim as a worker remembers it, be it good or long overtaken."""
+
+    batch_id: BatchId
+    token: int
+
+
+@dataclass
+class Model:
+    batches: dict[BatchId, ModelBatch] = field(default_factory=dict)
+    open: BatchId | None = None
+    flying: dict[RequestId, Flight] = field(default_factory=dict)
+    dropped: dict[RequestId, tuple[BatchId, int]] = field(default_factory=dict)
+    """Withdrawn, with the batch that they had been in while it was open."""
+    results: dict[RequestId, bool] = field(default_factory=dict)
+    """Answered requests: whether with a success."""
+    mail: Counter[tuple[Mailbox, RequestId]] = field(default_factory=Counter)
+
+    def waiting_in(self, batch_id: BatchId) -> list[RequestId]:
+        return [one for one, flight in self.flying.items() if flight.batch_id == batch_id]
+
+    def fresh(self, hold: Hold, states: Collection[BatchState] = tuple(BatchState)) -> bool:
+        batch = self.batches[hold.batch_id]
+        return batch.token == hold.token and batch.state in states
+
+    def enqueue(
+        self, guess: BatchId, asked: Sequence[RequestId], mailbox: Mailbox, cap: int, *, anew: bool
+    ) -> Enqueued:
+        placements: list[Placement] = []
+        opened = full = False
+        for one in asked:
+            success = self.results.get(one)
+            if success or (success is False and not anew):
+                placements.append(Placement.ANSWERED)
+            elif one in self.flying:
+                if mailbox not in self.flying[one].mailboxes:
+                    self.flying[one].mailboxes.append(mailbox)
+                placements.append(Placement.JOINED)
+            else:
+                refused = None if opened else self._open(guess)
+                if refused is not None:
+                    if placements:
+                        break
+                    return refused
+                opened = True
+                if not self._put(one, guess, mailbox, cap):
+                    full = True
+                    break
+                placements.append(Placement.QUEUED)
+        if full or (opened and len(self.batches[guess].rows) >= cap):
+            self._close(guess)
+        return Enqueued(verdict=Verdict.OK, placements=tuple(placements))
+
+    def _open(self, guess: BatchId) -> Enqueued | None:
+        if self.open is not None and self.open != guess:
+            return Enqueued(verdict=Verdict.MOVED, open_batch=self.open)
+        if self.open is None and guess in self.batches:
+            return Enqueued(verdict=Verdict.USED)
+        self.open = guess
+        self.batches.setdefault(guess, ModelBatch())
+        return None
+
+    def _put(self, one: RequestId, batch_id: BatchId, mailbox: Mailbox, cap: int) -> bool:
+        batch, (dropped_from, attempt) = self.batches[batch_id], self.dropped.get(one, (None, 1))
+        if dropped_from == batch_id:
+            batch.n_dropped -= 1
+        elif len(batch.rows) >= cap:
+            return False
+        else:
+            attempt = 1
+            batch.rows.append((one, 1))
+        self.dropped.pop(one, None)
+        self.results.pop(one, None)
+        self.flying[one] = Flight(batch_id, attempt, [mailbox])
+        return True
+
+    def _close(self, batch_id: BatchId) -> None:
+        batch = self.batches[batch_id]
+        batch.state, batch.token = BatchState.SEALED, batch.token + 1
+        if self.open == batch_id:
+            self.open = None
+
+    def claim(self, batch_id: BatchId) -> Hold | None:
+        """A claim of a batch that is due, which every batch is when the test says so."""
+        batch = self.batches.get(batch_id)
+        if batch is None or batch.state.terminal:
+            return None
+        batch.token += 1
+        return Hold(batch_id, batch.token)
+
+    def begin(self, hold: Hold, states: Collection[BatchState]) -> bool:
+        batch = self.batches[hold.batch_id]
+        if not self.fresh(hold, states) or batch.begun == hold.token:
+            return False
+        batch.begun = hold.token
+        return True
+
+    def seal(self, hold: Hold) -> bool:
+        if not self.fresh(hold, (BatchState.OPEN,)):
+            return False
+        self._close(hold.batch_id)
+        return True
+
+    def move(
+        self, hold: Hold, before: Collection[BatchState], after: BatchState | None, *, spent: bool
+    ) -> bool:
+        """Any move under a claim: out of `before`, into `after` (None = stays), which spends the token or keeps it."""
+        if not self.fresh(hold, before):
+            return False
+        batch = self.batches[hold.batch_id]
+        batch.state = after or batch.state
+        batch.token += spent
+        return True
+
+    def cancel(self, batch_id: BatchId) -> Verdict:
+        batch = self.batches.get(batch_id)
+        if batch is None:
+            return Verdict.GONE
+        if batch.state is BatchState.ENDED or batch.state.terminal:
+            return Verdict.TOO_LATE
+        if batch.state in NEVER_SENT:
+            batch.state = BatchState.ENDED
+            if self.open == batch_id:
+                self.open = None
+        elif batch.state is BatchState.SUBMITTING and batch.begun == batch.token:
+            return Verdict.OK
+        batch.token += 1
+        return Verdict.OK
+
+    def withdraw(self, one: RequestId, batch_id: BatchId, mailbox: Mailbox) -> Verdict:
+        flight = self.flying.get(one)
+        if flight is None or flight.batch_id != batch_id:
+            return Verdict.GONE
+        others = [name for name in flight.mailboxes if name != mailbox]
+        if others:
+            flight.mailboxes = others
+            return Verdict.JOINED
+        batch = self.batches[batch_id]
+        if batch.state not in NEVER_SENT:
+            return Verdict.TOO_LATE
+        del self.flying[one]
+        if batch.state is BatchState.OPEN:
+            self.dropped[one] = (batch_id, flight.attempt)
+        batch.n_dropped += 1
+        return Verdict.OK
+
+    def deliver(self, hold: Hold, rows: Sequence[tuple[RequestId, RowKind]]) -> tuple[int, int] | None:
+        """How many were answered and how many left for another attempt; None = stale."""
+        if not self.fresh(hold):
+            return None
+        n_answered, left = 0, set()
+        for one, kind in rows:
+            flight = self.flying.get(one)
+            if flight is None or flight.batch_id != hold.batch_id:
+                continue
+            if kind is RowKind.RETRY and flight.attempt < MAX_ATTEMPTS:
+                left.add(one)
+                continue
+            left.discard(one)
+            n_answered += 1
+            del self.flying[one]
+            self.results[one] = kind is RowKind.SUCCESS
+            self.mail.update((mailbox, one) for mailbox in flight.mailboxes)
+        return n_answered, len(left)
+
+    def requeue(
+        self, hold: Hold, target: BatchId, rows: Sequence[tuple[RequestId, int]], cap: int
+    ) -> tuple[Verdict, int, BatchId | None]:
+        if not self.fresh(hold, (BatchState.ENDED,)):
+            return Verdict.STALE, 0, None
+        mine = set(self.waiting_in(hold.batch_id))
+        if not any(one in mine for one, _ in rows):
+            return Verdict.OK, len(rows), None
+        refused = self._open(target)
+        if refused is not None:
+            return refused.verdict, 0, refused.open_batch
+        batch = self.batches[target]
+        for n_taken, (one, attempt) in enumerate(rows):
+            if one not in mine:
+                continue
+            if len(batch.rows) >= cap:
+                self._close(target)
+                return Verdict.OK, n_taken, None
+            mine.discard(one)
+            batch.rows.append((one, attempt))
+            self.flying[one] = Flight(target, attempt, self.flying[one].mailboxes)
+        if len(batch.rows) >= cap:
+            self._close(target)
+        return Verdict.OK, len(rows), None

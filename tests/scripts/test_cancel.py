@@ -1,0 +1,79 @@
+"""Cancel: what no provider knows ends at once, the rest at its next look; a create on its way keeps its owner."""
+
+from __future__ import annotations
+
+import pytest
+
+from batchling_client.wire.ids import new_batch_id
+from batchling_client.wire.keys import BatchId
+from batchling_client.wire.states import BatchState, Outcome, Verdict
+
+from .byhand import ByHand, ids, row
+
+
+@pytest.mark.parametrize("state", [BatchState.OPEN, BatchState.SEALED])
+async def test_what_no_provider_knows_ends_at_once(byhand: ByHand, state: BatchState) -> None:
+    batch_id = await byhand.in_state(state, ids(2))
+    token = await byhand.claimed(batch_id)
+
+    assert await byhand.cancel(batch_id) is Verdict.OK
+
+    batch = await byhand.batch(batch_id)
+    assert (batch.state, batch.outcome) == (BatchState.ENDED, Outcome.CANCELLED)
+    assert batch.error == "a person cancelled it"
+    assert await byhand.begin(batch_id, token) is None, "a submission that was claimed before went on"
+    [claim] = await byhand.claims(batch_id)
+    assert claim.state is BatchState.ENDED
+
+
+async def test_a_cancelled_open_batch_takes_nothing_new(byhand: ByHand) -> None:
+    batch_id = await byhand.opened(ids(1))
+    await byhand.cancel(batch_id)
+    assert (await byhand.enqueue([row(one) for one in ids(1)], into=batch_id)).verdict is Verdict.USED
+    assert (await byhand.enqueue([row(one) for one in ids(1)], into=new_batch_id())).verdict is Verdict.OK
+
+
+async def test_a_batch_at_the_provider_is_looked_at_now(byhand: ByHand) -> None:
+    batch_id = await byhand.at_provider(ids(1))
+    await byhand.progress(batch_id, await byhand.claimed(batch_id), delay_ms=600_000)
+
+    assert await byhand.cancel(batch_id) is Verdict.OK
+
+    [claim] = await byhand.claims(batch_id)
+    assert claim.state is BatchState.SUBMITTED
+    assert (await byhand.batch(batch_id)).cancel_requested
+
+
+async def test_a_create_on_its_way_keeps_its_token(byhand: ByHand) -> None:
+    batch_id, token = await byhand.in_submission(ids(1))
+    await byhand.scripts.arm(batch_id=batch_id, token=token)
+
+    assert await byhand.cancel(batch_id) is Verdict.OK
+
+    assert await byhand.submitted(batch_id, token) == (Verdict.OK, "")
+    assert (await byhand.batch(batch_id)).cancel_requested
+
+
+async def test_a_submission_that_waits_for_better_weather_is_looked_at_now(byhand: ByHand) -> None:
+    batch_id, token = await byhand.in_submission(ids(1))
+    await byhand.scripts.release(batch_id=batch_id, token=token, delay_ms=300_000, error="503")
+    assert await byhand.claims(batch_id) == []
+
+    assert await byhand.cancel(batch_id) is Verdict.OK
+
+    assert len(await byhand.claims(batch_id)) == 1
+
+
+@pytest.mark.parametrize(
+    "state", [state for state in BatchState if state is BatchState.ENDED or state.terminal]
+)
+async def test_what_has_ended_is_not_cancelled(byhand: ByHand, state: BatchState) -> None:
+    batch_id = await byhand.in_state(state, ids(1))
+    before = await byhand.everything()
+    assert await byhand.cancel(batch_id) is Verdict.TOO_LATE
+    assert await byhand.everything() == before
+
+
+async def test_an_unknown_batch_is_not_made_by_cancelling_it(byhand: ByHand) -> None:
+    assert await byhand.cancel(BatchId("b-none")) is Verdict.GONE
+    assert await byhand.everything() == {}

@@ -1,0 +1,329 @@
+"""Any order of calls, doubled, dropped, torn off or too late, leaves Redis as the model says: nothing lost, none twice."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import secrets
+from collections import Counter
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from redis.asyncio import Redis
+
+from batchling_client.wire.connection import connect
+from batchling_client.wire.ids import new_batch_id, new_mailbox
+from batchling_client.wire.keys import BatchId, Keys, Mailbox, RequestId
+from batchling_client.wire.states import BatchState, Outcome, RowKind, Verdict
+
+from .byhand import WIDE, ByHand, ids, out, row
+from .keyspace import strays
+from .model import MAX_ATTEMPTS, Hold, Model
+
+T = TypeVar("T")
+N_REQUESTS = 7
+"""So few that the same are asked for again and again."""
+N_CLIENTS = 3
+SUBMIT_STATES = (BatchState.SEALED, BatchState.SUBMITTING)
+POLL_STATES = (BatchState.SUBMITTED,)
+END_STATES = (*SUBMIT_STATES, *POLL_STATES, BatchState.ENDED)
+MOVES = ("seal", "submit", "progress", "ended", "deliver", "collected", "settle", "release")
+NEXT_MOVES = {
+    BatchState.OPEN: ("seal",),
+    BatchState.SEALED: ("submit", "submit", "release"),
+    BatchState.SUBMITTING: ("submit", "release"),
+    BatchState.SUBMITTED: ("progress", "ended", "ended"),
+    BatchState.ENDED: ("deliver", "collected", "settle", "settle"),
+}
+
+clients = st.integers(0, N_CLIENTS - 1)
+numbers = st.integers(0, N_REQUESTS - 1)
+caps = st.sampled_from((1, 2, 4, 100))
+chunks = st.lists(st.tuples(numbers, st.sampled_from(tuple(RowKind))), max_size=6)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chance:
+    """What befalls a step: where it is cut short, what is doubled, what the provider says."""
+
+    torn_off: bool
+    doubled: bool
+    cap: int
+    outcome: Outcome
+    results: list[tuple[int, RowKind]]
+
+
+chances = st.builds(
+    Chance,
+    torn_off=st.booleans(),
+    doubled=st.booleans(),
+    cap=caps,
+    outcome=st.sampled_from(tuple(Outcome)),
+    results=chunks,
+)
+
+
+class Life(RuleBasedStateMachine):
+    """Clients and workers who forget, repeat and die; each call is held against the model."""
+
+    holds: Bundle[Hold] = Bundle("holds")
+
+    def __init__(self, redis_url: str) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.byhand = ByHand(self.run(_connected(redis_url)), Keys(f"m-{secrets.token_hex(6)}"))
+        self.model = Model()
+        self.asked = ids(N_REQUESTS)
+        self.mailboxes = [new_mailbox() for _ in range(N_CLIENTS)]
+        self.tokens: dict[BatchId, int] = {}
+        self.tombs: dict[BatchId, dict[bytes, bytes]] = {}
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(work)
+
+    def teardown(self) -> None:
+        assert self.run(strays(self.byhand.redis, self.byhand.keys)) == []
+        self.run(self.byhand.redis.aclose())
+        self.runner.close()
+
+    @rule(
+        wanted=st.lists(numbers, min_size=1, max_size=5), client=clients, cap=caps, lost_reply=st.booleans()
+    )
+    def enqueue(self, wanted: list[int], client: int, cap: int, lost_reply: bool) -> None:
+        """A client sends until all is taken; a reply that got lost has it send the same once more."""
+        rest, guess, mailbox = [self.asked[n] for n in wanted], new_batch_id(), self.mailboxes[client]
+        limit, anew = dataclasses.replace(WIDE, rows=cap), True
+        while rest:
+            for _ in range(2 if lost_reply else 1):
+                expected = self.model.enqueue(guess, rest, mailbox, cap, anew=anew)
+                rows = [row(one) for one in rest]
+                reply = self.run(
+                    self.byhand.enqueue(rows, into=guess, mailbox=mailbox, cap=limit, ask_failed_anew=anew)
+                )
+                assert reply == expected
+                anew = not lost_reply
+            rest = rest[len(reply.placements) :]
+            guess = reply.open_batch or new_batch_id()
+
+    @precondition(lambda self: self.model.flying)
+    @rule(picks=st.lists(numbers, min_size=1, max_size=4), client=clients, wrong=st.integers(0, 5))
+    def withdraw(self, picks: list[int], client: int, wrong: int) -> None:
+        """Callers give up, one after the other; now and then where their request is not, or was never theirs."""
+        for pick in picks:
+            flying = list(self.model.flying.items())
+            if not flying:
+                return
+            one, flight = flying[pick % len(flying)]
+            batch_id = new_batch_id() if wrong == 0 else flight.batch_id
+            mailbox = self.mailboxes[client] if wrong == 1 else flight.mailboxes[0]
+            for _ in range(2):
+                verdict = self.run(self.byhand.withdraw(one, batch_id, mailbox))
+                assert verdict is self.model.withdraw(one, batch_id, mailbox)
+
+    @precondition(lambda self: self.model.batches)
+    @rule(pick=st.integers(0, 99))
+    def cancel(self, pick: int) -> None:
+        known = list(self.model.batches)
+        batch_id = known[pick % len(known)]
+        assert self.run(self.byhand.cancel(batch_id)) is self.model.cancel(batch_id)
+
+    @precondition(lambda self: self._live())
+    @rule(
+        target=holds,
+        pick=st.integers(0, 99),
+        steps=st.lists(st.tuples(st.integers(0, 11), chances), max_size=6),
+    )
+    def work(self, pick: int, steps: list[tuple[int, Chance]]) -> Hold:
+        """A batch is due, or its lease is over: a worker claims it and takes step after step, and then dies of a claim."""
+        live = self._live()
+        batch_id = live[pick % len(live)]
+        for move, chance in steps:
+            hold = self._claim(batch_id)
+            if hold is None:
+                break
+            state = self.model.batches[batch_id].state
+            self._begin(hold, (state,))
+            moves = NEXT_MOVES[state]
+            getattr(self, f"_{moves[move % len(moves)]}")(hold, chance)
+        return self._claim(batch_id) or Hold(batch_id, self.model.batches[batch_id].token - 1)
+
+    @rule(hold=holds, move=st.sampled_from(MOVES), chance=chances)
+    def work_late(self, hold: Hold, move: str, chance: Chance) -> None:
+        """A worker of any claim ever made wakes up and goes on as if nothing had happened."""
+        self._begin(hold, END_STATES)
+        getattr(self, f"_{move}")(hold, chance)
+
+    def _live(self) -> list[BatchId]:
+        return [batch_id for batch_id, batch in self.model.batches.items() if not batch.state.terminal]
+
+    def _claim(self, batch_id: BatchId) -> Hold | None:
+        expected = self.model.claim(batch_id)
+        self.run(self.byhand.due(batch_id))
+        claims = self.run(self.byhand.claims(batch_id))
+        assert [Hold(claim.batch_id, claim.token) for claim in claims] == ([expected] if expected else [])
+        assert self.run(self.byhand.claims(batch_id)) == [], "two hold one batch"
+        return expected
+
+    def _begin(self, hold: Hold, states: Sequence[BatchState]) -> None:
+        for _ in range(2):
+            began = self.run(self.byhand.begin(hold.batch_id, hold.token, *states))
+            assert (began is not None) is self.model.begin(hold, states)
+
+    def _seal(self, hold: Hold, _: Chance) -> None:
+        self._same(self.run(self.byhand.seal(hold.batch_id, hold.token)), self.model.seal(hold))
+
+    def _submit(self, hold: Hold, chance: Chance) -> None:
+        """From the intent on; torn off, the answer to the create is lost."""
+        scripts, (batch_id, token) = self.byhand.scripts, (hold.batch_id, hold.token)
+        label = self.run(scripts.intend(batch_id=batch_id, token=token, label="label"))
+        intended = self.model.move(hold, SUBMIT_STATES, BatchState.SUBMITTING, spent=False)
+        assert (label is not None) is intended
+        self._same(self.run(scripts.arm(batch_id=batch_id, token=token)), intended)
+        if not chance.torn_off:
+            verdict, _ = self.run(self.byhand.submitted(batch_id, token))
+            moved = self.model.move(hold, (BatchState.SUBMITTING,), BatchState.SUBMITTED, spent=True)
+            self._same(verdict, moved)
+
+    def _progress(self, hold: Hold, _: Chance) -> None:
+        moved = self.model.move(hold, POLL_STATES, None, spent=True)
+        self._same(self.run(self.byhand.progress(hold.batch_id, hold.token)), moved)
+
+    def _release(self, hold: Hold, chance: Chance) -> None:
+        moved = self.model.move(hold, tuple(BatchState), None, spent=True)
+        work = self.byhand.scripts.release(
+            batch_id=hold.batch_id,
+            token=hold.token,
+            delay_ms=0,
+            error=chance.outcome.value if chance.doubled else "",
+            create_refused=chance.torn_off,
+        )
+        self._same(self.run(work), moved)
+
+    def _ended(self, hold: Hold, chance: Chance) -> None:
+        moved = self.model.move(hold, END_STATES, BatchState.ENDED, spent=True)
+        self._same(self.run(self.byhand.ended(hold.batch_id, hold.token, chance.outcome)), moved)
+
+    def _collected(self, hold: Hold, _: Chance) -> None:
+        moved = self.model.move(hold, (BatchState.ENDED,), None, spent=True)
+        work = self.byhand.scripts.collected(batch_id=hold.batch_id, token=hold.token)
+        self._same(self.run(work), moved)
+
+    def _deliver(self, hold: Hold, chance: Chance) -> None:
+        """A chunk of results in which rows are doubled, missing, or another batch's."""
+        rows = [one for one, _ in self.model.batches[hold.batch_id].rows] + self.asked[:1]
+        for _ in range(2 if chance.doubled else 1):
+            self._deliver_once(hold, [(rows[n % len(rows)], kind) for n, kind in chance.results])
+
+    def _deliver_once(self, hold: Hold, chunk: Sequence[tuple[RequestId, RowKind]]) -> None:
+        expected = self.model.deliver(hold, chunk)
+        outs, known = [out(one, kind) for one, kind in chunk], list[Mailbox]()
+        batch_id, token = hold.batch_id, hold.token
+        while True:
+            reply = self.run(
+                self.byhand.deliver(batch_id, token, outs, mailboxes=known, max_attempts=MAX_ATTEMPTS)
+            )
+            if reply.verdict is not Verdict.MAILBOXES:
+                break
+            assert set(reply.mailboxes) - set(known)
+            known += reply.mailboxes
+        assert (reply.verdict is Verdict.STALE) is (expected is None)
+        assert expected in (None, (reply.n_answered, reply.n_retry))
+
+    def _settle(self, hold: Hold, chance: Chance) -> None:
+        """A walk over what is left, each request moved on or refused; only a walk to the end may settle."""
+        left = [one for one, _ in self.model.batches[hold.batch_id].rows]
+        walk = left[: len(left) // 2] if chance.torn_off else left
+        waiting = {one: self.model.flying[one].attempt for one in self.model.waiting_in(hold.batch_id)}
+        again = [(one, 2) for one in walk if waiting.get(one, MAX_ATTEMPTS) < MAX_ATTEMPTS]
+        self._requeue(hold, again * (2 if chance.doubled else 1), chance.cap)
+        self._deliver_once(hold, [(one, RowKind.FAILURE) for one in walk if (one, 2) not in again])
+        if not chance.torn_off:
+            settled = self.model.move(hold, (BatchState.ENDED,), BatchState.SETTLED, spent=True)
+            self._same(self.run(self.byhand.settle(hold.batch_id, hold.token)), settled)
+            if settled:
+                self.tombs[hold.batch_id] = self.run(self.byhand.fields(hold.batch_id))
+
+    def _requeue(self, hold: Hold, rest: Sequence[tuple[RequestId, int]], cap: int) -> None:
+        target, limit = new_batch_id(), dataclasses.replace(WIDE, rows=cap)
+        while rest:
+            expected = self.model.requeue(hold, target, rest, cap)
+            rows = [row(one, attempt=attempt) for one, attempt in rest]
+            reply = self.run(self.byhand.requeue(hold.batch_id, hold.token, rows, target=target, cap=limit))
+            assert reply == expected
+            verdict, n_taken, open_batch = reply
+            if verdict is Verdict.STALE:
+                return
+            rest, target = rest[n_taken:], open_batch or new_batch_id()
+
+    @staticmethod
+    def _same(verdict: Verdict, moved: bool) -> None:
+        assert verdict is (Verdict.OK if moved else Verdict.STALE)
+
+    @invariant()
+    def redis_is_as_the_model_says(self) -> None:
+        self.run(self._compare_batches())
+        self.run(self._compare_requests())
+
+    async def _compare_batches(self) -> None:
+        byhand = self.byhand
+        for batch_id, expected in self.model.batches.items():
+            batch, rows = await byhand.batch(batch_id), await byhand.rows_of(batch_id)
+            token = int((await byhand.fields(batch_id))[b"token"])
+            assert (batch.state, token, batch.n_dropped) == (
+                expected.state,
+                expected.token,
+                expected.n_dropped,
+            )
+            assert batch.n_requests == len(expected.rows)
+            held = [(one.request_id, one.attempt) for one in rows]
+            assert held == ([] if expected.state.terminal else expected.rows)
+            assert len({one for one, _ in held}) == len(held), "a request stands in a batch twice"
+            assert token >= self.tokens.get(batch_id, 0)
+            self.tokens[batch_id] = token
+        live = {batch_id for batch_id, batch in self.model.batches.items() if not batch.state.terminal}
+        scheduled = await byhand.redis.zrange(byhand.keys.schedule, 0, -1)
+        assert {BatchId(name.decode()) for name in scheduled} == live
+        for batch_id, fields in self.tombs.items():
+            assert await byhand.fields(batch_id) == fields, "a terminal batch has moved"
+
+    async def _compare_requests(self) -> None:
+        byhand, model = self.byhand, self.model
+        for one in self.asked:
+            flight, place = model.flying.get(one), await byhand.place(one)
+            if flight is None:
+                assert place is None or place.startswith("|")
+            else:
+                assert place == f"{flight.batch_id}|{flight.attempt}|{','.join(flight.mailboxes)}"
+                assert not model.batches[flight.batch_id].state.terminal, "a request waits for ever"
+                assert one in await byhand.ids_of(flight.batch_id), "a request is lost"
+            result = await byhand.result(one)
+            assert (None if result is None else result.status == 200) == model.results.get(one)
+            assert flight is None or result is None, "a request is answered and in flight"
+        told = [(mailbox, Counter(await byhand.mail(mailbox))) for mailbox in self.mailboxes]
+        assert {(mailbox, one): n for mailbox, mail in told for one, n in mail.items()} == dict(model.mail)
+
+
+async def _connected(redis_url: str) -> Redis:
+    return connect(redis_url)
+
+
+def test_any_order_of_calls_leaves_redis_as_the_model_says(redis_url: str) -> None:
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        lambda: Life(redis_url),
+        settings=settings(
+            max_examples=80,
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow],
+        ),
+    )

@@ -1,0 +1,73 @@
+"""Settle: the end of a life; what is left is declared and expires."""
+
+from __future__ import annotations
+
+import pytest
+
+from batchling_client.wire.keys import KEYSPACE, BatchId
+from batchling_client.wire.records import WorkerPresence
+from batchling_client.wire.states import BatchState, Verdict
+from batchling_worker.store import Held, Store
+
+from .byhand import KEEP_MS, ByHand, ids, out, row
+from .keyspace import strays, words_in_use
+
+WRITTEN_ELSEWHERE = {"credential"}
+"""By the client, beside the scripts."""
+
+
+@pytest.mark.parametrize("state", [state for state in BatchState if state.terminal])
+async def test_a_settled_batch_keeps_its_record_and_loses_its_rows(byhand: ByHand, state: BatchState) -> None:
+    batch_id = await byhand.in_state(state, ids(3))
+
+    batch = await byhand.batch(batch_id)
+    assert (batch.state, batch.n_succeeded) == (state, 3)
+    assert batch.settled_at is not None
+    assert await byhand.rows_of(batch_id) == []
+    assert await byhand.next_look(batch_id) is None
+    assert 0 < await byhand.redis.execute_command("PTTL", byhand.keys.batch(batch_id)) <= KEEP_MS
+
+
+async def test_every_key_of_a_full_life_is_declared_and_every_declared_key_was_seen(byhand: ByHand) -> None:
+    """One batch from the first enqueue to the end, with a second attempt, a joiner and a withdrawal."""
+    seen: set[str] = set()
+
+    async def look() -> None:
+        assert await strays(byhand.redis, byhand.keys) == []
+        seen.update(await words_in_use(byhand.redis, byhand.keys))
+
+    store = Store(redis=byhand.redis, keys=byhand.keys, lease_ms=1000, result_ttl_ms=KEEP_MS, max_attempts=3)
+    presence = WorkerPresence(name="w@h", pid=1, version="0", pool="threads", seal_public_key="00")
+    await store.announce(presence)
+    await look()
+    [good, bad, dropped] = ids(3)
+    batch_id = await byhand.opened([good, bad, dropped])
+    await byhand.withdraw(dropped, batch_id)
+    await look()
+    await byhand.seal(batch_id, await byhand.claimed(batch_id))
+    held = Held(batch_id=batch_id, token=await byhand.claimed(batch_id))
+    await store.begin(held, [BatchState.SEALED])
+    await store.intend(held, "label")
+    await store.uploaded(held, "file", 2)
+    await store.arm(held)
+    await look()
+    await byhand.submitted(batch_id, held.token)
+    await byhand.progress(batch_id, await byhand.claimed(batch_id))
+    await byhand.ended(batch_id, await byhand.claimed(batch_id))
+    token = await byhand.claimed(batch_id)
+    await byhand.deliver(batch_id, token, [out(good)])
+    await byhand.scripts.collected(batch_id=batch_id, token=token)
+    await look()
+    token = await byhand.claimed(batch_id)
+    await byhand.requeue(batch_id, token, [row(bad, attempt=2)], target=BatchId("b-second"))
+    assert await byhand.settle(batch_id, token) is Verdict.OK
+    await look()
+    await byhand.cancel(BatchId("b-second"))
+    token = await byhand.claimed(BatchId("b-second"))
+    await byhand.deliver(BatchId("b-second"), token, [out(bad)])
+    await byhand.settle(BatchId("b-second"), token, BatchState.CANCELLED)
+    await look()
+    await store.depart(presence)
+    await look()
+
+    assert seen == {kind.word for kind in KEYSPACE} - WRITTEN_ELSEWHERE

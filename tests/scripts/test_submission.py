@@ -1,0 +1,85 @@
+"""Intend, uploaded, arm, submitted: a record stands before each call that could be paid for, and one id wins."""
+
+from __future__ import annotations
+
+from batchling_client.wire.states import BatchState, Verdict
+
+from .byhand import ByHand, ids
+
+
+async def test_the_first_label_stays_in_force(byhand: ByHand) -> None:
+    batch_id, token = await byhand.in_submission(ids(1))
+    assert await byhand.scripts.intend(batch_id=batch_id, token=token, label="other") == "label"
+    token = await byhand.claimed(batch_id)
+    assert await byhand.scripts.intend(batch_id=batch_id, token=token, label="third") == "label"
+    assert (await byhand.batch(batch_id)).state is BatchState.SUBMITTING
+
+
+async def test_intent_and_upload_keep_the_claim(byhand: ByHand) -> None:
+    batch_id, token = await byhand.in_submission(ids(1))
+    scripts = byhand.scripts
+    assert (
+        await scripts.uploaded(batch_id=batch_id, token=token, input_file_id="file-1", n_lines=1)
+        is Verdict.OK
+    )
+    assert await scripts.arm(batch_id=batch_id, token=token) is Verdict.OK
+    assert await byhand.claims(batch_id) == []
+    batch = await byhand.batch(batch_id)
+    assert (batch.input_file_id, batch.n_lines) == ("file-1", 1)
+
+
+async def test_an_armed_create_is_remembered_until_it_is_surely_refused(byhand: ByHand) -> None:
+    batch_id, token = await byhand.in_submission(ids(1))
+    assert (await byhand.batch(batch_id)).create_at is None
+    await byhand.scripts.arm(batch_id=batch_id, token=token)
+
+    await byhand.scripts.release(batch_id=batch_id, token=token, delay_ms=0, error="lost")
+    assert (await byhand.batch(batch_id)).create_at is not None
+
+    token = await byhand.claimed(batch_id)
+    await byhand.scripts.release(batch_id=batch_id, token=token, delay_ms=0, error="429", create_refused=True)
+    assert (await byhand.batch(batch_id)).create_at is None
+
+
+async def test_the_second_creator_learns_the_id_in_force(byhand: ByHand) -> None:
+    batch_id, slow = await byhand.in_submission(ids(1))
+    fast = await byhand.claimed(batch_id)
+    await byhand.begin(batch_id, fast)
+    await byhand.scripts.arm(batch_id=batch_id, token=fast)
+
+    assert await byhand.submitted(batch_id, slow, "surplus") == (Verdict.STALE, "")
+    assert await byhand.submitted(batch_id, fast, "kept") == (Verdict.OK, "")
+    assert await byhand.submitted(batch_id, slow, "surplus") == (Verdict.STALE, "kept")
+    assert (await byhand.batch(batch_id)).provider_batch_id == "kept"
+
+
+async def test_errors_are_counted_in_a_row_and_a_success_ends_the_row(byhand: ByHand) -> None:
+    batch_id = await byhand.at_provider(ids(1))
+    for n in (1, 2):
+        token = await byhand.claimed(batch_id)
+        await byhand.scripts.release(batch_id=batch_id, token=token, delay_ms=0, error="503")
+        batch = await byhand.batch(batch_id)
+        assert (batch.n_stumbles, batch.error) == (n, "503")
+
+    await byhand.progress(batch_id, await byhand.claimed(batch_id))
+    batch = await byhand.batch(batch_id)
+    assert (batch.n_stumbles, batch.error) == (0, "")
+
+
+async def test_handing_back_without_an_error_is_no_stumble(byhand: ByHand) -> None:
+    batch_id = await byhand.at_provider(ids(1))
+    token = await byhand.claimed(batch_id)
+    await byhand.scripts.release(batch_id=batch_id, token=token, delay_ms=0)
+    assert (await byhand.batch(batch_id)).n_stumbles == 0
+    assert len(await byhand.claims(batch_id)) == 1
+
+
+async def test_a_batch_that_ended_may_end_anew_and_is_collected_anew(byhand: ByHand) -> None:
+    batch_id = await byhand.over(ids(1))
+    await byhand.scripts.collected(batch_id=batch_id, token=await byhand.claimed(batch_id))
+    assert (await byhand.batch(batch_id)).collected_at is not None
+
+    await byhand.ended(batch_id, await byhand.claimed(batch_id), error="the results are gone")
+
+    batch = await byhand.batch(batch_id)
+    assert (batch.collected_at, batch.error) == (None, "the results are gone")
