@@ -4,6 +4,8 @@ SHELL := /bin/sh
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# Most tests wait for other processes: more than one a core keeps the cores busy.
+JOBS ?= 4
 
 .PHONY: help demo test lint format bench constraints clean
 
@@ -30,7 +32,7 @@ demo: $(VENV)/.installed-all ## Run the demo: no account, no Redis, nothing to s
 	@$(BIN)/batchling demo
 
 test: $(VENV)/.installed-dev ## Run the whole test suite
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 lint: $(VENV)/.installed-dev ## Check style, types and the floors of the architecture
 	$(BIN)/ruff check .

@@ -1,0 +1,84 @@
+"""Rows put into Redis by the wire's own scripts, as a client would, without the cost of an SDK."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from batchling_client.wire.ids import new_batch_id, new_mailbox, new_request_id, new_run_id
+from batchling_client.wire.keys import BatchId, Mailbox, RunId
+from batchling_client.wire.records import LaneSpec, Row, line_bytes
+from batchling_client.wire.scripts import BatchCap, RowIn, Scripts
+from batchling_client.wire.states import Verdict
+
+MODEL: Final = "llama-3.1-8b-instant"
+AT_ONCE: Final = 128
+KEEP_MS: Final = 3_600_000
+CAP_BYTES: Final = 200_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lane:
+    """A lane to fill, and who waits for its answers."""
+
+    scripts: Scripts
+    spec: LaneSpec
+    run_id: RunId = field(default_factory=new_run_id)
+    mailbox: Mailbox = field(default_factory=new_mailbox)
+
+    def cap(self, n_rows: int, *, linger_ms: int = 60_000) -> BatchCap:
+        """A batch of at most so many rows."""
+        return BatchCap(rows=n_rows, bytes=CAP_BYTES, linger_ms=linger_ms, longest_ms=15 * linger_ms)
+
+    async def put(self, batch_id: BatchId, rows: Sequence[RowIn], cap: BatchCap) -> None:
+        """Enqueues some rows into the batch; RuntimeError unless it takes them all."""
+        reply = await self.scripts.enqueue(
+            batch_id=batch_id,
+            lane_id=self.spec.lane_id,
+            spec=self.spec.encode(),
+            mailbox=self.mailbox,
+            run_id=self.run_id,
+            run_name="benchmark",
+            cap=cap,
+            poll_ms=100,
+            keep_ms=KEEP_MS,
+            ask_failed_anew=True,
+            rows=rows,
+        )
+        if reply.verdict is not Verdict.OK or len(reply.placements) != len(rows):
+            raise RuntimeError(f"the batch did not take its rows: {reply}")
+
+    async def fill(self, n_rows: int, n_bytes: int) -> BatchId:
+        """One batch of chat requests with bodies of about `n_bytes`, sealed by its last row."""
+        batch_id = new_batch_id()
+        cap = self.cap(n_rows)
+        for rows in self.rows(n_rows, n_bytes):
+            await self.put(batch_id, rows, cap)
+        return batch_id
+
+    def rows(self, n_rows: int, n_bytes: int) -> Iterator[list[RowIn]]:
+        """Rows in portions of `AT_ONCE`; their texts differ and do not compress to nothing."""
+        for first in range(0, n_rows, AT_ONCE):
+            yield [self._row(n_bytes) for _ in range(first, min(first + AT_ONCE, n_rows))]
+
+    def _row(self, n_bytes: int) -> RowIn:
+        text = os.urandom(n_bytes // 2).hex()
+        body = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": text}]}).encode()
+        request_id = new_request_id()
+        packed = Row.pack(request_id=request_id, run_id=self.run_id, body=body)
+        return RowIn(request_id=request_id, packed=packed, size=line_bytes(body))
+
+
+def chat_lane(fingerprint: str) -> LaneSpec:
+    """Groq's chat lane of one credential."""
+    return LaneSpec(
+        provider="groq",
+        host="api.groq.com",
+        endpoint="/v1/chat/completions",
+        model=MODEL,
+        fingerprint=fingerprint,
+        completion_window="24h",
+    )

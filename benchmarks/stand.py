@@ -1,0 +1,133 @@
+"""What the measurements run against: the sandbox and an embedded stack, as processes of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Final, Self
+
+import httpx
+import psutil
+
+from batchling_worker.stack import attach, control
+from batchling_worker.stack.state import Child
+
+MIB: Final = 2**20
+PATIENCE_S: Final = 60.0
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without a developer's own settings."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("BATCHLING_") and name not in ("PYTHONPATH", "PYTHONHOME")
+    }
+
+
+class Sandbox(AbstractContextManager["Sandbox"]):
+    """The project's sandbox on a free loopback port; every batch takes `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._process: subprocess.Popen[str] | None = None
+        self.settings: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        words = [sys.executable, "-m", "batchling_worker.sandbox", "--seconds", f"*={self._seconds}"]
+        self._process = subprocess.Popen(words, env=clean_environment(), stdout=subprocess.PIPE, text=True)
+        out: IO[str] | None = self._process.stdout
+        # It prints these lines, and only these, once it serves.
+        while out is not None and self.base_url() is None and (line := out.readline()):
+            name, _, value = line.removeprefix("export ").strip().partition("=")
+            self.settings[name] = value
+        if self.base_url() is None:
+            raise RuntimeError("the sandbox did not start")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(10)
+            self._process.kill()
+            self._process.wait(10)
+
+    def base_url(self) -> str | None:
+        """What stands in for https://api.groq.com."""
+        return self.settings.get("BATCHLING_PROVIDERS__GROQ__BASE_URL")
+
+    def batches(self) -> list[dict[str, Any]]:
+        """The batches it was given since the last reset, as the provider shows them."""
+        seen: list[dict[str, Any]] = json.loads(self._ask("GET", "batches"))
+        return seen
+
+    def reset(self) -> None:
+        """Forgets everything, so that a later run does not pay for an earlier one."""
+        self._ask("POST", "reset")
+
+    def _ask(self, method: str, word: str) -> bytes:
+        base_url = self.base_url() or ""
+        url = f"{base_url.removesuffix('/groq')}/_sandbox/{word}"
+        return httpx.request(method, url, timeout=PATIENCE_S).raise_for_status().content
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """A running embedded stack."""
+
+    home: Path
+    environment: dict[str, str]
+    redis: psutil.Process
+    worker: psutil.Process
+    redis_url: str
+
+
+@contextlib.contextmanager
+def embedded_stack(settings: dict[str, str]) -> Iterator[Stack]:
+    """The stack that a user's first `batchify` starts, in a directory of its own; stopped and removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="batchling-bench-") as directory:
+        home = Path(directory)
+        environment = {**clean_environment(), **settings, "BATCHLING_HOME": directory}
+        try:
+            status = attach.up(home, environment=environment)
+            yield Stack(
+                home=home,
+                environment=environment,
+                redis=_process(status.redis),
+                worker=_process(status.worker),
+                redis_url=status.redis_url,
+            )
+        finally:
+            control.down(home)
+
+
+def _process(child: Child | None) -> psutil.Process:
+    if child is None:
+        raise RuntimeError("the stack did not come up")
+    return psutil.Process(child.pid)
+
+
+def cpu_s(process: psutil.Process) -> float:
+    """User and system time of a process so far, in seconds."""
+    used = process.cpu_times()
+    return used.user + used.system
+
+
+def peak_rss_mib(process: psutil.Process) -> float:
+    """The most memory a process has held, in MiB; where the system does not tell, what it holds now."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    return process.memory_info().rss / MIB
