@@ -11,7 +11,6 @@ import re
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Literal
-from urllib.parse import urlsplit
 
 from redis.exceptions import RedisError
 
@@ -25,10 +24,11 @@ from .run import OnDeadline, Run
 from .session import Deployment
 from .settings import ClientSettings
 from .wire import sealing
-from .wire.connection import UNREACHABLE
+from .wire.connection import UNREACHABLE, place_of
 from .wire.ids import new_run_id
 from .wire.routes import Routes
 
+DEFAULT_POLL_S: Final = 10.0
 _SPAN: Final = re.compile(
     r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?"
 )
@@ -38,7 +38,7 @@ _SPAN_SECONDS: Final = (86_400, 3_600, 60, 1)
 def batchify(
     batch_size: int | None = None,
     batch_window_seconds: float = 2.0,
-    batch_poll_interval_seconds: float = 10.0,
+    batch_poll_interval_seconds: float = DEFAULT_POLL_S,
     completion_window: str = "24h",
     dry_run: bool = False,
     cache: bool = True,
@@ -54,9 +54,10 @@ def batchify(
 
     `batch_size` requests seal a batch (None: the provider's maximum), or `batch_window_seconds` of quiet;
     `completion_window` is handed to the provider; a running batch is looked at every
-    `batch_poll_interval_seconds` at most. With `cache` a rerun gets the answers and running requests of earlier
-    runs. `deadline` is in seconds or like "2h", counted from each call. A `dry_run` counts the calls that are
-    made until none comes for a moment, ends them and the block, and reports what would have been sent.
+    `batch_poll_interval_seconds` at most (left at 10, the worker's own setting decides). With `cache` a rerun
+    gets the answers and running requests of earlier runs. `deadline` is in seconds or like "2h", counted from
+    each call. A `dry_run` counts the calls that are made until none comes for a moment, ends them and the block,
+    and reports what would have been sent.
 
     Raises `WrongSettings` (a ValueError) for values that cannot work; entering the block raises
     `QueueUnreachable` when there is no Redis.
@@ -78,7 +79,7 @@ def batchify(
         completion_window=completion_window,
         batch_size=batch_size,
         linger_s=float(batch_window_seconds),
-        poll_s=float(batch_poll_interval_seconds),
+        poll_s=0.0 if batch_poll_interval_seconds == DEFAULT_POLL_S else float(batch_poll_interval_seconds),
         cache=cache,
         vertex_gcs_prefix=vertex_gcs_prefix,
     )
@@ -229,14 +230,9 @@ async def _reach(run: Run, url: str) -> None:
         await run.redis.ping()
     except (*UNREACHABLE, RedisError) as error:
         raise QueueUnreachable(
-            f"Redis at {_where(url)} cannot be reached ({type(error).__name__}): start it, or set BATCHLING_REDIS_URL."
+            f"Redis at {place_of(url)} cannot be reached ({type(error).__name__}): "
+            "start it, or set BATCHLING_REDIS_URL."
         ) from None
-
-
-def _where(url: str) -> str:
-    """The place a Redis URL names, never its password."""
-    parts = urlsplit(url)
-    return (parts.netloc.rpartition("@")[2] + (parts.path if parts.scheme == "unix" else "")) or parts.path
 
 
 def _stored_public_key(used: ClientSettings) -> str:

@@ -64,7 +64,8 @@ class Terms:
     completion_window: str = "24h"
     batch_size: int | None = None
     linger_s: float = 2.0
-    poll_s: float = 10.0
+    poll_s: float = 0.0
+    """0 = the worker's own setting decides."""
     cache: bool = True
     vertex_gcs_prefix: str | None = None
 

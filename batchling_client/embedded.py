@@ -37,7 +37,7 @@ async def redis_url(home: Path) -> str:
             "or set BATCHLING_REDIS_URL."
         )
     command = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "batchling_worker.stack", "up", "--json"),
+        *(sys.executable, "-P", "-m", "batchling_worker.stack", "up", "--json"),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=PIPE,
         stderr=PIPE,

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 import msgspec
 from redis.asyncio import Redis
@@ -22,7 +21,7 @@ from . import settings
 from .errors import QueueUnreachable
 from .inspection import Inspection
 from .settings import ClientSettings
-from .wire.connection import UNREACHABLE, connect
+from .wire.connection import UNREACHABLE, connect, place_of
 from .wire.keys import Keys
 from .wire.scripts import Scripts
 
@@ -73,12 +72,6 @@ async def reach(redis_url: str | None) -> AsyncIterator[Reached]:
             await redis.aclose()
 
 
-def place_of(url: str) -> str:
-    """Where a Redis URL points, never its password."""
-    parts = urlsplit(url)
-    return parts.path if parts.scheme == "unix" else parts.netloc.rpartition("@")[2]
-
-
 class _Redis(msgspec.Struct):
     url: str
 
@@ -92,7 +85,7 @@ async def running_url(home: Path) -> str:
     if importlib.util.find_spec("batchling_worker") is None:
         raise QueueUnreachable(NOT_RUNNING)
     asked = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "batchling_worker.stack", "status", "--json"),
+        *(sys.executable, "-P", "-m", "batchling_worker.stack", "status", "--json"),
         stdin=DEVNULL,
         stdout=PIPE,
         stderr=PIPE,

@@ -289,12 +289,10 @@ class Run:
             return
         again = "run it again to get their answers without paying twice, or " if self._terms.cache else ""
         _logger.warning(
-            "%d requests of run %s go on without this program: %slook with `batchling show %s` and collect "
-            "with `batchling results %s -o answers.jsonl`.",
+            "%d requests of run %s go on without this program: %slook with `batchling show %s`.",
             n_going_on,
             self._title(),
             again,
-            self.id,
             self.id,
         )
 

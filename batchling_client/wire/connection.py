@@ -22,6 +22,12 @@ class UnusableUrl(ValueError):
     """The Redis URL is of no kind that batchling can open."""
 
 
+def place_of(url: str) -> str:
+    """Where a Redis URL points, never its password."""
+    parts = urlsplit(url)
+    return parts.path if parts.scheme == "unix" else parts.netloc.rpartition("@")[2]
+
+
 def connect(url: str, *, max_connections: int = 50) -> Redis:
     """A client for the deployment's Redis; opens no connection yet. Raises `UnusableUrl`.
 

@@ -13,11 +13,16 @@ from .byhand import LEASE_MS, ByHand, ids, out, row
 
 Move = Callable[[ByHand, BatchId, int, RequestId], Awaitable[object]]
 
+
+async def _verdict_of_deliver(byhand: ByHand, batch_id: BatchId, token: int, one: RequestId) -> Verdict:
+    return (await byhand.deliver(batch_id, token, [out(one)])).verdict
+
+
 MOVES: dict[str, tuple[Move, object]] = {
     "arm": (lambda b, i, t, r: b.scripts.arm(batch_id=i, token=t), Verdict.STALE),
     "begin": (lambda b, i, t, r: b.begin(i, t), None),
     "collected": (lambda b, i, t, r: b.scripts.collected(batch_id=i, token=t), Verdict.STALE),
-    "deliver": (lambda b, i, t, r: _verdict_of_deliver(b, i, t, r), Verdict.STALE),
+    "deliver": (_verdict_of_deliver, Verdict.STALE),
     "ended": (lambda b, i, t, r: b.ended(i, t, Outcome.FAILED, "no"), Verdict.STALE),
     "extend": (lambda b, i, t, r: b.scripts.extend(batch_id=i, token=t, lease_ms=LEASE_MS), Verdict.STALE),
     "intend": (lambda b, i, t, r: b.scripts.intend(batch_id=i, token=t, label="another"), None),
@@ -37,10 +42,6 @@ MOVES: dict[str, tuple[Move, object]] = {
         Verdict.STALE,
     ),
 }
-
-
-async def _verdict_of_deliver(byhand: ByHand, batch_id: BatchId, token: int, one: RequestId) -> Verdict:
-    return (await byhand.deliver(batch_id, token, [out(one)])).verdict
 
 
 async def _verdict_of_submitted(byhand: ByHand, batch_id: BatchId, token: int) -> Verdict:

@@ -2,7 +2,7 @@
 -- KEYS  1 schedule  2 lane  3 batch  4 rows  5 batches  6 lanes  7 run  8 run_batches  9 runs
 --       then for each request: request, result
 -- ARGV  1 batch id (the caller's guess of the open one)  2 lane id  3 lane spec  4 mailbox  5 run id  6 run name
---       7 linger ms  8 longest linger ms  9 cap rows  10 cap bytes  11 shortest poll interval ms  12 keep ms
+--       7 linger ms  8 longest linger ms  9 cap rows  10 cap bytes  11 shortest poll interval ms, 0 = no wish  12 keep ms
 --       13 '1' = a failed result is asked anew, '0' = it is the answer (a resend of a call whose reply was lost)
 --       14 number of requests; then for each: request id, row, bytes of its line
 -- Verdicts  {'OK', n taken, placements}: a character each, Q queued, J joined (in flight), D answered; when fewer
@@ -22,6 +22,14 @@ local FIRST_KEY, FIRST_ARG = 9, 14
 
 local function shortest(wish, held)
   return held and math.min(wish, tonumber(held)) or wish
+end
+
+local function shortest_of_wishes(wish, held)
+  held = tonumber(held or '0')
+  if wish == 0 or held == 0 then
+    return math.max(wish, held)
+  end
+  return math.min(wish, held)
 end
 
 local now = now_ms()
@@ -59,7 +67,8 @@ for i = 1, n do
       opened = true
       local held = redis.call('HMGET', batch, 'n_requests', 'n_bytes', 'created_at', 'poll_ms', 'linger_ms', 'longest_ms')
       n_requests, n_bytes, created_at = tonumber(held[1]), tonumber(held[2]), tonumber(held[3])
-      poll_ms, linger, longest = shortest(poll_ms, held[4]), shortest(linger, held[5]), shortest(longest, held[6])
+      poll_ms = shortest_of_wishes(poll_ms, held[4])
+      linger, longest = shortest(linger, held[5]), shortest(longest, held[6])
     end
     if dropped_from == id then
       -- Withdrawn from this very batch, in which its row still stands: the row comes to life again.
