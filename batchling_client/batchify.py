@@ -73,6 +73,7 @@ def batchify(
         )
     if on_deadline not in ("error", "realtime"):
         raise WrongSettings(f"on_deadline is 'error' or 'realtime', not {on_deadline!r}.")
+    used = settings.load(redis_url=redis_url)
     terms = Terms(
         run_id=new_run_id(),
         run_name=name or "",
@@ -82,6 +83,7 @@ def batchify(
         poll_s=0.0 if batch_poll_interval_seconds == DEFAULT_POLL_S else float(batch_poll_interval_seconds),
         cache=cache,
         vertex_gcs_prefix=vertex_gcs_prefix,
+        stand_ins={name.lower(): one.base_url for name, one in used.providers.items() if one.base_url},
     )
     wishes = _Wishes(
         name=name,
@@ -90,7 +92,7 @@ def batchify(
         deadline_s=_seconds(deadline),
         on_deadline=on_deadline,
     )
-    return Block(settings.load(redis_url=redis_url), terms, wishes, routes)
+    return Block(used, terms, wishes, routes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +118,7 @@ class Block:
         self._companions: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Run:
-        run = await self._open()
+        run = await self._open(is_dry=self._is_dry())
         self._token = scope.enter_task(run)
         return run
 
@@ -130,9 +132,10 @@ class Block:
         return dry_end
 
     def __enter__(self) -> Run:
+        is_dry = self._is_dry()
         shared = bridge.hold()
         try:
-            run = shared.call(self._open())
+            run = shared.call(self._open(is_dry=is_dry))
         except BaseException:
             bridge.let_go()
             raise
@@ -153,10 +156,10 @@ class Block:
             bridge.let_go()
         return dry_end
 
-    async def _open(self) -> Run:
+    async def _open(self, *, is_dry: bool) -> Run:
         if self._run is not None:
             raise RuntimeError("A batchify() block is entered once: call batchify() again for another one.")
-        deployment = None if self._wishes.dry_run else await self._deployment()
+        deployment = None if is_dry else await self._deployment()
         run = Run(
             terms=self._terms,
             deployment=deployment,
@@ -215,8 +218,13 @@ class Block:
         if run.progress.n_requests:
             display.report(run)
 
+    def _is_dry(self) -> bool:
+        """Whether this block, or one around it such as `batchling run --dry-run`, only counts."""
+        outer = scope.current()
+        return self._wishes.dry_run or (isinstance(outer, Run) and outer.is_dry)
+
     def _is_dry_end(self, error: BaseException | None) -> bool:
-        if not self._wishes.dry_run or self._run is None or not self._run.progress.n_requests:
+        if self._run is None or not self._run.is_dry or not self._run.progress.n_requests:
             return False
         if isinstance(error, DryRun):
             return True

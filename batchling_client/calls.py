@@ -68,6 +68,8 @@ class Terms:
     """0 = the worker's own setting decides."""
     cache: bool = True
     vertex_gcs_prefix: str | None = None
+    stand_ins: Mapping[str, str] = field(default_factory=dict)
+    """What stands in for a provider's host, by name: answers of a sandbox must never pass for the provider's own."""
 
     def cap(self, route: Route) -> BatchCap:
         """How much of these requests goes into one batch of a provider, and how long an open one lingers."""
@@ -218,7 +220,7 @@ class Calls:
             )
         spec = LaneSpec(
             provider=route.provider,
-            host=call.host,
+            host=terms.stand_ins.get(route.provider, call.host),
             endpoint=route.endpoints[call.path],
             model=model,
             fingerprint=sealing.fingerprint(secrets),

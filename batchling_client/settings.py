@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Final
 
 from platformdirs import user_state_path
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .errors import WrongSettings
@@ -45,6 +45,14 @@ def _usable_key(key: str | None) -> str | None:
     return key
 
 
+class StandIn(BaseModel):
+    """What the client reads of a provider's settings; never its key."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    base_url: str | None = None
+
+
 class ClientSettings(BaseSettings):
     """Every setting that the caller's process reads."""
 
@@ -65,6 +73,9 @@ class ClientSettings(BaseSettings):
     """Key prefix and hash tag; separates deployments on one Redis."""
     seal_public_key: Annotated[str | None, AfterValidator(_usable_key)] = None
     """The key that callers' credentials are sealed with; unset = the pair kept in `home/keys`."""
+
+    providers: dict[str, StandIn] = {}
+    """By provider name: the base URL that stands in for the provider's own, as the workers have it."""
 
 
 def load(*, redis_url: str | None = None) -> ClientSettings:

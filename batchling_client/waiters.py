@@ -150,8 +150,14 @@ class Waiters:
 
     async def _read_announced(self) -> None:
         while self._announced:
-            await self._read_answers(self._announced[:AT_ONCE])
+            # Taken out before the wait: more may be announced meanwhile.
+            some = self._announced[:AT_ONCE]
             del self._announced[:AT_ONCE]
+            try:
+                await self._read_answers(some)
+            except BaseException:
+                self._announced[:0] = some
+                raise
 
     async def _read_mailbox(self) -> None:
         mailbox = self._keys.mailbox(self._mailbox)

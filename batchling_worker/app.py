@@ -8,12 +8,14 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, Final
+from urllib.parse import quote
 
 from celery import Celery
 from celery.signals import after_setup_logger, worker_process_shutdown
+from pydantic import ValidationError
 
 from batchling_client.wire import sealing
-from batchling_client.wire.connection import connect
+from batchling_client.wire.connection import UnusableUrl, connect, parse_sentinel
 from batchling_client.wire.keys import Keys
 from batchling_client.wire.records import WorkerPresence
 
@@ -25,12 +27,15 @@ from .engine import Engine
 from .errors import UnfitWorker
 from .runtime import Runtime
 from .settings import WorkerSettings
+from .stack import control
+from .stack.errors import StackError
 from .step import Knobs
 from .store import Store
 from .telemetry import Fields, Telemetry
 from .tick import Ticker, TickStep
 
 QUEUE: Final = "batchling"
+USAGE: Final = 2
 POOLS: Final = ("prefork", "threads", "solo")
 
 
@@ -49,14 +54,7 @@ def make_app(settings: WorkerSettings) -> Celery:
         accept_content=["json"],
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        broker_transport_options={
-            "visibility_timeout": 3600,
-            "socket_timeout": 30,
-            "socket_connect_timeout": 5,
-            "socket_keepalive": not settings.redis_url.startswith("unix://"),
-            "health_check_interval": 25,
-            "global_keyprefix": f"batchling:celery:{settings.namespace}:",
-        },
+        broker_transport_options=transport_options(settings.redis_url, settings.namespace),
         worker_soft_shutdown_timeout=25,
         worker_send_task_events=True,
         task_send_sent_event=False,
@@ -73,7 +71,28 @@ def broker_url(redis_url: str) -> str:
     """The deployment's Redis as kombu spells it."""
     if redis_url.startswith("unix://"):
         return "redis+socket://" + redis_url.removeprefix("unix://")
+    if redis_url.startswith("sentinel://"):
+        watch = parse_sentinel(redis_url)
+        credentials = f":{quote(watch.password)}@" if watch.password else ""
+        return ";".join(
+            f"sentinel://{credentials}{host}:{port}/{watch.database}" for host, port in watch.addresses
+        )
     return redis_url
+
+
+def transport_options(redis_url: str, namespace: str) -> dict[str, object]:
+    """How kombu treats its connections; every Celery key of a deployment has its own prefix."""
+    options: dict[str, object] = {
+        "visibility_timeout": 3600,
+        "socket_timeout": 30,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": not redis_url.startswith("unix://"),
+        "health_check_interval": 25,
+        "global_keyprefix": f"batchling:celery:{namespace}:",
+    }
+    if redis_url.startswith("sentinel://"):
+        options["master_name"] = parse_sentinel(redis_url).service
+    return options
 
 
 def _assemble(app: Celery, settings: WorkerSettings) -> None:
@@ -157,5 +176,28 @@ def _send_events(app: Celery, events: Sequence[tuple[str, Fields]]) -> None:
             out.send(kind, **fields)
 
 
-dashboard.prepare(sys.argv, os.environ)
-app = make_app(WorkerSettings())
+def app_or_exit() -> Celery:
+    """The app of this process' environment; a mistake in it ends the process with one sentence and exit code 2."""
+    dashboard.prepare(sys.argv, os.environ)
+    try:
+        settings = WorkerSettings()
+        if not settings.redis_url:
+            settings = settings.model_copy(update={"redis_url": _url_of_embedded(settings)})
+        return make_app(settings)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        name = "__".join(str(part) for part in first["loc"]).upper()
+        sentence = f"BATCHLING_{name}: {first['msg']}."
+    except (UnfitWorker, UnusableUrl, sealing.UnreadableSealKey, StackError) as error:
+        sentence = str(error)
+    sys.stderr.write(sentence + "\n")
+    raise SystemExit(USAGE)
+
+
+def _url_of_embedded(settings: WorkerSettings) -> str:
+    running = control.status(settings.home)
+    if running.redis is None:
+        raise UnfitWorker(
+            "BATCHLING_REDIS_URL is not set and no embedded stack runs: set it, or start a stack with `batchling up`."
+        )
+    return running.redis_url

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from .app import app
+from .app import app_or_exit
 
 __all__ = ["app"]
+
+app = app_or_exit()

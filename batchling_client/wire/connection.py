@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -13,6 +14,7 @@ from redis.exceptions import BusyLoadingError, ConnectionError, ReadOnlyError, T
 CONNECT_SECONDS: Final = 5.0
 REPLY_SECONDS: Final = 30.0
 SENTINEL_PORT: Final = 26379
+SENTINEL_FORM: Final = "A Sentinel URL looks like sentinel://host:26379,host2:26379/service-name/0."
 
 UNREACHABLE: Final = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, OSError)
 """What a Redis that is away, starting, or failing over looks like: worth waiting for."""
@@ -47,23 +49,43 @@ def connect(url: str, *, max_connections: int = 50) -> Redis:
     raise UnusableUrl("BATCHLING_REDIS_URL must start with redis://, rediss://, unix:// or sentinel://.")
 
 
-def _behind_sentinel(url: str) -> Redis:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentinelUrl:
+    """The parts of a Sentinel URL."""
+
+    addresses: tuple[tuple[str, int], ...]
+    service: str
+    database: int
+    password: str | None = field(repr=False)
+
+
+def parse_sentinel(url: str) -> SentinelUrl:
+    """Reads `sentinel://[:password@]host:port[,host:port...]/service[/db]`; raises `UnusableUrl`."""
     authority, _, path = url.removeprefix("sentinel://").partition("/")
     credentials, _, hosts = authority.rpartition("@")
     service, _, database = path.partition("/")
-    password = unquote(credentials.partition(":")[2]) or None
     if not hosts or not service:
-        raise UnusableUrl("A Sentinel URL looks like sentinel://host:26379,host2:26379/service-name/0.")
-    addresses = []
-    for host in hosts.split(","):
-        name, _, port = host.partition(":")
-        addresses.append((name, int(port or SENTINEL_PORT)))
+        raise UnusableUrl(SENTINEL_FORM)
+    try:
+        addresses = [host.partition(":") for host in hosts.split(",")]
+        return SentinelUrl(
+            addresses=tuple((name, int(port or SENTINEL_PORT)) for name, _, port in addresses),
+            service=service,
+            database=int(database or 0),
+            password=unquote(credentials.partition(":")[2]) or None,
+        )
+    except ValueError:
+        raise UnusableUrl(SENTINEL_FORM) from None
+
+
+def _behind_sentinel(url: str) -> Redis:
+    watch = parse_sentinel(url)
     make_sentinel: Callable[..., Any] = Sentinel
-    sentinel = make_sentinel(addresses, socket_timeout=CONNECT_SECONDS)
+    sentinel = make_sentinel(watch.addresses, socket_timeout=CONNECT_SECONDS)
     master: Redis = sentinel.master_for(
-        service,
-        db=int(database or 0),
-        password=password,
+        watch.service,
+        db=watch.database,
+        password=watch.password,
         socket_timeout=REPLY_SECONDS,
         health_check_interval=25,
     )
