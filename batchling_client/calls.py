@@ -160,10 +160,14 @@ class Calls:
         lane = self._lane(route, call, model)
         if isinstance(lane, HttpReply):
             return lane
+        return self.request(lane, self._request_id(lane, call), body)
+
+    def request(self, lane: Lane, request_id: RequestId, body: bytes) -> Request:
+        """The body as a request under an id; made anew from the same body, it is the same request."""
+        size = records.line_bytes(body)
         if b"\n" in body or b"\r" in body:
             # A request is one line of the provider's file; inside JSON strings line breaks are escaped.
             body = msgspec.json.format(body, indent=-1)
-        request_id = self._request_id(lane, call)
         packed = Row.pack(request_id=request_id, run_id=self.terms.run_id, body=body)
         return Request(lane, request_id, packed, size)
 

@@ -11,10 +11,10 @@ from typing import Any, Final, Literal
 
 from redis.asyncio import Redis
 
-from . import bridge, replies, session
+from . import bridge, errors, replies, session
 from .calls import Calls, Request, Terms
 from .dry_run import Rehearsal
-from .errors import DeadlinePassed
+from .errors import DeadlinePassed, RequestLost
 from .inspection import Inspection
 from .interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough
 from .session import Deployment, Session
@@ -26,6 +26,7 @@ _logger = logging.getLogger(__name__)
 
 OnDeadline = Literal["error", "realtime"]
 
+ASKED_AGAIN: Final = 3
 GRACE_S: Final = 0.1
 """A cancelled request is withdrawn after this long, unless the whole block is left meanwhile: then it goes on."""
 
@@ -157,7 +158,7 @@ class Run:
             return _at_once(request)
         if self._rehearsal is not None:
             return self._rehearsal.ask(request, request.size)
-        return self._ask(request)
+        return self._ask(request, call.body)
 
     def answer_blocking(self, call: HttpCall) -> HttpReply | PassThrough:
         """Answer the call in the caller's own thread and block it meanwhile."""
@@ -169,7 +170,7 @@ class Run:
         self._hold_bridge()
         shared = bridge.hold()
         try:
-            return shared.call(self._ask(request))
+            return shared.call(self._ask(request, call.body))
         finally:
             bridge.let_go()
 
@@ -202,16 +203,23 @@ class Run:
                 self._n_refused += 1
         return request
 
-    async def _ask(self, request: Request) -> HttpReply | PassThrough:
+    async def _ask(self, request: Request, body: bytes) -> HttpReply | PassThrough:
         seat = self._seat()
         seat.n_requests += 1
-        request_id = request.request_id
+        request_id, lane = request.request_id, request.lane
         future = seat.session.ask(request)
         del request
         try:
             if self._deadline_s is None:
                 reply = await future
             else:
+                async with asyncio.timeout(self._deadline_s):
+                    reply = await future
+            n_again = 0
+            while reply.headers.get(errors.HEADER) == RequestLost.code and n_again < ASKED_AGAIN:
+                # A Redis that was killed forgets its last moments: the request is asked for again, as itself.
+                n_again += 1
+                future = seat.session.ask(self._calls.request(lane, request_id, body))
                 async with asyncio.timeout(self._deadline_s):
                     reply = await future
         except asyncio.CancelledError:

@@ -39,30 +39,31 @@ class Sandbox(AbstractContextManager["Sandbox"]):
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._process: subprocess.Popen[str] | None = None
+        self._server: subprocess.Popen[str] | None = None
         self.settings: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         words = [sys.executable, "-m", "batchling_worker.sandbox", "--seconds", f"*={self._seconds}"]
-        self._process = subprocess.Popen(words, env=clean_environment(), stdout=subprocess.PIPE, text=True)
-        out: IO[str] | None = self._process.stdout
+        self._server = subprocess.Popen(words, env=clean_environment(), stdout=subprocess.PIPE, text=True)
+        out: IO[str] | None = self._server.stdout
         # It prints these lines, and only these, once it serves.
         while out is not None and self.base_url() is None and (line := out.readline()):
             name, _, value = line.removeprefix("export ").strip().partition("=")
             self.settings[name] = value
         if self.base_url() is None:
+            self.__exit__(None, None, None)
             raise RuntimeError("the sandbox did not start")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
-        if self._process is not None:
-            self._process.terminate()
+        if self._server is not None:
+            self._server.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(10)
-            self._process.kill()
-            self._process.wait(10)
+                self._server.wait(10)
+            self._server.kill()
+            self._server.wait(10)
 
     def base_url(self) -> str | None:
         """What stands in for https://api.groq.com."""
@@ -105,15 +106,15 @@ def embedded_stack(settings: dict[str, str]) -> Iterator[Stack]:
             yield Stack(
                 home=home,
                 environment=environment,
-                redis=_process(status.redis),
-                worker=_process(status.worker),
+                redis=_seen(status.redis),
+                worker=_seen(status.worker),
                 redis_url=status.redis_url,
             )
         finally:
             control.down(home)
 
 
-def _process(child: Child | None) -> psutil.Process:
+def _seen(child: Child | None) -> psutil.Process:
     if child is None:
         raise RuntimeError("the stack did not come up")
     return psutil.Process(child.pid)

@@ -96,7 +96,7 @@ class Batch:
                 cancel_requested=text("cancel_requested") == "1",
                 moved_to=BatchId(text("moved_to")) or None,
             )
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, OverflowError) as error:
             raise CorruptRecord("a stored batch cannot be read") from error
 
     def as_json(self) -> dict[str, object]:

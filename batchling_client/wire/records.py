@@ -26,6 +26,10 @@ class CorruptRecord(ValueError):
     """A value in Redis is not what this version writes there; it is refused."""
 
 
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError)
+"""What msgspec raises for bytes that are not the record, text that is no UTF-8 included."""
+
+
 def _squeeze(body: bytes) -> tuple[bool, bytes]:
     if len(body) < COMPRESS_FROM:
         return False, body
@@ -72,7 +76,7 @@ class LaneSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """Reads a spec; raises `CorruptRecord`."""
         try:
             return _lane_decoder.decode(raw)
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        except UNREADABLE as error:
             raise CorruptRecord("a stored lane spec cannot be read") from error
 
 
@@ -108,7 +112,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         """Reads a row; raises `CorruptRecord`."""
         try:
             return _row_decoder.decode(raw)
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        except UNREADABLE as error:
             raise CorruptRecord("a stored row cannot be read") from error
 
 
@@ -144,7 +148,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         """Reads a result; raises `CorruptRecord`."""
         try:
             return _result_decoder.decode(memoryview(raw)[1:])
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        except UNREADABLE as error:
             raise CorruptRecord("a stored result cannot be read") from error
 
 
@@ -169,7 +173,7 @@ class WorkerPresence(msgspec.Struct, frozen=True, kw_only=True):
         """Reads a heartbeat; raises `CorruptRecord`."""
         try:
             return _presence_decoder.decode(raw)
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        except UNREADABLE as error:
             raise CorruptRecord("a worker's heartbeat cannot be read") from error
 
 

@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -74,10 +75,10 @@ def stored_pair(home: Path) -> tuple[str, str]:
     private_file = folder / PRIVATE_FILE
     if not private_file.exists():
         _, private = new_pair()
-        draft = folder / f".{PRIVATE_FILE}.{os.getpid()}"
-        with os.fdopen(
-            os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii"
-        ) as file:
+        # Not named for the process id: two containers that share a volume may well have the same.
+        handle, name = tempfile.mkstemp(prefix=f".{PRIVATE_FILE}.", dir=folder)
+        draft = Path(name)
+        with os.fdopen(handle, "w", encoding="ascii") as file:
             file.write(private + "\n")
         try:
             os.link(draft, private_file)

@@ -502,3 +502,11 @@ def test_importing_the_client_imports_no_celery_and_no_http_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ})
     assert done.stdout.strip() == "[]"
+
+
+async def test_a_block_inside_a_dry_run_sends_nothing_either(groq_client: groq.AsyncGroq) -> None:
+    async with batchify(dry_run=True) as outer:
+        async with batchify() as inner:
+            await asyncio.gather(*(groq_client.chat.completions.create(**ASK) for _ in range(3)))
+        assert inner.is_dry
+    assert (inner.progress.n_requests, outer.progress.n_requests) == (3, 0)

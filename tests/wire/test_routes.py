@@ -1,0 +1,83 @@
+"""Routes: a call has one provider or none, and no batch is sealed that its provider would refuse for its size."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from batchling_client.wire.routes import ROUTES, Route, Routes
+from batchling_worker import providers
+
+NAMES = [route.provider for route in ROUTES]
+
+
+def route_of(provider: str) -> Route:
+    route = Routes().named(provider)
+    assert route is not None
+    return route
+
+
+def test_a_host_and_a_name_are_one_providers() -> None:
+    hosts = [host for route in ROUTES for host in route.hosts]
+    assert len(set(hosts)) == len(hosts)
+    assert len(set(NAMES)) == len(NAMES)
+
+
+@pytest.mark.parametrize("provider", NAMES)
+def test_a_call_is_found_by_its_host_alone(provider: str) -> None:
+    routes, route = Routes(), route_of(provider)
+    assert [routes.of_host(host) for host in route.hosts] == [route] * len(route.hosts)
+    for stranger in (
+        "",
+        "example.com",
+        f"evil.{route.hosts[0]}",
+        f"{route.hosts[0]}.evil.com",
+        route.hosts[0] + ":80",
+    ):
+        assert routes.of_host(stranger) is None
+    assert routes.named("nobody") is None
+
+
+@pytest.mark.parametrize("provider", NAMES)
+def test_hosts_paths_and_headers_are_spelt_as_calls_are_read(provider: str) -> None:
+    """Lower case, no trailing slash, no query: an entry that is spelt otherwise is never met."""
+    route = route_of(provider)
+    assert all(re.fullmatch(r"[a-z0-9.-]+", host) for host in route.hosts)
+    for path, endpoint in route.endpoints.items():
+        assert path.endswith(endpoint)
+        assert re.fullmatch(r"(/[a-z0-9_-]+)+", path)
+        assert endpoint.startswith("/v")
+    for name in (*route.credential_headers, *route.batch_headers):
+        assert re.fullmatch(r"[a-z0-9-]+", name)
+
+
+@pytest.mark.parametrize("provider", NAMES)
+def test_a_credential_never_travels_as_a_batch_header(provider: str) -> None:
+    route = route_of(provider)
+    assert route.credential_headers
+    assert not set(route.credential_headers) & set(route.batch_headers)
+
+
+@pytest.mark.parametrize("provider", NAMES)
+def test_the_client_fills_batches_to_the_limit_that_the_worker_knows(provider: str) -> None:
+    route, facts = route_of(provider), providers.load(provider).facts
+    assert (route.max_rows, route.max_bytes) == (facts.max_rows, facts.max_bytes)
+    assert set(route.windows) == set(facts.windows)
+    assert "24h" in route.windows
+    assert 0 < route.max_row_bytes <= route.max_bytes
+
+
+def test_routes_of_a_deployment_stand_in_for_the_registry() -> None:
+    own = Route(
+        provider="own",
+        hosts=("llm.example",),
+        endpoints={"/v1/chat/completions": "/v1/chat/completions"},
+        max_rows=1,
+        max_bytes=1,
+        max_row_bytes=1,
+        windows=("24h",),
+    )
+    routes = Routes((own,))
+    assert routes.of_host("llm.example") is own
+    assert routes.of_host("api.openai.com") is None

@@ -1,0 +1,42 @@
+"""How a worker starts: where its broker is, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from batchling_worker.app import broker_url, transport_options
+
+
+def start(home: Path, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("BATCHLING_")}
+    env |= {"BATCHLING_HOME": str(home)} | {f"BATCHLING_{name}": value for name, value in settings.items()}
+    command = [sys.executable, "-m", "celery", "-A", "batchling_worker", "worker", *words]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=30)
+
+
+def test_a_worker_without_a_queue_says_so_in_one_sentence(tmp_path: Path) -> None:
+    ended = start(tmp_path)
+    assert ended.returncode == 2
+    assert ended.stderr.strip().startswith("BATCHLING_REDIS_URL is not set and no embedded stack runs")
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_wrong_setting_is_one_sentence_that_tells_no_value(tmp_path: Path) -> None:
+    ended = start(
+        tmp_path, REDIS_URL="redis://127.0.0.1:1", LEASE_SECONDS="soon", PROVIDERS__GROQ__API_KEY="gsk-CANARY"
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("BATCHLING_LEASE_SECONDS: ")
+    assert "Traceback" not in ended.stderr
+    assert "CANARY" not in ended.stderr
+
+
+def test_kombu_is_told_of_sockets_and_sentinels_in_its_own_words() -> None:
+    assert broker_url("unix:///run/redis.sock") == "redis+socket:///run/redis.sock"
+    assert broker_url("rediss://:secret@host:6380/1") == "rediss://:secret@host:6380/1"
+    url = "sentinel://:p%40ss@one:26379,two/mymaster/3"
+    assert broker_url(url) == "sentinel://:p%40ss@one:26379/3;sentinel://:p%40ss@two:26379/3"
+    assert transport_options(url, "ns")["master_name"] == "mymaster"
