@@ -145,7 +145,8 @@ def _fate_of_failed(batch: Batch, ending: Ending, line: int, attempt: int, max_a
         return Requeue(counts=False, wait_s=QUOTA_WAIT_S)
     if any(c.param == "file_id" and c.line is None for c in ending.complaints) and attempt < max_attempts:
         return Requeue(counts=True, wait_s=FILE_WAIT_S)
-    named = [c for c in ending.complaints if c.line is not None and c.code in ROW_COMPLAINTS]
+    # A line that the file does not have names nobody: all would go round for ever, and none would be told.
+    named = [c for c in ending.complaints if 0 < (c.line or 0) <= batch.n_lines and c.code in ROW_COMPLAINTS]
     if named:
         mine = next((c for c in named if c.line == line), None)
         if mine is None:

@@ -171,6 +171,7 @@ class Store:
     async def collected(self, held: Held) -> None:
         """Stores that every result was read."""
         _fresh(await self.scripts.collected(batch_id=held.batch_id, token=held.token))
+        self._mailboxes.pop(held.batch_id, None)
 
     async def requeue(self, held: Held, batch: Batch, rows: Sequence[RowIn], cap: BatchCap) -> None:
         """Moves unanswered requests into the lane's open batch, opening as many as it takes."""

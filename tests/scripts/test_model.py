@@ -325,7 +325,7 @@ def test_any_order_of_calls_leaves_redis_as_the_model_says(redis_url: str) -> No
     run_state_machine_as_test(
         LifeHere,
         settings=settings(
-            max_examples=80,
+            max_examples=50,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow],

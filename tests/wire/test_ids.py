@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 
@@ -45,7 +46,7 @@ def test_later_batches_and_runs_sort_later(monkeypatch: pytest.MonkeyPatch) -> N
     for make in (ids.new_batch_id, ids.new_run_id):
         made = []
         for now_s in (0.001, 1.0, 1_790_000_000.0, 1_790_000_000.001, 4_000_000_000.0):
-            monkeypatch.setattr(ids.time, "time", lambda now_s=now_s: now_s)
+            monkeypatch.setattr(time, "time", lambda now_s=now_s: now_s)
             made.append(make())
         assert made == sorted(made)
         assert len({len(one) for one in made}) == 1

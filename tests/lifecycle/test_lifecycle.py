@@ -1,0 +1,284 @@
+"""The pure decisions: what becomes of a row, when to look again, and when a batch is given up."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchling_client.wire.batches import Batch
+from batchling_client.wire.keys import BatchId
+from batchling_client.wire.records import LaneSpec
+from batchling_client.wire.states import BatchState, Outcome, RowKind
+from batchling_worker import lifecycle
+from batchling_worker.lifecycle import Refuse, Requeue
+from batchling_worker.provider import ROW_LOST, Answer, Complaint, Ending
+
+NOW = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
+SPEC = LaneSpec(
+    provider="groq",
+    host="api.groq.com",
+    endpoint="/v1/chat/completions",
+    model="m",
+    fingerprint="f" * 20,
+    completion_window="24h",
+)
+PLAIN = Batch.decode(
+    {
+        b"id": b"b1",
+        b"lane": SPEC.lane_id.encode(),
+        b"spec": SPEC.encode(),
+        b"state": b"ended",
+        b"created_at": str(int(NOW.timestamp() * 1000)).encode(),
+        b"updated_at": str(int(NOW.timestamp() * 1000)).encode(),
+        b"n_lines": b"10",
+    }
+)
+
+
+def batch(**changes: Any) -> Batch:
+    return dataclasses.replace(PLAIN, **changes)
+
+
+def ago(seconds: float) -> dt.datetime:
+    return NOW - dt.timedelta(seconds=seconds)
+
+
+def told(fate: Refuse) -> dict[str, Any]:
+    error: dict[str, Any] = json.loads(fate.body)["error"]
+    return error
+
+
+ANSWERS: list[tuple[int, str, RowKind]] = [
+    *((status, "provider", RowKind.SUCCESS) for status in (200, 201, 202, 204, 299)),
+    *((status, "provider", RowKind.RETRY) for status in (408, 409, 425, 429, 500, 502, 503, 504, 529, 599)),
+    *((status, "provider", RowKind.FAILURE) for status in (301, 400, 401, 403, 404, 413, 422, 451)),
+    (504, "batch_expired", RowKind.RETRY),
+    (503, ROW_LOST, RowKind.RETRY),
+    (499, "batch_cancelled", RowKind.FAILURE),
+    (200, "batch_cancelled", RowKind.FAILURE),
+    (500, "batch_failed", RowKind.FAILURE),
+]
+
+
+@pytest.mark.parametrize(("status", "origin", "kind"), ANSWERS)
+def test_an_answer_is_a_success_a_failure_or_worth_another_attempt(
+    status: int, origin: str, kind: RowKind
+) -> None:
+    answer = Answer(custom_id="c", status=status, body=b"", headers={}, origin=origin)
+    assert lifecycle.row_kind(answer) is kind
+
+
+@pytest.mark.parametrize("outcome", [Outcome.COMPLETED, Outcome.EXPIRED, Outcome.LOST])
+def test_what_was_not_answered_is_asked_again_until_its_attempts_are_used_up(outcome: Outcome) -> None:
+    ended = batch(outcome=outcome)
+    fates = [lifecycle.row_fate(ended, Ending(), 1, attempt, 3) for attempt in (1, 2, 3, 4)]
+    assert fates[:2] == [Requeue(counts=True)] * 2
+    codes = {
+        Outcome.COMPLETED: "batch_row_lost",
+        Outcome.EXPIRED: "batch_expired",
+        Outcome.LOST: "batch_lost",
+    }
+    for fate in fates[2:]:
+        assert isinstance(fate, Refuse)
+        assert fate.origin == codes[outcome]
+        assert fate.status >= 500
+        assert told(fate)["code"] == codes[outcome]
+        assert "attempts" in told(fate)["message"]
+
+
+@pytest.mark.parametrize("attempt", [1, 2, 3])
+def test_a_cancelled_request_is_told_so_and_never_asked_again(attempt: int) -> None:
+    fate = lifecycle.row_fate(batch(outcome=Outcome.CANCELLED, error="by a person"), Ending(), 1, attempt, 3)
+    assert isinstance(fate, Refuse)
+    assert (fate.status, fate.origin, told(fate)["message"]) == (499, "batch_cancelled", "by a person")
+    quiet = lifecycle.row_fate(batch(outcome=Outcome.CANCELLED), Ending(), 1, attempt, 3)
+    assert isinstance(quiet, Refuse)
+    assert "b1" in told(quiet)["message"]
+
+
+def test_a_refusal_of_the_whole_batch_is_handed_on_in_the_providers_words() -> None:
+    ending = Ending(status=401, body='{"error":{"message":"bad key"}}')
+    fate = lifecycle.row_fate(batch(outcome=Outcome.FAILED), ending, 1, 1, 3)
+    assert fate == Refuse(status=401, body=b'{"error":{"message":"bad key"}}', origin="provider")
+
+
+def fates_of(*complaints: Complaint, n_lines: int = 10, attempt: int = 1) -> list[lifecycle.RowFate]:
+    failed = batch(outcome=Outcome.FAILED, n_lines=n_lines)
+    ending = Ending(complaints=complaints)
+    return [lifecycle.row_fate(failed, ending, line, attempt, 3) for line in range(1, n_lines + 1)]
+
+
+@pytest.mark.parametrize("code", sorted(lifecycle.ROW_COMPLAINTS))
+def test_a_complaint_about_a_line_fails_that_line_and_sends_the_rest_again_uncounted(code: str) -> None:
+    fates = fates_of(
+        Complaint(code=code, message="bad line", line=3), Complaint(code=code, message="", line=7)
+    )
+    refused = {line for line, fate in enumerate(fates, start=1) if isinstance(fate, Refuse)}
+    assert refused == {3, 7}
+    assert {fate for fate in fates if isinstance(fate, Requeue)} == {Requeue(counts=False)}
+    third = fates[2]
+    assert isinstance(third, Refuse)
+    assert (third.status, told(third)["message"], told(third)["code"]) == (400, "bad line", code)
+
+
+@pytest.mark.parametrize("line", [None, 11, 10_000])
+def test_a_complaint_about_no_line_of_the_file_is_told_to_all(line: int | None) -> None:
+    """Otherwise each request would go into the next batch, uncounted, and on and on."""
+    fates = fates_of(Complaint(code="invalid_json_line", message="no such line", line=line))
+    assert all(isinstance(fate, Refuse) for fate in fates)
+    assert {told(fate)["message"] for fate in fates if isinstance(fate, Refuse)} == {"no such line"}
+
+
+def test_a_complaint_that_speaks_of_the_batch_is_told_to_all_even_where_it_names_a_line() -> None:
+    fates = fates_of(Complaint(code="model_not_found", message="no such model", line=1, param="model"))
+    assert {told(fate)["param"] for fate in fates if isinstance(fate, Refuse)} == {"model"}
+    assert len([fate for fate in fates if isinstance(fate, Refuse)]) == 10
+
+
+@given(st.sets(st.integers(1, 10), min_size=1))
+def test_each_round_of_line_complaints_gets_rid_of_a_row(lines: set[int]) -> None:
+    fates = fates_of(*(Complaint(code="invalid_json_line", message="x", line=line) for line in lines))
+    assert {line for line, fate in enumerate(fates, start=1) if isinstance(fate, Refuse)} == lines
+
+
+@pytest.mark.parametrize("code", sorted(lifecycle.QUOTA_COMPLAINTS))
+def test_a_full_quota_is_no_failure_of_any_request(code: str) -> None:
+    fates = fates_of(Complaint(code=code, message="too much"), attempt=3)
+    assert set(fates) == {Requeue(counts=False, wait_s=lifecycle.QUOTA_WAIT_S)}
+
+
+def test_a_failure_without_a_reason_is_told_with_what_is_known() -> None:
+    for failed, words in ((batch(outcome=Outcome.FAILED, error="it said no"), "it said no"), (batch(), "b1")):
+        fate = lifecycle.row_fate(failed, Ending(), 1, 1, 3)
+        assert isinstance(fate, Refuse)
+        assert fate.origin == "batch_failed"
+        assert words in told(fate)["message"]
+
+
+@given(
+    outcome=st.sampled_from(tuple(Outcome)),
+    attempt=st.integers(1, 9),
+    line=st.integers(1, 20),
+    status=st.sampled_from((0, 400, 500)),
+    complaints=st.lists(
+        st.builds(
+            Complaint,
+            code=st.sampled_from(("", "odd", "token_limit_exceeded", *sorted(lifecycle.ROW_COMPLAINTS))),
+            message=st.sampled_from(("", "words")),
+            line=st.one_of(st.none(), st.integers(1, 20)),
+            param=st.sampled_from((None, "file_id", "model")),
+        ),
+        max_size=3,
+    ),
+)
+def test_every_row_has_a_fate_that_can_be_told(
+    outcome: Outcome, attempt: int, line: int, status: int, complaints: list[Complaint]
+) -> None:
+    ending = Ending(complaints=tuple(complaints), status=status, body='{"error":{"message":"m"}}')
+    fate = lifecycle.row_fate(batch(outcome=outcome), ending, line, attempt, 3)
+    if isinstance(fate, Refuse):
+        assert 400 <= fate.status <= 599
+        assert isinstance(told(fate)["message"], str)
+    else:
+        assert fate.wait_s >= 0
+        assert not (fate.counts and attempt >= 3), "a request would be asked more often than allowed"
+
+
+def test_every_outcome_settles_in_a_terminal_state() -> None:
+    states = {outcome: lifecycle.terminal_state(outcome) for outcome in (*Outcome, None)}
+    assert states == {
+        Outcome.COMPLETED: BatchState.SETTLED,
+        Outcome.EXPIRED: BatchState.SETTLED,
+        Outcome.CANCELLED: BatchState.CANCELLED,
+        Outcome.FAILED: BatchState.FAILED,
+        Outcome.LOST: BatchState.FAILED,
+        None: BatchState.SETTLED,
+    }
+    assert all(state.terminal for state in states.values())
+
+
+@given(
+    wish_s=st.sampled_from((0.0, 0.1, 1.0, 30.0, 600.0)),
+    shortest_s=st.sampled_from((0.05, 10.0, 120.0)),
+    age_s=st.floats(-3600, 14 * 24 * 3600),
+)
+def test_the_next_look_is_never_sooner_than_asked_nor_later_than_six_times(
+    wish_s: float, shortest_s: float, age_s: float
+) -> None:
+    asked_s = wish_s or shortest_s
+    delay_s = lifecycle.next_look_s(batch(poll_s=wish_s, submitted_at=ago(age_s)), shortest_s, NOW)
+    assert asked_s <= delay_s <= asked_s * lifecycle.LOOK_LONGEST_FACTOR
+
+
+def test_looks_grow_rarer_as_a_batch_ages() -> None:
+    delays = [
+        lifecycle.next_look_s(batch(poll_s=10.0, submitted_at=ago(age_s)), 10.0, NOW)
+        for age_s in (0, 100, 400, 800, 3600, 86_400)
+    ]
+    assert delays == [10.0, 10.0, 20.0, 40.0, 60.0, 60.0]
+    assert lifecycle.next_look_s(batch(poll_s=10.0), 1.0, NOW) == 10.0
+
+
+@pytest.mark.parametrize(
+    ("poll_s", "shortest_s", "first_s"), [(0.0, 10.0, 2.0), (30.0, 10.0, 2.0), (0.5, 10.0, 0.5)]
+)
+def test_the_first_look_is_soon(poll_s: float, shortest_s: float, first_s: float) -> None:
+    assert lifecycle.first_look_s(batch(poll_s=poll_s), shortest_s) == first_s
+
+
+@given(n_stumbles=st.integers(0, 10_000), wish_s=st.one_of(st.none(), st.floats(0, 3600)))
+def test_backoff_has_a_floor_a_ceiling_and_honours_the_providers_wish(
+    n_stumbles: int, wish_s: float | None
+) -> None:
+    ceiling = min(lifecycle.BACKOFF_LONGEST_S, 2.0 ** min(n_stumbles, 20))
+    delay_s = lifecycle.backoff_s(n_stumbles, wish_s)
+    assert delay_s >= max(wish_s or 0.0, ceiling / 4)
+    assert delay_s <= max(wish_s or 0.0, ceiling)
+
+
+def test_backoff_is_drawn_anew_so_that_workers_do_not_march_in_step() -> None:
+    assert len({lifecycle.backoff_s(5) for _ in range(20)}) > 10
+
+
+@pytest.mark.parametrize(
+    ("create_at", "may"),
+    [(None, True), (ago(0), False), (ago(59.9), False), (ago(60), True), (ago(-30), False)],
+)
+def test_a_create_is_repeated_only_once_its_fate_is_sure(create_at: dt.datetime | None, may: bool) -> None:
+    assert lifecycle.may_create_again(batch(create_at=create_at), 60.0, NOW) is may
+
+
+@pytest.mark.parametrize(
+    ("n_stumbles", "age_s", "given_up"),
+    [(0, 86_400, False), (9, 86_400, False), (10, 899, False), (10, 900, True), (50, 86_400, True)],
+)
+def test_a_batch_is_given_up_only_after_many_looks_and_a_long_time(
+    n_stumbles: int, age_s: float, given_up: bool
+) -> None:
+    at = ago(age_s)
+    since_submission = batch(n_stumbles=n_stumbles, submitted_at=at, created_at=ago(1_000_000))
+    assert lifecycle.given_up(since_submission, NOW) is given_up
+    since_its_end = batch(n_stumbles=n_stumbles, ended_at=at, submitted_at=ago(1_000_000))
+    assert lifecycle.given_up(since_its_end, NOW) is given_up
+
+
+@pytest.mark.parametrize("namespace", ["default", "Über alles", "a" * 200, "", "x:y/{z}", "line\nbreak"])
+def test_a_label_is_fit_for_every_provider_and_names_one_batch(namespace: str) -> None:
+    label = lifecycle.label_of(namespace, BatchId("b0mwtz38chjmmeedhqnz"))
+    assert re.fullmatch(r"[A-Za-z0-9_-]{1,64}", label)
+    assert label != lifecycle.label_of(namespace, BatchId("b0mwtz38chjmmeedhqny"))
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_an_ending_has_a_sentence_unless_all_went_well(outcome: Outcome) -> None:
+    assert bool(lifecycle.error_sentence(Ending(), outcome)) is (outcome is not Outcome.COMPLETED)
+    said = Ending(complaints=(Complaint(code="odd", message=""),), body="body")
+    assert lifecycle.error_sentence(said, outcome) == "odd"
+    assert len(lifecycle.error_sentence(Ending(body="x" * 9000), outcome)) == 500
