@@ -19,7 +19,7 @@ from batchling_client.wire.states import BatchState, Outcome
 
 from . import lifecycle, providers
 from .accounts import Accounts
-from .errors import PermanentError, StaleClaim, TemporaryError
+from .errors import Denied, PermanentError, StaleClaim, TemporaryError
 from .lease import lease
 from .pipeline.collect import collect
 from .pipeline.poll import look, poll
@@ -148,7 +148,15 @@ class Engine:
                 self._telemetry.warn(
                     "step_stumbled", batch_id=batch_id, reason=str(error), delay_s=round(delay_s, 2)
                 )
-                await self._store.release(step.held, delay_s, str(error))
+                denied = isinstance(error, Denied)
+                if (
+                    denied
+                    and step.batch.state is BatchState.ENDED
+                    and lifecycle.given_up(step.batch, step.now)
+                ):
+                    await self._refuse(step, PermanentError(str(error), status=502))
+                else:
+                    await self._store.release(step.held, delay_s, str(error), denied=denied)
             except PermanentError as error:
                 await self._refuse(step, error)
         except StaleClaim:
@@ -164,13 +172,17 @@ class Engine:
                 await self._store.release(step.held, lifecycle.backoff_s(step.batch.n_stumbles + 3), where)
 
     async def _refuse(self, step: Step, error: PermanentError) -> None:
-        """A refusal before the batch has ended is its end: settle tells the callers in the provider's own words."""
+        """A refusal is a batch's end, told to its callers in the provider's own words.
+
+        One that may have been paid for is given up only when the refusals last.
+        """
         self._telemetry.warn(
             "step_refused", batch_id=step.batch.batch_id, status=error.status, reason=str(error)
         )
-        if step.batch.state is BatchState.ENDED and not lifecycle.given_up(step.batch, step.now):
+        paid = step.batch.state is BatchState.ENDED or step.batch.create_at is not None
+        if paid and not lifecycle.given_up(step.batch, step.now):
             delay_s = lifecycle.backoff_s(step.batch.n_stumbles + 3)
-            await self._store.release(step.held, delay_s, str(error))
+            await self._store.release(step.held, delay_s, str(error), denied=True)
             return
         body = error.body or json.dumps({"error": {"message": str(error), "type": "batch_error"}}).encode()
         ending = Ending(status=error.status, body=body.decode(errors="replace"))

@@ -3,6 +3,7 @@
 WorkerError
 ├── PermanentError      the provider said no: the callers are told its own words
 ├── TemporaryError      worth another look after a delay
+│   ├── Denied          the provider does not know what was asked for, or the key has no right to it
 │   ├── MaybeDone       ... and the provider may have done it: look before doing it again
 │   └── FileNotReady    an uploaded file is not visible yet
 ├── UnfitWorker         the worker cannot run as it was started
@@ -31,6 +32,10 @@ class TemporaryError(WorkerError):
     def __init__(self, reason: str, *, delay_s: float | None = None) -> None:
         super().__init__(reason)
         self.delay_s = delay_s
+
+
+class Denied(TemporaryError):
+    """The provider does not know what was asked for (yet, or any more), or the key has no right to it (now)."""
 
 
 class MaybeDone(TemporaryError):

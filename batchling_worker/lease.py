@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 
+from redis.exceptions import RedisError
+
 from batchling_client.wire.connection import UNREACHABLE
 
 from .errors import StaleClaim
@@ -25,18 +27,19 @@ async def lease(store: Store, helds: Sequence[Held]) -> AsyncIterator[None]:
         nonlocal lost
         while True:
             await asyncio.sleep(store.lease_ms / 3000)
-            try:
-                for held in helds:
+            for held in helds:
+                try:
                     await store.extend(held)
-            except StaleClaim:
-                if len(helds) > 1:
-                    continue
-                lost = True
-                if step is not None:
-                    step.cancel()
-                return
-            except UNREACHABLE:
-                continue
+                except StaleClaim:
+                    if len(helds) > 1:
+                        # One of many polls is done: the others go on.
+                        continue
+                    lost = True
+                    if step is not None:
+                        step.cancel()
+                    return
+                except (*UNREACHABLE, RedisError):
+                    break
 
     keeper = asyncio.create_task(extend_all())
     try:

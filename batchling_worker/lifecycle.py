@@ -36,8 +36,6 @@ BACKOFF_LONGEST_S: Final = 300.0
 FIRST_LOOK_S: Final = 2.0
 LOOK_SHARE_OF_AGE: Final = 0.05
 LOOK_LONGEST_FACTOR: Final = 6.0
-AUTH_PATIENCE: Final = 5
-"""How many looks in a row may be refused for want of rights before a batch that was paid for is given up."""
 LOST_PATIENCE: Final = 10
 LOST_AFTER: Final = dt.timedelta(minutes=15)
 FILE_PATIENCE: Final = 10
@@ -79,9 +77,10 @@ def may_create_again(batch: Batch, patience_s: float, now: dt.datetime) -> bool:
 
 
 def given_up(batch: Batch, now: dt.datetime) -> bool:
-    """Whether a batch, or its results, that the provider has long not shown is given up."""
-    since = batch.ended_at or batch.submitted_at or batch.created_at
-    return batch.n_stumbles >= LOST_PATIENCE and now - since >= LOST_AFTER
+    """Whether a batch, or its results, that the provider has denied many times and for long is given up."""
+    if batch.denied_since is None:
+        return False
+    return batch.n_denied >= LOST_PATIENCE and now - batch.denied_since >= LOST_AFTER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +140,8 @@ def error_sentence(ending: Ending, outcome: Outcome) -> str:
 def _fate_of_failed(batch: Batch, ending: Ending, line: int, attempt: int, max_attempts: int) -> RowFate:
     if ending.status:
         return Refuse(status=ending.status, body=ending.body.encode(), origin="provider")
-    if any(complaint.code in QUOTA_COMPLAINTS for complaint in ending.complaints):
+    # One row alone over the quota will never fit: its caller is told.
+    if batch.n_lines > 1 and any(complaint.code in QUOTA_COMPLAINTS for complaint in ending.complaints):
         return Requeue(counts=False, wait_s=QUOTA_WAIT_S)
     if any(c.param == "file_id" and c.line is None for c in ending.complaints) and attempt < max_attempts:
         return Requeue(counts=True, wait_s=FILE_WAIT_S)

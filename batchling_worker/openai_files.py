@@ -17,7 +17,7 @@ from batchling_client.wire.keys import ProviderBatchId
 
 from . import http_errors
 from .batch_object import OUTCOMES, RUNNING, BatchObject
-from .errors import FileNotReady, PermanentError, TemporaryError
+from .errors import Denied, FileNotReady, PermanentError, TemporaryError
 from .provider import Account, Answer, Ending, Look, NotFound, ProviderFacts, Submission
 from .provider_call import ProviderCall
 from .result_lines import LineSplitter, RowReader
@@ -246,7 +246,7 @@ class OpenAIFiles:
             if error.status not in (404, 410):
                 raise
             # A file is shown before it can be read, and for lag and for good the provider says the same.
-            raise TemporaryError(str(error)) from None
+            raise Denied(str(error)) from None
         n_broken = reader.n_broken
         for answer in reader.answers([splitter.rest()]):
             yield answer

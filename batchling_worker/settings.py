@@ -69,7 +69,7 @@ class WorkerSettings(BaseSettings):
     """In how many batches a request is tried."""
     tick_seconds: float = Field(default=0.1, gt=0)
     """How often a worker looks for what is due."""
-    reconcile_patience_seconds: float = Field(default=60.0, ge=0)
+    reconcile_patience_seconds: float = Field(default=180.0, ge=0)
     """How long a batch whose create went unanswered is searched for before it is created again."""
     crash_at: str = ""
     """For tests: the name of a point at which the worker process dies hard, once."""

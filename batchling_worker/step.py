@@ -40,7 +40,8 @@ class Step:
 
     @property
     def now(self) -> dt.datetime:
-        return dt.datetime.now(dt.UTC)
+        """The server's time when the step began: workers' own clocks may differ."""
+        return self.batch.read_at or dt.datetime.now(dt.UTC)
 
     def submission(self, label: str, n_lines: int) -> Submission:
         """The batch as the provider is told of it."""

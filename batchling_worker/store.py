@@ -69,7 +69,13 @@ class Store:
         _fresh(await self.scripts.extend(batch_id=held.batch_id, token=held.token, lease_ms=self.lease_ms))
 
     async def release(
-        self, held: Held, delay_s: float, error: str = "", *, create_refused: bool = False
+        self,
+        held: Held,
+        delay_s: float,
+        error: str = "",
+        *,
+        create_refused: bool = False,
+        denied: bool = False,
     ) -> None:
         """Hands the batch back for a later look; a stale claim has nothing to hand back."""
         await self.scripts.release(
@@ -78,6 +84,7 @@ class Store:
             delay_ms=int(delay_s * 1000),
             error=error,
             create_refused=create_refused,
+            denied=denied,
         )
 
     async def lane_of(self, batch_id: BatchId) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from celery import bootsteps
+from redis.exceptions import OutOfMemoryError
 
 from batchling_client.wire.connection import UNREACHABLE
 from batchling_client.wire.records import WorkerPresence
@@ -75,8 +76,9 @@ class Ticker:
             again = False
             try:
                 if time.monotonic() >= beat_at:
-                    await store.announce(self._presence)
                     beat_at = time.monotonic() + HEARTBEAT_S
+                    with contextlib.suppress(OutOfMemoryError):
+                        await store.announce(self._presence)
                 again = await self.once(store)
                 if away:
                     away = False

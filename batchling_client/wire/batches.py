@@ -32,6 +32,11 @@ class Batch:
     n_lines: int
     n_stumbles: int
     n_starts: int
+    n_denied: int
+    """Looks in a row to which the provider said that it does not know the batch, or that the key has no right."""
+    denied_since: dt.datetime | None
+    read_at: dt.datetime | None
+    """The server's time when a step began on it; None when it was only looked at."""
     label: str
     input_file_id: str
     create_at: dt.datetime | None
@@ -80,6 +85,9 @@ class Batch:
                 n_lines=number("n_lines"),
                 n_stumbles=number("n_stumbles"),
                 n_starts=number("starts"),
+                n_denied=number("n_denied"),
+                denied_since=time("denied_since"),
+                read_at=time("now"),
                 label=text("label"),
                 input_file_id=text("input_file_id"),
                 create_at=time("create_at"),

@@ -169,10 +169,17 @@ class Scripts:
         return _verdict(await self._run("extend", self._batch(batch_id), [batch_id, token, lease_ms]))
 
     async def release(
-        self, *, batch_id: BatchId, token: int, delay_ms: int, error: str = "", create_refused: bool = False
+        self,
+        *,
+        batch_id: BatchId,
+        token: int,
+        delay_ms: int,
+        error: str = "",
+        create_refused: bool = False,
+        denied: bool = False,
     ) -> Verdict:
         """Hands a claimed batch back for a later look: `release.lua`."""
-        args: list[Arg] = [batch_id, token, delay_ms, error, int(create_refused)]
+        args: list[Arg] = [batch_id, token, delay_ms, error, int(create_refused), int(denied)]
         return _verdict(await self._run("release", self._batch(batch_id), args))
 
     async def seal(self, *, batch_id: BatchId, token: int, lane_id: LaneId) -> Verdict:

@@ -10,7 +10,7 @@ import msgspec
 from batchling_client.wire.states import Outcome
 
 from .. import lifecycle
-from ..errors import PermanentError, TemporaryError
+from ..errors import Denied, PermanentError, TemporaryError
 from ..provider import Ended, Ending, Look, NotFound, Running
 from ..step import Step
 
@@ -59,17 +59,15 @@ async def poll(step: Step, seen: Look | TemporaryError | PermanentError) -> None
 
 async def _refused_a_look(step: Step, error: PermanentError) -> None:
     """A revoked key must not give up a batch that was paid for at the first refusal."""
-    if step.batch.n_stumbles < lifecycle.AUTH_PATIENCE:
-        raise TemporaryError(str(error))
+    if not lifecycle.given_up(step.batch, step.now):
+        raise Denied(str(error))
     ending = Ending(status=error.status, body=error.body.decode(errors="replace"))
     await step.store.ended(step.held, Outcome.FAILED, "", msgspec.json.encode(ending), str(error))
 
 
 async def _not_found(step: Step) -> None:
     if not lifecycle.given_up(step.batch, step.now):
-        raise TemporaryError(
-            "the provider does not know this batch (yet)", delay_s=step.knobs.poll_interval_s
-        )
+        raise Denied("the provider does not know this batch (yet)", delay_s=step.knobs.poll_interval_s)
     step.telemetry.warn("batch_lost", batch_id=step.batch.batch_id)
     reason = "the provider no longer knows this batch"
     await step.store.ended(step.held, Outcome.LOST, "", msgspec.json.encode(Ending()), reason)

@@ -89,8 +89,10 @@ def _refusal(row: Row, fate: lifecycle.Refuse) -> RowOut:
 def _cap(step: Step, wait_s: float) -> BatchCap:
     facts = step.provider.facts
     wait_ms = int(wait_s * 1000)
+    # Over the provider's quota of enqueued tokens, halves fit sooner.
+    rows = max(1, step.batch.n_lines // 2) if wait_s == lifecycle.QUOTA_WAIT_S else facts.max_rows
     return BatchCap(
-        rows=facts.max_rows,
+        rows=rows,
         bytes=facts.max_bytes,
         linger_ms=LINGER_MS + wait_ms,
         longest_ms=LONGEST_MS + wait_ms,

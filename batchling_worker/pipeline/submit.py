@@ -45,6 +45,9 @@ async def submit(step: Step) -> None:
     # A store that was killed may have forgotten that a create was armed: whoever was here before may have sent it.
     if (batch.create_at is not None or batch.state is BatchState.SUBMITTING) and await _found(step, label):
         return
+    if batch.cancel_requested:
+        await _end(step, Outcome.CANCELLED, Ending())
+        return
     if batch.input_file_id:
         input_file_id, n_lines = batch.input_file_id, batch.n_lines
     else:

@@ -256,17 +256,19 @@ def test_a_create_is_repeated_only_once_its_fate_is_sure(create_at: dt.datetime 
 
 
 @pytest.mark.parametrize(
-    ("n_stumbles", "age_s", "given_up"),
+    ("n_denied", "age_s", "given_up"),
     [(0, 86_400, False), (9, 86_400, False), (10, 899, False), (10, 900, True), (50, 86_400, True)],
 )
 def test_a_batch_is_given_up_only_after_many_looks_and_a_long_time(
-    n_stumbles: int, age_s: float, given_up: bool
+    n_denied: int, age_s: float, given_up: bool
 ) -> None:
-    at = ago(age_s)
-    since_submission = batch(n_stumbles=n_stumbles, submitted_at=at, created_at=ago(1_000_000))
-    assert lifecycle.given_up(since_submission, NOW) is given_up
-    since_its_end = batch(n_stumbles=n_stumbles, ended_at=at, submitted_at=ago(1_000_000))
-    assert lifecycle.given_up(since_its_end, NOW) is given_up
+    denied = batch(n_denied=n_denied, denied_since=ago(age_s), submitted_at=ago(1_000_000))
+    assert lifecycle.given_up(denied, NOW) is given_up
+
+
+def test_bad_weather_alone_never_gives_a_batch_up() -> None:
+    stumbled = batch(n_stumbles=500, n_denied=0, denied_since=None, submitted_at=ago(1_000_000))
+    assert not lifecycle.given_up(stumbled, NOW)
 
 
 @pytest.mark.parametrize("namespace", ["default", "Über alles", "a" * 200, "", "x:y/{z}", "line\nbreak"])

@@ -1,7 +1,7 @@
 -- Starts a step on a claimed batch, once for each token: a doubled or late message changes nothing.
 -- KEYS  1 schedule  2 batch
 -- ARGV  1 batch id  2 token  3 lease ms  4 the states in which this step may start, comma separated
--- Verdicts  {'OK', field, value, ...} the batch as it is; {'STALE'}
+-- Verdicts  {'OK', field, value, ...} the batch as it is, and `now`, the server's time; {'STALE'}
 --@include _clock
 --@include _fence
 --@include _room
@@ -16,7 +16,10 @@ end
 go_on_when_full(batch)
 redis.call('HSET', batch, 'begun', token, 'missed', 0)
 redis.call('HINCRBY', batch, 'starts', 1)
-redis.call('ZADD', schedule, now_ms() + lease, id)
+local now = now_ms()
+redis.call('ZADD', schedule, now + lease, id)
 local fields = redis.call('HGETALL', batch)
 table.insert(fields, 1, 'OK')
+fields[#fields + 1] = 'now'
+fields[#fields + 1] = string.format('%d', now)
 return fields

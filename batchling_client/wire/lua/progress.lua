@@ -14,6 +14,6 @@ local now = now_ms()
 go_on_when_full(batch)
 redis.call('HSET', batch, 'provider_status', status, 'n_done', n_done, 'n_total', n_total, 'updated_at', now,
   'n_stumbles', 0)
-redis.call('HDEL', batch, 'error', 'missing_since')
+redis.call('HDEL', batch, 'error', 'denied_since', 'n_denied')
 let_go(batch, schedule, id, now + delay)
 return 'OK'

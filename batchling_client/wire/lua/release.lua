@@ -2,12 +2,15 @@
 -- KEYS  1 schedule  2 batch
 -- ARGV  1 batch id  2 token  3 delay ms  4 error, or '' to keep the last
 --       5 '1' = the provider surely made no batch of the create, so that the next try need not search for one
+--       6 '1' = the provider answered and denies: it does not know the batch or its results, or the key has no right.
+--       Denials in a row are counted with the time of the first; any other release ends the row of them.
 -- Verdicts  'OK'  'STALE'
 --@include _clock
 --@include _fence
 --@include _room
 local schedule, batch = KEYS[1], KEYS[2]
 local id, token, delay, err, refused = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5] == '1'
+local denied = ARGV[6] == '1'
 if not holds(batch, token) then
   return 'STALE'
 end
@@ -16,6 +19,12 @@ go_on_when_full(batch)
 if err ~= '' then
   redis.call('HSET', batch, 'error', err)
   redis.call('HINCRBY', batch, 'n_stumbles', 1)
+end
+if denied then
+  redis.call('HSETNX', batch, 'denied_since', now)
+  redis.call('HINCRBY', batch, 'n_denied', 1)
+else
+  redis.call('HDEL', batch, 'denied_since', 'n_denied')
 end
 if refused then
   redis.call('HDEL', batch, 'create_at')

@@ -14,6 +14,6 @@ local now = now_ms()
 go_on_when_full(batch)
 redis.call('HSET', batch, 'state', 'submitted', 'provider_batch_id', provider_batch_id, 'submitted_at', now,
   'updated_at', now, 'n_stumbles', 0)
-redis.call('HDEL', batch, 'error')
+redis.call('HDEL', batch, 'error', 'denied_since', 'n_denied')
 let_go(batch, schedule, id, now + delay)
 return {'OK'}
