@@ -44,7 +44,7 @@ class Enqueue:
         self._waiting: dict[Lane, deque[Request]] = {}
         self._unwanted: deque[tuple[RequestId, bool]] = deque()
         self._open: dict[LaneId, BatchId] = {}
-        self._n_overdue: Counter[BatchId] = Counter()
+        self._overdue: dict[BatchId, set[RequestId]] = {}
         self._wake = asyncio.Event()
         self.n_placed: Counter[RunId] = Counter()
         """Requests that Redis has taken, by run."""
@@ -202,25 +202,29 @@ class Enqueue:
                 for (request_id, _), batch_id in found
             )
         )
-        again, overdue = [], Counter[BatchId]()
+        again: list[tuple[RequestId, bool]] = []
+        overdue: dict[BatchId, set[RequestId]] = {}
         for (pair, batch_id), verdict in zip(found, verdicts, strict=True):
             if verdict is Verdict.GONE:
                 again.append(pair)
             elif verdict is Verdict.TOO_LATE and pair[1]:
-                overdue[batch_id] += 1
+                overdue.setdefault(batch_id, set()).add(pair[0])
         await self._cancel_overdue(overdue)
         return again
 
-    async def _cancel_overdue(self, overdue: Counter[BatchId]) -> None:
+    async def _cancel_overdue(self, overdue: dict[BatchId, set[RequestId]]) -> None:
         redis, keys = self._scripts.redis, self._scripts.keys
-        for batch_id, n in overdue.items():
-            self._n_overdue[batch_id] += n
+        for batch_id, request_ids in overdue.items():
+            given_up = self._overdue.setdefault(batch_id, set())
+            given_up |= request_ids
+            # One that was asked for again meanwhile is wanted: a batch that holds it is not cancelled.
+            given_up -= {request_id for request_id in given_up if self._waiters.expects(request_id)}
             fields: Any = await redis.hgetall(keys.batch(batch_id))
             if not fields:
                 continue
             batch = Batch.decode(fields)
             n_gone = batch.n_succeeded + batch.n_failed + batch.n_requeued + batch.n_dropped
-            if batch.n_requests - n_gone <= self._n_overdue[batch_id] and not batch.cancel_requested:
+            if batch.n_requests - n_gone <= len(given_up) and not batch.cancel_requested:
                 await self._scripts.cancel(
                     batch_id=batch_id,
                     lane_id=batch.lane_id,

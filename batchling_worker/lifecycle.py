@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias, assert_never
 
 from batchling_client.wire.batches import Batch
-from batchling_client.wire.keys import BatchId
+from batchling_client.wire.keys import BatchId, RequestId
 from batchling_client.wire.states import BatchState, Outcome, RowKind
 
 from .provider import ROW_LOST, Answer, Complaint, Ending, error_body
@@ -103,8 +103,8 @@ class Refuse:
 RowFate: TypeAlias = Requeue | Refuse
 
 
-def row_fate(batch: Batch, ending: Ending, line: int, attempt: int, max_attempts: int) -> RowFate:
-    """What becomes of a request that an ended and collected batch left unanswered; `line` counts from 1."""
+def row_fate(batch: Batch, ending: Ending, request_id: RequestId, attempt: int, max_attempts: int) -> RowFate:
+    """What becomes of a request that an ended and collected batch left unanswered."""
     outcome = batch.outcome or Outcome.FAILED
     match outcome:
         case Outcome.COMPLETED | Outcome.EXPIRED | Outcome.LOST:
@@ -114,9 +114,14 @@ def row_fate(batch: Batch, ending: Ending, line: int, attempt: int, max_attempts
         case Outcome.CANCELLED:
             return _refusal(499, "batch_cancelled", batch.error or f"Batch {batch.batch_id} was cancelled.")
         case Outcome.FAILED:
-            return _fate_of_failed(batch, ending, line, attempt, max_attempts)
+            return _fate_of_failed(batch, ending, request_id, attempt, max_attempts)
         case _:
             assert_never(outcome)
+
+
+def guilty_lines(ending: Ending) -> frozenset[int]:
+    """The lines of the input file that a failed batch's complaints blame alone."""
+    return frozenset(c.line for c in ending.complaints if c.line is not None and c.code in ROW_COMPLAINTS)
 
 
 def terminal_state(outcome: Outcome | None) -> BatchState:
@@ -137,7 +142,9 @@ def error_sentence(ending: Ending, outcome: Outcome) -> str:
     return "" if outcome is Outcome.COMPLETED else f"the provider reports the batch as {outcome.value}"
 
 
-def _fate_of_failed(batch: Batch, ending: Ending, line: int, attempt: int, max_attempts: int) -> RowFate:
+def _fate_of_failed(
+    batch: Batch, ending: Ending, request_id: RequestId, attempt: int, max_attempts: int
+) -> RowFate:
     if ending.status:
         return Refuse(status=ending.status, body=ending.body.encode(), origin="provider")
     # One row alone over the quota will never fit: its caller is told.
@@ -146,9 +153,9 @@ def _fate_of_failed(batch: Batch, ending: Ending, line: int, attempt: int, max_a
     if any(c.param == "file_id" and c.line is None for c in ending.complaints) and attempt < max_attempts:
         return Requeue(counts=True, wait_s=FILE_WAIT_S)
     # A line that the file does not have names nobody: all would go round for ever, and none would be told.
-    named = [c for c in ending.complaints if 0 < (c.line or 0) <= batch.n_lines and c.code in ROW_COMPLAINTS]
+    named = [c for c in ending.complaints if c.request_id is not None]
     if named:
-        mine = next((c for c in named if c.line == line), None)
+        mine = next((c for c in named if c.request_id == request_id), None)
         if mine is None:
             return Requeue(counts=False)
         return Refuse(status=400, body=error_body(mine.code, _words(mine), mine.param), origin="batch_failed")

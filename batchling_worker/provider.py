@@ -71,6 +71,8 @@ class Complaint(msgspec.Struct, frozen=True, kw_only=True):
     code: str
     message: str
     line: int | None = None
+    request_id: str | None = None
+    """The request whose line it is, where it speaks of that alone."""
     param: str | None = None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from batchling_client.wire.batches import Batch
 from batchling_client.wire.ids import new_batch_id
 from batchling_client.wire.keys import BatchId, Keys, LaneId, Mailbox, ProviderBatchId
-from batchling_client.wire.records import Row, WorkerPresence
+from batchling_client.wire.records import CorruptRecord, Row, WorkerPresence
 from batchling_client.wire.scripts import BatchCap, Claim, Delivered, RowIn, RowOut, Scripts
 from batchling_client.wire.states import BatchState, Outcome, Verdict
 
@@ -206,22 +206,26 @@ class Store:
         )
         self._mailboxes.pop(held.batch_id, None)
 
-    async def rows(self, batch_id: BatchId, start: int) -> list[bytes]:
-        """Up to `ROWS_AT_ONCE` packed rows of a batch from an index on."""
-        rows: list[bytes] = await self.redis.execute_command(
-            "LRANGE", self.keys.rows(batch_id), start, start + ROWS_AT_ONCE - 1
-        )
-        return rows
+    async def unanswered(self, batch_id: BatchId) -> AsyncGenerator[list[Row], None]:
+        """The rows of a batch whose requests still wait in this very batch, in order, a chunk at a time.
 
-    async def unanswered(self, batch_id: BatchId, rows: Sequence[Row]) -> list[bool]:
-        """For each row, whether its request still waits in this very batch."""
-        if not rows:
-            return []
-        owners = await self.redis.execute_command(
-            "MGET", *(self.keys.request(row.request_id) for row in rows)
-        )
-        mine = f"{batch_id}|".encode()
-        return [owner is not None and owner.startswith(mine) for owner in owners]
+        Rows that cannot be read are left out: nothing is known of them, not even whose they are.
+        """
+        start, mine = 0, f"{batch_id}|".encode()
+        key = self.keys.rows(batch_id)
+        while packed := await self.redis.execute_command("LRANGE", key, start, start + ROWS_AT_ONCE - 1):
+            start += len(packed)
+            rows = [row for row in map(_readable, packed) if row is not None]
+            owners = []
+            if rows:
+                owners = await self.redis.execute_command(
+                    "MGET", *(self.keys.request(row.request_id) for row in rows)
+                )
+            yield [
+                row
+                for row, owner in zip(rows, owners, strict=True)
+                if owner is not None and owner.startswith(mine)
+            ]
 
     async def credential(self, fingerprint: str) -> bytes | None:
         """The sealed credential of a lane."""
@@ -248,6 +252,13 @@ class Store:
             pipe.execute_command("UNLINK", self.keys.worker(presence.name))
             pipe.execute_command("ZREM", self.keys.workers, presence.name)
             await pipe.execute()
+
+
+def _readable(packed: bytes) -> Row | None:
+    try:
+        return Row.decode(packed)
+    except CorruptRecord:
+        return None
 
 
 def _fresh(verdict: Verdict) -> None:

@@ -98,6 +98,14 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         squeezed, packed = _squeeze(body)
         return _msgpack.encode((request_id, run_id, 1, squeezed, packed))
 
+    @property
+    def size(self) -> int:
+        """How much of a batch's byte limit it takes, at most; a damaged body counts as it is stored."""
+        try:
+            return line_bytes(self.body)
+        except CorruptRecord:
+            return line_bytes(self.packed_body)
+
     def next_attempt(self, attempt: int) -> bytes:
         """The same request, encoded for another attempt."""
         return _msgpack.encode((self.request_id, self.run_id, attempt, self.squeezed, self.packed_body))

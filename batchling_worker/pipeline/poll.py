@@ -44,7 +44,7 @@ async def poll(step: Step, seen: Look | TemporaryError | PermanentError) -> None
                 if seen.outcome is Outcome.COMPLETED
                 else lifecycle.error_sentence(seen.ending, seen.outcome)
             )
-            ending = msgspec.json.encode(seen.ending)
+            ending = msgspec.json.encode(await _named(step, seen.ending))
             await step.store.ended(step.held, seen.outcome, seen.status, ending, error)
             step.telemetry.ended(batch, seen.outcome)
         case Running():
@@ -55,6 +55,25 @@ async def poll(step: Step, seen: Look | TemporaryError | PermanentError) -> None
             step.telemetry.progress(batch, seen)
         case _:
             assert_never(seen)
+
+
+async def _named(step: Step, ending: Ending) -> Ending:
+    """The complaints with the requests they blame, found while every row still stands in its line."""
+    lines = lifecycle.guilty_lines(ending)
+    if not lines:
+        return ending
+    names: dict[int, str] = {}
+    line = 0
+    async for rows in step.store.unanswered(step.batch.batch_id):
+        for row in rows:
+            line += 1
+            if line in lines:
+                names[line] = row.request_id
+    complaints = tuple(
+        msgspec.structs.replace(c, request_id=names.get(c.line)) if c.line in lines else c
+        for c in ending.complaints
+    )
+    return msgspec.structs.replace(ending, complaints=complaints)
 
 
 async def _refused_a_look(step: Step, error: PermanentError) -> None:

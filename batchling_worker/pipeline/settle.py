@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final, assert_never
 
 import msgspec
 
-from batchling_client.wire.records import CorruptRecord, Result, Row, line_bytes
+from batchling_client.wire.records import Result, Row
 from batchling_client.wire.scripts import BatchCap, RowIn, RowOut
 from batchling_client.wire.states import RowKind
 
@@ -26,18 +25,12 @@ async def settle(step: Step) -> None:
     """
     batch = step.batch
     ending = msgspec.json.decode(batch.ending, type=Ending)
-    n_requeued = n_refused = index = line = 0
-    while packed := await step.store.rows(batch.batch_id, index):
-        index += len(packed)
-        rows = _readable(packed)
-        live = await step.store.unanswered(batch.batch_id, rows)
+    n_requeued = n_refused = 0
+    async for rows in step.store.unanswered(batch.batch_id):
         again: dict[float, list[RowIn]] = {}
         refused: list[RowOut] = []
-        for row, waits in zip(rows, live, strict=True):
-            if not waits:
-                continue
-            line += 1
-            fate = lifecycle.row_fate(batch, ending, line, row.attempt, step.knobs.max_attempts)
+        for row in rows:
+            fate = lifecycle.row_fate(batch, ending, row.request_id, row.attempt, step.knobs.max_attempts)
             match fate:
                 case lifecycle.Requeue():
                     again.setdefault(fate.wait_s, []).append(_again(row, fate))
@@ -58,22 +51,12 @@ async def settle(step: Step) -> None:
     step.telemetry.settled(batch, state, n_requeued=n_requeued, n_refused=n_refused)
 
 
-def _readable(packed: Sequence[bytes]) -> list[Row]:
-    rows = []
-    for raw in packed:
-        try:
-            rows.append(Row.decode(raw))
-        except CorruptRecord:
-            continue
-    return rows
-
-
 def _again(row: Row, fate: lifecycle.Requeue) -> RowIn:
     attempt = row.attempt + 1 if fate.counts else row.attempt
     return RowIn(
         request_id=row.request_id,
         packed=row.next_attempt(attempt),
-        size=line_bytes(row.body),
+        size=row.size,
         attempt=attempt,
     )
 

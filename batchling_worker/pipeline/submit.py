@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Sequence
 from typing import BinaryIO, Final
 
 import msgspec
@@ -16,7 +15,7 @@ from batchling_client.wire.states import BatchState, Outcome, RowKind
 
 from .. import lifecycle
 from ..errors import FileNotReady, MaybeDone, PermanentError, TemporaryError
-from ..provider import Ending, Submission
+from ..provider import Ending, Submission, error_body
 from ..step import Step
 
 SEARCH_FIRST_S: Final = 1.0
@@ -89,35 +88,29 @@ async def _upload(step: Step, label: str) -> tuple[str, int]:
 
 async def _write_lines(step: Step, file: BinaryIO) -> int:
     """Writes the batch's live requests as the provider's lines, a chunk at a time; answers how many."""
-    n_lines = index = 0
-    endpoint = step.batch.spec.endpoint
-    while packed := await step.store.rows(step.batch.batch_id, index):
-        index += len(packed)
-        rows = _readable(step, packed)
-        live = await step.store.unanswered(step.batch.batch_id, rows)
-        strangers = []
-        for row, waits in zip(rows, live, strict=True):
-            if not waits:
+    n_lines = 0
+    spec = step.batch.spec
+    async for rows in step.store.unanswered(step.batch.batch_id):
+        unfit = []
+        for row in rows:
+            try:
+                body = row.body
+            except CorruptRecord:
+                unfit.append(
+                    _unfit(row, "batch_row_corrupt", "The stored body of this request is damaged", None)
+                )
                 continue
-            body = row.body
-            if not _belongs(body, step.batch.spec.model):
-                strangers.append(_stranger(row, step.batch.spec.model))
+            if not _belongs(body, spec.model):
+                reason = f"This request's body names another model than its lane, {spec.model}"
+                unfit.append(_unfit(row, "batch_model_mismatch", reason, "model"))
                 continue
-            file.write(step.provider.line(custom_id=CustomId(row.request_id), endpoint=endpoint, body=body))
+            file.write(
+                step.provider.line(custom_id=CustomId(row.request_id), endpoint=spec.endpoint, body=body)
+            )
             n_lines += 1
-        if strangers:
-            await step.store.deliver(step.held, strangers)
+        if unfit:
+            await step.store.deliver(step.held, unfit)
     return n_lines
-
-
-def _readable(step: Step, packed: Sequence[bytes]) -> list[Row]:
-    rows = []
-    for raw in packed:
-        try:
-            rows.append(Row.decode(raw))
-        except CorruptRecord:
-            step.telemetry.warn("row_corrupt", batch_id=step.batch.batch_id)
-    return rows
 
 
 def _belongs(body: bytes, model: str) -> bool:
@@ -127,17 +120,9 @@ def _belongs(body: bytes, model: str) -> bool:
         return False
 
 
-def _stranger(row: Row, model: str) -> RowOut:
-    error = {
-        "message": f"This request's body names another model than its lane, {model}: it was not sent.",
-        "type": "batch_error",
-        "param": "model",
-        "code": "batch_model_mismatch",
-    }
-    body = msgspec.json.encode({"error": error})
-    packed = Result.pack(
-        kind=RowKind.FAILURE, status=400, headers={}, body=body, origin="batch_model_mismatch"
-    )
+def _unfit(row: Row, code: str, reason: str, param: str | None) -> RowOut:
+    body = error_body(code, f"{reason}: it was not sent.", param)
+    packed = Result.pack(kind=RowKind.FAILURE, status=400, headers={}, body=body, origin=code)
     return RowOut(request_id=row.request_id, kind=RowKind.FAILURE, packed=packed)
 
 

@@ -8,18 +8,20 @@ import json
 import re
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from batchling_client.wire.batches import Batch
-from batchling_client.wire.keys import BatchId
+from batchling_client.wire.keys import BatchId, RequestId
 from batchling_client.wire.records import LaneSpec
 from batchling_client.wire.states import BatchState, Outcome, RowKind
 from batchling_worker import lifecycle
 from batchling_worker.lifecycle import Refuse, Requeue
 from batchling_worker.provider import ROW_LOST, Answer, Complaint, Ending
 
+ONE = RequestId("row1")
 NOW = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
 SPEC = LaneSpec(
     provider="groq",
@@ -78,7 +80,7 @@ def test_an_answer_is_a_success_a_failure_or_worth_another_attempt(
 @pytest.mark.parametrize("outcome", [Outcome.COMPLETED, Outcome.EXPIRED, Outcome.LOST])
 def test_what_was_not_answered_is_asked_again_until_its_attempts_are_used_up(outcome: Outcome) -> None:
     ended = batch(outcome=outcome)
-    fates = [lifecycle.row_fate(ended, Ending(), 1, attempt, 3) for attempt in (1, 2, 3, 4)]
+    fates = [lifecycle.row_fate(ended, Ending(), ONE, attempt, 3) for attempt in (1, 2, 3, 4)]
     assert fates[:2] == [Requeue(counts=True)] * 2
     codes = {
         Outcome.COMPLETED: "batch_row_lost",
@@ -95,24 +97,34 @@ def test_what_was_not_answered_is_asked_again_until_its_attempts_are_used_up(out
 
 @pytest.mark.parametrize("attempt", [1, 2, 3])
 def test_a_cancelled_request_is_told_so_and_never_asked_again(attempt: int) -> None:
-    fate = lifecycle.row_fate(batch(outcome=Outcome.CANCELLED, error="by a person"), Ending(), 1, attempt, 3)
+    fate = lifecycle.row_fate(
+        batch(outcome=Outcome.CANCELLED, error="by a person"), Ending(), ONE, attempt, 3
+    )
     assert isinstance(fate, Refuse)
     assert (fate.status, fate.origin, told(fate)["message"]) == (499, "batch_cancelled", "by a person")
-    quiet = lifecycle.row_fate(batch(outcome=Outcome.CANCELLED), Ending(), 1, attempt, 3)
+    quiet = lifecycle.row_fate(batch(outcome=Outcome.CANCELLED), Ending(), ONE, attempt, 3)
     assert isinstance(quiet, Refuse)
     assert "b1" in told(quiet)["message"]
 
 
 def test_a_refusal_of_the_whole_batch_is_handed_on_in_the_providers_words() -> None:
     ending = Ending(status=401, body='{"error":{"message":"bad key"}}')
-    fate = lifecycle.row_fate(batch(outcome=Outcome.FAILED), ending, 1, 1, 3)
+    fate = lifecycle.row_fate(batch(outcome=Outcome.FAILED), ending, ONE, 1, 3)
     assert fate == Refuse(status=401, body=b'{"error":{"message":"bad key"}}', origin="provider")
 
 
 def fates_of(*complaints: Complaint, n_lines: int = 10, attempt: int = 1) -> list[lifecycle.RowFate]:
     failed = batch(outcome=Outcome.FAILED, n_lines=n_lines)
-    ending = Ending(complaints=complaints)
-    return [lifecycle.row_fate(failed, ending, line, attempt, 3) for line in range(1, n_lines + 1)]
+    ids = [RequestId(f"row{line}") for line in range(1, n_lines + 1)]
+    blamed = lifecycle.guilty_lines(Ending(complaints=complaints))
+    named = [
+        msgspec.structs.replace(c, request_id=ids[c.line - 1])
+        if c.line in blamed and c.line <= n_lines
+        else c
+        for c in complaints
+    ]
+    ending = Ending(complaints=tuple(named))
+    return [lifecycle.row_fate(failed, ending, one, attempt, 3) for one in ids]
 
 
 @pytest.mark.parametrize("code", sorted(lifecycle.ROW_COMPLAINTS))
@@ -156,7 +168,7 @@ def test_a_full_quota_is_no_failure_of_any_request(code: str) -> None:
 
 def test_a_failure_without_a_reason_is_told_with_what_is_known() -> None:
     for failed, words in ((batch(outcome=Outcome.FAILED, error="it said no"), "it said no"), (batch(), "b1")):
-        fate = lifecycle.row_fate(failed, Ending(), 1, 1, 3)
+        fate = lifecycle.row_fate(failed, Ending(), ONE, 1, 3)
         assert isinstance(fate, Refuse)
         assert fate.origin == "batch_failed"
         assert words in told(fate)["message"]
@@ -173,6 +185,7 @@ def test_a_failure_without_a_reason_is_told_with_what_is_known() -> None:
             code=st.sampled_from(("", "odd", "token_limit_exceeded", *sorted(lifecycle.ROW_COMPLAINTS))),
             message=st.sampled_from(("", "words")),
             line=st.one_of(st.none(), st.integers(1, 20)),
+            request_id=st.one_of(st.none(), st.integers(1, 20).map(lambda n: f"row{n}")),
             param=st.sampled_from((None, "file_id", "model")),
         ),
         max_size=3,
@@ -182,7 +195,7 @@ def test_every_row_has_a_fate_that_can_be_told(
     outcome: Outcome, attempt: int, line: int, status: int, complaints: list[Complaint]
 ) -> None:
     ending = Ending(complaints=tuple(complaints), status=status, body='{"error":{"message":"m"}}')
-    fate = lifecycle.row_fate(batch(outcome=outcome), ending, line, attempt, 3)
+    fate = lifecycle.row_fate(batch(outcome=outcome), ending, RequestId(f"row{line}"), attempt, 3)
     if isinstance(fate, Refuse):
         assert 400 <= fate.status <= 599
         assert isinstance(told(fate)["message"], str)

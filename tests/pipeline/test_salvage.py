@@ -105,6 +105,40 @@ async def test_a_named_bad_row_fails_alone_and_the_rest_goes_on(deployment: Depl
     assert [batch.n_requests for batch in batches] == [6, 5]
 
 
+async def test_a_torn_off_settle_refuses_the_guilty_row_and_no_other(deployment: Deployment) -> None:
+    deployment.sandbox.faults.add(
+        FailBatch(code="invalid_json_line", message="line 200 is no JSON", line=200)
+    )
+    doomed = deployment.worker(crash_at="settle.chunk")
+    ids = await deployment.ask(300)
+    await deployment.died(doomed)
+    deployment.worker()
+
+    results = await deployment.answered(ids)
+
+    assert [n for n, result in enumerate(results, start=1) if result.status != 200] == [200]
+    await deployment.settled()
+    assert set(deployment.billed()) == set(ids) - {ids[199]}
+
+
+async def test_a_damaged_row_is_told_and_the_rest_goes_on(deployment: Deployment) -> None:
+    ids = await deployment.ask(3, prompts=["a" * 3000, "b" * 3000, "c" * 3000], linger_ms=60_000)
+    [batch] = await deployment.batches()
+    rows = deployment.keys.rows(batch.batch_id)
+    packed = await deployment.redis.execute_command("LINDEX", rows, 1)
+    await deployment.redis.execute_command("LSET", rows, 1, packed[:-8] + b"\0" * 8)
+    await deployment.redis.execute_command("ZADD", deployment.keys.schedule, 0, batch.batch_id)
+    deployment.worker()
+
+    results = await deployment.answered(ids)
+
+    assert [(result.status, result.origin) for result in results] == [
+        (200, "provider"),
+        (400, "batch_row_corrupt"),
+        (200, "provider"),
+    ]
+
+
 async def test_a_cancelled_batch_tells_its_callers(deployment: Deployment) -> None:
     ids = await deployment.ask(4, linger_ms=60_000)
     [batch] = await deployment.batches()
