@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from batchling_client.wire.scripts import Claim
 from batchling_client.wire.states import BatchState
 
 from .dispatch import Dispatch
+from .errors import UnfitWorker
 from .pipeline.seal import seal
 from .store import Store
 from .telemetry import Telemetry
@@ -31,6 +33,7 @@ HEARTBEAT_S: Final = 5.0
 MISSED_BEFORE_INLINE: Final = 2
 """After this many claims that nobody began, messages are being lost: the tick's own process runs the step."""
 JOIN_S: Final = 5.0
+USAGE: Final = 2
 
 
 class Ticker:
@@ -130,7 +133,11 @@ class TickStep(bootsteps.StartStopStep):
         self.ticker: Ticker | None = None
 
     def start(self, parent: Any) -> None:
-        self.ticker = type(self).make_ticker(parent)
+        try:
+            self.ticker = type(self).make_ticker(parent)
+        except UnfitWorker as error:
+            sys.stderr.write(f"{error}\n")
+            raise SystemExit(USAGE) from None
         self.ticker.start()
 
     def close(self, parent: Any) -> None:
