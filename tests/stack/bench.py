@@ -56,6 +56,22 @@ class Bench:
         assert redis is not None
         return resp.ask(Path(redis.label.removeprefix("unix://")), *words)
 
+    def says(self, answer: str, *words: str) -> bool:
+        """Whether Redis gives this answer now."""
+        try:
+            return self.ask(*words) == answer
+        except resp.NoAnswer:
+            return False
+
+    async def answers(self, answer: str, *words: str) -> None:
+        """Waits until Redis gives this answer: one that was just started may still open its socket or read its file."""
+
+        await wait_until(
+            lambda: self.says(answer, *words),
+            description=f"Redis answers {answer!r} to {' '.join(words)}",
+            within_s=20,
+        )
+
     def command(self, *words: str) -> list[str]:
         return [sys.executable, "-P", "-m", "batchling_worker.stack", *words, "--home", str(self.home)]
 
@@ -79,7 +95,7 @@ class Bench:
 
         def whole() -> bool:
             pids = self.pids()
-            return all(pids) and without not in pids and self.ask("PING") == "PONG"
+            return all(pids) and without not in pids and self.says("PONG", "PING")
 
         await wait_until(whole, description=f"the stack runs again without pid {without}", within_s=20)
 

@@ -21,7 +21,7 @@ async def test_a_killed_redis_comes_back_with_what_it_was_told(bench: Bench) -> 
     kill(redis_pid)
 
     await bench.mended(without=redis_pid)
-    assert bench.ask("GET", "kept") == "yes"
+    await bench.answers("yes", "GET", "kept")
     assert bench.pids()[1] == worker_pid
 
 
@@ -121,7 +121,7 @@ async def test_a_socket_that_was_removed_comes_back(bench: Bench) -> None:
     (bench.layout.run / "redis.sock").unlink()
 
     await wait_until(lambda: bench.pids()[0] not in (0, redis_pid), description="Redis was started again")
-    assert bench.ask("GET", "kept") == "yes"
+    await bench.answers("yes", "GET", "kept")
 
 
 async def test_a_child_that_dies_at_once_is_not_started_in_a_storm(bench: Bench) -> None:
