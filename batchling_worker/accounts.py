@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from typing import Final
 
 import httpx
@@ -42,7 +44,12 @@ class Accounts:
             credential = {"authorization": f"Bearer {settings.api_key.get_secret_value()}"}
         else:
             credential = await self._unseal(spec)
-        return Account(base_url=base_url, headers={**dict(spec.headers), **credential}, http=self._http)
+        return Account(
+            base_url=base_url,
+            headers={**dict(spec.headers), **credential},
+            http=self._http,
+            digest=_digest(base_url, credential),
+        )
 
     async def _unseal(self, spec: LaneSpec) -> dict[str, str]:
         sealed = await self._store.credential(spec.fingerprint)
@@ -64,3 +71,8 @@ class Accounts:
     async def close(self) -> None:
         """Closes the HTTP client."""
         await self._http.aclose()
+
+
+def _digest(base_url: str, credential: Mapping[str, str]) -> str:
+    named = f"{base_url}\n{sealing.fingerprint(credential)}"
+    return hashlib.blake2b(named.encode(), digest_size=10, person=b"batchling-acct").hexdigest()

@@ -50,6 +50,8 @@ class Account:
     base_url: str
     headers: Mapping[str, str] = field(repr=False)
     http: httpx.AsyncClient = field(repr=False)
+    digest: str
+    """Names host and credential without telling the latter: what one account made, another may not even see."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,7 +46,12 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def desk(sandbox: Sandbox, http: httpx.AsyncClient, name: str) -> Desk:
-    account = Account(base_url=sandbox.base_url(name), headers={"authorization": f"Bearer {KEY}"}, http=http)
+    account = Account(
+        base_url=sandbox.base_url(name),
+        headers={"authorization": f"Bearer {KEY}"},
+        http=http,
+        digest="a" * 20,
+    )
     return Desk(provider=providers.load(name), account=account)
 
 
@@ -59,5 +64,7 @@ async def wire() -> AsyncIterator[Wire]:
 @pytest.fixture
 def wired(wire: Wire, http: httpx.AsyncClient, name: str) -> Desk:
     """Every provider in turn, at the end of a bare wire."""
-    account = Account(base_url=wire.url, headers={"authorization": f"Bearer {KEY}"}, http=http)
+    account = Account(
+        base_url=wire.url, headers={"authorization": f"Bearer {KEY}"}, http=http, digest="a" * 20
+    )
     return Desk(provider=providers.load(name), account=account)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import gzip
 import io
@@ -359,9 +360,7 @@ async def test_a_path_in_the_base_url_is_kept(wire: Wire, wired: Desk) -> None:
 
     wire.reply = reply
     for base_url in (f"{wire.url}/gateway/a", f"{wire.url}/gateway/a/"):
-        account = type(wired.account)(
-            base_url=base_url, headers=wired.account.headers, http=wired.account.http
-        )
+        account = dataclasses.replace(wired.account, base_url=base_url)
         await wired.provider.upload(account, submission(), io.BytesIO(body()))
         root = "/openai/v1" if wired.provider.facts.name == "groq" else "/v1"
         assert wire.seen[-1].target == f"/gateway/a{root}/files"
