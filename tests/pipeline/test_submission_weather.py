@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import httpx
 import pytest
 
 from batchling_worker.sandbox.faults import (
@@ -24,7 +25,7 @@ from batchling_worker.sandbox.faults import (
     SlowUpload,
     StickBatch,
 )
-from tests.deployment import Deployment
+from tests.deployment import CANARY, Deployment
 from tests.waiting import wait_until
 
 WEATHER: dict[str, list[Fault]] = {
@@ -147,4 +148,27 @@ async def test_the_input_file_is_uploaded_once_however_often_the_create_fails(
     await deployment.answered(ids)
 
     assert deployment.sandbox.ledger().calls[f"{provider} POST /files"] == 1
+    assert deployment.billed() == dict.fromkeys(ids, 1)
+
+
+async def test_an_input_file_that_is_gone_is_uploaded_anew_once(
+    deployment: Deployment, provider: str
+) -> None:
+    doomed = deployment.fork(crash_at="submit.file_stored")
+    ids = await deployment.ask(5, provider=provider)
+    await deployment.fork_died(doomed)
+    [lost] = await deployment.batches()
+    root = {"groq": "/openai/v1", "openai": "/v1"}[provider]
+    url = f"{deployment.sandbox.base_url(provider)}{root}/files/{lost.input_file_id}"
+    async with httpx.AsyncClient(headers={"authorization": f"Bearer {CANARY}"}) as person:
+        assert (await person.delete(url)).is_success
+    deployment.fork()
+
+    async def answered() -> bool:
+        await deployment.hurry()
+        return all(await deployment.results(ids))
+
+    await wait_until(answered, description="answers in spite of it", within_s=40)
+    await deployment.settled()
+    assert deployment.sandbox.ledger().calls[f"{provider} POST /files"] == 2
     assert deployment.billed() == dict.fromkeys(ids, 1)
