@@ -19,7 +19,8 @@ from batchling_client.wire.states import BatchState, Outcome
 
 from . import lifecycle, providers
 from .accounts import Accounts
-from .errors import Denied, PermanentError, StaleClaim, TemporaryError
+from .circuit import Circuits
+from .errors import Denied, PermanentError, StaleClaim, TemporaryError, Waiting
 from .lease import lease
 from .pipeline.collect import collect
 from .pipeline.poll import look, poll
@@ -52,6 +53,7 @@ class Engine:
         self._knobs = knobs
         self._telemetry = telemetry
         self._reach = reach
+        self._circuits = Circuits(store.standing, telemetry)
 
     async def submit(self, held: Held) -> None:
         """Submits a sealed batch."""
@@ -84,7 +86,8 @@ class Engine:
         try:
             account = await self._account(steps[0].batch)
             steps = [dataclasses.replace(step, account=account) for step in steps]
-            seen = await look(steps)
+            async with self._circuits.through(account, steps[0].batch.spec.provider, None):
+                seen = await look(steps)
         except (TemporaryError, PermanentError) as error:
             seen = [error] * len(steps)
         for step, one in zip(steps, seen, strict=True):
@@ -104,8 +107,13 @@ class Engine:
         step = self._step(held, batch)
 
         async def with_account() -> None:
-            account = await self._account(batch) if needs_account(batch) else None
-            await work(dataclasses.replace(step, account=account))
+            if not needs_account(batch):
+                await work(step)
+                return
+            account = await self._account(batch)
+            lane_id = batch.lane_id if batch.state in SUBMIT_STATES else None
+            async with self._circuits.through(account, batch.spec.provider, lane_id):
+                await work(dataclasses.replace(step, account=account))
 
         await self._under_lease([step], self._guarded(step, with_account()))
 
@@ -143,6 +151,8 @@ class Engine:
         try:
             try:
                 await work
+            except Waiting as wait:
+                await self._wait(step, wait)
             except TemporaryError as error:
                 delay_s = error.delay_s or lifecycle.backoff_s(step.batch.n_stumbles)
                 self._telemetry.warn(
@@ -179,11 +189,25 @@ class Engine:
         self._telemetry.warn(
             "step_refused", batch_id=step.batch.batch_id, status=error.status, reason=str(error)
         )
-        paid = step.batch.state is BatchState.ENDED or step.batch.create_at is not None
-        if paid and not lifecycle.given_up(step.batch, step.now):
+        if _paid(step.batch) and not lifecycle.given_up(step.batch, step.now):
             delay_s = lifecycle.backoff_s(step.batch.n_stumbles + 3)
             await self._store.release(step.held, delay_s, str(error), denied=True)
             return
+        await self._end_refused(step, error)
+
+    async def _wait(self, step: Step, wait: Waiting) -> None:
+        """The batch waits, without a stumble; of a key just refused the callers are told, if nothing is paid."""
+        batch = step.batch
+        if wait.refusal is not None and (wait.lasts or not _paid(batch)):
+            self._telemetry.warn("step_refused", batch_id=batch.batch_id, reason=str(wait))
+            await self._end_refused(step, wait.refusal)
+            return
+        self._telemetry.log(
+            "batch_held", batch_id=batch.batch_id, reason=str(wait), delay_s=round(wait.wait_s, 2)
+        )
+        await self._store.hold(step.held, wait.wait_s, str(wait))
+
+    async def _end_refused(self, step: Step, error: PermanentError) -> None:
         body = error.body or json.dumps({"error": {"message": str(error), "type": "batch_error"}}).encode()
         ending = Ending(status=error.status, body=body.decode(errors="replace"))
         await self._store.ended(step.held, Outcome.FAILED, "", msgspec.json.encode(ending), str(error))
@@ -201,12 +225,16 @@ class Engine:
             held=held,
             batch=batch,
             store=self._store,
-            provider=providers.load(batch.spec.provider),
             account=None,
             knobs=self._knobs,
             telemetry=self._telemetry,
             reach=self._reach,
         )
+
+
+def _paid(batch: Batch) -> bool:
+    """Whether a batch may have been paid for, so that its callers are not told at the first refusal."""
+    return batch.state in (*POLL_STATES, *END_STATES) or batch.create_at is not None
 
 
 def _has_results(batch: Batch) -> bool:

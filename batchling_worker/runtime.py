@@ -10,6 +10,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
+from . import slot
 from .engine import Engine
 
 LEAVE_S: Final = 15.0
@@ -30,15 +31,23 @@ class Runtime:
         self._running: set[concurrent.futures.Future[None]] = set()
 
     def run(self, step: Callable[[Engine], Awaitable[None]]) -> None:
-        """Runs a step to its end; called from a Celery task, whose thread it blocks."""
-        with contextlib.suppress(concurrent.futures.CancelledError):
-            self.start(step).result()
+        """Runs a step to its end, or until it lets its slot go; called from a Celery task, whose thread it blocks."""
+        free = threading.Event()
+        future = self.start(step, let_go=free.set)
+        future.add_done_callback(lambda _: free.set())
+        free.wait()
+        if future.done():
+            with contextlib.suppress(concurrent.futures.CancelledError):
+                future.result()
 
-    def start(self, step: Callable[[Engine], Awaitable[None]]) -> concurrent.futures.Future[None]:
+    def start(
+        self, step: Callable[[Engine], Awaitable[None]], *, let_go: Callable[[], None] = lambda: None
+    ) -> concurrent.futures.Future[None]:
         """Runs a step without waiting for it."""
         loop, engine = self._ready()
 
         async def stepping() -> None:
+            slot.take(let_go)
             await step(engine)
 
         future = asyncio.run_coroutine_threadsafe(stepping(), loop)

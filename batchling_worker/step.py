@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from batchling_client.wire.batches import Batch
 
+from . import providers
 from .provider import Account, Provider, Submission
 from .store import Held, Store
 from .telemetry import Telemetry
@@ -30,13 +31,17 @@ class Step:
     held: Held
     batch: Batch
     store: Store
-    provider: Provider
     account: Account | None
     """None where the step needs no provider, or the credential cannot be had."""
     knobs: Knobs
     telemetry: Telemetry
     reach: Callable[[str], None]
     """Names a point a crash test may die at."""
+
+    @property
+    def provider(self) -> Provider:
+        """The batch's provider; raises `PermanentError` where there is none of its name, as in a foreign record."""
+        return providers.load(self.batch.spec.provider)
 
     @property
     def now(self) -> dt.datetime:

@@ -52,7 +52,8 @@ class BatchesApi:
         else:
             source = input_file
         self._book.check_rate(owner)
-        batch = self._book.create(ask, owner, window_s, source)
+        tokens = await self._book.check_quota(ask, owner, source) if isinstance(source, StoredFile) else 0
+        batch = self._book.create(ask, owner, window_s, source, tokens)
         if self._world.faults.take(faults.DropCreateAnswer, self._provider, model) is not None:
             return hang_up(request)
         fail = self._world.faults.take(faults.FailCreateAnswer, self._provider, model)
