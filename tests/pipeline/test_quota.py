@@ -24,7 +24,6 @@ ROWS = 5
 MODES = {
     "validation, with a figure": Limits(),
     "validation, without a figure": Limits(quota_named=False),
-    "create, with a figure": Limits(quota_at_create=True),
     "create, without a figure": Limits(quota_at_create=True, quota_named=False),
 }
 

@@ -19,7 +19,7 @@ for i = 1, #KEYS do
       return {'OPEN', left, f[4]}
     end
     if f[2] and tonumber(f[2]) > now then
-      return {'OPEN', math.min(longest, math.max(1000, tonumber(f[3]))), f[4]}
+      return {'OPEN', math.min(longest, math.max(1000, math.floor(tonumber(f[3]) / 4))), f[4]}
     end
     trials[#trials + 1] = KEYS[i]
   end
