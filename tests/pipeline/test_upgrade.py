@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 
+import httpx
+import msgspec
 import pytest
 
 from batchling_client import batchify
 from batchling_client.inspection import Inspection
-from batchling_client.wire.keys import BatchId, Keys, RequestId
+from batchling_client.wire.keys import BatchId, CustomId, Keys, ProviderBatchId, RequestId
 from batchling_client.wire.scripts import Scripts
 from batchling_client.wire.states import BatchState
-from batchling_worker import tasks
+from batchling_worker import providers, tasks
 from batchling_worker.app import make_app, queue_of
+from batchling_worker.provider import Account, Ended, Provider, Submission
 from batchling_worker.settings import WorkerSettings
 from tests.client.asking import ask_all, content
 from tests.deployment import MODEL, Deployment
 from tests.waiting import wait_until
+from tests.wire import golden
 
 from .hand import ORDER, Hand
 
@@ -93,6 +98,67 @@ async def test_a_worker_of_this_version_leaves_the_next_versions_batches_alone(
     assert worker.poll() is None
     assert await deployment.redis.zscore(deployment.keys.schedule, held.batch_id) is not None
     assert deployment.billed().keys().isdisjoint(ids)
+
+
+@pytest.mark.parametrize("app", ["batchling_worker", NEXT])
+async def test_a_worker_drains_what_the_first_release_wrote(deployment: Deployment, app: str) -> None:
+    """Byte for byte as it was written then; only what the provider knows of it is of today."""
+    await golden.restore(deployment.redis, deployment.keys.prefix, golden.load()["deployment"])
+    for state in (BatchState.SUBMITTING, BatchState.SUBMITTED, BatchState.ENDED):
+        await _told_to_provider(deployment, state)
+
+    deployment.worker(app=app, seal_private_key=golden.PRIVATE_KEY)
+
+    ids = [one for state in ORDER for one in golden.requests_of(state)]
+    await answered_once(deployment, ids)
+    states = {batch.batch_id: batch.state for batch in await deployment.batches()}
+    assert [states[golden.batch_of(state)] for state in ORDER] == [BatchState.SETTLED] * len(ORDER)
+    assert states[golden.batch_of(BatchState.CANCELLED)] is BatchState.CANCELLED
+
+
+async def _told_to_provider(deployment: Deployment, state: BatchState) -> None:
+    """The input file, and from `submitted` on the batch, of a golden batch, at the sandbox."""
+    provider = providers.load("groq")
+    batch_id, ids = golden.batch_of(state), golden.requests_of(state)
+    lines = b"".join(
+        provider.line(custom_id=CustomId(one), endpoint=golden.SPEC.endpoint, body=golden.body(one))
+        for one in ids
+    )
+    submission = Submission(
+        batch_id=batch_id,
+        label=f"batchling-default-{batch_id}",
+        endpoint=golden.SPEC.endpoint,
+        model=golden.MODEL,
+        completion_window="24h",
+        n_lines=len(ids),
+    )
+    async with httpx.AsyncClient() as http:
+        account = Account(
+            base_url=deployment.sandbox.base_url("groq"),
+            headers=golden.CREDENTIAL,
+            http=http,
+            digest="golden",
+        )
+        file_id = await provider.upload(account, submission, io.BytesIO(lines))
+        known = {"input_file_id": file_id}
+        if state is not BatchState.SUBMITTING:
+            known["provider_batch_id"] = await provider.create(account, submission, file_id)
+        if state is BatchState.ENDED:
+            known["ending"] = await _ending(provider, account, ProviderBatchId(known["provider_batch_id"]))
+    words = [word for pair in known.items() for word in pair]
+    await deployment.redis.execute_command("HSET", deployment.keys.batch(batch_id), *words)
+
+
+async def _ending(provider: Provider, account: Account, provider_batch_id: ProviderBatchId) -> str:
+    found: list[Ended] = []
+
+    async def over() -> bool:
+        look = (await provider.look(account, [provider_batch_id]))[provider_batch_id]
+        found.extend([look] if isinstance(look, Ended) else [])
+        return bool(found)
+
+    await wait_until(over, description="the golden batch has ended at the sandbox")
+    return msgspec.json.encode(found[0].ending).decode()
 
 
 async def test_a_message_that_names_no_version_means_the_first(deployment: Deployment) -> None:
