@@ -262,22 +262,24 @@ class Builder:
 async def dump(redis: Redis, keys: Keys) -> Dump:
     """Everything below the prefix, by the rest of its key's name."""
     found: Dump = {}
-    async for key in redis.scan_iter(match=keys.prefix + "*", count=1000):
-        kind = (await redis.execute_command("TYPE", key)).decode()
+    # redis-py's annotations know nothing of bytes that stay bytes.
+    client: Any = redis
+    async for key in client.scan_iter(match=keys.prefix + "*", count=1000):
+        kind = (await client.execute_command("TYPE", key)).decode()
         value: Any
         match kind:
             case "hash":
-                value = {text(k): text(v) for k, v in (await redis.execute_command("HGETALL", key)).items()}
+                value = {text(k): text(v) for k, v in (await client.execute_command("HGETALL", key)).items()}
             case "list":
-                value = [text(one) for one in await redis.execute_command("LRANGE", key, 0, -1)]
+                value = [text(one) for one in await client.execute_command("LRANGE", key, 0, -1)]
             case "set":
-                value = sorted(text(one) for one in await redis.execute_command("SMEMBERS", key))
+                value = sorted(text(one) for one in await client.execute_command("SMEMBERS", key))
             case "zset":
-                value = {text(k): v for k, v in await redis.zrange(key, 0, -1, withscores=True)}
+                value = {text(k): v for k, v in await client.zrange(key, 0, -1, withscores=True)}
             case "stream":
-                value = [{text(k): text(v) for k, v in said.items()} for _, said in await redis.xrange(key)]
+                value = [{text(k): text(v) for k, v in said.items()} for _, said in await client.xrange(key)]
             case _:
-                value = text(await redis.execute_command("GET", key))
+                value = text(await client.execute_command("GET", key))
         found[key.decode().removeprefix(keys.prefix)] = {"type": kind, "value": value}
     return dict(sorted(found.items()))
 
