@@ -241,9 +241,12 @@ async def test_a_refused_port_opens_again(proxy: Proxy, clients: list[Client]) -
 
 
 async def test_an_upstream_that_is_not_there_resets_the_client(clients: list[Client]) -> None:
-    with Proxy("unix:///nowhere/at/all") as alone, pytest.raises(ConnectionResetError):
+    async def come_and_hear() -> None:
         client = await come(alone, clients)
         await client.reader.read(1)
+
+    with Proxy("unix:///nowhere/at/all") as alone, pytest.raises(ConnectionResetError):
+        await come_and_hear()
 
 
 async def test_all_that_is_open_is_struck_at_once(proxy: Proxy, echo: Echo, clients: list[Client]) -> None:
