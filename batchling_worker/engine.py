@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import os
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final
@@ -121,6 +122,8 @@ class Engine:
             return None
         if batch is None:
             self._telemetry.log("step_stale", batch_id=held.batch_id, token=held.token)
+        else:
+            self._telemetry.debug("step_begun", batch_id=held.batch_id, token=held.token, pid=os.getpid())
         return batch
 
     async def _under_lease(self, steps: Sequence[Step], work: Coroutine[Any, Any, None]) -> None:

@@ -5,7 +5,7 @@ Never a body, never a key.
 Log events: batch_sealed, batch_submitted, batch_found_again, batch_progress, batch_ended, batch_collected,
 batch_settled, batch_lost, surplus_batch_cancelled, row_corrupt, step_stumbled, step_refused, step_failed,
 step_stale, claim_stuck, tick_failed, store_away, store_back, worker_leaving, provider_status_unknown,
-result_lines_skipped.
+result_lines_skipped; at debug level step_begun.
 """
 
 from __future__ import annotations
@@ -44,6 +44,10 @@ class Telemetry:
     def log(self, event: str, **fields: str | int | float) -> None:
         """An event worth a line."""
         logger.info("%s %s", event, _spell(fields))
+
+    def debug(self, event: str, **fields: str | int | float) -> None:
+        """An event that tells only whoever looks for the process behind a step."""
+        logger.debug("%s %s", event, _spell(fields))
 
     def warn(self, event: str, **fields: str | int | float) -> None:
         """An event that somebody should look at."""
