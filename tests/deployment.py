@@ -22,11 +22,13 @@ from batchling_client.wire.connection import UNREACHABLE, connect
 from batchling_client.wire.ids import new_batch_id, new_mailbox, new_request_id, new_run_id
 from batchling_client.wire.keys import BatchId, Keys, RequestId
 from batchling_client.wire.records import LaneSpec, Result, Row, line_bytes
+from batchling_client.wire.routes import Routes
 from batchling_client.wire.scripts import BatchCap, RowIn, Scripts
 from batchling_client.wire.states import Verdict
 from batchling_worker.sandbox import Sandbox
 from batchling_worker.stack.redis_binary import find
 
+from .forks import Forks
 from .waiting import wait_until
 
 CANARY = "gsk-CANARY-0f3b9c7e1d"
@@ -43,6 +45,8 @@ class Deployment:
     env: dict[str, str] = field(default_factory=dict)
     redis_process: subprocess.Popen[bytes] | None = None
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    forks: Forks | None = None
+    forked: list[int] = field(default_factory=list)
     redis: Redis = field(init=False)
     keys: Keys = field(init=False)
     scripts: Scripts = field(init=False)
@@ -71,6 +75,8 @@ class Deployment:
     async def __aexit__(self, *_: object) -> None:
         for worker in self.workers:
             kill(worker)
+        for pid in self.forked:
+            self.kill_fork(pid)
         await self.redis.aclose()
         if self.redis_process is not None:
             stop(self.redis_process)
@@ -124,6 +130,33 @@ class Deployment:
         self.workers.append(process)
         return process
 
+    def fork(self, **settings: str) -> int:
+        """Starts a worker without Celery, which takes milliseconds; its pid."""
+        assert self.forks is not None
+        env = {**self.env, **{f"BATCHLING_{key.upper()}": value for key, value in settings.items()}}
+        pid = self.forks.start(env, self.home / f"w-fork{len(self.forked)}.log")
+        self.forked.append(pid)
+        return pid
+
+    def kill_fork(self, pid: int) -> None:
+        """kill -9."""
+        assert self.forks is not None
+        self.forks.kill(pid)
+
+    async def fork_died(self, pid: int, *, within_s: float = 30.0) -> int:
+        """Waits until a forked worker is gone and tells its exit code."""
+        forks = self.forks
+        assert forks is not None
+        await wait_until(
+            lambda: forks.exit_code(pid) is not None, description="the worker died", within_s=within_s
+        )
+        return forks.exit_code(pid) or 0
+
+    async def due(self) -> None:
+        """Time passes until the next look at every batch."""
+        for batch in await self.batches():
+            await self.redis.execute_command("ZADD", self.keys.schedule, "XX", 0, batch.batch_id)
+
     def worker_logs(self) -> str:
         """What the workers have said so far."""
         return "".join(path.read_text(errors="replace") for path in sorted(self.home.glob("w*.log")))
@@ -132,6 +165,7 @@ class Deployment:
         self,
         n: int,
         *,
+        provider: str = "groq",
         model: str = MODEL,
         prompts: Sequence[str] = (),
         linger_ms: int = 50,
@@ -146,9 +180,11 @@ class Deployment:
         await self.redis.execute_command(
             "SET", self.keys.credential(fingerprint), sealing.seal(credential, public), "EX", 3600
         )
+        route = Routes().named(provider)
+        assert route is not None
         spec = LaneSpec(
-            provider="groq",
-            host="api.groq.com",
+            provider=provider,
+            host=route.hosts[0],
             endpoint=endpoint,
             model=model,
             fingerprint=fingerprint,
