@@ -16,9 +16,10 @@ from kombu import Queue
 from pydantic import ValidationError
 
 from batchling_client.wire import sealing
-from batchling_client.wire.connection import UnusableUrl, connect, parse_sentinel
+from batchling_client.wire.connection import UnusableUrl, connect, parse_sentinel, place_of
 from batchling_client.wire.keys import DRAINED_VERSIONS, WIRE_VERSION, Keys
 from batchling_client.wire.records import WorkerPresence
+from batchling_client.wire.scripts import Fsync
 
 from . import dashboard, tasks
 from .accounts import Accounts
@@ -26,6 +27,7 @@ from .crash import CrashPoint, no_crash
 from .dispatch import Dispatch
 from .engine import Engine
 from .errors import UnfitWorker
+from .fitness import Fitness
 from .runtime import Runtime
 from .settings import WorkerSettings
 from .stack import control
@@ -36,6 +38,8 @@ from .telemetry import Fields, Telemetry
 from .tick import Ticker, TickStep
 
 USAGE: Final = 2
+FSYNC_MS: Final = 5_000
+"""How long a create waits for its record to be on disk: several times what `appendfsync everysec` takes."""
 POOLS: Final = ("prefork", "threads", "solo")
 
 
@@ -110,6 +114,10 @@ def _assemble(app: Celery, settings: WorkerSettings) -> None:
     telemetry = Telemetry(lambda events: _send_events(app, events))
     public_key, private_key = settings.seal_pair()
 
+    fsync_intent = (
+        Fsync(replicas=settings.fsync_replicas, within_ms=FSYNC_MS) if settings.fsync_intent else None
+    )
+
     def make_store(version: int) -> Store:
         return Store(
             redis=connect(settings.redis_url),
@@ -117,6 +125,7 @@ def _assemble(app: Celery, settings: WorkerSettings) -> None:
             lease_ms=int(settings.lease_seconds * 1000),
             result_ttl_ms=int(settings.result_ttl_seconds * 1000),
             max_attempts=settings.max_attempts,
+            fsync_intent=fsync_intent,
         )
 
     def make_engine(version: int) -> Engine:
@@ -134,8 +143,15 @@ def _assemble(app: Celery, settings: WorkerSettings) -> None:
     runtime = Runtime(make_engine)
     tasks.register(app, runtime, DRAINED_VERSIONS)
 
+    fitness = Fitness(
+        place=place_of(settings.redis_url), fsync_intent=settings.fsync_intent, telemetry=telemetry
+    )
+
     def make_ticker(worker: Any) -> Ticker:
         pool = _pool_of(worker)
+        unfit, known = fitness.at_start(lambda: make_store(WIRE_VERSION))
+        if unfit is not None:
+            raise UnfitWorker(unfit)
         name = str(worker.hostname)
         presence = WorkerPresence(
             name=name,
@@ -149,6 +165,8 @@ def _assemble(app: Celery, settings: WorkerSettings) -> None:
             presence=presence,
             dispatch=Dispatch(app, runtime, settings.messages),
             telemetry=telemetry,
+            fitness=fitness,
+            known=known,
             tick_s=settings.tick_seconds,
         )
 

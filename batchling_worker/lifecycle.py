@@ -72,6 +72,14 @@ def file_is_dead(batch: Batch) -> bool:
     return batch.n_stumbles >= FILE_PATIENCE // 2 and not batch.former_file_id
 
 
+def may_be_forgotten(batch: Batch) -> bool:
+    """Whether a create may have been sent that this Redis knows nothing of.
+
+    It was another run of Redis that opened the batch: a restart or a fail-over may have lost its last seconds.
+    """
+    return bool(batch.server and batch.server_now) and batch.server != batch.server_now
+
+
 def given_up(batch: Batch, now: dt.datetime) -> bool:
     """Whether a batch, or its results, that the provider has denied many times and for long is given up."""
     if batch.denied_since is None:

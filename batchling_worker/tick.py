@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from celery import bootsteps
+from celery.worker import state
 from redis.exceptions import ResponseError
 
 from batchling_client.wire.connection import UNREACHABLE
@@ -23,6 +24,7 @@ from batchling_client.wire.states import BatchState
 
 from .dispatch import Dispatch
 from .errors import UnfitWorker
+from .fitness import Fitness
 from .pipeline.seal import seal
 from .store import Store
 from .telemetry import Telemetry
@@ -51,7 +53,10 @@ class _Version:
 
 
 class Ticker:
-    """The loop of the tick; `stop` ends it within one tick."""
+    """The loop of the tick; `stop` ends it within one tick.
+
+    `known` = Redis was looked at before; one that comes later is looked at then, and may end the worker.
+    """
 
     def __init__(
         self,
@@ -60,12 +65,16 @@ class Ticker:
         presence: WorkerPresence,
         dispatch: Dispatch,
         telemetry: Telemetry,
+        fitness: Fitness,
         tick_s: float,
+        known: bool,
     ) -> None:
         self._make_stores = make_stores
         self._presence = presence
         self._dispatch = dispatch
         self._telemetry = telemetry
+        self._fitness = fitness
+        self._known = known
         self._tick_s = tick_s
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._main, name="batchling-tick", daemon=True)
@@ -92,6 +101,8 @@ class Ticker:
         while not self._stopping.is_set():
             again = False
             try:
+                if (away or not self._known) and not await self._fit(versions[0].store):
+                    break
                 if time.monotonic() >= beat_at:
                     beat_at = time.monotonic() + HEARTBEAT_S
                     for version in versions:
@@ -135,6 +146,21 @@ class Ticker:
             version.look_at = time.monotonic() + OLDER_TICK_S
         return sealed
 
+    async def _fit(self, store: Store) -> bool:
+        """After an outage it may be another Redis: what it is, is told; one never seen before may be refused."""
+        refusal = await self._fitness.look(store)
+        if refusal is None:
+            self._known = True
+            return True
+        if self._known:
+            self._telemetry.warn("redis_unsound", says=refusal)
+            return True
+        _say(refusal)
+        # Celery's own way to end a worker with an exit code, in its main thread.
+        celery_state: Any = state
+        celery_state.should_stop = USAGE
+        return False
+
     async def once(self, store: Store) -> tuple[int, bool]:
         """One tick of one wire version: how many batches were claimed, and whether one was sealed and so is due."""
         claims = await store.claim_due(CLAIM_AT_ONCE)
@@ -172,7 +198,7 @@ class TickStep(bootsteps.StartStopStep):
         try:
             self.ticker = type(self).make_ticker(parent)
         except UnfitWorker as error:
-            sys.stderr.write(f"{error}\n")
+            _say(str(error))
             raise SystemExit(USAGE) from None
         self.ticker.start()
 
@@ -186,3 +212,9 @@ class TickStep(bootsteps.StartStopStep):
             self.ticker.join()
 
     terminate = stop
+
+
+def _say(sentence: str) -> None:
+    """To the terminal itself: by now Celery has put its log in the place of stderr."""
+    stderr = sys.__stderr__ or sys.stderr
+    stderr.write(f"{sentence}\n")

@@ -37,6 +37,10 @@ class Batch:
     denied_since: dt.datetime | None
     read_at: dt.datetime | None
     """The server's time when a step began on it; None when it was only looked at."""
+    server: str
+    """Which run of Redis knows of every create of this batch that was ever armed; '' = not told."""
+    server_now: str
+    """Which run of Redis the step began under."""
     label: str
     input_file_id: str
     former_file_id: str
@@ -92,6 +96,8 @@ class Batch:
                 n_denied=number("n_denied"),
                 denied_since=time("denied_since"),
                 read_at=time("now"),
+                server=text("server"),
+                server_now=text("server_now"),
                 label=text("label"),
                 input_file_id=text("input_file_id"),
                 former_file_id=text("former_file_id"),

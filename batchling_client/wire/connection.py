@@ -1,15 +1,24 @@
-"""Opens Redis from a URL: `redis://`, `rediss://`, `unix://` or `sentinel://`."""
+"""Opens Redis from a URL (`redis://`, `rediss://`, `unix://` or `sentinel://`) and asks it what it is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.sentinel import Sentinel
-from redis.exceptions import BusyLoadingError, ConnectionError, ReadOnlyError, TimeoutError
+from redis.exceptions import (
+    BusyLoadingError,
+    ConnectionError,
+    NoPermissionError,
+    ReadOnlyError,
+    TimeoutError,
+)
+
+from .soundness import Told
 
 CONNECT_SECONDS: Final = 5.0
 REPLY_SECONDS: Final = 30.0
@@ -90,3 +99,26 @@ def _behind_sentinel(url: str) -> Redis:
         health_check_interval=25,
     )
     return master
+
+
+async def ask(redis: Redis) -> Told:
+    """What a Redis tells of itself, in one round trip; raises redis-py's own errors when it is away or loading."""
+    asked_at = time.time()
+    async with redis.pipeline(transaction=False) as pipe:
+        pipe.execute_command("PING")
+        pipe.execute_command("INFO")
+        pipe.execute_command("TIME")
+        pipe.execute_command("CONFIG GET", "appendfsync")
+        pong, info, clock, config = await pipe.execute(raise_on_error=False)
+    here = (asked_at + time.time()) / 2
+    if isinstance(pong, Exception) and not isinstance(pong, NoPermissionError):
+        raise pong
+    there = here if isinstance(clock, Exception) else int(clock[0]) + int(clock[1]) / 1e6
+    policy = None if isinstance(config, Exception) else _value_of(config, "appendfsync")
+    return Told(info={} if isinstance(info, Exception) else info, appendfsync=policy, skew_s=here - there)
+
+
+def _value_of(config: Mapping[str | bytes, str | bytes], name: str) -> str | None:
+    """A value of CONFIG GET, None where the server left it out."""
+    value = config.get(name, config.get(name.encode()))
+    return value.decode() if isinstance(value, bytes) else value

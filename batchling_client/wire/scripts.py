@@ -95,6 +95,14 @@ class BatchCap:
     longest_ms: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fsync:
+    """On whose disks a write must be before it counts, besides Redis' own, and how long that is waited for."""
+
+    replicas: int
+    within_ms: int
+
+
 class Scripts:
     """The transitions of one deployment. Every method raises redis-py's own errors when Redis is away."""
 
@@ -107,6 +115,24 @@ class Scripts:
             return await self.redis.evalsha(_sha(name), len(keys), *keys, *args)
         except NoScriptError:
             return await self.redis.eval(source(name), len(keys), *keys, *args)
+
+    async def _run_to_disk(
+        self, name: str, keys: Sequence[str], args: Sequence[Arg], fsync: Fsync
+    ) -> tuple[Any, bool]:
+        """The reply, and whether everything up to this script's writes is confirmed to be on disk."""
+        for script in (("EVALSHA", _sha(name)), ("EVAL", source(name))):
+            # WAITAOF speaks of the writes of its own connection, which a pipeline keeps to.
+            async with self.redis.pipeline(transaction=False) as pipe:
+                pipe.execute_command(*script, len(keys), *keys, *args)
+                pipe.execute_command("WAITAOF", 1, fsync.replicas, fsync.within_ms)
+                reply, on_disk = await pipe.execute(raise_on_error=False)
+            if not isinstance(reply, NoScriptError):
+                break
+        if isinstance(reply, Exception):
+            raise reply
+        if isinstance(on_disk, Exception):
+            return reply, False
+        return reply, on_disk[0] >= 1 and on_disk[1] >= fsync.replicas
 
     async def enqueue(
         self,
@@ -199,9 +225,17 @@ class Scripts:
         args: list[Arg] = [token, input_file_id, n_lines, account]
         return _verdict(await self._run("uploaded", [self.keys.batch(batch_id)], args))
 
-    async def arm(self, *, batch_id: BatchId, token: int, account: str = "") -> Verdict:
-        """Stores that the create is about to be sent: `arm.lua`."""
-        return _verdict(await self._run("arm", [self.keys.batch(batch_id)], [token, account]))
+    async def arm(
+        self, *, batch_id: BatchId, token: int, account: str = "", fsync: Fsync | None = None
+    ) -> Verdict:
+        """Stores that the create is about to be sent; NOT_ON_DISK = stored, but not where `fsync` asks: `arm.lua`."""
+        keys = [self.keys.batch(batch_id)]
+        args: list[Arg] = [token, account]
+        if fsync is None:
+            return _verdict(await self._run("arm", keys, args))
+        reply, on_disk = await self._run_to_disk("arm", keys, args, fsync)
+        verdict = _verdict(reply)
+        return verdict if on_disk or verdict is not Verdict.OK else Verdict.NOT_ON_DISK
 
     async def submitted(
         self,
@@ -307,6 +341,11 @@ class Scripts:
         """Takes a waiter off a request; answers OK, JOINED, TOO_LATE or GONE: `withdraw.lua`."""
         keys = [self.keys.request(request_id), self.keys.batch(batch_id)]
         return _verdict(await self._run("withdraw", keys, [batch_id, mailbox]))
+
+    async def announce(self, *, name: str, presence: bytes, keep_ms: int, keep_list_ms: int) -> Verdict:
+        """Says that a worker lives: `announce.lua`."""
+        keys = [self.keys.worker(name), self.keys.workers]
+        return _verdict(await self._run("announce", keys, [name, presence, keep_ms, keep_list_ms]))
 
     def _batch(self, batch_id: BatchId) -> list[str]:
         return [self.keys.schedule, self.keys.batch(batch_id)]

@@ -114,12 +114,12 @@ class Model:
         if self.open == batch_id:
             self.open = None
 
-    def claim(self, batch_id: BatchId) -> Hold | None:
+    def claim(self, batch_id: BatchId, now_ms: int) -> Hold | None:
         """A claim of a batch that is due, which every batch is when the test says so."""
         batch = self.batches.get(batch_id)
         if batch is None or batch.state.terminal:
             return None
-        batch.token += 1
+        batch.token = max(batch.token + 1, now_ms)
         return Hold(batch_id, batch.token)
 
     def begin(self, hold: Hold, states: Collection[BatchState]) -> bool:

@@ -8,6 +8,7 @@
 --       {'MOVED', open batch id}  {'USED'}  {'STALE'}: nothing was done
 --@include _clock
 --@include _fence
+--@include _server
 --@include _lane
 --@include _room
 local schedule, lane, batch, rows, batches, lanes, source = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
