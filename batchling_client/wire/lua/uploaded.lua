@@ -1,4 +1,5 @@
--- Remembers the provider's input file of a batch, so that it is not uploaded twice.
+-- Remembers the provider's input file of a batch, so that it is not uploaded twice; earlier steps that never ended are
+-- forgotten, as this one got further.
 -- KEYS  1 batch
 -- ARGV  1 token  2 input file id  3 number of lines in it
 -- Verdicts  'OK'  'STALE'
@@ -10,5 +11,5 @@ if not holds(batch, token) or redis.call('HGET', batch, 'state') ~= 'submitting'
   return 'STALE'
 end
 go_on_when_full(batch)
-redis.call('HSET', batch, 'input_file_id', input_file_id, 'n_lines', n_lines)
+redis.call('HSET', batch, 'input_file_id', input_file_id, 'n_lines', n_lines, 'starts', 0)
 return 'OK'
