@@ -47,7 +47,7 @@ class Engine:
         accounts: Accounts,
         knobs: Knobs,
         telemetry: Telemetry,
-        reach: Callable[[str, str], None],
+        reach: Callable[[str, Batch], None],
     ) -> None:
         self._store = store
         self._accounts = accounts
@@ -275,7 +275,7 @@ class Engine:
             account=None,
             knobs=self._knobs,
             telemetry=self._telemetry,
-            reach=lambda point: self._reach(point, batch.spec.model),
+            reach=lambda point: self._reach(point, batch),
         )
 
 

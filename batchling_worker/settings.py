@@ -72,7 +72,7 @@ class WorkerSettings(BaseSettings):
     reconcile_patience_seconds: float = Field(default=180.0, ge=0)
     """How long a batch whose create went unanswered is searched for before it is created again."""
     crash_at: str = ""
-    """For tests: a point at which the worker process dies hard, once; `POINT=MODEL`: each time, for one model."""
+    """For tests: a point at which the worker process dies hard, once; `POINT=BATCH`: each time, for one batch."""
     messages: Messages = Messages.NORMAL
     """For tests: `dropped` or `doubled` Celery messages."""
 

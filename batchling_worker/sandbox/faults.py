@@ -57,6 +57,12 @@ class FailCreateAnswer(RefusingFault):
     """The batch is created, and the answer is an error all the same."""
 
 
+class SlowCreate(Fault):
+    """The batch is created, and the answer comes `seconds` of real time late."""
+
+    seconds: float = 1.0
+
+
 class RefuseCreate(RefusingFault):
     """Creating a batch is refused; nothing is created."""
 
@@ -218,6 +224,7 @@ AnyFault = (
     DropCreateAnswer
     | DropCreateRequest
     | FailCreateAnswer
+    | SlowCreate
     | RefuseCreate
     | DropUploadAnswer
     | RefuseUpload
