@@ -11,7 +11,8 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from celery import Celery
-from celery.signals import after_setup_logger, worker_process_shutdown
+from celery.signals import after_setup_logger, worker_process_init, worker_process_shutdown
+from celery.worker import state as worker_state
 from kombu import Queue
 from pydantic import ValidationError
 
@@ -21,7 +22,7 @@ from batchling_client.wire.keys import DRAINED_VERSIONS, WIRE_VERSION, Keys
 from batchling_client.wire.records import WorkerPresence
 from batchling_client.wire.scripts import Fsync
 
-from . import dashboard, tasks
+from . import dashboard, leaving, tasks
 from .accounts import Accounts
 from .crash import CrashPoint, no_crash
 from .dispatch import Dispatch
@@ -38,6 +39,7 @@ from .telemetry import Fields, Telemetry
 from .tick import Ticker, TickStep
 
 USAGE: Final = 2
+FAILURE: Final = 1
 FSYNC_MS: Final = 5_000
 """How long a create waits for its record to be on disk: several times what `appendfsync everysec` takes."""
 POOLS: Final = ("prefork", "threads", "solo")
@@ -168,14 +170,22 @@ def _assemble(app: Celery, settings: WorkerSettings) -> None:
             fitness=fitness,
             known=known,
             tick_s=settings.tick_seconds,
+            give_up=_stop_worker,
         )
 
-    step = type(
-        "Tick", (TickStep,), {"make_ticker": staticmethod(make_ticker), "leave": staticmethod(runtime.leave)}
-    )
+    def leave(worker: Any) -> None:
+        leaving.leave(runtime, worker.pool)
+
+    step = type("Tick", (TickStep,), {"make_ticker": staticmethod(make_ticker), "leave": staticmethod(leave)})
     app.steps["worker"].add(step)
+    worker_process_init.connect(lambda **_: leaving.listen(runtime), weak=False)
     worker_process_shutdown.connect(lambda **_: runtime.leave(), weak=False)
     after_setup_logger.connect(_quieten, weak=False)
+
+
+def _stop_worker() -> None:
+    """Ends this worker as SIGTERM would, with an exit code that has its supervisor start another."""
+    vars(worker_state)["should_stop"] = FAILURE
 
 
 def _quieten(**_: Any) -> None:

@@ -62,12 +62,18 @@ class Store:
         due = [BatchId(batch_id.decode()) for batch_id, score in _pairs(scored) if score <= now_ms]
         return await self.scripts.claim(batch_ids=due, lease_ms=self.lease_ms) if due else []
 
-    async def begin(self, claim: Held, states: Sequence[BatchState]) -> Batch | None:
-        """The batch, if its step may start under this token; None = stale, nothing to do."""
-        fields = await self.scripts.begin(
-            batch_id=claim.batch_id, token=claim.token, lease_ms=self.lease_ms, states=states
+    async def begin(
+        self, claim: Held, states: Sequence[BatchState], *, alone: bool = False
+    ) -> tuple[Verdict, Batch | None]:
+        """Whether a step may start under this token, and the batch: of one that may, or is quarantined instead."""
+        begun = await self.scripts.begin(
+            batch_id=claim.batch_id, token=claim.token, lease_ms=self.lease_ms, states=states, alone=alone
         )
-        return Batch.decode(fields) if fields is not None else None
+        return begun.verdict, Batch.decode(begun.fields) if begun.fields is not None else None
+
+    async def survived(self, held: Held) -> None:
+        """Says that this worker outlived a step that did not end its claim."""
+        await self.scripts.survived(batch_id=held.batch_id, token=held.token)
 
     async def extend(self, held: Held) -> None:
         """Extends the lease."""

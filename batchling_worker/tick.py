@@ -39,6 +39,10 @@ OLDER_TICK_S: Final = 0.5
 MISSED_BEFORE_INLINE: Final = 2
 """After this many claims that nobody began, messages are being lost: the tick's own process runs the step."""
 JOIN_S: Final = 5.0
+PAUSE_S: Final = 0.5
+STEADY_S: Final = 60.0
+"""A loop that lived this long has not died in a row with the one before."""
+DEATHS_ALLOWED: Final = 3
 USAGE: Final = 2
 
 
@@ -68,7 +72,9 @@ class Ticker:
         fitness: Fitness,
         tick_s: float,
         known: bool,
+        give_up: Callable[[], None],
     ) -> None:
+        self._give_up = give_up
         self._make_stores = make_stores
         self._presence = presence
         self._dispatch = dispatch
@@ -88,11 +94,28 @@ class Ticker:
         self._stopping.set()
 
     def join(self) -> None:
-        """Waits for the thread to have ended."""
+        """Waits for the thread to have ended: what it claims is sent before the worker leaves."""
         self._thread.join(JOIN_S)
 
     def _main(self) -> None:
-        asyncio.run(self._loop())
+        """Ticks until told to stop; a loop that ends by itself is begun again, and at last the whole worker ends.
+
+        A worker that claims nothing and seals nothing must not look alive: its presence ends with the tick.
+        """
+        n_deaths = 0
+        while not self._stopping.is_set():
+            started = time.monotonic()
+            try:
+                asyncio.run(self._loop())
+            except BaseException as error:
+                n_deaths = n_deaths + 1 if time.monotonic() - started < STEADY_S else 1
+                self._telemetry.warn("tick_died", error=type(error).__name__, n_deaths=n_deaths)
+                logger.debug("tick_died", exc_info=True)
+            if n_deaths >= DEATHS_ALLOWED:
+                logger.critical("The tick of this worker cannot be kept alive: the worker stops.")
+                self._give_up()
+                return
+            self._stopping.wait(PAUSE_S)
 
     async def _loop(self) -> None:
         versions = [_Version(store=store, older=i > 0) for i, store in enumerate(self._make_stores())]
@@ -188,7 +211,7 @@ class TickStep(bootsteps.StartStopStep):
 
     requires = ("celery.worker.components:Pool",)
     make_ticker: Callable[[Any], Ticker]
-    leave: Callable[[], None]
+    leave: Callable[[Any], None]
 
     def __init__(self, parent: Any, **kwargs: Any) -> None:
         super().__init__(parent, **kwargs)
@@ -205,13 +228,8 @@ class TickStep(bootsteps.StartStopStep):
     def close(self, parent: Any) -> None:
         if self.ticker is not None:
             self.ticker.stop()
-        type(self).leave()
-
-    def stop(self, parent: Any) -> None:
-        if self.ticker is not None:
             self.ticker.join()
-
-    terminate = stop
+        type(self).leave(parent)
 
 
 def _say(sentence: str) -> None:

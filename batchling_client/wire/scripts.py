@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
+from .batches import UNENDED_ALLOWED, quarantine_sentence
 from .keys import BatchId, Keys, LaneId, Mailbox, ProviderBatchId, RequestId, RunId
 from .states import BatchState, Outcome, Placement, RowKind, Verdict
 
@@ -53,6 +54,14 @@ class Claim:
     n_missed: int
     """Claims in a row, this one included, that nobody began."""
     collected: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """Answer of `begin`: OK, ALONE, QUARANTINED or STALE; the batch's fields with OK and QUARANTINED."""
+
+    verdict: Verdict
+    fields: Mapping[bytes, bytes] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,13 +191,29 @@ class Scripts:
         ]
 
     async def begin(
-        self, *, batch_id: BatchId, token: int, lease_ms: int, states: Sequence[BatchState]
-    ) -> Mapping[bytes, bytes] | None:
-        """Starts a step once for each token and tells the batch's fields; None = stale: `begin.lua`."""
-        reply = await self._run("begin", self._batch(batch_id), [batch_id, token, lease_ms, ",".join(states)])
-        if reply[0] != b"OK":
-            return None
-        return dict(zip(reply[1::2], reply[2::2], strict=True))
+        self,
+        *,
+        batch_id: BatchId,
+        token: int,
+        lease_ms: int,
+        states: Sequence[BatchState],
+        alone: bool = True,
+    ) -> Begun:
+        """Starts a step once for each token and tells the batch's fields: `begin.lua`."""
+        args: list[Arg] = [batch_id, token, lease_ms, ",".join(states)]
+        args += [int(alone), UNENDED_ALLOWED, quarantine_sentence(batch_id)]
+        reply = await self._run("begin", self._batch(batch_id), args)
+        return Begun(
+            verdict=_verdict(reply[0]), fields=dict(zip(reply[1::2], reply[2::2], strict=True)) or None
+        )
+
+    async def survived(self, *, batch_id: BatchId, token: int) -> Verdict:
+        """Takes back a step that did not kill its worker: `survived.lua`."""
+        return _verdict(await self._run("survived", self._batch(batch_id), [batch_id, token]))
+
+    async def retry(self, *, batch_id: BatchId) -> Verdict:
+        """Has a batch looked at now, a quarantined one too: `retry.lua`."""
+        return _verdict(await self._run("retry", self._batch(batch_id), [batch_id]))
 
     async def extend(self, *, batch_id: BatchId, token: int, lease_ms: int) -> Verdict:
         """Extends a claim's lease: `extend.lua`."""
