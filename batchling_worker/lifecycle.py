@@ -112,7 +112,7 @@ def row_fate(batch: Batch, ending: Ending, request_id: RequestId, attempt: int, 
                 return Requeue(counts=True)
             return _gone(batch, outcome, attempt)
         case Outcome.CANCELLED:
-            return _refusal(499, "batch_cancelled", batch.error or f"Batch {batch.batch_id} was cancelled.")
+            return _refusal(499, "batch_cancelled", _why_cancelled(batch))
         case Outcome.FAILED:
             return _fate_of_failed(batch, ending, request_id, attempt, max_attempts)
         case _:
@@ -166,6 +166,12 @@ def _fate_of_failed(
         )
     reason = batch.error or f"Batch {batch.batch_id} failed and the provider gave no reason."
     return _refusal(400, "batch_failed", reason)
+
+
+def _why_cancelled(batch: Batch) -> str:
+    if batch.cancel_requested and batch.provider_batch_id is not None:
+        return f"Batch {batch.batch_id} was cancelled, as a person or a deadline asked."
+    return batch.error or f"Batch {batch.batch_id} was cancelled."
 
 
 def _gone(batch: Batch, outcome: Outcome, attempt: int) -> Refuse:

@@ -93,5 +93,10 @@ async def _not_found(step: Step) -> None:
 
 
 async def _ask_to_cancel(step: Step) -> None:
-    if step.batch.provider_batch_id is not None:
+    if step.batch.provider_batch_id is None:
+        return
+    try:
         await step.provider.cancel(step.way(), step.batch.provider_batch_id)
+    except PermanentError as error:
+        # It runs on and is paid for: its results are still to be had.
+        step.telemetry.warn("step_refused", batch_id=step.batch.batch_id, reason=str(error))
