@@ -119,7 +119,7 @@ def row_fate(batch: Batch, ending: Ending, request_id: RequestId, attempt: int, 
                 return Requeue(counts=True)
             return _gone(batch, outcome, attempt)
         case Outcome.CANCELLED:
-            return _refusal(499, "batch_cancelled", batch.error or f"Batch {batch.batch_id} was cancelled.")
+            return _refusal(499, "batch_cancelled", _why_cancelled(batch))
         case Outcome.FAILED:
             return _fate_of_failed(batch, ending, request_id, attempt, max_attempts)
         case _:
@@ -183,6 +183,12 @@ def _fate_beside_named(
 def _blamed(complaint: Complaint) -> Refuse:
     body = error_body(complaint.code, _words(complaint), complaint.param)
     return Refuse(status=400, body=body, origin="batch_failed")
+
+
+def _why_cancelled(batch: Batch) -> str:
+    if batch.cancel_requested and batch.provider_batch_id is not None:
+        return f"Batch {batch.batch_id} was cancelled, as a person or a deadline asked."
+    return batch.error or f"Batch {batch.batch_id} was cancelled."
 
 
 def _gone(batch: Batch, outcome: Outcome, attempt: int) -> Refuse:

@@ -76,6 +76,17 @@ class Delivered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Dropped:
+    """Answer of `drop`; `n_shared` requests were left because others wait for them."""
+
+    verdict: Verdict
+    n_dropped: int = 0
+    n_shared: int = 0
+    ended: bool = False
+    """Whether the batch held nothing else and has ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RowIn:
     """A packed row on its way into a batch; `size` is the bytes of its line in the provider's file."""
 
@@ -371,6 +382,32 @@ class Scripts:
         """Says that a worker lives: `announce.lua`."""
         keys = [self.keys.worker(name), self.keys.workers]
         return _verdict(await self._run("announce", keys, [name, presence, keep_ms, keep_list_ms]))
+
+    async def drop(
+        self,
+        *,
+        batch_id: BatchId,
+        lane_id: LaneId,
+        packed: bytes,
+        keep_ms: int,
+        mail_ms: int,
+        ending: bytes,
+        error: str,
+        mailboxes: Sequence[Mailbox],
+        request_ids: Sequence[RequestId],
+    ) -> Dropped:
+        """Drops requests that nobody waits for but these mailboxes, and tells these: `drop.lua`."""
+        k = self.keys
+        keys = [*self._batch(batch_id), k.lane(lane_id), *(k.mailbox(mailbox) for mailbox in mailboxes)]
+        for request_id in request_ids:
+            keys += (k.request(request_id), k.result(request_id))
+        args: list[Arg] = [batch_id, packed, keep_ms, mail_ms, k.notice_prefix, ending, error]
+        args += [len(mailboxes), *mailboxes, *request_ids]
+        reply = await self._run("drop", keys, args)
+        verdict = Verdict(reply[0].decode())
+        if verdict is not Verdict.OK:
+            return Dropped(verdict=verdict)
+        return Dropped(verdict=verdict, n_dropped=reply[1], n_shared=reply[2], ended=reply[3] == 1)
 
     def _batch(self, batch_id: BatchId) -> list[str]:
         return [self.keys.schedule, self.keys.batch(batch_id)]

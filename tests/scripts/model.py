@@ -217,6 +217,37 @@ class Model:
         batch.n_dropped += 1
         return Verdict.OK
 
+    def drop(
+        self, asked: Sequence[RequestId], batch_id: BatchId, mailboxes: Collection[Mailbox]
+    ) -> tuple[Verdict, int, int, bool]:
+        """The verdict, how many were dropped, how many left for others, and whether that ended the batch."""
+        batch = self.batches.get(batch_id)
+        if batch is None:
+            return Verdict.GONE, 0, 0, False
+        if batch.state not in NEVER_SENT:
+            return Verdict.TOO_LATE, 0, 0, False
+        n_dropped = n_shared = 0
+        for one in asked:
+            flight = self.flying.get(one)
+            if flight is None or flight.batch_id != batch_id:
+                continue
+            if not set(flight.mailboxes) <= set(mailboxes):
+                n_shared += 1
+                continue
+            n_dropped += 1
+            del self.flying[one]
+            if batch.state is BatchState.OPEN:
+                self.dropped[one] = (batch_id, flight.attempt)
+            self.results[one] = False
+            self.mail.update((mailbox, one) for mailbox in flight.mailboxes)
+        batch.n_dropped += n_dropped
+        ended = n_dropped > 0 and batch.n_dropped == len(batch.rows)
+        if ended:
+            batch.state, batch.token = BatchState.ENDED, batch.token + 1
+            if self.open == batch_id:
+                self.open = None
+        return Verdict.OK, n_dropped, n_shared, ended
+
     def deliver(self, hold: Hold, rows: Sequence[tuple[RequestId, RowKind]]) -> tuple[int, int] | None:
         """How many were answered and how many left for another attempt; None = stale."""
         if not self.fresh(hold):

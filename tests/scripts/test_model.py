@@ -132,6 +132,22 @@ class Life(RuleBasedStateMachine):
                 assert verdict is self.model.withdraw(one, batch_id, mailbox)
 
     @precondition(lambda self: self.model.batches)
+    @rule(
+        pick=st.integers(0, 99),
+        wanted=st.lists(numbers, min_size=1, max_size=5),
+        whose=st.sets(clients, max_size=N_CLIENTS),
+    )
+    def drop(self, pick: int, wanted: list[int], whose: set[int]) -> None:
+        """A person cancels requests of some clients; asked for twice, or in a batch that they are not in."""
+        known = list(self.model.batches)
+        batch_id = known[pick % len(known)]
+        asked, mailboxes = [self.asked[n] for n in wanted], [self.mailboxes[n] for n in sorted(whose)]
+        for _ in range(2):
+            dropped = self.run(self.byhand.drop(asked, batch_id, mailboxes))
+            told = (dropped.verdict, dropped.n_dropped, dropped.n_shared, dropped.ended)
+            assert told == self.model.drop(asked, batch_id, mailboxes)
+
+    @precondition(lambda self: self.model.batches)
     @rule(pick=st.integers(0, 99))
     def cancel(self, pick: int) -> None:
         known = list(self.model.batches)
