@@ -30,6 +30,7 @@ LOST_PATIENCE: Final = 10
 LOST_AFTER: Final = dt.timedelta(minutes=15)
 FILE_PATIENCE: Final = 10
 """Creates in a row that may fail for an input file that is not seen."""
+FORGOTTEN_PATIENCE_S: Final = 10.0
 
 
 def row_kind(answer: Answer) -> RowKind:
@@ -78,6 +79,11 @@ def may_be_forgotten(batch: Batch) -> bool:
     It was another run of Redis that opened the batch: a restart or a fail-over may have lost its last seconds.
     """
     return bool(batch.server and batch.server_now) and batch.server != batch.server_now
+
+
+def forgotten_patience_s(patience_s: float) -> float:
+    """How long after a first search a create shows that was on its way when Redis forgot it."""
+    return min(patience_s, FORGOTTEN_PATIENCE_S)
 
 
 def given_up(batch: Batch, now: dt.datetime) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from redis.asyncio import Redis
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.exceptions import (
     BusyLoadingError,
     ConnectionError,
@@ -54,7 +54,7 @@ def connect(url: str, *, max_connections: int = 50) -> Redis:
             max_connections=max_connections,
         )
     if scheme == "sentinel":
-        return _behind_sentinel(url)
+        return _behind_sentinel(url, max_connections)
     raise UnusableUrl("BATCHLING_REDIS_URL must start with redis://, rediss://, unix:// or sentinel://.")
 
 
@@ -87,16 +87,30 @@ def parse_sentinel(url: str) -> SentinelUrl:
         raise UnusableUrl(SENTINEL_FORM) from None
 
 
-def _behind_sentinel(url: str) -> Redis:
+class _MasterPool(SentinelConnectionPool):
+    """Connections to whoever is the master now; closed with its connections to the Sentinels."""
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        await super().disconnect(inuse_connections)
+        if inuse_connections:
+            await self.sentinel_manager.aclose()
+
+
+def _behind_sentinel(url: str, max_connections: int) -> Redis:
     watch = parse_sentinel(url)
     make_sentinel: Callable[..., Any] = Sentinel
-    sentinel = make_sentinel(watch.addresses, socket_timeout=CONNECT_SECONDS)
+    sentinel = make_sentinel(
+        watch.addresses, socket_timeout=CONNECT_SECONDS, socket_connect_timeout=CONNECT_SECONDS
+    )
     master: Redis = sentinel.master_for(
         watch.service,
+        connection_pool_class=_MasterPool,
         db=watch.database,
         password=watch.password,
         socket_timeout=REPLY_SECONDS,
+        socket_connect_timeout=CONNECT_SECONDS,
         health_check_interval=25,
+        max_connections=max_connections,
     )
     return master
 

@@ -85,10 +85,11 @@ async def _found(step: Step, label: str) -> bool:
 
 async def _wait_for_the_forgotten(step: Step) -> None:
     """A create that an earlier run of Redis knew of may still be on its way, or not be listed yet."""
-    await step.store.arm(step.held)
-    delay_s = step.knobs.reconcile_patience_s
+    delay_s = lifecycle.forgotten_patience_s(step.knobs.reconcile_patience_s)
     step.telemetry.warn("redis_forgetful", batch_id=step.batch.batch_id, delay_s=delay_s)
-    await step.store.release(step.held, delay_s)
+    # Armed, so that this run of Redis takes the batch for its own; and disarmed, as nothing was sent.
+    await step.store.arm(step.held)
+    await step.store.release(step.held, delay_s, create_refused=True)
 
 
 async def _upload(step: Step, label: str) -> tuple[str, int]:
