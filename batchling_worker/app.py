@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from celery import Celery
 from celery.signals import after_setup_logger, worker_process_init, worker_process_shutdown
@@ -17,7 +17,15 @@ from kombu import Queue
 from pydantic import ValidationError
 
 from batchling_client.wire import sealing
-from batchling_client.wire.connection import UnusableUrl, connect, parse_sentinel, place_of
+from batchling_client.wire.connection import (
+    CONNECT_SECONDS,
+    HEALTH_SECONDS,
+    REPLY_SECONDS,
+    UnusableUrl,
+    connect,
+    parse_sentinel,
+    place_of,
+)
 from batchling_client.wire.keys import DRAINED_VERSIONS, WIRE_VERSION, Keys
 from batchling_client.wire.records import WorkerPresence
 from batchling_client.wire.scripts import Fsync
@@ -42,6 +50,8 @@ USAGE: Final = 2
 FAILURE: Final = 1
 FSYNC_MS: Final = 5_000
 """How long a create waits for its record to be on disk: several times what `appendfsync everysec` takes."""
+RESENDS: Final = 2
+"""A worker may send each command twice: what a token has moved, the same token does not move again."""
 POOLS: Final = ("prefork", "threads", "solo")
 
 
@@ -87,24 +97,40 @@ def _drained() -> list[int]:
 def broker_url(redis_url: str) -> str:
     """The deployment's Redis as kombu spells it."""
     if redis_url.startswith("unix://"):
-        return "redis+socket://" + redis_url.removeprefix("unix://")
+        path, options = _without_options(redis_url)
+        database = f"?virtual_host={options['db']}" if "db" in options else ""
+        return "redis+socket://" + path.removeprefix("unix://") + database
     if redis_url.startswith("sentinel://"):
         watch = parse_sentinel(redis_url)
         credentials = f":{quote(watch.password)}@" if watch.password else ""
         return ";".join(
             f"sentinel://{credentials}{host}:{port}/{watch.database}" for host, port in watch.addresses
         )
-    return redis_url
+    bare, options = _without_options(redis_url)
+    if "db" in options:
+        bare = urlsplit(bare)._replace(path=f"/{options['db']}").geturl()
+    ssl = {name: value for name, value in options.items() if name.startswith("ssl_")}
+    return f"{bare}?{urlencode(ssl)}" if ssl else bare
+
+
+def _without_options(redis_url: str) -> tuple[str, dict[str, str]]:
+    """The URL without its query, and what redis-py would read in that; kombu stumbles over it."""
+    bare, _, query = redis_url.partition("?")
+    return bare, dict(parse_qsl(query))
 
 
 def transport_options(redis_url: str, namespace: str) -> dict[str, object]:
-    """How kombu treats its connections; every Celery key of a deployment has its own prefix."""
+    """How kombu treats its connections; every Celery key of a deployment has its own prefix.
+
+    A connection that went dead in silence is noticed within one second and two health checks.
+    """
+    _, said = _without_options(redis_url)
     options: dict[str, object] = {
         "visibility_timeout": 3600,
-        "socket_timeout": 30,
-        "socket_connect_timeout": 5,
+        "socket_timeout": float(said.get("socket_timeout", REPLY_SECONDS)),
+        "socket_connect_timeout": float(said.get("socket_connect_timeout", CONNECT_SECONDS)),
         "socket_keepalive": not redis_url.startswith("unix://"),
-        "health_check_interval": 25,
+        "health_check_interval": float(said.get("health_check_interval", HEALTH_SECONDS)),
         "global_keyprefix": f"batchling:celery:{namespace}:",
     }
     if redis_url.startswith("sentinel://"):
@@ -122,7 +148,7 @@ def _assemble(app: Celery, settings: WorkerSettings) -> None:
 
     def make_store(version: int) -> Store:
         return Store(
-            redis=connect(settings.redis_url),
+            redis=connect(settings.redis_url, n_resends=RESENDS),
             keys=Keys(settings.namespace, version),
             lease_ms=int(settings.lease_seconds * 1000),
             result_ttl_ms=int(settings.result_ttl_seconds * 1000),
