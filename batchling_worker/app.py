@@ -12,11 +12,12 @@ from urllib.parse import quote
 
 from celery import Celery
 from celery.signals import after_setup_logger, worker_process_shutdown
+from kombu import Queue
 from pydantic import ValidationError
 
 from batchling_client.wire import sealing
 from batchling_client.wire.connection import UnusableUrl, connect, parse_sentinel
-from batchling_client.wire.keys import Keys
+from batchling_client.wire.keys import DRAINED_VERSIONS, WIRE_VERSION, Keys
 from batchling_client.wire.records import WorkerPresence
 
 from . import dashboard, tasks
@@ -34,7 +35,6 @@ from .store import Store
 from .telemetry import Fields, Telemetry
 from .tick import Ticker, TickStep
 
-QUEUE: Final = "batchling"
 USAGE: Final = 2
 POOLS: Final = ("prefork", "threads", "solo")
 
@@ -58,13 +58,24 @@ def make_app(settings: WorkerSettings) -> Celery:
         worker_soft_shutdown_timeout=25,
         worker_send_task_events=True,
         task_send_sent_event=False,
-        task_default_queue=QUEUE,
+        task_default_queue=queue_of(WIRE_VERSION),
+        task_queues=[Queue(queue_of(version)) for version in _drained()],
         task_create_missing_queues=False,
         worker_hijack_root_logger=True,
         enable_utc=True,
     )
     _assemble(app, settings)
     return app
+
+
+def queue_of(version: int) -> str:
+    """The Celery queue that workers of a wire version send to; those of older versions never read it."""
+    return "batchling" if version == tasks.FIRST_VERSION else f"batchling.{version}"
+
+
+def _drained() -> list[int]:
+    """The wire versions worked on, the worker's own first."""
+    return sorted(DRAINED_VERSIONS, reverse=True)
 
 
 def broker_url(redis_url: str) -> str:
@@ -96,21 +107,20 @@ def transport_options(redis_url: str, namespace: str) -> dict[str, object]:
 
 
 def _assemble(app: Celery, settings: WorkerSettings) -> None:
-    keys = Keys(settings.namespace)
     telemetry = Telemetry(lambda events: _send_events(app, events))
     public_key, private_key = settings.seal_pair()
 
-    def make_store() -> Store:
+    def make_store(version: int) -> Store:
         return Store(
             redis=connect(settings.redis_url),
-            keys=keys,
+            keys=Keys(settings.namespace, version),
             lease_ms=int(settings.lease_seconds * 1000),
             result_ttl_ms=int(settings.result_ttl_seconds * 1000),
             max_attempts=settings.max_attempts,
         )
 
-    def make_engine() -> Engine:
-        store = make_store()
+    def make_engine(version: int) -> Engine:
+        store = make_store(version)
         knobs = Knobs(
             namespace=settings.namespace,
             poll_interval_s=settings.poll_interval_seconds,
@@ -122,7 +132,7 @@ def _assemble(app: Celery, settings: WorkerSettings) -> None:
         return Engine(store=store, accounts=accounts, knobs=knobs, telemetry=telemetry, reach=reach)
 
     runtime = Runtime(make_engine)
-    tasks.register(app, runtime)
+    tasks.register(app, runtime, DRAINED_VERSIONS)
 
     def make_ticker(worker: Any) -> Ticker:
         pool = _pool_of(worker)
@@ -135,7 +145,7 @@ def _assemble(app: Celery, settings: WorkerSettings) -> None:
             seal_public_key=sealing.digest(public_key),
         )
         return Ticker(
-            make_store=make_store,
+            make_stores=lambda: [make_store(version) for version in _drained()],
             presence=presence,
             dispatch=Dispatch(app, runtime, settings.messages),
             telemetry=telemetry,

@@ -22,6 +22,7 @@ from . import lifecycle, providers
 from .accounts import Accounts
 from .errors import Denied, PermanentError, StaleClaim, TemporaryError
 from .lease import lease
+from .naming import of_refusal
 from .pipeline.collect import collect
 from .pipeline.poll import look, poll
 from .pipeline.settle import settle
@@ -106,7 +107,13 @@ class Engine:
 
         async def with_account() -> None:
             account = await self._account(batch) if needs_account(batch) else None
-            await work(dataclasses.replace(step, account=account))
+            bound = dataclasses.replace(step, account=account)
+            try:
+                await work(bound)
+            except (Denied, PermanentError):
+                if not bound.estranged:
+                    raise
+                raise bound.estrangement() from None
 
         await self._under_lease([step], self._guarded(step, with_account()))
 
@@ -188,7 +195,7 @@ class Engine:
             await self._store.release(step.held, delay_s, str(error), denied=True)
             return
         body = error.body or json.dumps({"error": {"message": str(error), "type": "batch_error"}}).encode()
-        ending = Ending(status=error.status, body=body.decode(errors="replace"))
+        ending = await of_refusal(step, error, body)
         await self._store.ended(step.held, Outcome.FAILED, "", msgspec.json.encode(ending), str(error))
 
     async def _settle_if_collected(self, step: Step) -> None:

@@ -21,24 +21,30 @@ T = TypeVar("T")
 class Runtime:
     """Starts its loop on first use in each process, so that a forked pool child gets its own."""
 
-    def __init__(self, make_engine: Callable[[], Engine]) -> None:
+    def __init__(self, make_engine: Callable[[int], Engine]) -> None:
         self._make_engine = make_engine
         self._starting = threading.Lock()
         self._pid = 0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._engine: Engine | None = None
+        self._engines: dict[int, Engine] = {}
+        """By wire version; touched on the loop only."""
         self._running: set[concurrent.futures.Future[None]] = set()
 
-    def run(self, step: Callable[[Engine], Awaitable[None]]) -> None:
+    def run(self, step: Callable[[Engine], Awaitable[None]], version: int) -> None:
         """Runs a step to its end; called from a Celery task, whose thread it blocks."""
         with contextlib.suppress(concurrent.futures.CancelledError):
-            self.start(step).result()
+            self.start(step, version).result()
 
-    def start(self, step: Callable[[Engine], Awaitable[None]]) -> concurrent.futures.Future[None]:
-        """Runs a step without waiting for it."""
-        loop, engine = self._ready()
+    def start(
+        self, step: Callable[[Engine], Awaitable[None]], version: int
+    ) -> concurrent.futures.Future[None]:
+        """Runs a step on a batch of that wire version without waiting for it."""
+        loop = self._ready()
 
         async def stepping() -> None:
+            engine = self._engines.get(version)
+            if engine is None:
+                engine = self._engines[version] = self._make_engine(version)
             await step(engine)
 
         future = asyncio.run_coroutine_threadsafe(stepping(), loop)
@@ -55,15 +61,12 @@ class Runtime:
             future.cancel()
         concurrent.futures.wait(running, timeout=LEAVE_S)
 
-    def _ready(self) -> tuple[asyncio.AbstractEventLoop, Engine]:
+    def _ready(self) -> asyncio.AbstractEventLoop:
         with self._starting:
-            if self._pid != os.getpid() or self._loop is None or self._engine is None:
+            if self._pid != os.getpid() or self._loop is None:
                 self._pid = os.getpid()
                 self._running = set()
                 self._loop = asyncio.new_event_loop()
                 threading.Thread(target=self._loop.run_forever, name="batchling-steps", daemon=True).start()
-                self._engine = asyncio.run_coroutine_threadsafe(self._make(), self._loop).result()
-            return self._loop, self._engine
-
-    async def _make(self) -> Engine:
-        return self._make_engine()
+                self._engines = {}
+            return self._loop

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -103,25 +103,32 @@ class Store:
             raise StaleClaim(held.batch_id)
         return in_force
 
-    async def uploaded(self, held: Held, input_file_id: str, n_lines: int) -> None:
+    async def uploaded(self, held: Held, input_file_id: str, n_lines: int, account: str = "") -> None:
         """Remembers the provider's input file."""
         _fresh(
             await self.scripts.uploaded(
-                batch_id=held.batch_id, token=held.token, input_file_id=input_file_id, n_lines=n_lines
+                batch_id=held.batch_id,
+                token=held.token,
+                input_file_id=input_file_id,
+                n_lines=n_lines,
+                account=account,
             )
         )
 
-    async def arm(self, held: Held) -> None:
-        """Stores that the create is about to be sent."""
-        _fresh(await self.scripts.arm(batch_id=held.batch_id, token=held.token))
+    async def arm(self, held: Held, account: str = "") -> None:
+        """Stores that the create is about to be sent, and under which account."""
+        _fresh(await self.scripts.arm(batch_id=held.batch_id, token=held.token, account=account))
 
-    async def submitted(self, held: Held, provider_batch_id: ProviderBatchId, delay_s: float) -> str:
+    async def submitted(
+        self, held: Held, provider_batch_id: ProviderBatchId, delay_s: float, account: str = ""
+    ) -> str:
         """Stores the provider's batch id; answers the id in force if another worker was first, else ''."""
         verdict, in_force = await self.scripts.submitted(
             batch_id=held.batch_id,
             token=held.token,
             provider_batch_id=provider_batch_id,
             delay_ms=int(delay_s * 1000),
+            account=account,
         )
         if verdict is Verdict.OK or in_force == provider_batch_id:
             return ""
@@ -226,6 +233,30 @@ class Store:
                 for row, owner in zip(rows, owners, strict=True)
                 if owner is not None and owner.startswith(mine)
             ]
+
+    async def waits_in(self, batch_id: BatchId, request_ids: Collection[str]) -> bool:
+        """Whether one of these requests waits in this very batch."""
+        keys = [self.keys.request(one) for one in request_ids if one.isascii()]
+        owners = await self.redis.execute_command("MGET", *keys) if keys else ()
+        mine = f"{batch_id}|".encode()
+        return any(owner is not None and owner.startswith(mine) for owner in owners)
+
+    async def provider_batches(self) -> dict[ProviderBatchId, BatchId]:
+        """The batches of which the provider's id is known, by that id."""
+        found: dict[ProviderBatchId, BatchId] = {}
+        start = 0
+        while ids := await self.redis.execute_command(
+            "ZRANGE", self.keys.batches, start, start + ROWS_AT_ONCE - 1
+        ):
+            start += len(ids)
+            async with self.redis.pipeline(transaction=False) as pipe:
+                for batch_id in ids:
+                    pipe.execute_command("HGET", self.keys.batch(batch_id.decode()), "provider_batch_id")
+                known = await pipe.execute()
+            for batch_id, provider_batch_id in zip(ids, known, strict=True):
+                if provider_batch_id:
+                    found[ProviderBatchId(provider_batch_id.decode())] = BatchId(batch_id.decode())
+        return found
 
     async def credential(self, fingerprint: str) -> bytes | None:
         """The sealed credential of a lane."""

@@ -10,10 +10,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from celery import bootsteps
-from redis.exceptions import OutOfMemoryError
+from redis.exceptions import ResponseError
 
 from batchling_client.wire.connection import UNREACHABLE
 from batchling_client.wire.records import WorkerPresence
@@ -30,10 +31,23 @@ logger = logging.getLogger("batchling.worker")
 
 CLAIM_AT_ONCE: Final = 200
 HEARTBEAT_S: Final = 5.0
+FAILED_TICK_S: Final = 1.0
+OLDER_TICK_S: Final = 0.5
+"""How often an older wire version in which nothing is due is looked at."""
 MISSED_BEFORE_INLINE: Final = 2
 """After this many claims that nobody began, messages are being lost: the tick's own process runs the step."""
 JOIN_S: Final = 5.0
 USAGE: Final = 2
+
+
+@dataclass(slots=True, kw_only=True)
+class _Version:
+    """One wire version as the tick sees it."""
+
+    store: Store
+    older: bool
+    look_at: float = 0.0
+    failing: str = ""
 
 
 class Ticker:
@@ -42,13 +56,13 @@ class Ticker:
     def __init__(
         self,
         *,
-        make_store: Callable[[], Store],
+        make_stores: Callable[[], Sequence[Store]],
         presence: WorkerPresence,
         dispatch: Dispatch,
         telemetry: Telemetry,
         tick_s: float,
     ) -> None:
-        self._make_store = make_store
+        self._make_stores = make_stores
         self._presence = presence
         self._dispatch = dispatch
         self._telemetry = telemetry
@@ -72,7 +86,7 @@ class Ticker:
         asyncio.run(self._loop())
 
     async def _loop(self) -> None:
-        store = self._make_store()
+        versions = [_Version(store=store, older=i > 0) for i, store in enumerate(self._make_stores())]
         away = False
         beat_at = 0.0
         while not self._stopping.is_set():
@@ -80,9 +94,12 @@ class Ticker:
             try:
                 if time.monotonic() >= beat_at:
                     beat_at = time.monotonic() + HEARTBEAT_S
-                    with contextlib.suppress(OutOfMemoryError):
-                        await store.announce(self._presence)
-                again = await self.once(store)
+                    for version in versions:
+                        # A list that is full or damaged keeps no batch waiting.
+                        with contextlib.suppress(ResponseError):
+                            await version.store.announce(self._presence)
+                for version in versions:
+                    again = await self._tick(version) or again
                 if away:
                     away = False
                     self._telemetry.log("store_back")
@@ -90,17 +107,36 @@ class Ticker:
                 if not away:
                     self._telemetry.warn("store_away", error=type(error).__name__)
                 away = True
-            except Exception as error:
-                self._telemetry.warn("tick_failed", error=type(error).__name__)
-                logger.debug("tick_failed", exc_info=True)
             if not again:
                 await asyncio.sleep(self._tick_s * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret
-        with contextlib.suppress(*UNREACHABLE):
-            await store.depart(self._presence)
-            await store.redis.aclose()
+        with contextlib.suppress(*UNREACHABLE, ResponseError):
+            for version in versions:
+                await version.store.depart(self._presence)
+                await version.store.redis.aclose()
 
-    async def once(self, store: Store) -> bool:
-        """One tick; True when a batch was sealed, which makes it due at once."""
+    async def _tick(self, version: _Version) -> bool:
+        """A tick of one wire version, if it is time; one that fails is told once and holds up no other."""
+        if time.monotonic() < version.look_at:
+            return False
+        try:
+            n_claimed, sealed = await self.once(version.store)
+        except UNREACHABLE:
+            raise
+        except Exception as error:
+            version.look_at = time.monotonic() + FAILED_TICK_S
+            if version.failing != str(error):
+                version.failing = str(error)
+                wire_version = version.store.keys.version
+                self._telemetry.warn("tick_failed", error=type(error).__name__, wire_version=wire_version)
+                logger.debug("tick_failed", exc_info=True)
+            return False
+        version.failing = ""
+        if version.older and not n_claimed:
+            version.look_at = time.monotonic() + OLDER_TICK_S
+        return sealed
+
+    async def once(self, store: Store) -> tuple[int, bool]:
+        """One tick of one wire version: how many batches were claimed, and whether one was sealed and so is due."""
         claims = await store.claim_due(CLAIM_AT_ONCE)
         sealed = False
         rest = []
@@ -112,13 +148,13 @@ class Ticker:
         inline = [claim for claim in rest if claim.n_missed > MISSED_BEFORE_INLINE]
         for claim in inline:
             self._telemetry.warn("claim_stuck", batch_id=claim.batch_id, n_missed=claim.n_missed)
-        self._send(inline, rest)
-        return sealed
+        self._send(inline, rest, store.keys.version)
+        return len(claims), sealed
 
-    def _send(self, inline: Sequence[Claim], claims: Sequence[Claim]) -> None:
+    def _send(self, inline: Sequence[Claim], claims: Sequence[Claim], version: int) -> None:
         stuck = {claim.batch_id for claim in inline}
-        self._dispatch.inline(inline)
-        self._dispatch.send([claim for claim in claims if claim.batch_id not in stuck])
+        self._dispatch.inline(inline, version)
+        self._dispatch.send([claim for claim in claims if claim.batch_id not in stuck], version)
 
 
 class TickStep(bootsteps.StartStopStep):

@@ -39,6 +39,10 @@ class Batch:
     """The server's time when a step began on it; None when it was only looked at."""
     label: str
     input_file_id: str
+    former_file_id: str
+    """The input file before the last one: a batch may have been made of it too."""
+    account: str
+    """Digest of the account under which its file and its batch were made; '' before that."""
     create_at: dt.datetime | None
     submitted_at: dt.datetime | None
     ended_at: dt.datetime | None
@@ -90,6 +94,8 @@ class Batch:
                 read_at=time("now"),
                 label=text("label"),
                 input_file_id=text("input_file_id"),
+                former_file_id=text("former_file_id"),
+                account=text("account"),
                 create_at=time("create_at"),
                 submitted_at=time("submitted_at"),
                 ended_at=time("ended_at"),

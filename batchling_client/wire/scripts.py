@@ -192,21 +192,28 @@ class Scripts:
         reply = await self._run("intend", [self.keys.batch(batch_id)], [token, label])
         return reply[1].decode() if reply[0] == b"OK" else None
 
-    async def uploaded(self, *, batch_id: BatchId, token: int, input_file_id: str, n_lines: int) -> Verdict:
+    async def uploaded(
+        self, *, batch_id: BatchId, token: int, input_file_id: str, n_lines: int, account: str = ""
+    ) -> Verdict:
         """Remembers the provider's input file: `uploaded.lua`."""
-        return _verdict(
-            await self._run("uploaded", [self.keys.batch(batch_id)], [token, input_file_id, n_lines])
-        )
+        args: list[Arg] = [token, input_file_id, n_lines, account]
+        return _verdict(await self._run("uploaded", [self.keys.batch(batch_id)], args))
 
-    async def arm(self, *, batch_id: BatchId, token: int) -> Verdict:
+    async def arm(self, *, batch_id: BatchId, token: int, account: str = "") -> Verdict:
         """Stores that the create is about to be sent: `arm.lua`."""
-        return _verdict(await self._run("arm", [self.keys.batch(batch_id)], [token]))
+        return _verdict(await self._run("arm", [self.keys.batch(batch_id)], [token, account]))
 
     async def submitted(
-        self, *, batch_id: BatchId, token: int, provider_batch_id: ProviderBatchId, delay_ms: int
+        self,
+        *,
+        batch_id: BatchId,
+        token: int,
+        provider_batch_id: ProviderBatchId,
+        delay_ms: int,
+        account: str = "",
     ) -> tuple[Verdict, str]:
         """Stores the provider's batch id; a stale claim learns the id in force: `submitted.lua`."""
-        args: list[Arg] = [batch_id, token, provider_batch_id, delay_ms]
+        args: list[Arg] = [batch_id, token, provider_batch_id, delay_ms, account]
         reply = await self._run("submitted", self._batch(batch_id), args)
         return _verdict(reply[0]), reply[1].decode() if len(reply) > 1 else ""
 
