@@ -21,7 +21,7 @@ from batchling_client.wire.states import BatchState, Outcome, Verdict
 from . import lifecycle, providers
 from .accounts import Accounts
 from .company import Company
-from .errors import Denied, PermanentError, StaleClaim, TemporaryError
+from .errors import Denied, NotYet, PermanentError, StaleClaim, TemporaryError
 from .lease import lease
 from .naming import of_refusal
 from .outlived import Outlived
@@ -214,6 +214,9 @@ class Engine:
         try:
             try:
                 await work
+            except NotYet as error:
+                self._telemetry.log("step_waits", batch_id=batch_id, reason=str(error))
+                await self._store.release(step.held, error.delay_s or 0.0)
             except TemporaryError as error:
                 delay_s = error.delay_s or lifecycle.backoff_s(step.batch.n_stumbles)
                 self._telemetry.warn(
@@ -269,7 +272,7 @@ class Engine:
 
     async def _settle_if_collected(self, step: Step) -> None:
         if step.batch.collected_at is None:
-            raise TemporaryError("the results are not collected yet", delay_s=0.1)
+            raise NotYet("the results are not collected yet", delay_s=0.1)
         await settle(step)
 
     async def _account(self, batch: Batch) -> Account:

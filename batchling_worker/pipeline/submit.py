@@ -15,7 +15,7 @@ from batchling_client.wire.scripts import RowOut
 from batchling_client.wire.states import BatchState, Outcome, RowKind
 
 from .. import lifecycle
-from ..errors import FileNotReady, MaybeDone, NotOnDisk, PermanentError, TemporaryError
+from ..errors import FileNotReady, MaybeDone, NotOnDisk, NotYet, PermanentError, TemporaryError
 from ..provider import Ending, Submission, error_body
 from ..step import Step
 
@@ -79,7 +79,7 @@ async def _found(step: Step, label: str) -> bool:
             return False
         raise step.estrangement()
     if not lifecycle.may_create_again(batch, step.knobs.reconcile_patience_s, step.now):
-        raise TemporaryError("a create's answer was lost; searching for its batch", delay_s=SEARCH_FIRST_S)
+        raise NotYet("a create's answer was lost; searching for its batch", delay_s=SEARCH_FIRST_S)
     return False
 
 

@@ -21,6 +21,7 @@ from tests.waiting import wait_until
 from . import checker, report, schedule
 from .demon import Demon
 from .evidence import batches_of, gather
+from .power import Disk
 from .schedule import Counts
 from .wiretap import Wiretap
 from .world import LEASE_S, World
@@ -46,6 +47,7 @@ KEY_LETTERS: Final = "0123456789abcdef"
 @click.option("--questions", default=40, show_default=True, help="How many calls a client makes at once.")
 @click.option("--kills", type=int, help="kill -9 of workers; unset = one in six seconds.")
 @click.option("--redis-kills", type=int, help="kill -9 of Redis; unset = one in thirty seconds.")
+@click.option("--power-cuts", is_flag=True, help="A killed Redis loses what it had not brought to the disk.")
 @click.option("--keep", is_flag=True, help="Keep the folder with the logs also when all is well.")
 def main(
     seconds: float,
@@ -55,6 +57,7 @@ def main(
     questions: int,
     kills: int | None,
     redis_kills: int | None,
+    power_cuts: bool,
     keep: bool,
 ) -> None:
     """Kill workers, Redis and clients while the provider misbehaves, then check every promise."""
@@ -72,6 +75,8 @@ def main(
     world = World(
         home=home, seed=seed, n_workers=workers, n_clients=clients, n_questions=questions, secrets=secrets
     )
+    if power_cuts:
+        world.disk = Disk(world.url, home / "redis")
     click.echo(f"seed         {seed}: {seconds:g} s, {workers} workers, {clients} clients, logs in {home}")
     violations = asyncio.run(_run(world, seconds, counts))
     if violations or keep:
@@ -86,6 +91,8 @@ async def _run(world: World, seconds: float, counts: Counts) -> list[checker.Vio
     async with world:
         demon, wiretap = Demon(world), Wiretap(world.url, world.secrets)
         beside = [asyncio.create_task(demon.watch()), asyncio.create_task(wiretap.listen())]
+        if world.disk is not None:
+            beside.append(asyncio.create_task(world.disk.watch()))
         try:
             await wait_until(
                 lambda: any(b'"answered"' in path.read_bytes() for path in world.home.glob("client*.jsonl")),
@@ -111,6 +118,8 @@ async def _run(world: World, seconds: float, counts: Counts) -> list[checker.Vio
     figures = report.of_run(
         evidence=evidence, page=page, demon=demon, struck=struck, n_heard=wiretap.n_messages
     )
+    if world.disk is not None:
+        figures.append(f"power        {world.disk.n_lost_bytes} bytes lost with the kills of Redis")
     for line in (*figures, *report.of_violations(violations)):
         click.echo(line)
     return violations

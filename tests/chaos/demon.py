@@ -46,6 +46,7 @@ class Demon:
     begins: Begins = field(init=False)
     torn: Counter[str] = field(default_factory=Counter)
     """By batch: in how many deaths a step on it was torn."""
+    _nobody_since: float = 0.0
     broken: list[str] = field(default_factory=list)
     """What the world itself did that it should not have done."""
 
@@ -76,7 +77,16 @@ class Demon:
         while True:
             for slot in (*self.world.workers, *self.world.clients):
                 self._look_at(slot)
+            self._mind_the_absent()
             await asyncio.sleep(WATCH_EVERY_S)
+
+    def _mind_the_absent(self) -> None:
+        """While no worker is ready, nobody can recover anything."""
+        if not self._ready():
+            self._nobody_since = self._nobody_since or time.time()
+        elif self._nobody_since:
+            self.troubles.append((self._nobody_since, time.time() + WATCH_EVERY_S))
+            self._nobody_since = 0.0
 
     def _look_at(self, slot: Slot) -> None:
         if slot.finished or slot.process is None:

@@ -25,6 +25,7 @@ from batchling_worker.stack.redis_binary import find
 from tests.waiting import wait_until
 
 from .client import KEYS
+from .power import Disk
 
 LEASE_S: Final = 2.0
 TICK_S: Final = 0.1
@@ -109,6 +110,8 @@ class World:
     n_clients: int
     n_questions: int
     secrets: Sequence[str]
+    disk: Disk | None = None
+    """Where it is given, a killed Redis loses what it had not brought to the disk."""
     workers: list[Slot] = field(init=False, default_factory=list)
     clients: list[Slot] = field(init=False, default_factory=list)
     redis: Redis = field(init=False)
@@ -196,6 +199,8 @@ class World:
         since = time.time()
         self.redis_process.kill()
         self.redis_process.wait(10)
+        if self.disk is not None:
+            self.disk.cut()
         await asyncio.sleep(away_s)
         await self.start_redis()
         self.redis_away.append((since, time.time()))
