@@ -9,6 +9,7 @@ import pytest
 from batchling_client.wire.states import BatchState
 from batchling_worker.sandbox.faults import (
     DropCreateAnswer,
+    DropCreateRequest,
     Fault,
     HideBatch,
     HideFile,
