@@ -41,9 +41,10 @@ class Outcome(enum.StrEnum):
 
 
 class Verdict(enum.StrEnum):
-    """What a script answered."""
+    """What a script answered; NOT_ON_DISK is OK without the confirmation that was asked for."""
 
     OK = "OK"
+    NOT_ON_DISK = "NOT_ON_DISK"
     STALE = "STALE"
     MOVED = "MOVED"
     USED = "USED"
@@ -55,6 +56,9 @@ class Verdict(enum.StrEnum):
     LARGE = "LARGE"
     OPEN = "OPEN"
     PARKED = "PARKED"
+    ALONE = "ALONE"
+    QUARANTINED = "QUARANTINED"
+    BUSY = "BUSY"
 
 
 class Placement(enum.StrEnum):

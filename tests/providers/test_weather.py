@@ -27,7 +27,8 @@ async def test_the_last_call_counts(wire: Wire, wired: Desk) -> None:
         answer(b"{}", status=401),
         answer(b'{"id":"batch_1","status":"validating"}'),
     ):
-        wire.reply = lambda seen, reply=reply: reply
+        said_now: bytes = reply
+        wire.reply = lambda seen, said_now=said_now: said_now
         with contextlib.suppress(TemporaryError, PermanentError):
             await wired.look(ONE)
         error = wired.account.weather.error

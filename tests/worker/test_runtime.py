@@ -15,7 +15,7 @@ from batchling_worker.runtime import Runtime
 
 @pytest.fixture
 def runtime() -> Runtime:
-    return Runtime(lambda: cast("Engine", None))
+    return Runtime(lambda version: cast("Engine", version))
 
 
 def test_a_task_waits_for_its_step(runtime: Runtime) -> None:
@@ -24,7 +24,7 @@ def test_a_task_waits_for_its_step(runtime: Runtime) -> None:
     async def step(_: Engine) -> None:
         ran.append(1)
 
-    runtime.run(step)
+    runtime.run(step, 1)
     assert ran == [1]
 
 
@@ -36,7 +36,7 @@ def test_a_step_that_lets_go_runs_on_while_its_task_is_over(runtime: Runtime) ->
         await asyncio.to_thread(may_end.wait)
         ended.set()
 
-    runtime.run(step)
+    runtime.run(step, 1)
     assert not ended.is_set()
     may_end.set()
     assert ended.wait(10)
@@ -47,7 +47,7 @@ def test_what_a_step_raises_comes_back_to_its_task(runtime: Runtime) -> None:
         raise ValueError("odd")
 
     with pytest.raises(ValueError, match="odd"):
-        runtime.run(step)
+        runtime.run(step, 1)
 
 
 def test_a_step_that_let_go_is_ended_with_the_others_when_the_worker_leaves(runtime: Runtime) -> None:
@@ -61,6 +61,6 @@ def test_a_step_that_let_go_is_ended_with_the_others_when_the_worker_leaves(runt
             handed_back.set()
             raise
 
-    runtime.run(step)
+    runtime.run(step, 1)
     runtime.leave()
     assert handed_back.wait(10)

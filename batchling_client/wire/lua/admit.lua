@@ -1,4 +1,4 @@
--- Lets a sealed batch into its quota of enqueued tokens, once for each batch: the sum of own tokens in flight stays under
+-- Lets a batch that is to be submitted into its quota of enqueued tokens, once for each batch: the sum of own tokens in flight stays under
 -- the limit that refusals have taught. Who is in flight is read from the batches' own states: nobody has to sign off.
 -- KEYS  1 quota  2 batch  3 lane; then those batches that the caller saw in flight
 -- ARGV  1 batch id  2 token  3 tokens of the batch  4 '1' = it has several rows, so that it can be split
@@ -16,7 +16,8 @@ local account, quota_id, turn_ms = ARGV[5], ARGV[6], tonumber(ARGV[7])
 local trusted_ms, step_ms, keep_ms = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
 local FIRST_KEY, FIRST_ARG = 3, 10
 
-if not holds(batch, token) or redis.call('HGET', batch, 'state') ~= 'sealed' then
+local own_state = redis.call('HGET', batch, 'state')
+if not holds(batch, token) or not (own_state == 'sealed' or own_state == 'submitting') then
   return {'STALE'}
 end
 local now = now_ms()
