@@ -22,13 +22,13 @@ ONE = ProviderBatchId("batch_1")
 
 async def test_the_last_call_counts(wire: Wire, wired: Desk) -> None:
     said: list[type[Exception] | None] = []
-    for reply in (
+    replies = [
         answer(b"busy", status=503),
         answer(b"{}", status=401),
         answer(b'{"id":"batch_1","status":"validating"}'),
-    ):
-        said_now: bytes = reply
-        wire.reply = lambda seen, said_now=said_now: said_now
+    ]
+    wire.reply = lambda seen: replies.pop(0)
+    while replies:
         with contextlib.suppress(TemporaryError, PermanentError):
             await wired.look(ONE)
         error = wired.account.weather.error

@@ -69,6 +69,11 @@ async def taught(byhand: ByHand, limit: int, *, age_ms: int = 0) -> None:
     await teach(byhand, batch_id, limit, age_ms=age_ms)
 
 
+async def oldest_first(byhand: ByHand, n: int) -> list[BatchId]:
+    """Sealed batches; ids of one millisecond are in no order."""
+    return sorted([await byhand.sealed(ids(2)) for _ in range(n)])
+
+
 async def test_without_a_limit_everything_is_let_in(byhand: ByHand) -> None:
     for _ in range(3):
         assert (await asked(byhand, await byhand.sealed(ids(2)), 10**9)).verdict is Verdict.OK
@@ -79,7 +84,7 @@ async def test_under_a_limit_the_sum_in_flight_stays_under_it_and_asking_again_a
     byhand: ByHand,
 ) -> None:
     await taught(byhand, 100)
-    first, second, third = [await byhand.sealed(ids(2)) for _ in range(3)]
+    first, second, third = await oldest_first(byhand, 3)
 
     assert (await asked(byhand, first, 60)).verdict is Verdict.OK
     assert (await asked(byhand, first, 60)).verdict is Verdict.OK
@@ -165,7 +170,7 @@ async def test_what_would_not_fit_alone_is_to_be_split_and_one_row_may_try_alone
 
 async def test_a_turn_that_nobody_takes_up_lapses(byhand: ByHand) -> None:
     await taught(byhand, 100)
-    running, dead, other = [await byhand.sealed(ids(2)) for _ in range(3)]
+    running, dead, other = await oldest_first(byhand, 3)
     await asked(byhand, running, 60)
     assert (await asked(byhand, dead, 50)).verdict is Verdict.HELD
     assert (await asked(byhand, other, 40)).verdict is Verdict.HELD
@@ -189,7 +194,7 @@ async def test_a_limit_is_only_lowered_while_it_is_trusted(byhand: ByHand) -> No
 async def test_an_old_limit_is_exceeded_by_one_batch_at_a_time(byhand: ByHand) -> None:
     """All that wait at once would all be refused where it was not raised."""
     await taught(byhand, 100, age_ms=TRUSTED_MS)
-    first, second, third = [await byhand.sealed(ids(2)) for _ in range(3)]
+    first, second, third = await oldest_first(byhand, 3)
     assert (await asked(byhand, first, 80)).verdict is Verdict.OK
     assert (await asked(byhand, second, 80)).verdict is Verdict.OK
     assert (await quota_of(byhand)).limit == 160

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -15,7 +16,7 @@ from batchling_worker.runtime import Runtime
 
 @pytest.fixture
 def runtime() -> Runtime:
-    return Runtime(lambda version: cast("Engine", version))
+    return Runtime(lambda version: cast("Engine", SimpleNamespace(leave=lambda: None)))
 
 
 def test_a_task_waits_for_its_step(runtime: Runtime) -> None:
