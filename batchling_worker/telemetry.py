@@ -4,8 +4,8 @@ Never a body, never a key.
 
 Log events: batch_sealed, batch_submitted, batch_found_again, batch_progress, batch_ended, batch_collected,
 batch_settled, batch_lost, surplus_batch_cancelled, row_corrupt, step_stumbled, step_refused, step_failed,
-step_stale, claim_stuck, tick_failed, redis_unsound, redis_forgetful, intent_not_on_disk, store_away, store_back,
-worker_leaving, provider_status_unknown, result_lines_skipped.
+step_stale, claim_stuck, tick_failed, messages_not_sent, redis_unsound, redis_forgetful, intent_not_on_disk,
+store_away, store_back, worker_leaving, provider_status_unknown, result_lines_skipped.
 """
 
 from __future__ import annotations

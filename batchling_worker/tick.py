@@ -142,7 +142,13 @@ class Ticker:
     def _send(self, inline: Sequence[Claim], claims: Sequence[Claim]) -> None:
         stuck = {claim.batch_id for claim in inline}
         self._dispatch.inline(inline)
-        self._dispatch.send([claim for claim in claims if claim.batch_id not in stuck])
+        sent = [claim for claim in claims if claim.batch_id not in stuck]
+        try:
+            self._dispatch.send(sent)
+        except Exception as error:  # noqa: BLE001 - whatever ails the broker, what is claimed is to be done
+            # A full Redis takes no message. Those that went out all the same find their token spent.
+            self._telemetry.warn("messages_not_sent", n=len(sent), error=type(error).__name__)
+            self._dispatch.inline(sent)
 
 
 class TickStep(bootsteps.StartStopStep):
