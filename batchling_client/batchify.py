@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 from redis.exceptions import RedisError
 
-from . import bridge, display, embedded, interceptors, presence, scope, self_test, settings
+from . import bridge, ctrl_c, display, embedded, interceptors, presence, scope, self_test, settings
 from .bridge import Bridge
 from .calls import Terms
 from .ending import end
@@ -143,6 +143,7 @@ class Block:
             bridge.let_go()
             raise
         self._bridge = shared
+        ctrl_c.watch(run.release)
         scope.enter_process(run)
         return run
 
@@ -152,6 +153,7 @@ class Block:
         if self._bridge is None or self._run is None:
             return False
         scope.leave_process(self._run)
+        ctrl_c.let_go(self._run.release)
         dry_end = self._is_dry_end(error)
         try:
             self._bridge.call(self._close(interrupted=error is not None and not dry_end))

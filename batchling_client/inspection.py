@@ -11,7 +11,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from .wire.batches import Batch
-from .wire.keys import BatchId, Keys, LaneId, RunId
+from .wire.keys import BatchId, Keys, LaneId, Mailbox, RunId
 from .wire.records import CorruptRecord, LaneSpec, WorkerPresence
 
 READ_AT_ONCE: Final = 100
@@ -111,6 +111,12 @@ class Inspection:
             moved = {batch.moved_to for batch in found.values() if batch.moved_to is not None}
             wanted = sorted(moved - asked)
         return sorted(found.values(), key=lambda batch: batch.batch_id)
+
+    async def mailboxes_of(self, run_id: RunId) -> list[Mailbox]:
+        """The mailboxes in which a run has waited for answers."""
+        (fields,) = await self._hashes([self._keys.run(run_id)])
+        names = [name.decode() for name in fields]
+        return [Mailbox(name.removeprefix("mailbox:")) for name in names if name.startswith("mailbox:")]
 
     async def runs(self, limit: int) -> list[RunRecord]:
         """The newest runs, newest first, with their batches."""

@@ -76,7 +76,7 @@ class WorkerSettings(BaseSettings):
     fsync_replicas: int = Field(default=0, ge=0)
     """On the disks of how many replicas it must be as well."""
     crash_at: str = ""
-    """For tests: the name of a point at which the worker process dies hard, once."""
+    """For tests: a point at which the worker process dies hard, once; `POINT=BATCH`: each time, for one batch."""
     messages: Messages = Messages.NORMAL
     """For tests: `dropped` or `doubled` Celery messages."""
 

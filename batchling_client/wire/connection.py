@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.backoff import EqualJitterBackoff
 from redis.exceptions import (
     BusyLoadingError,
     ConnectionError,
@@ -22,7 +24,10 @@ from redis.exceptions import (
 from .soundness import Told
 
 CONNECT_SECONDS: Final = 5.0
-REPLY_SECONDS: Final = 30.0
+REPLY_SECONDS: Final = 10.0
+"""How long Redis may say nothing to a command before its connection counts as dead."""
+HEALTH_SECONDS: Final = 10
+"""How long a connection may be idle before it is asked for a sign of life."""
 SENTINEL_PORT: Final = 26379
 SENTINEL_FORM: Final = "A Sentinel URL looks like sentinel://host:26379,host2:26379/service-name/0."
 
@@ -45,22 +50,29 @@ def place_of(url: str) -> str:
     return parts.path if parts.scheme == "unix" else parts.netloc.rpartition("@")[2]
 
 
-def connect(url: str, *, max_connections: int = 50) -> Redis:
+def connect(url: str, *, max_connections: int = 50, n_resends: int = 0) -> Redis:
     """A client for the deployment's Redis; opens no connection yet. Raises `UnusableUrl`.
 
-    `sentinel://[:password@]host:port[,host:port...]/service[/db]` follows the service's master.
+    `sentinel://[:password@]host:port[,host:port...]/service[/db]` follows the service's master. Options in the
+    URL's query win, such as `?socket_timeout=3`. Who finds all `max_connections` in use waits for one. A command
+    whose reply is lost is sent again `n_resends` times: only for who may send each command twice.
     """
     scheme = urlsplit(url).scheme
+    retry = Retry(EqualJitterBackoff(cap=2.0, base=0.2), n_resends)
     if scheme in ("redis", "rediss", "unix"):
-        return Redis.from_url(
+        make_pool: Callable[..., BlockingConnectionPool] = BlockingConnectionPool.from_url
+        pool = make_pool(
             url,
             socket_timeout=REPLY_SECONDS,
             socket_connect_timeout=CONNECT_SECONDS,
-            health_check_interval=25,
+            health_check_interval=HEALTH_SECONDS,
+            retry=retry,
             max_connections=max_connections,
+            timeout=REPLY_SECONDS,
         )
+        return Redis.from_pool(pool)
     if scheme == "sentinel":
-        return _behind_sentinel(url, max_connections)
+        return _behind_sentinel(url, max_connections, retry)
     raise UnusableUrl("BATCHLING_REDIS_URL must start with redis://, rediss://, unix:// or sentinel://.")
 
 
@@ -102,7 +114,7 @@ class _MasterPool(SentinelConnectionPool):
             await self.sentinel_manager.aclose()
 
 
-def _behind_sentinel(url: str, max_connections: int) -> Redis:
+def _behind_sentinel(url: str, max_connections: int, retry: Retry) -> Redis:
     watch = parse_sentinel(url)
     make_sentinel: Callable[..., Any] = Sentinel
     sentinel = make_sentinel(
@@ -115,8 +127,9 @@ def _behind_sentinel(url: str, max_connections: int) -> Redis:
         password=watch.password,
         socket_timeout=REPLY_SECONDS,
         socket_connect_timeout=CONNECT_SECONDS,
-        health_check_interval=25,
+        health_check_interval=HEALTH_SECONDS,
         max_connections=max_connections,
+        retry=retry,
     )
     return master
 

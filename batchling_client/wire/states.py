@@ -48,6 +48,9 @@ class Verdict(enum.StrEnum):
     JOINED = "JOINED"
     TOO_LATE = "TOO_LATE"
     GONE = "GONE"
+    ALONE = "ALONE"
+    QUARANTINED = "QUARANTINED"
+    BUSY = "BUSY"
 
 
 class Placement(enum.StrEnum):

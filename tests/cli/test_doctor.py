@@ -36,7 +36,7 @@ async def test_a_sound_deployment_is_found_sound(deployment: Deployment) -> None
     assert code == 0, found
     assert found["httpx"]["status"] == found["httpx2"]["status"] == "ok"
     assert "groq" in found["httpx"]["says"]
-    assert found["aiohttp"]["status"] == "note"
+    assert found["aiohttp"]["status"] == found["requests"]["status"] == "ok"
 
 
 async def test_wrong_policies_and_a_missing_worker_are_found(deployment: Deployment) -> None:

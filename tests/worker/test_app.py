@@ -82,6 +82,19 @@ def test_a_worker_that_must_have_the_disks_word_refuses_a_redis_that_cannot_give
 def test_kombu_is_told_of_sockets_and_sentinels_in_its_own_words() -> None:
     assert broker_url("unix:///run/redis.sock") == "redis+socket:///run/redis.sock"
     assert broker_url("rediss://:secret@host:6380/1") == "rediss://:secret@host:6380/1"
+    assert (
+        broker_url("unix:///run/redis.sock?db=2&socket_timeout=3")
+        == "redis+socket:///run/redis.sock?virtual_host=2"
+    )
+    assert broker_url("redis://host?db=3&socket_timeout=3") == "redis://host/3"
+    assert broker_url("rediss://host/1?ssl_cert_reqs=none") == "rediss://host/1?ssl_cert_reqs=none"
     url = "sentinel://:p%40ss@one:26379,two/mymaster/3"
     assert broker_url(url) == "sentinel://:p%40ss@one:26379/3;sentinel://:p%40ss@two:26379/3"
     assert transport_options(url, "ns")["master_name"] == "mymaster"
+
+
+def test_the_options_in_a_redis_url_hold_for_the_broker_too() -> None:
+    options = transport_options("redis://host/0?socket_timeout=3&health_check_interval=2", "ns")
+    assert (options["socket_timeout"], options["health_check_interval"]) == (3.0, 2.0)
+    usual = transport_options("redis://host/0", "ns")
+    assert usual["socket_timeout"] == usual["health_check_interval"] == 10.0

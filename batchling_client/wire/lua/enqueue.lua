@@ -116,6 +116,7 @@ if taken > 0 then
   redis.call('HSETNX', run, 'name', run_name)
   redis.call('HSETNX', run, 'started_at', now)
   redis.call('HINCRBY', run, 'n_requests', taken)
+  redis.call('HSET', run, 'mailbox:' .. mailbox, 1)
   redis.call('ZADD', runs, 'NX', now, run_id)
   redis.call('ZREMRANGEBYSCORE', runs, '-inf', now - keep_ms)
   for batch_id in pairs(joined_batches) do

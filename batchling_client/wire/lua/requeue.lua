@@ -65,7 +65,7 @@ redis.call('PEXPIRE', rows, keep_ms)
 redis.call('HSET', batch, 'n_requests', n_requests, 'n_bytes', n_bytes, 'updated_at', now)
 if n_moved > 0 then
   redis.call('HINCRBY', source, 'n_requeued', n_moved)
-  redis.call('HSET', source, 'moved_to', id)
+  redis.call('HSET', source, 'moved_to', id, 'starts', 0)
 end
 if full or n_requests >= cap_rows then
   close_batch(lane, batch, schedule, id, now)
