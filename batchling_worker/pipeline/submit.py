@@ -143,7 +143,8 @@ async def _wait_for_the_forgotten(step: Step) -> None:
     delay_s = lifecycle.forgotten_patience_s(step.knobs.reconcile_patience_s)
     step.telemetry.warn("redis_forgetful", batch_id=step.batch.batch_id, delay_s=delay_s)
     # Armed, so that this run of Redis takes the batch for its own; and disarmed, as nothing was sent.
-    await step.store.arm(step.held)
+    with contextlib.suppress(NotOnDisk):
+        await step.store.arm(step.held, step.batch.account)
     await step.store.release(step.held, delay_s, create_refused=True)
 
 
