@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from . import __version__, listing, runner, settings, steering
+from . import __version__, bulk_commands, listing, runner, settings, steering
 from .command_group import CommandGroup
 from .doctor import examine
 from .inspection import RunRecord
@@ -191,6 +191,10 @@ def _tell_cancelled(done: CancelledRun, *, as_json: bool) -> int:
     if not (done.kept or done.left or done.n_shared):
         click.echo(f"batchling: {done.run_id} has ended already: there is nothing to cancel.", err=True)
     return 1
+
+
+main.add_command(bulk_commands.submit)
+main.add_command(bulk_commands.results)
 
 
 @main.group()
