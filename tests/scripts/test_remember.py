@@ -24,7 +24,7 @@ async def test_chunks_stand_under_their_numbers_and_expire(byhand: ByHand) -> No
         assert verdict is Verdict.OK
 
     key = byhand.keys.run_requests(byhand.run_id)
-    stored = await byhand.redis.hgetall(key)
+    stored: dict[bytes, bytes] = dict(await byhand.redis.hgetall(key))  # type: ignore[arg-type]
     assert stored.pop(b"n") == b"6"
     assert [asked.unpack(stored[name]) for name in sorted(stored)] == chunks
     assert 0 < await byhand.redis.execute_command("PTTL", key) <= KEEP_MS
