@@ -193,6 +193,26 @@ def _tell_cancelled(done: CancelledRun, *, as_json: bool) -> int:
     return 1
 
 
+@main.command()
+@click.argument("name", metavar="ID")
+@_redis_url
+@_as_json
+def retry(name: str, redis_url: str | None, *, as_json: bool) -> int:
+    """Look at a batch now that is quarantined or waits, or at every batch of a run."""
+
+    async def steer() -> steering.Retried:
+        async with reach(redis_url) as reached:
+            return await steering.retry(reached.inspection, reached.scripts, name)
+
+    done = asyncio.run(steer())
+    lines = [f"Batch {batch_id} is due now." for batch_id in done.batch_ids]
+    _print(done.as_json() if as_json else lines, as_json=as_json)
+    if not done.batch_ids:
+        why = "a worker is at it at this moment" if done.busy else "it has ended already"
+        click.echo(f"batchling: There is nothing to retry in {name}: {why}.", err=True)
+    return 0 if done.batch_ids else 1
+
+
 main.add_command(bulk_commands.submit)
 main.add_command(bulk_commands.results)
 

@@ -166,7 +166,9 @@ def line_of(batch: Batch, now: dt.datetime) -> str:
 
 
 def state_of(batch: Batch) -> str:
-    """The state of a batch, and the provider's own word while it runs there."""
+    """The state of a batch, and that it is quarantined, or the provider's own word while it runs there."""
+    if batch.quarantined_at is not None:
+        return f"{batch.state.value} (quarantined)"
     if batch.state is BatchState.SUBMITTED and batch.provider_status:
         return f"{batch.state.value} ({batch.provider_status})"
     return batch.state.value

@@ -160,6 +160,24 @@ class Inspection:
         beats = await self._pipelined([("GET", self._keys.worker(name)) for name in names])
         return [WorkerPresence.decode(raw) for raw in beats if raw is not None]
 
+    async def skews_s(self) -> dict[str, float]:
+        """How far each live worker's clock is ahead of Redis', in seconds, as far as it tells."""
+        names = await self._newest(self._keys.workers, READ_AT_ONCE)
+        # Each beat beside the time of that beat: a worker that beats between two looks must not seem five seconds off.
+        told = await self._pipelined(
+            [
+                pair
+                for name in names
+                for pair in (("GET", self._keys.worker(name)), ("ZSCORE", self._keys.workers, name))
+            ]
+        )
+        beats = [
+            (WorkerPresence.decode(raw), float(at))
+            for raw, at in zip(told[::2], told[1::2], strict=True)
+            if raw and at
+        ]
+        return {beat.name: beat.said_at - heard_ms / 1000 for beat, heard_ms in beats if beat.said_at}
+
     async def _newest(self, key: str, limit: int) -> list[str]:
         members = await self._redis.execute_command("ZREVRANGE", key, 0, limit - 1)
         return [member.decode() for member in members]

@@ -105,12 +105,11 @@ class RequestFile:
         return self._ask(number, custom_id, read.url, bytes(read.body))
 
     def _ask(self, number: int, custom_id: str, endpoint: str, body: bytes) -> Ask | BadLine:
-        paths = (path for path, taken in self.route.endpoints.items() if taken == endpoint)
-        path = next(paths, None)
+        path = path_of(self.route, endpoint)
         if path is None:
             known = ", ".join(sorted(set(self.route.endpoints.values())))
             return BadLine(number, f"{self.route.provider} takes no batches of {endpoint[:100]}, but {known}")
-        host = self.route.hosts[0]
+        host = next(host for host in self.route.hosts if "*" not in host)
         call = HttpCall(
             method="POST",
             url=f"https://{host}{path}",
@@ -120,6 +119,14 @@ class RequestFile:
             body=body,
         )
         return Ask(number=number, custom_id=custom_id, call=call)
+
+
+def path_of(route: Route, endpoint: str) -> str | None:
+    """The path of a call to an endpoint, named as the provider's batches or as its SDK name it; None = not taken."""
+    for path, taken in route.endpoints.items():
+        if taken == endpoint and "{" not in path:
+            return path
+    return endpoint if route.place(endpoint) is not None else None
 
 
 class Check:

@@ -1,7 +1,8 @@
-"""Finds batches and runs by id, and cancels batches at a person's wish."""
+"""Finds batches and runs by id; cancels and retries batches at a person's wish."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,6 +36,19 @@ class Cancelled:
         return {"cancelled": list(self.batch_ids), "too_late": list(self.too_late)}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retried:
+    """What became of a wish to retry: the batches looked at now, those a worker is at, and those that are over."""
+
+    batch_ids: tuple[BatchId, ...]
+    busy: tuple[BatchId, ...]
+    too_late: tuple[BatchId, ...]
+
+    def as_json(self) -> dict[str, object]:
+        """What `batchling retry --json` prints."""
+        return {"retried": list(self.batch_ids), "busy": list(self.busy), "too_late": list(self.too_late)}
+
+
 async def find(inspection: Inspection, name: str) -> Batch | RunRecord:
     """The batch or run of that id; raises `UnknownId`."""
     found = await inspection.batch(BatchId(name)) or await inspection.run(RunId(name))
@@ -59,4 +73,19 @@ async def cancel(scripts: Scripts, batch: Batch) -> Cancelled:
     named = (batch.batch_id,)
     return Cancelled(
         batch_ids=named if verdict is Verdict.OK else (), too_late=() if verdict is Verdict.OK else named
+    )
+
+
+async def retry(inspection: Inspection, scripts: Scripts, name: str) -> Retried:
+    """Has a batch, or every batch of a run, looked at now, quarantined ones too; raises `UnknownId`."""
+    found = await find(inspection, name)
+    batches: Sequence[Batch] = found.batches if isinstance(found, RunRecord) else (found,)
+    by_verdict: dict[Verdict, list[BatchId]] = {}
+    for batch in batches:
+        verdict = await scripts.retry(batch_id=batch.batch_id)
+        by_verdict.setdefault(verdict, []).append(batch.batch_id)
+    return Retried(
+        batch_ids=tuple(by_verdict.pop(Verdict.OK, ())),
+        busy=tuple(by_verdict.pop(Verdict.BUSY, ())),
+        too_late=tuple(batch_id for late in by_verdict.values() for batch_id in late),
     )

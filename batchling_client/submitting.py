@@ -18,7 +18,7 @@ from .enqueue import Enqueue
 from .errors import BatchlingError, QueueFull, WrongSettings
 from .interceptor import HttpReply
 from .outage import Outage
-from .request_file import Ask, BadLine, Check, RequestFile
+from .request_file import Ask, BadLine, Check, RequestFile, path_of
 from .settings import ClientSettings
 from .wire import asked
 from .wire.connection import UNREACHABLE, connect
@@ -188,8 +188,10 @@ def _route(wish: Wish) -> Route:
     if route is None:
         known = ", ".join(sorted(one.provider for one in routes.routes))
         raise WrongSettings(f"There is no provider {wish.provider!r}: use one of {known}.")
-    endpoints = sorted(set(route.endpoints.values()))
-    if wish.endpoint is not None and wish.endpoint not in endpoints:
+    if all("*" in host for host in route.hosts):
+        raise WrongSettings(f"{wish.provider} has no host of its own, which a file would have to name.")
+    if wish.endpoint is not None and path_of(route, wish.endpoint) is None:
+        endpoints = sorted(set(route.endpoints.values()))
         raise WrongSettings(
             f"{wish.provider} takes no batches of {wish.endpoint!r}: use one of {', '.join(endpoints)}."
         )

@@ -11,22 +11,12 @@ from batchling_client.wire.batches import Batch
 from batchling_client.wire.keys import BatchId, RequestId
 from batchling_client.wire.states import BatchState, Outcome, RowKind
 
+from .blame import QUOTA_COMPLAINTS, is_certain
 from .provider import ROW_LOST, Answer, Complaint, Ending, error_body
 
 RETRIED_STATUSES: Final = frozenset({408, 409, 425, 429})
 RETRIED_ORIGINS: Final = frozenset({"batch_expired", ROW_LOST})
 
-ROW_COMPLAINTS: Final = frozenset(
-    {
-        "invalid_json_line",
-        "duplicate_custom_id",
-        "missing_required_parameter",
-        "streaming_unsupported",
-        "invalid_method",
-    }
-)
-"""Validation codes that speak of the named line alone; all others speak of the batch."""
-QUOTA_COMPLAINTS: Final = frozenset({"token_limit_exceeded", "too_many_tasks"})
 QUOTA_WAIT_S: Final = 60.0
 FILE_WAIT_S: Final = 10.0
 """How long after a validator that did not find the input file (yet) the next batch is made."""
@@ -39,6 +29,8 @@ LOOK_LONGEST_FACTOR: Final = 6.0
 LOST_PATIENCE: Final = 10
 LOST_AFTER: Final = dt.timedelta(minutes=15)
 FILE_PATIENCE: Final = 10
+"""Creates in a row that may fail for an input file that is not seen."""
+FORGOTTEN_PATIENCE_S: Final = 10.0
 
 
 def row_kind(answer: Answer) -> RowKind:
@@ -76,6 +68,24 @@ def may_create_again(batch: Batch, patience_s: float, now: dt.datetime) -> bool:
     return batch.create_at is None or (now - batch.create_at).total_seconds() >= patience_s
 
 
+def file_is_dead(batch: Batch) -> bool:
+    """Whether an input file has stayed out of sight for so long that it is uploaded anew, which happens once."""
+    return batch.n_stumbles >= FILE_PATIENCE // 2 and not batch.former_file_id
+
+
+def may_be_forgotten(batch: Batch) -> bool:
+    """Whether a create may have been sent that this Redis knows nothing of.
+
+    It was another run of Redis that opened the batch: a restart or a fail-over may have lost its last seconds.
+    """
+    return bool(batch.server and batch.server_now) and batch.server != batch.server_now
+
+
+def forgotten_patience_s(patience_s: float) -> float:
+    """How long after a first search a create shows that was on its way when Redis forgot it."""
+    return min(patience_s, FORGOTTEN_PATIENCE_S)
+
+
 def given_up(batch: Batch, now: dt.datetime) -> bool:
     """Whether a batch, or its results, that the provider has denied many times and for long is given up."""
     if batch.denied_since is None:
@@ -108,6 +118,9 @@ def row_fate(batch: Batch, ending: Ending, request_id: RequestId, attempt: int, 
     outcome = batch.outcome or Outcome.FAILED
     match outcome:
         case Outcome.COMPLETED | Outcome.EXPIRED | Outcome.LOST:
+            mine = next((one for one in ending.complaints if one.request_id == request_id), None)
+            if mine is not None and is_certain(mine):
+                return _blamed(mine)
             if attempt < max_attempts:
                 return Requeue(counts=True)
             return _gone(batch, outcome, attempt)
@@ -117,11 +130,6 @@ def row_fate(batch: Batch, ending: Ending, request_id: RequestId, attempt: int, 
             return _fate_of_failed(batch, ending, request_id, attempt, max_attempts)
         case _:
             assert_never(outcome)
-
-
-def guilty_lines(ending: Ending) -> frozenset[int]:
-    """The lines of the input file that a failed batch's complaints blame alone."""
-    return frozenset(c.line for c in ending.complaints if c.line is not None and c.code in ROW_COMPLAINTS)
 
 
 def terminal_state(outcome: Outcome | None) -> BatchState:
@@ -145,6 +153,9 @@ def error_sentence(ending: Ending, outcome: Outcome) -> str:
 def _fate_of_failed(
     batch: Batch, ending: Ending, request_id: RequestId, attempt: int, max_attempts: int
 ) -> RowFate:
+    named = [complaint for complaint in ending.complaints if complaint.request_id is not None]
+    if named:
+        return _fate_beside_named(named, ending, request_id, attempt, max_attempts)
     if ending.status:
         return Refuse(status=ending.status, body=ending.body.encode(), origin="provider")
     # One row alone over the quota will never fit: its caller is told.
@@ -152,20 +163,32 @@ def _fate_of_failed(
         return Requeue(counts=False, wait_s=QUOTA_WAIT_S)
     if any(c.param == "file_id" and c.line is None for c in ending.complaints) and attempt < max_attempts:
         return Requeue(counts=True, wait_s=FILE_WAIT_S)
-    # A line that the file does not have names nobody: all would go round for ever, and none would be told.
-    named = [c for c in ending.complaints if c.request_id is not None]
-    if named:
-        mine = next((c for c in named if c.request_id == request_id), None)
-        if mine is None:
-            return Requeue(counts=False)
-        return Refuse(status=400, body=error_body(mine.code, _words(mine), mine.param), origin="batch_failed")
+    # It did run, and broke off: what it left is as good as expired.
+    if batch.n_succeeded and attempt < max_attempts:
+        return Requeue(counts=True)
     if ending.complaints:
-        first = ending.complaints[0]
-        return Refuse(
-            status=400, body=error_body(first.code, _words(first), first.param), origin="batch_failed"
-        )
+        return _blamed(ending.complaints[0])
     reason = batch.error or f"Batch {batch.batch_id} failed and the provider gave no reason."
     return _refusal(400, "batch_failed", reason)
+
+
+def _fate_beside_named(
+    named: list[Complaint], ending: Ending, request_id: RequestId, attempt: int, max_attempts: int
+) -> RowFate:
+    mine = next((complaint for complaint in named if complaint.request_id == request_id), None)
+    if mine is None and all(is_certain(complaint) for complaint in named):
+        return Requeue(counts=False)
+    # Of another code it is not sure that it will not name the next row in the next round, and so on for ever.
+    if mine is None and attempt < max_attempts:
+        return Requeue(counts=True)
+    if ending.status:
+        return Refuse(status=ending.status, body=ending.body.encode(), origin="provider")
+    return _blamed(mine or named[0])
+
+
+def _blamed(complaint: Complaint) -> Refuse:
+    body = error_body(complaint.code, _words(complaint), complaint.param)
+    return Refuse(status=400, body=body, origin="batch_failed")
 
 
 def _why_cancelled(batch: Batch) -> str:
@@ -181,6 +204,11 @@ def _gone(batch: Batch, outcome: Outcome, attempt: int) -> Refuse:
     if outcome is Outcome.LOST:
         return _refusal(502, "batch_lost", f"The provider no longer knows batch {batch.batch_id}, {tried}.")
     return _refusal(502, ROW_LOST, f"The provider's results hold no answer to this request, {tried}.")
+
+
+def defect(name: str) -> Refuse:
+    """What the caller of a row is told that our own code failed on."""
+    return _refusal(500, "batch_row_failed", f"batchling itself failed on this request: {name}.")
 
 
 def _refusal(status: int, code: str, message: str) -> Refuse:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final, Protocol, TypeAlias
 
@@ -65,6 +65,21 @@ class Submission:
     model: str
     completion_window: str
     n_lines: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sought:
+    """What is known of a batch that may have been created: enough to tell it from every other at its provider."""
+
+    submission: Submission
+    input_file_ids: tuple[str, ...]
+    """The files that it can have been made of; empty where none is known."""
+    since: dt.datetime
+    """It was created then at the earliest, by our clock."""
+    is_another: Callable[[ProviderBatchId], Awaitable[bool]]
+    """Whether that one is known to be another batch of ours: an earlier attempt has the same custom_ids."""
+    holds: Callable[[Collection[str]], Awaitable[bool]]
+    """Whether one of these custom_ids is a row of the batch sought."""
 
 
 class Complaint(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,10 +163,11 @@ class Provider(Protocol):
         """Creates the batch: the call that costs money. Sent once."""
         ...
 
-    async def find(
-        self, account: Account, submission: Submission, input_file_id: str, since: dt.datetime
-    ) -> ProviderBatchId | None:
-        """Searches batches made since then for this submission's."""
+    async def find(self, account: Account, sought: Sought) -> Sequence[ProviderBatchId]:
+        """Every batch that was made of the submission, the oldest first; empty only where there surely is none to see.
+
+        While one can be neither matched nor ruled out it raises `TemporaryError`.
+        """
         ...
 
     async def look(

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from typing import Final, NewType
 
 WIRE_VERSION: Final = 1
+"""Stands in the prefix of every key: a changed record or script contract is a new version."""
+
+DRAINED_VERSIONS: Final = (1,)
+"""The versions that a worker of this release works on, each in its own keyspace; its own is one of them."""
 
 RequestId = NewType("RequestId", str)
 CustomId = NewType("CustomId", str)
@@ -70,11 +74,15 @@ KEYSPACE: Final = (
 
 
 class Keys:
-    """Names the keys of one deployment; all share one hash tag, so every script runs on one Redis slot."""
+    """Names the keys of one deployment, in this wire version unless another is named.
 
-    def __init__(self, namespace: str) -> None:
+    All share one hash tag, so every script runs on one Redis slot.
+    """
+
+    def __init__(self, namespace: str, version: int | None = None) -> None:
         self.namespace = namespace
-        self.prefix = f"batchling:{WIRE_VERSION}:{{{namespace}}}:"
+        self.version = WIRE_VERSION if version is None else version
+        self.prefix = f"batchling:{self.version}:{{{namespace}}}:"
         prefix = self.prefix
         self.schedule = prefix + "schedule"
         self.batches = prefix + "batches"

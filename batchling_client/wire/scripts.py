@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
+from .batches import UNENDED_ALLOWED, quarantine_sentence
 from .keys import BatchId, Keys, LaneId, Mailbox, ProviderBatchId, RequestId, RunId
 from .states import BatchState, Outcome, Placement, RowKind, Verdict
 
@@ -53,6 +54,14 @@ class Claim:
     n_missed: int
     """Claims in a row, this one included, that nobody began."""
     collected: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """Answer of `begin`: OK, ALONE, QUARANTINED or STALE; the batch's fields with OK and QUARANTINED."""
+
+    verdict: Verdict
+    fields: Mapping[bytes, bytes] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +115,14 @@ class BatchCap:
     longest_ms: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fsync:
+    """On whose disks a write must be before it counts, besides Redis' own, and how long that is waited for."""
+
+    replicas: int
+    within_ms: int
+
+
 class Scripts:
     """The transitions of one deployment. Every method raises redis-py's own errors when Redis is away."""
 
@@ -118,6 +135,24 @@ class Scripts:
             return await self.redis.evalsha(_sha(name), len(keys), *keys, *args)
         except NoScriptError:
             return await self.redis.eval(source(name), len(keys), *keys, *args)
+
+    async def _run_to_disk(
+        self, name: str, keys: Sequence[str], args: Sequence[Arg], fsync: Fsync
+    ) -> tuple[Any, bool]:
+        """The reply, and whether everything up to this script's writes is confirmed to be on disk."""
+        for script in (("EVALSHA", _sha(name)), ("EVAL", source(name))):
+            # WAITAOF speaks of the writes of its own connection, which a pipeline keeps to.
+            async with self.redis.pipeline(transaction=False) as pipe:
+                pipe.execute_command(*script, len(keys), *keys, *args)
+                pipe.execute_command("WAITAOF", 1, fsync.replicas, fsync.within_ms)
+                reply, on_disk = await pipe.execute(raise_on_error=False)
+            if not isinstance(reply, NoScriptError):
+                break
+        if isinstance(reply, Exception):
+            raise reply
+        if isinstance(on_disk, Exception):
+            return reply, False
+        return reply, on_disk[0] >= 1 and on_disk[1] >= fsync.replicas
 
     async def enqueue(
         self,
@@ -167,13 +202,29 @@ class Scripts:
         ]
 
     async def begin(
-        self, *, batch_id: BatchId, token: int, lease_ms: int, states: Sequence[BatchState]
-    ) -> Mapping[bytes, bytes] | None:
-        """Starts a step once for each token and tells the batch's fields; None = stale: `begin.lua`."""
-        reply = await self._run("begin", self._batch(batch_id), [batch_id, token, lease_ms, ",".join(states)])
-        if reply[0] != b"OK":
-            return None
-        return dict(zip(reply[1::2], reply[2::2], strict=True))
+        self,
+        *,
+        batch_id: BatchId,
+        token: int,
+        lease_ms: int,
+        states: Sequence[BatchState],
+        alone: bool = True,
+    ) -> Begun:
+        """Starts a step once for each token and tells the batch's fields: `begin.lua`."""
+        args: list[Arg] = [batch_id, token, lease_ms, ",".join(states)]
+        args += [int(alone), UNENDED_ALLOWED, quarantine_sentence(batch_id)]
+        reply = await self._run("begin", self._batch(batch_id), args)
+        return Begun(
+            verdict=_verdict(reply[0]), fields=dict(zip(reply[1::2], reply[2::2], strict=True)) or None
+        )
+
+    async def survived(self, *, batch_id: BatchId, token: int) -> Verdict:
+        """Takes back a step that did not kill its worker: `survived.lua`."""
+        return _verdict(await self._run("survived", self._batch(batch_id), [batch_id, token]))
+
+    async def retry(self, *, batch_id: BatchId) -> Verdict:
+        """Has a batch looked at now, a quarantined one too: `retry.lua`."""
+        return _verdict(await self._run("retry", self._batch(batch_id), [batch_id]))
 
     async def extend(self, *, batch_id: BatchId, token: int, lease_ms: int) -> Verdict:
         """Extends a claim's lease: `extend.lua`."""
@@ -203,21 +254,36 @@ class Scripts:
         reply = await self._run("intend", [self.keys.batch(batch_id)], [token, label])
         return reply[1].decode() if reply[0] == b"OK" else None
 
-    async def uploaded(self, *, batch_id: BatchId, token: int, input_file_id: str, n_lines: int) -> Verdict:
+    async def uploaded(
+        self, *, batch_id: BatchId, token: int, input_file_id: str, n_lines: int, account: str = ""
+    ) -> Verdict:
         """Remembers the provider's input file: `uploaded.lua`."""
-        return _verdict(
-            await self._run("uploaded", [self.keys.batch(batch_id)], [token, input_file_id, n_lines])
-        )
+        args: list[Arg] = [token, input_file_id, n_lines, account]
+        return _verdict(await self._run("uploaded", [self.keys.batch(batch_id)], args))
 
-    async def arm(self, *, batch_id: BatchId, token: int) -> Verdict:
-        """Stores that the create is about to be sent: `arm.lua`."""
-        return _verdict(await self._run("arm", [self.keys.batch(batch_id)], [token]))
+    async def arm(
+        self, *, batch_id: BatchId, token: int, account: str = "", fsync: Fsync | None = None
+    ) -> Verdict:
+        """Stores that the create is about to be sent; NOT_ON_DISK = stored, but not where `fsync` asks: `arm.lua`."""
+        keys = [self.keys.batch(batch_id)]
+        args: list[Arg] = [token, account]
+        if fsync is None:
+            return _verdict(await self._run("arm", keys, args))
+        reply, on_disk = await self._run_to_disk("arm", keys, args, fsync)
+        verdict = _verdict(reply)
+        return verdict if on_disk or verdict is not Verdict.OK else Verdict.NOT_ON_DISK
 
     async def submitted(
-        self, *, batch_id: BatchId, token: int, provider_batch_id: ProviderBatchId, delay_ms: int
+        self,
+        *,
+        batch_id: BatchId,
+        token: int,
+        provider_batch_id: ProviderBatchId,
+        delay_ms: int,
+        account: str = "",
     ) -> tuple[Verdict, str]:
         """Stores the provider's batch id; a stale claim learns the id in force: `submitted.lua`."""
-        args: list[Arg] = [batch_id, token, provider_batch_id, delay_ms]
+        args: list[Arg] = [batch_id, token, provider_batch_id, delay_ms, account]
         reply = await self._run("submitted", self._batch(batch_id), args)
         return _verdict(reply[0]), reply[1].decode() if len(reply) > 1 else ""
 
@@ -318,6 +384,11 @@ class Scripts:
         """Stores a chunk of what a submitted file asked: `remember.lua`."""
         args: list[Arg] = [number, packed, n_requests, keep_ms]
         return _verdict(await self._run("remember", [self.keys.run_requests(run_id)], args))
+
+    async def announce(self, *, name: str, presence: bytes, keep_ms: int, keep_list_ms: int) -> Verdict:
+        """Says that a worker lives: `announce.lua`."""
+        keys = [self.keys.worker(name), self.keys.workers]
+        return _verdict(await self._run("announce", keys, [name, presence, keep_ms, keep_list_ms]))
 
     async def drop(
         self,

@@ -36,6 +36,7 @@ async def collect(step: Step) -> None:
         step.reach("collect.chunk")
     step.reach("collect.delivered")
     await step.store.collected(step.held)
+    step.reach("collect.recorded")
     step.telemetry.log(
         "batch_collected",
         batch_id=step.batch.batch_id,
@@ -52,7 +53,7 @@ async def _chunks(step: Step, ending: Ending) -> AsyncIterator[list[RowOut]]:
     size = 0
     async with contextlib.aclosing(step.provider.results(step.way(), ending)) as answers:
         async for answer in answers:
-            row = _outgoing(answer)
+            row = _outgoing_or_none(step, answer)
             if row is None:
                 continue
             chunk.append(row)
@@ -62,6 +63,16 @@ async def _chunks(step: Step, ending: Ending) -> AsyncIterator[list[RowOut]]:
                 chunk, size = [], 0
     if chunk:
         yield chunk
+
+
+def _outgoing_or_none(step: Step, answer: Answer) -> RowOut | None:
+    try:
+        return _outgoing(answer)
+    except Exception as error:  # noqa: BLE001 - a defect of ours with one row must not hold up the others for ever
+        step.telemetry.warn(
+            "row_failed", batch_id=step.batch.batch_id, step="collect", error=type(error).__name__
+        )
+        return None
 
 
 def _outgoing(answer: Answer) -> RowOut | None:

@@ -30,25 +30,41 @@ async def settle(step: Step) -> None:
         again: dict[float, list[RowIn]] = {}
         refused: list[RowOut] = []
         for row in rows:
-            fate = lifecycle.row_fate(batch, ending, row.request_id, row.attempt, step.knobs.max_attempts)
-            match fate:
-                case lifecycle.Requeue():
-                    again.setdefault(fate.wait_s, []).append(_again(row, fate))
-                case lifecycle.Refuse():
-                    refused.append(_refusal(row, fate))
-                case _:
-                    assert_never(fate)
+            wait_s, onward = _onward(step, ending, row)
+            if isinstance(onward, RowIn):
+                again.setdefault(wait_s, []).append(onward)
+            else:
+                refused.append(onward)
         if refused:
             await step.store.deliver(step.held, refused)
             n_refused += len(refused)
         for wait_s, moved in again.items():
             await step.store.requeue(step.held, batch, moved, _cap(step, wait_s))
             n_requeued += len(moved)
+            step.reach("settle.requeued")
         step.reach("settle.chunk")
     step.reach("settle.walked")
     state = lifecycle.terminal_state(batch.outcome)
     await step.store.settle(step.held, state)
+    step.reach("settle.settled")
     step.telemetry.settled(batch, state, n_requeued=n_requeued, n_refused=n_refused)
+
+
+def _onward(step: Step, ending: Ending, row: Row) -> tuple[float, RowIn | RowOut]:
+    """Where a row goes, and after how long; one that our own code fails on is told so, and the others go on."""
+    try:
+        fate = lifecycle.row_fate(step.batch, ending, row.request_id, row.attempt, step.knobs.max_attempts)
+        match fate:
+            case lifecycle.Requeue():
+                return fate.wait_s, _again(row, fate)
+            case lifecycle.Refuse():
+                return 0.0, _refusal(row, fate)
+            case _:
+                assert_never(fate)
+    except Exception as error:  # noqa: BLE001 - a defect of ours with one row must not hold up the others for ever
+        name = type(error).__name__
+        step.telemetry.warn("row_failed", batch_id=step.batch.batch_id, step="settle", error=name)
+        return 0.0, _refusal(row, lifecycle.defect(name))
 
 
 def _again(row: Row, fate: lifecycle.Requeue) -> RowIn:

@@ -59,11 +59,11 @@ class BatchBook:
             expires_at=now + window_s,
             timeline=timing.timeline(now, self._world.speeds.of(model), plan.stick),
             plan=plan,
-            failure=source if isinstance(source, LineError) else plan.failure,
+            failures=(source,) if isinstance(source, LineError) else plan.failures,
         )
         self._batches[batch.id] = batch
         self._world.ledger.batch(self._billed(batch, input_file))
-        if input_file is not None and batch.failure is None:
+        if input_file is not None and not batch.failures:
             # A name of its own, since the caller may delete the input file while the batch still needs it.
             batch.input_path = self._shelf.scratch()
             batch.input_path.hardlink_to(input_file.path)
@@ -160,10 +160,10 @@ class BatchBook:
         if batch.outcome is not None:
             return
         checked_at = batch.timeline.in_progress_at
-        if batch.failure is not None:
+        if batch.failures:
             failed_at = max(checked_at, batch.plan.failed_at)
             if now >= failed_at:
-                batch.outcome = Outcome(status="failed", ended_at=failed_at, errors=[batch.failure])
+                batch.outcome = Outcome(status="failed", ended_at=failed_at, errors=[*batch.failures])
             return
         end = self._end(batch)
         if batch.checked is None or batch.executed is None or now < min(checked_at, end.at):
@@ -204,11 +204,11 @@ class BatchBook:
         executed.rows = []
         return outcome
 
-    def _publish(self, batch: Batch, job: Job, which: str, at: float) -> str | None:
+    def _publish(self, batch: Batch, job: Job, which: str, at: float) -> str | dict[str, str] | None:
         path = job.output_path if which == "output" else job.error_path
         if path.stat().st_size == 0 and not batch.plan.empty_files:
             path.unlink()
-            return "" if batch.plan.blank_file_ids else None
+            return batch.plan.blank_file_id
         retention_s = self._dialect.traits.output_retention_s
         wanted = batch.ask.output_expires_after
         if wanted is not None and isinstance(seconds := wanted.get("seconds"), int):

@@ -57,6 +57,32 @@ class FailCreateAnswer(RefusingFault):
     """The batch is created, and the answer is an error all the same."""
 
 
+class CutCreateAnswer(Fault):
+    """The batch is created, and the connection closes in the middle of the answer's body."""
+
+
+class DoubleCreate(Fault):
+    """A gateway hands the call on twice: two batches are created, and the answer speaks of the second."""
+
+
+class DropMetadata(Fault):
+    """The batch shows no metadata, anywhere and for ever."""
+
+
+class HideInputFileId(Fault):
+    """The batch does not show its input file, anywhere and for ever."""
+
+
+class ListWithoutLabels(Fault):
+    """In lists the batch shows neither metadata nor its input file; asked for by its id it does."""
+
+
+class SlowCreate(Fault):
+    """The batch is created, and the answer comes `seconds` of real time late."""
+
+    seconds: float = 1.0
+
+
 class RefuseCreate(RefusingFault):
     """Creating a batch is refused; nothing is created."""
 
@@ -119,6 +145,8 @@ class FailBatch(Fault):
         "Enqueued token limit reached. Please try again once some in_progress batches have been completed."
     )
     line: int | None = None
+    lines: tuple[int, ...] = ()
+    """Instead of `line`: an error for each of these."""
     param: str | None = None
     seconds: float = 0.0
 
@@ -161,6 +189,21 @@ class ZeroRows(RowsFault):
     """`n` rows are in the error file with status_code 0 and no body, while the counts call them completed."""
 
 
+class SpoilRows(RowsFault):
+    """`n` rows have `lines` in `file` in place of their own line, or before it where that stays."""
+
+    lines: tuple[str, ...] = ()
+    """`CUSTOM_ID` in them becomes the row's own id; letters are bytes (Latin-1), so that any bytes can be had."""
+    file: Literal["output", "error"] = "output"
+    stays: bool = False
+
+
+class LieInCounts(Fault):
+    """Once the batch has ended, its counts are these, of whatever type."""
+
+    counts: dict[str, object] | None = None
+
+
 class FailRows(Fault):
     """`n` rows (None = all) fail with `status`."""
 
@@ -175,7 +218,9 @@ class KeepOrder(Fault):
 
 
 class BlankFileIds(Fault):
-    """A result file that does not exist has the id "" instead of null."""
+    """A result file that does not exist has this id instead of null; Groq is said to show an empty object."""
+
+    value: str | dict[str, str] = ""
 
 
 class EmptyFiles(Fault):
@@ -218,6 +263,12 @@ AnyFault = (
     DropCreateAnswer
     | DropCreateRequest
     | FailCreateAnswer
+    | CutCreateAnswer
+    | DoubleCreate
+    | DropMetadata
+    | HideInputFileId
+    | ListWithoutLabels
+    | SlowCreate
     | RefuseCreate
     | DropUploadAnswer
     | RefuseUpload
@@ -238,6 +289,8 @@ AnyFault = (
     | StrayRows
     | BreakRows
     | ZeroRows
+    | SpoilRows
+    | LieInCounts
     | FailRows
     | KeepOrder
     | BlankFileIds

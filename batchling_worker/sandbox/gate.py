@@ -103,6 +103,18 @@ def hang_up(request: web.Request) -> web.Response:
     return web.Response(status=500)
 
 
+async def cut_short(request: web.Request, reply: web.Response) -> web.StreamResponse:
+    """Send the head of a reply and half of its body, and close the connection."""
+    body = reply.body if isinstance(reply.body, bytes) else b""
+    half = web.StreamResponse(status=reply.status, headers={"Content-Type": "application/json"})
+    half.content_length = len(body)
+    await half.prepare(request)
+    await half.write(body[: len(body) // 2])
+    if request.transport is not None:
+        request.transport.close()
+    return half
+
+
 async def _drain(request: web.Request) -> None:
     # A client that is still sending would see a reset connection instead of the refusal.
     try:

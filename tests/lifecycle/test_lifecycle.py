@@ -17,7 +17,7 @@ from batchling_client.wire.batches import Batch
 from batchling_client.wire.keys import BatchId, RequestId
 from batchling_client.wire.records import LaneSpec
 from batchling_client.wire.states import BatchState, Outcome, RowKind
-from batchling_worker import lifecycle
+from batchling_worker import blame, lifecycle
 from batchling_worker.lifecycle import Refuse, Requeue
 from batchling_worker.provider import ROW_LOST, Answer, Complaint, Ending
 
@@ -116,10 +116,9 @@ def test_a_refusal_of_the_whole_batch_is_handed_on_in_the_providers_words() -> N
 def fates_of(*complaints: Complaint, n_lines: int = 10, attempt: int = 1) -> list[lifecycle.RowFate]:
     failed = batch(outcome=Outcome.FAILED, n_lines=n_lines)
     ids = [RequestId(f"row{line}") for line in range(1, n_lines + 1)]
-    blamed = lifecycle.guilty_lines(Ending(complaints=complaints))
     named = [
-        msgspec.structs.replace(c, request_id=ids[c.line - 1])
-        if c.line in blamed and c.line <= n_lines
+        msgspec.structs.replace(c, request_id=ids[at.line - 1])
+        if (at := blame.pointer(c)).line is not None and at.line <= n_lines
         else c
         for c in complaints
     ]
@@ -127,7 +126,7 @@ def fates_of(*complaints: Complaint, n_lines: int = 10, attempt: int = 1) -> lis
     return [lifecycle.row_fate(failed, ending, one, attempt, 3) for one in ids]
 
 
-@pytest.mark.parametrize("code", sorted(lifecycle.ROW_COMPLAINTS))
+@pytest.mark.parametrize("code", sorted(blame.ROW_COMPLAINTS))
 def test_a_complaint_about_a_line_fails_that_line_and_sends_the_rest_again_uncounted(code: str) -> None:
     fates = fates_of(
         Complaint(code=code, message="bad line", line=3), Complaint(code=code, message="", line=7)
@@ -160,7 +159,7 @@ def test_each_round_of_line_complaints_gets_rid_of_a_row(lines: set[int]) -> Non
     assert {line for line, fate in enumerate(fates, start=1) if isinstance(fate, Refuse)} == lines
 
 
-@pytest.mark.parametrize("code", sorted(lifecycle.QUOTA_COMPLAINTS))
+@pytest.mark.parametrize("code", sorted(blame.QUOTA_COMPLAINTS))
 def test_a_full_quota_is_no_failure_of_any_request(code: str) -> None:
     fates = fates_of(Complaint(code=code, message="too much"), attempt=3)
     assert set(fates) == {Requeue(counts=False, wait_s=lifecycle.QUOTA_WAIT_S)}
@@ -182,7 +181,7 @@ def test_a_failure_without_a_reason_is_told_with_what_is_known() -> None:
     complaints=st.lists(
         st.builds(
             Complaint,
-            code=st.sampled_from(("", "odd", "token_limit_exceeded", *sorted(lifecycle.ROW_COMPLAINTS))),
+            code=st.sampled_from(("", "odd", "token_limit_exceeded", *sorted(blame.ROW_COMPLAINTS))),
             message=st.sampled_from(("", "words")),
             line=st.one_of(st.none(), st.integers(1, 20)),
             request_id=st.one_of(st.none(), st.integers(1, 20).map(lambda n: f"row{n}")),

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from batchling_client.wire.keys import ProviderBatchId
-from batchling_worker import openai_files
+from batchling_worker import openai_search
 from batchling_worker.errors import FileNotReady, MaybeDone, PermanentError, TemporaryError
 from batchling_worker.provider import Ending, NotFound, Running
 
@@ -276,15 +276,13 @@ def page(*batches: tuple[str, int], more: str = "") -> bytes:
     )
 
 
-async def find(desk: Desk, label: str) -> ProviderBatchId | None:
-    return await desk.provider.find(
-        desk.account, submission(label), "", dt.datetime.fromtimestamp(1e6, dt.UTC)
-    )
+async def find(desk: Desk, label: str) -> list[ProviderBatchId]:
+    return await desk.find(label, since=dt.datetime.fromtimestamp(1e6, dt.UTC))
 
 
 async def test_a_search_ends_where_all_that_follows_is_older(wire: Wire, wired: Desk) -> None:
     wire.reply = lambda seen: page(("new", 1_000_000), ("old", 999_000), more="old")
-    assert await find(wired, "wanted") is None
+    assert await find(wired, "wanted") == []
     assert len(wire.seen) == 1
 
 
@@ -295,13 +293,13 @@ async def test_a_list_in_another_order_is_searched_to_its_end(wire: Wire, wired:
         return page(("oldest", 10), ("old", 20), more="second")
 
     wire.reply = reply
-    assert await find(wired, "wanted") == "wanted"
+    assert await find(wired, "wanted") == ["wanted"]
 
 
 async def test_a_search_without_end_never_answers_that_there_is_none(
     wire: Wire, wired: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openai_files, "FIND_PAGES", 3)
+    monkeypatch.setattr(openai_search, "FIND_PAGES", 3)
     wire.reply = lambda seen: page(("new", 1_000_000), more="again")
     with pytest.raises(TemporaryError):
         await find(wired, "wanted")

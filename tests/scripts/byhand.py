@@ -116,9 +116,11 @@ class ByHand:
     async def begin(
         self, batch_id: BatchId, token: int, *states: BatchState, lease_ms: int = LEASE_MS
     ) -> Mapping[bytes, bytes] | None:
-        return await self.scripts.begin(
+        """The fields of a step that starts, None for one that does not."""
+        begun = await self.scripts.begin(
             batch_id=batch_id, token=token, lease_ms=lease_ms, states=states or list(BatchState)
         )
+        return begun.fields if begun.verdict is Verdict.OK else None
 
     async def seal(self, batch_id: BatchId, token: int) -> Verdict:
         return await self.scripts.seal(batch_id=batch_id, token=token, lane_id=self.lane_id)

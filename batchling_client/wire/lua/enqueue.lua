@@ -11,6 +11,7 @@
 -- Everything or nothing is written, except that the requests not taken are left for the next call.
 -- The impatient set the pace: a batch lingers and is polled as the shortest wish of those in it.
 --@include _clock
+--@include _server
 --@include _lane
 --@include _room
 local schedule, lane, batch, rows, batches, lanes = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
