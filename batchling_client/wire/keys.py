@@ -57,6 +57,12 @@ KEYSPACE: Final = (
         word="run_batches", redis_type="set", lifetime=EXPIRES, holds="batch ids in which a run has requests"
     ),
     KeyKind(
+        word="run_requests",
+        redis_type="hash",
+        lifetime=EXPIRES,
+        holds="chunks of a submitted file's requests, in its order",
+    ),
+    KeyKind(
         word="mailbox", redis_type="stream", lifetime=EXPIRES, holds="ids answered for one client session"
     ),
     KeyKind(
@@ -116,6 +122,9 @@ class Keys:
 
     def run_batches(self, run_id: str) -> str:
         return f"{self.prefix}run_batches:{run_id}"
+
+    def run_requests(self, run_id: str) -> str:
+        return f"{self.prefix}run_requests:{run_id}"
 
     def mailbox(self, mailbox: str) -> str:
         return f"{self.prefix}mailbox:{mailbox}"

@@ -390,6 +390,13 @@ class Scripts:
         keys = [self.keys.request(request_id), self.keys.batch(batch_id)]
         return _verdict(await self._run("withdraw", keys, [batch_id, mailbox]))
 
+    async def remember(
+        self, *, run_id: RunId, number: int, packed: bytes, n_requests: int, keep_ms: int
+    ) -> Verdict:
+        """Stores a chunk of what a submitted file asked: `remember.lua`."""
+        args: list[Arg] = [number, packed, n_requests, keep_ms]
+        return _verdict(await self._run("remember", [self.keys.run_requests(run_id)], args))
+
     async def announce(self, *, name: str, presence: bytes, keep_ms: int, keep_list_ms: int) -> Verdict:
         """Says that a worker lives: `announce.lua`."""
         keys = [self.keys.worker(name), self.keys.workers]

@@ -44,6 +44,7 @@ async def test_every_key_of_a_full_life_is_declared_and_every_declared_key_was_s
     [good, bad, dropped] = ids(3)
     batch_id = await byhand.opened([good, bad, dropped])
     await byhand.withdraw(dropped, batch_id)
+    await byhand.scripts.remember(run_id=byhand.run_id, number=0, packed=b"", n_requests=3, keep_ms=KEEP_MS)
     await look()
     await byhand.seal(batch_id, await byhand.claimed(batch_id))
     held = Held(batch_id=batch_id, token=await byhand.claimed(batch_id))
