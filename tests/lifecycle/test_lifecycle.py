@@ -182,6 +182,47 @@ def test_a_batch_that_was_split_costs_its_requests_no_attempt(attempt: int) -> N
     assert lifecycle.row_fate(split, Ending(), ONE, attempt, 3) == Requeue(counts=False)
 
 
+def test_a_failed_batch_that_had_run_is_asked_for_the_rest_again_until_the_attempts_are_used_up() -> None:
+    broke_off = batch(outcome=Outcome.FAILED, n_succeeded=4)
+    internal = Ending(complaints=(Complaint(code="server_error", message="it broke off"),))
+    for ending in (Ending(), internal):
+        fates = [lifecycle.row_fate(broke_off, ending, ONE, attempt, 3) for attempt in (1, 2, 3)]
+        assert fates[:2] == [Requeue(counts=True)] * 2
+        assert isinstance(fates[2], Refuse)
+
+
+def test_a_complaint_beside_a_completed_batch_is_told_to_the_row_it_blames_at_once() -> None:
+    """Groq skips a bad line and completes: asked again, it would be skipped again."""
+    skipped = Complaint(code="invalid_method", message="not a POST", line=1, request_id=ONE)
+    fate = lifecycle.row_fate(batch(outcome=Outcome.COMPLETED), Ending(complaints=(skipped,)), ONE, 1, 3)
+    assert isinstance(fate, Refuse)
+    assert told(fate)["message"] == "not a POST"
+    other = lifecycle.row_fate(
+        batch(outcome=Outcome.COMPLETED), Ending(complaints=(skipped,)), RequestId("row2"), 1, 3
+    )
+    assert other == Requeue(counts=True)
+
+
+def test_a_row_blamed_by_a_refusal_gets_it_word_for_word_and_the_rest_another_attempt() -> None:
+    named = Complaint(code="", message="bad", request_id=ONE)
+    ending = Ending(status=422, body='{"error":{"message":"bad"}}', complaints=(named,))
+    failed = batch(outcome=Outcome.FAILED)
+    assert lifecycle.row_fate(failed, ending, ONE, 1, 3) == Refuse(
+        status=422, body=b'{"error":{"message":"bad"}}', origin="provider"
+    )
+    assert lifecycle.row_fate(failed, ending, RequestId("row2"), 1, 3) == Requeue(counts=True)
+    assert isinstance(lifecycle.row_fate(failed, ending, RequestId("row2"), 3, 3), Refuse)
+
+
+@pytest.mark.parametrize(
+    ("n_stumbles", "former", "dead"), [(0, "", False), (4, "", False), (5, "", True), (9, "f", False)]
+)
+def test_an_input_file_is_given_up_once_at_half_of_the_patience(
+    n_stumbles: int, former: str, dead: bool
+) -> None:
+    assert lifecycle.file_is_dead(batch(n_stumbles=n_stumbles, former_file_id=former)) is dead
+
+
 def test_a_failure_without_a_reason_is_told_with_what_is_known() -> None:
     for failed, words in ((batch(outcome=Outcome.FAILED, error="it said no"), "it said no"), (batch(), "b1")):
         fate = lifecycle.row_fate(failed, Ending(), ONE, 1, 3)
