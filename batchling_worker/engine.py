@@ -109,6 +109,10 @@ class Engine:
                 seen = await look(steps)
         except (TemporaryError, PermanentError) as error:
             seen = [error] * len(steps)
+        except Exception as error:  # noqa: BLE001 - what fails for all of them is each one's failure
+            for step in steps:
+                await self._guarded(step, _failing(error))
+            return
         for step, one in zip(steps, seen, strict=True):
             await self._guarded(step, poll(step, one))
 
@@ -195,12 +199,15 @@ class Engine:
 
     @contextlib.asynccontextmanager
     async def _handing_back(self, helds: Sequence[Held]) -> AsyncIterator[None]:
-        """A worker that leaves in the middle of the block hands its batches back at once."""
+        """Nothing leaves the block with a batch in hand: a worker that leaves hands its batches back at once."""
         try:
             yield
         except asyncio.CancelledError:
             await self._hand_back(helds)
             raise
+        except Exception as error:  # noqa: BLE001 - Celery would log its text, and the batch wait for its lease
+            for held in helds:
+                await self._failed(held, 0, error)
 
     async def _hand_back(self, helds: Sequence[Held]) -> None:
         self._telemetry.log("worker_leaving", n_batches=len(helds))
@@ -250,14 +257,18 @@ class Engine:
             self._telemetry.warn("store_away", batch_id=batch_id)
             self._outlived.add(step.held)
         except Exception as error:  # noqa: BLE001 - a defect of ours must not lose a batch: it is looked at again
-            # The text of an unforeseen error may hold anything, a key included: only its kind and place are told.
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{type(error).__name__} at {place.filename.rpartition('/')[2]}:{place.lineno}"
-            self._telemetry.warn("step_failed", batch_id=batch_id, error=where)
-            try:
-                await self._store.release(step.held, lifecycle.backoff_s(step.batch.n_stumbles + 3), where)
-            except UNREACHABLE:
-                self._outlived.add(step.held)
+            await self._failed(step.held, step.batch.n_stumbles, error)
+
+    async def _failed(self, held: Held, n_stumbles: int, error: Exception) -> None:
+        """The batch is looked at again after a pause; the process lives, so nothing is held against the batch."""
+        # The text of an unforeseen error may hold anything, a key included: only its kind and place are told.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{type(error).__name__} at {place.filename.rpartition('/')[2]}:{place.lineno}"
+        self._telemetry.warn("step_failed", batch_id=held.batch_id, error=where)
+        try:
+            await self._store.release(held, lifecycle.backoff_s(n_stumbles + 3), where)
+        except UNREACHABLE:
+            self._outlived.add(held)
 
     def _stale(self, step: Step) -> None:
         """Another worker has taken over while this one was held up: it lives, and so it says."""
@@ -318,6 +329,10 @@ class Engine:
 def _paid(batch: Batch) -> bool:
     """Whether a batch may have been paid for, so that its callers are not told at the first refusal."""
     return batch.state in (*POLL_STATES, *END_STATES) or batch.create_at is not None
+
+
+async def _failing(error: Exception) -> None:
+    raise error
 
 
 def _has_results(batch: Batch) -> bool:
