@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from .engine import Engine
+from .forking import still_at_forks
 
 LEAVE_S: Final = 15.0
 """How long a leaving worker gives its running steps to hand back what they hold."""
@@ -67,6 +68,7 @@ class Runtime:
                 self._pid = os.getpid()
                 self._running = set()
                 self._loop = asyncio.new_event_loop()
+                still_at_forks(self._loop)
                 threading.Thread(target=self._loop.run_forever, name="batchling-steps", daemon=True).start()
                 self._engines = {}
             return self._loop

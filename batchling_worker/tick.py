@@ -23,6 +23,7 @@ from batchling_client.wire.states import BatchState
 
 from .dispatch import Dispatch
 from .errors import UnfitWorker
+from .forking import still_at_forks
 from .pipeline.seal import seal
 from .store import Store
 from .telemetry import Telemetry
@@ -86,6 +87,7 @@ class Ticker:
         asyncio.run(self._loop())
 
     async def _loop(self) -> None:
+        still_at_forks(asyncio.get_running_loop())
         versions = [_Version(store=store, older=i > 0) for i, store in enumerate(self._make_stores())]
         away = False
         beat_at = 0.0
