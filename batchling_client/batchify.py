@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import re
 from dataclasses import dataclass
 from types import TracebackType
@@ -18,13 +19,15 @@ from . import bridge, ctrl_c, display, embedded, interceptors, presence, scope, 
 from .bridge import Bridge
 from .calls import Terms
 from .ending import end
-from .errors import DryRun, QueueUnreachable, WrongSettings
+from .errors import DryRun, QueueUnfit, WrongSettings
 from .inspection import Inspection
+from .interceptor import warn_once
+from .reach import unreachable
 from .run import OnDeadline, Run
 from .session import Deployment
 from .settings import ClientSettings
-from .wire import sealing
-from .wire.connection import UNREACHABLE, place_of
+from .wire import sealing, soundness
+from .wire.connection import UNREACHABLE, ask, place_of
 from .wire.ids import new_run_id
 from .wire.routes import Routes
 
@@ -60,7 +63,7 @@ def batchify(
     and reports what would have been sent.
 
     Raises `WrongSettings` (a ValueError) for values that cannot work; entering the block raises
-    `QueueUnreachable` when there is no Redis.
+    `QueueUnreachable` when there is no Redis, and `QueueUnfit` when it would lose requests.
     """
     routes = Routes()
     _check_number("batch_size", batch_size, least=1, whole=True)
@@ -237,12 +240,16 @@ class Block:
 
 async def _reach(run: Run, url: str) -> None:
     try:
-        await run.redis.ping()
+        told = await ask(run.redis)
     except (*UNREACHABLE, RedisError) as error:
-        raise QueueUnreachable(
-            f"Redis at {place_of(url)} cannot be reached ({type(error).__name__}): "
-            "start it, or set BATCHLING_REDIS_URL."
-        ) from None
+        raise unreachable(url, error) from None
+    findings = soundness.of_redis(told)
+    unfit = soundness.refusal(findings, place_of(url))
+    if unfit is not None:
+        raise QueueUnfit(unfit)
+    for finding in findings:
+        if not finding.sound:
+            warn_once(f"Redis at {place_of(url)}: {finding.says}. {finding.mend}", os.getpid())
 
 
 def _stored_public_key(used: ClientSettings) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from .wire.batches import Batch
-from .wire.keys import BatchId, Keys, LaneId, RunId
+from .wire.keys import BatchId, Keys, LaneId, Mailbox, RunId
 from .wire.records import CorruptRecord, LaneSpec, WorkerPresence
 
 READ_AT_ONCE: Final = 100
@@ -112,6 +112,12 @@ class Inspection:
             wanted = sorted(moved - asked)
         return sorted(found.values(), key=lambda batch: batch.batch_id)
 
+    async def mailboxes_of(self, run_id: RunId) -> list[Mailbox]:
+        """The mailboxes in which a run has waited for answers."""
+        (fields,) = await self._hashes([self._keys.run(run_id)])
+        names = [name.decode() for name in fields]
+        return [Mailbox(name.removeprefix("mailbox:")) for name in names if name.startswith("mailbox:")]
+
     async def runs(self, limit: int) -> list[RunRecord]:
         """The newest runs, newest first, with their batches."""
         names = [RunId(run_id) for run_id in await self._newest(self._keys.runs, limit)]
@@ -153,6 +159,24 @@ class Inspection:
         names = await self._newest(self._keys.workers, READ_AT_ONCE)
         beats = await self._pipelined([("GET", self._keys.worker(name)) for name in names])
         return [WorkerPresence.decode(raw) for raw in beats if raw is not None]
+
+    async def skews_s(self) -> dict[str, float]:
+        """How far each live worker's clock is ahead of Redis', in seconds, as far as it tells."""
+        names = await self._newest(self._keys.workers, READ_AT_ONCE)
+        # Each beat beside the time of that beat: a worker that beats between two looks must not seem five seconds off.
+        told = await self._pipelined(
+            [
+                pair
+                for name in names
+                for pair in (("GET", self._keys.worker(name)), ("ZSCORE", self._keys.workers, name))
+            ]
+        )
+        beats = [
+            (WorkerPresence.decode(raw), float(at))
+            for raw, at in zip(told[::2], told[1::2], strict=True)
+            if raw and at
+        ]
+        return {beat.name: beat.said_at - heard_ms / 1000 for beat, heard_ms in beats if beat.said_at}
 
     async def _newest(self, key: str, limit: int) -> list[str]:
         members = await self._redis.execute_command("ZREVRANGE", key, 0, limit - 1)

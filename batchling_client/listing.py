@@ -89,6 +89,7 @@ def batch_json(found: Batch) -> dict[str, object]:
         "n_done": found.n_done,
         "n_dropped": found.n_dropped,
         "n_stumbles": found.n_stumbles,
+        "n_unended": found.n_unended,
         "label": found.label or None,
         "input_file_id": found.input_file_id or None,
         "submitted_at": _iso(found.submitted_at),

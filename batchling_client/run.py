@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -40,6 +40,8 @@ class Progress:
     n_succeeded: int = 0
     n_failed: int = 0
     n_left: int = 0
+    reasons: tuple[str, ...] = ()
+    """Why batches with waiting requests do not get on, in their providers' words; none where all is well."""
 
     @property
     def n_answered(self) -> int:
@@ -86,6 +88,7 @@ class Run:
         self._blocked = bridge.Blocked()
         self._bridged = False
         self._closed = False
+        self._reasons: tuple[str, ...] = ()
 
     @property
     def id(self) -> RunId:
@@ -122,9 +125,11 @@ class Run:
         n_succeeded = sum(seat.n_succeeded for seat in seats)
         n_failed = sum(seat.n_failed for seat in seats) + self._n_refused
         n_left = sum(seat.n_left for seat in seats)
+        n_waiting = n_requests - n_succeeded - n_failed - n_left
         return Progress(
             n_requests=n_requests,
-            n_waiting=n_requests - n_succeeded - n_failed - n_left,
+            n_waiting=n_waiting,
+            reasons=self._reasons if n_waiting else (),
             n_succeeded=n_succeeded,
             n_failed=n_failed,
             n_left=n_left,
@@ -139,7 +144,12 @@ class Run:
         words += [f"{now.n_failed:,} failed"] if now.n_failed else []
         words += [f"{now.n_waiting:,} waiting"] if now.n_waiting else []
         words += [f"{now.n_left:,} left"] if now.n_left else []
-        return f"{', '.join(words)} (run {self._title()})"
+        why = f". Waiting: {'; '.join(now.reasons)}" if now.reasons else ""
+        return f"{', '.join(words)} (run {self._title()}){why}"
+
+    def hear(self, reasons: Sequence[str]) -> None:
+        """Takes note of why its batches wait, for `progress` and `summary`."""
+        self._reasons = tuple(reasons)
 
     async def look(self) -> list[Batch]:
         """The batches that hold requests of this run, as they stand now, oldest first."""

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import os
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -16,13 +16,15 @@ import msgspec
 from batchling_client.wire.batches import Batch
 from batchling_client.wire.connection import UNREACHABLE
 from batchling_client.wire.records import CorruptRecord
-from batchling_client.wire.states import BatchState, Outcome
+from batchling_client.wire.states import BatchState, Outcome, Verdict
 
 from . import lifecycle, providers
 from .accounts import Accounts
+from .company import Company
 from .errors import Denied, NotYet, PermanentError, StaleClaim, TemporaryError
 from .lease import lease
 from .naming import of_refusal
+from .outlived import Outlived
 from .pipeline.collect import collect
 from .pipeline.poll import look, poll
 from .pipeline.settle import settle
@@ -47,13 +49,16 @@ class Engine:
         accounts: Accounts,
         knobs: Knobs,
         telemetry: Telemetry,
-        reach: Callable[[str], None],
+        reach: Callable[[str, Batch], None],
     ) -> None:
         self._store = store
         self._accounts = accounts
         self._knobs = knobs
         self._telemetry = telemetry
         self._reach = reach
+        self._company = Company()
+        self._outlived = Outlived(store)
+        self._leaving = False
 
     async def submit(self, held: Held) -> None:
         """Submits a sealed batch."""
@@ -69,17 +74,29 @@ class Engine:
 
     async def poll(self, helds: Sequence[Held]) -> None:
         """Looks at submitted batches, together where they share an account."""
-        groups: dict[tuple[str, str, tuple[tuple[str, str], ...]], list[Step]] = {}
-        for held in helds:
-            batch = await self._begin(held, POLL_STATES)
-            if batch is not None:
-                spec = batch.spec
-                groups.setdefault((spec.provider, spec.fingerprint, spec.headers), []).append(
-                    self._step(held, batch)
+        suspects: list[Held] = []
+        async with self._handing_back(helds):
+            async with self._company.shared():
+                groups: dict[tuple[str, str, tuple[tuple[str, str], ...]], list[Step]] = {}
+                for held in helds:
+                    batch = await self._begin(held, POLL_STATES, suspects)
+                    if batch is not None:
+                        spec = batch.spec
+                        groups.setdefault((spec.provider, spec.fingerprint, spec.headers), []).append(
+                            self._step(held, batch)
+                        )
+                await asyncio.gather(
+                    *(self._under_lease(steps, self._poll_together(steps)) for steps in groups.values())
                 )
-        await asyncio.gather(
-            *(self._under_lease(steps, self._poll_together(steps)) for steps in groups.values())
-        )
+            for held in suspects:
+                await self._alone(held, POLL_STATES, self._poll_one)
+
+    def leave(self) -> None:
+        """From now on each step that would begin hands its batch back instead."""
+        self._leaving = True
+
+    async def _poll_one(self, step: Step) -> None:
+        await self._under_lease([step], self._poll_together([step]))
 
     async def _poll_together(self, steps: Sequence[Step]) -> None:
         seen: Sequence[Look | TemporaryError | PermanentError]
@@ -100,52 +117,96 @@ class Engine:
         *,
         needs_account: Callable[[Batch], bool],
     ) -> None:
-        batch = await self._begin(held, states)
-        if batch is None:
-            return
-        step = self._step(held, batch)
+        async def run(step: Step) -> None:
+            async def with_account() -> None:
+                account = await self._account(step.batch) if needs_account(step.batch) else None
+                bound = dataclasses.replace(step, account=account)
+                try:
+                    await work(bound)
+                except (Denied, PermanentError):
+                    if not bound.estranged:
+                        raise
+                    raise bound.estrangement() from None
 
-        async def with_account() -> None:
-            account = await self._account(batch) if needs_account(batch) else None
-            bound = dataclasses.replace(step, account=account)
+            await self._under_lease([step], self._guarded(step, with_account()))
+
+        suspects: list[Held] = []
+        async with self._handing_back([held]):
+            async with self._company.shared():
+                batch = await self._begin(held, states, suspects)
+                if batch is not None:
+                    await run(self._step(held, batch))
+            for suspect in suspects:
+                await self._alone(suspect, states, run)
+
+    async def _alone(
+        self, held: Held, states: Sequence[BatchState], run: Callable[[Step], Awaitable[None]]
+    ) -> None:
+        """Runs the last step that a batch is allowed after others that never ended, while no other step runs here."""
+        async with contextlib.AsyncExitStack() as quiet:
             try:
-                await work(bound)
-            except (Denied, PermanentError):
-                if not bound.estranged:
-                    raise
-                raise bound.estrangement() from None
+                async with lease(self._store, [held]):
+                    await quiet.enter_async_context(self._company.alone())
+            except StaleClaim:
+                self._telemetry.log("step_stale", batch_id=held.batch_id, token=held.token)
+                return
+            batch = await self._begin(held, states, None)
+            if batch is not None:
+                await run(self._step(held, batch))
 
-        await self._under_lease([step], self._guarded(step, with_account()))
+    async def _begin(
+        self, held: Held, states: Sequence[BatchState], suspects: list[Held] | None
+    ) -> Batch | None:
+        """The batch if the step may start; a message that is doubled or late finds None.
 
-    async def _begin(self, held: Held, states: Sequence[BatchState]) -> Batch | None:
-        """The batch if the step may start; a message that is doubled or late finds None."""
+        `suspects` takes a batch whose step may start only alone in this process; None = it is alone.
+        """
+        if self._leaving:
+            await self._hand_back([held])
+            return None
         try:
-            batch = await self._store.begin(held, states)
+            verdict, batch = await self._store.begin(held, states, alone=suspects is None)
         except CorruptRecord:
             self._telemetry.warn("step_refused", batch_id=held.batch_id, reason="corrupt_record")
             return None
         except UNREACHABLE:
             self._telemetry.warn("store_away", batch_id=held.batch_id)
+            self._outlived.add(held)
             return None
-        if batch is None:
-            self._telemetry.log("step_stale", batch_id=held.batch_id, token=held.token)
-        else:
+        if verdict is Verdict.OK:
             self._telemetry.debug("step_begun", batch_id=held.batch_id, token=held.token, pid=os.getpid())
-        return batch
+            return batch
+        if verdict is Verdict.ALONE and suspects is not None:
+            suspects.append(held)
+        elif verdict is Verdict.QUARANTINED and batch is not None:
+            self._telemetry.quarantined(batch)
+        else:
+            self._telemetry.log("step_stale", batch_id=held.batch_id, token=held.token)
+        return None
+
+    @contextlib.asynccontextmanager
+    async def _handing_back(self, helds: Sequence[Held]) -> AsyncIterator[None]:
+        """A worker that leaves in the middle of the block hands its batches back at once."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            await self._hand_back(helds)
+            raise
+
+    async def _hand_back(self, helds: Sequence[Held]) -> None:
+        self._telemetry.log("worker_leaving", n_batches=len(helds))
+        with contextlib.suppress(*UNREACHABLE):
+            for held in helds:
+                await self._store.release(held, 0.0)
 
     async def _under_lease(self, steps: Sequence[Step], work: Coroutine[Any, Any, None]) -> None:
-        """Runs the work while the leases are extended; a worker that leaves hands its batches back at once."""
+        """Runs the work while the leases are extended."""
         try:
             async with lease(self._store, [step.held for step in steps]):
                 await work
         except StaleClaim:
-            self._telemetry.log("step_stale", batch_id=steps[0].batch.batch_id)
-        except asyncio.CancelledError:
-            self._telemetry.log("worker_leaving", n_batches=len(steps))
-            with contextlib.suppress(*UNREACHABLE):
-                for step in steps:
-                    await self._store.release(step.held, 0.0)
-            raise
+            for step in steps:
+                self._stale(step)
 
     async def _guarded(self, step: Step, work: Coroutine[Any, Any, None]) -> None:
         """Runs the work; every way it can fail leaves the batch due again, or ended with the provider's reason."""
@@ -173,16 +234,24 @@ class Engine:
             except PermanentError as error:
                 await self._refuse(step, error)
         except StaleClaim:
-            self._telemetry.log("step_stale", batch_id=batch_id, token=step.held.token)
+            self._stale(step)
         except UNREACHABLE:
             self._telemetry.warn("store_away", batch_id=batch_id)
+            self._outlived.add(step.held)
         except Exception as error:  # noqa: BLE001 - a defect of ours must not lose a batch: it is looked at again
             # The text of an unforeseen error may hold anything, a key included: only its kind and place are told.
             place = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{type(error).__name__} at {place.filename.rpartition('/')[2]}:{place.lineno}"
             self._telemetry.warn("step_failed", batch_id=batch_id, error=where)
-            with contextlib.suppress(*UNREACHABLE):
+            try:
                 await self._store.release(step.held, lifecycle.backoff_s(step.batch.n_stumbles + 3), where)
+            except UNREACHABLE:
+                self._outlived.add(step.held)
+
+    def _stale(self, step: Step) -> None:
+        """Another worker has taken over while this one was held up: it lives, and so it says."""
+        self._telemetry.log("step_stale", batch_id=step.batch.batch_id, token=step.held.token)
+        self._outlived.add(step.held)
 
     async def _refuse(self, step: Step, error: PermanentError) -> None:
         """A refusal is a batch's end, told to its callers in the provider's own words.
@@ -218,7 +287,7 @@ class Engine:
             account=None,
             knobs=self._knobs,
             telemetry=self._telemetry,
-            reach=self._reach,
+            reach=lambda point: self._reach(point, batch),
         )
 
 

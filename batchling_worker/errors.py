@@ -5,6 +5,7 @@ WorkerError
 ├── TemporaryError      worth another look after a delay
 │   ├── Denied          the provider does not know what was asked for, or the key has no right to it
 │   ├── MaybeDone       ... and the provider may have done it: look before doing it again
+│   ├── NotOnDisk       Redis does not confirm that a write is on disk
 │   ├── FileNotReady    an uploaded file is not visible yet
 │   └── NotYet          nothing went wrong: the time for the next move has not come
 ├── UnfitWorker         the worker cannot run as it was started
@@ -45,6 +46,10 @@ class MaybeDone(TemporaryError):
 
 class FileNotReady(TemporaryError):
     """The provider does not see the input file yet that it has just taken."""
+
+
+class NotOnDisk(TemporaryError):
+    """Redis has not confirmed that the record of a create is on disk: the create was not sent."""
 
 
 class NotYet(TemporaryError):

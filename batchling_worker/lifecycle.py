@@ -30,6 +30,7 @@ LOST_PATIENCE: Final = 10
 LOST_AFTER: Final = dt.timedelta(minutes=15)
 FILE_PATIENCE: Final = 10
 """Creates in a row that may fail for an input file that is not seen."""
+FORGOTTEN_PATIENCE_S: Final = 10.0
 
 
 def row_kind(answer: Answer) -> RowKind:
@@ -72,6 +73,19 @@ def file_is_dead(batch: Batch) -> bool:
     return batch.n_stumbles >= FILE_PATIENCE // 2 and not batch.former_file_id
 
 
+def may_be_forgotten(batch: Batch) -> bool:
+    """Whether a create may have been sent that this Redis knows nothing of.
+
+    It was another run of Redis that opened the batch: a restart or a fail-over may have lost its last seconds.
+    """
+    return bool(batch.server and batch.server_now) and batch.server != batch.server_now
+
+
+def forgotten_patience_s(patience_s: float) -> float:
+    """How long after a first search a create shows that was on its way when Redis forgot it."""
+    return min(patience_s, FORGOTTEN_PATIENCE_S)
+
+
 def given_up(batch: Batch, now: dt.datetime) -> bool:
     """Whether a batch, or its results, that the provider has denied many times and for long is given up."""
     if batch.denied_since is None:
@@ -111,7 +125,7 @@ def row_fate(batch: Batch, ending: Ending, request_id: RequestId, attempt: int, 
                 return Requeue(counts=True)
             return _gone(batch, outcome, attempt)
         case Outcome.CANCELLED:
-            return _refusal(499, "batch_cancelled", batch.error or f"Batch {batch.batch_id} was cancelled.")
+            return _refusal(499, "batch_cancelled", _why_cancelled(batch))
         case Outcome.FAILED:
             return _fate_of_failed(batch, ending, request_id, attempt, max_attempts)
         case _:
@@ -175,6 +189,12 @@ def _fate_beside_named(
 def _blamed(complaint: Complaint) -> Refuse:
     body = error_body(complaint.code, _words(complaint), complaint.param)
     return Refuse(status=400, body=body, origin="batch_failed")
+
+
+def _why_cancelled(batch: Batch) -> str:
+    if batch.cancel_requested and batch.provider_batch_id is not None:
+        return f"Batch {batch.batch_id} was cancelled, as a person or a deadline asked."
+    return batch.error or f"Batch {batch.batch_id} was cancelled."
 
 
 def _gone(batch: Batch, outcome: Outcome, attempt: int) -> Refuse:

@@ -3,8 +3,9 @@
 Never a body, never a key.
 
 Log events: batch_sealed, batch_submitted, batch_found_again, batch_progress, batch_ended, batch_collected,
-batch_settled, batch_lost, surplus_batch_cancelled, row_corrupt, row_failed, step_stumbled, step_refused, step_failed,
-step_stale, step_waits, claim_stuck, tick_failed, store_away, store_back, worker_leaving, provider_status_unknown,
+batch_settled, batch_lost, batch_quarantined, surplus_batch_cancelled, row_corrupt, row_failed, step_stumbled,
+step_refused, step_failed, step_stale, step_waits, claim_stuck, tick_failed, tick_died, steps_died, redis_unsound,
+redis_forgetful, intent_not_on_disk, store_away, store_back, worker_leaving, provider_status_unknown,
 result_lines_skipped; at debug level step_begun.
 """
 
@@ -88,6 +89,17 @@ class Telemetry:
         """Nothing changes a batch at the provider any more."""
         self._shown.pop(batch.batch_id, None)
         self.log("batch_ended", batch_id=batch.batch_id, outcome=outcome.value)
+
+    def quarantined(self, batch: Batch) -> None:
+        """A batch is off the schedule until a person retries or cancels it."""
+        self.warn(
+            "batch_quarantined",
+            batch_id=batch.batch_id,
+            state=batch.state.value,
+            n_unended=batch.n_unended,
+            error=batch.error,
+        )
+        self._event("task-quarantined", batch, result=batch.error)
 
     def settled(self, batch: Batch, state: BatchState, *, n_requeued: int, n_refused: int) -> None:
         """Nobody waits on a batch any more."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from celery import bootsteps
+from celery.worker import state
 from redis.exceptions import ResponseError
 
 from batchling_client.wire.connection import UNREACHABLE
@@ -23,6 +24,7 @@ from batchling_client.wire.states import BatchState
 
 from .dispatch import Dispatch
 from .errors import UnfitWorker
+from .fitness import Fitness
 from .forking import still_at_forks
 from .pipeline.seal import seal
 from .store import Store
@@ -38,6 +40,10 @@ OLDER_TICK_S: Final = 0.5
 MISSED_BEFORE_INLINE: Final = 2
 """After this many claims that nobody began, messages are being lost: the tick's own process runs the step."""
 JOIN_S: Final = 5.0
+PAUSE_S: Final = 0.5
+STEADY_S: Final = 60.0
+"""A loop that lived this long has not died in a row with the one before."""
+DEATHS_ALLOWED: Final = 3
 USAGE: Final = 2
 
 
@@ -52,7 +58,10 @@ class _Version:
 
 
 class Ticker:
-    """The loop of the tick; `stop` ends it within one tick."""
+    """The loop of the tick; `stop` ends it within one tick.
+
+    `known` = Redis was looked at before; one that comes later is looked at then, and may end the worker.
+    """
 
     def __init__(
         self,
@@ -61,12 +70,18 @@ class Ticker:
         presence: WorkerPresence,
         dispatch: Dispatch,
         telemetry: Telemetry,
+        fitness: Fitness,
         tick_s: float,
+        known: bool,
+        give_up: Callable[[], None],
     ) -> None:
+        self._give_up = give_up
         self._make_stores = make_stores
         self._presence = presence
         self._dispatch = dispatch
         self._telemetry = telemetry
+        self._fitness = fitness
+        self._known = known
         self._tick_s = tick_s
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._main, name="batchling-tick", daemon=True)
@@ -80,11 +95,28 @@ class Ticker:
         self._stopping.set()
 
     def join(self) -> None:
-        """Waits for the thread to have ended."""
+        """Waits for the thread to have ended: what it claims is sent before the worker leaves."""
         self._thread.join(JOIN_S)
 
     def _main(self) -> None:
-        asyncio.run(self._loop())
+        """Ticks until told to stop; a loop that ends by itself is begun again, and at last the whole worker ends.
+
+        A worker that claims nothing and seals nothing must not look alive: its presence ends with the tick.
+        """
+        n_deaths = 0
+        while not self._stopping.is_set():
+            started = time.monotonic()
+            try:
+                asyncio.run(self._loop())
+            except BaseException as error:
+                n_deaths = n_deaths + 1 if time.monotonic() - started < STEADY_S else 1
+                self._telemetry.warn("tick_died", error=type(error).__name__, n_deaths=n_deaths)
+                logger.debug("tick_died", exc_info=True)
+            if n_deaths >= DEATHS_ALLOWED:
+                logger.critical("The tick of this worker cannot be kept alive: the worker stops.")
+                self._give_up()
+                return
+            self._stopping.wait(PAUSE_S)
 
     async def _loop(self) -> None:
         still_at_forks(asyncio.get_running_loop())
@@ -94,6 +126,8 @@ class Ticker:
         while not self._stopping.is_set():
             again = False
             try:
+                if (away or not self._known) and not await self._fit(versions[0].store):
+                    break
                 if time.monotonic() >= beat_at:
                     beat_at = time.monotonic() + HEARTBEAT_S
                     for version in versions:
@@ -137,6 +171,21 @@ class Ticker:
             version.look_at = time.monotonic() + OLDER_TICK_S
         return sealed
 
+    async def _fit(self, store: Store) -> bool:
+        """After an outage it may be another Redis: what it is, is told; one never seen before may be refused."""
+        refusal = await self._fitness.look(store)
+        if refusal is None:
+            self._known = True
+            return True
+        if self._known:
+            self._telemetry.warn("redis_unsound", says=refusal)
+            return True
+        _say(refusal)
+        # Celery's own way to end a worker with an exit code, in its main thread.
+        celery_state: Any = state
+        celery_state.should_stop = USAGE
+        return False
+
     async def once(self, store: Store) -> tuple[int, bool]:
         """One tick of one wire version: how many batches were claimed, and whether one was sealed and so is due."""
         claims = await store.claim_due(CLAIM_AT_ONCE)
@@ -164,7 +213,7 @@ class TickStep(bootsteps.StartStopStep):
 
     requires = ("celery.worker.components:Pool",)
     make_ticker: Callable[[Any], Ticker]
-    leave: Callable[[], None]
+    leave: Callable[[Any], None]
 
     def __init__(self, parent: Any, **kwargs: Any) -> None:
         super().__init__(parent, **kwargs)
@@ -174,17 +223,18 @@ class TickStep(bootsteps.StartStopStep):
         try:
             self.ticker = type(self).make_ticker(parent)
         except UnfitWorker as error:
-            sys.stderr.write(f"{error}\n")
+            _say(str(error))
             raise SystemExit(USAGE) from None
         self.ticker.start()
 
     def close(self, parent: Any) -> None:
         if self.ticker is not None:
             self.ticker.stop()
-        type(self).leave()
-
-    def stop(self, parent: Any) -> None:
-        if self.ticker is not None:
             self.ticker.join()
+        type(self).leave(parent)
 
-    terminate = stop
+
+def _say(sentence: str) -> None:
+    """To the terminal itself: by now Celery has put its log in the place of stderr."""
+    stderr = sys.__stderr__ or sys.stderr
+    stderr.write(f"{sentence}\n")

@@ -37,9 +37,10 @@ class Outcome(enum.StrEnum):
 
 
 class Verdict(enum.StrEnum):
-    """What a script answered."""
+    """What a script answered; NOT_ON_DISK is OK without the confirmation that was asked for."""
 
     OK = "OK"
+    NOT_ON_DISK = "NOT_ON_DISK"
     STALE = "STALE"
     MOVED = "MOVED"
     USED = "USED"
@@ -47,6 +48,9 @@ class Verdict(enum.StrEnum):
     JOINED = "JOINED"
     TOO_LATE = "TOO_LATE"
     GONE = "GONE"
+    ALONE = "ALONE"
+    QUARANTINED = "QUARANTINED"
+    BUSY = "BUSY"
 
 
 class Placement(enum.StrEnum):

@@ -15,7 +15,7 @@ from batchling_client.wire.scripts import RowOut
 from batchling_client.wire.states import BatchState, Outcome, RowKind
 
 from .. import lifecycle
-from ..errors import FileNotReady, MaybeDone, NotYet, PermanentError, TemporaryError
+from ..errors import FileNotReady, MaybeDone, NotOnDisk, NotYet, PermanentError, TemporaryError
 from ..provider import Ending, Submission, error_body
 from ..step import Step
 
@@ -37,13 +37,18 @@ async def submit(step: Step) -> None:
     Before each call that could be paid for stands a record of it, so that a later worker searches before it pays.
     """
     batch = step.batch
-    if batch.cancel_requested and batch.create_at is None:
+    forgotten = batch.create_at is None and lifecycle.may_be_forgotten(batch)
+    if batch.cancel_requested and batch.create_at is None and not forgotten:
         await _end(step, Outcome.CANCELLED, Ending())
         return
     label = await step.store.intend(step.held, lifecycle.label_of(step.knobs.namespace, batch.batch_id))
     step.reach("submit.intended")
     # A store that was killed may have forgotten that a create was armed: whoever was here before may have sent it.
-    if (batch.create_at is not None or batch.state is BatchState.SUBMITTING) and await _found(step, label):
+    sent_before = forgotten or batch.create_at is not None or batch.state is BatchState.SUBMITTING
+    if sent_before and await _found(step, label):
+        return
+    if forgotten:
+        await _wait_for_the_forgotten(step)
         return
     if batch.cancel_requested:
         await _end(step, Outcome.CANCELLED, Ending())
@@ -76,6 +81,15 @@ async def _found(step: Step, label: str) -> bool:
     if not lifecycle.may_create_again(batch, step.knobs.reconcile_patience_s, step.now):
         raise NotYet("a create's answer was lost; searching for its batch", delay_s=SEARCH_FIRST_S)
     return False
+
+
+async def _wait_for_the_forgotten(step: Step) -> None:
+    """A create that an earlier run of Redis knew of may still be on its way, or not be listed yet."""
+    delay_s = lifecycle.forgotten_patience_s(step.knobs.reconcile_patience_s)
+    step.telemetry.warn("redis_forgetful", batch_id=step.batch.batch_id, delay_s=delay_s)
+    # Armed, so that this run of Redis takes the batch for its own; and disarmed, as nothing was sent.
+    await step.store.arm(step.held)
+    await step.store.release(step.held, delay_s, create_refused=True)
 
 
 async def _upload(step: Step, label: str) -> tuple[str, int]:
@@ -141,7 +155,12 @@ def _unfit(row: Row, code: str, reason: str, param: str | None) -> RowOut:
 async def _create(step: Step, submission: Submission, input_file_id: str) -> None:
     """The call that costs money: armed before, committed after, and not torn apart when the worker leaves."""
     step.reach("submit.before_arm")
-    await step.store.arm(step.held, step.way().digest)
+    try:
+        await step.store.arm(step.held, step.way().digest)
+    except NotOnDisk as error:
+        step.telemetry.warn("intent_not_on_disk", batch_id=step.batch.batch_id)
+        await _refused(step, error)
+        return
     step.reach("submit.armed")
     paid = asyncio.ensure_future(_create_and_commit(step, submission, input_file_id))
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -57,6 +58,9 @@ class BatchesApi:
         batch = self._book.create(ask, owner, window_s, source)
         if self._world.faults.take(faults.DoubleCreate, self._provider, model) is not None:
             batch = self._book.create(ask, owner, window_s, source)
+        slow = self._world.faults.take(faults.SlowCreate, self._provider, model)
+        if slow is not None:
+            await asyncio.sleep(slow.seconds)
         if self._world.faults.take(faults.DropCreateAnswer, self._provider, model) is not None:
             return hang_up(request)
         fail = self._world.faults.take(faults.FailCreateAnswer, self._provider, model)

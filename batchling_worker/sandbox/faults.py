@@ -77,6 +77,12 @@ class ListWithoutLabels(Fault):
     """In lists the batch shows neither metadata nor its input file; asked for by its id it does."""
 
 
+class SlowCreate(Fault):
+    """The batch is created, and the answer comes `seconds` of real time late."""
+
+    seconds: float = 1.0
+
+
 class RefuseCreate(RefusingFault):
     """Creating a batch is refused; nothing is created."""
 
@@ -262,6 +268,7 @@ AnyFault = (
     | DropMetadata
     | HideInputFileId
     | ListWithoutLabels
+    | SlowCreate
     | RefuseCreate
     | DropUploadAnswer
     | RefuseUpload

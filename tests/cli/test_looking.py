@@ -7,6 +7,7 @@ from typing import Any
 
 from batchling_client.wire.states import BatchState
 from tests.deployment import MODEL, SLOW_MODEL, Deployment
+from tests.waiting import wait_until
 
 from .command import batchling
 
@@ -102,14 +103,47 @@ async def test_a_cancelled_batch_answers_its_callers_and_bills_nothing(deploymen
     assert "has ended already" in again.sentence
 
 
-async def test_cancelling_a_run_cancels_each_of_its_batches(deployment: Deployment) -> None:
-    await deployment.ask(2, rows=1, linger_ms=60_000)
-    (run,) = await look(deployment, "runs")
+async def test_cancelling_a_run_answers_its_callers_and_says_what_became_of_it(
+    deployment: Deployment,
+) -> None:
+    ids = await deployment.ask(3, rows=2, linger_ms=60_000)
+    others = await deployment.ask(1, linger_ms=60_000)
+    (_, run) = await look(deployment, "runs")
 
     asked = await look(deployment, "cancel", run["run_id"])
+    again = await batchling("cancel", run["run_id"], env=deployment.env)
 
-    assert len(asked["cancelled"]) == 2
-    assert {batch.state for batch in await deployment.batches()} == {BatchState.ENDED}
+    assert (asked["n_dropped"], asked["n_shared"], len(asked["cancelled"])) == (3, 0, 1)
+    assert {answer.status for answer in await deployment.answered(ids)} == {499}
+    assert await deployment.results(others) == [None]
+    assert {batch.state for batch in await deployment.batches()} == {BatchState.ENDED, BatchState.OPEN}
+    assert again.code == 1
+    assert "has ended already" in again.sentence
+
+
+async def test_a_cancelled_run_leaves_at_the_provider_what_it_was_asked_to(deployment: Deployment) -> None:
+    ids = await deployment.ask(2, model=SLOW_MODEL)
+    deployment.worker()
+
+    async def submitted() -> bool:
+        return [batch.state for batch in await deployment.batches()] == [BatchState.SUBMITTED]
+
+    await wait_until(submitted, description="submitted", within_s=20)
+    (run,) = await look(deployment, "runs")
+
+    kept = await batchling("cancel", run["run_id"], "--keep-submitted", env=deployment.env)
+    [before] = await deployment.batches()
+    told = await batchling("cancel", run["run_id"], env=deployment.env)
+    wrong = await batchling("cancel", before.batch_id, "--keep-submitted", env=deployment.env)
+
+    assert (kept.code, kept.out) == (1, f"Batch {before.batch_id} goes on; its answers will be kept.\n")
+    assert not before.cancel_requested
+    assert (told.code, told.out) == (
+        0,
+        f"Batch {before.batch_id} is being cancelled at its provider: 2 requests.\n",
+    )
+    assert {answer.status for answer in await deployment.answered(ids)} == {499}
+    assert (wrong.code, "is for runs" in wrong.sentence) == (2, True)
 
 
 async def test_a_run_is_followed_into_the_batches_its_requests_moved_to(deployment: Deployment) -> None:

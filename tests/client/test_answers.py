@@ -12,6 +12,7 @@ from redis import Redis
 from batchling_client import Run, batchify, errors, session
 from batchling_client.ending import end
 from batchling_client.wire.keys import Keys
+from tests.redis_server import redis_server
 from tests.waiting import wait_until
 
 from .answerer import Answerer, completion
@@ -268,6 +269,29 @@ async def test_a_full_queue_is_an_error_of_those_callers_and_nothing_is_half_wri
             assert {error_of(reply)["code"] for reply in replies} == {"queue_full"}
             assert wire_keys(client, namespace) == []
             client.config_set("maxmemory", "0")
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--maxmemory-policy", "volatile-lru"), "maxmemory-policy is volatile-lru"),
+        (("--replicaof", "127.0.0.1 1"), "role is slave"),
+    ],
+)
+async def test_a_redis_that_would_lose_requests_is_refused_before_anything_is_queued(
+    words: tuple[str, ...], reason: str
+) -> None:
+    with redis_server("--appendonly", "yes", *words) as url, pytest.raises(errors.QueueUnfit, match=reason):
+        async with batchify(redis_url=url):
+            pass
+
+
+async def test_a_redis_that_keeps_nothing_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    with redis_server("--appendonly", "no") as url:
+        for _ in range(2):
+            async with batchify(redis_url=url):
+                pass
+    assert caplog.text.count("its append-only file is off") == 1
 
 
 def wire_keys(client: Redis, namespace: str) -> list[bytes]:

@@ -53,7 +53,7 @@ class Hand:
             store=self.store, accounts=self.accounts, knobs=knobs, telemetry=self.telemetry, reach=self._reach
         )
 
-    def _reach(self, point: str) -> None:
+    def _reach(self, point: str, batch: object) -> None:
         if point == self.torn_at:
             raise TornOff(point)
 

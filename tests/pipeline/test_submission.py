@@ -10,32 +10,23 @@ from batchling_client.wire.states import BatchState
 from batchling_worker.sandbox.faults import (
     DropCreateAnswer,
     DropCreateRequest,
-    DropUploadAnswer,
-    FailCreateAnswer,
     Fault,
     HideBatch,
     HideFile,
     LagList,
     RefuseCreate,
     RefusePoll,
-    RefuseUpload,
 )
 from tests.deployment import CANARY, MODEL, SLOW_MODEL, Deployment, kill
 from tests.waiting import wait_until
 
 WEATHER: dict[str, list[Fault]] = {
-    "create answer dropped": [DropCreateAnswer()],
     "create answer dropped, lists lag": [DropCreateAnswer(), LagList(seconds=0.7)],
-    "create answered 502 after it happened": [FailCreateAnswer(status=502)],
-    "create never arrived": [DropCreateRequest()],
-    "create refused 429 with Retry-After": [RefuseCreate(status=429, retry_after="1", times=2)],
-    "create refused 503": [RefuseCreate(status=503)],
-    "upload answer dropped": [DropUploadAnswer()],
-    "upload refused 500": [RefuseUpload(status=500, times=2)],
     "file not visible at first": [HideFile(seconds=0.5)],
     "batch 404 right after create": [HideBatch(seconds=0.5)],
-    "polls refused 500": [RefusePoll(status=500, times=3)],
+    "polls refused 500": [RefusePoll(status=500, times=2)],
 }
+"""The rest of the weather is in `test_submission_weather.py`, without Celery."""
 
 
 @pytest.mark.parametrize("weather", WEATHER)

@@ -90,6 +90,13 @@ class TestCreate:
         sandbox.faults.add(faults.RefuseCreate(status=503, body="<html>busy</html>"))
         assert (await caller.post_batch(file_id)).text == "<html>busy</html>"
 
+    async def test_slow_create_answers_late(self, sandbox: Sandbox, caller: Caller) -> None:
+        file_id = (await caller.upload(lines(1))).json()["id"]
+        sandbox.faults.add(faults.SlowCreate(seconds=0.2))
+        started = time.monotonic()
+        assert (await caller.post_batch(file_id)).status_code == 200
+        assert time.monotonic() - started >= 0.2
+
 
 class TestUpload:
     async def test_dropped_upload_answer_leaves_a_file(self, sandbox: Sandbox, caller: Caller) -> None:

@@ -37,6 +37,7 @@ MOVES: dict[str, tuple[Move, object]] = {
     "seal": (lambda b, i, t, r: b.seal(i, t), Verdict.STALE),
     "settle": (lambda b, i, t, r: b.settle(i, t), Verdict.STALE),
     "submitted": (lambda b, i, t, r: _verdict_of_submitted(b, i, t), Verdict.STALE),
+    "survived": (lambda b, i, t, r: b.scripts.survived(batch_id=i, token=t), Verdict.STALE),
     "uploaded": (
         lambda b, i, t, r: b.scripts.uploaded(batch_id=i, token=t, input_file_id="f", n_lines=1),
         Verdict.STALE,
