@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from celery import Celery
-from celery.signals import after_setup_logger, worker_init, worker_process_init, worker_process_shutdown
+from celery.signals import after_setup_logger, worker_process_init, worker_process_shutdown
 from celery.worker import state as worker_state
 from kombu import Queue
 from pydantic import ValidationError
@@ -30,7 +30,7 @@ from batchling_client.wire.keys import DRAINED_VERSIONS, WIRE_VERSION, Keys
 from batchling_client.wire.records import WorkerPresence
 from batchling_client.wire.scripts import Fsync
 
-from . import dashboard, forking, leaving, tasks
+from . import dashboard, leaving, tasks
 from .accounts import Accounts
 from .crash import CrashPoint, no_crash
 from .dispatch import Dispatch
@@ -206,7 +206,6 @@ def _assemble(app: Celery, settings: WorkerSettings) -> None:
 
     step = type("Tick", (TickStep,), {"make_ticker": staticmethod(make_ticker), "leave": staticmethod(leave)})
     app.steps["worker"].add(step)
-    worker_init.connect(lambda **_: forking.preload(), weak=False)
     worker_process_init.connect(lambda **_: leaving.listen(runtime), weak=False)
     worker_process_shutdown.connect(lambda **_: runtime.leave(), weak=False)
     after_setup_logger.connect(_quieten, weak=False)

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 from . import slot
 from .engine import Engine
+from .forking import still_at_forks
 
 logger = logging.getLogger("batchling.worker")
 
@@ -104,6 +105,7 @@ class Runtime:
             if self._pid != os.getpid() or self._loop is None:
                 self._running, self._tasks, self._engines = set(), set(), {}
                 loop = asyncio.new_event_loop()
+                still_at_forks(loop)
                 threading.Thread(
                     target=self._turn, args=(loop, self._running), name="batchling-steps", daemon=True
                 ).start()

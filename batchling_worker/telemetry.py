@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import queue
 import threading
 import time
@@ -42,6 +43,7 @@ class Telemetry:
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._shown: dict[BatchId, tuple[str, int]] = {}
+        os.register_at_fork(after_in_child=self._born)
 
     def log(self, event: str, **fields: str | int | float) -> None:
         """An event worth a line."""
@@ -131,6 +133,12 @@ class Telemetry:
                 self._thread.start()
         with contextlib.suppress(queue.Full):
             self._pending.put_nowait((kind, {"uuid": batch.batch_id, "timestamp": time.time(), **fields}))
+
+    def _born(self) -> None:
+        """A forked pool child has its parent's locks, in whatever state, and not its thread."""
+        self._pending = queue.Queue(QUEUE_LONGEST)
+        self._starting = threading.Lock()
+        self._thread = None
 
     def _pump(self) -> None:
         """Sends events on a thread of its own: a broker that is away must not hold up a step."""
