@@ -11,12 +11,13 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from . import __version__, listing, runner, settings, steering
+from . import __version__, bulk_commands, listing, runner, settings, steering
 from .command_group import CommandGroup
 from .doctor import examine
 from .inspection import RunRecord
 from .reach import reach
 from .rehearsal import rehearsal
+from .run_cancel import CancelledRun, cancel_run
 from .wire import sealing
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -125,7 +126,9 @@ def lanes(limit: int, redis_url: str | None, *, as_json: bool) -> None:
     async def look() -> None:
         async with reach(redis_url) as reached:
             found = await reached.inspection.lanes(limit)
-        _print([lane.as_json() for lane in found] if as_json else listing.lanes(found), as_json=as_json)
+        _print(
+            [lane.as_json() for lane in found] if as_json else listing.lanes(found, _now()), as_json=as_json
+        )
 
     asyncio.run(look())
 
@@ -150,24 +153,70 @@ def show(name: str, redis_url: str | None, *, as_json: bool) -> None:
 
 @main.command()
 @click.argument("name", metavar="ID")
+@click.option(
+    "--keep-submitted", is_flag=True, help="Of a run: what a provider has goes on; answers are kept."
+)
 @_redis_url
 @_as_json
-def cancel(name: str, redis_url: str | None, *, as_json: bool) -> int:
-    """Cancel a batch, or every batch of a run.
+def cancel(name: str, redis_url: str | None, *, keep_submitted: bool, as_json: bool) -> int:
+    """Cancel a batch, or a run.
 
-    A batch goes as a whole, with the requests that other runs have in it.
+    A batch goes as a whole, with the requests that other runs have in it. Of a run, what no provider was told of is
+    dropped, and the batches are cancelled in which nobody else waits for a request.
     """
 
-    async def steer() -> steering.Cancelled:
+    async def steer() -> steering.Cancelled | CancelledRun:
         async with reach(redis_url) as reached:
-            return await steering.cancel(reached.inspection, reached.scripts, name)
+            found = await steering.find(reached.inspection, name)
+            if isinstance(found, RunRecord):
+                return await cancel_run(
+                    reached.inspection, reached.scripts, found, keep_submitted=keep_submitted
+                )
+            if keep_submitted:
+                raise click.UsageError(f"--keep-submitted is for runs, and {name} is a batch")
+            return await steering.cancel(reached.scripts, found)
 
     done = asyncio.run(steer())
+    if isinstance(done, CancelledRun):
+        return _tell_cancelled(done, as_json=as_json)
     lines = [f"Batch {batch_id} is being cancelled." for batch_id in done.batch_ids]
     _print(done.as_json() if as_json else lines, as_json=as_json)
     if not done.batch_ids:
         click.echo(f"batchling: {name} has ended already: there is nothing to cancel.", err=True)
     return 0 if done.batch_ids else 1
+
+
+def _tell_cancelled(done: CancelledRun, *, as_json: bool) -> int:
+    _print(done.as_json() if as_json else done.lines(), as_json=as_json)
+    if done.done_something:
+        return 0
+    if not (done.kept or done.left or done.n_shared):
+        click.echo(f"batchling: {done.run_id} has ended already: there is nothing to cancel.", err=True)
+    return 1
+
+
+@main.command()
+@click.argument("name", metavar="ID")
+@_redis_url
+@_as_json
+def retry(name: str, redis_url: str | None, *, as_json: bool) -> int:
+    """Look at a batch now that is quarantined or waits, or at every batch of a run."""
+
+    async def steer() -> steering.Retried:
+        async with reach(redis_url) as reached:
+            return await steering.retry(reached.inspection, reached.scripts, name)
+
+    done = asyncio.run(steer())
+    lines = [f"Batch {batch_id} is due now." for batch_id in done.batch_ids]
+    _print(done.as_json() if as_json else lines, as_json=as_json)
+    if not done.batch_ids:
+        why = "a worker is at it at this moment" if done.busy else "it has ended already"
+        click.echo(f"batchling: There is nothing to retry in {name}: {why}.", err=True)
+    return 0 if done.batch_ids else 1
+
+
+main.add_command(bulk_commands.submit)
+main.add_command(bulk_commands.results)
 
 
 @main.group()

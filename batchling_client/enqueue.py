@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Protocol
 
 from redis.exceptions import OutOfMemoryError, RedisError
 
@@ -14,10 +15,10 @@ from . import replies
 from .calls import Lane, Request
 from .credentials import KEEP_MS, Credentials
 from .errors import QueueFull, QueueUnreachable
+from .interceptor import HttpReply, warn_once
 from .outage import Outage
-from .waiters import Waiters
 from .wire.batches import Batch
-from .wire.connection import UNREACHABLE
+from .wire.connection import UNREACHABLE, passes
 from .wire.ids import new_batch_id
 from .wire.keys import BatchId, LaneId, Mailbox, RequestId, RunId
 from .wire.scripts import RowIn, Scripts
@@ -28,13 +29,42 @@ _logger = logging.getLogger(__name__)
 ROWS_AT_ONCE: Final = 128
 BYTES_AT_ONCE: Final = 1024 * 1024
 WITHDRAWN_AT_ONCE: Final = 32
+PASSING_S: Final = 0.5
+
+
+class Unwanted(NamedTuple):
+    """A request that nobody waits for any more; with `cancel` a batch that is at the provider is cancelled for it."""
+
+    request_id: RequestId
+    run_id: RunId
+    cancel: bool
+
+
+class Callers(Protocol):
+    """Those who ask, as the sender sees them."""
+
+    def expects(self, request_id: RequestId) -> bool:
+        """Whether the request is still wanted."""
+        ...
+
+    def placed(self, request_ids: Iterable[RequestId]) -> None:
+        """Redis holds these requests."""
+        ...
+
+    def announce(self, request_ids: Iterable[RequestId]) -> None:
+        """These requests are answered already."""
+        ...
+
+    def answer(self, request_id: RequestId, reply: HttpReply) -> None:
+        """The request could not be queued, and why."""
+        ...
 
 
 class Enqueue:
     """The way of a session's requests into Redis: one sender, so that calls of one loop turn travel together."""
 
     def __init__(
-        self, scripts: Scripts, mailbox: Mailbox, credentials: Credentials, waiters: Waiters, outage: Outage
+        self, scripts: Scripts, mailbox: Mailbox, credentials: Credentials, waiters: Callers, outage: Outage
     ) -> None:
         self._scripts = scripts
         self._mailbox = mailbox
@@ -42,12 +72,16 @@ class Enqueue:
         self._waiters = waiters
         self._outage = outage
         self._waiting: dict[Lane, deque[Request]] = {}
-        self._unwanted: deque[tuple[RequestId, bool]] = deque()
+        self._unwanted: deque[Unwanted] = deque()
+        self._none_unwanted = asyncio.Event()
+        self._none_unwanted.set()
         self._open: dict[LaneId, BatchId] = {}
         self._overdue: dict[BatchId, set[RequestId]] = {}
         self._wake = asyncio.Event()
         self.n_placed: Counter[RunId] = Counter()
         """Requests that Redis has taken, by run."""
+        self.n_withdrawn: Counter[RunId] = Counter()
+        """Those of them that were taken back before a provider was told of them."""
 
     def add(self, request: Request) -> None:
         """Takes a request whose caller is known to the waiters already; it is sent in the next loop turn."""
@@ -57,13 +91,24 @@ class Enqueue:
         rows.append(request)
         self._wake.set()
 
-    def withdraw(self, request_ids: Iterable[RequestId], *, cancel: bool = False) -> None:
+    def withdraw(self, request_ids: Iterable[RequestId], run_id: RunId, *, cancel: bool = False) -> None:
         """Takes back what nobody waits for and no provider was told of.
 
         With ``cancel`` a batch that is at the provider is cancelled, once all that is unanswered in it was withdrawn.
         """
-        self._unwanted.extend((request_id, cancel) for request_id in request_ids)
+        self._unwanted.extend(Unwanted(request_id, run_id, cancel) for request_id in request_ids)
+        if self._unwanted:
+            self._none_unwanted.clear()
         self._wake.set()
+
+    @property
+    def n_unwanted(self) -> int:
+        """How many withdrawals are due."""
+        return len(self._unwanted)
+
+    async def withdrawals_done(self) -> None:
+        """Returns once no withdrawal is due."""
+        await self._none_unwanted.wait()
 
     async def send(self) -> None:
         """Sends for as long as the session lives.
@@ -74,7 +119,7 @@ class Enqueue:
             await self._wake.wait()
             self._wake.clear()
             while self._waiting or self._unwanted:
-                await self._send_waiting()
+                await self.send_waiting()
                 await self.send_withdrawals()
 
     async def send_withdrawals(self) -> None:
@@ -82,12 +127,14 @@ class Enqueue:
         while self._unwanted:
             some = [self._unwanted.popleft() for _ in range(min(len(self._unwanted), WITHDRAWN_AT_ONCE))]
             try:
-                await self._take_back([pair for pair in some if not self._waiters.expects(pair[0])])
+                await self._take_back([one for one in some if not self._waiters.expects(one.request_id)])
             except UNREACHABLE:
                 # Nobody waits for these: what cannot be taken back goes on.
                 self._unwanted.clear()
+        self._none_unwanted.set()
 
-    async def _send_waiting(self) -> None:
+    async def send_waiting(self) -> None:
+        """Sends the requests that were added; returns once Redis holds them or has refused them."""
         while self._waiting:
             lane = next(iter(self._waiting))
             rows = self._waiting.pop(lane)
@@ -126,6 +173,10 @@ class Enqueue:
                 self._refuse(rows, QueueFull.sentence, kind=QueueFull)
                 return
             except RedisError as error:
+                if passes(error):
+                    warn_once(f"Redis takes no requests just now, they wait: {error}", os.getpid())
+                    await asyncio.sleep(PASSING_S)
+                    continue
                 self._refuse(rows, f"Redis refused the request: {error}", kind=QueueUnreachable)
                 return
 
@@ -177,38 +228,38 @@ class Enqueue:
         for row in rows:
             self._waiters.answer(row.request_id, reply)
 
-    async def _take_back(self, unwanted: Sequence[tuple[RequestId, bool]]) -> None:
+    async def _take_back(self, unwanted: Sequence[Unwanted]) -> None:
         for _ in range(2):
             # A request may move to another batch between the two looks, once in a while.
             unwanted = await self._take_back_once(unwanted)
             if not unwanted:
                 return
 
-    async def _take_back_once(
-        self, unwanted: Sequence[tuple[RequestId, bool]]
-    ) -> list[tuple[RequestId, bool]]:
+    async def _take_back_once(self, unwanted: Sequence[Unwanted]) -> list[Unwanted]:
         if not unwanted:
             return []
         redis, keys = self._scripts.redis, self._scripts.keys
-        places: list[Any] = await redis.mget([keys.request(request_id) for request_id, _ in unwanted])
+        places: list[Any] = await redis.mget([keys.request(one.request_id) for one in unwanted])
         found = [
-            (pair, BatchId(place.partition(b"|")[0].decode()))
-            for pair, place in zip(unwanted, places, strict=True)
+            (one, BatchId(place.partition(b"|")[0].decode()))
+            for one, place in zip(unwanted, places, strict=True)
             if place is not None and not place.startswith(b"|")
         ]
         verdicts = await asyncio.gather(
             *(
-                self._scripts.withdraw(request_id=request_id, batch_id=batch_id, mailbox=self._mailbox)
-                for (request_id, _), batch_id in found
+                self._scripts.withdraw(request_id=one.request_id, batch_id=batch_id, mailbox=self._mailbox)
+                for one, batch_id in found
             )
         )
-        again: list[tuple[RequestId, bool]] = []
+        again: list[Unwanted] = []
         overdue: dict[BatchId, set[RequestId]] = {}
-        for (pair, batch_id), verdict in zip(found, verdicts, strict=True):
+        for (one, batch_id), verdict in zip(found, verdicts, strict=True):
             if verdict is Verdict.GONE:
-                again.append(pair)
-            elif verdict is Verdict.TOO_LATE and pair[1]:
-                overdue.setdefault(batch_id, set()).add(pair[0])
+                again.append(one)
+            elif verdict is Verdict.OK:
+                self.n_withdrawn[one.run_id] += 1
+            elif verdict is Verdict.TOO_LATE and one.cancel:
+                overdue.setdefault(batch_id, set()).add(one.request_id)
         await self._cancel_overdue(overdue)
         return again
 

@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import BusyLoadingError, RedisError
 
 from . import settings
 from .errors import QueueUnreachable
@@ -63,13 +63,20 @@ async def reach(redis_url: str | None) -> AsyncIterator[Reached]:
             scripts=Scripts(redis, keys),
         )
     except (*UNREACHABLE, RedisError) as error:
-        raise QueueUnreachable(
-            f"Redis at {place_of(url)} cannot be reached ({type(error).__name__}): "
-            "start it, or set BATCHLING_REDIS_URL."
-        ) from None
+        raise unreachable(url, error) from None
     finally:
         with contextlib.suppress(*UNREACHABLE):
             await redis.aclose()
+
+
+def unreachable(url: str, error: Exception) -> QueueUnreachable:
+    """What to say of a Redis that does not answer, never with its password."""
+    if isinstance(error, BusyLoadingError):
+        return QueueUnreachable(f"Redis at {place_of(url)} is still loading its data: try again in a moment.")
+    return QueueUnreachable(
+        f"Redis at {place_of(url)} cannot be reached ({type(error).__name__}): "
+        "start it, or set BATCHLING_REDIS_URL."
+    )
 
 
 class _Redis(msgspec.Struct):

@@ -1,4 +1,4 @@
-"""Cancels batches and runs at a person's wish."""
+"""Finds batches and runs by id; cancels and retries batches at a person's wish."""
 
 from __future__ import annotations
 
@@ -36,6 +36,19 @@ class Cancelled:
         return {"cancelled": list(self.batch_ids), "too_late": list(self.too_late)}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retried:
+    """What became of a wish to retry: the batches looked at now, those a worker is at, and those that are over."""
+
+    batch_ids: tuple[BatchId, ...]
+    busy: tuple[BatchId, ...]
+    too_late: tuple[BatchId, ...]
+
+    def as_json(self) -> dict[str, object]:
+        """What `batchling retry --json` prints."""
+        return {"retried": list(self.batch_ids), "busy": list(self.busy), "too_late": list(self.too_late)}
+
+
 async def find(inspection: Inspection, name: str) -> Batch | RunRecord:
     """The batch or run of that id; raises `UnknownId`."""
     found = await inspection.batch(BatchId(name)) or await inspection.run(RunId(name))
@@ -46,21 +59,33 @@ async def find(inspection: Inspection, name: str) -> Batch | RunRecord:
     return found
 
 
-async def cancel(inspection: Inspection, scripts: Scripts, name: str) -> Cancelled:
-    """Asks for a batch, or every batch of a run, to be cancelled; raises `UnknownId`.
+async def cancel(scripts: Scripts, batch: Batch) -> Cancelled:
+    """Asks for a batch to be cancelled as a whole, with the requests that other runs have in it.
 
-    A batch is cancelled as a whole, with the requests that other runs have in it; its callers get an error at once.
+    What no provider was told of is answered with an error at once; what was, as its end there says.
     """
+    verdict = await scripts.cancel(
+        batch_id=batch.batch_id,
+        lane_id=batch.lane_id,
+        ending=NO_ENDING,
+        error=f"Batch {batch.batch_id} was cancelled with `batchling cancel`.",
+    )
+    named = (batch.batch_id,)
+    return Cancelled(
+        batch_ids=named if verdict is Verdict.OK else (), too_late=() if verdict is Verdict.OK else named
+    )
+
+
+async def retry(inspection: Inspection, scripts: Scripts, name: str) -> Retried:
+    """Has a batch, or every batch of a run, looked at now, quarantined ones too; raises `UnknownId`."""
     found = await find(inspection, name)
     batches: Sequence[Batch] = found.batches if isinstance(found, RunRecord) else (found,)
-    asked: list[BatchId] = []
-    late: list[BatchId] = []
+    by_verdict: dict[Verdict, list[BatchId]] = {}
     for batch in batches:
-        verdict = await scripts.cancel(
-            batch_id=batch.batch_id,
-            lane_id=batch.lane_id,
-            ending=NO_ENDING,
-            error=f"Batch {batch.batch_id} was cancelled with `batchling cancel`.",
-        )
-        (asked if verdict is Verdict.OK else late).append(batch.batch_id)
-    return Cancelled(batch_ids=tuple(asked), too_late=tuple(late))
+        verdict = await scripts.retry(batch_id=batch.batch_id)
+        by_verdict.setdefault(verdict, []).append(batch.batch_id)
+    return Retried(
+        batch_ids=tuple(by_verdict.pop(Verdict.OK, ())),
+        busy=tuple(by_verdict.pop(Verdict.BUSY, ())),
+        too_late=tuple(batch_id for late in by_verdict.values() for batch_id in late),
+    )

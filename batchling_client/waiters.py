@@ -27,7 +27,9 @@ AT_ONCE: Final = 100
 LOOKED_AFTER: Final = 5_000
 """Outstanding ids that one safety drain looks after."""
 DRAIN_PERIOD_S: Final = 5.0
-_QUIET_S: Final = 60.0
+QUIET_S: Final = 20.0
+"""After this much silence the subscription is asked for a sign of life."""
+PONG_S: Final = 5.0
 
 
 class Waiters:
@@ -119,16 +121,25 @@ class Waiters:
             pubsub: Any = self._redis.pubsub()
             try:
                 await pubsub.subscribe(self._keys.notice(self._mailbox))
-                while True:
-                    # Bounded, so that the connection's own health check gets its turn.
-                    if await pubsub.get_message(timeout=_QUIET_S) is not None:
-                        self._nudge.set()
+                while await self._heard(pubsub):
+                    self._nudge.set()
             except UNREACHABLE:
-                pass
+                await self._outage.over()
             finally:
                 with contextlib.suppress(*UNREACHABLE):
                     await pubsub.aclose()
-            await self._outage.over()
+
+    async def _heard(self, pubsub: Any) -> bool:
+        """Waits for a nudge; False when the subscription is dead, though nobody has said so."""
+        while True:
+            message = await pubsub.get_message(timeout=QUIET_S)
+            if message is None:
+                await pubsub.ping()
+                message = await pubsub.get_message(timeout=PONG_S)
+                if message is None:
+                    return False
+            if message["type"] != "pong":
+                return True
 
     async def drain(self) -> None:
         """Reads answers for as long as the session lives."""

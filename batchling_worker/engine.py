@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import os
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -15,13 +16,16 @@ import msgspec
 from batchling_client.wire.batches import Batch
 from batchling_client.wire.connection import UNREACHABLE
 from batchling_client.wire.records import CorruptRecord
-from batchling_client.wire.states import BatchState, Outcome
+from batchling_client.wire.states import BatchState, Outcome, Verdict
 
 from . import lifecycle, providers
 from .accounts import Accounts
-from .errors import Denied, PermanentError, StaleClaim, TemporaryError
+from .circuit import Circuits
+from .company import Company
+from .errors import Denied, NotYet, PermanentError, StaleClaim, TemporaryError, Waiting
 from .lease import lease
 from .naming import of_refusal
+from .outlived import Outlived
 from .pipeline.collect import collect
 from .pipeline.poll import look, poll
 from .pipeline.settle import settle
@@ -46,13 +50,17 @@ class Engine:
         accounts: Accounts,
         knobs: Knobs,
         telemetry: Telemetry,
-        reach: Callable[[str], None],
+        reach: Callable[[str, Batch], None],
     ) -> None:
         self._store = store
         self._accounts = accounts
         self._knobs = knobs
         self._telemetry = telemetry
         self._reach = reach
+        self._circuits = Circuits(store.standing, telemetry)
+        self._company = Company()
+        self._outlived = Outlived(store)
+        self._leaving = False
 
     async def submit(self, held: Held) -> None:
         """Submits a sealed batch."""
@@ -68,26 +76,43 @@ class Engine:
 
     async def poll(self, helds: Sequence[Held]) -> None:
         """Looks at submitted batches, together where they share an account."""
-        groups: dict[tuple[str, str, tuple[tuple[str, str], ...]], list[Step]] = {}
-        for held in helds:
-            batch = await self._begin(held, POLL_STATES)
-            if batch is not None:
-                spec = batch.spec
-                groups.setdefault((spec.provider, spec.fingerprint, spec.headers), []).append(
-                    self._step(held, batch)
+        suspects: list[Held] = []
+        async with self._handing_back(helds):
+            async with self._company.shared():
+                groups: dict[tuple[str, str, tuple[tuple[str, str], ...]], list[Step]] = {}
+                for held in helds:
+                    batch = await self._begin(held, POLL_STATES, suspects)
+                    if batch is not None:
+                        spec = batch.spec
+                        groups.setdefault((spec.provider, spec.fingerprint, spec.headers), []).append(
+                            self._step(held, batch)
+                        )
+                await asyncio.gather(
+                    *(self._under_lease(steps, self._poll_together(steps)) for steps in groups.values())
                 )
-        await asyncio.gather(
-            *(self._under_lease(steps, self._poll_together(steps)) for steps in groups.values())
-        )
+            for held in suspects:
+                await self._alone(held, POLL_STATES, self._poll_one)
+
+    def leave(self) -> None:
+        """From now on each step that would begin hands its batch back instead."""
+        self._leaving = True
+
+    async def _poll_one(self, step: Step) -> None:
+        await self._under_lease([step], self._poll_together([step]))
 
     async def _poll_together(self, steps: Sequence[Step]) -> None:
         seen: Sequence[Look | TemporaryError | PermanentError]
         try:
             account = await self._account(steps[0].batch)
             steps = [dataclasses.replace(step, account=account) for step in steps]
-            seen = await look(steps)
+            async with self._circuits.through(account, steps[0].batch.spec.provider, None):
+                seen = await look(steps)
         except (TemporaryError, PermanentError) as error:
             seen = [error] * len(steps)
+        except Exception as error:  # noqa: BLE001 - what fails for all of them is each one's failure
+            for step in steps:
+                await self._guarded(step, _failing(error))
+            return
         for step, one in zip(steps, seen, strict=True):
             await self._guarded(step, poll(step, one))
 
@@ -99,50 +124,105 @@ class Engine:
         *,
         needs_account: Callable[[Batch], bool],
     ) -> None:
-        batch = await self._begin(held, states)
-        if batch is None:
-            return
-        step = self._step(held, batch)
+        async def run(step: Step) -> None:
+            async def with_account() -> None:
+                batch = step.batch
+                if not needs_account(batch):
+                    await work(step)
+                    return
+                account = await self._account(batch)
+                bound = dataclasses.replace(step, account=account)
+                lane_id = batch.lane_id if batch.state in SUBMIT_STATES else None
+                try:
+                    async with self._circuits.through(account, batch.spec.provider, lane_id):
+                        await work(bound)
+                except (Denied, PermanentError, Waiting):
+                    if not bound.estranged:
+                        raise
+                    raise bound.estrangement() from None
 
-        async def with_account() -> None:
-            account = await self._account(batch) if needs_account(batch) else None
-            bound = dataclasses.replace(step, account=account)
+            await self._under_lease([step], self._guarded(step, with_account()))
+
+        suspects: list[Held] = []
+        async with self._handing_back([held]):
+            async with self._company.shared():
+                batch = await self._begin(held, states, suspects)
+                if batch is not None:
+                    await run(self._step(held, batch))
+            for suspect in suspects:
+                await self._alone(suspect, states, run)
+
+    async def _alone(
+        self, held: Held, states: Sequence[BatchState], run: Callable[[Step], Awaitable[None]]
+    ) -> None:
+        """Runs the last step that a batch is allowed after others that never ended, while no other step runs here."""
+        async with contextlib.AsyncExitStack() as quiet:
             try:
-                await work(bound)
-            except (Denied, PermanentError):
-                if not bound.estranged:
-                    raise
-                raise bound.estrangement() from None
+                async with lease(self._store, [held]):
+                    await quiet.enter_async_context(self._company.alone())
+            except StaleClaim:
+                self._telemetry.log("step_stale", batch_id=held.batch_id, token=held.token)
+                return
+            batch = await self._begin(held, states, None)
+            if batch is not None:
+                await run(self._step(held, batch))
 
-        await self._under_lease([step], self._guarded(step, with_account()))
+    async def _begin(
+        self, held: Held, states: Sequence[BatchState], suspects: list[Held] | None
+    ) -> Batch | None:
+        """The batch if the step may start; a message that is doubled or late finds None.
 
-    async def _begin(self, held: Held, states: Sequence[BatchState]) -> Batch | None:
-        """The batch if the step may start; a message that is doubled or late finds None."""
+        `suspects` takes a batch whose step may start only alone in this process; None = it is alone.
+        """
+        if self._leaving:
+            await self._hand_back([held])
+            return None
         try:
-            batch = await self._store.begin(held, states)
+            verdict, batch = await self._store.begin(held, states, alone=suspects is None)
         except CorruptRecord:
             self._telemetry.warn("step_refused", batch_id=held.batch_id, reason="corrupt_record")
             return None
         except UNREACHABLE:
             self._telemetry.warn("store_away", batch_id=held.batch_id)
+            self._outlived.add(held)
             return None
-        if batch is None:
+        if verdict is Verdict.OK:
+            self._telemetry.debug("step_begun", batch_id=held.batch_id, token=held.token, pid=os.getpid())
+            return batch
+        if verdict is Verdict.ALONE and suspects is not None:
+            suspects.append(held)
+        elif verdict is Verdict.QUARANTINED and batch is not None:
+            self._telemetry.quarantined(batch)
+        else:
             self._telemetry.log("step_stale", batch_id=held.batch_id, token=held.token)
-        return batch
+        return None
+
+    @contextlib.asynccontextmanager
+    async def _handing_back(self, helds: Sequence[Held]) -> AsyncIterator[None]:
+        """Nothing leaves the block with a batch in hand: a worker that leaves hands its batches back at once."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            await self._hand_back(helds)
+            raise
+        except Exception as error:  # noqa: BLE001 - Celery would log its text, and the batch wait for its lease
+            for held in helds:
+                await self._failed(held, 0, error)
+
+    async def _hand_back(self, helds: Sequence[Held]) -> None:
+        self._telemetry.log("worker_leaving", n_batches=len(helds))
+        with contextlib.suppress(*UNREACHABLE):
+            for held in helds:
+                await self._store.release(held, 0.0)
 
     async def _under_lease(self, steps: Sequence[Step], work: Coroutine[Any, Any, None]) -> None:
-        """Runs the work while the leases are extended; a worker that leaves hands its batches back at once."""
+        """Runs the work while the leases are extended."""
         try:
             async with lease(self._store, [step.held for step in steps]):
                 await work
         except StaleClaim:
-            self._telemetry.log("step_stale", batch_id=steps[0].batch.batch_id)
-        except asyncio.CancelledError:
-            self._telemetry.log("worker_leaving", n_batches=len(steps))
-            with contextlib.suppress(*UNREACHABLE):
-                for step in steps:
-                    await self._store.release(step.held, 0.0)
-            raise
+            for step in steps:
+                self._stale(step)
 
     async def _guarded(self, step: Step, work: Coroutine[Any, Any, None]) -> None:
         """Runs the work; every way it can fail leaves the batch due again, or ended with the provider's reason."""
@@ -150,6 +230,11 @@ class Engine:
         try:
             try:
                 await work
+            except Waiting as wait:
+                await self._wait(step, wait)
+            except NotYet as error:
+                self._telemetry.log("step_waits", batch_id=batch_id, reason=str(error))
+                await self._store.release(step.held, error.delay_s or 0.0)
             except TemporaryError as error:
                 delay_s = error.delay_s or lifecycle.backoff_s(step.batch.n_stumbles)
                 self._telemetry.warn(
@@ -167,16 +252,28 @@ class Engine:
             except PermanentError as error:
                 await self._refuse(step, error)
         except StaleClaim:
-            self._telemetry.log("step_stale", batch_id=batch_id, token=step.held.token)
+            self._stale(step)
         except UNREACHABLE:
             self._telemetry.warn("store_away", batch_id=batch_id)
+            self._outlived.add(step.held)
         except Exception as error:  # noqa: BLE001 - a defect of ours must not lose a batch: it is looked at again
-            # The text of an unforeseen error may hold anything, a key included: only its kind and place are told.
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{type(error).__name__} at {place.filename.rpartition('/')[2]}:{place.lineno}"
-            self._telemetry.warn("step_failed", batch_id=batch_id, error=where)
-            with contextlib.suppress(*UNREACHABLE):
-                await self._store.release(step.held, lifecycle.backoff_s(step.batch.n_stumbles + 3), where)
+            await self._failed(step.held, step.batch.n_stumbles, error)
+
+    async def _failed(self, held: Held, n_stumbles: int, error: Exception) -> None:
+        """The batch is looked at again after a pause; the process lives, so nothing is held against the batch."""
+        # The text of an unforeseen error may hold anything, a key included: only its kind and place are told.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{type(error).__name__} at {place.filename.rpartition('/')[2]}:{place.lineno}"
+        self._telemetry.warn("step_failed", batch_id=held.batch_id, error=where)
+        try:
+            await self._store.release(held, lifecycle.backoff_s(n_stumbles + 3), where)
+        except UNREACHABLE:
+            self._outlived.add(held)
+
+    def _stale(self, step: Step) -> None:
+        """Another worker has taken over while this one was held up: it lives, and so it says."""
+        self._telemetry.log("step_stale", batch_id=step.batch.batch_id, token=step.held.token)
+        self._outlived.add(step.held)
 
     async def _refuse(self, step: Step, error: PermanentError) -> None:
         """A refusal is a batch's end, told to its callers in the provider's own words.
@@ -186,18 +283,32 @@ class Engine:
         self._telemetry.warn(
             "step_refused", batch_id=step.batch.batch_id, status=error.status, reason=str(error)
         )
-        paid = step.batch.state is BatchState.ENDED or step.batch.create_at is not None
-        if paid and not lifecycle.given_up(step.batch, step.now):
+        if _paid(step.batch) and not lifecycle.given_up(step.batch, step.now):
             delay_s = lifecycle.backoff_s(step.batch.n_stumbles + 3)
             await self._store.release(step.held, delay_s, str(error), denied=True)
             return
+        await self._end_refused(step, error)
+
+    async def _wait(self, step: Step, wait: Waiting) -> None:
+        """The batch waits, without a stumble; of a key just refused the callers are told, if nothing is paid."""
+        batch = step.batch
+        if wait.refusal is not None and (wait.lasts or not _paid(batch)) and not step.estranged:
+            self._telemetry.warn("step_refused", batch_id=batch.batch_id, reason=str(wait))
+            await self._end_refused(step, wait.refusal)
+            return
+        self._telemetry.log(
+            "batch_held", batch_id=batch.batch_id, reason=str(wait), delay_s=round(wait.wait_s, 2)
+        )
+        await self._store.hold(step.held, wait.wait_s, str(wait))
+
+    async def _end_refused(self, step: Step, error: PermanentError) -> None:
         body = error.body or json.dumps({"error": {"message": str(error), "type": "batch_error"}}).encode()
         ending = await of_refusal(step, error, body)
         await self._store.ended(step.held, Outcome.FAILED, "", msgspec.json.encode(ending), str(error))
 
     async def _settle_if_collected(self, step: Step) -> None:
         if step.batch.collected_at is None:
-            raise TemporaryError("the results are not collected yet", delay_s=0.1)
+            raise NotYet("the results are not collected yet", delay_s=0.1)
         await settle(step)
 
     async def _account(self, batch: Batch) -> Account:
@@ -208,12 +319,20 @@ class Engine:
             held=held,
             batch=batch,
             store=self._store,
-            provider=providers.load(batch.spec.provider),
             account=None,
             knobs=self._knobs,
             telemetry=self._telemetry,
-            reach=self._reach,
+            reach=lambda point: self._reach(point, batch),
         )
+
+
+def _paid(batch: Batch) -> bool:
+    """Whether a batch may have been paid for, so that its callers are not told at the first refusal."""
+    return batch.state in (*POLL_STATES, *END_STATES) or batch.create_at is not None
+
+
+async def _failing(error: Exception) -> None:
+    raise error
 
 
 def _has_results(batch: Batch) -> bool:

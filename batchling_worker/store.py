@@ -1,21 +1,26 @@
-"""The only module of the worker that talks to Redis."""
+"""Batches in Redis. Beside `standing.py`, which keeps accounts, the only module of the worker that talks to it."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 from redis.asyncio import Redis
 
 from batchling_client.wire.batches import Batch
+from batchling_client.wire.connection import ask
 from batchling_client.wire.ids import new_batch_id
 from batchling_client.wire.keys import BatchId, Keys, LaneId, Mailbox, ProviderBatchId
 from batchling_client.wire.records import CorruptRecord, Row, WorkerPresence
-from batchling_client.wire.scripts import BatchCap, Claim, Delivered, RowIn, RowOut, Scripts
+from batchling_client.wire.scripts import BatchCap, Claim, Delivered, Fsync, RowIn, RowOut, Scripts
+from batchling_client.wire.soundness import Told
 from batchling_client.wire.states import BatchState, Outcome, Verdict
 
-from .errors import StaleClaim, TemporaryError
+from .errors import NotOnDisk, StaleClaim, TemporaryError
+from .standing import Standing
 
 KEEP_MS: Final = 35 * 24 * 3600 * 1000
 """How long a request in flight and the record of a batch are kept: longer than any completion window."""
@@ -41,11 +46,14 @@ class Store:
     lease_ms: int
     result_ttl_ms: int
     max_attempts: int
+    fsync_intent: Fsync | None = None
     scripts: Scripts = field(init=False)
+    standing: Standing = field(init=False)
     _mailboxes: dict[BatchId, tuple[Mailbox, ...]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.scripts = Scripts(self.redis, self.keys)
+        self.standing = Standing(self.redis, self.keys)
 
     async def claim_due(self, limit: int) -> list[Claim]:
         """Claims what is due, the longest overdue first."""
@@ -57,12 +65,18 @@ class Store:
         due = [BatchId(batch_id.decode()) for batch_id, score in _pairs(scored) if score <= now_ms]
         return await self.scripts.claim(batch_ids=due, lease_ms=self.lease_ms) if due else []
 
-    async def begin(self, claim: Held, states: Sequence[BatchState]) -> Batch | None:
-        """The batch, if its step may start under this token; None = stale, nothing to do."""
-        fields = await self.scripts.begin(
-            batch_id=claim.batch_id, token=claim.token, lease_ms=self.lease_ms, states=states
+    async def begin(
+        self, claim: Held, states: Sequence[BatchState], *, alone: bool = False
+    ) -> tuple[Verdict, Batch | None]:
+        """Whether a step may start under this token, and the batch: of one that may, or is quarantined instead."""
+        begun = await self.scripts.begin(
+            batch_id=claim.batch_id, token=claim.token, lease_ms=self.lease_ms, states=states, alone=alone
         )
-        return Batch.decode(fields) if fields is not None else None
+        return begun.verdict, Batch.decode(begun.fields) if begun.fields is not None else None
+
+    async def survived(self, held: Held) -> None:
+        """Says that this worker outlived a step that did not end its claim."""
+        await self.scripts.survived(batch_id=held.batch_id, token=held.token)
 
     async def extend(self, held: Held) -> None:
         """Extends the lease."""
@@ -85,6 +99,16 @@ class Store:
             error=error,
             create_refused=create_refused,
             denied=denied,
+        )
+
+    async def hold(self, held: Held, delay_s: float, why: str, *, unmade: bool = False) -> None:
+        """Hands back a batch that waits for something outside of it; a stale claim has nothing to hand back."""
+        await self.scripts.hold(
+            batch_id=held.batch_id,
+            token=held.token,
+            delay_ms=int(delay_s * 1000),
+            why=why,
+            unmade=unmade,
         )
 
     async def lane_of(self, batch_id: BatchId) -> str:
@@ -116,8 +140,16 @@ class Store:
         )
 
     async def arm(self, held: Held, account: str = "") -> None:
-        """Stores that the create is about to be sent, and under which account."""
-        _fresh(await self.scripts.arm(batch_id=held.batch_id, token=held.token, account=account))
+        """Stores that the create is about to be sent, and under which account.
+
+        Raises `NotOnDisk` where that must be on disk and is not.
+        """
+        verdict = await self.scripts.arm(
+            batch_id=held.batch_id, token=held.token, account=account, fsync=self.fsync_intent
+        )
+        if verdict is Verdict.NOT_ON_DISK:
+            raise NotOnDisk("Redis does not confirm that the intent is on disk: nothing was sent")
+        _fresh(verdict)
 
     async def submitted(
         self, held: Held, provider_batch_id: ProviderBatchId, delay_s: float, account: str = ""
@@ -258,6 +290,10 @@ class Store:
                     found[ProviderBatchId(provider_batch_id.decode())] = BatchId(batch_id.decode())
         return found
 
+    async def told(self) -> Told:
+        """What Redis tells of itself."""
+        return await ask(self.redis)
+
     async def credential(self, fingerprint: str) -> bytes | None:
         """The sealed credential of a lane."""
         sealed: bytes | None = await self.redis.execute_command("GET", self.keys.credential(fingerprint))
@@ -265,17 +301,10 @@ class Store:
 
     async def announce(self, presence: WorkerPresence) -> None:
         """Says that this worker lives, for the next fifteen seconds."""
-        async with self.redis.pipeline(transaction=False) as pipe:
-            pipe.execute_command("TIME")
-            pipe.execute_command("SET", self.keys.worker(presence.name), presence.encode(), "EX", PRESENCE_S)
-            (seconds, _), _ = await pipe.execute()
-        async with self.redis.pipeline(transaction=False) as pipe:
-            pipe.execute_command("ZADD", self.keys.workers, int(seconds) * 1000, presence.name)
-            pipe.execute_command(
-                "ZREMRANGEBYSCORE", self.keys.workers, "-inf", (int(seconds) - PRESENCE_S) * 1000
-            )
-            pipe.execute_command("PEXPIRE", self.keys.workers, KEEP_MS)
-            await pipe.execute()
+        said = msgspec.structs.replace(presence, said_at=time.time())
+        await self.scripts.announce(
+            name=presence.name, presence=said.encode(), keep_ms=PRESENCE_S * 1000, keep_list_ms=KEEP_MS
+        )
 
     async def depart(self, presence: WorkerPresence) -> None:
         """Takes this worker off the list of those alive."""

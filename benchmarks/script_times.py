@@ -168,7 +168,7 @@ class _Life:
     async def _begin(self, batch_id: BatchId, state: BatchState) -> None:
         token = self._claims[batch_id]
         begun = await self._scripts.begin(batch_id=batch_id, token=token, lease_ms=LEASE_MS, states=[state])
-        if begun is None:
+        if begun.verdict is not Verdict.OK:
             raise RuntimeError(f"the batch is not {state}")
 
     async def _seal(self) -> None:

@@ -110,11 +110,13 @@ class Deployment:
         await wait_until(answers, description="Redis answers")
         await probe.aclose()
 
-    def worker(self, *, pool: str = "threads", **settings: str) -> subprocess.Popen[bytes]:
+    def worker(
+        self, *, pool: str = "threads", app: str = "batchling_worker", **settings: str
+    ) -> subprocess.Popen[bytes]:
         """Starts a worker; settings are names without prefix, such as `crash_at`."""
         name = f"w{len(self.workers)}"
         env = {**self.env, **{f"BATCHLING_{key.upper()}": value for key, value in settings.items()}}
-        command = [sys.executable, "-m", "celery", "-A", "batchling_worker", "worker", "--pool", pool]
+        command = [sys.executable, "-m", "celery", "-A", app, "worker", "--pool", pool]
         command += [
             "--concurrency",
             "2",

@@ -5,10 +5,22 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from .keys import BatchId, LaneId, ProviderBatchId
 from .records import CorruptRecord, LaneSpec
 from .states import BatchState, Outcome
+
+UNENDED_ALLOWED: Final = 3
+"""So many steps in a row may kill their worker before the batch is quarantined."""
+
+
+def quarantine_sentence(batch_id: BatchId) -> str:
+    """What a quarantined batch says of itself, and what to do about it."""
+    return (
+        f"quarantined after its step ended three workers: "
+        f"`batchling retry {batch_id}` or `batchling cancel {batch_id}`"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,12 +43,19 @@ class Batch:
     """Rows the provider says it is through with; for display only."""
     n_lines: int
     n_stumbles: int
-    n_starts: int
+    n_unended: int
+    """Steps in a row that began, got nowhere and never ended: they, or their neighbours, killed workers."""
+    quarantined_at: dt.datetime | None
+    """When it was taken off the schedule for killing its workers; None while it is on it."""
     n_denied: int
     """Looks in a row to which the provider said that it does not know the batch, or that the key has no right."""
     denied_since: dt.datetime | None
     read_at: dt.datetime | None
     """The server's time when a step began on it; None when it was only looked at."""
+    server: str
+    """Which run of Redis knows of every create of this batch that was ever armed; '' = not told."""
+    server_now: str
+    """Which run of Redis the step began under."""
     label: str
     input_file_id: str
     former_file_id: str
@@ -57,6 +76,8 @@ class Batch:
     cancel_requested: bool
     moved_to: BatchId | None
     """The batch in which its unanswered requests went on, if some did."""
+    quota_id: str
+    """The quota of enqueued tokens that it counts against; '' before it was first to be submitted."""
 
     @classmethod
     def decode(cls, fields: Mapping[bytes, bytes]) -> Batch:
@@ -88,10 +109,13 @@ class Batch:
                 n_done=number("n_done"),
                 n_lines=number("n_lines"),
                 n_stumbles=number("n_stumbles"),
-                n_starts=number("starts"),
+                n_unended=sum(token not in ("", "0") for token in text("starts").split(",")),
+                quarantined_at=time("quarantined_at"),
                 n_denied=number("n_denied"),
                 denied_since=time("denied_since"),
                 read_at=time("now"),
+                server=text("server"),
+                server_now=text("server_now"),
                 label=text("label"),
                 input_file_id=text("input_file_id"),
                 former_file_id=text("former_file_id"),
@@ -109,6 +133,7 @@ class Batch:
                 poll_s=number("poll_ms") / 1000,
                 cancel_requested=text("cancel_requested") == "1",
                 moved_to=BatchId(text("moved_to")) or None,
+                quota_id=text("quota"),
             )
         except (KeyError, ValueError, OverflowError) as error:
             raise CorruptRecord("a stored batch cannot be read") from error
@@ -132,6 +157,7 @@ class Batch:
             "error": self.error or None,
             "lane_id": self.lane_id,
             "moved_to": self.moved_to,
+            "quarantined_at": self.quarantined_at.isoformat() if self.quarantined_at else None,
         }
 
 

@@ -172,6 +172,8 @@ class WorkerPresence(msgspec.Struct, frozen=True, kw_only=True):
     pool: str
     seal_public_key: str
     """Hex digest of the public key, not the key's private half."""
+    said_at: float = 0.0
+    """When the worker says it said so, by its own clock; 0 = not told."""
 
     def encode(self) -> bytes:
         return _json.encode(self)

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
+from .batches import UNENDED_ALLOWED, quarantine_sentence
 from .keys import BatchId, Keys, LaneId, Mailbox, ProviderBatchId, RequestId, RunId
 from .states import BatchState, Outcome, Placement, RowKind, Verdict
 
@@ -32,6 +33,14 @@ def source(name: str) -> str:
 @cache
 def _sha(name: str) -> str:
     return hashlib.sha1(source(name).encode(), usedforsecurity=False).hexdigest()
+
+
+async def run(redis: Redis, name: str, keys: Sequence[str], args: Sequence[Arg]) -> Any:
+    """Runs a script by its name; its text is sent only to a server that does not know it."""
+    try:
+        return await redis.evalsha(_sha(name), len(keys), *keys, *args)
+    except NoScriptError:
+        return await redis.eval(source(name), len(keys), *keys, *args)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +65,14 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """Answer of `begin`: OK, ALONE, QUARANTINED or STALE; the batch's fields with OK and QUARANTINED."""
+
+    verdict: Verdict
+    fields: Mapping[bytes, bytes] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Delivered:
     """Answer of `deliver`."""
 
@@ -64,6 +81,17 @@ class Delivered:
     n_retry: int = 0
     n_unknown: int = 0
     mailboxes: tuple[Mailbox, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dropped:
+    """Answer of `drop`; `n_shared` requests were left because others wait for them."""
+
+    verdict: Verdict
+    n_dropped: int = 0
+    n_shared: int = 0
+    ended: bool = False
+    """Whether the batch held nothing else and has ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +123,14 @@ class BatchCap:
     longest_ms: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fsync:
+    """On whose disks a write must be before it counts, besides Redis' own, and how long that is waited for."""
+
+    replicas: int
+    within_ms: int
+
+
 class Scripts:
     """The transitions of one deployment. Every method raises redis-py's own errors when Redis is away."""
 
@@ -103,10 +139,25 @@ class Scripts:
         self.keys = keys
 
     async def _run(self, name: str, keys: Sequence[str], args: Sequence[Arg]) -> Any:
-        try:
-            return await self.redis.evalsha(_sha(name), len(keys), *keys, *args)
-        except NoScriptError:
-            return await self.redis.eval(source(name), len(keys), *keys, *args)
+        return await run(self.redis, name, keys, args)
+
+    async def _run_to_disk(
+        self, name: str, keys: Sequence[str], args: Sequence[Arg], fsync: Fsync
+    ) -> tuple[Any, bool]:
+        """The reply, and whether everything up to this script's writes is confirmed to be on disk."""
+        for script in (("EVALSHA", _sha(name)), ("EVAL", source(name))):
+            # WAITAOF speaks of the writes of its own connection, which a pipeline keeps to.
+            async with self.redis.pipeline(transaction=False) as pipe:
+                pipe.execute_command(*script, len(keys), *keys, *args)
+                pipe.execute_command("WAITAOF", 1, fsync.replicas, fsync.within_ms)
+                reply, on_disk = await pipe.execute(raise_on_error=False)
+            if not isinstance(reply, NoScriptError):
+                break
+        if isinstance(reply, Exception):
+            raise reply
+        if isinstance(on_disk, Exception):
+            return reply, False
+        return reply, on_disk[0] >= 1 and on_disk[1] >= fsync.replicas
 
     async def enqueue(
         self,
@@ -156,13 +207,29 @@ class Scripts:
         ]
 
     async def begin(
-        self, *, batch_id: BatchId, token: int, lease_ms: int, states: Sequence[BatchState]
-    ) -> Mapping[bytes, bytes] | None:
-        """Starts a step once for each token and tells the batch's fields; None = stale: `begin.lua`."""
-        reply = await self._run("begin", self._batch(batch_id), [batch_id, token, lease_ms, ",".join(states)])
-        if reply[0] != b"OK":
-            return None
-        return dict(zip(reply[1::2], reply[2::2], strict=True))
+        self,
+        *,
+        batch_id: BatchId,
+        token: int,
+        lease_ms: int,
+        states: Sequence[BatchState],
+        alone: bool = True,
+    ) -> Begun:
+        """Starts a step once for each token and tells the batch's fields: `begin.lua`."""
+        args: list[Arg] = [batch_id, token, lease_ms, ",".join(states)]
+        args += [int(alone), UNENDED_ALLOWED, quarantine_sentence(batch_id)]
+        reply = await self._run("begin", self._batch(batch_id), args)
+        return Begun(
+            verdict=_verdict(reply[0]), fields=dict(zip(reply[1::2], reply[2::2], strict=True)) or None
+        )
+
+    async def survived(self, *, batch_id: BatchId, token: int) -> Verdict:
+        """Takes back a step that did not kill its worker: `survived.lua`."""
+        return _verdict(await self._run("survived", self._batch(batch_id), [batch_id, token]))
+
+    async def retry(self, *, batch_id: BatchId) -> Verdict:
+        """Has a batch looked at now, a quarantined one too: `retry.lua`."""
+        return _verdict(await self._run("retry", self._batch(batch_id), [batch_id]))
 
     async def extend(self, *, batch_id: BatchId, token: int, lease_ms: int) -> Verdict:
         """Extends a claim's lease: `extend.lua`."""
@@ -182,6 +249,13 @@ class Scripts:
         args: list[Arg] = [batch_id, token, delay_ms, error, int(create_refused), int(denied)]
         return _verdict(await self._run("release", self._batch(batch_id), args))
 
+    async def hold(
+        self, *, batch_id: BatchId, token: int, delay_ms: int, why: str, unmade: bool = False
+    ) -> Verdict:
+        """Hands back a claimed batch that waits for something outside of it: `hold.lua`."""
+        args: list[Arg] = [batch_id, token, delay_ms, why, int(unmade)]
+        return _verdict(await self._run("hold", self._batch(batch_id), args))
+
     async def seal(self, *, batch_id: BatchId, token: int, lane_id: LaneId) -> Verdict:
         """Closes an open batch to new requests: `seal.lua`."""
         keys = [*self._batch(batch_id), self.keys.lane(lane_id)]
@@ -199,9 +273,17 @@ class Scripts:
         args: list[Arg] = [token, input_file_id, n_lines, account]
         return _verdict(await self._run("uploaded", [self.keys.batch(batch_id)], args))
 
-    async def arm(self, *, batch_id: BatchId, token: int, account: str = "") -> Verdict:
-        """Stores that the create is about to be sent: `arm.lua`."""
-        return _verdict(await self._run("arm", [self.keys.batch(batch_id)], [token, account]))
+    async def arm(
+        self, *, batch_id: BatchId, token: int, account: str = "", fsync: Fsync | None = None
+    ) -> Verdict:
+        """Stores that the create is about to be sent; NOT_ON_DISK = stored, but not where `fsync` asks: `arm.lua`."""
+        keys = [self.keys.batch(batch_id)]
+        args: list[Arg] = [token, account]
+        if fsync is None:
+            return _verdict(await self._run("arm", keys, args))
+        reply, on_disk = await self._run_to_disk("arm", keys, args, fsync)
+        verdict = _verdict(reply)
+        return verdict if on_disk or verdict is not Verdict.OK else Verdict.NOT_ON_DISK
 
     async def submitted(
         self,
@@ -307,6 +389,44 @@ class Scripts:
         """Takes a waiter off a request; answers OK, JOINED, TOO_LATE or GONE: `withdraw.lua`."""
         keys = [self.keys.request(request_id), self.keys.batch(batch_id)]
         return _verdict(await self._run("withdraw", keys, [batch_id, mailbox]))
+
+    async def remember(
+        self, *, run_id: RunId, number: int, packed: bytes, n_requests: int, keep_ms: int
+    ) -> Verdict:
+        """Stores a chunk of what a submitted file asked: `remember.lua`."""
+        args: list[Arg] = [number, packed, n_requests, keep_ms]
+        return _verdict(await self._run("remember", [self.keys.run_requests(run_id)], args))
+
+    async def announce(self, *, name: str, presence: bytes, keep_ms: int, keep_list_ms: int) -> Verdict:
+        """Says that a worker lives: `announce.lua`."""
+        keys = [self.keys.worker(name), self.keys.workers]
+        return _verdict(await self._run("announce", keys, [name, presence, keep_ms, keep_list_ms]))
+
+    async def drop(
+        self,
+        *,
+        batch_id: BatchId,
+        lane_id: LaneId,
+        packed: bytes,
+        keep_ms: int,
+        mail_ms: int,
+        ending: bytes,
+        error: str,
+        mailboxes: Sequence[Mailbox],
+        request_ids: Sequence[RequestId],
+    ) -> Dropped:
+        """Drops requests that nobody waits for but these mailboxes, and tells these: `drop.lua`."""
+        k = self.keys
+        keys = [*self._batch(batch_id), k.lane(lane_id), *(k.mailbox(mailbox) for mailbox in mailboxes)]
+        for request_id in request_ids:
+            keys += (k.request(request_id), k.result(request_id))
+        args: list[Arg] = [batch_id, packed, keep_ms, mail_ms, k.notice_prefix, ending, error]
+        args += [len(mailboxes), *mailboxes, *request_ids]
+        reply = await self._run("drop", keys, args)
+        verdict = Verdict(reply[0].decode())
+        if verdict is not Verdict.OK:
+            return Dropped(verdict=verdict)
+        return Dropped(verdict=verdict, n_dropped=reply[1], n_shared=reply[2], ended=reply[3] == 1)
 
     def _batch(self, batch_id: BatchId) -> list[str]:
         return [self.keys.schedule, self.keys.batch(batch_id)]

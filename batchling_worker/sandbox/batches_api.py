@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -54,9 +55,13 @@ class BatchesApi:
         else:
             source = input_file
         self._book.check_rate(owner)
-        batch = self._book.create(ask, owner, window_s, source)
+        tokens = await self._book.check_quota(ask, owner, source) if isinstance(source, StoredFile) else 0
+        batch = self._book.create(ask, owner, window_s, source, tokens)
         if self._world.faults.take(faults.DoubleCreate, self._provider, model) is not None:
-            batch = self._book.create(ask, owner, window_s, source)
+            batch = self._book.create(ask, owner, window_s, source, tokens)
+        slow = self._world.faults.take(faults.SlowCreate, self._provider, model)
+        if slow is not None:
+            await asyncio.sleep(slow.seconds)
         if self._world.faults.take(faults.DropCreateAnswer, self._provider, model) is not None:
             return hang_up(request)
         fail = self._world.faults.take(faults.FailCreateAnswer, self._provider, model)

@@ -70,11 +70,11 @@ class Answerer:
         due = await self.redis.zrange(self.keys.schedule, 0, 20)
         batch_ids = [BatchId(name.decode()) for name in due]
         for claim in await self.scripts.claim(batch_ids=batch_ids, lease_ms=LEASE_MS) if batch_ids else []:
-            fields = await self.scripts.begin(
+            begun = await self.scripts.begin(
                 batch_id=claim.batch_id, token=claim.token, lease_ms=LEASE_MS, states=[claim.state]
             )
-            if fields is not None:
-                await self._step(claim, LaneId(fields[b"lane"].decode()))
+            if begun.verdict is Verdict.OK and begun.fields is not None:
+                await self._step(claim, LaneId(begun.fields[b"lane"].decode()))
 
     async def _step(self, claim: Claim, lane_id: LaneId) -> None:
         batch_id, token, scripts = claim.batch_id, claim.token, self.scripts

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import cast
 
 import httpx
 import pytest
@@ -12,10 +11,9 @@ from batchling_client.wire.batches import Batch
 from batchling_client.wire.keys import RequestId
 from batchling_client.wire.states import BatchState, Outcome, RowKind
 from batchling_worker import lifecycle, providers
-from batchling_worker.crash import no_crash
 from batchling_worker.pipeline.collect import collect
 from batchling_worker.pipeline.settle import settle
-from batchling_worker.provider import Account, Answer, Ending, Provider
+from batchling_worker.provider import Account, Answer, Ending
 from batchling_worker.step import Knobs, Step
 from batchling_worker.store import Held, Store
 from batchling_worker.telemetry import Telemetry
@@ -50,7 +48,12 @@ async def account() -> AsyncIterator[Account]:
 
 
 async def step_on(
-    deployment: Deployment, byhand: ByHand, account: Account, rows: list[RequestId], answers: list[Answer]
+    deployment: Deployment,
+    byhand: ByHand,
+    account: Account,
+    monkeypatch: pytest.MonkeyPatch,
+    rows: list[RequestId],
+    answers: list[Answer],
 ) -> Step:
     """A step on a batch that has ended, under a fresh claim."""
     store = Store(
@@ -66,17 +69,17 @@ async def step_on(
         error="",
     )
     held = Held(batch_id=batch_id, token=await byhand.claimed(batch_id))
-    batch = await store.begin(held, [BatchState.ENDED])
+    _, batch = await store.begin(held, [BatchState.ENDED])
     assert batch is not None
+    monkeypatch.setattr(providers, "load", lambda name: Answering(answers))
     return Step(
         held=held,
         batch=batch,
         store=store,
-        provider=cast("Provider", Answering(answers)),
         account=account,
         knobs=KNOBS,
         telemetry=Telemetry(),
-        reach=no_crash,
+        reach=lambda point: None,
     )
 
 
@@ -93,7 +96,9 @@ async def test_a_result_that_we_fail_on_is_left_out_and_the_others_are_delivered
         return real(one)
 
     monkeypatch.setattr(lifecycle, "row_kind", failing)
-    await collect(await step_on(deployment, byhand, account, rows, [answer(one) for one in rows]))
+    await collect(
+        await step_on(deployment, byhand, account, monkeypatch, rows, [answer(one) for one in rows])
+    )
 
     assert [await byhand.result(one) is not None for one in rows] == [True, False, True]
     assert await byhand.place(rows[1]) is not None
@@ -104,7 +109,7 @@ async def test_a_row_that_we_fail_on_is_told_and_the_others_go_on(
 ) -> None:
     byhand = ByHand(deployment.redis, deployment.keys)
     rows = ids(3)
-    step = await step_on(deployment, byhand, account, rows, [])
+    step = await step_on(deployment, byhand, account, monkeypatch, rows, [])
     real = lifecycle.row_fate
 
     def failing(

@@ -9,6 +9,7 @@ import pytest
 from batchling_client.wire.states import BatchState
 from batchling_worker.sandbox.faults import (
     DropCreateAnswer,
+    DropCreateRequest,
     Fault,
     HideBatch,
     HideFile,
@@ -42,6 +43,22 @@ async def test_bad_weather_around_the_create_bills_and_answers_once(
     assert {result.status for result in results} == {200}
     await deployment.settled()
     assert deployment.billed() == dict.fromkeys(ids, 1)
+
+
+async def test_searching_for_a_lost_create_is_no_stumble_that_slows_what_comes_after(
+    deployment: Deployment,
+) -> None:
+    deployment.sandbox.faults.add(DropCreateRequest())
+    deployment.worker(reconcile_patience_seconds="60")
+    await deployment.ask(1)
+
+    async def searched() -> bool:
+        return deployment.sandbox.ledger().calls.get("groq GET /batches", 0) >= 3
+
+    await wait_until(searched, description="three searches", within_s=20)
+    [batch] = await deployment.batches()
+    assert batch.state is BatchState.SUBMITTING
+    assert batch.n_stumbles == 1
 
 
 async def test_kill_9_in_the_middle_of_two_models_loses_and_doubles_nothing(deployment: Deployment) -> None:

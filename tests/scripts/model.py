@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+from batchling_client.wire.batches import UNENDED_ALLOWED
 from batchling_client.wire.keys import BatchId, Mailbox, RequestId
 from batchling_client.wire.scripts import Enqueued
 from batchling_client.wire.states import BatchState, Placement, RowKind, Verdict
@@ -22,6 +23,14 @@ class ModelBatch:
     rows: list[tuple[RequestId, int]] = field(default_factory=list)
     """Requests with the attempt that they were on when they came."""
     n_dropped: int = 0
+    unended: list[int] = field(default_factory=list)
+    """Tokens of steps in a row that began, got nowhere and never ended."""
+    quarantined: bool = False
+    cancel_requested: bool = False
+
+    def let_go(self) -> None:
+        self.token += 1
+        self.unended = []
 
 
 @dataclass
@@ -114,20 +123,46 @@ class Model:
         if self.open == batch_id:
             self.open = None
 
-    def claim(self, batch_id: BatchId) -> Hold | None:
+    def claim(self, batch_id: BatchId, now_ms: int) -> Hold | None:
         """A claim of a batch that is due, which every batch is when the test says so."""
         batch = self.batches.get(batch_id)
-        if batch is None or batch.state.terminal:
+        if batch is None or batch.state.terminal or batch.quarantined:
             return None
-        batch.token += 1
+        batch.token = max(batch.token + 1, now_ms)
         return Hold(batch_id, batch.token)
 
     def begin(self, hold: Hold, states: Collection[BatchState]) -> bool:
         batch = self.batches[hold.batch_id]
         if not self.fresh(hold, states) or batch.begun == hold.token:
             return False
+        if len(batch.unended) == UNENDED_ALLOWED:
+            batch.quarantined = True
+            batch.token += 1
+            return False
         batch.begun = hold.token
+        batch.unended.append(hold.token)
         return True
+
+    def survived(self, hold: Hold) -> Verdict:
+        batch = self.batches[hold.batch_id]
+        if self.fresh(hold) and batch.begun == hold.token:
+            batch.let_go()
+            return Verdict.OK
+        if hold.token not in batch.unended:
+            return Verdict.STALE
+        batch.unended.remove(hold.token)
+        batch.quarantined = False
+        return Verdict.OK
+
+    def retry(self, batch_id: BatchId) -> Verdict:
+        batch = self.batches[batch_id]
+        if batch.state.terminal:
+            return Verdict.TOO_LATE
+        if batch.begun == batch.token:
+            return Verdict.BUSY
+        batch.quarantined = False
+        batch.let_go()
+        return Verdict.OK
 
     def seal(self, hold: Hold) -> bool:
         if not self.fresh(hold, (BatchState.OPEN,)):
@@ -143,22 +178,26 @@ class Model:
             return False
         batch = self.batches[hold.batch_id]
         batch.state = after or batch.state
-        batch.token += spent
+        if spent:
+            batch.let_go()
         return True
 
     def cancel(self, batch_id: BatchId) -> Verdict:
         batch = self.batches.get(batch_id)
         if batch is None:
             return Verdict.GONE
-        if batch.state is BatchState.ENDED or batch.state.terminal:
+        over = batch.state is BatchState.ENDED or batch.state.terminal
+        if over and not batch.quarantined:
             return Verdict.TOO_LATE
-        if batch.state in NEVER_SENT:
+        hopeless = batch.quarantined and (over or batch.cancel_requested)
+        batch.quarantined, batch.cancel_requested = False, True
+        if batch.state in NEVER_SENT or hopeless:
             batch.state = BatchState.ENDED
             if self.open == batch_id:
                 self.open = None
         elif batch.state is BatchState.SUBMITTING and batch.begun == batch.token:
             return Verdict.OK
-        batch.token += 1
+        batch.let_go()
         return Verdict.OK
 
     def withdraw(self, one: RequestId, batch_id: BatchId, mailbox: Mailbox) -> Verdict:
@@ -178,6 +217,37 @@ class Model:
         batch.n_dropped += 1
         return Verdict.OK
 
+    def drop(
+        self, asked: Sequence[RequestId], batch_id: BatchId, mailboxes: Collection[Mailbox]
+    ) -> tuple[Verdict, int, int, bool]:
+        """The verdict, how many were dropped, how many left for others, and whether that ended the batch."""
+        batch = self.batches.get(batch_id)
+        if batch is None:
+            return Verdict.GONE, 0, 0, False
+        if batch.state not in NEVER_SENT:
+            return Verdict.TOO_LATE, 0, 0, False
+        n_dropped = n_shared = 0
+        for one in asked:
+            flight = self.flying.get(one)
+            if flight is None or flight.batch_id != batch_id:
+                continue
+            if not set(flight.mailboxes) <= set(mailboxes):
+                n_shared += 1
+                continue
+            n_dropped += 1
+            del self.flying[one]
+            if batch.state is BatchState.OPEN:
+                self.dropped[one] = (batch_id, flight.attempt)
+            self.results[one] = False
+            self.mail.update((mailbox, one) for mailbox in flight.mailboxes)
+        batch.n_dropped += n_dropped
+        ended = n_dropped > 0 and batch.n_dropped == len(batch.rows)
+        if ended:
+            batch.state, batch.token = BatchState.ENDED, batch.token + 1
+            if self.open == batch_id:
+                self.open = None
+        return Verdict.OK, n_dropped, n_shared, ended
+
     def deliver(self, hold: Hold, rows: Sequence[tuple[RequestId, RowKind]]) -> tuple[int, int] | None:
         """How many were answered and how many left for another attempt; None = stale."""
         if not self.fresh(hold):
@@ -192,6 +262,7 @@ class Model:
                 continue
             left.discard(one)
             n_answered += 1
+            self.batches[hold.batch_id].unended = []
             del self.flying[one]
             self.results[one] = kind is RowKind.SUCCESS
             self.mail.update((mailbox, one) for mailbox in flight.mailboxes)
@@ -216,6 +287,7 @@ class Model:
                 self._close(target)
                 return Verdict.OK, n_taken, None
             mine.discard(one)
+            self.batches[hold.batch_id].unended = []
             batch.rows.append((one, attempt))
             self.flying[one] = Flight(target, attempt, self.flying[one].mailboxes)
         if len(batch.rows) >= cap:

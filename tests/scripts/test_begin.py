@@ -57,8 +57,8 @@ async def test_a_step_that_keeps_dying_is_counted(byhand: ByHand) -> None:
     batch_id = await byhand.sealed(ids(1))
     for _ in range(3):
         await byhand.begin(batch_id, await byhand.claimed(batch_id))
-    assert (await byhand.batch(batch_id)).n_starts == 3
+    assert (await byhand.batch(batch_id)).n_unended == 3
 
     token = await byhand.claimed(batch_id)
     await byhand.scripts.release(batch_id=batch_id, token=token, delay_ms=0)
-    assert (await byhand.batch(batch_id)).n_starts == 0
+    assert (await byhand.batch(batch_id)).n_unended == 0

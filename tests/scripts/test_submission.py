@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from batchling_client.wire.keys import ProviderBatchId
+from batchling_client.wire.scripts import Fsync
 from batchling_client.wire.states import BatchState, Verdict
 
 from .byhand import ByHand, ids
@@ -40,6 +41,42 @@ async def test_an_armed_create_is_remembered_until_it_is_surely_refused(byhand: 
     token = await byhand.claimed(batch_id)
     await byhand.scripts.release(batch_id=batch_id, token=token, delay_ms=0, error="429", create_refused=True)
     assert (await byhand.batch(batch_id)).create_at is None
+
+
+async def test_an_intent_counts_as_on_disk_only_when_redis_says_so(alone: ByHand) -> None:
+    soon = Fsync(replicas=0, within_ms=100)
+    batch_id, token = await alone.in_submission(ids(1))
+    verdicts = []
+    for settings in (
+        ("appendonly", "no"),
+        ("appendfsync", "always"),
+        ("appendonly", "yes"),
+        ("appendfsync", "no"),
+    ):
+        await alone.redis.execute_command("CONFIG", "SET", *settings)
+        await alone.redis.execute_command("SCRIPT", "FLUSH")
+        if settings == ("appendonly", "yes"):
+            await alone.redis.execute_command("WAITAOF", 1, 0, 10_000)
+        verdicts.append(await alone.scripts.arm(batch_id=batch_id, token=token, fsync=soon))
+    missing = Verdict.NOT_ON_DISK
+    assert verdicts == [missing, missing, Verdict.OK, missing]
+    assert (await alone.batch(batch_id)).create_at is not None
+
+    no_replica = Fsync(replicas=1, within_ms=100)
+    await alone.redis.execute_command("CONFIG", "SET", "appendfsync", "always")
+    assert await alone.scripts.arm(batch_id=batch_id, token=token, fsync=no_replica) is missing
+    assert await alone.scripts.arm(batch_id=batch_id, token=token - 1, fsync=soon) is Verdict.STALE
+
+
+async def test_a_batch_knows_under_which_run_of_redis_its_creates_are_known(byhand: ByHand) -> None:
+    batch_id, token = await byhand.in_submission(ids(1))
+    run_id = (await byhand.redis.info("server"))["run_id"]
+    assert (await byhand.batch(batch_id)).server == run_id
+
+    await byhand.redis.hset(byhand.keys.batch(batch_id), "server", "another")
+    await byhand.scripts.arm(batch_id=batch_id, token=token)
+
+    assert (await byhand.batch(batch_id)).server == run_id
 
 
 async def test_the_second_creator_learns_the_id_in_force(byhand: ByHand) -> None:

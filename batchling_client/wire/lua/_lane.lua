@@ -1,3 +1,4 @@
+-- Needs _server.
 -- open_batch(...): makes sure that `id` is the lane's open batch. Answers nil, or the verdict that says why not:
 --   {'MOVED', open id}   another batch is open; {'USED'} the id names a batch that is sealed already.
 -- close_batch(...): closes the open batch to new requests for ever and makes it due now.
@@ -14,7 +15,7 @@ local function open_batch(lane, batch, batches, lanes, lane_id, id, spec, keep_m
     redis.call('HSET', lane, 'open', id, 'spec', spec)
     redis.call('HSET', batch, 'id', id, 'state', 'open', 'lane', lane_id, 'spec', spec, 'created_at', now,
       'updated_at', now, 'n_requests', 0, 'n_bytes', 0, 'n_succeeded', 0, 'n_failed', 0, 'token', 0, 'missed', 0,
-      'starts', 0)
+      'starts', 0, 'server', server_id())
     redis.call('ZADD', batches, now, id)
     redis.call('ZREMRANGEBYSCORE', batches, '-inf', now - keep_ms)
     redis.call('ZADD', lanes, now, lane_id)

@@ -1,5 +1,6 @@
 -- Asks for a batch to be cancelled: one that no provider knows ends at once, another at its next look, which is now
--- unless a step of its submission is under way.
+-- unless a step of its submission is under way. A quarantined one is looked at again; where even that cannot be hoped
+-- for, because it has ended or was to be cancelled already, it ends at once without results, so that its callers are told.
 -- KEYS  1 schedule  2 batch  3 lane
 -- ARGV  1 batch id  2 ending (JSON) for a batch that ends at once  3 error in one sentence
 -- Verdicts  'OK'  'TOO_LATE' it has ended already  'GONE' no such batch
@@ -14,12 +15,18 @@ if not state then
 end
 local now = now_ms()
 go_on_when_full(batch)
-if state == 'open' or state == 'sealed' then
+local quarantined = redis.call('HDEL', batch, 'quarantined_at') == 1
+if quarantined then
+  redis.call('HDEL', batch, 'error')
+end
+local hopeless = quarantined and (state == 'ended' or redis.call('HGET', batch, 'cancel_requested') == '1')
+if state == 'open' or state == 'sealed' or hopeless then
   if redis.call('HGET', lane, 'open') == id then
     redis.call('HDEL', lane, 'open')
   end
   redis.call('HSET', batch, 'state', 'ended', 'outcome', 'cancelled', 'provider_status', '', 'ending', ending,
     'error', err, 'cancel_requested', 1, 'ended_at', now, 'updated_at', now)
+  redis.call('HDEL', batch, 'collected_at', 'denied_since', 'n_denied')
   let_go(batch, schedule, id, now)
   return 'OK'
 end

@@ -84,6 +84,10 @@ end
 if n_failed > 0 then
   redis.call('HINCRBY', batch, 'n_failed', n_failed)
 end
+if n_succeeded + n_failed > 0 then
+  -- This step got further than those before it that never ended.
+  redis.call('HSET', batch, 'starts', 0)
+end
 redis.call('HSET', batch, 'updated_at', now_ms())
 local n_retry = 0
 for _ in pairs(left) do

@@ -11,6 +11,7 @@
 -- Everything or nothing is written, except that the requests not taken are left for the next call.
 -- The impatient set the pace: a batch lingers and is polled as the shortest wish of those in it.
 --@include _clock
+--@include _server
 --@include _lane
 --@include _room
 local schedule, lane, batch, rows, batches, lanes = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
@@ -115,6 +116,7 @@ if taken > 0 then
   redis.call('HSETNX', run, 'name', run_name)
   redis.call('HSETNX', run, 'started_at', now)
   redis.call('HINCRBY', run, 'n_requests', taken)
+  redis.call('HSET', run, 'mailbox:' .. mailbox, 1)
   redis.call('ZADD', runs, 'NX', now, run_id)
   redis.call('ZREMRANGEBYSCORE', runs, '-inf', now - keep_ms)
   for batch_id in pairs(joined_batches) do

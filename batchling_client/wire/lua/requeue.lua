@@ -8,6 +8,7 @@
 --       {'MOVED', open batch id}  {'USED'}  {'STALE'}: nothing was done
 --@include _clock
 --@include _fence
+--@include _server
 --@include _lane
 --@include _room
 local schedule, lane, batch, rows, batches, lanes, source = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
@@ -64,7 +65,7 @@ redis.call('PEXPIRE', rows, keep_ms)
 redis.call('HSET', batch, 'n_requests', n_requests, 'n_bytes', n_bytes, 'updated_at', now)
 if n_moved > 0 then
   redis.call('HINCRBY', source, 'n_requeued', n_moved)
-  redis.call('HSET', source, 'moved_to', id)
+  redis.call('HSET', source, 'moved_to', id, 'starts', 0)
 end
 if full or n_requests >= cap_rows then
   close_batch(lane, batch, schedule, id, now)

@@ -12,7 +12,7 @@ if not holds(batch, token) or redis.call('HGET', batch, 'state') ~= 'ended' then
 end
 local now = now_ms()
 go_on_when_full(batch)
-redis.call('HSET', batch, 'state', state, 'settled_at', now, 'updated_at', now)
+redis.call('HSET', batch, 'state', state, 'settled_at', now, 'updated_at', now, 'starts', 0)
 redis.call('HINCRBY', batch, 'token', 1)
 redis.call('PEXPIRE', batch, keep_ms)
 redis.call('UNLINK', rows)

@@ -1,5 +1,5 @@
 -- Remembers the provider's input file of a batch, so that it is not uploaded twice; of an earlier one, that a batch may
--- have been made of, the id is kept.
+-- have been made of, the id is kept. Earlier steps that never ended are forgotten, as this one got further.
 -- KEYS  1 batch
 -- ARGV  1 token  2 input file id  3 number of lines in it  4 the account that it belongs to, a digest
 -- Verdicts  'OK'  'STALE'
@@ -15,5 +15,5 @@ local former = redis.call('HGET', batch, 'input_file_id')
 if former and former ~= '' and former ~= input_file_id then
   redis.call('HSET', batch, 'former_file_id', former)
 end
-redis.call('HSET', batch, 'input_file_id', input_file_id, 'n_lines', n_lines, 'account', account)
+redis.call('HSET', batch, 'input_file_id', input_file_id, 'n_lines', n_lines, 'account', account, 'starts', 0)
 return 'OK'

@@ -1,0 +1,30 @@
+-- Has a batch looked at now: one that is quarantined, with nothing held against it any more, or one that waits.
+-- KEYS  1 schedule  2 batch
+-- ARGV  1 batch id
+-- Verdicts  'OK'  'BUSY' a step is under way  'TOO_LATE' it is terminal  'GONE' no such batch
+--@include _clock
+--@include _fence
+--@include _room
+local schedule, batch = KEYS[1], KEYS[2]
+local id = ARGV[1]
+local state = redis.call('HGET', batch, 'state')
+if not state then
+  return 'GONE'
+end
+local due = redis.call('ZSCORE', schedule, id)
+local quarantined = redis.call('HEXISTS', batch, 'quarantined_at') == 1
+if not due and not quarantined then
+  return 'TOO_LATE'
+end
+local now = now_ms()
+if due and tonumber(due) > now and redis.call('HGET', batch, 'begun') == redis.call('HGET', batch, 'token') then
+  -- What it does may be a create on its way, which must keep its token.
+  return 'BUSY'
+end
+go_on_when_full(batch)
+if quarantined then
+  redis.call('HDEL', batch, 'quarantined_at', 'error')
+end
+redis.call('HSET', batch, 'n_stumbles', 0, 'updated_at', now)
+let_go(batch, schedule, id, now)
+return 'OK'

@@ -1,0 +1,27 @@
+"""A worker whose tick dies of something nobody foresaw: `celery -A tests.death.broken_tick worker`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from unittest import mock
+
+from batchling_worker.celery import app
+from batchling_worker.store import Store
+from batchling_worker.tick import Ticker
+
+__all__ = ["app"]
+
+_once = Ticker.once
+_left = [int(os.environ["BATCHLING_TICK_DEATHS"])]
+
+
+async def _breaks(self: Ticker, store: Store) -> tuple[int, bool]:
+    if _left[0] > 0:
+        _left[0] -= 1
+        # A thread that ends like this says nothing at all.
+        sys.exit("an accident")
+    return await _once(self, store)
+
+
+mock.patch.object(Ticker, "once", _breaks).start()
