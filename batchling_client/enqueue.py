@@ -7,7 +7,7 @@ import logging
 import os
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from redis.exceptions import OutOfMemoryError, RedisError
 
@@ -15,9 +15,8 @@ from . import replies
 from .calls import Lane, Request
 from .credentials import KEEP_MS, Credentials
 from .errors import QueueFull, QueueUnreachable
-from .interceptor import warn_once
+from .interceptor import HttpReply, warn_once
 from .outage import Outage
-from .waiters import Waiters
 from .wire.batches import Batch
 from .wire.connection import UNREACHABLE, passes
 from .wire.ids import new_batch_id
@@ -41,11 +40,31 @@ class Unwanted(NamedTuple):
     cancel: bool
 
 
+class Callers(Protocol):
+    """Those who ask, as the sender sees them."""
+
+    def expects(self, request_id: RequestId) -> bool:
+        """Whether the request is still wanted."""
+        ...
+
+    def placed(self, request_ids: Iterable[RequestId]) -> None:
+        """Redis holds these requests."""
+        ...
+
+    def announce(self, request_ids: Iterable[RequestId]) -> None:
+        """These requests are answered already."""
+        ...
+
+    def answer(self, request_id: RequestId, reply: HttpReply) -> None:
+        """The request could not be queued, and why."""
+        ...
+
+
 class Enqueue:
     """The way of a session's requests into Redis: one sender, so that calls of one loop turn travel together."""
 
     def __init__(
-        self, scripts: Scripts, mailbox: Mailbox, credentials: Credentials, waiters: Waiters, outage: Outage
+        self, scripts: Scripts, mailbox: Mailbox, credentials: Credentials, waiters: Callers, outage: Outage
     ) -> None:
         self._scripts = scripts
         self._mailbox = mailbox
@@ -100,7 +119,7 @@ class Enqueue:
             await self._wake.wait()
             self._wake.clear()
             while self._waiting or self._unwanted:
-                await self._send_waiting()
+                await self.send_waiting()
                 await self.send_withdrawals()
 
     async def send_withdrawals(self) -> None:
@@ -114,7 +133,8 @@ class Enqueue:
                 self._unwanted.clear()
         self._none_unwanted.set()
 
-    async def _send_waiting(self) -> None:
+    async def send_waiting(self) -> None:
+        """Sends the requests that were added; returns once Redis holds them or has refused them."""
         while self._waiting:
             lane = next(iter(self._waiting))
             rows = self._waiting.pop(lane)

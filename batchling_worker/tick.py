@@ -25,6 +25,7 @@ from batchling_client.wire.states import BatchState
 from .dispatch import Dispatch
 from .errors import UnfitWorker
 from .fitness import Fitness
+from .forking import still_at_forks
 from .pipeline.seal import seal
 from .store import Store
 from .telemetry import Telemetry
@@ -118,6 +119,7 @@ class Ticker:
             self._stopping.wait(PAUSE_S)
 
     async def _loop(self) -> None:
+        still_at_forks(asyncio.get_running_loop())
         versions = [_Version(store=store, older=i > 0) for i, store in enumerate(self._make_stores())]
         away = False
         beat_at = 0.0
