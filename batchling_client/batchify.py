@@ -241,7 +241,7 @@ async def deployment_of(used: ClientSettings) -> Deployment:
 
 
 async def check_reachable(redis: Redis, url: str) -> None:
-    """Raises `QueueUnreachable` where Redis does not answer, and `QueueUnfit` where it is not to be trusted with work."""
+    """Raises `QueueUnreachable` where Redis does not answer, `QueueUnfit` where it is not to be trusted with work."""
     try:
         told = await ask(redis)
     except (*UNREACHABLE, RedisError) as error:
