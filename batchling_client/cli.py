@@ -126,7 +126,9 @@ def lanes(limit: int, redis_url: str | None, *, as_json: bool) -> None:
     async def look() -> None:
         async with reach(redis_url) as reached:
             found = await reached.inspection.lanes(limit)
-        _print([lane.as_json() for lane in found] if as_json else listing.lanes(found), as_json=as_json)
+        _print(
+            [lane.as_json() for lane in found] if as_json else listing.lanes(found, _now()), as_json=as_json
+        )
 
     asyncio.run(look())
 

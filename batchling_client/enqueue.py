@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
@@ -14,10 +15,10 @@ from . import replies
 from .calls import Lane, Request
 from .credentials import KEEP_MS, Credentials
 from .errors import QueueFull, QueueUnreachable
-from .interceptor import HttpReply
+from .interceptor import HttpReply, warn_once
 from .outage import Outage
 from .wire.batches import Batch
-from .wire.connection import UNREACHABLE
+from .wire.connection import UNREACHABLE, passes
 from .wire.ids import new_batch_id
 from .wire.keys import BatchId, LaneId, Mailbox, RequestId, RunId
 from .wire.scripts import RowIn, Scripts
@@ -28,6 +29,7 @@ _logger = logging.getLogger(__name__)
 ROWS_AT_ONCE: Final = 128
 BYTES_AT_ONCE: Final = 1024 * 1024
 WITHDRAWN_AT_ONCE: Final = 32
+PASSING_S: Final = 0.5
 
 
 class Unwanted(NamedTuple):
@@ -171,6 +173,10 @@ class Enqueue:
                 self._refuse(rows, QueueFull.sentence, kind=QueueFull)
                 return
             except RedisError as error:
+                if passes(error):
+                    warn_once(f"Redis takes no requests just now, they wait: {error}", os.getpid())
+                    await asyncio.sleep(PASSING_S)
+                    continue
                 self._refuse(rows, f"Redis refused the request: {error}", kind=QueueUnreachable)
                 return
 

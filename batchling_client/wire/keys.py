@@ -68,6 +68,15 @@ KEYSPACE: Final = (
     KeyKind(
         word="credential", redis_type="string", lifetime=EXPIRES, holds="sealed credential, by fingerprint"
     ),
+    KeyKind(
+        word="quota",
+        redis_type="hash",
+        lifetime=EXPIRES,
+        holds="learned limit and batches in flight, by account and model",
+    ),
+    KeyKind(
+        word="circuit", redis_type="hash", lifetime=EXPIRES, holds="why an account or a lane is left alone"
+    ),
     KeyKind(word="worker", redis_type="string", lifetime=EXPIRES, holds="heartbeat of one worker"),
     KeyKind(word="workers", redis_type="zset", lifetime=EXPIRES, holds="worker name -> last heartbeat, ms"),
 )
@@ -122,6 +131,13 @@ class Keys:
 
     def credential(self, fingerprint: str) -> str:
         return f"{self.prefix}credential:{fingerprint}"
+
+    def quota(self, quota_id: str) -> str:
+        return f"{self.prefix}quota:{quota_id}"
+
+    def circuit(self, name: str) -> str:
+        """Of an account by its digest, or of a lane by its id."""
+        return f"{self.prefix}circuit:{name}"
 
     def worker(self, name: str) -> str:
         return f"{self.prefix}worker:{name}"

@@ -24,6 +24,8 @@ class BatchState(enum.StrEnum):
 
 
 TERMINAL_STATES = frozenset({BatchState.SETTLED, BatchState.FAILED, BatchState.CANCELLED})
+IN_FLIGHT_STATES = frozenset({BatchState.SEALED, BatchState.SUBMITTING, BatchState.SUBMITTED})
+"""Those in which a batch that was let into a quota of enqueued tokens counts against it."""
 
 
 class Outcome(enum.StrEnum):
@@ -34,6 +36,8 @@ class Outcome(enum.StrEnum):
     EXPIRED = "expired"
     CANCELLED = "cancelled"
     LOST = "lost"
+    SPLIT = "split"
+    """Too large for the quota: nobody was asked to run it, and its requests go on in smaller batches."""
 
 
 class Verdict(enum.StrEnum):
@@ -48,6 +52,10 @@ class Verdict(enum.StrEnum):
     JOINED = "JOINED"
     TOO_LATE = "TOO_LATE"
     GONE = "GONE"
+    HELD = "HELD"
+    LARGE = "LARGE"
+    OPEN = "OPEN"
+    PARKED = "PARKED"
     ALONE = "ALONE"
     QUARANTINED = "QUARANTINED"
     BUSY = "BUSY"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -215,7 +216,8 @@ def _rest(evidence: Evidence) -> Iterator[Violation]:
             yield Violation(wrong=wrong, what=what)
     for one in evidence.recoveries:
         if not one.disturbed and one.took_s > evidence.recovery_bound_s:
-            what = f"{one.batch_id} was begun again {one.took_s:.2f} s after its worker's death"
+            what = f"{one.batch_id} was begun again by {one.pid} {one.took_s:.2f} s after its worker's death"
+            what += f" at {dt.datetime.fromtimestamp(one.died_at).astimezone():%H:%M:%S.%f}"
             yield Violation(wrong="late", what=f"{what}, later than {evidence.recovery_bound_s:g} s")
 
 

@@ -25,6 +25,10 @@ MOVES: dict[str, tuple[Move, object]] = {
     "deliver": (_verdict_of_deliver, Verdict.STALE),
     "ended": (lambda b, i, t, r: b.ended(i, t, Outcome.FAILED, "no"), Verdict.STALE),
     "extend": (lambda b, i, t, r: b.scripts.extend(batch_id=i, token=t, lease_ms=LEASE_MS), Verdict.STALE),
+    "hold": (
+        lambda b, i, t, r: b.scripts.hold(batch_id=i, token=t, delay_ms=0, why="no", unmade=True),
+        Verdict.STALE,
+    ),
     "intend": (lambda b, i, t, r: b.scripts.intend(batch_id=i, token=t, label="another"), None),
     "progress": (lambda b, i, t, r: b.progress(i, t), Verdict.STALE),
     "release": (
@@ -79,6 +83,7 @@ async def test_a_batch_that_is_gone_is_not_brought_back(byhand: ByHand, script: 
 ENDS_THE_CLAIM: dict[str, tuple[BatchState, Move]] = {
     "collected": (BatchState.ENDED, MOVES["collected"][0]),
     "ended": (BatchState.SUBMITTED, MOVES["ended"][0]),
+    "hold": (BatchState.SUBMITTING, MOVES["hold"][0]),
     "progress": (BatchState.SUBMITTED, MOVES["progress"][0]),
     "release": (BatchState.SEALED, MOVES["release"][0]),
     "seal": (BatchState.OPEN, MOVES["seal"][0]),
