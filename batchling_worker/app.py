@@ -112,6 +112,9 @@ def broker_url(redis_url: str) -> str:
     if "db" in options:
         bare = urlsplit(bare)._replace(path=f"/{options['db']}").geturl()
     ssl = {name: value for name, value in options.items() if name.startswith("ssl_")}
+    if bare.startswith("rediss://"):
+        # Without a word on it, kombu takes any certificate.
+        ssl.setdefault("ssl_cert_reqs", "required")
     return f"{bare}?{urlencode(ssl)}" if ssl else bare
 
 
