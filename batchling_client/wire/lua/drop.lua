@@ -1,5 +1,5 @@
 -- Drops requests of a batch that no provider was told of, and tells their callers; a request for which anybody else
--- waits too is left alone. A batch that holds nothing else any more ends at once.
+-- waits too is left alone. A batch that holds nothing else any more ends at once, quarantined or not.
 -- KEYS  1 schedule  2 batch  3 lane; then a mailbox each; then for each request: request, result
 -- ARGV  1 batch id  2 packed result, the same for each  3 keep result ms  4 keep mailbox ms  5 channel prefix
 --       6 ending (JSON) and  7 error in one sentence of a batch that ends  8 number of mailboxes; their names: those
@@ -65,6 +65,7 @@ if redis.call('HINCRBY', batch, 'n_dropped', n_dropped) == tonumber(redis.call('
   end
   redis.call('HSET', batch, 'state', 'ended', 'outcome', 'cancelled', 'provider_status', '', 'ending', ending,
     'error', err, 'cancel_requested', 1, 'ended_at', now)
+  redis.call('HDEL', batch, 'quarantined_at', 'denied_since', 'n_denied')
   let_go(batch, schedule, id, now)
   ended = 1
 end
