@@ -29,7 +29,8 @@ Query: TypeAlias = Sequence[tuple[str, str]]
 
 LABEL_NAME: Final = "batchling"
 """The name in a batch's metadata under which its label stands."""
-UPLOAD_SILENCE_S: Final = 300.0
+UPLOAD_PATIENCE: Final = 2.5
+"""How many times longer than usual a provider may chew on a file."""
 LOOK_PAGES: Final = 2
 FIND_PAGES: Final = 200
 FIND_MARGIN: Final = dt.timedelta(minutes=15)
@@ -103,7 +104,7 @@ class OpenAIFiles:
         """Stores the input file under its label, read as a stream from its start; answers its id."""
         call = self._call(account, "store a file", "POST", "/files")
         name = f"{submission.label}.jsonl"
-        file = await call.upload(FileObject, {"purpose": "batch"}, name, lines, UPLOAD_SILENCE_S)
+        file = await call.upload(FileObject, {"purpose": "batch"}, name, lines, UPLOAD_PATIENCE)
         if not isinstance(file.id, str) or not file.id:
             raise http_errors.of_unreadable(call.deed)
         return file.id
@@ -238,7 +239,7 @@ class OpenAIFiles:
         call = self._call(account, "read results", "GET", f"/files/{quote(file_id, safe='')}/content")
         splitter, reader = LineSplitter(), RowReader()
         try:
-            async with contextlib.aclosing(call.stream()) as pieces:
+            async with contextlib.aclosing(call.whole()) as pieces:
                 async for piece in pieces:
                     for answer in reader.answers(splitter.feed(piece)):
                         yield answer

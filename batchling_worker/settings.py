@@ -71,6 +71,8 @@ class WorkerSettings(BaseSettings):
     """How often a worker looks for what is due."""
     reconcile_patience_seconds: float = Field(default=180.0, ge=0)
     """How long a batch whose create went unanswered is searched for before it is created again."""
+    http_silence_seconds: float = Field(default=120.0, gt=0)
+    """How long a provider may say nothing in the middle of a call before it is given up."""
     crash_at: str = ""
     """For tests: the name of a point at which the worker process dies hard, once."""
     messages: Messages = Messages.NORMAL
