@@ -17,20 +17,27 @@ from .settings import ProviderSettings
 from .store import Store
 
 CONNECT_S: Final = 10.0
-SILENCE_S: Final = 120.0
-"""How long a provider may say nothing in the middle of an answer."""
+TURN_S: Final = 30.0
+"""How long a call waits for one of the connections: a create must be sent soon after it was armed, or not at all."""
 MOST_CONNECTIONS: Final = 100
 
 
 class Accounts:
     """Builds accounts for one event loop; a credential is opened for a step and forgotten with it."""
 
-    def __init__(self, store: Store, providers: dict[str, ProviderSettings], seal_private_key: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        providers: dict[str, ProviderSettings],
+        seal_private_key: str,
+        *,
+        silence_s: float,
+    ) -> None:
         self._store = store
         self._providers = providers
         self._seal_private_key = seal_private_key
         self._http = httpx.AsyncClient(
-            timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S),
+            timeout=httpx.Timeout(silence_s, connect=CONNECT_S, pool=TURN_S),
             limits=httpx.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=20),
             follow_redirects=False,
             trust_env=True,

@@ -170,7 +170,7 @@ def _assemble(app: Celery, settings: WorkerSettings) -> None:
             reconcile_patience_s=settings.reconcile_patience_seconds,
         )
         reach = CrashPoint(settings.crash_at, settings.home / "crashed") if settings.crash_at else no_crash
-        accounts = Accounts(store, settings.providers, private_key)
+        accounts = Accounts(store, settings.providers, private_key, silence_s=settings.http_silence_seconds)
         return Engine(store=store, accounts=accounts, knobs=knobs, telemetry=telemetry, reach=reach)
 
     runtime = Runtime(make_engine)
