@@ -20,6 +20,7 @@ from .wire.batches import Batch
 from .wire.connection import UNREACHABLE
 from .wire.ids import new_batch_id
 from .wire.keys import BatchId, LaneId, Mailbox, RequestId, RunId
+from .wire.records import CorruptRecord
 from .wire.scripts import RowIn, Scripts
 from .wire.states import Placement, Verdict
 
@@ -106,7 +107,7 @@ class Enqueue:
             some = [self._unwanted.popleft() for _ in range(min(len(self._unwanted), WITHDRAWN_AT_ONCE))]
             try:
                 await self._take_back([one for one in some if not self._waiters.expects(one.request_id)])
-            except UNREACHABLE:
+            except (RedisError, CorruptRecord, OSError):
                 # Nobody waits for these: what cannot be taken back goes on.
                 self._unwanted.clear()
         self._none_unwanted.set()
@@ -214,7 +215,7 @@ class Enqueue:
         redis, keys = self._scripts.redis, self._scripts.keys
         places: list[Any] = await redis.mget([keys.request(one.request_id) for one in unwanted])
         found = [
-            (one, BatchId(place.partition(b"|")[0].decode()))
+            (one, BatchId(place.partition(b"|")[0].decode(errors="replace")))
             for one, place in zip(unwanted, places, strict=True)
             if place is not None and not place.startswith(b"|")
         ]

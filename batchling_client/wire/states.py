@@ -24,6 +24,7 @@ class BatchState(enum.StrEnum):
 
 
 TERMINAL_STATES = frozenset({BatchState.SETTLED, BatchState.FAILED, BatchState.CANCELLED})
+LIVING_STATES = frozenset(BatchState) - TERMINAL_STATES
 
 
 class Outcome(enum.StrEnum):
@@ -48,6 +49,9 @@ class Verdict(enum.StrEnum):
     JOINED = "JOINED"
     TOO_LATE = "TOO_LATE"
     GONE = "GONE"
+    LIVES = "LIVES"
+    UNREADABLE = "UNREADABLE"
+    OVER = "OVER"
     ALONE = "ALONE"
     QUARANTINED = "QUARANTINED"
     BUSY = "BUSY"
