@@ -137,13 +137,13 @@ class Enqueue:
         return chunk
 
     async def _send_chunk(self, lane: Lane, rows: Sequence[RowIn]) -> None:
-        lost_reply = False
+        lost_reply, before = False, self._waiters.last_mail
         while rows:
             try:
                 await self._credentials.store(lane)
-                rows = await self._place(lane, rows, ask_failed_anew=not lost_reply)
+                rows, lost_reply = await self._place(lane, rows, lost_reply=lost_reply, before=before)
             except UNREACHABLE:
-                # The script may have run: ids make the resend harmless, and a failure it met is the answer.
+                # The script may have run: ids make the resend harmless, and a failure since then is the answer.
                 lost_reply = True
                 await self._outage.over()
                 self._credentials.doubt()
@@ -154,8 +154,13 @@ class Enqueue:
                 self._refuse(rows, f"Redis refused the request: {error}", kind=QueueUnreachable)
                 return
 
-    async def _place(self, lane: Lane, rows: Sequence[RowIn], *, ask_failed_anew: bool) -> Sequence[RowIn]:
-        """Sends rows once; answers those that are still to be sent, if any."""
+    async def _place(
+        self, lane: Lane, rows: Sequence[RowIn], *, lost_reply: bool, before: bytes
+    ) -> tuple[Sequence[RowIn], bool]:
+        """Sends rows once; answers those that are still to be sent, if any, and whether their last reply was lost.
+
+        `before` is the last mail that was read before they were sent for the first time.
+        """
         terms = lane.terms
         batch_id = self._open.get(lane.lane_id) or self._fresh(lane)
         reply = await self._scripts.enqueue(
@@ -168,27 +173,33 @@ class Enqueue:
             cap=lane.cap,
             poll_ms=int(terms.poll_s * 1000),
             keep_ms=KEEP_MS,
-            ask_failed_anew=ask_failed_anew,
+            ask_failed_anew=not lost_reply,
             rows=rows,
         )
         if reply.verdict is Verdict.MOVED and reply.open_batch is not None:
             self._open[lane.lane_id] = reply.open_batch
-            return rows
+            return rows, lost_reply
         if reply.verdict is not Verdict.OK:
             self._fresh(lane)
-            return rows
+            return rows, lost_reply
         n_taken = len(reply.placements)
-        placed: list[RequestId] = []
-        answered: list[RequestId] = []
+        placed: list[RowIn] = []
+        answered: list[RowIn] = []
         for row, placement in zip(rows, reply.placements, strict=False):
-            (answered if placement is Placement.ANSWERED else placed).append(row.request_id)
-        self.n_placed[terms.run_id] += n_taken
-        self._waiters.placed(placed)
+            (answered if placement is Placement.ANSWERED else placed).append(row)
+        again: list[RowIn] = []
+        if answered and lost_reply:
+            # Only what this session was told since is an answer to the lost call; an earlier failure is not.
+            told = await self._waiters.told_since(before)
+            again = [row for row in answered if row.request_id not in told]
+            answered = [row for row in answered if row.request_id in told]
+        self.n_placed[terms.run_id] += n_taken - len(again)
+        self._waiters.placed(row.request_id for row in placed)
         if answered:
-            self._waiters.announce(answered)
+            self._waiters.announce(row.request_id for row in answered)
         if n_taken < len(rows):
             self._fresh(lane)
-        return rows[n_taken:]
+        return [*again, *rows[n_taken:]], False
 
     def _fresh(self, lane: Lane) -> BatchId:
         batch_id = self._open[lane.lane_id] = new_batch_id()

@@ -118,6 +118,21 @@ class Waiters:
         self._announced.extend(request_ids)
         self._nudge.set()
 
+    @property
+    def last_mail(self) -> bytes:
+        """The entry of the mailbox that was read last."""
+        return self._last_mail
+
+    async def told_since(self, entry: bytes) -> set[RequestId]:
+        """What this session was told to be answered after that entry of its mailbox."""
+        try:
+            entries = _entries(await self._redis.xread({self._keys.mailbox(self._mailbox): entry}))
+        except UNREACHABLE:
+            raise
+        except ResponseError:
+            return set()
+        return {request_id for _, request_ids in entries for request_id in request_ids}
+
     def give_up(self) -> None:
         """Tells all who still wait that the session is at its end."""
         sentence = "The connection to the queue was closed before the answer came; the request goes on."
