@@ -67,13 +67,19 @@ class Accounts:
                 status=401,
             )
         try:
-            return sealing.unseal(sealed, self._seal_private_key)
+            credential = sealing.unseal(sealed, self._seal_private_key)
         except sealing.SealBroken:
             raise PermanentError(
                 "The credential was sealed for other workers than this one: give client and workers the same "
                 "BATCHLING_SEAL_PUBLIC_KEY and BATCHLING_SEAL_PRIVATE_KEY (`batchling keys new`).",
                 status=401,
             ) from None
+        if sealing.fingerprint(credential) != spec.fingerprint:
+            raise PermanentError(
+                "The credential stored for this batch is another one's, and was refused: call again.",
+                status=401,
+            )
+        return credential
 
     async def close(self) -> None:
         """Closes the HTTP client."""

@@ -9,6 +9,7 @@
 --@include _clock
 --@include _fence
 --@include _room
+--@include _sound
 local schedule, batch, lane = KEYS[1], KEYS[2], KEYS[3]
 local id, packed, keep_ms, mail_ms, channel_prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local ending, err, n_mailboxes = ARGV[6], ARGV[7], tonumber(ARGV[8])
@@ -30,16 +31,16 @@ go_on_when_full(batch)
 local n_dropped, n_shared = 0, 0
 for i = 1, #ARGV - first_arg do
   local request, result, request_id = KEYS[first_key + 2 * i - 1], KEYS[first_key + 2 * i], ARGV[first_arg + i]
-  local owner, attempt, waiting = string.match(redis.call('GET', request) or '', '^([^|]+)|([^|]*)|(.*)$')
+  local owner, attempt, waiting = string.match(word(request) or '', '^([^|]+)|([^|]*)|(.*)$')
   if owner == id then
     local others = false
-    for name in string.gmatch(waiting, '[^,]+') do
+    for name in string.gmatch(waiting, '[%w_-]+') do
       others = others or not stream[name]
     end
     if others then
       n_shared = n_shared + 1
     else
-      for name in string.gmatch(waiting, '[^,]+') do
+      for name in string.gmatch(waiting, '[%w_-]+') do
         table.insert(mail[name], request_id)
       end
       redis.call('SET', result, packed, 'PX', keep_ms)
@@ -59,8 +60,8 @@ end
 
 local now, ended = now_ms(), 0
 redis.call('HSET', batch, 'updated_at', now)
-if redis.call('HINCRBY', batch, 'n_dropped', n_dropped) == tonumber(redis.call('HGET', batch, 'n_requests')) then
-  if redis.call('HGET', lane, 'open') == id then
+if count(batch, 'n_dropped', n_dropped) == tonumber(redis.call('HGET', batch, 'n_requests')) then
+  if redis.pcall('HGET', lane, 'open') == id then
     redis.call('HDEL', lane, 'open')
   end
   redis.call('HSET', batch, 'state', 'ended', 'outcome', 'cancelled', 'provider_status', '', 'ending', ending,
@@ -71,6 +72,9 @@ if redis.call('HINCRBY', batch, 'n_dropped', n_dropped) == tonumber(redis.call('
 end
 for name, ids in pairs(mail) do
   if #ids > 0 then
+    if not of_type(stream[name], 'stream') then
+      redis.call('UNLINK', stream[name])
+    end
     redis.call('XADD', stream[name], 'MAXLEN', '~', 20000, '*', 'ids', table.concat(ids, ' '))
     redis.call('PEXPIRE', stream[name], mail_ms)
     redis.call('PUBLISH', channel_prefix .. name, '')
