@@ -63,7 +63,6 @@ class Standing:
             divisible=batch.n_requests - batch.n_dropped > 1,
             account=account,
             turn_ms=int(look_s * 2000) + 5000,
-            trusted_ms=_ms(quota.TRUSTED),
             step_ms=_ms(quota.STEP),
             keep_ms=KEEP_MS,
             others=[one for one in seen.in_flight if one != batch.batch_id],
@@ -80,16 +79,15 @@ class Standing:
         seen = await self.quota_of(batch.quota_id)
         mine = seen.in_flight.get(batch.batch_id)
         others = await self._live(seen.in_flight, but=batch.batch_id)
-        news = mine is None or seen.limit_at is None or mine.at >= seen.limit_at
+        news = mine is not None and seen.limit_at is not None and mine.at >= seen.limit_at
         limit = quota.learned_limit(tokens, refusal.limit, others, news=news)
         n_alone, since_ms = await self.scripts.teach(
             quota_id=batch.quota_id,
             batch_id=batch.batch_id,
             limit=limit.tokens if limit else 0,
-            limit_age_ms=_ms(limit.age) if limit else 0,
             alone=others == 0,
             hold_ms=int(lifecycle.backoff_s(seen.n_alone) * 1000),
-            trusted_ms=_ms(quota.TRUSTED),
+            trusted_ms=_ms(limit.trusted) if limit else 0,
             row_ms=_ms(quota.ROW_OF_REFUSALS),
             why=refusal.why,
             keep_ms=KEEP_MS,

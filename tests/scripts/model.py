@@ -243,7 +243,8 @@ class Model:
         batch.n_dropped += n_dropped
         ended = n_dropped > 0 and batch.n_dropped == len(batch.rows)
         if ended:
-            batch.state, batch.token = BatchState.ENDED, batch.token + 1
+            batch.state, batch.quarantined, batch.cancel_requested = BatchState.ENDED, False, True
+            batch.let_go()
             if self.open == batch_id:
                 self.open = None
         return Verdict.OK, n_dropped, n_shared, ended
