@@ -31,6 +31,7 @@ SECONDS_A_REDIS_KILL: Final = 30
 SECONDS_A_CLIENT_KILL: Final = 15
 SECONDS_A_STOP: Final = 20
 SECONDS_A_ROLL: Final = 25
+SECONDS_A_CUT: Final = 10
 LONGEST_STOP_S: Final = LEASE_S + 1.5
 """Past the lease, and well within the patience with a create that went unanswered."""
 CALM_S: Final = 120.0
@@ -47,6 +48,7 @@ KEY_LETTERS: Final = "0123456789abcdef"
 @click.option("--questions", default=40, show_default=True, help="How many calls a client makes at once.")
 @click.option("--kills", type=int, help="kill -9 of workers; unset = one in six seconds.")
 @click.option("--redis-kills", type=int, help="kill -9 of Redis; unset = one in thirty seconds.")
+@click.option("--cuts/--no-cuts", default=True, help="Connections to Redis and the provider are cut.")
 @click.option("--power-cuts", is_flag=True, help="A killed Redis loses what it had not brought to the disk.")
 @click.option("--keep", is_flag=True, help="Keep the folder with the logs also when all is well.")
 def main(
@@ -57,6 +59,7 @@ def main(
     questions: int,
     kills: int | None,
     redis_kills: int | None,
+    cuts: bool,
     power_cuts: bool,
     keep: bool,
 ) -> None:
@@ -68,12 +71,19 @@ def main(
         client_kills=round(seconds / SECONDS_A_CLIENT_KILL),
         stops=round(seconds / SECONDS_A_STOP),
         rolls=round(seconds / SECONDS_A_ROLL),
+        cuts=round(seconds / SECONDS_A_CUT) if cuts else 0,
     )
     home = Path(tempfile.mkdtemp(prefix="batchling-chaos-"))
     rng = random.Random(seed)
     secrets = [f"canary-{i}-{''.join(rng.choices(KEY_LETTERS, k=24))}" for i in range(2)]
     world = World(
-        home=home, seed=seed, n_workers=workers, n_clients=clients, n_questions=questions, secrets=secrets
+        home=home,
+        seed=seed,
+        n_workers=workers,
+        n_clients=clients,
+        n_questions=questions,
+        secrets=secrets,
+        cuts=cuts,
     )
     if power_cuts:
         world.disk = Disk(world.url, home / "redis")

@@ -130,11 +130,13 @@ class Demon:
             self.say(f"armed {fault}")
 
     async def struck(self) -> Counter[str]:
-        """The faults that struck, by name; afterwards none is armed."""
+        """The faults that struck, by name; afterwards the weather is fair."""
         left = msgspec.json.decode(
             (await self.world.http.get("/_sandbox/faults")).content, type=list[AnyFault]
         )
         await self.world.http.delete("/_sandbox/faults")
+        if self.world.network is not None:
+            await asyncio.to_thread(self.world.network.heal)
         return self.armed - Counter(type(fault).__name__ for fault in left)
 
     async def _deal(self, blow: Blow) -> None:
@@ -152,6 +154,8 @@ class Demon:
                 await self._stop(blow)
             case "roll worker":
                 self._roll(blow)
+            case "cut queue" | "cut provider":
+                await self._cut(blow)
             case _:
                 await self._kill_worker(blow)
 
@@ -245,6 +249,17 @@ class Demon:
             slot.stopped_until = 0.0
         self.say(f"{slot.name} goes on")
         self.troubles.append((since, time.time() + LEASE_S))
+
+    async def _cut(self, blow: Blow) -> None:
+        network = self.world.network
+        if network is None:
+            return
+        proxy = network.queue if blow.kind == "cut queue" else network.provider
+        await asyncio.to_thread(network.cut, proxy, blow.target)
+        self.dealt[blow.kind] += 1
+        self.say(blow.kind)
+        if proxy is network.queue:
+            self.troubles.append((time.time(), time.time() + RECONNECT_S))
 
     def _roll(self, blow: Blow) -> None:
         slot = self._victim(blow)

@@ -18,6 +18,8 @@ Kind: TypeAlias = Literal[
     "roll worker",
     "kill redis",
     "kill client",
+    "cut queue",
+    "cut provider",
 ]
 WORKER_KILLS: Final[tuple[Kind, ...]] = (
     "kill worker",
@@ -85,6 +87,7 @@ class Counts:
     client_kills: int
     stops: int
     rolls: int
+    cuts: int
 
 
 def blows(seed: int, seconds: float, counts: Counts, longest_stop_s: float) -> list[Blow]:
@@ -112,6 +115,8 @@ def blows(seed: int, seconds: float, counts: Counts, longest_stop_s: float) -> l
     spread(counts.stops, stop)
     spread(counts.client_kills, lambda at_s: Blow(at_s=at_s, kind="kill client", target=rng.randrange(1000)))
     spread(counts.rolls, lambda at_s: Blow(at_s=at_s, kind="roll worker", target=rng.randrange(1000)))
+    spread(counts.cuts, lambda at_s: Blow(at_s=at_s, kind="cut queue", target=rng.randrange(1000)))
+    spread(counts.cuts, lambda at_s: Blow(at_s=at_s, kind="cut provider", target=rng.randrange(1000)))
     return sorted(found, key=lambda blow: blow.at_s)
 
 

@@ -196,7 +196,7 @@ def test_only_what_the_dead_had_begun_is_to_recover() -> None:
 
 
 def test_a_seed_makes_the_same_run_again_and_another_seed_another() -> None:
-    counts = Counts(kills=100, redis_kills=20, client_kills=40, stops=30, rolls=24)
+    counts = Counts(kills=100, redis_kills=20, client_kills=40, stops=30, rolls=24, cuts=60)
     first, same, other = (schedule.blows(seed, 600.0, counts, 3.5) for seed in (7, 7, 8))
     assert first == same != other
     assert sum(blow.kind in schedule.WORKER_KILLS for blow in first) == 100

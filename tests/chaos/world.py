@@ -25,6 +25,7 @@ from batchling_worker.stack.redis_binary import find
 from tests.waiting import wait_until
 
 from .client import KEYS
+from .network import Network
 from .power import Disk
 
 LEASE_S: Final = 2.0
@@ -110,6 +111,8 @@ class World:
     n_clients: int
     n_questions: int
     secrets: Sequence[str]
+    cuts: bool = True
+    """Whether workers and clients reach Redis and the provider through a network that may be cut."""
     disk: Disk | None = None
     """Where it is given, a killed Redis loses what it had not brought to the disk."""
     workers: list[Slot] = field(init=False, default_factory=list)
@@ -118,6 +121,7 @@ class World:
     keys: Keys = field(init=False)
     http: httpx.AsyncClient = field(init=False)
     sandbox_url: str = field(init=False)
+    network: Network | None = field(init=False, default=None)
     redis_process: subprocess.Popen[bytes] | None = field(init=False, default=None)
     redis_away: list[tuple[float, float]] = field(init=False, default_factory=list)
     _sandbox: subprocess.Popen[bytes] | None = field(init=False, default=None)
@@ -136,6 +140,8 @@ class World:
         self._start_sandbox(port)
         await self.start_redis()
         await wait_until(self._sandbox_answers, description="the sandbox answers", within_s=60)
+        if self.cuts:
+            self.network = Network(self.url, self.sandbox_url).__enter__()
         env = self._env()
         for i in range(self.n_workers):
             self.workers.append(self._worker(i, env))
@@ -157,6 +163,8 @@ class World:
         for orphan in self._orphans:
             with contextlib.suppress(psutil.NoSuchProcess):
                 orphan.kill()
+        if self.network is not None:
+            self.network.__exit__()
         await self.redis.aclose()
         await self.http.aclose()
         for process in (self.redis_process, self._sandbox):
@@ -217,21 +225,23 @@ class World:
             return False
 
     def _env(self) -> dict[str, str]:
+        redis_url = self.url if self.network is None else self.network.queue.url
+        provider_url = self.sandbox_url if self.network is None else self.network.provider.url
         return {
             **{
                 name: value
                 for name, value in os.environ.items()
                 if not name.startswith(("BATCHLING_", "OPENAI_"))
             },
-            "BATCHLING_REDIS_URL": self.url,
+            "BATCHLING_REDIS_URL": redis_url,
             "BATCHLING_HOME": str(self.home),
             "BATCHLING_LEASE_SECONDS": str(LEASE_S),
             "BATCHLING_TICK_SECONDS": str(TICK_S),
             "BATCHLING_POLL_INTERVAL_SECONDS": str(POLL_S),
             "BATCHLING_RECONCILE_PATIENCE_SECONDS": str(PATIENCE_S),
             "BATCHLING_MAX_ATTEMPTS": str(MAX_ATTEMPTS),
-            "BATCHLING_PROVIDERS__GROQ__BASE_URL": f"{self.sandbox_url}/groq",
-            "BATCHLING_PROVIDERS__OPENAI__BASE_URL": f"{self.sandbox_url}/openai",
+            "BATCHLING_PROVIDERS__GROQ__BASE_URL": f"{provider_url}/groq",
+            "BATCHLING_PROVIDERS__OPENAI__BASE_URL": f"{provider_url}/openai",
         }
 
     def _worker(self, i: int, env: Mapping[str, str]) -> Slot:
