@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Literal
 
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from . import bridge, ctrl_c, display, embedded, interceptors, presence, scope, self_test, settings
@@ -164,7 +165,7 @@ class Block:
     async def _open(self, *, is_dry: bool) -> Run:
         if self._run is not None:
             raise RuntimeError("A batchify() block is entered once: call batchify() again for another one.")
-        deployment = None if is_dry else await self._deployment()
+        deployment = None if is_dry else await deployment_of(self._settings)
         run = Run(
             terms=self._terms,
             deployment=deployment,
@@ -187,7 +188,7 @@ class Block:
         await self_test.check()
         if deployment is None:
             return
-        await _reach(run, deployment.redis_url)
+        await check_reachable(run.redis, deployment.redis_url)
         inspection = Inspection(run.redis, run.keys)
         fit_worker_lives = await presence.fit_worker_lives(inspection, deployment.seal_public_key)
         companions = [display.show(run, self._wishes.live_display)]
@@ -203,15 +204,6 @@ class Block:
                 )
             )
         self._companions = [asyncio.create_task(companion) for companion in companions]
-
-    async def _deployment(self) -> Deployment:
-        used = self._settings
-        url = used.redis_url or await embedded.redis_url(used.home)
-        return Deployment(
-            redis_url=url,
-            namespace=used.namespace,
-            seal_public_key=used.seal_public_key or _stored_public_key(used),
-        )
 
     async def _close(self, *, interrupted: bool) -> None:
         run = self._run
@@ -238,9 +230,20 @@ class Block:
         return isinstance(error, asyncio.CancelledError) and task is not None and not task.cancelling()
 
 
-async def _reach(run: Run, url: str) -> None:
+async def deployment_of(used: ClientSettings) -> Deployment:
+    """The deployment of the settings, the embedded stack started if need be; raises what entering a block raises."""
+    url = used.redis_url or await embedded.redis_url(used.home)
+    return Deployment(
+        redis_url=url,
+        namespace=used.namespace,
+        seal_public_key=used.seal_public_key or _stored_public_key(used),
+    )
+
+
+async def check_reachable(redis: Redis, url: str) -> None:
+    """Raises `QueueUnreachable` where Redis does not answer, `QueueUnfit` where it is not to be trusted with work."""
     try:
-        told = await ask(run.redis)
+        told = await ask(redis)
     except (*UNREACHABLE, RedisError) as error:
         raise unreachable(url, error) from None
     findings = soundness.of_redis(told)

@@ -129,6 +129,13 @@ class Calls:
 
     def read(self, call: HttpCall) -> Request | HttpReply | PassThrough:
         """Where the call goes."""
+        lane = self.lane_of(call)
+        if not isinstance(lane, Lane):
+            return lane
+        return self.request(lane, self._request_id(lane, call), call.body)
+
+    def lane_of(self, call: HttpCall) -> Lane | HttpReply | PassThrough:
+        """The lane of a call that goes into a batch, else what becomes of it."""
         route = self._routes.of_host(call.host)
         place = route.place(call.path) if route is not None else None
         if route is None or place is None:
@@ -158,10 +165,7 @@ class Calls:
                 f"{min(route.max_row_bytes, route.max_bytes):,} bytes. Send a shorter one.",
                 code="request_too_large",
             )
-        lane = self._lane(route, call, place.endpoint, model)
-        if isinstance(lane, HttpReply):
-            return lane
-        return self.request(lane, self._request_id(lane, call), body)
+        return self._lane(route, call, place.endpoint, model)
 
     def request(self, lane: Lane, request_id: RequestId, body: bytes) -> Request:
         """The body as a request under an id; made anew from the same body, it is the same request."""

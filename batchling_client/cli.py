@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from . import __version__, listing, runner, settings, steering
+from . import __version__, bulk_commands, listing, runner, settings, steering
 from .command_group import CommandGroup
 from .doctor import examine
 from .inspection import RunRecord
@@ -128,7 +128,9 @@ def lanes(limit: int, redis_url: str | None, *, as_json: bool) -> None:
     async def look() -> None:
         async with reach(redis_url) as reached:
             found = await reached.inspection.lanes(limit)
-        _print([lane.as_json() for lane in found] if as_json else listing.lanes(found), as_json=as_json)
+        _print(
+            [lane.as_json() for lane in found] if as_json else listing.lanes(found, _now()), as_json=as_json
+        )
         _name_unreadable(reached)
 
     asyncio.run(look())
@@ -215,6 +217,10 @@ def retry(name: str, redis_url: str | None, *, as_json: bool) -> int:
         why = "a worker is at it at this moment" if done.busy else "it has ended already"
         click.echo(f"batchling: There is nothing to retry in {name}: {why}.", err=True)
     return 0 if done.batch_ids else 1
+
+
+main.add_command(bulk_commands.submit)
+main.add_command(bulk_commands.results)
 
 
 @main.group()

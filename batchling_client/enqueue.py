@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
-from redis.exceptions import OutOfMemoryError, RedisError
+from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
-from . import replies
+from . import replies, waiters
 from .calls import Lane, Request
 from .credentials import KEEP_MS, Credentials
 from .errors import QueueFull, QueueUnreachable
+from .interceptor import HttpReply, warn_once
 from .outage import Outage
-from .waiters import Waiters
 from .wire.batches import Batch
-from .wire.connection import UNREACHABLE
+from .wire.connection import UNREACHABLE, passes
 from .wire.ids import new_batch_id
 from .wire.keys import BatchId, LaneId, Mailbox, RequestId, RunId
 from .wire.records import CorruptRecord
@@ -29,6 +30,7 @@ _logger = logging.getLogger(__name__)
 ROWS_AT_ONCE: Final = 128
 BYTES_AT_ONCE: Final = 1024 * 1024
 WITHDRAWN_AT_ONCE: Final = 32
+PASSING_S: Final = 0.5
 
 
 class Unwanted(NamedTuple):
@@ -39,11 +41,36 @@ class Unwanted(NamedTuple):
     cancel: bool
 
 
+class Callers(Protocol):
+    """Those who ask, as the sender sees them."""
+
+    @property
+    def last_mail(self) -> bytes:
+        """The entry of the mailbox that was read last."""
+        ...
+
+    def expects(self, request_id: RequestId) -> bool:
+        """Whether the request is still wanted."""
+        ...
+
+    def placed(self, request_ids: Iterable[RequestId]) -> None:
+        """Redis holds these requests."""
+        ...
+
+    def announce(self, request_ids: Iterable[RequestId]) -> None:
+        """These requests are answered already."""
+        ...
+
+    def answer(self, request_id: RequestId, reply: HttpReply) -> None:
+        """The request could not be queued, and why."""
+        ...
+
+
 class Enqueue:
     """The way of a session's requests into Redis: one sender, so that calls of one loop turn travel together."""
 
     def __init__(
-        self, scripts: Scripts, mailbox: Mailbox, credentials: Credentials, waiters: Waiters, outage: Outage
+        self, scripts: Scripts, mailbox: Mailbox, credentials: Credentials, waiters: Callers, outage: Outage
     ) -> None:
         self._scripts = scripts
         self._mailbox = mailbox
@@ -98,7 +125,7 @@ class Enqueue:
             await self._wake.wait()
             self._wake.clear()
             while self._waiting or self._unwanted:
-                await self._send_waiting()
+                await self.send_waiting()
                 await self.send_withdrawals()
 
     async def send_withdrawals(self) -> None:
@@ -112,7 +139,8 @@ class Enqueue:
                 self._unwanted.clear()
         self._none_unwanted.set()
 
-    async def _send_waiting(self) -> None:
+    async def send_waiting(self) -> None:
+        """Sends the requests that were added; returns once Redis holds them or has refused them."""
         while self._waiting:
             lane = next(iter(self._waiting))
             rows = self._waiting.pop(lane)
@@ -151,6 +179,10 @@ class Enqueue:
                 self._refuse(rows, QueueFull.sentence, kind=QueueFull)
                 return
             except RedisError as error:
+                if passes(error):
+                    warn_once(f"Redis takes no requests just now, they wait: {error}", os.getpid())
+                    await asyncio.sleep(PASSING_S)
+                    continue
                 self._refuse(rows, f"Redis refused the request: {error}", kind=QueueUnreachable)
                 return
 
@@ -190,7 +222,7 @@ class Enqueue:
         again: list[RowIn] = []
         if answered and lost_reply:
             # Only what this session was told since is an answer to the lost call; an earlier failure is not.
-            told = await self._waiters.told_since(before)
+            told = await self._told_since(before)
             again = [row for row in answered if row.request_id not in told]
             answered = [row for row in answered if row.request_id in told]
         self.n_placed[terms.run_id] += n_taken - len(again)
@@ -200,6 +232,17 @@ class Enqueue:
         if n_taken < len(rows):
             self._fresh(lane)
         return [*again, *rows[n_taken:]], False
+
+    async def _told_since(self, entry: bytes) -> set[RequestId]:
+        """What this session was told to be answered after that entry of its mailbox."""
+        redis, mailbox = self._scripts.redis, self._scripts.keys.mailbox(self._mailbox)
+        try:
+            told = waiters.entries_of(await redis.xread({mailbox: entry}))
+        except UNREACHABLE:
+            raise
+        except ResponseError:
+            return set()
+        return {request_id for _, request_ids in told for request_id in request_ids}
 
     def _fresh(self, lane: Lane) -> BatchId:
         batch_id = self._open[lane.lane_id] = new_batch_id()

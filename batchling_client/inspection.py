@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import datetime as dt
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,10 +13,12 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from .wire.accounts import Circuit, Quota
 from .wire.batches import Batch
 from .wire.connection import UNREACHABLE
 from .wire.keys import BatchId, Keys, LaneId, Mailbox, RunId
 from .wire.records import CorruptRecord, LaneSpec, WorkerPresence
+from .wire.states import IN_FLIGHT_STATES
 
 READ_AT_ONCE: Final = 100
 """Hashes read in one round trip: a look never holds Redis for long."""
@@ -51,6 +55,10 @@ class LaneRecord:
     spec: LaneSpec
     last_used_at: dt.datetime
     open_batch: Batch | None = None
+    quota: Quota | None = None
+    """The provider's limit of enqueued tokens that it shares; None before its first submission."""
+    circuit: Circuit | None = None
+    """Why its batches are not called for, if something has failed or was refused."""
 
     def as_json(self) -> dict[str, object]:
         """What `batchling lanes --json` prints of it."""
@@ -66,6 +74,8 @@ class LaneRecord:
             "open_batch_id": self.open_batch.batch_id if self.open_batch else None,
             "n_waiting": self.open_batch.n_requests if self.open_batch else 0,
             "last_used_at": self.last_used_at.isoformat(),
+            "quota": self.quota.as_json() if self.quota else None,
+            "circuit": self.circuit.as_json() if self.circuit else None,
         }
 
 
@@ -185,9 +195,43 @@ class Inspection:
             except CorruptRecord:
                 self._leave_out(f"Lane {lane_id}")
                 continue
-            used_at, open_batch = _time(float(score)), by_lane.get(lane_id)
-            found.append(LaneRecord(lane_id=lane_id, spec=spec, last_used_at=used_at, open_batch=open_batch))
+            found.append(
+                LaneRecord(
+                    lane_id=lane_id,
+                    spec=spec,
+                    last_used_at=_time(float(score)),
+                    open_batch=by_lane.get(lane_id),
+                    quota=await self._quota(_text(fields, b"quota")),
+                    circuit=await self._circuit(lane_id, _text(fields, b"account")),
+                )
+            )
         return found
+
+    async def _quota(self, quota_id: str) -> Quota | None:
+        """A quota with those batches in flight that have not ended."""
+        if not quota_id:
+            return None
+        (fields,) = await self._hashes([self._keys.quota(quota_id)])
+        try:
+            quota = Quota.decode(fields or {})
+        except CorruptRecord:
+            self._leave_out(f"The quota {quota_id}")
+            return None
+        live = {
+            batch.batch_id: quota.in_flight[batch.batch_id]
+            for batch in await self.batches_named(quota.in_flight)
+            if batch.state in IN_FLIGHT_STATES
+        }
+        return dataclasses.replace(quota, in_flight=live)
+
+    async def _circuit(self, lane_id: LaneId, account: str) -> Circuit | None:
+        """The circuit of a lane or of its account, the one that holds it where there are both."""
+        names = [name for name in (account, lane_id) if name]
+        found = []
+        for fields in await self._hashes([self._keys.circuit(name) for name in names]):
+            with contextlib.suppress(CorruptRecord):
+                found += [Circuit.decode(fields)] if fields else []
+        return max(found, key=lambda circuit: circuit.until is not None, default=None)
 
     async def workers(self) -> list[WorkerPresence]:
         """The workers that gave a sign of life in the last fifteen seconds; raises `CorruptRecord`."""
@@ -253,6 +297,10 @@ class Inspection:
             if isinstance(reply, UNREACHABLE):
                 raise reply
         return [None if isinstance(reply, ResponseError) else reply for reply in replies]
+
+
+def _text(fields: Mapping[bytes, bytes] | None, name: bytes) -> str:
+    return (fields or {}).get(name, b"").decode(errors="replace")
 
 
 def _run_record(run_id: RunId, fields: Mapping[bytes, bytes], batches: Sequence[Batch]) -> RunRecord:

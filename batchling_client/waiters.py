@@ -123,16 +123,6 @@ class Waiters:
         """The entry of the mailbox that was read last."""
         return self._last_mail
 
-    async def told_since(self, entry: bytes) -> set[RequestId]:
-        """What this session was told to be answered after that entry of its mailbox."""
-        try:
-            entries = _entries(await self._redis.xread({self._keys.mailbox(self._mailbox): entry}))
-        except UNREACHABLE:
-            raise
-        except ResponseError:
-            return set()
-        return {request_id for _, request_ids in entries for request_id in request_ids}
-
     def give_up(self) -> None:
         """Tells all who still wait that the session is at its end."""
         sentence = "The connection to the queue was closed before the answer came; the request goes on."
@@ -203,7 +193,7 @@ class Waiters:
         mailbox = self._keys.mailbox(self._mailbox)
         while True:
             try:
-                entries = _entries(await self._redis.xread({mailbox: self._last_mail}, count=16))
+                entries = entries_of(await self._redis.xread({mailbox: self._last_mail}, count=16))
             except UNREACHABLE:
                 raise
             except ResponseError:
@@ -288,7 +278,7 @@ class Waiters:
             self._on_idle()
 
 
-def _entries(reply: Any) -> list[tuple[bytes, list[RequestId]]]:
+def entries_of(reply: Any) -> list[tuple[bytes, list[RequestId]]]:
     """The (entry id, request ids) of an XREAD of one stream, in either of the two shapes of the protocol."""
     if not reply:
         return []

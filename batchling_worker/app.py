@@ -70,6 +70,8 @@ def make_app(settings: WorkerSettings) -> Celery:
         accept_content=["json"],
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        # A full Redis, or one that is failing over, refuses Celery's writes: a worker must outlive that.
+        broker_channel_error_retry=True,
         broker_transport_options=transport_options(settings.redis_url, settings.namespace),
         worker_soft_shutdown_timeout=25,
         worker_send_task_events=True,

@@ -20,8 +20,9 @@ from batchling_client.wire.states import BatchState, Outcome, Verdict
 
 from . import lifecycle, providers
 from .accounts import Accounts
+from .circuit import Circuits
 from .company import Company
-from .errors import Denied, NotYet, PermanentError, StaleClaim, TemporaryError
+from .errors import Denied, NotYet, PermanentError, StaleClaim, TemporaryError, Waiting
 from .lease import lease
 from .naming import of_refusal
 from .outlived import Outlived
@@ -57,6 +58,7 @@ class Engine:
         self._knobs = knobs
         self._telemetry = telemetry
         self._reach = reach
+        self._circuits = Circuits(store.standing, telemetry)
         self._company = Company()
         self._outlived = Outlived(store)
         self._leaving = False
@@ -104,9 +106,14 @@ class Engine:
         try:
             account = await self._account(steps[0].batch)
             steps = [dataclasses.replace(step, account=account) for step in steps]
-            seen = await look(steps)
+            async with self._circuits.through(account, steps[0].batch.spec.provider, None):
+                seen = await look(steps)
         except (TemporaryError, PermanentError) as error:
             seen = [error] * len(steps)
+        except Exception as error:  # noqa: BLE001 - what fails for all of them is each one's failure
+            for step in steps:
+                await self._guarded(step, _failing(error))
+            return
         for step, one in zip(steps, seen, strict=True):
             await self._guarded(step, poll(step, one))
 
@@ -120,11 +127,17 @@ class Engine:
     ) -> None:
         async def run(step: Step) -> None:
             async def with_account() -> None:
-                account = await self._account(step.batch) if needs_account(step.batch) else None
+                batch = step.batch
+                if not needs_account(batch):
+                    await work(step)
+                    return
+                account = await self._account(batch)
                 bound = dataclasses.replace(step, account=account)
+                lane_id = batch.lane_id if batch.state in SUBMIT_STATES else None
                 try:
-                    await work(bound)
-                except (Denied, PermanentError):
+                    async with self._circuits.through(account, batch.spec.provider, lane_id):
+                        await work(bound)
+                except (Denied, PermanentError, Waiting):
                     if not bound.estranged:
                         raise
                     raise bound.estrangement() from None
@@ -187,12 +200,15 @@ class Engine:
 
     @contextlib.asynccontextmanager
     async def _handing_back(self, helds: Sequence[Held]) -> AsyncIterator[None]:
-        """A worker that leaves in the middle of the block hands its batches back at once."""
+        """Nothing leaves the block with a batch in hand: a worker that leaves hands its batches back at once."""
         try:
             yield
         except asyncio.CancelledError:
             await self._hand_back(helds)
             raise
+        except Exception as error:  # noqa: BLE001 - Celery would log its text, and the batch wait for its lease
+            for held in helds:
+                await self._failed(held, 0, error)
 
     async def _hand_back(self, helds: Sequence[Held]) -> None:
         self._telemetry.log("worker_leaving", n_batches=len(helds))
@@ -225,6 +241,8 @@ class Engine:
         try:
             try:
                 await work
+            except Waiting as wait:
+                await self._wait(step, wait)
             except NotYet as error:
                 self._telemetry.log("step_waits", batch_id=batch_id, reason=str(error))
                 await self._store.release(step.held, error.delay_s or 0.0)
@@ -252,14 +270,18 @@ class Engine:
             self._telemetry.warn("store_away", batch_id=batch_id)
             self._outlived.add(step.held)
         except Exception as error:  # noqa: BLE001 - a defect of ours must not lose a batch: it is looked at again
-            # The text of an unforeseen error may hold anything, a key included: only its kind and place are told.
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{type(error).__name__} at {place.filename.rpartition('/')[2]}:{place.lineno}"
-            self._telemetry.warn("step_failed", batch_id=batch_id, error=where)
-            try:
-                await self._store.release(step.held, lifecycle.backoff_s(step.batch.n_stumbles + 3), where)
-            except UNREACHABLE:
-                self._outlived.add(step.held)
+            await self._failed(step.held, step.batch.n_stumbles, error)
+
+    async def _failed(self, held: Held, n_stumbles: int, error: Exception) -> None:
+        """The batch is looked at again after a pause; the process lives, so nothing is held against the batch."""
+        # The text of an unforeseen error may hold anything, a key included: only its kind and place are told.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{type(error).__name__} at {place.filename.rpartition('/')[2]}:{place.lineno}"
+        self._telemetry.warn("step_failed", batch_id=held.batch_id, error=where)
+        try:
+            await self._store.release(held, lifecycle.backoff_s(n_stumbles + 3), where)
+        except UNREACHABLE:
+            self._outlived.add(held)
 
     def _stale(self, step: Step) -> None:
         """Another worker has taken over while this one was held up: it lives, and so it says."""
@@ -274,11 +296,25 @@ class Engine:
         self._telemetry.warn(
             "step_refused", batch_id=step.batch.batch_id, status=error.status, reason=str(error)
         )
-        paid = step.batch.state is BatchState.ENDED or step.batch.create_at is not None
-        if paid and not lifecycle.given_up(step.batch, step.now):
+        if _paid(step.batch) and not lifecycle.given_up(step.batch, step.now):
             delay_s = lifecycle.backoff_s(step.batch.n_stumbles + 3)
             await self._store.release(step.held, delay_s, str(error), denied=True)
             return
+        await self._end_refused(step, error)
+
+    async def _wait(self, step: Step, wait: Waiting) -> None:
+        """The batch waits, without a stumble; of a key just refused the callers are told, if nothing is paid."""
+        batch = step.batch
+        if wait.refusal is not None and (wait.lasts or not _paid(batch)) and not step.estranged:
+            self._telemetry.warn("step_refused", batch_id=batch.batch_id, reason=str(wait))
+            await self._end_refused(step, wait.refusal)
+            return
+        self._telemetry.log(
+            "batch_held", batch_id=batch.batch_id, reason=str(wait), delay_s=round(wait.wait_s, 2)
+        )
+        await self._store.hold(step.held, wait.wait_s, str(wait))
+
+    async def _end_refused(self, step: Step, error: PermanentError) -> None:
         body = error.body or json.dumps({"error": {"message": str(error), "type": "batch_error"}}).encode()
         ending = await of_refusal(step, error, body)
         await self._store.ended(step.held, Outcome.FAILED, "", msgspec.json.encode(ending), str(error))
@@ -296,12 +332,20 @@ class Engine:
             held=held,
             batch=batch,
             store=self._store,
-            provider=providers.load(batch.spec.provider),
             account=None,
             knobs=self._knobs,
             telemetry=self._telemetry,
             reach=lambda point: self._reach(point, batch),
         )
+
+
+def _paid(batch: Batch) -> bool:
+    """Whether a batch may have been paid for, so that its callers are not told at the first refusal."""
+    return batch.state in (*POLL_STATES, *END_STATES) or batch.create_at is not None
+
+
+async def _failing(error: Exception) -> None:
+    raise error
 
 
 def _has_results(batch: Batch) -> bool:

@@ -7,7 +7,9 @@ WorkerError
 │   ├── MaybeDone       ... and the provider may have done it: look before doing it again
 │   ├── NotOnDisk       Redis does not confirm that a write is on disk
 │   ├── FileNotReady    an uploaded file is not visible yet
-│   └── NotYet          nothing went wrong: the time for the next move has not come
+│   ├── NotYet          nothing went wrong: the time for the next move has not come
+│   ├── QuotaFull       the limit of enqueued tokens is reached: nothing was created
+│   └── Waiting         the batch waits for something outside of it, without a stumble of its own
 ├── UnfitWorker         the worker cannot run as it was started
 └── StaleClaim          another worker holds the batch now; what this one did changes nothing
 """
@@ -54,6 +56,25 @@ class NotOnDisk(TemporaryError):
 
 class NotYet(TemporaryError):
     """Nothing went wrong, so nothing is counted as a stumble: the time for the next move has not come."""
+
+
+class QuotaFull(TemporaryError):
+    """The provider took no batch, as too many tokens are enqueued; the text is its own sentence."""
+
+
+class Waiting(TemporaryError):
+    """Nothing is wrong with the batch: it waits for room in a quota, or until its account may be called again.
+
+    `refusal` is what the provider last said of a refused key, and `lasts` whether it has said so for long.
+    """
+
+    def __init__(
+        self, reason: str, *, delay_s: float, refusal: PermanentError | None = None, lasts: bool = False
+    ) -> None:
+        super().__init__(reason, delay_s=delay_s)
+        self.wait_s = delay_s
+        self.refusal = refusal
+        self.lasts = lasts
 
 
 class StaleClaim(WorkerError):

@@ -11,16 +11,18 @@ from batchling_client.wire.batches import Batch
 from batchling_client.wire.keys import BatchId, RequestId
 from batchling_client.wire.states import BatchState, Outcome, RowKind
 
-from .blame import QUOTA_COMPLAINTS, is_certain
+from . import quota
+from .blame import is_certain
 from .provider import ROW_LOST, Answer, Complaint, Ending, error_body
 
 RETRIED_STATUSES: Final = frozenset({408, 409, 425, 429})
 RETRIED_ORIGINS: Final = frozenset({"batch_expired", ROW_LOST})
 
-QUOTA_WAIT_S: Final = 60.0
+TOO_MANY_ROWS: Final = "too_many_tasks"
 FILE_WAIT_S: Final = 10.0
 """How long after a validator that did not find the input file (yet) the next batch is made."""
 
+BACKOFF_SHORTEST_S: Final = 0.1
 BACKOFF_FIRST_S: Final = 1.0
 BACKOFF_LONGEST_S: Final = 300.0
 FIRST_LOOK_S: Final = 2.0
@@ -47,15 +49,22 @@ def row_kind(answer: Answer) -> RowKind:
 def backoff_s(n_stumbles: int, wish_s: float | None = None) -> float:
     """How long to leave a provider alone after the n-th stumble in a row: full jitter, the provider's wish honoured."""
     ceiling = min(BACKOFF_LONGEST_S, BACKOFF_FIRST_S * 2.0 ** min(n_stumbles, 16))
-    drawn = random.uniform(ceiling / 4, ceiling)  # noqa: S311 - jitter, not a secret
+    drawn = random.uniform(BACKOFF_SHORTEST_S, ceiling)  # noqa: S311 - jitter, not a secret
     return max(drawn, wish_s or 0.0)
 
 
 def next_look_s(batch: Batch, shortest_s: float, now: dt.datetime) -> float:
     """When to look at a running batch again: never sooner than asked, slower as it ages, at most six times slower."""
-    floor = batch.poll_s or shortest_s
-    age_s = (now - (batch.submitted_at or now)).total_seconds()
-    return min(max(floor, age_s * LOOK_SHARE_OF_AGE), max(floor * LOOK_LONGEST_FACTOR, floor))
+    return _look_s(batch.poll_s or shortest_s, now - (batch.submitted_at or now))
+
+
+def held_look_s(batch: Batch, shortest_s: float, now: dt.datetime) -> float:
+    """When a batch that waits for room asks again: at the pace at which those that it waits for are looked at."""
+    return _look_s(batch.poll_s or shortest_s, now - batch.created_at)
+
+
+def _look_s(floor: float, age: dt.timedelta) -> float:
+    return min(max(floor, age.total_seconds() * LOOK_SHARE_OF_AGE), max(floor * LOOK_LONGEST_FACTOR, floor))
 
 
 def first_look_s(batch: Batch, shortest_s: float) -> float:
@@ -93,6 +102,11 @@ def given_up(batch: Batch, now: dt.datetime) -> bool:
     return batch.n_denied >= LOST_PATIENCE and now - batch.denied_since >= LOST_AFTER
 
 
+def refused_for_good(n_refused: int, since_s: float) -> bool:
+    """Whether a key has been refused so often and for so long that those who paid with it are told."""
+    return n_refused >= LOST_PATIENCE and since_s >= LOST_AFTER.total_seconds()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requeue:
     """The request goes into another batch; `counts` = as another attempt."""
@@ -124,12 +138,25 @@ def row_fate(batch: Batch, ending: Ending, request_id: RequestId, attempt: int, 
             if attempt < max_attempts:
                 return Requeue(counts=True)
             return _gone(batch, outcome, attempt)
+        case Outcome.SPLIT:
+            return Requeue(counts=False)
         case Outcome.CANCELLED:
             return _refusal(499, "batch_cancelled", _why_cancelled(batch))
         case Outcome.FAILED:
             return _fate_of_failed(batch, ending, request_id, attempt, max_attempts)
         case _:
             assert_never(outcome)
+
+
+def over_quota(ending: Ending) -> quota.Refusal | None:
+    """What the provider said, if it failed a batch because too many tokens are enqueued."""
+    refusals = (quota.refusal_in(c.message, c.code) for c in ending.complaints)
+    return next((refusal for refusal in refusals if refusal is not None), None)
+
+
+def too_many_rows(batch: Batch, ending: Ending) -> bool:
+    """Whether the provider failed a batch for the number of its rows, and fewer may do."""
+    return batch.n_lines > 1 and any(c.code == TOO_MANY_ROWS for c in ending.complaints)
 
 
 def terminal_state(outcome: Outcome | None) -> BatchState:
@@ -158,9 +185,8 @@ def _fate_of_failed(
         return _fate_beside_named(named, ending, request_id, attempt, max_attempts)
     if ending.status:
         return Refuse(status=ending.status, body=ending.body.encode(), origin="provider")
-    # One row alone over the quota will never fit: its caller is told.
-    if batch.n_lines > 1 and any(complaint.code in QUOTA_COMPLAINTS for complaint in ending.complaints):
-        return Requeue(counts=False, wait_s=QUOTA_WAIT_S)
+    if too_many_rows(batch, ending) or (over_quota(ending) is not None and not ending.hopeless):
+        return Requeue(counts=False)
     if any(c.param == "file_id" and c.line is None for c in ending.complaints) and attempt < max_attempts:
         return Requeue(counts=True, wait_s=FILE_WAIT_S)
     # It did run, and broke off: what it left is as good as expired.

@@ -14,9 +14,9 @@ import msgspec
 
 from batchling_client.wire.keys import ProviderBatchId
 
-from . import http_errors
+from . import http_errors, quota
 from .batch_object import OUTCOMES, RUNNING, BatchObject
-from .errors import Denied, FileNotReady, PermanentError, TemporaryError
+from .errors import Denied, FileNotReady, MaybeDone, PermanentError, QuotaFull, TemporaryError
 from .openai_dialect import BatchPage, Dialect, FileObject, Query
 from .openai_search import LABEL_NAME, BatchSearch, file_name
 from .provider import Account, Answer, Ending, Look, NotFound, ProviderFacts, Sought, Submission
@@ -71,7 +71,10 @@ class OpenAIFiles:
         return file.id
 
     async def create(self, account: Account, submission: Submission, input_file_id: str) -> ProviderBatchId:
-        """Creates the batch; raises `FileNotReady` where the provider does not see its input file yet."""
+        """Creates the batch; raises `FileNotReady` where the provider does not see its input file yet.
+
+        Raises `QuotaFull` where too many tokens are enqueued: some say so here, others once they have validated it.
+        """
         call = self._call(account, "create a batch", "POST", "/batches", paid=True)
         wish = {
             "input_file_id": input_file_id,
@@ -81,8 +84,13 @@ class OpenAIFiles:
         }
         try:
             batch = await call.tell(BatchObject, wish)
-        except PermanentError as error:
-            if speaks_of_missing_file(error, input_file_id):
+        except MaybeDone:
+            raise
+        except (PermanentError, TemporaryError) as error:
+            if quota.refusal_in(str(error)) is not None:
+                account.weather.saw(None)
+                raise QuotaFull(str(error)) from None
+            if isinstance(error, PermanentError) and speaks_of_missing_file(error, input_file_id):
                 raise FileNotReady(str(error)) from None
             raise
         if not batch.known_id:

@@ -14,6 +14,8 @@ from batchling_client.wire.keys import BatchId, ProviderBatchId
 from batchling_client.wire.records import UNREADABLE, CorruptRecord
 from batchling_client.wire.states import Outcome
 
+from .weather import Weather
+
 ROW_LOST: Final = "batch_row_lost"
 """Origin of an answer that says: the provider's results hold none for this request."""
 
@@ -53,6 +55,8 @@ class Account:
     http: httpx.AsyncClient = field(repr=False)
     digest: str
     """Names host and credential without telling the latter: what one account made, another may not even see."""
+    weather: Weather = field(default_factory=Weather, repr=False, compare=False)
+    """What the calls of the step that opened this account have shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +108,8 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     """HTTP status of the refusal that ended it, if one did."""
     body: str = ""
     """Body of that refusal, the provider's own."""
+    hopeless: bool = False
+    """It is one request that will never fit into the quota of enqueued tokens."""
 
     @classmethod
     def decode(cls, raw: bytes) -> Ending:

@@ -38,6 +38,7 @@ class ProviderCall:
         self, account: Account, provider: str, does: str, method: str, path: str, *, paid: bool = False
     ) -> None:
         self._http = account.http
+        self._weather = account.weather
         self._method = method
         self.framed = True
         """Whether the answer that is streamed tells its length, so that a cut is never taken for its end."""
@@ -81,7 +82,9 @@ class ProviderCall:
         """The answer's body in pieces as they come; raises the worker's errors, also where it ends too soon."""
         failure: WorkerError | None = None
         try:
-            async with self._http.stream(self._method, self._url, headers=self._headers) as response:
+            async with self._http.stream(
+                self._method, self._url, headers=self._headers, extensions={"trace": self._weather.trace}
+            ) as response:
                 if response.is_success:
                     self.framed = _framed(response)
                     async for piece in response.aiter_bytes():
@@ -91,6 +94,7 @@ class ProviderCall:
                     failure = http_errors.of_status(self.deed, response.status_code, response.headers, body)
         except http_errors.FOREIGN as error:
             failure = http_errors.of_exception(self.deed, error)
+        self._weather.saw(failure)
         if failure is not None:
             raise failure
 
@@ -116,15 +120,18 @@ class ProviderCall:
                 headers=self._headers,
                 timeout=self._http.timeout if timeout is None else timeout,
                 follow_redirects=False,
+                extensions={"trace": self._weather.trace},
             )
         except http_errors.FOREIGN as error:
             failure = http_errors.of_exception(self.deed, error)
         else:
             if response.is_success or response.status_code in fine:
+                self._weather.saw(None)
                 return response
             failure = http_errors.of_status(
                 self.deed, response.status_code, response.headers, response.content
             )
+        self._weather.saw(failure)
         raise failure
 
     def _decoded(self, response: httpx.Response, shape: type[T]) -> T:
@@ -132,7 +139,9 @@ class ProviderCall:
             return msgspec.json.decode(response.content, type=shape)
         except (msgspec.DecodeError, UnicodeDecodeError):
             pass
-        raise http_errors.of_unreadable(self.deed)
+        failure = http_errors.of_unreadable(self.deed)
+        self._weather.saw(failure)
+        raise failure
 
 
 def _framed(response: httpx.Response) -> bool:

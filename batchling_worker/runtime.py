@@ -11,7 +11,9 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
+from . import slot
 from .engine import Engine
+from .forking import still_at_forks
 
 logger = logging.getLogger("batchling.worker")
 
@@ -36,17 +38,27 @@ class Runtime:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def run(self, step: Callable[[Engine], Awaitable[None]], version: int) -> None:
-        """Runs a step to its end; called from a Celery task, whose thread it blocks."""
-        with contextlib.suppress(concurrent.futures.CancelledError):
-            self.start(step, version).result()
+        """Runs a step to its end, or until it lets its slot go; called from a Celery task, whose thread it blocks."""
+        free = threading.Event()
+        future = self.start(step, version, let_go=free.set)
+        future.add_done_callback(lambda _: free.set())
+        free.wait()
+        if future.done():
+            with contextlib.suppress(concurrent.futures.CancelledError):
+                future.result()
 
     def start(
-        self, step: Callable[[Engine], Awaitable[None]], version: int
+        self,
+        step: Callable[[Engine], Awaitable[None]],
+        version: int,
+        *,
+        let_go: Callable[[], None] = lambda: None,
     ) -> concurrent.futures.Future[None]:
         """Runs a step on a batch of that wire version without waiting for it."""
         loop = self._ready()
 
         async def stepping() -> None:
+            slot.take(let_go)
             task = asyncio.current_task()
             if task is not None:
                 self._tasks.add(task)
@@ -93,6 +105,7 @@ class Runtime:
             if self._pid != os.getpid() or self._loop is None:
                 self._running, self._tasks, self._engines = set(), set(), {}
                 loop = asyncio.new_event_loop()
+                still_at_forks(loop)
                 threading.Thread(
                     target=self._turn, args=(loop, self._running), name="batchling-steps", daemon=True
                 ).start()

@@ -11,7 +11,7 @@ from batchling_client.wire.batches import Batch
 from batchling_client.wire.keys import BatchId, ProviderBatchId
 from batchling_client.wire.states import BatchState
 
-from . import lifecycle
+from . import lifecycle, providers
 from .errors import TemporaryError
 from .provider import Account, Provider, Sought, Submission
 from .store import Held, Store
@@ -38,13 +38,17 @@ class Step:
     held: Held
     batch: Batch
     store: Store
-    provider: Provider
     account: Account | None
     """None where the step needs no provider, or the credential cannot be had."""
     knobs: Knobs
     telemetry: Telemetry
     reach: Callable[[str], None]
     """Names a point a crash test may die at."""
+
+    @property
+    def provider(self) -> Provider:
+        """The batch's provider; raises `PermanentError` where there is none of its name, as in a foreign record."""
+        return providers.load(self.batch.spec.provider)
 
     @property
     def now(self) -> dt.datetime:

@@ -1,4 +1,4 @@
-"""The only module of the worker that talks to Redis."""
+"""Batches in Redis. Beside `standing.py`, which keeps accounts, the only module of the worker that talks to it."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from batchling_client.wire.soundness import Told
 from batchling_client.wire.states import BatchState, Outcome, Verdict
 
 from .errors import NotOnDisk, StaleClaim, TemporaryError
+from .standing import Standing
 
 KEEP_MS: Final = 35 * 24 * 3600 * 1000
 """How long a request in flight and the record of a batch are kept: longer than any completion window."""
@@ -50,10 +51,12 @@ class Store:
     max_attempts: int
     fsync_intent: Fsync | None = None
     scripts: Scripts = field(init=False)
+    standing: Standing = field(init=False)
     _mailboxes: dict[BatchId, tuple[Mailbox, ...]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.scripts = Scripts(self.redis, self.keys)
+        self.standing = Standing(self.redis, self.keys)
 
     async def claim_due(self, limit: int) -> list[Claim]:
         """Claims what is due, the longest overdue first."""
@@ -107,6 +110,16 @@ class Store:
             error=error,
             create_refused=create_refused,
             denied=denied,
+        )
+
+    async def hold(self, held: Held, delay_s: float, why: str, *, unmade: bool = False) -> None:
+        """Hands back a batch that waits for something outside of it; a stale claim has nothing to hand back."""
+        await self.scripts.hold(
+            batch_id=held.batch_id,
+            token=held.token,
+            delay_ms=int(delay_s * 1000),
+            why=why,
+            unmade=unmade,
         )
 
     async def lane_of(self, batch_id: BatchId) -> str:

@@ -4,7 +4,8 @@ Never a body, never a key.
 
 Log events: batch_sealed, batch_submitted, batch_found_again, batch_progress, batch_ended, batch_collected,
 batch_settled, batch_lost, batch_quarantined, surplus_batch_cancelled, row_corrupt, row_failed, step_stumbled,
-step_refused, step_failed, step_stale, step_waits, claim_stuck, tick_failed, tick_died, steps_died,
+step_refused, step_failed, step_stale, step_waits, batch_held, batch_split, quota_refused, circuit_open,
+circuit_closed, key_refused, claim_stuck, tick_failed, messages_not_sent, tick_died, steps_died,
 redis_unsound, redis_forgetful, intent_not_on_disk, batch_unreadable, batch_given_up, store_away, store_back,
 worker_leaving, provider_status_unknown, result_lines_skipped; at debug level step_begun.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import queue
 import threading
 import time
@@ -41,6 +43,7 @@ class Telemetry:
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._shown: dict[BatchId, tuple[str, int]] = {}
+        os.register_at_fork(after_in_child=self._born)
 
     def log(self, event: str, **fields: str | int | float) -> None:
         """An event worth a line."""
@@ -130,6 +133,12 @@ class Telemetry:
                 self._thread.start()
         with contextlib.suppress(queue.Full):
             self._pending.put_nowait((kind, {"uuid": batch.batch_id, "timestamp": time.time(), **fields}))
+
+    def _born(self) -> None:
+        """A forked pool child has its parent's locks, in whatever state, and not its thread."""
+        self._pending = queue.Queue(QUEUE_LONGEST)
+        self._starting = threading.Lock()
+        self._thread = None
 
     def _pump(self) -> None:
         """Sends events on a thread of its own: a broker that is away must not hold up a step."""

@@ -25,6 +25,7 @@ from batchling_client.wire.states import BatchState
 from .dispatch import Dispatch
 from .errors import UnfitWorker
 from .fitness import Fitness
+from .forking import still_at_forks
 from .pipeline.seal import seal
 from .store import Store
 from .telemetry import Telemetry
@@ -118,6 +119,7 @@ class Ticker:
             self._stopping.wait(PAUSE_S)
 
     async def _loop(self) -> None:
+        still_at_forks(asyncio.get_running_loop())
         versions = [_Version(store=store, older=i > 0) for i, store in enumerate(self._make_stores())]
         away = False
         beat_at = 0.0
@@ -179,6 +181,7 @@ class Ticker:
             self._telemetry.warn("redis_unsound", says=refusal)
             return True
         _say(refusal)
+        self._stopping.set()
         # Celery's own way to end a worker with an exit code, in its main thread.
         celery_state: Any = state
         celery_state.should_stop = USAGE
@@ -216,7 +219,13 @@ class Ticker:
     def _send(self, inline: Sequence[Claim], claims: Sequence[Claim], version: int) -> None:
         stuck = {claim.batch_id for claim in inline}
         self._dispatch.inline(inline, version)
-        self._dispatch.send([claim for claim in claims if claim.batch_id not in stuck], version)
+        sent = [claim for claim in claims if claim.batch_id not in stuck]
+        try:
+            self._dispatch.send(sent, version)
+        except Exception as error:  # noqa: BLE001 - whatever ails the broker, what is claimed is to be done
+            # A full Redis takes no message. Those that went out all the same find their token spent.
+            self._telemetry.warn("messages_not_sent", n=len(sent), error=type(error).__name__)
+            self._dispatch.inline(sent, version)
 
 
 class TickStep(bootsteps.StartStopStep):

@@ -17,7 +17,7 @@ from typing import Final
 from .figures import Report
 from .upstream import ROOT
 
-NAMES: Final = ("ten_thousand", "worker_memory", "script_times")
+NAMES: Final = ("ten_thousand", "worker_memory", "script_times", "fsync_intent", "torn_download")
 
 
 def main() -> int:

@@ -76,6 +76,8 @@ class Batch:
     cancel_requested: bool
     moved_to: BatchId | None
     """The batch in which its unanswered requests went on, if some did."""
+    quota_id: str
+    """The quota of enqueued tokens that it counts against; '' before it was first to be submitted."""
 
     @classmethod
     def decode(cls, fields: Mapping[bytes, bytes]) -> Batch:
@@ -134,6 +136,7 @@ class Batch:
                 poll_s=number("poll_ms") / 1000,
                 cancel_requested=text("cancel_requested") == "1",
                 moved_to=BatchId(text("moved_to")) or None,
+                quota_id=text("quota"),
             )
         except (KeyError, ValueError, OverflowError) as error:
             raise CorruptRecord("a stored batch cannot be read") from error

@@ -17,6 +17,7 @@ from redis.exceptions import (
     ConnectionError,
     NoPermissionError,
     ReadOnlyError,
+    RedisError,
     TimeoutError,
 )
 
@@ -32,6 +33,11 @@ SENTINEL_FORM: Final = "A Sentinel URL looks like sentinel://host:26379,host2:26
 
 UNREACHABLE: Final = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, OSError)
 """What a Redis that is away, starting, or failing over looks like: worth waiting for."""
+
+
+def passes(error: RedisError) -> bool:
+    """Whether a refusal is a matter of time: a master that must have replicas and has none yet, after a fail-over."""
+    return str(error).startswith("NOREPLICAS")
 
 
 class UnusableUrl(ValueError):

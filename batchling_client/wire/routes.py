@@ -39,6 +39,8 @@ class Route:
     credential_headers: tuple[str, ...] = ("authorization",)
     batch_headers: tuple[str, ...] = ()
     """Headers that apply to a whole batch and therefore split lanes."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Header -> the environment variable in which the provider's own SDK looks for it, the API key's included."""
     _templates: tuple[tuple[re.Pattern[str], str], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -92,6 +94,11 @@ ROUTES: Final = (
         max_row_bytes=200 * MB,
         windows=("24h",),
         batch_headers=("openai-organization", "openai-project"),
+        variables={
+            "authorization": "OPENAI_API_KEY",
+            "openai-organization": "OPENAI_ORG_ID",
+            "openai-project": "OPENAI_PROJECT_ID",
+        },
     ),
     Route(
         provider="groq",
@@ -118,6 +125,7 @@ ROUTES: Final = (
             "6d",
             "7d",
         ),
+        variables={"authorization": "GROQ_API_KEY"},
     ),
 )
 

@@ -35,6 +35,14 @@ def _sha(name: str) -> str:
     return hashlib.sha1(source(name).encode(), usedforsecurity=False).hexdigest()
 
 
+async def run(redis: Redis, name: str, keys: Sequence[str], args: Sequence[Arg]) -> Any:
+    """Runs a script by its name; its text is sent only to a server that does not know it."""
+    try:
+        return await redis.evalsha(_sha(name), len(keys), *keys, *args)
+    except NoScriptError:
+        return await redis.eval(source(name), len(keys), *keys, *args)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enqueued:
     """Answer of `enqueue`: on OK the placements of the rows taken, else the batch that is open instead."""
@@ -133,10 +141,7 @@ class Scripts:
         self.keys = keys
 
     async def _run(self, name: str, keys: Sequence[str], args: Sequence[Arg]) -> Any:
-        try:
-            return await self.redis.evalsha(_sha(name), len(keys), *keys, *args)
-        except NoScriptError:
-            return await self.redis.eval(source(name), len(keys), *keys, *args)
+        return await run(self.redis, name, keys, args)
 
     async def _run_to_disk(
         self, name: str, keys: Sequence[str], args: Sequence[Arg], fsync: Fsync
@@ -245,6 +250,13 @@ class Scripts:
         """Hands a claimed batch back for a later look: `release.lua`."""
         args: list[Arg] = [batch_id, token, delay_ms, error, int(create_refused), int(denied)]
         return _verdict(await self._run("release", self._batch(batch_id), args))
+
+    async def hold(
+        self, *, batch_id: BatchId, token: int, delay_ms: int, why: str, unmade: bool = False
+    ) -> Verdict:
+        """Hands back a claimed batch that waits for something outside of it: `hold.lua`."""
+        args: list[Arg] = [batch_id, token, delay_ms, why, int(unmade)]
+        return _verdict(await self._run("hold", self._batch(batch_id), args))
 
     async def seal(self, *, batch_id: BatchId, token: int, lane_id: LaneId) -> Verdict:
         """Closes an open batch to new requests: `seal.lua`."""
@@ -394,6 +406,13 @@ class Scripts:
         """Ends for ever a batch whose record cannot be read: `give_up.lua`."""
         keys = [*self._batch(batch_id), self.keys.rows(batch_id)]
         return _verdict(await self._run("give_up", keys, [batch_id, token, error, keep_ms]))
+
+    async def remember(
+        self, *, run_id: RunId, number: int, packed: bytes, n_requests: int, keep_ms: int
+    ) -> Verdict:
+        """Stores a chunk of what a submitted file asked: `remember.lua`."""
+        args: list[Arg] = [number, packed, n_requests, keep_ms]
+        return _verdict(await self._run("remember", [self.keys.run_requests(run_id)], args))
 
     async def announce(self, *, name: str, presence: bytes, keep_ms: int, keep_list_ms: int) -> Verdict:
         """Says that a worker lives: `announce.lua`."""

@@ -25,6 +25,8 @@ class BatchState(enum.StrEnum):
 
 TERMINAL_STATES = frozenset({BatchState.SETTLED, BatchState.FAILED, BatchState.CANCELLED})
 LIVING_STATES = frozenset(BatchState) - TERMINAL_STATES
+IN_FLIGHT_STATES = frozenset({BatchState.SEALED, BatchState.SUBMITTING, BatchState.SUBMITTED})
+"""Those in which a batch that was let into a quota of enqueued tokens counts against it."""
 
 
 class Outcome(enum.StrEnum):
@@ -35,6 +37,8 @@ class Outcome(enum.StrEnum):
     EXPIRED = "expired"
     CANCELLED = "cancelled"
     LOST = "lost"
+    SPLIT = "split"
+    """Too large for the quota: nobody was asked to run it, and its requests go on in smaller batches."""
 
 
 class Verdict(enum.StrEnum):
@@ -52,6 +56,10 @@ class Verdict(enum.StrEnum):
     LIVES = "LIVES"
     UNREADABLE = "UNREADABLE"
     OVER = "OVER"
+    HELD = "HELD"
+    LARGE = "LARGE"
+    OPEN = "OPEN"
+    PARKED = "PARKED"
     ALONE = "ALONE"
     QUARANTINED = "QUARANTINED"
     BUSY = "BUSY"

@@ -45,7 +45,7 @@ async def poll(step: Step, seen: Look | TemporaryError | PermanentError) -> None
                 if seen.outcome is Outcome.COMPLETED
                 else lifecycle.error_sentence(seen.ending, seen.outcome)
             )
-            ending = msgspec.json.encode(await named(step, seen.ending))
+            ending = msgspec.json.encode(await _taught(step, await named(step, seen.ending)))
             await step.store.ended(step.held, seen.outcome, seen.status, ending, error)
             step.reach("poll.recorded")
             step.telemetry.ended(batch, seen.outcome)
@@ -58,6 +58,16 @@ async def poll(step: Step, seen: Look | TemporaryError | PermanentError) -> None
             step.telemetry.progress(batch, seen)
         case _:
             assert_never(seen)
+
+
+async def _taught(step: Step, ending: Ending) -> Ending:
+    """A batch that failed for the quota of enqueued tokens teaches its limit before its requests may go on."""
+    refusal = lifecycle.over_quota(ending)
+    if refusal is None or not step.batch.quota_id:
+        return ending
+    lesson = await step.store.standing.teach(step.batch, refusal)
+    step.telemetry.log("quota_refused", batch_id=step.batch.batch_id, alone=lesson.alone, reason=refusal.why)
+    return msgspec.structs.replace(ending, hopeless=lesson.hopeless)
 
 
 async def _refused_a_look(step: Step, error: PermanentError) -> None:

@@ -6,9 +6,9 @@ from typing import Final, assert_never
 
 from batchling_client.wire.records import Result, Row
 from batchling_client.wire.scripts import BatchCap, RowIn, RowOut
-from batchling_client.wire.states import RowKind
+from batchling_client.wire.states import Outcome, RowKind
 
-from .. import lifecycle
+from .. import lifecycle, quota
 from ..provider import Ending
 from ..step import Step
 
@@ -37,7 +37,7 @@ async def settle(step: Step) -> None:
             await step.store.deliver(step.held, refused)
             n_refused += len(refused)
         for wait_s, moved in again.items():
-            await step.store.requeue(step.held, batch, moved, _cap(step, wait_s))
+            await step.store.requeue(step.held, batch, moved, await _cap(step, ending, wait_s))
             n_requeued += len(moved)
             step.reach("settle.requeued")
         step.reach("settle.chunk")
@@ -83,14 +83,24 @@ def _refusal(row: Row, fate: lifecycle.Refuse) -> RowOut:
     return RowOut(request_id=row.request_id, kind=RowKind.FAILURE, packed=packed)
 
 
-def _cap(step: Step, wait_s: float) -> BatchCap:
-    facts = step.provider.facts
+async def _cap(step: Step, ending: Ending, wait_s: float) -> BatchCap:
+    batch, facts = step.batch, step.provider.facts
+    size = quota.Size(rows=facts.max_rows, n_bytes=facts.max_bytes)
+    if batch.outcome is Outcome.SPLIT or lifecycle.over_quota(ending) is not None:
+        size = quota.next_size(batch, await _limit(step))
+    elif lifecycle.too_many_rows(batch, ending):
+        size = quota.Size(rows=batch.n_lines // 2, n_bytes=facts.max_bytes)
     wait_ms = int(wait_s * 1000)
-    # Over the provider's quota of enqueued tokens, halves fit sooner.
-    rows = max(1, step.batch.n_lines // 2) if wait_s == lifecycle.QUOTA_WAIT_S else facts.max_rows
     return BatchCap(
-        rows=rows,
-        bytes=facts.max_bytes,
+        rows=min(size.rows, facts.max_rows),
+        bytes=min(size.n_bytes, facts.max_bytes),
         linger_ms=LINGER_MS + wait_ms,
         longest_ms=LONGEST_MS + wait_ms,
     )
+
+
+async def _limit(step: Step) -> int | None:
+    """The limit of enqueued tokens that is known by now; for a batch that counted against none, its own size."""
+    if not step.batch.quota_id:
+        return quota.tokens_of(step.batch)
+    return (await step.store.standing.quota_of(step.batch.quota_id)).limit

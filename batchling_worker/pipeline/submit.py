@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import tempfile
 from typing import BinaryIO, Final
 
@@ -12,10 +13,20 @@ import msgspec
 from batchling_client.wire.keys import CustomId, ProviderBatchId
 from batchling_client.wire.records import CorruptRecord, Result, Row
 from batchling_client.wire.scripts import RowOut
-from batchling_client.wire.states import BatchState, Outcome, RowKind
+from batchling_client.wire.states import BatchState, Outcome, RowKind, Verdict
 
-from .. import lifecycle
-from ..errors import FileNotReady, MaybeDone, NotOnDisk, NotYet, PermanentError, TemporaryError
+from .. import lifecycle, quota
+from ..errors import (
+    FileNotReady,
+    MaybeDone,
+    NotOnDisk,
+    NotYet,
+    PermanentError,
+    QuotaFull,
+    StaleClaim,
+    TemporaryError,
+    Waiting,
+)
 from ..provider import Ending, Submission, error_body
 from ..step import Step
 
@@ -41,6 +52,8 @@ async def submit(step: Step) -> None:
     if batch.cancel_requested and batch.create_at is None and not forgotten:
         await _end(step, Outcome.CANCELLED, Ending())
         return
+    if batch.state is BatchState.SEALED and not forgotten and not await _admitted(step):
+        return
     label = await step.store.intend(step.held, lifecycle.label_of(step.knobs.namespace, batch.batch_id))
     step.reach("submit.intended")
     # A store that was killed may have forgotten that a create was armed: whoever was here before may have sent it.
@@ -53,6 +66,8 @@ async def submit(step: Step) -> None:
     if batch.cancel_requested:
         await _end(step, Outcome.CANCELLED, Ending())
         return
+    if sent_before and not await _admitted(step):
+        return
     if batch.input_file_id and batch.account in ("", step.way().digest):
         input_file_id, n_lines = batch.input_file_id, batch.n_lines
     else:
@@ -61,6 +76,46 @@ async def submit(step: Step) -> None:
         await _end(step, Outcome.COMPLETED, Ending())
         return
     await _create(step, step.submission(label, n_lines), input_file_id)
+
+
+async def _admitted(step: Step) -> bool:
+    """Whether the batch has room in the quota of enqueued tokens, or had; raises `Waiting` where it has none yet.
+
+    One that is larger than the limit ends here, before anybody was asked to run it: its requests go on in smaller ones.
+    """
+    batch, account = step.batch, step.way()
+    look_s = lifecycle.held_look_s(batch, step.knobs.poll_interval_s, step.now)
+    admission = await step.store.standing.admit(batch, step.held.token, account.digest, look_s)
+    match admission.verdict:
+        case Verdict.OK:
+            return True
+        case Verdict.LARGE:
+            tokens = quota.tokens_of(batch)
+            why = f"split: about {tokens:,} tokens are over the limit of {admission.limit:,} enqueued tokens"
+            step.telemetry.log("batch_split", batch_id=batch.batch_id, tokens=tokens, limit=admission.limit)
+            ending = msgspec.json.encode(Ending())
+            await step.store.ended(step.held, Outcome.SPLIT, "", ending, why)
+            return False
+        case Verdict.HELD:
+            held_s = max(0.0, admission.held_until_ms / 1000 - step.now.timestamp())
+            raise Waiting(quota.words_of_wait(admission, held_s), delay_s=max(held_s, look_s))
+        case _:
+            raise StaleClaim(batch.batch_id)
+
+
+async def _over_quota(step: Step, error: QuotaFull) -> None:
+    """The create was refused for the quota: it teaches the limit, and the batch waits, sealed as it was."""
+    refusal = quota.refusal_in(str(error)) or quota.Refusal(why=str(error), limit=None)
+    batch = step.batch
+    if not batch.quota_id:
+        batch = dataclasses.replace(batch, quota_id=quota.quota_id(step.way().digest, batch.spec.model))
+    lesson = await step.store.standing.teach(batch, refusal)
+    step.telemetry.log("quota_refused", batch_id=batch.batch_id, alone=lesson.alone, reason=refusal.why)
+    if lesson.hopeless:
+        body = error_body("token_limit_exceeded", refusal.why)
+        raise PermanentError(refusal.why, status=429, body=body)
+    look_s = lifecycle.held_look_s(batch, step.knobs.poll_interval_s, step.now)
+    await step.store.hold(step.held, look_s, f"held: {refusal.why}", unmade=True)
 
 
 async def _found(step: Step, label: str) -> bool:
@@ -88,7 +143,8 @@ async def _wait_for_the_forgotten(step: Step) -> None:
     delay_s = lifecycle.forgotten_patience_s(step.knobs.reconcile_patience_s)
     step.telemetry.warn("redis_forgetful", batch_id=step.batch.batch_id, delay_s=delay_s)
     # Armed, so that this run of Redis takes the batch for its own; and disarmed, as nothing was sent.
-    await step.store.arm(step.held)
+    with contextlib.suppress(NotOnDisk):
+        await step.store.arm(step.held, step.batch.account)
     await step.store.release(step.held, delay_s, create_refused=True)
 
 
@@ -182,6 +238,8 @@ async def _create_and_commit(step: Step, submission: Submission, input_file_id: 
         provider_batch_id = await step.provider.create(step.way(), submission, input_file_id)
     except MaybeDone as error:
         await step.store.release(step.held, SEARCH_FIRST_S, str(error))
+    except QuotaFull as error:
+        await _over_quota(step, error)
     except FileNotReady as error:
         if step.batch.n_stumbles >= lifecycle.FILE_PATIENCE:
             raise PermanentError(str(error)) from None

@@ -55,9 +55,10 @@ class BatchesApi:
         else:
             source = input_file
         self._book.check_rate(owner)
-        batch = self._book.create(ask, owner, window_s, source)
+        tokens = await self._book.check_quota(ask, owner, source) if isinstance(source, StoredFile) else 0
+        batch = self._book.create(ask, owner, window_s, source, tokens)
         if self._world.faults.take(faults.DoubleCreate, self._provider, model) is not None:
-            batch = self._book.create(ask, owner, window_s, source)
+            batch = self._book.create(ask, owner, window_s, source, tokens)
         slow = self._world.faults.take(faults.SlowCreate, self._provider, model)
         if slow is not None:
             await asyncio.sleep(slow.seconds)

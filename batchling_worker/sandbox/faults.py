@@ -255,6 +255,19 @@ class SlowDownload(Fault):
     bytes_per_second: int = 100_000
 
 
+class RefuseKey(RefusingFault):
+    """Every call with an API key that starts with `key` is refused."""
+
+    key: str = ""
+
+
+class SilenceKey(Fault):
+    """A call with an API key that starts with `key` is taken in full, and has no answer for `seconds` of real time."""
+
+    key: str = ""
+    seconds: float = 60.0
+
+
 class RefuseRealtime(RefusingFault):
     """A realtime call is refused."""
 
@@ -300,6 +313,8 @@ AnyFault = (
     | RefuseDownload
     | TruncateDownload
     | SlowDownload
+    | RefuseKey
+    | SilenceKey
     | RefuseRealtime
 )
 
@@ -315,16 +330,19 @@ def decode_faults(payload: bytes) -> list[AnyFault]:
 
 
 class _Armed:
-    __slots__ = ("fault", "left", "let_through")
+    __slots__ = ("fault", "left", "let_through", "n_struck")
 
     def __init__(self, fault: Fault) -> None:
         self.fault = fault
+        self.n_struck = 0
         self.let_through = fault.after
         self.left = fault.times
 
-    def strikes(self, kind: type[Fault], provider: str, model: str | None) -> bool:
+    def strikes(self, kind: type[Fault], provider: str, model: str | None, key: str) -> bool:
         fault = self.fault
         if type(fault) is not kind or self.left == 0:
+            return False
+        if isinstance(fault, RefuseKey | SilenceKey) and not key.startswith(fault.key):
             return False
         if fault.provider not in (None, provider) or fault.model not in (None, model):
             return False
@@ -333,6 +351,7 @@ class _Armed:
             return False
         if self.left is not None:
             self.left -= 1
+        self.n_struck += 1
         return True
 
 
@@ -348,13 +367,18 @@ class FaultTable:
         with self._lock:
             self._armed.extend(_Armed(fault) for fault in faults)
 
-    def take(self, kind: type[F], provider: str, model: str | None = None) -> F | None:
+    def take(self, kind: type[F], provider: str, model: str | None = None, key: str = "") -> F | None:
         """Use up one strike of the first armed fault of this kind that matches, and return that fault."""
         with self._lock:
             for armed in self._armed:
-                if armed.strikes(kind, provider, model) and isinstance(armed.fault, kind):
+                if armed.strikes(kind, provider, model, key) and isinstance(armed.fault, kind):
                     return armed.fault
         return None
+
+    def n_struck(self, kind: type[Fault]) -> int:
+        """Return how often the faults of this kind have struck, since they were armed."""
+        with self._lock:
+            return sum(armed.n_struck for armed in self._armed if type(armed.fault) is kind)
 
     def armed(self) -> list[Fault]:
         """Return the faults that can still strike."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ Wrong: TypeAlias = Literal[
     "full price",
     "leaked",
     "left",
+    "quarantined",
     "late",
     "broken",
 ]
@@ -54,6 +56,7 @@ class Evidence:
     n_realtime: int = 0
     leaks: Sequence[str] = ()
     left: Sequence[str] = ()
+    quarantined: Sequence[str] = ()
     broken: Sequence[str] = ()
     recoveries: Sequence[Recovery] = ()
     recovery_bound_s: float = float("inf")
@@ -215,13 +218,15 @@ def _rest(evidence: Evidence) -> Iterator[Violation]:
             yield Violation(wrong=wrong, what=what)
     for one in evidence.recoveries:
         if not one.disturbed and one.took_s > evidence.recovery_bound_s:
-            what = f"{one.batch_id} was begun again {one.took_s:.2f} s after its worker's death"
+            what = f"{one.batch_id} was begun again by {one.pid} {one.took_s:.2f} s after its worker's death"
+            what += f" at {dt.datetime.fromtimestamp(one.died_at).astimezone():%H:%M:%S.%f}"
             yield Violation(wrong="late", what=f"{what}, later than {evidence.recovery_bound_s:g} s")
 
 
 def _named(evidence: Evidence) -> Iterable[tuple[Wrong, Sequence[str]]]:
     yield "leaked", evidence.leaks
     yield "left", evidence.left
+    yield "quarantined", evidence.quarantined
     yield "broken", evidence.broken
 
 

@@ -24,6 +24,7 @@ from .schedule import Blow
 from .world import LEASE_S, Slot, World
 
 WATCH_EVERY_S: Final = 0.05
+STOOD_STILL_S: Final = 0.5
 LONGEST_LEAVE_S: Final = 40.0
 LONGEST_START_S: Final = 15.0
 ENOUGH: Final = 2
@@ -74,7 +75,13 @@ class Demon:
 
     async def watch(self) -> None:
         """Replaces what died, for as long as it runs."""
+        looked_at = time.time()
         while True:
+            if time.time() - looked_at > STOOD_STILL_S:
+                # The machine has no time for its own harness: what is measured meanwhile says nothing.
+                self.troubles.append((looked_at, time.time()))
+                self.say(f"the machine stood still for {time.time() - looked_at:.1f} s")
+            looked_at = time.time()
             for slot in (*self.world.workers, *self.world.clients):
                 self._look_at(slot)
             self._mind_the_absent()
@@ -166,9 +173,9 @@ class Demon:
         death = Death(at=at, pids=frozenset(dead), running=await self._running())
         self.deaths.append(death)
         self.begins.read_on()
-        self.torn.update(
-            {batch for batch, token in death.running if self.begins.pid_of.get((batch, token)) in dead}
-        )
+        torn = {batch for batch, token in death.running if self.begins.pid_of.get((batch, token)) in dead}
+        self.torn.update(torn)
+        self.say(f"{kind} {slot.name}, which held {sorted(torn)}")
 
     async def _choose(self, blow: Blow) -> tuple[Slot | None, int]:
         """A worker in the middle of a step, and the process of it that is at it; any where none is for a while."""

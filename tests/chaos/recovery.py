@@ -42,6 +42,8 @@ class Recovery:
     batch_id: str
     died_at: float
     took_s: float
+    pid: int
+    """The process that began it again."""
     disturbed: bool
     """Whether another blow fell meanwhile: the bound is promised for one death at a time."""
 
@@ -83,13 +85,19 @@ def recoveries(
             steps = by_batch.get(batch_id, [])
             if not any(step.token == token and step.pid in death.pids for step in steps):
                 continue
-            later = [step.at for step in steps if step.token > token and step.at >= death.at]
+            later = [step for step in steps if step.token > token and step.at >= death.at]
             if not later:
                 continue
-            again_at = min(later)
+            again = min(later, key=lambda step: step.at)
             others = [span for span in troubles if span[0] != death.at]
-            disturbed = any(since < again_at and until > death.at for since, until in others)
+            disturbed = any(since < again.at and until > death.at for since, until in others)
             found.append(
-                Recovery(batch_id=batch_id, died_at=death.at, took_s=again_at - death.at, disturbed=disturbed)
+                Recovery(
+                    batch_id=batch_id,
+                    died_at=death.at,
+                    took_s=again.at - death.at,
+                    pid=again.pid,
+                    disturbed=disturbed,
+                )
             )
     return found

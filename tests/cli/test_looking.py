@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 from batchling_client.wire.states import BatchState
+from batchling_worker.sandbox import Limits
+from batchling_worker.sandbox.faults import StickBatch
 from tests.deployment import MODEL, SLOW_MODEL, Deployment
 from tests.waiting import wait_until
 
@@ -60,6 +62,38 @@ async def test_runs_and_lanes_are_listed_without_a_key(deployment: Deployment) -
     assert (run["n_requests"], run["n_batches"], run["batches_by_state"]) == (2, 1, {"open": 1})
     assert (lane["provider"], lane["model"], lane["n_waiting"]) == ("groq", MODEL, 2)
     assert "CANARY" not in json.dumps([run, lane])
+
+
+async def test_lanes_tell_what_holds_them(deployment: Deployment) -> None:
+    deployment.sandbox.limits = Limits(max_enqueued_tokens=700)
+    deployment.sandbox.faults.add(StickBatch(model=MODEL, state="in_progress", seconds=3600))
+    refused = await deployment.ask(1, model=SLOW_MODEL, headers={"authorization": "Bearer invalid-key"})
+    await deployment.ask(2, prompts=["x" * 2000] * 2, rows=1)
+    deployment.worker()
+    await deployment.answered(refused)
+    seen: list[dict[str, Any]] = []
+
+    async def one_is_refused_and_waits() -> bool:
+        seen[:] = await look(deployment, "lanes")
+        waits = any(
+            "own batches" in batch["error"] for batch in await look(deployment, "batches") if batch["error"]
+        )
+        return waits and all(lane["quota"] for lane in seen)
+
+    await wait_until(one_is_refused_and_waits, description="a batch waits for room", within_s=30)
+    text = await batchling("lanes", env=deployment.env)
+    told = {lane["model"]: lane for lane in seen}
+
+    assert told[MODEL]["quota"]["limit_tokens"] == 700
+    assert told[MODEL]["quota"]["n_batches_in_flight"] == 1
+    assert 500 < told[MODEL]["quota"]["tokens_in_flight"] < 700
+    assert "Limit: 700 enqueued tokens" in told[MODEL]["quota"]["why"]
+    assert told[MODEL]["circuit"] is None
+    assert told[SLOW_MODEL]["circuit"]["state"] == "parked"
+    assert "401" in told[SLOW_MODEL]["circuit"]["why"]
+    assert "parked" in text.out
+    assert "/700" in text.out
+    assert "invalid-key" not in json.dumps(seen) + text.out
 
 
 async def test_show_tells_a_batch_from_a_run(deployment: Deployment) -> None:

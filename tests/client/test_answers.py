@@ -257,6 +257,24 @@ async def test_a_redis_that_restarts_in_the_middle_is_waited_for(
     assert [line.split(":")[0] for line in lines] == ["Redis is away", "Redis is back"]
 
 
+async def test_a_master_that_must_have_a_replica_is_waited_for_until_it_has(
+    bent: RedisServer, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after a fail-over, until the old master comes back as a replica."""
+    worker = Answerer(bent.url, namespace)
+    with bent.client() as client:
+        async with batchify(batch_window_seconds=LINGER_S) as run:
+            client.config_set("min-replicas-to-write", 1)
+            asked = asyncio.create_task(ask_all(run, *PROMPTS[:20]))
+            await wait_until(lambda: "NOREPLICAS" in caplog.text, description="the refusal is told")
+            client.config_set("min-replicas-to-write", 0)
+            work = asyncio.create_task(worker.work())
+            replies = await asyncio.wait_for(asked, 20)
+    await end([work])
+    await worker.redis.aclose()
+    assert {reply.status for reply in replies} == {200}
+
+
 async def test_a_full_queue_is_an_error_of_those_callers_and_nothing_is_half_written(
     bent: RedisServer, namespace: str
 ) -> None:

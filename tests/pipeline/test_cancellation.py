@@ -93,7 +93,10 @@ async def test_a_batch_that_cannot_be_cancelled_completes_and_is_answered(
         asked[status] = await deployment.ask(4, model=f"m{status}")
     deployment.worker()
     for status in asked:
-        await cancel(deployment, await in_progress(deployment, f"m{status}", 4))
+        batch = await in_progress(deployment, f"m{status}", 4)
+        # As if it had been denied for long: one refusal more must not be taken for the batch's own.
+        long_denied = ("denied_since", 1, "n_denied", 50, "cancel_requested", 1)
+        await deployment.redis.execute_command("HSET", deployment.keys.batch(batch.batch_id), *long_denied)
 
     for ids in asked.values():
         assert {result.status for result in await deployment.answered(ids)} == {200}

@@ -170,20 +170,6 @@ async def test_an_answer_in_another_batch_s_results_is_not_taken(
     assert sum(batch.n_succeeded for batch in await deployment.settled()) == 4
 
 
-async def test_a_result_file_that_is_gone_does_not_take_the_other_with_it(
-    deployment: Deployment, provider: str
-) -> None:
-    """The output file cannot be read for long; the error file is read all the same."""
-    deployment.sandbox.faults.add(RefuseDownload(status=404, after=0), RefuseDownload(status=404, after=1))
-    deployment.fork()
-    ids = await deployment.ask(4, provider=provider, prompts=["fault:400", "fault:422", "fine", "fine"])
-
-    results = await deployment.answered(ids)
-
-    assert [result.status for result in results] == [400, 422, 200, 200]
-    assert deployment.billed() == dict.fromkeys(ids, 1)
-
-
 async def test_a_failed_row_comes_back_as_it_is_and_is_not_sent_again(
     deployment: Deployment, provider: str
 ) -> None:

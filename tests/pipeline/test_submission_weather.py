@@ -66,12 +66,6 @@ WEATHER: dict[str, list[Fault]] = {
         HideInputFileId(),
         StickBatch(state="in_progress", seconds=2.0),
     ],
-    "came through twice, answer lost": [
-        DoubleCreate(),
-        DropCreateAnswer(),
-        StickBatch(state="validating", seconds=30.0, times=1, after=1),
-        StickBatch(state="validating", seconds=0.0, times=1),
-    ],
     "upload's answer lost": [DropUploadAnswer()],
     "upload refused 500": [RefuseUpload(status=500, times=2)],
     "upload slow": [SlowUpload(seconds=0.5)],
@@ -91,6 +85,26 @@ async def test_each_request_is_answered_once_and_billed_once(
     assert {result.status for result in results} == {200}
     [batch] = await deployment.settled()
     assert batch.n_succeeded == 20
+    assert deployment.billed() == dict.fromkeys(ids, 1)
+
+
+async def test_a_create_that_came_through_twice_is_billed_once(deployment: Deployment, provider: str) -> None:
+    """A gateway sends it twice and the answer is lost: of the two the older one is kept."""
+    second_waits: list[Fault] = [
+        StickBatch(state="validating", seconds=60.0, after=1),
+        StickBatch(state="validating", seconds=0.0),
+    ]
+    deployment.sandbox.faults.add(DoubleCreate(), DropCreateAnswer(), *second_waits)
+    deployment.fork()
+    ids = await deployment.ask(20, provider=provider)
+
+    results = await deployment.answered(ids)
+
+    assert {result.status for result in results} == {200}
+    await wait_until(
+        lambda: [batch["status"] for batch in deployment.sandbox.batches()] == ["completed", "cancelled"],
+        description="the second batch is cancelled",
+    )
     assert deployment.billed() == dict.fromkeys(ids, 1)
 
 

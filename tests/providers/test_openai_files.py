@@ -16,7 +16,7 @@ import pytest
 
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_worker import openai_search
-from batchling_worker.errors import FileNotReady, MaybeDone, PermanentError, TemporaryError
+from batchling_worker.errors import Denied, FileNotReady, MaybeDone, PermanentError, TemporaryError
 from batchling_worker.provider import Ending, NotFound, Running
 
 from .conftest import KEY
@@ -191,8 +191,8 @@ async def test_an_empty_file_is_no_row(wire: Wire, wired: Desk) -> None:
     assert await wired.answers(Ending()) == []
 
 
-async def read_into(seen: list[str], desk: Desk) -> None:
-    async for one in desk.provider.results(desk.account, FILE):
+async def read_into(seen: list[str], desk: Desk, ending: Ending = FILE) -> None:
+    async for one in desk.provider.results(desk.account, ending):
         seen.append(one.custom_id)  # noqa: PERF401 - what came before a cut counts
 
 
@@ -227,6 +227,14 @@ async def test_a_file_that_cannot_be_read_now_is_tried_again(wire: Wire, wired: 
     wire.reply = lambda seen: answer(b'{"error":{"message":"No such File"}}', status=status)
     with pytest.raises(TemporaryError, match="No such File"):
         await wired.answers(FILE)
+
+
+async def test_a_file_that_cannot_be_read_does_not_take_the_other_with_it(wire: Wire, wired: Desk) -> None:
+    wire.reply = lambda seen: answer(b"{}", status=404) if "out" in seen.target else answer(rows(2))
+    seen: list[str] = []
+    with pytest.raises(Denied):
+        await read_into(seen, wired, Ending(results=("out", "err")))
+    assert seen == ["r0", "r1"]
 
 
 async def test_broken_lines_are_counted_in_the_log_without_their_content(

@@ -29,6 +29,10 @@ MOVES: dict[str, tuple[Move, object]] = {
         lambda b, i, t, r: b.scripts.give_up(batch_id=i, token=t, error="no", keep_ms=1000),
         Verdict.STALE,
     ),
+    "hold": (
+        lambda b, i, t, r: b.scripts.hold(batch_id=i, token=t, delay_ms=0, why="no", unmade=True),
+        Verdict.STALE,
+    ),
     "intend": (lambda b, i, t, r: b.scripts.intend(batch_id=i, token=t, label="another"), None),
     "progress": (lambda b, i, t, r: b.progress(i, t), Verdict.STALE),
     "release": (
@@ -88,6 +92,7 @@ ENDS_THE_CLAIM: dict[str, tuple[BatchState, Move]] = {
     "collected": (BatchState.ENDED, MOVES["collected"][0]),
     "ended": (BatchState.SUBMITTED, MOVES["ended"][0]),
     "give_up": (BatchState.SUBMITTED, MOVES["give_up"][0]),
+    "hold": (BatchState.SUBMITTING, MOVES["hold"][0]),
     "progress": (BatchState.SUBMITTED, MOVES["progress"][0]),
     "release": (BatchState.SEALED, MOVES["release"][0]),
     "seal": (BatchState.OPEN, MOVES["seal"][0]),

@@ -38,11 +38,11 @@ N_CLIENTS = 3
 SUBMIT_STATES = (BatchState.SEALED, BatchState.SUBMITTING)
 POLL_STATES = (BatchState.SUBMITTED,)
 END_STATES = (*SUBMIT_STATES, *POLL_STATES, BatchState.ENDED)
-MOVES = ("seal", "submit", "progress", "ended", "deliver", "collected", "settle", "release")
+MOVES = ("seal", "submit", "progress", "ended", "deliver", "collected", "settle", "release", "hold")
 NEXT_MOVES = {
     BatchState.OPEN: ("seal",),
-    BatchState.SEALED: ("submit", "submit", "release"),
-    BatchState.SUBMITTING: ("submit", "release"),
+    BatchState.SEALED: ("submit", "submit", "release", "hold"),
+    BatchState.SUBMITTING: ("submit", "release", "hold"),
     BatchState.SUBMITTED: ("progress", "ended", "ended"),
     BatchState.ENDED: ("deliver", "collected", "settle", "settle"),
 }
@@ -255,6 +255,16 @@ class Life(RuleBasedStateMachine):
             delay_ms=0,
             error=chance.outcome.value if chance.doubled else "",
             create_refused=chance.torn_off,
+        )
+        self._same(self.run(work), moved)
+
+    def _hold(self, hold: Hold, chance: Chance) -> None:
+        """It waits; where the create was refused for a quota it is sealed again, and goes round."""
+        state = self.model.batches[hold.batch_id].state
+        back = chance.doubled and state is BatchState.SUBMITTING
+        moved = self.model.move(hold, tuple(BatchState), BatchState.SEALED if back else None, spent=True)
+        work = self.byhand.scripts.hold(
+            batch_id=hold.batch_id, token=hold.token, delay_ms=0, why="full", unmade=chance.doubled
         )
         self._same(self.run(work), moved)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.scripts import Fsync
 from batchling_client.wire.states import BatchState, Verdict
 
@@ -120,3 +121,26 @@ async def test_a_batch_that_ended_may_end_anew_and_is_collected_anew(byhand: ByH
 
     batch = await byhand.batch(batch_id)
     assert (batch.collected_at, batch.error) == (None, "the results are gone")
+
+
+async def test_a_batch_remembers_the_account_it_was_made_under(byhand: ByHand) -> None:
+    batch_id, token = await byhand.in_submission(ids(1))
+    scripts = byhand.scripts
+    seen = [(await byhand.batch(batch_id)).account]
+    await scripts.uploaded(batch_id=batch_id, token=token, input_file_id="f", n_lines=1, account="one")
+    seen.append((await byhand.batch(batch_id)).account)
+    await scripts.arm(batch_id=batch_id, token=token, account="two")
+    seen.append((await byhand.batch(batch_id)).account)
+    await scripts.submitted(
+        batch_id=batch_id, token=token, provider_batch_id=ProviderBatchId("pb"), delay_ms=0, account="three"
+    )
+    seen.append((await byhand.batch(batch_id)).account)
+    assert seen == ["", "one", "two", "three"]
+
+
+async def test_the_file_before_the_last_one_is_remembered(byhand: ByHand) -> None:
+    batch_id, token = await byhand.in_submission(ids(1))
+    for input_file_id, former in (("f1", ""), ("f1", ""), ("f2", "f1"), ("f2", "f1")):
+        await byhand.scripts.uploaded(batch_id=batch_id, token=token, input_file_id=input_file_id, n_lines=1)
+        batch = await byhand.batch(batch_id)
+        assert (batch.input_file_id, batch.former_file_id) == (input_file_id, former)

@@ -86,6 +86,12 @@ def test_routes_of_a_deployment_stand_in_for_the_registry() -> None:
     assert routes.of_host("api.openai.com") is None
 
 
+def test_every_route_names_the_variable_that_holds_its_key() -> None:
+    for route in ROUTES:
+        assert set(route.variables) >= set(route.credential_headers), route.provider
+        assert set(route.variables) <= {*route.credential_headers, *route.batch_headers}
+
+
 def test_a_path_that_names_model_and_project_is_read_with_them() -> None:
     own = Route(
         provider="own",
