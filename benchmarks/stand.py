@@ -74,11 +74,6 @@ class Sandbox(AbstractContextManager["Sandbox"]):
         seen: list[dict[str, Any]] = json.loads(self._ask("GET", "batches"))
         return seen
 
-    def n_billed_twice(self) -> int:
-        """How many rows were paid for more than once since the last reset."""
-        totals: dict[str, Any] = json.loads(self._ask("GET", "ledger?rows=0"))["totals"]
-        return int(totals["n_billed_twice"])
-
     def reset(self) -> None:
         """Forgets everything, so that a later run does not pay for an earlier one."""
         self._ask("POST", "reset")
