@@ -131,7 +131,9 @@ def transport_options(redis_url: str, namespace: str) -> dict[str, object]:
     """
     _, said = _without_options(redis_url)
     options: dict[str, object] = {
-        "visibility_timeout": 3600,
+        # A message may be lost, its batch is due again with the lease: to keep a copy of it until it is acknowledged
+        # would be work for nothing, and ends the worker where Redis goes away with a message in its hands (kombu 5.7).
+        "ack_emulation": False,
         "socket_timeout": float(said.get("socket_timeout", REPLY_SECONDS)),
         "socket_connect_timeout": float(said.get("socket_connect_timeout", CONNECT_SECONDS)),
         "socket_keepalive": not redis_url.startswith("unix://"),
