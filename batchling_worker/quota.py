@@ -88,7 +88,7 @@ def learned_limit(tokens: int, said: int | None, others: int, *, news: bool) -> 
 
     The provider's figure is believed unless this is `news`: the batch was let in under the limit in force, which then
     is too high by our measure. Where there is no figure, or it is too high, what the others hold fits, and of the
-    refused batch half may. But one that the figure surely has room for was refused, alone, for what somebody else holds.
+    refused batch half may. One that the figure surely has room for was refused, alone, for what somebody else holds.
     """
     if said is not None and (not news or others + tokens > said):
         return Limit(tokens=said, guess=False)
