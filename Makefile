@@ -7,14 +7,14 @@ ARGS ?=
 # Most tests wait for other processes: more than one a core keeps the cores busy.
 JOBS ?= 4
 
-.PHONY: help demo test lint format bench constraints clean
+.PHONY: help demo test chaos lint format bench constraints clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  VENV=.venv   the virtual environment to use, made on first need"
 	@echo "  PYTHON=...   the interpreter to make it with (3.11 or newer)"
-	@echo "  ARGS=...     further words for pytest or the benchmark, such as ARGS='-k seal'"
+	@echo "  ARGS=...     further words for pytest, chaos or the benchmark, such as ARGS='-k seal' or ARGS='--seconds 60'"
 
 # An environment is as fresh as what it was made from: nothing is installed again while these files stand.
 $(VENV)/bin/python:
@@ -33,6 +33,9 @@ demo: $(VENV)/.installed-all ## Run the demo: no account, no Redis, nothing to s
 
 test: $(VENV)/.installed-dev ## Run the whole test suite
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+chaos: $(VENV)/.installed-dev ## Kill workers, Redis and clients for ten minutes in bad weather, then check the books
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 lint: $(VENV)/.installed-dev ## Check style, types and the floors of the architecture
 	$(BIN)/ruff check .

@@ -7,24 +7,28 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import re
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Literal
 
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from . import bridge, display, embedded, interceptors, presence, scope, self_test, settings
+from . import bridge, ctrl_c, display, embedded, interceptors, presence, scope, self_test, settings
 from .bridge import Bridge
 from .calls import Terms
 from .ending import end
-from .errors import DryRun, QueueUnreachable, WrongSettings
+from .errors import DryRun, QueueUnfit, WrongSettings
 from .inspection import Inspection
+from .interceptor import warn_once
+from .reach import unreachable
 from .run import OnDeadline, Run
 from .session import Deployment
 from .settings import ClientSettings
-from .wire import sealing
-from .wire.connection import UNREACHABLE, place_of
+from .wire import sealing, soundness
+from .wire.connection import UNREACHABLE, ask, place_of
 from .wire.ids import new_run_id
 from .wire.routes import Routes
 
@@ -60,7 +64,7 @@ def batchify(
     and reports what would have been sent.
 
     Raises `WrongSettings` (a ValueError) for values that cannot work; entering the block raises
-    `QueueUnreachable` when there is no Redis.
+    `QueueUnreachable` when there is no Redis, and `QueueUnfit` when it would lose requests.
     """
     routes = Routes()
     _check_number("batch_size", batch_size, least=1, whole=True)
@@ -140,6 +144,7 @@ class Block:
             bridge.let_go()
             raise
         self._bridge = shared
+        ctrl_c.watch(run.release)
         scope.enter_process(run)
         return run
 
@@ -149,6 +154,7 @@ class Block:
         if self._bridge is None or self._run is None:
             return False
         scope.leave_process(self._run)
+        ctrl_c.let_go(self._run.release)
         dry_end = self._is_dry_end(error)
         try:
             self._bridge.call(self._close(interrupted=error is not None and not dry_end))
@@ -159,7 +165,7 @@ class Block:
     async def _open(self, *, is_dry: bool) -> Run:
         if self._run is not None:
             raise RuntimeError("A batchify() block is entered once: call batchify() again for another one.")
-        deployment = None if is_dry else await self._deployment()
+        deployment = None if is_dry else await deployment_of(self._settings)
         run = Run(
             terms=self._terms,
             deployment=deployment,
@@ -182,7 +188,7 @@ class Block:
         await self_test.check()
         if deployment is None:
             return
-        await _reach(run, deployment.redis_url)
+        await check_reachable(run.redis, deployment.redis_url)
         inspection = Inspection(run.redis, run.keys)
         fit_worker_lives = await presence.fit_worker_lives(inspection, deployment.seal_public_key)
         companions = [display.show(run, self._wishes.live_display)]
@@ -198,15 +204,6 @@ class Block:
                 )
             )
         self._companions = [asyncio.create_task(companion) for companion in companions]
-
-    async def _deployment(self) -> Deployment:
-        used = self._settings
-        url = used.redis_url or await embedded.redis_url(used.home)
-        return Deployment(
-            redis_url=url,
-            namespace=used.namespace,
-            seal_public_key=used.seal_public_key or _stored_public_key(used),
-        )
 
     async def _close(self, *, interrupted: bool) -> None:
         run = self._run
@@ -233,14 +230,29 @@ class Block:
         return isinstance(error, asyncio.CancelledError) and task is not None and not task.cancelling()
 
 
-async def _reach(run: Run, url: str) -> None:
+async def deployment_of(used: ClientSettings) -> Deployment:
+    """The deployment of the settings, the embedded stack started if need be; raises what entering a block raises."""
+    url = used.redis_url or await embedded.redis_url(used.home)
+    return Deployment(
+        redis_url=url,
+        namespace=used.namespace,
+        seal_public_key=used.seal_public_key or _stored_public_key(used),
+    )
+
+
+async def check_reachable(redis: Redis, url: str) -> None:
+    """Raises `QueueUnreachable` where Redis does not answer, `QueueUnfit` where it is not to be trusted with work."""
     try:
-        await run.redis.ping()
+        told = await ask(redis)
     except (*UNREACHABLE, RedisError) as error:
-        raise QueueUnreachable(
-            f"Redis at {place_of(url)} cannot be reached ({type(error).__name__}): "
-            "start it, or set BATCHLING_REDIS_URL."
-        ) from None
+        raise unreachable(url, error) from None
+    findings = soundness.of_redis(told)
+    unfit = soundness.refusal(findings, place_of(url))
+    if unfit is not None:
+        raise QueueUnfit(unfit)
+    for finding in findings:
+        if not finding.sound:
+            warn_once(f"Redis at {place_of(url)}: {finding.says}. {finding.mend}", os.getpid())
 
 
 def _stored_public_key(used: ClientSettings) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import os
 import threading
 from collections.abc import Coroutine
@@ -49,6 +50,46 @@ class Bridge:
         self._stopped = asyncio.Event()
         self._ready.set()
         await self._stopped.wait()
+
+
+class Blocked:
+    """The calls of one run for which threads wait in the bridge, so that these can be released together."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._released = False
+
+    async def wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of the work, unless the threads are released before it comes, or were already."""
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a call waits in a task")
+        # Before the look at `_released`: a release between the two must see the task.
+        self._tasks.add(task)
+        try:
+            if self._released:
+                work.close()
+                raise asyncio.CancelledError
+            return await work
+        finally:
+            self._tasks.discard(task)
+
+    def release(self) -> None:
+        """Has every call that waits, and every later one, raise CancelledError.
+
+        Takes no lock, so that a signal handler may call it.
+        """
+        self._released = True
+        for task in list(self._tasks):
+            with contextlib.suppress(RuntimeError):
+                task.get_loop().call_soon_threadsafe(task.cancel)
+
+    async def gone(self) -> None:
+        """Returns once the calls of the running loop have ended that were released."""
+        here = asyncio.get_running_loop()
+        tasks = [task for task in self._tasks if task.get_loop() is here]
+        if tasks and self._released:
+            await asyncio.wait(tasks)
 
 
 class _Shared:

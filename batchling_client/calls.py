@@ -122,15 +122,23 @@ class Calls:
         route = self._routes.of_host(host)
         if route is None:
             return False
-        if path in route.endpoints:
+        if route.place(path) is not None:
             return True
         _warn_of_path(route, path)
         return False
 
     def read(self, call: HttpCall) -> Request | HttpReply | PassThrough:
         """Where the call goes."""
+        lane = self.lane_of(call)
+        if not isinstance(lane, Lane):
+            return lane
+        return self.request(lane, self._request_id(lane, call), call.body)
+
+    def lane_of(self, call: HttpCall) -> Lane | HttpReply | PassThrough:
+        """The lane of a call that goes into a batch, else what becomes of it."""
         route = self._routes.of_host(call.host)
-        if route is None or call.path not in route.endpoints:
+        place = route.place(call.path) if route is not None else None
+        if route is None or place is None:
             return PASS_THROUGH
         body = call.body
         try:
@@ -143,7 +151,7 @@ class Calls:
         if head.stream is True:
             warn_once(_STREAMED.format(route.provider), os.getpid())
             return PASS_THROUGH
-        model = head.model
+        model = place.model or head.model
         if not isinstance(model, str) or not model:
             return replies.refusal(
                 "The request names no model, which a batch is made for: give `model`.",
@@ -157,10 +165,7 @@ class Calls:
                 f"{min(route.max_row_bytes, route.max_bytes):,} bytes. Send a shorter one.",
                 code="request_too_large",
             )
-        lane = self._lane(route, call, model)
-        if isinstance(lane, HttpReply):
-            return lane
-        return self.request(lane, self._request_id(lane, call), body)
+        return self._lane(route, call, place.endpoint, model)
 
     def request(self, lane: Lane, request_id: RequestId, body: bytes) -> Request:
         """The body as a request under an id; made anew from the same body, it is the same request."""
@@ -188,11 +193,11 @@ class Calls:
                 self._n_equal[equal] = n
         return ids.request_id(lane.lane_id, canonical, n)
 
-    def _lane(self, route: Route, call: HttpCall, model: str) -> Lane | HttpReply:
+    def _lane(self, route: Route, call: HttpCall, endpoint: str, model: str) -> Lane | HttpReply:
         header = call.headers.get
         key = (
             call.host,
-            call.path,
+            endpoint,
             model,
             *[header(name) for name in route.credential_headers],
             *[header(name) for name in route.batch_headers],
@@ -200,13 +205,13 @@ class Calls:
         lane = self._lanes.get(key)
         if lane is not None:
             return lane
-        made = self._new_lane(route, call, model)
+        made = self._new_lane(route, call, endpoint, model)
         if isinstance(made, Lane):
             with self._lock:
                 return self._lanes.setdefault(key, made)
         return made
 
-    def _new_lane(self, route: Route, call: HttpCall, model: str) -> Lane | HttpReply:
+    def _new_lane(self, route: Route, call: HttpCall, endpoint: str, model: str) -> Lane | HttpReply:
         terms = self.terms
         if terms.completion_window not in route.windows:
             return replies.refusal(
@@ -225,7 +230,7 @@ class Calls:
         spec = LaneSpec(
             provider=route.provider,
             host=terms.stand_ins.get(route.provider, call.host),
-            endpoint=route.endpoints[call.path],
+            endpoint=endpoint,
             model=model,
             fingerprint=sealing.fingerprint(secrets),
             completion_window=terms.completion_window,

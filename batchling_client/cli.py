@@ -11,12 +11,13 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from . import __version__, listing, runner, settings, steering
+from . import __version__, bulk_commands, listing, runner, settings, steering
 from .command_group import CommandGroup
 from .doctor import examine
 from .inspection import RunRecord
-from .reach import reach
+from .reach import Reached, reach
 from .rehearsal import rehearsal
+from .run_cancel import CancelledRun, cancel_run
 from .wire import sealing
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -92,10 +93,11 @@ def batches(limit: int, redis_url: str | None, *, as_json: bool) -> None:
     async def look() -> None:
         async with reach(redis_url) as reached:
             found = await reached.inspection.batches(limit)
-        _print(
-            [batch.as_json() for batch in found] if as_json else listing.batches(found, _now()),
-            as_json=as_json,
-        )
+            older = [(one.inspection.version, await one.inspection.batches(limit)) for one in reached.older]
+        by_version = [(reached.inspection.version, found), *((v, left) for v, left in older if left)]
+        lines = listing.batches_by_version(by_version, _now())
+        _print(listing.batches_json(by_version) if as_json else lines, as_json=as_json)
+        _name_unreadable(reached)
 
     asyncio.run(look())
 
@@ -111,6 +113,7 @@ def runs(limit: int, redis_url: str | None, *, as_json: bool) -> None:
         async with reach(redis_url) as reached:
             found = await reached.inspection.runs(limit)
         _print([one.as_json() for one in found] if as_json else listing.runs(found), as_json=as_json)
+        _name_unreadable(reached)
 
     asyncio.run(look())
 
@@ -125,7 +128,10 @@ def lanes(limit: int, redis_url: str | None, *, as_json: bool) -> None:
     async def look() -> None:
         async with reach(redis_url) as reached:
             found = await reached.inspection.lanes(limit)
-        _print([lane.as_json() for lane in found] if as_json else listing.lanes(found), as_json=as_json)
+        _print(
+            [lane.as_json() for lane in found] if as_json else listing.lanes(found, _now()), as_json=as_json
+        )
+        _name_unreadable(reached)
 
     asyncio.run(look())
 
@@ -139,35 +145,58 @@ def show(name: str, redis_url: str | None, *, as_json: bool) -> None:
 
     async def look() -> None:
         async with reach(redis_url) as reached:
-            found = await steering.find(reached.inspection, name)
+            there = (await reached.keyspace_of(name)).inspection
+            found = await steering.find(there, name)
         if isinstance(found, RunRecord):
             _print(listing.run_json(found) if as_json else listing.run(found, _now()), as_json=as_json)
         else:
-            _print(listing.batch_json(found) if as_json else listing.batch(found), as_json=as_json)
+            as_object = {**listing.batch_json(found), "wire_version": there.version}
+            _print(as_object if as_json else listing.batch(found), as_json=as_json)
 
     asyncio.run(look())
 
 
 @main.command()
 @click.argument("name", metavar="ID")
+@click.option(
+    "--keep-submitted", is_flag=True, help="Of a run: what a provider has goes on; answers are kept."
+)
 @_redis_url
 @_as_json
-def cancel(name: str, redis_url: str | None, *, as_json: bool) -> int:
-    """Cancel a batch, or every batch of a run.
+def cancel(name: str, redis_url: str | None, *, keep_submitted: bool, as_json: bool) -> int:
+    """Cancel a batch, or a run.
 
-    A batch goes as a whole, with the requests that other runs have in it.
+    A batch goes as a whole, with the requests that other runs have in it. Of a run, what no provider was told of is
+    dropped, and the batches are cancelled in which nobody else waits for a request.
     """
 
-    async def steer() -> steering.Cancelled:
+    async def steer() -> steering.Cancelled | CancelledRun:
         async with reach(redis_url) as reached:
-            return await steering.cancel(reached.inspection, reached.scripts, name)
+            there = await reached.keyspace_of(name)
+            found = await steering.find(there.inspection, name)
+            if isinstance(found, RunRecord):
+                return await cancel_run(there.inspection, there.scripts, found, keep_submitted=keep_submitted)
+            if keep_submitted:
+                raise click.UsageError(f"--keep-submitted is for runs, and {name} is a batch")
+            return await steering.cancel(there.scripts, found)
 
     done = asyncio.run(steer())
+    if isinstance(done, CancelledRun):
+        return _tell_cancelled(done, as_json=as_json)
     lines = [f"Batch {batch_id} is being cancelled." for batch_id in done.batch_ids]
     _print(done.as_json() if as_json else lines, as_json=as_json)
     if not done.batch_ids:
         click.echo(f"batchling: {name} has ended already: there is nothing to cancel.", err=True)
     return 0 if done.batch_ids else 1
+
+
+def _tell_cancelled(done: CancelledRun, *, as_json: bool) -> int:
+    _print(done.as_json() if as_json else done.lines(), as_json=as_json)
+    if done.done_something:
+        return 0
+    if not (done.kept or done.left or done.n_shared):
+        click.echo(f"batchling: {done.run_id} has ended already: there is nothing to cancel.", err=True)
+    return 1
 
 
 @main.command()
@@ -188,6 +217,10 @@ def retry(name: str, redis_url: str | None, *, as_json: bool) -> int:
         why = "a worker is at it at this moment" if done.busy else "it has ended already"
         click.echo(f"batchling: There is nothing to retry in {name}: {why}.", err=True)
     return 0 if done.batch_ids else 1
+
+
+main.add_command(bulk_commands.submit)
+main.add_command(bulk_commands.results)
 
 
 @main.group()
@@ -221,6 +254,13 @@ def _print(what: object, *, as_json: bool) -> None:
     elif isinstance(what, list):
         for line in what:
             click.echo(line)
+
+
+def _name_unreadable(reached: Reached) -> None:
+    """Names on stderr what was left out because it cannot be read."""
+    for inspection in (reached.inspection, *(one.inspection for one in reached.older)):
+        for sentence in inspection.unreadable:
+            click.echo(f"batchling: {sentence}", err=True)
 
 
 def _now() -> dt.datetime:

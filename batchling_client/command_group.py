@@ -10,7 +10,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from .errors import BatchlingError, NotIntercepted, QueueUnreachable
+from .errors import BatchlingError, NotIntercepted, QueueFull, QueueUnreachable
 
 GROUP: Final = "batchling.commands"
 WORKER_COMMANDS: Final = ("demo", "down", "sandbox", "status", "up")
@@ -18,7 +18,7 @@ WORKER_COMMANDS: Final = ("demo", "down", "sandbox", "status", "up")
 
 WRONG_USE: Final = 2
 INTERRUPTED: Final = 130
-_CODES: Final[dict[type[BatchlingError], int]] = {QueueUnreachable: 3, NotIntercepted: 1}
+_CODES: Final[dict[type[BatchlingError], int]] = {QueueFull: 3, QueueUnreachable: 3, NotIntercepted: 1}
 
 
 class CommandGroup(click.Group):

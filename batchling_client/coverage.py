@@ -10,7 +10,7 @@ from typing import Final
 
 from . import interceptors, self_test
 from .errors import NotIntercepted
-from .finding import Finding, Health
+from .wire.finding import Finding, Health
 
 HTTP_LIBRARIES: Final = ("httpx", "httpx2", "aiohttp", "requests")
 SDKS: Final = ("openai", "groq", "anthropic", "mistralai", "google-genai", "together", "litellm", "xai-sdk")

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from redis.asyncio import Redis
 
-from . import inspection
+from . import complaints, inspection
 from .wire.batches import Batch
 from .wire.keys import BatchId, Keys, RunId
 from .wire.states import BatchState
@@ -37,6 +37,9 @@ class Shown(Protocol):
     @property
     def keys(self) -> Keys: ...
     def summary(self) -> str: ...
+    def hear(self, reasons: Sequence[str]) -> None:
+        """Takes note of why its batches wait."""
+        ...
 
 
 class Screen(Protocol):
@@ -61,6 +64,14 @@ async def show(run: Shown, live: bool) -> None:
             screen.close()
 
 
+def warn(line: str) -> None:
+    """One line that somebody should act on: a warning where the program has set up logging, else on stderr."""
+    if logger.hasHandlers():
+        logger.warning("%s", line)
+    elif sys.stderr is not None:
+        print(f"batchling: {line}", file=sys.stderr, flush=True)  # noqa: T201 - stderr is the display
+
+
 def report(run: Shown) -> None:
     """Says in one line what became of the run; nothing when it caught no request."""
     try:
@@ -81,16 +92,17 @@ async def _follow(run: Shown, screen: Screen) -> None:
     watch = Watch(inspection.Inspection(run.redis, run.keys), run.id)
     try:
         while True:
-            await _look(watch, screen)
+            await _look(run, watch, screen)
             await asyncio.sleep(LOOK_S)
     finally:
         with contextlib.suppress(Exception):
-            await asyncio.wait_for(_look(watch, screen), LAST_LOOK_S)
+            await asyncio.wait_for(_look(run, watch, screen), LAST_LOOK_S)
 
 
-async def _look(watch: Watch, screen: Screen) -> None:
+async def _look(run: Shown, watch: Watch, screen: Screen) -> None:
     try:
         batches = await watch.look()
+        run.hear(complaints.reasons(batches))
         screen.draw(batches, dt.datetime.now(dt.UTC))
     except Exception as error:  # noqa: BLE001 - Redis may be away for a while; the waiters are who must care
         logger.debug("look_failed error=%s", type(error).__name__)
@@ -119,26 +131,28 @@ class Watch:
 
 
 class LogScreen:
-    """A line for each change of a batch's state, and for each new reason a provider gives."""
+    """A line for each change of a batch's state, and a warning for each new reason to wait that a provider gives."""
 
     def __init__(self, *, to_stderr: bool) -> None:
         self._say = tell if to_stderr else _log_quietly
-        self._said: dict[BatchId, tuple[BatchState, str]] = {}
+        self._said: dict[BatchId, BatchState] = {}
+        self._complaints = complaints.Complaints()
 
     def draw(self, batches: Sequence[Batch], now: dt.datetime) -> None:
         """Says what is new."""
         for batch in batches:
-            news = (batch.state, batch.error)
-            if self._said.get(batch.batch_id) != news:
-                self._said[batch.batch_id] = news
+            if self._said.get(batch.batch_id) is not batch.state:
+                self._said[batch.batch_id] = batch.state
                 self._say(line_of(batch, now))
+        for line in self._complaints.news(batches):
+            warn(line)
 
     def close(self) -> None:
         """Nothing to put back."""
 
 
 def line_of(batch: Batch, now: dt.datetime) -> str:
-    """A batch in one line of plain text."""
+    """A batch in one line of plain text; why it ended, once it has."""
     words = [
         f"{batch.spec.provider}/{batch.spec.model}",
         state_of(batch),
@@ -146,7 +160,7 @@ def line_of(batch: Batch, now: dt.datetime) -> str:
         age_of(batch, now),
         batch.provider_batch_id or batch.batch_id,
     ]
-    if batch.error:
+    if batch.error and batch.state.terminal:
         words.append(batch.error)
     return "  ".join(words)
 

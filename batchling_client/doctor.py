@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import stat
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
 
-from . import coverage
+from . import coverage, leftovers
 from .errors import QueueUnreachable, WrongSettings
-from .finding import Finding, Health, judge
 from .reach import Reached, reach
 from .settings import ClientSettings
-from .wire import sealing
+from .wire import sealing, soundness
+from .wire.connection import ask
+from .wire.finding import Finding, Health
 from .wire.records import CorruptRecord
-
-OLDEST_REDIS: Final = (6, 2)
-SKEW_S: Final = 5.0
-FULL_FROM: Final = 0.8
 
 
 async def examine(redis_url: str | None) -> list[Finding]:
@@ -42,59 +36,15 @@ async def examine(redis_url: str | None) -> list[Finding]:
 
 async def _deployment(redis_url: str | None) -> list[Finding]:
     async with reach(redis_url) as reached:
-        answer: Mapping[str, Any] = await reached.redis.execute_command("INFO")
-        seconds, micros = await reached.redis.execute_command("TIME")
-        skew_s = time.time() - (int(seconds) + int(micros) / 1e6)
-        return [
+        told = await ask(reached.redis)
+        found = [
             Finding(check="redis", health=Health.OK, says=f"Redis answers at {reached.place}"),
-            *of_redis(answer),
-            of_clock(skew_s),
-            *(await _of_workers(reached)),
+            *soundness.of_redis(told),
         ]
-
-
-def of_redis(answer: Mapping[str, Any]) -> list[Finding]:
-    """What Redis' own INFO tells of version, role, durability and memory."""
-    found = [_of_version(str(answer.get("redis_version", "0")))]
-    role = str(answer.get("role", ""))
-    found.append(
-        judge(
-            "role",
-            role == "master",
-            f"role is {role or 'unknown'}",
-            "Point BATCHLING_REDIS_URL at the master, or at its Sentinels (sentinel://host:26379/service).",
-        )
-    )
-    policy = str(answer.get("maxmemory_policy", ""))
-    found.append(
-        judge(
-            "eviction",
-            policy == "noeviction",
-            f"maxmemory-policy is {policy or 'unknown'}",
-            "Set `maxmemory-policy noeviction`: any other policy throws waiting requests away when memory is short.",
-        )
-    )
-    durable = str(answer.get("aof_enabled")) == "1"
-    found.append(
-        judge(
-            "durability",
-            durable and str(answer.get("aof_last_write_status", "ok")) == "ok",
-            _aof_words(answer, durable=durable),
-            "Set `appendonly yes` and see that its disk has room: without it a restart of Redis loses requests.",
-        )
-    )
-    found.append(_of_memory(answer))
-    return found
-
-
-def of_clock(skew_s: float) -> Finding:
-    """How far this machine's clock is from Redis', which is the one that counts."""
-    return judge(
-        "clock",
-        abs(skew_s) <= SKEW_S,
-        f"this clock is {abs(skew_s):.1f} s {'ahead of' if skew_s > 0 else 'behind'} that of Redis",
-        "Let NTP set the clocks: ages and waits are reckoned between the two.",
-    )
+        if told.info.get("redis_mode") != "sentinel":
+            found += await _of_workers(reached)
+            found += await leftovers.of_versions(reached)
+        return found
 
 
 async def _of_workers(reached: Reached) -> list[Finding]:
@@ -119,7 +69,12 @@ async def _of_workers(reached: Reached) -> list[Finding]:
     else:
         names = ", ".join(f"{worker.name} ({worker.pool}, {worker.version})" for worker in workers)
         alive = Finding(check="workers", health=Health.OK, says=f"{len(workers)} alive: {names}")
-    return [alive, of_keys(reached.settings, [worker.seal_public_key for worker in workers])]
+    clocks = [
+        soundness.of_clock(skew_s, whose=f"the clock of {name}")
+        for name, skew_s in (await reached.inspection.skews_s()).items()
+    ]
+    digests = [worker.seal_public_key for worker in workers]
+    return [alive, *(clock for clock in clocks if not clock.sound), of_keys(reached.settings, digests)]
 
 
 def of_keys(used: ClientSettings, worker_digests: Sequence[str]) -> Finding:
@@ -157,37 +112,6 @@ def of_keys(used: ClientSettings, worker_digests: Sequence[str]) -> Finding:
             mend=mend,
         )
     return Finding(check="keys", health=Health.OK, says=f"seal key {digest}")
-
-
-def _of_version(text: str) -> Finding:
-    numbers = tuple(int(part) for part in re.findall(r"\d+", text)[:2])
-    return judge(
-        "version",
-        numbers >= OLDEST_REDIS,
-        f"Redis {text}",
-        "Use Redis or Valkey 6.2 or newer: scripts need it.",
-    )
-
-
-def _of_memory(answer: Mapping[str, Any]) -> Finding:
-    used = int(answer.get("used_memory", 0))
-    room = int(answer.get("maxmemory", 0)) or int(answer.get("total_system_memory", 0))
-    says = f"{used / 2**20:,.0f} MiB used" + (f" of {room / 2**20:,.0f} MiB" if room else "")
-    return judge(
-        "memory",
-        not room or used < room * FULL_FROM,
-        says,
-        "Raise maxmemory, or lower BATCHLING_RESULT_TTL_SECONDS: a full Redis refuses new requests.",
-    )
-
-
-def _aof_words(answer: Mapping[str, Any], *, durable: bool) -> str:
-    if not durable:
-        return "append-only file is off"
-    state = str(answer.get("aof_last_write_status", "ok"))
-    return (
-        "append-only file is on" if state == "ok" else f"append-only file is on, its last write was {state}"
-    )
 
 
 def _there(path: Path) -> bool:

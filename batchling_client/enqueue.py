@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Protocol
 
 from redis.exceptions import OutOfMemoryError, RedisError
 
-from . import replies
+from . import mail, replies
 from .calls import Lane, Request
 from .credentials import KEEP_MS, Credentials
 from .errors import QueueFull, QueueUnreachable
+from .interceptor import HttpReply, warn_once
 from .outage import Outage
-from .waiters import Waiters
 from .wire.batches import Batch
-from .wire.connection import UNREACHABLE
+from .wire.connection import UNREACHABLE, passes
 from .wire.ids import new_batch_id
 from .wire.keys import BatchId, LaneId, Mailbox, RequestId, RunId
+from .wire.records import CorruptRecord
 from .wire.scripts import RowIn, Scripts
 from .wire.states import Placement, Verdict
 
@@ -28,13 +30,47 @@ _logger = logging.getLogger(__name__)
 ROWS_AT_ONCE: Final = 128
 BYTES_AT_ONCE: Final = 1024 * 1024
 WITHDRAWN_AT_ONCE: Final = 32
+PASSING_S: Final = 0.5
+
+
+class Unwanted(NamedTuple):
+    """A request that nobody waits for any more; with `cancel` a batch that is at the provider is cancelled for it."""
+
+    request_id: RequestId
+    run_id: RunId
+    cancel: bool
+
+
+class Callers(Protocol):
+    """Those who ask, as the sender sees them."""
+
+    @property
+    def last_mail(self) -> bytes:
+        """The entry of the session's mailbox that was read last."""
+        ...
+
+    def expects(self, request_id: RequestId) -> bool:
+        """Whether the request is still wanted."""
+        ...
+
+    def placed(self, request_ids: Iterable[RequestId]) -> None:
+        """Redis holds these requests."""
+        ...
+
+    def announce(self, request_ids: Iterable[RequestId]) -> None:
+        """These requests are answered already."""
+        ...
+
+    def answer(self, request_id: RequestId, reply: HttpReply) -> None:
+        """The request could not be queued, and why."""
+        ...
 
 
 class Enqueue:
     """The way of a session's requests into Redis: one sender, so that calls of one loop turn travel together."""
 
     def __init__(
-        self, scripts: Scripts, mailbox: Mailbox, credentials: Credentials, waiters: Waiters, outage: Outage
+        self, scripts: Scripts, mailbox: Mailbox, credentials: Credentials, waiters: Callers, outage: Outage
     ) -> None:
         self._scripts = scripts
         self._mailbox = mailbox
@@ -42,12 +78,16 @@ class Enqueue:
         self._waiters = waiters
         self._outage = outage
         self._waiting: dict[Lane, deque[Request]] = {}
-        self._unwanted: deque[tuple[RequestId, bool]] = deque()
+        self._unwanted: deque[Unwanted] = deque()
+        self._none_unwanted = asyncio.Event()
+        self._none_unwanted.set()
         self._open: dict[LaneId, BatchId] = {}
         self._overdue: dict[BatchId, set[RequestId]] = {}
         self._wake = asyncio.Event()
         self.n_placed: Counter[RunId] = Counter()
         """Requests that Redis has taken, by run."""
+        self.n_withdrawn: Counter[RunId] = Counter()
+        """Those of them that were taken back before a provider was told of them."""
 
     def add(self, request: Request) -> None:
         """Takes a request whose caller is known to the waiters already; it is sent in the next loop turn."""
@@ -57,13 +97,24 @@ class Enqueue:
         rows.append(request)
         self._wake.set()
 
-    def withdraw(self, request_ids: Iterable[RequestId], *, cancel: bool = False) -> None:
+    def withdraw(self, request_ids: Iterable[RequestId], run_id: RunId, *, cancel: bool = False) -> None:
         """Takes back what nobody waits for and no provider was told of.
 
         With ``cancel`` a batch that is at the provider is cancelled, once all that is unanswered in it was withdrawn.
         """
-        self._unwanted.extend((request_id, cancel) for request_id in request_ids)
+        self._unwanted.extend(Unwanted(request_id, run_id, cancel) for request_id in request_ids)
+        if self._unwanted:
+            self._none_unwanted.clear()
         self._wake.set()
+
+    @property
+    def n_unwanted(self) -> int:
+        """How many withdrawals are due."""
+        return len(self._unwanted)
+
+    async def withdrawals_done(self) -> None:
+        """Returns once no withdrawal is due."""
+        await self._none_unwanted.wait()
 
     async def send(self) -> None:
         """Sends for as long as the session lives.
@@ -74,7 +125,7 @@ class Enqueue:
             await self._wake.wait()
             self._wake.clear()
             while self._waiting or self._unwanted:
-                await self._send_waiting()
+                await self.send_waiting()
                 await self.send_withdrawals()
 
     async def send_withdrawals(self) -> None:
@@ -82,12 +133,14 @@ class Enqueue:
         while self._unwanted:
             some = [self._unwanted.popleft() for _ in range(min(len(self._unwanted), WITHDRAWN_AT_ONCE))]
             try:
-                await self._take_back([pair for pair in some if not self._waiters.expects(pair[0])])
-            except UNREACHABLE:
+                await self._take_back([one for one in some if not self._waiters.expects(one.request_id)])
+            except (RedisError, CorruptRecord, OSError):
                 # Nobody waits for these: what cannot be taken back goes on.
                 self._unwanted.clear()
+        self._none_unwanted.set()
 
-    async def _send_waiting(self) -> None:
+    async def send_waiting(self) -> None:
+        """Sends the requests that were added; returns once Redis holds them or has refused them."""
         while self._waiting:
             lane = next(iter(self._waiting))
             rows = self._waiting.pop(lane)
@@ -112,13 +165,13 @@ class Enqueue:
         return chunk
 
     async def _send_chunk(self, lane: Lane, rows: Sequence[RowIn]) -> None:
-        lost_reply = False
+        lost_reply, before = False, self._waiters.last_mail
         while rows:
             try:
                 await self._credentials.store(lane)
-                rows = await self._place(lane, rows, ask_failed_anew=not lost_reply)
+                rows, lost_reply = await self._place(lane, rows, lost_reply=lost_reply, before=before)
             except UNREACHABLE:
-                # The script may have run: ids make the resend harmless, and a failure it met is the answer.
+                # The script may have run: ids make the resend harmless, and a failure since then is the answer.
                 lost_reply = True
                 await self._outage.over()
                 self._credentials.doubt()
@@ -126,11 +179,20 @@ class Enqueue:
                 self._refuse(rows, QueueFull.sentence, kind=QueueFull)
                 return
             except RedisError as error:
+                if passes(error):
+                    warn_once(f"Redis takes no requests just now, they wait: {error}", os.getpid())
+                    await asyncio.sleep(PASSING_S)
+                    continue
                 self._refuse(rows, f"Redis refused the request: {error}", kind=QueueUnreachable)
                 return
 
-    async def _place(self, lane: Lane, rows: Sequence[RowIn], *, ask_failed_anew: bool) -> Sequence[RowIn]:
-        """Sends rows once; answers those that are still to be sent, if any."""
+    async def _place(
+        self, lane: Lane, rows: Sequence[RowIn], *, lost_reply: bool, before: bytes
+    ) -> tuple[Sequence[RowIn], bool]:
+        """Sends rows once; answers those that are still to be sent, if any, and whether their last reply was lost.
+
+        `before` is the last mail that was read before they were sent for the first time.
+        """
         terms = lane.terms
         batch_id = self._open.get(lane.lane_id) or self._fresh(lane)
         reply = await self._scripts.enqueue(
@@ -143,27 +205,34 @@ class Enqueue:
             cap=lane.cap,
             poll_ms=int(terms.poll_s * 1000),
             keep_ms=KEEP_MS,
-            ask_failed_anew=ask_failed_anew,
+            ask_failed_anew=not lost_reply,
             rows=rows,
         )
         if reply.verdict is Verdict.MOVED and reply.open_batch is not None:
             self._open[lane.lane_id] = reply.open_batch
-            return rows
+            return rows, lost_reply
         if reply.verdict is not Verdict.OK:
             self._fresh(lane)
-            return rows
+            return rows, lost_reply
         n_taken = len(reply.placements)
-        placed: list[RequestId] = []
-        answered: list[RequestId] = []
+        placed: list[RowIn] = []
+        answered: list[RowIn] = []
         for row, placement in zip(rows, reply.placements, strict=False):
-            (answered if placement is Placement.ANSWERED else placed).append(row.request_id)
-        self.n_placed[terms.run_id] += n_taken
-        self._waiters.placed(placed)
+            (answered if placement is Placement.ANSWERED else placed).append(row)
+        again: list[RowIn] = []
+        if answered and lost_reply:
+            # Only what this session was told since is an answer to the lost call; an earlier failure is not.
+            redis, keys = self._scripts.redis, self._scripts.keys
+            told = await mail.told_since(redis, keys, self._mailbox, before)
+            again = [row for row in answered if row.request_id not in told]
+            answered = [row for row in answered if row.request_id in told]
+        self.n_placed[terms.run_id] += n_taken - len(again)
+        self._waiters.placed(row.request_id for row in placed)
         if answered:
-            self._waiters.announce(answered)
+            self._waiters.announce(row.request_id for row in answered)
         if n_taken < len(rows):
             self._fresh(lane)
-        return rows[n_taken:]
+        return [*again, *rows[n_taken:]], False
 
     def _fresh(self, lane: Lane) -> BatchId:
         batch_id = self._open[lane.lane_id] = new_batch_id()
@@ -177,38 +246,38 @@ class Enqueue:
         for row in rows:
             self._waiters.answer(row.request_id, reply)
 
-    async def _take_back(self, unwanted: Sequence[tuple[RequestId, bool]]) -> None:
+    async def _take_back(self, unwanted: Sequence[Unwanted]) -> None:
         for _ in range(2):
             # A request may move to another batch between the two looks, once in a while.
             unwanted = await self._take_back_once(unwanted)
             if not unwanted:
                 return
 
-    async def _take_back_once(
-        self, unwanted: Sequence[tuple[RequestId, bool]]
-    ) -> list[tuple[RequestId, bool]]:
+    async def _take_back_once(self, unwanted: Sequence[Unwanted]) -> list[Unwanted]:
         if not unwanted:
             return []
         redis, keys = self._scripts.redis, self._scripts.keys
-        places: list[Any] = await redis.mget([keys.request(request_id) for request_id, _ in unwanted])
+        places: list[Any] = await redis.mget([keys.request(one.request_id) for one in unwanted])
         found = [
-            (pair, BatchId(place.partition(b"|")[0].decode()))
-            for pair, place in zip(unwanted, places, strict=True)
+            (one, BatchId(place.partition(b"|")[0].decode(errors="replace")))
+            for one, place in zip(unwanted, places, strict=True)
             if place is not None and not place.startswith(b"|")
         ]
         verdicts = await asyncio.gather(
             *(
-                self._scripts.withdraw(request_id=request_id, batch_id=batch_id, mailbox=self._mailbox)
-                for (request_id, _), batch_id in found
+                self._scripts.withdraw(request_id=one.request_id, batch_id=batch_id, mailbox=self._mailbox)
+                for one, batch_id in found
             )
         )
-        again: list[tuple[RequestId, bool]] = []
+        again: list[Unwanted] = []
         overdue: dict[BatchId, set[RequestId]] = {}
-        for (pair, batch_id), verdict in zip(found, verdicts, strict=True):
+        for (one, batch_id), verdict in zip(found, verdicts, strict=True):
             if verdict is Verdict.GONE:
-                again.append(pair)
-            elif verdict is Verdict.TOO_LATE and pair[1]:
-                overdue.setdefault(batch_id, set()).add(pair[0])
+                again.append(one)
+            elif verdict is Verdict.OK:
+                self.n_withdrawn[one.run_id] += 1
+            elif verdict is Verdict.TOO_LATE and one.cancel:
+                overdue.setdefault(batch_id, set()).add(one.request_id)
         await self._cancel_overdue(overdue)
         return again
 

@@ -3,6 +3,7 @@
 BatchlingError
 ├── WrongSettings        a setting or parameter is not usable (also a ValueError)
 ├── QueueUnreachable     Redis, or the embedded stack that holds it, cannot be reached
+├── QueueUnfit           Redis is set up in a way that would lose requests
 ├── NotIntercepted       an HTTP library was changed so that its calls do not reach batchling
 ├── RequestRefused       the request cannot go into a batch as it is
 ├── QueueFull            Redis has no room for the request
@@ -49,6 +50,13 @@ class QueueUnreachable(BatchlingError):
 
     code = "queue_unreachable"
     sentence = "The queue (Redis) cannot be reached."
+
+
+class QueueUnfit(BatchlingError):
+    """Redis is set up in a way that would lose requests; nothing was queued."""
+
+    code = "queue_unfit"
+    sentence = "The queue (Redis) is set up in a way that would lose requests: see `batchling doctor`."
 
 
 class NotIntercepted(BatchlingError):
@@ -142,6 +150,7 @@ _BY_CODE: Final[dict[str, type[BatchlingError]]] = {
     "batch_row_lost": RequestLost,
     "batch_model_mismatch": RequestRefused,
     "batch_row_corrupt": RequestRefused,
+    "batch_unreadable": AnswerUnreadable,
 }
 
 

@@ -15,6 +15,12 @@ _TRAVEL_HEADERS: Final = frozenset(
 )
 
 
+STREAMED_BODY: Final = (
+    "A call that could be batched sends its body as a stream, which can be read only once: it goes straight "
+    "to the provider at full price. Pass the body as bytes, text or json= to have it batched."
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpCall:
     """One HTTP request as its library was about to send it; the repr holds neither key nor content.

@@ -30,6 +30,20 @@ def batches(found: Sequence[Batch], now: dt.datetime) -> list[str]:
     return _columns([heading, *rows])
 
 
+def batches_by_version(found: Sequence[tuple[int, Sequence[Batch]]], now: dt.datetime) -> list[str]:
+    """The batches of this wire version, and below them those of older ones, which workers drain."""
+    (_, own), *older = found
+    lines = batches(own, now)
+    for version, left in older:
+        lines += ["", f"Of wire version {version}, which this release drains:", *batches(left, now)]
+    return lines
+
+
+def batches_json(found: Sequence[tuple[int, Sequence[Batch]]]) -> list[dict[str, object]]:
+    """What `batchling batches --json` prints."""
+    return [{**batch.as_json(), "wire_version": version} for version, some in found for batch in some]
+
+
 def runs(found: Sequence[RunRecord]) -> list[str]:
     """A line a run, under a heading."""
     if not found:
@@ -42,11 +56,21 @@ def runs(found: Sequence[RunRecord]) -> list[str]:
     return _columns([heading, *rows])
 
 
-def lanes(found: Sequence[LaneRecord]) -> list[str]:
+def lanes(found: Sequence[LaneRecord], now: dt.datetime) -> list[str]:
     """A line a lane, under a heading."""
     if not found:
         return ["No lanes."]
-    heading = ("LANE", "PROVIDER/MODEL", "ENDPOINT", "WINDOW", "CREDENTIAL", "WAITING", "LAST USED")
+    heading = (
+        "LANE",
+        "PROVIDER/MODEL",
+        "ENDPOINT",
+        "WINDOW",
+        "CREDENTIAL",
+        "WAITING",
+        "TOKENS",
+        "LAST USED",
+        "HELD",
+    )
     rows = [
         (
             lane.lane_id,
@@ -55,11 +79,32 @@ def lanes(found: Sequence[LaneRecord]) -> list[str]:
             lane.spec.completion_window,
             lane.spec.fingerprint[:8],
             str(lane.open_batch.n_requests) if lane.open_batch else "0",
+            _tokens(lane),
             _time(lane.last_used_at),
+            _one_line(_hold(lane, now)) or "-",
         )
         for lane in found
     ]
     return _columns([heading, *rows])
+
+
+def _tokens(lane: LaneRecord) -> str:
+    """Enqueued tokens in flight and the limit that was learned, both estimated."""
+    if lane.quota is None:
+        return "-"
+    in_flight = f"{lane.quota.n_tokens:,}"
+    return f"{in_flight}/{lane.quota.limit:,}" if lane.quota.limit else in_flight
+
+
+def _hold(lane: LaneRecord, now: dt.datetime) -> str:
+    """What keeps the lane's batches from their provider, until when, and why; '' where nothing does."""
+    circuit, quota = lane.circuit, lane.quota
+    if circuit is not None and circuit.until is not None:
+        until = f" until {_clock(circuit.until)}" if circuit.until > now else ", about to be tried"
+        return f"{circuit.word}{until}: {circuit.why}"
+    if quota is not None and quota.held_until is not None and quota.held_until > now:
+        return f"quota full until {_clock(quota.held_until)}: {quota.why}"
+    return ""
 
 
 def batch(found: Batch) -> list[str]:
@@ -131,6 +176,10 @@ def _word(value: object) -> str:
 
 def _iso(moment: dt.datetime | None) -> str | None:
     return moment.isoformat() if moment else None
+
+
+def _clock(moment: dt.datetime) -> str:
+    return moment.astimezone().strftime("%H:%M:%S")
 
 
 def _time(moment: dt.datetime) -> str:

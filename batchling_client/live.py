@@ -12,9 +12,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from . import display
+from . import complaints, display
 from .wire.batches import Batch
-from .wire.keys import BatchId
 from .wire.states import BatchState
 
 STYLES: Final[Mapping[BatchState, str]] = {
@@ -44,7 +43,7 @@ class LiveScreen:
         self._n_lines = n_lines
         self._console = _Terminal(stderr=True)
         self._live: Live | None = None
-        self._complained: dict[BatchId, str] = {}
+        self._complaints = complaints.Complaints()
 
     def draw(self, batches: Sequence[Batch], now: dt.datetime) -> None:
         """Draws one line a batch, the rest summed up in one more."""
@@ -52,12 +51,8 @@ class LiveScreen:
             return
         if self._live is None:
             self._live = self._start()
-        for batch in batches:
-            if batch.error and self._complained.get(batch.batch_id) != batch.error:
-                self._complained[batch.batch_id] = batch.error
-                self._console.print(
-                    Text(f"{batch.spec.provider}/{batch.spec.model}: {batch.error}", style="red")
-                )
+        for line in self._complaints.news(batches):
+            self._console.print(Text(line, style="red"))
         self._live.update(self._table(batches, now), refresh=True)
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from typing import Final
@@ -30,6 +31,9 @@ class Outage:
             self._away = True
             _logger.warning("Redis is away: waiting for it; nothing that was queued is lost.")
         pause_s = FIRST_PAUSE_S
+        # Where one connection went dead in silence the idle ones may have too: none of them is to be waited for.
+        with contextlib.suppress(*UNREACHABLE):
+            await self._redis.connection_pool.disconnect(inuse_connections=False)
         while True:
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter is no cryptography
             try:

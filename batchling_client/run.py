@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -28,7 +28,7 @@ OnDeadline = Literal["error", "realtime"]
 
 ASKED_AGAIN: Final = 3
 GRACE_S: Final = 0.1
-"""A cancelled request is withdrawn after this long, unless the whole block is left meanwhile: then it goes on."""
+"""A cancelled request is withdrawn after this long, unless it is asked for again meanwhile, as by an SDK's retry."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +40,8 @@ class Progress:
     n_succeeded: int = 0
     n_failed: int = 0
     n_left: int = 0
+    reasons: tuple[str, ...] = ()
+    """Why batches with waiting requests do not get on, in their providers' words; none where all is well."""
 
     @property
     def n_answered(self) -> int:
@@ -83,8 +85,10 @@ class Run:
         self._lock = threading.Lock()
         self._n_refused = 0
         self._n_overdue = 0
+        self._blocked = bridge.Blocked()
         self._bridged = False
         self._closed = False
+        self._reasons: tuple[str, ...] = ()
 
     @property
     def id(self) -> RunId:
@@ -121,9 +125,11 @@ class Run:
         n_succeeded = sum(seat.n_succeeded for seat in seats)
         n_failed = sum(seat.n_failed for seat in seats) + self._n_refused
         n_left = sum(seat.n_left for seat in seats)
+        n_waiting = n_requests - n_succeeded - n_failed - n_left
         return Progress(
             n_requests=n_requests,
-            n_waiting=n_requests - n_succeeded - n_failed - n_left,
+            n_waiting=n_waiting,
+            reasons=self._reasons if n_waiting else (),
             n_succeeded=n_succeeded,
             n_failed=n_failed,
             n_left=n_left,
@@ -138,7 +144,12 @@ class Run:
         words += [f"{now.n_failed:,} failed"] if now.n_failed else []
         words += [f"{now.n_waiting:,} waiting"] if now.n_waiting else []
         words += [f"{now.n_left:,} left"] if now.n_left else []
-        return f"{', '.join(words)} (run {self._title()})"
+        why = f". Waiting: {'; '.join(now.reasons)}" if now.reasons else ""
+        return f"{', '.join(words)} (run {self._title()}){why}"
+
+    def hear(self, reasons: Sequence[str]) -> None:
+        """Takes note of why its batches wait, for `progress` and `summary`."""
+        self._reasons = tuple(reasons)
 
     async def look(self) -> list[Batch]:
         """The batches that hold requests of this run, as they stand now, oldest first."""
@@ -170,25 +181,31 @@ class Run:
         self._hold_bridge()
         shared = bridge.hold()
         try:
-            return shared.call(self._ask(request, call.body))
+            return shared.call(self._blocked.wait(self._ask(request, call.body)))
         finally:
             bridge.let_go()
 
-    async def close(self, *, interrupted: bool) -> None:
-        """Ends the run; answers that are still awaited come all the same.
+    def release(self) -> None:
+        """Has the calls for which threads wait, and all later ones, raise CancelledError; fit for a signal handler."""
+        self._blocked.release()
 
-        Left by an exception, the block's requests go on and are said to; else those cancelled in it are withdrawn.
+    async def close(self, *, interrupted: bool) -> None:
+        """Ends the run: requests cancelled in it that no provider was told of are taken back, the others go on.
+
+        Answers that tasks still await come all the same. Left by an exception, waiting threads are released, and what
+        goes on is said.
         """
         self._closed = True
         if interrupted:
-            self._say_what_goes_on()
+            self.release()
         here = asyncio.get_running_loop()
         for loop, seat in list(self._seats.items()):
             if loop is here:
-                await self._leave(seat, interrupted=interrupted)
+                await self._leave(seat)
             elif loop.is_running():
-                work = self._leave(seat, interrupted=interrupted)
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._leave(seat), loop))
+        if interrupted:
+            self._say_what_goes_on()
         if self._bridged:
             self._bridged = False
             bridge.let_go()
@@ -237,7 +254,7 @@ class Run:
 
     def _miss(self, seat: _Seat, request_id: RequestId) -> HttpReply | PassThrough:
         realtime = self._on_deadline == "realtime"
-        seat.session.withdraw([request_id], cancel=realtime)
+        seat.session.withdraw([request_id], self.id, cancel=realtime)
         with self._lock:
             self._n_overdue += 1
             first = self._n_overdue == 1
@@ -254,22 +271,24 @@ class Run:
 
     def _regret(self, seat: _Seat, request_id: RequestId) -> None:
         seat.n_left += 1
-        if self._closed:
-            return
         seat.regretted.append(request_id)
-        if seat.timer is None:
+        if self._closed:
+            self._withdraw(seat)
+        elif seat.timer is None:
             seat.timer = asyncio.get_running_loop().call_later(GRACE_S, self._withdraw, seat)
 
     def _withdraw(self, seat: _Seat) -> None:
         seat.timer = None
         regretted, seat.regretted = seat.regretted, []
-        seat.session.withdraw(regretted)
+        seat.session.withdraw(regretted, self.id)
 
-    async def _leave(self, seat: _Seat, *, interrupted: bool) -> None:
+    async def _leave(self, seat: _Seat) -> None:
+        await self._blocked.gone()
         if seat.timer is not None:
             seat.timer.cancel()
-        if not interrupted and seat.regretted:
+        if seat.regretted:
             self._withdraw(seat)
+        await seat.session.withdrawals_done()
         await seat.session.let_go()
 
     def _seat(self) -> _Seat:
@@ -291,8 +310,16 @@ class Run:
                 bridge.hold()
 
     def _say_what_goes_on(self) -> None:
-        n_placed = sum(seat.session.n_placed(self.id) for seat in self._seats.values())
-        n_going_on = n_placed - sum(seat.n_succeeded + seat.n_failed for seat in self._seats.values())
+        seats = self._seats.values()
+        n_placed = sum(seat.session.n_placed(self.id) for seat in seats)
+        n_going_on = n_placed - sum(seat.n_succeeded + seat.n_failed for seat in seats)
+        n_withdrawn = sum(seat.session.n_withdrawn(self.id) for seat in seats)
+        if n_withdrawn:
+            _logger.warning(
+                "%d requests of run %s were taken back: no provider was told of them.",
+                n_withdrawn,
+                self._title(),
+            )
         if n_going_on <= 0:
             return
         again = "run it again to get their answers without paying twice, or " if self._terms.cache else ""

@@ -85,7 +85,7 @@ def run(target: Target, options: Mapping[str, Any]) -> int:
     """Runs the function under `batchify(**options)` and answers the exit code.
 
     The function's own error is printed with its traceback. Raises what entering the block raises
-    (`WrongSettings`, `QueueUnreachable`, `NotIntercepted`), and KeyboardInterrupt.
+    (`WrongSettings`, `QueueUnreachable`, `QueueUnfit`, `NotIntercepted`), and KeyboardInterrupt.
     """
     return asyncio.run(_run(target, options))
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Awaitable, Callable, Mapping
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from . import scope
 from .errors import NotIntercepted
 from .interceptor import HttpCall, HttpReply
 
-_FAMILIES: Final = ("httpx", "httpx2")
 _HOST: Final = "probe.batchling.invalid"
+_URL: Final = f"https://{_HOST}/"
 _CAUGHT: Final = 299
 
 
@@ -30,12 +31,12 @@ class _Probe:
 
 async def check() -> None:
     """Raises `NotIntercepted` where calls of an imported library would slip past."""
-    for name in _FAMILIES:
+    for name, probe in _PROBES.items():
         module = sys.modules.get(name)
-        if isinstance(module, ModuleType) and hasattr(module, "MockTransport"):
+        if isinstance(module, ModuleType) and hasattr(module, _MARKS[name]):
             token = scope.enter_task(_Probe())
             try:
-                caught = await _is_caught(module)
+                caught = await probe(module)
             finally:
                 scope.leave_task(token)
             if not caught:
@@ -45,14 +46,59 @@ async def check() -> None:
                 )
 
 
-async def _is_caught(module: Any) -> bool:
+async def _httpx(module: Any) -> bool:
     def slipped_past(request: object) -> object:
         return module.Response(500)
 
-    probe = module.Request("POST", f"https://{_HOST}/")
+    probe = module.Request("POST", _URL)
     # A transport of its own: a client that opened none costs no TLS context and no connection.
     async with module.AsyncClient(transport=module.MockTransport(slipped_past), trust_env=False) as client:
         awaited = await client.send(probe)
     with module.Client(transport=module.MockTransport(slipped_past), trust_env=False) as client:
         blocking = client.send(probe)
     return bool(awaited.status_code == blocking.status_code == _CAUGHT)
+
+
+async def _aiohttp(module: Any) -> bool:
+    async def slipped_past(connector: object, request: object, traces: object, timeout: object) -> object:
+        raise module.ClientError
+
+    nowhere = type("Nowhere", (module.BaseConnector,), {"_create_connection": slipped_past})
+    async with module.ClientSession(connector=nowhere()) as session:
+        try:
+            async with session.post(_URL) as response:
+                return bool(response.status == _CAUGHT)
+        except module.ClientError:
+            return False
+
+
+async def _requests(module: Any) -> bool:
+    class Nowhere:
+        def send(self, request: object, **options: object) -> object:
+            raise module.RequestException
+
+        def close(self) -> None: ...
+
+    with module.Session() as session:
+        session.trust_env = False
+        session.mount("https://", Nowhere())
+        try:
+            return bool(session.post(_URL).status_code == _CAUGHT)
+        except module.RequestException:
+            return False
+
+
+_ProbeOf: TypeAlias = Callable[[Any], Awaitable[bool]]
+_PROBES: Final[Mapping[str, _ProbeOf]] = {
+    "httpx": _httpx,
+    "httpx2": _httpx,
+    "aiohttp": _aiohttp,
+    "requests": _requests,
+}
+_MARKS: Final[Mapping[str, str]] = {
+    "httpx": "MockTransport",
+    "httpx2": "MockTransport",
+    "aiohttp": "ClientSession",
+    "requests": "Session",
+}
+"""A name that tells the library from somebody's stand-in of the same name."""

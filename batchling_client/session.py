@@ -83,13 +83,26 @@ class Session:
         """Takes a caller off its request, which goes on."""
         self._waiters.forget(request_id, future)
 
-    def withdraw(self, request_ids: Iterable[RequestId], *, cancel: bool = False) -> None:
+    def withdraw(self, request_ids: Iterable[RequestId], run_id: RunId, *, cancel: bool = False) -> None:
         """Takes requests back that nobody waits for, as far as that is still possible."""
-        self._enqueue.withdraw(request_ids, cancel=cancel)
+        self._enqueue.withdraw(request_ids, run_id, cancel=cancel)
+
+    async def withdrawals_done(self) -> None:
+        """Returns once what was to be taken back is, or nothing of it could be for `FAREWELL_S`."""
+        before = None
+        while not self.over and self._owner is not None and (left := self._enqueue.n_unwanted) != before:
+            before = left
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FAREWELL_S):
+                    await self._enqueue.withdrawals_done()
 
     def n_placed(self, run_id: RunId) -> int:
         """How many requests of a run Redis has taken from this session and not given back."""
-        return self._enqueue.n_placed[run_id]
+        return self._enqueue.n_placed[run_id] - self._enqueue.n_withdrawn[run_id]
+
+    def n_withdrawn(self, run_id: RunId) -> int:
+        """How many requests of a run Redis has given back: no provider was told of them."""
+        return self._enqueue.n_withdrawn[run_id]
 
     def hold(self) -> None:
         """Keeps the session for one more user."""

@@ -1,4 +1,4 @@
-"""Cancels and retries batches and runs at a person's wish."""
+"""Finds batches and runs by id; cancels and retries batches at a person's wish."""
 
 from __future__ import annotations
 
@@ -52,6 +52,8 @@ class Retried:
 async def find(inspection: Inspection, name: str) -> Batch | RunRecord:
     """The batch or run of that id; raises `UnknownId`."""
     found = await inspection.batch(BatchId(name)) or await inspection.run(RunId(name))
+    if found is None and inspection.unreadable:
+        raise UnknownId(inspection.unreadable[0])
     if found is None:
         raise UnknownId(
             f"There is no batch and no run {name!r} here: `batchling batches` and `batchling runs` list their ids."
@@ -59,24 +61,21 @@ async def find(inspection: Inspection, name: str) -> Batch | RunRecord:
     return found
 
 
-async def cancel(inspection: Inspection, scripts: Scripts, name: str) -> Cancelled:
-    """Asks for a batch, or every batch of a run, to be cancelled; raises `UnknownId`.
+async def cancel(scripts: Scripts, batch: Batch) -> Cancelled:
+    """Asks for a batch to be cancelled as a whole, with the requests that other runs have in it.
 
-    A batch is cancelled as a whole, with the requests that other runs have in it; its callers get an error at once.
+    What no provider was told of is answered with an error at once; what was, as its end there says.
     """
-    found = await find(inspection, name)
-    batches: Sequence[Batch] = found.batches if isinstance(found, RunRecord) else (found,)
-    asked: list[BatchId] = []
-    late: list[BatchId] = []
-    for batch in batches:
-        verdict = await scripts.cancel(
-            batch_id=batch.batch_id,
-            lane_id=batch.lane_id,
-            ending=NO_ENDING,
-            error=f"Batch {batch.batch_id} was cancelled with `batchling cancel`.",
-        )
-        (asked if verdict is Verdict.OK else late).append(batch.batch_id)
-    return Cancelled(batch_ids=tuple(asked), too_late=tuple(late))
+    verdict = await scripts.cancel(
+        batch_id=batch.batch_id,
+        lane_id=batch.lane_id,
+        ending=NO_ENDING,
+        error=f"Batch {batch.batch_id} was cancelled with `batchling cancel`.",
+    )
+    named = (batch.batch_id,)
+    return Cancelled(
+        batch_ids=named if verdict is Verdict.OK else (), too_late=() if verdict is Verdict.OK else named
+    )
 
 
 async def retry(inspection: Inspection, scripts: Scripts, name: str) -> Retried:

@@ -8,24 +8,35 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from celery import Celery
-from celery.signals import after_setup_logger, worker_init, worker_process_init, worker_process_shutdown
+from celery.signals import after_setup_logger, worker_process_init, worker_process_shutdown
 from celery.worker import state as worker_state
+from kombu import Queue
 from pydantic import ValidationError
 
 from batchling_client.wire import sealing
-from batchling_client.wire.connection import UnusableUrl, connect, parse_sentinel
-from batchling_client.wire.keys import Keys
+from batchling_client.wire.connection import (
+    CONNECT_SECONDS,
+    HEALTH_SECONDS,
+    REPLY_SECONDS,
+    UnusableUrl,
+    connect,
+    parse_sentinel,
+    place_of,
+)
+from batchling_client.wire.keys import DRAINED_VERSIONS, WIRE_VERSION, Keys
 from batchling_client.wire.records import WorkerPresence
+from batchling_client.wire.scripts import Fsync
 
-from . import dashboard, forking, leaving, tasks
+from . import dashboard, leaving, tasks
 from .accounts import Accounts
 from .crash import CrashPoint, no_crash
 from .dispatch import Dispatch
 from .engine import Engine
 from .errors import UnfitWorker
+from .fitness import Fitness
 from .runtime import Runtime
 from .settings import WorkerSettings
 from .stack import control
@@ -35,9 +46,12 @@ from .store import Store
 from .telemetry import Fields, Telemetry
 from .tick import Ticker, TickStep
 
-QUEUE: Final = "batchling"
 USAGE: Final = 2
 FAILURE: Final = 1
+FSYNC_MS: Final = 5_000
+"""How long a create waits for its record to be on disk: several times what `appendfsync everysec` takes."""
+RESENDS: Final = 2
+"""A worker may send each command twice: what a token has moved, the same token does not move again."""
 POOLS: Final = ("prefork", "threads", "solo")
 
 
@@ -56,11 +70,14 @@ def make_app(settings: WorkerSettings) -> Celery:
         accept_content=["json"],
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        # A full Redis, or one that is failing over, refuses Celery's writes: a worker must outlive that.
+        broker_channel_error_retry=True,
         broker_transport_options=transport_options(settings.redis_url, settings.namespace),
         worker_soft_shutdown_timeout=25,
         worker_send_task_events=True,
         task_send_sent_event=False,
-        task_default_queue=QUEUE,
+        task_default_queue=queue_of(WIRE_VERSION),
+        task_queues=[Queue(queue_of(version)) for version in _drained()],
         task_create_missing_queues=False,
         worker_hijack_root_logger=True,
         enable_utc=True,
@@ -69,27 +86,56 @@ def make_app(settings: WorkerSettings) -> Celery:
     return app
 
 
+def queue_of(version: int) -> str:
+    """The Celery queue that workers of a wire version send to; those of older versions never read it."""
+    return "batchling" if version == tasks.FIRST_VERSION else f"batchling.{version}"
+
+
+def _drained() -> list[int]:
+    """The wire versions worked on, the worker's own first."""
+    return sorted(DRAINED_VERSIONS, reverse=True)
+
+
 def broker_url(redis_url: str) -> str:
     """The deployment's Redis as kombu spells it."""
     if redis_url.startswith("unix://"):
-        return "redis+socket://" + redis_url.removeprefix("unix://")
+        path, options = _without_options(redis_url)
+        database = f"?virtual_host={options['db']}" if "db" in options else ""
+        return "redis+socket://" + path.removeprefix("unix://") + database
     if redis_url.startswith("sentinel://"):
         watch = parse_sentinel(redis_url)
         credentials = f":{quote(watch.password)}@" if watch.password else ""
         return ";".join(
             f"sentinel://{credentials}{host}:{port}/{watch.database}" for host, port in watch.addresses
         )
-    return redis_url
+    bare, options = _without_options(redis_url)
+    if "db" in options:
+        bare = urlsplit(bare)._replace(path=f"/{options['db']}").geturl()
+    ssl = {name: value for name, value in options.items() if name.startswith("ssl_")}
+    if bare.startswith("rediss://"):
+        # Without a word on it, kombu takes any certificate.
+        ssl.setdefault("ssl_cert_reqs", "required")
+    return f"{bare}?{urlencode(ssl)}" if ssl else bare
+
+
+def _without_options(redis_url: str) -> tuple[str, dict[str, str]]:
+    """The URL without its query, and what redis-py would read in that; kombu stumbles over it."""
+    bare, _, query = redis_url.partition("?")
+    return bare, dict(parse_qsl(query))
 
 
 def transport_options(redis_url: str, namespace: str) -> dict[str, object]:
-    """How kombu treats its connections; every Celery key of a deployment has its own prefix."""
+    """How kombu treats its connections; every Celery key of a deployment has its own prefix.
+
+    A connection that went dead in silence is noticed within one second and two health checks.
+    """
+    _, said = _without_options(redis_url)
     options: dict[str, object] = {
         "visibility_timeout": 3600,
-        "socket_timeout": 30,
-        "socket_connect_timeout": 5,
+        "socket_timeout": float(said.get("socket_timeout", REPLY_SECONDS)),
+        "socket_connect_timeout": float(said.get("socket_connect_timeout", CONNECT_SECONDS)),
         "socket_keepalive": not redis_url.startswith("unix://"),
-        "health_check_interval": 25,
+        "health_check_interval": float(said.get("health_check_interval", HEALTH_SECONDS)),
         "global_keyprefix": f"batchling:celery:{namespace}:",
     }
     if redis_url.startswith("sentinel://"):
@@ -98,21 +144,25 @@ def transport_options(redis_url: str, namespace: str) -> dict[str, object]:
 
 
 def _assemble(app: Celery, settings: WorkerSettings) -> None:
-    keys = Keys(settings.namespace)
     telemetry = Telemetry(lambda events: _send_events(app, events))
     public_key, private_key = settings.seal_pair()
 
-    def make_store() -> Store:
+    fsync_intent = (
+        Fsync(replicas=settings.fsync_replicas, within_ms=FSYNC_MS) if settings.fsync_intent else None
+    )
+
+    def make_store(version: int) -> Store:
         return Store(
-            redis=connect(settings.redis_url),
-            keys=keys,
+            redis=connect(settings.redis_url, n_resends=RESENDS),
+            keys=Keys(settings.namespace, version),
             lease_ms=int(settings.lease_seconds * 1000),
             result_ttl_ms=int(settings.result_ttl_seconds * 1000),
             max_attempts=settings.max_attempts,
+            fsync_intent=fsync_intent,
         )
 
-    def make_engine() -> Engine:
-        store = make_store()
+    def make_engine(version: int) -> Engine:
+        store = make_store(version)
         knobs = Knobs(
             namespace=settings.namespace,
             poll_interval_s=settings.poll_interval_seconds,
@@ -120,14 +170,21 @@ def _assemble(app: Celery, settings: WorkerSettings) -> None:
             reconcile_patience_s=settings.reconcile_patience_seconds,
         )
         reach = CrashPoint(settings.crash_at, settings.home / "crashed") if settings.crash_at else no_crash
-        accounts = Accounts(store, settings.providers, private_key)
+        accounts = Accounts(store, settings.providers, private_key, silence_s=settings.http_silence_seconds)
         return Engine(store=store, accounts=accounts, knobs=knobs, telemetry=telemetry, reach=reach)
 
     runtime = Runtime(make_engine)
-    tasks.register(app, runtime)
+    tasks.register(app, runtime, DRAINED_VERSIONS)
+
+    fitness = Fitness(
+        place=place_of(settings.redis_url), fsync_intent=settings.fsync_intent, telemetry=telemetry
+    )
 
     def make_ticker(worker: Any) -> Ticker:
         pool = _pool_of(worker)
+        unfit, known = fitness.at_start(lambda: make_store(WIRE_VERSION))
+        if unfit is not None:
+            raise UnfitWorker(unfit)
         name = str(worker.hostname)
         presence = WorkerPresence(
             name=name,
@@ -137,10 +194,12 @@ def _assemble(app: Celery, settings: WorkerSettings) -> None:
             seal_public_key=sealing.digest(public_key),
         )
         return Ticker(
-            make_store=make_store,
+            make_stores=lambda: [make_store(version) for version in _drained()],
             presence=presence,
             dispatch=Dispatch(app, runtime, settings.messages),
             telemetry=telemetry,
+            fitness=fitness,
+            known=known,
             tick_s=settings.tick_seconds,
             give_up=_stop_worker,
         )
@@ -150,7 +209,6 @@ def _assemble(app: Celery, settings: WorkerSettings) -> None:
 
     step = type("Tick", (TickStep,), {"make_ticker": staticmethod(make_ticker), "leave": staticmethod(leave)})
     app.steps["worker"].add(step)
-    worker_init.connect(lambda **_: forking.preload(), weak=False)
     worker_process_init.connect(lambda **_: leaving.listen(runtime), weak=False)
     worker_process_shutdown.connect(lambda **_: runtime.leave(), weak=False)
     after_setup_logger.connect(_quieten, weak=False)

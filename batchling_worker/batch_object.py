@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 import msgspec
@@ -59,12 +59,13 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the batch is surely older than that."""
         return isinstance(self.created_at, int | float) and self.created_at < moment.timestamp()
 
-    def is_of(self, label_name: str, label: str, input_file_id: str) -> bool:
-        """Whether the batch carries this label or was made from this file."""
+    def is_of(self, label_name: str, label: str, input_file_ids: Collection[str]) -> bool | None:
+        """Whether the batch carries this label or was made from one of these files; None where it does not tell."""
         metadata = self.metadata if isinstance(self.metadata, dict) else {}
-        if label and metadata.get(label_name) == label:
+        named, file = _text(metadata.get(label_name)), file_id(self.input_file_id)
+        if (label and named == label) or (file and file in input_file_ids):
             return True
-        return bool(input_file_id) and self.input_file_id == input_file_id
+        return False if named or (file and input_file_ids) else None
 
     def look(self, now: dt.datetime) -> Look:
         """How the batch stands; a status that is not known to be an end is none."""

@@ -28,21 +28,21 @@ class Dispatch:
         self._runtime = runtime
         self._messages = messages
 
-    def send(self, claims: Sequence[Claim]) -> None:
-        """Sends each claim to the queue once (or as the tests wish)."""
+    def send(self, claims: Sequence[Claim], version: int) -> None:
+        """Sends each claim of a wire version to the queue once (or as the tests wish)."""
         if not claims or self._messages is Messages.DROPPED:
             return
         times = 2 if self._messages is Messages.DOUBLED else 1
         with self._app.producer_or_acquire() as producer:
             for name, args in self._letters(claims):
                 for _ in range(times):
-                    self._app.send_task(name, args=args, producer=producer)
+                    self._app.send_task(name, args=[*args, version], producer=producer)
 
-    def inline(self, claims: Sequence[Claim]) -> None:
-        """Runs claims on this process' own loop, without waiting for them."""
+    def inline(self, claims: Sequence[Claim], version: int) -> None:
+        """Runs claims of a wire version on this process' own loop, without waiting for them."""
         for claim in claims:
             held = Held(batch_id=claim.batch_id, token=claim.token)
-            self._runtime.start(partial(_step, claim=claim, held=held))
+            self._runtime.start(partial(_step, claim=claim, held=held), version)
 
     def _letters(self, claims: Sequence[Claim]) -> Iterable[tuple[str, list[object]]]:
         polls: list[tuple[str, int]] = []
@@ -71,5 +71,7 @@ async def _step(engine: Engine, claim: Claim, held: Held) -> None:
             await (engine.settle(held) if claim.collected else engine.collect(held))
         case BatchState.OPEN | BatchState.SETTLED | BatchState.FAILED | BatchState.CANCELLED:
             return
+        case None:
+            await engine.give_up(held)
         case _:
             assert_never(claim.state)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import os
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final
@@ -19,11 +20,14 @@ from batchling_client.wire.states import BatchState, Outcome, Verdict
 
 from . import lifecycle, providers
 from .accounts import Accounts
+from .circuit import Circuits
 from .company import Company
-from .errors import Denied, PermanentError, StaleClaim, TemporaryError
+from .errors import Denied, NotYet, PermanentError, StaleClaim, TemporaryError, Waiting
 from .lease import lease
+from .naming import of_refusal
 from .outlived import Outlived
 from .pipeline.collect import collect
+from .pipeline.give_up import give_up
 from .pipeline.poll import look, poll
 from .pipeline.settle import settle
 from .pipeline.submit import submit
@@ -54,6 +58,7 @@ class Engine:
         self._knobs = knobs
         self._telemetry = telemetry
         self._reach = reach
+        self._circuits = Circuits(store.standing, telemetry)
         self._company = Company()
         self._outlived = Outlived(store)
         self._leaving = False
@@ -101,7 +106,8 @@ class Engine:
         try:
             account = await self._account(steps[0].batch)
             steps = [dataclasses.replace(step, account=account) for step in steps]
-            seen = await look(steps)
+            async with self._circuits.through(account, steps[0].batch.spec.provider, None):
+                seen = await look(steps)
         except (TemporaryError, PermanentError) as error:
             seen = [error] * len(steps)
         except Exception as error:  # noqa: BLE001 - what fails for all of them is each one's failure
@@ -121,8 +127,20 @@ class Engine:
     ) -> None:
         async def run(step: Step) -> None:
             async def with_account() -> None:
-                account = await self._account(step.batch) if needs_account(step.batch) else None
-                await work(dataclasses.replace(step, account=account))
+                batch = step.batch
+                if not needs_account(batch):
+                    await work(step)
+                    return
+                account = await self._account(batch)
+                bound = dataclasses.replace(step, account=account)
+                lane_id = batch.lane_id if batch.state in SUBMIT_STATES else None
+                try:
+                    async with self._circuits.through(account, batch.spec.provider, lane_id):
+                        await work(bound)
+                except (Denied, PermanentError, Waiting):
+                    if not bound.estranged:
+                        raise
+                    raise bound.estrangement() from None
 
             await self._under_lease([step], self._guarded(step, with_account()))
 
@@ -163,13 +181,14 @@ class Engine:
         try:
             verdict, batch = await self._store.begin(held, states, alone=suspects is None)
         except CorruptRecord:
-            self._telemetry.warn("step_refused", batch_id=held.batch_id, reason="corrupt_record")
+            await self.give_up(held)
             return None
         except UNREACHABLE:
             self._telemetry.warn("store_away", batch_id=held.batch_id)
             self._outlived.add(held)
             return None
         if verdict is Verdict.OK:
+            self._telemetry.debug("step_begun", batch_id=held.batch_id, token=held.token, pid=os.getpid())
             return batch
         if verdict is Verdict.ALONE and suspects is not None:
             suspects.append(held)
@@ -197,6 +216,16 @@ class Engine:
             for held in helds:
                 await self._store.release(held, 0.0)
 
+    async def give_up(self, held: Held) -> None:
+        """Takes a batch whose record cannot be read out of the way."""
+        try:
+            async with lease(self._store, [held]):
+                await give_up(self._store, held, self._telemetry)
+        except StaleClaim:
+            self._telemetry.log("step_stale", batch_id=held.batch_id, token=held.token)
+        except UNREACHABLE:
+            self._telemetry.warn("store_away", batch_id=held.batch_id)
+
     async def _under_lease(self, steps: Sequence[Step], work: Coroutine[Any, Any, None]) -> None:
         """Runs the work while the leases are extended."""
         try:
@@ -212,6 +241,11 @@ class Engine:
         try:
             try:
                 await work
+            except Waiting as wait:
+                await self._wait(step, wait)
+            except NotYet as error:
+                self._telemetry.log("step_waits", batch_id=batch_id, reason=str(error))
+                await self._store.release(step.held, error.delay_s or 0.0)
             except TemporaryError as error:
                 delay_s = error.delay_s or lifecycle.backoff_s(step.batch.n_stumbles)
                 self._telemetry.warn(
@@ -228,6 +262,8 @@ class Engine:
                     await self._store.release(step.held, delay_s, str(error), denied=denied)
             except PermanentError as error:
                 await self._refuse(step, error)
+            except CorruptRecord:
+                await give_up(self._store, step.held, self._telemetry)
         except StaleClaim:
             self._stale(step)
         except UNREACHABLE:
@@ -260,18 +296,32 @@ class Engine:
         self._telemetry.warn(
             "step_refused", batch_id=step.batch.batch_id, status=error.status, reason=str(error)
         )
-        paid = step.batch.state is BatchState.ENDED or step.batch.create_at is not None
-        if paid and not lifecycle.given_up(step.batch, step.now):
+        if _paid(step.batch) and not lifecycle.given_up(step.batch, step.now):
             delay_s = lifecycle.backoff_s(step.batch.n_stumbles + 3)
             await self._store.release(step.held, delay_s, str(error), denied=True)
             return
+        await self._end_refused(step, error)
+
+    async def _wait(self, step: Step, wait: Waiting) -> None:
+        """The batch waits, without a stumble; of a key just refused the callers are told, if nothing is paid."""
+        batch = step.batch
+        if wait.refusal is not None and (wait.lasts or not _paid(batch)) and not step.estranged:
+            self._telemetry.warn("step_refused", batch_id=batch.batch_id, reason=str(wait))
+            await self._end_refused(step, wait.refusal)
+            return
+        self._telemetry.log(
+            "batch_held", batch_id=batch.batch_id, reason=str(wait), delay_s=round(wait.wait_s, 2)
+        )
+        await self._store.hold(step.held, wait.wait_s, str(wait))
+
+    async def _end_refused(self, step: Step, error: PermanentError) -> None:
         body = error.body or json.dumps({"error": {"message": str(error), "type": "batch_error"}}).encode()
-        ending = Ending(status=error.status, body=body.decode(errors="replace"))
+        ending = await of_refusal(step, error, body)
         await self._store.ended(step.held, Outcome.FAILED, "", msgspec.json.encode(ending), str(error))
 
     async def _settle_if_collected(self, step: Step) -> None:
         if step.batch.collected_at is None:
-            raise TemporaryError("the results are not collected yet", delay_s=0.1)
+            raise NotYet("the results are not collected yet", delay_s=0.1)
         await settle(step)
 
     async def _account(self, batch: Batch) -> Account:
@@ -282,7 +332,6 @@ class Engine:
             held=held,
             batch=batch,
             store=self._store,
-            provider=providers.load(batch.spec.provider),
             account=None,
             knobs=self._knobs,
             telemetry=self._telemetry,
@@ -290,9 +339,14 @@ class Engine:
         )
 
 
+def _paid(batch: Batch) -> bool:
+    """Whether a batch may have been paid for, so that its callers are not told at the first refusal."""
+    return batch.state in (*POLL_STATES, *END_STATES) or batch.create_at is not None
+
+
 async def _failing(error: Exception) -> None:
     raise error
 
 
 def _has_results(batch: Batch) -> bool:
-    return bool(msgspec.json.decode(batch.ending, type=Ending).results)
+    return bool(Ending.decode(batch.ending).results)

@@ -5,7 +5,11 @@ WorkerError
 ├── TemporaryError      worth another look after a delay
 │   ├── Denied          the provider does not know what was asked for, or the key has no right to it
 │   ├── MaybeDone       ... and the provider may have done it: look before doing it again
-│   └── FileNotReady    an uploaded file is not visible yet
+│   ├── NotOnDisk       Redis does not confirm that a write is on disk
+│   ├── FileNotReady    an uploaded file is not visible yet
+│   ├── NotYet          nothing went wrong: the time for the next move has not come
+│   ├── QuotaFull       the limit of enqueued tokens is reached: nothing was created
+│   └── Waiting         the batch waits for something outside of it, without a stumble of its own
 ├── UnfitWorker         the worker cannot run as it was started
 └── StaleClaim          another worker holds the batch now; what this one did changes nothing
 """
@@ -44,6 +48,33 @@ class MaybeDone(TemporaryError):
 
 class FileNotReady(TemporaryError):
     """The provider does not see the input file yet that it has just taken."""
+
+
+class NotOnDisk(TemporaryError):
+    """Redis has not confirmed that the record of a create is on disk: the create was not sent."""
+
+
+class NotYet(TemporaryError):
+    """Nothing went wrong, so nothing is counted as a stumble: the time for the next move has not come."""
+
+
+class QuotaFull(TemporaryError):
+    """The provider took no batch, as too many tokens are enqueued; the text is its own sentence."""
+
+
+class Waiting(TemporaryError):
+    """Nothing is wrong with the batch: it waits for room in a quota, or until its account may be called again.
+
+    `refusal` is what the provider last said of a refused key, and `lasts` whether it has said so for long.
+    """
+
+    def __init__(
+        self, reason: str, *, delay_s: float, refusal: PermanentError | None = None, lasts: bool = False
+    ) -> None:
+        super().__init__(reason, delay_s=delay_s)
+        self.wait_s = delay_s
+        self.refusal = refusal
+        self.lasts = lasts
 
 
 class StaleClaim(WorkerError):

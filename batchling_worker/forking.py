@@ -1,25 +1,34 @@
-"""What a worker loads before it forks its pool."""
+"""A fork copies one thread: what another was in the middle of, an import or a lock, would stay torn in the child."""
 
 from __future__ import annotations
 
-from importlib import import_module
+import asyncio
+import os
+import threading
 from typing import Final
 
-from batchling_client.wire import scripts
-
-from . import providers
-
-LAZY: Final = ("anyio._backends._asyncio", "anyio.streams.tls", "certifi", "h11", "httpcore._backends.anyio")
-"""What httpx loads with the first call."""
+LONGEST_S: Final = 5.0
+"""How long a fork waits for a loop that does not come to the end of a callback."""
 
 
-def preload() -> None:
-    """Loads what steps would load at first use, which may be in a thread of the worker's main process.
+def still_at_forks(loop: asyncio.AbstractEventLoop) -> None:
+    """From now on the thread of this loop stands between two callbacks whenever another thread of the process forks.
 
-    A child that is forked in the middle of an import has half of the module for ever, and each of its steps fails.
+    A pool child that was forked in the middle of an import could never again import that module, so each of its
+    calls to a provider would fail.
     """
-    for name in LAZY:
-        import_module(name)
-    scripts.source("begin")
-    for name in providers.names():
-        providers.load(name)
+    pid = os.getpid()
+    still, forked = threading.Event(), threading.Event()
+
+    def stand() -> None:
+        still.set()
+        forked.wait(LONGEST_S)
+
+    def before() -> None:
+        if os.getpid() == pid and loop.is_running():
+            still.clear()
+            forked.clear()
+            loop.call_soon_threadsafe(stand)
+            still.wait(LONGEST_S)
+
+    os.register_at_fork(before=before, after_in_parent=forked.set)

@@ -11,26 +11,18 @@ from batchling_client.wire.batches import Batch
 from batchling_client.wire.keys import BatchId, RequestId
 from batchling_client.wire.states import BatchState, Outcome, RowKind
 
+from . import quota
+from .blame import is_certain
 from .provider import ROW_LOST, Answer, Complaint, Ending, error_body
 
 RETRIED_STATUSES: Final = frozenset({408, 409, 425, 429})
 RETRIED_ORIGINS: Final = frozenset({"batch_expired", ROW_LOST})
 
-ROW_COMPLAINTS: Final = frozenset(
-    {
-        "invalid_json_line",
-        "duplicate_custom_id",
-        "missing_required_parameter",
-        "streaming_unsupported",
-        "invalid_method",
-    }
-)
-"""Validation codes that speak of the named line alone; all others speak of the batch."""
-QUOTA_COMPLAINTS: Final = frozenset({"token_limit_exceeded", "too_many_tasks"})
-QUOTA_WAIT_S: Final = 60.0
+TOO_MANY_ROWS: Final = "too_many_tasks"
 FILE_WAIT_S: Final = 10.0
 """How long after a validator that did not find the input file (yet) the next batch is made."""
 
+BACKOFF_SHORTEST_S: Final = 0.1
 BACKOFF_FIRST_S: Final = 1.0
 BACKOFF_LONGEST_S: Final = 300.0
 FIRST_LOOK_S: Final = 2.0
@@ -39,6 +31,8 @@ LOOK_LONGEST_FACTOR: Final = 6.0
 LOST_PATIENCE: Final = 10
 LOST_AFTER: Final = dt.timedelta(minutes=15)
 FILE_PATIENCE: Final = 10
+"""Creates in a row that may fail for an input file that is not seen."""
+FORGOTTEN_PATIENCE_S: Final = 10.0
 
 
 def row_kind(answer: Answer) -> RowKind:
@@ -55,15 +49,22 @@ def row_kind(answer: Answer) -> RowKind:
 def backoff_s(n_stumbles: int, wish_s: float | None = None) -> float:
     """How long to leave a provider alone after the n-th stumble in a row: full jitter, the provider's wish honoured."""
     ceiling = min(BACKOFF_LONGEST_S, BACKOFF_FIRST_S * 2.0 ** min(n_stumbles, 16))
-    drawn = random.uniform(ceiling / 4, ceiling)  # noqa: S311 - jitter, not a secret
+    drawn = random.uniform(BACKOFF_SHORTEST_S, ceiling)  # noqa: S311 - jitter, not a secret
     return max(drawn, wish_s or 0.0)
 
 
 def next_look_s(batch: Batch, shortest_s: float, now: dt.datetime) -> float:
     """When to look at a running batch again: never sooner than asked, slower as it ages, at most six times slower."""
-    floor = batch.poll_s or shortest_s
-    age_s = (now - (batch.submitted_at or now)).total_seconds()
-    return min(max(floor, age_s * LOOK_SHARE_OF_AGE), max(floor * LOOK_LONGEST_FACTOR, floor))
+    return _look_s(batch.poll_s or shortest_s, now - (batch.submitted_at or now))
+
+
+def held_look_s(batch: Batch, shortest_s: float, now: dt.datetime) -> float:
+    """When a batch that waits for room asks again: at the pace at which those that it waits for are looked at."""
+    return _look_s(batch.poll_s or shortest_s, now - batch.created_at)
+
+
+def _look_s(floor: float, age: dt.timedelta) -> float:
+    return min(max(floor, age.total_seconds() * LOOK_SHARE_OF_AGE), max(floor * LOOK_LONGEST_FACTOR, floor))
 
 
 def first_look_s(batch: Batch, shortest_s: float) -> float:
@@ -76,11 +77,34 @@ def may_create_again(batch: Batch, patience_s: float, now: dt.datetime) -> bool:
     return batch.create_at is None or (now - batch.create_at).total_seconds() >= patience_s
 
 
+def file_is_dead(batch: Batch) -> bool:
+    """Whether an input file has stayed out of sight for so long that it is uploaded anew, which happens once."""
+    return batch.n_stumbles >= FILE_PATIENCE // 2 and not batch.former_file_id
+
+
+def may_be_forgotten(batch: Batch) -> bool:
+    """Whether a create may have been sent that this Redis knows nothing of.
+
+    It was another run of Redis that opened the batch: a restart or a fail-over may have lost its last seconds.
+    """
+    return bool(batch.server and batch.server_now) and batch.server != batch.server_now
+
+
+def forgotten_patience_s(patience_s: float) -> float:
+    """How long after a first search a create shows that was on its way when Redis forgot it."""
+    return min(patience_s, FORGOTTEN_PATIENCE_S)
+
+
 def given_up(batch: Batch, now: dt.datetime) -> bool:
     """Whether a batch, or its results, that the provider has denied many times and for long is given up."""
     if batch.denied_since is None:
         return False
     return batch.n_denied >= LOST_PATIENCE and now - batch.denied_since >= LOST_AFTER
+
+
+def refused_for_good(n_refused: int, since_s: float) -> bool:
+    """Whether a key has been refused so often and for so long that those who paid with it are told."""
+    return n_refused >= LOST_PATIENCE and since_s >= LOST_AFTER.total_seconds()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,20 +132,31 @@ def row_fate(batch: Batch, ending: Ending, request_id: RequestId, attempt: int, 
     outcome = batch.outcome or Outcome.FAILED
     match outcome:
         case Outcome.COMPLETED | Outcome.EXPIRED | Outcome.LOST:
+            mine = next((one for one in ending.complaints if one.request_id == request_id), None)
+            if mine is not None and is_certain(mine):
+                return _blamed(mine)
             if attempt < max_attempts:
                 return Requeue(counts=True)
             return _gone(batch, outcome, attempt)
+        case Outcome.SPLIT:
+            return Requeue(counts=False)
         case Outcome.CANCELLED:
-            return _refusal(499, "batch_cancelled", batch.error or f"Batch {batch.batch_id} was cancelled.")
+            return _refusal(499, "batch_cancelled", _why_cancelled(batch))
         case Outcome.FAILED:
             return _fate_of_failed(batch, ending, request_id, attempt, max_attempts)
         case _:
             assert_never(outcome)
 
 
-def guilty_lines(ending: Ending) -> frozenset[int]:
-    """The lines of the input file that a failed batch's complaints blame alone."""
-    return frozenset(c.line for c in ending.complaints if c.line is not None and c.code in ROW_COMPLAINTS)
+def over_quota(ending: Ending) -> quota.Refusal | None:
+    """What the provider said, if it failed a batch because too many tokens are enqueued."""
+    refusals = (quota.refusal_in(c.message, c.code) for c in ending.complaints)
+    return next((refusal for refusal in refusals if refusal is not None), None)
+
+
+def too_many_rows(batch: Batch, ending: Ending) -> bool:
+    """Whether the provider failed a batch for the number of its rows, and fewer may do."""
+    return batch.n_lines > 1 and any(c.code == TOO_MANY_ROWS for c in ending.complaints)
 
 
 def terminal_state(outcome: Outcome | None) -> BatchState:
@@ -145,27 +180,47 @@ def error_sentence(ending: Ending, outcome: Outcome) -> str:
 def _fate_of_failed(
     batch: Batch, ending: Ending, request_id: RequestId, attempt: int, max_attempts: int
 ) -> RowFate:
+    named = [complaint for complaint in ending.complaints if complaint.request_id is not None]
+    if named:
+        return _fate_beside_named(named, ending, request_id, attempt, max_attempts)
     if ending.status:
         return Refuse(status=ending.status, body=ending.body.encode(), origin="provider")
-    # One row alone over the quota will never fit: its caller is told.
-    if batch.n_lines > 1 and any(complaint.code in QUOTA_COMPLAINTS for complaint in ending.complaints):
-        return Requeue(counts=False, wait_s=QUOTA_WAIT_S)
+    if too_many_rows(batch, ending) or (over_quota(ending) is not None and not ending.hopeless):
+        return Requeue(counts=False)
     if any(c.param == "file_id" and c.line is None for c in ending.complaints) and attempt < max_attempts:
         return Requeue(counts=True, wait_s=FILE_WAIT_S)
-    # A line that the file does not have names nobody: all would go round for ever, and none would be told.
-    named = [c for c in ending.complaints if c.request_id is not None]
-    if named:
-        mine = next((c for c in named if c.request_id == request_id), None)
-        if mine is None:
-            return Requeue(counts=False)
-        return Refuse(status=400, body=error_body(mine.code, _words(mine), mine.param), origin="batch_failed")
+    # It did run, and broke off: what it left is as good as expired.
+    if batch.n_succeeded and attempt < max_attempts:
+        return Requeue(counts=True)
     if ending.complaints:
-        first = ending.complaints[0]
-        return Refuse(
-            status=400, body=error_body(first.code, _words(first), first.param), origin="batch_failed"
-        )
+        return _blamed(ending.complaints[0])
     reason = batch.error or f"Batch {batch.batch_id} failed and the provider gave no reason."
     return _refusal(400, "batch_failed", reason)
+
+
+def _fate_beside_named(
+    named: list[Complaint], ending: Ending, request_id: RequestId, attempt: int, max_attempts: int
+) -> RowFate:
+    mine = next((complaint for complaint in named if complaint.request_id == request_id), None)
+    if mine is None and all(is_certain(complaint) for complaint in named):
+        return Requeue(counts=False)
+    # Of another code it is not sure that it will not name the next row in the next round, and so on for ever.
+    if mine is None and attempt < max_attempts:
+        return Requeue(counts=True)
+    if ending.status:
+        return Refuse(status=ending.status, body=ending.body.encode(), origin="provider")
+    return _blamed(mine or named[0])
+
+
+def _blamed(complaint: Complaint) -> Refuse:
+    body = error_body(complaint.code, _words(complaint), complaint.param)
+    return Refuse(status=400, body=body, origin="batch_failed")
+
+
+def _why_cancelled(batch: Batch) -> str:
+    if batch.cancel_requested and batch.provider_batch_id is not None:
+        return f"Batch {batch.batch_id} was cancelled, as a person or a deadline asked."
+    return batch.error or f"Batch {batch.batch_id} was cancelled."
 
 
 def _gone(batch: Batch, outcome: Outcome, attempt: int) -> Refuse:
@@ -175,6 +230,11 @@ def _gone(batch: Batch, outcome: Outcome, attempt: int) -> Refuse:
     if outcome is Outcome.LOST:
         return _refusal(502, "batch_lost", f"The provider no longer knows batch {batch.batch_id}, {tried}.")
     return _refusal(502, ROW_LOST, f"The provider's results hold no answer to this request, {tried}.")
+
+
+def defect(name: str) -> Refuse:
+    """What the caller of a row is told that our own code failed on."""
+    return _refusal(500, "batch_row_failed", f"batchling itself failed on this request: {name}.")
 
 
 def _refusal(status: int, code: str, message: str) -> Refuse:

@@ -7,33 +7,29 @@ import contextlib
 import datetime as dt
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import BinaryIO, Final, TypeAlias, TypeVar
+from typing import BinaryIO, Final, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
 from batchling_client.wire.keys import ProviderBatchId
 
-from . import http_errors
+from . import http_errors, quota
 from .batch_object import OUTCOMES, RUNNING, BatchObject
-from .errors import Denied, FileNotReady, PermanentError, TemporaryError
-from .provider import Account, Answer, Ending, Look, NotFound, ProviderFacts, Submission
+from .errors import Denied, FileNotReady, MaybeDone, PermanentError, QuotaFull, TemporaryError
+from .openai_dialect import BatchPage, Dialect, FileObject, Query
+from .openai_search import LABEL_NAME, BatchSearch, file_name
+from .provider import Account, Answer, Ending, Look, NotFound, ProviderFacts, Sought, Submission
 from .provider_call import ProviderCall
 from .result_lines import LineSplitter, RowReader
 
 logger = logging.getLogger("batchling.worker")
 
 T = TypeVar("T")
-Query: TypeAlias = Sequence[tuple[str, str]]
 
-LABEL_NAME: Final = "batchling"
-"""The name in a batch's metadata under which its label stands."""
-UPLOAD_SILENCE_S: Final = 300.0
+UPLOAD_PATIENCE: Final = 2.5
+"""How many times longer than usual a provider may chew on a file."""
 LOOK_PAGES: Final = 2
-FIND_PAGES: Final = 200
-FIND_MARGIN: Final = dt.timedelta(minutes=15)
-"""How far the provider's clock may be behind ours for a batch to be found all the same."""
 LOOKS_TOGETHER: Final = 8
 IDS_TOGETHER: Final = 100
 """Two hundred ids would make a URL of 8 KB, which is where gateways begin to refuse."""
@@ -42,39 +38,6 @@ MISSING_WORDS: Final = ("find", "found", "no such", "not exist", "not ready", "p
 MOST_WORDS: Final = 100
 
 _NEWLINES_TO_SPACES: Final = bytes.maketrans(b"\n\r", b"  ")
-
-
-class FileObject(msgspec.Struct, frozen=True):
-    """What is read of a file object."""
-
-    id: object = None
-
-
-class BatchPage(msgspec.Struct, frozen=True):
-    """A page of a list of batches; which of the cursors is there differs."""
-
-    data: list[BatchObject] | None = None
-    has_more: object = None
-    last_id: object = None
-    paging: object = None
-
-    @property
-    def batches(self) -> list[BatchObject]:
-        return self.data or []
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dialect:
-    """Where a provider differs: paths, and how its list of batches is paged and asked for certain batches."""
-
-    root: str
-    """What stands between the base URL and `/files`."""
-    page: Callable[[str], Query]
-    """The query for the page at a cursor; '' is the first page."""
-    next_cursor: Callable[[BatchPage], str]
-    """The cursor of the page after this one, or ''."""
-    by_ids: Callable[[Sequence[str]], Query] | None = None
-    """The query for certain batches, where the list takes one."""
 
 
 class OpenAIFiles:
@@ -102,14 +65,17 @@ class OpenAIFiles:
     async def upload(self, account: Account, submission: Submission, lines: BinaryIO) -> str:
         """Stores the input file under its label, read as a stream from its start; answers its id."""
         call = self._call(account, "store a file", "POST", "/files")
-        name = f"{submission.label}.jsonl"
-        file = await call.upload(FileObject, {"purpose": "batch"}, name, lines, UPLOAD_SILENCE_S)
+        name = file_name(submission)
+        file = await call.upload(FileObject, {"purpose": "batch"}, name, lines, UPLOAD_PATIENCE)
         if not isinstance(file.id, str) or not file.id:
             raise http_errors.of_unreadable(call.deed)
         return file.id
 
     async def create(self, account: Account, submission: Submission, input_file_id: str) -> ProviderBatchId:
-        """Creates the batch; raises `FileNotReady` where the provider does not see its input file yet."""
+        """Creates the batch; raises `FileNotReady` where the provider does not see its input file yet.
+
+        Raises `QuotaFull` where too many tokens are enqueued: some say so here, others once they have validated it.
+        """
         call = self._call(account, "create a batch", "POST", "/batches", paid=True)
         wish = {
             "input_file_id": input_file_id,
@@ -119,32 +85,25 @@ class OpenAIFiles:
         }
         try:
             batch = await call.tell(BatchObject, wish)
-        except PermanentError as error:
-            if speaks_of_missing_file(error, input_file_id):
+        except MaybeDone:
+            raise
+        except (PermanentError, TemporaryError) as error:
+            if quota.refusal_in(str(error)) is not None:
+                account.weather.saw(None)
+                raise QuotaFull(str(error)) from None
+            if isinstance(error, PermanentError) and speaks_of_missing_file(error, input_file_id):
                 raise FileNotReady(str(error)) from None
             raise
         if not batch.known_id:
             raise http_errors.of_unreadable(call.deed)
         return ProviderBatchId(batch.known_id)
 
-    async def find(
-        self, account: Account, submission: Submission, input_file_id: str, since: dt.datetime
-    ) -> ProviderBatchId | None:
-        """The batch with this submission's label or input file; None only once the list is read back far enough."""
-        oldest = since - FIND_MARGIN
-        cursor = ""
-        for _ in range(FIND_PAGES):
-            page = await self._page(account, "search its batches", self._dialect.page(cursor))
-            for batch in page.batches:
-                if batch.known_id and batch.is_of(LABEL_NAME, submission.label, input_file_id):
-                    return ProviderBatchId(batch.known_id)
-            cursor = self._dialect.next_cursor(page)
-            if not cursor or _reaches_back_to(oldest, page.batches):
-                return None
-        # To say "there is none" of a list that was not read to its end could have a second batch paid for.
-        raise TemporaryError(
-            f"{self.facts.name} lists too many batches to search them for {submission.label}"
+    async def find(self, account: Account, sought: Sought) -> list[ProviderBatchId]:
+        """The batches with the label or an input file sought; else those that file name or rows give away."""
+        search = BatchSearch(
+            provider=self, account=account, sought=sought, dialect=self._dialect, ask=self._asker(account)
         )
+        return await search.found()
 
     async def look(
         self, account: Account, provider_batch_ids: Sequence[ProviderBatchId]
@@ -161,10 +120,17 @@ class OpenAIFiles:
 
     async def results(self, account: Account, ending: Ending) -> AsyncGenerator[Answer, None]:
         """Every readable row of every result file, in any order; memory is that of the longest row."""
-        for file_id in ending.results:
-            async with contextlib.aclosing(self._rows(account, file_id)) as rows:
-                async for answer in rows:
-                    yield answer
+        denied: Denied | None = None
+        for one in ending.results:
+            try:
+                async with contextlib.aclosing(self._rows(account, one)) as rows:
+                    async for answer in rows:
+                        yield answer
+            except Denied as error:
+                # What the other file holds was paid for, whatever became of this one.
+                denied = error
+        if denied is not None:
+            raise denied
 
     async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:
         """Asks the provider to cancel; done or unknown batches are no error."""
@@ -175,6 +141,9 @@ class OpenAIFiles:
         self, account: Account, does: str, method: str, path: str, *, paid: bool = False
     ) -> ProviderCall:
         return ProviderCall(account, self.facts.name, does, method, self._dialect.root + path, paid=paid)
+
+    def _asker(self, account: Account) -> Callable[[str, str], ProviderCall]:
+        return lambda does, path: self._call(account, does, "GET", path)
 
     async def _page(self, account: Account, does: str, query: Query) -> BatchPage:
         return await self._call(account, does, "GET", "/batches").ask(BatchPage, query)
@@ -234,11 +203,11 @@ class OpenAIFiles:
             logger.warning("provider_status_unknown provider=%s status=%.40r", self.facts.name, word)
         return batch.look(dt.datetime.now(dt.UTC))
 
-    async def _rows(self, account: Account, file_id: str) -> AsyncGenerator[Answer, None]:
-        call = self._call(account, "read results", "GET", f"/files/{quote(file_id, safe='')}/content")
+    async def _rows(self, account: Account, one: str) -> AsyncGenerator[Answer, None]:
+        call = self._call(account, "read results", "GET", f"/files/{quote(one, safe='')}/content")
         splitter, reader = LineSplitter(), RowReader()
         try:
-            async with contextlib.aclosing(call.stream()) as pieces:
+            async with contextlib.aclosing(call.whole()) as pieces:
                 async for piece in pieces:
                     for answer in reader.answers(splitter.feed(piece)):
                         yield answer
@@ -256,7 +225,7 @@ class OpenAIFiles:
             logger.warning(
                 "result_lines_skipped provider=%s file_id=%s n_broken=%d n_too_long=%d",
                 self.facts.name,
-                file_id,
+                one,
                 reader.n_broken,
                 splitter.n_too_long,
             )
@@ -269,15 +238,6 @@ def speaks_of_missing_file(error: PermanentError, input_file_id: str) -> bool:
     said = http_errors.message_of(error.body).lower()
     missing = any(words in said for words in MISSING_WORDS)
     return missing and ("file" in said or input_file_id.lower() in said)
-
-
-def _reaches_back_to(oldest: dt.datetime, batches: Sequence[BatchObject]) -> bool:
-    """Whether all that follows these batches is older; never so in a list that is not newest first."""
-    if not batches:
-        return False
-    first, last = batches[0].created_at, batches[-1].created_at
-    falling = isinstance(first, int | float) and isinstance(last, int | float) and first >= last
-    return falling and batches[-1].made_before(oldest)
 
 
 def _chunks(sequence: Sequence[T], size: int) -> Iterator[Sequence[T]]:

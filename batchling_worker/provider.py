@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final, Protocol, TypeAlias
 
@@ -11,7 +11,10 @@ import httpx
 import msgspec
 
 from batchling_client.wire.keys import BatchId, ProviderBatchId
+from batchling_client.wire.records import UNREADABLE, CorruptRecord
 from batchling_client.wire.states import Outcome
+
+from .weather import Weather
 
 ROW_LOST: Final = "batch_row_lost"
 """Origin of an answer that says: the provider's results hold none for this request."""
@@ -52,6 +55,8 @@ class Account:
     http: httpx.AsyncClient = field(repr=False)
     digest: str
     """Names host and credential without telling the latter: what one account made, another may not even see."""
+    weather: Weather = field(default_factory=Weather, repr=False, compare=False)
+    """What the calls of the step that opened this account have shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +70,21 @@ class Submission:
     model: str
     completion_window: str
     n_lines: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sought:
+    """What is known of a batch that may have been created: enough to tell it from every other at its provider."""
+
+    submission: Submission
+    input_file_ids: tuple[str, ...]
+    """The files that it can have been made of; empty where none is known."""
+    since: dt.datetime
+    """It was created then at the earliest, by our clock."""
+    is_another: Callable[[ProviderBatchId], Awaitable[bool]]
+    """Whether that one is known to be another batch of ours: an earlier attempt has the same custom_ids."""
+    holds: Callable[[Collection[str]], Awaitable[bool]]
+    """Whether one of these custom_ids is a row of the batch sought."""
 
 
 class Complaint(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +108,16 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     """HTTP status of the refusal that ended it, if one did."""
     body: str = ""
     """Body of that refusal, the provider's own."""
+    hopeless: bool = False
+    """It is one request that will never fit into the quota of enqueued tokens."""
+
+    @classmethod
+    def decode(cls, raw: bytes) -> Ending:
+        """Reads it as it was stored; raises `CorruptRecord`."""
+        try:
+            return msgspec.json.decode(raw, type=cls)
+        except UNREADABLE as error:
+            raise CorruptRecord("a stored ending cannot be read") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,10 +178,11 @@ class Provider(Protocol):
         """Creates the batch: the call that costs money. Sent once."""
         ...
 
-    async def find(
-        self, account: Account, submission: Submission, input_file_id: str, since: dt.datetime
-    ) -> ProviderBatchId | None:
-        """Searches batches made since then for this submission's."""
+    async def find(self, account: Account, sought: Sought) -> Sequence[ProviderBatchId]:
+        """Every batch that was made of the submission, the oldest first; empty only where there surely is none to see.
+
+        While one can be neither matched nor ruled out it raises `TemporaryError`.
+        """
         ...
 
     async def look(

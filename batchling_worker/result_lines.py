@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -19,6 +20,10 @@ UNRUN: Final = {"batch_expired": (504, "batch_expired"), "batch_cancelled": (499
 """Codes of rows that never ran -> the status and origin of their answer."""
 UNRUN_OTHERWISE: Final = (500, "provider")
 """A row that the provider could not run for a reason of its own is as good as a 500."""
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for a line that is not JSON, is not UTF-8, or is nested without end."""
+ODD_BODY_STARTS: Final = (b"[", b"t", b"f", b"n", b"-", *(b"%d" % digit for digit in range(10)))
+"""How a body begins that is neither an object nor a text: no endpoint answers so."""
 EMPTY_BODIES: Final = frozenset({b"", b"{}", b"null", b'""'})
 
 _JSON_HEADERS: Final = {"content-type": JSON_TYPE}
@@ -109,18 +114,20 @@ class RowReader:
     def answers(self, lines: list[bytes]) -> Iterator[Answer]:
         """An answer for each readable line; empty lines are skipped."""
         for line in lines:
+            answer: Answer | None
             try:
-                row = _decode_row(line)
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                odd = self._odd(line)
-                if odd is not None:
-                    yield odd
-                continue
-            response = row.response
-            if response is None:
-                yield _unrun(row.custom_id, row.error)
-            else:
-                yield _answer(row.custom_id, response.status_code, bytes(response.body), response.request_id)
+                answer = _read(line)
+            except UNREADABLE:
+                answer = self._salvaged(line)
+            if answer is not None:
+                yield answer
+
+    def _salvaged(self, line: bytes) -> Answer | None:
+        try:
+            return self._odd(line)
+        except Exception:  # noqa: BLE001 - a defect of ours that one line brings out must not cost the others
+            self.n_broken += 1
+            return None
 
     def _odd(self, line: bytes) -> Answer | None:
         """The answer of a row whose fields have types that nobody documented."""
@@ -128,9 +135,8 @@ class RowReader:
             return None
         try:
             row = _decode_odd_row(line)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            self.n_broken += 1
-            return None
+        except UNREADABLE:
+            return self._loose(line)
         response = _converted(row.response, _OddResponse)
         if response is not None:
             return _answer(row.custom_id, response.status_code, bytes(response.body), response.request_id)
@@ -139,24 +145,67 @@ class RowReader:
             error = _RowError(message=bytes(row.error)[:1000].decode(errors="replace").strip('"'))
         return _unrun(row.custom_id, error)
 
+    def _loose(self, line: bytes) -> Answer | None:
+        """The answer of a row in JSON that Python alone takes: half a surrogate pair, NaN, a byte order mark."""
+        try:
+            row = json.loads(line, strict=False)
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict) or not isinstance(row.get("custom_id"), str):
+            self.n_broken += 1
+            return None
+        custom_id, response, error = row["custom_id"], row.get("response"), row.get("error")
+        if isinstance(response, dict):
+            body = json.dumps(response["body"]).encode() if "body" in response else b""
+            return _answer(custom_id, response.get("status_code"), body, response.get("request_id"))
+        return _unrun(custom_id, _RowError(message=json.dumps(error)[:1000]) if error else None)
+
+
+def _read(line: bytes) -> Answer:
+    row = _decode_row(line)
+    response = row.response
+    if response is None:
+        return _unrun(row.custom_id, row.error)
+    return _answer(row.custom_id, response.status_code, bytes(response.body), response.request_id)
+
 
 def _converted(raw: msgspec.Raw, shape: type[T]) -> T | None:
     try:
         return msgspec.json.decode(raw, type=shape)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
 
 
-def _answer(custom_id: str, status: object, body: bytes, request_id: object) -> Answer:
-    if not isinstance(status, int) or not 100 <= status <= 599:
+def _answer(custom_id: str, said: object, body: bytes, request_id: object) -> Answer:
+    status = _status(said)
+    if not 200 <= status <= 599 or not _is_text(body):
         return _lost(custom_id)
-    if status < 400 and len(body) <= 4 and body in EMPTY_BODIES:
+    if status < 400 and ((len(body) <= 4 and body in EMPTY_BODIES) or body.startswith(ODD_BODY_STARTS)):
         return _lost(custom_id)
     headers = _JSON_HEADERS
     # It becomes the value of an HTTP header: a provider must not be able to end one there.
     if isinstance(request_id, str) and request_id and request_id.isascii() and request_id.isprintable():
         headers = {"content-type": JSON_TYPE, "x-request-id": request_id}
     return Answer(custom_id=custom_id, status=status, body=body, headers=headers)
+
+
+def _status(said: object) -> int:
+    """An HTTP status, also where it is spelt as a text or with a point; 0 where it is none."""
+    if isinstance(said, str) and said.isascii() and said.isdigit():
+        return int(said[:4])
+    if isinstance(said, bool) or not isinstance(said, int | float) or said != said // 1:
+        return 0
+    return int(said)
+
+
+def _is_text(body: bytes) -> bool:
+    if body.isascii():
+        return True
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _unrun(custom_id: str, error: _RowError | None) -> Answer:

@@ -11,7 +11,9 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
+from . import slot
 from .engine import Engine
+from .forking import still_at_forks
 
 logger = logging.getLogger("batchling.worker")
 
@@ -24,30 +26,48 @@ T = TypeVar("T")
 class Runtime:
     """Starts its loop on first use in each process, so that a forked pool child gets its own."""
 
-    def __init__(self, make_engine: Callable[[], Engine]) -> None:
+    def __init__(self, make_engine: Callable[[int], Engine]) -> None:
         self._make_engine = make_engine
         self._starting = threading.Lock()
         self._pid = 0
         self._left_pid = 0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._engine: Engine | None = None
+        self._engines: dict[int, Engine] = {}
+        """By wire version; touched on the loop only."""
         self._running: set[concurrent.futures.Future[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def run(self, step: Callable[[Engine], Awaitable[None]]) -> None:
-        """Runs a step to its end; called from a Celery task, whose thread it blocks."""
-        with contextlib.suppress(concurrent.futures.CancelledError):
-            self.start(step).result()
+    def run(self, step: Callable[[Engine], Awaitable[None]], version: int) -> None:
+        """Runs a step to its end, or until it lets its slot go; called from a Celery task, whose thread it blocks."""
+        free = threading.Event()
+        future = self.start(step, version, let_go=free.set)
+        future.add_done_callback(lambda _: free.set())
+        free.wait()
+        if future.done():
+            with contextlib.suppress(concurrent.futures.CancelledError):
+                future.result()
 
-    def start(self, step: Callable[[Engine], Awaitable[None]]) -> concurrent.futures.Future[None]:
-        """Runs a step without waiting for it."""
-        loop, engine = self._ready()
+    def start(
+        self,
+        step: Callable[[Engine], Awaitable[None]],
+        version: int,
+        *,
+        let_go: Callable[[], None] = lambda: None,
+    ) -> concurrent.futures.Future[None]:
+        """Runs a step on a batch of that wire version without waiting for it."""
+        loop = self._ready()
 
         async def stepping() -> None:
+            slot.take(let_go)
             task = asyncio.current_task()
             if task is not None:
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
+            engine = self._engines.get(version)
+            if engine is None:
+                engine = self._engines[version] = self._make_engine(version)
+                if self._left_pid == self._pid:
+                    engine.leave()
             await step(engine)
 
         future = asyncio.run_coroutine_threadsafe(stepping(), loop)
@@ -75,25 +95,23 @@ class Runtime:
         self._starting = threading.Lock()
 
     def _end_steps(self) -> None:
-        if self._engine is not None:
-            self._engine.leave()
+        for engine in self._engines.values():
+            engine.leave()
         for task in list(self._tasks):
             task.cancel()
 
-    def _ready(self) -> tuple[asyncio.AbstractEventLoop, Engine]:
+    def _ready(self) -> asyncio.AbstractEventLoop:
         with self._starting:
-            if self._pid != os.getpid() or self._loop is None or self._engine is None:
-                self._running, self._tasks = set(), set()
+            if self._pid != os.getpid() or self._loop is None:
+                self._running, self._tasks, self._engines = set(), set(), {}
                 loop = asyncio.new_event_loop()
+                still_at_forks(loop)
                 threading.Thread(
                     target=self._turn, args=(loop, self._running), name="batchling-steps", daemon=True
                 ).start()
-                self._engine = asyncio.run_coroutine_threadsafe(self._make(), loop).result()
                 self._loop = loop
                 self._pid = os.getpid()
-                if self._left_pid == self._pid:
-                    self._engine.leave()
-            return self._loop, self._engine
+            return self._loop
 
     def _turn(self, loop: asyncio.AbstractEventLoop, running: set[concurrent.futures.Future[None]]) -> None:
         """Runs the loop for ever; should it end all the same, nobody waits for its steps and the next gets another."""
@@ -106,6 +124,3 @@ class Runtime:
                 self._loop = None
         for future in list(running):
             future.cancel()
-
-    async def _make(self) -> Engine:
-        return self._make_engine()

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Final
 
 from batchling_client.wire.batches import Batch
+from batchling_client.wire.keys import BatchId, ProviderBatchId
+from batchling_client.wire.states import BatchState
 
-from .provider import Account, Provider, Submission
+from . import lifecycle, providers
+from .errors import TemporaryError
+from .provider import Account, Provider, Sought, Submission
 from .store import Held, Store
 from .telemetry import Telemetry
+
+ESTRANGED_LONGEST_S: Final = 60.0
+"""How long at most until the key that is put back is noticed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,13 +38,17 @@ class Step:
     held: Held
     batch: Batch
     store: Store
-    provider: Provider
     account: Account | None
     """None where the step needs no provider, or the credential cannot be had."""
     knobs: Knobs
     telemetry: Telemetry
     reach: Callable[[str], None]
     """Names a point a crash test may die at."""
+
+    @property
+    def provider(self) -> Provider:
+        """The batch's provider; raises `PermanentError` where there is none of its name, as in a foreign record."""
+        return providers.load(self.batch.spec.provider)
 
     @property
     def now(self) -> dt.datetime:
@@ -53,6 +65,46 @@ class Step:
             model=spec.model,
             completion_window=spec.completion_window,
             n_lines=n_lines,
+        )
+
+    def sought(self, label: str) -> Sought:
+        """What a search for this batch's earlier create goes by."""
+        batch = self.batch
+        others: dict[ProviderBatchId, BatchId] | None = None
+
+        async def is_another(provider_batch_id: ProviderBatchId) -> bool:
+            nonlocal others
+            if others is None:
+                others = await self.store.provider_batches()
+            return others.get(provider_batch_id, batch.batch_id) != batch.batch_id
+
+        async def holds(custom_ids: Collection[str]) -> bool:
+            return await self.store.waits_in(batch.batch_id, custom_ids)
+
+        return Sought(
+            submission=self.submission(label, batch.n_lines),
+            input_file_ids=tuple(one for one in (batch.input_file_id, batch.former_file_id) if one),
+            since=batch.create_at or batch.created_at,
+            is_another=is_another,
+            holds=holds,
+        )
+
+    @property
+    def estranged(self) -> bool:
+        """Whether the batch was created under another key or host: that this one does not see it is no evidence."""
+        batch = self.batch
+        if self.account is None or batch.create_at is None or not batch.account:
+            return False
+        return batch.account != self.account.digest
+
+    def estrangement(self) -> TemporaryError:
+        """What a batch waits with that only another account can see."""
+        batch = self.batch
+        way_out = "" if batch.state is BatchState.ENDED else f", or `batchling cancel {batch.batch_id}`"
+        return TemporaryError(
+            f"{batch.batch_id} was created with another key or host of {batch.spec.provider}: "
+            f"put that one back{way_out}",
+            delay_s=min(lifecycle.backoff_s(batch.n_stumbles), ESTRANGED_LONGEST_S),
         )
 
     def way(self) -> Account:

@@ -1,27 +1,35 @@
-"""The only module of the worker that talks to Redis."""
+"""Batches in Redis. Beside `standing.py`, which keeps accounts, the only module of the worker that talks to it."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+import time
+from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from batchling_client.wire.batches import Batch
+from batchling_client.wire.connection import UNREACHABLE, ask
 from batchling_client.wire.ids import new_batch_id
 from batchling_client.wire.keys import BatchId, Keys, LaneId, Mailbox, ProviderBatchId
 from batchling_client.wire.records import CorruptRecord, Row, WorkerPresence
-from batchling_client.wire.scripts import BatchCap, Claim, Delivered, RowIn, RowOut, Scripts
+from batchling_client.wire.scripts import BatchCap, Claim, Delivered, Fsync, RowIn, RowOut, Scripts
+from batchling_client.wire.soundness import Told
 from batchling_client.wire.states import BatchState, Outcome, Verdict
 
-from .errors import StaleClaim, TemporaryError
+from .errors import NotOnDisk, StaleClaim, TemporaryError
+from .standing import Standing
 
 KEEP_MS: Final = 35 * 24 * 3600 * 1000
 """How long a request in flight and the record of a batch are kept: longer than any completion window."""
 MAIL_MS: Final = 24 * 3600 * 1000
 PRESENCE_S: Final = 15
 ROWS_AT_ONCE: Final = 128
+UNREADABLE_LEASES: Final = 4
+"""For how many leases a batch whose record cannot be read is left to workers that may be able to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +49,14 @@ class Store:
     lease_ms: int
     result_ttl_ms: int
     max_attempts: int
+    fsync_intent: Fsync | None = None
     scripts: Scripts = field(init=False)
+    standing: Standing = field(init=False)
     _mailboxes: dict[BatchId, tuple[Mailbox, ...]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.scripts = Scripts(self.redis, self.keys)
+        self.standing = Standing(self.redis, self.keys)
 
     async def claim_due(self, limit: int) -> list[Claim]:
         """Claims what is due, the longest overdue first."""
@@ -54,7 +65,12 @@ class Store:
             pipe.execute_command("ZRANGE", self.keys.schedule, 0, limit - 1, "WITHSCORES")
             (seconds, micros), scored = await pipe.execute()
         now_ms = int(seconds) * 1000 + int(micros) // 1000
-        due = [BatchId(batch_id.decode()) for batch_id, score in _pairs(scored) if score <= now_ms]
+        members = [member for member, score in _pairs(scored) if score <= now_ms]
+        foreign = [member for member in members if not member.isascii()]
+        if foreign:
+            # No name of a batch: it would be due for ever.
+            await self.redis.execute_command("ZREM", self.keys.schedule, *foreign)
+        due = [BatchId(member.decode()) for member in members if member.isascii()]
         return await self.scripts.claim(batch_ids=due, lease_ms=self.lease_ms) if due else []
 
     async def begin(
@@ -64,7 +80,10 @@ class Store:
         begun = await self.scripts.begin(
             batch_id=claim.batch_id, token=claim.token, lease_ms=self.lease_ms, states=states, alone=alone
         )
-        return begun.verdict, Batch.decode(begun.fields) if begun.fields is not None else None
+        batch = Batch.decode(begun.fields) if begun.fields is not None else None
+        if batch is not None and batch.batch_id != claim.batch_id:
+            raise CorruptRecord("a stored batch goes by the id of another")
+        return begun.verdict, batch
 
     async def survived(self, held: Held) -> None:
         """Says that this worker outlived a step that did not end its claim."""
@@ -93,10 +112,20 @@ class Store:
             denied=denied,
         )
 
+    async def hold(self, held: Held, delay_s: float, why: str, *, unmade: bool = False) -> None:
+        """Hands back a batch that waits for something outside of it; a stale claim has nothing to hand back."""
+        await self.scripts.hold(
+            batch_id=held.batch_id,
+            token=held.token,
+            delay_ms=int(delay_s * 1000),
+            why=why,
+            unmade=unmade,
+        )
+
     async def lane_of(self, batch_id: BatchId) -> str:
         """The lane id of a batch, '' when the batch is gone."""
         raw = await self.redis.execute_command("HGET", self.keys.batch(batch_id), "lane")
-        return raw.decode() if raw else ""
+        return raw.decode(errors="replace") if raw else ""
 
     async def seal(self, held: Held, lane_id: str) -> Verdict:
         """Closes an open batch to new requests."""
@@ -109,25 +138,40 @@ class Store:
             raise StaleClaim(held.batch_id)
         return in_force
 
-    async def uploaded(self, held: Held, input_file_id: str, n_lines: int) -> None:
+    async def uploaded(self, held: Held, input_file_id: str, n_lines: int, account: str = "") -> None:
         """Remembers the provider's input file."""
         _fresh(
             await self.scripts.uploaded(
-                batch_id=held.batch_id, token=held.token, input_file_id=input_file_id, n_lines=n_lines
+                batch_id=held.batch_id,
+                token=held.token,
+                input_file_id=input_file_id,
+                n_lines=n_lines,
+                account=account,
             )
         )
 
-    async def arm(self, held: Held) -> None:
-        """Stores that the create is about to be sent."""
-        _fresh(await self.scripts.arm(batch_id=held.batch_id, token=held.token))
+    async def arm(self, held: Held, account: str = "") -> None:
+        """Stores that the create is about to be sent, and under which account.
 
-    async def submitted(self, held: Held, provider_batch_id: ProviderBatchId, delay_s: float) -> str:
+        Raises `NotOnDisk` where that must be on disk and is not.
+        """
+        verdict = await self.scripts.arm(
+            batch_id=held.batch_id, token=held.token, account=account, fsync=self.fsync_intent
+        )
+        if verdict is Verdict.NOT_ON_DISK:
+            raise NotOnDisk("Redis does not confirm that the intent is on disk: nothing was sent")
+        _fresh(verdict)
+
+    async def submitted(
+        self, held: Held, provider_batch_id: ProviderBatchId, delay_s: float, account: str = ""
+    ) -> str:
         """Stores the provider's batch id; answers the id in force if another worker was first, else ''."""
         verdict, in_force = await self.scripts.submitted(
             batch_id=held.batch_id,
             token=held.token,
             provider_batch_id=provider_batch_id,
             delay_ms=int(delay_s * 1000),
+            account=account,
         )
         if verdict is Verdict.OK or in_force == provider_batch_id:
             return ""
@@ -215,11 +259,11 @@ class Store:
     async def unanswered(self, batch_id: BatchId) -> AsyncGenerator[list[Row], None]:
         """The rows of a batch whose requests still wait in this very batch, in order, a chunk at a time.
 
-        Rows that cannot be read are left out: nothing is known of them, not even whose they are.
+        Rows that cannot be read are left out: nothing is known of them, not even whose they are. Raises
+        `CorruptRecord` where there is no list of rows but something else.
         """
         start, mine = 0, f"{batch_id}|".encode()
-        key = self.keys.rows(batch_id)
-        while packed := await self.redis.execute_command("LRANGE", key, start, start + ROWS_AT_ONCE - 1):
+        while packed := await self._rows(batch_id, start):
             start += len(packed)
             rows = [row for row in map(_readable, packed) if row is not None]
             owners = []
@@ -233,24 +277,83 @@ class Store:
                 if owner is not None and owner.startswith(mine)
             ]
 
+    async def _rows(self, batch_id: BatchId, start: int) -> list[bytes]:
+        try:
+            packed: list[bytes] = await self.redis.execute_command(
+                "LRANGE", self.keys.rows(batch_id), start, start + ROWS_AT_ONCE - 1
+            )
+        except UNREACHABLE:
+            raise
+        except ResponseError as error:
+            raise CorruptRecord("the rows of a batch are no list") from error
+        return packed
+
+    async def unreadable(self, held: Held) -> bool:
+        """Leaves a batch that cannot be read for a later look; True once that has lasted too long."""
+        verdict = await self.scripts.unreadable(
+            batch_id=held.batch_id,
+            token=held.token,
+            delay_ms=self.lease_ms,
+            patience_ms=UNREADABLE_LEASES * self.lease_ms,
+        )
+        if verdict is Verdict.OVER:
+            return True
+        _fresh(verdict)
+        return False
+
+    async def give_up(self, held: Held, error: str) -> None:
+        """Ends for ever a batch whose record cannot be read."""
+        _fresh(
+            await self.scripts.give_up(batch_id=held.batch_id, token=held.token, error=error, keep_ms=KEEP_MS)
+        )
+        self._mailboxes.pop(held.batch_id, None)
+
+    async def waits_in(self, batch_id: BatchId, request_ids: Collection[str]) -> bool:
+        """Whether one of these requests waits in this very batch."""
+        keys = [self.keys.request(one) for one in request_ids if one.isascii()]
+        owners = await self.redis.execute_command("MGET", *keys) if keys else ()
+        mine = f"{batch_id}|".encode()
+        return any(owner is not None and owner.startswith(mine) for owner in owners)
+
+    async def provider_batches(self) -> dict[ProviderBatchId, BatchId]:
+        """The batches of which the provider's id is known, by that id."""
+        found: dict[ProviderBatchId, BatchId] = {}
+        start = 0
+        while ids := await self.redis.execute_command(
+            "ZRANGE", self.keys.batches, start, start + ROWS_AT_ONCE - 1
+        ):
+            start += len(ids)
+            async with self.redis.pipeline(transaction=False) as pipe:
+                for batch_id in ids:
+                    pipe.execute_command(
+                        "HGET", self.keys.batch(batch_id.decode(errors="replace")), "provider_batch_id"
+                    )
+                known = await pipe.execute(raise_on_error=False)
+            for batch_id, provider_batch_id in zip(ids, known, strict=True):
+                if isinstance(provider_batch_id, bytes) and provider_batch_id.isascii():
+                    found[ProviderBatchId(provider_batch_id.decode())] = BatchId(batch_id.decode())
+        return found
+
+    async def told(self) -> Told:
+        """What Redis tells of itself."""
+        return await ask(self.redis)
+
     async def credential(self, fingerprint: str) -> bytes | None:
-        """The sealed credential of a lane."""
-        sealed: bytes | None = await self.redis.execute_command("GET", self.keys.credential(fingerprint))
+        """The sealed credential of a lane; what is no string is none."""
+        try:
+            sealed: bytes | None = await self.redis.execute_command("GET", self.keys.credential(fingerprint))
+        except UNREACHABLE:
+            raise
+        except ResponseError:
+            return None
         return sealed
 
     async def announce(self, presence: WorkerPresence) -> None:
         """Says that this worker lives, for the next fifteen seconds."""
-        async with self.redis.pipeline(transaction=False) as pipe:
-            pipe.execute_command("TIME")
-            pipe.execute_command("SET", self.keys.worker(presence.name), presence.encode(), "EX", PRESENCE_S)
-            (seconds, _), _ = await pipe.execute()
-        async with self.redis.pipeline(transaction=False) as pipe:
-            pipe.execute_command("ZADD", self.keys.workers, int(seconds) * 1000, presence.name)
-            pipe.execute_command(
-                "ZREMRANGEBYSCORE", self.keys.workers, "-inf", (int(seconds) - PRESENCE_S) * 1000
-            )
-            pipe.execute_command("PEXPIRE", self.keys.workers, KEEP_MS)
-            await pipe.execute()
+        said = msgspec.structs.replace(presence, said_at=time.time())
+        await self.scripts.announce(
+            name=presence.name, presence=said.encode(), keep_ms=PRESENCE_S * 1000, keep_list_ms=KEEP_MS
+        )
 
     async def depart(self, presence: WorkerPresence) -> None:
         """Takes this worker off the list of those alive."""

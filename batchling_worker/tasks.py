@@ -1,16 +1,20 @@
-"""The Celery tasks: a name and one call each. A message carries batch ids and tokens, nothing else."""
+"""The Celery tasks: a name and one call each. A message carries batch ids, tokens and their wire version, no more."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final
 
 from celery import Celery
 
 from batchling_client.wire.keys import BatchId
 
+from .engine import Engine
 from .runtime import Runtime
 from .store import Held
+
+FIRST_VERSION: Final = 1
+"""The wire version of a message that names none."""
 
 SUBMIT: Final = "batchling.submit"
 POLL: Final = "batchling.poll"
@@ -18,20 +22,24 @@ COLLECT: Final = "batchling.collect"
 SETTLE: Final = "batchling.settle"
 
 
-def register(app: Celery, runtime: Runtime) -> None:
-    """Makes the pipeline's tasks known to the app."""
+def register(app: Celery, runtime: Runtime, versions: Collection[int]) -> None:
+    """Makes the pipeline's tasks known to the app; a message of a version that is not worked on changes nothing."""
 
-    def submit(batch_id: str, token: int) -> None:
-        runtime.run(lambda engine: engine.submit(_held(batch_id, token)))
+    def run(step: Callable[[Engine], Awaitable[None]], version: int) -> None:
+        if version in versions:
+            runtime.run(step, version)
 
-    def poll(claims: Sequence[tuple[str, int]]) -> None:
-        runtime.run(lambda engine: engine.poll([_held(batch_id, token) for batch_id, token in claims]))
+    def submit(batch_id: str, token: int, version: int = FIRST_VERSION) -> None:
+        run(lambda engine: engine.submit(_held(batch_id, token)), version)
 
-    def collect(batch_id: str, token: int) -> None:
-        runtime.run(lambda engine: engine.collect(_held(batch_id, token)))
+    def poll(claims: Sequence[tuple[str, int]], version: int = FIRST_VERSION) -> None:
+        run(lambda engine: engine.poll([_held(batch_id, token) for batch_id, token in claims]), version)
 
-    def settle(batch_id: str, token: int) -> None:
-        runtime.run(lambda engine: engine.settle(_held(batch_id, token)))
+    def collect(batch_id: str, token: int, version: int = FIRST_VERSION) -> None:
+        run(lambda engine: engine.collect(_held(batch_id, token)), version)
+
+    def settle(batch_id: str, token: int, version: int = FIRST_VERSION) -> None:
+        run(lambda engine: engine.settle(_held(batch_id, token)), version)
 
     by_name: Mapping[str, Callable[..., None]] = {
         SUBMIT: submit,

@@ -3,15 +3,18 @@
 Never a body, never a key.
 
 Log events: batch_sealed, batch_submitted, batch_found_again, batch_progress, batch_ended, batch_collected,
-batch_settled, batch_lost, surplus_batch_cancelled, row_corrupt, step_stumbled, step_refused, step_failed,
-step_stale, batch_quarantined, claim_stuck, tick_failed, tick_died, steps_died, store_away, store_back,
-worker_leaving, provider_status_unknown, result_lines_skipped.
+batch_settled, batch_lost, batch_quarantined, surplus_batch_cancelled, row_corrupt, row_failed, step_stumbled,
+step_refused, step_failed, step_stale, step_waits, batch_held, batch_split, quota_refused, circuit_open,
+circuit_closed, key_refused, claim_stuck, tick_failed, messages_not_sent, tick_died, steps_died, redis_unsound,
+redis_forgetful, intent_not_on_disk, batch_unreadable, batch_given_up, store_away, store_back, worker_leaving,
+provider_status_unknown, result_lines_skipped; at debug level step_begun.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import queue
 import threading
 import time
@@ -40,10 +43,15 @@ class Telemetry:
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._shown: dict[BatchId, tuple[str, int]] = {}
+        os.register_at_fork(after_in_child=self._born)
 
     def log(self, event: str, **fields: str | int | float) -> None:
         """An event worth a line."""
         logger.info("%s %s", event, _spell(fields))
+
+    def debug(self, event: str, **fields: str | int | float) -> None:
+        """An event that tells only whoever looks for the process behind a step."""
+        logger.debug("%s %s", event, _spell(fields))
 
     def warn(self, event: str, **fields: str | int | float) -> None:
         """An event that somebody should look at."""
@@ -126,6 +134,12 @@ class Telemetry:
         with contextlib.suppress(queue.Full):
             self._pending.put_nowait((kind, {"uuid": batch.batch_id, "timestamp": time.time(), **fields}))
 
+    def _born(self) -> None:
+        """A forked pool child has its parent's locks, in whatever state, and not its thread."""
+        self._pending = queue.Queue(QUEUE_LONGEST)
+        self._starting = threading.Lock()
+        self._thread = None
+
     def _pump(self) -> None:
         """Sends events on a thread of its own: a broker that is away must not hold up a step."""
         while True:
@@ -140,4 +154,7 @@ class Telemetry:
 
 
 def _spell(fields: Mapping[str, str | int | float]) -> str:
-    return " ".join(f"{name}={value}" for name, value in fields.items())
+    # What stands in Redis may hold anything: a line of the log stays one line.
+    return " ".join(
+        f"{name}={value if str(value).isprintable() else ascii(value)}" for name, value in fields.items()
+    )

@@ -10,10 +10,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from celery import bootsteps
-from redis.exceptions import OutOfMemoryError
+from celery.worker import state
+from redis.exceptions import ResponseError
 
 from batchling_client.wire.connection import UNREACHABLE
 from batchling_client.wire.records import WorkerPresence
@@ -22,6 +24,8 @@ from batchling_client.wire.states import BatchState
 
 from .dispatch import Dispatch
 from .errors import UnfitWorker
+from .fitness import Fitness
+from .forking import still_at_forks
 from .pipeline.seal import seal
 from .store import Store
 from .telemetry import Telemetry
@@ -30,6 +34,9 @@ logger = logging.getLogger("batchling.worker")
 
 CLAIM_AT_ONCE: Final = 200
 HEARTBEAT_S: Final = 5.0
+FAILED_TICK_S: Final = 1.0
+OLDER_TICK_S: Final = 0.5
+"""How often an older wire version in which nothing is due is looked at."""
 MISSED_BEFORE_INLINE: Final = 2
 """After this many claims that nobody began, messages are being lost: the tick's own process runs the step."""
 JOIN_S: Final = 5.0
@@ -40,24 +47,41 @@ DEATHS_ALLOWED: Final = 3
 USAGE: Final = 2
 
 
+@dataclass(slots=True, kw_only=True)
+class _Version:
+    """One wire version as the tick sees it."""
+
+    store: Store
+    older: bool
+    look_at: float = 0.0
+    failing: str = ""
+
+
 class Ticker:
-    """The loop of the tick; `stop` ends it within one tick."""
+    """The loop of the tick; `stop` ends it within one tick.
+
+    `known` = Redis was looked at before; one that comes later is looked at then, and may end the worker.
+    """
 
     def __init__(
         self,
         *,
-        make_store: Callable[[], Store],
+        make_stores: Callable[[], Sequence[Store]],
         presence: WorkerPresence,
         dispatch: Dispatch,
         telemetry: Telemetry,
+        fitness: Fitness,
         tick_s: float,
+        known: bool,
         give_up: Callable[[], None],
     ) -> None:
         self._give_up = give_up
-        self._make_store = make_store
+        self._make_stores = make_stores
         self._presence = presence
         self._dispatch = dispatch
         self._telemetry = telemetry
+        self._fitness = fitness
+        self._known = known
         self._tick_s = tick_s
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._main, name="batchling-tick", daemon=True)
@@ -95,17 +119,23 @@ class Ticker:
             self._stopping.wait(PAUSE_S)
 
     async def _loop(self) -> None:
-        store = self._make_store()
+        still_at_forks(asyncio.get_running_loop())
+        versions = [_Version(store=store, older=i > 0) for i, store in enumerate(self._make_stores())]
         away = False
         beat_at = 0.0
         while not self._stopping.is_set():
             again = False
             try:
+                if (away or not self._known) and not await self._fit(versions[0].store):
+                    break
                 if time.monotonic() >= beat_at:
                     beat_at = time.monotonic() + HEARTBEAT_S
-                    with contextlib.suppress(OutOfMemoryError):
-                        await store.announce(self._presence)
-                again = await self.once(store)
+                    for version in versions:
+                        # A list that is full or damaged keeps no batch waiting.
+                        with contextlib.suppress(ResponseError):
+                            await version.store.announce(self._presence)
+                for version in versions:
+                    again = await self._tick(version) or again
                 if away:
                     away = False
                     self._telemetry.log("store_back")
@@ -113,35 +143,89 @@ class Ticker:
                 if not away:
                     self._telemetry.warn("store_away", error=type(error).__name__)
                 away = True
-            except Exception as error:
-                self._telemetry.warn("tick_failed", error=type(error).__name__)
-                logger.debug("tick_failed", exc_info=True)
             if not again:
                 await asyncio.sleep(self._tick_s * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret
-        with contextlib.suppress(*UNREACHABLE):
-            await store.depart(self._presence)
-            await store.redis.aclose()
+        with contextlib.suppress(*UNREACHABLE, ResponseError):
+            for version in versions:
+                await version.store.depart(self._presence)
+                await version.store.redis.aclose()
 
-    async def once(self, store: Store) -> bool:
-        """One tick; True when a batch was sealed, which makes it due at once."""
+    async def _tick(self, version: _Version) -> bool:
+        """A tick of one wire version, if it is time; one that fails is told once and holds up no other."""
+        if time.monotonic() < version.look_at:
+            return False
+        try:
+            n_claimed, sealed = await self.once(version.store)
+        except UNREACHABLE:
+            raise
+        except Exception as error:
+            version.look_at = time.monotonic() + FAILED_TICK_S
+            if version.failing != str(error):
+                version.failing = str(error)
+                wire_version = version.store.keys.version
+                self._telemetry.warn("tick_failed", error=type(error).__name__, wire_version=wire_version)
+                logger.debug("tick_failed", exc_info=True)
+            return False
+        version.failing = ""
+        if version.older and not n_claimed:
+            version.look_at = time.monotonic() + OLDER_TICK_S
+        return sealed
+
+    async def _fit(self, store: Store) -> bool:
+        """After an outage it may be another Redis: what it is, is told; one never seen before may be refused."""
+        refusal = await self._fitness.look(store)
+        if refusal is None:
+            self._known = True
+            return True
+        if self._known:
+            self._telemetry.warn("redis_unsound", says=refusal)
+            return True
+        _say(refusal)
+        self._stopping.set()
+        # Celery's own way to end a worker with an exit code, in its main thread.
+        celery_state: Any = state
+        celery_state.should_stop = USAGE
+        return False
+
+    async def once(self, store: Store) -> tuple[int, bool]:
+        """One tick of one wire version: how many batches were claimed, and whether one was sealed and so is due."""
         claims = await store.claim_due(CLAIM_AT_ONCE)
         sealed = False
         rest = []
         for claim in claims:
             if claim.state is BatchState.OPEN:
-                sealed = await seal(store, claim, self._telemetry) or sealed
+                sealed = await self._seal(store, claim) or sealed
+            elif not claim.token:
+                self._telemetry.warn("batch_unreadable", batch_id=claim.batch_id)
             else:
                 rest.append(claim)
-        inline = [claim for claim in rest if claim.n_missed > MISSED_BEFORE_INLINE]
-        for claim in inline:
+        stuck = [claim for claim in rest if claim.n_missed > MISSED_BEFORE_INLINE]
+        for claim in stuck:
             self._telemetry.warn("claim_stuck", batch_id=claim.batch_id, n_missed=claim.n_missed)
-        self._send(inline, rest)
-        return sealed
+        inline = stuck + [claim for claim in rest if claim.state is None and claim not in stuck]
+        self._send(inline, rest, store.keys.version)
+        return len(claims), sealed
 
-    def _send(self, inline: Sequence[Claim], claims: Sequence[Claim]) -> None:
+    async def _seal(self, store: Store, claim: Claim) -> bool:
+        """Seals a ripe batch; one whose record is such that Redis refuses keeps no other waiting."""
+        try:
+            return await seal(store, claim, self._telemetry)
+        except UNREACHABLE:
+            raise
+        except (ResponseError, ValueError) as error:
+            self._telemetry.warn("step_failed", batch_id=claim.batch_id, error=type(error).__name__)
+            return False
+
+    def _send(self, inline: Sequence[Claim], claims: Sequence[Claim], version: int) -> None:
         stuck = {claim.batch_id for claim in inline}
-        self._dispatch.inline(inline)
-        self._dispatch.send([claim for claim in claims if claim.batch_id not in stuck])
+        self._dispatch.inline(inline, version)
+        sent = [claim for claim in claims if claim.batch_id not in stuck]
+        try:
+            self._dispatch.send(sent, version)
+        except Exception as error:  # noqa: BLE001 - whatever ails the broker, what is claimed is to be done
+            # A full Redis takes no message. Those that went out all the same find their token spent.
+            self._telemetry.warn("messages_not_sent", n=len(sent), error=type(error).__name__)
+            self._dispatch.inline(sent, version)
 
 
 class TickStep(bootsteps.StartStopStep):
@@ -159,7 +243,7 @@ class TickStep(bootsteps.StartStopStep):
         try:
             self.ticker = type(self).make_ticker(parent)
         except UnfitWorker as error:
-            sys.stderr.write(f"{error}\n")
+            _say(str(error))
             raise SystemExit(USAGE) from None
         self.ticker.start()
 
@@ -168,3 +252,9 @@ class TickStep(bootsteps.StartStopStep):
             self.ticker.stop()
             self.ticker.join()
         type(self).leave(parent)
+
+
+def _say(sentence: str) -> None:
+    """To the terminal itself: by now Celery has put its log in the place of stderr."""
+    stderr = sys.__stderr__ or sys.stderr
+    stderr.write(f"{sentence}\n")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from batchling_client.wire.ids import new_batch_id, new_mailbox, new_request_id, new_run_id
-from batchling_client.wire.keys import BatchId, Mailbox, RunId
+from batchling_client.wire.keys import BatchId, Mailbox, RequestId, RunId
 from batchling_client.wire.records import LaneSpec, Row, line_bytes
 from batchling_client.wire.scripts import BatchCap, Enqueued, RowIn, Scripts
 from batchling_client.wire.states import Verdict
@@ -55,12 +55,14 @@ class Lane:
         if reply.verdict is not Verdict.OK or len(reply.placements) != len(rows):
             raise RuntimeError(f"the batch did not take its rows: {reply}")
 
-    async def fill(self, n_rows: int, n_bytes: int) -> BatchId:
-        """One batch of chat requests with bodies of about `n_bytes`, sealed by its last row."""
+    async def fill(self, n_rows: int, n_bytes: int, *, taken: list[RequestId] | None = None) -> BatchId:
+        """One batch of chat requests with bodies of about `n_bytes`, sealed by its last row; `taken` gets their ids."""
         batch_id = new_batch_id()
         cap = self.cap(n_rows)
         for rows in self.rows(n_rows, n_bytes):
             await self.put(batch_id, rows, cap)
+            if taken is not None:
+                taken.extend(row.request_id for row in rows)
         return batch_id
 
     def rows(self, n_rows: int, n_bytes: int) -> Iterator[list[RowIn]]:

@@ -74,19 +74,23 @@ class Sandbox(AbstractContextManager["Sandbox"]):
         seen: list[dict[str, Any]] = json.loads(self._ask("GET", "batches"))
         return seen
 
-    def n_billed_twice(self) -> int:
-        """How many rows were paid for more than once since the last reset."""
-        totals: dict[str, Any] = json.loads(self._ask("GET", "ledger?rows=0"))["totals"]
-        return int(totals["n_billed_twice"])
-
     def reset(self) -> None:
         """Forgets everything, so that a later run does not pay for an earlier one."""
         self._ask("POST", "reset")
 
-    def _ask(self, method: str, word: str) -> bytes:
+    def arm(self, faults: list[dict[str, Any]]) -> None:
+        """Arms faults, each an object as the sandbox's documentation has it."""
+        self._ask("POST", "faults", json.dumps(faults).encode())
+
+    def n_billed_twice(self) -> int:
+        """How many custom_ids were paid for more than once since the last reset."""
+        n: int = json.loads(self._ask("GET", "ledger?rows=0"))["totals"]["n_billed_twice"]
+        return n
+
+    def _ask(self, method: str, word: str, content: bytes | None = None) -> bytes:
         base_url = self.base_url() or ""
         url = f"{base_url.removesuffix('/groq')}/_sandbox/{word}"
-        return httpx.request(method, url, timeout=PATIENCE_S).raise_for_status().content
+        return httpx.request(method, url, content=content, timeout=PATIENCE_S).raise_for_status().content
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,10 +9,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from redis.asyncio import Redis
 
@@ -22,11 +23,14 @@ from batchling_client.wire.connection import UNREACHABLE, connect
 from batchling_client.wire.ids import new_batch_id, new_mailbox, new_request_id, new_run_id
 from batchling_client.wire.keys import BatchId, Keys, RequestId
 from batchling_client.wire.records import LaneSpec, Result, Row, line_bytes
+from batchling_client.wire.routes import Routes
 from batchling_client.wire.scripts import BatchCap, RowIn, Scripts
 from batchling_client.wire.states import Verdict
+from batchling_worker import providers
 from batchling_worker.sandbox import Sandbox
 from batchling_worker.stack.redis_binary import find
 
+from .forks import Forks
 from .waiting import wait_until
 
 CANARY = "gsk-CANARY-0f3b9c7e1d"
@@ -43,6 +47,8 @@ class Deployment:
     env: dict[str, str] = field(default_factory=dict)
     redis_process: subprocess.Popen[bytes] | None = None
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    forks: Forks | None = None
+    forked: list[int] = field(default_factory=list)
     redis: Redis = field(init=False)
     keys: Keys = field(init=False)
     scripts: Scripts = field(init=False)
@@ -71,6 +77,8 @@ class Deployment:
     async def __aexit__(self, *_: object) -> None:
         for worker in self.workers:
             kill(worker)
+        for pid in self.forked:
+            self.kill_fork(pid)
         await self.redis.aclose()
         if self.redis_process is not None:
             stop(self.redis_process)
@@ -124,6 +132,67 @@ class Deployment:
         self.workers.append(process)
         return process
 
+    def fork(self, **settings: str) -> int:
+        """Starts a worker without Celery, which takes milliseconds; its pid."""
+        assert self.forks is not None
+        env = {**self.env, **{f"BATCHLING_{key.upper()}": value for key, value in settings.items()}}
+        pid = self.forks.start(env, self.home / f"w-fork{len(self.forked)}.log")
+        self.forked.append(pid)
+        return pid
+
+    def kill_fork(self, pid: int) -> None:
+        """kill -9."""
+        assert self.forks is not None
+        self.forks.kill(pid)
+
+    async def fork_died(self, pid: int, *, within_s: float = 30.0) -> int:
+        """Waits until a forked worker is gone and tells its exit code."""
+        forks = self.forks
+        assert forks is not None
+        await wait_until(
+            lambda: forks.exit_code(pid) is not None, description="the worker died", within_s=within_s
+        )
+        return forks.exit_code(pid) or 0
+
+    async def due(self) -> None:
+        """Time passes until the next look at every batch."""
+        for batch in await self.batches():
+            await self.redis.execute_command("ZADD", self.keys.schedule, "XX", 0, batch.batch_id)
+
+    async def forge(self, place: int, how: Callable[[bytes], bytes]) -> None:
+        """Changes a packed row of the one batch there is, where it lies in Redis."""
+        [batch] = await self.batches()
+        rows = self.keys.rows(batch.batch_id)
+        packed = await self.redis.execute_command("LINDEX", rows, place)
+        await self.redis.execute_command("LSET", rows, place, how(packed))
+
+    async def replace_body(self, place: int, body: bytes) -> None:
+        """Gives a row of the one batch there is another body."""
+
+        def repacked(packed: bytes) -> bytes:
+            row = Row.decode(packed)
+            return Row.pack(request_id=row.request_id, run_id=row.run_id, body=body)
+
+        await self.forge(place, repacked)
+
+    async def told(self) -> dict[str, int]:
+        """How often each request was announced to its waiters."""
+        times: Counter[str] = Counter()
+        async for mailbox in self.redis.scan_iter(match=self.keys.mailbox("*")):
+            entries: Any = await self.redis.xrange(mailbox)
+            for _, fields in entries:
+                times.update(fields[b"ids"].decode().split())
+        return dict(times)
+
+    async def hurry(self) -> None:
+        """Time passes for each batch that nobody holds and that is to be looked at much later."""
+        now_s, _ = await self.redis.execute_command("TIME")
+        leased_until = (int(now_s) + 2) * 1000
+        looks: Any = await self.redis.zrange(self.keys.schedule, 0, -1, withscores=True)
+        for name, score in looks:
+            if score > leased_until:
+                await self.redis.execute_command("ZADD", self.keys.schedule, "XX", 0, name)
+
     def worker_logs(self) -> str:
         """What the workers have said so far."""
         return "".join(path.read_text(errors="replace") for path in sorted(self.home.glob("w*.log")))
@@ -132,6 +201,7 @@ class Deployment:
         self,
         n: int,
         *,
+        provider: str = "groq",
         model: str = MODEL,
         prompts: Sequence[str] = (),
         linger_ms: int = 50,
@@ -146,9 +216,11 @@ class Deployment:
         await self.redis.execute_command(
             "SET", self.keys.credential(fingerprint), sealing.seal(credential, public), "EX", 3600
         )
+        route = Routes().named(provider)
+        assert route is not None
         spec = LaneSpec(
-            provider="groq",
-            host="api.groq.com",
+            provider=provider,
+            host=route.hosts[0],
             endpoint=endpoint,
             model=model,
             fingerprint=fingerprint,
@@ -233,6 +305,12 @@ class Deployment:
     async def died(self, worker: subprocess.Popen[bytes], *, within_s: float = 30.0) -> int:
         """Waits until a worker process is gone and tells its exit code."""
         return await asyncio.wait_for(asyncio.to_thread(worker.wait), within_s)
+
+
+def in_turn(cases: Iterable[str]) -> list[tuple[str, str]]:
+    """Each case with a provider, in turn: what they have in common need not be met by each of them."""
+    names = providers.names()
+    return [(case, names[n % len(names)]) for n, case in enumerate(cases)]
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

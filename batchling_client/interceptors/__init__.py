@@ -9,7 +9,11 @@ from ..interceptor import Interceptor
 
 __all__ = ["ADAPTERS", "install", "uninstall"]
 
-ADAPTERS: Final = ("batchling_client.interceptors.httpx",)
+ADAPTERS: Final = (
+    "batchling_client.interceptors.httpx",
+    "batchling_client.interceptors.aiohttp",
+    "batchling_client.interceptors.requests",
+)
 
 
 class _Switch:

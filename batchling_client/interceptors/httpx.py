@@ -5,26 +5,23 @@ hooks, the library's own ``send`` runs with a transport that asks the handler, s
 always see; else the answer is built here, at a fraction of the cost.
 """
 
-import functools
-import importlib
 import os
-import sys
 import time
-from collections.abc import Awaitable, Callable, ItemsView, Mapping, Sequence
+from collections.abc import Awaitable, Callable, ItemsView, Iterator, Mapping, Sequence
 from datetime import timedelta
 from types import ModuleType
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
-import wrapt
-
-from .. import scope
-from ..interceptor import PASS_THROUGH, Handler, HttpCall, HttpReply, PassThrough, warn_once
-
-_LIBRARIES: Final = ("httpx", "httpx2")
-_STREAMED_BODY: Final = (
-    "A call that could be batched sends its body as a stream, which can be read only once: it goes straight "
-    "to the provider at full price. Pass the body as bytes, text or json= to have it batched."
+from ..interceptor import (
+    PASS_THROUGH,
+    STREAMED_BODY,
+    Handler,
+    HttpCall,
+    HttpReply,
+    PassThrough,
+    warn_once,
 )
+from ..patching import Patch, Patcher, Target
 
 
 class _Url(Protocol):
@@ -90,7 +87,7 @@ class _Library:
             body = request.content
         except self._request_not_read:
             if not isinstance(request.stream, self._byte_stream_class):
-                warn_once(_STREAMED_BODY, os.getpid())
+                warn_once(STREAMED_BODY, os.getpid())
                 return None
             body = request.read()
         url = request.url
@@ -152,52 +149,39 @@ class _HandlerTransport:
         return self._library.call(request)
 
 
-class _Patch:
-    """Our ``send`` on one client class, and what stood there before."""
+class _Send:
+    """Our ``send`` for one client class."""
 
-    def __init__(self, library: _Library, client_class: Any, *, blocking: bool) -> None:
+    def __init__(self, library: _Library, client_class: Any, patch: Patch) -> None:
         self._library = library
         self._client_class = client_class
-        self._original: Any = vars(client_class)["send"]
-        # A newer patch of ours lies over this one: it does the catching.
-        self.superseded = False
-        self._wrapper = functools.wraps(self._original)(self._blocking() if blocking else self._awaiting())
-        client_class.send = self._wrapper
+        self._patch = patch
 
-    @property
-    def on_top(self) -> bool:
-        return vars(self._client_class).get("send") is self._wrapper
-
-    def take_off(self) -> bool:
-        """Restore what was there before, unless somebody else's patch lies on ours."""
-        if not self.on_top:
-            return False
-        self._client_class.send = self._original
-        return True
-
-    def _blocking(self) -> Callable[..., Any]:
+    def blocking(self) -> Callable[..., Any]:
         def send(client: _Client, request: _Request, **options: Any) -> Any:
+            plain = self._patch.plain
             handler = self._handler(client, request)
             if handler is None:
-                return self._plain(client)(request, **options)
+                return plain(client)(request, **options)
             if self._library.takes_steps(client, request, options):
-                return self._plain(self._shadow(client, handler))(request, **options)
+                return plain(self._shadow(client, handler))(request, **options)
             started = time.perf_counter()
             call = self._library.call(request)
             reply = PASS_THROUGH if call is None else handler.answer_blocking(call)
             if isinstance(reply, PassThrough):
-                return self._plain(client)(request, **options)
+                return plain(client)(request, **options)
             return self._answered(reply, client, request, options, started)
 
         return send
 
-    def _awaiting(self) -> Callable[..., Awaitable[Any]]:
+    def awaiting(self) -> Callable[..., Awaitable[Any]]:
         async def send(client: _Client, request: _Request, **options: Any) -> Any:
+            plain = self._patch.plain
             handler = self._handler(client, request)
             if handler is None:
-                return await self._plain(client)(request, **options)
+                return await plain(client)(request, **options)
             if self._library.takes_steps(client, request, options):
-                return await self._plain(self._shadow(client, handler))(request, **options)
+                return await plain(self._shadow(client, handler))(request, **options)
             started = time.perf_counter()
             call = self._library.call(request)
             answering = None if call is None else handler.answer(call)
@@ -205,24 +189,17 @@ class _Patch:
             del call
             reply = PASS_THROUGH if answering is None else await answering
             if isinstance(reply, PassThrough):
-                return await self._plain(client)(request, **options)
+                return await plain(client)(request, **options)
             return self._answered(reply, client, request, options, started)
 
         return send
 
     def _handler(self, client: _Client, request: _Request) -> Handler | None:
-        handler = scope.current()
         # A closed client is left to the library, which has its own words for it.
-        if handler is None or self.superseded or not _state.installed or client.is_closed:
+        if client.is_closed:
             return None
         url = request.url
-        return handler if handler.wants(request.method, url.host, url.path) else None
-
-    def _plain(self, client: object) -> Callable[..., Any]:
-        # Bound as an attribute look-up would bind it: it may be a wrapper object of somebody else.
-        bind = getattr(self._original, "__get__", None)
-        bound: Callable[..., Any] = self._original if bind is None else bind(client, type(client))
-        return bound
+        return self._patch.handler(request.method, url.host, url.path)
 
     def _shadow(self, client: _Client, handler: Handler) -> object:
         # Of the library's own class, since a subclass may close its transport in __del__.
@@ -243,55 +220,16 @@ class _Patch:
         return response
 
 
-class _State:
-    def __init__(self) -> None:
-        self.installed = False
-        self.awaited: set[str] = set()
-        # By class, not by module: httpx2.alias_httpx() makes the two modules one.
-        self.patches: dict[object, _Patch] = {}
-
-
-_state = _State()
-
-
-def install() -> None:
-    """Patch what is imported, and see to it that what is imported later is patched then."""
-    _state.installed = True
-    for name in _LIBRARIES:
-        module = sys.modules.get(name)
-        if isinstance(module, ModuleType):
-            _adopt(module)
-        elif module is None and name not in _state.awaited:
-            _state.awaited.add(name)
-            wrapt.register_post_import_hook(_adopt, name)
-
-
-def uninstall() -> None:
-    """Restore every client class; below somebody else's patch ours stays, and does nothing."""
-    _state.installed = False
-    for client_class, patch in list(_state.patches.items()):
-        if patch.take_off():
-            _state.patches.pop(client_class, None)
-
-
-def _adopt(module: ModuleType) -> None:
-    _state.awaited.discard(module.__name__)
-    if _state.installed:
-        # Returns once the import is complete, also where another thread is in the middle of it.
-        _patch(importlib.import_module(module.__name__))
-
-
-def _patch(library: ModuleType) -> None:
-    if not hasattr(library, "USE_CLIENT_DEFAULT"):
+def _targets(module: ModuleType) -> Iterator[Target]:
+    if not hasattr(module, "USE_CLIENT_DEFAULT"):
         # Somebody's stand-in of that name.
         return
-    for class_name, blocking in (("Client", True), ("AsyncClient", False)):
-        client_class = getattr(library, class_name)
-        patch = _state.patches.get(client_class)
-        if patch is None or not patch.on_top:
-            if patch is not None:
-                patch.superseded = True
-            _state.patches[client_class] = _Patch(_Library(library), client_class, blocking=blocking)
-    if not _state.installed:
-        # Uninstalled meanwhile by another thread, which may not have seen these patches.
-        uninstall()
+    library, names = _Library(module), cast("Any", module)
+    blocking, awaiting = names.Client, names.AsyncClient
+    yield blocking, "send", lambda patch: _Send(library, blocking, patch).blocking()
+    yield awaiting, "send", lambda patch: _Send(library, awaiting, patch).awaiting()
+
+
+_patcher: Final = Patcher(("httpx", "httpx2"), _targets)
+install = _patcher.install
+uninstall = _patcher.uninstall

@@ -52,8 +52,16 @@ class Batch:
     denied_since: dt.datetime | None
     read_at: dt.datetime | None
     """The server's time when a step began on it; None when it was only looked at."""
+    server: str
+    """Which run of Redis knows of every create of this batch that was ever armed; '' = not told."""
+    server_now: str
+    """Which run of Redis the step began under."""
     label: str
     input_file_id: str
+    former_file_id: str
+    """The input file before the last one: a batch may have been made of it too."""
+    account: str
+    """Digest of the account under which its file and its batch were made; '' before that."""
     create_at: dt.datetime | None
     submitted_at: dt.datetime | None
     ended_at: dt.datetime | None
@@ -68,6 +76,8 @@ class Batch:
     cancel_requested: bool
     moved_to: BatchId | None
     """The batch in which its unanswered requests went on, if some did."""
+    quota_id: str
+    """The quota of enqueued tokens that it counts against; '' before it was first to be submitted."""
 
     @classmethod
     def decode(cls, fields: Mapping[bytes, bytes]) -> Batch:
@@ -77,13 +87,16 @@ class Batch:
             return fields.get(name.encode(), b"").decode()
 
         def number(name: str) -> int:
-            return int(fields.get(name.encode(), b"0"))
+            value = int(fields.get(name.encode(), b"0"))
+            if value < 0:
+                raise ValueError(name)
+            return value
 
         def time(name: str) -> dt.datetime | None:
             return _time(number(name)) if name.encode() in fields else None
 
         try:
-            return cls(
+            batch = cls(
                 batch_id=BatchId(fields[b"id"].decode()),
                 lane_id=LaneId(fields[b"lane"].decode()),
                 spec=LaneSpec.decode(fields[b"spec"]),
@@ -104,8 +117,12 @@ class Batch:
                 n_denied=number("n_denied"),
                 denied_since=time("denied_since"),
                 read_at=time("now"),
+                server=text("server"),
+                server_now=text("server_now"),
                 label=text("label"),
                 input_file_id=text("input_file_id"),
+                former_file_id=text("former_file_id"),
+                account=text("account"),
                 create_at=time("create_at"),
                 submitted_at=time("submitted_at"),
                 ended_at=time("ended_at"),
@@ -119,9 +136,14 @@ class Batch:
                 poll_s=number("poll_ms") / 1000,
                 cancel_requested=text("cancel_requested") == "1",
                 moved_to=BatchId(text("moved_to")) or None,
+                quota_id=text("quota"),
             )
         except (KeyError, ValueError, OverflowError) as error:
             raise CorruptRecord("a stored batch cannot be read") from error
+        if batch.spec.lane_id != batch.lane_id:
+            # With another's spec it would be sent with another's key.
+            raise CorruptRecord("a stored batch holds the spec of another lane")
+        return batch
 
     def as_json(self) -> dict[str, object]:
         """What `batchling batches --json` prints of it."""

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from typing import Final, NewType
 
 WIRE_VERSION: Final = 1
+"""Stands in the prefix of every key: a changed record or script contract is a new version."""
+
+DRAINED_VERSIONS: Final = (1,)
+"""The versions that a worker of this release works on, each in its own keyspace; its own is one of them."""
 
 RequestId = NewType("RequestId", str)
 CustomId = NewType("CustomId", str)
@@ -53,10 +57,25 @@ KEYSPACE: Final = (
         word="run_batches", redis_type="set", lifetime=EXPIRES, holds="batch ids in which a run has requests"
     ),
     KeyKind(
+        word="run_requests",
+        redis_type="hash",
+        lifetime=EXPIRES,
+        holds="chunks of a submitted file's requests, in its order",
+    ),
+    KeyKind(
         word="mailbox", redis_type="stream", lifetime=EXPIRES, holds="ids answered for one client session"
     ),
     KeyKind(
         word="credential", redis_type="string", lifetime=EXPIRES, holds="sealed credential, by fingerprint"
+    ),
+    KeyKind(
+        word="quota",
+        redis_type="hash",
+        lifetime=EXPIRES,
+        holds="learned limit and batches in flight, by account and model",
+    ),
+    KeyKind(
+        word="circuit", redis_type="hash", lifetime=EXPIRES, holds="why an account or a lane is left alone"
     ),
     KeyKind(word="worker", redis_type="string", lifetime=EXPIRES, holds="heartbeat of one worker"),
     KeyKind(word="workers", redis_type="zset", lifetime=EXPIRES, holds="worker name -> last heartbeat, ms"),
@@ -64,11 +83,15 @@ KEYSPACE: Final = (
 
 
 class Keys:
-    """Names the keys of one deployment; all share one hash tag, so every script runs on one Redis slot."""
+    """Names the keys of one deployment, in this wire version unless another is named.
 
-    def __init__(self, namespace: str) -> None:
+    All share one hash tag, so every script runs on one Redis slot.
+    """
+
+    def __init__(self, namespace: str, version: int | None = None) -> None:
         self.namespace = namespace
-        self.prefix = f"batchling:{WIRE_VERSION}:{{{namespace}}}:"
+        self.version = WIRE_VERSION if version is None else version
+        self.prefix = f"batchling:{self.version}:{{{namespace}}}:"
         prefix = self.prefix
         self.schedule = prefix + "schedule"
         self.batches = prefix + "batches"
@@ -100,11 +123,21 @@ class Keys:
     def run_batches(self, run_id: str) -> str:
         return f"{self.prefix}run_batches:{run_id}"
 
+    def run_requests(self, run_id: str) -> str:
+        return f"{self.prefix}run_requests:{run_id}"
+
     def mailbox(self, mailbox: str) -> str:
         return f"{self.prefix}mailbox:{mailbox}"
 
     def credential(self, fingerprint: str) -> str:
         return f"{self.prefix}credential:{fingerprint}"
+
+    def quota(self, quota_id: str) -> str:
+        return f"{self.prefix}quota:{quota_id}"
+
+    def circuit(self, name: str) -> str:
+        """Of an account by its digest, or of a lane by its id."""
+        return f"{self.prefix}circuit:{name}"
 
     def worker(self, name: str) -> str:
         return f"{self.prefix}worker:{name}"

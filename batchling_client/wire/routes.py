@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 MB: Final = 1_000_000
+
+
+class Place(NamedTuple):
+    """Where a batchable call goes."""
+
+    endpoint: str
+    """As the batch names it."""
+    model: str | None
+    """None where the body names it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,8 +28,10 @@ class Route:
 
     provider: str
     hosts: tuple[str, ...]
+    """Lower case; a `*` stands for a part of a name without dots, such as a region."""
     endpoints: Mapping[str, str]
-    """Path as the SDK calls it -> endpoint as the batch names it."""
+    """Path as the SDK calls it -> endpoint as the batch names it. A path may hold `{model}`, which may hold slashes,
+    and other `{words}`, which may not; these are filled in where the endpoint names them."""
     max_rows: int
     max_bytes: int
     max_row_bytes: int
@@ -27,6 +39,34 @@ class Route:
     credential_headers: tuple[str, ...] = ("authorization",)
     batch_headers: tuple[str, ...] = ()
     """Headers that apply to a whole batch and therefore split lanes."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Header -> the environment variable in which the provider's own SDK looks for it, the API key's included."""
+    _templates: tuple[tuple[re.Pattern[str], str], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        templates = tuple((_path_of(path), name) for path, name in self.endpoints.items() if "{" in path)
+        object.__setattr__(self, "_templates", templates)
+
+    def place(self, path: str) -> Place | None:
+        """Where a call of this path goes; None = no batch takes it."""
+        endpoint = self.endpoints.get(path)
+        if endpoint is not None and "{" not in path:
+            return Place(endpoint, None)
+        for template, endpoint in self._templates:
+            found = template.fullmatch(path)
+            if found is not None:
+                words = found.groupdict()
+                return Place(endpoint.format_map(words), words.get("model"))
+        return None
+
+
+def _path_of(template: str) -> re.Pattern[str]:
+    spelt = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(template))
+    return re.compile(spelt.replace("(?P<model>[^/]+)", "(?P<model>.+)"))
+
+
+def _host_of(template: str) -> re.Pattern[str]:
+    return re.compile(re.escape(template).replace(r"\*", "[a-z0-9-]+"))
 
 
 def _openai_paths(prefix: str, endpoints: Iterable[str]) -> dict[str, str]:
@@ -54,6 +94,11 @@ ROUTES: Final = (
         max_row_bytes=200 * MB,
         windows=("24h",),
         batch_headers=("openai-organization", "openai-project"),
+        variables={
+            "authorization": "OPENAI_API_KEY",
+            "openai-organization": "OPENAI_ORG_ID",
+            "openai-project": "OPENAI_PROJECT_ID",
+        },
     ),
     Route(
         provider="groq",
@@ -80,23 +125,33 @@ ROUTES: Final = (
             "6d",
             "7d",
         ),
+        variables={"authorization": "GROQ_API_KEY"},
     ),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """Finds the route of a host and path in constant time."""
+    """Finds the route of a host."""
 
     routes: tuple[Route, ...] = ROUTES
     _by_host: dict[str, Route] = field(init=False, repr=False)
+    _by_template: tuple[tuple[re.Pattern[str], Route], ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_by_host", {host: route for route in self.routes for host in route.hosts})
+        named = [(host, route) for route in self.routes for host in route.hosts]
+        object.__setattr__(self, "_by_host", {host: route for host, route in named if "*" not in host})
+        templates = tuple((_host_of(host), route) for host, route in named if "*" in host)
+        object.__setattr__(self, "_by_template", templates)
 
     def of_host(self, host: str) -> Route | None:
         """The provider's route, whether or not the path is batchable."""
-        return self._by_host.get(host)
+        route = self._by_host.get(host)
+        if route is None:
+            for template, one in self._by_template:
+                if template.fullmatch(host):
+                    return one
+        return route
 
     def named(self, provider: str) -> Route | None:
         """The route of a provider by name."""

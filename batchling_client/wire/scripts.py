@@ -15,7 +15,7 @@ from redis.exceptions import NoScriptError
 
 from .batches import UNENDED_ALLOWED, quarantine_sentence
 from .keys import BatchId, Keys, LaneId, Mailbox, ProviderBatchId, RequestId, RunId
-from .states import BatchState, Outcome, Placement, RowKind, Verdict
+from .states import TERMINAL_STATES, BatchState, Outcome, Placement, RowKind, Verdict
 
 Arg: TypeAlias = str | bytes | int
 
@@ -35,6 +35,14 @@ def _sha(name: str) -> str:
     return hashlib.sha1(source(name).encode(), usedforsecurity=False).hexdigest()
 
 
+async def run(redis: Redis, name: str, keys: Sequence[str], args: Sequence[Arg]) -> Any:
+    """Runs a script by its name; its text is sent only to a server that does not know it."""
+    try:
+        return await redis.evalsha(_sha(name), len(keys), *keys, *args)
+    except NoScriptError:
+        return await redis.eval(source(name), len(keys), *keys, *args)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enqueued:
     """Answer of `enqueue`: on OK the placements of the rows taken, else the batch that is open instead."""
@@ -50,7 +58,9 @@ class Claim:
 
     batch_id: BatchId
     token: int
-    state: BatchState
+    """0 = the batch's record is such that nobody can hold it."""
+    state: BatchState | None
+    """None = no state that this version knows."""
     n_missed: int
     """Claims in a row, this one included, that nobody began."""
     collected: bool
@@ -73,6 +83,17 @@ class Delivered:
     n_retry: int = 0
     n_unknown: int = 0
     mailboxes: tuple[Mailbox, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dropped:
+    """Answer of `drop`; `n_shared` requests were left because others wait for them."""
+
+    verdict: Verdict
+    n_dropped: int = 0
+    n_shared: int = 0
+    ended: bool = False
+    """Whether the batch held nothing else and has ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +125,14 @@ class BatchCap:
     longest_ms: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fsync:
+    """On whose disks a write must be before it counts, besides Redis' own, and how long that is waited for."""
+
+    replicas: int
+    within_ms: int
+
+
 class Scripts:
     """The transitions of one deployment. Every method raises redis-py's own errors when Redis is away."""
 
@@ -112,10 +141,25 @@ class Scripts:
         self.keys = keys
 
     async def _run(self, name: str, keys: Sequence[str], args: Sequence[Arg]) -> Any:
-        try:
-            return await self.redis.evalsha(_sha(name), len(keys), *keys, *args)
-        except NoScriptError:
-            return await self.redis.eval(source(name), len(keys), *keys, *args)
+        return await run(self.redis, name, keys, args)
+
+    async def _run_to_disk(
+        self, name: str, keys: Sequence[str], args: Sequence[Arg], fsync: Fsync
+    ) -> tuple[Any, bool]:
+        """The reply, and whether everything up to this script's writes is confirmed to be on disk."""
+        for script in (("EVALSHA", _sha(name)), ("EVAL", source(name))):
+            # WAITAOF speaks of the writes of its own connection, which a pipeline keeps to.
+            async with self.redis.pipeline(transaction=False) as pipe:
+                pipe.execute_command(*script, len(keys), *keys, *args)
+                pipe.execute_command("WAITAOF", 1, fsync.replicas, fsync.within_ms)
+                reply, on_disk = await pipe.execute(raise_on_error=False)
+            if not isinstance(reply, NoScriptError):
+                break
+        if isinstance(reply, Exception):
+            raise reply
+        if isinstance(on_disk, Exception):
+            return reply, False
+        return reply, on_disk[0] >= 1 and on_disk[1] >= fsync.replicas
 
     async def enqueue(
         self,
@@ -156,8 +200,8 @@ class Scripts:
         return [
             Claim(
                 batch_id=BatchId(batch_id.decode()),
-                token=int(token),
-                state=BatchState(state.decode()),
+                token=int(token or 0),
+                state=_state(state),
                 n_missed=int(missed),
                 collected=bool(collected),
             )
@@ -207,6 +251,13 @@ class Scripts:
         args: list[Arg] = [batch_id, token, delay_ms, error, int(create_refused), int(denied)]
         return _verdict(await self._run("release", self._batch(batch_id), args))
 
+    async def hold(
+        self, *, batch_id: BatchId, token: int, delay_ms: int, why: str, unmade: bool = False
+    ) -> Verdict:
+        """Hands back a claimed batch that waits for something outside of it: `hold.lua`."""
+        args: list[Arg] = [batch_id, token, delay_ms, why, int(unmade)]
+        return _verdict(await self._run("hold", self._batch(batch_id), args))
+
     async def seal(self, *, batch_id: BatchId, token: int, lane_id: LaneId) -> Verdict:
         """Closes an open batch to new requests: `seal.lua`."""
         keys = [*self._batch(batch_id), self.keys.lane(lane_id)]
@@ -217,21 +268,36 @@ class Scripts:
         reply = await self._run("intend", [self.keys.batch(batch_id)], [token, label])
         return reply[1].decode() if reply[0] == b"OK" else None
 
-    async def uploaded(self, *, batch_id: BatchId, token: int, input_file_id: str, n_lines: int) -> Verdict:
+    async def uploaded(
+        self, *, batch_id: BatchId, token: int, input_file_id: str, n_lines: int, account: str = ""
+    ) -> Verdict:
         """Remembers the provider's input file: `uploaded.lua`."""
-        return _verdict(
-            await self._run("uploaded", [self.keys.batch(batch_id)], [token, input_file_id, n_lines])
-        )
+        args: list[Arg] = [token, input_file_id, n_lines, account]
+        return _verdict(await self._run("uploaded", [self.keys.batch(batch_id)], args))
 
-    async def arm(self, *, batch_id: BatchId, token: int) -> Verdict:
-        """Stores that the create is about to be sent: `arm.lua`."""
-        return _verdict(await self._run("arm", [self.keys.batch(batch_id)], [token]))
+    async def arm(
+        self, *, batch_id: BatchId, token: int, account: str = "", fsync: Fsync | None = None
+    ) -> Verdict:
+        """Stores that the create is about to be sent; NOT_ON_DISK = stored, but not where `fsync` asks: `arm.lua`."""
+        keys = [self.keys.batch(batch_id)]
+        args: list[Arg] = [token, account]
+        if fsync is None:
+            return _verdict(await self._run("arm", keys, args))
+        reply, on_disk = await self._run_to_disk("arm", keys, args, fsync)
+        verdict = _verdict(reply)
+        return verdict if on_disk or verdict is not Verdict.OK else Verdict.NOT_ON_DISK
 
     async def submitted(
-        self, *, batch_id: BatchId, token: int, provider_batch_id: ProviderBatchId, delay_ms: int
+        self,
+        *,
+        batch_id: BatchId,
+        token: int,
+        provider_batch_id: ProviderBatchId,
+        delay_ms: int,
+        account: str = "",
     ) -> tuple[Verdict, str]:
         """Stores the provider's batch id; a stale claim learns the id in force: `submitted.lua`."""
-        args: list[Arg] = [batch_id, token, provider_batch_id, delay_ms]
+        args: list[Arg] = [batch_id, token, provider_batch_id, delay_ms, account]
         reply = await self._run("submitted", self._batch(batch_id), args)
         return _verdict(reply[0]), reply[1].decode() if len(reply) > 1 else ""
 
@@ -326,8 +392,68 @@ class Scripts:
         keys = [self.keys.request(request_id), self.keys.batch(batch_id)]
         return _verdict(await self._run("withdraw", keys, [batch_id, mailbox]))
 
+    async def remember(
+        self, *, run_id: RunId, number: int, packed: bytes, n_requests: int, keep_ms: int
+    ) -> Verdict:
+        """Stores a chunk of what a submitted file asked: `remember.lua`."""
+        args: list[Arg] = [number, packed, n_requests, keep_ms]
+        return _verdict(await self._run("remember", [self.keys.run_requests(run_id)], args))
+
+    async def forget(self, *, request_id: RequestId, batch_id: BatchId) -> Verdict:
+        """Drops a request that nobody will answer; answers OK, UNREADABLE, LIVES or GONE: `forget.lua`."""
+        keys = [self.keys.request(request_id), self.keys.batch(batch_id)]
+        return _verdict(await self._run("forget", keys, [batch_id, ",".join(TERMINAL_STATES)]))
+
+    async def unreadable(self, *, batch_id: BatchId, token: int, delay_ms: int, patience_ms: int) -> Verdict:
+        """Stores that a batch's record cannot be read; answers OK, OVER or STALE: `unreadable.lua`."""
+        args: list[Arg] = [batch_id, token, delay_ms, patience_ms]
+        return _verdict(await self._run("unreadable", self._batch(batch_id), args))
+
+    async def give_up(self, *, batch_id: BatchId, token: int, error: str, keep_ms: int) -> Verdict:
+        """Ends for ever a batch whose record cannot be read: `give_up.lua`."""
+        keys = [*self._batch(batch_id), self.keys.rows(batch_id)]
+        return _verdict(await self._run("give_up", keys, [batch_id, token, error, keep_ms]))
+
+    async def announce(self, *, name: str, presence: bytes, keep_ms: int, keep_list_ms: int) -> Verdict:
+        """Says that a worker lives: `announce.lua`."""
+        keys = [self.keys.worker(name), self.keys.workers]
+        return _verdict(await self._run("announce", keys, [name, presence, keep_ms, keep_list_ms]))
+
+    async def drop(
+        self,
+        *,
+        batch_id: BatchId,
+        lane_id: LaneId,
+        packed: bytes,
+        keep_ms: int,
+        mail_ms: int,
+        ending: bytes,
+        error: str,
+        mailboxes: Sequence[Mailbox],
+        request_ids: Sequence[RequestId],
+    ) -> Dropped:
+        """Drops requests that nobody waits for but these mailboxes, and tells these: `drop.lua`."""
+        k = self.keys
+        keys = [*self._batch(batch_id), k.lane(lane_id), *(k.mailbox(mailbox) for mailbox in mailboxes)]
+        for request_id in request_ids:
+            keys += (k.request(request_id), k.result(request_id))
+        args: list[Arg] = [batch_id, packed, keep_ms, mail_ms, k.notice_prefix, ending, error]
+        args += [len(mailboxes), *mailboxes, *request_ids]
+        reply = await self._run("drop", keys, args)
+        verdict = Verdict(reply[0].decode())
+        if verdict is not Verdict.OK:
+            return Dropped(verdict=verdict)
+        return Dropped(verdict=verdict, n_dropped=reply[1], n_shared=reply[2], ended=reply[3] == 1)
+
     def _batch(self, batch_id: BatchId) -> list[str]:
         return [self.keys.schedule, self.keys.batch(batch_id)]
+
+
+def _state(reply: bytes) -> BatchState | None:
+    try:
+        return BatchState(reply.decode())
+    except ValueError:
+        return None
 
 
 def _verdict(reply: bytes) -> Verdict:

@@ -24,6 +24,9 @@ class BatchState(enum.StrEnum):
 
 
 TERMINAL_STATES = frozenset({BatchState.SETTLED, BatchState.FAILED, BatchState.CANCELLED})
+LIVING_STATES = frozenset(BatchState) - TERMINAL_STATES
+IN_FLIGHT_STATES = frozenset({BatchState.SEALED, BatchState.SUBMITTING, BatchState.SUBMITTED})
+"""Those in which a batch that was let into a quota of enqueued tokens counts against it."""
 
 
 class Outcome(enum.StrEnum):
@@ -34,12 +37,15 @@ class Outcome(enum.StrEnum):
     EXPIRED = "expired"
     CANCELLED = "cancelled"
     LOST = "lost"
+    SPLIT = "split"
+    """Too large for the quota: nobody was asked to run it, and its requests go on in smaller batches."""
 
 
 class Verdict(enum.StrEnum):
-    """What a script answered."""
+    """What a script answered; NOT_ON_DISK is OK without the confirmation that was asked for."""
 
     OK = "OK"
+    NOT_ON_DISK = "NOT_ON_DISK"
     STALE = "STALE"
     MOVED = "MOVED"
     USED = "USED"
@@ -47,6 +53,13 @@ class Verdict(enum.StrEnum):
     JOINED = "JOINED"
     TOO_LATE = "TOO_LATE"
     GONE = "GONE"
+    HELD = "HELD"
+    LARGE = "LARGE"
+    OPEN = "OPEN"
+    PARKED = "PARKED"
+    LIVES = "LIVES"
+    UNREADABLE = "UNREADABLE"
+    OVER = "OVER"
     ALONE = "ALONE"
     QUARANTINED = "QUARANTINED"
     BUSY = "BUSY"

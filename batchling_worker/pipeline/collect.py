@@ -7,8 +7,6 @@ import re
 from collections.abc import AsyncIterator
 from typing import Final
 
-import msgspec
-
 from batchling_client.wire.keys import RequestId
 from batchling_client.wire.records import Result
 from batchling_client.wire.scripts import RowOut
@@ -27,7 +25,7 @@ async def collect(step: Step) -> None:
 
     A request that is answered already is left alone, so nothing is delivered twice; memory is that of one chunk.
     """
-    ending = msgspec.json.decode(step.batch.ending, type=Ending)
+    ending = Ending.decode(step.batch.ending)
     n_answered = n_retry = n_unknown = 0
     async for chunk in _chunks(step, ending):
         reply = await step.store.deliver(step.held, chunk)
@@ -36,6 +34,7 @@ async def collect(step: Step) -> None:
         step.reach("collect.chunk")
     step.reach("collect.delivered")
     await step.store.collected(step.held)
+    step.reach("collect.recorded")
     step.telemetry.log(
         "batch_collected",
         batch_id=step.batch.batch_id,
@@ -52,7 +51,7 @@ async def _chunks(step: Step, ending: Ending) -> AsyncIterator[list[RowOut]]:
     size = 0
     async with contextlib.aclosing(step.provider.results(step.way(), ending)) as answers:
         async for answer in answers:
-            row = _outgoing(answer)
+            row = _outgoing_or_none(step, answer)
             if row is None:
                 continue
             chunk.append(row)
@@ -62,6 +61,16 @@ async def _chunks(step: Step, ending: Ending) -> AsyncIterator[list[RowOut]]:
                 chunk, size = [], 0
     if chunk:
         yield chunk
+
+
+def _outgoing_or_none(step: Step, answer: Answer) -> RowOut | None:
+    try:
+        return _outgoing(answer)
+    except Exception as error:  # noqa: BLE001 - a defect of ours with one row must not hold up the others for ever
+        step.telemetry.warn(
+            "row_failed", batch_id=step.batch.batch_id, step="collect", error=type(error).__name__
+        )
+        return None
 
 
 def _outgoing(answer: Answer) -> RowOut | None:

@@ -11,6 +11,7 @@ from batchling_client.wire.states import Outcome
 
 from .. import lifecycle
 from ..errors import Denied, PermanentError, TemporaryError
+from ..naming import named
 from ..provider import Ended, Ending, Look, NotFound, Running
 from ..step import Step
 
@@ -44,47 +45,54 @@ async def poll(step: Step, seen: Look | TemporaryError | PermanentError) -> None
                 if seen.outcome is Outcome.COMPLETED
                 else lifecycle.error_sentence(seen.ending, seen.outcome)
             )
-            ending = msgspec.json.encode(await _named(step, seen.ending))
+            ending = msgspec.json.encode(await _taught(step, await named(step, seen.ending)))
             await step.store.ended(step.held, seen.outcome, seen.status, ending, error)
+            step.reach("poll.recorded")
             step.telemetry.ended(batch, seen.outcome)
         case Running():
             if batch.cancel_requested:
                 await _ask_to_cancel(step)
             delay_s = lifecycle.next_look_s(batch, step.knobs.poll_interval_s, step.now)
             await step.store.progress(step.held, seen.status, seen.n_done, seen.n_total, delay_s)
+            step.reach("poll.progressed")
             step.telemetry.progress(batch, seen)
         case _:
             assert_never(seen)
 
 
-async def _named(step: Step, ending: Ending) -> Ending:
-    """The complaints with the requests they blame, found while every row still stands in its line."""
-    lines = lifecycle.guilty_lines(ending)
-    if not lines:
+async def _taught(step: Step, ending: Ending) -> Ending:
+    """A batch that failed for the quota of enqueued tokens teaches its limit before its requests may go on."""
+    refusal = lifecycle.over_quota(ending)
+    if refusal is None or not step.batch.quota_id:
         return ending
-    names: dict[int, str] = {}
-    line = 0
-    async for rows in step.store.unanswered(step.batch.batch_id):
-        for row in rows:
-            line += 1
-            if line in lines:
-                names[line] = row.request_id
-    complaints = tuple(
-        msgspec.structs.replace(c, request_id=names.get(c.line)) if c.line in lines else c
-        for c in ending.complaints
-    )
-    return msgspec.structs.replace(ending, complaints=complaints)
+    lesson = await step.store.standing.teach(step.batch, refusal)
+    step.telemetry.log("quota_refused", batch_id=step.batch.batch_id, alone=lesson.alone, reason=refusal.why)
+    return msgspec.structs.replace(ending, hopeless=lesson.hopeless)
 
 
 async def _refused_a_look(step: Step, error: PermanentError) -> None:
     """A revoked key must not give up a batch that was paid for at the first refusal."""
+    if step.estranged:
+        await _out_of_sight(step)
+        return
     if not lifecycle.given_up(step.batch, step.now):
         raise Denied(str(error))
     ending = Ending(status=error.status, body=error.body.decode(errors="replace"))
     await step.store.ended(step.held, Outcome.FAILED, "", msgspec.json.encode(ending), str(error))
 
 
+async def _out_of_sight(step: Step) -> None:
+    """The batch is another account's: it waits for that one, unless a person wishes to hear no more of it."""
+    if not step.batch.cancel_requested:
+        raise step.estrangement()
+    reason = "cancelled; under the key or host that created it, the batch may go on"
+    await step.store.ended(step.held, Outcome.CANCELLED, "", msgspec.json.encode(Ending()), reason)
+
+
 async def _not_found(step: Step) -> None:
+    if step.estranged:
+        await _out_of_sight(step)
+        return
     if not lifecycle.given_up(step.batch, step.now):
         raise Denied("the provider does not know this batch (yet)", delay_s=step.knobs.poll_interval_s)
     step.telemetry.warn("batch_lost", batch_id=step.batch.batch_id)
@@ -93,5 +101,12 @@ async def _not_found(step: Step) -> None:
 
 
 async def _ask_to_cancel(step: Step) -> None:
-    if step.batch.provider_batch_id is not None:
+    if step.batch.provider_batch_id is None:
+        return
+    step.reach("poll.before_cancel")
+    try:
         await step.provider.cancel(step.way(), step.batch.provider_batch_id)
+    except PermanentError as error:
+        # It runs on and is paid for: its results are still to be had.
+        step.telemetry.warn("step_refused", batch_id=step.batch.batch_id, reason=str(error))
+    step.reach("poll.cancel_asked")

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Final, assert_never
 
-import msgspec
-
 from batchling_client.wire.records import Result, Row
 from batchling_client.wire.scripts import BatchCap, RowIn, RowOut
-from batchling_client.wire.states import RowKind
+from batchling_client.wire.states import Outcome, RowKind
 
-from .. import lifecycle
+from .. import lifecycle, quota
 from ..provider import Ending
 from ..step import Step
 
@@ -24,31 +22,47 @@ async def settle(step: Step) -> None:
     May be torn off and begun again: a request that has moved or is answered is no longer this batch's.
     """
     batch = step.batch
-    ending = msgspec.json.decode(batch.ending, type=Ending)
+    ending = Ending.decode(batch.ending)
     n_requeued = n_refused = 0
     async for rows in step.store.unanswered(batch.batch_id):
         again: dict[float, list[RowIn]] = {}
         refused: list[RowOut] = []
         for row in rows:
-            fate = lifecycle.row_fate(batch, ending, row.request_id, row.attempt, step.knobs.max_attempts)
-            match fate:
-                case lifecycle.Requeue():
-                    again.setdefault(fate.wait_s, []).append(_again(row, fate))
-                case lifecycle.Refuse():
-                    refused.append(_refusal(row, fate))
-                case _:
-                    assert_never(fate)
+            wait_s, onward = _onward(step, ending, row)
+            if isinstance(onward, RowIn):
+                again.setdefault(wait_s, []).append(onward)
+            else:
+                refused.append(onward)
         if refused:
             await step.store.deliver(step.held, refused)
             n_refused += len(refused)
         for wait_s, moved in again.items():
-            await step.store.requeue(step.held, batch, moved, _cap(step, wait_s))
+            await step.store.requeue(step.held, batch, moved, await _cap(step, ending, wait_s))
             n_requeued += len(moved)
+            step.reach("settle.requeued")
         step.reach("settle.chunk")
     step.reach("settle.walked")
     state = lifecycle.terminal_state(batch.outcome)
     await step.store.settle(step.held, state)
+    step.reach("settle.settled")
     step.telemetry.settled(batch, state, n_requeued=n_requeued, n_refused=n_refused)
+
+
+def _onward(step: Step, ending: Ending, row: Row) -> tuple[float, RowIn | RowOut]:
+    """Where a row goes, and after how long; one that our own code fails on is told so, and the others go on."""
+    try:
+        fate = lifecycle.row_fate(step.batch, ending, row.request_id, row.attempt, step.knobs.max_attempts)
+        match fate:
+            case lifecycle.Requeue():
+                return fate.wait_s, _again(row, fate)
+            case lifecycle.Refuse():
+                return 0.0, _refusal(row, fate)
+            case _:
+                assert_never(fate)
+    except Exception as error:  # noqa: BLE001 - a defect of ours with one row must not hold up the others for ever
+        name = type(error).__name__
+        step.telemetry.warn("row_failed", batch_id=step.batch.batch_id, step="settle", error=name)
+        return 0.0, _refusal(row, lifecycle.defect(name))
 
 
 def _again(row: Row, fate: lifecycle.Requeue) -> RowIn:
@@ -69,14 +83,24 @@ def _refusal(row: Row, fate: lifecycle.Refuse) -> RowOut:
     return RowOut(request_id=row.request_id, kind=RowKind.FAILURE, packed=packed)
 
 
-def _cap(step: Step, wait_s: float) -> BatchCap:
-    facts = step.provider.facts
+async def _cap(step: Step, ending: Ending, wait_s: float) -> BatchCap:
+    batch, facts = step.batch, step.provider.facts
+    size = quota.Size(rows=facts.max_rows, n_bytes=facts.max_bytes)
+    if batch.outcome is Outcome.SPLIT or lifecycle.over_quota(ending) is not None:
+        size = quota.next_size(batch, await _limit(step))
+    elif lifecycle.too_many_rows(batch, ending):
+        size = quota.Size(rows=batch.n_lines // 2, n_bytes=facts.max_bytes)
     wait_ms = int(wait_s * 1000)
-    # Over the provider's quota of enqueued tokens, halves fit sooner.
-    rows = max(1, step.batch.n_lines // 2) if wait_s == lifecycle.QUOTA_WAIT_S else facts.max_rows
     return BatchCap(
-        rows=rows,
-        bytes=facts.max_bytes,
+        rows=min(size.rows, facts.max_rows),
+        bytes=min(size.n_bytes, facts.max_bytes),
         linger_ms=LINGER_MS + wait_ms,
         longest_ms=LONGEST_MS + wait_ms,
     )
+
+
+async def _limit(step: Step) -> int | None:
+    """The limit of enqueued tokens that is known by now; for a batch that counted against none, its own size."""
+    if not step.batch.quota_id:
+        return quota.tokens_of(step.batch)
+    return (await step.store.standing.quota_of(step.batch.quota_id)).limit

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import tempfile
 from typing import BinaryIO, Final
 
@@ -11,10 +13,20 @@ import msgspec
 from batchling_client.wire.keys import CustomId, ProviderBatchId
 from batchling_client.wire.records import CorruptRecord, Result, Row
 from batchling_client.wire.scripts import RowOut
-from batchling_client.wire.states import BatchState, Outcome, RowKind
+from batchling_client.wire.states import BatchState, Outcome, RowKind, Verdict
 
-from .. import lifecycle
-from ..errors import FileNotReady, MaybeDone, PermanentError, TemporaryError
+from .. import lifecycle, quota
+from ..errors import (
+    FileNotReady,
+    MaybeDone,
+    NotOnDisk,
+    NotYet,
+    PermanentError,
+    QuotaFull,
+    StaleClaim,
+    TemporaryError,
+    Waiting,
+)
 from ..provider import Ending, Submission, error_body
 from ..step import Step
 
@@ -36,18 +48,27 @@ async def submit(step: Step) -> None:
     Before each call that could be paid for stands a record of it, so that a later worker searches before it pays.
     """
     batch = step.batch
-    if batch.cancel_requested and batch.create_at is None:
+    forgotten = batch.create_at is None and lifecycle.may_be_forgotten(batch)
+    if batch.cancel_requested and batch.create_at is None and not forgotten:
         await _end(step, Outcome.CANCELLED, Ending())
+        return
+    if batch.state is BatchState.SEALED and not forgotten and not await _admitted(step):
         return
     label = await step.store.intend(step.held, lifecycle.label_of(step.knobs.namespace, batch.batch_id))
     step.reach("submit.intended")
     # A store that was killed may have forgotten that a create was armed: whoever was here before may have sent it.
-    if (batch.create_at is not None or batch.state is BatchState.SUBMITTING) and await _found(step, label):
+    sent_before = forgotten or batch.create_at is not None or batch.state is BatchState.SUBMITTING
+    if sent_before and await _found(step, label):
+        return
+    if forgotten:
+        await _wait_for_the_forgotten(step)
         return
     if batch.cancel_requested:
         await _end(step, Outcome.CANCELLED, Ending())
         return
-    if batch.input_file_id:
+    if sent_before and not await _admitted(step):
+        return
+    if batch.input_file_id and batch.account in ("", step.way().digest):
         input_file_id, n_lines = batch.input_file_id, batch.n_lines
     else:
         input_file_id, n_lines = await _upload(step, label)
@@ -57,20 +78,74 @@ async def submit(step: Step) -> None:
     await _create(step, step.submission(label, n_lines), input_file_id)
 
 
+async def _admitted(step: Step) -> bool:
+    """Whether the batch has room in the quota of enqueued tokens, or had; raises `Waiting` where it has none yet.
+
+    One that is larger than the limit ends here, before anybody was asked to run it: its requests go on in smaller ones.
+    """
+    batch, account = step.batch, step.way()
+    look_s = lifecycle.held_look_s(batch, step.knobs.poll_interval_s, step.now)
+    admission = await step.store.standing.admit(batch, step.held.token, account.digest, look_s)
+    match admission.verdict:
+        case Verdict.OK:
+            return True
+        case Verdict.LARGE:
+            tokens = quota.tokens_of(batch)
+            why = f"split: about {tokens:,} tokens are over the limit of {admission.limit:,} enqueued tokens"
+            step.telemetry.log("batch_split", batch_id=batch.batch_id, tokens=tokens, limit=admission.limit)
+            ending = msgspec.json.encode(Ending())
+            await step.store.ended(step.held, Outcome.SPLIT, "", ending, why)
+            return False
+        case Verdict.HELD:
+            held_s = max(0.0, admission.held_until_ms / 1000 - step.now.timestamp())
+            raise Waiting(quota.words_of_wait(admission, held_s), delay_s=max(held_s, look_s))
+        case _:
+            raise StaleClaim(batch.batch_id)
+
+
+async def _over_quota(step: Step, error: QuotaFull) -> None:
+    """The create was refused for the quota: it teaches the limit, and the batch waits, sealed as it was."""
+    refusal = quota.refusal_in(str(error)) or quota.Refusal(why=str(error), limit=None)
+    batch = step.batch
+    if not batch.quota_id:
+        batch = dataclasses.replace(batch, quota_id=quota.quota_id(step.way().digest, batch.spec.model))
+    lesson = await step.store.standing.teach(batch, refusal)
+    step.telemetry.log("quota_refused", batch_id=batch.batch_id, alone=lesson.alone, reason=refusal.why)
+    if lesson.hopeless:
+        body = error_body("token_limit_exceeded", refusal.why)
+        raise PermanentError(refusal.why, status=429, body=body)
+    look_s = lifecycle.held_look_s(batch, step.knobs.poll_interval_s, step.now)
+    await step.store.hold(step.held, look_s, f"held: {refusal.why}", unmade=True)
+
+
 async def _found(step: Step, label: str) -> bool:
     """Adopts the batch of an earlier create whose answer was lost; waits while it may yet appear."""
     batch = step.batch
-    since = batch.create_at or batch.created_at
-    submission = step.submission(label, batch.n_lines)
-    provider_batch_id = await step.provider.find(step.way(), submission, batch.input_file_id, since)
+    made = await step.provider.find(step.way(), step.sought(label))
     step.reach("submit.searched")
-    if provider_batch_id is not None:
-        step.telemetry.log("batch_found_again", batch_id=batch.batch_id, provider_batch_id=provider_batch_id)
-        await _commit(step, provider_batch_id)
+    if made:
+        step.telemetry.log("batch_found_again", batch_id=batch.batch_id, provider_batch_id=made[0])
+        for surplus in made[1:]:
+            await _cancel_surplus(step, surplus)
+        await _commit(step, made[0])
         return True
+    if step.estranged:
+        if batch.cancel_requested:
+            return False
+        raise step.estrangement()
     if not lifecycle.may_create_again(batch, step.knobs.reconcile_patience_s, step.now):
-        raise TemporaryError("a create's answer was lost; searching for its batch", delay_s=SEARCH_FIRST_S)
+        raise NotYet("a create's answer was lost; searching for its batch", delay_s=SEARCH_FIRST_S)
     return False
+
+
+async def _wait_for_the_forgotten(step: Step) -> None:
+    """A create that an earlier run of Redis knew of may still be on its way, or not be listed yet."""
+    delay_s = lifecycle.forgotten_patience_s(step.knobs.reconcile_patience_s)
+    step.telemetry.warn("redis_forgetful", batch_id=step.batch.batch_id, delay_s=delay_s)
+    # Armed, so that this run of Redis takes the batch for its own; and disarmed, as nothing was sent.
+    with contextlib.suppress(NotOnDisk):
+        await step.store.arm(step.held, step.batch.account)
+    await step.store.release(step.held, delay_s, create_refused=True)
 
 
 async def _upload(step: Step, label: str) -> tuple[str, int]:
@@ -82,35 +157,49 @@ async def _upload(step: Step, label: str) -> tuple[str, int]:
         file.seek(0)
         input_file_id = await step.provider.upload(step.way(), step.submission(label, n_lines), file)
     step.reach("submit.uploaded")
-    await step.store.uploaded(step.held, input_file_id, n_lines)
+    await step.store.uploaded(step.held, input_file_id, n_lines, step.way().digest)
+    step.reach("submit.file_stored")
     return input_file_id, n_lines
 
 
 async def _write_lines(step: Step, file: BinaryIO) -> int:
     """Writes the batch's live requests as the provider's lines, a chunk at a time; answers how many."""
     n_lines = 0
-    spec = step.batch.spec
     async for rows in step.store.unanswered(step.batch.batch_id):
-        unfit = []
+        unfit: list[RowOut] = []
         for row in rows:
-            try:
-                body = row.body
-            except CorruptRecord:
-                unfit.append(
-                    _unfit(row, "batch_row_corrupt", "The stored body of this request is damaged", None)
-                )
+            line = _line_or_refusal(step, row)
+            if isinstance(line, RowOut):
+                unfit.append(line)
                 continue
-            if not _belongs(body, spec.model):
-                reason = f"This request's body names another model than its lane, {spec.model}"
-                unfit.append(_unfit(row, "batch_model_mismatch", reason, "model"))
-                continue
-            file.write(
-                step.provider.line(custom_id=CustomId(row.request_id), endpoint=spec.endpoint, body=body)
-            )
+            file.write(line)
             n_lines += 1
         if unfit:
             await step.store.deliver(step.held, unfit)
     return n_lines
+
+
+def _one_line(body: bytes) -> bytes:
+    """Clients store a body as one line; more would be other lines of the provider's file than we know of."""
+    if b"\n" in body or b"\r" in body:
+        raise CorruptRecord("a stored body has line breaks")
+    return body
+
+
+def _line_or_refusal(step: Step, row: Row) -> bytes | RowOut:
+    spec = step.batch.spec
+    try:
+        body = _one_line(row.body)
+        if not _belongs(body, spec.model):
+            reason = f"This request's body names another model than its lane, {spec.model}"
+            return _unfit(row, "batch_model_mismatch", reason, "model")
+        return step.provider.line(custom_id=CustomId(row.request_id), endpoint=spec.endpoint, body=body)
+    except CorruptRecord:
+        return _unfit(row, "batch_row_corrupt", "The stored body of this request is damaged", None)
+    except Exception as error:  # noqa: BLE001 - a defect of ours with one row must not hold up the others for ever
+        name = type(error).__name__
+        step.telemetry.warn("row_failed", batch_id=step.batch.batch_id, step="submit", error=name)
+        return _unfit(row, "batch_row_failed", f"batchling itself failed on this request ({name})", None)
 
 
 def _belongs(body: bytes, model: str) -> bool:
@@ -129,7 +218,12 @@ def _unfit(row: Row, code: str, reason: str, param: str | None) -> RowOut:
 async def _create(step: Step, submission: Submission, input_file_id: str) -> None:
     """The call that costs money: armed before, committed after, and not torn apart when the worker leaves."""
     step.reach("submit.before_arm")
-    await step.store.arm(step.held)
+    try:
+        await step.store.arm(step.held, step.way().digest)
+    except NotOnDisk as error:
+        step.telemetry.warn("intent_not_on_disk", batch_id=step.batch.batch_id)
+        await _refused(step, error)
+        return
     step.reach("submit.armed")
     paid = asyncio.ensure_future(_create_and_commit(step, submission, input_file_id))
     try:
@@ -144,9 +238,14 @@ async def _create_and_commit(step: Step, submission: Submission, input_file_id: 
         provider_batch_id = await step.provider.create(step.way(), submission, input_file_id)
     except MaybeDone as error:
         await step.store.release(step.held, SEARCH_FIRST_S, str(error))
+    except QuotaFull as error:
+        await _over_quota(step, error)
     except FileNotReady as error:
         if step.batch.n_stumbles >= lifecycle.FILE_PATIENCE:
             raise PermanentError(str(error)) from None
+        if lifecycle.file_is_dead(step.batch):
+            with contextlib.suppress(TemporaryError):
+                await _upload(step, submission.label)
         await _refused(step, error)
     except TemporaryError as error:
         await _refused(step, error)
@@ -163,15 +262,21 @@ async def _refused(step: Step, error: TemporaryError) -> None:
 
 async def _commit(step: Step, provider_batch_id: ProviderBatchId) -> None:
     first_look_s = lifecycle.first_look_s(step.batch, step.knobs.poll_interval_s)
-    other = await step.store.submitted(step.held, provider_batch_id, first_look_s)
+    other = await step.store.submitted(step.held, provider_batch_id, first_look_s, step.way().digest)
     if other:
-        step.telemetry.warn(
-            "surplus_batch_cancelled", batch_id=step.batch.batch_id, provider_batch_id=provider_batch_id
-        )
-        await step.provider.cancel(step.way(), provider_batch_id)
+        await _cancel_surplus(step, provider_batch_id)
         return
     step.reach("submit.committed")
     step.telemetry.submitted(step.batch, provider_batch_id)
+
+
+async def _cancel_surplus(step: Step, provider_batch_id: ProviderBatchId) -> None:
+    """A second batch of the same rows, made by a create that came through twice, would be paid for as well."""
+    step.telemetry.warn(
+        "surplus_batch_cancelled", batch_id=step.batch.batch_id, provider_batch_id=provider_batch_id
+    )
+    with contextlib.suppress(PermanentError):
+        await step.provider.cancel(step.way(), provider_batch_id)
 
 
 async def _end(step: Step, outcome: Outcome, ending: Ending) -> None:

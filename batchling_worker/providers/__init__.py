@@ -1,31 +1,26 @@
-"""The registry of providers: one module each, loaded on first use."""
+"""The registry of providers is that of the routes: each has one module here, of its name, loaded on first use."""
 
 from __future__ import annotations
 
 import functools
 import importlib
-from typing import Final
+
+from batchling_client.wire.routes import ROUTES
 
 from ..errors import PermanentError
 from ..provider import Provider
 
-PROVIDERS: Final = (
-    "batchling_worker.providers.openai",
-    "batchling_worker.providers.groq",
-)
-"""Each module has a constant `PROVIDER`; its last word is the provider's name."""
-
 
 def names() -> tuple[str, ...]:
     """The names of the registered providers; none is loaded for it."""
-    return tuple(module.rpartition(".")[2] for module in PROVIDERS)
+    return tuple(route.provider for route in ROUTES)
 
 
 @functools.cache
 def load(name: str) -> Provider:
     """The provider of that name, the same object each time; raises `PermanentError` where there is none."""
-    for module in PROVIDERS:
-        if module.rpartition(".")[2] == name:
-            provider: Provider = importlib.import_module(module).PROVIDER
-            return provider
-    raise PermanentError(f"No provider is called {name!r}: there are {', '.join(names())}.")
+    # A name comes out of a stored record: only what the registry names is ever imported.
+    if name not in names():
+        raise PermanentError(f"No provider is called {name!r}: there are {', '.join(names())}.")
+    provider: Provider = importlib.import_module(f"{__name__}.{name}").PROVIDER
+    return provider

@@ -6,7 +6,8 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Final
 
-from ..openai_files import BatchPage, Dialect, OpenAIFiles, Query
+from ..openai_dialect import BatchPage, Dialect, Query
+from ..openai_files import OpenAIFiles
 from ..provider import ProviderFacts
 
 FACTS: Final = ProviderFacts(

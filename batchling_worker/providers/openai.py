@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime as dt
 from typing import Final
 
-from ..openai_files import BatchPage, Dialect, OpenAIFiles, Query
+from ..openai_dialect import BatchPage, Dialect, Query
+from ..openai_files import OpenAIFiles
 from ..provider import ProviderFacts
 
 FACTS: Final = ProviderFacts(

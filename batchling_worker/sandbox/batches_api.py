@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 
 import msgspec
 from aiohttp import web
@@ -11,10 +12,11 @@ from aiohttp import web
 from . import faults
 from .book import BatchBook
 from .dialect import Dialect, Refusal
-from .gate import Gate, hang_up, json_reply, refusal_of
-from .records import Batch, CreateAsk, StoredFile
+from .gate import Gate, cut_short, hang_up, json_reply, refusal_of
+from .records import Batch, BatchView, CreateAsk, StoredFile
 from .scan import LineError
 from .shelf import FileShelf
+from .timing import shown_ask
 from .world import World
 
 _TERMINAL = ("completed", "failed", "expired", "cancelled")
@@ -53,7 +55,10 @@ class BatchesApi:
         else:
             source = input_file
         self._book.check_rate(owner)
-        batch = self._book.create(ask, owner, window_s, source)
+        tokens = await self._book.check_quota(ask, owner, source) if isinstance(source, StoredFile) else 0
+        batch = self._book.create(ask, owner, window_s, source, tokens)
+        if self._world.faults.take(faults.DoubleCreate, self._provider, model) is not None:
+            batch = self._book.create(ask, owner, window_s, source, tokens)
         slow = self._world.faults.take(faults.SlowCreate, self._provider, model)
         if slow is not None:
             await asyncio.sleep(slow.seconds)
@@ -62,7 +67,10 @@ class BatchesApi:
         fail = self._world.faults.take(faults.FailCreateAnswer, self._provider, model)
         if fail is not None:
             raise refusal_of(fail)
-        return json_reply(self._dialect.batch_object(await self._book.show(batch)))
+        reply = json_reply(self._dialect.batch_object(await self._book.show(batch)))
+        if self._world.faults.take(faults.CutCreateAnswer, self._provider, model) is not None:
+            return await cut_short(request, reply)
+        return reply
 
     async def _show(self, request: web.Request, owner: str) -> web.StreamResponse:
         batch = self._find(request, owner)
@@ -74,8 +82,14 @@ class BatchesApi:
         if self._dropped(None):
             return hang_up(request)
         page = self._dialect.page(request.query, self._book.newest_first(owner), self._world.limits)
-        shown = [self._dialect.batch_object(await self._book.show(batch)) for batch in page.batches]
+        shown = [self._dialect.batch_object(await self._listed(batch)) for batch in page.batches]
         return json_reply({"object": "list", "data": shown, **page.envelope})
+
+    async def _listed(self, batch: Batch) -> BatchView:
+        view = await self._book.show(batch)
+        if not batch.plan.bare_in_lists:
+            return view
+        return replace(view, ask=shown_ask(view.ask, metadata=False, input_file=False))
 
     async def _cancel(self, request: web.Request, owner: str) -> web.StreamResponse:
         batch = self._find(request, owner)

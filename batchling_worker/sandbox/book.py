@@ -44,8 +44,13 @@ class BatchBook:
             raise Refusal(429, message, code="rate_limit_exceeded", retry_after=wait_s)
         recent.append(now)
 
-    def create(self, ask: CreateAsk, owner: str, window_s: float, source: StoredFile | LineError) -> Batch:
-        """Commit a batch and start on it; in place of its input it may get the error it is to fail with."""
+    def create(
+        self, ask: CreateAsk, owner: str, window_s: float, source: StoredFile | LineError, tokens: int = 0
+    ) -> Batch:
+        """Commit a batch and start on it; in place of its input it may get the error it is to fail with.
+
+        `tokens` count against the quota from now on, where they are known; else once the batch is validated.
+        """
         now = self._world.clock.now()
         input_file = source if isinstance(source, StoredFile) else None
         model = input_file.model if input_file else None
@@ -59,11 +64,12 @@ class BatchBook:
             expires_at=now + window_s,
             timeline=timing.timeline(now, self._world.speeds.of(model), plan.stick),
             plan=plan,
-            failure=source if isinstance(source, LineError) else plan.failure,
+            failures=(source,) if isinstance(source, LineError) else plan.failures,
+            enqueued_tokens=tokens,
         )
         self._batches[batch.id] = batch
         self._world.ledger.batch(self._billed(batch, input_file))
-        if input_file is not None and batch.failure is None:
+        if input_file is not None and not batch.failures:
             # A name of its own, since the caller may delete the input file while the batch still needs it.
             batch.input_path = self._shelf.scratch()
             batch.input_path.hardlink_to(input_file.path)
@@ -134,22 +140,42 @@ class BatchBook:
             return None
         return await asyncio.get_running_loop().run_in_executor(self._world.pool, execute, batch.job, found)
 
+    async def check_quota(self, ask: CreateAsk, owner: str, input_file: StoredFile) -> int:
+        """Return the tokens of the file, at providers that check them before they create; Refusal when too many."""
+        limits = self._world.limits
+        if limits.max_enqueued_tokens is None or not limits.quota_at_create:
+            return 0
+        rules, loop = self._dialect.line_rules(ask), asyncio.get_running_loop()
+        found = await loop.run_in_executor(self._world.pool, scan, input_file.path, rules, limits)
+        complaint = self._over_quota(owner, input_file.model, found.input_tokens)
+        if complaint is not None:
+            raise Refusal(429, complaint, code="token_limit_exceeded")
+        return found.input_tokens
+
     def _check_enqueued(self, batch: Batch, found: Scan) -> None:
-        limit = self._world.limits.max_enqueued_tokens
-        if limit is None:
+        if self._world.limits.quota_at_create:
             return
-        now = self._world.clock.now()
+        complaint = self._over_quota(batch.owner, batch.model, found.input_tokens)
+        if complaint is not None:
+            found.errors, found.fatal = [LineError("token_limit_exceeded", complaint)], True
+
+    def _over_quota(self, owner: str, model: str | None, tokens: int) -> str | None:
+        """Return the provider's words when so many tokens more are over the limit."""
+        limits, now = self._world.limits, self._world.clock.now()
+        if limits.max_enqueued_tokens is None:
+            return None
         waiting = sum(
             other.enqueued_tokens
             for other in self._batches.values()
-            if other.owner == batch.owner and other.model == batch.model and now < self._end(other).at
+            if other.owner == owner and other.model == model and now < self._end(other).at
         )
-        if waiting + found.input_tokens > limit:
-            message = (
-                f"Enqueued token limit reached for {batch.model} in organization sandbox. Limit: {limit} "
-                "enqueued tokens. Please try again once some in_progress batches have been completed."
-            )
-            found.errors, found.fatal = [LineError("token_limit_exceeded", message)], True
+        if waiting + tokens <= limits.max_enqueued_tokens:
+            return None
+        reached = "Enqueued token limit reached"
+        if limits.quota_named:
+            figure = f"{limits.max_enqueued_tokens:,} enqueued tokens"
+            reached = f"{reached} for {model} in organization sandbox. Limit: {figure}"
+        return f"{reached}. Please try again once some in_progress batches have been completed."
 
     def _end(self, batch: Batch) -> timing.End:
         if batch.outcome is not None:
@@ -160,10 +186,10 @@ class BatchBook:
         if batch.outcome is not None:
             return
         checked_at = batch.timeline.in_progress_at
-        if batch.failure is not None:
+        if batch.failures:
             failed_at = max(checked_at, batch.plan.failed_at)
             if now >= failed_at:
-                batch.outcome = Outcome(status="failed", ended_at=failed_at, errors=[batch.failure])
+                batch.outcome = Outcome(status="failed", ended_at=failed_at, errors=[*batch.failures])
             return
         end = self._end(batch)
         if batch.checked is None or batch.executed is None or now < min(checked_at, end.at):
@@ -204,11 +230,11 @@ class BatchBook:
         executed.rows = []
         return outcome
 
-    def _publish(self, batch: Batch, job: Job, which: str, at: float) -> str | None:
+    def _publish(self, batch: Batch, job: Job, which: str, at: float) -> str | dict[str, str] | None:
         path = job.output_path if which == "output" else job.error_path
         if path.stat().st_size == 0 and not batch.plan.empty_files:
             path.unlink()
-            return "" if batch.plan.blank_file_ids else None
+            return batch.plan.blank_file_id
         retention_s = self._dialect.traits.output_retention_s
         wanted = batch.ask.output_expires_after
         if wanted is not None and isinstance(seconds := wanted.get("seconds"), int):

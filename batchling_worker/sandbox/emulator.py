@@ -8,12 +8,9 @@ from typing import Protocol
 
 from aiohttp import web
 
-from .world import World
+from batchling_client.wire.routes import ROUTES
 
-PROVIDERS = (
-    "batchling_worker.sandbox.openai",
-    "batchling_worker.sandbox.groq",
-)
+from .world import World
 
 
 class Emulator(Protocol):
@@ -32,10 +29,10 @@ class Emulator(Protocol):
 
 
 def load(world: World) -> tuple[Emulator, ...]:
-    """Return an emulator of each registered provider; its module has a function `emulate(world)`."""
-    return tuple(importlib.import_module(module).emulate(world) for module in PROVIDERS)
+    """Return an emulator of each registered provider; its module here has a function `emulate(world)`."""
+    return tuple(importlib.import_module(f"{__package__}.{name}").emulate(world) for name in names())
 
 
 def names() -> tuple[str, ...]:
     """Return the names of the registered providers, without loading them."""
-    return tuple(module.rpartition(".")[2] for module in PROVIDERS)
+    return tuple(route.provider for route in ROUTES)

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from . import answers
-from .faults import FailRows
+from .faults import FailRows, SpoilRows
 from .ledger import ExecutedRow, cost_usd
 from .markers import Markers
 from .scan import Scan
@@ -37,6 +37,7 @@ class RowPlan:
     n_stray: int = 0
     n_broken: int = 0
     n_zero: int = 0
+    spoiled: SpoilRows | None = None
     failing: FailRows | None = None
 
 
@@ -104,6 +105,7 @@ class _Quirks:
             ("twice", plan.n_repeated),
             ("broken", plan.n_broken),
             ("zero", plan.n_zero),
+            ("spoiled", plan.spoiled.n if plan.spoiled else 0),
         ):
             self.of.update((place, quirk) for place, _ in zip(hit, range(n), strict=False))
         n_failing = 0 if plan.failing is None else n_rows if plan.failing.n is None else plan.failing.n
@@ -180,6 +182,7 @@ class _Writer:
     def __init__(self, job: Job, output: BinaryIO, errors: BinaryIO) -> None:
         self._output = output
         self._errors = errors
+        self._spoiled = job.plan.spoiled
         self._mark = job.batch_id.rpartition("_")[2][:16].encode()
 
     def row(self, row: _Row, place: int, reply: _Reply, quirk: str | None) -> None:
@@ -189,6 +192,11 @@ class _Writer:
         if quirk == "zero":
             self._errors.write(self._line(custom_id, place, 0, b"", b"{}"))
             return
+        spoiled = self._spoiled if quirk == "spoiled" else None
+        if spoiled is not None:
+            self._spoil(spoiled, row.custom_id)
+            if not spoiled.stays:
+                return
         line = self._line(custom_id, place, reply.status, b"req_%b%06x" % (self._mark, place), reply.body)
         if quirk == "broken":
             line = line[: len(line) // 2] + b"\n"
@@ -196,6 +204,11 @@ class _Writer:
         file.write(line)
         if quirk == "twice":
             file.write(line)
+
+    def _spoil(self, spoiled: SpoilRows, custom_id: str) -> None:
+        file = self._output if spoiled.file == "output" else self._errors
+        for line in spoiled.lines:
+            file.write(line.replace("CUSTOM_ID", custom_id).encode("latin-1") + b"\n")
 
     def undone(self, row: _Row, index: int, code: str) -> None:
         error = _encode({"code": code, "message": _UNDONE[code]})

@@ -57,6 +57,26 @@ class FailCreateAnswer(RefusingFault):
     """The batch is created, and the answer is an error all the same."""
 
 
+class CutCreateAnswer(Fault):
+    """The batch is created, and the connection closes in the middle of the answer's body."""
+
+
+class DoubleCreate(Fault):
+    """A gateway hands the call on twice: two batches are created, and the answer speaks of the second."""
+
+
+class DropMetadata(Fault):
+    """The batch shows no metadata, anywhere and for ever."""
+
+
+class HideInputFileId(Fault):
+    """The batch does not show its input file, anywhere and for ever."""
+
+
+class ListWithoutLabels(Fault):
+    """In lists the batch shows neither metadata nor its input file; asked for by its id it does."""
+
+
 class SlowCreate(Fault):
     """The batch is created, and the answer comes `seconds` of real time late."""
 
@@ -125,6 +145,8 @@ class FailBatch(Fault):
         "Enqueued token limit reached. Please try again once some in_progress batches have been completed."
     )
     line: int | None = None
+    lines: tuple[int, ...] = ()
+    """Instead of `line`: an error for each of these."""
     param: str | None = None
     seconds: float = 0.0
 
@@ -167,6 +189,21 @@ class ZeroRows(RowsFault):
     """`n` rows are in the error file with status_code 0 and no body, while the counts call them completed."""
 
 
+class SpoilRows(RowsFault):
+    """`n` rows have `lines` in `file` in place of their own line, or before it where that stays."""
+
+    lines: tuple[str, ...] = ()
+    """`CUSTOM_ID` in them becomes the row's own id; letters are bytes (Latin-1), so that any bytes can be had."""
+    file: Literal["output", "error"] = "output"
+    stays: bool = False
+
+
+class LieInCounts(Fault):
+    """Once the batch has ended, its counts are these, of whatever type."""
+
+    counts: dict[str, object] | None = None
+
+
 class FailRows(Fault):
     """`n` rows (None = all) fail with `status`."""
 
@@ -181,7 +218,9 @@ class KeepOrder(Fault):
 
 
 class BlankFileIds(Fault):
-    """A result file that does not exist has the id "" instead of null."""
+    """A result file that does not exist has this id instead of null; Groq is said to show an empty object."""
+
+    value: str | dict[str, str] = ""
 
 
 class EmptyFiles(Fault):
@@ -216,6 +255,19 @@ class SlowDownload(Fault):
     bytes_per_second: int = 100_000
 
 
+class RefuseKey(RefusingFault):
+    """Every call with an API key that starts with `key` is refused."""
+
+    key: str = ""
+
+
+class SilenceKey(Fault):
+    """A call with an API key that starts with `key` is taken in full, and has no answer for `seconds` of real time."""
+
+    key: str = ""
+    seconds: float = 60.0
+
+
 class RefuseRealtime(RefusingFault):
     """A realtime call is refused."""
 
@@ -224,6 +276,11 @@ AnyFault = (
     DropCreateAnswer
     | DropCreateRequest
     | FailCreateAnswer
+    | CutCreateAnswer
+    | DoubleCreate
+    | DropMetadata
+    | HideInputFileId
+    | ListWithoutLabels
     | SlowCreate
     | RefuseCreate
     | DropUploadAnswer
@@ -245,6 +302,8 @@ AnyFault = (
     | StrayRows
     | BreakRows
     | ZeroRows
+    | SpoilRows
+    | LieInCounts
     | FailRows
     | KeepOrder
     | BlankFileIds
@@ -254,6 +313,8 @@ AnyFault = (
     | RefuseDownload
     | TruncateDownload
     | SlowDownload
+    | RefuseKey
+    | SilenceKey
     | RefuseRealtime
 )
 
@@ -269,16 +330,19 @@ def decode_faults(payload: bytes) -> list[AnyFault]:
 
 
 class _Armed:
-    __slots__ = ("fault", "left", "let_through")
+    __slots__ = ("fault", "left", "let_through", "n_struck")
 
     def __init__(self, fault: Fault) -> None:
         self.fault = fault
+        self.n_struck = 0
         self.let_through = fault.after
         self.left = fault.times
 
-    def strikes(self, kind: type[Fault], provider: str, model: str | None) -> bool:
+    def strikes(self, kind: type[Fault], provider: str, model: str | None, key: str) -> bool:
         fault = self.fault
         if type(fault) is not kind or self.left == 0:
+            return False
+        if isinstance(fault, RefuseKey | SilenceKey) and not key.startswith(fault.key):
             return False
         if fault.provider not in (None, provider) or fault.model not in (None, model):
             return False
@@ -287,6 +351,7 @@ class _Armed:
             return False
         if self.left is not None:
             self.left -= 1
+        self.n_struck += 1
         return True
 
 
@@ -302,13 +367,18 @@ class FaultTable:
         with self._lock:
             self._armed.extend(_Armed(fault) for fault in faults)
 
-    def take(self, kind: type[F], provider: str, model: str | None = None) -> F | None:
+    def take(self, kind: type[F], provider: str, model: str | None = None, key: str = "") -> F | None:
         """Use up one strike of the first armed fault of this kind that matches, and return that fault."""
         with self._lock:
             for armed in self._armed:
-                if armed.strikes(kind, provider, model) and isinstance(armed.fault, kind):
+                if armed.strikes(kind, provider, model, key) and isinstance(armed.fault, kind):
                     return armed.fault
         return None
+
+    def n_struck(self, kind: type[Fault]) -> int:
+        """Return how often the faults of this kind have struck, since they were armed."""
+        with self._lock:
+            return sum(armed.n_struck for armed in self._armed if type(armed.fault) is kind)
 
     def armed(self) -> list[Fault]:
         """Return the faults that can still strike."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -162,15 +163,16 @@ class FilesApi:
         response.content_length = file.n_bytes
         await response.prepare(request)
         step = min(_CHUNK, slow.bytes_per_second // 10 + 1) if slow else _CHUNK
-        with file.path.open("rb") as content:
+        # Whoever reads may be killed in the middle of it.
+        with file.path.open("rb") as content, contextlib.suppress(ConnectionError):
             while left > 0 and (chunk := content.read(min(step, left))):
                 if slow is not None:
                     await asyncio.sleep(len(chunk) / slow.bytes_per_second)
                 await response.write(chunk)
                 left -= len(chunk)
-        if truncate is not None:
-            return _cut(request, response)
-        await response.write_eof()
+            if truncate is not None:
+                return _cut(request, response)
+            await response.write_eof()
         return response
 
     def _find(self, request: web.Request, owner: str) -> StoredFile:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from aiohttp import web
 
+from . import faults
 from .dialect import Dialect, Refusal
 from .faults import RefusingFault
 from .world import World
@@ -34,6 +35,7 @@ class Gate:
         async def enter(request: web.Request) -> web.StreamResponse:
             self._world.ledger.call(traits.name, request.method, path)
             try:
+                await self._weather(request)
                 return await handler(request, self._owner(request))
             except Refusal as refusal:
                 await _drain(request)
@@ -51,9 +53,20 @@ class Gate:
 
         return web.route("*", f"/{self._dialect.traits.name}/{{tail:.*}}", enter)
 
+    async def _weather(self, request: web.Request) -> None:
+        """What befalls every call of a key, before anything is done."""
+        _, key = _credential(request)
+        name, table = self._dialect.traits.name, self._world.faults
+        silence = table.take(faults.SilenceKey, name, key=key)
+        if silence is not None:
+            await _drain(request)
+            await asyncio.sleep(silence.seconds)
+        refuse = table.take(faults.RefuseKey, name, key=key)
+        if refuse is not None:
+            raise refusal_of(refuse)
+
     def _owner(self, request: web.Request) -> str:
-        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-        key = key.strip()
+        scheme, key = _credential(request)
         if scheme.lower() != "bearer" or not key:
             raise Refusal(401, _NO_KEY)
         if key.startswith("invalid"):
@@ -72,6 +85,11 @@ class Gate:
         return web.Response(
             status=refusal.status, body=encoded, headers=headers, content_type="application/json"
         )
+
+
+def _credential(request: web.Request) -> tuple[str, str]:
+    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+    return scheme, key.strip()
 
 
 def new_request_id() -> str:
@@ -101,6 +119,18 @@ def hang_up(request: web.Request) -> web.Response:
     if request.transport is not None:
         request.transport.abort()
     return web.Response(status=500)
+
+
+async def cut_short(request: web.Request, reply: web.Response) -> web.StreamResponse:
+    """Send the head of a reply and half of its body, and close the connection."""
+    body = reply.body if isinstance(reply.body, bytes) else b""
+    half = web.StreamResponse(status=reply.status, headers={"Content-Type": "application/json"})
+    half.content_length = len(body)
+    await half.prepare(request)
+    await half.write(body[: len(body) // 2])
+    if request.transport is not None:
+        request.transport.close()
+    return half
 
 
 async def _drain(request: web.Request) -> None:

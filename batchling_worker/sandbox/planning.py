@@ -17,22 +17,32 @@ def plan_batch(world: World, provider: str, model: str | None, now: float) -> Ba
 
     hide, lose, lag = take(faults.HideBatch), take(faults.LoseBatch), take(faults.LagList)
     fail, expire = take(faults.FailBatch), take(faults.ExpireBatch)
+    blank = take(faults.BlankFileIds)
     late, hide_output = take(faults.LateFileIds), take(faults.HideOutput)
     return BatchPlan(
         rows=_plan_rows(world, provider, model),
         stick=take(faults.StickBatch),
-        failure=LineError(fail.code, fail.message, fail.param, fail.line) if fail else None,
+        failures=_failures(fail) if fail else (),
         failed_at=now + fail.seconds if fail else 0.0,
         expire_done=expire.done if expire else None,
         hidden_until=now + hide.seconds if hide else 0.0,
         lost_from=now + lose.seconds if lose else float("inf"),
         listed_from=now + lag.seconds if lag else 0.0,
-        blank_file_ids=take(faults.BlankFileIds) is not None,
+        blank_file_id=blank.value if blank else None,
+        no_metadata=take(faults.DropMetadata) is not None,
+        no_input_file_id=take(faults.HideInputFileId) is not None,
+        bare_in_lists=take(faults.ListWithoutLabels) is not None,
+        told_counts=take(faults.LieInCounts),
         empty_files=take(faults.EmptyFiles) is not None,
         late_ids_s=late.seconds if late else 0.0,
         hide_output_s=hide_output.seconds if hide_output else 0.0,
         forget_done_on_cancel=take(faults.ForgetDoneOnCancel) is not None,
     )
+
+
+def _failures(fail: faults.FailBatch) -> tuple[LineError, ...]:
+    lines = fail.lines or (fail.line,)
+    return tuple(LineError(fail.code, fail.message, fail.param, line) for line in lines)
 
 
 def _plan_rows(world: World, provider: str, model: str | None) -> RowPlan:
@@ -47,5 +57,6 @@ def _plan_rows(world: World, provider: str, model: str | None) -> RowPlan:
         n_stray=count(faults.StrayRows),
         n_broken=count(faults.BreakRows),
         n_zero=count(faults.ZeroRows),
+        spoiled=world.faults.take(faults.SpoilRows, provider, model),
         failing=world.faults.take(faults.FailRows, provider, model),
     )

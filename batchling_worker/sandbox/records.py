@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from .execute import Executed, Job, RowPlan
-from .faults import StickBatch
+from .faults import LieInCounts, StickBatch
 from .scan import LineError, Scan
 
 Status = Literal[
@@ -62,13 +62,17 @@ class BatchPlan:
 
     rows: RowPlan = field(default_factory=RowPlan)
     stick: StickBatch | None = None
-    failure: LineError | None = None
+    failures: tuple[LineError, ...] = ()
     failed_at: float = 0.0
     expire_done: float | None = None
     hidden_until: float = 0.0
     lost_from: float = float("inf")
     listed_from: float = 0.0
-    blank_file_ids: bool = False
+    blank_file_id: str | dict[str, str] | None = None
+    no_metadata: bool = False
+    no_input_file_id: bool = False
+    bare_in_lists: bool = False
+    told_counts: LieInCounts | None = None
     empty_files: bool = False
     late_ids_s: float = 0.0
     hide_output_s: float = 0.0
@@ -87,8 +91,8 @@ class Outcome:
     n_failed: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
-    output_file_id: str | None = None
-    error_file_id: str | None = None
+    output_file_id: str | dict[str, str] | None = None
+    error_file_id: str | dict[str, str] | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,7 +107,7 @@ class Batch:
     expires_at: float
     timeline: Timeline
     plan: BatchPlan
-    failure: LineError | None
+    failures: tuple[LineError, ...]
     checked: asyncio.Task[Scan] | None = None
     executed: asyncio.Task[Executed | None] | None = None
     job: Job | None = None
@@ -131,9 +135,9 @@ class BatchView:
     expired_at: int | None
     cancelling_at: int | None
     cancelled_at: int | None
-    counts: Mapping[str, int]
+    counts: Mapping[str, object] | None
     errors: list[LineError]
-    output_file_id: str | None
-    error_file_id: str | None
+    output_file_id: str | dict[str, str] | None
+    error_file_id: str | dict[str, str] | None
     input_tokens: int
     output_tokens: int

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import msgspec
+
 from .faults import StickBatch
-from .records import Batch, BatchView, Status, Timeline
+from .records import Batch, BatchView, CreateAsk, Status, Timeline
 
 VALIDATING_SHARE = 0.1
 FINALIZING_SHARE = 0.05
@@ -63,9 +65,18 @@ def status(batch: Batch, now: float) -> Status:
         return batch.outcome.status
     if batch.cancelling_at is not None:
         return "cancelling"
-    if batch.failure is not None or now < batch.timeline.in_progress_at:
+    if batch.failures or now < batch.timeline.in_progress_at:
         return "validating"
     return "in_progress" if now < batch.timeline.finalizing_at else "finalizing"
+
+
+def shown_ask(ask: CreateAsk, *, metadata: bool, input_file: bool) -> CreateAsk:
+    """Return what a provider that shows only so much makes of a create call."""
+    return msgspec.structs.replace(
+        ask,
+        metadata=ask.metadata if metadata else None,
+        input_file_id=ask.input_file_id if input_file else "",
+    )
 
 
 def view(batch: Batch, now: float, n_total: int, n_failed: int) -> BatchView:
@@ -82,16 +93,20 @@ def view(batch: Batch, now: float, n_total: int, n_failed: int) -> BatchView:
     def ended(as_status: Status) -> int | None:
         return int(outcome.ended_at) if outcome is not None and outcome.status == as_status else None
 
-    counts = {"total": 0, "completed": 0, "failed": 0}
+    counts: dict[str, object] | None = {"total": 0, "completed": 0, "failed": 0}
     if outcome is not None:
-        counts = {"total": outcome.n_total, "completed": outcome.n_completed, "failed": outcome.n_failed}
+        lie = batch.plan.told_counts
+        truth = {"total": outcome.n_total, "completed": outcome.n_completed, "failed": outcome.n_failed}
+        counts = lie.counts if lie is not None else {**truth}
     elif shown != "validating":
         n_done = int(n_total * done_share(batch, now))
         counts = {"total": n_total, "completed": max(0, n_done - n_failed), "failed": n_failed}
     ids_due = outcome is not None and now >= outcome.ended_at + batch.plan.late_ids_s
     return BatchView(
         id=batch.id,
-        ask=batch.ask,
+        ask=shown_ask(
+            batch.ask, metadata=not batch.plan.no_metadata, input_file=not batch.plan.no_input_file_id
+        ),
         model=batch.model,
         status=shown,
         created_at=int(batch.created_at),

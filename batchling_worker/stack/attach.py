@@ -79,10 +79,11 @@ def _start(layout: Layout, wanted: str, flower: bool, environment: Mapping[str, 
 def _refuse_while_busy(layout: Layout, running: State) -> None:
     """Unfinished batches belong to the settings that they were sent with. Raises `StackError`."""
     # Rarely needed, and the client takes longer to import than an attach may last.
-    from batchling_client.wire.keys import Keys  # noqa: PLC0415
+    from batchling_client.wire.keys import DRAINED_VERSIONS, Keys  # noqa: PLC0415
 
     try:
-        n_unfinished = int(resp.ask(Path(running.socket), "ZCARD", Keys(running.namespace).schedule))
+        schedules = [Keys(running.namespace, version).schedule for version in DRAINED_VERSIONS]
+        n_unfinished = sum(int(resp.ask(Path(running.socket), "ZCARD", schedule)) for schedule in schedules)
     except (resp.NoAnswer, ValueError):
         return
     if n_unfinished:

@@ -9,15 +9,17 @@ import errno
 import logging
 import os
 import pty
+import subprocess
 import sys
 import termios
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
-from batchling_client import display
+from batchling_client import complaints, display
 from batchling_client.inspection import Inspection
 from batchling_client.wire.batches import Batch
 from batchling_client.wire.connection import connect
@@ -43,6 +45,9 @@ class Shown:
 
     def summary(self) -> str:
         return "all is well"
+
+    def hear(self, reasons: Sequence[str]) -> None:
+        """Nobody asks."""
 
 
 class Broken(Shown):
@@ -90,9 +95,42 @@ def test_a_state_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
     screen.draw([batch(1, "open")], NOW)
     screen.draw([batch(1, "open", n_requests=20)], NOW)
     screen.draw([batch(1, "sealed")], NOW)
-    screen.draw([batch(1, "sealed", error="the provider is busy")], NOW)
 
-    assert len(capsys.readouterr().err.splitlines()) == 3
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_each_reason_to_wait_is_one_warning_for_a_batch(caplog: pytest.LogCaptureFixture) -> None:
+    screen = display.LogScreen(to_stderr=True)
+    errors = ["busy, see req_1", "busy, see req_2", "401 no such key", "busy, see req_3", "401 no such key"]
+
+    for error in errors:
+        screen.draw([batch(1, "submitted", error=error), batch(2, "submitted", error=error)], NOW)
+    screen.draw([batch(3, "failed", error="it is over")], NOW)
+
+    warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert warnings == [
+        "groq/m: busy, see req_1 (20 requests in 2 batches)",
+        "groq/m: 401 no such key (20 requests in 2 batches)",
+    ]
+
+
+def test_warnings_come_to_an_end(caplog: pytest.LogCaptureFixture) -> None:
+    screen = display.LogScreen(to_stderr=False)
+
+    for n in range(200):
+        words = "".join(chr(ord("a") + int(digit)) for digit in str(n))
+        screen.draw([batch(1, "submitted", error=words * 200)], NOW)
+
+    warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == complaints.MOST_OF_A_RUN + 1
+    assert warnings[-1] == complaints.THAT_IS_ALL
+    assert max(map(len, warnings)) < 2 * complaints.LONGEST
+
+
+def test_without_logging_a_warning_is_on_stderr() -> None:
+    code = "from batchling_client import display; display.warn('the key is refused')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "batchling: the key is refused\n"
 
 
 def test_a_program_with_logging_gets_log_lines(

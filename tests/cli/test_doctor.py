@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from batchling_client import doctor
 from batchling_client.settings import ClientSettings
 from batchling_client.wire import sealing
@@ -16,17 +14,6 @@ from tests.deployment import Deployment
 from tests.waiting import wait_until
 
 from .command import batchling, clean_environment, contents
-
-SOUND = {
-    "redis_version": "8.2.3",
-    "role": "master",
-    "maxmemory_policy": "noeviction",
-    "aof_enabled": 1,
-    "aof_last_write_status": "ok",
-    "used_memory": 10,
-    "maxmemory": 100,
-    "total_system_memory": 1000,
-}
 
 
 async def examine(env: dict[str, str], *words: str) -> tuple[int, dict[str, Any]]:
@@ -49,7 +36,7 @@ async def test_a_sound_deployment_is_found_sound(deployment: Deployment) -> None
     assert code == 0, found
     assert found["httpx"]["status"] == found["httpx2"]["status"] == "ok"
     assert "groq" in found["httpx"]["says"]
-    assert found["aiohttp"]["status"] == "note"
+    assert found["aiohttp"]["status"] == found["requests"]["status"] == "ok"
 
 
 async def test_wrong_policies_and_a_missing_worker_are_found(deployment: Deployment) -> None:
@@ -89,6 +76,21 @@ async def test_workers_with_another_seal_key_are_found(deployment: Deployment) -
     assert trusted["keys"]["status"] == "ok"
 
 
+async def test_a_worker_whose_clock_is_off_is_found(deployment: Deployment) -> None:
+    now_s = (await deployment.redis.execute_command("TIME"))[0]
+    for name, ahead_s in (("w@ahead", 60.0), ("w@right", 0.0)):
+        beat = WorkerPresence(
+            name=name, pid=1, version="1", pool="threads", seal_public_key="k", said_at=now_s + ahead_s
+        )
+        await deployment.redis.execute_command("ZADD", deployment.keys.workers, now_s * 1000, name)
+        await deployment.redis.execute_command("SET", deployment.keys.worker(name), beat.encode())
+
+    _, found = await examine(deployment.env)
+
+    assert found["clock"]["status"] == "failure"
+    assert "the clock of w@ahead is 60.0 s ahead" in found["clock"]["says"]
+
+
 async def test_no_redis_is_a_finding_and_not_a_crash(short_home: Path) -> None:
     env = {**clean_environment(), "BATCHLING_HOME": str(short_home)}
 
@@ -101,34 +103,6 @@ async def test_no_redis_is_a_finding_and_not_a_crash(short_home: Path) -> None:
     assert "127.0.0.1:1" in away["redis"]["says"]
     assert wrong["settings"]["status"] == "failure"
     assert contents(short_home) == []
-
-
-def test_a_sound_redis_has_nothing_to_mend() -> None:
-    assert all(finding.sound and not finding.mend for finding in doctor.of_redis(SOUND))
-
-
-@pytest.mark.parametrize(
-    ("change", "check"),
-    [
-        ({"redis_version": "6.0.16"}, "version"),
-        ({"role": "slave"}, "role"),
-        ({"maxmemory_policy": "volatile-lru"}, "eviction"),
-        ({"aof_enabled": 0}, "durability"),
-        ({"aof_last_write_status": "err"}, "durability"),
-        ({"used_memory": 95}, "memory"),
-        ({"maxmemory": 0, "used_memory": 900}, "memory"),
-    ],
-)
-def test_each_weakness_of_redis_is_found_alone(change: dict[str, object], check: str) -> None:
-    failed = [finding for finding in doctor.of_redis({**SOUND, **change}) if not finding.sound]
-
-    assert [finding.check for finding in failed] == [check]
-    assert failed[0].mend
-
-
-@pytest.mark.parametrize(("skew_s", "sound"), [(0.1, True), (-0.1, True), (60.0, False), (-60.0, False)])
-def test_a_clock_that_is_off_is_found(skew_s: float, sound: bool) -> None:
-    assert doctor.of_clock(skew_s).sound is sound
 
 
 def test_seal_keys_are_read_and_never_made(tmp_path: Path) -> None:

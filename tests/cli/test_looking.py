@@ -6,7 +6,10 @@ import json
 from typing import Any
 
 from batchling_client.wire.states import BatchState
+from batchling_worker.sandbox import Limits
+from batchling_worker.sandbox.faults import StickBatch
 from tests.deployment import MODEL, SLOW_MODEL, Deployment
+from tests.waiting import wait_until
 
 from .command import batchling
 
@@ -61,6 +64,38 @@ async def test_runs_and_lanes_are_listed_without_a_key(deployment: Deployment) -
     assert "CANARY" not in json.dumps([run, lane])
 
 
+async def test_lanes_tell_what_holds_them(deployment: Deployment) -> None:
+    deployment.sandbox.limits = Limits(max_enqueued_tokens=700)
+    deployment.sandbox.faults.add(StickBatch(model=MODEL, state="in_progress", seconds=3600))
+    refused = await deployment.ask(1, model=SLOW_MODEL, headers={"authorization": "Bearer invalid-key"})
+    await deployment.ask(2, prompts=["x" * 2000] * 2, rows=1)
+    deployment.worker()
+    await deployment.answered(refused)
+    seen: list[dict[str, Any]] = []
+
+    async def one_is_refused_and_waits() -> bool:
+        seen[:] = await look(deployment, "lanes")
+        waits = any(
+            "own batches" in batch["error"] for batch in await look(deployment, "batches") if batch["error"]
+        )
+        return waits and all(lane["quota"] for lane in seen)
+
+    await wait_until(one_is_refused_and_waits, description="a batch waits for room", within_s=30)
+    text = await batchling("lanes", env=deployment.env)
+    told = {lane["model"]: lane for lane in seen}
+
+    assert told[MODEL]["quota"]["limit_tokens"] == 700
+    assert told[MODEL]["quota"]["n_batches_in_flight"] == 1
+    assert 500 < told[MODEL]["quota"]["tokens_in_flight"] < 700
+    assert "Limit: 700 enqueued tokens" in told[MODEL]["quota"]["why"]
+    assert told[MODEL]["circuit"] is None
+    assert told[SLOW_MODEL]["circuit"]["state"] == "parked"
+    assert "401" in told[SLOW_MODEL]["circuit"]["why"]
+    assert "parked" in text.out
+    assert "/700" in text.out
+    assert "invalid-key" not in json.dumps(seen) + text.out
+
+
 async def test_show_tells_a_batch_from_a_run(deployment: Deployment) -> None:
     await deployment.ask(2)
     (listed,) = await look(deployment, "batches")
@@ -102,14 +137,47 @@ async def test_a_cancelled_batch_answers_its_callers_and_bills_nothing(deploymen
     assert "has ended already" in again.sentence
 
 
-async def test_cancelling_a_run_cancels_each_of_its_batches(deployment: Deployment) -> None:
-    await deployment.ask(2, rows=1, linger_ms=60_000)
-    (run,) = await look(deployment, "runs")
+async def test_cancelling_a_run_answers_its_callers_and_says_what_became_of_it(
+    deployment: Deployment,
+) -> None:
+    ids = await deployment.ask(3, rows=2, linger_ms=60_000)
+    others = await deployment.ask(1, linger_ms=60_000)
+    (_, run) = await look(deployment, "runs")
 
     asked = await look(deployment, "cancel", run["run_id"])
+    again = await batchling("cancel", run["run_id"], env=deployment.env)
 
-    assert len(asked["cancelled"]) == 2
-    assert {batch.state for batch in await deployment.batches()} == {BatchState.ENDED}
+    assert (asked["n_dropped"], asked["n_shared"], len(asked["cancelled"])) == (3, 0, 1)
+    assert {answer.status for answer in await deployment.answered(ids)} == {499}
+    assert await deployment.results(others) == [None]
+    assert {batch.state for batch in await deployment.batches()} == {BatchState.ENDED, BatchState.OPEN}
+    assert again.code == 1
+    assert "has ended already" in again.sentence
+
+
+async def test_a_cancelled_run_leaves_at_the_provider_what_it_was_asked_to(deployment: Deployment) -> None:
+    ids = await deployment.ask(2, model=SLOW_MODEL)
+    deployment.worker()
+
+    async def submitted() -> bool:
+        return [batch.state for batch in await deployment.batches()] == [BatchState.SUBMITTED]
+
+    await wait_until(submitted, description="submitted", within_s=20)
+    (run,) = await look(deployment, "runs")
+
+    kept = await batchling("cancel", run["run_id"], "--keep-submitted", env=deployment.env)
+    [before] = await deployment.batches()
+    told = await batchling("cancel", run["run_id"], env=deployment.env)
+    wrong = await batchling("cancel", before.batch_id, "--keep-submitted", env=deployment.env)
+
+    assert (kept.code, kept.out) == (1, f"Batch {before.batch_id} goes on; its answers will be kept.\n")
+    assert not before.cancel_requested
+    assert (told.code, told.out) == (
+        0,
+        f"Batch {before.batch_id} is being cancelled at its provider: 2 requests.\n",
+    )
+    assert {answer.status for answer in await deployment.answered(ids)} == {499}
+    assert (wrong.code, "is for runs" in wrong.sentence) == (2, True)
 
 
 async def test_a_run_is_followed_into_the_batches_its_requests_moved_to(deployment: Deployment) -> None:

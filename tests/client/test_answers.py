@@ -12,6 +12,7 @@ from redis import Redis
 from batchling_client import Run, batchify, errors, session
 from batchling_client.ending import end
 from batchling_client.wire.keys import Keys
+from tests.redis_server import redis_server
 from tests.waiting import wait_until
 
 from .answerer import Answerer, completion
@@ -256,6 +257,24 @@ async def test_a_redis_that_restarts_in_the_middle_is_waited_for(
     assert [line.split(":")[0] for line in lines] == ["Redis is away", "Redis is back"]
 
 
+async def test_a_master_that_must_have_a_replica_is_waited_for_until_it_has(
+    bent: RedisServer, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after a fail-over, until the old master comes back as a replica."""
+    worker = Answerer(bent.url, namespace)
+    with bent.client() as client:
+        async with batchify(batch_window_seconds=LINGER_S) as run:
+            client.config_set("min-replicas-to-write", 1)
+            asked = asyncio.create_task(ask_all(run, *PROMPTS[:20]))
+            await wait_until(lambda: "NOREPLICAS" in caplog.text, description="the refusal is told")
+            client.config_set("min-replicas-to-write", 0)
+            work = asyncio.create_task(worker.work())
+            replies = await asyncio.wait_for(asked, 20)
+    await end([work])
+    await worker.redis.aclose()
+    assert {reply.status for reply in replies} == {200}
+
+
 async def test_a_full_queue_is_an_error_of_those_callers_and_nothing_is_half_written(
     bent: RedisServer, namespace: str
 ) -> None:
@@ -268,6 +287,29 @@ async def test_a_full_queue_is_an_error_of_those_callers_and_nothing_is_half_wri
             assert {error_of(reply)["code"] for reply in replies} == {"queue_full"}
             assert wire_keys(client, namespace) == []
             client.config_set("maxmemory", "0")
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--maxmemory-policy", "volatile-lru"), "maxmemory-policy is volatile-lru"),
+        (("--replicaof", "127.0.0.1 1"), "role is slave"),
+    ],
+)
+async def test_a_redis_that_would_lose_requests_is_refused_before_anything_is_queued(
+    words: tuple[str, ...], reason: str
+) -> None:
+    with redis_server("--appendonly", "yes", *words) as url, pytest.raises(errors.QueueUnfit, match=reason):
+        async with batchify(redis_url=url):
+            pass
+
+
+async def test_a_redis_that_keeps_nothing_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    with redis_server("--appendonly", "no") as url:
+        for _ in range(2):
+            async with batchify(redis_url=url):
+                pass
+    assert caplog.text.count("its append-only file is off") == 1
 
 
 def wire_keys(client: Redis, namespace: str) -> list[bytes]:

@@ -16,7 +16,7 @@ _once = Ticker.once
 _left = [int(os.environ["BATCHLING_TICK_DEATHS"])]
 
 
-async def _breaks(self: Ticker, store: Store) -> bool:
+async def _breaks(self: Ticker, store: Store) -> tuple[int, bool]:
     if _left[0] > 0:
         _left[0] -= 1
         # A thread that ends like this says nothing at all.

@@ -17,7 +17,7 @@ from batchling_client.wire.batches import Batch
 from batchling_client.wire.keys import BatchId, RequestId
 from batchling_client.wire.records import LaneSpec
 from batchling_client.wire.states import BatchState, Outcome, RowKind
-from batchling_worker import lifecycle
+from batchling_worker import blame, lifecycle
 from batchling_worker.lifecycle import Refuse, Requeue
 from batchling_worker.provider import ROW_LOST, Answer, Complaint, Ending
 
@@ -116,10 +116,9 @@ def test_a_refusal_of_the_whole_batch_is_handed_on_in_the_providers_words() -> N
 def fates_of(*complaints: Complaint, n_lines: int = 10, attempt: int = 1) -> list[lifecycle.RowFate]:
     failed = batch(outcome=Outcome.FAILED, n_lines=n_lines)
     ids = [RequestId(f"row{line}") for line in range(1, n_lines + 1)]
-    blamed = lifecycle.guilty_lines(Ending(complaints=complaints))
     named = [
-        msgspec.structs.replace(c, request_id=ids[c.line - 1])
-        if c.line in blamed and c.line <= n_lines
+        msgspec.structs.replace(c, request_id=ids[at.line - 1])
+        if (at := blame.pointer(c)).line is not None and at.line <= n_lines
         else c
         for c in complaints
     ]
@@ -127,7 +126,7 @@ def fates_of(*complaints: Complaint, n_lines: int = 10, attempt: int = 1) -> lis
     return [lifecycle.row_fate(failed, ending, one, attempt, 3) for one in ids]
 
 
-@pytest.mark.parametrize("code", sorted(lifecycle.ROW_COMPLAINTS))
+@pytest.mark.parametrize("code", sorted(blame.ROW_COMPLAINTS))
 def test_a_complaint_about_a_line_fails_that_line_and_sends_the_rest_again_uncounted(code: str) -> None:
     fates = fates_of(
         Complaint(code=code, message="bad line", line=3), Complaint(code=code, message="", line=7)
@@ -160,10 +159,68 @@ def test_each_round_of_line_complaints_gets_rid_of_a_row(lines: set[int]) -> Non
     assert {line for line, fate in enumerate(fates, start=1) if isinstance(fate, Refuse)} == lines
 
 
-@pytest.mark.parametrize("code", sorted(lifecycle.QUOTA_COMPLAINTS))
-def test_a_full_quota_is_no_failure_of_any_request(code: str) -> None:
+@pytest.mark.parametrize("code", ["token_limit_exceeded", "too_many_tasks"])
+def test_what_is_too_much_at_once_is_no_failure_of_any_request(code: str) -> None:
     fates = fates_of(Complaint(code=code, message="too much"), attempt=3)
-    assert set(fates) == {Requeue(counts=False, wait_s=lifecycle.QUOTA_WAIT_S)}
+    assert set(fates) == {Requeue(counts=False)}
+
+
+def test_one_request_alone_goes_on_waiting_unless_it_is_hopeless() -> None:
+    full = Complaint(code="token_limit_exceeded", message="Enqueued token limit reached.")
+    failed = batch(outcome=Outcome.FAILED, n_lines=1)
+    assert lifecycle.row_fate(failed, Ending(complaints=(full,)), ONE, 1, 3) == Requeue(counts=False)
+    told_off = lifecycle.row_fate(failed, Ending(complaints=(full,), hopeless=True), ONE, 1, 3)
+    assert isinstance(told_off, Refuse)
+    assert told(told_off)["message"] == "Enqueued token limit reached."
+    many = Complaint(code="too_many_tasks", message="too many rows")
+    assert isinstance(lifecycle.row_fate(failed, Ending(complaints=(many,)), ONE, 1, 3), Refuse)
+
+
+@pytest.mark.parametrize("attempt", [1, 3])
+def test_a_batch_that_was_split_costs_its_requests_no_attempt(attempt: int) -> None:
+    split = batch(outcome=Outcome.SPLIT)
+    assert lifecycle.row_fate(split, Ending(), ONE, attempt, 3) == Requeue(counts=False)
+
+
+def test_a_failed_batch_that_had_run_is_asked_for_the_rest_again_until_the_attempts_are_used_up() -> None:
+    broke_off = batch(outcome=Outcome.FAILED, n_succeeded=4)
+    internal = Ending(complaints=(Complaint(code="server_error", message="it broke off"),))
+    for ending in (Ending(), internal):
+        fates = [lifecycle.row_fate(broke_off, ending, ONE, attempt, 3) for attempt in (1, 2, 3)]
+        assert fates[:2] == [Requeue(counts=True)] * 2
+        assert isinstance(fates[2], Refuse)
+
+
+def test_a_complaint_beside_a_completed_batch_is_told_to_the_row_it_blames_at_once() -> None:
+    """Groq skips a bad line and completes: asked again, it would be skipped again."""
+    skipped = Complaint(code="invalid_method", message="not a POST", line=1, request_id=ONE)
+    fate = lifecycle.row_fate(batch(outcome=Outcome.COMPLETED), Ending(complaints=(skipped,)), ONE, 1, 3)
+    assert isinstance(fate, Refuse)
+    assert told(fate)["message"] == "not a POST"
+    other = lifecycle.row_fate(
+        batch(outcome=Outcome.COMPLETED), Ending(complaints=(skipped,)), RequestId("row2"), 1, 3
+    )
+    assert other == Requeue(counts=True)
+
+
+def test_a_row_blamed_by_a_refusal_gets_it_word_for_word_and_the_rest_another_attempt() -> None:
+    named = Complaint(code="", message="bad", request_id=ONE)
+    ending = Ending(status=422, body='{"error":{"message":"bad"}}', complaints=(named,))
+    failed = batch(outcome=Outcome.FAILED)
+    assert lifecycle.row_fate(failed, ending, ONE, 1, 3) == Refuse(
+        status=422, body=b'{"error":{"message":"bad"}}', origin="provider"
+    )
+    assert lifecycle.row_fate(failed, ending, RequestId("row2"), 1, 3) == Requeue(counts=True)
+    assert isinstance(lifecycle.row_fate(failed, ending, RequestId("row2"), 3, 3), Refuse)
+
+
+@pytest.mark.parametrize(
+    ("n_stumbles", "former", "dead"), [(0, "", False), (4, "", False), (5, "", True), (9, "f", False)]
+)
+def test_an_input_file_is_given_up_once_at_half_of_the_patience(
+    n_stumbles: int, former: str, dead: bool
+) -> None:
+    assert lifecycle.file_is_dead(batch(n_stumbles=n_stumbles, former_file_id=former)) is dead
 
 
 def test_a_failure_without_a_reason_is_told_with_what_is_known() -> None:
@@ -182,7 +239,7 @@ def test_a_failure_without_a_reason_is_told_with_what_is_known() -> None:
     complaints=st.lists(
         st.builds(
             Complaint,
-            code=st.sampled_from(("", "odd", "token_limit_exceeded", *sorted(lifecycle.ROW_COMPLAINTS))),
+            code=st.sampled_from(("", "odd", "token_limit_exceeded", *sorted(blame.ROW_COMPLAINTS))),
             message=st.sampled_from(("", "words")),
             line=st.one_of(st.none(), st.integers(1, 20)),
             request_id=st.one_of(st.none(), st.integers(1, 20).map(lambda n: f"row{n}")),
@@ -212,6 +269,7 @@ def test_every_outcome_settles_in_a_terminal_state() -> None:
         Outcome.CANCELLED: BatchState.CANCELLED,
         Outcome.FAILED: BatchState.FAILED,
         Outcome.LOST: BatchState.FAILED,
+        Outcome.SPLIT: BatchState.SETTLED,
         None: BatchState.SETTLED,
     }
     assert all(state.terminal for state in states.values())
@@ -252,12 +310,15 @@ def test_backoff_has_a_floor_a_ceiling_and_honours_the_providers_wish(
 ) -> None:
     ceiling = min(lifecycle.BACKOFF_LONGEST_S, 2.0 ** min(n_stumbles, 20))
     delay_s = lifecycle.backoff_s(n_stumbles, wish_s)
-    assert delay_s >= max(wish_s or 0.0, ceiling / 4)
+    assert delay_s >= max(wish_s or 0.0, lifecycle.BACKOFF_SHORTEST_S)
     assert delay_s <= max(wish_s or 0.0, ceiling)
 
 
-def test_backoff_is_drawn_anew_so_that_workers_do_not_march_in_step() -> None:
-    assert len({lifecycle.backoff_s(5) for _ in range(20)}) > 10
+def test_backoff_is_drawn_anew_from_the_whole_range_so_that_workers_do_not_march_in_step() -> None:
+    drawn = [lifecycle.backoff_s(5) for _ in range(200)]
+    assert len(set(drawn)) > 100
+    assert min(drawn) < 8
+    assert max(drawn) > 24
 
 
 @pytest.mark.parametrize(
@@ -277,6 +338,16 @@ def test_a_batch_is_given_up_only_after_many_looks_and_a_long_time(
 ) -> None:
     denied = batch(n_denied=n_denied, denied_since=ago(age_s), submitted_at=ago(1_000_000))
     assert lifecycle.given_up(denied, NOW) is given_up
+
+
+@pytest.mark.parametrize(
+    ("n_refused", "since_s", "for_good"),
+    [(0, 86_400, False), (9, 86_400, False), (10, 899, False), (10, 900, True)],
+)
+def test_a_key_is_refused_for_good_only_after_many_refusals_and_a_long_time(
+    n_refused: int, since_s: float, for_good: bool
+) -> None:
+    assert lifecycle.refused_for_good(n_refused, since_s) is for_good
 
 
 def test_bad_weather_alone_never_gives_a_batch_up() -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from batchling_worker import providers
 from batchling_worker.sandbox import Sandbox
 from tests.deployment import MODEL, SLOW_MODEL, Deployment
+from tests.forks import Forks
 
 
 @pytest.fixture
@@ -18,8 +20,20 @@ def sandbox() -> Iterator[Sandbox]:
         yield running
 
 
+@pytest.fixture(scope="package")
+def forks() -> Iterator[Forks]:
+    with Forks() as server:
+        yield server
+
+
+@pytest.fixture(params=providers.names())
+def provider(request: pytest.FixtureRequest) -> str:
+    chosen: str = request.param
+    return chosen
+
+
 @pytest.fixture
-async def deployment(sandbox: Sandbox) -> AsyncIterator[Deployment]:
+async def deployment(sandbox: Sandbox, forks: Forks) -> AsyncIterator[Deployment]:
     with tempfile.TemporaryDirectory(prefix="bl-") as home:
-        async with Deployment(home=Path(home), sandbox=sandbox) as running:
+        async with Deployment(home=Path(home), sandbox=sandbox, forks=forks) as running:
             yield running

@@ -1,30 +1,110 @@
-"""A worker that dies hard at any named point: every request is answered once and billed once."""
+"""A worker that dies hard at any named point, whoever the provider: every request is answered and billed once."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
+import batchling_worker
+from batchling_client.wire.states import BatchState, Verdict
 from batchling_worker.crash import EXIT_CODE
-from tests.deployment import Deployment
+from batchling_worker.sandbox.faults import DropCreateAnswer, FailRows, Fault
+from tests.deployment import SLOW_MODEL, Deployment
+from tests.waiting import wait_until
 
-POINTS = (
-    "submit.intended",
-    "submit.written",
-    "submit.uploaded",
-    "submit.before_arm",
-    "submit.armed",
-    "submit.created",
-    "submit.committed",
-    "poll.ended",
-    "collect.chunk",
-    "collect.delivered",
-    "settle.chunk",
-    "settle.walked",
-)
+POINTS: dict[str, list[Fault]] = {
+    "submit.intended": [],
+    "submit.written": [],
+    "submit.uploaded": [],
+    "submit.file_stored": [],
+    "submit.before_arm": [],
+    "submit.armed": [],
+    "submit.created": [],
+    "submit.searched": [DropCreateAnswer()],
+    "submit.committed": [],
+    "poll.progressed": [],
+    "poll.ended": [],
+    "poll.recorded": [],
+    "collect.chunk": [],
+    "collect.delivered": [],
+    "collect.recorded": [],
+    "settle.chunk": [],
+    "settle.requeued": [FailRows(n=9, status=500)],
+    "settle.walked": [],
+    "settle.settled": [],
+}
+"""Each point with the weather in which a worker comes by."""
+CANCEL_POINTS = ("poll.before_cancel", "poll.cancel_asked")
+N_ROWS = 140
+"""More than one chunk."""
+
+
+@pytest.fixture
+async def hasty(deployment: Deployment) -> Deployment:
+    deployment.env["BATCHLING_LEASE_SECONDS"] = "0.3"
+    return deployment
+
+
+def test_every_point_of_the_worker_is_died_at() -> None:
+    folder = Path(batchling_worker.__file__).parent
+    named = {
+        point
+        for source in folder.rglob("*.py")
+        for point in re.findall(r"\breach\(\s*\"([^\"]*)\"", source.read_text(encoding="utf-8"))
+    }
+    assert named == {*POINTS, *CANCEL_POINTS}
 
 
 @pytest.mark.parametrize("point", POINTS)
-async def test_death_at_any_point_answers_and_bills_once(deployment: Deployment, point: str) -> None:
+async def test_death_at_any_point_answers_and_bills_once(
+    hasty: Deployment, provider: str, point: str
+) -> None:
+    hasty.sandbox.faults.add(*POINTS[point])
+    doomed = hasty.fork(crash_at=point)
+    ids = await hasty.ask(N_ROWS, provider=provider)
+
+    assert await hasty.fork_died(doomed) == EXIT_CODE
+    hasty.fork(crash_at=point)
+
+    results = await hasty.answered(ids)
+    assert {result.status for result in results} == {200}
+    await hasty.settled()
+    assert hasty.sandbox.ledger().billed() == dict.fromkeys(ids, 1)
+
+
+@pytest.mark.parametrize("point", CANCEL_POINTS)
+async def test_death_around_a_cancel_leaves_nobody_waiting(
+    hasty: Deployment, provider: str, point: str
+) -> None:
+    doomed = hasty.fork(crash_at=point)
+    ids = await hasty.ask(N_ROWS, provider=provider, model=SLOW_MODEL)
+    await wait_until(lambda: _at_provider(hasty), description="the batch is at the provider")
+    [batch] = await hasty.batches()
+    verdict = await hasty.scripts.cancel(
+        batch_id=batch.batch_id, lane_id=batch.lane_id, ending=b"{}", error="by a person"
+    )
+    assert verdict is Verdict.OK
+
+    assert await hasty.fork_died(doomed) == EXIT_CODE
+    hasty.fork(crash_at=point)
+
+    results = await hasty.answered(ids)
+    assert {(result.status, result.origin) for result in results} <= {
+        (200, "provider"),
+        (499, "batch_cancelled"),
+    }
+    [batch] = await hasty.settled()
+    assert len(hasty.sandbox.batches()) == 1
+    done = {one for one, result in zip(ids, results, strict=True) if result.status == 200}
+    assert set(hasty.sandbox.ledger().billed()) == done
+
+
+@pytest.mark.parametrize("point", ["submit.armed", "submit.created", "collect.chunk"])
+async def test_a_celery_worker_that_dies_there_loses_and_doubles_nothing(
+    deployment: Deployment, point: str
+) -> None:
     doomed = deployment.worker(crash_at=point)
     ids = await deployment.ask(300)
 
@@ -35,3 +115,7 @@ async def test_death_at_any_point_answers_and_bills_once(deployment: Deployment,
     assert {result.status for result in results} == {200}
     await deployment.settled()
     assert deployment.billed() == dict.fromkeys(ids, 1)
+
+
+async def _at_provider(deployment: Deployment) -> bool:
+    return any(batch.state is BatchState.SUBMITTED for batch in await deployment.batches())

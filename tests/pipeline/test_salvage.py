@@ -12,52 +12,169 @@ from batchling_worker.sandbox.faults import (
     BreakRows,
     EmptyFiles,
     ExpireBatch,
-    FailBatch,
     FailRows,
     Fault,
     HideOutput,
+    LateFileIds,
+    LieInCounts,
     LoseRows,
+    RefuseDownload,
     RepeatRows,
+    SpoilRows,
     StrayRows,
+    TruncateDownload,
     ZeroRows,
 )
-from tests.deployment import Deployment
+from tests.deployment import SLOW_MODEL, Deployment, in_turn
+from tests.waiting import wait_until
 
-RECOVERED: dict[str, tuple[Fault, int]] = {
+ANSWER = '{"custom_id":"CUSTOM_ID","response":{"status_code":%s,"request_id":"q","body":%s},"error":null}'
+NO_ANSWER = '{"custom_id":"CUSTOM_ID","response":null,"error":%s}'
+OTHER = ANSWER % (200, '{"other":1}')
+
+
+def spoilt(*lines: str) -> SpoilRows:
+    return SpoilRows(n=3, lines=lines)
+
+
+def beside(*lines: str, file: str = "output") -> SpoilRows:
+    return SpoilRows(n=3, lines=lines, stays=True, file="error" if file == "error" else "output")
+
+
+AGAIN: dict[str, tuple[Fault, int]] = {
     "rows missing from both files": (LoseRows(n=7), 7),
-    "broken result lines": (BreakRows(n=5), 5),
+    "all rows but one missing from both files": (LoseRows(n=39), 39),
+    "result lines cut in half": (BreakRows(n=5), 5),
     "rows with status_code 0": (ZeroRows(n=4), 4),
     "rows failed with 500": (FailRows(n=6, status=500), 6),
     "rows failed with 429": (FailRows(n=6, status=429), 6),
     "half of the batch expired": (ExpireBatch(done=0.5), 20),
-    "duplicated rows": (RepeatRows(n=5), 0),
-    "rows nobody asked for": (StrayRows(n=5), 0),
-    "blank file ids": (BlankFileIds(), 0),
-    "empty files": (EmptyFiles(), 0),
-    "output hidden at first": (HideOutput(seconds=0.5), 0),
+    "the whole batch expired": (ExpireBatch(done=0.0), 40),
+    "NUL bytes for a line": (spoilt("\0\0\0\0"), 3),
+    "a line that is not UTF-8": (spoilt('\xff\xfe{"custom_id"'), 3),
+    "an answer that is not UTF-8": (spoilt(ANSWER % (200, '{"text":"\xff"}')), 3),
+    "JSON that is no object": (spoilt("[1]", '"x"', "7", "null", "true"), 3),
+    "custom_id null": (spoilt(OTHER.replace('"CUSTOM_ID"', "null")), 3),
+    "custom_id a number": (spoilt(OTHER.replace('"CUSTOM_ID"', "12")), 3),
+    "custom_id missing": (spoilt('{"response":{"status_code":200,"body":{}}}', "{}"), 3),
+    "JSON nested without end": (spoilt(ANSWER % (200, "[" * 100_000 + "]" * 100_000)), 3),
+    "a line of 50 MB": (SpoilRows(n=1, lines=("A" * 50_000_000,)), 1),
+    "an answer that is a list": (spoilt(ANSWER % (200, "[1]")), 3),
+    "an answer that is a number": (spoilt(ANSWER % (200, "7")), 3),
+    "an answer that is empty": (spoilt(ANSWER % (200, "{}")), 3),
+    "an answer that is null": (spoilt(ANSWER % (200, "null")), 3),
+    "a status that is none": (spoilt(ANSWER % ('"fine"', '{"a":1}')), 3),
+    "a status beyond HTTP": (spoilt(ANSWER % (777, '{"a":1}')), 3),
+    "neither answer nor error": (spoilt(NO_ANSWER % "null"), 3),
+    "an error that is a text": (spoilt(NO_ANSWER % '"overloaded"'), 3),
+    "an error that is a list": (spoilt(NO_ANSWER % '["a",{"b":1}]'), 3),
+    "an error whose code is a number": (spoilt(NO_ANSWER % '{"code":5,"message":[1]}'), 3),
+    "an error without a word": (spoilt(NO_ANSWER % "{}"), 3),
 }
+"""Damage, and how many rows are asked again."""
+
+KEPT: dict[str, Fault] = {
+    "duplicated rows": RepeatRows(n=5),
+    "a second answer that differs": beside(OTHER),
+    "a second line that failed": beside(ANSWER % (500, '{"error":{}}')),
+    "a second line in the error file that failed": beside(ANSWER % (500, '{"error":{}}'), file="error"),
+    "a second line in the error file that was refused": beside(ANSWER % (400, '{"error":{}}'), file="error"),
+    "a second line that expired": beside(NO_ANSWER % '{"code":"batch_expired"}', file="error"),
+    "rows nobody asked for": StrayRows(n=5),
+    "rows nobody asked for, of any name": beside(OTHER.replace("CUSTOM_ID", "b" * 26), "{}"),
+    "a custom_id of a megabyte": beside(OTHER.replace("CUSTOM_ID", "c" * 1_000_000)),
+    "blank lines": beside("", "  ", "\r"),
+    "a status spelt as a text": spoilt(ANSWER % ('"200"', '{"a":1}')),
+    "half of a surrogate pair": spoilt(ANSWER % (200, '{"text":"cut \\ud83d"}')),
+    "NaN in an answer": spoilt(ANSWER % (200, '{"score":NaN}')),
+    "a byte order mark": spoilt("\xef\xbb\xbf" + OTHER),
+    "answers with CRLF": spoilt(OTHER + "\r"),
+    "an error file id of ''": BlankFileIds(),
+    "an error file id of {}": BlankFileIds(value={}),
+    "empty files": EmptyFiles(),
+    "files that are hidden at first": HideOutput(seconds=0.5),
+    "file ids that are shown late": LateFileIds(seconds=0.7),
+    "a download cut in the middle": TruncateDownload(sent=0.5),
+    "a download cut at once": TruncateDownload(sent=0.0),
+    "a download refused 503": RefuseDownload(status=503),
+    "counters that are null": LieInCounts(counts=None),
+    "counters that are none": LieInCounts(counts={}),
+    "counters of 0/0": LieInCounts(counts={"total": 0, "completed": 0, "failed": 0}),
+    "more done than rows": LieInCounts(counts={"total": 3, "completed": 10**12, "failed": 0}),
+    "counters below zero": LieInCounts(counts={"total": -40, "completed": -1, "failed": -7}),
+    "counters of other types": LieInCounts(counts={"total": "40", "completed": 1.5, "failed": [7]}),
+}
+"""What costs no row a second attempt."""
 
 
-@pytest.mark.parametrize("damage", RECOVERED)
+@pytest.mark.parametrize(("damage", "provider"), in_turn(AGAIN))
 async def test_damaged_results_are_salvaged_and_only_the_rest_is_sent_again(
-    deployment: Deployment, damage: str
+    deployment: Deployment, provider: str, damage: str
 ) -> None:
-    fault, n_again = RECOVERED[damage]
+    fault, n_again = AGAIN[damage]
     deployment.sandbox.faults.add(fault)
-    deployment.worker()
-    ids = await deployment.ask(40)
+    deployment.fork()
+    ids = await deployment.ask(40, provider=provider)
 
     results = await deployment.answered(ids)
 
     assert {result.status for result in results} == {200}
     batches = await deployment.settled()
-    assert [batch.n_requests for batch in batches] == ([40, n_again] if n_again else [40])
+    assert [batch.n_requests for batch in batches] == [40, n_again]
     assert sum(batch.n_succeeded for batch in batches) == 40
+    assert await deployment.told() == dict.fromkeys(ids, 1)
 
 
-async def test_a_failed_row_comes_back_as_it_is_and_is_not_sent_again(deployment: Deployment) -> None:
-    deployment.worker()
-    ids = await deployment.ask(3, prompts=["fine", "fault:400", "fine"])
+@pytest.mark.parametrize(("oddity", "provider"), in_turn(KEPT))
+async def test_what_is_odd_about_results_costs_no_row_a_second_attempt(
+    deployment: Deployment, provider: str, oddity: str
+) -> None:
+    deployment.sandbox.faults.add(KEPT[oddity])
+    deployment.fork()
+    ids = await deployment.ask(40, provider=provider)
+
+    results = await deployment.answered(ids)
+
+    assert {result.status for result in results} == {200}
+    [batch] = await deployment.settled()
+    assert (batch.n_succeeded, batch.n_failed, batch.n_requeued) == (40, 0, 0)
+    assert await deployment.told() == dict.fromkeys(ids, 1)
+    assert deployment.billed() == dict.fromkeys(ids, 1)
+
+
+async def test_attempts_are_counted_by_the_row(deployment: Deployment, provider: str) -> None:
+    deployment.fork()
+    prompts = ["fine", "fault:500x1", "fault:429x2", "fault:503", "fault:missingx1", "fault:zero"]
+    ids = await deployment.ask(6, provider=provider, prompts=prompts)
+
+    results = await deployment.answered(ids)
+
+    assert [result.status for result in results] == [200, 200, 200, 503, 200, 503]
+    assert results[5].origin == "batch_row_lost"
+    batches = await deployment.settled()
+    assert [batch.n_requests for batch in batches] == [6, 5, 3]
+    assert [deployment.billed()[one] for one in ids] == [1, 2, 3, 3, 2, 3]
+
+
+async def test_an_answer_in_another_batch_s_results_is_not_taken(
+    deployment: Deployment, provider: str
+) -> None:
+    deployment.fork()
+    mine = await deployment.ask(2, provider=provider, model=SLOW_MODEL)
+    deployment.sandbox.faults.add(SpoilRows(lines=(OTHER.replace("CUSTOM_ID", mine[0]),), stays=True))
+    theirs = await deployment.ask(2, provider=provider)
+
+    results = await deployment.answered([*mine, *theirs])
+
+    assert all(b'"other"' not in result.body for result in results)
+    assert sum(batch.n_succeeded for batch in await deployment.settled()) == 4
+
+
+async def test_a_failed_row_comes_back_as_it_is_and_is_not_sent_again(
+    deployment: Deployment, provider: str
+) -> None:
+    deployment.fork()
+    ids = await deployment.ask(3, provider=provider, prompts=["fine", "fault:400", "fine"])
 
     results = await deployment.answered(ids)
 
@@ -67,10 +184,12 @@ async def test_a_failed_row_comes_back_as_it_is_and_is_not_sent_again(deployment
     assert (batch.n_succeeded, batch.n_failed, batch.state) == (2, 1, BatchState.SETTLED)
 
 
-async def test_a_row_that_fails_three_times_is_answered_with_its_last_error(deployment: Deployment) -> None:
+async def test_a_row_that_fails_three_times_is_answered_with_its_last_error(
+    deployment: Deployment, provider: str
+) -> None:
     deployment.sandbox.faults.add(FailRows(n=1, status=503, times=3))
-    deployment.worker()
-    ids = await deployment.ask(5)
+    deployment.fork()
+    ids = await deployment.ask(5, provider=provider)
 
     results = await deployment.answered(ids)
 
@@ -79,73 +198,13 @@ async def test_a_row_that_fails_three_times_is_answered_with_its_last_error(depl
     assert [batch.n_requests for batch in batches] == [5, 1, 1]
 
 
-async def test_a_batch_that_fails_as_a_whole_tells_every_caller_why(deployment: Deployment) -> None:
-    deployment.sandbox.faults.add(FailBatch(code="model_not_found", message="no such model here", line=1))
-    deployment.worker()
-    ids = await deployment.ask(12)
-
-    results = await deployment.answered(ids)
-
-    assert {result.origin for result in results} == {"batch_failed"}
-    assert {json.loads(result.body)["error"]["message"] for result in results} == {"no such model here"}
-    [batch] = await deployment.settled()
-    assert batch.state is BatchState.FAILED
-    assert batch.error == "no such model here"
-
-
-async def test_a_named_bad_row_fails_alone_and_the_rest_goes_on(deployment: Deployment) -> None:
-    deployment.sandbox.faults.add(FailBatch(code="invalid_json_line", message="line 3 is no JSON", line=3))
-    deployment.worker()
-    ids = await deployment.ask(6)
-
-    results = await deployment.answered(ids)
-
-    assert [result.status for result in results] == [200, 200, 400, 200, 200, 200]
-    batches = await deployment.settled()
-    assert [batch.n_requests for batch in batches] == [6, 5]
-
-
-async def test_a_torn_off_settle_refuses_the_guilty_row_and_no_other(deployment: Deployment) -> None:
-    deployment.sandbox.faults.add(
-        FailBatch(code="invalid_json_line", message="line 200 is no JSON", line=200)
-    )
-    doomed = deployment.worker(crash_at="settle.chunk")
-    ids = await deployment.ask(300)
-    await deployment.died(doomed)
-    deployment.worker()
-
-    results = await deployment.answered(ids)
-
-    assert [n for n, result in enumerate(results, start=1) if result.status != 200] == [200]
-    await deployment.settled()
-    assert set(deployment.billed()) == set(ids) - {ids[199]}
-
-
-async def test_a_damaged_row_is_told_and_the_rest_goes_on(deployment: Deployment) -> None:
-    ids = await deployment.ask(3, prompts=["a" * 3000, "b" * 3000, "c" * 3000], linger_ms=60_000)
-    [batch] = await deployment.batches()
-    rows = deployment.keys.rows(batch.batch_id)
-    packed = await deployment.redis.execute_command("LINDEX", rows, 1)
-    await deployment.redis.execute_command("LSET", rows, 1, packed[:-8] + b"\0" * 8)
-    await deployment.redis.execute_command("ZADD", deployment.keys.schedule, 0, batch.batch_id)
-    deployment.worker()
-
-    results = await deployment.answered(ids)
-
-    assert [(result.status, result.origin) for result in results] == [
-        (200, "provider"),
-        (400, "batch_row_corrupt"),
-        (200, "provider"),
-    ]
-
-
-async def test_a_cancelled_batch_tells_its_callers(deployment: Deployment) -> None:
-    ids = await deployment.ask(4, linger_ms=60_000)
+async def test_a_cancelled_batch_tells_its_callers(deployment: Deployment, provider: str) -> None:
+    ids = await deployment.ask(4, provider=provider, linger_ms=60_000)
     [batch] = await deployment.batches()
     verdict = await deployment.scripts.cancel(
         batch_id=batch.batch_id, lane_id=batch.lane_id, ending=b"{}", error="cancelled by a person"
     )
-    deployment.worker()
+    deployment.fork()
 
     results = await deployment.answered(ids)
 
@@ -155,3 +214,57 @@ async def test_a_cancelled_batch_tells_its_callers(deployment: Deployment) -> No
     [batch] = await deployment.settled()
     assert batch.state is BatchState.CANCELLED
     assert deployment.billed() == {}
+
+
+async def test_what_a_cancelled_batch_had_done_is_delivered_and_the_rest_is_told(
+    deployment: Deployment, provider: str
+) -> None:
+    deployment.sandbox.faults.add(FailRows(n=30, status=500))
+    deployment.fork()
+    ids = await deployment.ask(60, provider=provider, model=SLOW_MODEL)
+
+    async def half_done() -> bool:
+        return any(batch.n_done >= 5 for batch in await deployment.batches())
+
+    await wait_until(half_done, description="some rows are done", within_s=20)
+    [batch] = await deployment.batches()
+    await deployment.scripts.cancel(
+        batch_id=batch.batch_id, lane_id=batch.lane_id, ending=b"{}", error="by a person"
+    )
+
+    results = await deployment.answered(ids)
+
+    done = {one for one, result in zip(ids, results, strict=True) if result.status == 200}
+    rest = {result.origin for result in results if result.status != 200}
+    assert 0 < len(done) < 60
+    assert rest == {"batch_cancelled"}
+    assert set(deployment.sandbox.ledger().billed()) == done
+    [batch] = await deployment.settled()
+    assert batch.state is BatchState.CANCELLED
+    assert await deployment.told() == dict.fromkeys(ids, 1)
+
+
+async def test_a_download_torn_again_and_again_leaves_no_gap_and_tells_nothing_twice(
+    deployment: Deployment, provider: str
+) -> None:
+    deployment.sandbox.faults.add(TruncateDownload(sent=0.3), TruncateDownload(sent=0.8))
+    deployment.env["BATCHLING_LEASE_SECONDS"] = "0.3"
+    doomed = deployment.fork(crash_at="collect.chunk")
+    ids = await deployment.ask(2_000, provider=provider)
+    await deployment.fork_died(doomed)
+    second = deployment.fork()
+
+    async def some() -> bool:
+        return sum((await deployment.told()).values()) > 200
+
+    await wait_until(some, description="some are told", within_s=20)
+    deployment.kill_fork(second)
+    deployment.fork()
+
+    results = await deployment.answered(ids)
+
+    assert {result.status for result in results} == {200}
+    [batch] = await deployment.settled()
+    assert (batch.n_succeeded, batch.n_requeued) == (2_000, 0)
+    assert await deployment.told() == dict.fromkeys(ids, 1)
+    assert deployment.billed() == dict.fromkeys(ids, 1)

@@ -10,32 +10,23 @@ from batchling_client.wire.states import BatchState
 from batchling_worker.sandbox.faults import (
     DropCreateAnswer,
     DropCreateRequest,
-    DropUploadAnswer,
-    FailCreateAnswer,
     Fault,
     HideBatch,
     HideFile,
     LagList,
     RefuseCreate,
     RefusePoll,
-    RefuseUpload,
 )
 from tests.deployment import CANARY, MODEL, SLOW_MODEL, Deployment, kill
 from tests.waiting import wait_until
 
 WEATHER: dict[str, list[Fault]] = {
-    "create answer dropped": [DropCreateAnswer()],
     "create answer dropped, lists lag": [DropCreateAnswer(), LagList(seconds=0.7)],
-    "create answered 502 after it happened": [FailCreateAnswer(status=502)],
-    "create never arrived": [DropCreateRequest()],
-    "create refused 429 with Retry-After": [RefuseCreate(status=429, retry_after="1", times=2)],
-    "create refused 503": [RefuseCreate(status=503)],
-    "upload answer dropped": [DropUploadAnswer()],
-    "upload refused 500": [RefuseUpload(status=500, times=2)],
     "file not visible at first": [HideFile(seconds=0.5)],
     "batch 404 right after create": [HideBatch(seconds=0.5)],
-    "polls refused 500": [RefusePoll(status=500, times=3)],
+    "polls refused 500": [RefusePoll(status=500, times=2)],
 }
+"""The rest of the weather is in `test_submission_weather.py`, without Celery."""
 
 
 @pytest.mark.parametrize("weather", WEATHER)
@@ -52,6 +43,22 @@ async def test_bad_weather_around_the_create_bills_and_answers_once(
     assert {result.status for result in results} == {200}
     await deployment.settled()
     assert deployment.billed() == dict.fromkeys(ids, 1)
+
+
+async def test_searching_for_a_lost_create_is_no_stumble_that_slows_what_comes_after(
+    deployment: Deployment,
+) -> None:
+    deployment.sandbox.faults.add(DropCreateRequest())
+    deployment.worker(reconcile_patience_seconds="60")
+    await deployment.ask(1)
+
+    async def searched() -> bool:
+        return deployment.sandbox.ledger().calls.get("groq GET /batches", 0) >= 3
+
+    await wait_until(searched, description="three searches", within_s=20)
+    [batch] = await deployment.batches()
+    assert batch.state is BatchState.SUBMITTING
+    assert batch.n_stumbles == 1
 
 
 async def test_kill_9_in_the_middle_of_two_models_loses_and_doubles_nothing(deployment: Deployment) -> None:

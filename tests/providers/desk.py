@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from batchling_client.wire.keys import BatchId, ProviderBatchId
-from batchling_worker.provider import Account, Answer, Ended, Ending, Look, Provider, Submission
+from batchling_worker.provider import Account, Answer, Ended, Ending, Look, Provider, Sought, Submission
 
 CHAT = "/v1/chat/completions"
 MODEL = "llama-3.1-8b-instant"
@@ -55,6 +56,32 @@ class Desk:
         self, requests: Mapping[str, bytes] | None = None, label: str = "batchling-test-1"
     ) -> ProviderBatchId:
         return await self.create(await self.upload(requests, label), label)
+
+    async def find(
+        self,
+        label: str = "batchling-test-1",
+        *,
+        files: Sequence[str] = (),
+        since: dt.datetime,
+        ours: Collection[str] = (),
+        others: Collection[str] = (),
+    ) -> list[ProviderBatchId]:
+        """Searches; `ours` are the custom_ids of the batch sought, `others` the provider's ids of other batches."""
+
+        async def is_another(provider_batch_id: ProviderBatchId) -> bool:
+            return provider_batch_id in others
+
+        async def holds(custom_ids: Collection[str]) -> bool:
+            return bool(set(custom_ids) & set(ours))
+
+        sought = Sought(
+            submission=submission(label),
+            input_file_ids=tuple(files),
+            since=since,
+            is_another=is_another,
+            holds=holds,
+        )
+        return list(await self.provider.find(self.account, sought))
 
     async def look(self, provider_batch_id: ProviderBatchId) -> Look:
         return (await self.provider.look(self.account, [provider_batch_id]))[provider_batch_id]

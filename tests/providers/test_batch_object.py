@@ -120,13 +120,13 @@ def test_an_end_without_a_believable_time_is_not_awaited(at: Any) -> None:
 @pytest.mark.parametrize("input_file_id", ["", None])
 def test_a_batch_without_an_input_file_is_nobody_s(input_file_id: str | None) -> None:
     batch = BatchObject(id="batch_1", input_file_id=input_file_id, metadata={"batchling": ""})
-    assert not batch.is_of("batchling", "", "")
-    assert not batch.is_of("batchling", "batchling-b7", "")
+    assert not batch.is_of("batchling", "", ())
+    assert not batch.is_of("batchling", "batchling-b7", ())
 
 
 @pytest.mark.parametrize(
     "metadata", [None, [], "batchling-b7", {"batchling": None}, {"other": "batchling-b7"}]
 )
 def test_metadata_of_any_shape_matches_by_its_label_only(metadata: Any) -> None:
-    assert not BatchObject(metadata=metadata).is_of("batchling", "batchling-b7", "file-1")
-    assert BatchObject(metadata={"batchling": "batchling-b7"}).is_of("batchling", "batchling-b7", "file-1")
+    assert not BatchObject(metadata=metadata).is_of("batchling", "batchling-b7", ["file-1"])
+    assert BatchObject(metadata={"batchling": "batchling-b7"}).is_of("batchling", "batchling-b7", ["file-1"])

@@ -12,7 +12,7 @@ from batchling_worker.errors import FileNotReady, MaybeDone, PermanentError, Tem
 from batchling_worker.provider import Ended, NotFound, Running
 from batchling_worker.sandbox import Limits, Sandbox, faults
 
-from .desk import Desk, body, codes, requests, said, submission
+from .desk import Desk, body, codes, requests, said
 
 LONG_S = 60.0
 
@@ -126,8 +126,7 @@ async def test_results_that_cannot_be_read_yet_are_read_later(desk: Desk, sandbo
     sandbox.faults.add(
         faults.TruncateDownload(sent=0.4), faults.RefuseDownload(status=503, retry_after="9", after=1)
     )
-    with pytest.raises(TemporaryError):
-        await desk.answers(ending)
+    # What breaks off is asked for again, and the refusal of that is told.
     with pytest.raises(TemporaryError) as caught:
         await desk.answers(ending)
     assert caught.value.delay_s == 9.0
@@ -216,9 +215,9 @@ async def test_a_batch_whose_create_answer_was_lost_is_found_again(
         await desk.create(file)
     await desk.submit(label="batchling-test-2")
     (billed, _) = sandbox.ledger().batches
-    by_label = await desk.provider.find(desk.account, submission(), "", began)
-    by_file = await desk.provider.find(desk.account, submission("batchling-other"), file, began)
-    assert by_label == by_file == billed.provider_batch_id
+    by_label = await desk.find(since=began)
+    by_file = await desk.find("batchling-other", files=[file], since=began)
+    assert by_label == by_file == [billed.provider_batch_id]
 
 
 async def test_a_batch_that_was_never_made_is_not_found(desk: Desk, sandbox: Sandbox) -> None:
@@ -229,8 +228,8 @@ async def test_a_batch_that_was_never_made_is_not_found(desk: Desk, sandbox: San
         await desk.create(file)
     # A label that begins with ours is another's.
     await desk.submit(label="batchling-test-12")
-    assert await desk.provider.find(desk.account, submission(), file, began) is None
-    assert await desk.provider.find(desk.account, submission(), "", began) is None
+    assert await desk.find(files=[file], since=began) == []
+    assert await desk.find(since=began) == []
 
 
 async def test_the_search_goes_back_through_the_pages_as_far_as_it_must(desk: Desk, sandbox: Sandbox) -> None:
@@ -241,14 +240,11 @@ async def test_the_search_goes_back_through_the_pages_as_far_as_it_must(desk: De
     wanted = await desk.create(file, "batchling-wanted")
     for number in range(130):
         await desk.create(file, f"batchling-later-{number}")
-    find = desk.provider.find
-    assert await find(desk.account, submission("batchling-wanted"), "", began) == wanted
+    assert await desk.find("batchling-wanted", since=began) == [wanted]
     n_calls = sum(n for call, n in sandbox.ledger().calls.items() if call.endswith("GET /batches"))
     assert n_calls >= 2
-    assert await find(desk.account, submission("batchling-nobody"), "", began) is None
-    assert (
-        await find(desk.account, submission("batchling-before"), "", began - dt.timedelta(hours=1)) == before
-    )
+    assert await desk.find("batchling-nobody", since=began) == []
+    assert await desk.find("batchling-before", since=began - dt.timedelta(hours=1)) == [before]
 
 
 async def test_a_batch_that_lists_leave_out_is_seen_all_the_same(desk: Desk, sandbox: Sandbox) -> None:
@@ -257,9 +253,9 @@ async def test_a_batch_that_lists_leave_out_is_seen_all_the_same(desk: Desk, san
     late, listed = await desk.submit(), await desk.submit(label="batchling-test-2")
     looks = await desk.provider.look(desk.account, [late, listed])
     assert {one: type(look) for one, look in looks.items()} == {late: Running, listed: Running}
-    assert await desk.provider.find(desk.account, submission(), "", began) is None
+    assert await desk.find(since=began) == []
     sandbox.clock.advance(31.0)
-    assert await desk.provider.find(desk.account, submission(), "", began) == late
+    assert await desk.find(since=began) == [late]
 
 
 async def test_many_batches_are_looked_at_with_few_calls(desk: Desk, sandbox: Sandbox) -> None:
@@ -293,7 +289,7 @@ async def test_another_key_sees_nothing_of_a_batch(desk: Desk, sandbox: Sandbox)
     batch, began = await desk.submit(), since(sandbox)
     other = desk.under_key("sk-another")
     assert isinstance(await other.look(batch), NotFound)
-    assert await other.provider.find(other.account, submission(), "", began) is None
+    assert await other.find(since=began) == []
     await other.provider.cancel(other.account, batch)
     sandbox.clock.advance(LONG_S)
     assert (await desk.ended(batch)).outcome is Outcome.COMPLETED

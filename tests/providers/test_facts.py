@@ -36,5 +36,5 @@ def test_a_provider_is_loaded_once(name: str) -> None:
 
 
 def test_an_unknown_provider_is_refused_in_one_sentence() -> None:
-    with pytest.raises(PermanentError, match=r"^No provider is called 'acme': there are openai, groq\.$"):
+    with pytest.raises(PermanentError, match=r"^No provider is called 'acme': there are .*groq.*\.$"):
         providers.load("acme")

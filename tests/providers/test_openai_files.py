@@ -15,8 +15,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from batchling_client.wire.keys import ProviderBatchId
-from batchling_worker import openai_files
-from batchling_worker.errors import FileNotReady, MaybeDone, PermanentError, TemporaryError
+from batchling_worker import openai_search
+from batchling_worker.errors import Denied, FileNotReady, MaybeDone, PermanentError, TemporaryError
 from batchling_worker.provider import Ending, NotFound, Running
 
 from .conftest import KEY
@@ -191,8 +191,8 @@ async def test_an_empty_file_is_no_row(wire: Wire, wired: Desk) -> None:
     assert await wired.answers(Ending()) == []
 
 
-async def read_into(seen: list[str], desk: Desk) -> None:
-    async for one in desk.provider.results(desk.account, FILE):
+async def read_into(seen: list[str], desk: Desk, ending: Ending = FILE) -> None:
+    async for one in desk.provider.results(desk.account, ending):
         seen.append(one.custom_id)  # noqa: PERF401 - what came before a cut counts
 
 
@@ -227,6 +227,14 @@ async def test_a_file_that_cannot_be_read_now_is_tried_again(wire: Wire, wired: 
     wire.reply = lambda seen: answer(b'{"error":{"message":"No such File"}}', status=status)
     with pytest.raises(TemporaryError, match="No such File"):
         await wired.answers(FILE)
+
+
+async def test_a_file_that_cannot_be_read_does_not_take_the_other_with_it(wire: Wire, wired: Desk) -> None:
+    wire.reply = lambda seen: answer(b"{}", status=404) if "out" in seen.target else answer(rows(2))
+    seen: list[str] = []
+    with pytest.raises(Denied):
+        await read_into(seen, wired, Ending(results=("out", "err")))
+    assert seen == ["r0", "r1"]
 
 
 async def test_broken_lines_are_counted_in_the_log_without_their_content(
@@ -276,15 +284,13 @@ def page(*batches: tuple[str, int], more: str = "") -> bytes:
     )
 
 
-async def find(desk: Desk, label: str) -> ProviderBatchId | None:
-    return await desk.provider.find(
-        desk.account, submission(label), "", dt.datetime.fromtimestamp(1e6, dt.UTC)
-    )
+async def find(desk: Desk, label: str) -> list[ProviderBatchId]:
+    return await desk.find(label, since=dt.datetime.fromtimestamp(1e6, dt.UTC))
 
 
 async def test_a_search_ends_where_all_that_follows_is_older(wire: Wire, wired: Desk) -> None:
     wire.reply = lambda seen: page(("new", 1_000_000), ("old", 999_000), more="old")
-    assert await find(wired, "wanted") is None
+    assert await find(wired, "wanted") == []
     assert len(wire.seen) == 1
 
 
@@ -295,13 +301,13 @@ async def test_a_list_in_another_order_is_searched_to_its_end(wire: Wire, wired:
         return page(("oldest", 10), ("old", 20), more="second")
 
     wire.reply = reply
-    assert await find(wired, "wanted") == "wanted"
+    assert await find(wired, "wanted") == ["wanted"]
 
 
 async def test_a_search_without_end_never_answers_that_there_is_none(
     wire: Wire, wired: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openai_files, "FIND_PAGES", 3)
+    monkeypatch.setattr(openai_search, "FIND_PAGES", 3)
     wire.reply = lambda seen: page(("new", 1_000_000), more="again")
     with pytest.raises(TemporaryError):
         await find(wired, "wanted")

@@ -98,6 +98,26 @@ class TestCreate:
         assert time.monotonic() - started >= 0.2
 
 
+class TestKey:
+    async def test_every_call_of_a_refused_key_is_refused_and_no_other(
+        self, sandbox: Sandbox, caller: Caller
+    ) -> None:
+        sandbox.faults.add(faults.RefuseKey(key="ke", status=403, times=None))
+        assert (await caller.http.get("/batches")).status_code == 403
+        assert (await caller.upload(lines(1))).status_code == 403
+        assert sandbox.faults.n_struck(faults.RefuseKey) == 2
+        caller.http.headers["Authorization"] = "Bearer another"
+        assert (await caller.http.get("/batches")).status_code == 200
+
+    async def test_a_silent_key_is_heard_in_full_and_not_answered(
+        self, sandbox: Sandbox, caller: Caller
+    ) -> None:
+        sandbox.faults.add(faults.SilenceKey(key="key", seconds=60.0))
+        with pytest.raises(httpx.ReadTimeout):
+            await caller.http.post("/batches", content=b"{}", timeout=0.2)
+        assert (await caller.http.get("/batches")).status_code == 200
+
+
 class TestUpload:
     async def test_dropped_upload_answer_leaves_a_file(self, sandbox: Sandbox, caller: Caller) -> None:
         sandbox.faults.add(faults.DropUploadAnswer())

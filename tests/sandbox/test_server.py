@@ -22,7 +22,7 @@ SETTING = re.compile(r"^export (BATCHLING_PROVIDERS__[A-Z]+__BASE_URL)=(http://1
 
 
 def test_every_registered_provider_has_a_base_url(sandbox: Sandbox) -> None:
-    assert emulator.names() == ("openai", "groq")
+    assert "openai" in emulator.names()
     for name in emulator.names():
         assert sandbox.settings()[f"BATCHLING_PROVIDERS__{name.upper()}__BASE_URL"] == f"{sandbox.url}/{name}"
     with pytest.raises(KeyError):

@@ -11,7 +11,16 @@ from batchling_client.wire.batches import Batch
 from batchling_client.wire.ids import new_batch_id, new_mailbox, new_request_id, new_run_id
 from batchling_client.wire.keys import BatchId, Keys, LaneId, Mailbox, ProviderBatchId, RequestId, RunId
 from batchling_client.wire.records import LaneSpec, Result, Row, line_bytes
-from batchling_client.wire.scripts import BatchCap, Claim, Delivered, Enqueued, RowIn, RowOut, Scripts
+from batchling_client.wire.scripts import (
+    BatchCap,
+    Claim,
+    Delivered,
+    Dropped,
+    Enqueued,
+    RowIn,
+    RowOut,
+    Scripts,
+)
 from batchling_client.wire.states import BatchState, Outcome, RowKind, Verdict
 
 SPEC = LaneSpec(
@@ -185,6 +194,21 @@ class ByHand:
     ) -> Verdict:
         return await self.scripts.withdraw(
             request_id=request_id, batch_id=batch_id, mailbox=mailbox or self.mailbox
+        )
+
+    async def drop(
+        self, request_ids: Sequence[RequestId], batch_id: BatchId, mailboxes: Sequence[Mailbox] | None = None
+    ) -> Dropped:
+        return await self.scripts.drop(
+            batch_id=batch_id,
+            lane_id=self.lane_id,
+            packed=out(RequestId(""), RowKind.FAILURE).packed,
+            keep_ms=KEEP_MS,
+            mail_ms=KEEP_MS,
+            ending=b"{}",
+            error="a person cancelled it",
+            mailboxes=[self.mailbox] if mailboxes is None else mailboxes,
+            request_ids=request_ids,
         )
 
     async def sealed(self, request_ids: Sequence[RequestId]) -> BatchId:

@@ -123,12 +123,12 @@ class Model:
         if self.open == batch_id:
             self.open = None
 
-    def claim(self, batch_id: BatchId) -> Hold | None:
+    def claim(self, batch_id: BatchId, now_ms: int) -> Hold | None:
         """A claim of a batch that is due, which every batch is when the test says so."""
         batch = self.batches.get(batch_id)
         if batch is None or batch.state.terminal or batch.quarantined:
             return None
-        batch.token += 1
+        batch.token = max(batch.token + 1, now_ms)
         return Hold(batch_id, batch.token)
 
     def begin(self, hold: Hold, states: Collection[BatchState]) -> bool:
@@ -216,6 +216,38 @@ class Model:
             self.dropped[one] = (batch_id, flight.attempt)
         batch.n_dropped += 1
         return Verdict.OK
+
+    def drop(
+        self, asked: Sequence[RequestId], batch_id: BatchId, mailboxes: Collection[Mailbox]
+    ) -> tuple[Verdict, int, int, bool]:
+        """The verdict, how many were dropped, how many left for others, and whether that ended the batch."""
+        batch = self.batches.get(batch_id)
+        if batch is None:
+            return Verdict.GONE, 0, 0, False
+        if batch.state not in NEVER_SENT:
+            return Verdict.TOO_LATE, 0, 0, False
+        n_dropped = n_shared = 0
+        for one in asked:
+            flight = self.flying.get(one)
+            if flight is None or flight.batch_id != batch_id:
+                continue
+            if not set(flight.mailboxes) <= set(mailboxes):
+                n_shared += 1
+                continue
+            n_dropped += 1
+            del self.flying[one]
+            if batch.state is BatchState.OPEN:
+                self.dropped[one] = (batch_id, flight.attempt)
+            self.results[one] = False
+            self.mail.update((mailbox, one) for mailbox in flight.mailboxes)
+        batch.n_dropped += n_dropped
+        ended = n_dropped > 0 and batch.n_dropped == len(batch.rows)
+        if ended:
+            batch.state, batch.quarantined, batch.cancel_requested = BatchState.ENDED, False, True
+            batch.let_go()
+            if self.open == batch_id:
+                self.open = None
+        return Verdict.OK, n_dropped, n_shared, ended
 
     def deliver(self, hold: Hold, rows: Sequence[tuple[RequestId, RowKind]]) -> tuple[int, int] | None:
         """How many were answered and how many left for another attempt; None = stale."""

@@ -9,7 +9,7 @@ import pytest
 from batchling_client.wire.keys import BatchId
 from batchling_client.wire.states import BatchState, Verdict
 
-from .byhand import LEASE_MS, ByHand, ids, out
+from .byhand import KEEP_MS, LEASE_MS, ByHand, ids, out
 
 
 async def test_two_claimers_never_hold_one_batch(byhand: ByHand) -> None:
@@ -33,6 +33,22 @@ async def test_a_claim_that_expired_is_due_again_under_a_higher_token(byhand: By
     assert second.token > first.token
     assert await byhand.begin(batch_id, first.token) is None
     assert await byhand.begin(batch_id, second.token) is not None
+
+
+async def test_a_token_that_a_fail_over_has_forgotten_is_not_given_out_again(byhand: ByHand) -> None:
+    batch_id = await byhand.sealed(ids(1))
+    behind = await byhand.redis.execute_command("DUMP", byhand.keys.batch(batch_id))
+    lost = [await byhand.claimed(batch_id) for _ in range(5)]
+    started_ms = await byhand.now_ms()
+
+    await byhand.redis.execute_command("RESTORE", byhand.keys.batch(batch_id), KEEP_MS, behind, "REPLACE")
+    while await byhand.now_ms() <= started_ms + len(lost):
+        await byhand.redis.execute_command("PING")
+    token = await byhand.claimed(batch_id)
+
+    assert token > max(lost)
+    for old in lost:
+        assert await byhand.begin(batch_id, old) is None
 
 
 async def test_the_lease_is_counted_from_the_servers_time(byhand: ByHand) -> None:

@@ -8,6 +8,9 @@ from redis.exceptions import OutOfMemoryError
 from batchling_client.wire.ids import new_batch_id, new_mailbox
 from batchling_client.wire.keys import BatchId
 from batchling_client.wire.states import BatchState, Outcome, Placement, RowKind, Verdict
+from batchling_worker.errors import PermanentError
+from batchling_worker.quota import Refusal
+from batchling_worker.standing import Standing
 
 from .byhand import ByHand, ids, out, row
 
@@ -59,6 +62,14 @@ async def test_a_batch_comes_to_its_end_and_its_callers_are_told(alone: ByHand) 
     [claim] = await alone.claims(batch_id)
     assert await alone.begin(batch_id, claim.token) is not None
     assert await scripts.extend(batch_id=batch_id, token=claim.token, lease_ms=1000) is Verdict.OK
+    standing = Standing(alone.redis, alone.keys)
+    batch = await alone.batch(batch_id)
+    assert await scripts.hold(batch_id=batch_id, token=claim.token, delay_ms=0, why="full") is Verdict.OK
+    [claim] = await alone.claims(batch_id)
+    assert (await standing.admit(batch, claim.token, "account", 1.0)).verdict is Verdict.OK
+    await standing.trip("account", "503", None, at_once=True)
+    await standing.park("account", PermanentError("bad key", status=401))
+    await standing.leave(["account"], answered=True)
     assert await scripts.intend(batch_id=batch_id, token=claim.token, label="label") == "label"
     uploaded = await scripts.uploaded(batch_id=batch_id, token=claim.token, input_file_id="f", n_lines=2)
     assert uploaded is Verdict.OK
@@ -68,6 +79,7 @@ async def test_a_batch_comes_to_its_end_and_its_callers_are_told(alone: ByHand) 
     assert await alone.progress(batch_id, claim.token) is Verdict.OK
     [claim] = await alone.claims(batch_id)
     assert await scripts.release(batch_id=batch_id, token=claim.token, delay_ms=0, error="503") is Verdict.OK
+    await standing.teach(await alone.batch(batch_id), Refusal(why="full", limit=None))
     [claim] = await alone.claims(batch_id)
     assert await alone.ended(batch_id, claim.token, Outcome.EXPIRED, "late") is Verdict.OK
     [claim] = await alone.claims(batch_id)

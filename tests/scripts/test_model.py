@@ -38,11 +38,11 @@ N_CLIENTS = 3
 SUBMIT_STATES = (BatchState.SEALED, BatchState.SUBMITTING)
 POLL_STATES = (BatchState.SUBMITTED,)
 END_STATES = (*SUBMIT_STATES, *POLL_STATES, BatchState.ENDED)
-MOVES = ("seal", "submit", "progress", "ended", "deliver", "collected", "settle", "release")
+MOVES = ("seal", "submit", "progress", "ended", "deliver", "collected", "settle", "release", "hold")
 NEXT_MOVES = {
     BatchState.OPEN: ("seal",),
-    BatchState.SEALED: ("submit", "submit", "release"),
-    BatchState.SUBMITTING: ("submit", "release"),
+    BatchState.SEALED: ("submit", "submit", "release", "hold"),
+    BatchState.SUBMITTING: ("submit", "release", "hold"),
     BatchState.SUBMITTED: ("progress", "ended", "ended"),
     BatchState.ENDED: ("deliver", "collected", "settle", "settle"),
 }
@@ -132,6 +132,22 @@ class Life(RuleBasedStateMachine):
                 assert verdict is self.model.withdraw(one, batch_id, mailbox)
 
     @precondition(lambda self: self.model.batches)
+    @rule(
+        pick=st.integers(0, 99),
+        wanted=st.lists(numbers, min_size=1, max_size=5),
+        whose=st.sets(clients, max_size=N_CLIENTS),
+    )
+    def drop(self, pick: int, wanted: list[int], whose: set[int]) -> None:
+        """A person cancels requests of some clients; asked for twice, or in a batch that they are not in."""
+        known = list(self.model.batches)
+        batch_id = known[pick % len(known)]
+        asked, mailboxes = [self.asked[n] for n in wanted], [self.mailboxes[n] for n in sorted(whose)]
+        for _ in range(2):
+            dropped = self.run(self.byhand.drop(asked, batch_id, mailboxes))
+            told = (dropped.verdict, dropped.n_dropped, dropped.n_shared, dropped.ended)
+            assert told == self.model.drop(asked, batch_id, mailboxes)
+
+    @precondition(lambda self: self.model.batches)
     @rule(pick=st.integers(0, 99))
     def cancel(self, pick: int) -> None:
         known = list(self.model.batches)
@@ -195,9 +211,14 @@ class Life(RuleBasedStateMachine):
         return [batch_id for batch_id, batch in self.model.batches.items() if not batch.state.terminal]
 
     def _claim(self, batch_id: BatchId) -> Hold | None:
-        expected = self.model.claim(batch_id)
         self.run(self.byhand.due(batch_id))
+        before_ms = self.run(self.byhand.now_ms())
         claims = self.run(self.byhand.claims(batch_id))
+        # The server's time at the claim is known only to lie between two looks at it.
+        told_ms = [
+            claim.token for claim in claims if before_ms <= claim.token <= self.run(self.byhand.now_ms())
+        ]
+        expected = self.model.claim(batch_id, told_ms[0] if told_ms else before_ms)
         assert [Hold(claim.batch_id, claim.token) for claim in claims] == ([expected] if expected else [])
         assert self.run(self.byhand.claims(batch_id)) == [], "two hold one batch"
         return expected
@@ -234,6 +255,16 @@ class Life(RuleBasedStateMachine):
             delay_ms=0,
             error=chance.outcome.value if chance.doubled else "",
             create_refused=chance.torn_off,
+        )
+        self._same(self.run(work), moved)
+
+    def _hold(self, hold: Hold, chance: Chance) -> None:
+        """It waits; where the create was refused for a quota it is sealed again, and goes round."""
+        state = self.model.batches[hold.batch_id].state
+        back = chance.doubled and state is BatchState.SUBMITTING
+        moved = self.model.move(hold, tuple(BatchState), BatchState.SEALED if back else None, spent=True)
+        work = self.byhand.scripts.hold(
+            batch_id=hold.batch_id, token=hold.token, delay_ms=0, why="full", unmade=chance.doubled
         )
         self._same(self.run(work), moved)
 

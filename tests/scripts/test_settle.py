@@ -7,6 +7,7 @@ import pytest
 from batchling_client.wire.keys import KEYSPACE, BatchId
 from batchling_client.wire.records import WorkerPresence
 from batchling_client.wire.states import BatchState, Verdict
+from batchling_worker.errors import PermanentError
 from batchling_worker.store import Held, Store
 
 from .byhand import KEEP_MS, ByHand, ids, out, row
@@ -43,10 +44,15 @@ async def test_every_key_of_a_full_life_is_declared_and_every_declared_key_was_s
     [good, bad, dropped] = ids(3)
     batch_id = await byhand.opened([good, bad, dropped])
     await byhand.withdraw(dropped, batch_id)
+    await byhand.scripts.remember(run_id=byhand.run_id, number=0, packed=b"", n_requests=3, keep_ms=KEEP_MS)
     await look()
     await byhand.seal(batch_id, await byhand.claimed(batch_id))
     held = Held(batch_id=batch_id, token=await byhand.claimed(batch_id))
     await store.begin(held, [BatchState.SEALED])
+    batch = await byhand.batch(batch_id)
+    assert (await store.standing.admit(batch, held.token, "account", 1.0)).verdict is Verdict.OK
+    await store.standing.trip("account", "it answered 503", None)
+    await store.standing.park("account", PermanentError("bad key", status=401))
     await store.intend(held, "label")
     await store.uploaded(held, "file", 2)
     await store.arm(held)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from batchling_client.wire.keys import ProviderBatchId
+from batchling_client.wire.scripts import Fsync
 from batchling_client.wire.states import BatchState, Verdict
 
 from .byhand import ByHand, ids
@@ -39,6 +41,42 @@ async def test_an_armed_create_is_remembered_until_it_is_surely_refused(byhand: 
     token = await byhand.claimed(batch_id)
     await byhand.scripts.release(batch_id=batch_id, token=token, delay_ms=0, error="429", create_refused=True)
     assert (await byhand.batch(batch_id)).create_at is None
+
+
+async def test_an_intent_counts_as_on_disk_only_when_redis_says_so(alone: ByHand) -> None:
+    soon = Fsync(replicas=0, within_ms=100)
+    batch_id, token = await alone.in_submission(ids(1))
+    verdicts = []
+    for settings in (
+        ("appendonly", "no"),
+        ("appendfsync", "always"),
+        ("appendonly", "yes"),
+        ("appendfsync", "no"),
+    ):
+        await alone.redis.execute_command("CONFIG", "SET", *settings)
+        await alone.redis.execute_command("SCRIPT", "FLUSH")
+        if settings == ("appendonly", "yes"):
+            await alone.redis.execute_command("WAITAOF", 1, 0, 10_000)
+        verdicts.append(await alone.scripts.arm(batch_id=batch_id, token=token, fsync=soon))
+    missing = Verdict.NOT_ON_DISK
+    assert verdicts == [missing, missing, Verdict.OK, missing]
+    assert (await alone.batch(batch_id)).create_at is not None
+
+    no_replica = Fsync(replicas=1, within_ms=100)
+    await alone.redis.execute_command("CONFIG", "SET", "appendfsync", "always")
+    assert await alone.scripts.arm(batch_id=batch_id, token=token, fsync=no_replica) is missing
+    assert await alone.scripts.arm(batch_id=batch_id, token=token - 1, fsync=soon) is Verdict.STALE
+
+
+async def test_a_batch_knows_under_which_run_of_redis_its_creates_are_known(byhand: ByHand) -> None:
+    batch_id, token = await byhand.in_submission(ids(1))
+    run_id = (await byhand.redis.info("server"))["run_id"]
+    assert (await byhand.batch(batch_id)).server == run_id
+
+    await byhand.redis.hset(byhand.keys.batch(batch_id), "server", "another")
+    await byhand.scripts.arm(batch_id=batch_id, token=token)
+
+    assert (await byhand.batch(batch_id)).server == run_id
 
 
 async def test_the_second_creator_learns_the_id_in_force(byhand: ByHand) -> None:
@@ -83,3 +121,26 @@ async def test_a_batch_that_ended_may_end_anew_and_is_collected_anew(byhand: ByH
 
     batch = await byhand.batch(batch_id)
     assert (batch.collected_at, batch.error) == (None, "the results are gone")
+
+
+async def test_a_batch_remembers_the_account_it_was_made_under(byhand: ByHand) -> None:
+    batch_id, token = await byhand.in_submission(ids(1))
+    scripts = byhand.scripts
+    seen = [(await byhand.batch(batch_id)).account]
+    await scripts.uploaded(batch_id=batch_id, token=token, input_file_id="f", n_lines=1, account="one")
+    seen.append((await byhand.batch(batch_id)).account)
+    await scripts.arm(batch_id=batch_id, token=token, account="two")
+    seen.append((await byhand.batch(batch_id)).account)
+    await scripts.submitted(
+        batch_id=batch_id, token=token, provider_batch_id=ProviderBatchId("pb"), delay_ms=0, account="three"
+    )
+    seen.append((await byhand.batch(batch_id)).account)
+    assert seen == ["", "one", "two", "three"]
+
+
+async def test_the_file_before_the_last_one_is_remembered(byhand: ByHand) -> None:
+    batch_id, token = await byhand.in_submission(ids(1))
+    for input_file_id, former in (("f1", ""), ("f1", ""), ("f2", "f1"), ("f2", "f1")):
+        await byhand.scripts.uploaded(batch_id=batch_id, token=token, input_file_id=input_file_id, n_lines=1)
+        batch = await byhand.batch(batch_id)
+        assert (batch.input_file_id, batch.former_file_id) == (input_file_id, former)

@@ -27,13 +27,14 @@ def test_a_host_and_a_name_are_one_providers() -> None:
 @pytest.mark.parametrize("provider", NAMES)
 def test_a_call_is_found_by_its_host_alone(provider: str) -> None:
     routes, route = Routes(), route_of(provider)
-    assert [routes.of_host(host) for host in route.hosts] == [route] * len(route.hosts)
+    real = [host.replace("*", "eu-1") for host in route.hosts]
+    assert [routes.of_host(host) for host in real] == [route] * len(route.hosts)
     for stranger in (
         "",
         "example.com",
-        f"evil.{route.hosts[0]}",
-        f"{route.hosts[0]}.evil.com",
-        route.hosts[0] + ":80",
+        f"evil.{real[0]}",
+        f"{real[0]}.evil.com",
+        real[0] + ":80",
     ):
         assert routes.of_host(stranger) is None
     assert routes.named("nobody") is None
@@ -43,11 +44,13 @@ def test_a_call_is_found_by_its_host_alone(provider: str) -> None:
 def test_hosts_paths_and_headers_are_spelt_as_calls_are_read(provider: str) -> None:
     """Lower case, no trailing slash, no query: an entry that is spelt otherwise is never met."""
     route = route_of(provider)
-    assert all(re.fullmatch(r"[a-z0-9.-]+", host) for host in route.hosts)
-    for path, endpoint in route.endpoints.items():
-        assert path.endswith(endpoint)
-        assert re.fullmatch(r"(/[a-z0-9_-]+)+", path)
-        assert endpoint.startswith("/v")
+    assert all(re.fullmatch(r"[a-z0-9.*-]+", host) for host in route.hosts)
+    for path in route.endpoints:
+        assert re.fullmatch(r"(/[A-Za-z0-9_:{}-]+)+", path)
+        words = {word: word for word in re.findall(r"\{(\w+)\}", path)}
+        place = route.place(path.format_map(words))
+        assert place is not None
+        assert place.model == words.get("model")
     for name in (*route.credential_headers, *route.batch_headers):
         assert re.fullmatch(r"[a-z0-9-]+", name)
 
@@ -81,3 +84,38 @@ def test_routes_of_a_deployment_stand_in_for_the_registry() -> None:
     routes = Routes((own,))
     assert routes.of_host("llm.example") is own
     assert routes.of_host("api.openai.com") is None
+
+
+def test_every_route_names_the_variable_that_holds_its_key() -> None:
+    for route in ROUTES:
+        assert set(route.variables) >= set(route.credential_headers), route.provider
+        assert set(route.variables) <= {*route.credential_headers, *route.batch_headers}
+
+
+def test_a_path_that_names_model_and_project_is_read_with_them() -> None:
+    own = Route(
+        provider="own",
+        hosts=("*-llm.example", "llm.example"),
+        endpoints={
+            "/v1/models/{model}:ask": "ask",
+            "/{version}/projects/{project}/models/{model}:ask": "projects/{project}:ask",
+        },
+        max_rows=1,
+        max_bytes=1,
+        max_row_bytes=1,
+        windows=("24h",),
+    )
+    assert own.place("/v1/models/small:ask") == ("ask", "small")
+    assert own.place("/v1/models/tuned/one:ask") == ("ask", "tuned/one")
+    assert own.place("/v2/projects/p1/models/small:ask") == ("projects/p1:ask", "small")
+    for path in (
+        "/v1/models/:ask",
+        "/v1/models/small:streamAsk",
+        "/v1/models/small:ask/x",
+        "/v1/models/{model}:askx",
+        "/v2/projects/p/1/models/small:ask",
+    ):
+        assert own.place(path) is None, path
+    routes = Routes((own,))
+    assert routes.of_host("eu-1-llm.example") is routes.of_host("llm.example") is own
+    assert routes.of_host("a.b-llm.example") is routes.of_host("-llm.example") is None

@@ -5,12 +5,14 @@
 -- KEYS  1 schedule  2 batch
 -- ARGV  1 batch id  2 token  3 lease ms  4 the states in which this step may start, comma separated
 --       5 '1' = no other step runs in this process  6 unended steps allowed  7 error of a quarantine in one sentence
--- Verdicts  {'OK', field, value, ...} the batch as it is, and `now`, the server's time
+-- Verdicts  {'OK', field, value, ...} the batch as it is, and `now`, the server's time, and `server_now`, which run of
+--       Redis this is
 --       {'ALONE'} nothing was done: begin again when no other step runs in this process
 --       {'QUARANTINED', field, value, ...} it does not start  {'STALE'}
 --@include _clock
 --@include _fence
 --@include _room
+--@include _server
 --@include _unended
 local schedule, batch = KEYS[1], KEYS[2]
 local id, token, lease, states = ARGV[1], ARGV[2], tonumber(ARGV[3]), ',' .. ARGV[4] .. ','
@@ -18,7 +20,7 @@ local alone, allowed, err = ARGV[5] == '1', tonumber(ARGV[6]), ARGV[7]
 if not holds(batch, token) or redis.call('HGET', batch, 'begun') == token then
   return {'STALE'}
 end
-if not string.find(states, ',' .. redis.call('HGET', batch, 'state') .. ',', 1, true) then
+if not string.find(states, ',' .. (redis.call('HGET', batch, 'state') or '') .. ',', 1, true) then
   return {'STALE'}
 end
 local starts = unended(batch)
@@ -41,4 +43,6 @@ local fields = redis.call('HGETALL', batch)
 table.insert(fields, 1, verdict)
 fields[#fields + 1] = 'now'
 fields[#fields + 1] = string.format('%d', now)
+fields[#fields + 1] = 'server_now'
+fields[#fields + 1] = server_id()
 return fields

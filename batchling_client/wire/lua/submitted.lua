@@ -1,19 +1,19 @@
 -- Stores the provider's id of a created batch; its first look is due after a delay.
 -- KEYS  1 schedule  2 batch
--- ARGV  1 batch id  2 token  3 provider batch id  4 delay ms
+-- ARGV  1 batch id  2 token  3 provider batch id  4 delay ms  5 the account that sees the batch, a digest
 -- Verdicts  {'OK'}  {'STALE', provider batch id in force or ''}
 --@include _clock
 --@include _fence
 --@include _room
 local schedule, batch = KEYS[1], KEYS[2]
-local id, token, provider_batch_id, delay = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local id, token, provider_batch_id, delay, account = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 if not holds(batch, token) or redis.call('HGET', batch, 'state') ~= 'submitting' then
   return {'STALE', redis.call('HGET', batch, 'provider_batch_id') or ''}
 end
 local now = now_ms()
 go_on_when_full(batch)
 redis.call('HSET', batch, 'state', 'submitted', 'provider_batch_id', provider_batch_id, 'submitted_at', now,
-  'updated_at', now, 'n_stumbles', 0)
+  'updated_at', now, 'n_stumbles', 0, 'account', account)
 redis.call('HDEL', batch, 'error', 'denied_since', 'n_denied')
 let_go(batch, schedule, id, now + delay)
 return {'OK'}

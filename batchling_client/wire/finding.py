@@ -1,4 +1,4 @@
-"""What the doctor says of one thing that was looked at."""
+"""What is said of one thing that was looked at, by the doctor and by a worker at its start."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ class Finding:
     health: Health
     says: str
     mend: str = ""
+    fatal: bool = False
+    """Work would be lost: neither a worker nor a block starts on it."""
 
     @property
     def sound(self) -> bool:
@@ -42,7 +44,8 @@ class Finding:
         return f"{self.health.value:<8}{self.check:<13}{self.says}{mend}"
 
 
-def judge(check: str, sound: bool, says: str, mend: str) -> Finding:
+def judge(check: str, sound: bool, says: str, mend: str, *, fatal: bool = False) -> Finding:
     """A failure with its remedy, unless the thing is sound."""
-    health = Health.OK if sound else Health.FAILURE
-    return Finding(check=check, health=health, says=says, mend="" if sound else mend)
+    if sound:
+        return Finding(check=check, health=Health.OK, says=says)
+    return Finding(check=check, health=Health.FAILURE, says=says, mend=mend, fatal=fatal)

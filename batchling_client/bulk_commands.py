@@ -1,0 +1,112 @@
+"""The commands for files that no process should hold in memory: `submit` and `results`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from . import settings
+from .reach import reach
+from .results_file import Results, Tally
+from .submitting import Submitted, Wish, WrongFile
+from .submitting import submit as submit_file
+from .wire.keys import Keys, RunId
+
+_redis_url = click.option("--redis-url", metavar="URL", help="Instead of BATCHLING_REDIS_URL.")
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.command()
+@click.argument("file", metavar="FILE.jsonl", type=click.Path(path_type=Path))
+@click.option(
+    "--provider", required=True, metavar="NAME", help="Whose batches; its SDK's variable has the key."
+)
+@click.option("--endpoint", help="Lines are bare bodies for this endpoint, such as /v1/chat/completions.")
+@click.option("--name", default="", help="Name of the run.")
+@click.option("--completion-window", default="24h", show_default=True, help="What the provider promises.")
+@_redis_url
+@_as_json
+def submit(
+    file: Path,
+    provider: str,
+    endpoint: str | None,
+    name: str,
+    completion_window: str,
+    redis_url: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Queue a file of requests, one a line, and print the run's id.
+
+    Lines are those of the provider's own batch files (custom_id, method, url, body), or bare bodies with --endpoint.
+    The API key is read from the variable that the provider's SDK reads. Submitted again, nothing is paid for twice.
+    """
+    wish = Wish(
+        path=file, provider=provider, endpoint=endpoint, name=name, completion_window=completion_window
+    )
+    done: Submitted = asyncio.run(submit_file(wish, settings.load(redis_url=redis_url), os.environ))
+    click.echo(json.dumps(done.as_json(), indent=2) if as_json else done.run_id)
+    before = f", {done.n_answered:,} of them answered already" if done.n_answered else ""
+    click.echo(f"batchling: {done.n_requests:,} requests{before}.", err=True)
+
+
+@click.command()
+@click.argument("run_id", metavar="RUN")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="OUT.jsonl", help="Instead of stdout."
+)
+@click.option("--wait", is_flag=True, help="Until every request is answered.")
+@_redis_url
+@_as_json
+def results(run_id: str, output: Path | None, redis_url: str | None, *, wait: bool, as_json: bool) -> int:
+    """Write the answers of a submitted run, one a line, in the order of its file.
+
+    A line has the file's custom_id (or the number of the line), and `response` or `error`.
+    """
+    if as_json and output is None:
+        raise click.UsageError("--json tells how the requests stand: give -o for the answers")
+
+    async def fetch() -> Tally:
+        async with reach(redis_url) as reached:
+            with _opened(output) as out:
+                found = Results(reached.redis, Keys(reached.settings.namespace), RunId(run_id))
+                return await found.write(out, wait=wait)
+
+    tally = asyncio.run(fetch())
+    if as_json:
+        click.echo(json.dumps(tally.as_json(), indent=2))
+    else:
+        click.echo(f"batchling: {tally}", err=True)
+    return 0 if tally.complete else 1
+
+
+@contextlib.contextmanager
+def _opened(path: Path | None) -> Iterator[BinaryIO]:
+    """Where lines go; a file takes its name once it is whole."""
+    if path is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    try:
+        handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise WrongFile(f"{path} cannot be written: {error.strerror}.") from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        mask = os.umask(0)
+        os.umask(mask)
+        Path(draft).chmod(0o666 & ~mask)
+        Path(draft).replace(path)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise

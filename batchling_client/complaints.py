@@ -1,0 +1,68 @@
+"""Why batches wait, in their providers' words: said once each, and never without end."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from .wire.batches import Batch
+from .wire.keys import BatchId
+
+MOST_OF_A_RUN: Final = 20
+LONGEST: Final = 300
+_VARYING: Final = re.compile(r"\S*\d\S*")
+"""Request ids, times and counts: a provider that names another one in each answer says the same all the same."""
+
+THAT_IS_ALL: Final = (
+    "More batches wait for more reasons, which are not said here: look with `batchling batches`."
+)
+
+
+class Complaints:
+    """What was said of a run's batches already."""
+
+    def __init__(self) -> None:
+        self._said: set[tuple[BatchId, str]] = set()
+        self._n_lines = 0
+
+    def news(self, batches: Iterable[Batch]) -> list[str]:
+        """A line for each reason that is new for a batch; after `MOST_OF_A_RUN` one last line that says so."""
+        room = MOST_OF_A_RUN - self._n_lines
+        if room < 0:
+            return []
+        fresh = []
+        for batch in batches:
+            told = (batch.batch_id, _VARYING.sub("#", batch.error))
+            if _waits_for_a_reason(batch) and told not in self._said:
+                self._said.add(told)
+                fresh.append(batch)
+        lines = reasons(fresh)
+        self._n_lines += len(lines)
+        return lines if len(lines) <= room else [*lines[:room], THAT_IS_ALL]
+
+
+def reasons(batches: Iterable[Batch]) -> list[str]:
+    """Why batches wait now, a line for each reason of a model, with how much waits for it."""
+    groups: dict[tuple[str, str], list[Batch]] = {}
+    for batch in batches:
+        if _waits_for_a_reason(batch):
+            whose = f"{batch.spec.provider}/{batch.spec.model}"
+            groups.setdefault((whose, _VARYING.sub("#", batch.error)), []).append(batch)
+    return [_line(whose, together) for (whose, _), together in groups.items()]
+
+
+def _waits_for_a_reason(batch: Batch) -> bool:
+    return bool(batch.error) and not batch.state.terminal
+
+
+def _line(whose: str, batches: Sequence[Batch]) -> str:
+    words = " ".join(batches[0].error.split())
+    words = words if len(words) <= LONGEST else f"{words[: LONGEST - 1]}…"
+    n_waiting = sum(max(0, batch.n_requests - _n_gone(batch)) for batch in batches)
+    where = f"batch {batches[0].batch_id}" if len(batches) == 1 else f"{len(batches)} batches"
+    return f"{whose}: {words} ({n_waiting:,} request{'' if n_waiting == 1 else 's'} in {where})"
+
+
+def _n_gone(batch: Batch) -> int:
+    return batch.n_succeeded + batch.n_failed + batch.n_requeued + batch.n_dropped

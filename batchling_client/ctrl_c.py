@@ -1,0 +1,44 @@
+"""Tells open blocks of Ctrl-C before the program hears of it.
+
+A `ThreadPoolExecutor` inside a plain block waits for its threads before the block is left: unless these are released
+when the interrupt comes, the program hangs on answers that take hours.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Final
+
+_watching: Final[list[Callable[[], None]]] = []
+
+
+def watch(interrupted: Callable[[], None]) -> None:
+    """Has `interrupted` called at Ctrl-C, where the main thread asks for it and no other handler is set.
+
+    It is called inside the signal handler: it must take no lock and must not raise.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGINT) not in (signal.default_int_handler, _tell):
+        return
+    _watching.append(interrupted)
+    signal.signal(signal.SIGINT, _tell)
+
+
+def let_go(interrupted: Callable[[], None]) -> None:
+    """Ends what `watch` began; with the last one Ctrl-C is handled as before."""
+    if interrupted not in _watching:
+        return
+    _watching.remove(interrupted)
+    mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is _tell
+    if mine and not _watching:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _tell(number: int, frame: FrameType | None) -> None:
+    for interrupted in _watching:
+        interrupted()
+    signal.default_int_handler(number, frame)

@@ -1,0 +1,180 @@
+"""aiohttp: ``ClientSession._request``. A caught call runs through the library's own code over a connection that
+holds the reply already, so that middlewares, traces, cookies and ``raise_for_status`` are what they always are."""
+
+import asyncio
+import io
+import json
+import os
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from types import ModuleType
+from typing import Any, Final, cast
+
+from ..interceptor import (
+    PASS_THROUGH,
+    STREAMED_BODY,
+    HttpCall,
+    HttpReply,
+    PassThrough,
+    warn_once,
+)
+from ..patching import Patch, Patcher, Target
+
+LONGEST_HEADER: Final = 8000
+"""The library's own parser takes no longer one."""
+_UNFIT: Final = re.compile(rb"[\r\n\0]")
+
+
+class _Wire(asyncio.Transport):
+    """The transport under a canned reply: what is sent goes nowhere, the reply is there before it is asked for."""
+
+    def __init__(self, protocol: asyncio.Protocol, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._protocol = protocol
+        self._loop = loop
+        self._closing = False
+
+    def write(self, data: object) -> None:
+        """Sends nothing."""
+
+    def writelines(self, list_of_data: object) -> None:
+        """Sends nothing."""
+
+    def pause_reading(self) -> None:
+        """The whole reply is in memory."""
+
+    def resume_reading(self) -> None:
+        """The whole reply is in memory."""
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self._loop.call_soon(self._protocol.connection_lost, None)
+
+    def abort(self) -> None:
+        self.close()
+
+
+class _Library:
+    """The library's own classes, and the conversions between them and ours."""
+
+    def __init__(self, module: ModuleType) -> None:
+        # Names of a library that is never imported here: without its types.
+        self._names: Any = module
+        library = self._names
+
+        def canned(connector: Any, reply: HttpReply) -> None:
+            library.BaseConnector.__init__(connector, force_close=True)
+            connector.batchling_reply = reply
+
+        async def create(connector: Any, request: object, traces: object, timeout: object) -> Any:
+            loop = asyncio.get_running_loop()
+            protocol = library.client_proto.ResponseHandler(loop)
+            protocol.connection_made(_Wire(protocol, loop))
+            protocol.data_received(_raw(connector.batchling_reply))
+            return protocol
+
+        self._connector: Callable[[HttpReply], Any] = type(
+            "CannedConnector", (library.BaseConnector,), {"__init__": canned, "_create_connection": create}
+        )
+
+    def call(self, session: Any, method: str, url: Any, options: Mapping[str, Any]) -> HttpCall | None:
+        """The call in neutral form; None, and one warning, where its body can be read only once."""
+        content = _content(session, options)
+        if content is None:
+            warn_once(STREAMED_BODY, os.getpid())
+            return None
+        body, kind = content
+        headers = {
+            name.lower(): value for name, value in session._prepare_headers(options.get("headers")).items()
+        }
+        if kind:
+            headers.setdefault("content-type", kind)
+        auth = options.get("auth") or session.auth
+        if auth is not None:
+            headers.setdefault("authorization", auth.encode())
+        return HttpCall(
+            method=method, url=str(url), host=url.host or "", path=url.path, headers=headers, body=body
+        )
+
+    async def answered(
+        self,
+        plain: Callable[[object], Callable[..., Awaitable[Any]]],
+        session: Any,
+        reply: HttpReply,
+        method: str,
+        url: object,
+        options: Mapping[str, Any],
+    ) -> Any:
+        """The library's own response to the call, made by its own code out of the reply."""
+        connector = self._connector(reply)
+        shadow = self._names.ClientSession.__new__(self._names.ClientSession)
+        vars(shadow).update(vars(session), _connector=connector, _connector_owner=False)
+        unhurried = self._names.ClientTimeout(total=None)
+        try:
+            return await plain(shadow)(method, url, **{**options, "timeout": unhurried, "proxy": None})
+        finally:
+            # A session without a connector counts as closed, and is not complained about when it is collected.
+            vars(shadow)["_connector"] = None
+
+
+def _content(session: Any, options: Mapping[str, Any]) -> tuple[bytes, str] | None:
+    if options.get("json") is not None:
+        encode = getattr(session, "json_serialize", None) or json.dumps
+        encoded = encode(options["json"])
+        return (encoded if isinstance(encoded, bytes) else encoded.encode()), "application/json"
+    data = options.get("data")
+    if data is None:
+        return b"", ""
+    if isinstance(data, str):
+        return data.encode(), "text/plain; charset=utf-8"
+    if isinstance(data, bytes | bytearray | memoryview):
+        return bytes(data), "application/octet-stream"
+    if isinstance(data, io.BytesIO):
+        return data.getvalue(), "application/octet-stream"
+    return None
+
+
+def _raw(reply: HttpReply) -> bytes:
+    lines = [b"HTTP/1.1 %d " % reply.status]
+    for name, value in reply.raw_headers():
+        # A line break within a value would end it, and what follows would be read as a header of its own.
+        if len(value) <= LONGEST_HEADER and _UNFIT.search(value) is None:
+            lines.append(name + b": " + value)
+    return b"\r\n".join([*lines, b"", reply.body])
+
+
+def _sending(library: _Library, patch: Patch) -> Callable[..., Awaitable[Any]]:
+    async def _request(session: Any, method: str, str_or_url: Any, **options: Any) -> Any:
+        plain = patch.plain
+        if session.closed:
+            # A closed session is left to the library, which has its own words for it.
+            return await plain(session)(method, str_or_url, **options)
+        try:
+            url = session._build_url(str_or_url)
+        except (TypeError, ValueError, AssertionError):
+            return await plain(session)(method, str_or_url, **options)
+        handler = patch.handler(method.upper(), url.host or "", url.path)
+        call = None if handler is None else library.call(session, method.upper(), url, options)
+        reply = PASS_THROUGH if handler is None or call is None else await handler.answer(call)
+        if isinstance(reply, PassThrough):
+            return await plain(session)(method, str_or_url, **options)
+        return await library.answered(plain, session, reply, method, str_or_url, options)
+
+    return _request
+
+
+def _targets(module: ModuleType) -> Iterator[Target]:
+    if not hasattr(module, "ClientSession") or not hasattr(module, "BaseConnector"):
+        # Somebody's stand-in of that name.
+        return
+    library = _Library(module)
+    yield cast("Any", module).ClientSession, "_request", lambda patch: _sending(library, patch)
+
+
+_patcher: Final = Patcher(("aiohttp",), _targets)
+install = _patcher.install
+uninstall = _patcher.uninstall

@@ -1,0 +1,127 @@
+"""requests: ``Session.send``. A caught call runs through the library's own ``send`` with an adapter that asks the
+handler, so that hooks and ``elapsed`` are what they always are."""
+
+import io
+import os
+from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
+from typing import Any, Final, Protocol, cast
+from urllib.parse import unquote, urlsplit
+
+from ..interceptor import (
+    PASS_THROUGH,
+    STREAMED_BODY,
+    Handler,
+    HttpCall,
+    HttpReply,
+    PassThrough,
+    warn_once,
+)
+from ..patching import Patch, Patcher, Target
+
+
+class _Request(Protocol):
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: object
+
+
+class _Adapter(Protocol):
+    def send(self, request: _Request, **options: Any) -> Any: ...
+
+
+class _Session(Protocol):
+    def get_adapter(self, url: str) -> _Adapter: ...
+
+
+class _HandlerAdapter:
+    """Stands for every adapter of a session during one call: what the handler does not take goes the session's way."""
+
+    def __init__(self, library: Any, session: _Session, handler: Handler) -> None:
+        self._library = library
+        self._session = session
+        self._handler = handler
+
+    def send(self, request: _Request, **options: Any) -> Any:
+        call = self._wanted(request)
+        reply = PASS_THROUGH if call is None else self._handler.answer_blocking(call)
+        if isinstance(reply, PassThrough):
+            return self._session.get_adapter(url=request.url).send(request, **options)
+        return self._response(reply, request)
+
+    def close(self) -> None:
+        """Closes nothing: the session's own adapters are its own to close."""
+
+    def _wanted(self, request: _Request) -> HttpCall | None:
+        # Not always the request that was caught: a redirect or a hook may send others.
+        host, path = _place(request.url)
+        if not self._handler.wants(request.method, host, path):
+            return None
+        return _call(request, host, path)
+
+    def _response(self, reply: HttpReply, request: _Request) -> Any:
+        headers = [(name.decode("latin-1"), value.decode("utf-8")) for name, value in reply.raw_headers()]
+        raw = self._library.packages.urllib3.HTTPResponse(
+            body=io.BytesIO(reply.body),
+            headers=headers,
+            status=reply.status,
+            preload_content=False,
+            decode_content=False,
+        )
+        return self._library.adapters.HTTPAdapter().build_response(request, raw)
+
+
+def _place(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.hostname or "", unquote(parts.path)
+
+
+def _call(request: _Request, host: str, path: str) -> HttpCall | None:
+    body = request.body
+    if body is None:
+        body = b""
+    elif isinstance(body, str):
+        body = body.encode()
+    if not isinstance(body, bytes | bytearray):
+        warn_once(STREAMED_BODY, os.getpid())
+        return None
+    return HttpCall(
+        method=request.method,
+        url=request.url,
+        host=host,
+        path=path,
+        headers={name.lower(): _text(value) for name, value in request.headers.items()},
+        body=bytes(body),
+    )
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else value
+
+
+def _sending(library: Any, patch: Patch) -> Callable[..., Any]:
+    def send(session: _Session, request: _Request, **options: Any) -> Any:
+        url = getattr(request, "url", None)
+        if not isinstance(url, str):
+            # What the library refuses, it refuses in its own words.
+            return patch.plain(session)(request, **options)
+        handler = patch.handler(request.method, *_place(url))
+        if handler is None:
+            return patch.plain(session)(request, **options)
+        shadow = library.Session.__new__(library.Session)
+        vars(shadow).update(vars(session), adapters={"": _HandlerAdapter(library, session, handler)})
+        return patch.plain(shadow)(request, **options)
+
+    return send
+
+
+def _targets(module: ModuleType) -> Iterator[Target]:
+    library = cast("Any", module)
+    if hasattr(library, "Session"):
+        yield library.Session, "send", lambda patch: _sending(library, patch)
+
+
+_patcher: Final = Patcher(("requests",), _targets)
+install = _patcher.install
+uninstall = _patcher.uninstall

@@ -1,0 +1,109 @@
+"""One method of a library's client class, replaced while blocks are open and put back afterwards."""
+
+import functools
+import importlib
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from types import ModuleType
+from typing import Any, Final, TypeAlias
+
+import wrapt
+
+from . import scope
+from .interceptor import Handler
+
+Wrapper: TypeAlias = Callable[..., Any]
+
+
+class Patch:
+    """Our function in the place of one method, and what stood there before."""
+
+    def __init__(self, owner: Any, method: str, make: Callable[["Patch"], Wrapper]) -> None:
+        self._owner = owner
+        self._method = method
+        self._original: Any = vars(owner)[method]
+        # Off: uninstalled, or a newer patch of ours lies over this one and does the catching.
+        self.active = True
+        self._wrapper = functools.wraps(self._original)(make(self))
+        setattr(owner, method, self._wrapper)
+
+    @property
+    def on_top(self) -> bool:
+        """Whether nobody has put anything over or in the place of ours."""
+        return vars(self._owner).get(self._method) is self._wrapper
+
+    def take_off(self) -> bool:
+        """Restores what was there before, unless somebody else's patch lies on ours."""
+        if not self.on_top:
+            return False
+        setattr(self._owner, self._method, self._original)
+        return True
+
+    def plain(self, instance: object) -> Callable[..., Any]:
+        """The library's own method, bound."""
+        # Bound as an attribute look-up would bind it: it may be a wrapper object of somebody else.
+        bind = getattr(self._original, "__get__", None)
+        bound: Callable[..., Any] = self._original if bind is None else bind(instance, type(instance))
+        return bound
+
+    def handler(self, method: str, host: str, path: str) -> Handler | None:
+        """The innermost open block, where it wants such a call."""
+        handler = scope.current()
+        if handler is None or not self.active:
+            return None
+        return handler if handler.wants(method, host, path) else None
+
+
+Target: TypeAlias = tuple[Any, str, Callable[[Patch], Wrapper]]
+"""A class, the name of its method, and what makes the function that takes its place."""
+
+
+class Patcher:
+    """The patches of one adapter, on libraries that are imported now or later."""
+
+    def __init__(self, libraries: Sequence[str], targets: Callable[[ModuleType], Iterable[Target]]) -> None:
+        self._libraries: Final = libraries
+        self._targets: Final = targets
+        self._installed = False
+        self._awaited: set[str] = set()
+        # By class, not by module: httpx2.alias_httpx() makes two modules one.
+        self._patches: dict[object, Patch] = {}
+
+    def install(self) -> None:
+        """Patches what is imported, and sees to it that what is imported later is patched then."""
+        self._installed = True
+        for patch in self._patches.values():
+            patch.active = True
+        for name in self._libraries:
+            module = sys.modules.get(name)
+            if isinstance(module, ModuleType):
+                self._adopt(module)
+            elif module is None and name not in self._awaited:
+                self._awaited.add(name)
+                wrapt.register_post_import_hook(self._adopt, name)
+
+    def uninstall(self) -> None:
+        """Restores every class; below somebody else's patch ours stays, and does nothing."""
+        self._installed = False
+        for owner, patch in list(self._patches.items()):
+            patch.active = False
+            if patch.take_off():
+                self._patches.pop(owner, None)
+
+    def _adopt(self, module: ModuleType) -> None:
+        self._awaited.discard(module.__name__)
+        if not self._installed:
+            return
+        # Returns once the import is complete, also where another thread is in the middle of it.
+        self._patch(importlib.import_module(module.__name__))
+
+    def _patch(self, library: ModuleType) -> None:
+        for owner, method, make in self._targets(library):
+            patch = self._patches.get(owner)
+            if patch is None or not patch.on_top:
+                if patch is not None:
+                    patch.active = False
+                self._patches[owner] = Patch(owner, method, make)
+        if not self._installed:
+            # Uninstalled meanwhile by another thread, which may not have seen these patches.
+            self.uninstall()

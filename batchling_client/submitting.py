@@ -1,0 +1,247 @@
+"""Queues the requests of a file for whoever fetches the answers later; no process has to wait for them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from redis.asyncio import Redis
+from redis.exceptions import OutOfMemoryError
+
+from .batchify import check_reachable, deployment_of
+from .calls import Calls, Request, Terms
+from .credentials import KEEP_MS, Credentials
+from .enqueue import Enqueue
+from .errors import BatchlingError, QueueFull, WrongSettings
+from .interceptor import HttpReply
+from .outage import Outage
+from .request_file import Ask, BadLine, Check, RequestFile, path_of
+from .settings import ClientSettings
+from .wire import asked
+from .wire.connection import UNREACHABLE, connect
+from .wire.ids import new_mailbox, new_run_id
+from .wire.keys import Keys, RequestId, RunId
+from .wire.routes import Route, Routes
+from .wire.scripts import Scripts
+
+BYTES_AT_ONCE: Final = 1024 * 1024
+COMPLAINTS_SAID: Final = 10
+
+
+class WrongFile(BatchlingError):
+    """A file cannot be submitted as it is."""
+
+    code = "wrong_file"
+    sentence = "The file cannot be submitted as it is."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What is to be submitted, and how."""
+
+    path: Path
+    provider: str
+    endpoint: str | None
+    name: str
+    completion_window: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submitted:
+    """What became of a file: the run that holds its requests, and how many of them were answered already."""
+
+    run_id: RunId
+    n_requests: int
+    n_answered: int
+
+    def as_json(self) -> dict[str, object]:
+        """What `batchling submit --json` prints."""
+        return {"run_id": self.run_id, "n_requests": self.n_requests, "n_answered": self.n_answered}
+
+
+async def submit(wish: Wish, used: ClientSettings, environment: Mapping[str, str]) -> Submitted:
+    """Looks the whole file through, then queues it, as `batchify` would queue the same calls of a program.
+
+    Done again after it was torn off, it attaches to what is queued, running and answered already. Raises `WrongFile`,
+    `WrongSettings`, `QueueUnreachable` and `QueueFull`.
+    """
+    route = _route(wish)
+    terms = Terms(
+        run_id=new_run_id(),
+        run_name=wish.name,
+        completion_window=wish.completion_window,
+        stand_ins={name.lower(): one.base_url for name, one in used.providers.items() if one.base_url},
+    )
+    try:
+        file = wish.path.open("rb")
+    except OSError as error:
+        raise WrongFile(f"{wish.path} cannot be read: {error.strerror}.") from None
+    with file:
+        if not file.seekable():
+            raise WrongFile(f"{wish.path} is read twice, which this kind of file does not allow.")
+        lines = RequestFile(
+            file=file, route=route, headers=_headers(route, environment), endpoint=wish.endpoint
+        )
+        n_requests = _checked(wish.path, lines, Calls(terms, Routes()))
+        deployment = await deployment_of(used)
+        redis = connect(deployment.redis_url)
+        try:
+            await check_reachable(redis, deployment.redis_url)
+            keys = Keys(deployment.namespace)
+            queueing = _Queueing(redis, keys, Credentials(redis, keys, deployment.seal_public_key), terms)
+            return await queueing.queue(wish.path, lines, n_requests)
+        finally:
+            with contextlib.suppress(*UNREACHABLE):
+                await redis.aclose()
+
+
+class _Queueing:
+    """Sends the requests of one file; nobody in this process waits for their answers."""
+
+    def __init__(self, redis: Redis, keys: Keys, credentials: Credentials, terms: Terms) -> None:
+        self._scripts = Scripts(redis, keys)
+        self._outage = Outage(redis)
+        self._terms = terms
+        self._calls = Calls(terms, Routes())
+        self._callers = _Nobody()
+        self._enqueue = Enqueue(self._scripts, new_mailbox(), credentials, self._callers, self._outage)
+        self._n_bytes = 0
+
+    async def queue(self, path: Path, lines: RequestFile, n_requests: int) -> Submitted:
+        """Queues every line; memory is that of some lines."""
+        chunk: list[asked.Asked] = []
+        n_chunks = 0
+        for line in lines.lines():
+            request = self._calls.read(line.call) if isinstance(line, Ask) else None
+            if not isinstance(line, Ask) or not isinstance(request, Request):
+                raise _changed(path)
+            await self._send(request)
+            chunk.append(asked.Asked(line.custom_id, request.request_id))
+            if len(chunk) == asked.CHUNK_ROWS:
+                await self._remember(n_chunks, chunk, n_requests)
+                chunk, n_chunks = [], n_chunks + 1
+        await self._flush()
+        if chunk:
+            await self._remember(n_chunks, chunk, n_requests)
+        if n_chunks * asked.CHUNK_ROWS + len(chunk) != n_requests:
+            raise _changed(path)
+        return Submitted(
+            run_id=self._terms.run_id, n_requests=n_requests, n_answered=self._callers.n_answered
+        )
+
+    async def _send(self, request: Request) -> None:
+        self._enqueue.add(request)
+        self._n_bytes += len(request.packed)
+        if self._n_bytes >= BYTES_AT_ONCE:
+            await self._flush()
+
+    async def _flush(self) -> None:
+        self._n_bytes = 0
+        await self._enqueue.send_waiting()
+        if self._callers.refusal:
+            raise QueueFull(self._callers.refusal)
+
+    async def _remember(self, number: int, chunk: Sequence[asked.Asked], n_requests: int) -> None:
+        await self._flush()
+        while True:
+            try:
+                await self._scripts.remember(
+                    run_id=self._terms.run_id,
+                    number=number,
+                    packed=asked.pack(chunk),
+                    n_requests=n_requests,
+                    keep_ms=KEEP_MS,
+                )
+                return
+            except UNREACHABLE:
+                await self._outage.over()
+            except OutOfMemoryError:
+                raise QueueFull from None
+
+
+class _Nobody:
+    """In the place of those who ask: wants every request, and waits for none."""
+
+    def __init__(self) -> None:
+        self.n_answered = 0
+        self.refusal = ""
+
+    @property
+    def last_mail(self) -> bytes:
+        return b"0-0"
+
+    def expects(self, request_id: RequestId) -> bool:
+        return True
+
+    def placed(self, request_ids: Iterable[RequestId]) -> None:
+        """What Redis holds is in good hands."""
+
+    def announce(self, request_ids: Iterable[RequestId]) -> None:
+        self.n_answered += len(list(request_ids))
+
+    def answer(self, request_id: RequestId, reply: HttpReply) -> None:
+        self.refusal = QueueFull.sentence
+
+
+def _route(wish: Wish) -> Route:
+    routes = Routes()
+    route = routes.named(wish.provider)
+    if route is None:
+        known = ", ".join(sorted(one.provider for one in routes.routes))
+        raise WrongSettings(f"There is no provider {wish.provider!r}: use one of {known}.")
+    if all("*" in host for host in route.hosts):
+        raise WrongSettings(f"{wish.provider} has no host of its own, which a file would have to name.")
+    if wish.endpoint is not None and path_of(route, wish.endpoint) is None:
+        endpoints = sorted(set(route.endpoints.values()))
+        raise WrongSettings(
+            f"{wish.provider} takes no batches of {wish.endpoint!r}: use one of {', '.join(endpoints)}."
+        )
+    if wish.completion_window not in route.windows:
+        raise WrongSettings(
+            f"{wish.provider} takes no completion window of {wish.completion_window!r}: "
+            f"use one of {', '.join(route.windows)}."
+        )
+    return route
+
+
+def _headers(route: Route, environment: Mapping[str, str]) -> dict[str, str]:
+    """The headers that the provider's SDK makes of its environment variables; raises `WrongSettings` without a key."""
+    headers = {}
+    for name, variable in route.variables.items():
+        value = environment.get(variable, "").strip()
+        if value:
+            headers[name] = f"Bearer {value}" if name == "authorization" else value
+        elif name in route.credential_headers:
+            raise WrongSettings(
+                f"There is no API key for {route.provider}: set {variable}, as for the provider's SDK."
+            )
+    return headers
+
+
+def _checked(path: Path, lines: RequestFile, calls: Calls) -> int:
+    """How many requests the file holds; raises `WrongFile` naming bad lines by number."""
+    check = Check(calls)
+    said: list[BadLine] = []
+    n_bad = 0
+    for line in lines.lines():
+        bad = check.complaint(line)
+        if bad is not None:
+            n_bad += 1
+            if len(said) < COMPLAINTS_SAID:
+                said.append(bad)
+    if n_bad:
+        more = f"; and {n_bad - len(said):,} more" if n_bad > len(said) else ""
+        named = "; ".join(str(bad).rstrip(".") for bad in said)
+        raise WrongFile(
+            f"Nothing of {path} was queued, as lines of it cannot go into a batch: {named}{more}."
+        )
+    if not check.n_requests:
+        raise WrongFile(f"{path} holds no request.")
+    return check.n_requests
+
+
+def _changed(path: Path) -> WrongFile:
+    return WrongFile(f"{path} changed while it was read: submit it again, nothing is paid for twice.")

@@ -1,0 +1,240 @@
+"""Whether a Redis can be trusted with a queue: what it tells of itself in, findings out; no I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from .finding import Finding, Health, judge
+
+OLDEST: Final = (6, 2)
+"""What the scripts need, and the Celery transport."""
+OLDEST_WITH_FSYNC: Final = (7, 2)
+"""The first that knows WAITAOF."""
+SKEW_S: Final = 5.0
+FULL_FROM: Final = 0.8
+
+_FSYNC_COSTS: Final = {
+    "everysec": "a power loss costs the last second or two of writes",
+    "no": "a power loss costs what the system had not written, up to half a minute",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a Redis tells of itself."""
+
+    info: Mapping[str, Any]
+    """Its INFO; empty where that is not permitted."""
+    appendfsync: str | None
+    """None where CONFIG is not permitted, as on most managed ones."""
+    skew_s: float
+    """How far this machine's clock is ahead of its own."""
+
+
+def of_redis(told: Told) -> list[Finding]:
+    """Everything there is to say of a Redis that holds a queue."""
+    if not told.info:
+        return [
+            Finding(
+                check="info",
+                health=Health.FAILURE,
+                says="this user may not call INFO: role, eviction, durability and memory are unknown",
+                mend="Permit it (ACL SETUSER ... +info), and CONFIG GET if possible.",
+            )
+        ]
+    info = told.info
+    found = [_of_version(info), _of_role(info)]
+    if str(info.get("redis_mode")) == "sentinel":
+        return found
+    found += [_of_loading(info)] if str(info.get("loading", 0)) == "1" else []
+    found += [_of_eviction(info), _of_durability(info)]
+    found += [_of_fsync(told)] if _is_durable(info) else []
+    found += _of_replicas(info)
+    found += [_of_memory(info), of_clock(told.skew_s)]
+    return found
+
+
+def of_fsync_intent(told: Told) -> Finding:
+    """Whether this Redis can confirm that a write is on disk before a create is sent."""
+    able = _numbers(told.info) >= OLDEST_WITH_FSYNC and _is_durable(told.info) and told.appendfsync != "no"
+    return judge(
+        "fsync_intent",
+        able or not told.info,
+        "writes can be confirmed on disk"
+        if able
+        else "BATCHLING_FSYNC_INTENT is set and this Redis cannot confirm that a write is on disk",
+        "Use Redis or Valkey 7.2 or newer with `appendonly yes` and `appendfsync always` or `everysec`, "
+        "or unset BATCHLING_FSYNC_INTENT.",
+        fatal=True,
+    )
+
+
+def of_clock(skew_s: float, whose: str = "this clock") -> Finding:
+    """How far a machine's clock is from Redis', which is the one that counts."""
+    return judge(
+        "clock",
+        abs(skew_s) <= SKEW_S,
+        f"{whose} is {abs(skew_s):.1f} s {'ahead of' if skew_s > 0 else 'behind'} that of Redis",
+        "Let NTP set the clocks: ages and waits are reckoned between the two.",
+    )
+
+
+def refusal(findings: Iterable[Finding], place: str) -> str | None:
+    """Why nothing may start on this Redis, in one sentence; None where it may."""
+    for finding in findings:
+        if finding.fatal:
+            mend = finding.mend[:1].lower() + finding.mend[1:]
+            return f"Redis at {place} would lose requests, as {finding.says}: {mend}"
+    return None
+
+
+def _of_version(info: Mapping[str, Any]) -> Finding:
+    text = str(info.get("redis_version", "unknown"))
+    return judge(
+        "version",
+        _numbers(info) >= OLDEST,
+        f"its version is {text}",
+        "Use Redis or Valkey 6.2 or newer: the scripts and Celery's transport need it.",
+        fatal=True,
+    )
+
+
+def _of_role(info: Mapping[str, Any]) -> Finding:
+    role, mode = str(info.get("role", "unknown")), str(info.get("redis_mode", ""))
+    if mode == "sentinel":
+        says = "this is a Sentinel and holds no data"
+        mend = "Write BATCHLING_REDIS_URL as sentinel://host:26379/service."
+    elif str(info.get("cluster_enabled", 0)) == "1":
+        says = "this is a node of a Redis Cluster, which Celery's transport cannot use"
+        mend = "Use a standalone Redis, or one with replicas and Sentinel."
+    else:
+        says = f"its role is {role}"
+        mend = "Point BATCHLING_REDIS_URL at the master, or at its Sentinels (sentinel://host:26379/service)."
+    return judge("role", says == "its role is master", says, mend, fatal=True)
+
+
+def _of_loading(info: Mapping[str, Any]) -> Finding:
+    left = info.get("loading_eta_seconds")
+    return Finding(
+        check="loading",
+        health=Health.FAILURE,
+        says="it is loading its data" + (f", for {left} s more" if left is not None else ""),
+        mend="Wait: it answers nothing before.",
+    )
+
+
+def _of_eviction(info: Mapping[str, Any]) -> Finding:
+    policy = str(info.get("maxmemory_policy", "unknown"))
+    return judge(
+        "eviction",
+        policy == "noeviction",
+        f"its maxmemory-policy is {policy}",
+        "Set `maxmemory-policy noeviction`: any other policy throws waiting requests away when memory is short.",
+        # One that does not tell its policy is warned of and not refused.
+        fatal=policy != "unknown",
+    )
+
+
+def _of_durability(info: Mapping[str, Any]) -> Finding:
+    failed = [
+        f"{words} failed"
+        for field, words in (
+            ("aof_last_write_status", "the last write of the append-only file"),
+            ("aof_last_bgrewrite_status", "the last rewrite of the append-only file"),
+            ("rdb_last_bgsave_status", "the last snapshot"),
+        )
+        if str(info.get(field, "ok")) != "ok"
+    ]
+    durable = _is_durable(info)
+    state = f"its append-only file is {'on' if durable else 'off'}"
+    return judge(
+        "durability",
+        durable and not failed,
+        ", ".join([state, *failed]),
+        "See that its disk has room and that it may write there."
+        if failed and durable
+        else "Set `appendonly yes`, or switch the managed service's persistence on: "
+        "without it a restart of Redis loses requests.",
+    )
+
+
+def _of_fsync(told: Told) -> Finding:
+    policy = told.appendfsync
+    if policy == "always":
+        return Finding(check="fsync", health=Health.OK, says="every write is on disk before it is confirmed")
+    if policy is None:
+        says = "how often it syncs its append-only file is not told (CONFIG GET is not permitted)"
+        return Finding(
+            check="fsync", health=Health.NOTE, says=says, mend="See what your provider says of appendfsync."
+        )
+    return Finding(
+        check="fsync",
+        health=Health.FAILURE if policy == "no" else Health.NOTE,
+        says=f"appendfsync is {policy}: {_FSYNC_COSTS.get(policy, 'what a power loss costs is not known')}",
+        mend="Set `appendfsync everysec`, or `always`."
+        if policy == "no"
+        else "Set `appendfsync always`, or BATCHLING_FSYNC_INTENT=true for the workers, if that is too much.",
+    )
+
+
+def _of_replicas(info: Mapping[str, Any]) -> list[Finding]:
+    """What replicas promise; where there are none, nothing is said of them."""
+    n_replicas = int(info.get("connected_slaves", 0))
+    good = info.get("min_slaves_good_slaves")
+    if good is None and n_replicas == 0:
+        return []
+    if good is None:
+        return [
+            Finding(
+                check="replicas",
+                health=Health.NOTE,
+                says=f"{n_replicas} connected; a master that is cut off from all goes on taking writes, "
+                "which a fail-over forgets",
+                mend="Set `min-replicas-to-write 1` and `min-replicas-max-lag 10`.",
+            )
+        ]
+    return [
+        judge(
+            "replicas",
+            int(good) > 0,
+            f"{n_replicas} connected, {good} of them up to date",
+            "Bring a replica back: `min-replicas-to-write` has Redis refuse every write until then.",
+        )
+    ]
+
+
+def _of_memory(info: Mapping[str, Any]) -> Finding:
+    used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
+    room = limit or int(info.get("total_system_memory", 0))
+    if not room:
+        return Finding(check="memory", health=Health.OK, says=f"{_mib(used)} used")
+    if used >= room * FULL_FROM:
+        return Finding(
+            check="memory",
+            health=Health.FAILURE,
+            says=f"{_mib(used)} used of {_mib(room)}",
+            mend="Raise maxmemory, or lower BATCHLING_RESULT_TTL_SECONDS: a full Redis refuses new requests.",
+        )
+    if not limit:
+        return Finding(
+            check="memory",
+            health=Health.NOTE,
+            says=f"{_mib(used)} used; maxmemory is not set, so that the host's {_mib(room)} are the limit",
+            mend="Set `maxmemory`: a full Redis refuses requests, one that the system kills is away.",
+        )
+    return Finding(check="memory", health=Health.OK, says=f"{_mib(used)} used of {_mib(room)}")
+
+
+def _is_durable(info: Mapping[str, Any]) -> bool:
+    return str(info.get("aof_enabled", 0)) == "1"
+
+
+def _numbers(info: Mapping[str, Any]) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", str(info.get("redis_version", "")))[:2])
+
+
+def _mib(n_bytes: int) -> str:
+    return f"{n_bytes / 2**20:,.0f} MiB"

@@ -1,0 +1,75 @@
+"""Finds the rows that a failed batch's complaints blame, while every row still stands in its line."""
+
+from __future__ import annotations
+
+import msgspec
+
+from batchling_client.wire.keys import RequestId
+
+from . import blame, http_errors
+from .errors import PermanentError
+from .provider import Complaint, Ending
+from .step import Step
+
+
+async def named(step: Step, ending: Ending) -> Ending:
+    """The ending with the requests that its complaints blame; a row that the batch does not have is nobody."""
+    pointers = [blame.pointer(complaint) for complaint in ending.complaints]
+    lines = {at.line for at in pointers if at.line is not None}
+    spelt = {custom_id for at in pointers for custom_id in at.custom_ids}
+    if not lines and not spelt:
+        return ending
+    by_line: dict[int, RequestId] = {}
+    ours: set[str] = set()
+    line = 0
+    async for rows in step.store.unanswered(step.batch.batch_id):
+        for row in rows:
+            line += 1
+            if line in lines:
+                by_line[line] = row.request_id
+            if row.request_id in spelt:
+                ours.add(row.request_id)
+
+    def blamed(at: blame.Pointer) -> str | None:
+        spelt_here = next((one for one in at.custom_ids if one in ours), None)
+        return spelt_here or (by_line.get(at.line) if at.line is not None else None)
+
+    complaints = tuple(
+        msgspec.structs.replace(complaint, request_id=blamed(at))
+        for complaint, at in zip(ending.complaints, pointers, strict=True)
+    )
+    return msgspec.structs.replace(ending, complaints=complaints)
+
+
+async def of_refusal(step: Step, error: PermanentError, body: bytes) -> Ending:
+    """How a batch ends that was refused as a whole: with the row that the refusal blames, if it blames one."""
+    ending = Ending(status=error.status, body=body.decode(errors="replace"))
+    if error.status not in blame.ROW_STATUSES:
+        return ending
+    said = _Refusal.read(error.body)
+    complaint = Complaint(code=said.code, message=http_errors.message_of(error.body), param=said.param)
+    blaming = await named(step, Ending(complaints=(complaint,)))
+    if blaming.complaints[0].request_id is None:
+        return ending
+    return msgspec.structs.replace(ending, complaints=blaming.complaints)
+
+
+class _Refusal(msgspec.Struct):
+    error: object = None
+
+    @classmethod
+    def read(cls, body: bytes) -> _Refusal:
+        try:
+            return msgspec.json.decode(body, type=cls)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return cls()
+
+    @property
+    def code(self) -> str:
+        code = self.error.get("code") if isinstance(self.error, dict) else None
+        return code if isinstance(code, str) else ""
+
+    @property
+    def param(self) -> str | None:
+        param = self.error.get("param") if isinstance(self.error, dict) else None
+        return param if isinstance(param, str) else None

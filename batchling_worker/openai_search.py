@@ -1,0 +1,116 @@
+"""The search for a batch whose create went unanswered: by label, input file, file name, and by its rows at last."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote
+
+from batchling_client.wire.keys import ProviderBatchId
+
+from .batch_object import BatchObject, file_id
+from .errors import PermanentError, TemporaryError
+from .openai_dialect import BatchPage, Dialect, FileObject
+from .provider import Account, Provider, Sought, Submission
+from .provider_call import ProviderCall
+from .row_search import found_by_rows
+
+LABEL_NAME: Final = "batchling"
+"""The name in a batch's metadata under which its label stands."""
+FIND_PAGES: Final = 200
+FIND_MARGIN: Final = dt.timedelta(minutes=15)
+"""How far the provider's clock may be behind ours for a batch to be found all the same."""
+LOOKS_TOGETHER: Final = 8
+
+
+def file_name(submission: Submission) -> str:
+    """The name under which a submission's input file is stored."""
+    return f"{submission.label}.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchSearch:
+    """One search of one account's batches."""
+
+    provider: Provider
+    account: Account
+    sought: Sought
+    dialect: Dialect
+    ask: Callable[[str, str], ProviderCall]
+    """A call that reads: what it does, in words, and its path."""
+
+    async def found(self) -> list[ProviderBatchId]:
+        """Every batch of the submission, the oldest first.
+
+        None are told only once the list is read back far enough, and nothing in it is left open.
+        """
+        oldest = self.sought.since - FIND_MARGIN
+        found: list[ProviderBatchId] = []
+        nameless: list[ProviderBatchId] = []
+        async for batch in self._made_since(oldest):
+            ours = self._is_ours(batch)
+            if ours:
+                found.append(ProviderBatchId(batch.known_id))
+            elif ours is None and not batch.made_before(oldest):
+                nameless.append(ProviderBatchId(batch.known_id))
+        if found or not nameless:
+            return found[::-1]
+        return await self._found_nameless(nameless[::-1])
+
+    async def _made_since(self, oldest: dt.datetime) -> AsyncGenerator[BatchObject, None]:
+        cursor = ""
+        for _ in range(FIND_PAGES):
+            call = self.ask("search its batches", "/batches")
+            page = await call.ask(BatchPage, self.dialect.page(cursor))
+            for batch in page.batches:
+                if batch.known_id:
+                    yield batch
+            cursor = self.dialect.next_cursor(page)
+            if not cursor or _reaches_back_to(oldest, page.batches):
+                return
+        # To say "there is none" of a list that was not read to its end could have a second batch paid for.
+        name, label = self.provider.facts.name, self.sought.submission.label
+        raise TemporaryError(f"{name} lists too many batches to search them for {label}")
+
+    async def _found_nameless(self, candidates: Sequence[ProviderBatchId]) -> list[ProviderBatchId]:
+        """Batches that a list shows without label and input file: what they show themselves, then their rows."""
+        found: list[ProviderBatchId] = []
+        untold: list[ProviderBatchId] = []
+        for start in range(0, len(candidates), LOOKS_TOGETHER):
+            some = candidates[start : start + LOOKS_TOGETHER]
+            told = await asyncio.gather(*(self._told_apart(one) for one in some))
+            for one, ours in zip(some, told, strict=True):
+                if ours:
+                    found.append(one)
+                elif ours is None:
+                    untold.append(one)
+        return found or await found_by_rows(self.provider, self.account, self.sought, untold)
+
+    async def _told_apart(self, one: ProviderBatchId) -> bool | None:
+        try:
+            batch = await self.ask("look at a batch", f"/batches/{quote(one, safe='')}").ask(BatchObject)
+            ours, input_file_id = self._is_ours(batch), file_id(batch.input_file_id)
+            if ours is not None or not input_file_id:
+                return ours
+            file = await self.ask("look at a file", f"/files/{quote(input_file_id, safe='')}").ask(FileObject)
+        except PermanentError as error:
+            if error.status != 404:
+                raise
+            return None
+        named = isinstance(file.filename, str) and file.filename
+        return file.filename == file_name(self.sought.submission) if named else None
+
+    def _is_ours(self, batch: BatchObject) -> bool | None:
+        return batch.is_of(LABEL_NAME, self.sought.submission.label, self.sought.input_file_ids)
+
+
+def _reaches_back_to(oldest: dt.datetime, batches: Sequence[BatchObject]) -> bool:
+    """Whether all that follows these batches is older; never so in a list that is not newest first."""
+    if not batches:
+        return False
+    first, last = batches[0].created_at, batches[-1].created_at
+    falling = isinstance(first, int | float) and isinstance(last, int | float) and first >= last
+    return falling and batches[-1].made_before(oldest)

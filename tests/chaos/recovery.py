@@ -1,0 +1,103 @@
+"""How long it took until somebody else began on what a killed process had held."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+BEGUN: Final = re.compile(
+    r"\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}): .*step_begun batch_id=(\S+) token=(\d+) pid=(\d+)"
+)
+RECONNECT_S: Final = 4.0
+"""How long after a Redis is back Celery's consumers may still wait before they look for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """A step that a worker's process began."""
+
+    at: float
+    batch_id: str
+    token: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Death:
+    """Processes killed at once, and the claims on which steps had begun just then, by anybody."""
+
+    at: float
+    pids: frozenset[int]
+    running: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """One batch that a death left behind."""
+
+    batch_id: str
+    died_at: float
+    took_s: float
+    pid: int
+    """The process that began it again."""
+    disturbed: bool
+    """Whether another blow fell meanwhile: the bound is promised for one death at a time."""
+
+
+class Begins:
+    """Every step that the workers' logs say was begun, read as they grow."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._read_to: dict[Path, int] = {}
+        self.all: list[Begun] = []
+        self.pid_of: dict[tuple[str, int], int] = {}
+        """By batch and token: the process that began the step."""
+
+    def read_on(self) -> None:
+        """Reads what has been written since."""
+        for path in sorted(self._home.glob("w*.log")):
+            with path.open("rb") as log:
+                log.seek(self._read_to.get(path, 0))
+                new, _, torn = log.read().rpartition(b"\n")
+                self._read_to[path] = log.tell() - len(torn)
+            for match in BEGUN.finditer(new.decode(errors="replace")):
+                at = dt.datetime.strptime(match[1], "%Y-%m-%d %H:%M:%S,%f").astimezone()
+                one = Begun(at=at.timestamp(), batch_id=match[2], token=int(match[3]), pid=int(match[4]))
+                self.all.append(one)
+                self.pid_of[one.batch_id, one.token] = one.pid
+
+
+def recoveries(
+    deaths: Sequence[Death], begun: Iterable[Begun], troubles: Sequence[tuple[float, float]]
+) -> list[Recovery]:
+    """For each claim that died in its step, when its batch was begun again; troubles are spans of other blows."""
+    by_batch: dict[str, list[Begun]] = {}
+    for one in begun:
+        by_batch.setdefault(one.batch_id, []).append(one)
+    found = []
+    for death in deaths:
+        for batch_id, token in death.running:
+            steps = by_batch.get(batch_id, [])
+            if not any(step.token == token and step.pid in death.pids for step in steps):
+                continue
+            later = [step for step in steps if step.token > token and step.at >= death.at]
+            if not later:
+                continue
+            again = min(later, key=lambda step: step.at)
+            others = [span for span in troubles if span[0] != death.at]
+            disturbed = any(since < again.at and until > death.at for since, until in others)
+            found.append(
+                Recovery(
+                    batch_id=batch_id,
+                    died_at=death.at,
+                    took_s=again.at - death.at,
+                    pid=again.pid,
+                    disturbed=disturbed,
+                )
+            )
+    return found

@@ -1,0 +1,126 @@
+"""When which blow falls and when which fault is armed: pure functions of the seed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from batchling_worker.sandbox import faults
+from batchling_worker.sandbox.faults import AnyFault
+
+Kind: TypeAlias = Literal[
+    "kill worker",
+    "kill worker's main",
+    "kill pool child",
+    "stop worker",
+    "roll worker",
+    "kill redis",
+    "kill client",
+]
+WORKER_KILLS: Final[tuple[Kind, ...]] = (
+    "kill worker",
+    "kill worker",
+    "kill worker's main",
+    "kill pool child",
+)
+QUIET_AT_START_S: Final = 3.0
+GUST_EVERY_S: Final = 0.7
+
+GUSTS: Final[tuple[Callable[[], AnyFault], ...]] = (
+    faults.DropCreateAnswer,
+    faults.DropCreateAnswer,
+    faults.DropCreateRequest,
+    lambda: faults.FailCreateAnswer(status=502),
+    lambda: faults.RefuseCreate(status=429, retry_after="1"),
+    lambda: faults.RefuseCreate(status=503),
+    faults.DropUploadAnswer,
+    lambda: faults.RefuseUpload(status=500),
+    lambda: faults.SlowUpload(seconds=0.7),
+    lambda: faults.SlowUpload(seconds=1.0),
+    lambda: faults.SlowUpload(seconds=1.5),
+    lambda: faults.SlowUpload(seconds=2.5),
+    lambda: faults.HideFile(seconds=0.5),
+    lambda: faults.RefusePoll(status=500),
+    lambda: faults.RefusePoll(status=429),
+    faults.DropPollAnswer,
+    lambda: faults.RefuseCancel(status=500),
+    lambda: faults.HideBatch(seconds=1.5),
+    lambda: faults.LagList(seconds=1.5),
+    lambda: faults.ExpireBatch(done=0.5),
+    lambda: faults.StickBatch(state="finalizing", seconds=2.0),
+    lambda: faults.RepeatRows(n=3),
+    lambda: faults.StrayRows(n=2),
+    lambda: faults.FailRows(n=2, status=500),
+    lambda: faults.FailRows(n=1, status=429),
+    faults.KeepOrder,
+    faults.BlankFileIds,
+    faults.EmptyFiles,
+    lambda: faults.LateFileIds(seconds=1.0),
+    lambda: faults.HideOutput(seconds=1.0),
+    lambda: faults.RefuseDownload(status=500),
+    lambda: faults.TruncateDownload(sent=0.5),
+    lambda: faults.SlowDownload(bytes_per_second=4_000),
+)
+"""Weather in which no answered row is lost by the provider itself, so that nothing may be billed twice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blow:
+    """One thing that is done to the world; `target` counts round those that are there, `lasts_s` is for stops."""
+
+    at_s: float
+    kind: Kind
+    target: int
+    lasts_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How many blows of each kind one run deals."""
+
+    kills: int
+    redis_kills: int
+    client_kills: int
+    stops: int
+    rolls: int
+
+
+def blows(seed: int, seconds: float, counts: Counts, longest_stop_s: float) -> list[Blow]:
+    """Every blow in the order of time, each kind spread over the run with jitter."""
+    rng = random.Random(f"{seed}:blows")
+    found: list[Blow] = []
+
+    def spread(n: int, make: Callable[[float], Blow]) -> None:
+        span = (seconds - QUIET_AT_START_S) / max(1, n)
+        found.extend(make(QUIET_AT_START_S + span * (i + rng.random())) for i in range(n))
+
+    def worker_kill(at_s: float) -> Blow:
+        return Blow(at_s=at_s, kind=rng.choice(WORKER_KILLS), target=rng.randrange(1000))
+
+    def redis_kill(at_s: float) -> Blow:
+        away_s = rng.choice((0.0, 0.0, rng.uniform(1.0, 3.0)))
+        return Blow(at_s=at_s, kind="kill redis", target=0, lasts_s=away_s)
+
+    def stop(at_s: float) -> Blow:
+        lasts_s = rng.uniform(longest_stop_s / 2, longest_stop_s)
+        return Blow(at_s=at_s, kind="stop worker", target=rng.randrange(1000), lasts_s=lasts_s)
+
+    spread(counts.kills, worker_kill)
+    spread(counts.redis_kills, redis_kill)
+    spread(counts.stops, stop)
+    spread(counts.client_kills, lambda at_s: Blow(at_s=at_s, kind="kill client", target=rng.randrange(1000)))
+    spread(counts.rolls, lambda at_s: Blow(at_s=at_s, kind="roll worker", target=rng.randrange(1000)))
+    return sorted(found, key=lambda blow: blow.at_s)
+
+
+def gusts(seed: int, seconds: float) -> list[tuple[float, AnyFault]]:
+    """Every fault with the second at which it is armed."""
+    rng = random.Random(f"{seed}:gusts")
+    found = []
+    at_s = 0.0
+    while at_s < seconds:
+        found.append((at_s, rng.choice(GUSTS)()))
+        at_s += rng.uniform(0.0, 2 * GUST_EVERY_S)
+    return found

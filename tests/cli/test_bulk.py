@@ -1,0 +1,217 @@
+"""`batchling submit` and `results`: files in, files out, in order, paid for once, whatever is killed in between."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchling_client import BatchlingError, submitting
+from batchling_client.settings import ClientSettings
+from batchling_client.submitting import Wish, WrongFile
+from batchling_worker.sandbox import Sandbox
+from batchling_worker.sandbox.faults import RefusePoll
+from tests.deployment import CANARY, MODEL, Deployment
+
+from .command import batchling, clean_environment, contents, ended, start
+
+OTHER_MODEL = "llama-3.3-70b-versatile"
+CHAT = "/v1/chat/completions"
+AWAY = "redis://127.0.0.1:1"
+NOWHERE = ClientSettings(redis_url=AWAY)
+KEY = {"GROQ_API_KEY": CANARY}
+
+
+def body(prompt: str, model: str = MODEL) -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": prompt}]}
+
+
+def line(custom_id: str, prompt: str, model: str = MODEL, **change: Any) -> dict[str, Any]:
+    return {"custom_id": custom_id, "method": "POST", "url": CHAT, "body": body(prompt, model), **change}
+
+
+def written(path: Path, lines: Sequence[object]) -> Path:
+    path.write_text("".join(f"{one if isinstance(one, str) else json.dumps(one)}\n" for one in lines))
+    return path
+
+
+def wish(path: Path) -> Wish:
+    return Wish(path=path, provider="groq", endpoint=None, name="", completion_window="24h")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(text) for text in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def env(deployment: Deployment) -> dict[str, str]:
+    return {**deployment.env, **KEY}
+
+
+async def test_answers_come_in_the_order_of_the_file_under_its_own_ids(
+    deployment: Deployment, env: dict[str, str], tmp_path: Path
+) -> None:
+    """Two models, equal prompts, a row that fails, and more lines than are remembered together."""
+    lines = [line(f"id {n}", f"question {n % 400}", (MODEL, OTHER_MODEL)[n % 2]) for n in range(500)]
+    lines[7]["body"] = body("fault:400")
+    source, target = written(tmp_path / "in.jsonl", lines), tmp_path / "out.jsonl"
+
+    submitted = await batchling("submit", str(source), "--provider", "groq", "--name", "bulk", env=env)
+    early = await batchling("results", submitted.out.strip(), env=env)
+    deployment.worker()
+    done = await batchling("results", submitted.out.strip(), "-o", str(target), "--wait", "--json", env=env)
+
+    assert submitted.code == 0, submitted.err
+    assert "500 requests" in submitted.sentence
+    assert early.code == 1
+    assert {json.loads(text)["error"]["code"] for text in early.out.splitlines()} == {"batch_pending"}
+    assert early.sentence == "batchling: 0 of 500 requests succeeded, 500 still wait."
+    assert done.code == 1, done.err
+    tally = json.loads(done.out)
+    assert (tally["n_requests"], tally["n_succeeded"], tally["n_failed"]) == (500, 499, 1)
+    answers = read(target)
+    assert [answer["custom_id"] for answer in answers] == [f"id {n}" for n in range(500)]
+    assert answers[7]["response"]["status_code"] == 400
+    assert answers[7]["response"]["body"]["error"]
+    for n, answer in enumerate(answers):
+        assert answer["error"] is None
+        if n != 7:
+            assert answer["response"]["status_code"] == 200
+            assert answer["response"]["body"]["model"] == (MODEL, OTHER_MODEL)[n % 2]
+    assert set(deployment.billed().values()) == {1}
+    assert len(deployment.billed()) == 500
+    assert {batch.spec.model for batch in await deployment.batches()} == {MODEL, OTHER_MODEL}
+    assert CANARY.encode() not in b"".join(
+        path.read_bytes() for path in (deployment.home / "redis").rglob("*") if path.is_file()
+    )
+    assert target.stat().st_mode & 0o777 == source.stat().st_mode & 0o777
+
+
+KILLED_IN_THE_MIDDLE = """
+import os, signal
+from batchling_client.wire.scripts import Scripts
+remember = Scripts.remember
+
+async def die(self, *, number, **how):
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return await remember(self, number=number, **how)
+
+Scripts.remember = die
+"""
+
+
+async def test_a_submission_killed_in_the_middle_is_done_again_and_pays_nothing_twice(
+    deployment: Deployment, env: dict[str, str], tmp_path: Path
+) -> None:
+    source = written(tmp_path / "in.jsonl", [body(f"question {n % 300}") for n in range(700)])
+    words = ("submit", str(source), "--provider", "groq", "--endpoint", CHAT)
+    deployment.worker()
+
+    killed = await start(*words, env=env, prelude=KILLED_IN_THE_MIDDLE)
+    assert (await ended(killed)).code == -signal.SIGKILL
+    torn = await deployment.redis.execute_command("ZRANGE", deployment.keys.runs, 0, -1)
+    again = await batchling(*words, env=env)
+    done = await batchling("results", again.out.strip(), "--wait", env=env)
+    rest = await batchling("results", torn[0].decode(), "--wait", env=env)
+
+    assert done.code == 0, done.err
+    assert [json.loads(text)["custom_id"] for text in done.out.splitlines()] == [
+        str(n) for n in range(1, 701)
+    ]
+    assert set(deployment.billed().values()) == {1}
+    assert len(deployment.billed()) == 700
+    assert rest.code == 1
+    assert len(rest.out.splitlines()) == 256
+    assert "444 were not queued" in rest.sentence
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        (["{"], "line 2: it is not a JSON object"),
+        ([body("bare")], "line 2: it has no `url` and `body`; give --endpoint"),
+        ([line("a", "x", method="GET")], "line 2: its `method` is not POST"),
+        ([line("", "x")], "line 2: its `custom_id`"),
+        ([line("first", "x")], "line 2: its `custom_id` stands in the file already"),
+        ([line("a", "x", url="/v1/other")], "line 2: groq takes no batches of /v1/other, but /v1/"),
+        ([line("a", "x", body={"messages": []})], "line 2: The request names no model"),
+        ([line("a", "x", body={**body("x"), "stream": True})], "line 2: it asks for a streamed answer"),
+        ([line("a", "x", body=[1])], "line 2: its body is not a JSON object"),
+        (["", *["{"] * 12], "line 12: it is not a JSON object; and 2 more"),
+    ],
+)
+async def test_a_bad_line_is_named_by_its_number_and_nothing_is_queued(
+    wrong: list[object], why: str, tmp_path: Path
+) -> None:
+    """Before Redis is even looked for."""
+    source = written(tmp_path / "in.jsonl", [line("first", "good"), *wrong, line("last", "good")])
+
+    with pytest.raises(WrongFile) as caught:
+        await submitting.submit(wish(source), NOWHERE, KEY)
+
+    assert str(caught.value).startswith(f"Nothing of {source} was queued")
+    assert why in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"provider": "nobody"}, "There is no provider 'nobody': use one of groq"),
+        ({"endpoint": "/v1/other"}, CHAT),
+        ({"completion_window": "1y"}, "24h"),
+        ({"path": Path("none.jsonl")}, "none.jsonl cannot be read: No such file"),
+        ({"path": Path("/dev/null")}, "/dev/null holds no request"),
+    ],
+)
+async def test_each_mistake_is_one_sentence(change: dict[str, Any], why: str, tmp_path: Path) -> None:
+    good = wish(written(tmp_path / "in.jsonl", [line("a", "good")]))
+
+    with pytest.raises(BatchlingError) as caught:
+        await submitting.submit(dataclasses.replace(good, **change), NOWHERE, KEY)
+
+    assert why in str(caught.value)
+    assert CANARY not in str(caught.value)
+
+
+async def test_a_missing_key_and_a_redis_that_is_away_are_told_apart_by_exit_code(tmp_path: Path) -> None:
+    source = written(tmp_path / "in.jsonl", [line("a", "good")])
+    env = {**clean_environment(), "BATCHLING_REDIS_URL": AWAY}
+
+    without = await batchling("submit", str(source), "--provider", "groq", env=env)
+    away = await batchling("submit", str(source), "--provider", "groq", env={**env, **KEY})
+
+    assert (without.code, "set GROQ_API_KEY" in without.sentence) == (2, True)
+    assert (away.code, "127.0.0.1:1 cannot be reached" in away.sentence) == (3, True)
+
+
+async def test_results_of_no_such_run_are_one_sentence(deployment: Deployment, env: dict[str, str]) -> None:
+    done = await batchling("results", "r-none", env=env)
+    assert (done.code, "no run 'r-none'" in done.sentence) == (2, True)
+    away = await batchling("results", "r-none", "--redis-url", AWAY, env=env)
+    assert away.code == 3
+
+
+async def test_who_waits_for_results_is_told_why_and_leaves_no_half_file(
+    deployment: Deployment, sandbox: Sandbox, env: dict[str, str], tmp_path: Path
+) -> None:
+    sandbox.faults.add(RefusePoll(status=401, times=None))
+    source = written(tmp_path / "in.jsonl", [line("a", "good")])
+    deployment.worker()
+    submitted = await batchling("submit", str(source), "--provider", "groq", env=env)
+    waiting = await start(
+        *("results", submitted.out.strip(), "-o", str(tmp_path / "out.jsonl"), "--wait"), env=env
+    )
+    assert waiting.stderr is not None
+    told = await waiting.stderr.readline()
+    waiting.send_signal(signal.SIGINT)
+    done = await ended(waiting)
+
+    assert b"groq answered 401" in told
+    assert done.code == 130
+    assert contents(tmp_path) == ["in.jsonl"]

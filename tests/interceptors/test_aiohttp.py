@@ -1,0 +1,220 @@
+"""aiohttp: a caught call is answered with the library's own response, and what is not caught reaches the server."""
+
+import asyncio
+import gc
+import io
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import aiohttp
+import pytest
+
+from batchling_client import interceptors, scope, self_test
+from batchling_client.errors import NotIntercepted
+from batchling_client.interceptor import HttpReply
+
+from .fakes import PATH, FakeHandler, Upstream, error_reply, refusing, task_block, who
+
+BODY = {"model": "llama", "messages": [{"role": "user", "content": "hé"}]}
+
+
+async def test_a_caught_call_is_answered_with_the_library_s_own_response(upstream: Upstream) -> None:
+    async with aiohttp.ClientSession() as session:
+        with task_block(FakeHandler()):
+            async with session.post(upstream.url + PATH, json=BODY) as response:
+                assert type(response) is aiohttp.ClientResponse
+                assert (response.status, response.reason, response.ok) == (200, "", True)
+                assert who(await response.read()) == "batch"
+                assert (await response.json())["choices"][0]["message"]["content"] == "batch"
+                assert response.headers["X-Request-Id"] == "req_1"
+                assert str(response.request_info.url) == upstream.url + PATH
+            streamed = await session.post(upstream.url + PATH, json=BODY)
+            assert who(b"".join([piece async for piece in streamed.content.iter_any()])) == "batch"
+    assert upstream.seen == []
+
+
+@pytest.mark.parametrize(
+    ("options", "body"),
+    [
+        ({"json": BODY}, json.dumps(BODY).encode()),
+        ({"data": b'{"a":1}'}, b'{"a":1}'),
+        ({"data": '{"a":"\u00e9"}'}, '{"a":"é"}'.encode()),
+        ({"data": io.BytesIO(b'{"a":2}')}, b'{"a":2}'),
+        ({}, b""),
+    ],
+    ids=["json", "bytes", "text", "file in memory", "nothing"],
+)
+async def test_the_handler_sees_the_call_as_it_would_have_been_sent(
+    upstream: Upstream, options: dict[str, Any], body: bytes
+) -> None:
+    handler = FakeHandler()
+    async with aiohttp.ClientSession(headers={"Authorization": "Bearer sk-1"}) as session:
+        with task_block(handler):
+            await session.post(upstream.url + "/a%20b" + PATH, headers={"X-Two": "2"}, **options)
+    [call] = handler.calls
+    assert (call.method, call.host, call.path, call.body) == ("POST", "127.0.0.1", "/a b" + PATH, body)
+    assert (call.headers["authorization"], call.headers["x-two"]) == ("Bearer sk-1", "2")
+    if "json" in options:
+        assert call.headers["content-type"] == "application/json"
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated and will be removed:DeprecationWarning")
+async def test_a_session_s_own_serializer_and_auth_are_used(upstream: Upstream) -> None:
+    def spaced(content: object) -> str:
+        return json.dumps(content, indent=1)
+
+    handler = FakeHandler()
+    session = aiohttp.ClientSession(
+        json_serialize=spaced, auth=aiohttp.BasicAuth("a", "b"), base_url=upstream.url
+    )
+    async with session:
+        with task_block(handler):
+            await session.post(PATH, json=BODY)
+    assert handler.calls[0].body == spaced(BODY).encode()
+    assert handler.calls[0].headers["authorization"] == "Basic YTpi"
+
+
+async def test_what_the_handler_does_not_want_or_lets_pass_reaches_the_server_untouched(
+    upstream: Upstream,
+) -> None:
+    handler = refusing()
+    async with aiohttp.ClientSession() as session:
+        plain = await (await session.post(upstream.url + PATH, json=BODY)).read()
+        with task_block(handler):
+            passed = await (await session.post(upstream.url + PATH, json=BODY)).read()
+            other = await (await session.get(upstream.url + "/other")).read()
+    assert who(plain) == who(passed) == who(other) == "upstream"
+    assert [seen[1] for seen in upstream.seen] == [PATH, PATH, "/other"]
+    assert upstream.seen[0] == upstream.seen[1]
+    assert [call.path for call in handler.calls] == [PATH]
+
+
+async def test_a_body_that_can_be_read_once_passes_through_with_one_warning(
+    upstream: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"{}"
+
+    handler = FakeHandler()
+    form = aiohttp.FormData()
+    form.add_field("file", b"{}", filename="a.json")
+    async with aiohttp.ClientSession() as session:
+        with task_block(handler):
+            for body in (pieces(), form):
+                response = await session.post(upstream.url + PATH, data=body)
+                assert who(await response.read()) == "upstream"
+    assert handler.calls == []
+    assert caplog.text.count("sends its body as a stream") == 1
+
+
+async def test_an_error_is_an_error_as_the_library_has_it(upstream: Upstream) -> None:
+    async with aiohttp.ClientSession(raise_for_status=True) as session:
+        reply = error_reply(429, **{"x-should-retry": "false"})
+        with task_block(FakeHandler(reply=reply)), pytest.raises(aiohttp.ClientResponseError) as failure:
+            await session.post(upstream.url + PATH, json=BODY)
+    assert failure.value.status == 429
+    assert failure.value.headers is not None
+    assert failure.value.headers["x-should-retry"] == "false"
+
+
+async def test_timeouts_do_not_apply_to_caught_calls(upstream: Upstream) -> None:
+    handler = FakeHandler()
+    handler.released.clear()
+    hurried = aiohttp.ClientTimeout(total=0.01)
+
+    async def ask() -> bytes:
+        async with aiohttp.ClientSession(timeout=hurried) as session:
+            response = await session.post(upstream.url + PATH, json=BODY, timeout=hurried)
+            return await response.read()
+
+    with task_block(handler):
+        task = asyncio.create_task(ask())
+        _, pending = await asyncio.wait([task], timeout=0.1)
+        assert pending
+        handler.released.set()
+        assert who(await task) == "batch"
+
+
+async def test_a_long_answer_and_strange_headers_arrive_whole(upstream: Upstream) -> None:
+    headers = {
+        "Content-Encoding": "gzip",
+        "Transfer-Encoding": "chunked",
+        "X-Broken": "a\r\nx-smuggled: 1",
+        "X-Long": "y" * 9000,
+        "X-Name": "fine",
+    }
+    reply = HttpReply(status=529, headers=headers, body=b"z" * 3_000_000)
+    async with aiohttp.ClientSession() as session:
+        with task_block(FakeHandler(reply=reply)):
+            async with session.post(upstream.url + PATH, json=BODY) as response:
+                assert len(await response.read()) == 3_000_000
+    assert response.status == 529
+    assert dict(response.headers) == {"X-Name": "fine", "Content-Length": "3000000"}
+
+
+async def test_cookies_traces_and_a_closed_session_are_what_they_always_are(upstream: Upstream) -> None:
+    seen: list[str] = []
+
+    async def at_end(session: object, context: object, params: aiohttp.TraceRequestEndParams) -> None:
+        seen.append(f"{params.method} {params.response.status}")
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_end.append(at_end)
+    reply = HttpReply(status=200, headers={"Set-Cookie": "a=b"}, body=b"{}")
+    jar = aiohttp.CookieJar(unsafe=True)
+    session = aiohttp.ClientSession(trace_configs=[trace], cookie_jar=jar)
+    with task_block(FakeHandler(reply=reply)):
+        await session.post(upstream.url + PATH, json=BODY)
+        assert seen == ["POST 200"]
+        assert {cookie.key: cookie.value for cookie in jar} == {"a": "b"}
+        await session.close()
+        with pytest.raises(RuntimeError, match="closed"):
+            await session.post(upstream.url + PATH, json=BODY)
+
+
+async def test_nothing_is_left_open_behind_a_thousand_calls(upstream: Upstream) -> None:
+    async with aiohttp.ClientSession() as session:
+        with task_block(FakeHandler()):
+            replies = await asyncio.gather(
+                *(session.post(upstream.url + PATH, json=BODY) for _ in range(1000))
+            )
+            assert {who(await reply.read()) for reply in replies} == {"batch"}
+        del replies
+        # Warnings are errors: an unclosed session or connection would be told here.
+        gc.collect()
+        assert not session.closed
+
+
+async def test_the_last_user_restores_the_class_and_a_foreign_patch_stays(upstream: Upstream) -> None:
+    def current() -> object:
+        return vars(aiohttp.ClientSession)["_request"]
+
+    before = current()
+    interceptors.install()
+    interceptors.install()
+    ours: Callable[..., Any] = vars(aiohttp.ClientSession)["_request"]
+    assert ours is not before
+    interceptors.uninstall()
+    assert current() is ours
+    interceptors.uninstall()
+    assert current() is before
+
+
+async def test_a_library_whose_calls_slip_past_is_told_by_the_self_test(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    interceptors.install()
+    try:
+        await self_test.check()
+
+        async def foreign(session: object, method: str, url: str, **options: object) -> object:
+            raise aiohttp.ClientError("nobody home")
+
+        monkeypatch.setattr(aiohttp.ClientSession, "_request", foreign)
+        with pytest.raises(NotIntercepted, match="aiohttp"):
+            await self_test.check()
+        monkeypatch.undo()
+        assert scope.current() is None
+    finally:
+        interceptors.uninstall()

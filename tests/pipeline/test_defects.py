@@ -1,0 +1,132 @@
+"""One row on which our own code fails: the others are answered all the same, and its caller is told."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+
+import httpx
+import pytest
+
+from batchling_client.wire.batches import Batch
+from batchling_client.wire.keys import RequestId
+from batchling_client.wire.states import BatchState, Outcome, RowKind
+from batchling_worker import lifecycle, providers
+from batchling_worker.pipeline.collect import collect
+from batchling_worker.pipeline.settle import settle
+from batchling_worker.provider import Account, Answer, Ending
+from batchling_worker.step import Knobs, Step
+from batchling_worker.store import Held, Store
+from batchling_worker.telemetry import Telemetry
+from tests.deployment import Deployment
+from tests.scripts.byhand import ByHand, ids
+
+KNOBS = Knobs(namespace="default", poll_interval_s=1.0, max_attempts=3, reconcile_patience_s=1.0)
+ENDING = b'{"results":["file"]}'
+
+
+class Answering:
+    """A provider whose results hold these rows."""
+
+    facts = providers.load("groq").facts
+
+    def __init__(self, answers: list[Answer]) -> None:
+        self._answers = answers
+
+    async def results(self, account: Account, ending: Ending) -> AsyncGenerator[Answer, None]:
+        for answer in self._answers:
+            yield answer
+
+
+def answer(request_id: RequestId) -> Answer:
+    return Answer(custom_id=request_id, status=200, body=b"{}", headers={})
+
+
+@pytest.fixture
+async def account() -> AsyncIterator[Account]:
+    async with httpx.AsyncClient() as http:
+        yield Account(base_url="", headers={}, http=http, digest="a")
+
+
+async def step_on(
+    deployment: Deployment,
+    byhand: ByHand,
+    account: Account,
+    monkeypatch: pytest.MonkeyPatch,
+    rows: list[RequestId],
+    answers: list[Answer],
+) -> Step:
+    """A step on a batch that has ended, under a fresh claim."""
+    store = Store(
+        redis=deployment.redis, keys=deployment.keys, lease_ms=60_000, result_ttl_ms=60_000, max_attempts=3
+    )
+    batch_id = await byhand.at_provider(rows)
+    await byhand.scripts.ended(
+        batch_id=batch_id,
+        token=await byhand.claimed(batch_id),
+        outcome=Outcome.COMPLETED,
+        status="completed",
+        ending=ENDING,
+        error="",
+    )
+    held = Held(batch_id=batch_id, token=await byhand.claimed(batch_id))
+    _, batch = await store.begin(held, [BatchState.ENDED])
+    assert batch is not None
+    monkeypatch.setattr(providers, "load", lambda name: Answering(answers))
+    return Step(
+        held=held,
+        batch=batch,
+        store=store,
+        account=account,
+        knobs=KNOBS,
+        telemetry=Telemetry(),
+        reach=lambda point: None,
+    )
+
+
+async def test_a_result_that_we_fail_on_is_left_out_and_the_others_are_delivered(
+    deployment: Deployment, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    byhand = ByHand(deployment.redis, deployment.keys)
+    rows = ids(3)
+    real = lifecycle.row_kind
+
+    def failing(one: Answer) -> RowKind:
+        if one.custom_id == rows[1]:
+            raise ZeroDivisionError
+        return real(one)
+
+    monkeypatch.setattr(lifecycle, "row_kind", failing)
+    await collect(
+        await step_on(deployment, byhand, account, monkeypatch, rows, [answer(one) for one in rows])
+    )
+
+    assert [await byhand.result(one) is not None for one in rows] == [True, False, True]
+    assert await byhand.place(rows[1]) is not None
+
+
+async def test_a_row_that_we_fail_on_is_told_and_the_others_go_on(
+    deployment: Deployment, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    byhand = ByHand(deployment.redis, deployment.keys)
+    rows = ids(3)
+    step = await step_on(deployment, byhand, account, monkeypatch, rows, [])
+    real = lifecycle.row_fate
+
+    def failing(
+        batch: Batch, ending: Ending, request_id: RequestId, attempt: int, max_attempts: int
+    ) -> lifecycle.RowFate:
+        if request_id == rows[1]:
+            raise ZeroDivisionError
+        return real(batch, ending, request_id, attempt, max_attempts)
+
+    monkeypatch.setattr(lifecycle, "row_fate", failing)
+    await settle(step)
+
+    told = await byhand.result(rows[1])
+    assert told is not None
+    assert (told.status, told.origin) == (500, "batch_row_failed")
+    assert (await byhand.batch(step.batch.batch_id)).state is BatchState.SETTLED
+    for one in (rows[0], rows[2]):
+        place = await byhand.place(one)
+        assert place is not None
+        assert not place.startswith(step.batch.batch_id)

@@ -1,0 +1,48 @@
+"""A real redis-server, set up as a test wants it and stopped by pid."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from redis import Redis
+from redis.backoff import ConstantBackoff
+from redis.exceptions import ConnectionError
+from redis.retry import Retry
+
+from batchling_worker.stack.redis_binary import find
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def redis_server(*words: str, port: int | None = None, sentinel: str = "") -> Iterator[str]:
+    """Starts Redis (or a Sentinel, from its configuration) and tells its URL; a unix socket where no port is given."""
+    with ExitStack() as stack:
+        # A socket's path has room for about a hundred characters: not below a long tmp_path.
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bl-")))
+        log = stack.enter_context((home / "redis.log").open("wb"))
+        command = [str(find(os.environ["PATH"]))]
+        if sentinel:
+            (home / "sentinel.conf").write_text(sentinel, encoding="ascii")
+            command += [f"{home}/sentinel.conf", "--sentinel"]
+        command += ["--dir", str(home), "--bind", "127.0.0.1"]
+        command += ["--port", str(port)] if port is not None else ["--port", "0", "--unixsocket", f"{home}/s"]
+        process = subprocess.Popen([*command, *words], stdout=log, stderr=log)
+        stack.callback(process.wait, 10)
+        stack.callback(process.kill)
+        url = f"redis://127.0.0.1:{port}" if port is not None else f"unix://{home}/s"
+        patience = Retry(ConstantBackoff(0.02), 500)
+        with Redis.from_url(url, retry=patience, retry_on_error=[ConnectionError]) as client:
+            client.ping()
+        yield url

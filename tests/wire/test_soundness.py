@@ -1,0 +1,158 @@
+"""What a Redis tells of itself is judged: real servers, each set up badly in its own way, and what is said of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from batchling_client.wire import soundness
+from batchling_client.wire.connection import ask, connect
+from batchling_client.wire.finding import Finding, Health
+from batchling_client.wire.soundness import Told
+from tests.redis_server import free_port, redis_server
+
+DURABLE = ("--appendonly", "yes", "--save", "")
+INFO = {
+    "redis_version": "8.2.3",
+    "role": "master",
+    "redis_mode": "standalone",
+    "maxmemory_policy": "noeviction",
+    "aof_enabled": 1,
+    "aof_last_write_status": "ok",
+    "used_memory": 10,
+    "maxmemory": 100,
+    "total_system_memory": 1000,
+}
+
+
+async def told(url: str) -> Told:
+    redis = connect(url)
+    try:
+        return await ask(redis)
+    finally:
+        await redis.aclose()
+
+
+def told_of(**changed: object) -> Told:
+    return Told(info={**INFO, **changed}, appendfsync="always", skew_s=0.0)
+
+
+def by_check(findings: list[Finding]) -> dict[str, Finding]:
+    assert all(found.mend for found in findings if found.health is not Health.OK)
+    return {found.check: found for found in findings}
+
+
+async def test_a_durable_redis_of_the_default_kind_is_sound_and_its_costs_are_noted() -> None:
+    with redis_server(*DURABLE) as url:
+        found = by_check(soundness.of_redis(await told(url)))
+
+    assert all(finding.sound for finding in found.values()), found
+    assert {check for check, finding in found.items() if finding.health is Health.NOTE} == {"fsync", "memory"}
+    assert "everysec" in found["fsync"].says
+    assert "maxmemory is not set" in found["memory"].says
+    assert soundness.refusal(found.values(), "here") is None
+
+
+@pytest.mark.parametrize(
+    ("words", "check", "says"),
+    [
+        (("--maxmemory-policy", "allkeys-lru"), "eviction", "allkeys-lru"),
+        (("--maxmemory-policy", "volatile-ttl"), "eviction", "volatile-ttl"),
+        (("--replicaof", "127.0.0.1 1"), "role", "slave"),
+    ],
+)
+async def test_a_redis_that_would_lose_work_is_refused(words: tuple[str, ...], check: str, says: str) -> None:
+    with redis_server(*DURABLE, *words) as url:
+        found = by_check(soundness.of_redis(await told(url)))
+
+    assert [finding.check for finding in found.values() if finding.fatal] == [check]
+    assert says in found[check].says
+    sentence = soundness.refusal(found.values(), "here")
+    assert sentence is not None
+    assert sentence.startswith("Redis at here would lose requests, as ")
+
+
+async def test_a_sentinels_port_and_a_node_of_a_cluster_are_refused() -> None:
+    with redis_server(port=free_port(), sentinel="\n") as url:
+        watching = soundness.of_redis(await told(url))
+    with redis_server("--cluster-enabled", "yes", port=free_port()) as url:
+        clustered = soundness.of_redis(await told(url))
+
+    assert "sentinel://" in str(soundness.refusal(watching, "here"))
+    assert "Cluster" in str(soundness.refusal(clustered, "here"))
+
+
+@pytest.mark.parametrize(
+    ("words", "check"),
+    [
+        (("--appendonly", "no"), "durability"),
+        ((*DURABLE, "--appendfsync", "no"), "fsync"),
+        ((*DURABLE, "--maxmemory", "1"), "memory"),
+        ((*DURABLE, "--min-replicas-to-write", "1"), "replicas"),
+    ],
+)
+async def test_a_weakness_is_told_alone_and_not_refused(words: tuple[str, ...], check: str) -> None:
+    with redis_server(*words) as url:
+        found = by_check(soundness.of_redis(await told(url)))
+
+    assert [finding.check for finding in found.values() if not finding.sound] == [check]
+    assert soundness.refusal(found.values(), "here") is None
+
+
+async def test_a_managed_redis_that_forbids_config_is_judged_by_what_it_does_tell() -> None:
+    with redis_server(*DURABLE, "--maxmemory-policy", "allkeys-lru", "--rename-command", "CONFIG", "") as url:
+        seen = await told(url)
+
+    found = by_check(soundness.of_redis(seen))
+    assert seen.appendfsync is None
+    assert found["fsync"].health is Health.NOTE
+    assert found["eviction"].fatal
+
+
+async def test_a_user_who_may_not_ask_is_told_so_and_not_refused() -> None:
+    with redis_server(*DURABLE, "--rename-command", "INFO", "") as url:
+        found = soundness.of_redis(await told(url))
+
+    assert [(finding.check, finding.sound, finding.fatal) for finding in found] == [("info", False, False)]
+
+
+async def test_what_needs_the_disks_word_is_refused_where_redis_cannot_give_it() -> None:
+    for words, able in (
+        ((*DURABLE,), True),
+        (("--appendonly", "no"), False),
+        ((*DURABLE, "--appendfsync", "no"), False),
+    ):
+        with redis_server(*words) as url:
+            finding = soundness.of_fsync_intent(await told(url))
+        assert (finding.sound, finding.fatal) == (able, not able), words
+    assert soundness.of_fsync_intent(told_of(redis_version="7.0.15")).fatal
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "fatal"),
+    [
+        ({"redis_version": "6.0.16"}, "version", True),
+        ({"aof_last_write_status": "err"}, "durability", False),
+        ({"aof_last_bgrewrite_status": "err"}, "durability", False),
+        ({"rdb_last_bgsave_status": "err"}, "durability", False),
+        ({"used_memory": 95}, "memory", False),
+        ({"maxmemory": 0, "used_memory": 900}, "memory", False),
+        ({"loading": 1, "loading_eta_seconds": 7}, "loading", False),
+        ({"connected_slaves": 1, "min_slaves_good_slaves": 0}, "replicas", False),
+    ],
+)
+def test_what_cannot_be_staged_is_judged_too(change: dict[str, object], check: str, fatal: bool) -> None:
+    failed = [finding for finding in soundness.of_redis(told_of(**change)) if not finding.sound]
+
+    assert [(finding.check, finding.fatal) for finding in failed] == [(check, fatal)]
+    assert failed[0].mend
+
+
+def test_a_master_that_goes_on_alone_is_noted() -> None:
+    found = by_check(soundness.of_redis(told_of(connected_slaves=2)))
+    assert found["replicas"].health is Health.NOTE
+    assert "min-replicas-to-write" in found["replicas"].mend
+
+
+@pytest.mark.parametrize(("skew_s", "sound"), [(0.1, True), (-0.1, True), (60.0, False), (-60.0, False)])
+def test_a_clock_that_is_off_is_found(skew_s: float, sound: bool) -> None:
+    assert soundness.of_clock(skew_s).sound is sound
