@@ -15,7 +15,7 @@ from . import __version__, bulk_commands, listing, runner, settings, steering
 from .command_group import CommandGroup
 from .doctor import examine
 from .inspection import RunRecord
-from .reach import reach
+from .reach import Reached, reach
 from .rehearsal import rehearsal
 from .run_cancel import CancelledRun, cancel_run
 from .wire import sealing
@@ -93,10 +93,11 @@ def batches(limit: int, redis_url: str | None, *, as_json: bool) -> None:
     async def look() -> None:
         async with reach(redis_url) as reached:
             found = await reached.inspection.batches(limit)
-        _print(
-            [batch.as_json() for batch in found] if as_json else listing.batches(found, _now()),
-            as_json=as_json,
-        )
+            older = [(one.inspection.version, await one.inspection.batches(limit)) for one in reached.older]
+        by_version = [(reached.inspection.version, found), *((v, left) for v, left in older if left)]
+        lines = listing.batches_by_version(by_version, _now())
+        _print(listing.batches_json(by_version) if as_json else lines, as_json=as_json)
+        _name_unreadable(reached)
 
     asyncio.run(look())
 
@@ -112,6 +113,7 @@ def runs(limit: int, redis_url: str | None, *, as_json: bool) -> None:
         async with reach(redis_url) as reached:
             found = await reached.inspection.runs(limit)
         _print([one.as_json() for one in found] if as_json else listing.runs(found), as_json=as_json)
+        _name_unreadable(reached)
 
     asyncio.run(look())
 
@@ -129,6 +131,7 @@ def lanes(limit: int, redis_url: str | None, *, as_json: bool) -> None:
         _print(
             [lane.as_json() for lane in found] if as_json else listing.lanes(found, _now()), as_json=as_json
         )
+        _name_unreadable(reached)
 
     asyncio.run(look())
 
@@ -142,11 +145,13 @@ def show(name: str, redis_url: str | None, *, as_json: bool) -> None:
 
     async def look() -> None:
         async with reach(redis_url) as reached:
-            found = await steering.find(reached.inspection, name)
+            there = (await reached.keyspace_of(name)).inspection
+            found = await steering.find(there, name)
         if isinstance(found, RunRecord):
             _print(listing.run_json(found) if as_json else listing.run(found, _now()), as_json=as_json)
         else:
-            _print(listing.batch_json(found) if as_json else listing.batch(found), as_json=as_json)
+            as_object = {**listing.batch_json(found), "wire_version": there.version}
+            _print(as_object if as_json else listing.batch(found), as_json=as_json)
 
     asyncio.run(look())
 
@@ -167,14 +172,13 @@ def cancel(name: str, redis_url: str | None, *, keep_submitted: bool, as_json: b
 
     async def steer() -> steering.Cancelled | CancelledRun:
         async with reach(redis_url) as reached:
-            found = await steering.find(reached.inspection, name)
+            there = await reached.keyspace_of(name)
+            found = await steering.find(there.inspection, name)
             if isinstance(found, RunRecord):
-                return await cancel_run(
-                    reached.inspection, reached.scripts, found, keep_submitted=keep_submitted
-                )
+                return await cancel_run(there.inspection, there.scripts, found, keep_submitted=keep_submitted)
             if keep_submitted:
                 raise click.UsageError(f"--keep-submitted is for runs, and {name} is a batch")
-            return await steering.cancel(reached.scripts, found)
+            return await steering.cancel(there.scripts, found)
 
     done = asyncio.run(steer())
     if isinstance(done, CancelledRun):
@@ -250,6 +254,13 @@ def _print(what: object, *, as_json: bool) -> None:
     elif isinstance(what, list):
         for line in what:
             click.echo(line)
+
+
+def _name_unreadable(reached: Reached) -> None:
+    """Names on stderr what was left out because it cannot be read."""
+    for inspection in (reached.inspection, *(one.inspection for one in reached.older)):
+        for sentence in inspection.unreadable:
+            click.echo(f"batchling: {sentence}", err=True)
 
 
 def _now() -> dt.datetime:

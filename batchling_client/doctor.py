@@ -6,7 +6,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import coverage
+from . import coverage, leftovers
 from .errors import QueueUnreachable, WrongSettings
 from .reach import Reached, reach
 from .settings import ClientSettings
@@ -43,6 +43,7 @@ async def _deployment(redis_url: str | None) -> list[Finding]:
         ]
         if told.info.get("redis_mode") != "sentinel":
             found += await _of_workers(reached)
+            found += await leftovers.of_versions(reached)
         return found
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from redis.exceptions import OutOfMemoryError, RedisError
 
-from . import replies
+from . import mail, replies
 from .calls import Lane, Request
 from .credentials import KEEP_MS, Credentials
 from .errors import QueueFull, QueueUnreachable
@@ -21,6 +21,7 @@ from .wire.batches import Batch
 from .wire.connection import UNREACHABLE, passes
 from .wire.ids import new_batch_id
 from .wire.keys import BatchId, LaneId, Mailbox, RequestId, RunId
+from .wire.records import CorruptRecord
 from .wire.scripts import RowIn, Scripts
 from .wire.states import Placement, Verdict
 
@@ -42,6 +43,11 @@ class Unwanted(NamedTuple):
 
 class Callers(Protocol):
     """Those who ask, as the sender sees them."""
+
+    @property
+    def last_mail(self) -> bytes:
+        """The entry of the session's mailbox that was read last."""
+        ...
 
     def expects(self, request_id: RequestId) -> bool:
         """Whether the request is still wanted."""
@@ -128,7 +134,7 @@ class Enqueue:
             some = [self._unwanted.popleft() for _ in range(min(len(self._unwanted), WITHDRAWN_AT_ONCE))]
             try:
                 await self._take_back([one for one in some if not self._waiters.expects(one.request_id)])
-            except UNREACHABLE:
+            except (RedisError, CorruptRecord, OSError):
                 # Nobody waits for these: what cannot be taken back goes on.
                 self._unwanted.clear()
         self._none_unwanted.set()
@@ -159,13 +165,13 @@ class Enqueue:
         return chunk
 
     async def _send_chunk(self, lane: Lane, rows: Sequence[RowIn]) -> None:
-        lost_reply = False
+        lost_reply, before = False, self._waiters.last_mail
         while rows:
             try:
                 await self._credentials.store(lane)
-                rows = await self._place(lane, rows, ask_failed_anew=not lost_reply)
+                rows, lost_reply = await self._place(lane, rows, lost_reply=lost_reply, before=before)
             except UNREACHABLE:
-                # The script may have run: ids make the resend harmless, and a failure it met is the answer.
+                # The script may have run: ids make the resend harmless, and a failure since then is the answer.
                 lost_reply = True
                 await self._outage.over()
                 self._credentials.doubt()
@@ -180,8 +186,13 @@ class Enqueue:
                 self._refuse(rows, f"Redis refused the request: {error}", kind=QueueUnreachable)
                 return
 
-    async def _place(self, lane: Lane, rows: Sequence[RowIn], *, ask_failed_anew: bool) -> Sequence[RowIn]:
-        """Sends rows once; answers those that are still to be sent, if any."""
+    async def _place(
+        self, lane: Lane, rows: Sequence[RowIn], *, lost_reply: bool, before: bytes
+    ) -> tuple[Sequence[RowIn], bool]:
+        """Sends rows once; answers those that are still to be sent, if any, and whether their last reply was lost.
+
+        `before` is the last mail that was read before they were sent for the first time.
+        """
         terms = lane.terms
         batch_id = self._open.get(lane.lane_id) or self._fresh(lane)
         reply = await self._scripts.enqueue(
@@ -194,27 +205,34 @@ class Enqueue:
             cap=lane.cap,
             poll_ms=int(terms.poll_s * 1000),
             keep_ms=KEEP_MS,
-            ask_failed_anew=ask_failed_anew,
+            ask_failed_anew=not lost_reply,
             rows=rows,
         )
         if reply.verdict is Verdict.MOVED and reply.open_batch is not None:
             self._open[lane.lane_id] = reply.open_batch
-            return rows
+            return rows, lost_reply
         if reply.verdict is not Verdict.OK:
             self._fresh(lane)
-            return rows
+            return rows, lost_reply
         n_taken = len(reply.placements)
-        placed: list[RequestId] = []
-        answered: list[RequestId] = []
+        placed: list[RowIn] = []
+        answered: list[RowIn] = []
         for row, placement in zip(rows, reply.placements, strict=False):
-            (answered if placement is Placement.ANSWERED else placed).append(row.request_id)
-        self.n_placed[terms.run_id] += n_taken
-        self._waiters.placed(placed)
+            (answered if placement is Placement.ANSWERED else placed).append(row)
+        again: list[RowIn] = []
+        if answered and lost_reply:
+            # Only what this session was told since is an answer to the lost call; an earlier failure is not.
+            redis, keys = self._scripts.redis, self._scripts.keys
+            told = await mail.told_since(redis, keys, self._mailbox, before)
+            again = [row for row in answered if row.request_id not in told]
+            answered = [row for row in answered if row.request_id in told]
+        self.n_placed[terms.run_id] += n_taken - len(again)
+        self._waiters.placed(row.request_id for row in placed)
         if answered:
-            self._waiters.announce(answered)
+            self._waiters.announce(row.request_id for row in answered)
         if n_taken < len(rows):
             self._fresh(lane)
-        return rows[n_taken:]
+        return [*again, *rows[n_taken:]], False
 
     def _fresh(self, lane: Lane) -> BatchId:
         batch_id = self._open[lane.lane_id] = new_batch_id()
@@ -241,7 +259,7 @@ class Enqueue:
         redis, keys = self._scripts.redis, self._scripts.keys
         places: list[Any] = await redis.mget([keys.request(one.request_id) for one in unwanted])
         found = [
-            (one, BatchId(place.partition(b"|")[0].decode()))
+            (one, BatchId(place.partition(b"|")[0].decode(errors="replace")))
             for one, place in zip(unwanted, places, strict=True)
             if place is not None and not place.startswith(b"|")
         ]

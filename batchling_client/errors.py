@@ -150,6 +150,7 @@ _BY_CODE: Final[dict[str, type[BatchlingError]]] = {
     "batch_row_lost": RequestLost,
     "batch_model_mismatch": RequestRefused,
     "batch_row_corrupt": RequestRefused,
+    "batch_unreadable": AnswerUnreadable,
 }
 
 

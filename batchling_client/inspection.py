@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from .wire.accounts import Circuit, Quota
 from .wire.batches import Batch
+from .wire.connection import UNREACHABLE
 from .wire.keys import BatchId, Keys, LaneId, Mailbox, RunId
 from .wire.records import CorruptRecord, LaneSpec, WorkerPresence
 from .wire.states import IN_FLIGHT_STATES
@@ -78,11 +80,25 @@ class LaneRecord:
 
 
 class Inspection:
-    """Looks at one deployment and changes nothing. Every method raises redis-py's own errors when Redis is away."""
+    """Looks at one deployment and changes nothing. Every method raises redis-py's own errors when Redis is away.
+
+    What cannot be read is left out, and named in `unreadable`.
+    """
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
         self._keys = keys
+        self._unreadable: dict[str, None] = {}
+
+    @property
+    def unreadable(self) -> list[str]:
+        """What was met that could not be read, a sentence each."""
+        return list(self._unreadable)
+
+    @property
+    def version(self) -> int:
+        """The wire version that is looked at."""
+        return self._keys.version
 
     async def batches(self, limit: int) -> list[Batch]:
         """The newest batches, newest first."""
@@ -93,11 +109,15 @@ class Inspection:
     async def batches_named(self, batch_ids: Iterable[BatchId]) -> list[Batch]:
         """Those of the batches that still exist and can be read, in the order asked for."""
         found = []
-        for fields in await self._hashes([self._keys.batch(batch_id) for batch_id in batch_ids]):
-            try:
-                found.append(Batch.decode(fields))
-            except CorruptRecord:
+        wanted = list(batch_ids)
+        hashes = await self._hashes([self._keys.batch(batch_id) for batch_id in wanted])
+        for batch_id, fields in zip(wanted, hashes, strict=True):
+            if fields == {}:
                 continue
+            try:
+                found.append(Batch.decode(fields or {}))
+            except CorruptRecord:
+                self._leave_out(f"Batch {batch_id}")
         return found
 
     async def batch(self, batch_id: BatchId) -> Batch | None:
@@ -106,8 +126,14 @@ class Inspection:
 
     async def batch_ids_of(self, run_id: RunId) -> list[BatchId]:
         """The batches a run put its requests into, oldest first; where rows moved on is on the batch."""
-        members = await self._redis.execute_command("SMEMBERS", self._keys.run_batches(run_id))
-        return sorted(BatchId(member.decode()) for member in members)
+        try:
+            members = await self._redis.execute_command("SMEMBERS", self._keys.run_batches(run_id))
+        except UNREACHABLE:
+            raise
+        except ResponseError:
+            self._leave_out(f"The list of batches of run {run_id}")
+            members = []
+        return sorted(BatchId(member.decode(errors="replace")) for member in members)
 
     async def batches_of(self, run_id: RunId) -> list[Batch]:
         """A run's batches, those its requests moved on to included, oldest first."""
@@ -125,23 +151,29 @@ class Inspection:
     async def mailboxes_of(self, run_id: RunId) -> list[Mailbox]:
         """The mailboxes in which a run has waited for answers."""
         (fields,) = await self._hashes([self._keys.run(run_id)])
-        names = [name.decode() for name in fields]
+        names = [name.decode(errors="replace") for name in fields or {}]
         return [Mailbox(name.removeprefix("mailbox:")) for name in names if name.startswith("mailbox:")]
 
     async def runs(self, limit: int) -> list[RunRecord]:
         """The newest runs, newest first, with their batches."""
         names = [RunId(run_id) for run_id in await self._newest(self._keys.runs, limit)]
         hashes = await self._hashes([self._keys.run(run_id) for run_id in names])
-        return [
-            _run_record(run_id, fields, await self.batches_of(run_id))
-            for run_id, fields in zip(names, hashes, strict=True)
-            if fields
-        ]
+        found = [await self._run(run_id, fields) for run_id, fields in zip(names, hashes, strict=True)]
+        return [record for record in found if record is not None]
 
     async def run(self, run_id: RunId) -> RunRecord | None:
         """One run with its batches, None when there is none of that id (any more)."""
         (fields,) = await self._hashes([self._keys.run(run_id)])
-        return _run_record(run_id, fields, await self.batches_of(run_id)) if fields else None
+        return await self._run(run_id, fields)
+
+    async def _run(self, run_id: RunId, fields: Mapping[bytes, bytes] | None) -> RunRecord | None:
+        if fields == {}:
+            return None
+        try:
+            return _run_record(run_id, fields or {}, await self.batches_of(run_id))
+        except (KeyError, ValueError, OverflowError):
+            self._leave_out(f"Run {run_id}")
+            return None
 
     async def lanes(self, limit: int) -> list[LaneRecord]:
         """The lanes used last, the latest first, with their open batches."""
@@ -149,16 +181,20 @@ class Inspection:
         hashes = await self._hashes([self._keys.lane(lane_id) for lane_id in lane_ids])
         scores = await self._pipelined([("ZSCORE", self._keys.lanes, lane_id) for lane_id in lane_ids])
         opened = await self.batches_named(
-            BatchId(fields[b"open"].decode()) for fields in hashes if b"open" in fields
+            BatchId(fields[b"open"].decode(errors="replace"))
+            for fields in hashes
+            if fields and b"open" in fields
         )
         by_lane = {batch.lane_id: batch for batch in opened}
         found = []
         for lane_id, fields, score in zip(lane_ids, hashes, scores, strict=True):
-            if b"spec" not in fields or score is None:
+            if fields == {} or score is None:
                 continue
+            known = fields or {}
             try:
-                spec = LaneSpec.decode(fields[b"spec"])
+                spec = LaneSpec.decode(known.get(b"spec", b""))
             except CorruptRecord:
+                self._leave_out(f"Lane {lane_id}")
                 continue
             found.append(
                 LaneRecord(
@@ -166,8 +202,8 @@ class Inspection:
                     spec=spec,
                     last_used_at=_time(float(score)),
                     open_batch=by_lane.get(lane_id),
-                    quota=await self._quota(fields.get(b"quota", b"").decode()),
-                    circuit=await self._circuit(lane_id, fields.get(b"account", b"").decode()),
+                    quota=await self._quota(_text(fields, b"quota")),
+                    circuit=await self._circuit(lane_id, _text(fields, b"account")),
                 )
             )
         return found
@@ -178,8 +214,9 @@ class Inspection:
             return None
         (fields,) = await self._hashes([self._keys.quota(quota_id)])
         try:
-            quota = Quota.decode(fields)
+            quota = Quota.decode(fields or {})
         except CorruptRecord:
+            self._leave_out(f"The quota {quota_id}")
             return None
         live = {
             batch.batch_id: quota.in_flight[batch.batch_id]
@@ -198,10 +235,20 @@ class Inspection:
         return max(found, key=lambda circuit: circuit.until is not None, default=None)
 
     async def workers(self) -> list[WorkerPresence]:
-        """The workers that gave a sign of life in the last fifteen seconds."""
+        """The workers that gave a sign of life in the last fifteen seconds; raises `CorruptRecord`."""
         names = await self._newest(self._keys.workers, READ_AT_ONCE)
         beats = await self._pipelined([("GET", self._keys.worker(name)) for name in names])
         return [WorkerPresence.decode(raw) for raw in beats if raw is not None]
+
+    async def n_unfinished(self) -> int:
+        """How many batches are not at their end."""
+        try:
+            return int(await self._redis.execute_command("ZCARD", self._keys.schedule))
+        except UNREACHABLE:
+            raise
+        except ResponseError:
+            self._leave_out("The schedule")
+            return 0
 
     async def skews_s(self) -> dict[str, float]:
         """How far each live worker's clock is ahead of Redis', in seconds, as far as it tells."""
@@ -222,27 +269,46 @@ class Inspection:
         return {beat.name: beat.said_at - heard_ms / 1000 for beat, heard_ms in beats if beat.said_at}
 
     async def _newest(self, key: str, limit: int) -> list[str]:
-        members = await self._redis.execute_command("ZREVRANGE", key, 0, limit - 1)
-        return [member.decode() for member in members]
+        try:
+            members = await self._redis.execute_command("ZREVRANGE", key, 0, limit - 1)
+        except UNREACHABLE:
+            raise
+        except ResponseError:
+            self._leave_out(f"The list {key}")
+            return []
+        return [member.decode(errors="replace") for member in members]
 
-    async def _hashes(self, keys: Sequence[str]) -> list[Mapping[bytes, bytes]]:
+    async def _hashes(self, keys: Sequence[str]) -> list[Mapping[bytes, bytes] | None]:
+        """The hashes, empty where there is none, None where something else stands."""
         return await self._pipelined([("HGETALL", key) for key in keys])
 
+    def _leave_out(self, what: str) -> None:
+        sentence = f"{what} cannot be read: what stands of it in Redis is damaged, or of another version."
+        self._unreadable[sentence] = None
+
     async def _pipelined(self, commands: Sequence[tuple[str, ...]]) -> list[Any]:
+        """The replies, None for a key that holds something of another type."""
         replies: list[Any] = []
         for first in range(0, len(commands), READ_AT_ONCE):
             async with self._redis.pipeline(transaction=False) as pipe:
                 for command in commands[first : first + READ_AT_ONCE]:
                     pipe.execute_command(*command)
-                replies += await pipe.execute()
-        return replies
+                replies += await pipe.execute(raise_on_error=False)
+        for reply in replies:
+            if isinstance(reply, UNREACHABLE):
+                raise reply
+        return [None if isinstance(reply, ResponseError) else reply for reply in replies]
+
+
+def _text(fields: Mapping[bytes, bytes] | None, name: bytes) -> str:
+    return (fields or {}).get(name, b"").decode(errors="replace")
 
 
 def _run_record(run_id: RunId, fields: Mapping[bytes, bytes], batches: Sequence[Batch]) -> RunRecord:
     return RunRecord(
         run_id=run_id,
         name=fields.get(b"name", b"").decode(),
-        started_at=_time(float(fields.get(b"started_at", b"0"))),
+        started_at=_time(float(fields[b"started_at"])),
         n_requests=int(fields.get(b"n_requests", b"0")),
         batches=tuple(batches),
     )

@@ -30,6 +30,20 @@ def batches(found: Sequence[Batch], now: dt.datetime) -> list[str]:
     return _columns([heading, *rows])
 
 
+def batches_by_version(found: Sequence[tuple[int, Sequence[Batch]]], now: dt.datetime) -> list[str]:
+    """The batches of this wire version, and below them those of older ones, which workers drain."""
+    (_, own), *older = found
+    lines = batches(own, now)
+    for version, left in older:
+        lines += ["", f"Of wire version {version}, which this release drains:", *batches(left, now)]
+    return lines
+
+
+def batches_json(found: Sequence[tuple[int, Sequence[Batch]]]) -> list[dict[str, object]]:
+    """What `batchling batches --json` prints."""
+    return [{**batch.as_json(), "wire_version": version} for version, some in found for batch in some]
+
+
 def runs(found: Sequence[RunRecord]) -> list[str]:
     """A line a run, under a heading."""
     if not found:

@@ -22,7 +22,7 @@ from .errors import QueueUnreachable
 from .inspection import Inspection
 from .settings import ClientSettings
 from .wire.connection import UNREACHABLE, connect, place_of
-from .wire.keys import Keys
+from .wire.keys import DRAINED_VERSIONS, Keys
 from .wire.scripts import Scripts
 
 STATUS_S: Final = 20.0
@@ -30,6 +30,14 @@ STATUS_S: Final = 20.0
 NOT_RUNNING: Final = (
     "The embedded stack is not running: start it with `batchling up`, or set BATCHLING_REDIS_URL."
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keyspace:
+    """What stands in Redis of one wire version."""
+
+    inspection: Inspection
+    scripts: Scripts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +49,22 @@ class Reached:
     redis: Redis
     inspection: Inspection
     scripts: Scripts
+    older: tuple[Keyspace, ...] = ()
+    """What workers of this release still drain of older wire versions."""
+
+    async def keyspace_of(self, name: str) -> Keyspace:
+        """The keyspace that holds the batch or run of that id; this version's own where none does."""
+        for keyspace in self.older:
+            keys = keyspace.scripts.keys
+            if await self.redis.execute_command("EXISTS", keys.batch(name), keys.run(name)):
+                return keyspace
+        return Keyspace(inspection=self.inspection, scripts=self.scripts)
+
+
+def keyspace(redis: Redis, namespace: str, version: int) -> Keyspace:
+    """The keyspace of a wire version, whether or not anything stands in it."""
+    keys = Keys(namespace, version)
+    return Keyspace(inspection=Inspection(redis, keys), scripts=Scripts(redis, keys))
 
 
 @contextlib.asynccontextmanager
@@ -61,6 +85,11 @@ async def reach(redis_url: str | None) -> AsyncIterator[Reached]:
             redis=redis,
             inspection=Inspection(redis, keys),
             scripts=Scripts(redis, keys),
+            older=tuple(
+                keyspace(redis, used.namespace, version)
+                for version in sorted(DRAINED_VERSIONS, reverse=True)
+                if version != keys.version
+            ),
         )
     except (*UNREACHABLE, RedisError) as error:
         raise unreachable(url, error) from None

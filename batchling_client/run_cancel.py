@@ -93,13 +93,18 @@ async def cancel_run(
         if batch.state in (BatchState.OPEN, BatchState.SEALED) and await work.drop(batch):
             continue
         now = await inspection.batch(batch.batch_id)
-        if now is None or now.state is BatchState.ENDED or now.state.terminal:
+        if now is None or _is_over(now):
             done.too_late.append(batch.batch_id)
         elif keep_submitted:
             done.kept.append(batch.batch_id)
         else:
             await work.cancel(now)
     return done
+
+
+def _is_over(batch: Batch) -> bool:
+    """Whether a batch comes to its end by itself, which a quarantined one does not."""
+    return batch.state.terminal or (batch.state is BatchState.ENDED and batch.quarantined_at is None)
 
 
 class _Work:

@@ -52,6 +52,8 @@ class Retried:
 async def find(inspection: Inspection, name: str) -> Batch | RunRecord:
     """The batch or run of that id; raises `UnknownId`."""
     found = await inspection.batch(BatchId(name)) or await inspection.run(RunId(name))
+    if found is None and inspection.unreadable:
+        raise UnknownId(inspection.unreadable[0])
     if found is None:
         raise UnknownId(
             f"There is no batch and no run {name!r} here: `batchling batches` and `batchling runs` list their ids."

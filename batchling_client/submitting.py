@@ -169,6 +169,10 @@ class _Nobody:
         self.n_answered = 0
         self.refusal = ""
 
+    @property
+    def last_mail(self) -> bytes:
+        return b"0-0"
+
     def expects(self, request_id: RequestId) -> bool:
         return True
 

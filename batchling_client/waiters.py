@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Final
 
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
-from . import replies
-from .errors import QueueUnreachable, RequestLost
+from . import mail, replies
+from .errors import AnswerUnreadable, QueueUnreachable, RequestLost
 from .interceptor import HttpReply
 from .outage import Outage
 from .wire.connection import UNREACHABLE
-from .wire.keys import Keys, Mailbox, RequestId
+from .wire.keys import BatchId, Keys, Mailbox, RequestId
+from .wire.scripts import Scripts
+from .wire.states import LIVING_STATES, Verdict
 
 AT_ONCE: Final = 100
 """Answers read in one round trip."""
@@ -30,6 +34,11 @@ DRAIN_PERIOD_S: Final = 5.0
 QUIET_S: Final = 20.0
 """After this much silence the subscription is asked for a sign of life."""
 PONG_S: Final = 5.0
+_PLACE: Final = re.compile(rb"([A-Za-z0-9_-]+)\|")
+_UNREADABLE: Final = (
+    "The record of batch {} in Redis, in which this request was, is damaged and was refused: the provider may have "
+    "run the request already. Send it again to have it run anew."
+)
 
 
 class Waiters:
@@ -47,6 +56,7 @@ class Waiters:
     ) -> None:
         self._redis = redis
         self._keys = keys
+        self._scripts = Scripts(redis, keys)
         self._mailbox = mailbox
         self._outage = outage
         self._drain_period_s = drain_period_s
@@ -107,6 +117,11 @@ class Waiters:
         """Takes note of requests that are answered; their answers are read at once."""
         self._announced.extend(request_ids)
         self._nudge.set()
+
+    @property
+    def last_mail(self) -> bytes:
+        """The entry of the mailbox that was read last."""
+        return self._last_mail
 
     def give_up(self) -> None:
         """Tells all who still wait that the session is at its end."""
@@ -169,11 +184,23 @@ class Waiters:
             except BaseException:
                 self._announced[:0] = some
                 raise
+            for request_id in some:
+                if request_id in self._futures:
+                    # Its time was over between the enqueue that found it answered and this look.
+                    self.answer(request_id, replies.of_error(RequestLost, status=503))
 
     async def _read_mailbox(self) -> None:
         mailbox = self._keys.mailbox(self._mailbox)
         while True:
-            entries = _entries(await self._redis.xread({mailbox: self._last_mail}, count=16))
+            try:
+                entries = mail.entries(await self._redis.xread({mailbox: self._last_mail}, count=16))
+            except UNREACHABLE:
+                raise
+            except ResponseError:
+                # No stream: nobody else has a use for this key, and what was told is found by looking.
+                await self._redis.unlink(mailbox)
+                self._last_mail = b"0-0"
+                return
             for entry_id, request_ids in entries:
                 await self._read_answers(request_ids)
                 self._last_mail = entry_id
@@ -194,15 +221,48 @@ class Waiters:
         if not request_ids:
             return
         # In this order: a request leaves its place in flight only when its answer is stored.
-        flying = await self._redis.mget([self._keys.request(request_id) for request_id in request_ids])
+        flying: list[Any] = await self._redis.mget(
+            [self._keys.request(request_id) for request_id in request_ids]
+        )
         await self._read_answers(request_ids)
+        owners: dict[RequestId, BatchId] = {}
         for request_id, place in zip(request_ids, flying, strict=True):
             if request_id not in self._futures:
                 continue
-            if place is None:
-                self.answer(request_id, replies.of_error(RequestLost, status=503))
+            owner = _owner(place)
+            if owner:
+                owners[request_id] = owner
             else:
+                self.answer(request_id, replies.of_error(RequestLost, status=503))
+        living = await self._living(set(owners.values()))
+        for request_id, owner in owners.items():
+            if owner in living or not await self._is_stranded(request_id, owner):
                 self._placed.append(request_id)
+
+    async def _living(self, batch_ids: Collection[BatchId]) -> set[BatchId]:
+        """Those of the batches that are in a state in which they may yet answer."""
+        states: list[Any] = []
+        if batch_ids:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for batch_id in batch_ids:
+                    pipe.hget(self._keys.batch(batch_id), "state")
+                states = await pipe.execute(raise_on_error=False)
+        known = {state.value.encode() for state in LIVING_STATES}
+        return {
+            batch_id
+            for batch_id, state in zip(batch_ids, states, strict=True)
+            if isinstance(state, bytes) and state in known
+        }
+
+    async def _is_stranded(self, request_id: RequestId, batch_id: BatchId) -> bool:
+        """Whether the request was left behind by its batch, as one whose row is damaged is; then it is told."""
+        verdict = await self._scripts.forget(request_id=request_id, batch_id=batch_id)
+        if verdict is Verdict.OK:
+            self.answer(request_id, replies.of_error(RequestLost, status=503))
+        elif verdict is Verdict.UNREADABLE:
+            sentence = _UNREADABLE.format(batch_id)
+            self.answer(request_id, replies.of_error(AnswerUnreadable, status=502, sentence=sentence))
+        return verdict in (Verdict.OK, Verdict.UNREADABLE)
 
     async def _read_answers(self, request_ids: Sequence[RequestId]) -> None:
         wanted = [request_id for request_id in request_ids if request_id in self._futures]
@@ -218,17 +278,7 @@ class Waiters:
             self._on_idle()
 
 
-def _entries(reply: Any) -> list[tuple[bytes, list[RequestId]]]:
-    """The (entry id, request ids) of an XREAD of one stream, in either of the two shapes of the protocol."""
-    if not reply:
-        return []
-    entries = next(iter(reply.values()))[0] if isinstance(reply, dict) else reply[0][1]
-    return [
-        (entry_id, [RequestId(name) for name in _field(fields).decode().split()])
-        for entry_id, fields in entries
-    ]
-
-
-def _field(fields: Any) -> bytes:
-    value: bytes = fields.get(b"ids", b"") if isinstance(fields, dict) else fields[1]
-    return value
+def _owner(place: bytes | None) -> BatchId | None:
+    """The batch that a request in flight is in; None where there is none, or what stands there is not ours."""
+    match = _PLACE.match(place or b"")
+    return BatchId(match[1].decode()) if match else None

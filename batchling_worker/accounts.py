@@ -17,20 +17,27 @@ from .settings import ProviderSettings
 from .store import Store
 
 CONNECT_S: Final = 10.0
-SILENCE_S: Final = 120.0
-"""How long a provider may say nothing in the middle of an answer."""
+TURN_S: Final = 30.0
+"""How long a call waits for one of the connections: a create must be sent soon after it was armed, or not at all."""
 MOST_CONNECTIONS: Final = 100
 
 
 class Accounts:
     """Builds accounts for one event loop; a credential is opened for a step and forgotten with it."""
 
-    def __init__(self, store: Store, providers: dict[str, ProviderSettings], seal_private_key: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        providers: dict[str, ProviderSettings],
+        seal_private_key: str,
+        *,
+        silence_s: float,
+    ) -> None:
         self._store = store
         self._providers = providers
         self._seal_private_key = seal_private_key
         self._http = httpx.AsyncClient(
-            timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S),
+            timeout=httpx.Timeout(silence_s, connect=CONNECT_S, pool=TURN_S),
             limits=httpx.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=20),
             follow_redirects=False,
             trust_env=True,
@@ -60,13 +67,19 @@ class Accounts:
                 status=401,
             )
         try:
-            return sealing.unseal(sealed, self._seal_private_key)
+            credential = sealing.unseal(sealed, self._seal_private_key)
         except sealing.SealBroken:
             raise PermanentError(
                 "The credential was sealed for other workers than this one: give client and workers the same "
                 "BATCHLING_SEAL_PUBLIC_KEY and BATCHLING_SEAL_PRIVATE_KEY (`batchling keys new`).",
                 status=401,
             ) from None
+        if sealing.fingerprint(credential) != spec.fingerprint:
+            raise PermanentError(
+                "The credential stored for this batch is another one's, and was refused: call again.",
+                status=401,
+            )
+        return credential
 
     async def close(self) -> None:
         """Closes the HTTP client."""

@@ -112,6 +112,9 @@ def broker_url(redis_url: str) -> str:
     if "db" in options:
         bare = urlsplit(bare)._replace(path=f"/{options['db']}").geturl()
     ssl = {name: value for name, value in options.items() if name.startswith("ssl_")}
+    if bare.startswith("rediss://"):
+        # Without a word on it, kombu takes any certificate.
+        ssl.setdefault("ssl_cert_reqs", "required")
     return f"{bare}?{urlencode(ssl)}" if ssl else bare
 
 
@@ -128,7 +131,9 @@ def transport_options(redis_url: str, namespace: str) -> dict[str, object]:
     """
     _, said = _without_options(redis_url)
     options: dict[str, object] = {
-        "visibility_timeout": 3600,
+        # A message may be lost, its batch is due again with the lease: to keep a copy of it until it is acknowledged
+        # would be work for nothing, and ends the worker where Redis goes away with a message in its hands (kombu 5.7).
+        "ack_emulation": False,
         "socket_timeout": float(said.get("socket_timeout", REPLY_SECONDS)),
         "socket_connect_timeout": float(said.get("socket_connect_timeout", CONNECT_SECONDS)),
         "socket_keepalive": not redis_url.startswith("unix://"),
@@ -167,7 +172,7 @@ def _assemble(app: Celery, settings: WorkerSettings) -> None:
             reconcile_patience_s=settings.reconcile_patience_seconds,
         )
         reach = CrashPoint(settings.crash_at, settings.home / "crashed") if settings.crash_at else no_crash
-        accounts = Accounts(store, settings.providers, private_key)
+        accounts = Accounts(store, settings.providers, private_key, silence_s=settings.http_silence_seconds)
         return Engine(store=store, accounts=accounts, knobs=knobs, telemetry=telemetry, reach=reach)
 
     runtime = Runtime(make_engine)

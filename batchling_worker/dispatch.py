@@ -71,5 +71,7 @@ async def _step(engine: Engine, claim: Claim, held: Held) -> None:
             await (engine.settle(held) if claim.collected else engine.collect(held))
         case BatchState.OPEN | BatchState.SETTLED | BatchState.FAILED | BatchState.CANCELLED:
             return
+        case None:
+            await engine.give_up(held)
         case _:
             assert_never(claim.state)

@@ -27,6 +27,7 @@ from .lease import lease
 from .naming import of_refusal
 from .outlived import Outlived
 from .pipeline.collect import collect
+from .pipeline.give_up import give_up
 from .pipeline.poll import look, poll
 from .pipeline.settle import settle
 from .pipeline.submit import submit
@@ -180,7 +181,7 @@ class Engine:
         try:
             verdict, batch = await self._store.begin(held, states, alone=suspects is None)
         except CorruptRecord:
-            self._telemetry.warn("step_refused", batch_id=held.batch_id, reason="corrupt_record")
+            await self.give_up(held)
             return None
         except UNREACHABLE:
             self._telemetry.warn("store_away", batch_id=held.batch_id)
@@ -214,6 +215,16 @@ class Engine:
         with contextlib.suppress(*UNREACHABLE):
             for held in helds:
                 await self._store.release(held, 0.0)
+
+    async def give_up(self, held: Held) -> None:
+        """Takes a batch whose record cannot be read out of the way."""
+        try:
+            async with lease(self._store, [held]):
+                await give_up(self._store, held, self._telemetry)
+        except StaleClaim:
+            self._telemetry.log("step_stale", batch_id=held.batch_id, token=held.token)
+        except UNREACHABLE:
+            self._telemetry.warn("store_away", batch_id=held.batch_id)
 
     async def _under_lease(self, steps: Sequence[Step], work: Coroutine[Any, Any, None]) -> None:
         """Runs the work while the leases are extended."""
@@ -251,6 +262,8 @@ class Engine:
                     await self._store.release(step.held, delay_s, str(error), denied=denied)
             except PermanentError as error:
                 await self._refuse(step, error)
+            except CorruptRecord:
+                await give_up(self._store, step.held, self._telemetry)
         except StaleClaim:
             self._stale(step)
         except UNREACHABLE:
@@ -336,4 +349,4 @@ async def _failing(error: Exception) -> None:
 
 
 def _has_results(batch: Batch) -> bool:
-    return bool(msgspec.json.decode(batch.ending, type=Ending).results)
+    return bool(Ending.decode(batch.ending).results)

@@ -27,7 +27,8 @@ logger = logging.getLogger("batchling.worker")
 
 T = TypeVar("T")
 
-UPLOAD_SILENCE_S: Final = 300.0
+UPLOAD_PATIENCE: Final = 2.5
+"""How many times longer than usual a provider may chew on a file."""
 LOOK_PAGES: Final = 2
 LOOKS_TOGETHER: Final = 8
 IDS_TOGETHER: Final = 100
@@ -65,7 +66,7 @@ class OpenAIFiles:
         """Stores the input file under its label, read as a stream from its start; answers its id."""
         call = self._call(account, "store a file", "POST", "/files")
         name = file_name(submission)
-        file = await call.upload(FileObject, {"purpose": "batch"}, name, lines, UPLOAD_SILENCE_S)
+        file = await call.upload(FileObject, {"purpose": "batch"}, name, lines, UPLOAD_PATIENCE)
         if not isinstance(file.id, str) or not file.id:
             raise http_errors.of_unreadable(call.deed)
         return file.id
@@ -206,7 +207,7 @@ class OpenAIFiles:
         call = self._call(account, "read results", "GET", f"/files/{quote(one, safe='')}/content")
         splitter, reader = LineSplitter(), RowReader()
         try:
-            async with contextlib.aclosing(call.stream()) as pieces:
+            async with contextlib.aclosing(call.whole()) as pieces:
                 async for piece in pieces:
                     for answer in reader.answers(splitter.feed(piece)):
                         yield answer

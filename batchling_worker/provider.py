@@ -11,6 +11,7 @@ import httpx
 import msgspec
 
 from batchling_client.wire.keys import BatchId, ProviderBatchId
+from batchling_client.wire.records import UNREADABLE, CorruptRecord
 from batchling_client.wire.states import Outcome
 
 from .weather import Weather
@@ -109,6 +110,14 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     """Body of that refusal, the provider's own."""
     hopeless: bool = False
     """It is one request that will never fit into the quota of enqueued tokens."""
+
+    @classmethod
+    def decode(cls, raw: bytes) -> Ending:
+        """Reads it as it was stored; raises `CorruptRecord`."""
+        try:
+            return msgspec.json.decode(raw, type=cls)
+        except UNREADABLE as error:
+            raise CorruptRecord("a stored ending cannot be read") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
 import importlib.metadata
+import random
+import re
+import sys
 from collections.abc import AsyncGenerator, Iterable
-from typing import BinaryIO, TypeVar
+from dataclasses import dataclass
+from typing import BinaryIO, Final, TypeVar
 
 import httpx
 import msgspec
 
 from . import http_errors
-from .errors import WorkerError
+from .errors import PermanentError, TemporaryError, WorkerError
 from .http_errors import Deed
 from .provider import Account
 
 T = TypeVar("T")
+
+RESUMED_AT_MOST: Final = 50
+RESUME_PAUSE_S: Final = 1.0
+RANGE_NOT_SATISFIABLE: Final = 416
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
 @functools.cache
@@ -25,6 +36,14 @@ def user_agent() -> str:
         return f"batchling/{importlib.metadata.version('batchling')}"
     except importlib.metadata.PackageNotFoundError:
         return "batchling/0"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Which part of an answer comes: its first byte, and how many bytes the whole has, 0 where nothing is said."""
+
+    first: int = 0
+    total: int = 0
 
 
 class ProviderCall:
@@ -42,6 +61,7 @@ class ProviderCall:
         self._method = method
         self.framed = True
         """Whether the answer that is streamed tells its length, so that a cut is never taken for its end."""
+        self._part = Part()
         self._url = account.base_url.rstrip("/") + path
         self._headers = {**account.headers, "user-agent": user_agent()}
         self.deed = Deed(
@@ -64,15 +84,15 @@ class ProviderCall:
         await self._send(fine=fine)
 
     async def upload(
-        self, shape: type[T], fields: dict[str, str], name: str, file: BinaryIO, silence_s: float
+        self, shape: type[T], fields: dict[str, str], name: str, file: BinaryIO, patience: float
     ) -> T:
         """Sends a form with a file, read from its start in small pieces; the answer's JSON.
 
-        `silence_s` is how long the provider may chew on the file. Raises the worker's errors.
+        The provider may chew on the file for `patience` times the usual silence. Raises the worker's errors.
         """
         longest = httpx.Timeout(self._http.timeout)
         if longest.read is not None:
-            longest.read = max(longest.read, silence_s)
+            longest.read *= patience
         response = await self._send(
             data=fields, files={"file": (name, file, "application/octet-stream")}, timeout=longest
         )
@@ -86,7 +106,7 @@ class ProviderCall:
                 self._method, self._url, headers=self._headers, extensions={"trace": self._weather.trace}
             ) as response:
                 if response.is_success:
-                    self.framed = _framed(response)
+                    self.framed, self._part = _framed(response), _part(response)
                     async for piece in response.aiter_bytes():
                         yield piece
                 else:
@@ -97,6 +117,47 @@ class ProviderCall:
         self._weather.saw(failure)
         if failure is not None:
             raise failure
+
+    async def whole(self) -> AsyncGenerator[bytes, None]:
+        """The answer's body like `stream`; where it breaks off, the rest is asked for while that brings any of it.
+
+        For answers that are the same each time, whether or not the provider can send a part of one.
+        """
+        n_got = 0
+        for n_resumed in range(RESUMED_AT_MOST + 1):
+            n_before, self._part = n_got, Part()
+            try:
+                async for fresh in self._from(n_got):
+                    n_got += len(fresh)
+                    yield fresh
+                if n_got >= self._part.total:
+                    return
+            except TemporaryError:
+                if n_got == n_before or n_resumed == RESUMED_AT_MOST:
+                    raise
+            except PermanentError as error:
+                if error.status != RANGE_NOT_SATISFIABLE:
+                    raise
+                raise TemporaryError(str(error)) from None
+            self._headers |= {"range": f"bytes={n_got}-", "accept-encoding": "identity"}
+            await asyncio.sleep(RESUME_PAUSE_S * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+        raise TemporaryError(f"{self.deed.provider} sends its answer in too many parts")
+
+    async def _from(self, start: int) -> AsyncGenerator[bytes, None]:
+        """The body beyond its first bytes, which the provider may send all the same."""
+        at: int | None = None
+        async with contextlib.aclosing(self.stream()) as pieces:
+            async for piece in pieces:
+                at = self._part.first if at is None else at
+                if at > start:
+                    raise TemporaryError(
+                        f"{self.deed.provider} sent another part of its answer than it was asked for"
+                    )
+                fresh = piece[start - at :]
+                at += len(piece)
+                start = max(start, at)
+                if fresh:
+                    yield fresh
 
     async def _send(
         self,
@@ -147,3 +208,13 @@ class ProviderCall:
 def _framed(response: httpx.Response) -> bool:
     headers = response.headers
     return "content-length" in headers or "transfer-encoding" in headers or response.http_version == "HTTP/2"
+
+
+def _part(response: httpx.Response) -> Part:
+    if response.status_code != httpx.codes.PARTIAL_CONTENT:
+        return Part()
+    said = _CONTENT_RANGE.match(response.headers.get("content-range", ""))
+    if said is None or "content-encoding" in response.headers:
+        # Nobody can tell where these bytes belong.
+        return Part(first=sys.maxsize)
+    return Part(first=int(said[1]), total=0 if said[2] == "*" else int(said[2]))

@@ -78,21 +78,21 @@ class Limit:
     guess: bool
 
     @property
-    def age(self) -> dt.timedelta:
-        """How much of the time for which it is trusted is over from the start."""
-        return TRUSTED - GUESS_TRUSTED if self.guess else dt.timedelta()
+    def trusted(self) -> dt.timedelta:
+        """For how long it holds."""
+        return GUESS_TRUSTED if self.guess else TRUSTED
 
 
 def learned_limit(tokens: int, said: int | None, others: int, *, news: bool) -> Limit | None:
     """The limit that follows from the refusal of a batch beside others in flight, if any does.
 
-    A figure that the batch and the others exceed is believed. Where there is none, or it is larger than all that was
-    refused, what the others hold fits, and of the refused batch half may. But `news` is only what was let in under the
-    limit in force, and a batch that the figure surely has room for was refused for what somebody else holds.
+    The provider's figure is believed unless this is `news`: the batch was let in under the limit in force, which then
+    is too high by our measure. Where there is no figure, or it is too high, what the others hold fits, and of the
+    refused batch half may. But one that the figure surely has room for was refused, alone, for what others hold.
     """
-    if said is not None and others + tokens > said:
+    if said is not None and (not news or others + tokens > said):
         return Limit(tokens=said, guess=False)
-    if said is not None and (not news or (others == 0 and tokens * FARTHEST_OFF <= said)):
+    if said is not None and others == 0 and tokens * FARTHEST_OFF <= said:
         return None
     return Limit(tokens=max(1, others, tokens // 2), guess=True)
 

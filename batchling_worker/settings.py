@@ -75,6 +75,8 @@ class WorkerSettings(BaseSettings):
     """A create is sent only once Redis has confirmed that the record of it is on disk (WAITAOF, Redis 7.2)."""
     fsync_replicas: int = Field(default=0, ge=0)
     """On the disks of how many replicas it must be as well."""
+    http_silence_seconds: float = Field(default=120.0, gt=0)
+    """How long a provider may say nothing in the middle of a call before it is given up."""
     crash_at: str = ""
     """For tests: a point at which the worker process dies hard, once; `POINT=BATCH`: each time, for one batch."""
     messages: Messages = Messages.NORMAL

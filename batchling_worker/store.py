@@ -9,9 +9,10 @@ from typing import Final
 
 import msgspec
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from batchling_client.wire.batches import Batch
-from batchling_client.wire.connection import ask
+from batchling_client.wire.connection import UNREACHABLE, ask
 from batchling_client.wire.ids import new_batch_id
 from batchling_client.wire.keys import BatchId, Keys, LaneId, Mailbox, ProviderBatchId
 from batchling_client.wire.records import CorruptRecord, Row, WorkerPresence
@@ -27,6 +28,8 @@ KEEP_MS: Final = 35 * 24 * 3600 * 1000
 MAIL_MS: Final = 24 * 3600 * 1000
 PRESENCE_S: Final = 15
 ROWS_AT_ONCE: Final = 128
+UNREADABLE_LEASES: Final = 4
+"""For how many leases a batch whose record cannot be read is left to workers that may be able to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +65,12 @@ class Store:
             pipe.execute_command("ZRANGE", self.keys.schedule, 0, limit - 1, "WITHSCORES")
             (seconds, micros), scored = await pipe.execute()
         now_ms = int(seconds) * 1000 + int(micros) // 1000
-        due = [BatchId(batch_id.decode()) for batch_id, score in _pairs(scored) if score <= now_ms]
+        members = [member for member, score in _pairs(scored) if score <= now_ms]
+        foreign = [member for member in members if not member.isascii()]
+        if foreign:
+            # No name of a batch: it would be due for ever.
+            await self.redis.execute_command("ZREM", self.keys.schedule, *foreign)
+        due = [BatchId(member.decode()) for member in members if member.isascii()]
         return await self.scripts.claim(batch_ids=due, lease_ms=self.lease_ms) if due else []
 
     async def begin(
@@ -72,7 +80,10 @@ class Store:
         begun = await self.scripts.begin(
             batch_id=claim.batch_id, token=claim.token, lease_ms=self.lease_ms, states=states, alone=alone
         )
-        return begun.verdict, Batch.decode(begun.fields) if begun.fields is not None else None
+        batch = Batch.decode(begun.fields) if begun.fields is not None else None
+        if batch is not None and batch.batch_id != claim.batch_id:
+            raise CorruptRecord("a stored batch goes by the id of another")
+        return begun.verdict, batch
 
     async def survived(self, held: Held) -> None:
         """Says that this worker outlived a step that did not end its claim."""
@@ -114,7 +125,7 @@ class Store:
     async def lane_of(self, batch_id: BatchId) -> str:
         """The lane id of a batch, '' when the batch is gone."""
         raw = await self.redis.execute_command("HGET", self.keys.batch(batch_id), "lane")
-        return raw.decode() if raw else ""
+        return raw.decode(errors="replace") if raw else ""
 
     async def seal(self, held: Held, lane_id: str) -> Verdict:
         """Closes an open batch to new requests."""
@@ -248,11 +259,11 @@ class Store:
     async def unanswered(self, batch_id: BatchId) -> AsyncGenerator[list[Row], None]:
         """The rows of a batch whose requests still wait in this very batch, in order, a chunk at a time.
 
-        Rows that cannot be read are left out: nothing is known of them, not even whose they are.
+        Rows that cannot be read are left out: nothing is known of them, not even whose they are. Raises
+        `CorruptRecord` where there is no list of rows but something else.
         """
         start, mine = 0, f"{batch_id}|".encode()
-        key = self.keys.rows(batch_id)
-        while packed := await self.redis.execute_command("LRANGE", key, start, start + ROWS_AT_ONCE - 1):
+        while packed := await self._rows(batch_id, start):
             start += len(packed)
             rows = [row for row in map(_readable, packed) if row is not None]
             owners = []
@@ -265,6 +276,37 @@ class Store:
                 for row, owner in zip(rows, owners, strict=True)
                 if owner is not None and owner.startswith(mine)
             ]
+
+    async def _rows(self, batch_id: BatchId, start: int) -> list[bytes]:
+        try:
+            packed: list[bytes] = await self.redis.execute_command(
+                "LRANGE", self.keys.rows(batch_id), start, start + ROWS_AT_ONCE - 1
+            )
+        except UNREACHABLE:
+            raise
+        except ResponseError as error:
+            raise CorruptRecord("the rows of a batch are no list") from error
+        return packed
+
+    async def unreadable(self, held: Held) -> bool:
+        """Leaves a batch that cannot be read for a later look; True once that has lasted too long."""
+        verdict = await self.scripts.unreadable(
+            batch_id=held.batch_id,
+            token=held.token,
+            delay_ms=self.lease_ms,
+            patience_ms=UNREADABLE_LEASES * self.lease_ms,
+        )
+        if verdict is Verdict.OVER:
+            return True
+        _fresh(verdict)
+        return False
+
+    async def give_up(self, held: Held, error: str) -> None:
+        """Ends for ever a batch whose record cannot be read."""
+        _fresh(
+            await self.scripts.give_up(batch_id=held.batch_id, token=held.token, error=error, keep_ms=KEEP_MS)
+        )
+        self._mailboxes.pop(held.batch_id, None)
 
     async def waits_in(self, batch_id: BatchId, request_ids: Collection[str]) -> bool:
         """Whether one of these requests waits in this very batch."""
@@ -283,10 +325,12 @@ class Store:
             start += len(ids)
             async with self.redis.pipeline(transaction=False) as pipe:
                 for batch_id in ids:
-                    pipe.execute_command("HGET", self.keys.batch(batch_id.decode()), "provider_batch_id")
-                known = await pipe.execute()
+                    pipe.execute_command(
+                        "HGET", self.keys.batch(batch_id.decode(errors="replace")), "provider_batch_id"
+                    )
+                known = await pipe.execute(raise_on_error=False)
             for batch_id, provider_batch_id in zip(ids, known, strict=True):
-                if provider_batch_id:
+                if isinstance(provider_batch_id, bytes) and provider_batch_id.isascii():
                     found[ProviderBatchId(provider_batch_id.decode())] = BatchId(batch_id.decode())
         return found
 
@@ -295,8 +339,13 @@ class Store:
         return await ask(self.redis)
 
     async def credential(self, fingerprint: str) -> bytes | None:
-        """The sealed credential of a lane."""
-        sealed: bytes | None = await self.redis.execute_command("GET", self.keys.credential(fingerprint))
+        """The sealed credential of a lane; what is no string is none."""
+        try:
+            sealed: bytes | None = await self.redis.execute_command("GET", self.keys.credential(fingerprint))
+        except UNREACHABLE:
+            raise
+        except ResponseError:
+            return None
         return sealed
 
     async def announce(self, presence: WorkerPresence) -> None:

@@ -194,14 +194,27 @@ class Ticker:
         rest = []
         for claim in claims:
             if claim.state is BatchState.OPEN:
-                sealed = await seal(store, claim, self._telemetry) or sealed
+                sealed = await self._seal(store, claim) or sealed
+            elif not claim.token:
+                self._telemetry.warn("batch_unreadable", batch_id=claim.batch_id)
             else:
                 rest.append(claim)
-        inline = [claim for claim in rest if claim.n_missed > MISSED_BEFORE_INLINE]
-        for claim in inline:
+        stuck = [claim for claim in rest if claim.n_missed > MISSED_BEFORE_INLINE]
+        for claim in stuck:
             self._telemetry.warn("claim_stuck", batch_id=claim.batch_id, n_missed=claim.n_missed)
+        inline = stuck + [claim for claim in rest if claim.state is None and claim not in stuck]
         self._send(inline, rest, store.keys.version)
         return len(claims), sealed
+
+    async def _seal(self, store: Store, claim: Claim) -> bool:
+        """Seals a ripe batch; one whose record is such that Redis refuses keeps no other waiting."""
+        try:
+            return await seal(store, claim, self._telemetry)
+        except UNREACHABLE:
+            raise
+        except (ResponseError, ValueError) as error:
+            self._telemetry.warn("step_failed", batch_id=claim.batch_id, error=type(error).__name__)
+            return False
 
     def _send(self, inline: Sequence[Claim], claims: Sequence[Claim], version: int) -> None:
         stuck = {claim.batch_id for claim in inline}

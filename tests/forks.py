@@ -135,7 +135,9 @@ async def _work(settings: WorkerSettings) -> None:
         max_attempts=settings.max_attempts,
         reconcile_patience_s=settings.reconcile_patience_seconds,
     )
-    accounts = Accounts(store, settings.providers, settings.seal_pair()[1])
+    accounts = Accounts(
+        store, settings.providers, settings.seal_pair()[1], silence_s=settings.http_silence_seconds
+    )
     reach = CrashPoint(settings.crash_at, settings.home / "crashed") if settings.crash_at else no_crash
     engine = Engine(store=store, accounts=accounts, knobs=knobs, telemetry=telemetry, reach=reach)
     steps: set[asyncio.Task[None]] = set()

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 PIECE: Final = 64 * 1024
-_SETTLE_S: Final = 0.01
+_SETTLE_S: Final = 0.05
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
 _FLIPPED: Final = bytes(255 - i for i in range(256))
 
@@ -258,11 +258,12 @@ class Connection:
         while piece:
             rate = self._weather.bytes_per_s[way]
             part = piece if rate is None else piece[: max(1, int(rate * 0.02))]
+            # Counted first: the other end may answer before this task runs again.
+            self._n_passed[way] += len(part)
+            self._tell_passed(way, len(part))
             writer.write(part)
             await writer.drain()
             piece = piece[len(part) :]
-            self._n_passed[way] += len(part)
-            self._tell_passed(way, len(part))
             if rate is not None:
                 await asyncio.sleep(len(part) / rate)
 

@@ -68,7 +68,6 @@ class AccountScripts:
         divisible: bool,
         account: str,
         turn_ms: int,
-        trusted_ms: int,
         step_ms: int,
         keep_ms: int,
         others: Sequence[BatchId],
@@ -77,7 +76,7 @@ class AccountScripts:
         k = self._keys
         keys = [k.quota(quota_id), k.batch(batch_id), k.lane(lane_id), *(k.batch(one) for one in others)]
         args: list[Arg] = [batch_id, token, tokens, int(divisible), account, quota_id]
-        args += [turn_ms, trusted_ms, step_ms, keep_ms, *others]
+        args += [turn_ms, step_ms, keep_ms, *others]
         verdict, *rest = await run(self._redis, "admit", keys, args)
         match Verdict(verdict.decode()):
             case Verdict.HELD:
@@ -100,7 +99,6 @@ class AccountScripts:
         quota_id: str,
         batch_id: BatchId,
         limit: int,
-        limit_age_ms: int,
         alone: bool,
         hold_ms: int,
         trusted_ms: int,
@@ -118,7 +116,6 @@ class AccountScripts:
             row_ms,
             why,
             keep_ms,
-            limit_age_ms,
         ]
         n_alone, since_ms = await run(self._redis, "teach", [self._keys.quota(quota_id)], args)
         return n_alone, since_ms

@@ -75,6 +75,7 @@ class Quota:
     limit: int | None
     """Learned from refusals; None where nothing was refused."""
     limit_at: dt.datetime | None
+    """When a refusal last taught it."""
     held_until: dt.datetime | None
     why: str
     n_alone: int

@@ -87,13 +87,16 @@ class Batch:
             return fields.get(name.encode(), b"").decode()
 
         def number(name: str) -> int:
-            return int(fields.get(name.encode(), b"0"))
+            value = int(fields.get(name.encode(), b"0"))
+            if value < 0:
+                raise ValueError(name)
+            return value
 
         def time(name: str) -> dt.datetime | None:
             return _time(number(name)) if name.encode() in fields else None
 
         try:
-            return cls(
+            batch = cls(
                 batch_id=BatchId(fields[b"id"].decode()),
                 lane_id=LaneId(fields[b"lane"].decode()),
                 spec=LaneSpec.decode(fields[b"spec"]),
@@ -137,6 +140,10 @@ class Batch:
             )
         except (KeyError, ValueError, OverflowError) as error:
             raise CorruptRecord("a stored batch cannot be read") from error
+        if batch.spec.lane_id != batch.lane_id:
+            # With another's spec it would be sent with another's key.
+            raise CorruptRecord("a stored batch holds the spec of another lane")
+        return batch
 
     def as_json(self) -> dict[str, object]:
         """What `batchling batches --json` prints of it."""

@@ -22,6 +22,10 @@ _json = msgspec.json.Encoder(order="sorted")
 _msgpack = msgspec.msgpack.Encoder()
 
 
+LONGEST_BODY: Final = 256 * 1024 * 1024
+"""Bytes of a body, expanded: more than any provider takes or sends. A few stored kilobytes could claim terabytes."""
+
+
 class CorruptRecord(ValueError):
     """A value in Redis is not what this version writes there; it is refused."""
 
@@ -39,10 +43,14 @@ def _squeeze(body: bytes) -> tuple[bool, bytes]:
 def _expand(squeezed: bool, body: bytes) -> bytes:
     if not squeezed:
         return body
+    expand = zlib.decompressobj()
     try:
-        return zlib.decompress(body)
+        expanded = expand.decompress(body, LONGEST_BODY)
     except zlib.error as error:
         raise CorruptRecord("a stored body cannot be decompressed") from error
+    if not expand.eof:
+        raise CorruptRecord("a stored body is cut off, or longer than any there is")
+    return expanded
 
 
 def line_bytes(body: bytes) -> int:

@@ -15,7 +15,7 @@ from redis.exceptions import NoScriptError
 
 from .batches import UNENDED_ALLOWED, quarantine_sentence
 from .keys import BatchId, Keys, LaneId, Mailbox, ProviderBatchId, RequestId, RunId
-from .states import BatchState, Outcome, Placement, RowKind, Verdict
+from .states import TERMINAL_STATES, BatchState, Outcome, Placement, RowKind, Verdict
 
 Arg: TypeAlias = str | bytes | int
 
@@ -58,7 +58,9 @@ class Claim:
 
     batch_id: BatchId
     token: int
-    state: BatchState
+    """0 = the batch's record is such that nobody can hold it."""
+    state: BatchState | None
+    """None = no state that this version knows."""
     n_missed: int
     """Claims in a row, this one included, that nobody began."""
     collected: bool
@@ -198,8 +200,8 @@ class Scripts:
         return [
             Claim(
                 batch_id=BatchId(batch_id.decode()),
-                token=int(token),
-                state=BatchState(state.decode()),
+                token=int(token or 0),
+                state=_state(state),
                 n_missed=int(missed),
                 collected=bool(collected),
             )
@@ -397,6 +399,21 @@ class Scripts:
         args: list[Arg] = [number, packed, n_requests, keep_ms]
         return _verdict(await self._run("remember", [self.keys.run_requests(run_id)], args))
 
+    async def forget(self, *, request_id: RequestId, batch_id: BatchId) -> Verdict:
+        """Drops a request that nobody will answer; answers OK, UNREADABLE, LIVES or GONE: `forget.lua`."""
+        keys = [self.keys.request(request_id), self.keys.batch(batch_id)]
+        return _verdict(await self._run("forget", keys, [batch_id, ",".join(TERMINAL_STATES)]))
+
+    async def unreadable(self, *, batch_id: BatchId, token: int, delay_ms: int, patience_ms: int) -> Verdict:
+        """Stores that a batch's record cannot be read; answers OK, OVER or STALE: `unreadable.lua`."""
+        args: list[Arg] = [batch_id, token, delay_ms, patience_ms]
+        return _verdict(await self._run("unreadable", self._batch(batch_id), args))
+
+    async def give_up(self, *, batch_id: BatchId, token: int, error: str, keep_ms: int) -> Verdict:
+        """Ends for ever a batch whose record cannot be read: `give_up.lua`."""
+        keys = [*self._batch(batch_id), self.keys.rows(batch_id)]
+        return _verdict(await self._run("give_up", keys, [batch_id, token, error, keep_ms]))
+
     async def announce(self, *, name: str, presence: bytes, keep_ms: int, keep_list_ms: int) -> Verdict:
         """Says that a worker lives: `announce.lua`."""
         keys = [self.keys.worker(name), self.keys.workers]
@@ -430,6 +447,13 @@ class Scripts:
 
     def _batch(self, batch_id: BatchId) -> list[str]:
         return [self.keys.schedule, self.keys.batch(batch_id)]
+
+
+def _state(reply: bytes) -> BatchState | None:
+    try:
+        return BatchState(reply.decode())
+    except ValueError:
+        return None
 
 
 def _verdict(reply: bytes) -> Verdict:

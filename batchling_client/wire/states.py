@@ -24,6 +24,7 @@ class BatchState(enum.StrEnum):
 
 
 TERMINAL_STATES = frozenset({BatchState.SETTLED, BatchState.FAILED, BatchState.CANCELLED})
+LIVING_STATES = frozenset(BatchState) - TERMINAL_STATES
 IN_FLIGHT_STATES = frozenset({BatchState.SEALED, BatchState.SUBMITTING, BatchState.SUBMITTED})
 """Those in which a batch that was let into a quota of enqueued tokens counts against it."""
 
@@ -56,6 +57,9 @@ class Verdict(enum.StrEnum):
     LARGE = "LARGE"
     OPEN = "OPEN"
     PARKED = "PARKED"
+    LIVES = "LIVES"
+    UNREADABLE = "UNREADABLE"
+    OVER = "OVER"
     ALONE = "ALONE"
     QUARANTINED = "QUARANTINED"
     BUSY = "BUSY"

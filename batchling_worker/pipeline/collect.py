@@ -7,8 +7,6 @@ import re
 from collections.abc import AsyncIterator
 from typing import Final
 
-import msgspec
-
 from batchling_client.wire.keys import RequestId
 from batchling_client.wire.records import Result
 from batchling_client.wire.scripts import RowOut
@@ -27,7 +25,7 @@ async def collect(step: Step) -> None:
 
     A request that is answered already is left alone, so nothing is delivered twice; memory is that of one chunk.
     """
-    ending = msgspec.json.decode(step.batch.ending, type=Ending)
+    ending = Ending.decode(step.batch.ending)
     n_answered = n_retry = n_unknown = 0
     async for chunk in _chunks(step, ending):
         reply = await step.store.deliver(step.held, chunk)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final, assert_never
 
-import msgspec
-
 from batchling_client.wire.records import Result, Row
 from batchling_client.wire.scripts import BatchCap, RowIn, RowOut
 from batchling_client.wire.states import Outcome, RowKind
@@ -24,7 +22,7 @@ async def settle(step: Step) -> None:
     May be torn off and begun again: a request that has moved or is answered is no longer this batch's.
     """
     batch = step.batch
-    ending = msgspec.json.decode(batch.ending, type=Ending)
+    ending = Ending.decode(batch.ending)
     n_requeued = n_refused = 0
     async for rows in step.store.unanswered(batch.batch_id):
         again: dict[float, list[RowIn]] = {}

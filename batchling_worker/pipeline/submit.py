@@ -179,10 +179,17 @@ async def _write_lines(step: Step, file: BinaryIO) -> int:
     return n_lines
 
 
+def _one_line(body: bytes) -> bytes:
+    """Clients store a body as one line; more would be other lines of the provider's file than we know of."""
+    if b"\n" in body or b"\r" in body:
+        raise CorruptRecord("a stored body has line breaks")
+    return body
+
+
 def _line_or_refusal(step: Step, row: Row) -> bytes | RowOut:
     spec = step.batch.spec
     try:
-        body = row.body
+        body = _one_line(row.body)
         if not _belongs(body, spec.model):
             reason = f"This request's body names another model than its lane, {spec.model}"
             return _unfit(row, "batch_model_mismatch", reason, "model")

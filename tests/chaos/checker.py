@@ -23,6 +23,7 @@ Wrong: TypeAlias = Literal[
     "full price",
     "leaked",
     "left",
+    "quarantined",
     "late",
     "broken",
 ]
@@ -55,6 +56,7 @@ class Evidence:
     n_realtime: int = 0
     leaks: Sequence[str] = ()
     left: Sequence[str] = ()
+    quarantined: Sequence[str] = ()
     broken: Sequence[str] = ()
     recoveries: Sequence[Recovery] = ()
     recovery_bound_s: float = float("inf")
@@ -224,6 +226,7 @@ def _rest(evidence: Evidence) -> Iterator[Violation]:
 def _named(evidence: Evidence) -> Iterable[tuple[Wrong, Sequence[str]]]:
     yield "leaked", evidence.leaks
     yield "left", evidence.left
+    yield "quarantined", evidence.quarantined
     yield "broken", evidence.broken
 
 

@@ -24,7 +24,9 @@ from .schedule import Blow
 from .world import LEASE_S, Slot, World
 
 WATCH_EVERY_S: Final = 0.05
-STOOD_STILL_S: Final = 0.5
+STOOD_STILL_S: Final = 0.3
+SETTLED_IN_S: Final = 2.0
+"""How long a worker that is ready still makes its first connections and stores."""
 LONGEST_LEAVE_S: Final = 40.0
 LONGEST_START_S: Final = 15.0
 ENOUGH: Final = 2
@@ -48,6 +50,7 @@ class Demon:
     torn: Counter[str] = field(default_factory=Counter)
     """By batch: in how many deaths a step on it was torn."""
     _nobody_since: float = 0.0
+    _ready_since: dict[str, float] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
     """What the world itself did that it should not have done."""
 
@@ -88,8 +91,13 @@ class Demon:
             await asyncio.sleep(WATCH_EVERY_S)
 
     def _mind_the_absent(self) -> None:
-        """While no worker is ready, nobody can recover anything."""
-        if not self._ready():
+        """While no worker is ready, and for the first moments of one, nobody can recover anything in time."""
+        now = time.monotonic()
+        for slot in self.world.workers:
+            self._ready_since[slot.name] = (
+                self._ready_since.get(slot.name, now) if slot in self._ready() else now
+            )
+        if not any(now - since > SETTLED_IN_S for since in self._ready_since.values()):
             self._nobody_since = self._nobody_since or time.time()
         elif self._nobody_since:
             self.troubles.append((self._nobody_since, time.time() + WATCH_EVERY_S))

@@ -44,6 +44,11 @@ async def gather(world: World, demon: Demon, wiretap: Wiretap) -> tuple[Evidence
         n_realtime=len(page.realtime),
         leaks=[*_in_files(world), *await _in_redis(world), *wiretap.leaks],
         left=await _left(world),
+        quarantined=[
+            f"batch {batch.batch_id}: {batch.error}"
+            for batch in await batches_of(world)
+            if batch.quarantined_at is not None
+        ],
         broken=demon.broken,
         recoveries=recoveries(demon.deaths, demon.begins.all, demon.troubles),
         recovery_bound_s=LEASE_S + TICK_S + GRACE_S,

@@ -40,7 +40,7 @@ def of_violations(violations: Sequence[Violation]) -> list[str]:
     lines = [
         f"lost {kinds['lost']}, doubled {kinds['doubled']}, mixed up {kinds['mixed up']}, "
         f"failed {kinds['failed']}, billed twice {kinds['billed twice']}, leaked {kinds['leaked']}, "
-        f"left {kinds['left']}, late {kinds['late']}"
+        f"left {kinds['left']}, quarantined {kinds['quarantined']}, late {kinds['late']}"
     ]
     lines += [f"  {one.wrong}: {one.what}" for one in first_of_each(violations, MOST_SHOWN)]
     return lines

@@ -159,6 +159,7 @@ def test_an_error_instead_of_an_answer_is_named_and_a_foreseen_one_is_not() -> N
     [
         ({"leaks": ["a key stands in w0.log"]}, "leaked"),
         ({"left": ["batch b0 is submitted"]}, "left"),
+        ({"quarantined": ["batch b0"]}, "quarantined"),
         ({"broken": ["w0 ended by itself with 1"]}, "broken"),
         ({"n_realtime": 1}, "full price"),
     ],

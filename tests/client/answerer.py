@@ -70,6 +70,7 @@ class Answerer:
         due = await self.redis.zrange(self.keys.schedule, 0, 20)
         batch_ids = [BatchId(name.decode()) for name in due]
         for claim in await self.scripts.claim(batch_ids=batch_ids, lease_ms=LEASE_MS) if batch_ids else []:
+            assert claim.state is not None
             begun = await self.scripts.begin(
                 batch_id=claim.batch_id, token=claim.token, lease_ms=LEASE_MS, states=[claim.state]
             )

@@ -79,6 +79,16 @@ async def test_a_batch_at_the_provider_is_cancelled_only_where_nobody_else_waits
     assert not (await byhand.batch(left)).cancel_requested
 
 
+async def test_a_quarantined_batch_that_has_ended_is_cancelled_so_that_its_callers_are_told(
+    byhand: ByHand,
+) -> None:
+    batch_id = await byhand.over(ids(2))
+    await byhand.redis.execute_command("HSET", byhand.keys.batch(batch_id), "quarantined_at", 1)
+
+    assert (await cancelled(byhand)).asked == {batch_id: 2}
+    assert (await byhand.batch(batch_id)).quarantined_at is None
+
+
 async def test_submitted_batches_may_be_kept(byhand: ByHand) -> None:
     batch_id = await byhand.at_provider(ids(1))
 

@@ -57,7 +57,9 @@ def test_the_settings_table_tells_the_defaults() -> None:
     told = {row[0].strip("`"): row[1] for row in rows(section("Settings"))}
 
     for name, (_, default) in fields().items():
-        if isinstance(default, int | float):
+        if isinstance(default, bool):
+            assert told[name] == f"`{str(default).lower()}`", name
+        elif isinstance(default, int | float):
             assert float(told[name].split()[0]) == default, name
 
 

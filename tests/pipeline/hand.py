@@ -47,7 +47,7 @@ class Hand:
             max_attempts=3,
         )
         self.telemetry = Telemetry()
-        self.accounts = Accounts(self.store, settings.providers, settings.seal_pair()[1])
+        self.accounts = Accounts(self.store, settings.providers, settings.seal_pair()[1], silence_s=30.0)
         knobs = Knobs(namespace="default", poll_interval_s=0.0, max_attempts=3, reconcile_patience_s=1.5)
         self.engine = Engine(
             store=self.store, accounts=self.accounts, knobs=knobs, telemetry=self.telemetry, reach=self._reach

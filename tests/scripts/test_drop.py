@@ -73,6 +73,18 @@ async def test_a_batch_that_holds_nothing_else_ends(byhand: ByHand, state: Batch
     assert (await byhand.enqueue([row(one) for one in asked], into=batch_id)).verdict is Verdict.USED
 
 
+async def test_a_quarantined_batch_that_is_emptied_is_looked_at_again(byhand: ByHand) -> None:
+    asked = ids(2)
+    batch_id = await byhand.sealed(asked)
+    await byhand.redis.execute_command("HSET", byhand.keys.batch(batch_id), "quarantined_at", 1)
+    await byhand.redis.execute_command("ZREM", byhand.keys.schedule, batch_id)
+
+    assert (await byhand.drop(asked, batch_id)).ended
+
+    assert (await byhand.batch(batch_id)).quarantined_at is None
+    assert [claim.state for claim in await byhand.claims(batch_id)] == [BatchState.ENDED]
+
+
 async def test_asked_for_again_in_the_same_batch_it_has_one_row_and_is_paid_for_once(byhand: ByHand) -> None:
     [one, other] = ids(2)
     batch_id = await byhand.opened([one, other])

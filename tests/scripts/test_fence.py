@@ -25,6 +25,10 @@ MOVES: dict[str, tuple[Move, object]] = {
     "deliver": (_verdict_of_deliver, Verdict.STALE),
     "ended": (lambda b, i, t, r: b.ended(i, t, Outcome.FAILED, "no"), Verdict.STALE),
     "extend": (lambda b, i, t, r: b.scripts.extend(batch_id=i, token=t, lease_ms=LEASE_MS), Verdict.STALE),
+    "give_up": (
+        lambda b, i, t, r: b.scripts.give_up(batch_id=i, token=t, error="no", keep_ms=1000),
+        Verdict.STALE,
+    ),
     "hold": (
         lambda b, i, t, r: b.scripts.hold(batch_id=i, token=t, delay_ms=0, why="no", unmade=True),
         Verdict.STALE,
@@ -42,6 +46,10 @@ MOVES: dict[str, tuple[Move, object]] = {
     "settle": (lambda b, i, t, r: b.settle(i, t), Verdict.STALE),
     "submitted": (lambda b, i, t, r: _verdict_of_submitted(b, i, t), Verdict.STALE),
     "survived": (lambda b, i, t, r: b.scripts.survived(batch_id=i, token=t), Verdict.STALE),
+    "unreadable": (
+        lambda b, i, t, r: b.scripts.unreadable(batch_id=i, token=t, delay_ms=0, patience_ms=1000),
+        Verdict.STALE,
+    ),
     "uploaded": (
         lambda b, i, t, r: b.scripts.uploaded(batch_id=i, token=t, input_file_id="f", n_lines=1),
         Verdict.STALE,
@@ -83,12 +91,14 @@ async def test_a_batch_that_is_gone_is_not_brought_back(byhand: ByHand, script: 
 ENDS_THE_CLAIM: dict[str, tuple[BatchState, Move]] = {
     "collected": (BatchState.ENDED, MOVES["collected"][0]),
     "ended": (BatchState.SUBMITTED, MOVES["ended"][0]),
+    "give_up": (BatchState.SUBMITTED, MOVES["give_up"][0]),
     "hold": (BatchState.SUBMITTING, MOVES["hold"][0]),
     "progress": (BatchState.SUBMITTED, MOVES["progress"][0]),
     "release": (BatchState.SEALED, MOVES["release"][0]),
     "seal": (BatchState.OPEN, MOVES["seal"][0]),
     "settle": (BatchState.ENDED, MOVES["settle"][0]),
     "submitted": (BatchState.SUBMITTING, MOVES["submitted"][0]),
+    "unreadable": (BatchState.SUBMITTED, MOVES["unreadable"][0]),
 }
 
 

@@ -33,7 +33,6 @@ async def admit(byhand: ByHand, batch_id: BatchId, token: int, tokens: int, *, r
         divisible=rows > 1,
         account="a1",
         turn_ms=60_000,
-        trusted_ms=TRUSTED_MS,
         step_ms=60_000,
         keep_ms=KEEP_MS,
         others=list((await quota_of(byhand)).in_flight),
@@ -46,27 +45,32 @@ async def asked(byhand: ByHand, batch_id: BatchId, tokens: int, *, rows: int = 2
 
 
 async def teach(
-    byhand: ByHand, batch_id: BatchId, limit: int, *, alone: bool = False, hold_ms: int = 0, age_ms: int = 0
+    byhand: ByHand,
+    batch_id: BatchId,
+    limit: int,
+    *,
+    alone: bool = False,
+    hold_ms: int = 0,
+    trusted_ms: int = TRUSTED_MS,
 ) -> tuple[int, int]:
     return await AccountScripts(byhand.redis, byhand.keys).teach(
         quota_id=QUOTA,
         batch_id=batch_id,
         limit=limit,
-        limit_age_ms=age_ms,
         alone=alone,
         hold_ms=hold_ms,
-        trusted_ms=TRUSTED_MS,
+        trusted_ms=trusted_ms,
         row_ms=60_000,
         why="full",
         keep_ms=KEEP_MS,
     )
 
 
-async def taught(byhand: ByHand, limit: int, *, age_ms: int = 0) -> None:
+async def taught(byhand: ByHand, limit: int, *, trusted_ms: int = TRUSTED_MS) -> None:
     """A limit that a batch, gone by now, has met."""
     batch_id = await byhand.sealed(ids(1))
     assert (await asked(byhand, batch_id, 1)).verdict is Verdict.OK
-    await teach(byhand, batch_id, limit, age_ms=age_ms)
+    await teach(byhand, batch_id, limit, trusted_ms=trusted_ms)
 
 
 async def oldest_first(byhand: ByHand, n: int) -> list[BatchId]:
@@ -184,7 +188,7 @@ async def test_a_limit_is_only_lowered_while_it_is_trusted(byhand: ByHand) -> No
     assert (await quota_of(byhand)).limit == 100
     await taught(byhand, 40)
     assert (await quota_of(byhand)).limit == 40
-    await byhand.redis.hset(byhand.keys.quota(QUOTA), "limit_at", "1")
+    await byhand.redis.hset(byhand.keys.quota(QUOTA), "trusted_until", "1")
     batch_id = await byhand.sealed(ids(1))
     await asked(byhand, batch_id, 1)
     await teach(byhand, batch_id, 500)
@@ -193,7 +197,7 @@ async def test_a_limit_is_only_lowered_while_it_is_trusted(byhand: ByHand) -> No
 
 async def test_an_old_limit_is_exceeded_by_one_batch_at_a_time(byhand: ByHand) -> None:
     """All that wait at once would all be refused where it was not raised."""
-    await taught(byhand, 100, age_ms=TRUSTED_MS)
+    await taught(byhand, 100, trusted_ms=0)
     first, second, third = await oldest_first(byhand, 3)
     assert (await asked(byhand, first, 80)).verdict is Verdict.OK
     assert (await asked(byhand, second, 80)).verdict is Verdict.OK

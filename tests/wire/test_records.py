@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import zlib
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchling_client.wire import records
 from batchling_client.wire.batches import Batch
 from batchling_client.wire.ids import new_request_id
 from batchling_client.wire.keys import RequestId
@@ -172,3 +174,20 @@ def test_a_batch_without_a_field_that_it_cannot_do_without_is_refused(field: byt
 def test_a_batch_with_a_damaged_field_is_refused(field: bytes, value: bytes) -> None:
     with pytest.raises(CorruptRecord):
         Batch.decode({**BATCH, field: value})
+
+
+def test_a_body_that_would_fill_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few stored bytes can claim to be any length; only so much is ever expanded."""
+    monkeypatch.setattr(records, "LONGEST_BODY", 1000)
+    fits = Row.decode(Row.pack(request_id=RequestId("a" * 26), run_id="r", body=b" " * 1000))
+    assert len(fits.body) == 1000
+    bomb = zlib.compress(b" " * 1001)
+    with pytest.raises(CorruptRecord, match="longer than any"):
+        _ = Row(request_id=RequestId("a"), run_id="r", attempt=1, squeezed=True, packed_body=bomb).body
+
+
+def test_a_batch_with_the_spec_of_another_lane_is_refused() -> None:
+    """Sent with another's spec it would be sent with another's key."""
+    other = msgspec.structs.replace(SPEC, fingerprint="0" * 20)
+    with pytest.raises(CorruptRecord):
+        Batch.decode({**BATCH, b"spec": other.encode()})

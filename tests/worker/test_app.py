@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import ssl
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from kombu import Connection
 
 from batchling_worker.app import broker_url, transport_options
 from tests.redis_server import free_port, redis_server
@@ -79,9 +82,21 @@ def test_a_worker_that_must_have_the_disks_word_refuses_a_redis_that_cannot_give
     assert "BATCHLING_FSYNC_INTENT is set and this Redis cannot confirm" in ended.stderr
 
 
+def test_the_broker_checks_the_certificate_as_the_store_does() -> None:
+    def tls_of(url: str) -> dict[str, object]:
+        with Connection(broker_url(url)) as connection:
+            assert isinstance(connection.ssl, dict)
+            return connection.ssl
+
+    own = tls_of("rediss://host:6380/1?ssl_ca_certs=/ca.pem")
+    assert tls_of("rediss://:secret@host:6380/1")["ssl_cert_reqs"] is ssl.CERT_REQUIRED
+    assert (own["ssl_cert_reqs"], own["ssl_ca_certs"]) == (ssl.CERT_REQUIRED, "/ca.pem")
+    assert tls_of("rediss://host?ssl_cert_reqs=none")["ssl_cert_reqs"] is ssl.CERT_NONE
+
+
 def test_kombu_is_told_of_sockets_and_sentinels_in_its_own_words() -> None:
     assert broker_url("unix:///run/redis.sock") == "redis+socket:///run/redis.sock"
-    assert broker_url("rediss://:secret@host:6380/1") == "rediss://:secret@host:6380/1"
+    assert broker_url("redis://:secret@host:6380/1") == "redis://:secret@host:6380/1"
     assert (
         broker_url("unix:///run/redis.sock?db=2&socket_timeout=3")
         == "redis+socket:///run/redis.sock?virtual_host=2"

@@ -1,14 +1,31 @@
 -- Needs _server.
 -- open_batch(...): makes sure that `id` is the lane's open batch. Answers nil, or the verdict that says why not:
---   {'MOVED', open id}   another batch is open; {'USED'} the id names a batch that is sealed already.
+--   {'MOVED', open id}   another batch is open; {'USED'} the id names a batch that is sealed already, or is damaged.
+--   A lane that points to a batch which takes no more requests is freed of it.
 -- close_batch(...): closes the open batch to new requests for ever and makes it due now.
-local function open_batch(lane, batch, batches, lanes, lane_id, id, spec, keep_ms, now)
+-- Includes _sound.
+local function takes_requests(batch)
+  local held = redis.pcall('HMGET', batch, 'state', 'n_requests', 'n_bytes', 'created_at')
+  return not held.err and held[1] == 'open' and tonumber(held[2]) and tonumber(held[3]) and tonumber(held[4])
+end
+
+local function open_batch(lane, batch, rows, schedule, batches, lanes, lane_id, id, spec, keep_ms, now)
+  if not of_type(schedule, 'zset') then
+    return redis.error_reply('WRONGTYPE the key ' .. schedule .. ' holds a foreign value')
+  end
+  if not of_type(lane, 'hash') then
+    redis.call('UNLINK', lane)
+  end
   local open = redis.call('HGET', lane, 'open')
+  if open and not string.find(open, '^[%w_-]+$') then
+    open = false
+  end
   local known = redis.call('EXISTS', batch) == 1
   if open and open ~= id then
     return {'MOVED', open}
   end
-  if known and not open then
+  if known and not (open and takes_requests(batch)) or not of_type(rows, 'list') then
+    redis.call('HDEL', lane, 'open')
     return {'USED'}
   end
   if not known then
@@ -16,21 +33,21 @@ local function open_batch(lane, batch, batches, lanes, lane_id, id, spec, keep_m
     redis.call('HSET', batch, 'id', id, 'state', 'open', 'lane', lane_id, 'spec', spec, 'created_at', now,
       'updated_at', now, 'n_requests', 0, 'n_bytes', 0, 'n_succeeded', 0, 'n_failed', 0, 'token', 0, 'missed', 0,
       'starts', 0, 'server', server_id())
-    redis.call('ZADD', batches, now, id)
-    redis.call('ZREMRANGEBYSCORE', batches, '-inf', now - keep_ms)
-    redis.call('ZADD', lanes, now, lane_id)
-    redis.call('ZREMRANGEBYSCORE', lanes, '-inf', now - keep_ms)
     redis.call('PEXPIRE', lane, keep_ms)
     redis.call('PEXPIRE', batch, keep_ms)
-    redis.call('PEXPIRE', batches, keep_ms)
-    redis.call('PEXPIRE', lanes, keep_ms)
+    for listing, member in pairs({[batches] = id, [lanes] = lane_id}) do
+      -- Only people read these: one that is damaged must not cost a request.
+      redis.pcall('ZADD', listing, now, member)
+      redis.pcall('ZREMRANGEBYSCORE', listing, '-inf', now - keep_ms)
+      redis.pcall('PEXPIRE', listing, keep_ms)
+    end
   end
   return nil
 end
 
 local function close_batch(lane, batch, schedule, id, now)
   redis.call('HSET', batch, 'state', 'sealed', 'sealed_at', now, 'updated_at', now)
-  if redis.call('HGET', lane, 'open') == id then
+  if redis.pcall('HGET', lane, 'open') == id then
     redis.call('HDEL', lane, 'open')
   end
   redis.call('HINCRBY', batch, 'token', 1)

@@ -2,8 +2,9 @@
 -- the limit that refusals have taught. Who is in flight is read from the batches' own states: nobody has to sign off.
 -- KEYS  1 quota  2 batch  3 lane; then those batches that the caller saw in flight
 -- ARGV  1 batch id  2 token  3 tokens of the batch  4 '1' = it has several rows, so that it can be split
---       5 account digest  6 quota id  7 how long its turn is kept if it has to wait, ms  8 for how long a limit is trusted, ms
---       9 how soon after a step above an old limit the next may follow, ms  10 keep ms; then the ids of those batches
+--       5 account digest  6 quota id  7 how long its turn is kept if it has to wait, ms
+--       8 how soon after a step above a limit that is no longer trusted the next may follow, ms  9 keep ms; then the ids
+--       of those batches
 -- Verdicts  {'OK'} it is in flight from now on
 --       {'HELD', n others in flight, their tokens, limit or 0, held until (ms) or 0, why}
 --       {'LARGE', limit} it would not fit even alone  {'STALE'}
@@ -13,8 +14,8 @@
 local quota, batch, lane = KEYS[1], KEYS[2], KEYS[3]
 local id, token, tokens, divisible = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
 local account, quota_id, turn_ms = ARGV[5], ARGV[6], tonumber(ARGV[7])
-local trusted_ms, step_ms, keep_ms = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
-local FIRST_KEY, FIRST_ARG = 3, 10
+local step_ms, keep_ms = tonumber(ARGV[8]), tonumber(ARGV[9])
+local FIRST_KEY, FIRST_ARG = 3, 9
 
 local own_state = redis.call('HGET', batch, 'state')
 if not holds(batch, token) or not (own_state == 'sealed' or own_state == 'submitting') then
@@ -38,7 +39,8 @@ for i = 1, #flat, 2 do
 end
 redis.call('HSET', batch, 'quota', quota_id)
 if redis.call('EXISTS', lane) == 1 then
-  redis.call('HSET', lane, 'account', account, 'quota', quota_id)
+  -- Only people read this there: a lane that is damaged must not hold the batch up.
+  redis.pcall('HSET', lane, 'account', account, 'quota', quota_id)
 end
 if known['in:' .. id] then
   return {'OK'}
@@ -46,10 +48,10 @@ end
 
 local limit, held_until = tonumber(known['limit']), tonumber(known['held_until'] or '0')
 local over = limit ~= nil and sum + tokens > limit
-if over and held_until <= now and now - tonumber(known['limit_at']) >= trusted_ms then
+if over and held_until <= now and now >= tonumber(known['trusted_until']) then
   -- An old limit may have been raised: a batch at a time goes above it, and what is taken is the limit from then on.
   limit, over = sum + tokens, false
-  redis.call('HSET', quota, 'limit', limit, 'limit_at', now - trusted_ms + step_ms)
+  redis.call('HSET', quota, 'limit', limit, 'trusted_until', now + step_ms)
 end
 if over and tokens > limit and divisible then
   return {'LARGE', limit}

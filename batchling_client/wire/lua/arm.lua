@@ -7,6 +7,7 @@
 --@include _fence
 --@include _room
 --@include _server
+--@include _sound
 local batch = KEYS[1]
 local token, account = ARGV[1], ARGV[2]
 if not holds(batch, token) or redis.call('HGET', batch, 'state') ~= 'submitting' then
@@ -14,5 +15,5 @@ if not holds(batch, token) or redis.call('HGET', batch, 'state') ~= 'submitting'
 end
 go_on_when_full(batch)
 redis.call('HSET', batch, 'create_at', now_ms(), 'account', account, 'server', server_id())
-redis.call('HINCRBY', batch, 'n_creates', 1)
+count(batch, 'n_creates', 1)
 return 'OK'

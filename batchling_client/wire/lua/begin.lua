@@ -20,7 +20,7 @@ local alone, allowed, err = ARGV[5] == '1', tonumber(ARGV[6]), ARGV[7]
 if not holds(batch, token) or redis.call('HGET', batch, 'begun') == token then
   return {'STALE'}
 end
-if not string.find(states, ',' .. redis.call('HGET', batch, 'state') .. ',', 1, true) then
+if not string.find(states, ',' .. (redis.call('HGET', batch, 'state') or '') .. ',', 1, true) then
   return {'STALE'}
 end
 local starts = unended(batch)

@@ -21,7 +21,7 @@ if quarantined then
 end
 local hopeless = quarantined and (state == 'ended' or redis.call('HGET', batch, 'cancel_requested') == '1')
 if state == 'open' or state == 'sealed' or hopeless then
-  if redis.call('HGET', lane, 'open') == id then
+  if redis.pcall('HGET', lane, 'open') == id then
     redis.call('HDEL', lane, 'open')
   end
   redis.call('HSET', batch, 'state', 'ended', 'outcome', 'cancelled', 'provider_status', '', 'ending', ending,

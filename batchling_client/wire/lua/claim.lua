@@ -2,25 +2,34 @@
 -- time at least: a Redis that has forgotten its last tokens, after a fail-over, gives out none of them again.
 -- KEYS  1 schedule; then a batch each
 -- ARGV  1 lease ms; then a batch id each
--- Verdict  a list of {id, token, state, n claims that nobody began, collected_at or ''}; not due = left out.
+-- Verdict  a list of {id, token, state, n claims that nobody began, collected_at or ''}; not due = left out. Of a batch
+--       that is no hash, token and state are '': nobody can hold it.
 --@include _clock
 --@include _room
+--@include _sound
 local schedule, lease = KEYS[1], tonumber(ARGV[1])
 local now, claimed = now_ms(), {}
 for i = 2, #KEYS do
   local batch, id = KEYS[i], ARGV[i]
   local due = redis.call('ZSCORE', schedule, id)
   if due and tonumber(due) <= now then
-    local state = redis.call('HGET', batch, 'state')
-    if not state then
+    if redis.call('EXISTS', batch) == 0 then
       redis.call('ZREM', schedule, id)
+    elseif not of_type(batch, 'hash') then
+      redis.call('ZADD', schedule, now + lease, id)
+      claimed[#claimed + 1] = {id, '', '', 0, ''}
     else
       go_on_when_full(batch)
       redis.call('ZADD', schedule, now + lease, id)
-      local token = string.format('%d', math.max(tonumber(redis.call('HGET', batch, 'token')) + 1, now))
+      local held = redis.call('HMGET', batch, 'token', 'state', 'collected_at')
+      local last = tonumber(held[1] or '') or 0
+      if not (last >= 0 and last < 2 ^ 53) then
+        -- No token of ours, so that nobody holds it; the time is above every token there was.
+        last = 0
+      end
+      local token = string.format('%d', math.max(last + 1, now))
       redis.call('HSET', batch, 'token', token)
-      local missed = redis.call('HINCRBY', batch, 'missed', 1)
-      claimed[#claimed + 1] = {id, token, state, missed, redis.call('HGET', batch, 'collected_at') or ''}
+      claimed[#claimed + 1] = {id, token, held[2] or '', count(batch, 'missed', 1), held[3] or ''}
     end
   end
 end

@@ -10,10 +10,12 @@
 --@include _clock
 --@include _fence
 --@include _room
+--@include _sound
 local batch = KEYS[1]
 local token, batch_id, attempts, keep_ms, mail_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 local channel_prefix, n_mailboxes = ARGV[6], tonumber(ARGV[7])
 local first_key, first_arg = 1 + n_mailboxes, 7 + n_mailboxes
+local NAME = '[%w_-]+'
 local n = (#ARGV - first_arg) / 3
 
 if not holds(batch, token) then
@@ -27,14 +29,14 @@ end
 
 local mine, attempt_of, unknown, missing = {}, {}, 0, {}
 for i = 1, n do
-  local flying = redis.call('GET', KEYS[first_key + 2 * i - 1])
+  local flying = word(KEYS[first_key + 2 * i - 1])
   local owner, attempt, waiting = nil, nil, nil
   if flying then
     owner, attempt, waiting = string.match(flying, '^([^|]*)|([^|]*)|(.*)$')
   end
   if owner == batch_id then
-    mine[i], attempt_of[i] = waiting, tonumber(attempt)
-    for name in string.gmatch(waiting, '[^,]+') do
+    mine[i], attempt_of[i] = waiting, tonumber(attempt) or attempts
+    for name in string.gmatch(waiting, NAME) do
       if not stream[name] then
         missing[name] = true
       end
@@ -67,7 +69,7 @@ for i = 1, n do
       answered[request_id], left[request_id] = true, nil
       redis.call('SET', KEYS[first_key + 2 * i], packed, 'PX', keep_ms)
       redis.call('UNLINK', KEYS[first_key + 2 * i - 1])
-      for name in string.gmatch(mine[i], '[^,]+') do
+      for name in string.gmatch(mine[i], NAME) do
         table.insert(mail[name], request_id)
       end
       if kind == 'S' then
@@ -79,10 +81,10 @@ for i = 1, n do
   end
 end
 if n_succeeded > 0 then
-  redis.call('HINCRBY', batch, 'n_succeeded', n_succeeded)
+  count(batch, 'n_succeeded', n_succeeded)
 end
 if n_failed > 0 then
-  redis.call('HINCRBY', batch, 'n_failed', n_failed)
+  count(batch, 'n_failed', n_failed)
 end
 if n_succeeded + n_failed > 0 then
   -- This step got further than those before it that never ended.
@@ -95,6 +97,9 @@ for _ in pairs(left) do
 end
 for name, ids in pairs(mail) do
   if #ids > 0 then
+    if not of_type(stream[name], 'stream') then
+      redis.call('UNLINK', stream[name])
+    end
     redis.call('XADD', stream[name], 'MAXLEN', '~', 20000, '*', 'ids', table.concat(ids, ' '))
     redis.call('PEXPIRE', stream[name], mail_ms)
     redis.call('PUBLISH', channel_prefix .. name, '')

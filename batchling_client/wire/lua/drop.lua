@@ -1,5 +1,5 @@
 -- Drops requests of a batch that no provider was told of, and tells their callers; a request for which anybody else
--- waits too is left alone. A batch that holds nothing else any more ends at once.
+-- waits too is left alone. A batch that holds nothing else any more ends at once, quarantined or not.
 -- KEYS  1 schedule  2 batch  3 lane; then a mailbox each; then for each request: request, result
 -- ARGV  1 batch id  2 packed result, the same for each  3 keep result ms  4 keep mailbox ms  5 channel prefix
 --       6 ending (JSON) and  7 error in one sentence of a batch that ends  8 number of mailboxes; their names: those
@@ -9,6 +9,7 @@
 --@include _clock
 --@include _fence
 --@include _room
+--@include _sound
 local schedule, batch, lane = KEYS[1], KEYS[2], KEYS[3]
 local id, packed, keep_ms, mail_ms, channel_prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local ending, err, n_mailboxes = ARGV[6], ARGV[7], tonumber(ARGV[8])
@@ -30,16 +31,16 @@ go_on_when_full(batch)
 local n_dropped, n_shared = 0, 0
 for i = 1, #ARGV - first_arg do
   local request, result, request_id = KEYS[first_key + 2 * i - 1], KEYS[first_key + 2 * i], ARGV[first_arg + i]
-  local owner, attempt, waiting = string.match(redis.call('GET', request) or '', '^([^|]+)|([^|]*)|(.*)$')
+  local owner, attempt, waiting = string.match(word(request) or '', '^([^|]+)|([^|]*)|(.*)$')
   if owner == id then
     local others = false
-    for name in string.gmatch(waiting, '[^,]+') do
+    for name in string.gmatch(waiting, '[%w_-]+') do
       others = others or not stream[name]
     end
     if others then
       n_shared = n_shared + 1
     else
-      for name in string.gmatch(waiting, '[^,]+') do
+      for name in string.gmatch(waiting, '[%w_-]+') do
         table.insert(mail[name], request_id)
       end
       redis.call('SET', result, packed, 'PX', keep_ms)
@@ -59,17 +60,21 @@ end
 
 local now, ended = now_ms(), 0
 redis.call('HSET', batch, 'updated_at', now)
-if redis.call('HINCRBY', batch, 'n_dropped', n_dropped) == tonumber(redis.call('HGET', batch, 'n_requests')) then
-  if redis.call('HGET', lane, 'open') == id then
+if count(batch, 'n_dropped', n_dropped) == tonumber(redis.call('HGET', batch, 'n_requests')) then
+  if redis.pcall('HGET', lane, 'open') == id then
     redis.call('HDEL', lane, 'open')
   end
   redis.call('HSET', batch, 'state', 'ended', 'outcome', 'cancelled', 'provider_status', '', 'ending', ending,
     'error', err, 'cancel_requested', 1, 'ended_at', now)
+  redis.call('HDEL', batch, 'quarantined_at', 'denied_since', 'n_denied')
   let_go(batch, schedule, id, now)
   ended = 1
 end
 for name, ids in pairs(mail) do
   if #ids > 0 then
+    if not of_type(stream[name], 'stream') then
+      redis.call('UNLINK', stream[name])
+    end
     redis.call('XADD', stream[name], 'MAXLEN', '~', 20000, '*', 'ids', table.concat(ids, ' '))
     redis.call('PEXPIRE', stream[name], mail_ms)
     redis.call('PUBLISH', channel_prefix .. name, '')

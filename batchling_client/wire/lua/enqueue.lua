@@ -12,6 +12,7 @@
 -- The impatient set the pace: a batch lingers and is polled as the shortest wish of those in it.
 --@include _clock
 --@include _server
+--@include _sound
 --@include _lane
 --@include _room
 local schedule, lane, batch, rows, batches, lanes = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
@@ -22,11 +23,11 @@ local poll_ms, keep_ms, ask_failed_anew, n = tonumber(ARGV[11]), tonumber(ARGV[1
 local FIRST_KEY, FIRST_ARG = 9, 14
 
 local function shortest(wish, held)
-  return held and math.min(wish, tonumber(held)) or wish
+  return math.min(wish, tonumber(held or wish) or wish)
 end
 
 local function shortest_of_wishes(wish, held)
-  held = tonumber(held or '0')
+  held = tonumber(held or '0') or 0
   if wish == 0 or held == 0 then
     return math.max(wish, held)
   end
@@ -40,11 +41,11 @@ local full, taken, opened = false, n, false
 local fresh_rows, n_fresh = {}, 0
 for i = 1, n do
   local request, result = KEYS[FIRST_KEY + 2 * i - 1], KEYS[FIRST_KEY + 2 * i]
-  local answered = redis.call('GETRANGE', result, 0, 0)
-  local flying = redis.call('GET', request)
+  local answered = redis.pcall('GETRANGE', result, 0, 0)
+  local flying = word(request)
   local owner, waiting, dropped_from, attempt = nil, nil, nil, nil
   if flying then
-    owner, waiting = string.match(flying, '^([^|]+)|[^|]*|(.*)$')
+    owner, waiting = string.match(flying, '^([%w_-]+)|[^|]*|(.*)$')
     dropped_from, attempt = string.match(flying, '^|([^|]+)|(.*)$')
   end
   if answered == '+' or (answered == '-' and not ask_failed_anew) then
@@ -57,7 +58,7 @@ for i = 1, n do
     placements[i] = 'J'
   else
     if not opened then
-      local refused = open_batch(lane, batch, batches, lanes, lane_id, id, spec, keep_ms, now)
+      local refused = open_batch(lane, batch, rows, schedule, batches, lanes, lane_id, id, spec, keep_ms, now)
       if refused then
         if i == 1 then
           return refused
@@ -73,7 +74,7 @@ for i = 1, n do
     end
     if dropped_from == id then
       -- Withdrawn from this very batch, in which its row still stands: the row comes to life again.
-      redis.call('HINCRBY', batch, 'n_dropped', -1)
+      count(batch, 'n_dropped', -1)
     else
       local row, size = ARGV[FIRST_ARG + 3 * i - 1], tonumber(ARGV[FIRST_ARG + 3 * i])
       if n_requests >= cap_rows or (n_requests > 0 and n_bytes + size > cap_bytes) then
@@ -112,18 +113,19 @@ elseif queued then
   redis.call('ZADD', schedule, math.min(now + linger, created_at + longest), id)
 end
 if taken > 0 then
+  -- Only people read these: what is damaged of it must not cost a request.
   go_on_when_full(run)
-  redis.call('HSETNX', run, 'name', run_name)
-  redis.call('HSETNX', run, 'started_at', now)
-  redis.call('HINCRBY', run, 'n_requests', taken)
-  redis.call('HSET', run, 'mailbox:' .. mailbox, 1)
-  redis.call('ZADD', runs, 'NX', now, run_id)
-  redis.call('ZREMRANGEBYSCORE', runs, '-inf', now - keep_ms)
+  redis.pcall('HSETNX', run, 'name', run_name)
+  redis.pcall('HSETNX', run, 'started_at', now)
+  redis.pcall('HINCRBY', run, 'n_requests', taken)
+  redis.pcall('HSET', run, 'mailbox:' .. mailbox, 1)
+  redis.pcall('ZADD', runs, 'NX', now, run_id)
+  redis.pcall('ZREMRANGEBYSCORE', runs, '-inf', now - keep_ms)
   for batch_id in pairs(joined_batches) do
-    redis.call('SADD', run_batches, batch_id)
+    redis.pcall('SADD', run_batches, batch_id)
   end
-  redis.call('PEXPIRE', run, keep_ms)
-  redis.call('PEXPIRE', runs, keep_ms)
-  redis.call('PEXPIRE', run_batches, keep_ms)
+  redis.pcall('PEXPIRE', run, keep_ms)
+  redis.pcall('PEXPIRE', runs, keep_ms)
+  redis.pcall('PEXPIRE', run_batches, keep_ms)
 end
 return {'OK', taken, table.concat(placements)}

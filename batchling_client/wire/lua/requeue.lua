@@ -9,6 +9,7 @@
 --@include _clock
 --@include _fence
 --@include _server
+--@include _sound
 --@include _lane
 --@include _room
 local schedule, lane, batch, rows, batches, lanes, source = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
@@ -24,7 +25,7 @@ local now = now_ms()
 local waiting, n_mine, seen = {}, 0, {}
 for i = 1, n do
   local request = KEYS[FIRST_KEY + i]
-  local flying = redis.call('GET', request)
+  local flying = word(request)
   local owner, mailboxes = nil, nil
   if flying then
     owner, mailboxes = string.match(flying, '^([^|]+)|[^|]*|(.*)$')
@@ -37,14 +38,14 @@ if n_mine == 0 then
   return {'OK', n}
 end
 go_on_when_full(source)
-local refused = open_batch(lane, batch, batches, lanes, lane_id, id, spec, keep_ms, now)
+local refused = open_batch(lane, batch, rows, schedule, batches, lanes, lane_id, id, spec, keep_ms, now)
 if refused then
   return refused
 end
 local held = redis.call('HMGET', batch, 'n_requests', 'n_bytes', 'created_at')
 local n_requests, n_bytes, created_at = tonumber(held[1]), tonumber(held[2]), tonumber(held[3])
 local poll_ms = redis.call('HGET', source, 'poll_ms')
-if poll_ms then
+if tonumber(poll_ms or '') then
   redis.call('HSETNX', batch, 'poll_ms', poll_ms)
 end
 local taken, full, n_moved = n, false, 0
@@ -64,7 +65,7 @@ end
 redis.call('PEXPIRE', rows, keep_ms)
 redis.call('HSET', batch, 'n_requests', n_requests, 'n_bytes', n_bytes, 'updated_at', now)
 if n_moved > 0 then
-  redis.call('HINCRBY', source, 'n_requeued', n_moved)
+  count(source, 'n_requeued', n_moved)
   redis.call('HSET', source, 'moved_to', id, 'starts', 0)
 end
 if full or n_requests >= cap_rows then

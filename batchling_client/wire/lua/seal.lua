@@ -5,6 +5,7 @@
 --@include _clock
 --@include _fence
 --@include _server
+--@include _sound
 --@include _lane
 --@include _room
 local schedule, batch, lane = KEYS[1], KEYS[2], KEYS[3]

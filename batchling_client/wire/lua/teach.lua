@@ -2,24 +2,23 @@
 -- A limit that is trusted still is only ever lowered.
 -- KEYS  1 quota
 -- ARGV  1 batch id  2 limit, 0 = none was learned  3 '1' = nothing else of ours was in flight  4 how long to hold the
---       quota then, ms  5 for how long a limit is trusted, ms  6 after how long without a refusal a row of them ends, ms
---       7 why, in one sentence  8 keep ms  9 how much of the limit's time of trust is over already, ms
+--       quota then, ms  5 for how long the limit is trusted, ms  6 after how long without a refusal a row of them ends, ms
+--       7 why, in one sentence  8 keep ms
 -- Verdict  {refusals in a row with nothing else in flight, ms since the first of them}
 --@include _clock
 --@include _room
 local quota = KEYS[1]
 local id, limit, alone, hold_ms = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1', tonumber(ARGV[4])
 local trusted_ms, row_ms, why, keep_ms = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
-local age_ms = tonumber(ARGV[9])
 local now = now_ms()
 go_on_when_full(quota)
 if redis.call('HDEL', quota, 'in:' .. id) == 1 then
-  local held = redis.call('HMGET', quota, 'limit', 'limit_at', 'alone_at')
+  local held = redis.call('HMGET', quota, 'limit', 'trusted_until', 'alone_at')
   if limit > 0 then
-    if held[1] and now - tonumber(held[2]) < trusted_ms then
+    if held[1] and now < tonumber(held[2]) then
       limit = math.min(limit, tonumber(held[1]))
     end
-    redis.call('HSET', quota, 'limit', limit, 'limit_at', now - age_ms)
+    redis.call('HSET', quota, 'limit', limit, 'limit_at', now, 'trusted_until', now + trusted_ms)
   end
   redis.call('HSET', quota, 'why', why)
   if not alone or (held[3] and now - tonumber(held[3]) > row_ms) then

@@ -4,9 +4,10 @@
 -- Verdicts  'OK' dropped  'JOINED' others wait for it  'TOO_LATE' it goes on, its answer will be kept
 --       'GONE' not in that batch (any more)
 --@include _room
+--@include _sound
 local request, batch = KEYS[1], KEYS[2]
 local batch_id, mailbox = ARGV[1], ARGV[2]
-local flying = redis.call('GET', request)
+local flying = word(request)
 if not flying then
   return 'GONE'
 end
@@ -25,7 +26,7 @@ if #others > 0 then
   redis.call('SET', request, owner .. '|' .. attempt .. '|' .. table.concat(others, ','), 'KEEPTTL')
   return 'JOINED'
 end
-local state = redis.call('HGET', batch, 'state')
+local state = redis.pcall('HGET', batch, 'state')
 if state ~= 'open' and state ~= 'sealed' then
   return 'TOO_LATE'
 end
@@ -36,5 +37,5 @@ if state == 'open' then
 else
   redis.call('UNLINK', request)
 end
-redis.call('HINCRBY', batch, 'n_dropped', 1)
+count(batch, 'n_dropped', 1)
 return 'OK'

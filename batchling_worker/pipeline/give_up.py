@@ -1,0 +1,41 @@
+"""Give up: a batch whose record cannot be read is left to others for a while, then its callers are told."""
+
+from __future__ import annotations
+
+import contextlib
+
+from batchling_client.wire.records import CorruptRecord, Result, Row
+from batchling_client.wire.scripts import RowOut
+from batchling_client.wire.states import RowKind
+
+from ..provider import error_body
+from ..store import Held, Store
+from ..telemetry import Telemetry
+
+ORIGIN = "batch_unreadable"
+
+
+async def give_up(store: Store, held: Held, telemetry: Telemetry) -> None:
+    """Takes a batch that cannot be read out of the way; a caller whose row can be read gets an error, never a guess.
+
+    A caller whose row is damaged too finds out by itself that its batch is over.
+    """
+    telemetry.warn("batch_unreadable", batch_id=held.batch_id)
+    if not await store.unreadable(held):
+        return
+    reason = (
+        f"The record of batch {held.batch_id} in Redis is damaged, and was refused: the provider may have run "
+        "this request already. Send it again to have it run anew."
+    )
+    with contextlib.suppress(CorruptRecord):
+        async for rows in store.unanswered(held.batch_id):
+            if rows:
+                await store.deliver(held, [_refusal(row, reason) for row in rows])
+    await store.give_up(held, reason)
+    telemetry.warn("batch_given_up", batch_id=held.batch_id)
+
+
+def _refusal(row: Row, reason: str) -> RowOut:
+    body = error_body(ORIGIN, reason)
+    packed = Result.pack(kind=RowKind.FAILURE, status=502, headers={}, body=body, origin=ORIGIN)
+    return RowOut(request_id=row.request_id, kind=RowKind.FAILURE, packed=packed)
