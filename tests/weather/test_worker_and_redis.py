@@ -55,7 +55,8 @@ async def test_every_script_torn_at_once_is_answered_once_and_billed_once(
     torn = [way.add(Rule(how=how, way=Way.DOWN, after=call_of(step))) for step in STEPS]
     torn += [way.add(Rule(how=how, way=Way.UP, at=20, after=call_of(step))) for step in STEPS]
     deployment.worker()
-    ids = await deployment.ask(200, rows=40)
+    # The last batch is not full: it is sealed by the tick, the others by the enqueue that fills them.
+    ids = await deployment.ask(190, rows=40)
 
     await answered_and_billed_once(deployment, ids)
 
@@ -159,16 +160,3 @@ async def test_a_storm_of_resets_opens_few_connections(deployment: Deployment, w
     await answered_and_billed_once(deployment, ids)
 
     assert way.most_open <= 40
-
-
-async def test_a_worker_told_to_stop_while_redis_is_silent_stops_in_bounded_time(
-    deployment: Deployment, way: Proxy
-) -> None:
-    worker = deployment.worker()
-    ids = await deployment.ask(40, rows=10)
-    await wait_until(lambda: len(deployment.sandbox.batches()) >= 1, description="submitted", within_s=40)
-    way.silence()
-    worker.terminate()
-    await deployment.died(worker, within_s=60)
-    deployment.worker(redis_url=deployment.url)
-    await answered_and_billed_once(deployment, ids)
