@@ -7,7 +7,7 @@ ARGS ?=
 # Most tests wait for other processes: more than one a core keeps the cores busy.
 JOBS ?= 4
 
-.PHONY: help demo test chaos lint format bench constraints clean
+.PHONY: help demo test chaos weather lint format bench constraints clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ test: $(VENV)/.installed-dev ## Run the whole test suite
 
 chaos: $(VENV)/.installed-dev ## Kill workers, Redis and clients for ten minutes in bad weather, then check the books
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+weather: $(VENV)/.installed-dev ## Run the long tests of bad weather, one kind after the other
+	$(BIN)/python -m pytest -m weather $(ARGS)
 
 lint: $(VENV)/.installed-dev ## Check style, types and the floors of the architecture
 	$(BIN)/ruff check .

@@ -202,8 +202,8 @@ class Inspection:
                     spec=spec,
                     last_used_at=_time(float(score)),
                     open_batch=by_lane.get(lane_id),
-                    quota=await self._quota(known.get(b"quota", b"").decode(errors="replace")),
-                    circuit=await self._circuit(lane_id, known.get(b"account", b"").decode(errors="replace")),
+                    quota=await self._quota(_text(fields, b"quota")),
+                    circuit=await self._circuit(lane_id, _text(fields, b"account")),
                 )
             )
         return found
@@ -216,6 +216,7 @@ class Inspection:
         try:
             quota = Quota.decode(fields or {})
         except CorruptRecord:
+            self._leave_out(f"The quota {quota_id}")
             return None
         live = {
             batch.batch_id: quota.in_flight[batch.batch_id]
@@ -297,6 +298,10 @@ class Inspection:
             if isinstance(reply, UNREACHABLE):
                 raise reply
         return [None if isinstance(reply, ResponseError) else reply for reply in replies]
+
+
+def _text(fields: Mapping[bytes, bytes] | None, name: bytes) -> str:
+    return (fields or {}).get(name, b"").decode(errors="replace")
 
 
 def _run_record(run_id: RunId, fields: Mapping[bytes, bytes], batches: Sequence[Batch]) -> RunRecord:

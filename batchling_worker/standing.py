@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 from redis.asyncio import Redis
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 from batchling_client.wire.account_scripts import AccountScripts, Admission, Entry, Pause
 from batchling_client.wire.accounts import Admitted, Quota
 from batchling_client.wire.batches import Batch
+from batchling_client.wire.connection import UNREACHABLE
 from batchling_client.wire.keys import BatchId, Keys
 from batchling_client.wire.states import IN_FLIGHT_STATES
 
@@ -29,6 +31,8 @@ TRIAL_MS: Final = 30_000
 LONGEST_TRIAL_LOOK_MS: Final = 30_000
 PARKED_MS: Final = 15_000
 FORGET_MS: Final = 600_000
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +54,24 @@ class Standing:
     def __post_init__(self) -> None:
         self.scripts = AccountScripts(self.redis, self.keys)
 
+    async def _despite_damage(self, keys: Sequence[str], work: Callable[[], Awaitable[T]]) -> T:
+        """Runs a move; what was learned and cannot be read is forgotten first: it is learned again."""
+        try:
+            return await work()
+        except (*UNREACHABLE, OutOfMemoryError):
+            raise
+        except (ResponseError, ValueError):
+            await self.redis.execute_command("UNLINK", *keys)
+            return await work()
+
     async def admit(self, batch: Batch, token: int, account: str, look_s: float) -> Admission:
         """Lets a sealed batch into its quota; `look_s` is when it will ask again if it has to wait."""
         quota_id = quota.quota_id(account, batch.spec.model)
+        return await self._despite_damage(
+            [self.keys.quota(quota_id)], lambda: self._admit(quota_id, batch, token, account, look_s)
+        )
+
+    async def _admit(self, quota_id: str, batch: Batch, token: int, account: str, look_s: float) -> Admission:
         seen = await self.quota_of(quota_id)
         return await self.scripts.admit(
             quota_id=quota_id,
@@ -75,6 +94,11 @@ class Standing:
 
     async def teach(self, batch: Batch, refusal: quota.Refusal) -> Lesson:
         """Stores what the refusal of a batch teaches of its quota; safe to repeat."""
+        return await self._despite_damage(
+            [self.keys.quota(batch.quota_id)], lambda: self._teach(batch, refusal)
+        )
+
+    async def _teach(self, batch: Batch, refusal: quota.Refusal) -> Lesson:
         tokens = quota.tokens_of(batch)
         seen = await self.quota_of(batch.quota_id)
         mine = seen.in_flight.get(batch.batch_id)
@@ -108,8 +132,11 @@ class Standing:
 
     async def enter(self, circuits: Sequence[str]) -> Entry:
         """Asks whether an account may be called."""
-        return await self.scripts.enter(
-            circuits=circuits, trial_ms=TRIAL_MS, longest_ms=LONGEST_TRIAL_LOOK_MS
+        return await self._despite_damage(
+            [self.keys.circuit(name) for name in circuits],
+            lambda: self.scripts.enter(
+                circuits=circuits, trial_ms=TRIAL_MS, longest_ms=LONGEST_TRIAL_LOOK_MS
+            ),
         )
 
     async def trip(self, circuit: str, why: str, wish_s: float | None, *, at_once: bool = False) -> float:
@@ -122,25 +149,34 @@ class Standing:
             wish_ms=int((wish_s or 0.0) * 1000),
         )
         opens_after = 1 if at_once else OPENS_AFTER
-        open_ms = await self.scripts.trip(
-            circuit=circuit, opens_after=opens_after, pause=pause, why=why, forget_ms=FORGET_MS
+        open_ms = await self._despite_damage(
+            [self.keys.circuit(circuit)],
+            lambda: self.scripts.trip(
+                circuit=circuit, opens_after=opens_after, pause=pause, why=why, forget_ms=FORGET_MS
+            ),
         )
         return open_ms / 1000
 
     async def park(self, circuit: str, refusal: PermanentError) -> None:
         """Parks an account or a lane whose key was refused."""
-        await self.scripts.park(
-            circuit=circuit,
-            pause_ms=PARKED_MS,
-            status=refusal.status,
-            body=refusal.body,
-            why=str(refusal),
-            forget_ms=FORGET_MS,
+        await self._despite_damage(
+            [self.keys.circuit(circuit)],
+            lambda: self.scripts.park(
+                circuit=circuit,
+                pause_ms=PARKED_MS,
+                status=refusal.status,
+                body=refusal.body,
+                why=str(refusal),
+                forget_ms=FORGET_MS,
+            ),
         )
 
     async def leave(self, circuits: Sequence[str], *, answered: bool) -> None:
         """Ends what `enter` let in, where there is no failure to tell."""
-        await self.scripts.leave(circuits=circuits, answered=answered)
+        await self._despite_damage(
+            [self.keys.circuit(name) for name in circuits],
+            lambda: self.scripts.leave(circuits=circuits, answered=answered),
+        )
 
 
 def _ms(span: dt.timedelta) -> int:

@@ -17,7 +17,14 @@ from typing import Final
 from .figures import Report
 from .upstream import ROOT
 
-NAMES: Final = ("ten_thousand", "worker_memory", "script_times", "fsync_intent", "torn_download")
+NAMES: Final = (
+    "ten_thousand",
+    "worker_memory",
+    "script_times",
+    "fsync_intent",
+    "torn_download",
+    "rolling_restart",
+)
 
 
 def main() -> int:

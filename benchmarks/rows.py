@@ -11,7 +11,7 @@ from typing import Final
 from batchling_client.wire.ids import new_batch_id, new_mailbox, new_request_id, new_run_id
 from batchling_client.wire.keys import BatchId, Mailbox, RequestId, RunId
 from batchling_client.wire.records import LaneSpec, Row, line_bytes
-from batchling_client.wire.scripts import BatchCap, RowIn, Scripts
+from batchling_client.wire.scripts import BatchCap, Enqueued, RowIn, Scripts
 from batchling_client.wire.states import Verdict
 
 MODEL: Final = "llama-3.1-8b-instant"
@@ -33,9 +33,9 @@ class Lane:
         """A batch of at most so many rows."""
         return BatchCap(rows=n_rows, bytes=CAP_BYTES, linger_ms=linger_ms, longest_ms=15 * linger_ms)
 
-    async def put(self, batch_id: BatchId, rows: Sequence[RowIn], cap: BatchCap) -> None:
-        """Enqueues some rows into the batch; RuntimeError unless it takes them all."""
-        reply = await self.scripts.enqueue(
+    async def enqueue(self, batch_id: BatchId, rows: Sequence[RowIn], cap: BatchCap) -> Enqueued:
+        """Enqueues some rows, into the batch if it is the lane's open one."""
+        return await self.scripts.enqueue(
             batch_id=batch_id,
             lane_id=self.spec.lane_id,
             spec=self.spec.encode(),
@@ -48,6 +48,10 @@ class Lane:
             ask_failed_anew=True,
             rows=rows,
         )
+
+    async def put(self, batch_id: BatchId, rows: Sequence[RowIn], cap: BatchCap) -> None:
+        """Enqueues some rows into the batch; RuntimeError unless it takes them all."""
+        reply = await self.enqueue(batch_id, rows, cap)
         if reply.verdict is not Verdict.OK or len(reply.placements) != len(rows):
             raise RuntimeError(f"the batch did not take its rows: {reply}")
 
@@ -64,9 +68,10 @@ class Lane:
     def rows(self, n_rows: int, n_bytes: int) -> Iterator[list[RowIn]]:
         """Rows in portions of `AT_ONCE`; their texts differ and do not compress to nothing."""
         for first in range(0, n_rows, AT_ONCE):
-            yield [self._row(n_bytes) for _ in range(first, min(first + AT_ONCE, n_rows))]
+            yield [self.row(n_bytes) for _ in range(first, min(first + AT_ONCE, n_rows))]
 
-    def _row(self, n_bytes: int) -> RowIn:
+    def row(self, n_bytes: int) -> RowIn:
+        """A fresh chat request with a body of about `n_bytes`."""
         text = os.urandom(n_bytes // 2).hex()
         body = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": text}]}).encode()
         request_id = new_request_id()

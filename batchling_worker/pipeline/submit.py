@@ -237,6 +237,7 @@ async def _create_and_commit(step: Step, submission: Submission, input_file_id: 
     try:
         provider_batch_id = await step.provider.create(step.way(), submission, input_file_id)
     except MaybeDone as error:
+        _say_stumbled(step, error, SEARCH_FIRST_S)
         await step.store.release(step.held, SEARCH_FIRST_S, str(error))
     except QuotaFull as error:
         await _over_quota(step, error)
@@ -257,7 +258,14 @@ async def _create_and_commit(step: Step, submission: Submission, input_file_id: 
 async def _refused(step: Step, error: TemporaryError) -> None:
     """The provider surely made no batch: the next try may create at once."""
     delay_s = lifecycle.backoff_s(step.batch.n_stumbles, error.delay_s)
+    _say_stumbled(step, error, delay_s)
     await step.store.release(step.held, delay_s, str(error), create_refused=True)
+
+
+def _say_stumbled(step: Step, error: TemporaryError, delay_s: float) -> None:
+    step.telemetry.warn(
+        "step_stumbled", batch_id=step.batch.batch_id, reason=str(error), delay_s=round(delay_s, 2)
+    )
 
 
 async def _commit(step: Step, provider_batch_id: ProviderBatchId) -> None:

@@ -34,7 +34,8 @@ SECONDS_A_ROLL: Final = 25
 SECONDS_A_CUT: Final = 10
 LONGEST_STOP_S: Final = LEASE_S + 1.5
 """Past the lease, and well within the patience with a create that went unanswered."""
-CALM_S: Final = 120.0
+CALM_S: Final = 360.0
+"""Longer than the longest pause after stumbles, five minutes."""
 KEY_LETTERS: Final = "0123456789abcdef"
 
 

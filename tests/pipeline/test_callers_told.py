@@ -31,9 +31,10 @@ async def test_a_key_that_is_refused_while_a_batch_runs_is_said_to_the_program_t
         asked = asyncio.create_task(ask_all(run, "a", "b", model=MODEL, key=CANARY))
         await wait_until(lambda: "answered 401" in caplog.text, description="it is said", within_s=20)
 
-        told = f"groq/{MODEL}: groq answered 401 when asked to look at a batch"
+        told = "groq answered 401 when asked to look at a batch"
         [reason] = run.progress.reasons
-        assert reason.startswith(told)
+        assert reason.startswith(f"groq/{MODEL}: ")
+        assert told in reason
         assert "(2 requests in batch b" in reason
         assert run.progress.n_waiting == 2
         assert told in run.summary()
@@ -42,7 +43,9 @@ async def test_a_key_that_is_refused_while_a_batch_runs_is_said_to_the_program_t
         assert {reply.status for reply in await asked} == {200}
     warnings = [record.message for record in caplog.records if record.name == "batchling"]
     assert [line for line in warnings if told in line] == warnings
-    assert len(warnings) == 1
+    # Once as it is met, and once more where it has the key's batches parked.
+    assert 1 <= len(warnings) <= 2
+    assert len(set(warnings)) == len(warnings)
     assert CANARY not in caplog.text + run.summary()
     assert run.progress.reasons == ()
     assert run.summary().endswith(f"(run {run.id})")

@@ -10,7 +10,7 @@ import pytest
 import batchling_worker
 from batchling_client.wire.states import BatchState, Verdict
 from batchling_worker.crash import EXIT_CODE
-from batchling_worker.sandbox.faults import DropCreateAnswer, FailRows, Fault
+from batchling_worker.sandbox.faults import DropCreateAnswer, FailRows, Fault, StickBatch
 from tests.deployment import SLOW_MODEL, Deployment
 from tests.waiting import wait_until
 
@@ -24,7 +24,7 @@ POINTS: dict[str, list[Fault]] = {
     "submit.created": [],
     "submit.searched": [DropCreateAnswer()],
     "submit.committed": [],
-    "poll.progressed": [],
+    "poll.progressed": [StickBatch(seconds=1.5)],
     "poll.ended": [],
     "poll.recorded": [],
     "collect.chunk": [],

@@ -123,6 +123,11 @@ async def lane_of_another_type(h: Harm) -> None:
     await h.do("SET", lane, "foreign", "EX", 3600)
 
 
+async def circuit_of_another_type(h: Harm) -> None:
+    circuit = h.deployment.keys.circuit((await h.hget("lane")).decode())
+    await h.do("SET", circuit, "foreign", "EX", 3600)
+
+
 async def settled_by_a_stranger(h: Harm) -> None:
     await field("state", "settled")(h)
     await h.do("ZREM", h.deployment.keys.schedule, h.batch_id)
@@ -164,6 +169,7 @@ WHOLE: dict[str, tuple[Damage, Fate]] = {
     },
     "field_error_huge": (field("error", b"x" * 2_000_000), Fate.ANSWERED),
     "lane_of_another_type": (lane_of_another_type, Fate.ANSWERED),
+    "circuit_of_another_type": (circuit_of_another_type, Fate.ANSWERED),
     "credential_garbage": (value("credential", GARBAGE), Fate.REFUSED),
     "credential_of_another_type": (of_another_type("credential"), Fate.REFUSED),
     "credential_of_another": (anothers_credential, Fate.REFUSED),

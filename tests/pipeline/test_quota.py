@@ -180,7 +180,9 @@ async def test_one_row_that_own_batches_leave_no_room_for_waits(deployment: Depl
     deployment.sandbox.faults.add(StickBatch(state="in_progress", seconds=3600, done=0.0))
     deployment.worker()
     first = await ask(deployment, 2)
-    await wait_until(lambda: len(deployment.sandbox.ledger().batches) == 1, description="the first is there")
+    await wait_until(
+        lambda: len(deployment.sandbox.ledger().batches) == 1, description="the first is there", within_s=30
+    )
     row = await ask(deployment, 1)
     await held(deployment)
     deployment.sandbox.clock.advance(3600)

@@ -27,6 +27,9 @@ class ModelBatch:
     """Tokens of steps in a row that began, got nowhere and never ended."""
     quarantined: bool = False
     cancel_requested: bool = False
+    armed: bool = False
+    """A create may have been sent of which nobody knows how it went."""
+    given_up: bool = False
 
     def let_go(self) -> None:
         self.token += 1
@@ -97,7 +100,8 @@ class Model:
     def _open(self, guess: BatchId) -> Enqueued | None:
         if self.open is not None and self.open != guess:
             return Enqueued(verdict=Verdict.MOVED, open_batch=self.open)
-        if self.open is None and guess in self.batches:
+        if guess in self.batches and (self.open is None or self.batches[guess].state is not BatchState.OPEN):
+            self.open = None
             return Enqueued(verdict=Verdict.USED)
         self.open = guess
         self.batches.setdefault(guess, ModelBatch())
@@ -181,6 +185,22 @@ class Model:
         if spent:
             batch.let_go()
         return True
+
+    def give_up(self, hold: Hold) -> bool:
+        """Its rows are gone; the requests in it are stranded until their clients find out."""
+        if not self.move(hold, tuple(BatchState), BatchState.FAILED, spent=True):
+            return False
+        self.batches[hold.batch_id].given_up = True
+        return True
+
+    def forget(self, one: RequestId, batch_id: BatchId) -> Verdict:
+        flight = self.flying.get(one)
+        if flight is None or flight.batch_id != batch_id:
+            return Verdict.GONE
+        if not self.batches[batch_id].given_up:
+            return Verdict.LIVES
+        del self.flying[one]
+        return Verdict.UNREADABLE
 
     def cancel(self, batch_id: BatchId) -> Verdict:
         batch = self.batches.get(batch_id)

@@ -15,6 +15,9 @@ from batchling_client.wire.keys import BatchId, RequestId
 from batchling_client.wire.records import CorruptRecord
 from batchling_client.wire.scripts import Enqueued
 from batchling_client.wire.states import BatchState, Placement, Verdict
+from batchling_worker.errors import PermanentError
+from batchling_worker.quota import Refusal, quota_id
+from batchling_worker.standing import Standing
 from batchling_worker.store import Store
 from tests.wire import golden
 
@@ -163,3 +166,48 @@ def test_a_batch_with_any_field_damaged_is_read_or_refused(state: BatchState) ->
                 continue
             assert batch.lane_id == batch.spec.lane_id == golden.SPEC.lane_id
             assert isinstance(batch.state, BatchState)
+
+
+@pytest.mark.parametrize("how", ["of another type", "garbage"])
+async def test_what_was_learned_of_an_account_is_learned_again_where_it_is_damaged(
+    byhand: ByHand, how: str
+) -> None:
+    standing = Standing(redis=byhand.redis, keys=byhand.keys)
+    batch_id = await byhand.sealed(ids(2))
+    token = await byhand.claimed(batch_id)
+    batch = await byhand.batch(batch_id)
+    quota_key = byhand.keys.quota(quota_id("account", batch.spec.model))
+    circuit_key = byhand.keys.circuit("account")
+    fields = (
+        "limit",
+        "limit_at",
+        "held_until",
+        "turn_until",
+        "in:b0x",
+        "until",
+        "trial_until",
+        "status",
+        "pause",
+    )
+
+    async def harm() -> None:
+        for key in (quota_key, circuit_key):
+            await byhand.redis.execute_command("UNLINK", key)
+            if how == "garbage":
+                await byhand.redis.execute_command("HSET", key, *(w for f in fields for w in (f, GARBAGE)))
+            else:
+                await byhand.redis.execute_command("SET", key, GARBAGE)
+            await byhand.redis.execute_command("PEXPIRE", key, KEEP_MS)
+
+    await harm()
+    assert (await standing.admit(batch, token, "account", 1.0)).verdict is Verdict.OK
+    assert (await standing.enter(["account", "lane"])).verdict is Verdict.OK
+    await harm()
+    assert await standing.trip("account", "503", None, at_once=True) > 0
+    await harm()
+    await standing.park("account", PermanentError("no", status=401))
+    assert (await standing.enter(["account"])).verdict is Verdict.PARKED
+    await harm()
+    await standing.teach(await byhand.batch(batch_id), Refusal(limit=None, why="too many"))
+    await standing.leave(["account"], answered=False)
+    await standing.leave(["account"], answered=True)

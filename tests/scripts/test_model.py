@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 import secrets
 from collections import Counter
 from collections.abc import Coroutine, Sequence
@@ -13,8 +14,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
+    MultipleResults,
     RuleBasedStateMachine,
     invariant,
+    multiple,
     precondition,
     rule,
     run_state_machine_as_test,
@@ -27,7 +30,7 @@ from batchling_client.wire.ids import new_batch_id, new_mailbox
 from batchling_client.wire.keys import BatchId, Keys, Mailbox, RequestId
 from batchling_client.wire.states import BatchState, Outcome, RowKind, Verdict
 
-from .byhand import WIDE, ByHand, ids, out, row
+from .byhand import KEEP_MS, LEASE_MS, WIDE, ByHand, ids, out, row
 from .keyspace import strays
 from .model import MAX_ATTEMPTS, Hold, Model
 
@@ -35,10 +38,15 @@ T = TypeVar("T")
 N_REQUESTS = 7
 """So few that the same are asked for again and again."""
 N_CLIENTS = 3
+N_LIVES = int(os.environ.get("MODEL_LIVES", "50"))
+"""How many lives are tried; `MODEL_LIVES=5000` for a night of them."""
 SUBMIT_STATES = (BatchState.SEALED, BatchState.SUBMITTING)
 POLL_STATES = (BatchState.SUBMITTED,)
 END_STATES = (*SUBMIT_STATES, *POLL_STATES, BatchState.ENDED)
-MOVES = ("seal", "submit", "progress", "ended", "deliver", "collected", "settle", "release", "hold")
+MOVES = (
+    *("seal", "submit", "uploaded", "progress", "ended", "deliver", "collected", "settle", "release", "hold"),
+    *("extend", "unreadable", "give_up"),
+)
 NEXT_MOVES = {
     BatchState.OPEN: ("seal",),
     BatchState.SEALED: ("submit", "submit", "release", "hold"),
@@ -161,6 +169,40 @@ class Life(RuleBasedStateMachine):
         batch_id = known[pick % len(known)]
         assert self.run(self.byhand.scripts.retry(batch_id=batch_id)) is self.model.retry(batch_id)
 
+    @rule(target=holds, passed_ms=st.sampled_from((0, 1, LEASE_MS // 2, LEASE_MS + 1)))
+    def tick(self, passed_ms: int) -> MultipleResults[Hold]:
+        """Time passes, and a worker claims whatever is due: each batch once, and no other."""
+        known = [*self.model.batches, BatchId("b-of-nobody")]
+        due = self.run(self._due_after(passed_ms))
+        told = {claim.batch_id: claim for claim in self.run(self.byhand.claims(*known))}
+        assert told.keys() == due
+        holds = [self.model.claim(batch_id, claim.token) for batch_id, claim in told.items()]
+        assert [hold and hold.token for hold in holds] == [claim.token for claim in told.values()]
+        assert [claim.state for claim in told.values()] == [self.model.batches[one].state for one in told]
+        assert self.run(self.byhand.claims(*known)) == [], "two hold one batch"
+        return multiple(*(hold for hold in holds if hold is not None))
+
+    async def _due_after(self, passed_ms: int) -> set[BatchId]:
+        """Moves every look nearer by so much; answers what is due then."""
+        schedule = self.byhand.keys.schedule
+        do: Any = self.byhand.redis.execute_command
+        for name in await do("ZRANGE", schedule, 0, -1):
+            await do("ZINCRBY", schedule, -passed_ms, name)
+        looks = {one: await self.byhand.next_look(one) for one in self.model.batches}
+        now_ms = await self.byhand.now_ms()
+        return {one for one, look in looks.items() if look is not None and look <= now_ms}
+
+    @precondition(lambda self: self.model.flying)
+    @rule(pick=numbers, wrong=st.booleans())
+    def forget(self, pick: int, wrong: bool) -> None:
+        """A client looks after its request; the batch lives, has moved, or was given up."""
+        flying = list(self.model.flying.items())
+        one, flight = flying[pick % len(flying)]
+        batch_id = next(iter(self.model.batches)) if wrong else flight.batch_id
+        for _ in range(2):
+            verdict = self.run(self.byhand.scripts.forget(request_id=one, batch_id=batch_id))
+            assert verdict is self.model.forget(one, batch_id)
+
     @rule(hold=holds)
     def survived(self, hold: Hold) -> None:
         """A worker that was held up says that it lives, some time or other."""
@@ -238,10 +280,40 @@ class Life(RuleBasedStateMachine):
         intended = self.model.move(hold, SUBMIT_STATES, BatchState.SUBMITTING, spent=False)
         assert (label is not None) is intended
         self._same(self.run(scripts.arm(batch_id=batch_id, token=token)), intended)
+        batch = self.model.batches[batch_id]
+        batch.armed = batch.armed or intended
         if not chance.torn_off:
             verdict, _ = self.run(self.byhand.submitted(batch_id, token))
             moved = self.model.move(hold, (BatchState.SUBMITTING,), BatchState.SUBMITTED, spent=True)
             self._same(verdict, moved)
+            batch.armed = batch.armed and not moved
+
+    def _uploaded(self, hold: Hold, _: Chance) -> None:
+        moved = self.model.move(hold, (BatchState.SUBMITTING,), None, spent=False)
+        work = self.byhand.scripts.uploaded(
+            batch_id=hold.batch_id, token=hold.token, input_file_id="file", n_lines=1
+        )
+        self._same(self.run(work), moved)
+
+    def _extend(self, hold: Hold, _: Chance) -> None:
+        work = self.byhand.scripts.extend(batch_id=hold.batch_id, token=hold.token, lease_ms=LEASE_MS)
+        self._same(self.run(work), self.model.fresh(hold))
+
+    def _unreadable(self, hold: Hold, _: Chance) -> None:
+        moved = self.model.move(hold, tuple(BatchState), None, spent=True)
+        work = self.byhand.scripts.unreadable(
+            batch_id=hold.batch_id, token=hold.token, delay_ms=0, patience_ms=LEASE_MS
+        )
+        self._same(self.run(work), moved)
+
+    def _give_up(self, hold: Hold, _: Chance) -> None:
+        gone = self.model.give_up(hold)
+        work = self.byhand.scripts.give_up(
+            batch_id=hold.batch_id, token=hold.token, error="damaged", keep_ms=KEEP_MS
+        )
+        self._same(self.run(work), gone)
+        if gone:
+            self.tombs[hold.batch_id] = self.run(self.byhand.fields(hold.batch_id))
 
     def _progress(self, hold: Hold, _: Chance) -> None:
         moved = self.model.move(hold, POLL_STATES, None, spent=True)
@@ -257,6 +329,8 @@ class Life(RuleBasedStateMachine):
             create_refused=chance.torn_off,
         )
         self._same(self.run(work), moved)
+        if moved and chance.torn_off:
+            self.model.batches[hold.batch_id].armed = False
 
     def _hold(self, hold: Hold, chance: Chance) -> None:
         """It waits; where the create was refused for a quota it is sealed again, and goes round."""
@@ -267,6 +341,8 @@ class Life(RuleBasedStateMachine):
             batch_id=hold.batch_id, token=hold.token, delay_ms=0, why="full", unmade=chance.doubled
         )
         self._same(self.run(work), moved)
+        if moved and back:
+            self.model.batches[hold.batch_id].armed = False
 
     def _ended(self, hold: Hold, chance: Chance) -> None:
         moved = self.model.move(hold, END_STATES, BatchState.ENDED, spent=True)
@@ -351,6 +427,12 @@ class Life(RuleBasedStateMachine):
             held = [(one.request_id, one.attempt) for one in rows]
             assert held == ([] if expected.state.terminal else expected.rows)
             assert len({one for one, _ in held}) == len(held), "a request stands in a batch twice"
+            if expected.armed and expected.state is BatchState.SUBMITTING:
+                assert batch.create_at is not None, "the next worker would create without a search"
+            if not expected.given_up:
+                gone = batch.n_succeeded + batch.n_failed + batch.n_requeued + batch.n_dropped
+                n_waiting = len(self.model.waiting_in(batch_id))
+                assert batch.n_requests == gone + n_waiting, "the counters do not add up"
             assert token >= self.tokens.get(batch_id, 0)
             self.tokens[batch_id] = token
         live = {
@@ -360,6 +442,8 @@ class Life(RuleBasedStateMachine):
         }
         scheduled = await byhand.redis.execute_command("ZRANGE", byhand.keys.schedule, 0, -1)
         assert {BatchId(name.decode()) for name in scheduled} == live
+        farthest = max([await byhand.next_look(one) or 0 for one in live], default=0)
+        assert farthest <= await byhand.now_ms() + LEASE_MS, "nobody looks at a batch for longer than a lease"
         for batch_id, fields in self.tombs.items():
             assert await byhand.fields(batch_id) == fields, "a terminal batch has moved"
 
@@ -371,8 +455,9 @@ class Life(RuleBasedStateMachine):
                 assert place is None or place.startswith("|")
             else:
                 assert place == f"{flight.batch_id}|{flight.attempt}|{','.join(flight.mailboxes)}"
-                assert not model.batches[flight.batch_id].state.terminal, "a request waits for ever"
-                assert one in await byhand.ids_of(flight.batch_id), "a request is lost"
+                batch = model.batches[flight.batch_id]
+                assert batch.given_up or not batch.state.terminal, "a request waits for ever"
+                assert batch.given_up or one in await byhand.ids_of(flight.batch_id), "a request is lost"
             result = await byhand.result(one)
             assert (None if result is None else result.status == 200) == model.results.get(one)
             assert flight is None or result is None, "a request is answered and in flight"
@@ -392,8 +477,8 @@ def test_any_order_of_calls_leaves_redis_as_the_model_says(redis_url: str) -> No
     run_state_machine_as_test(
         LifeHere,
         settings=settings(
-            max_examples=50,
-            stateful_step_count=30,
+            max_examples=N_LIVES,
+            stateful_step_count=30 if N_LIVES <= 50 else 80,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow],
         ),

@@ -39,7 +39,8 @@ for i = 1, #flat, 2 do
 end
 redis.call('HSET', batch, 'quota', quota_id)
 if redis.call('EXISTS', lane) == 1 then
-  redis.call('HSET', lane, 'account', account, 'quota', quota_id)
+  -- Only people read this there: a lane that is damaged must not hold the batch up.
+  redis.pcall('HSET', lane, 'account', account, 'quota', quota_id)
 end
 if known['in:' .. id] then
   return {'OK'}

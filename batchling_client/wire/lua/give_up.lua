@@ -13,7 +13,7 @@ if not holds(batch, token) then
 end
 local now = now_ms()
 go_on_when_full(batch)
-redis.call('HSET', batch, 'state', 'failed', 'error', err, 'settled_at', now, 'updated_at', now)
+redis.call('HSET', batch, 'state', 'failed', 'error', err, 'settled_at', now, 'updated_at', now, 'starts', 0)
 redis.call('HSETNX', batch, 'unreadable_since', now)
 redis.call('HINCRBY', batch, 'token', 1)
 redis.call('PEXPIRE', batch, keep_ms)
