@@ -7,10 +7,10 @@ ARGS ?=
 # Most tests wait for other processes: more than one a core keeps the cores busy.
 JOBS ?= 4
 
-.PHONY: help demo test chaos weather lint format bench constraints clean
+.PHONY: help demo test test-long chaos weather lint format bench constraints clean
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  VENV=.venv   the virtual environment to use, made on first need"
 	@echo "  PYTHON=...   the interpreter to make it with (3.11 or newer)"
@@ -31,8 +31,11 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt tools/venv tools/install 
 demo: $(VENV)/.installed-all ## Run the demo: no account, no Redis, nothing to set up
 	@$(BIN)/batchling demo
 
-test: $(VENV)/.installed-dev ## Run the whole test suite
+test: $(VENV)/.installed-dev ## Run the test suite, but for what takes minutes
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+test-long: $(VENV)/.installed-dev ## Run the long tests: killed and stopped workers, fail-overs, bad weather
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "long and not weather" $(ARGS)
 
 chaos: $(VENV)/.installed-dev ## Kill workers, Redis and clients for ten minutes in bad weather, then check the books
 	$(BIN)/python -m tests.chaos $(ARGS)

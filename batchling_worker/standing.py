@@ -26,6 +26,8 @@ COUNTS: Final = frozenset(state.value.encode() for state in IN_FLIGHT_STATES)
 
 OPENS_AFTER: Final = 3
 """Failed calls in a row that open a circuit."""
+LONGEST_PAUSE_MS: Final = 60_000
+"""One trial a minute is no burden to a provider in trouble, and many wait for the end of it."""
 TRIAL_MS: Final = 30_000
 """How long a trial keeps others out: one whose worker died must not do so for ever."""
 LONGEST_TRIAL_LOOK_MS: Final = 30_000
@@ -143,7 +145,7 @@ class Standing:
         """Counts a failed call; answers for how long the circuit is open, in seconds."""
         pause = Pause(
             first_ms=int(lifecycle.BACKOFF_FIRST_S * 1000),
-            longest_ms=int(lifecycle.BACKOFF_LONGEST_S * 1000),
+            longest_ms=LONGEST_PAUSE_MS,
             shortest_ms=int(lifecycle.BACKOFF_SHORTEST_S * 1000),
             draw=random.random(),  # noqa: S311 - jitter, not a secret
             wish_ms=int((wish_s or 0.0) * 1000),

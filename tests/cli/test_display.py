@@ -65,7 +65,13 @@ def batch(number: int, state: str, **fields: object) -> Batch:
         completion_window="24h",
     )
     created_ms = int(NOW.timestamp() * 1000) - 75_000
-    stored = {"id": f"b{number:03}", "lane": "l", "state": state, "created_at": created_ms, "n_requests": 10}
+    stored = {
+        "id": f"b{number:03}",
+        "lane": spec.lane_id,
+        "state": state,
+        "created_at": created_ms,
+        "n_requests": 10,
+    }
     packed = {name.encode(): str(value).encode() for name, value in {**stored, **fields}.items()}
     return Batch.decode({**packed, b"spec": spec.encode()})
 

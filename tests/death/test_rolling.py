@@ -34,7 +34,7 @@ async def load(deployment: Deployment, ids: list[RequestId]) -> AsyncIterator[No
         while True:
             ids.extend(await deployment.ask(10, rows=20, linger_ms=100))
             ids.extend(await deployment.ask(5, rows=20, linger_ms=100, model=SLOW_MODEL))
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.5)
 
     asking = asyncio.create_task(ask())
     try:
@@ -45,6 +45,7 @@ async def load(deployment: Deployment, ids: list[RequestId]) -> AsyncIterator[No
             await asking
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("pool", ["threads", "prefork"])
 async def test_a_rolling_restart_under_load_loses_and_doubles_nothing_and_waits_for_no_lease(
     deployment: Deployment, pool: str

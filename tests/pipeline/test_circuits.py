@@ -9,6 +9,7 @@ from typing import Any
 from batchling_client.inspection import Inspection
 from batchling_client.wire.batches import Batch
 from batchling_client.wire.keys import RequestId
+from batchling_client.wire.records import LaneSpec
 from batchling_client.wire.states import BatchState
 from batchling_worker.sandbox.faults import RefuseKey, RefusePoll, RefuseUpload, SilenceKey
 from tests.deployment import Deployment
@@ -163,7 +164,10 @@ async def test_a_batch_of_a_provider_that_nobody_knows_is_refused_alone(deployme
     strange = await deployment.ask(2, linger_ms=60_000)
     [batch] = await deployment.batches()
     spec = batch.spec.encode().replace(b'"groq"', b'"nobody"')
-    await deployment.redis.hset(deployment.keys.batch(batch.batch_id), "spec", spec)
+    lane_id = LaneSpec.decode(spec).lane_id
+    await deployment.redis.hset(
+        deployment.keys.batch(batch.batch_id), mapping={"spec": spec, "lane": lane_id}
+    )
     await deployment.redis.execute_command("ZADD", deployment.keys.schedule, 0, batch.batch_id)
     known = await deployment.ask(2, model="another-model")
     deployment.worker()
@@ -182,7 +186,13 @@ async def test_a_running_batch_of_a_provider_that_nobody_knows_does_not_hold_the
     spec = foreign.spec.encode().replace(b'"groq"', b'"nobody"')
     await deployment.redis.hset(
         deployment.keys.batch(foreign.batch_id),
-        mapping={"spec": spec, "state": "submitted", "provider_batch_id": "x", "create_at": "1"},
+        mapping={
+            "spec": spec,
+            "lane": LaneSpec.decode(spec).lane_id,
+            "state": "submitted",
+            "provider_batch_id": "x",
+            "create_at": "1",
+        },
     )
     ids = await deployment.ask(20, rows=1, model="another-model")
     await deployment.redis.execute_command("ZADD", deployment.keys.schedule, 0, foreign.batch_id)

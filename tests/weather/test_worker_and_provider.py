@@ -12,7 +12,7 @@ from tests.deployment import CANARY, Deployment
 from tests.proxy import How, Proxy, Rule, Way
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(240)
 
 UPLOAD = b"POST /groq/openai/v1/files"
 CREATE = b"POST /groq/openai/v1/batches"
@@ -55,7 +55,7 @@ async def test_every_cut_at_once_is_answered_once_and_billed_once(
     deployment.worker()
     ids = await deployment.ask(400, rows=20)
 
-    results = await deployment.answered(ids, within_s=100)
+    results = await deployment.answered(ids, within_s=150)
 
     assert {result.status for result in results} == {200}
     await deployment.settled()

@@ -1,0 +1,30 @@
+"""Which tests are long: `make test` leaves them to `make test-long`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+HERE: Final = Path(__file__).parent
+LONG: Final = (
+    "death/",
+    "failover/",
+    "pipeline/test_circuits.py",
+    "pipeline/test_damage.py",
+    "pipeline/test_forgetful_redis.py",
+    "pipeline/test_other_accounts.py",
+    "pipeline/test_quota.py",
+    "pipeline/test_upgrade.py",
+    "weather/test_caller.py",
+    "weather/test_worker_and_provider.py",
+    "weather/test_worker_and_redis.py",
+)
+"""Folders and files whose tests wait for leases, backoffs and fail-overs."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.relative_to(HERE).as_posix().startswith(LONG):
+            item.add_marker(pytest.mark.long)
