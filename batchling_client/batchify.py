@@ -6,6 +6,7 @@ The client's only composition root.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import re
@@ -190,7 +191,10 @@ class Block:
             return
         await check_reachable(run.redis, deployment.redis_url)
         inspection = Inspection(run.redis, run.keys)
-        fit_worker_lives = await presence.fit_worker_lives(inspection, deployment.seal_public_key)
+        fit_worker_lives = False
+        with contextlib.suppress(*UNREACHABLE):
+            # A Redis that goes away from here on is waited for; the companion looks for a worker again.
+            fit_worker_lives = await presence.fit_worker_lives(inspection, deployment.seal_public_key)
         companions = [display.show(run, self._wishes.live_display)]
         if not fit_worker_lives:
             companions.append(

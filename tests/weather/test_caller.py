@@ -237,6 +237,14 @@ async def test_a_block_over_a_silent_redis_fails_at_its_start_in_bounded_time(
         await asyncio.wait_for(ask_through(), BOUND_S)
 
 
+async def test_a_connection_that_breaks_just_after_the_start_of_a_block_ends_no_program(
+    answerer: Answerer, caller: Proxy, ask_through: AskThrough
+) -> None:
+    torn = caller.add(Rule(how=How.RST, way=Way.UP, after=b"workers"))
+    await answered_once(ask_through(), answerer)
+    assert torn.n_struck == 1
+
+
 async def test_more_commands_at_once_than_connections_wait_their_turn(caller: Proxy) -> None:
     caller.slow(latency_s=0.02)
     redis = connect(caller.url, max_connections=8)
