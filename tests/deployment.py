@@ -185,9 +185,12 @@ class Deployment:
         return dict(times)
 
     async def hurry(self) -> None:
-        """Time passes for each batch that nobody holds and that is to be looked at much later."""
+        """Time passes for each batch that nobody holds and is to be looked at much later, and each account left alone."""
         now_s, _ = await self.redis.execute_command("TIME")
-        leased_until = (int(now_s) + 2) * 1000
+        now_ms, leased_until = int(now_s) * 1000, (int(now_s) + 2) * 1000
+        async for circuit in self.redis.scan_iter(match=self.keys.circuit("*")):
+            if int(await self.redis.execute_command("HGET", circuit, "until") or 0) > leased_until:
+                await self.redis.execute_command("HSET", circuit, "until", now_ms)
         looks: Any = await self.redis.zrange(self.keys.schedule, 0, -1, withscores=True)
         for name, score in looks:
             if score > leased_until:
@@ -262,12 +265,16 @@ class Deployment:
         raw = await self.redis.execute_command("MGET", *(self.keys.result(request_id) for request_id in ids))
         return [Result.decode(value) if value is not None else None for value in raw]
 
-    async def answered(self, ids: Sequence[RequestId], *, within_s: float = 30.0) -> list[Result]:
-        """Waits until each request has its result."""
+    async def answered(
+        self, ids: Sequence[RequestId], *, within_s: float = 30.0, hurried: bool = False
+    ) -> list[Result]:
+        """Waits until each request has its result; `hurried`: but not for pauses of more than seconds."""
         found: list[Result | None] = []
 
         async def complete() -> bool:
             nonlocal found
+            if hurried:
+                await self.hurry()
             found = await self.results(ids)
             return all(result is not None for result in found)
 
