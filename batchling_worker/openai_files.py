@@ -19,7 +19,7 @@ from .batch_object import OUTCOMES, RUNNING, BatchObject
 from .errors import Denied, FileNotReady, MaybeDone, PermanentError, QuotaFull, TemporaryError
 from .openai_dialect import BatchPage, Dialect, FileObject, Query
 from .openai_search import LABEL_NAME, BatchSearch, file_name
-from .provider import Account, Answer, Ending, Look, NotFound, ProviderFacts, Sought, Submission
+from .provider import Account, Answer, Ending, Look, NotFound, ProviderFacts, Sought, Source, Submission
 from .provider_call import ProviderCall
 from .result_lines import LineSplitter, RowReader
 
@@ -71,14 +71,14 @@ class OpenAIFiles:
             raise http_errors.of_unreadable(call.deed)
         return file.id
 
-    async def create(self, account: Account, submission: Submission, input_file_id: str) -> ProviderBatchId:
+    async def create(self, account: Account, submission: Submission, source: Source) -> ProviderBatchId:
         """Creates the batch; raises `FileNotReady` where the provider does not see its input file yet.
 
         Raises `QuotaFull` where too many tokens are enqueued: some say so here, others once they have validated it.
         """
         call = self._call(account, "create a batch", "POST", "/batches", paid=True)
         wish = {
-            "input_file_id": input_file_id,
+            "input_file_id": source.file_id,
             "endpoint": submission.endpoint,
             "completion_window": submission.completion_window,
             "metadata": {LABEL_NAME: submission.label},
@@ -91,7 +91,7 @@ class OpenAIFiles:
             if quota.refusal_in(str(error)) is not None:
                 account.weather.saw(None)
                 raise QuotaFull(str(error)) from None
-            if isinstance(error, PermanentError) and speaks_of_missing_file(error, input_file_id):
+            if isinstance(error, PermanentError) and speaks_of_missing_file(error, source.file_id):
                 raise FileNotReady(str(error)) from None
             raise
         if not batch.known_id:

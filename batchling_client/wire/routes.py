@@ -37,6 +37,8 @@ class Route:
     max_row_bytes: int
     windows: tuple[str, ...]
     credential_headers: tuple[str, ...] = ("authorization",)
+    api_key_header: str = "authorization"
+    """The one of them in which an API key travels: as a bearer in `authorization`, bare in any other."""
     batch_headers: tuple[str, ...] = ()
     """Headers that apply to a whole batch and therefore split lanes."""
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -46,6 +48,11 @@ class Route:
     def __post_init__(self) -> None:
         templates = tuple((_path_of(path), name) for path, name in self.endpoints.items() if "{" in path)
         object.__setattr__(self, "_templates", templates)
+
+    def credential(self, api_key: str) -> dict[str, str]:
+        """The header that carries an API key."""
+        bearer = self.api_key_header == "authorization"
+        return {self.api_key_header: f"Bearer {api_key}" if bearer else api_key}
 
     def place(self, path: str) -> Place | None:
         """Where a call of this path goes; None = no batch takes it."""

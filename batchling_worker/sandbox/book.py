@@ -263,6 +263,7 @@ class BatchBook:
             error_body=self._dialect.error_body,
             decorate=self._dialect.decorate,
             markers=self._world.markers,
+            perform=self._dialect.traits.perform,
         )
 
     def _billed(self, batch: Batch, input_file: StoredFile | None) -> BilledBatch:

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from multidict import MultiMapping
 
-from .answers import Answer
+from . import answers
+from .answers import Answer, Perform
 from .records import Batch, BatchView, CreateAsk, StoredFile
 from .scan import LineRules
 from .world import Limits
@@ -58,6 +59,11 @@ class Traits:
     output_retention_s: float = 30 * 86400
     scoping_headers: tuple[str, ...] = ()
     limits_creates: bool = False
+    key_headers: tuple[str, ...] = ("Authorization",)
+    """Where a key may stand: as a bearer in `Authorization`, bare in any other; the first that is there counts."""
+    bad_key_status: int = 401
+    perform: Perform = answers.perform
+    """Makes the answer of a request from its endpoint and body."""
 
 
 class Dialect(Protocol):

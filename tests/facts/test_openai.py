@@ -18,8 +18,11 @@ from openai import (
 from openai.types import Batch
 
 from batchling_worker.sandbox import Limits, Sandbox
+from tests.form import CHAT_FORM
 
 from .lines import CHAT, chat, jsonl, parse
+
+FORM = CHAT_FORM
 
 
 def upload(client: OpenAI, content: bytes, name: str = "input.jsonl") -> str:
