@@ -25,7 +25,7 @@ from .errors import DryRun, QueueUnfit, WrongSettings
 from .inspection import Inspection
 from .interceptor import warn_once
 from .reach import unreachable
-from .run import OnDeadline, Run
+from .run import Fallback, Run
 from .session import Deployment
 from .settings import ClientSettings
 from .wire import sealing, soundness
@@ -53,16 +53,18 @@ def batchify(
     name: str | None = None,
     deadline: float | str | None = None,
     on_deadline: Literal["error", "realtime"] = "error",
+    on_too_few: Literal["error", "realtime"] = "error",
     redis_url: str | None = None,
 ) -> Block:
     """A block for `async with` or `with`: LLM calls of unchanged SDK code inside it are answered from batches.
 
     `batch_size` requests seal a batch (None: the provider's maximum), or `batch_window_seconds` of quiet;
     `completion_window` is handed to the provider; a running batch is looked at every
-    `batch_poll_interval_seconds` at most (left at 10, the worker's own setting decides). With `cache` a rerun
-    gets the answers and running requests of earlier runs. `deadline` is in seconds or like "2h", counted from
-    each call. A `dry_run` counts the calls that are made until none comes for a moment, ends them and the block,
-    and reports what would have been sent.
+    `batch_poll_interval_seconds` at most (left at 10, the worker's own setting decides). With `cache` a
+    rerun gets the answers and running requests of earlier runs. `deadline` is in seconds or like "2h",
+    counted from each call. `on_too_few` says what becomes of requests that are too few for a batch of their
+    provider. A `dry_run` counts the calls that are made until none comes for a moment, ends them and the
+    block, and reports what would have been sent.
 
     Raises `WrongSettings` (a ValueError) for values that cannot work; entering the block raises
     `QueueUnreachable` when there is no Redis, and `QueueUnfit` when it would lose requests.
@@ -76,8 +78,8 @@ def batchify(
         raise WrongSettings(
             f"No provider takes a completion_window of {completion_window!r}: use one of {', '.join(windows)}."
         )
-    if on_deadline not in ("error", "realtime"):
-        raise WrongSettings(f"on_deadline is 'error' or 'realtime', not {on_deadline!r}.")
+    _check_fallback("on_deadline", on_deadline)
+    _check_fallback("on_too_few", on_too_few)
     used = settings.load(redis_url=redis_url)
     terms = Terms(
         run_id=new_run_id(),
@@ -96,6 +98,7 @@ def batchify(
         live_display=live_display,
         deadline_s=_seconds(deadline),
         on_deadline=on_deadline,
+        on_too_few=on_too_few,
     )
     return Block(used, terms, wishes, routes)
 
@@ -106,7 +109,8 @@ class _Wishes:
     dry_run: bool
     live_display: bool
     deadline_s: float | None
-    on_deadline: OnDeadline
+    on_deadline: Fallback
+    on_too_few: Fallback
 
 
 class Block:
@@ -174,6 +178,7 @@ class Block:
             name=self._wishes.name,
             deadline_s=self._wishes.deadline_s,
             on_deadline=self._wishes.on_deadline,
+            on_too_few=self._wishes.on_too_few,
         )
         interceptors.install()
         try:
@@ -275,6 +280,11 @@ def _check_number(name: str, value: float | None, *, least: float, whole: bool =
     if not isinstance(value, kind) or isinstance(value, bool) or not math.isfinite(value) or value < least:
         words = "a whole number" if whole else "a number"
         raise WrongSettings(f"{name} must be {words} from {least:g} on, not {value!r}.")
+
+
+def _check_fallback(name: str, value: str) -> None:
+    if value not in ("error", "realtime"):
+        raise WrongSettings(f"{name} is 'error' or 'realtime', not {value!r}.")
 
 
 def _seconds(deadline: float | str | None) -> float | None:

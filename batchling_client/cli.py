@@ -54,6 +54,11 @@ def _batchify_options(command: F) -> F:
         click.option(
             "--on-deadline", type=click.Choice(["error", "realtime"]), help="What happens then (error)."
         ),
+        click.option(
+            "--on-too-few",
+            type=click.Choice(["error", "realtime"]),
+            help="What happens to requests that are too few for a batch of their provider (error).",
+        ),
         _redis_url,
     )
     for option in reversed(options):

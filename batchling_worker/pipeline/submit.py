@@ -81,6 +81,11 @@ async def submit(step: Step) -> None:
         if readied.n_lines == 0:
             await _end(step, Outcome.COMPLETED, Ending())
             return
+        facts = step.provider.facts
+        if readied.n_lines < facts.min_rows:
+            ending = lifecycle.too_few_rows(facts.name, readied.n_lines, facts.min_rows)
+            await _end(step, Outcome.FAILED, ending)
+            return
         await _create(step, step.submission(label, readied.n_lines), readied.source)
 
 
@@ -164,8 +169,8 @@ async def _source(step: Step, label: str) -> AsyncIterator[_Readied]:
         return
     with tempfile.TemporaryFile(prefix="batchling-") as file:
         n_lines = await _write_lines(step, file)
-        if n_lines == 0:
-            yield _Readied(source=Source(file_id=""), n_lines=0)
+        if n_lines < step.provider.facts.min_rows:
+            yield _Readied(source=Source(file_id=""), n_lines=n_lines)
             return
         step.reach("submit.written")
         file_id = batch.input_file_id if stored else await _upload(step, label, file, n_lines)
@@ -318,4 +323,5 @@ async def _cancel_surplus(step: Step, provider_batch_id: ProviderBatchId) -> Non
 
 
 async def _end(step: Step, outcome: Outcome, ending: Ending) -> None:
-    await step.store.ended(step.held, outcome, "", msgspec.json.encode(ending), "")
+    error = lifecycle.error_sentence(ending, outcome) if outcome is Outcome.FAILED else ""
+    await step.store.ended(step.held, outcome, "", msgspec.json.encode(ending), error)
