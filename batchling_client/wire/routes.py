@@ -37,6 +37,8 @@ class Route:
     max_row_bytes: int
     windows: tuple[str, ...]
     credential_headers: tuple[str, ...] = ("authorization",)
+    query_credentials: Mapping[str, str] = field(default_factory=dict)
+    """Name in a URL's query -> the credential header that it stands for, where the call has no such header."""
     batch_headers: tuple[str, ...] = ()
     """Headers that apply to a whole batch and therefore split lanes."""
     variables: Mapping[str, str] = field(default_factory=dict)
