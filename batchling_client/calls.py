@@ -8,8 +8,9 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
@@ -165,7 +166,7 @@ class Calls:
                 f"{min(route.max_row_bytes, route.max_bytes):,} bytes. Send a shorter one.",
                 code="request_too_large",
             )
-        return self._lane(route, call, place.endpoint, model)
+        return self._lane(route, _with_query_credential(route, call), place.endpoint, model)
 
     def request(self, lane: Lane, request_id: RequestId, body: bytes) -> Request:
         """The body as a request under an id; made anew from the same body, it is the same request."""
@@ -246,6 +247,18 @@ class Calls:
             terms=terms,
             secrets=secrets,
         )
+
+
+def _with_query_credential(route: Route, call: HttpCall) -> HttpCall:
+    """The call with the key of its URL's query as the header that it stands for; URLs are kept and told nowhere."""
+    if not route.query_credentials or any(call.headers.get(name) for name in route.credential_headers):
+        return call
+    given = {
+        route.query_credentials[name]: value
+        for name, value in parse_qsl(urlsplit(call.url).query)
+        if name in route.query_credentials
+    }
+    return replace(call, headers={**call.headers, **given}) if given else call
 
 
 _VERSION: Final = re.compile(r"v\d+[a-z]*\d*")

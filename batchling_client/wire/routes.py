@@ -39,6 +39,8 @@ class Route:
     credential_headers: tuple[str, ...] = ("authorization",)
     api_key_header: str = "authorization"
     """The one of them in which an API key travels: as a bearer in `authorization`, bare in any other."""
+    query_credentials: Mapping[str, str] = field(default_factory=dict)
+    """Name in a URL's query -> the credential header that it stands for, where the call has no such header."""
     batch_headers: tuple[str, ...] = ()
     """Headers that apply to a whole batch and therefore split lanes."""
     variables: Mapping[str, str] = field(default_factory=dict)

@@ -2,15 +2,16 @@
 
 import json
 import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from batchling_client.calls import Calls, Lane, Request, Terms
-from batchling_client.interceptor import PASS_THROUGH, HttpCall, HttpReply
+from batchling_client.interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough
 from batchling_client.wire.ids import new_run_id
 from batchling_client.wire.records import Row
-from batchling_client.wire.routes import Routes
+from batchling_client.wire.routes import ROUTES, Routes
 
 from .asking import HOST, PATH, a_call, error_of
 
@@ -142,6 +143,59 @@ def test_a_request_without_a_key_is_refused_as_an_sdk_knows_it(key: str | None) 
     assert isinstance(reply, HttpReply)
     assert reply.status == 401
     assert error_of(reply)["code"] == "credential_missing"
+
+
+def of_query(query: str, headers: dict[str, str] | None = None) -> Request | HttpReply:
+    """What is read of a call with no other key than that of its query."""
+    route = replace(
+        next(route for route in ROUTES if route.provider == "groq"),
+        credential_headers=("x-goog-api-key",),
+        query_credentials={"key": "x-goog-api-key"},
+    )
+    call = replace(a_call(key=None, headers=headers), url=f"https://{HOST}{PATH}?{query}")
+    read = Calls(Terms(run_id=new_run_id(), run_name=""), Routes((route,))).read(call)
+    assert not isinstance(read, PassThrough)
+    return read
+
+
+def test_a_key_in_the_query_is_the_same_credential_as_in_the_header() -> None:
+    in_header = of_query("alt=json", {"x-goog-api-key": "AIza-1/+"})
+    in_query = of_query("alt=json&key=AIza-1%2F%2B")
+    other = of_query("key=AIza-2")
+
+    assert isinstance(in_header, Request)
+    assert isinstance(in_query, Request)
+    assert isinstance(other, Request)
+    assert in_query.lane.secrets == {"x-goog-api-key": "AIza-1/+"}
+    assert in_query.request_id == in_header.request_id
+    assert other.lane.lane_id != in_query.lane.lane_id
+
+
+def test_a_key_in_the_query_gives_way_to_the_header_and_is_shown_nowhere() -> None:
+    both = of_query("key=CANARY", {"x-goog-api-key": "mine"})
+    alone = of_query("key=CANARY")
+
+    assert isinstance(both, Request)
+    assert isinstance(alone, Request)
+    assert both.lane.secrets == {"x-goog-api-key": "mine"}
+    assert "CANARY" not in repr(alone.lane) + alone.lane.packed_spec.decode()
+    assert b"CANARY" not in alone.packed
+
+
+@pytest.mark.parametrize("query", ["", "key=", "key", "KEY=a", "monkey=a"])
+def test_a_query_without_a_key_makes_no_credential(query: str) -> None:
+    reply = of_query(query)
+
+    assert isinstance(reply, HttpReply)
+    assert reply.status == 401
+
+
+def test_the_query_is_no_credential_where_the_route_says_nothing_of_it() -> None:
+    call = replace(a_call(key=None), url=f"https://{HOST}{PATH}?key=a")
+    reply = calls().read(call)
+
+    assert isinstance(reply, HttpReply)
+    assert reply.status == 401
 
 
 def test_numbers_beyond_the_decoder_are_the_providers_to_judge() -> None:
