@@ -54,6 +54,7 @@ def batchify(
     deadline: float | str | None = None,
     on_deadline: Literal["error", "realtime"] = "error",
     redis_url: str | None = None,
+    stream: Literal["pass", "batch"] = "pass",
 ) -> Block:
     """A block for `async with` or `with`: LLM calls of unchanged SDK code inside it are answered from batches.
 
@@ -62,7 +63,9 @@ def batchify(
     `batch_poll_interval_seconds` at most (left at 10, the worker's own setting decides). With `cache` a rerun
     gets the answers and running requests of earlier runs. `deadline` is in seconds or like "2h", counted from
     each call. A `dry_run` counts the calls that are made until none comes for a moment, ends them and the block,
-    and reports what would have been sent.
+    and reports what would have been sent. A call with stream=True passes at full price; with `stream="batch"` its row
+    goes into a batch without it, and a stream is made of the finished answer (of chat completions, responses and
+    Anthropic's messages): the same request as its twin without a stream, whose answer it shares.
 
     Raises `WrongSettings` (a ValueError) for values that cannot work; entering the block raises
     `QueueUnreachable` when there is no Redis, and `QueueUnfit` when it would lose requests.
@@ -78,6 +81,8 @@ def batchify(
         )
     if on_deadline not in ("error", "realtime"):
         raise WrongSettings(f"on_deadline is 'error' or 'realtime', not {on_deadline!r}.")
+    if stream not in ("pass", "batch"):
+        raise WrongSettings(f"stream is 'pass' or 'batch', not {stream!r}.")
     used = settings.load(redis_url=redis_url)
     terms = Terms(
         run_id=new_run_id(),
@@ -88,6 +93,7 @@ def batchify(
         poll_s=0.0 if batch_poll_interval_seconds == DEFAULT_POLL_S else float(batch_poll_interval_seconds),
         cache=cache,
         vertex_gcs_prefix=vertex_gcs_prefix,
+        stream=stream,
         stand_ins={name.lower(): one.base_url for name, one in used.providers.items() if one.base_url},
     )
     wishes = _Wishes(

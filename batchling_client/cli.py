@@ -54,6 +54,11 @@ def _batchify_options(command: F) -> F:
         click.option(
             "--on-deadline", type=click.Choice(["error", "realtime"]), help="What happens then (error)."
         ),
+        click.option(
+            "--stream",
+            type=click.Choice(["pass", "batch"]),
+            help="Calls with stream=True: at full price, or made of a batch's answer (pass).",
+        ),
         _redis_url,
     )
     for option in reversed(options):

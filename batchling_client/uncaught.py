@@ -9,7 +9,9 @@ from typing import Final
 
 from .interceptor import warn_once
 
-_OVER_URLLIB3: Final = "A call to {} goes over urllib3, where batchling catches none: it is not batched and costs the full price. "
+_OVER_URLLIB3: Final = (
+    "A call to {} goes over urllib3, where batchling catches none: it is not batched and goes at full price. "
+)
 _ANY_SDK: Final = "Send it over httpx, requests or aiohttp to have it batched."
 _BEDROCK: Final = (
     "boto3 sends like that. To have such calls batched, use AsyncAnthropicBedrock of the anthropic SDK, or httpx, "
@@ -18,7 +20,7 @@ _BEDROCK: Final = (
 _BEDROCK_HOST: Final = re.compile(r"bedrock-runtime(-fips)?\.[a-z0-9-]+\.amazonaws\.com(\.cn)?")
 
 _OVER_GRPC: Final = (
-    "Calls of {} go over gRPC, where batchling catches none: they are not batched and cost the full price. {}"
+    "Calls of {} go over gRPC, where batchling catches none: they are not batched and go at full price. {}"
 )
 _XAI: Final = (
     "xai-sdk",
