@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
@@ -40,11 +41,12 @@ class Patch:
         return True
 
     def plain(self, instance: object) -> Callable[..., Any]:
-        """The library's own method, bound."""
-        # Bound as an attribute look-up would bind it: it may be a wrapper object of somebody else.
-        bind = getattr(self._original, "__get__", None)
-        bound: Callable[..., Any] = self._original if bind is None else bind(instance, type(instance))
-        return bound
+        """What stood there before us, bound."""
+        return _bound(self._original, instance)
+
+    def innermost(self, instance: object) -> Callable[..., Any]:
+        """The library's own method, bound, below what others laid on it before us, as far as they tell."""
+        return _bound(inspect.unwrap(self._original), instance)
 
     def block(self) -> Handler | None:
         """The innermost open block."""
@@ -54,6 +56,13 @@ class Patch:
         """The innermost open block, where it wants such a call."""
         handler = self.block()
         return handler if handler is not None and handler.wants(method, host, path) else None
+
+
+def _bound(method: Any, instance: object) -> Callable[..., Any]:
+    # As an attribute look-up would bind it: it may be a wrapper object of somebody else.
+    bind = getattr(method, "__get__", None)
+    bound: Callable[..., Any] = method if bind is None else bind(instance, type(instance))
+    return bound
 
 
 Target: TypeAlias = tuple[Any, str, Callable[[Patch], Wrapper]]

@@ -10,11 +10,12 @@ from typing import Final
 from .interceptor import warn_once
 
 _OVER_URLLIB3: Final = (
-    "A call to {} goes over urllib3, where batchling catches none: it is not batched and goes at full price. "
+    "A call to {} goes over urllib3 by itself, where batchling catches none: it is not batched and goes at full "
+    "price. "
 )
 _ANY_SDK: Final = "Send it over httpx, requests or aiohttp to have it batched."
-_BEDROCK: Final = (
-    "boto3 sends like that. To have such calls batched, use AsyncAnthropicBedrock of the anthropic SDK, or httpx, "
+BEDROCK_WAY: Final = (
+    "To have calls to Bedrock batched, use AsyncAnthropicBedrock of the anthropic SDK, or httpx, "
     "with a Bedrock API key, or `batchling submit`."
 )
 _BEDROCK_HOST: Final = re.compile(r"bedrock-runtime(-fips)?\.[a-z0-9-]+\.amazonaws\.com(\.cn)?")
@@ -22,11 +23,10 @@ _BEDROCK_HOST: Final = re.compile(r"bedrock-runtime(-fips)?\.[a-z0-9-]+\.amazona
 _OVER_GRPC: Final = (
     "Calls of {} go over gRPC, where batchling catches none: they are not batched and go at full price. {}"
 )
-_XAI: Final = (
-    "xai-sdk",
-    "Use the OpenAI SDK with base_url='https://api.x.ai/v1' to have them batched.",
-)
-_GOOGLE: Final = ("Google's gRPC clients", "Use the google-genai SDK to have them batched.")
+XAI_WAY: Final = "Use the OpenAI SDK with base_url='https://api.x.ai/v1' to have them batched."
+GOOGLE_WAY: Final = "Use the google-genai SDK to have them batched."
+_XAI: Final = ("xai-sdk", XAI_WAY)
+_GOOGLE: Final = ("Google's gRPC clients", GOOGLE_WAY)
 
 
 def _methods(service: str, names: Iterable[str]) -> Iterable[str]:
@@ -57,7 +57,7 @@ RPCS: Final = {
 
 def warn_of_http(host: str) -> None:
     """Says once a process that a batchable call goes over urllib3 by itself."""
-    way = _BEDROCK if _BEDROCK_HOST.fullmatch(host) else _ANY_SDK
+    way = BEDROCK_WAY if _BEDROCK_HOST.fullmatch(host) else _ANY_SDK
     warn_once(_OVER_URLLIB3.format(host) + way, os.getpid())
 
 
