@@ -1,4 +1,4 @@
-"""What differs between providers whose batches are uploaded files; a provider's file fills this in."""
+"""What differs between providers; a provider's file fills this in."""
 
 from __future__ import annotations
 
@@ -67,18 +67,28 @@ class Traits:
 
 
 class Dialect(Protocol):
-    """How one provider words things and what it checks."""
+    """How one provider words things and what it checks, whatever its API looks like."""
 
     traits: Traits
-
-    def new_file_id(self) -> str:
-        """Return a fresh file id."""
 
     def new_batch_id(self) -> str:
         """Return a fresh batch id."""
 
     def error_body(self, status: int, code: str | None, message: str, param: str | None) -> dict[str, Any]:
         """Return the JSON body of an HTTP error, also used for failed rows."""
+
+    def line_rules(self, ask: CreateAsk) -> LineRules:
+        """Return what the lines of this batch have to keep to."""
+
+    def decorate(self, answer: Answer, mark: str) -> dict[str, Any]:
+        """Return the body of a success with the provider's own fields added."""
+
+
+class FileDialect(Dialect, Protocol):
+    """How a provider differs that follows OpenAI's Files and Batches API."""
+
+    def new_file_id(self) -> str:
+        """Return a fresh file id."""
 
     def file_object(self, file: StoredFile) -> dict[str, Any]:
         """Return a file as JSON."""
@@ -92,9 +102,6 @@ class Dialect(Protocol):
     def missing_input(self, ask: CreateAsk) -> str:
         """Raise Refusal because there is no input file, or return the sentence that the batch fails with."""
 
-    def line_rules(self, ask: CreateAsk) -> LineRules:
-        """Return what the lines of this batch have to keep to."""
-
     def wrong_file_name(self) -> Refusal:
         """Return the refusal of an input file whose name does not end in `.jsonl`."""
 
@@ -103,6 +110,3 @@ class Dialect(Protocol):
 
     def not_cancellable(self, view: BatchView) -> Refusal:
         """Return the refusal for cancelling a batch that has ended."""
-
-    def decorate(self, answer: Answer, mark: str) -> dict[str, Any]:
-        """Return the body of a success with the provider's own fields added."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from .dialect import Dialect, Refusal
+from .dialect import FileDialect, Refusal
 from .form import Form, FormError
 from .gate import Gate, json_reply
 from .records import StoredFile
@@ -24,7 +24,7 @@ _MAX_FILES = 10_000
 class FilesApi:
     """The `/files` routes of one provider."""
 
-    def __init__(self, world: World, dialect: Dialect, shelf: FileShelf) -> None:
+    def __init__(self, world: World, dialect: FileDialect, shelf: FileShelf) -> None:
         self._world = world
         self._dialect = dialect
         self._shelf = shelf
