@@ -1,7 +1,7 @@
 """AWS Bedrock's batch inference: jobs over files in S3, through the official library.
 
-Callers' signatures are good for their own call alone. So a batch is paid for with the worker's AWS credential, or with one
-that workers are given as `ACCESS_KEY_ID:SECRET_ACCESS_KEY`; callers are told apart by their keys all the same.
+Callers' signatures are good for their own call alone. So a batch is paid for with the worker's AWS credential, or with
+one that workers are given as `ACCESS_KEY_ID:SECRET_ACCESS_KEY`; callers are told apart by their keys all the same.
 """
 
 from __future__ import annotations

@@ -123,7 +123,9 @@ class ObjectStore:
     async def _list(self, request: web.Request) -> web.Response:
         bucket = request.match_info["bucket"]
         prefix, after = request.query.get("prefix", ""), request.query.get("continuation-token", "")
-        keys = sorted(name.removeprefix(f"{bucket}/") for name in self._objects if name.startswith(f"{bucket}/"))
+        keys = sorted(
+            name.removeprefix(f"{bucket}/") for name in self._objects if name.startswith(f"{bucket}/")
+        )
         keys = [key for key in keys if key.startswith(prefix) and key > after]
         page = keys[:_PAGE]
         more = len(keys) > len(page)
