@@ -200,7 +200,7 @@ class Calls:
             call.host,
             endpoint,
             model,
-            *route.secrets(call.headers).values(),
+            *(word for one in route.secrets(call.headers).items() for word in one),
             *[header(name) for name in route.batch_headers],
         )
         lane = self._lanes.get(key)

@@ -23,6 +23,7 @@ from botocore.exceptions import (
 )
 
 from .errors import MaybeDone, PermanentError, TemporaryError, WorkerError
+from .http_errors import retry_after_s
 from .provider import Account
 
 T = TypeVar("T")
@@ -140,14 +141,15 @@ def _of_answer(provider: str, deed: Deed, error: ClientError) -> WorkerError:
     said: Any = error.response
     code, message = str(said.get("Error", {}).get("Code", "")), str(said.get("Error", {}).get("Message", ""))
     status = int(said.get("ResponseMetadata", {}).get("HTTPStatusCode", 500))
+    wish_s = retry_after_s(said.get("ResponseMetadata", {}).get("HTTPHeaders", {}))
     reason = f"{provider} answered {status} when asked to {deed.does}: {code} {message}".rstrip()
     if code in THROTTLED or status == 429:
-        return TemporaryError(reason)
+        return TemporaryError(reason, delay_s=wish_s)
     if code in UNKNOWN_KEY:
         return PermanentError(reason, status=401)
     if 400 <= status < 500:
         return PermanentError(reason, status=status)
-    return MaybeDone(reason) if deed.paid else TemporaryError(reason)
+    return MaybeDone(reason, delay_s=wish_s) if deed.paid else TemporaryError(reason, delay_s=wish_s)
 
 
 def _of_silence(provider: str, deed: Deed, error: Exception) -> WorkerError:

@@ -158,6 +158,10 @@ ROUTES: Final = (
         windows=tuple(f"{hours}h" for hours in range(24, 169)),
         credential_headers=("authorization", "x-aws-credentials"),
         api_key_header="x-aws-credentials",
+        variables={
+            "authorization": "AWS_BEARER_TOKEN_BEDROCK",
+            "x-aws-credentials": "BATCHLING_AWS_CREDENTIALS",
+        },
     ),
 )
 

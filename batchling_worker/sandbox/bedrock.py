@@ -30,6 +30,7 @@ from .world import World
 MIN_ROWS: Final = 100
 _NAME = re.compile(r"[a-zA-Z0-9]{1,63}(-*[a-zA-Z0-9\+\-\.]){0,63}")
 _ACCOUNT = "123456789012"
+_JOBS = f"arn:aws:bedrock:us-east-1:{_ACCOUNT}:model-invocation-job/"
 _KINDS = {"InvokeModel": "/invoke", "Converse": "/converse"}
 _STATUSES = {
     "validating": "Validating",
@@ -127,8 +128,8 @@ class BedrockDialect:
     )
 
     def new_batch_id(self) -> str:
-        """Return a fresh job id, twelve characters."""
-        return secrets.token_hex(6)
+        """Return the ARN of a fresh job, whose own id is its last twelve characters."""
+        return f"{_JOBS}{secrets.token_hex(6)}"
 
     def error_body(self, status: int, code: str | None, message: str, param: str | None) -> dict[str, Any]:
         """Return the JSON body of an error, its type in it."""
@@ -205,7 +206,7 @@ class BedrockJobs:
             self._by_token[owner, ask.clientRequestToken or batch.id] = batch
 
         async def reply() -> web.Response:
-            return json_reply({"jobArn": _arn(batch.id)})
+            return json_reply({"jobArn": batch.id})
 
         return await self._weather.after_create(request, ask.modelId, reply)
 
@@ -333,7 +334,7 @@ class BedrockJobs:
         path = self._store.new_path()
         await asyncio.to_thread(_to_records, [file.path for file in files if file is not None], path)
         ask = self._asked[view.id]
-        root = f"{ask.outputDataConfig.s3OutputDataConfig.s3Uri.rstrip('/')}/{view.id}"
+        root = f"{ask.outputDataConfig.s3OutputDataConfig.s3Uri.rstrip('/')}/{view.id.removeprefix(_JOBS)}"
         name = ask.inputDataConfig.s3InputDataConfig.s3Uri.rpartition("/")[2]
         self._store.put(f"{root}/{name}.out", path)
         manifest = self._store.new_path()
@@ -342,7 +343,7 @@ class BedrockJobs:
 
     def _find(self, request: web.Request, owner: str) -> Batch:
         said = request.match_info["id"]
-        batch = self._book.find(said.rpartition("/")[2], owner)
+        batch = self._book.find(_JOBS + said.removeprefix(_JOBS), owner)
         if batch is None:
             raise Refusal(404, f"The job {said} was not found.")
         return batch
@@ -353,7 +354,7 @@ class BedrockJobs:
         n_total, n_failed = int(str(counts.get("total", 0))), int(str(counts.get("failed", 0)))
         n_done = int(str(counts.get("completed", 0)))
         return {
-            "jobArn": _arn(view.id),
+            "jobArn": view.id,
             "jobName": ask.jobName,
             "modelId": ask.modelId,
             "clientRequestToken": ask.clientRequestToken,
@@ -489,10 +490,6 @@ def _anthropic(model: str, text: str, n_in: int, n_out: int) -> dict[str, Any]:
 
 def _plain(text: str) -> dict[str, Any]:
     return {"outputs": [{"text": text, "stop_reason": "stop"}]}
-
-
-def _arn(job_id: str) -> str:
-    return f"arn:aws:bedrock:us-east-1:{_ACCOUNT}:model-invocation-job/{job_id}"
 
 
 def _iso(seconds: int) -> str:

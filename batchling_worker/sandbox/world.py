@@ -35,8 +35,9 @@ _FAST_WORDS = (
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Limits that providers enforce where they have them; the defaults are published ones (2026-11-23).
 
-    `min_rows` None = the provider's own least. `max_enqueued_tokens` counts the batches of one key and model that have not ended. One that does not fit fails its
-    validation; with `quota_at_create` its create is refused with 429 instead. `quota_named`: the words hold the figure.
+    `min_rows` None = the provider's own. `max_enqueued_tokens` counts the batches of one key and model that have not
+    ended: one that does not fit fails its validation; with `quota_at_create` its create is refused with 429 instead.
+    `quota_named`: the words hold the figure.
     """
 
     max_rows: int = 50_000

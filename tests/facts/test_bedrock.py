@@ -96,7 +96,7 @@ def test_a_job_walks_its_states_and_its_results_lie_below_its_id(stored: Sandbox
     bedrock, s3 = client(stored, "bedrock"), client(stored, "s3")
     arn = create(bedrock)
     assert bedrock.get_model_invocation_job(jobIdentifier=arn)["status"] == "Validating"
-    stored.clock.advance(1.0)
+    stored.clock.advance(0.3)
     assert bedrock.get_model_invocation_job(jobIdentifier=arn)["status"] == "InProgress"
     stored.clock.advance(60.0)
     [job] = bedrock.list_model_invocation_jobs(statusEquals="Completed")["invocationJobSummaries"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -48,7 +49,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("name", names(*needed))
 
 
-def staging(sandbox: Sandbox, name: str) -> dict[str, str]:
+def staging(sandbox: Sandbox, name: str) -> dict[str, Any]:
     """Where files lie of a provider that keeps none itself, as its emulator says."""
     prefix = f"BATCHLING_PROVIDERS__{name.upper()}__"
     said = {
