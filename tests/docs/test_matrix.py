@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 
-from tests.sdks.matrix import Column, columns
+from tests.sdks.matrix import HERE, Column, columns
 
 COLUMNS = columns()
 
@@ -39,3 +41,12 @@ def test_pins_name_no_place_to_install_from(column: Column) -> None:
     text = column.constraints.read_text(encoding="utf-8")
 
     assert not re.search(r"://|--|@", text)
+
+
+def test_the_makefile_is_told_the_columns_and_what_each_installs() -> None:
+    def printed(*words: str) -> list[str]:
+        program = [sys.executable, str(HERE / "matrix.py"), *words]
+        return subprocess.run(program, check=True, capture_output=True, text=True).stdout.splitlines()
+
+    assert printed() == list(COLUMNS)
+    assert "openai==2.0.0" in printed("oldest")

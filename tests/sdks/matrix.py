@@ -5,6 +5,7 @@ Run as a program it prints the columns, or what a column that is named installs.
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,4 +59,5 @@ def _read() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    pass
+    lines = columns()[sys.argv[1]].requirements() if sys.argv[1:] else columns()
+    sys.stdout.writelines(f"{line}\n" for line in lines)
