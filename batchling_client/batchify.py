@@ -25,7 +25,7 @@ from .errors import DryRun, QueueUnfit, WrongSettings
 from .inspection import Inspection
 from .interceptor import warn_once
 from .reach import unreachable
-from .run import OnDeadline, Run
+from .run import Fallback, Run
 from .session import Deployment
 from .settings import ClientSettings
 from .wire import sealing, soundness
@@ -53,6 +53,7 @@ def batchify(
     name: str | None = None,
     deadline: float | str | None = None,
     on_deadline: Literal["error", "realtime"] = "error",
+    on_too_few: Literal["error", "realtime"] = "error",
     redis_url: str | None = None,
     stream: Literal["pass", "batch"] = "pass",
 ) -> Block:
@@ -60,12 +61,13 @@ def batchify(
 
     `batch_size` requests seal a batch (None: the provider's maximum), or `batch_window_seconds` of quiet;
     `completion_window` is handed to the provider; a running batch is looked at every
-    `batch_poll_interval_seconds` at most (left at 10, the worker's own setting decides). With `cache` a rerun
-    gets the answers and running requests of earlier runs. `deadline` is in seconds or like "2h", counted from
-    each call. A `dry_run` counts the calls that are made until none comes for a moment, ends them and the block,
-    and reports what would have been sent. A call with stream=True passes at full price; with `stream="batch"` its row
-    goes into a batch without it, and a stream is made of the finished answer (of chat completions, responses and
-    Anthropic's messages): the same request as its twin without a stream, whose answer it shares.
+    `batch_poll_interval_seconds` at most (left at 10, the worker's own setting decides). With `cache` a rerun gets
+    the answers and running requests of earlier runs. `deadline` is in seconds or like "2h", counted from each call.
+    `on_too_few` says what becomes of requests that are too few for a batch of their provider. A `dry_run` counts the
+    calls that are made until none comes for a moment, ends them and the block, and reports what would have been sent.
+    A call with stream=True passes at full price; with `stream="batch"` its row goes into a batch without it, and a
+    stream is made of the finished answer (of chat completions, responses and Anthropic's messages): the same request
+    as its twin without a stream, whose answer it shares.
 
     Raises `WrongSettings` (a ValueError) for values that cannot work; entering the block raises
     `QueueUnreachable` when there is no Redis, and `QueueUnfit` when it would lose requests.
@@ -79,10 +81,9 @@ def batchify(
         raise WrongSettings(
             f"No provider takes a completion_window of {completion_window!r}: use one of {', '.join(windows)}."
         )
-    if on_deadline not in ("error", "realtime"):
-        raise WrongSettings(f"on_deadline is 'error' or 'realtime', not {on_deadline!r}.")
-    if stream not in ("pass", "batch"):
-        raise WrongSettings(f"stream is 'pass' or 'batch', not {stream!r}.")
+    _check_choice("on_deadline", on_deadline, ("error", "realtime"))
+    _check_choice("on_too_few", on_too_few, ("error", "realtime"))
+    _check_choice("stream", stream, ("pass", "batch"))
     used = settings.load(redis_url=redis_url)
     terms = Terms(
         run_id=new_run_id(),
@@ -102,6 +103,7 @@ def batchify(
         live_display=live_display,
         deadline_s=_seconds(deadline),
         on_deadline=on_deadline,
+        on_too_few=on_too_few,
     )
     return Block(used, terms, wishes, routes)
 
@@ -112,7 +114,8 @@ class _Wishes:
     dry_run: bool
     live_display: bool
     deadline_s: float | None
-    on_deadline: OnDeadline
+    on_deadline: Fallback
+    on_too_few: Fallback
 
 
 class Block:
@@ -180,6 +183,7 @@ class Block:
             name=self._wishes.name,
             deadline_s=self._wishes.deadline_s,
             on_deadline=self._wishes.on_deadline,
+            on_too_few=self._wishes.on_too_few,
         )
         interceptors.install()
         try:
@@ -281,6 +285,11 @@ def _check_number(name: str, value: float | None, *, least: float, whole: bool =
     if not isinstance(value, kind) or isinstance(value, bool) or not math.isfinite(value) or value < least:
         words = "a whole number" if whole else "a number"
         raise WrongSettings(f"{name} must be {words} from {least:g} on, not {value!r}.")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, str]) -> None:
+    if value not in choices:
+        raise WrongSettings(f"{name} is {choices[0]!r} or {choices[1]!r}, not {value!r}.")
 
 
 def _seconds(deadline: float | str | None) -> float | None:

@@ -19,7 +19,7 @@ from .interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough, warn_on
 from .wire import ids, records, sealing
 from .wire.keys import LaneId, RequestId, RunId
 from .wire.records import LaneSpec, Row
-from .wire.routes import Route, Routes
+from .wire.routes import Route, Routes, Unbatched
 from .wire.scripts import BatchCap
 
 OnStream = Literal["pass", "batch"]
@@ -29,10 +29,11 @@ LONGEST_LINGERS: Final = 15
 """An open batch is sealed at the latest after this many lingers."""
 
 _UNBILLED: Final = frozenset(
-    {"assistants", "batches", "containers", "conversations", "evals", "files", "fine-tuning", "fine_tuning"}
+    {"assistants", "batches", "containers", "conversations", "count_tokens", "evals", "files"}
+    | {"fine-tuning", "fine_tuning"}
     | {"models", "organization", "tokenize", "uploads", "vector_stores", "webhooks"}
 )
-"""First words of paths whose calls no batch could make cheaper: they pass silently."""
+"""First or second words of paths whose calls no batch could make cheaper: they pass silently."""
 
 _STREAMED: Final = (
     "A call asks for a streamed answer, which no batch gives: it goes straight to {} at full price. "
@@ -43,6 +44,7 @@ _MULTIPART: Final = (
     "A call to {} {} uploads a file, which no batch takes: it goes straight to the provider at full price. "
     "Where the endpoint takes a URL instead of a file, give that to have it batched."
 )
+_UNBATCHED: Final = "Calls that {}: they go straight to {} at full price."
 _NO_BATCHES: Final = (
     "{} takes no batches of {}: such calls go straight to the provider at full price. Endpoints it takes: {}."
 )
@@ -56,6 +58,7 @@ class _Head(msgspec.Struct):
 
 
 _decode_head: Final = msgspec.json.Decoder(_Head).decode
+_decode_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode: Final = msgspec.json.Decoder().decode
 _encode_sorted: Final = msgspec.json.Encoder(order="sorted").encode
 
@@ -161,6 +164,10 @@ class Calls:
         if head.stream is True:
             instead = _OR_GIVE if self.terms.stream == "pass" and sse.read(call) is not None else ""
             warn_once(_STREAMED.format(route.provider, instead), os.getpid())
+            return PASS_THROUGH
+        unbatched = _unbatched(route, body)
+        if unbatched is not None:
+            warn_once(_UNBATCHED.format(unbatched.reason, route.provider), os.getpid())
             return PASS_THROUGH
         model = place.model or head.model
         if not isinstance(model, str) or not model:
@@ -271,12 +278,20 @@ def _with_query_credential(route: Route, call: HttpCall) -> HttpCall:
     return replace(call, headers={**call.headers, **given}) if given else call
 
 
+def _unbatched(route: Route, body: bytes) -> Unbatched | None:
+    """What makes this body nothing for a batch, if anything does."""
+    if not route.unbatched:
+        return None
+    fields = _decode_fields(body)
+    return next((one for one in route.unbatched if bytes(fields.get(one.field, b"")) == one.value), None)
+
+
 _VERSION: Final = re.compile(r"v\d+[a-z]*\d*")
 
 
 def _warn_of_path(route: Route, path: str) -> None:
     words = [word for word in path.split("/") if word and word != "openai" and not _VERSION.fullmatch(word)]
-    if not words or words[0] in _UNBILLED:
+    if not _UNBILLED.isdisjoint(words[:2]) or not words:
         return
     # Ids are left out, so that a thousand such calls are one warning.
     kind = "/".join(word for word in words if not any(letter.isdigit() for letter in word))

@@ -55,6 +55,11 @@ def _batchify_options(command: F) -> F:
             "--on-deadline", type=click.Choice(["error", "realtime"]), help="What happens then (error)."
         ),
         click.option(
+            "--on-too-few",
+            type=click.Choice(["error", "realtime"]),
+            help="What happens to requests that are too few for a batch of their provider (error).",
+        ),
+        click.option(
             "--stream",
             type=click.Choice(["pass", "batch"]),
             help="Calls with stream=True: at full price, or made of a batch's answer (pass).",

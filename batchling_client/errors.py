@@ -8,6 +8,7 @@ BatchlingError
 ├── RequestRefused       the request cannot go into a batch as it is
 ├── QueueFull            Redis has no room for the request
 ├── BatchFailed          the provider refused the batch as a whole
+├── BatchTooSmall        the provider takes no batch of so few requests
 ├── BatchExpired         the provider did not get to the request in time, in any of its attempts
 ├── BatchCancelled       the batch was cancelled before the request was answered
 ├── RequestLost          Redis or the provider no longer knows the request
@@ -87,6 +88,15 @@ class BatchFailed(BatchlingError):
     sentence = "The provider refused the batch as a whole."
 
 
+class BatchTooSmall(BatchlingError):
+    """The provider takes no batch of so few requests, and nothing was sent to it."""
+
+    code = "batch_too_small"
+    sentence = (
+        "The provider takes no batch of so few requests: send more at once, or say on_too_few='realtime'."
+    )
+
+
 class BatchExpired(BatchlingError):
     """The provider did not get to the request within the completion window, in any of its attempts."""
 
@@ -139,6 +149,7 @@ _BY_CODE: Final[dict[str, type[BatchlingError]]] = {
             QueueFull,
             QueueUnreachable,
             BatchFailed,
+            BatchTooSmall,
             BatchExpired,
             BatchCancelled,
             RequestLost,

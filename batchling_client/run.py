@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from . import bridge, errors, replies, session
 from .calls import Calls, Request, Terms
 from .dry_run import Rehearsal
-from .errors import DeadlinePassed, RequestLost
+from .errors import BatchTooSmall, DeadlinePassed, RequestLost
 from .inspection import Inspection
 from .interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough
 from .session import Deployment, Session
@@ -25,7 +25,8 @@ from .wire.routes import Routes
 
 _logger = logging.getLogger(__name__)
 
-OnDeadline = Literal["error", "realtime"]
+Fallback = Literal["error", "realtime"]
+"""What becomes of a call that no batch answers: an error, or it is sent at full price."""
 
 ASKED_AGAIN: Final = 3
 GRACE_S: Final = 0.1
@@ -73,7 +74,8 @@ class Run:
         routes: Routes,
         name: str | None = None,
         deadline_s: float | None = None,
-        on_deadline: OnDeadline = "error",
+        on_deadline: Fallback = "error",
+        on_too_few: Fallback = "error",
     ) -> None:
         self._terms = terms
         self._name = name
@@ -82,10 +84,12 @@ class Run:
         self._rehearsal = Rehearsal() if deployment is None else None
         self._deadline_s = deadline_s
         self._on_deadline = on_deadline
+        self._on_too_few = on_too_few
         self._seats: dict[asyncio.AbstractEventLoop, _Seat] = {}
         self._lock = threading.Lock()
         self._n_refused = 0
         self._n_overdue = 0
+        self._n_too_few = 0
         self._blocked = bridge.Blocked()
         self._bridged = False
         self._closed = False
@@ -219,8 +223,9 @@ class Run:
             bridge.let_go()
 
     def _read(self, call: HttpCall) -> Request | HttpReply | PassThrough:
-        if self._n_overdue and self._on_deadline == "realtime" and _is_retry(call):
-            # A call that was let through at its deadline is tried again by the SDK: the retry is no new request.
+        let_through = (self._n_overdue and self._on_deadline == "realtime") or self._n_too_few
+        if let_through and _is_retry(call):
+            # A call that was let through is tried again by the SDK: the retry is no new request.
             return PASS_THROUGH
         request = self._calls.read(call)
         if isinstance(request, HttpReply):
@@ -258,11 +263,26 @@ class Run:
         except TimeoutError:
             seat.session.leave(request_id, future)
             return self._miss(seat, request_id)
+        if reply.headers.get(errors.HEADER) == BatchTooSmall.code and self._on_too_few == "realtime":
+            return self._let_through(seat)
         if reply.status < 400:
             seat.n_succeeded += 1
         else:
             seat.n_failed += 1
         return reply
+
+    def _let_through(self, seat: _Seat) -> PassThrough:
+        """A request of a batch that is too small for its provider, which was told nothing of it."""
+        seat.n_left += 1
+        with self._lock:
+            self._n_too_few += 1
+            first = self._n_too_few == 1
+        if first:
+            _logger.warning(
+                "Run %s has too few requests for a batch of their provider: they are sent at full price.",
+                self._title(),
+            )
+        return PASS_THROUGH
 
     def _miss(self, seat: _Seat, request_id: RequestId) -> HttpReply | PassThrough:
         realtime = self._on_deadline == "realtime"

@@ -10,6 +10,7 @@ import httpx
 
 from batchling_client.wire import sealing
 from batchling_client.wire.records import LaneSpec
+from batchling_client.wire.routes import Routes
 
 from .errors import PermanentError
 from .provider import Account, ProviderFacts
@@ -36,6 +37,7 @@ class Accounts:
         self._store = store
         self._providers = providers
         self._seal_private_key = seal_private_key
+        self._routes = Routes()
         self._http = httpx.AsyncClient(
             timeout=httpx.Timeout(silence_s, connect=CONNECT_S, pool=TURN_S),
             limits=httpx.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=20),
@@ -44,19 +46,37 @@ class Accounts:
         )
 
     async def open(self, spec: LaneSpec, facts: ProviderFacts) -> Account:
-        """The account of a lane; raises `PermanentError` when its credential cannot be had."""
-        settings = self._providers.get(spec.provider)
-        base_url = (settings.base_url if settings and settings.base_url else facts.base_url).rstrip("/")
-        if settings is not None and settings.api_key is not None:
-            credential = {"authorization": f"Bearer {settings.api_key.get_secret_value()}"}
+        """The account of a lane; raises `PermanentError` where it has no host or no credential to go by."""
+        route = self._routes.named(spec.provider)
+        if route is None:
+            raise PermanentError(f"No provider is called {spec.provider!r}.")
+        settings = self._providers.get(spec.provider, ProviderSettings())
+        base_url = settings.base_url or self._own_base_url(spec, facts, settings)
+        if settings.api_key is not None:
+            credential = route.credential(settings.api_key.get_secret_value())
         else:
             credential = await self._unseal(spec)
         return Account(
-            base_url=base_url,
+            base_url=base_url.rstrip("/"),
             headers={**dict(spec.headers), **credential},
             http=self._http,
-            digest=_digest(base_url, credential),
+            digest=_digest(base_url.rstrip("/"), credential),
         )
+
+    def _own_base_url(self, spec: LaneSpec, facts: ProviderFacts, settings: ProviderSettings) -> str:
+        """Where a lane's batches go: the host that its caller named only if the registry has it as the provider's."""
+        if facts.base_url == f"https://{spec.host}":
+            return facts.base_url
+        route = self._routes.of_host(spec.host)
+        if route is None or route.provider != spec.provider:
+            return facts.base_url
+        if settings.api_key is not None and spec.host not in route.hosts:
+            # Whoever can make a call could else have the workers' own key sent to a host of his.
+            raise PermanentError(
+                f"{spec.host} is one of many hosts of {spec.provider}, and the workers have a key of their own: "
+                f"name the host that it is for in BATCHLING_PROVIDERS__{spec.provider.upper()}__BASE_URL."
+            )
+        return f"https://{spec.host}"
 
     async def _unseal(self, spec: LaneSpec) -> dict[str, str]:
         sealed = await self._store.credential(spec.fingerprint)

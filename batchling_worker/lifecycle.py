@@ -19,6 +19,7 @@ RETRIED_STATUSES: Final = frozenset({408, 409, 425, 429})
 RETRIED_ORIGINS: Final = frozenset({"batch_expired", ROW_LOST})
 
 TOO_MANY_ROWS: Final = "too_many_tasks"
+TOO_FEW_ROWS: Final = "batch_too_small"
 FILE_WAIT_S: Final = 10.0
 """How long after a validator that did not find the input file (yet) the next batch is made."""
 
@@ -212,9 +213,19 @@ def _fate_beside_named(
     return _blamed(mine or named[0])
 
 
+def too_few_rows(provider: str, n_lines: int, min_rows: int) -> Ending:
+    """How a batch ends that is smaller than its provider takes; no row is made up to fill it."""
+    message = (
+        f"{provider} takes batches of {min_rows} requests or more, and this one has {n_lines}: nothing was sent. "
+        "Send more at once or wait longer for company (batch_window_seconds), or say on_too_few='realtime'."
+    )
+    return Ending(complaints=(Complaint(code=TOO_FEW_ROWS, message=message),))
+
+
 def _blamed(complaint: Complaint) -> Refuse:
     body = error_body(complaint.code, _words(complaint), complaint.param)
-    return Refuse(status=400, body=body, origin="batch_failed")
+    origin = TOO_FEW_ROWS if complaint.code == TOO_FEW_ROWS else "batch_failed"
+    return Refuse(status=400, body=body, origin=origin)
 
 
 def _why_cancelled(batch: Batch) -> str:

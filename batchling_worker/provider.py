@@ -42,8 +42,17 @@ class ProviderFacts:
     """Whether a batch can be found again by a label of ours."""
     early_results: bool
     discount_percent: int
+    """Off the listed price; of some models where not all are cheaper."""
     source: str
     checked_on: dt.date
+    min_rows: int = 1
+    """Fewer the provider does not take in a batch."""
+    inline: bool = False
+    """Whether the create takes the requests themselves: `upload` then only readies what the create goes into."""
+    model_in_path: bool = False
+    """Whether the body of a request need not name its model."""
+    verified: tuple[str, ...] = ("docs",)
+    """What the adapter is held to: `docs`, `capture` (of the wire), `SDK` (it drives the sandbox), `live`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +96,16 @@ class Sought:
     """Whether one of these custom_ids is a row of the batch sought."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What a batch is made of."""
+
+    file_id: str
+    """What `upload` answered: an input file's id as a rule."""
+    lines: BinaryIO | None = None
+    """The lines themselves, for a provider whose facts say `inline`; read as a stream, from its start."""
+
+
 class Complaint(msgspec.Struct, frozen=True, kw_only=True):
     """One reason a provider gave for failing a batch; `line` counts from 1."""
 
@@ -127,6 +146,8 @@ class Running:
     status: str
     n_done: int
     n_total: int
+    early: Ending | None = None
+    """Results that can be read already, where the provider hands them out before the batch has ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,10 +192,10 @@ class Provider(Protocol):
         ...
 
     async def upload(self, account: Account, submission: Submission, lines: BinaryIO) -> str:
-        """Stores the input file at the provider, read as a stream from its start; answers its id."""
+        """Stores the input file at the provider, read as a stream from its start; answers its id, '' for none."""
         ...
 
-    async def create(self, account: Account, submission: Submission, input_file_id: str) -> ProviderBatchId:
+    async def create(self, account: Account, submission: Submission, source: Source) -> ProviderBatchId:
         """Creates the batch: the call that costs money. Sent once."""
         ...
 

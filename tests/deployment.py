@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -26,11 +25,11 @@ from batchling_client.wire.records import LaneSpec, Result, Row, line_bytes
 from batchling_client.wire.routes import Routes
 from batchling_client.wire.scripts import BatchCap, RowIn, Scripts
 from batchling_client.wire.states import Verdict
-from batchling_worker import providers
 from batchling_worker.sandbox import Sandbox
 from batchling_worker.stack.redis_binary import find
 
 from .forks import Forks
+from .form import Ability, form_of, names
 from .waiting import wait_until
 
 CANARY = "gsk-CANARY-0f3b9c7e1d"
@@ -185,7 +184,7 @@ class Deployment:
         return dict(times)
 
     async def hurry(self) -> None:
-        """Time passes for each batch that nobody holds and is to be looked at much later, and each account left alone."""
+        """Time passes for each batch that is to be looked at much later, and for each account that is left alone."""
         now_s, _ = await self.redis.execute_command("TIME")
         now_ms, leased_until = int(now_s) * 1000, (int(now_s) + 2) * 1000
         async for circuit in self.redis.scan_iter(match=self.keys.circuit("*")):
@@ -205,26 +204,27 @@ class Deployment:
         n: int,
         *,
         provider: str = "groq",
-        model: str = MODEL,
+        model: str | None = None,
         prompts: Sequence[str] = (),
         linger_ms: int = 50,
         rows: int = 50_000,
         headers: Mapping[str, str] | None = None,
-        endpoint: str = "/v1/chat/completions",
+        endpoint: str | None = None,
     ) -> list[RequestId]:
-        """Enqueues n chat requests as a client would, one for each prompt where prompts are given."""
-        credential = dict(headers or {"authorization": f"Bearer {CANARY}"})
+        """Enqueues n requests as a client would, one for each prompt where prompts are given."""
+        route, form = Routes().named(provider), form_of(provider)
+        assert route is not None
+        model = form.model if model is None else model
+        credential = dict(headers or route.credential(CANARY))
         fingerprint = sealing.fingerprint(credential)
         public, _ = sealing.stored_pair(self.home)
         await self.redis.execute_command(
             "SET", self.keys.credential(fingerprint), sealing.seal(credential, public), "EX", 3600
         )
-        route = Routes().named(provider)
-        assert route is not None
         spec = LaneSpec(
             provider=provider,
-            host=route.hosts[0],
-            endpoint=endpoint,
+            host=route.hosts[0].replace("*", "eu-1"),
+            endpoint=endpoint or form.endpoint,
             model=model,
             fingerprint=fingerprint,
             completion_window="24h",
@@ -234,7 +234,7 @@ class Deployment:
         incoming = []
         for i, request_id in enumerate(ids):
             prompt = prompts[i] if prompts else f"question {i}"
-            body = json.dumps({"model": model, "messages": [{"role": "user", "content": prompt}]}).encode()
+            body = form.body(prompt, model)
             packed = Row.pack(request_id=request_id, run_id=run_id, body=body)
             incoming.append(RowIn(request_id=request_id, packed=packed, size=line_bytes(body)))
         cap = BatchCap(rows=rows, bytes=200 * 1024 * 1024, linger_ms=linger_ms, longest_ms=15 * linger_ms)
@@ -316,8 +316,8 @@ class Deployment:
 
 def in_turn(cases: Iterable[str]) -> list[tuple[str, str]]:
     """Each case with a provider, in turn: what they have in common need not be met by each of them."""
-    names = providers.names()
-    return [(case, names[n % len(names)]) for n, case in enumerate(cases)]
+    able = names(Ability.OPENAI_FILES)
+    return [(case, able[n % len(able)]) for n, case in enumerate(cases)]
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

@@ -19,6 +19,16 @@ class Place(NamedTuple):
     """None where the body names it."""
 
 
+class Unbatched(NamedTuple):
+    """A field of a body with which a call is nothing for a batch, on a path that is."""
+
+    field: str
+    value: bytes
+    """In JSON."""
+    reason: str
+    """Half a sentence about such calls."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """What makes a call a provider's, which of its calls a batch takes, and how much fits into one.
@@ -37,10 +47,13 @@ class Route:
     max_row_bytes: int
     windows: tuple[str, ...]
     credential_headers: tuple[str, ...] = ("authorization",)
+    api_key_header: str = "authorization"
+    """The one of them in which an API key travels: as a bearer in `authorization`, bare in any other."""
     query_credentials: Mapping[str, str] = field(default_factory=dict)
     """Name in a URL's query -> the credential header that it stands for, where the call has no such header."""
     batch_headers: tuple[str, ...] = ()
     """Headers that apply to a whole batch and therefore split lanes."""
+    unbatched: tuple[Unbatched, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     """Header -> the environment variable in which the provider's own SDK looks for it, the API key's included."""
     _templates: tuple[tuple[re.Pattern[str], str], ...] = field(init=False, repr=False, compare=False)
@@ -48,6 +61,11 @@ class Route:
     def __post_init__(self) -> None:
         templates = tuple((_path_of(path), name) for path, name in self.endpoints.items() if "{" in path)
         object.__setattr__(self, "_templates", templates)
+
+    def credential(self, api_key: str) -> dict[str, str]:
+        """The header that carries an API key."""
+        bearer = self.api_key_header == "authorization"
+        return {self.api_key_header: f"Bearer {api_key}" if bearer else api_key}
 
     def place(self, path: str) -> Place | None:
         """Where a call of this path goes; None = no batch takes it."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import tempfile
+from collections.abc import AsyncIterator
 from typing import BinaryIO, Final
 
 import msgspec
@@ -27,7 +28,7 @@ from ..errors import (
     TemporaryError,
     Waiting,
 )
-from ..provider import Ending, Submission, error_body
+from ..provider import Ending, ProviderFacts, Source, Submission, error_body
 from ..step import Step
 
 SEARCH_FIRST_S: Final = 1.0
@@ -37,6 +38,14 @@ COMMIT_GRACE_S: Final = 10.0
 
 class _Model(msgspec.Struct):
     model: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Readied:
+    """What is to become a batch, and how many lines it has."""
+
+    source: Source
+    n_lines: int
 
 
 _model_of = msgspec.json.Decoder(_Model)
@@ -68,14 +77,16 @@ async def submit(step: Step) -> None:
         return
     if sent_before and not await _admitted(step):
         return
-    if batch.input_file_id and batch.account in ("", step.way().digest):
-        input_file_id, n_lines = batch.input_file_id, batch.n_lines
-    else:
-        input_file_id, n_lines = await _upload(step, label)
-    if n_lines == 0:
-        await _end(step, Outcome.COMPLETED, Ending())
-        return
-    await _create(step, step.submission(label, n_lines), input_file_id)
+    async with _source(step, label) as readied:
+        if readied.n_lines == 0:
+            await _end(step, Outcome.COMPLETED, Ending())
+            return
+        facts = step.provider.facts
+        if readied.n_lines < facts.min_rows:
+            ending = lifecycle.too_few_rows(facts.name, readied.n_lines, facts.min_rows)
+            await _end(step, Outcome.FAILED, ending)
+            return
+        await _create(step, step.submission(label, readied.n_lines), readied.source)
 
 
 async def _admitted(step: Step) -> bool:
@@ -148,18 +159,39 @@ async def _wait_for_the_forgotten(step: Step) -> None:
     await step.store.release(step.held, delay_s, create_refused=True)
 
 
-async def _upload(step: Step, label: str) -> tuple[str, int]:
+@contextlib.asynccontextmanager
+async def _source(step: Step, label: str) -> AsyncIterator[_Readied]:
+    """What the batch is made of: the file that is stored at its provider, or the lines, written and uploaded."""
+    batch = step.batch
+    stored = bool(batch.input_file_id) and batch.account in ("", step.way().digest)
+    if stored and not step.provider.facts.inline:
+        yield _Readied(source=Source(file_id=batch.input_file_id), n_lines=batch.n_lines)
+        return
     with tempfile.TemporaryFile(prefix="batchling-") as file:
         n_lines = await _write_lines(step, file)
-        if n_lines == 0:
-            return "", 0
+        if n_lines < step.provider.facts.min_rows:
+            yield _Readied(source=Source(file_id=""), n_lines=n_lines)
+            return
         step.reach("submit.written")
-        file.seek(0)
-        input_file_id = await step.provider.upload(step.way(), step.submission(label, n_lines), file)
+        file_id = batch.input_file_id if stored else await _upload(step, label, file, n_lines)
+        lines = file if step.provider.facts.inline else None
+        yield _Readied(source=Source(file_id=file_id, lines=lines), n_lines=n_lines)
+
+
+async def _upload(step: Step, label: str, file: BinaryIO, n_lines: int) -> str:
+    file.seek(0)
+    input_file_id = await step.provider.upload(step.way(), step.submission(label, n_lines), file)
     step.reach("submit.uploaded")
     await step.store.uploaded(step.held, input_file_id, n_lines, step.way().digest)
     step.reach("submit.file_stored")
-    return input_file_id, n_lines
+    return input_file_id
+
+
+async def _upload_anew(step: Step, label: str) -> None:
+    with tempfile.TemporaryFile(prefix="batchling-") as file:
+        n_lines = await _write_lines(step, file)
+        if n_lines:
+            await _upload(step, label, file, n_lines)
 
 
 async def _write_lines(step: Step, file: BinaryIO) -> int:
@@ -190,7 +222,7 @@ def _line_or_refusal(step: Step, row: Row) -> bytes | RowOut:
     spec = step.batch.spec
     try:
         body = _one_line(row.body)
-        if not _belongs(body, spec.model):
+        if not _belongs(body, spec.model, step.provider.facts):
             reason = f"This request's body names another model than its lane, {spec.model}"
             return _unfit(row, "batch_model_mismatch", reason, "model")
         return step.provider.line(custom_id=CustomId(row.request_id), endpoint=spec.endpoint, body=body)
@@ -202,11 +234,12 @@ def _line_or_refusal(step: Step, row: Row) -> bytes | RowOut:
         return _unfit(row, "batch_row_failed", f"batchling itself failed on this request ({name})", None)
 
 
-def _belongs(body: bytes, model: str) -> bool:
+def _belongs(body: bytes, model: str, facts: ProviderFacts) -> bool:
     try:
-        return _model_of.decode(body).model == model
+        named = _model_of.decode(body).model
     except (msgspec.DecodeError, msgspec.ValidationError):
         return False
+    return named == model or (named is None and facts.model_in_path)
 
 
 def _unfit(row: Row, code: str, reason: str, param: str | None) -> RowOut:
@@ -215,7 +248,7 @@ def _unfit(row: Row, code: str, reason: str, param: str | None) -> RowOut:
     return RowOut(request_id=row.request_id, kind=RowKind.FAILURE, packed=packed)
 
 
-async def _create(step: Step, submission: Submission, input_file_id: str) -> None:
+async def _create(step: Step, submission: Submission, source: Source) -> None:
     """The call that costs money: armed before, committed after, and not torn apart when the worker leaves."""
     step.reach("submit.before_arm")
     try:
@@ -225,7 +258,7 @@ async def _create(step: Step, submission: Submission, input_file_id: str) -> Non
         await _refused(step, error)
         return
     step.reach("submit.armed")
-    paid = asyncio.ensure_future(_create_and_commit(step, submission, input_file_id))
+    paid = asyncio.ensure_future(_create_and_commit(step, submission, source))
     try:
         await asyncio.shield(paid)
     except asyncio.CancelledError:
@@ -233,9 +266,11 @@ async def _create(step: Step, submission: Submission, input_file_id: str) -> Non
         raise
 
 
-async def _create_and_commit(step: Step, submission: Submission, input_file_id: str) -> None:
+async def _create_and_commit(step: Step, submission: Submission, source: Source) -> None:
     try:
-        provider_batch_id = await step.provider.create(step.way(), submission, input_file_id)
+        if source.lines is not None:
+            source.lines.seek(0)
+        provider_batch_id = await step.provider.create(step.way(), submission, source)
     except MaybeDone as error:
         _say_stumbled(step, error, SEARCH_FIRST_S)
         await step.store.release(step.held, SEARCH_FIRST_S, str(error))
@@ -246,7 +281,7 @@ async def _create_and_commit(step: Step, submission: Submission, input_file_id: 
             raise PermanentError(str(error)) from None
         if lifecycle.file_is_dead(step.batch):
             with contextlib.suppress(TemporaryError):
-                await _upload(step, submission.label)
+                await _upload_anew(step, submission.label)
         await _refused(step, error)
     except TemporaryError as error:
         await _refused(step, error)
@@ -288,4 +323,5 @@ async def _cancel_surplus(step: Step, provider_batch_id: ProviderBatchId) -> Non
 
 
 async def _end(step: Step, outcome: Outcome, ending: Ending) -> None:
-    await step.store.ended(step.held, outcome, "", msgspec.json.encode(ending), "")
+    error = lifecycle.error_sentence(ending, outcome) if outcome is Outcome.FAILED else ""
+    await step.store.ended(step.held, outcome, "", msgspec.json.encode(ending), error)

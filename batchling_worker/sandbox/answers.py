@@ -6,7 +6,7 @@ import base64
 import hashlib
 from array import array
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -277,6 +277,9 @@ ENDPOINTS: dict[str, Callable[[Ask, int], Answer]] = {
     "/v1/audio/transcriptions": _transcription,
     "/v1/audio/translations": _transcription,
 }
+
+Perform: TypeAlias = Callable[[str, bytes | msgspec.Raw, int], Answer | Problem]
+"""Answers the JSON body sent to an endpoint at a unix second."""
 
 _ask_decoder = msgspec.json.Decoder(Ask)
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 
 import msgspec
 from aiohttp import web
 
-from . import faults
 from .book import BatchBook
-from .dialect import Dialect, Refusal
-from .gate import Gate, cut_short, hang_up, json_reply, refusal_of
+from .dialect import FileDialect, Refusal
+from .gate import Gate, json_reply
 from .records import Batch, BatchView, CreateAsk, StoredFile
 from .scan import LineError
 from .shelf import FileShelf
 from .timing import shown_ask
+from .weather import Weather
 from .world import World
 
 _TERMINAL = ("completed", "failed", "expired", "cancelled")
@@ -25,12 +24,12 @@ _TERMINAL = ("completed", "failed", "expired", "cancelled")
 class BatchesApi:
     """The `/batches` routes of one provider."""
 
-    def __init__(self, world: World, dialect: Dialect, shelf: FileShelf, book: BatchBook) -> None:
+    def __init__(self, world: World, dialect: FileDialect, shelf: FileShelf, book: BatchBook) -> None:
         self._world = world
         self._dialect = dialect
         self._shelf = shelf
         self._book = book
-        self._provider = dialect.traits.name
+        self._weather = Weather(world, dialect.traits.name)
 
     def routes(self, gate: Gate) -> Iterator[web.RouteDef]:
         """Return the routes, behind `gate`."""
@@ -43,11 +42,9 @@ class BatchesApi:
         ask = _decode(await request.read())
         input_file = self._shelf.find(ask.input_file_id, owner)
         model = input_file.model if input_file else None
-        if self._world.faults.take(faults.DropCreateRequest, self._provider, model) is not None:
-            return hang_up(request)
-        refuse = self._world.faults.take(faults.RefuseCreate, self._provider, model)
-        if refuse is not None:
-            raise refusal_of(refuse)
+        lost = self._weather.before_create(request, model)
+        if lost is not None:
+            return lost
         window_s = self._dialect.window_seconds(ask)
         source: StoredFile | LineError
         if input_file is None or input_file.purpose != "batch":
@@ -57,30 +54,23 @@ class BatchesApi:
         self._book.check_rate(owner)
         tokens = await self._book.check_quota(ask, owner, source) if isinstance(source, StoredFile) else 0
         batch = self._book.create(ask, owner, window_s, source, tokens)
-        if self._world.faults.take(faults.DoubleCreate, self._provider, model) is not None:
+        if self._weather.doubles(model):
             batch = self._book.create(ask, owner, window_s, source, tokens)
-        slow = self._world.faults.take(faults.SlowCreate, self._provider, model)
-        if slow is not None:
-            await asyncio.sleep(slow.seconds)
-        if self._world.faults.take(faults.DropCreateAnswer, self._provider, model) is not None:
-            return hang_up(request)
-        fail = self._world.faults.take(faults.FailCreateAnswer, self._provider, model)
-        if fail is not None:
-            raise refusal_of(fail)
-        reply = json_reply(self._dialect.batch_object(await self._book.show(batch)))
-        if self._world.faults.take(faults.CutCreateAnswer, self._provider, model) is not None:
-            return await cut_short(request, reply)
-        return reply
+
+        async def reply() -> web.Response:
+            return json_reply(self._dialect.batch_object(await self._book.show(batch)))
+
+        return await self._weather.after_create(request, model, reply)
 
     async def _show(self, request: web.Request, owner: str) -> web.StreamResponse:
         batch = self._find(request, owner)
-        if self._dropped(batch.model):
-            return hang_up(request)
-        return json_reply(self._dialect.batch_object(await self._book.show(batch)))
+        lost = self._weather.before_look(request, batch.model)
+        return lost or json_reply(self._dialect.batch_object(await self._book.show(batch)))
 
     async def _list(self, request: web.Request, owner: str) -> web.StreamResponse:
-        if self._dropped(None):
-            return hang_up(request)
+        lost = self._weather.before_look(request, None)
+        if lost is not None:
+            return lost
         page = self._dialect.page(request.query, self._book.newest_first(owner), self._world.limits)
         shown = [self._dialect.batch_object(await self._listed(batch)) for batch in page.batches]
         return json_reply({"object": "list", "data": shown, **page.envelope})
@@ -93,20 +83,12 @@ class BatchesApi:
 
     async def _cancel(self, request: web.Request, owner: str) -> web.StreamResponse:
         batch = self._find(request, owner)
-        refuse = self._world.faults.take(faults.RefuseCancel, self._provider, batch.model)
-        if refuse is not None:
-            raise refusal_of(refuse)
+        self._weather.before_cancel(batch.model)
         view = await self._book.show(batch)
         if view.status in _TERMINAL:
             raise self._dialect.not_cancellable(view)
         self._book.cancel(batch)
         return json_reply(self._dialect.batch_object(await self._book.show(batch)))
-
-    def _dropped(self, model: str | None) -> bool:
-        refuse = self._world.faults.take(faults.RefusePoll, self._provider, model)
-        if refuse is not None:
-            raise refusal_of(refuse)
-        return self._world.faults.take(faults.DropPollAnswer, self._provider, model) is not None
 
     def _find(self, request: web.Request, owner: str) -> Batch:
         batch_id = request.match_info["batch_id"]

@@ -55,6 +55,7 @@ class Job:
     error_body: ErrorBody
     decorate: Decorate
     markers: Markers
+    perform: answers.Perform
     done_share: float = 1.0
     undone_code: str | None = None
     forget_done: bool = False
@@ -165,7 +166,7 @@ def _run(job: Job, row: _Row, place: int, quirks: _Quirks | None, writer: _Write
 
 
 def _answer(job: Job, row: _Row) -> _Reply:
-    found = answers.perform(row.url, row.body, job.created)
+    found = job.perform(row.url, row.body, job.created)
     if isinstance(found, answers.Problem):
         return _refused(job, found.status, found.code, found.message)
     body = _encode(job.decorate(found, row.custom_id))

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from aiohttp import web
 
-from . import faults
-from .dialect import Dialect, Refusal
+from .dialect import FileDialect, Refusal
 from .form import Form, FormError
-from .gate import Gate, hang_up, json_reply, new_request_id, refusal_of
+from .gate import Gate, json_reply
 from .records import StoredFile
 from .scan import peek_model
 from .shelf import FileShelf
+from .weather import Weather
 from .world import World
 
 _CHUNK = 1 << 18
@@ -26,11 +24,11 @@ _MAX_FILES = 10_000
 class FilesApi:
     """The `/files` routes of one provider."""
 
-    def __init__(self, world: World, dialect: Dialect, shelf: FileShelf) -> None:
+    def __init__(self, world: World, dialect: FileDialect, shelf: FileShelf) -> None:
         self._world = world
         self._dialect = dialect
         self._shelf = shelf
-        self._provider = dialect.traits.name
+        self._weather = Weather(world, dialect.traits.name)
 
     def routes(self, gate: Gate) -> Iterator[web.RouteDef]:
         """Return the routes, behind `gate`."""
@@ -41,9 +39,7 @@ class FilesApi:
         yield gate.route("GET", "/files/{file_id}/content", self._content)
 
     async def _upload(self, request: web.Request, owner: str) -> web.StreamResponse:
-        refuse = self._world.faults.take(faults.RefuseUpload, self._provider)
-        if refuse is not None:
-            raise refusal_of(refuse)
+        self._weather.before_upload()
         path = self._shelf.scratch()
         try:
             fields, filename = await self._receive(request, path)
@@ -52,7 +48,6 @@ class FilesApi:
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        hide = self._world.faults.take(faults.HideFile, self._provider)
         file = self._shelf.add(
             path,
             owner=owner,
@@ -60,14 +55,9 @@ class FilesApi:
             purpose=purpose,
             retention_s=retention_s,
             model=peek_model(path),
-            hidden_s=hide.seconds if hide else 0.0,
+            hidden_s=self._weather.hides_file(),
         )
-        slow = self._world.faults.take(faults.SlowUpload, self._provider)
-        if slow is not None:
-            await asyncio.sleep(slow.seconds)
-        if self._world.faults.take(faults.DropUploadAnswer, self._provider) is not None:
-            return hang_up(request)
-        return json_reply(self._dialect.file_object(file))
+        return await self._weather.after_upload(request) or json_reply(self._dialect.file_object(file))
 
     async def _receive(self, request: web.Request, path: Path) -> tuple[dict[str, str], str]:
         fields: dict[str, str] = {}
@@ -87,12 +77,12 @@ class FilesApi:
         return fields, filename
 
     async def _store(self, form: Form, path: Path) -> None:
-        n_bytes = 0
+        n_bytes, most = 0, self._dialect.traits.byte_limit(self._world.limits)
         with path.open("wb", buffering=_CHUNK) as file:
             async for chunk in form.chunks():
                 n_bytes += len(chunk)
-                if n_bytes > self._world.limits.max_bytes:
-                    message = f"The file is too large. The limit is {self._world.limits.max_bytes} bytes."
+                if n_bytes > most:
+                    message = f"The file is too large. The limit is {most} bytes."
                     raise Refusal(400, message, param="file")
                 file.write(chunk)
 
@@ -152,28 +142,7 @@ class FilesApi:
 
     async def _content(self, request: web.Request, owner: str) -> web.StreamResponse:
         file = self._find(request, owner)
-        refuse = self._world.faults.take(faults.RefuseDownload, self._provider, file.model)
-        if refuse is not None:
-            raise refusal_of(refuse)
-        truncate = self._world.faults.take(faults.TruncateDownload, self._provider, file.model)
-        slow = self._world.faults.take(faults.SlowDownload, self._provider, file.model)
-        left = int(file.n_bytes * truncate.sent) if truncate else file.n_bytes
-        response = web.StreamResponse(headers={"x-request-id": new_request_id()})
-        response.content_type = "application/octet-stream"
-        response.content_length = file.n_bytes
-        await response.prepare(request)
-        step = min(_CHUNK, slow.bytes_per_second // 10 + 1) if slow else _CHUNK
-        # Whoever reads may be killed in the middle of it.
-        with file.path.open("rb") as content, contextlib.suppress(ConnectionError):
-            while left > 0 and (chunk := content.read(min(step, left))):
-                if slow is not None:
-                    await asyncio.sleep(len(chunk) / slow.bytes_per_second)
-                await response.write(chunk)
-                left -= len(chunk)
-            if truncate is not None:
-                return _cut(request, response)
-            await response.write_eof()
-        return response
+        return await self._weather.send(request, file.path, file.model, file.n_bytes)
 
     def _find(self, request: web.Request, owner: str) -> StoredFile:
         file_id = request.match_info["file_id"]
@@ -181,10 +150,3 @@ class FilesApi:
         if file is None:
             raise Refusal(404, f"No such File object: {file_id}", param="id")
         return file
-
-
-def _cut(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
-    # `close` lets what was written reach the client first; `abort` would throw it away.
-    if request.transport is not None:
-        request.transport.close()
-    return response

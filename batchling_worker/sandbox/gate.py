@@ -18,7 +18,7 @@ from .world import World
 Handler = Callable[[web.Request, str], Awaitable[web.StreamResponse]]
 
 _BAD_KEY = "Incorrect API key provided. The sandbox accepts any key that does not start with 'invalid'."
-_NO_KEY = "You did not provide an API key. Send it in an Authorization header, as 'Bearer YOUR_KEY'."
+_NO_KEY = "You did not provide an API key. Send it in the header {}, there as 'Bearer YOUR_KEY' if it is Authorization."
 
 
 class Gate:
@@ -55,7 +55,7 @@ class Gate:
 
     async def _weather(self, request: web.Request) -> None:
         """What befalls every call of a key, before anything is done."""
-        _, key = _credential(request)
+        key = self._key(request)
         name, table = self._dialect.traits.name, self._world.faults
         silence = table.take(faults.SilenceKey, name, key=key)
         if silence is not None:
@@ -66,13 +66,27 @@ class Gate:
             raise refusal_of(refuse)
 
     def _owner(self, request: web.Request) -> str:
-        scheme, key = _credential(request)
-        if scheme.lower() != "bearer" or not key:
-            raise Refusal(401, _NO_KEY)
+        key, traits = self._key(request), self._dialect.traits
+        if not key:
+            raise Refusal(traits.bad_key_status, _NO_KEY.format(" or ".join(traits.key_headers)))
         if key.startswith("invalid"):
-            raise Refusal(401, _BAD_KEY, code="invalid_api_key")
+            raise Refusal(traits.bad_key_status, _BAD_KEY, code="invalid_api_key")
         scopes = (request.headers.get(name, "") for name in self._dialect.traits.scoping_headers)
         return hashlib.sha256("\n".join((key, *scopes)).encode()).hexdigest()[:16]
+
+    def _key(self, request: web.Request) -> str:
+        """Return the key of a call, or ''."""
+        for name in self._dialect.traits.key_headers:
+            said = request.headers.get(name, "")
+            if said and name.lower() == "authorization":
+                scheme, _, key = said.partition(" ")
+                if scheme == "AWS4-HMAC-SHA256":
+                    # Whose signature it is; whether it is true is not checked here.
+                    return key.strip().removeprefix("Credential=").partition("/")[0]
+                return key.strip() if scheme.lower() == "bearer" else ""
+            if said:
+                return said.strip()
+        return ""
 
     def _refuse(self, refusal: Refusal) -> web.Response:
         headers = {"x-request-id": new_request_id()}
@@ -85,11 +99,6 @@ class Gate:
         return web.Response(
             status=refusal.status, body=encoded, headers=headers, content_type="application/json"
         )
-
-
-def _credential(request: web.Request) -> tuple[str, str]:
-    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-    return scheme, key.strip()
 
 
 def new_request_id() -> str:

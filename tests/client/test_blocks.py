@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -326,6 +327,21 @@ async def test_a_realtime_deadline_leaves_a_batch_of_others_alone(answerer: Answ
         answerer.go_on.set()
         assert (await kept).status == 200
         assert not any(batch.cancel_requested for batch in await one.look())
+
+
+async def test_requests_too_few_for_a_batch_are_an_error_or_pass_as_asked(
+    answerer: Answerer, caplog: pytest.LogCaptureFixture
+) -> None:
+    too_few = json.dumps({"error": {"message": "Too few."}}).encode()
+    answerer.answer = lambda row: (400, too_few, "batch_too_small")
+    async with batchify(batch_window_seconds=LINGER_S) as run:
+        reply = await ask(run, "alone")
+        assert (reply.status, reply.headers["x-batchling-error"]) == (400, "batch_too_small")
+    async with batchify(batch_window_seconds=LINGER_S, on_too_few="realtime") as run:
+        replies = await asyncio.gather(*(run.answer(a_call(f"prompt {i}")) for i in range(3)))
+        assert [reply.name for reply in replies if not hasattr(reply, "status")] == ["PASS_THROUGH"] * 3
+        assert (run.progress.n_left, run.progress.n_failed) == (3, 0)
+    assert caplog.text.count("full price") == 1
 
 
 async def test_a_dry_run_counts_gathered_calls_and_ends_the_block(

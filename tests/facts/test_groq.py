@@ -10,8 +10,11 @@ from groq.types import BatchCreateResponse, BatchRetrieveResponse
 
 from batchling_worker.sandbox import Limits, Sandbox
 from batchling_worker.sandbox.faults import RefuseCreate
+from tests.form import CHAT_FORM
 
 from .lines import CHAT, chat, jsonl, parse
+
+FORM = CHAT_FORM
 
 MODEL = "llama-3.1-8b-instant"
 ROOT = "/openai/v1"

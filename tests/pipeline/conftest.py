@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from batchling_worker import providers
 from batchling_worker.sandbox import Sandbox
 from tests.deployment import MODEL, SLOW_MODEL, Deployment
 from tests.forks import Forks
+from tests.form import Ability, names
 
 
 @pytest.fixture
@@ -26,8 +26,9 @@ def forks() -> Iterator[Forks]:
         yield server
 
 
-@pytest.fixture(params=providers.names())
+@pytest.fixture(params=names(Ability.OPENAI_FILES))
 def provider(request: pytest.FixtureRequest) -> str:
+    """Those whose adapter and emulator are the common ones: what they share need not be met by all the others."""
     chosen: str = request.param
     return chosen
 

@@ -12,6 +12,7 @@ from batchling_client.wire.states import BatchState, Verdict
 from batchling_worker.crash import EXIT_CODE
 from batchling_worker.sandbox.faults import DropCreateAnswer, FailRows, Fault, StickBatch
 from tests.deployment import SLOW_MODEL, Deployment
+from tests.form import Ability, names
 from tests.waiting import wait_until
 
 POINTS: dict[str, list[Fault]] = {
@@ -57,13 +58,20 @@ def test_every_point_of_the_worker_is_died_at() -> None:
     assert named == {*POINTS, *CANCEL_POINTS}
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize(
+    ("any_provider", "point"),
+    [
+        (name, point)
+        for point in POINTS
+        for name in (names(Ability.ROW_STATUSES) if point == "settle.requeued" else names())
+    ],
+)
 async def test_death_at_any_point_answers_and_bills_once(
-    hasty: Deployment, provider: str, point: str
+    hasty: Deployment, any_provider: str, point: str
 ) -> None:
     hasty.sandbox.faults.add(*POINTS[point])
     doomed = hasty.fork(crash_at=point)
-    ids = await hasty.ask(N_ROWS, provider=provider)
+    ids = await hasty.ask(N_ROWS, provider=any_provider)
 
     assert await hasty.fork_died(doomed) == EXIT_CODE
     hasty.fork(crash_at=point)

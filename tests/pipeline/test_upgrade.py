@@ -16,7 +16,7 @@ from batchling_client.wire.scripts import Scripts
 from batchling_client.wire.states import BatchState
 from batchling_worker import providers, tasks
 from batchling_worker.app import make_app, queue_of
-from batchling_worker.provider import Account, Ended, Provider, Submission
+from batchling_worker.provider import Account, Ended, Provider, Source, Submission
 from batchling_worker.settings import WorkerSettings
 from tests.client.asking import ask_all, content
 from tests.deployment import MODEL, Deployment
@@ -142,7 +142,7 @@ async def _told_to_provider(deployment: Deployment, state: BatchState) -> None:
         file_id = await provider.upload(account, submission, io.BytesIO(lines))
         known = {"input_file_id": file_id}
         if state is not BatchState.SUBMITTING:
-            known["provider_batch_id"] = await provider.create(account, submission, file_id)
+            known["provider_batch_id"] = await provider.create(account, submission, Source(file_id=file_id))
         if state is BatchState.ENDED:
             known["ending"] = await _ending(provider, account, ProviderBatchId(known["provider_batch_id"]))
     words = [word for pair in known.items() for word in pair]

@@ -10,8 +10,9 @@ import pytest
 from batchling_worker import providers
 from batchling_worker.provider import Account
 from batchling_worker.sandbox import Limits, Sandbox
+from tests.form import Ability, names
 
-from .desk import Desk
+from .desk import Desk, credential
 from .wire import Wire
 
 KEY = "sk-canary-5f1c2d"
@@ -38,17 +39,20 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-@pytest.fixture(params=providers.names())
-def name(request: pytest.FixtureRequest) -> str:
-    chosen: str = request.param
-    return chosen
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`name` is each provider that has the abilities in the test's mark `needs`."""
+    if "name" in metafunc.fixturenames:
+        needed = [one for mark in metafunc.definition.iter_markers("needs") for one in mark.args]
+        if "wired" in metafunc.fixturenames:
+            needed.append(Ability.OPENAI_FILES)
+        metafunc.parametrize("name", names(*needed))
 
 
 @pytest.fixture
 def desk(sandbox: Sandbox, http: httpx.AsyncClient, name: str) -> Desk:
     account = Account(
         base_url=sandbox.base_url(name),
-        headers={"authorization": f"Bearer {KEY}"},
+        headers=credential(name, KEY),
         http=http,
         digest="a" * 20,
     )
@@ -63,8 +67,6 @@ async def wire() -> AsyncIterator[Wire]:
 
 @pytest.fixture
 def wired(wire: Wire, http: httpx.AsyncClient, name: str) -> Desk:
-    """Every provider in turn, at the end of a bare wire."""
-    account = Account(
-        base_url=wire.url, headers={"authorization": f"Bearer {KEY}"}, http=http, digest="a" * 20
-    )
+    """Every provider that follows OpenAI's files in turn, at the end of a bare wire."""
+    account = Account(base_url=wire.url, headers=credential(name, KEY), http=http, digest="a" * 20)
     return Desk(provider=providers.load(name), account=account)

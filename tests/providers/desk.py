@@ -10,22 +10,34 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from batchling_client.wire.keys import BatchId, ProviderBatchId
-from batchling_worker.provider import Account, Answer, Ended, Ending, Look, Provider, Sought, Submission
+from batchling_client.wire.routes import Routes
+from batchling_worker.provider import (
+    Account,
+    Answer,
+    Ended,
+    Ending,
+    Look,
+    Provider,
+    Sought,
+    Source,
+    Submission,
+)
+from tests.form import CHAT_FORM, Form, chat_body, form_of
 
-CHAT = "/v1/chat/completions"
-MODEL = "llama-3.1-8b-instant"
+CHAT = CHAT_FORM.endpoint
+MODEL = CHAT_FORM.model
 
 
 def body(prompt: str = "Say hello.", model: str = MODEL) -> bytes:
-    return json.dumps({"model": model, "messages": [{"role": "user", "content": prompt}]}).encode()
+    return chat_body(prompt, model)
 
 
-def submission(label: str = "batchling-test-1", n_lines: int = 1) -> Submission:
+def submission(label: str = "batchling-test-1", n_lines: int = 1, form: Form = CHAT_FORM) -> Submission:
     return Submission(
         batch_id=BatchId("b1"),
         label=label,
-        endpoint=CHAT,
-        model=MODEL,
+        endpoint=form.endpoint,
+        model=form.model,
         completion_window="24h",
         n_lines=n_lines,
     )
@@ -36,26 +48,49 @@ class Desk:
     provider: Provider
     account: Account
 
+    @property
+    def form(self) -> Form:
+        return form_of(self.provider.facts.name)
+
     def under_key(self, key: str) -> Desk:
-        return replace(self, account=replace(self.account, headers={"authorization": f"Bearer {key}"}))
+        return replace(self, account=replace(self.account, headers=credential(self.provider.facts.name, key)))
+
+    def body(self, prompt: str = "Say hello.") -> bytes:
+        return self.form.body(prompt, self.form.model)
+
+    def requests(self, n: int) -> dict[str, bytes]:
+        return {f"r{number}": self.body(f"Question {number}?") for number in range(n)}
 
     def lines(self, requests: Mapping[str, bytes]) -> io.BytesIO:
         line = self.provider.line
-        return io.BytesIO(b"".join(line(custom_id=one, endpoint=CHAT, body=b) for one, b in requests.items()))
+        endpoint = self.form.endpoint
+        return io.BytesIO(
+            b"".join(line(custom_id=one, endpoint=endpoint, body=b) for one, b in requests.items())
+        )
 
     async def upload(
         self, requests: Mapping[str, bytes] | None = None, label: str = "batchling-test-1"
     ) -> str:
-        lines = self.lines(requests or {"r0": body()})
-        return await self.provider.upload(self.account, submission(label), lines)
+        requests = requests or {"r0": self.body()}
+        asked = submission(label, len(requests), self.form)
+        return await self.provider.upload(self.account, asked, self.lines(requests))
 
-    async def create(self, input_file_id: str, label: str = "batchling-test-1") -> ProviderBatchId:
-        return await self.provider.create(self.account, submission(label), input_file_id)
+    async def create(
+        self,
+        input_file_id: str,
+        label: str = "batchling-test-1",
+        requests: Mapping[str, bytes] | None = None,
+    ) -> ProviderBatchId:
+        """Creates of an uploaded file, or where the provider takes the lines themselves, of these requests."""
+        requests = requests or {"r0": self.body()}
+        lines = self.lines(requests) if self.provider.facts.inline else None
+        asked = submission(label, len(requests), self.form)
+        return await self.provider.create(self.account, asked, Source(file_id=input_file_id, lines=lines))
 
     async def submit(
         self, requests: Mapping[str, bytes] | None = None, label: str = "batchling-test-1"
     ) -> ProviderBatchId:
-        return await self.create(await self.upload(requests, label), label)
+        return await self.create(await self.upload(requests, label), label, requests)
 
     async def find(
         self,
@@ -75,7 +110,7 @@ class Desk:
             return bool(set(custom_ids) & set(ours))
 
         sought = Sought(
-            submission=submission(label),
+            submission=submission(label, max(1, len(ours)), self.form),
             input_file_ids=tuple(files),
             since=since,
             is_another=is_another,
@@ -98,8 +133,10 @@ class Desk:
         return {answer.custom_id: answer for answer in await self.answers(ending)}
 
 
-def requests(n: int) -> dict[str, bytes]:
-    return {f"r{number}": body(f"Question {number}?") for number in range(n)}
+def credential(provider: str, key: str) -> dict[str, str]:
+    route = Routes().named(provider)
+    assert route is not None
+    return route.credential(key)
 
 
 def said(answer: Answer) -> Any:

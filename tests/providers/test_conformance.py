@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Awaitable
 
 import pytest
 
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.states import Outcome
+from batchling_worker import blame
 from batchling_worker.errors import FileNotReady, MaybeDone, PermanentError, TemporaryError
 from batchling_worker.provider import Ended, NotFound, Running
 from batchling_worker.sandbox import Limits, Sandbox, faults
+from tests.form import Ability
 
-from .desk import Desk, body, codes, requests, said
+from .desk import Desk, codes, said
 
 LONG_S = 60.0
 
@@ -22,18 +25,20 @@ def since(sandbox: Sandbox) -> dt.datetime:
 
 
 async def test_a_batch_runs_and_every_row_is_answered(desk: Desk, sandbox: Sandbox) -> None:
-    batch = await desk.submit(requests(40))
+    batch = await desk.submit(desk.requests(40))
     sandbox.clock.advance(1.0)
     assert isinstance(await desk.look(batch), Running)
     sandbox.clock.advance(LONG_S)
     done = await desk.ended(batch)
-    assert (done.outcome, done.n_done, done.n_total) == (Outcome.COMPLETED, 40, 40)
+    assert done.outcome is Outcome.COMPLETED
+    # Some tell no counts.
+    assert (done.n_done, done.n_total) in ((40, 40), (0, 0))
     assert done.ending.complaints == ()
     answers = await desk.answers_by_id(done.ending)
-    assert set(answers) == set(requests(40))
+    assert set(answers) == set(desk.requests(40))
     assert {answer.status for answer in answers.values()} == {200}
-    assert "Question 7?" in said(answers["r7"])["choices"][0]["message"]["content"]
-    assert answers["r7"].headers["x-request-id"].startswith("req_")
+    for number in range(40):
+        assert f"Question {number}?" in desk.form.text(said(answers[f"r{number}"]))
 
 
 async def test_the_order_of_results_does_not_matter(desk: Desk, sandbox: Sandbox) -> None:
@@ -41,21 +46,26 @@ async def test_the_order_of_results_does_not_matter(desk: Desk, sandbox: Sandbox
     for fault in (None, faults.KeepOrder()):
         if fault is not None:
             sandbox.faults.add(fault)
-        batch = await desk.submit(requests(30))
+        batch = await desk.submit(desk.requests(30))
         sandbox.clock.advance(LONG_S)
         answers = await desk.answers((await desk.ended(batch)).ending)
         ordered.append([answer.custom_id for answer in answers])
     assert ordered[0] != ordered[1]
-    assert sorted(ordered[0]) == sorted(ordered[1]) == sorted(requests(30))
+    assert sorted(ordered[0]) == sorted(ordered[1]) == sorted(desk.requests(30))
 
 
+@pytest.mark.needs(Ability.ROW_STATUSES)
 async def test_rows_that_failed_come_with_their_status_and_body(desk: Desk, sandbox: Sandbox) -> None:
     batch = await desk.submit(
-        {"good": body(), "bad": body("fault:400"), "busy": body("fault:429"), "sick": body("fault:503")}
+        {
+            "good": desk.body(),
+            "bad": desk.body("fault:400"),
+            "busy": desk.body("fault:429"),
+            "sick": desk.body("fault:503"),
+        }
     )
     sandbox.clock.advance(LONG_S)
     done = await desk.ended(batch)
-    assert len(done.ending.results) == 2
     answers = await desk.answers_by_id(done.ending)
     assert {one: answer.status for one, answer in answers.items()} == {
         "good": 200,
@@ -64,16 +74,18 @@ async def test_rows_that_failed_come_with_their_status_and_body(desk: Desk, sand
         "sick": 503,
     }
     assert {answer.origin for answer in answers.values()} == {"provider"}
-    assert said(answers["bad"])["error"]["message"]
+    assert b"fail" in answers["bad"].body
 
 
 async def test_a_batch_whose_rows_all_failed_has_its_results_too(desk: Desk, sandbox: Sandbox) -> None:
     sandbox.faults.add(faults.FailRows(n=None, status=422))
-    batch = await desk.submit(requests(3))
+    batch = await desk.submit(desk.requests(3))
     sandbox.clock.advance(LONG_S)
-    done = await desk.ended(batch)
-    assert done.outcome is Outcome.COMPLETED
-    assert [answer.status for answer in await desk.answers(done.ending)] == [422, 422, 422]
+    statuses = [answer.status for answer in await desk.answers((await desk.ended(batch)).ending)]
+    if desk.form.can(Ability.ROW_STATUSES):
+        assert statuses == [422, 422, 422]
+    assert len(statuses) == 3
+    assert all(400 <= status < 600 for status in statuses)
 
 
 async def test_rows_that_a_provider_loses_breaks_or_repeats_cost_no_other(
@@ -86,7 +98,7 @@ async def test_rows_that_a_provider_loses_breaks_or_repeats_cost_no_other(
         faults.StrayRows(n=1),
         faults.ZeroRows(n=4),
     )
-    batch = await desk.submit(requests(20))
+    batch = await desk.submit(desk.requests(20))
     sandbox.clock.advance(LONG_S)
     answers = await desk.answers((await desk.ended(batch)).ending)
     ours = {answer.custom_id: answer for answer in answers if not answer.custom_id.startswith("stray")}
@@ -96,28 +108,31 @@ async def test_rows_that_a_provider_loses_breaks_or_repeats_cost_no_other(
     assert [(answer.status, answer.origin) for answer in lost] == [(503, "batch_row_lost")] * 4
 
 
+@pytest.mark.needs(Ability.RESULT_FILES)
 @pytest.mark.parametrize("fault", [faults.BlankFileIds(), faults.EmptyFiles()])
 async def test_a_result_file_that_is_none_is_not_read(
     desk: Desk, sandbox: Sandbox, fault: faults.Fault
 ) -> None:
     sandbox.faults.add(fault)
-    batch = await desk.submit(requests(3))
+    batch = await desk.submit(desk.requests(3))
     sandbox.clock.advance(LONG_S)
     assert len(await desk.answers_by_id((await desk.ended(batch)).ending)) == 3
 
 
+@pytest.mark.needs(Ability.RESULT_FILES)
 async def test_results_that_are_shown_late_are_waited_for(desk: Desk, sandbox: Sandbox) -> None:
     sandbox.faults.add(faults.LateFileIds(seconds=5.0))
-    batch = await desk.submit(requests(3))
+    batch = await desk.submit(desk.requests(3))
     sandbox.clock.advance(3.0)
     assert isinstance(await desk.look(batch), Running)
     sandbox.clock.advance(5.0)
     assert len(await desk.answers_by_id((await desk.ended(batch)).ending)) == 3
 
 
+@pytest.mark.needs(Ability.RESULT_FILES)
 async def test_results_that_cannot_be_read_yet_are_read_later(desk: Desk, sandbox: Sandbox) -> None:
     sandbox.faults.add(faults.HideOutput(seconds=5.0))
-    batch = await desk.submit(requests(3))
+    batch = await desk.submit(desk.requests(3))
     sandbox.clock.advance(3.0)
     ending = (await desk.ended(batch)).ending
     with pytest.raises(TemporaryError):
@@ -133,8 +148,9 @@ async def test_results_that_cannot_be_read_yet_are_read_later(desk: Desk, sandbo
     assert len(await desk.answers_by_id(ending)) == 3
 
 
+@pytest.mark.needs(Ability.CANCEL)
 async def test_a_cancelled_batch_hands_out_what_was_done(desk: Desk, sandbox: Sandbox) -> None:
-    batch = await desk.submit(requests(20))
+    batch = await desk.submit(desk.requests(20))
     sandbox.clock.advance(1.0)
     assert isinstance(await desk.look(batch), Running)
     await desk.provider.cancel(desk.account, batch)
@@ -143,11 +159,12 @@ async def test_a_cancelled_batch_hands_out_what_was_done(desk: Desk, sandbox: Sa
     done = await desk.ended(batch)
     assert done.outcome is Outcome.CANCELLED
     answers = await desk.answers_by_id(done.ending)
-    assert len(answers) == 20
     undone = [answer for answer in answers.values() if answer.origin != "provider"]
-    assert 0 < len(undone) < 20
-    assert {(answer.status, answer.origin) for answer in undone} == {(499, "batch_cancelled")}
-    assert codes(undone) == {"batch_cancelled"}
+    assert 0 < len(answers) - len(undone) < 20
+    if desk.form.can(Ability.UNDONE_ROWS):
+        assert len(answers) == 20
+        assert {(answer.status, answer.origin) for answer in undone} == {(499, "batch_cancelled")}
+        assert codes(undone) == {"batch_cancelled"}
 
 
 async def test_done_or_unknown_batches_may_be_cancelled_in_vain(desk: Desk, sandbox: Sandbox) -> None:
@@ -162,41 +179,42 @@ async def test_done_or_unknown_batches_may_be_cancelled_in_vain(desk: Desk, sand
         await desk.provider.cancel(desk.account, batch)
 
 
+@pytest.mark.needs(Ability.EXPIRY)
 async def test_an_expired_batch_hands_out_what_was_done(desk: Desk, sandbox: Sandbox) -> None:
     sandbox.faults.add(faults.ExpireBatch(done=0.25))
-    batch = await desk.submit(requests(8))
+    batch = await desk.submit(desk.requests(8))
     sandbox.clock.advance(LONG_S)
     done = await desk.ended(batch)
     assert done.outcome is Outcome.EXPIRED
     answers = await desk.answers_by_id(done.ending)
+    n_undone = 6 if desk.form.can(Ability.UNDONE_ROWS) else 0
     assert sorted((answer.status, answer.origin) for answer in answers.values()) == [
         *[(200, "provider")] * 2,
-        *[(504, "batch_expired")] * 6,
+        *[(504, "batch_expired")] * n_undone,
     ]
 
 
+@pytest.mark.needs(Ability.WHOLE_FAILURE)
 async def test_a_batch_that_fails_as_a_whole_says_why(desk: Desk, sandbox: Sandbox) -> None:
     sandbox.faults.add(faults.FailBatch(code="invalid_json_line", message="Line 2 is no JSON.", line=2))
-    batch = await desk.submit(requests(3))
+    batch = await desk.submit(desk.requests(3))
     sandbox.clock.advance(LONG_S)
     done = await desk.ended(batch)
     assert (done.outcome, done.ending.results) == (Outcome.FAILED, ())
     (complaint,) = done.ending.complaints
-    assert (complaint.code, complaint.line, complaint.message) == (
-        "invalid_json_line",
-        2,
-        "Line 2 is no JSON.",
-    )
+    assert "Line 2 is no JSON." in complaint.message
+    assert blame.pointer(complaint).line == 2
 
 
-async def test_only_the_label_travels_with_a_batch(desk: Desk, sandbox: Sandbox) -> None:
+@pytest.mark.needs(Ability.LABEL)
+async def test_the_label_travels_with_a_batch(desk: Desk, sandbox: Sandbox) -> None:
     batch = await desk.submit(label="batchling-default-b7")
     (billed,) = sandbox.ledger().batches
     assert billed.provider_batch_id == batch
-    assert billed.metadata == {"batchling": "batchling-default-b7"}
-    assert billed.filename == "batchling-default-b7.jsonl"
+    assert "batchling-default-b7" in f"{billed.metadata} {billed.filename}"
 
 
+@pytest.mark.needs(Ability.LABEL)
 @pytest.mark.parametrize(
     "fault",
     [
@@ -215,9 +233,22 @@ async def test_a_batch_whose_create_answer_was_lost_is_found_again(
         await desk.create(file)
     await desk.submit(label="batchling-test-2")
     (billed, _) = sandbox.ledger().batches
-    by_label = await desk.find(since=began)
-    by_file = await desk.find("batchling-other", files=[file], since=began)
-    assert by_label == by_file == [billed.provider_batch_id]
+    assert await desk.find(files=[file] if file else [], since=began) == [billed.provider_batch_id]
+
+
+async def test_a_batch_whose_create_answer_was_lost_is_found_by_its_rows_when_it_has_ended(
+    desk: Desk, sandbox: Sandbox
+) -> None:
+    sandbox.faults.add(faults.DropCreateAnswer())
+    began, rows = since(sandbox), desk.requests(7)
+    file = await desk.upload(rows)
+    with pytest.raises(MaybeDone):
+        await desk.create(file, requests=rows)
+    other = await desk.submit(rows | {"more": desk.body()}, label="batchling-test-2")
+    (billed, _) = sandbox.ledger().batches
+    sandbox.clock.advance(LONG_S)
+    found = await desk.find(files=[file] if file else [], since=began, ours=rows, others=[other])
+    assert found == [billed.provider_batch_id]
 
 
 async def test_a_batch_that_was_never_made_is_not_found(desk: Desk, sandbox: Sandbox) -> None:
@@ -227,26 +258,28 @@ async def test_a_batch_that_was_never_made_is_not_found(desk: Desk, sandbox: San
     with pytest.raises(MaybeDone):
         await desk.create(file)
     # A label that begins with ours is another's.
-    await desk.submit(label="batchling-test-12")
-    assert await desk.find(files=[file], since=began) == []
-    assert await desk.find(since=began) == []
+    other = await desk.submit({"x": desk.body()}, label="batchling-test-12")
+    sandbox.clock.advance(LONG_S)
+    assert await desk.find(files=[file] if file else [], since=began, ours=["r0"], others=[other]) == []
 
 
+@pytest.mark.needs(Ability.LABEL, Ability.INPUT_FILE)
 async def test_the_search_goes_back_through_the_pages_as_far_as_it_must(desk: Desk, sandbox: Sandbox) -> None:
-    file = await desk.upload({"r0": body()})
+    file = await desk.upload({"r0": desk.body()})
     before = await desk.create(file, "batchling-before")
     sandbox.clock.advance(3600.0)
     began = since(sandbox)
     wanted = await desk.create(file, "batchling-wanted")
     for number in range(130):
         await desk.create(file, f"batchling-later-{number}")
+    n_before = sum(sandbox.ledger().calls.values())
     assert await desk.find("batchling-wanted", since=began) == [wanted]
-    n_calls = sum(n for call, n in sandbox.ledger().calls.items() if call.endswith("GET /batches"))
-    assert n_calls >= 2
+    assert sum(sandbox.ledger().calls.values()) - n_before <= 20
     assert await desk.find("batchling-nobody", since=began) == []
     assert await desk.find("batchling-before", since=began - dt.timedelta(hours=1)) == [before]
 
 
+@pytest.mark.needs(Ability.LABEL)
 async def test_a_batch_that_lists_leave_out_is_seen_all_the_same(desk: Desk, sandbox: Sandbox) -> None:
     sandbox.faults.add(faults.LagList(seconds=30.0))
     began = since(sandbox)
@@ -259,15 +292,13 @@ async def test_a_batch_that_lists_leave_out_is_seen_all_the_same(desk: Desk, san
 
 
 async def test_many_batches_are_looked_at_with_few_calls(desk: Desk, sandbox: Sandbox) -> None:
-    file = await desk.upload()
-    batches = [await desk.create(file) for _ in range(60)]
+    batches = [await desk.submit(label=f"batchling-test-{number}") for number in range(60)]
     sandbox.clock.advance(LONG_S)
+    n_before = sum(sandbox.ledger().calls.values())
     looks = await desk.provider.look(desk.account, batches)
     assert set(looks) == set(batches)
     assert {type(look) for look in looks.values()} == {Ended}
-    calls = sandbox.ledger().calls
-    looked = {call: n for call, n in calls.items() if "GET" in call}
-    assert looked == {f"{desk.provider.facts.name} GET /batches": 1}
+    assert sum(sandbox.ledger().calls.values()) - n_before <= 60 / desk.provider.facts.looks_at_once + 2
 
 
 async def test_unknown_batches_among_known_ones_are_not_found(desk: Desk, sandbox: Sandbox) -> None:
@@ -289,7 +320,7 @@ async def test_another_key_sees_nothing_of_a_batch(desk: Desk, sandbox: Sandbox)
     batch, began = await desk.submit(), since(sandbox)
     other = desk.under_key("sk-another")
     assert isinstance(await other.look(batch), NotFound)
-    assert await other.find(since=began) == []
+    assert await other.find(since=began, ours=["r0"]) == []
     await other.provider.cancel(other.account, batch)
     sandbox.clock.advance(LONG_S)
     assert (await desk.ended(batch)).outcome is Outcome.COMPLETED
@@ -297,11 +328,13 @@ async def test_another_key_sees_nothing_of_a_batch(desk: Desk, sandbox: Sandbox)
 
 async def test_a_key_that_is_refused_is_refused_for_good(desk: Desk) -> None:
     stranger = desk.under_key("invalid-key")
-    for call in (stranger.upload(), stranger.create("file-1"), stranger.look(ProviderBatchId("batch_1"))):
+    calls: list[Awaitable[object]] = [stranger.create("file-1"), stranger.look(ProviderBatchId("batch_1"))]
+    if desk.form.can(Ability.INPUT_FILE):
+        calls.append(stranger.upload())
+    for call in calls:
         with pytest.raises(PermanentError) as caught:
             await call
         assert caught.value.status == 401
-        assert b"Incorrect API key" in caught.value.body
 
 
 async def test_a_create_that_is_limited_is_neither_lost_nor_refused(desk: Desk, sandbox: Sandbox) -> None:
@@ -332,6 +365,7 @@ async def test_looks_that_do_not_come_through_are_temporary(desk: Desk, sandbox:
     assert len(await desk.provider.look(desk.account, batches)) == 2
 
 
+@pytest.mark.needs(Ability.INPUT_FILE)
 async def test_uploads_that_do_not_come_through_are_temporary(desk: Desk, sandbox: Sandbox) -> None:
     for fault in (
         faults.DropUploadAnswer(),
@@ -346,6 +380,7 @@ async def test_uploads_that_do_not_come_through_are_temporary(desk: Desk, sandbo
         await desk.upload()
 
 
+@pytest.mark.needs(Ability.INPUT_FILE)
 async def test_a_file_that_is_not_visible_yet_becomes_a_batch_later(desk: Desk, sandbox: Sandbox) -> None:
     sandbox.faults.add(faults.HideFile(seconds=5.0))
     file = await desk.upload()

@@ -8,8 +8,11 @@ import pytest
 
 from batchling_worker.errors import MaybeDone, PermanentError, TemporaryError
 from batchling_worker.sandbox import Sandbox, faults
+from tests.form import Ability
 
-from .desk import Desk, body, requests
+from .desk import Desk, body
+
+pytestmark = pytest.mark.needs(Ability.OPENAI_FILES)
 
 LONG_S = 60.0
 NAMELESS = (faults.DropMetadata, faults.HideInputFileId)
@@ -72,7 +75,7 @@ async def test_a_batch_made_of_either_file_is_found(desk: Desk, sandbox: Sandbox
 async def test_where_only_rows_can_tell_they_do_once_it_has_ended(desk: Desk, sandbox: Sandbox) -> None:
     sandbox.faults.add(*(kind(times=None) for kind in NAMELESS))
     began = now(sandbox)
-    batch = await desk.submit(requests(200))
+    batch = await desk.submit(desk.requests(200))
     sandbox.clock.advance(1.0)
     for ours in (["r7"], []):
         with pytest.raises(TemporaryError, match="batchling-test-1"):
@@ -87,9 +90,9 @@ async def test_rows_that_a_provider_lost_do_not_hide_the_batch(desk: Desk, sandb
     sandbox.faults.add(*(kind() for kind in NAMELESS))
     sandbox.faults.add(faults.LoseRows(n=150), faults.StrayRows(n=20), faults.BreakRows(n=20))
     began = now(sandbox)
-    batch = await desk.submit(requests(200))
+    batch = await desk.submit(desk.requests(200))
     sandbox.clock.advance(LONG_S)
-    assert await desk.find(since=began, ours=list(requests(200))) == [batch]
+    assert await desk.find(since=began, ours=list(desk.requests(200))) == [batch]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +104,7 @@ async def test_rows_that_cannot_be_read_rule_nothing_out(
 ) -> None:
     sandbox.faults.add(*(kind() for kind in NAMELESS), fault)
     began = now(sandbox)
-    await desk.submit(requests(3))
+    await desk.submit(desk.requests(3))
     sandbox.clock.advance(LONG_S)
     with pytest.raises(TemporaryError):
         await desk.find(since=began, ours=["r200"])
@@ -110,7 +113,7 @@ async def test_rows_that_cannot_be_read_rule_nothing_out(
 async def test_a_nameless_batch_from_before_the_create_is_none_of_ours(desk: Desk, sandbox: Sandbox) -> None:
     sandbox.faults.add(*(kind(times=None) for kind in NAMELESS))
     sandbox.faults.add(faults.StickBatch())
-    await desk.submit(requests(3))
+    await desk.submit(desk.requests(3))
     sandbox.clock.advance(3600.0)
     assert await desk.find(since=now(sandbox), ours=["r0"]) == []
 

@@ -19,7 +19,7 @@ from batchling_worker import provider_call, providers
 from batchling_worker.errors import MaybeDone, TemporaryError
 from batchling_worker.provider import Account, Ended, Ending
 from batchling_worker.sandbox import Sandbox
-from tests.providers.desk import Desk, requests
+from tests.providers.desk import Desk
 from tests.providers.wire import Seen, Wire
 from tests.proxy import HOST, How, Proxy, Rule, Way
 from tests.waiting import wait_until
@@ -164,7 +164,7 @@ async def test_a_create_that_goes_silent_may_be_done_and_says_so_in_bounded_time
 async def test_an_upload_that_is_cut_at_any_byte_is_tried_again_and_costs_nothing(
     desk: Desk, sandbox: Sandbox, proxy: Proxy, how: How, way: Way
 ) -> None:
-    rows = requests(2_000)
+    rows = desk.requests(2_000)
     n_bytes = (await sizes(proxy, desk.upload(rows)))[way]
     # The sandbox, like others, does not wait for the last bytes of a form's end.
     for at in offsets(n_bytes - (60 if way is Way.UP else 4), n_bytes // (12 if how is How.FIN else 4)):
@@ -185,7 +185,7 @@ async def test_an_upload_that_goes_silent_is_given_up_in_bounded_time(
     desk: Desk, proxy: Proxy, at: int
 ) -> None:
     proxy.add(Rule(how=How.SILENCE, way=Way.UP, at=at, after=b"POST "))
-    assert await fails(desk.upload(requests(100_000))) is not None
+    assert await fails(desk.upload(desk.requests(100_000))) is not None
 
 
 @pytest.mark.parametrize("how", [How.RST, How.FIN])
@@ -210,7 +210,7 @@ async def test_a_look_that_is_garbled_tells_nothing(desk: Desk, fair: Desk, prox
 
 async def ended(desk: Desk, n_rows: int) -> Ending:
     """A batch that is done, of many rows."""
-    batch: ProviderBatchId = await desk.submit(requests(n_rows))
+    batch: ProviderBatchId = await desk.submit(desk.requests(n_rows))
 
     async def is_ended() -> bool:
         return isinstance(await desk.look(batch), Ended)
@@ -246,7 +246,7 @@ async def test_a_download_that_is_cut_at_any_byte_of_its_body_goes_on_without_ga
         answers = await asyncio.wait_for(desk.answers(ending), 20)
 
         assert cut.n_struck == 1
-        assert sorted(answer.custom_id for answer in answers) == sorted(requests(400))
+        assert sorted(answer.custom_id for answer in answers) == sorted(desk.requests(400))
 
 
 async def test_a_download_that_is_cut_before_its_body_is_tried_again_later(
@@ -287,7 +287,7 @@ async def test_a_download_that_goes_silent_is_resumed_in_bounded_time(
     for at in (5_000, 50_000):
         proxy.add(Rule(how=How.SILENCE, way=Way.DOWN, at=at, after=b"GET "))
         answers = await asyncio.wait_for(desk.answers(ending), 20)
-        assert sorted(answer.custom_id for answer in answers) == sorted(requests(400))
+        assert sorted(answer.custom_id for answer in answers) == sorted(desk.requests(400))
 
 
 async def test_a_download_that_never_goes_on_is_given_up(desk: Desk, fair: Desk, proxy: Proxy) -> None:

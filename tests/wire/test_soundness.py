@@ -74,7 +74,9 @@ async def test_a_redis_that_would_lose_work_is_refused(words: tuple[str, ...], c
 async def test_a_sentinels_port_and_a_node_of_a_cluster_are_refused() -> None:
     with redis_server(port=free_port(), sentinel="\n") as url:
         watching = soundness.of_redis(await told(url))
-    with redis_server("--cluster-enabled", "yes", port=free_port()) as url:
+    # Its own choice, 10,000 above the other, may be beyond the last port there is.
+    bus = str(free_port())
+    with redis_server("--cluster-enabled", "yes", "--cluster-port", bus, port=free_port()) as url:
         clustered = soundness.of_redis(await told(url))
 
     assert "sentinel://" in str(soundness.refusal(watching, "here"))

@@ -1,0 +1,128 @@
+"""What the armed faults do to a provider's calls; every emulator asks at the same moments."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from aiohttp import web
+
+from . import faults
+from .gate import cut_short, hang_up, new_request_id, refusal_of
+from .world import World
+
+_CHUNK = 1 << 18
+
+
+class Weather:
+    """The weather over one provider; an answer that is returned is what the caller gets instead."""
+
+    def __init__(self, world: World, provider: str) -> None:
+        self._world = world
+        self._provider = provider
+
+    def before_upload(self) -> None:
+        """Raise Refusal where an upload is to be refused."""
+        refuse = self._world.faults.take(faults.RefuseUpload, self._provider)
+        if refuse is not None:
+            raise refusal_of(refuse)
+
+    def hides_file(self) -> float:
+        """Return for how many seconds a stored file is not seen."""
+        hide = self._world.faults.take(faults.HideFile, self._provider)
+        return hide.seconds if hide else 0.0
+
+    async def after_upload(self, request: web.Request) -> web.Response | None:
+        """Hold up or lose the answer to an upload."""
+        slow = self._world.faults.take(faults.SlowUpload, self._provider)
+        if slow is not None:
+            await asyncio.sleep(slow.seconds)
+        if self._world.faults.take(faults.DropUploadAnswer, self._provider) is not None:
+            return hang_up(request)
+        return None
+
+    def before_create(self, request: web.Request, model: str | None) -> web.Response | None:
+        """Lose or refuse a create before anything is made."""
+        if self._world.faults.take(faults.DropCreateRequest, self._provider, model) is not None:
+            return hang_up(request)
+        refuse = self._world.faults.take(faults.RefuseCreate, self._provider, model)
+        if refuse is not None:
+            raise refusal_of(refuse)
+        return None
+
+    def doubles(self, model: str | None) -> bool:
+        """Return whether a create is to come through twice."""
+        return self._world.faults.take(faults.DoubleCreate, self._provider, model) is not None
+
+    async def after_create(
+        self, request: web.Request, model: str | None, reply: Callable[[], Awaitable[web.Response]]
+    ) -> web.StreamResponse:
+        """Answer a create that has made its batch, late, in part, or not at all."""
+        slow = self._world.faults.take(faults.SlowCreate, self._provider, model)
+        if slow is not None:
+            await asyncio.sleep(slow.seconds)
+        if self._world.faults.take(faults.DropCreateAnswer, self._provider, model) is not None:
+            return hang_up(request)
+        fail = self._world.faults.take(faults.FailCreateAnswer, self._provider, model)
+        if fail is not None:
+            raise refusal_of(fail)
+        answer = await reply()
+        if self._world.faults.take(faults.CutCreateAnswer, self._provider, model) is not None:
+            return await cut_short(request, answer)
+        return answer
+
+    def before_look(self, request: web.Request, model: str | None) -> web.Response | None:
+        """Refuse or lose a look at a batch or a list."""
+        refuse = self._world.faults.take(faults.RefusePoll, self._provider, model)
+        if refuse is not None:
+            raise refusal_of(refuse)
+        if self._world.faults.take(faults.DropPollAnswer, self._provider, model) is not None:
+            return hang_up(request)
+        return None
+
+    def before_cancel(self, model: str | None) -> None:
+        """Raise Refusal where a cancel is to be refused."""
+        refuse = self._world.faults.take(faults.RefuseCancel, self._provider, model)
+        if refuse is not None:
+            raise refusal_of(refuse)
+
+    async def send(
+        self,
+        request: web.Request,
+        path: Path,
+        model: str | None,
+        n_bytes: int,
+        content_type: str = "application/octet-stream",
+    ) -> web.StreamResponse:
+        """Send a file, refused, slow or cut off."""
+        refuse = self._world.faults.take(faults.RefuseDownload, self._provider, model)
+        if refuse is not None:
+            raise refusal_of(refuse)
+        truncate = self._world.faults.take(faults.TruncateDownload, self._provider, model)
+        slow = self._world.faults.take(faults.SlowDownload, self._provider, model)
+        left = int(n_bytes * truncate.sent) if truncate else n_bytes
+        response = web.StreamResponse(headers={"x-request-id": new_request_id()})
+        response.content_type = content_type
+        response.content_length = n_bytes
+        await response.prepare(request)
+        step = min(_CHUNK, slow.bytes_per_second // 10 + 1) if slow else _CHUNK
+        # Whoever reads may be killed in the middle of it.
+        with path.open("rb") as content, contextlib.suppress(ConnectionError):
+            while left > 0 and (chunk := content.read(min(step, left))):
+                if slow is not None:
+                    await asyncio.sleep(len(chunk) / slow.bytes_per_second)
+                await response.write(chunk)
+                left -= len(chunk)
+            if truncate is not None:
+                return _cut(request, response)
+            await response.write_eof()
+        return response
+
+
+def _cut(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+    # `close` lets what was written reach the client first; `abort` would throw it away.
+    if request.transport is not None:
+        request.transport.close()
+    return response

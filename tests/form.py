@@ -1,0 +1,79 @@
+"""What a request to a provider looks like: each `tests/facts/test_NAME.py` has the `FORM` of its own."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import importlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from batchling_worker import providers
+
+
+class Ability(enum.StrEnum):
+    """What not every provider can do; a test says which of them it needs."""
+
+    OPENAI_FILES = "its adapter is an OpenAIFiles"
+    LABEL = "a batch is found by its label before it has ended"
+    INPUT_FILE = "an input file is uploaded, named after the label"
+    RESULT_FILES = "results lie in files with ids of their own, which may come late, blank or empty"
+    ROW_STATUSES = "a failed row tells its HTTP status"
+    WHOLE_FAILURE = "a batch may fail as a whole, for a line that is named"
+    EXPIRY = "a batch may expire with rows undone"
+    UNDONE_ROWS = "results name the rows that never ran"
+    CANCEL = "a batch can be cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """A provider's requests, for tests that run over the registry."""
+
+    endpoint: str
+    """As the batch names it."""
+    model: str
+    slow_model: str
+    body: Callable[[str, str], bytes]
+    """The body of a request from prompt and model, as the SDK sends it."""
+    text: Callable[[Any], str]
+    """The text in the decoded body of an answer."""
+    lacks: frozenset[Ability] = frozenset()
+
+    def can(self, *abilities: Ability) -> bool:
+        """Whether the provider has all of these."""
+        return not self.lacks & set(abilities)
+
+
+def chat_body(prompt: str, model: str) -> bytes:
+    """A chat completion, as OpenAI's followers take it."""
+    return json.dumps({"model": model, "messages": [{"role": "user", "content": prompt}]}).encode()
+
+
+def chat_text(answer: Any) -> str:
+    """The text of a chat completion."""
+    text: str = answer["choices"][0]["message"]["content"]
+    return text
+
+
+CHAT_FORM = Form(
+    endpoint="/v1/chat/completions",
+    model="llama-3.1-8b-instant",
+    slow_model="openai/gpt-oss-20b",
+    body=chat_body,
+    text=chat_text,
+)
+"""That of a provider that follows OpenAI in everything."""
+
+
+@functools.cache
+def form_of(provider: str) -> Form:
+    """The form of a registered provider."""
+    form: Form = importlib.import_module(f"tests.facts.test_{provider}").FORM
+    return form
+
+
+def names(*abilities: Ability) -> tuple[str, ...]:
+    """The registered providers that can all this."""
+    return tuple(name for name in providers.names() if form_of(name).can(*abilities))
