@@ -15,9 +15,12 @@ from ..interceptor import (
     HttpCall,
     HttpReply,
     PassThrough,
+    host_of,
     warn_once,
 )
 from ..patching import Patch, Patcher, Target
+
+_OWN_PORTS: Final = {"http": 80, "https": 443}
 
 
 class _Request(Protocol):
@@ -74,7 +77,12 @@ class _HandlerAdapter:
 
 def _place(url: str) -> tuple[str, str]:
     parts = urlsplit(url)
-    return parts.hostname or "", unquote(parts.path)
+    try:
+        port = parts.port
+    except ValueError:
+        return "", ""
+    own = port == _OWN_PORTS.get(parts.scheme.lower())
+    return host_of(parts.hostname or "", None if own else port), unquote(parts.path)
 
 
 def _call(request: _Request, host: str, path: str) -> HttpCall | None:
