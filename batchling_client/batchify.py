@@ -69,7 +69,8 @@ def batchify(
     Raises `WrongSettings` (a ValueError) for values that cannot work; entering the block raises
     `QueueUnreachable` when there is no Redis, and `QueueUnfit` when it would lose requests.
     """
-    routes = Routes()
+    used = settings.load(redis_url=redis_url)
+    routes = used.routes()
     _check_number("batch_size", batch_size, least=1, whole=True)
     _check_number("batch_window_seconds", batch_window_seconds, least=0.0)
     _check_number("batch_poll_interval_seconds", batch_poll_interval_seconds, least=0.0)
@@ -80,7 +81,6 @@ def batchify(
         )
     _check_fallback("on_deadline", on_deadline)
     _check_fallback("on_too_few", on_too_few)
-    used = settings.load(redis_url=redis_url)
     terms = Terms(
         run_id=new_run_id(),
         run_name=name or "",
@@ -90,7 +90,7 @@ def batchify(
         poll_s=0.0 if batch_poll_interval_seconds == DEFAULT_POLL_S else float(batch_poll_interval_seconds),
         cache=cache,
         vertex_gcs_prefix=vertex_gcs_prefix,
-        stand_ins={name.lower(): one.base_url for name, one in used.providers.items() if one.base_url},
+        stand_ins=used.base_urls,
     )
     wishes = _Wishes(
         name=name,

@@ -120,10 +120,11 @@ class Calls:
         """Whether a batch may take such a call; one that costs money and that no batch takes is warned of once."""
         if method != "POST":
             return False
-        route = self._routes.of_host(host)
-        if route is None:
+        found = self._routes.of_call(host, path)
+        if found is None:
             return False
-        if route.place(path) is not None:
+        route, place = found
+        if place is not None:
             return True
         _warn_of_path(route, path)
         return False
@@ -137,8 +138,7 @@ class Calls:
 
     def lane_of(self, call: HttpCall) -> Lane | HttpReply | PassThrough:
         """The lane of a call that goes into a batch, else what becomes of it."""
-        route = self._routes.of_host(call.host)
-        place = route.place(call.path) if route is not None else None
+        route, place = self._routes.of_call(call.host, call.path) or (None, None)
         if route is None or place is None:
             return PASS_THROUGH
         body = call.body
@@ -197,6 +197,7 @@ class Calls:
     def _lane(self, route: Route, call: HttpCall, endpoint: str, model: str) -> Lane | HttpReply:
         header = call.headers.get
         key = (
+            route.provider,
             call.host,
             endpoint,
             model,

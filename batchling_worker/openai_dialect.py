@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
 from .batch_object import BatchObject
 
 Query: TypeAlias = Sequence[tuple[str, str]]
+PAGE_ROWS: Final = "100"
 
 
 class FileObject(msgspec.Struct, frozen=True):
@@ -45,3 +46,15 @@ class Dialect:
     """The cursor of the page after this one, or ''."""
     by_ids: Callable[[Sequence[str]], Query] | None = None
     """The query for certain batches, where the list takes one."""
+
+
+def page_after(cursor: str) -> Query:
+    """The page behind a batch's id, as OpenAI's list takes it."""
+    return [("limit", PAGE_ROWS), ("after", cursor)] if cursor else [("limit", PAGE_ROWS)]
+
+
+def cursor_after(page: BatchPage) -> str:
+    """The id behind which such a list goes on."""
+    if page.has_more is not True or not page.batches:
+        return ""
+    return page.last_id if isinstance(page.last_id, str) and page.last_id else page.batches[-1].known_id

@@ -28,7 +28,8 @@ class Route:
 
     provider: str
     hosts: tuple[str, ...]
-    """Lower case; a `*` stands for a part of a name without dots, such as a region."""
+    """Lower case, with the port where that is not the scheme's own; a `*` stands for a part of a name without dots,
+    such as a region. A path may follow, below which the endpoints are."""
     endpoints: Mapping[str, str]
     """Path as the SDK calls it -> endpoint as the batch names it. A path may hold `{model}`, which may hold slashes,
     and other `{words}`, which may not; these are filled in where the endpoint names them."""
@@ -141,26 +142,49 @@ ROUTES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """Finds the route of a host."""
+    """Finds the route of a call."""
 
     routes: tuple[Route, ...] = ROUTES
-    _by_host: dict[str, Route] = field(init=False, repr=False)
+    _by_host: dict[str, list[tuple[str, Route]]] = field(init=False, repr=False)
+    """Host -> path prefixes and routes, the longest prefix first."""
     _by_template: tuple[tuple[re.Pattern[str], Route], ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         named = [(host, route) for route in self.routes for host in route.hosts]
-        object.__setattr__(self, "_by_host", {host: route for host, route in named if "*" not in host})
+        by_host: dict[str, list[tuple[str, Route]]] = {}
+        for site, route in named:
+            if "*" not in site:
+                host, slash, prefix = site.partition("/")
+                by_host.setdefault(host, []).append((slash + prefix, route))
+        for sites in by_host.values():
+            sites.sort(key=lambda site: -len(site[0]))
+        object.__setattr__(self, "_by_host", by_host)
         templates = tuple((_host_of(host), route) for host, route in named if "*" in host)
         object.__setattr__(self, "_by_template", templates)
 
     def of_host(self, host: str) -> Route | None:
-        """The provider's route, whether or not the path is batchable."""
-        route = self._by_host.get(host)
-        if route is None:
-            for template, one in self._by_template:
-                if template.fullmatch(host):
-                    return one
-        return route
+        """The provider that a whole host is of."""
+        for prefix, route in self._by_host.get(host, ()):
+            if not prefix:
+                return route
+        for template, route in self._by_template:
+            if template.fullmatch(host):
+                return route
+        return None
+
+    def of_call(self, host: str, path: str) -> tuple[Route, Place | None] | None:
+        """The provider's route, and where the call goes, if a batch takes it; None = no provider's."""
+        met: Route | None = None
+        for prefix, route in self._by_host.get(host, ()):
+            if path.startswith(f"{prefix}/"):
+                place = route.place(path[len(prefix) :])
+                if place is not None:
+                    return route, place
+                met = met or route
+        if met is None:
+            met = self.of_host(host)
+            return (met, met.place(path)) if met is not None else None
+        return met, None
 
     def named(self, provider: str) -> Route | None:
         """The route of a provider by name."""
