@@ -21,6 +21,9 @@ STREAMED_BODY: Final = (
 )
 
 
+OWN_PORTS: Final = {"http": 80, "https": 443}
+
+
 def host_of(name: str, port: int | None) -> str:
     """Return the host as routes spell it; ``port`` is None where it is the scheme's own."""
     if port is None:

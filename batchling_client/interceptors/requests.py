@@ -8,7 +8,9 @@ from types import ModuleType
 from typing import Any, Final, Protocol, cast
 from urllib.parse import unquote, urlsplit
 
+from .. import scope
 from ..interceptor import (
+    OWN_PORTS,
     PASS_THROUGH,
     STREAMED_BODY,
     Handler,
@@ -19,8 +21,6 @@ from ..interceptor import (
     warn_once,
 )
 from ..patching import Patch, Patcher, Target
-
-_OWN_PORTS: Final = {"http": 80, "https": 443}
 
 
 class _Request(Protocol):
@@ -50,7 +50,8 @@ class _HandlerAdapter:
         call = self._wanted(request)
         reply = PASS_THROUGH if call is None else self._handler.answer_blocking(call)
         if isinstance(reply, PassThrough):
-            return self._session.get_adapter(url=request.url).send(request, **options)
+            with scope.outside():
+                return self._session.get_adapter(url=request.url).send(request, **options)
         return self._response(reply, request)
 
     def close(self) -> None:
@@ -81,7 +82,7 @@ def _place(url: str) -> tuple[str, str]:
         port = parts.port
     except ValueError:
         return "", ""
-    own = port == _OWN_PORTS.get(parts.scheme.lower())
+    own = port == OWN_PORTS.get(parts.scheme.lower())
     return host_of(parts.hostname or "", None if own else port), unquote(parts.path)
 
 
