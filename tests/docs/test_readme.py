@@ -110,4 +110,4 @@ def test_the_env_example_knows_every_setting_a_deployment_has() -> None:
     for_tests = {"BATCHLING_CRASH_AT", "BATCHLING_MESSAGES"}
 
     for name in set(fields()) - for_tests:
-        assert re.search(re.escape(name).replace("<NAME>", "[A-Z]+"), example), name
+        assert re.search(re.escape(name).replace("<NAME>", "[A-Z]+") + "=", example), name

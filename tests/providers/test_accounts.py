@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import pytest
 from pydantic import SecretStr
@@ -30,6 +31,7 @@ MANY = Route(
     max_bytes=1,
     max_row_bytes=1,
     windows=("24h",),
+    tenants=True,
 )
 
 
@@ -110,7 +112,7 @@ async def test_an_endpoint_of_ones_own_is_where_the_workers_settings_say(
     assert place_of == ("http://localhost:8000/v1", "Bearer sk-workers" if key else "Bearer sk-callers")
 
 
-async def test_a_workers_own_key_goes_to_no_host_that_a_pattern_allows(
+async def test_a_workers_own_key_goes_to_no_host_that_anybody_can_have(
     with_settings: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(accounts_of_worker, "routes_of", lambda said: Routes((MANY,)))
@@ -125,6 +127,16 @@ async def test_a_workers_own_key_goes_to_no_host_that_a_pattern_allows(
     assert await place(own, lane("api.openai.com")) == ("https://api.openai.com", "Bearer sk-workers")
     named = with_settings(openai=ProviderSettings(api_key=WORKERS, base_url="https://eu.api.openai.com"))
     assert await place(named, lane("us.api.openai.com")) == ("https://eu.api.openai.com", "Bearer sk-workers")
+
+
+async def test_a_providers_regions_are_the_providers_own(
+    with_settings: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    regional = replace(MANY, tenants=False)
+    monkeypatch.setattr(accounts_of_worker, "routes_of", lambda said: Routes((regional,)))
+    own = with_settings(openai=ProviderSettings(api_key=WORKERS))
+    assert await place(own, lane("eu.api.openai.com")) == ("https://eu.api.openai.com", "Bearer sk-workers")
+    assert await place(own, lane("eu.evil.example")) == ("https://api.openai.com", "Bearer sk-workers")
 
 
 async def test_a_provider_that_only_other_settings_know_is_refused(with_settings: Open) -> None:
