@@ -10,9 +10,10 @@ from typing import BinaryIO, Final, TypeAlias
 import msgspec
 
 from .batch_object import BatchObject
-from .provider import Answer, Submission
+from .provider import Submission
 from .provider_call import ProviderCall
 from .result_lines import RowReader
+from .result_rows import LineReader
 
 Query: TypeAlias = Sequence[tuple[str, str]]
 
@@ -99,13 +100,9 @@ class Dialect:
         """Looks at a page of the list of batches."""
         return await call.ask(BatchPage, query)
 
-    def rows(self) -> RowReader:
+    def rows(self) -> LineReader:
         """What reads the lines of one result file."""
         return RowReader()
-
-    def answer(self, answer: Answer) -> Answer:
-        """A row's answer as the SDK would have got it in a call of its own."""
-        return answer
 
 
 def one_line(body: bytes) -> bytes:

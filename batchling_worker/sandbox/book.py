@@ -11,6 +11,7 @@ from . import timing
 from .dialect import Dialect, Refusal
 from .execute import Executed, Job, execute
 from .ledger import BilledBatch
+from .lines import reshape
 from .planning import plan_batch
 from .records import Batch, BatchView, CreateAsk, Outcome, StoredFile
 from .scan import LineError, Scan, scan
@@ -90,6 +91,10 @@ class BatchBook:
         batches = (self.find(batch_id, owner) for batch_id in reversed(self._batches))
         return [batch for batch in batches if batch is not None and batch.plan.listed_from <= now]
 
+    def remove(self, batch: Batch) -> None:
+        """Delete a batch that has ended; what it has cost stays in the ledger."""
+        self._batches.pop(batch.id, None)
+
     def cancel(self, batch: Batch) -> None:
         """Ask a running batch to stop; rows that are answered by now stay answered."""
         if batch.outcome is None and batch.cancelling_at is None:
@@ -126,7 +131,8 @@ class BatchBook:
     async def _check(self, batch: Batch, input_path: Path) -> Scan:
         loop = asyncio.get_running_loop()
         rules, limits = self._dialect.line_rules(batch.ask), self._world.limits
-        found = await loop.run_in_executor(self._world.pool, scan, input_path, rules, limits)
+        most = self._dialect.traits.row_limit(limits)
+        found = await loop.run_in_executor(self._world.pool, scan, input_path, rules, limits, most)
         if not found.fatal:
             self._check_enqueued(batch, found)
         if not found.fatal:
@@ -146,7 +152,8 @@ class BatchBook:
         if limits.max_enqueued_tokens is None or not limits.quota_at_create:
             return 0
         rules, loop = self._dialect.line_rules(ask), asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._world.pool, scan, input_file.path, rules, limits)
+        most = self._dialect.traits.row_limit(limits)
+        found = await loop.run_in_executor(self._world.pool, scan, input_file.path, rules, limits, most)
         complaint = self._over_quota(owner, input_file.model, found.input_tokens)
         if complaint is not None:
             raise Refusal(429, complaint, code="token_limit_exceeded")
@@ -214,6 +221,7 @@ class BatchBook:
             )
             loop = asyncio.get_running_loop()
             executed = await loop.run_in_executor(self._world.pool, execute, job, found)
+        await self._reshape(job)
         self._world.ledger.rows(batch.id, executed.rows)
         outcome = Outcome(
             status=end.status,
@@ -222,6 +230,7 @@ class BatchBook:
             n_total=found.n_lines,
             n_completed=0 if job.forget_done else executed.n_completed,
             n_failed=executed.n_failed + found.n_skipped,
+            n_undone=executed.n_undone,
             input_tokens=executed.input_tokens,
             output_tokens=executed.output_tokens,
             output_file_id=self._publish(batch, job, "output", end.at),
@@ -229,6 +238,15 @@ class BatchBook:
         )
         executed.rows = []
         return outcome
+
+    async def _reshape(self, job: Job) -> None:
+        """Write the result files anew where the provider has other lines than OpenAI."""
+        result_line = self._dialect.traits.result_line
+        if result_line is None:
+            return
+        loop = asyncio.get_running_loop()
+        for path in (job.output_path, job.error_path):
+            await loop.run_in_executor(self._world.pool, reshape, path, result_line)
 
     def _publish(self, batch: Batch, job: Job, which: str, at: float) -> str | dict[str, str] | None:
         path = job.output_path if which == "output" else job.error_path
