@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from batchling_client.wire.keys import KEYSPACE, PERMANENT
-from batchling_client.wire.routes import Routes
+from batchling_client.wire.routes import Routes, window_words
 from batchling_worker import providers
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -88,7 +88,7 @@ def _provider_row(name: str) -> tuple[str, ...]:
 def _windows(windows: Iterable[str]) -> str:
     """The windows in words short enough for a table: days are told in hours too, so they are left out."""
     hours = [window for window in windows if window.endswith("h")]
-    return ", ".join(hours or windows)
+    return window_words(hours or list(windows))
 
 
 def _with_sdk(name: str) -> str:
