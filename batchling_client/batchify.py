@@ -31,7 +31,7 @@ from .settings import ClientSettings
 from .wire import sealing, soundness
 from .wire.connection import UNREACHABLE, ask, place_of
 from .wire.ids import new_run_id
-from .wire.routes import Routes
+from .wire.routes import Routes, window_words
 
 DEFAULT_POLL_S: Final = 10.0
 _SPAN: Final = re.compile(
@@ -80,7 +80,7 @@ def batchify(
     windows = sorted({window for route in routes.routes for window in route.windows})
     if completion_window not in windows:
         raise WrongSettings(
-            f"No provider takes a completion_window of {completion_window!r}: use one of {', '.join(windows)}."
+            f"No provider takes a completion_window of {completion_window!r}: use one of {window_words(windows)}."
         )
     _check_choice("on_deadline", on_deadline, ("error", "realtime"))
     _check_choice("on_too_few", on_too_few, ("error", "realtime"))

@@ -19,7 +19,7 @@ from .interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough, warn_on
 from .wire import ids, records, sealing
 from .wire.keys import LaneId, RequestId, RunId
 from .wire.records import LaneSpec, Row
-from .wire.routes import Route, Routes, Unbatched
+from .wire.routes import Route, Routes, Unbatched, window_words
 from .wire.scripts import BatchCap
 
 OnStream = Literal["pass", "batch"]
@@ -235,7 +235,7 @@ class Calls:
         if terms.completion_window not in route.windows:
             return replies.refusal(
                 f"{route.provider} takes no completion_window of {terms.completion_window!r}; "
-                f"it takes {', '.join(route.windows)}.",
+                f"it takes {window_words(route.windows)}.",
                 code="completion_window_unknown",
                 param="completion_window",
             )

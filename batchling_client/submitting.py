@@ -24,7 +24,7 @@ from .wire import asked
 from .wire.connection import UNREACHABLE, connect
 from .wire.ids import new_mailbox, new_run_id
 from .wire.keys import Keys, RequestId, RunId
-from .wire.routes import Route, Routes
+from .wire.routes import Route, Routes, window_words
 from .wire.scripts import Scripts
 
 BYTES_AT_ONCE: Final = 1024 * 1024
@@ -203,7 +203,7 @@ def _route(wish: Wish, routes: Routes) -> Route:
     if wish.completion_window not in route.windows:
         raise WrongSettings(
             f"{wish.provider} takes no completion window of {wish.completion_window!r}: "
-            f"use one of {', '.join(route.windows)}."
+            f"use one of {window_words(route.windows)}."
         )
     return route
 

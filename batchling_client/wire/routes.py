@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 MB: Final = 1_000_000
 _SIGNATURE: Final = "AWS4-HMAC-SHA256 Credential="
 """Of AWS: an access key's id follows, then a slash and what else the signature is for."""
+
+_HOURS: Final = re.compile(r"[0-9]{1,6}h")
 
 
 class Place(NamedTuple):
@@ -91,6 +93,19 @@ class Route:
 
 def _signer(value: str) -> str:
     return value.partition("/")[0] if value.startswith(_SIGNATURE) else value
+
+
+def window_words(windows: Collection[str]) -> str:
+    """Completion windows for people: of hours in a row only the first and the last are named."""
+    hours = sorted(int(window[:-1]) for window in windows if _HOURS.fullmatch(window))
+    rows: list[list[int]] = []
+    for hour in hours:
+        if rows and hour == rows[-1][-1] + 1:
+            rows[-1].append(hour)
+        else:
+            rows.append([hour])
+    words = [f"{row[0]}h to {row[-1]}h" if len(row) > 1 else f"{row[0]}h" for row in rows]
+    return ", ".join([*words, *(window for window in windows if not _HOURS.fullmatch(window))])
 
 
 def _path_of(template: str) -> re.Pattern[str]:
