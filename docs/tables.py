@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from batchling_client.wire.keys import KEYSPACE, PERMANENT
-from batchling_client.wire.routes import Routes
+from batchling_client.wire.routes import Routes, window_words
 from batchling_worker import providers
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-MOST_WINDOWS: Final = 8
 VERIFIED: Final = {"SDK": "official SDK", "capture": "wire captures", "docs": "documents"}
 """How the README words what an adapter and its emulator are held to."""
 
@@ -107,8 +106,8 @@ def _provider_row(name: str) -> tuple[str, ...]:
 
 def _windows(windows: Iterable[str]) -> str:
     """The windows in words short enough for a table: days are told in hours too, so they are left out."""
-    hours = [window for window in windows if window.endswith("h")] or list(windows)
-    return ", ".join(hours) if len(hours) <= MOST_WINDOWS else f"{hours[0]} to {hours[-1]}"
+    hours = [window for window in windows if window.endswith("h")]
+    return window_words(hours or list(windows))
 
 
 def _table(heading: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
