@@ -61,6 +61,7 @@ class Caller:
     call: str
     """The call as the SDK spells it, and where it is pointed elsewhere, at whom."""
     provider: str
+    """The provider whose emulator answers."""
     client: Callable[[str], AbstractContextManager[Any]]
     """The blocking client, with an API key."""
     async_client: Callable[[str], AbstractAsyncContextManager[Any]]
