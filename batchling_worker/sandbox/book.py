@@ -118,7 +118,11 @@ class BatchBook:
 
     async def catch_up(self) -> list[BatchView]:
         """Move every batch on to now, so that the ledger is complete, and return them all, oldest first."""
-        return [await self.show(batch) for batch in list(self._batches.values())]
+        return [view for _, view in await self.shown()]
+
+    async def shown(self) -> list[tuple[Batch, BatchView]]:
+        """Move every batch on to now, and return each with what is shown of it, oldest first."""
+        return [(batch, await self.show(batch)) for batch in list(self._batches.values())]
 
     async def clear(self) -> None:
         """Forget every batch, after work that is under way."""
@@ -228,6 +232,7 @@ class BatchBook:
             n_total=found.n_lines,
             n_completed=0 if job.forget_done else executed.n_completed,
             n_failed=executed.n_failed + found.n_skipped,
+            n_undone=len(found.starts) - len(executed.rows) if job.undone_code else 0,
             input_tokens=executed.input_tokens,
             output_tokens=executed.output_tokens,
             output_file_id=self._publish(batch, job, "output", end.at),
