@@ -9,18 +9,21 @@ import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
-from . import replies
+from . import replies, sse
 from .interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough, warn_once
 from .wire import ids, records, sealing
 from .wire.keys import LaneId, RequestId, RunId
 from .wire.records import LaneSpec, Row
 from .wire.routes import Route, Routes, Unbatched
 from .wire.scripts import BatchCap
+
+OnStream = Literal["pass", "batch"]
+"""What becomes of a call that asks for a streamed answer."""
 
 LONGEST_LINGERS: Final = 15
 """An open batch is sealed at the latest after this many lingers."""
@@ -34,8 +37,9 @@ _UNBILLED: Final = frozenset(
 
 _STREAMED: Final = (
     "A call asks for a streamed answer, which no batch gives: it goes straight to {} at full price. "
-    "Leave out stream=True to have it batched."
+    "Leave out stream=True{} to have it batched."
 )
+_OR_GIVE: Final = ", or give batchify stream='batch',"
 _MULTIPART: Final = (
     "A call to {} {} uploads a file, which no batch takes: it goes straight to the provider at full price. "
     "Where the endpoint takes a URL instead of a file, give that to have it batched."
@@ -72,6 +76,7 @@ class Terms:
     """0 = the worker's own setting decides."""
     cache: bool = True
     vertex_gcs_prefix: str | None = None
+    stream: OnStream = "pass"
     stand_ins: Mapping[str, str] = field(default_factory=dict)
     """What stands in for a provider's host, by name: answers of a sandbox must never pass for the provider's own."""
 
@@ -138,6 +143,10 @@ class Calls:
             return lane
         return self.request(lane, self._request_id(lane, call), call.body)
 
+    def streamed(self, call: HttpCall) -> sse.Streamed | None:
+        """The call, where it asks for a stream that is to be made of a batch's answer."""
+        return sse.read(call) if self.terms.stream == "batch" else None
+
     def lane_of(self, call: HttpCall) -> Lane | HttpReply | PassThrough:
         """The lane of a call that goes into a batch, else what becomes of it."""
         route = self._routes.of_host(call.host)
@@ -153,7 +162,8 @@ class Calls:
                 return PASS_THROUGH
             return replies.refusal("The body of the request is not a JSON object.", code="body_not_json")
         if head.stream is True:
-            warn_once(_STREAMED.format(route.provider), os.getpid())
+            instead = _OR_GIVE if self.terms.stream == "pass" and sse.read(call) is not None else ""
+            warn_once(_STREAMED.format(route.provider, instead), os.getpid())
             return PASS_THROUGH
         unbatched = _unbatched(route, body)
         if unbatched is not None:
@@ -207,7 +217,7 @@ class Calls:
             call.host,
             endpoint,
             model,
-            *[header(name) for name in route.credential_headers],
+            *(word for one in route.secrets(call.headers).items() for word in one),
             *[header(name) for name in route.batch_headers],
         )
         lane = self._lanes.get(key)
@@ -228,7 +238,7 @@ class Calls:
                 code="completion_window_unknown",
                 param="completion_window",
             )
-        secrets = {name: call.headers[name] for name in route.credential_headers if name in call.headers}
+        secrets = route.secrets(call.headers)
         if not any(value.removeprefix("Bearer").strip() for value in secrets.values()):
             return replies.refusal(
                 f"The request carries no API key for {route.provider}: give the SDK's client one.",

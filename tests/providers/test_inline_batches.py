@@ -42,7 +42,9 @@ class Told:
     def name(self) -> str:
         return self.desk.provider.facts.name
 
-    def batch(one: str, n_rows: int = 1, *, ended: bool = False, at: dt.datetime = NOW) -> dict[str, Any]:
+    def batch(
+        self, one: str, n_rows: int = 1, *, ended: bool = False, at: dt.datetime = NOW
+    ) -> dict[str, Any]:
         if self.name == "anthropic":
             counts = {"succeeded" if ended else "processing": n_rows}
             word = "ended" if ended else "in_progress"
@@ -51,12 +53,12 @@ class Told:
         word = "completed" if ended else "running"
         return {"id": one, "status": word, "request_count": n_rows, "created_at": at.isoformat()}
 
-    def page(*batches: dict[str, Any], more: str = "") -> bytes:
+    def page(self, *batches: dict[str, Any], more: str = "") -> bytes:
         if self.name == "anthropic":
             return json.dumps({"data": batches, "has_more": bool(more), "last_id": more or None}).encode()
         return json.dumps({"items": batches}).encode()
 
-    def rows(*custom_ids: str) -> bytes:
+    def rows(self, *custom_ids: str) -> bytes:
         lines = []
         for one in custom_ids:
             body = {"n": one}
@@ -337,11 +339,11 @@ async def test_bodies_come_as_they_were_sent(wire: Wire, inline: Desk) -> None:
 class Discarded(httpx.AsyncBaseTransport):
     """Takes a request piece by piece, keeps none of it, and answers."""
 
-    def __init__(body: bytes) -> None:
+    def __init__(self, body: bytes) -> None:
         self.n_bytes = 0
         self._body = body
 
-    async def handle_async_request(request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         assert isinstance(request.stream, httpx.AsyncByteStream)
         async for piece in request.stream:
             self.n_bytes += len(piece)
