@@ -80,6 +80,8 @@ class Caller:
     """The status that an exception tells."""
     structured: Structured | None = None
     raw: Raw | None = None
+    batches_fail: bool = True
+    """Whether the provider's batches can fail as a whole after they were created."""
 
     @property
     def title(self) -> str:
