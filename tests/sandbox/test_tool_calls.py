@@ -23,7 +23,10 @@ WEATHER: Body = {
         "required": ["town", "days"],
     },
 }
-ANSWER: Body = {"name": "answer", "parameters": {"type": "object", "properties": {"text": {"type": "string"}}}}
+ANSWER: Body = {
+    "name": "answer",
+    "parameters": {"type": "object", "properties": {"text": {"type": "string"}}},
+}
 CHAT_TOOLS = [{"type": "function", "function": function} for function in (WEATHER, ANSWER)]
 RESPONSE_TOOLS = [{"type": "function", **function} for function in (WEATHER, ANSWER)]
 QUESTION = {"role": "user", "content": "Will it rain?"}
@@ -36,7 +39,9 @@ def perform(endpoint: str, **body: Any) -> Body:
 
 
 def chat(*messages: Body, **body: Any) -> Body:
-    choice: Body = perform("/v1/chat/completions", messages=list(messages), tools=CHAT_TOOLS, **body)["choices"][0]
+    choice: Body = perform("/v1/chat/completions", messages=list(messages), tools=CHAT_TOOLS, **body)[
+        "choices"
+    ][0]
     return choice
 
 
@@ -96,7 +101,9 @@ def test_only_allowed_tools_are_called(allowed: Body) -> None:
     assert chat(QUESTION, tool_choice=allowed)["message"]["tool_calls"][0]["function"]["name"] == "answer"
 
 
-@pytest.mark.parametrize("choice", ["auto", "none", None, {"type": "allowed_tools", "mode": "auto", "tools": []}])
+@pytest.mark.parametrize(
+    "choice", ["auto", "none", None, {"type": "allowed_tools", "mode": "auto", "tools": []}]
+)
 def test_a_model_that_is_free_answers_in_words(choice: Any) -> None:
     assert "Will it rain?" in chat(QUESTION, tool_choice=choice)["message"]["content"]
     assert response(QUESTION, tool_choice=choice)["type"] == "message"
