@@ -217,7 +217,7 @@ class Calls:
             call.host,
             endpoint,
             model,
-            *[header(name) for name in route.credential_headers],
+            *(word for one in route.secrets(call.headers).items() for word in one),
             *[header(name) for name in route.batch_headers],
         )
         lane = self._lanes.get(key)
@@ -238,7 +238,7 @@ class Calls:
                 code="completion_window_unknown",
                 param="completion_window",
             )
-        secrets = {name: call.headers[name] for name in route.credential_headers if name in call.headers}
+        secrets = route.secrets(call.headers)
         if not any(value.removeprefix("Bearer").strip() for value in secrets.values()):
             return replies.refusal(
                 f"The request carries no API key for {route.provider}: give the SDK's client one.",

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 MB: Final = 1_000_000
+_SIGNATURE: Final = "AWS4-HMAC-SHA256 Credential="
+"""Of AWS: an access key's id follows, then a slash and what else the signature is for."""
 
 
 class Place(NamedTuple):
@@ -51,6 +53,8 @@ class Route:
     """The one of them in which an API key travels: as a bearer in `authorization`, bare in any other."""
     query_credentials: Mapping[str, str] = field(default_factory=dict)
     """Name in a URL's query -> the credential header that it stands for, where the call has no such header."""
+    tenants: bool = False
+    """Whether hosts behind a `*` are its customers': the workers' own key goes to none that settings do not name."""
     batch_headers: tuple[str, ...] = ()
     """Headers that apply to a whole batch and therefore split lanes."""
     unbatched: tuple[Unbatched, ...] = ()
@@ -67,6 +71,10 @@ class Route:
         bearer = self.api_key_header == "authorization"
         return {self.api_key_header: f"Bearer {api_key}" if bearer else api_key}
 
+    def secrets(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """The credential headers of a call; of a signature, which is another for each call, only whose it is."""
+        return {name: _signer(headers[name]) for name in self.credential_headers if name in headers}
+
     def place(self, path: str) -> Place | None:
         """Where a call of this path goes; None = no batch takes it."""
         endpoint = self.endpoints.get(path)
@@ -78,6 +86,10 @@ class Route:
                 words = found.groupdict()
                 return Place(endpoint.format_map(words), words.get("model"))
         return None
+
+
+def _signer(value: str) -> str:
+    return value.partition("/")[0] if value.startswith(_SIGNATURE) else value
 
 
 def _path_of(template: str) -> re.Pattern[str]:
@@ -146,6 +158,21 @@ ROUTES: Final = (
             "7d",
         ),
         variables={"authorization": "GROQ_API_KEY"},
+    ),
+    Route(
+        provider="bedrock",
+        hosts=("bedrock-runtime.*.amazonaws.com",),
+        endpoints={"/model/{model}/invoke": "/invoke", "/model/{model}/converse": "/converse"},
+        max_rows=50_000,
+        max_bytes=1000 * MB,
+        max_row_bytes=200 * MB,
+        windows=tuple(f"{hours}h" for hours in range(24, 169)),
+        credential_headers=("authorization", "x-aws-credentials"),
+        api_key_header="x-aws-credentials",
+        variables={
+            "authorization": "AWS_BEARER_TOKEN_BEDROCK",
+            "x-aws-credentials": "BATCHLING_AWS_CREDENTIALS",
+        },
     ),
 )
 

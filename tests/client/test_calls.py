@@ -259,3 +259,20 @@ def test_a_cap_is_the_smaller_of_the_callers_and_the_providers() -> None:
     assert lane(calls(batch_size=10)).cap.rows == 10
     assert lane(calls(batch_size=10_000_000)).cap.rows == 50_000
     assert lane(calls(linger_s=2.0)).cap.longest_ms == 30_000
+
+
+def test_signed_calls_of_one_access_key_share_a_lane_and_no_signature_is_kept() -> None:
+    reader = calls()
+
+    def signed(key: str, signature: str) -> Request:
+        said = f"AWS4-HMAC-SHA256 Credential={key}/20261125/us-east-1/bedrock/aws4_request, Signature={signature}"
+        path = "/model/us.anthropic.claude-opus-4:0/invoke"
+        call = a_call(
+            host="bedrock-runtime.us-east-1.amazonaws.com", path=path, headers={"authorization": said}
+        )
+        return request(reader, replace(call, body=b'{"messages":[]}'))
+
+    one, again, other = signed("AKIAONE", "aa"), signed("AKIAONE", "bb"), signed("AKIATWO", "cc")
+    assert one.lane.lane_id == again.lane.lane_id != other.lane.lane_id
+    assert one.lane.secrets == {"authorization": "AWS4-HMAC-SHA256 Credential=AKIAONE"}
+    assert one.lane.spec.model == "us.anthropic.claude-opus-4:0"
