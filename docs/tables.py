@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -49,6 +50,20 @@ def keys_table() -> str:
     return _table(heading, rows)
 
 
+def sdks_table() -> str:
+    """A line a tested SDK: whose batches it gets, and its version in each environment of `make test-sdks`."""
+    matrix = tomllib.loads((ROOT / "tests" / "sdks" / "matrix.toml").read_text(encoding="utf-8"))
+    columns = {name: column for name, column in matrix["columns"].items() if column["tests"] == "tests/sdks"}
+    heading = ("SDK", "batches of", *(f"{name}: {column['says']}" for name, column in columns.items()))
+    rows = []
+    for sdk, pointed_at in matrix["sdks"].items():
+        registered = [name for name in pointed_at if name in providers.names()]
+        if registered:
+            versions = (column["packages"][sdk] for column in columns.values())
+            rows.append((f"`{sdk}`", ", ".join(registered), *versions))
+    return _table(heading, rows)
+
+
 def written(page: str, tables: Mapping[str, str]) -> str:
     """The page with each table between its `<!-- table: NAME -->` and `<!-- end -->`; raises ValueError without."""
     for name, table in tables.items():
@@ -62,7 +77,7 @@ def written(page: str, tables: Mapping[str, str]) -> str:
 
 
 PAGES: Final = {
-    "README.md": {"providers": providers_table},
+    "README.md": {"providers": providers_table, "sdks": sdks_table},
     "docs/how-it-works.md": {"keys": keys_table},
 }
 
