@@ -9,9 +9,9 @@ import importlib.metadata
 import random
 import re
 import sys
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO, Final, TypeVar
+from typing import BinaryIO, Final, NamedTuple, TypeVar
 
 import httpx
 import msgspec
@@ -44,6 +44,14 @@ class Part:
 
     first: int = 0
     total: int = 0
+
+
+class Reply(NamedTuple):
+    """An answer in full, for calls whose headers matter."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
 
 
 class ProviderCall:
@@ -97,6 +105,17 @@ class ProviderCall:
             data=fields, files={"file": (name, file, "application/octet-stream")}, timeout=longest
         )
         return self._decoded(response, shape)
+
+    async def exchange(
+        self, content: bytes, headers: Mapping[str, str], *, fine: frozenset[int] = frozenset()
+    ) -> Reply:
+        """Sends bytes under more headers and answers all that came, some statuses more being `fine`.
+
+        Raises the worker's errors.
+        """
+        self._headers |= headers
+        response = await self._send(content=content, fine=fine)
+        return Reply(response.status_code, response.headers, response.content)
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """The answer's body in pieces as they come; raises the worker's errors, also where it ends too soon."""
