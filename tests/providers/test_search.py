@@ -8,7 +8,6 @@ import pytest
 
 from batchling_worker.errors import MaybeDone, PermanentError, TemporaryError
 from batchling_worker.sandbox import Sandbox, faults
-
 from tests.form import Ability
 
 from .desk import Desk, body
