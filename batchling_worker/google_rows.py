@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 import tempfile
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final, TypeAlias
 
 import msgspec
 
 from . import google_status
-from .errors import TemporaryError
 from .provider import ROW_LOST, Answer, error_body
-from .provider_call import ProviderCall
-from .result_lines import EMPTY_BODIES, JSON_TYPE, UNREADABLE, LineSplitter
-
-logger = logging.getLogger("batchling.worker")
+from .result_lines import EMPTY_BODIES, JSON_TYPE, UNREADABLE
 
 Read: TypeAlias = Callable[[Mapping[str, bytes]], Answer | None]
 """Makes an answer of a line's fields, each still JSON; None where they name no request. May raise as msgspec does."""
@@ -30,12 +24,13 @@ _decode_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 @dataclass(slots=True)
 class Lines:
-    """Reads the lines of one result file, and counts those that it cannot."""
+    """Reads the lines of one result file."""
 
     read: Read
     n_broken: int = 0
+    """Lines that are no JSON object, or name no request."""
 
-    def answers(self, lines: Sequence[bytes]) -> Iterator[Answer]:
+    def answers(self, lines: list[bytes]) -> Iterator[Answer]:
         """An answer for each readable line; empty lines are skipped."""
         for line in lines:
             if not line.strip():
@@ -57,27 +52,6 @@ class Lines:
             return self.read({name: json.dumps(value).encode() for name, value in loose.items()})
         except (*UNREADABLE, ValueError, AttributeError):
             return None
-
-    async def of(self, call: ProviderCall) -> AsyncGenerator[Answer, None]:
-        """The answers of a whole file as they come; raises the worker's errors, also where it ends in a line."""
-        splitter = LineSplitter()
-        async with contextlib.aclosing(call.whole()) as pieces:
-            async for piece in pieces:
-                for answer in self.answers(splitter.feed(piece)):
-                    yield answer
-        n_broken = self.n_broken
-        for answer in self.answers([splitter.rest()]):
-            yield answer
-        provider = call.deed.provider
-        if not call.framed and self.n_broken > n_broken:
-            raise TemporaryError(f"{provider} ended a result file in the middle of a line")
-        if self.n_broken or splitter.n_too_long:
-            logger.warning(
-                "result_lines_skipped provider=%s n_broken=%d n_too_long=%d",
-                provider,
-                self.n_broken,
-                splitter.n_too_long,
-            )
 
 
 def text_of(field: bytes | None) -> str:

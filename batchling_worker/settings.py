@@ -33,6 +33,12 @@ class ProviderSettings(BaseModel):
     """Stands in for the provider's scheme and host; an optional path prefix is kept."""
     api_key: SecretStr | None = None
     """The key to use instead of the callers' own."""
+    staging: str = ""
+    """Where input and result files lie, for a provider that keeps none itself: s3://BUCKET/PREFIX."""
+    staging_url: str = ""
+    """Stands in for the scheme and host of that object store."""
+    role_arn: str = ""
+    """The AWS role that Bedrock reads and writes these files as."""
 
 
 class WorkerSettings(BaseSettings):

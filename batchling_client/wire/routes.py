@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 MB: Final = 1_000_000
+_SIGNATURE: Final = "AWS4-HMAC-SHA256 Credential="
+"""Of AWS: an access key's id follows, then a slash and what else the signature is for."""
 
 
 class Place(NamedTuple):
@@ -17,6 +19,16 @@ class Place(NamedTuple):
     """As the batch names it."""
     model: str | None
     """None where the body names it."""
+
+
+class Unbatched(NamedTuple):
+    """A field of a body with which a call is nothing for a batch, on a path that is."""
+
+    field: str
+    value: bytes
+    """In JSON."""
+    reason: str
+    """Half a sentence about such calls."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +53,11 @@ class Route:
     """The one of them in which an API key travels: as a bearer in `authorization`, bare in any other."""
     query_credentials: Mapping[str, str] = field(default_factory=dict)
     """Name in a URL's query -> the credential header that it stands for, where the call has no such header."""
+    tenants: bool = False
+    """Whether hosts behind a `*` are its customers': the workers' own key goes to none that settings do not name."""
     batch_headers: tuple[str, ...] = ()
     """Headers that apply to a whole batch and therefore split lanes."""
+    unbatched: tuple[Unbatched, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     """Header -> the environment variable in which the provider's own SDK looks for it, the API key's included."""
     _templates: tuple[tuple[re.Pattern[str], str], ...] = field(init=False, repr=False, compare=False)
@@ -56,6 +71,10 @@ class Route:
         bearer = self.api_key_header == "authorization"
         return {self.api_key_header: f"Bearer {api_key}" if bearer else api_key}
 
+    def secrets(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """The credential headers of a call; of a signature, which is another for each call, only whose it is."""
+        return {name: _signer(headers[name]) for name in self.credential_headers if name in headers}
+
     def place(self, path: str) -> Place | None:
         """Where a call of this path goes; None = no batch takes it."""
         endpoint = self.endpoints.get(path)
@@ -67,6 +86,10 @@ class Route:
                 words = found.groupdict()
                 return Place(endpoint.format_map(words), words.get("model"))
         return None
+
+
+def _signer(value: str) -> str:
+    return value.partition("/")[0] if value.startswith(_SIGNATURE) else value
 
 
 def _path_of(template: str) -> re.Pattern[str]:
@@ -153,6 +176,21 @@ ROUTES: Final = (
         query_credentials={"key": "x-goog-api-key"},
         batch_headers=("x-goog-user-project",),
         variables={"x-goog-api-key": "GEMINI_API_KEY"},
+    ),
+    Route(
+        provider="bedrock",
+        hosts=("bedrock-runtime.*.amazonaws.com",),
+        endpoints={"/model/{model}/invoke": "/invoke", "/model/{model}/converse": "/converse"},
+        max_rows=50_000,
+        max_bytes=1000 * MB,
+        max_row_bytes=200 * MB,
+        windows=tuple(f"{hours}h" for hours in range(24, 169)),
+        credential_headers=("authorization", "x-aws-credentials"),
+        api_key_header="x-aws-credentials",
+        variables={
+            "authorization": "AWS_BEARER_TOKEN_BEDROCK",
+            "x-aws-credentials": "BATCHLING_AWS_CREDENTIALS",
+        },
     ),
 )
 

@@ -18,9 +18,14 @@ def names() -> tuple[str, ...]:
 
 @functools.cache
 def load(name: str) -> Provider:
-    """The provider of that name, the same object each time; raises `PermanentError` where there is none."""
+    """The provider of that name, the same object each time; raises `PermanentError` where it cannot be had."""
     # A name comes out of a stored record: only what the registry names is ever imported.
     if name not in names():
         raise PermanentError(f"No provider is called {name!r}: there are {', '.join(names())}.")
-    provider: Provider = importlib.import_module(f"{__name__}.{name}").PROVIDER
+    try:
+        provider: Provider = importlib.import_module(f"{__name__}.{name}").PROVIDER
+    except ModuleNotFoundError as error:
+        raise PermanentError(
+            f"{name} needs {error.name}, which this worker does not have: pip install 'batchling[{name}]'."
+        ) from None
     return provider

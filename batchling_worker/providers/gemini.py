@@ -21,7 +21,7 @@ import msgspec
 from batchling_client.wire.keys import ProviderBatchId
 
 from .. import google_rows, http_errors
-from ..errors import Denied, FileNotReady, MaybeDone, PermanentError, QuotaFull, TemporaryError
+from ..errors import FileNotReady, MaybeDone, PermanentError, QuotaFull, TemporaryError
 from ..google_operation import Operation, OperationPage, reaches_back_to
 from ..provider import (
     Account,
@@ -36,6 +36,7 @@ from ..provider import (
     Submission,
 )
 from ..provider_call import ProviderCall
+from ..result_rows import rows_of
 from ..row_search import found_by_rows
 
 FACTS: Final = ProviderFacts(
@@ -312,14 +313,9 @@ class Gemini:
 
     async def _rows(self, account: Account, one: str) -> AsyncGenerator[Answer, None]:
         call = self._call(account, "read results", "GET", f"/{one}:download?alt=media")
-        try:
-            async with contextlib.aclosing(google_rows.Lines(_answer).of(call)) as answers:
-                async for answer in answers:
-                    yield answer
-        except PermanentError as error:
-            if error.status not in (404, 410):
-                raise
-            raise Denied(str(error)) from None
+        async with contextlib.aclosing(rows_of(call, one, google_rows.Lines(_answer))) as answers:
+            async for answer in answers:
+                yield answer
 
 
 class _Named(NamedTuple):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from multidict import MultiMapping
 
-from . import answers
+from . import answers, streams
 from .answers import Answer, Perform
 from .records import Batch, BatchView, CreateAsk, StoredFile
 from .scan import LineRules
+from .streams import Events
 from .world import Limits
 
 
@@ -64,6 +65,18 @@ class Traits:
     bad_key_status: int = 401
     perform: Perform = answers.perform
     """Makes the answer of a request from its endpoint and body."""
+    events: Mapping[str, Events] = field(default_factory=lambda: streams.EVENTS)
+    """How an answer is streamed, by endpoint; of others `stream` is not heeded."""
+    max_rows: int = 50_000
+    max_bytes: int = 200_000_000
+
+    def row_limit(self, limits: Limits) -> int:
+        """Return how many rows a batch may have."""
+        return self.max_rows if limits.max_rows is None else limits.max_rows
+
+    def byte_limit(self, limits: Limits) -> int:
+        """Return how many bytes a batch may have."""
+        return self.max_bytes if limits.max_bytes is None else limits.max_bytes
 
 
 class Dialect(Protocol):

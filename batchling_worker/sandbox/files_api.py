@@ -77,12 +77,12 @@ class FilesApi:
         return fields, filename
 
     async def _store(self, form: Form, path: Path) -> None:
-        n_bytes = 0
+        n_bytes, most = 0, self._dialect.traits.byte_limit(self._world.limits)
         with path.open("wb", buffering=_CHUNK) as file:
             async for chunk in form.chunks():
                 n_bytes += len(chunk)
-                if n_bytes > self._world.limits.max_bytes:
-                    message = f"The file is too large. The limit is {self._world.limits.max_bytes} bytes."
+                if n_bytes > most:
+                    message = f"The file is too large. The limit is {most} bytes."
                     raise Refusal(400, message, param="file")
                 file.write(chunk)
 

@@ -104,6 +104,8 @@ class GeminiDialect:
         key_headers=("x-goog-api-key", "Authorization"),
         bad_key_status=400,
         perform=google_answers.perform,
+        max_rows=1_000_000,  # none is published
+        max_bytes=2_000_000_000,
     )
 
     def new_batch_id(self) -> str:
@@ -140,11 +142,10 @@ class Gemini:
         self._gate = Gate(world, dialect)
         self._shelf = FileShelf(world, self.name, lambda: f"files/{secrets.token_hex(6)}")
         self._book = BatchBook(world, dialect, self._shelf)
-        self._files = GeminiFiles(world, self.name, self._shelf)
+        self._files = GeminiFiles(world, dialect.traits, self._shelf)
         self._realtime = GoogleRealtime(world, self.name)
         self._weather = Weather(world, self.name)
         self._made: dict[str, _Made] = {}
-        self._deleted: set[str] = set()
 
     def routes(self) -> Iterator[web.RouteDef]:
         """Return every route of the provider."""
@@ -172,7 +173,6 @@ class Gemini:
         self._shelf.clear()
         self._files.clear()
         self._made.clear()
-        self._deleted.clear()
 
     async def _answer(self, request: web.Request, owner: str) -> web.StreamResponse:
         model = request.match_info["model"].rpartition("/")[2]
@@ -277,7 +277,7 @@ class Gemini:
         if not size.isdigit() or not token.isdigit():
             raise Refusal(400, "Invalid page size or token.")
         start, size_ = int(token), min(int(size), _MAX_PAGE)
-        batches = [one for one in self._book.newest_first(owner) if one.id not in self._deleted]
+        batches = self._book.newest_first(owner)
         page = batches[start : start + size_]
         shown = [self._operation(await self._listed(batch)) for batch in page]
         more = {"nextPageToken": str(start + len(page))} if start + len(page) < len(batches) else {}
@@ -298,7 +298,7 @@ class Gemini:
         return json_reply({})
 
     async def _delete(self, request: web.Request, owner: str) -> web.StreamResponse:
-        self._deleted.add(self._find(f"batches/{request.match_info['batch']}", owner).id)
+        self._book.remove(self._find(f"batches/{request.match_info['batch']}", owner))
         return json_reply({})
 
     async def _download(self, request: web.Request, owner: str) -> web.StreamResponse:
@@ -339,7 +339,7 @@ class Gemini:
         return await asyncio.get_running_loop().run_in_executor(self._world.pool, call)
 
     def _find(self, name: str, owner: str) -> Batch:
-        batch = None if name in self._deleted else self._book.find(name, owner)
+        batch = self._book.find(name, owner)
         if batch is None:
             raise Refusal(404, "Requested entity was not found.")
         return batch

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from .dialect import Refusal
+from .dialect import Refusal, Traits
 from .gate import Gate, json_reply
 from .records import StoredFile
 from .shelf import FileShelf
@@ -57,10 +57,11 @@ class _Upload:
 class GeminiFiles:
     """The routes of files; a file's id on the shelf is its name, `files/...`."""
 
-    def __init__(self, world: World, provider: str, shelf: FileShelf) -> None:
+    def __init__(self, world: World, traits: Traits, shelf: FileShelf) -> None:
         self._world = world
+        self._traits = traits
         self._shelf = shelf
-        self._weather = Weather(world, provider)
+        self._weather = Weather(world, traits.name)
         self._uploads: dict[str, _Upload] = {}
         self._mime_types: dict[str, str] = {}
         self._hashes: dict[str, str] = {}
@@ -86,8 +87,9 @@ class GeminiFiles:
         if request.headers.get("x-goog-upload-command") != "start":
             raise Refusal(400, "Only resumable uploads are emulated: X-Goog-Upload-Command must be 'start'.")
         size = request.headers.get("x-goog-upload-header-content-length", "")
-        if not size.isdigit() or int(size) > self._world.limits.max_bytes:
-            raise Refusal(400, f"The file is too large. The limit is {self._world.limits.max_bytes} bytes.")
+        most = self._traits.byte_limit(self._world.limits)
+        if not size.isdigit() or int(size) > most:
+            raise Refusal(400, f"The file is too large. The limit is {most} bytes.")
         wish = _decode(await request.read())
         name = wish.name or f"files/{secrets.token_hex(6)}"
         name = name if name.startswith("files/") else f"files/{name}"

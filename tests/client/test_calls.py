@@ -16,6 +16,9 @@ from batchling_client.wire.routes import ROUTES, Routes
 from .asking import HOST, PATH, a_call, error_of
 
 
+GOOGLE = "generativelanguage.googleapis.com"
+
+
 def calls(**terms: Any) -> Calls:
     return Calls(Terms(run_id=new_run_id(), run_name="", **terms), Routes())
 
@@ -238,6 +241,13 @@ def test_an_upload_passes_with_one_warning(caplog: pytest.LogCaptureFixture) -> 
         ("POST", "api.openai.com", "/v1/embeddings", True, 0),
         ("POST", "api.openai.com", "/v1/batches/batch_1/cancel", False, 0),
         ("POST", "api.openai.com", "/v1/audio/transcriptions", False, 1),
+        ("POST", GOOGLE, "/v1/models/gemini-2.5-flash:generateContent", True, 0),
+        ("POST", GOOGLE, "/v1/models/gemini-2.5-flash:streamGenerateContent", False, 1),
+        ("POST", GOOGLE, "/v1/models/gemini-2.5-flash:countTokens", False, 0),
+        ("POST", GOOGLE, "/v1/models/gemini-2.5-flash:batchGenerateContent", False, 0),
+        ("POST", GOOGLE, "/v1/batches/b1:cancel", False, 0),
+        ("POST", GOOGLE, "/upload/v1/files", False, 0),
+        ("POST", GOOGLE, "/v1/models/imagen-4:predict", False, 1),
     ],
 )
 def test_what_no_batch_takes_passes_and_is_warned_of_once_where_it_costs(
@@ -259,3 +269,20 @@ def test_a_cap_is_the_smaller_of_the_callers_and_the_providers() -> None:
     assert lane(calls(batch_size=10)).cap.rows == 10
     assert lane(calls(batch_size=10_000_000)).cap.rows == 50_000
     assert lane(calls(linger_s=2.0)).cap.longest_ms == 30_000
+
+
+def test_signed_calls_of_one_access_key_share_a_lane_and_no_signature_is_kept() -> None:
+    reader = calls()
+
+    def signed(key: str, signature: str) -> Request:
+        said = f"AWS4-HMAC-SHA256 Credential={key}/20261125/us-east-1/bedrock/aws4_request, Signature={signature}"
+        path = "/model/us.anthropic.claude-opus-4:0/invoke"
+        call = a_call(
+            host="bedrock-runtime.us-east-1.amazonaws.com", path=path, headers={"authorization": said}
+        )
+        return request(reader, replace(call, body=b'{"messages":[]}'))
+
+    one, again, other = signed("AKIAONE", "aa"), signed("AKIAONE", "bb"), signed("AKIATWO", "cc")
+    assert one.lane.lane_id == again.lane.lane_id != other.lane.lane_id
+    assert one.lane.secrets == {"authorization": "AWS4-HMAC-SHA256 Credential=AKIAONE"}
+    assert one.lane.spec.model == "us.anthropic.claude-opus-4:0"

@@ -46,7 +46,7 @@ async def test_the_order_of_results_does_not_matter(desk: Desk, sandbox: Sandbox
     for fault in (None, faults.KeepOrder()):
         if fault is not None:
             sandbox.faults.add(fault)
-        batch = await desk.submit(desk.requests(30))
+        batch = await desk.submit(desk.requests(30), label=f"batchling-test-{len(ordered)}")
         sandbox.clock.advance(LONG_S)
         answers = await desk.answers((await desk.ended(batch)).ending)
         ordered.append([answer.custom_id for answer in answers])
@@ -303,7 +303,8 @@ async def test_many_batches_are_looked_at_with_few_calls(desk: Desk, sandbox: Sa
 
 async def test_unknown_batches_among_known_ones_are_not_found(desk: Desk, sandbox: Sandbox) -> None:
     sandbox.faults.add(faults.HideBatch(seconds=5.0))
-    hidden, known, nobody = await desk.submit(), await desk.submit(), ProviderBatchId("batch_nobody")
+    hidden, known = await desk.submit(), await desk.submit(label="batchling-test-2")
+    nobody = ProviderBatchId("batch_nobody")
     looks = await desk.provider.look(desk.account, [hidden, nobody, known])
     assert {one: type(look) for one, look in looks.items()} == {
         hidden: NotFound,
@@ -353,7 +354,7 @@ async def test_a_create_that_is_limited_is_neither_lost_nor_refused(desk: Desk, 
 
 
 async def test_looks_that_do_not_come_through_are_temporary(desk: Desk, sandbox: Sandbox) -> None:
-    batches = [await desk.submit(), await desk.submit()]
+    batches = [await desk.submit(), await desk.submit(label="batchling-test-2")]
     for ids in (batches[:1], batches):
         sandbox.faults.add(faults.RefusePoll(status=503, retry_after="4"))
         with pytest.raises(TemporaryError) as caught:
