@@ -45,6 +45,8 @@ class ProviderFacts:
     """Off the listed price; of some models where not all are cheaper."""
     source: str
     checked_on: dt.date
+    cancels: bool = True
+    """Whether a running batch can be cancelled."""
     min_rows: int = 1
     """Fewer the provider does not take in a batch."""
     inline: bool = False

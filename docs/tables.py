@@ -11,6 +11,9 @@ from batchling_client.wire.routes import Routes
 from batchling_worker import providers
 
 ROOT: Final = Path(__file__).resolve().parent.parent
+MOST_WINDOWS: Final = 8
+VERIFIED: Final = {"SDK": "official SDK", "capture": "wire captures", "docs": "documents"}
+"""How the README words what an adapter and its emulator are held to."""
 
 
 def providers_table() -> str:
@@ -22,9 +25,10 @@ def providers_table() -> str:
         "bytes",
         "completion windows",
         "discount",
-        "searchable after a crash",
+        "found after a crash",
         "early results",
-        "checked against",
+        "cancel",
+        "verified against",
     )
     return _table(heading, [_provider_row(name) for name in providers.names()])
 
@@ -75,25 +79,21 @@ def _provider_row(name: str) -> tuple[str, ...]:
     return (
         f"[{facts.name}]({facts.source})",
         ", ".join(f"`{endpoint}`" for endpoint in endpoints),
-        f"{facts.max_rows:,}",
+        f"{facts.max_rows:,}" if facts.min_rows == 1 else f"{facts.min_rows:,} to {facts.max_rows:,}",
         f"{facts.max_bytes / 1_000_000:,.0f} MB",
         _windows(facts.windows),
         f"{facts.discount_percent} %",
-        "yes" if facts.searchable else "no",
+        "by label" if facts.searchable else "by rows",
         "yes" if facts.early_results else "no",
-        f"documents of {facts.checked_on:%Y-%m-%d}, sandbox{_with_sdk(name)}",
+        "yes" if facts.cancels else "no",
+        f"{', '.join(VERIFIED[word] for word in facts.verified)}, never live ({facts.checked_on:%Y-%m-%d})",
     )
 
 
 def _windows(windows: Iterable[str]) -> str:
     """The windows in words short enough for a table: days are told in hours too, so they are left out."""
-    hours = [window for window in windows if window.endswith("h")]
-    return ", ".join(hours or windows)
-
-
-def _with_sdk(name: str) -> str:
-    """The facts' tests drive the sandbox with the provider's own SDK."""
-    return ", official SDK" if (ROOT / "tests" / "facts" / f"test_{name}.py").is_file() else ""
+    hours = [window for window in windows if window.endswith("h")] or list(windows)
+    return ", ".join(hours) if len(hours) <= MOST_WINDOWS else f"{hours[0]} to {hours[-1]}"
 
 
 def _table(heading: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -21,6 +21,7 @@ FACTS: Final = ProviderFacts(
     discount_percent=50,
     source="https://developers.openai.com/api/docs/guides/batch",
     checked_on=dt.date(2026, 11, 23),
+    verified=("SDK", "capture", "docs"),
 )
 PAGE_ROWS: Final = "100"
 
