@@ -15,7 +15,6 @@ from batchling_client.wire.routes import ROUTES, Routes
 
 from .asking import HOST, PATH, a_call, error_of
 
-
 GOOGLE = "generativelanguage.googleapis.com"
 
 
