@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -104,10 +104,17 @@ class LineSplitter:
         return b"".join((*parts, part)) if parts else part
 
 
+def unrun(code: str) -> tuple[int, str]:
+    """The status and origin of a row that has an error and no response, from the error's code."""
+    return UNRUN.get(code, UNRUN_OTHERWISE)
+
+
 @dataclass(slots=True)
 class RowReader:
     """Makes answers of lines and counts those that it cannot."""
 
+    unrun: Callable[[str], tuple[int, str]] = unrun
+    """Status and origin of a row without a response, by its error's code."""
     n_broken: int = 0
     """Lines that are no JSON object with a custom_id."""
 
@@ -116,11 +123,26 @@ class RowReader:
         for line in lines:
             answer: Answer | None
             try:
-                answer = _read(line)
+                answer = self._read(line)
             except UNREADABLE:
                 answer = self._salvaged(line)
             if answer is not None:
                 yield answer
+
+    def _read(self, line: bytes) -> Answer:
+        row = _decode_row(line)
+        response = row.response
+        if response is None:
+            return self._unrun(row.custom_id, row.error)
+        return _answer(row.custom_id, response.status_code, bytes(response.body), response.request_id)
+
+    def _unrun(self, custom_id: str, error: _RowError | None) -> Answer:
+        if error is None or (error.code is None and error.message is None):
+            return _lost(custom_id)
+        status, origin = self.unrun(error.code or "")
+        message = error.message or f"The provider did not run this request ({error.code})."
+        body = error_body(error.code, message)
+        return Answer(custom_id=custom_id, status=status, body=body, headers=_JSON_HEADERS, origin=origin)
 
     def _salvaged(self, line: bytes) -> Answer | None:
         try:
@@ -143,7 +165,7 @@ class RowReader:
         error = _converted(row.error, _RowError)
         if error is None and bytes(row.error) not in EMPTY_BODIES:
             error = _RowError(message=bytes(row.error)[:1000].decode(errors="replace").strip('"'))
-        return _unrun(row.custom_id, error)
+        return self._unrun(row.custom_id, error)
 
     def _loose(self, line: bytes) -> Answer | None:
         """The answer of a row in JSON that Python alone takes: half a surrogate pair, NaN, a byte order mark."""
@@ -158,15 +180,7 @@ class RowReader:
         if isinstance(response, dict):
             body = json.dumps(response["body"]).encode() if "body" in response else b""
             return _answer(custom_id, response.get("status_code"), body, response.get("request_id"))
-        return _unrun(custom_id, _RowError(message=json.dumps(error)[:1000]) if error else None)
-
-
-def _read(line: bytes) -> Answer:
-    row = _decode_row(line)
-    response = row.response
-    if response is None:
-        return _unrun(row.custom_id, row.error)
-    return _answer(row.custom_id, response.status_code, bytes(response.body), response.request_id)
+        return self._unrun(custom_id, _RowError(message=json.dumps(error)[:1000]) if error else None)
 
 
 def _converted(raw: msgspec.Raw, shape: type[T]) -> T | None:
@@ -206,15 +220,6 @@ def _is_text(body: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _unrun(custom_id: str, error: _RowError | None) -> Answer:
-    if error is None or (error.code is None and error.message is None):
-        return _lost(custom_id)
-    status, origin = UNRUN.get(error.code or "", UNRUN_OTHERWISE)
-    message = error.message or f"The provider did not run this request ({error.code})."
-    body = error_body(error.code, message)
-    return Answer(custom_id=custom_id, status=status, body=body, headers=_JSON_HEADERS, origin=origin)
 
 
 def _lost(custom_id: str) -> Answer:
