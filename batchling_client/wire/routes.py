@@ -176,6 +176,24 @@ ROUTES: Final = (
         variables={"authorization": "GROQ_API_KEY"},
     ),
     Route(
+        provider="gemini",
+        hosts=("generativelanguage.googleapis.com",),
+        endpoints={
+            f"/{{version}}/{models}/{{model}}:{verb}": f"/{{version}}/{models}:{verb}"
+            for models in ("models", "tunedModels")
+            for verb in ("generateContent", "embedContent", "batchEmbedContents")
+        },
+        max_rows=100_000,
+        max_bytes=2_000 * MB,
+        max_row_bytes=2_000 * MB,
+        windows=("24h",),
+        credential_headers=("authorization", "x-goog-api-key"),
+        api_key_header="x-goog-api-key",
+        query_credentials={"key": "x-goog-api-key"},
+        batch_headers=("x-goog-user-project",),
+        variables={"x-goog-api-key": "GEMINI_API_KEY"},
+    ),
+    Route(
         provider="anthropic",
         hosts=("api.anthropic.com",),
         endpoints={"/v1/messages": "/v1/messages"},
