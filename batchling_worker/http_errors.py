@@ -125,6 +125,16 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     return None if wish_s is None else min(wish_s, LONGEST_WISH_S)
 
 
+def code_of(body: bytes) -> str:
+    """The code in a provider's error body, or ''."""
+    try:
+        error = msgspec.json.decode(body, type=_Said).error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, str) else ""
+
+
 class _Said(msgspec.Struct):
     error: object = None
     message: object = None
