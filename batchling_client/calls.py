@@ -19,7 +19,7 @@ from .interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough, warn_on
 from .wire import ids, records, sealing
 from .wire.keys import LaneId, RequestId, RunId
 from .wire.records import LaneSpec, Row
-from .wire.routes import Route, Routes, Unbatched
+from .wire.routes import Route, Routes, Unbatched, window_words
 from .wire.scripts import BatchCap
 
 OnStream = Literal["pass", "batch"]
@@ -128,10 +128,11 @@ class Calls:
         """Whether a batch may take such a call; one that costs money and that no batch takes is warned of once."""
         if method != "POST":
             return False
-        route = self._routes.of_host(host)
-        if route is None:
+        found = self._routes.of_call(host, path)
+        if found is None:
             return False
-        if route.place(path) is not None:
+        route, place = found
+        if place is not None:
             return True
         _warn_of_path(route, path)
         return False
@@ -149,8 +150,7 @@ class Calls:
 
     def lane_of(self, call: HttpCall) -> Lane | HttpReply | PassThrough:
         """The lane of a call that goes into a batch, else what becomes of it."""
-        route = self._routes.of_host(call.host)
-        place = route.place(call.path) if route is not None else None
+        route, place = self._routes.of_call(call.host, call.path) or (None, None)
         if route is None or place is None:
             return PASS_THROUGH
         body = call.body
@@ -214,6 +214,7 @@ class Calls:
     def _lane(self, route: Route, call: HttpCall, endpoint: str, model: str) -> Lane | HttpReply:
         header = call.headers.get
         key = (
+            route.provider,
             call.host,
             endpoint,
             model,
@@ -234,7 +235,7 @@ class Calls:
         if terms.completion_window not in route.windows:
             return replies.refusal(
                 f"{route.provider} takes no completion_window of {terms.completion_window!r}; "
-                f"it takes {', '.join(route.windows)}.",
+                f"it takes {window_words(route.windows)}.",
                 code="completion_window_unknown",
                 param="completion_window",
             )

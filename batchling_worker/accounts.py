@@ -10,7 +10,7 @@ import httpx
 
 from batchling_client.wire import sealing
 from batchling_client.wire.records import LaneSpec
-from batchling_client.wire.routes import Routes
+from batchling_client.wire.stand_ins import routes_of
 
 from .errors import PermanentError
 from .provider import Account, ProviderFacts
@@ -37,7 +37,7 @@ class Accounts:
         self._store = store
         self._providers = providers
         self._seal_private_key = seal_private_key
-        self._routes = Routes()
+        self._routes = routes_of(providers)
         self._http = httpx.AsyncClient(
             timeout=httpx.Timeout(silence_s, connect=CONNECT_S, pool=TURN_S),
             limits=httpx.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=20),

@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import httpx
 import msgspec
@@ -35,6 +35,7 @@ LONGEST_BODY: Final = 64 * 1024
 LONGEST_REASON: Final = 300
 CREDENTIAL_WORDS: Final = ("authorization", "cookie", "key", "secret", "token")
 SHORTEST_SECRET: Final = 6
+MOST_FLAWS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +135,30 @@ def message_of(body: bytes) -> str:
         words = part.get("message") if isinstance(part, dict) else part
         if isinstance(words, str) and words:
             return words[:LONGEST_REASON]
+    flaws = flaws_of(said.detail)
+    if flaws:
+        return "; ".join(flaw.words for flaw in flaws)[:LONGEST_REASON]
     return body[:LONGEST_REASON].decode(errors="replace").strip()
+
+
+class Flaw(NamedTuple):
+    """One entry of a list of validation errors: its code, and where and what is wrong."""
+
+    code: str
+    words: str
+
+
+def flaws_of(detail: object) -> list[Flaw]:
+    """The entries of a `detail` as FastAPI makes them; none where it is something else."""
+    entries = detail if isinstance(detail, list) else []
+    return [_flaw(entry) for entry in entries[:MOST_FLAWS] if isinstance(entry, dict) and entry.get("msg")]
+
+
+def _flaw(entry: Mapping[str, object]) -> Flaw:
+    code, loc = entry.get("type"), entry.get("loc")
+    place = ".".join(str(step) for step in loc) if isinstance(loc, list) else ""
+    words = f"{place}: {entry['msg']}" if place else str(entry["msg"])
+    return Flaw(code=code if isinstance(code, str) else "", words=words[:LONGEST_REASON])
 
 
 def _unfit_header(error: Exception) -> bool:

@@ -84,9 +84,15 @@ class ProviderCall:
         await self._send(fine=fine)
 
     async def upload(
-        self, shape: type[T], fields: dict[str, str], name: str, file: BinaryIO, patience: float
+        self,
+        shape: type[T],
+        fields: dict[str, str],
+        name: str,
+        file: BinaryIO,
+        patience: float,
+        fine: frozenset[int] = frozenset(),
     ) -> T:
-        """Sends a form with a file, read from its start in small pieces; the answer's JSON.
+        """Sends a form with a file, read from its start in small pieces; the answer's JSON, some statuses being `fine`.
 
         The provider may chew on the file for `patience` times the usual silence. Raises the worker's errors.
         """
@@ -94,6 +100,7 @@ class ProviderCall:
             data=fields,
             files={"file": (name, file, "application/octet-stream")},
             timeout=self._longest(patience),
+            fine=fine,
         )
         return self._decoded(response, shape)
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
 from batchling_client.wire.keys import KEYSPACE, PERMANENT
-from batchling_client.wire.routes import Routes
+from batchling_client.wire.routes import Routes, window_words
 from batchling_worker import providers
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-MOST_WINDOWS: Final = 8
 VERIFIED: Final = {"SDK": "official SDK", "capture": "wire captures", "docs": "documents"}
 """How the README words what an adapter and its emulator are held to."""
 
@@ -49,6 +49,20 @@ def keys_table() -> str:
     return _table(heading, rows)
 
 
+def sdks_table() -> str:
+    """A line a tested SDK: whose batches it gets, and its version in each environment of `make test-sdks`."""
+    matrix = tomllib.loads((ROOT / "tests" / "sdks" / "matrix.toml").read_text(encoding="utf-8"))
+    columns = {name: column for name, column in matrix["columns"].items() if column["tests"] == "tests/sdks"}
+    heading = ("SDK", "batches of", *(f"{name}: {column['says']}" for name, column in columns.items()))
+    rows = []
+    for sdk, pointed_at in matrix["sdks"].items():
+        registered = [name for name in pointed_at if name in providers.names()]
+        if registered:
+            versions = (column["packages"][sdk] for column in columns.values())
+            rows.append((f"`{sdk}`", ", ".join(registered), *versions))
+    return _table(heading, rows)
+
+
 def written(page: str, tables: Mapping[str, str]) -> str:
     """The page with each table between its `<!-- table: NAME -->` and `<!-- end -->`; raises ValueError without."""
     for name, table in tables.items():
@@ -62,7 +76,7 @@ def written(page: str, tables: Mapping[str, str]) -> str:
 
 
 PAGES: Final = {
-    "README.md": {"providers": providers_table},
+    "README.md": {"providers": providers_table, "sdks": sdks_table},
     "docs/how-it-works.md": {"keys": keys_table},
 }
 
@@ -92,8 +106,8 @@ def _provider_row(name: str) -> tuple[str, ...]:
 
 def _windows(windows: Iterable[str]) -> str:
     """The windows in words short enough for a table: days are told in hours too, so they are left out."""
-    hours = [window for window in windows if window.endswith("h")] or list(windows)
-    return ", ".join(hours) if len(hours) <= MOST_WINDOWS else f"{hours[0]} to {hours[-1]}"
+    hours = [window for window in windows if window.endswith("h")]
+    return window_words(hours or list(windows))
 
 
 def _table(heading: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

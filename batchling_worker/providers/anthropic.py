@@ -17,7 +17,7 @@ from batchling_client.wire.states import Outcome
 
 from ..inline_batches import InlineBatches, InlineDialect, Query, Shown
 from ..provider import Answer, Complaint, Ended, Ending, Look, ProviderFacts, Running
-from ..result_lines import answer_of, fields_of, lost, text_in, unrun
+from ..result_lines import answer_of, fields_of, lost, text_in, undone
 
 FACTS: Final = ProviderFacts(
     name="anthropic",
@@ -129,7 +129,7 @@ def _read_row(custom_id: str, fields: Mapping[str, bytes]) -> Answer:
     result = fields_of(fields.get("result", b"{}"))
     word = text_in(result.get("type", b""))
     if word in UNRUN:
-        return unrun(custom_id, UNRUN[word])
+        return undone(custom_id, UNRUN[word])
     if word == "succeeded":
         return answer_of(custom_id, 200, result.get("message", b""), custom_id, "request-id")
     if word == "errored":

@@ -35,6 +35,7 @@ class Gate:
         async def enter(request: web.Request) -> web.StreamResponse:
             self._world.ledger.call(traits.name, request.method, path)
             try:
+                self._check_agent(request)
                 await self._weather(request)
                 return await handler(request, self._owner(request))
             except Refusal as refusal:
@@ -52,6 +53,10 @@ class Gate:
             return self._refuse(Refusal(404, message, code="unknown_url"))
 
         return web.route("*", f"/{self._dialect.traits.name}/{{tail:.*}}", enter)
+
+    def _check_agent(self, request: web.Request) -> None:
+        if request.headers.get("User-Agent", "").startswith(self._dialect.traits.unwelcome_agents):
+            raise Refusal(403, "error code: 1010")
 
     async def _weather(self, request: web.Request) -> None:
         """What befalls every call of a key, before anything is done."""

@@ -35,11 +35,12 @@ class FileShelf:
         model: str | None = None,
         hidden_s: float = 0.0,
         at: float | None = None,
+        file_id: str | None = None,
     ) -> StoredFile:
-        """Put a written file on the shelf, created now or at the unix second `at`."""
+        """Put a written file on the shelf, created now or at the unix second `at`, under a fresh id or this one."""
         created_at = self._world.clock.now() if at is None else at
         file = StoredFile(
-            id=self._new_id(),
+            id=file_id or self._new_id(),
             owner=owner,
             path=path,
             filename=filename,
