@@ -34,6 +34,10 @@ _UNBILLED: Final = frozenset(
     | {"models", "organization", "tokenize", "uploads", "vector_stores", "webhooks"}
 )
 """First or second words of paths whose calls no batch could make cheaper: they pass silently."""
+_UNBILLED_VERBS: Final = frozenset(
+    {"asyncBatchEmbedContent", "batchGenerateContent", "cancel", "computeTokens", "countTokens", "download"}
+)
+"""The same, of verbs behind a path's last word."""
 
 _STREAMED: Final = (
     "A call asks for a streamed answer, which no batch gives: it goes straight to {} at full price. "
@@ -306,7 +310,20 @@ def _unbatched(route: Route, body: bytes) -> Unbatched | None:
 _VERSION: Final = re.compile(r"v\d+[a-z]*\d*")
 
 
+def _warn_of_verb(route: Route, verb: str) -> None:
+    """Google's calls name a verb behind the model: one of them asks for a stream, others cost nothing."""
+    if verb.startswith("stream"):
+        warn_once(_STREAMED.format(route.provider, ""), os.getpid())
+    elif verb not in _UNBILLED_VERBS:
+        endpoints = ", ".join(sorted(set(route.endpoints.values())))
+        warn_once(_NO_BATCHES.format(route.provider, f":{verb}", endpoints), os.getpid())
+
+
 def _warn_of_path(route: Route, path: str) -> None:
+    verb = path.rpartition("/")[2].partition(":")[2]
+    if verb:
+        _warn_of_verb(route, verb)
+        return
     words = [word for word in path.split("/") if word and word != "openai" and not _VERSION.fullmatch(word)]
     if not _UNBILLED.isdisjoint(words[:2]) or not words:
         return

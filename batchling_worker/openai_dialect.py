@@ -12,6 +12,7 @@ import msgspec
 from .batch_object import BatchObject
 from .provider import Account, Submission
 from .provider_call import ProviderCall
+from .request_lines import one_line
 from .result_lines import RowReader
 from .result_rows import LineReader
 
@@ -22,8 +23,6 @@ LABEL_NAME: Final = "batchling"
 """The name in a batch's metadata under which its label stands."""
 UPLOAD_PATIENCE: Final = 2.5
 """How many times longer than usual a provider may chew on a file."""
-
-_NEWLINES_TO_SPACES: Final = bytes.maketrans(b"\n\r", b"  ")
 
 
 class FileObject(msgspec.Struct, frozen=True):
@@ -108,14 +107,6 @@ class Dialect:
     def rows(self) -> LineReader:
         """What reads the lines of one result file."""
         return RowReader()
-
-
-def one_line(body: bytes) -> bytes:
-    """A body with the newlines between its tokens as spaces.
-
-    Inside JSON strings they cannot occur, so the body means what it meant.
-    """
-    return body.translate(_NEWLINES_TO_SPACES) if b"\n" in body or b"\r" in body else body
 
 
 def bare_line(custom_id: str, body: bytes) -> bytes:

@@ -184,6 +184,46 @@ ROUTES: Final = (
         variables={"authorization": "GROQ_API_KEY"},
     ),
     Route(
+        provider="gemini",
+        hosts=("generativelanguage.googleapis.com",),
+        endpoints={
+            f"/{{version}}/{models}/{{model}}:{verb}": f"/{{version}}/{models}:{verb}"
+            for models in ("models", "tunedModels")
+            for verb in ("generateContent", "embedContent", "batchEmbedContents")
+        },
+        max_rows=100_000,
+        max_bytes=2_000 * MB,
+        max_row_bytes=2_000 * MB,
+        windows=("24h",),
+        credential_headers=("authorization", "x-goog-api-key"),
+        api_key_header="x-goog-api-key",
+        query_credentials={"key": "x-goog-api-key"},
+        batch_headers=("x-goog-user-project",),
+        variables={"x-goog-api-key": "GEMINI_API_KEY"},
+    ),
+    Route(
+        provider="anthropic",
+        hosts=("api.anthropic.com",),
+        endpoints={"/v1/messages": "/v1/messages"},
+        max_rows=100_000,
+        max_bytes=256 * MB,
+        max_row_bytes=256 * MB,
+        windows=("24h",),
+        credential_headers=("x-api-key", "authorization"),
+        api_key_header="x-api-key",
+        batch_headers=(
+            "anthropic-beta",
+            "anthropic-user-profile-id",
+            "anthropic-version",
+            "anthropic-workspace-id",
+        ),
+        variables={"x-api-key": "ANTHROPIC_API_KEY", "authorization": "ANTHROPIC_AUTH_TOKEN"},
+        unbatched=(
+            Unbatched("speed", b'"fast"', "ask for speed='fast' are in a hurry, and no batch takes them"),
+            Unbatched("max_tokens", b"0", "ask for max_tokens=0 warm a cache, which no batch does"),
+        ),
+    ),
+    Route(
         provider="bedrock",
         hosts=("bedrock-runtime.*.amazonaws.com",),
         endpoints={"/model/{model}/invoke": "/invoke", "/model/{model}/converse": "/converse"},
