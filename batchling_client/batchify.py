@@ -72,7 +72,8 @@ def batchify(
     Raises `WrongSettings` (a ValueError) for values that cannot work; entering the block raises
     `QueueUnreachable` when there is no Redis, and `QueueUnfit` when it would lose requests.
     """
-    routes = Routes()
+    used = settings.load(redis_url=redis_url)
+    routes = used.routes()
     _check_number("batch_size", batch_size, least=1, whole=True)
     _check_number("batch_window_seconds", batch_window_seconds, least=0.0)
     _check_number("batch_poll_interval_seconds", batch_poll_interval_seconds, least=0.0)
@@ -84,7 +85,6 @@ def batchify(
     _check_choice("on_deadline", on_deadline, ("error", "realtime"))
     _check_choice("on_too_few", on_too_few, ("error", "realtime"))
     _check_choice("stream", stream, ("pass", "batch"))
-    used = settings.load(redis_url=redis_url)
     terms = Terms(
         run_id=new_run_id(),
         run_name=name or "",
@@ -95,7 +95,7 @@ def batchify(
         cache=cache,
         vertex_gcs_prefix=vertex_gcs_prefix,
         stream=stream,
-        stand_ins={name.lower(): one.base_url for name, one in used.providers.items() if one.base_url},
+        stand_ins=used.base_urls,
     )
     wishes = _Wishes(
         name=name,

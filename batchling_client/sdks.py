@@ -11,7 +11,7 @@ from typing import Final
 
 from . import uncaught
 
-KNOWN: Final = (
+SDKS: Final = (
     "openai",
     "groq",
     "anthropic",
@@ -22,12 +22,16 @@ KNOWN: Final = (
     "xai-sdk",
     "boto3",
     "google-cloud-aiplatform",
+    "langchain-mistralai",
+    "langchain-google-vertexai",
+)
+"""Distributions that send calls by themselves, and through what they require of this list."""
+
+FRAMEWORKS: Final = (
     "langchain-openai",
     "langchain-groq",
     "langchain-anthropic",
-    "langchain-mistralai",
     "langchain-google-genai",
-    "langchain-google-vertexai",
     "langchain-together",
     "langchain-xai",
     "langchain-aws",
@@ -36,7 +40,7 @@ KNOWN: Final = (
     "instructor",
     "dspy",
 )
-"""Distributions, those first that others send through."""
+"""Distributions that send through SDKs alone, which are often extras of theirs: what of them is here."""
 
 _OVER: Final[Mapping[str, str]] = {
     "xai-sdk": "grpc",
@@ -82,7 +86,7 @@ class Sdk:
 def installed() -> list[Sdk]:
     """The known ones that are here."""
     versions = {}
-    for name in KNOWN:
+    for name in (*SDKS, *FRAMEWORKS):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -92,10 +96,11 @@ def installed() -> list[Sdk]:
 
 def _read(name: str, version: str, versions: Mapping[str, str]) -> Sdk:
     lines = importlib.metadata.requires(name) or []
-    always = [_named(line) for line in lines if "extra ==" not in line]
-    over = _OVER.get(name) or next((library for library in _FAMILY if library in always), "")
-    # One without a library of its own has its SDKs as extras; what of them is here can be sent through.
-    others = always if over else [_named(line) for line in lines]
+    if name in FRAMEWORKS:
+        over, others = "", [_named(line) for line in lines]
+    else:
+        others = [_named(line) for line in lines if "extra ==" not in line]
+        over = _OVER.get(name) or next((library for library in _FAMILY if library in others), "")
     preferred = _ASYNC_OVER.get(name, "")
     return Sdk(
         name=name,

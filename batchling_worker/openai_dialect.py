@@ -12,17 +12,17 @@ import msgspec
 from .batch_object import BatchObject
 from .provider import Submission
 from .provider_call import ProviderCall
+from .request_lines import one_line
 from .result_lines import RowReader
 from .result_rows import LineReader
 
 Query: TypeAlias = Sequence[tuple[str, str]]
+PAGE_ROWS: Final = "100"
 
 LABEL_NAME: Final = "batchling"
 """The name in a batch's metadata under which its label stands."""
 UPLOAD_PATIENCE: Final = 2.5
 """How many times longer than usual a provider may chew on a file."""
-
-_NEWLINES_TO_SPACES: Final = bytes.maketrans(b"\n\r", b"  ")
 
 
 class FileObject(msgspec.Struct, frozen=True):
@@ -105,14 +105,18 @@ class Dialect:
         return RowReader()
 
 
-def one_line(body: bytes) -> bytes:
-    """A body with the newlines between its tokens as spaces.
-
-    Inside JSON strings they cannot occur, so the body means what it meant.
-    """
-    return body.translate(_NEWLINES_TO_SPACES) if b"\n" in body or b"\r" in body else body
-
-
 def bare_line(custom_id: str, body: bytes) -> bytes:
     """One request as a line of an input file whose endpoint the create call names, newline included."""
     return b'{"custom_id":%b,"body":%b}\n' % (msgspec.json.encode(custom_id), one_line(body))
+
+
+def page_after(cursor: str) -> Query:
+    """The page behind a batch's id, as OpenAI's list takes it."""
+    return [("limit", PAGE_ROWS), ("after", cursor)] if cursor else [("limit", PAGE_ROWS)]
+
+
+def cursor_after(page: BatchPage) -> str:
+    """The id behind which such a list goes on."""
+    if page.has_more is not True or not page.batches:
+        return ""
+    return page.last_id if isinstance(page.last_id, str) and page.last_id else page.batches[-1].known_id

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import datetime as dt
-import logging
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from typing import BinaryIO, Final, TypeVar
+import functools
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import BinaryIO, Final
 from urllib.parse import quote
 
 from batchling_client.wire.keys import ProviderBatchId
@@ -15,23 +14,18 @@ from batchling_client.wire.keys import ProviderBatchId
 from . import http_errors, quota
 from .batch_object import OUTCOMES, RUNNING, BatchObject
 from .errors import Denied, FileNotReady, MaybeDone, PermanentError, QuotaFull, TemporaryError
+from .looking import StrangeWords, looked_at
 from .openai_dialect import BatchPage, Dialect, Query
 from .openai_search import BatchSearch, file_name
 from .provider import Account, Answer, Ending, Look, NotFound, ProviderFacts, Sought, Source, Submission
 from .provider_call import ProviderCall
 from .result_rows import rows_of
 
-logger = logging.getLogger("batchling.worker")
-
-T = TypeVar("T")
-
 LOOK_PAGES: Final = 2
-LOOKS_TOGETHER: Final = 8
 IDS_TOGETHER: Final = 100
 """Two hundred ids would make a URL of 8 KB, which is where gateways begin to refuse."""
 NOTHING_TO_CANCEL: Final = frozenset({400, 404, 409, 410})
 MISSING_WORDS: Final = ("find", "found", "no such", "not exist", "not ready", "processed")
-MOST_WORDS: Final = 100
 
 
 class OpenAIFiles:
@@ -40,7 +34,7 @@ class OpenAIFiles:
     def __init__(self, facts: ProviderFacts, dialect: Dialect) -> None:
         self._facts = facts
         self._dialect = dialect
-        self._strange_words: set[str] = set()
+        self._strange_words = StrangeWords(facts.name)
 
     @property
     def facts(self) -> ProviderFacts:
@@ -90,14 +84,13 @@ class OpenAIFiles:
         self, account: Account, provider_batch_ids: Sequence[ProviderBatchId]
     ) -> Mapping[ProviderBatchId, Look]:
         """How the batches stand: from lists where there are several, one by one where a list leaves one out."""
-        looks: dict[ProviderBatchId, Look] = {}
-        for ids in _chunks(provider_batch_ids, min(self.facts.looks_at_once, IDS_TOGETHER)):
-            if len(ids) > 1:
-                looks |= await self._look_in_lists(account, set(ids))
-            missing = [one for one in ids if one not in looks]
-            for some in _chunks(missing, LOOKS_TOGETHER):
-                looks |= await self._look_at_each(account, some)
-        return looks
+        at_once = min(self.facts.looks_at_once, IDS_TOGETHER)
+        return await looked_at(
+            provider_batch_ids,
+            at_once,
+            in_lists=functools.partial(self._look_in_lists, account),
+            at_one=functools.partial(self._look_at, account),
+        )
 
     async def results(self, account: Account, ending: Ending) -> AsyncGenerator[Answer, None]:
         """Every readable row of every result file, in any order; memory is that of the longest row."""
@@ -153,17 +146,6 @@ class OpenAIFiles:
                 break
         return looks
 
-    async def _look_at_each(
-        self, account: Account, ids: Sequence[ProviderBatchId]
-    ) -> dict[ProviderBatchId, Look]:
-        seen = await asyncio.gather(*(self._look_at(account, one) for one in ids), return_exceptions=True)
-        looks: dict[ProviderBatchId, Look] = {}
-        for one, look in zip(ids, seen, strict=True):
-            if isinstance(look, BaseException):
-                raise look
-            looks[one] = look
-        return looks
-
     async def _look_at(self, account: Account, provider_batch_id: ProviderBatchId) -> Look:
         path = f"{self._dialect.batches}/{quote(provider_batch_id, safe='')}"
         call = self._call(account, "look at a batch", "GET", path)
@@ -178,11 +160,8 @@ class OpenAIFiles:
         return self._told(batch)
 
     def _told(self, batch: BatchObject) -> Look:
-        word = batch.word
-        strange = word not in OUTCOMES and word not in RUNNING
-        if strange and word not in self._strange_words and len(self._strange_words) < MOST_WORDS:
-            self._strange_words.add(word)
-            logger.warning("provider_status_unknown provider=%s status=%.40r", self.facts.name, word)
+        if batch.word not in OUTCOMES and batch.word not in RUNNING:
+            self._strange_words.hear(batch.word)
         return batch.look(dt.datetime.now(dt.UTC))
 
     def _rows(self, account: Account, one: str) -> AsyncGenerator[Answer, None]:
@@ -197,8 +176,3 @@ def speaks_of_missing_file(error: PermanentError, input_file_id: str) -> bool:
     said = http_errors.message_of(error.body).lower()
     missing = any(words in said for words in MISSING_WORDS)
     return missing and ("file" in said or input_file_id.lower() in said)
-
-
-def _chunks(sequence: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    for start in range(0, len(sequence), size):
-        yield sequence[start : start + size]

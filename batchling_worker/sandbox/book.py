@@ -119,7 +119,11 @@ class BatchBook:
 
     async def catch_up(self) -> list[BatchView]:
         """Move every batch on to now, so that the ledger is complete, and return them all, oldest first."""
-        return [await self.show(batch) for batch in list(self._batches.values())]
+        return [view for _, view in await self.shown()]
+
+    async def shown(self) -> list[tuple[Batch, BatchView]]:
+        """Move every batch on to now, and return each with what is shown of it, oldest first."""
+        return [(batch, await self.show(batch)) for batch in list(self._batches.values())]
 
     async def clear(self) -> None:
         """Forget every batch, after work that is under way."""

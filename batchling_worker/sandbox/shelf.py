@@ -59,6 +59,11 @@ class FileShelf:
         file = self._files.get(file_id)
         return file if file is not None and self._visible(file, owner) else None
 
+    def taken(self, file_id: str) -> bool:
+        """Return whether a file has this id, whoever may see it, and whenever."""
+        file = self._files.get(file_id)
+        return file is not None and (file.expires_at is None or self._world.clock.now() < file.expires_at)
+
     def newest_first(self, owner: str) -> list[StoredFile]:
         """Return every file that this owner can see now."""
         return [file for file in reversed(self._files.values()) if self._visible(file, owner)]

@@ -100,11 +100,13 @@ def test_frameworks_are_told_by_the_sdks_that_are_here(install: Install) -> None
     install("dspy", "3", "litellm>=1.64")
     install("instructor", "1", "aiohttp<4", "requests<3", "openai<4", "anthropic; extra == 'anthropic'")
     install("langchain-aws", "1", "boto3>=1.40")
+    install("langchain-mistralai", "1", "httpx<1", "httpx-sse")
     assert fate("anthropic").says == "2, over httpx2: covered"
     assert fate("litellm").says == "1.110, over httpx: covered; through openai: see there"
     assert fate("pydantic-ai-slim").says == "2, through openai: see there"
     assert fate("dspy").says == "3, through litellm: see there"
     assert fate("instructor").says == "1, through openai, anthropic: see there"
+    assert fate("langchain-mistralai").says == "1, over httpx: covered"
     assert fate("langchain-aws").says == "1, through boto3: see there"
 
 
@@ -129,5 +131,5 @@ async def test_this_environment_s_sdks_are_covered() -> None:
         assert found[name].health is Health.OK, found[name]
     assert "openai" in found["httpx2"].says
     assert "groq" in found["httpx"].says
-    assert set(found) <= {*coverage.HTTP_LIBRARIES, *sdks.KNOWN}
+    assert set(found) <= {*coverage.HTTP_LIBRARIES, *sdks.SDKS, *sdks.FRAMEWORKS}
     assert importlib.util.find_spec("boto3") or "boto3" not in found
