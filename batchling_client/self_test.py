@@ -90,17 +90,32 @@ async def _requests(module: Any) -> bool:
         return bool(session.post(_URL).status_code == _CAUGHT)
 
 
+async def _lm15(module: Any) -> bool:
+    def slipped_past(transport: object, *args: object) -> object:
+        raise module.ConnectError("nowhere")
+
+    probe = module.TransportRequest("POST", _URL)
+    blocking = type("Nowhere", (module.StdlibTransport,), {"_open": slipped_past})
+    awaiting = type("Nowhere", (module.StdlibAsyncTransport,), {"_open": slipped_past})
+    with blocking().stream(probe) as response:
+        caught = response.status == _CAUGHT
+    async with awaiting().stream(probe) as response:
+        return bool(caught and response.status == _CAUGHT)
+
+
 _ProbeOf: TypeAlias = Callable[[Any], Awaitable[bool]]
 _PROBES: Final[Mapping[str, _ProbeOf]] = {
     "httpx": _httpx,
     "httpx2": _httpx,
     "aiohttp": _aiohttp,
     "requests": _requests,
+    "dspy._vendor.lm15.transports": _lm15,
 }
 _MARKS: Final[Mapping[str, str]] = {
     "httpx": "MockTransport",
     "httpx2": "MockTransport",
     "aiohttp": "ClientSession",
     "requests": "Session",
+    "dspy._vendor.lm15.transports": "StdlibTransport",
 }
 """A name that tells the library from somebody's stand-in of the same name."""
