@@ -19,7 +19,7 @@ from .interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough, warn_on
 from .wire import ids, records, sealing
 from .wire.keys import LaneId, RequestId, RunId
 from .wire.records import LaneSpec, Row
-from .wire.routes import Route, Routes, Unbatched
+from .wire.routes import Route, Routes, Unbatched, window_words
 from .wire.scripts import BatchCap
 
 OnStream = Literal["pass", "batch"]
@@ -34,6 +34,10 @@ _UNBILLED: Final = frozenset(
     | {"models", "organization", "tokenize", "uploads", "vector_stores", "webhooks"}
 )
 """First or second words of paths whose calls no batch could make cheaper: they pass silently."""
+_UNBILLED_VERBS: Final = frozenset(
+    {"asyncBatchEmbedContent", "batchGenerateContent", "cancel", "computeTokens", "countTokens", "download"}
+)
+"""The same, of verbs behind a path's last word."""
 
 _STREAMED: Final = (
     "A call asks for a streamed answer, which no batch gives: it goes straight to {} at full price. "
@@ -128,10 +132,11 @@ class Calls:
         """Whether a batch may take such a call; one that costs money and that no batch takes is warned of once."""
         if method != "POST":
             return False
-        route = self._routes.of_host(host)
-        if route is None:
+        found = self._routes.of_call(host, path)
+        if found is None:
             return False
-        if route.place(path) is not None:
+        route, place = found
+        if place is not None:
             return True
         _warn_of_path(route, path)
         return False
@@ -149,8 +154,7 @@ class Calls:
 
     def lane_of(self, call: HttpCall) -> Lane | HttpReply | PassThrough:
         """The lane of a call that goes into a batch, else what becomes of it."""
-        route = self._routes.of_host(call.host)
-        place = route.place(call.path) if route is not None else None
+        route, place = self._routes.of_call(call.host, call.path) or (None, None)
         if route is None or place is None:
             return PASS_THROUGH
         body = call.body
@@ -214,10 +218,11 @@ class Calls:
     def _lane(self, route: Route, call: HttpCall, endpoint: str, model: str) -> Lane | HttpReply:
         header = call.headers.get
         key = (
+            route.provider,
             call.host,
             endpoint,
             model,
-            *[header(name) for name in route.credential_headers],
+            *(word for one in route.secrets(call.headers).items() for word in one),
             *[header(name) for name in route.batch_headers],
         )
         lane = self._lanes.get(key)
@@ -234,11 +239,11 @@ class Calls:
         if terms.completion_window not in route.windows:
             return replies.refusal(
                 f"{route.provider} takes no completion_window of {terms.completion_window!r}; "
-                f"it takes {', '.join(route.windows)}.",
+                f"it takes {window_words(route.windows)}.",
                 code="completion_window_unknown",
                 param="completion_window",
             )
-        secrets = {name: call.headers[name] for name in route.credential_headers if name in call.headers}
+        secrets = route.secrets(call.headers)
         if not any(value.removeprefix("Bearer").strip() for value in secrets.values()):
             return replies.refusal(
                 f"The request carries no API key for {route.provider}: give the SDK's client one.",
@@ -289,7 +294,20 @@ def _unbatched(route: Route, body: bytes) -> Unbatched | None:
 _VERSION: Final = re.compile(r"v\d+[a-z]*\d*")
 
 
+def _warn_of_verb(route: Route, verb: str) -> None:
+    """Google's calls name a verb behind the model: one of them asks for a stream, others cost nothing."""
+    if verb.startswith("stream"):
+        warn_once(_STREAMED.format(route.provider, ""), os.getpid())
+    elif verb not in _UNBILLED_VERBS:
+        endpoints = ", ".join(sorted(set(route.endpoints.values())))
+        warn_once(_NO_BATCHES.format(route.provider, f":{verb}", endpoints), os.getpid())
+
+
 def _warn_of_path(route: Route, path: str) -> None:
+    verb = path.rpartition("/")[2].partition(":")[2]
+    if verb:
+        _warn_of_verb(route, verb)
+        return
     words = [word for word in path.split("/") if word and word != "openai" and not _VERSION.fullmatch(word)]
     if not _UNBILLED.isdisjoint(words[:2]) or not words:
         return

@@ -91,16 +91,14 @@ async def _requests(module: Any) -> bool:
 
 
 async def _lm15(module: Any) -> bool:
-    def slipped_past(transport: object, *args: object) -> object:
-        raise module.ConnectError("nowhere")
-
     probe = module.TransportRequest("POST", _URL)
-    blocking = type("Nowhere", (module.StdlibTransport,), {"_open": slipped_past})
-    awaiting = type("Nowhere", (module.StdlibAsyncTransport,), {"_open": slipped_past})
-    with blocking().stream(probe) as response:
-        caught = response.status == _CAUGHT
-    async with awaiting().stream(probe) as response:
-        return bool(caught and response.status == _CAUGHT)
+    awaiting, blocking = module.StdlibAsyncTransport(), module.StdlibTransport()
+    # Without a pool, what slips past ends before it has looked for a host.
+    awaiting._pool = blocking._pool = None
+    async with awaiting.stream(probe) as awaited:
+        pass
+    with blocking.stream(probe) as waited_for:
+        return bool(awaited.status == waited_for.status == _CAUGHT)
 
 
 _ProbeOf: TypeAlias = Callable[[Any], Awaitable[bool]]
@@ -110,6 +108,7 @@ _PROBES: Final[Mapping[str, _ProbeOf]] = {
     "aiohttp": _aiohttp,
     "requests": _requests,
     "dspy._vendor.lm15.transports": _lm15,
+    "lm15.transports": _lm15,
 }
 _MARKS: Final[Mapping[str, str]] = {
     "httpx": "MockTransport",
@@ -117,5 +116,6 @@ _MARKS: Final[Mapping[str, str]] = {
     "aiohttp": "ClientSession",
     "requests": "Session",
     "dspy._vendor.lm15.transports": "StdlibTransport",
+    "lm15.transports": "StdlibTransport",
 }
 """A name that tells the library from somebody's stand-in of the same name."""

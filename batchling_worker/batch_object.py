@@ -19,7 +19,7 @@ OUTCOMES: Final = {
     "cancelled": Outcome.CANCELLED,
     "canceled": Outcome.CANCELLED,
 }
-RUNNING: Final = frozenset({"validating", "in_progress", "finalizing", "cancelling"})
+RUNNING: Final = frozenset({"validating", "in_progress", "finalizing", "cancelling", "canceling"})
 MOST_COMPLAINTS: Final = 1000
 
 LATE_FILES_S: Final = 15.0
@@ -76,6 +76,8 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
         outcome = OUTCOMES.get(self.word)
         output, errors = file_id(self.output_file_id), file_id(self.error_file_id)
         awaited = (n_completed > 0 and not output) or (n_failed > 0 and not errors)
+        # Where no counts are told, a batch that is complete has at least one file.
+        awaited = awaited or not (counts or output or errors)
         if outcome is None or (awaited and self._ended_just_now(outcome, now)):
             return Running(status=self.word or "unknown", n_done=n_completed + n_failed, n_total=n_total)
         return Ended(

@@ -45,6 +45,8 @@ class ProviderFacts:
     """Off the listed price; of some models where not all are cheaper."""
     source: str
     checked_on: dt.date
+    cancels: bool = True
+    """Whether a running batch can be cancelled."""
     min_rows: int = 1
     """Fewer the provider does not take in a batch."""
     inline: bool = False
@@ -64,6 +66,12 @@ class Account:
     http: httpx.AsyncClient = field(repr=False)
     digest: str
     """Names host and credential without telling the latter: what one account made, another may not even see."""
+    staging: str = ""
+    """Where input and result files lie, for a provider that keeps none itself."""
+    staging_url: str = ""
+    """What stands in for the object store's own scheme and host."""
+    role_arn: str = ""
+    """The role that the provider reads and writes these files as."""
     weather: Weather = field(default_factory=Weather, repr=False, compare=False)
     """What the calls of the step that opened this account have shown."""
 

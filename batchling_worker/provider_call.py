@@ -9,9 +9,9 @@ import importlib.metadata
 import random
 import re
 import sys
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO, Final, TypeVar
+from typing import BinaryIO, Final, NamedTuple, TypeVar
 
 import httpx
 import msgspec
@@ -44,6 +44,14 @@ class Part:
 
     first: int = 0
     total: int = 0
+
+
+class Reply(NamedTuple):
+    """An answer in full, for calls whose headers matter."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
 
 
 class ProviderCall:
@@ -84,9 +92,15 @@ class ProviderCall:
         await self._send(fine=fine)
 
     async def upload(
-        self, shape: type[T], fields: dict[str, str], name: str, file: BinaryIO, patience: float
+        self,
+        shape: type[T],
+        fields: dict[str, str],
+        name: str,
+        file: BinaryIO,
+        patience: float,
+        fine: frozenset[int] = frozenset(),
     ) -> T:
-        """Sends a form with a file, read from its start in small pieces; the answer's JSON.
+        """Sends a form with a file, read from its start in small pieces; the answer's JSON, some statuses being `fine`.
 
         The provider may chew on the file for `patience` times the usual silence. Raises the worker's errors.
         """
@@ -94,8 +108,20 @@ class ProviderCall:
             data=fields,
             files={"file": (name, file, "application/octet-stream")},
             timeout=self._longest(patience),
+            fine=fine,
         )
         return self._decoded(response, shape)
+
+    async def exchange(
+        self, content: bytes, headers: Mapping[str, str], *, fine: frozenset[int] = frozenset()
+    ) -> Reply:
+        """Sends bytes under more headers and answers all that came, some statuses more being `fine`.
+
+        Raises the worker's errors.
+        """
+        self._headers |= headers
+        response = await self._send(content=content, fine=fine)
+        return Reply(response.status_code, response.headers, response.content)
 
     async def hand_over(
         self, shape: type[T], pieces: AsyncIterable[bytes], n_bytes: int, patience: float

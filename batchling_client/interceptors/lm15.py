@@ -1,57 +1,48 @@
-"""lm15, over which DSPy sends since 3.4: ``StdlibTransport.stream`` and ``StdlibAsyncTransport._do_stream``.
+"""lm15, as DSPy carries it or by itself: ``StdlibTransport.stream`` and what its async twin awaits.
 
-An HTTP library on bare sockets, vendored by DSPy. A caught call is answered with its own response class.
+It speaks HTTP over sockets of its own, so that no other library sees its calls.
 """
 
-import functools
-import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from http.client import responses
 from types import ModuleType
 from typing import Any, Final, Protocol, cast
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
-from ..interceptor import PASS_THROUGH, STREAMED_BODY, Handler, HttpCall, HttpReply, PassThrough, warn_once
+from ..interceptor import OWN_PORTS, Handler, HttpCall, HttpReply, PassThrough, host_of
 from ..patching import Patch, Patcher, Target
+
+LIBRARIES: Final = ("dspy._vendor.lm15.transports", "lm15.transports")
 
 
 class _Request(Protocol):
     method: str
     url: str
-    headers: list[tuple[str, str]]
-    body: object
+    headers: Sequence[tuple[str, str]]
+    body: bytes
 
 
-def _asked(patch: Patch, transport: object, request: _Request) -> tuple[Handler, HttpCall] | None:
-    """Who wants the call, and the call; None where it goes on as it is."""
+def _wanting(patch: Patch, transport: Any, request: _Request) -> tuple[Handler, HttpCall] | None:
     # A closed transport is left to the library, which has its own words for it.
-    if patch.block() is None or getattr(transport, "_closed", False):
+    if transport._closed or patch.block() is None:
         return None
-    url = urlsplit(request.url)
-    handler = patch.handler(request.method, url.hostname or "", unquote(url.path))
+    parts = urlsplit(request.url)
+    own = parts.port == OWN_PORTS.get(parts.scheme)
+    host, path = host_of((parts.hostname or "").lower(), None if own else parts.port), unquote(parts.path)
+    handler = patch.handler(request.method, host, path)
     if handler is None:
         return None
-    if not isinstance(request.body, bytes):
-        warn_once(STREAMED_BODY, os.getpid())
-        return None
-    return handler, _call(request, url, request.body)
-
-
-def _call(request: _Request, url: SplitResult, body: bytes) -> HttpCall:
-    return HttpCall(
-        method=request.method,
-        url=request.url,
-        host=url.hostname or "",
-        path=unquote(url.path),
-        headers={name.lower(): value for name, value in request.headers},
-        body=body,
+    headers = {name.lower(): value for name, value in request.headers}
+    return handler, HttpCall(
+        method=request.method, url=request.url, host=host, path=path, headers=headers, body=request.body
     )
 
 
-def _response(make: Callable[..., Any], reply: HttpReply, chunks: object, release: object) -> Any:
+def _response(response_class: Any, reply: HttpReply, chunks: object, release: object) -> Any:
     headers = [(name.decode("latin-1"), value.decode("utf-8")) for name, value in reply.raw_headers()]
-    return make(
+    return response_class(
         status=reply.status,
-        reason="",
+        reason=responses.get(reply.status, ""),
         headers=headers,
         http_version="HTTP/1.1",
         chunks=chunks,
@@ -59,51 +50,51 @@ def _response(make: Callable[..., Any], reply: HttpReply, chunks: object, releas
     )
 
 
+async def _chunks(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+def _released(body_consumed: bool) -> None:
+    """There is no connection to give back."""
+
+
+async def _released_too(body_consumed: bool) -> None:
+    """There is no connection to give back."""
+
+
 def _blocking(library: Any, patch: Patch) -> Callable[..., Any]:
-    def stream(transport: object, request: _Request) -> Any:
-        asked = _asked(patch, transport, request)
-        reply = PASS_THROUGH if asked is None else asked[0].answer_blocking(asked[1])
-        if isinstance(reply, PassThrough):
-            return patch.plain(transport)(request)
-
-        def release(body_consumed: bool) -> None:
-            """Nothing is held: the whole body is in memory."""
-
-        return _response(library.TransportResponse, reply, iter([reply.body]), release)
+    def stream(transport: Any, request: _Request) -> Any:
+        wanted = _wanting(patch, transport, request)
+        if wanted is not None:
+            handler, call = wanted
+            reply = handler.answer_blocking(call)
+            if not isinstance(reply, PassThrough):
+                return _response(library.TransportResponse, reply, iter((reply.body,)), _released)
+        return patch.plain(transport)(request)
 
     return stream
 
 
 def _awaiting(library: Any, patch: Patch) -> Callable[..., Awaitable[Any]]:
-    async def _do_stream(transport: object, request: _Request) -> Any:
-        asked = _asked(patch, transport, request)
-        reply = PASS_THROUGH if asked is None else await asked[0].answer(asked[1])
-        if isinstance(reply, PassThrough):
-            return await patch.plain(transport)(request)
-        body = reply.body
-
-        async def chunks() -> AsyncIterator[bytes]:
-            yield body
-
-        async def release(body_consumed: bool) -> None:
-            """Nothing is held: the whole body is in memory."""
-
-        return _response(library.AsyncTransportResponse, reply, chunks(), release)
+    async def _do_stream(transport: Any, request: _Request) -> Any:
+        wanted = _wanting(patch, transport, request)
+        if wanted is not None:
+            handler, call = wanted
+            reply = await handler.answer(call)
+            if not isinstance(reply, PassThrough):
+                return _response(library.AsyncTransportResponse, reply, _chunks(reply.body), _released_too)
+        return await patch.plain(transport)(request)
 
     return _do_stream
 
 
 def _targets(module: ModuleType) -> Iterator[Target]:
     library = cast("Any", module)
-    ways: tuple[tuple[Any, str, Callable[[Any, Patch], Callable[..., Any]]], ...] = (
-        (getattr(library, "StdlibTransport", None), "stream", _blocking),
-        (getattr(library, "StdlibAsyncTransport", None), "_do_stream", _awaiting),
-    )
-    for owner, method, sending in ways:
-        if owner is not None and method in vars(owner):
-            yield owner, method, functools.partial(sending, library)
+    if hasattr(library, "StdlibTransport"):
+        yield library.StdlibTransport, "stream", lambda patch: _blocking(library, patch)
+        yield library.StdlibAsyncTransport, "_do_stream", lambda patch: _awaiting(library, patch)
 
 
-_patcher: Final = Patcher(("dspy._vendor.lm15.transports",), _targets)
+_patcher: Final = Patcher(LIBRARIES, _targets)
 install = _patcher.install
 uninstall = _patcher.uninstall

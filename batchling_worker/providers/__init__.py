@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import functools
 import importlib
+from collections.abc import Mapping
+from typing import Final
 
 from batchling_client.wire.routes import ROUTES
+from batchling_client.wire.stand_ins import StandIn
 
 from ..errors import PermanentError
+from ..openai_endpoint import own_endpoint
 from ..provider import Provider
 
 
@@ -18,9 +22,31 @@ def names() -> tuple[str, ...]:
 
 @functools.cache
 def load(name: str) -> Provider:
-    """The provider of that name, the same object each time; raises `PermanentError` where there is none."""
+    """The provider of that name, the same object each time; raises `PermanentError` where it cannot be had."""
     # A name comes out of a stored record: only what the registry names is ever imported.
     if name not in names():
-        raise PermanentError(f"No provider is called {name!r}: there are {', '.join(names())}.")
-    provider: Provider = importlib.import_module(f"{__name__}.{name}").PROVIDER
+        raise PermanentError(
+            f"No provider is called {name!r}: there are {', '.join(names())}, and such endpoints as the workers' "
+            "BATCHLING_PROVIDERS__NAME__BASE_URL name."
+        )
+    try:
+        provider: Provider = importlib.import_module(f"{__name__}.{name}").PROVIDER
+    except ModuleNotFoundError as error:
+        raise PermanentError(
+            f"{name} needs {error.name}, which this worker does not have: pip install 'batchling[{name}]'."
+        ) from None
     return provider
+
+
+class Providers:
+    """The providers of one deployment: the registry's, and the endpoints that its settings make."""
+
+    def __init__(self, stand_ins: Mapping[str, StandIn]) -> None:
+        registered = names()
+        self._own: Final = {
+            name: own_endpoint(name, said) for name, said in stand_ins.items() if name not in registered
+        }
+
+    def load(self, name: str) -> Provider:
+        """The provider of that name, the same object each time; raises `PermanentError` where there is none."""
+        return self._own.get(name) or load(name)

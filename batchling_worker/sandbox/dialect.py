@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -65,6 +65,13 @@ class Traits:
     bad_key_status: int = 401
     perform: Perform = answers.perform
     """Makes the answer of a request from its endpoint and body."""
+    unwelcome_agents: tuple[str, ...] = ()
+    """How the `User-Agent` of callers begins that are refused at the door."""
+    batches: str = "/batches"
+    uploads: str = "/files"
+    batch_purposes: frozenset[str] = frozenset({"batch"})
+    result_line: Callable[[bytes], bytes] | None = None
+    """Makes a line of a result file of OpenAI's, newline included; an empty one is left out."""
     events: Mapping[str, Events] = field(default_factory=lambda: streams.EVENTS)
     """How an answer is streamed, by endpoint; of others `stream` is not heeded."""
     max_rows: int = 50_000

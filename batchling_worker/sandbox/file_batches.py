@@ -1,4 +1,4 @@
-"""The emulator of a provider whose batches are uploaded files, given its dialect."""
+"""The emulator of a provider whose batches are uploaded files, given its dialect and what it words in its own way."""
 
 from __future__ import annotations
 
@@ -19,14 +19,21 @@ from .world import World
 class FileBatches:
     """Files, batches and realtime calls of one provider."""
 
-    def __init__(self, world: World, dialect: FileDialect) -> None:
+    def __init__(
+        self,
+        world: World,
+        dialect: FileDialect,
+        *,
+        files: type[FilesApi] = FilesApi,
+        batches: type[BatchesApi] = BatchesApi,
+    ) -> None:
         self.name = dialect.traits.name
         self._dialect = dialect
         self._gate = Gate(world, dialect)
         self._shelf = FileShelf(world, self.name, dialect.new_file_id)
         self._book = BatchBook(world, dialect, self._shelf)
-        self._files = FilesApi(world, dialect, self._shelf)
-        self._batches = BatchesApi(world, dialect, self._shelf, self._book)
+        self._files = files(world, dialect, self._shelf)
+        self._batches = batches(world, dialect, self._shelf, self._book)
         self._realtime = RealtimeApi(world, dialect)
 
     def routes(self) -> Iterator[web.RouteDef]:

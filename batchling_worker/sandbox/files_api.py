@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
+from multidict import MultiMapping
 
 from .dialect import FileDialect, Refusal
 from .form import Form, FormError
@@ -22,7 +24,7 @@ _MAX_FILES = 10_000
 
 
 class FilesApi:
-    """The `/files` routes of one provider."""
+    """The `/files` routes of one provider; a subclass checks what else it checks."""
 
     def __init__(self, world: World, dialect: FileDialect, shelf: FileShelf) -> None:
         self._world = world
@@ -32,11 +34,33 @@ class FilesApi:
 
     def routes(self, gate: Gate) -> Iterator[web.RouteDef]:
         """Return the routes, behind `gate`."""
-        yield gate.route("POST", "/files", self._upload)
+        yield gate.route("POST", self._dialect.traits.uploads, self._upload)
         yield gate.route("GET", "/files", self._list)
         yield gate.route("GET", "/files/{file_id}", self._show)
         yield gate.route("DELETE", "/files/{file_id}", self._delete)
         yield gate.route("GET", "/files/{file_id}/content", self._content)
+
+    async def check_lines(self, path: Path, purpose: str) -> None:
+        """Raise Refusal where an uploaded file holds what the provider does not take."""
+
+    def listing(self, query: MultiMapping[str], files: list[StoredFile]) -> dict[str, Any]:
+        """Return the JSON of the page asked for, given all files."""
+        if query.get("order") == "asc":
+            files.reverse()
+        limit = query.get("limit", str(_MAX_FILES))
+        if not limit.isdigit() or not 1 <= int(limit) <= _MAX_FILES:
+            raise Refusal(400, f"'limit' must be from 1 to {_MAX_FILES}.", param="limit")
+        after = query.get("after")
+        places = [place for place, file in enumerate(files) if file.id == after]
+        start = places[0] + 1 if places else 0
+        page = files[start : start + int(limit)]
+        return {
+            "object": "list",
+            "data": [self._dialect.file_object(file) for file in page],
+            "first_id": page[0].id if page else None,
+            "last_id": page[-1].id if page else None,
+            "has_more": len(files) > start + len(page),
+        }
 
     async def _upload(self, request: web.Request, owner: str) -> web.StreamResponse:
         self._weather.before_upload()
@@ -45,6 +69,7 @@ class FilesApi:
             fields, filename = await self._receive(request, path)
             purpose = self._check(fields, filename)
             retention_s = self._retention_s(fields)
+            await self.check_lines(path, purpose)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -92,7 +117,7 @@ class FilesApi:
             raise Refusal(400, "Missing required parameter: 'purpose'.", param="purpose")
         if purpose not in self._dialect.traits.purposes:
             raise Refusal(400, f"'{purpose}' is not one of the purposes of a file.", param="purpose")
-        if purpose == "batch" and not filename.endswith(".jsonl"):
+        if purpose in self._dialect.traits.batch_purposes and not filename.endswith(".jsonl"):
             raise self._dialect.wrong_file_name()
         return purpose
 
@@ -113,24 +138,7 @@ class FilesApi:
     async def _list(self, request: web.Request, owner: str) -> web.StreamResponse:
         query = request.query
         files = [f for f in self._shelf.newest_first(owner) if query.get("purpose") in (None, f.purpose)]
-        if query.get("order") == "asc":
-            files.reverse()
-        limit = query.get("limit", str(_MAX_FILES))
-        if not limit.isdigit() or not 1 <= int(limit) <= _MAX_FILES:
-            raise Refusal(400, f"'limit' must be from 1 to {_MAX_FILES}.", param="limit")
-        after = query.get("after")
-        places = [place for place, file in enumerate(files) if file.id == after]
-        start = places[0] + 1 if places else 0
-        page = files[start : start + int(limit)]
-        return json_reply(
-            {
-                "object": "list",
-                "data": [self._dialect.file_object(file) for file in page],
-                "first_id": page[0].id if page else None,
-                "last_id": page[-1].id if page else None,
-                "has_more": len(files) > start + len(page),
-            }
-        )
+        return json_reply(self.listing(query, files))
 
     async def _show(self, request: web.Request, owner: str) -> web.StreamResponse:
         return json_reply(self._dialect.file_object(self._find(request, owner)))

@@ -1,205 +1,159 @@
-"""lm15, which DSPy vendors: its transports' calls are answered with its own response classes."""
+"""lm15: a caught call is answered with the library's own response, and what is not caught reaches the server."""
 
-import asyncio
-import json
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
-from types import ModuleType
-from typing import Any, Self
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from lm15 import transports
+from lm15.transports import (
+    AsyncTransportResponse,
+    StdlibAsyncTransport,
+    StdlibTransport,
+    TransportError,
+    TransportRequest,
+    TransportResponse,
+)
 
 from batchling_client import interceptors, self_test
 from batchling_client.errors import NotIntercepted
-from batchling_client.interceptor import HttpReply
 
-from .fakes import FakeHandler, error_reply, process_block, refusing, task_block, who
+from .fakes import PATH, FakeHandler, Upstream, error_reply, process_block, refusing, task_block, who
 
-NAME = "dspy._vendor.lm15.transports"
-URL = "https://api.openai.com/v1/chat%2Fcompletions?x=1"
+BODY = b'{"model": "llama", "messages": [{"role": "user", "content": "hi"}]}'
 
 
-class ConnectError(Exception):
-    pass
+def request(url: str, body: bytes = BODY) -> TransportRequest:
+    headers = [("Content-Type", "application/json"), ("Authorization", "Bearer sk-1")]
+    return TransportRequest("POST", url, headers, body, read_timeout=0.5)
 
 
-@dataclass(slots=True)
-class TransportRequest:
-    method: str
-    url: str = field(repr=False)
-    headers: list[tuple[str, str]] = field(default_factory=list)
-    body: bytes = b""
+def test_a_caught_blocking_call_is_answered_with_the_library_s_own_response(upstream: Upstream) -> None:
+    with (
+        process_block(FakeHandler()),
+        StdlibTransport() as transport,
+        transport.stream(request(upstream.url + PATH)) as response,
+    ):
+        body = response.read()
+    assert type(response) is TransportResponse
+    assert (response.status, response.reason, who(body)) == (200, "OK", "batch")
+    assert response.header("X-Request-Id") == "req_1"
+    assert response.header("content-length") == str(len(body))
+    assert upstream.seen == []
 
 
-class _Response:
-    def __init__(
-        self,
-        *,
-        status: int,
-        reason: str,
-        headers: list[tuple[str, str]],
-        http_version: str,
-        chunks: Any,
-        release: Callable[[bool], Any],
-    ) -> None:
-        self.status, self.reason, self.headers, self.http_version = status, reason, headers, http_version
-        self.chunks, self.release = chunks, release
+async def test_a_caught_async_call_is_answered_with_the_library_s_own_response(upstream: Upstream) -> None:
+    with task_block(FakeHandler()):
+        async with StdlibAsyncTransport() as transport:
+            async with transport.stream(request(upstream.url + PATH)) as response:
+                body = b"".join([line async for line in response.aiter_lines()])
+            awaited = await transport.stream(request(upstream.url + PATH))
+            assert who(await awaited.read()) == "batch"
+    assert type(response) is AsyncTransportResponse
+    assert (response.status, response.header("x-request-id"), who(body)) == (200, "req_1", "batch")
+    assert upstream.seen == []
 
 
-class TransportResponse(_Response):
-    """As DSPy 3.4.1 has it: read once, let go once."""
-
-    def read(self) -> bytes:
-        return b"".join(self.chunks)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *what: object) -> None:
-        self.release(True)
-
-
-class AsyncTransportResponse(_Response):
-    async def read(self) -> bytes:
-        return b"".join([chunk async for chunk in self.chunks])
-
-
-class _Opening:
-    def __init__(self, opening: Callable[[], Awaitable[AsyncTransportResponse]]) -> None:
-        self._opening = opening
-
-    async def __aenter__(self) -> AsyncTransportResponse:
-        self._response = await self._opening()
-        return self._response
-
-    async def __aexit__(self, *what: object) -> None:
-        await self._response.release(True)
-
-
-async def _chunks() -> AsyncIterator[bytes]:
-    yield b"socket"
-
-
-async def _released(consumed: bool) -> None:
-    assert consumed
-
-
-class StdlibTransport:
-    _closed = False
-
-    def stream(self, request: TransportRequest) -> TransportResponse:
-        self._open()
-        return TransportResponse(
-            status=200, reason="OK", headers=[], http_version="1.1", chunks=[b"socket"], release=bool
-        )
-
-    def _open(self) -> None:
-        if self._closed:
-            raise RuntimeError("transport is closed")
-
-
-class StdlibAsyncTransport:
-    _closed = False
-
-    def stream(self, request: TransportRequest) -> _Opening:
-        return _Opening(lambda: self._do_stream(request))
-
-    async def _do_stream(self, request: TransportRequest) -> AsyncTransportResponse:
-        self._open()
-        return AsyncTransportResponse(
-            status=200, reason="OK", headers=[], http_version="1.1", chunks=_chunks(), release=_released
-        )
-
-    def _open(self) -> None:
-        if self._closed:
-            raise RuntimeError("transport is closed")
-
-
-@pytest.fixture(autouse=True)
-def lm15(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The library's surface under its name; every test leaves both transports as it found them."""
-    module = ModuleType(NAME)
-    for one in (ConnectError, TransportRequest, TransportResponse, AsyncTransportResponse):
-        setattr(module, one.__name__, one)
-    vars(module).update(StdlibTransport=StdlibTransport, StdlibAsyncTransport=StdlibAsyncTransport)
-    monkeypatch.setitem(sys.modules, NAME, module)
-    before = StdlibTransport.stream, StdlibAsyncTransport._do_stream
-    yield
-    assert (StdlibTransport.stream, StdlibAsyncTransport._do_stream) == before
-
-
-def a_request(body: Any = b"{}", method: str = "POST") -> TransportRequest:
-    return TransportRequest(method, URL, [("Authorization", "Bearer k"), ("X-Two", "2")], body)
-
-
-def ask(request: TransportRequest) -> tuple[int, bytes]:
-    with StdlibTransport().stream(request) as response:
-        assert type(response) is TransportResponse
-        return response.status, response.read()
-
-
-async def ask_async(request: TransportRequest) -> tuple[int, bytes]:
-    async with StdlibAsyncTransport().stream(request) as response:
-        assert type(response) is AsyncTransportResponse
-        return response.status, await response.read()
-
-
-async def test_both_colours_are_answered_with_the_library_s_own_response() -> None:
+async def test_the_handler_sees_the_call_as_it_would_have_been_sent(upstream: Upstream) -> None:
     handler = FakeHandler()
     with task_block(handler):
-        blocking = await asyncio.to_thread(ask, a_request())
-        awaited = await ask_async(a_request())
-    for status, body in (blocking, awaited):
-        assert (status, who(body)) == (200, "batch")
-    for call in handler.calls:
-        assert (call.host, call.path) == ("api.openai.com", "/v1/chat/completions")
-        assert (call.headers["authorization"], call.headers["x-two"]) == ("Bearer k", "2")
-        assert call.body == b"{}"
+        async with StdlibAsyncTransport() as transport:
+            await transport.stream(request(upstream.url + "/a%20b" + PATH + "?q=1"))
+    [call] = handler.calls
+    assert (call.method, call.path) == ("POST", "/a b" + PATH)
+    assert call.host == upstream.url.removeprefix("http://")
+    assert call.url.endswith("?q=1")
+    assert call.headers == {"content-type": "application/json", "authorization": "Bearer sk-1"}
+    assert call.body == BODY
 
 
-async def test_an_error_comes_back_as_it_is() -> None:
-    with task_block(FakeHandler(reply=error_reply(429))):
-        blocking = await asyncio.to_thread(ask, a_request())
-        status, body = await ask_async(a_request())
-    assert blocking == (status, body)
-    assert (status, json.loads(body)["error"]["code"]) == (429, "bad")
+async def test_what_the_handler_does_not_want_or_lets_pass_reaches_the_server_untouched(
+    upstream: Upstream,
+) -> None:
+    async def asked(path: str) -> str:
+        async with StdlibAsyncTransport() as transport, transport.stream(request(upstream.url + path)) as one:
+            awaited = await one.read()
+        with StdlibTransport() as blocking, blocking.stream(request(upstream.url + path)) as other:
+            assert other.read() == awaited
+        return who(awaited)
+
+    assert await asked(PATH) == "upstream"
+    handler = refusing()
+    with task_block(handler):
+        assert await asked(PATH) == await asked("/other") == "upstream"
+    assert [seen[1] for seen in upstream.seen] == [PATH] * 4 + ["/other"] * 2
+    assert upstream.seen[0] == upstream.seen[2]
+    assert [call.path for call in handler.calls] == [PATH, PATH]
 
 
-async def test_what_is_not_caught_goes_over_the_socket(caplog: pytest.LogCaptureFixture) -> None:
-    for handler in (refusing(), FakeHandler(wanting=False)):
-        with task_block(handler):
-            assert await asyncio.to_thread(ask, a_request()) == (200, b"socket")
-            assert await ask_async(a_request()) == (200, b"socket")
-    with task_block(FakeHandler()):
-        assert await ask_async(a_request(method="GET")) == (200, b"socket")
-        assert caplog.records == []
-        assert await ask_async(a_request(body=iter([b"{}"]))) == (200, b"socket")
-    assert "body as a stream" in caplog.text
-    assert ask(a_request()) == (200, b"socket")
+def test_an_error_is_an_answer_with_its_status(upstream: Upstream) -> None:
+    handler = FakeHandler(reply=error_reply(429, **{"retry-after": "1"}))
+    with (
+        process_block(handler),
+        StdlibTransport() as transport,
+        transport.stream(request(upstream.url + PATH)) as response,
+    ):
+        assert (response.status, response.reason) == (429, "Too Many Requests")
+        assert response.header("retry-after") == "1"
 
 
-def test_a_closed_transport_has_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(StdlibTransport, "_closed", True)
-    with process_block(FakeHandler()), pytest.raises(RuntimeError, match="closed"):
-        ask(a_request())
+async def test_a_closed_transport_raises_as_it_always_did(upstream: Upstream) -> None:
+    handler = FakeHandler()
+    blocking, awaiting = StdlibTransport(), StdlibAsyncTransport()
+    blocking.close()
+    await awaiting.aclose()
+    with task_block(handler):
+        with pytest.raises(TransportError, match="closed"):
+            blocking.stream(request(upstream.url + PATH))
+        with pytest.raises(TransportError, match="closed"):
+            await awaiting.stream(request(upstream.url + PATH))
+    assert handler.calls == []
 
 
-async def test_the_self_test_reaches_both_transports_and_tells_where_one_slips_past() -> None:
+def test_the_last_user_restores_the_classes() -> None:
+    before = vars(StdlibTransport)["stream"], vars(StdlibAsyncTransport)["_do_stream"]
     interceptors.install()
-    patched = StdlibAsyncTransport._do_stream
-    try:
+    interceptors.install()
+    interceptors.uninstall()
+    within = vars(StdlibTransport)["stream"], vars(StdlibAsyncTransport)["_do_stream"]
+    assert within[0] is not before[0]
+    assert within[1] is not before[1]
+    interceptors.uninstall()
+    assert (vars(StdlibTransport)["stream"], vars(StdlibAsyncTransport)["_do_stream"]) == before
+
+
+@pytest.fixture(params=["stream", "_do_stream"])
+def stolen(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Somebody has put their own way of sending over ours."""
+    owner: Any = StdlibTransport if request.param == "stream" else StdlibAsyncTransport
+
+    def theirs(transport: object, sent: TransportRequest) -> object:
+        raise ConnectionError
+
+    async def theirs_too(transport: object, sent: TransportRequest) -> object:
+        raise ConnectionError
+
+    interceptors.install()
+    ours = vars(owner)[request.param]
+    setattr(owner, request.param, theirs if owner is StdlibTransport else theirs_too)
+    yield
+    setattr(owner, request.param, ours)
+    interceptors.uninstall()
+
+
+@pytest.mark.usefixtures("stolen")
+async def test_a_library_whose_calls_slip_past_is_told_by_the_self_test() -> None:
+    with pytest.raises(NotIntercepted, match="lm15"):
         await self_test.check()
-        StdlibAsyncTransport._do_stream = patched.__wrapped__  # type: ignore[attr-defined, method-assign]
-        with pytest.raises(NotIntercepted, match="lm15"):
-            await self_test.check()
-    finally:
-        StdlibAsyncTransport._do_stream = patched  # type: ignore[method-assign]
-        interceptors.uninstall()
 
 
-async def test_headers_of_how_a_body_travelled_are_left_out() -> None:
-    reply = HttpReply(status=200, headers={"Content-Encoding": "gzip", "x-a": "1"}, body=b"{}")
-    with task_block(FakeHandler(reply=reply)):
-        async with StdlibAsyncTransport().stream(a_request()) as response:
-            assert dict(response.headers) == {"x-a": "1", "content-length": "2"}
+async def test_the_self_test_looks_for_no_host_where_nothing_is_caught(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[object] = []
+    monkeypatch.setattr("asyncio.open_connection", lambda *words, **_: opened.append(words))
+    monkeypatch.setattr("socket.create_connection", lambda *words, **_: opened.append(words))
+    name = transports.__name__
+    monkeypatch.setattr(self_test, "_PROBES", {name: self_test._PROBES[name]})
+    with pytest.raises(NotIntercepted, match=name):
+        await self_test.check()
+    assert opened == []

@@ -17,6 +17,15 @@ def refused(message: str, param: str | None = None) -> str:
     return json.dumps({"error": {"message": message, "type": "invalid_request_error", "param": param}})
 
 
+def invalid(*places: str) -> str:
+    """As FastAPI words it."""
+    flaws = [
+        {"type": "less_than_equal", "loc": [place, "body", "temperature"], "msg": "Too hot", "input": 9}
+        for place in places
+    ]
+    return json.dumps({"detail": flaws})
+
+
 BLAMED: dict[str, tuple[Fault, set[int]]] = {
     "a line": (FailBatch(code=BAD_LINE, message="it is no JSON", line=3), {3}),
     "several lines": (FailBatch(code=BAD_LINE, message="no JSON", lines=(1, 3, 6)), {1, 3, 6}),
@@ -35,6 +44,10 @@ BLAMED: dict[str, tuple[Fault, set[int]]] = {
     ),
     "create refused with a line": (RefuseCreate(status=422, body=refused("Line 6: no model")), {6}),
     "upload refused with a line": (RefuseUpload(status=400, body=refused("Error on line 3: bad")), {3}),
+    "upload refused with a list of validation errors": (
+        RefuseUpload(status=422, body=invalid("line 3", "line 5")),
+        {3, 5},
+    ),
 }
 
 
