@@ -58,10 +58,7 @@ def speaking_of(name: str) -> set[str]:
 def test_a_provider_is_exactly_four_files(name: str) -> None:
     assert {one for one in files_of(name) if (ROOT / one).is_file()} == files_of(name)
     if name not in SHOWN_FIRST:
-        assert speaking_of(name) <= files_of(name) | {
-            "batchling_client/coverage.py",
-            "batchling_client/uncaught.py",
-        }
+        assert speaking_of(name) <= files_of(name) | {SDKS}
 
 
 @pytest.mark.parametrize("folder", ["batchling_worker/providers", "batchling_worker/sandbox"])
