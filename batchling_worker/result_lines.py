@@ -153,7 +153,7 @@ class LineSplitter:
         return b"".join((*parts, part)) if parts else part
 
 
-def unrun(code: str) -> tuple[int, str]:
+def told_by(code: str) -> tuple[int, str]:
     """The status and origin of a row that has an error and no response, from the error's code."""
     return UNRUN.get(code, UNRUN_OTHERWISE)
 
@@ -162,7 +162,7 @@ def unrun(code: str) -> tuple[int, str]:
 class RowReader:
     """Makes answers of lines and counts those that it cannot."""
 
-    unrun: Callable[[str], tuple[int, str]] = unrun
+    unrun: Callable[[str], tuple[int, str]] = told_by
     """Status and origin of a row without a response, by its error's code."""
     n_broken: int = 0
     """Lines that are no JSON object with a custom_id."""
@@ -188,10 +188,7 @@ class RowReader:
     def _unrun(self, custom_id: str, error: _RowError | None) -> Answer:
         if error is None or (error.code is None and error.message is None):
             return lost(custom_id)
-        status, origin = self.unrun(error.code or "")
-        message = error.message or f"The provider did not run this request ({error.code})."
-        body = error_body(error.code, message)
-        return Answer(custom_id=custom_id, status=status, body=body, headers=_JSON_HEADERS, origin=origin)
+        return unrun(custom_id, error.code or "", error.message or "", self.unrun)
 
     def _salvaged(self, line: bytes) -> Answer | None:
         try:
@@ -278,10 +275,12 @@ def _is_text(body: bytes) -> bool:
     return True
 
 
-def undone(custom_id: str, code: str) -> Answer:
-    """The answer of a row that never ran, for a reason that `UNRUN` knows."""
-    status, origin = unrun(code)
-    body = error_body(code, f"The provider did not run this request ({code}).")
+def unrun(
+    custom_id: str, code: str, message: str = "", told: Callable[[str], tuple[int, str]] = told_by
+) -> Answer:
+    """The answer of a row that never ran; `code` is one of `UNRUN`, or the provider's own."""
+    status, origin = told(code)
+    body = error_body(code or None, message or f"The provider did not run this request ({code}).")
     return Answer(custom_id=custom_id, status=status, body=body, headers=_JSON_HEADERS, origin=origin)
 
 

@@ -198,6 +198,16 @@ ROUTES: Final = (
         ),
     ),
     Route(
+        provider="sference",
+        hosts=("api.sference.com",),
+        endpoints=_openai_paths("", ("/v1/chat/completions",)),
+        max_rows=10_000,
+        max_bytes=100 * MB,
+        max_row_bytes=100 * MB,
+        windows=("24h",),
+        variables={"authorization": "SFERENCE_API_KEY"},
+    ),
+    Route(
         provider="bedrock",
         hosts=("bedrock-runtime.*.amazonaws.com",),
         endpoints={"/model/{model}/invoke": "/invoke", "/model/{model}/converse": "/converse"},

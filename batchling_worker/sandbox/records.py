@@ -90,6 +90,7 @@ class Outcome:
     n_completed: int = 0
     n_failed: int = 0
     n_undone: int = 0
+    """So many of the failed never ran."""
     input_tokens: int = 0
     output_tokens: int = 0
     output_file_id: str | dict[str, str] | None = None

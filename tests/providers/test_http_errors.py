@@ -139,6 +139,7 @@ async def test_a_refusal_is_handed_on_in_the_provider_s_own_words(
             "line 2.body.n: too many; too few",
         ),
         (b'{"detail":[{"loc":"body","msg":7},"x"]}', "7"),
+        (b'{"status_code":400,"detail":"not valid","extra":[{"key":"k","message":"m"}]}', "not valid"),
         (b'{"detail":[]}', '{"detail":[]}'),
         (b'{"error":"a sentence","request_id":"r"}', "a sentence"),
     ],
