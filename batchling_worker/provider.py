@@ -129,6 +129,8 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     """Body of that refusal, the provider's own."""
     hopeless: bool = False
     """It is one request that will never fit into the quota of enqueued tokens."""
+    after: str = ""
+    """The cursor of the last answer that was read already: a provider that knows cursors goes on behind it."""
 
     @classmethod
     def decode(cls, raw: bytes) -> Ending:
@@ -147,7 +149,10 @@ class Running:
     n_done: int
     n_total: int
     early: Ending | None = None
-    """Results that can be read already, where the provider hands them out before the batch has ended."""
+    """Results that can be read already, where the provider hands them out before the batch has ended.
+
+    They are read when `n_done` has moved since the last time, and each time where it stays 0.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +183,8 @@ class Answer:
     body: bytes
     headers: Mapping[str, str]
     origin: str = "provider"
+    cursor: str = ""
+    """Where to go on behind this row once there are more, if the provider's results can be read from a place."""
 
 
 class Provider(Protocol):
@@ -213,7 +220,10 @@ class Provider(Protocol):
         ...
 
     def results(self, account: Account, ending: Ending) -> AsyncGenerator[Answer, None]:
-        """Every readable row of every result reference, in any order; broken lines are left out and counted in logs."""
+        """Every readable row of every result reference, in any order; broken lines are left out and counted in logs.
+
+        With a cursor in `ending.after`, what stands before it may be left out.
+        """
         ...
 
     async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:
