@@ -58,7 +58,8 @@ class BatchesApi:
             batch = self._book.create(ask, owner, window_s, source, tokens)
 
         async def reply() -> web.Response:
-            return json_reply(self._dialect.batch_object(await self._book.show(batch)))
+            shown = self._dialect.batch_object(await self._book.show(batch))
+            return json_reply(shown, self._dialect.traits.created_status)
 
         return await self._weather.after_create(request, model, reply)
 

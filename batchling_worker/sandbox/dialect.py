@@ -10,6 +10,7 @@ from multidict import MultiMapping
 
 from . import answers
 from .answers import Answer, Perform
+from .execute import RowError
 from .records import Batch, BatchView, CreateAsk, StoredFile
 from .scan import LineRules
 from .world import Limits
@@ -64,6 +65,20 @@ class Traits:
     bad_key_status: int = 401
     perform: Perform = answers.perform
     """Makes the answer of a request from its endpoint and body."""
+    created_status: int = 200
+    """How an upload and a create are answered."""
+    plain_errors: bool = False
+    """Whether a refusal is a sentence of plain text."""
+    upload_rules: LineRules | None = None
+    """What the lines of an input file have to keep to, where its upload is refused for a bad one."""
+    row_error: RowError | None = None
+    """Makes the `error` of a failed row, where result lines tell no HTTP status."""
+    names_undone: bool = True
+    """Whether the result files name the rows that never ran."""
+    early_files: bool = False
+    """Whether result files can be read, from a line on, while the batch runs."""
+    works_late: bool = False
+    """Whether a batch goes on when its completion window is over."""
 
 
 class Dialect(Protocol):

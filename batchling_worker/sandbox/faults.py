@@ -213,6 +213,10 @@ class FailRows(Fault):
     message: str = "The sandbox was told to fail this row."
 
 
+class HealRows(FailRows):
+    """`n` rows (None = all) fail with `status` while the batch runs, and have succeeded when it has ended."""
+
+
 class KeepOrder(Fault):
     """Result rows stand in the order of the input instead of a shuffled one."""
 
@@ -305,6 +309,7 @@ AnyFault = (
     | SpoilRows
     | LieInCounts
     | FailRows
+    | HealRows
     | KeepOrder
     | BlankFileIds
     | EmptyFiles

@@ -25,7 +25,7 @@ class FileBatches:
         self._gate = Gate(world, dialect)
         self._shelf = FileShelf(world, self.name, dialect.new_file_id)
         self._book = BatchBook(world, dialect, self._shelf)
-        self._files = FilesApi(world, dialect, self._shelf)
+        self._files = FilesApi(world, dialect, self._shelf, self._book)
         self._batches = BatchesApi(world, dialect, self._shelf, self._book)
         self._realtime = RealtimeApi(world, dialect)
 

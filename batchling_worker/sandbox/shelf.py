@@ -20,6 +20,10 @@ class FileShelf:
         self._files: dict[str, StoredFile] = {}
         self._scratch = itertools.count()
 
+    def new_id(self) -> str:
+        """Return an id for a file that is yet to come."""
+        return self._new_id()
+
     def scratch(self) -> Path:
         """Return a path for a file that is being written."""
         return self._world.directory / f"{self._provider}-{next(self._scratch)}"
@@ -35,11 +39,12 @@ class FileShelf:
         model: str | None = None,
         hidden_s: float = 0.0,
         at: float | None = None,
+        file_id: str | None = None,
     ) -> StoredFile:
-        """Put a written file on the shelf, created now or at the unix second `at`."""
+        """Put a written file on the shelf, created now or at the unix second `at`, under a new id if none is given."""
         created_at = self._world.clock.now() if at is None else at
         file = StoredFile(
-            id=self._new_id(),
+            id=file_id or self._new_id(),
             owner=owner,
             path=path,
             filename=filename,
