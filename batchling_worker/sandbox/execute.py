@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from . import answers
-from .faults import FailRows, SpoilRows
+from .faults import FailingFault, SpoilRows
 from .ledger import ExecutedRow, cost_usd
 from .markers import Markers
 from .scan import Scan
@@ -41,7 +41,7 @@ class RowPlan:
     n_broken: int = 0
     n_zero: int = 0
     spoiled: SpoilRows | None = None
-    failing: FailRows | None = None
+    failing: FailingFault | None = None
     heals: bool = False
     """Whether the rows that fail so will have succeeded at the end."""
 
