@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -9,6 +10,7 @@ from typing import TypeAlias
 import msgspec
 
 from .batch_object import BatchObject
+from .provider import Look
 
 Query: TypeAlias = Sequence[tuple[str, str]]
 
@@ -45,3 +47,7 @@ class Dialect:
     """The cursor of the page after this one, or ''."""
     by_ids: Callable[[Sequence[str]], Query] | None = None
     """The query for certain batches, where the list takes one."""
+    search: Callable[[str], Query] | None = None
+    """The query for batches that a label is found in, where the list takes one."""
+    told: Callable[[BatchObject, dt.datetime], Look] = BatchObject.look
+    """How a batch stands, from what is shown of it at a moment."""

@@ -123,7 +123,7 @@ class OpenAIFiles:
         denied: Denied | None = None
         for one in ending.results:
             try:
-                async with contextlib.aclosing(self._rows(account, one)) as rows:
+                async with contextlib.aclosing(self._rows(account, one, ending.after)) as rows:
                     async for answer in rows:
                         yield answer
             except Denied as error:
@@ -201,10 +201,13 @@ class OpenAIFiles:
         if strange and word not in self._strange_words and len(self._strange_words) < MOST_WORDS:
             self._strange_words.add(word)
             logger.warning("provider_status_unknown provider=%s status=%.40r", self.facts.name, word)
-        return batch.look(dt.datetime.now(dt.UTC))
+        return self._dialect.told(batch, dt.datetime.now(dt.UTC))
 
-    async def _rows(self, account: Account, one: str) -> AsyncGenerator[Answer, None]:
-        call = self._call(account, "read results", "GET", f"/files/{quote(one, safe='')}/content")
+    def _content(self, account: Account, one: str, query: str = "") -> ProviderCall:
+        return self._call(account, "read results", "GET", f"/files/{quote(one, safe='')}/content{query}")
+
+    async def _rows(self, account: Account, one: str, after: str) -> AsyncGenerator[Answer, None]:
+        call = self._content(account, one)
         splitter, reader = LineSplitter(), RowReader()
         try:
             async with contextlib.aclosing(call.whole()) as pieces:
@@ -221,6 +224,9 @@ class OpenAIFiles:
             yield answer
         if not call.framed and reader.n_broken > n_broken:
             raise TemporaryError(f"{self.facts.name} ended a result file in the middle of a line")
+        self._say_skipped(one, reader, splitter)
+
+    def _say_skipped(self, one: str, reader: RowReader, splitter: LineSplitter) -> None:
         if reader.n_broken or splitter.n_too_long:
             logger.warning(
                 "result_lines_skipped provider=%s file_id=%s n_broken=%d n_too_long=%d",

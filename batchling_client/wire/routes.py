@@ -136,6 +136,19 @@ ROUTES: Final = (
         ),
         variables={"authorization": "GROQ_API_KEY"},
     ),
+    Route(
+        provider="doubleword",
+        hosts=("api.doubleword.ai",),
+        endpoints=_openai_paths(
+            "",
+            ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/messages"),
+        ),
+        max_rows=50_000,
+        max_bytes=100 * MB,
+        max_row_bytes=10 * MB,
+        windows=("24h", "1h"),
+        variables={"authorization": "DOUBLEWORD_API_KEY"},
+    ),
 )
 
 
