@@ -135,7 +135,7 @@ class BatchBook:
             ends = (executed.output_ends, executed.error_ends)
             sizes = tuple(end[n_run - 1] if n_run else 0 for end in ends)
         output, errors = (
-            Written(path=path, n_bytes=size, complete=outcome is not None)
+            Written(path=path, n_bytes=size, model=batch.model, complete=outcome is not None)
             for path, size in zip(paths, sizes, strict=True)
         )
         return output, errors

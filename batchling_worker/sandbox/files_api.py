@@ -167,9 +167,7 @@ class FilesApi:
         growing = await self._book.growing(request.match_info["file_id"], owner)
         if growing is None or growing.complete:
             file = self._find(request, owner)
-            model, growing = file.model, Written(path=file.path, n_bytes=file.n_bytes, complete=True)
-        else:
-            model = None
+            growing = Written(path=file.path, n_bytes=file.n_bytes, model=file.model, complete=True)
         skip, limit = (_number(request.query.get(name)) for name in ("skip", "limit"))
         loop = asyncio.get_running_loop()
         cut = await loop.run_in_executor(
@@ -180,7 +178,7 @@ class FilesApi:
         return await self._weather.send(
             request,
             growing.path,
-            model,
+            growing.model,
             cut.end - cut.start,
             "application/x-ndjson",
             start=cut.start,

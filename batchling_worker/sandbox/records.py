@@ -127,6 +127,7 @@ class Written:
 
     path: Path
     n_bytes: int
+    model: str | None
     complete: bool
 
 

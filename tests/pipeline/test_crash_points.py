@@ -9,12 +9,14 @@ import pytest
 
 import batchling_worker
 from batchling_client.wire.states import BatchState, Verdict
+from batchling_worker import providers
 from batchling_worker.crash import EXIT_CODE
 from batchling_worker.sandbox.faults import DropCreateAnswer, FailRows, Fault, StickBatch
 from tests.deployment import SLOW_MODEL, Deployment
 from tests.form import Ability, names
 from tests.waiting import wait_until
 
+EARLY = tuple(name for name in names() if providers.load(name).facts.early_results)
 POINTS: dict[str, list[Fault]] = {
     "submit.intended": [],
     "submit.written": [],
@@ -26,6 +28,8 @@ POINTS: dict[str, list[Fault]] = {
     "submit.searched": [DropCreateAnswer()],
     "submit.committed": [],
     "poll.progressed": [StickBatch(seconds=1.5)],
+    "poll.early_chunk": [StickBatch(state="in_progress", seconds=1.0, done=0.6)],
+    "poll.early_read": [StickBatch(state="in_progress", seconds=1.0, done=0.6)],
     "poll.ended": [],
     "poll.recorded": [],
     "collect.chunk": [],
@@ -38,6 +42,8 @@ POINTS: dict[str, list[Fault]] = {
 }
 """Each point with the weather in which a worker comes by."""
 CANCEL_POINTS = ("poll.before_cancel", "poll.cancel_asked")
+ABLE = {"poll.early_chunk": EARLY, "poll.early_read": EARLY, "settle.requeued": names(Ability.ROW_STATUSES)}
+"""Those that come by at a point, where not all do."""
 N_ROWS = 140
 """More than one chunk."""
 
@@ -60,11 +66,7 @@ def test_every_point_of_the_worker_is_died_at() -> None:
 
 @pytest.mark.parametrize(
     ("any_provider", "point"),
-    [
-        (name, point)
-        for point in POINTS
-        for name in (names(Ability.ROW_STATUSES) if point == "settle.requeued" else names())
-    ],
+    [(name, point) for point in POINTS for name in ABLE.get(point, names())],
 )
 async def test_death_at_any_point_answers_and_bills_once(
     hasty: Deployment, any_provider: str, point: str
