@@ -55,16 +55,19 @@ def batchify(
     on_deadline: Literal["error", "realtime"] = "error",
     on_too_few: Literal["error", "realtime"] = "error",
     redis_url: str | None = None,
+    stream: Literal["pass", "batch"] = "pass",
 ) -> Block:
     """A block for `async with` or `with`: LLM calls of unchanged SDK code inside it are answered from batches.
 
     `batch_size` requests seal a batch (None: the provider's maximum), or `batch_window_seconds` of quiet;
     `completion_window` is handed to the provider; a running batch is looked at every
-    `batch_poll_interval_seconds` at most (left at 10, the worker's own setting decides). With `cache` a
-    rerun gets the answers and running requests of earlier runs. `deadline` is in seconds or like "2h",
-    counted from each call. `on_too_few` says what becomes of requests that are too few for a batch of their
-    provider. A `dry_run` counts the calls that are made until none comes for a moment, ends them and the
-    block, and reports what would have been sent.
+    `batch_poll_interval_seconds` at most (left at 10, the worker's own setting decides). With `cache` a rerun gets
+    the answers and running requests of earlier runs. `deadline` is in seconds or like "2h", counted from each call.
+    `on_too_few` says what becomes of requests that are too few for a batch of their provider. A `dry_run` counts the
+    calls that are made until none comes for a moment, ends them and the block, and reports what would have been sent.
+    A call with stream=True passes at full price; with `stream="batch"` its row goes into a batch without it, and a
+    stream is made of the finished answer (of chat completions, responses and Anthropic's messages): the same request
+    as its twin without a stream, whose answer it shares.
 
     Raises `WrongSettings` (a ValueError) for values that cannot work; entering the block raises
     `QueueUnreachable` when there is no Redis, and `QueueUnfit` when it would lose requests.
@@ -78,8 +81,9 @@ def batchify(
         raise WrongSettings(
             f"No provider takes a completion_window of {completion_window!r}: use one of {', '.join(windows)}."
         )
-    _check_fallback("on_deadline", on_deadline)
-    _check_fallback("on_too_few", on_too_few)
+    _check_choice("on_deadline", on_deadline, ("error", "realtime"))
+    _check_choice("on_too_few", on_too_few, ("error", "realtime"))
+    _check_choice("stream", stream, ("pass", "batch"))
     used = settings.load(redis_url=redis_url)
     terms = Terms(
         run_id=new_run_id(),
@@ -90,6 +94,7 @@ def batchify(
         poll_s=0.0 if batch_poll_interval_seconds == DEFAULT_POLL_S else float(batch_poll_interval_seconds),
         cache=cache,
         vertex_gcs_prefix=vertex_gcs_prefix,
+        stream=stream,
         stand_ins={name.lower(): one.base_url for name, one in used.providers.items() if one.base_url},
     )
     wishes = _Wishes(
@@ -282,9 +287,9 @@ def _check_number(name: str, value: float | None, *, least: float, whole: bool =
         raise WrongSettings(f"{name} must be {words} from {least:g} on, not {value!r}.")
 
 
-def _check_fallback(name: str, value: str) -> None:
-    if value not in ("error", "realtime"):
-        raise WrongSettings(f"{name} is 'error' or 'realtime', not {value!r}.")
+def _check_choice(name: str, value: str, choices: tuple[str, str]) -> None:
+    if value not in choices:
+        raise WrongSettings(f"{name} is {choices[0]!r} or {choices[1]!r}, not {value!r}.")
 
 
 def _seconds(deadline: float | str | None) -> float | None:

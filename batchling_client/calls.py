@@ -9,36 +9,42 @@ import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
-from . import replies
+from . import replies, sse
 from .interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough, warn_once
 from .wire import ids, records, sealing
 from .wire.keys import LaneId, RequestId, RunId
 from .wire.records import LaneSpec, Row
-from .wire.routes import Route, Routes
+from .wire.routes import Route, Routes, Unbatched
 from .wire.scripts import BatchCap
+
+OnStream = Literal["pass", "batch"]
+"""What becomes of a call that asks for a streamed answer."""
 
 LONGEST_LINGERS: Final = 15
 """An open batch is sealed at the latest after this many lingers."""
 
 _UNBILLED: Final = frozenset(
-    {"assistants", "batches", "containers", "conversations", "evals", "files", "fine-tuning", "fine_tuning"}
+    {"assistants", "batches", "containers", "conversations", "count_tokens", "evals", "files"}
+    | {"fine-tuning", "fine_tuning"}
     | {"models", "organization", "tokenize", "uploads", "vector_stores", "webhooks"}
 )
-"""First words of paths whose calls no batch could make cheaper: they pass silently."""
+"""First or second words of paths whose calls no batch could make cheaper: they pass silently."""
 
 _STREAMED: Final = (
     "A call asks for a streamed answer, which no batch gives: it goes straight to {} at full price. "
-    "Leave out stream=True to have it batched."
+    "Leave out stream=True{} to have it batched."
 )
+_OR_GIVE: Final = ", or give batchify stream='batch',"
 _MULTIPART: Final = (
     "A call to {} {} uploads a file, which no batch takes: it goes straight to the provider at full price. "
     "Where the endpoint takes a URL instead of a file, give that to have it batched."
 )
+_UNBATCHED: Final = "Calls that {}: they go straight to {} at full price."
 _NO_BATCHES: Final = (
     "{} takes no batches of {}: such calls go straight to the provider at full price. Endpoints it takes: {}."
 )
@@ -52,6 +58,7 @@ class _Head(msgspec.Struct):
 
 
 _decode_head: Final = msgspec.json.Decoder(_Head).decode
+_decode_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode: Final = msgspec.json.Decoder().decode
 _encode_sorted: Final = msgspec.json.Encoder(order="sorted").encode
 
@@ -69,6 +76,7 @@ class Terms:
     """0 = the worker's own setting decides."""
     cache: bool = True
     vertex_gcs_prefix: str | None = None
+    stream: OnStream = "pass"
     stand_ins: Mapping[str, str] = field(default_factory=dict)
     """What stands in for a provider's host, by name: answers of a sandbox must never pass for the provider's own."""
 
@@ -135,6 +143,10 @@ class Calls:
             return lane
         return self.request(lane, self._request_id(lane, call), call.body)
 
+    def streamed(self, call: HttpCall) -> sse.Streamed | None:
+        """The call, where it asks for a stream that is to be made of a batch's answer."""
+        return sse.read(call) if self.terms.stream == "batch" else None
+
     def lane_of(self, call: HttpCall) -> Lane | HttpReply | PassThrough:
         """The lane of a call that goes into a batch, else what becomes of it."""
         route = self._routes.of_host(call.host)
@@ -150,7 +162,12 @@ class Calls:
                 return PASS_THROUGH
             return replies.refusal("The body of the request is not a JSON object.", code="body_not_json")
         if head.stream is True:
-            warn_once(_STREAMED.format(route.provider), os.getpid())
+            instead = _OR_GIVE if self.terms.stream == "pass" and sse.read(call) is not None else ""
+            warn_once(_STREAMED.format(route.provider, instead), os.getpid())
+            return PASS_THROUGH
+        unbatched = _unbatched(route, body)
+        if unbatched is not None:
+            warn_once(_UNBATCHED.format(unbatched.reason, route.provider), os.getpid())
             return PASS_THROUGH
         model = place.model or head.model
         if not isinstance(model, str) or not model:
@@ -261,12 +278,20 @@ def _with_query_credential(route: Route, call: HttpCall) -> HttpCall:
     return replace(call, headers={**call.headers, **given}) if given else call
 
 
+def _unbatched(route: Route, body: bytes) -> Unbatched | None:
+    """What makes this body nothing for a batch, if anything does."""
+    if not route.unbatched:
+        return None
+    fields = _decode_fields(body)
+    return next((one for one in route.unbatched if bytes(fields.get(one.field, b"")) == one.value), None)
+
+
 _VERSION: Final = re.compile(r"v\d+[a-z]*\d*")
 
 
 def _warn_of_path(route: Route, path: str) -> None:
     words = [word for word in path.split("/") if word and word != "openai" and not _VERSION.fullmatch(word)]
-    if not words or words[0] in _UNBILLED:
+    if not _UNBILLED.isdisjoint(words[:2]) or not words:
         return
     # Ids are left out, so that a thousand such calls are one warning.
     kind = "/".join(word for word in words if not any(letter.isdigit() for letter in word))

@@ -59,6 +59,11 @@ def _batchify_options(command: F) -> F:
             type=click.Choice(["error", "realtime"]),
             help="What happens to requests that are too few for a batch of their provider (error).",
         ),
+        click.option(
+            "--stream",
+            type=click.Choice(["pass", "batch"]),
+            help="Calls with stream=True: at full price, or made of a batch's answer (pass).",
+        ),
         _redis_url,
     )
     for option in reversed(options):

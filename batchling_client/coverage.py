@@ -1,47 +1,74 @@
-"""Tells which HTTP libraries of this environment are covered, and which SDKs send over them."""
+"""Tells which HTTP libraries of this environment are covered, and what becomes of the calls of each SDK here."""
 
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
-import re
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Final
 
-from . import interceptors, self_test
+from . import interceptors, sdks, self_test
 from .errors import NotIntercepted
+from .sdks import Sdk
 from .wire.finding import Finding, Health
 
 HTTP_LIBRARIES: Final = ("httpx", "httpx2", "aiohttp", "requests")
-SDKS: Final = ("openai", "groq", "anthropic", "mistralai", "google-genai", "together", "litellm", "xai-sdk")
 
 
 async def interception() -> list[Finding]:
-    """Which HTTP libraries of this environment are covered, a probe sent through each, and who sends over them."""
-    adapted = {name.rpartition(".")[2] for name in interceptors.ADAPTERS}
-    # One adapter serves both: they are the same library under two names.
-    covered = adapted | ({"httpx2"} if "httpx" in adapted else set())
-    senders = _senders()
-    found = []
+    """Which HTTP libraries are covered, a probe sent through each, and which SDKs by that; what each sends over."""
+    found = sdks.installed()
+    libraries = {}
     interceptors.install()
     try:
         for library in HTTP_LIBRARIES:
             if find_spec(library) is not None:
-                used_by = ", ".join(senders.get(library, ())) or "no SDK here"
-                found.append(await _of_library(library, covered=library in covered, used_by=used_by))
+                used_by = [sdk.title for sdk in found if library in sdk.libraries]
+                libraries[library] = await _of_library(library, used_by=", ".join(used_by) or "no SDK here")
     finally:
         interceptors.uninstall()
-    return found
+    return [*libraries.values(), *(of_sdk(sdk, libraries) for sdk in found)]
 
 
-async def _of_library(library: str, *, covered: bool, used_by: str) -> Finding:
-    if not covered:
+def of_sdk(sdk: Sdk, libraries: Mapping[str, Finding]) -> Finding:
+    """What becomes of an SDK's calls, by the findings on the libraries that it sends over."""
+    if not sdk.libraries and not sdk.through:
         return Finding(
-            check=library,
+            check=sdk.name,
             health=Health.NOTE,
-            says=f"not covered: calls over it go straight to the provider at full price (used by {used_by})",
-            mend="Send batchable calls over httpx or httpx2.",
+            says=f"{sdk.version}: nothing is here that it is known to send through: its calls may not be seen",
+            mend="Install the SDK of the provider that it is to call, or see that its calls go over httpx.",
         )
+    through = [f"through {', '.join(sdk.through)}: see there"] if sdk.through else []
+    missed = [library for library in sdk.libraries if library not in libraries]
+    told = f"{sdk.version}, {'; '.join([*_own(sdk, libraries), *through])}"
+    if not missed:
+        broken = [
+            libraries[library] for library in sdk.libraries if libraries[library].health is not Health.OK
+        ]
+        health, mend = (broken[0].health, broken[0].mend) if broken else (Health.OK, "")
+        return Finding(check=sdk.name, health=health, says=told, mend=mend)
+    way = sdks.WAYS.get(sdk.name, "Send batchable calls over httpx, httpx2, aiohttp or requests.")
+    return Finding(check=sdk.name, health=Health.NOTE, says=told, mend=way)
+
+
+def _own(sdk: Sdk, libraries: Mapping[str, Finding]) -> Sequence[str]:
+    if not sdk.libraries:
+        return ()
+    if len(sdk.libraries) == 1:
+        return (f"over {sdk.blocking}: {_fate(sdk.blocking, libraries)}",)
+    colours = (("blocking", sdk.blocking), ("async", sdk.awaiting))
+    return tuple(f"{colour} over {name}: {_fate(name, libraries)}" for colour, name in colours)
+
+
+def _fate(library: str, libraries: Mapping[str, Finding]) -> str:
+    finding = libraries.get(library)
+    if finding is not None:
+        return "covered" if finding.health is Health.OK else f"not covered, see {library}"
+    return "not batched, but warned of" if library in interceptors.WARNED_OF else "not seen"
+
+
+async def _of_library(library: str, *, used_by: str) -> Finding:
     try:
         importlib.import_module(library)
         await self_test.check()
@@ -60,19 +87,3 @@ async def _of_library(library: str, *, covered: bool, used_by: str) -> Finding:
             mend=f"Reinstall {library}.",
         )
     return Finding(check=library, health=Health.OK, says=f"covered, a probe was caught (used by {used_by})")
-
-
-def _senders() -> dict[str, list[str]]:
-    """HTTP library -> the SDKs here that require it."""
-    found: dict[str, list[str]] = {}
-    for sdk in SDKS:
-        try:
-            required = importlib.metadata.requires(sdk) or []
-            title = f"{sdk} {importlib.metadata.version(sdk)}"
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        for line in required:
-            name = re.match(r"[A-Za-z0-9_.-]+", line)
-            if name is not None and name[0].lower() in HTTP_LIBRARIES and "extra ==" not in line:
-                found.setdefault(name[0].lower(), []).append(title)
-    return found

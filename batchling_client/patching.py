@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
@@ -40,18 +41,28 @@ class Patch:
         return True
 
     def plain(self, instance: object) -> Callable[..., Any]:
-        """The library's own method, bound."""
-        # Bound as an attribute look-up would bind it: it may be a wrapper object of somebody else.
-        bind = getattr(self._original, "__get__", None)
-        bound: Callable[..., Any] = self._original if bind is None else bind(instance, type(instance))
-        return bound
+        """What stood there before us, bound."""
+        return _bound(self._original, instance)
+
+    def innermost(self, instance: object) -> Callable[..., Any]:
+        """The library's own method, bound, below what others laid on it before us, as far as they tell."""
+        return _bound(inspect.unwrap(self._original), instance)
+
+    def block(self) -> Handler | None:
+        """The innermost open block."""
+        return scope.current() if self.active else None
 
     def handler(self, method: str, host: str, path: str) -> Handler | None:
         """The innermost open block, where it wants such a call."""
-        handler = scope.current()
-        if handler is None or not self.active:
-            return None
-        return handler if handler.wants(method, host, path) else None
+        handler = self.block()
+        return handler if handler is not None and handler.wants(method, host, path) else None
+
+
+def _bound(method: Any, instance: object) -> Callable[..., Any]:
+    # As an attribute look-up would bind it: it may be a wrapper object of somebody else.
+    bind = getattr(method, "__get__", None)
+    bound: Callable[..., Any] = method if bind is None else bind(instance, type(instance))
+    return bound
 
 
 Target: TypeAlias = tuple[Any, str, Callable[[Patch], Wrapper]]
@@ -66,8 +77,8 @@ class Patcher:
         self._targets: Final = targets
         self._installed = False
         self._awaited: set[str] = set()
-        # By class, not by module: httpx2.alias_httpx() makes two modules one.
-        self._patches: dict[object, Patch] = {}
+        # By class and method, not by module: httpx2.alias_httpx() makes two modules one.
+        self._patches: dict[tuple[object, str], Patch] = {}
 
     def install(self) -> None:
         """Patches what is imported, and sees to it that what is imported later is patched then."""
@@ -85,10 +96,10 @@ class Patcher:
     def uninstall(self) -> None:
         """Restores every class; below somebody else's patch ours stays, and does nothing."""
         self._installed = False
-        for owner, patch in list(self._patches.items()):
+        for place, patch in list(self._patches.items()):
             patch.active = False
             if patch.take_off():
-                self._patches.pop(owner, None)
+                self._patches.pop(place, None)
 
     def _adopt(self, module: ModuleType) -> None:
         self._awaited.discard(module.__name__)
@@ -99,11 +110,11 @@ class Patcher:
 
     def _patch(self, library: ModuleType) -> None:
         for owner, method, make in self._targets(library):
-            patch = self._patches.get(owner)
+            patch = self._patches.get((owner, method))
             if patch is None or not patch.on_top:
                 if patch is not None:
                     patch.active = False
-                self._patches[owner] = Patch(owner, method, make)
+                self._patches[owner, method] = Patch(owner, method, make)
         if not self._installed:
             # Uninstalled meanwhile by another thread, which may not have seen these patches.
             self.uninstall()

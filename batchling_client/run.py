@@ -18,6 +18,7 @@ from .errors import BatchTooSmall, DeadlinePassed, RequestLost
 from .inspection import Inspection
 from .interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough
 from .session import Deployment, Session
+from .sse import Streamed
 from .wire.batches import Batch
 from .wire.keys import Keys, RequestId, RunId
 from .wire.routes import Routes
@@ -167,6 +168,9 @@ class Run:
 
     def answer(self, call: HttpCall) -> Coroutine[Any, Any, HttpReply | PassThrough]:
         """Answer the call on the caller's own event loop, however long the batch takes."""
+        streamed = self._calls.streamed(call)
+        if streamed is not None:
+            return self._answer_streamed(streamed)
         # One coroutine a call, and none that keeps the call itself: thousands of them wait at once.
         request = self._read(call)
         if not isinstance(request, Request):
@@ -177,6 +181,10 @@ class Run:
 
     def answer_blocking(self, call: HttpCall) -> HttpReply | PassThrough:
         """Answer the call in the caller's own thread and block it meanwhile."""
+        streamed = self._calls.streamed(call)
+        if streamed is not None:
+            reply = self.answer_blocking(streamed.call)
+            return reply if isinstance(reply, PassThrough) else streamed.reply(reply)
         request = self._read(call)
         if not isinstance(request, Request):
             return request
@@ -224,6 +232,10 @@ class Run:
             with self._lock:
                 self._n_refused += 1
         return request
+
+    async def _answer_streamed(self, streamed: Streamed) -> HttpReply | PassThrough:
+        reply = await self.answer(streamed.call)
+        return reply if isinstance(reply, PassThrough) else streamed.reply(reply)
 
     async def _ask(self, request: Request, body: bytes) -> HttpReply | PassThrough:
         seat = self._seat()

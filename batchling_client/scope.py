@@ -5,6 +5,8 @@ the process. Nothing here takes a lock: a fork at any moment leaves a child that
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Final, final
 
@@ -22,11 +24,14 @@ class Token:
 
     __slots__ = ("handler", "outer", "pid")
 
-    def __init__(self, handler: Handler, outer: "Token | None") -> None:
-        self.handler: Handler | None = handler
+    def __init__(self, handler: Handler | None, outer: "Token | None") -> None:
+        self.handler = handler
         self.outer = outer
         self.pid = os.getpid()
 
+
+_OUTSIDE: Final = Token(None, None)
+"""In the place of a block: none is open here."""
 
 _task: ContextVar[Token | None] = ContextVar("batchling_block", default=None)
 # Appended to, removed from and copied, each one atomic; read through a copy.
@@ -62,10 +67,24 @@ def leave_process(handler: Handler) -> None:
             return
 
 
+@contextmanager
+def outside() -> Iterator[None]:
+    """No block is open for what the body does: a call that was let pass is not asked about again further down."""
+    before = _task.set(_OUTSIDE)
+    try:
+        yield
+    finally:
+        # A coroutine that is thrown away ends in a context that was never changed.
+        with suppress(ValueError):
+            _task.reset(before)
+
+
 def current() -> Handler | None:
     """Return the handler of the innermost open block, or None; tens of nanoseconds where no block is open."""
     block = _task.get()
     if block is None and not _process:
+        return None
+    if block is _OUTSIDE:
         return None
     task = _nearest_open(block)
     pid = os.getpid()

@@ -214,10 +214,11 @@ def _headers(route: Route, environment: Mapping[str, str]) -> dict[str, str]:
         value = environment.get(variable, "").strip()
         if value:
             headers[name] = f"Bearer {value}" if name == "authorization" else value
-        elif name in route.credential_headers:
-            raise WrongSettings(
-                f"There is no API key for {route.provider}: set {variable}, as for the provider's SDK."
-            )
+    if headers.keys().isdisjoint(route.credential_headers):
+        variable = route.variables[route.api_key_header]
+        raise WrongSettings(
+            f"There is no API key for {route.provider}: set {variable}, as for the provider's SDK."
+        )
     return headers
 
 

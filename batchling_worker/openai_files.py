@@ -21,7 +21,8 @@ from .openai_dialect import BatchPage, Dialect, FileObject, Query
 from .openai_search import LABEL_NAME, BatchSearch, file_name
 from .provider import Account, Answer, Ending, Look, NotFound, ProviderFacts, Sought, Source, Submission
 from .provider_call import ProviderCall
-from .result_lines import LineSplitter, RowReader
+from .result_lines import RowReader
+from .result_rows import rows_of
 
 logger = logging.getLogger("batchling.worker")
 
@@ -203,38 +204,9 @@ class OpenAIFiles:
             logger.warning("provider_status_unknown provider=%s status=%.40r", self.facts.name, word)
         return self._dialect.told(batch, dt.datetime.now(dt.UTC))
 
-    def _content(self, account: Account, one: str, query: str = "") -> ProviderCall:
-        return self._call(account, "read results", "GET", f"/files/{quote(one, safe='')}/content{query}")
-
-    async def _rows(self, account: Account, one: str, after: str) -> AsyncGenerator[Answer, None]:
-        call = self._content(account, one)
-        splitter, reader = LineSplitter(), RowReader()
-        try:
-            async with contextlib.aclosing(call.whole()) as pieces:
-                async for piece in pieces:
-                    for answer in reader.answers(splitter.feed(piece)):
-                        yield answer
-        except PermanentError as error:
-            if error.status not in (404, 410):
-                raise
-            # A file is shown before it can be read, and for lag and for good the provider says the same.
-            raise Denied(str(error)) from None
-        n_broken = reader.n_broken
-        for answer in reader.answers([splitter.rest()]):
-            yield answer
-        if not call.framed and reader.n_broken > n_broken:
-            raise TemporaryError(f"{self.facts.name} ended a result file in the middle of a line")
-        self._say_skipped(one, reader, splitter)
-
-    def _say_skipped(self, one: str, reader: RowReader, splitter: LineSplitter) -> None:
-        if reader.n_broken or splitter.n_too_long:
-            logger.warning(
-                "result_lines_skipped provider=%s file_id=%s n_broken=%d n_too_long=%d",
-                self.facts.name,
-                one,
-                reader.n_broken,
-                splitter.n_too_long,
-            )
+    def _rows(self, account: Account, one: str, after: str) -> AsyncGenerator[Answer, None]:
+        call = self._call(account, "read results", "GET", f"/files/{quote(one, safe='')}/content")
+        return rows_of(call, one, RowReader())
 
 
 def speaks_of_missing_file(error: PermanentError, input_file_id: str) -> bool:

@@ -9,7 +9,7 @@ import importlib.metadata
 import random
 import re
 import sys
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from dataclasses import dataclass
 from typing import BinaryIO, Final, TypeVar
 
@@ -90,12 +90,22 @@ class ProviderCall:
 
         The provider may chew on the file for `patience` times the usual silence. Raises the worker's errors.
         """
-        longest = httpx.Timeout(self._http.timeout)
-        if longest.read is not None:
-            longest.read *= patience
         response = await self._send(
-            data=fields, files={"file": (name, file, "application/octet-stream")}, timeout=longest
+            data=fields,
+            files={"file": (name, file, "application/octet-stream")},
+            timeout=self._longest(patience),
         )
+        return self._decoded(response, shape)
+
+    async def hand_over(
+        self, shape: type[T], pieces: AsyncIterable[bytes], n_bytes: int, patience: float
+    ) -> T:
+        """Sends JSON of so many bytes, a piece at a time; the answer's JSON.
+
+        The provider may chew on it for `patience` times the usual silence. Raises the worker's errors.
+        """
+        self._headers |= {"content-type": "application/json", "content-length": str(n_bytes)}
+        response = await self._send(content=pieces, timeout=self._longest(patience))
         return self._decoded(response, shape)
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
@@ -163,7 +173,7 @@ class ProviderCall:
         self,
         *,
         query: Iterable[tuple[str, str]] = (),
-        content: bytes | None = None,
+        content: bytes | AsyncIterable[bytes] | None = None,
         data: dict[str, str] | None = None,
         files: dict[str, tuple[str, BinaryIO, str]] | None = None,
         timeout: httpx.Timeout | None = None,
@@ -194,6 +204,12 @@ class ProviderCall:
             )
         self._weather.saw(failure)
         raise failure
+
+    def _longest(self, patience: float) -> httpx.Timeout:
+        longest = httpx.Timeout(self._http.timeout)
+        if longest.read is not None:
+            longest.read *= patience
+        return longest
 
     def _decoded(self, response: httpx.Response, shape: type[T]) -> T:
         try:

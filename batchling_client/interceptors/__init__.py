@@ -1,4 +1,4 @@
-"""The registry of HTTP libraries whose calls can be caught, and the switch for all of them."""
+"""The registry of libraries whose calls are caught, or seen and warned of, and the switch for all of them."""
 
 import importlib
 import os
@@ -7,13 +7,18 @@ from typing import Final, cast
 
 from ..interceptor import Interceptor
 
-__all__ = ["ADAPTERS", "install", "uninstall"]
+__all__ = ["ADAPTERS", "WARNED_OF", "install", "uninstall"]
 
 ADAPTERS: Final = (
     "batchling_client.interceptors.httpx",
     "batchling_client.interceptors.aiohttp",
     "batchling_client.interceptors.requests",
+    "batchling_client.interceptors.urllib3",
+    "batchling_client.interceptors.grpc",
 )
+
+WARNED_OF: Final = frozenset({"urllib3", "grpc"})
+"""Libraries whose calls are seen and not caught: they pass with a warning."""
 
 
 class _Switch:

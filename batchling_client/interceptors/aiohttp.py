@@ -102,7 +102,7 @@ class _Library:
 
     async def answered(
         self,
-        plain: Callable[[object], Callable[..., Awaitable[Any]]],
+        innermost: Callable[[object], Callable[..., Awaitable[Any]]],
         session: Any,
         reply: HttpReply,
         method: str,
@@ -115,7 +115,7 @@ class _Library:
         vars(shadow).update(vars(session), _connector=connector, _connector_owner=False)
         unhurried = self._names.ClientTimeout(total=None)
         try:
-            return await plain(shadow)(method, url, **{**options, "timeout": unhurried, "proxy": None})
+            return await innermost(shadow)(method, url, **{**options, "timeout": unhurried, "proxy": None})
         finally:
             # A session without a connector counts as closed, and is not complained about when it is collected.
             vars(shadow)["_connector"] = None
@@ -162,7 +162,7 @@ def _sending(library: _Library, patch: Patch) -> Callable[..., Awaitable[Any]]:
         reply = PASS_THROUGH if handler is None or call is None else await handler.answer(call)
         if isinstance(reply, PassThrough):
             return await plain(session)(method, str_or_url, **options)
-        return await library.answered(plain, session, reply, method, str_or_url, options)
+        return await library.answered(patch.innermost, session, reply, method, str_or_url, options)
 
     return _request
 

@@ -2,7 +2,8 @@
 
 A caught call is answered with the library's own response class. Where the client has an auth flow or event
 hooks, the library's own ``send`` runs with a transport that asks the handler, so that these see what they
-always see; else the answer is built here, at a fraction of the cost.
+always see; else the answer is built here, at a fraction of the cost. What passes through is asked about once,
+also where it goes on over aiohttp, as litellm's and openai's transports have it.
 """
 
 import os
@@ -12,6 +13,7 @@ from datetime import timedelta
 from types import ModuleType
 from typing import Any, Final, Protocol, cast
 
+from .. import scope
 from ..interceptor import (
     PASS_THROUGH,
     STREAMED_BODY,
@@ -132,14 +134,16 @@ class _HandlerTransport:
         call = self._wanted(request)
         reply = PASS_THROUGH if call is None else self._handler.answer_blocking(call)
         if isinstance(reply, PassThrough):
-            return self._client._transport_for_url(request.url).handle_request(request)
+            with scope.outside():
+                return self._client._transport_for_url(request.url).handle_request(request)
         return self._library.response(reply, request)
 
     async def handle_async_request(self, request: _Request) -> _Response:
         call = self._wanted(request)
         reply = PASS_THROUGH if call is None else await self._handler.answer(call)
         if isinstance(reply, PassThrough):
-            return await self._client._transport_for_url(request.url).handle_async_request(request)
+            with scope.outside():
+                return await self._client._transport_for_url(request.url).handle_async_request(request)
         return self._library.response(reply, request)
 
     def _wanted(self, request: _Request) -> HttpCall | None:
@@ -169,7 +173,8 @@ class _Send:
             call = self._library.call(request)
             reply = PASS_THROUGH if call is None else handler.answer_blocking(call)
             if isinstance(reply, PassThrough):
-                return plain(client)(request, **options)
+                with scope.outside():
+                    return plain(client)(request, **options)
             return self._answered(reply, client, request, options, started)
 
         return send
@@ -189,7 +194,8 @@ class _Send:
             del call
             reply = PASS_THROUGH if answering is None else await answering
             if isinstance(reply, PassThrough):
-                return await plain(client)(request, **options)
+                with scope.outside():
+                    return await plain(client)(request, **options)
             return self._answered(reply, client, request, options, started)
 
         return send

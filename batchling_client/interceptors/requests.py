@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any, Final, Protocol, cast
 from urllib.parse import unquote, urlsplit
 
+from .. import scope
 from ..interceptor import (
     PASS_THROUGH,
     STREAMED_BODY,
@@ -47,7 +48,8 @@ class _HandlerAdapter:
         call = self._wanted(request)
         reply = PASS_THROUGH if call is None else self._handler.answer_blocking(call)
         if isinstance(reply, PassThrough):
-            return self._session.get_adapter(url=request.url).send(request, **options)
+            with scope.outside():
+                return self._session.get_adapter(url=request.url).send(request, **options)
         return self._response(reply, request)
 
     def close(self) -> None:

@@ -41,7 +41,7 @@ class Finding:
 
     def __str__(self) -> str:
         mend = f" -> {self.mend}" if self.mend else ""
-        return f"{self.health.value:<8}{self.check:<13}{self.says}{mend}"
+        return f"{self.health.value:<8}{self.check:<13} {self.says}{mend}"
 
 
 def judge(check: str, sound: bool, says: str, mend: str, *, fatal: bool = False) -> Finding:

@@ -19,6 +19,16 @@ class Place(NamedTuple):
     """None where the body names it."""
 
 
+class Unbatched(NamedTuple):
+    """A field of a body with which a call is nothing for a batch, on a path that is."""
+
+    field: str
+    value: bytes
+    """In JSON."""
+    reason: str
+    """Half a sentence about such calls."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """What makes a call a provider's, which of its calls a batch takes, and how much fits into one.
@@ -43,6 +53,7 @@ class Route:
     """Name in a URL's query -> the credential header that it stands for, where the call has no such header."""
     batch_headers: tuple[str, ...] = ()
     """Headers that apply to a whole batch and therefore split lanes."""
+    unbatched: tuple[Unbatched, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     """Header -> the environment variable in which the provider's own SDK looks for it, the API key's included."""
     _templates: tuple[tuple[re.Pattern[str], str], ...] = field(init=False, repr=False, compare=False)

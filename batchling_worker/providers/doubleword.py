@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime as dt
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Final
+from urllib.parse import quote
 
 from batchling_client.wire.states import Outcome
 
 from ..batch_object import BatchObject, file_id
-from ..errors import Denied, PermanentError, TemporaryError
 from ..openai_dialect import BatchPage, Dialect, Query
 from ..openai_files import OpenAIFiles
 from ..provider import Account, Answer, Ended, Ending, Look, ProviderFacts, Running
-from ..result_lines import LineSplitter, RowReader
+from ..result_lines import RowReader
+from ..result_rows import rows_of
 
 FACTS: Final = ProviderFacts(
     name="doubleword",
@@ -65,28 +65,23 @@ def _told(batch: BatchObject, now: dt.datetime) -> Look:
 class Doubleword(OpenAIFiles):
     """Reads result files from the line on that the last reading came to."""
 
-    async def _rows(self, account: Account, one: str, after: str) -> AsyncGenerator[Answer, None]:
+    def _rows(self, account: Account, one: str, after: str) -> AsyncGenerator[Answer, None]:
         n_lines = int(after) if after.isascii() and after.isdigit() else 0
-        query = f"?skip={n_lines}" if n_lines else ""
-        call = self._content(account, one, query)
-        splitter, reader = LineSplitter(), RowReader()
-        try:
-            async with contextlib.aclosing(call.whole()) as pieces:
-                async for piece in pieces:
-                    for line in splitter.feed(piece):
-                        n_lines += 1
-                        for answer in reader.answers([line]):
-                            yield dataclasses.replace(_with_status(answer), cursor=str(n_lines))
-        except PermanentError as error:
-            if error.status not in (404, 410):
-                raise
-            raise Denied(str(error)) from None
-        n_broken = reader.n_broken
-        for answer in reader.answers([splitter.rest()]):
-            yield dataclasses.replace(_with_status(answer), cursor=str(n_lines + 1))
-        if not call.framed and reader.n_broken > n_broken:
-            raise TemporaryError(f"{self.facts.name} ended a result file in the middle of a line")
-        self._say_skipped(one, reader, splitter)
+        path = f"/files/{quote(one, safe='')}/content" + (f"?skip={n_lines}" if n_lines else "")
+        return rows_of(self._call(account, "read results", "GET", path), one, _Lines(n_lines=n_lines))
+
+
+@dataclasses.dataclass
+class _Lines(RowReader):
+    """Says of each row behind which line of its file it goes on."""
+
+    n_lines: int = 0
+
+    def answers(self, lines: list[bytes]) -> Iterator[Answer]:
+        for line in lines:
+            self.n_lines += 1
+            for answer in super().answers([line]):
+                yield dataclasses.replace(_with_status(answer), cursor=str(self.n_lines))
 
 
 def _with_status(answer: Answer) -> Answer:

@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 
 from .book import BatchBook
-from .dialect import Dialect, Refusal
+from .dialect import FileDialect, Refusal
 from .gate import Gate, json_reply
 from .records import Batch, BatchView, CreateAsk, StoredFile
 from .scan import LineError
@@ -24,7 +24,7 @@ _TERMINAL = ("completed", "failed", "expired", "cancelled")
 class BatchesApi:
     """The `/batches` routes of one provider."""
 
-    def __init__(self, world: World, dialect: Dialect, shelf: FileShelf, book: BatchBook) -> None:
+    def __init__(self, world: World, dialect: FileDialect, shelf: FileShelf, book: BatchBook) -> None:
         self._world = world
         self._dialect = dialect
         self._shelf = shelf

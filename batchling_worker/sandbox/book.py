@@ -93,6 +93,10 @@ class BatchBook:
         batches = (self.find(batch_id, owner) for batch_id in reversed(self._batches))
         return [batch for batch in batches if batch is not None and batch.plan.listed_from <= now]
 
+    def remove(self, batch: Batch) -> None:
+        """Delete a batch that has ended; what it has cost stays in the ledger."""
+        self._batches.pop(batch.id, None)
+
     def cancel(self, batch: Batch) -> None:
         """Ask a running batch to stop; rows that are answered by now stay answered."""
         if batch.outcome is None and batch.cancelling_at is None:
@@ -163,7 +167,8 @@ class BatchBook:
     async def _check(self, batch: Batch, input_path: Path) -> Scan:
         loop = asyncio.get_running_loop()
         rules, limits = self._dialect.line_rules(batch.ask), self._world.limits
-        found = await loop.run_in_executor(self._world.pool, scan, input_path, rules, limits)
+        most = self._dialect.traits.row_limit(limits)
+        found = await loop.run_in_executor(self._world.pool, scan, input_path, rules, limits, most)
         if not found.fatal:
             self._check_enqueued(batch, found)
         if not found.fatal:
@@ -183,7 +188,8 @@ class BatchBook:
         if limits.max_enqueued_tokens is None or not limits.quota_at_create:
             return 0
         rules, loop = self._dialect.line_rules(ask), asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._world.pool, scan, input_file.path, rules, limits)
+        most = self._dialect.traits.row_limit(limits)
+        found = await loop.run_in_executor(self._world.pool, scan, input_file.path, rules, limits, most)
         complaint = self._over_quota(owner, input_file.model, found.input_tokens)
         if complaint is not None:
             raise Refusal(429, complaint, code="token_limit_exceeded")

@@ -1,18 +1,19 @@
-"""What differs between providers whose batches are uploaded files; a provider's file fills this in."""
+"""What differs between providers; a provider's file fills this in."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from multidict import MultiMapping
 
-from . import answers
+from . import answers, streams
 from .answers import Answer, Perform
 from .execute import RowError
 from .records import Batch, BatchView, CreateAsk, StoredFile
 from .scan import LineRules
+from .streams import Events
 from .world import Limits
 
 
@@ -79,21 +80,43 @@ class Traits:
     """Whether result files can be read, from a line on, while the batch runs."""
     works_late: bool = False
     """Whether a batch goes on when its completion window is over."""
+    events: Mapping[str, Events] = field(default_factory=lambda: streams.EVENTS)
+    """How an answer is streamed, by endpoint; of others `stream` is not heeded."""
+    max_rows: int = 50_000
+    max_bytes: int = 200_000_000
+
+    def row_limit(self, limits: Limits) -> int:
+        """Return how many rows a batch may have."""
+        return self.max_rows if limits.max_rows is None else limits.max_rows
+
+    def byte_limit(self, limits: Limits) -> int:
+        """Return how many bytes a batch may have."""
+        return self.max_bytes if limits.max_bytes is None else limits.max_bytes
 
 
 class Dialect(Protocol):
-    """How one provider words things and what it checks."""
+    """How one provider words things and what it checks, whatever its API looks like."""
 
     traits: Traits
-
-    def new_file_id(self) -> str:
-        """Return a fresh file id."""
 
     def new_batch_id(self) -> str:
         """Return a fresh batch id."""
 
     def error_body(self, status: int, code: str | None, message: str, param: str | None) -> dict[str, Any]:
         """Return the JSON body of an HTTP error, also used for failed rows."""
+
+    def line_rules(self, ask: CreateAsk) -> LineRules:
+        """Return what the lines of this batch have to keep to."""
+
+    def decorate(self, answer: Answer, mark: str) -> dict[str, Any]:
+        """Return the body of a success with the provider's own fields added."""
+
+
+class FileDialect(Dialect, Protocol):
+    """How a provider differs that follows OpenAI's Files and Batches API."""
+
+    def new_file_id(self) -> str:
+        """Return a fresh file id."""
 
     def file_object(self, file: StoredFile) -> dict[str, Any]:
         """Return a file as JSON."""
@@ -107,9 +130,6 @@ class Dialect(Protocol):
     def missing_input(self, ask: CreateAsk) -> str:
         """Raise Refusal because there is no input file, or return the sentence that the batch fails with."""
 
-    def line_rules(self, ask: CreateAsk) -> LineRules:
-        """Return what the lines of this batch have to keep to."""
-
     def wrong_file_name(self) -> Refusal:
         """Return the refusal of an input file whose name does not end in `.jsonl`."""
 
@@ -118,6 +138,3 @@ class Dialect(Protocol):
 
     def not_cancellable(self, view: BatchView) -> Refusal:
         """Return the refusal for cancelling a batch that has ended."""
-
-    def decorate(self, answer: Answer, mark: str) -> dict[str, Any]:
-        """Return the body of a success with the provider's own fields added."""

@@ -78,6 +78,7 @@ class DoublewordDialect:
         names_undone=False,
         early_files=True,
         works_late=True,
+        max_bytes=100_000_000,
     )
 
     def new_file_id(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from aiohttp import web
@@ -31,6 +31,16 @@ class Emulator(Protocol):
 def load(world: World) -> tuple[Emulator, ...]:
     """Return an emulator of each registered provider; its module here has a function `emulate(world)`."""
     return tuple(importlib.import_module(f"{__package__}.{name}").emulate(world) for name in names())
+
+
+def settings(name: str, base_url: str) -> dict[str, str]:
+    """Return the environment variables that point workers at a provider's emulator.
+
+    Where it takes more than a base URL, its module has a function `settings(base_url)` for the rest.
+    """
+    module = importlib.import_module(f"{__package__}.{name}")
+    more: Callable[[str], dict[str, str]] | None = getattr(module, "settings", None)
+    return {f"BATCHLING_PROVIDERS__{name.upper()}__BASE_URL": base_url, **(more(base_url) if more else {})}
 
 
 def names() -> tuple[str, ...]:

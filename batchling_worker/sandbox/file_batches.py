@@ -8,7 +8,7 @@ from aiohttp import web
 
 from .batches_api import BatchesApi
 from .book import BatchBook
-from .dialect import Dialect
+from .dialect import FileDialect
 from .files_api import FilesApi
 from .gate import Gate
 from .realtime import RealtimeApi
@@ -19,7 +19,7 @@ from .world import World
 class FileBatches:
     """Files, batches and realtime calls of one provider."""
 
-    def __init__(self, world: World, dialect: Dialect) -> None:
+    def __init__(self, world: World, dialect: FileDialect) -> None:
         self.name = dialect.traits.name
         self._dialect = dialect
         self._gate = Gate(world, dialect)

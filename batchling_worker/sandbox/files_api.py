@@ -9,7 +9,7 @@ from pathlib import Path
 from aiohttp import web
 
 from .book import BatchBook
-from .dialect import Dialect, Refusal
+from .dialect import FileDialect, Refusal
 from .form import Form, FormError
 from .gate import Gate, json_reply
 from .records import StoredFile, Written
@@ -27,7 +27,7 @@ _MAX_FILES = 10_000
 class FilesApi:
     """The `/files` routes of one provider."""
 
-    def __init__(self, world: World, dialect: Dialect, shelf: FileShelf, book: BatchBook) -> None:
+    def __init__(self, world: World, dialect: FileDialect, shelf: FileShelf, book: BatchBook) -> None:
         self._world = world
         self._dialect = dialect
         self._shelf = shelf
@@ -83,12 +83,12 @@ class FilesApi:
         return fields, filename
 
     async def _store(self, form: Form, path: Path) -> None:
-        n_bytes = 0
+        n_bytes, most = 0, self._dialect.traits.byte_limit(self._world.limits)
         with path.open("wb", buffering=_CHUNK) as file:
             async for chunk in form.chunks():
                 n_bytes += len(chunk)
-                if n_bytes > self._world.limits.max_bytes:
-                    message = f"The file is too large. The limit is {self._world.limits.max_bytes} bytes."
+                if n_bytes > most:
+                    message = f"The file is too large. The limit is {most} bytes."
                     raise Refusal(400, message, param="file")
                 file.write(chunk)
 
@@ -107,7 +107,9 @@ class FilesApi:
         if rules is None:
             return
         loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._world.pool, scan, path, rules, self._world.limits)
+        limits = self._world.limits
+        most = self._dialect.traits.row_limit(limits)
+        found = await loop.run_in_executor(self._world.pool, scan, path, rules, limits, most)
         for error in found.errors[:1]:
             where = "" if error.line is None else f"Line {error.line}: "
             raise Refusal(400, f"{where}{error.message}", code=error.code, param=error.param)

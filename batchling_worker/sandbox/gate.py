@@ -80,6 +80,9 @@ class Gate:
             said = request.headers.get(name, "")
             if said and name.lower() == "authorization":
                 scheme, _, key = said.partition(" ")
+                if scheme == "AWS4-HMAC-SHA256":
+                    # Whose signature it is; whether it is true is not checked here.
+                    return key.strip().removeprefix("Credential=").partition("/")[0]
                 return key.strip() if scheme.lower() == "bearer" else ""
             if said:
                 return said.strip()

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import msgspec
 from aiohttp import web
 
-from . import answers, faults, streams
+from . import answers, faults
 from .dialect import Dialect, Refusal
 from .form import Form, FormError
 from .gate import Gate, json_reply, new_request_id, refusal_of
@@ -45,8 +45,9 @@ class RealtimeApi:
         if isinstance(found, answers.Problem):
             raise Refusal(found.status, found.message, code=found.code)
         decorated = self._dialect.decorate(found, new_request_id().removeprefix("req_"))
-        if _peek(body).stream and endpoint in streams.EVENTS:
-            return await _stream(request, streams.EVENTS[endpoint](decorated))
+        events = self._dialect.traits.events.get(endpoint)
+        if _peek(body).stream and events is not None:
+            return await _stream(request, events(decorated))
         return json_reply(decorated)
 
     def _perform(self, endpoint: str, body: bytes, created: int) -> answers.Answer | answers.Problem:
@@ -56,7 +57,7 @@ class RealtimeApi:
         marker = self._world.markers.find(body, "realtime")
         if marker is not None and marker.status is not None:
             return answers.Problem(marker.status, None, "This request asked the sandbox to fail it.")
-        return answers.perform(endpoint, body, created)
+        return self._dialect.traits.perform(endpoint, body, created)
 
     def _bill(
         self, endpoint: str, model: str | None, found: answers.Answer | answers.Problem, at: float

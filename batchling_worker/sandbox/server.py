@@ -96,7 +96,9 @@ class Sandbox:
     def settings(self) -> dict[str, str]:
         """Return the environment variables that point workers at this sandbox."""
         return {
-            f"BATCHLING_PROVIDERS__{name.upper()}__BASE_URL": self.base_url(name) for name in emulator.names()
+            variable: value
+            for name in emulator.names()
+            for variable, value in emulator.settings(name, self.base_url(name)).items()
         }
 
     @property

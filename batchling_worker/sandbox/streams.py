@@ -2,43 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
+Events: TypeAlias = Callable[[dict[str, Any]], Iterator[bytes]]
+"""Makes the server-sent events of an answer from its body."""
 
-def _words(text: str) -> list[str]:
+
+def words(text: str) -> list[str]:
+    """Return a text in pieces, as it would be streamed."""
     first, *rest = text.split(" ")
     return [first, *(f" {word}" for word in rest)]
 
 
-def _sse(body: dict[str, Any], event: str | None = None) -> bytes:
+def sse(body: dict[str, Any], event: str | None = None) -> bytes:
+    """Return one event."""
     head = f"event: {event}\n".encode() if event else b""
     return head + b"data: " + msgspec.json.encode(body) + b"\n\n"
 
 
 def _chat(body: dict[str, Any]) -> Iterator[bytes]:
     head = {**_head(body), "object": "chat.completion.chunk"}
-    yield _sse(
+    yield sse(
         {
             **head,
             "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}],
         }
     )
-    for word in _words(body["choices"][0]["message"]["content"]):
-        yield _sse({**head, "choices": [{"index": 0, "delta": {"content": word}, "finish_reason": None}]})
+    for word in words(body["choices"][0]["message"]["content"]):
+        yield sse({**head, "choices": [{"index": 0, "delta": {"content": word}, "finish_reason": None}]})
     last = {"index": 0, "delta": {}, "finish_reason": "stop"}
-    yield _sse({**head, "choices": [last], "usage": body["usage"]})
+    yield sse({**head, "choices": [last], "usage": body["usage"]})
     yield b"data: [DONE]\n\n"
 
 
 def _completion(body: dict[str, Any]) -> Iterator[bytes]:
     head = {**_head(body), "object": "text_completion"}
-    for word in _words(body["choices"][0]["text"]):
-        yield _sse({**head, "choices": [{"index": 0, "text": word, "logprobs": None, "finish_reason": None}]})
+    for word in words(body["choices"][0]["text"]):
+        yield sse({**head, "choices": [{"index": 0, "text": word, "logprobs": None, "finish_reason": None}]})
     last = {"index": 0, "text": "", "logprobs": None, "finish_reason": "stop"}
-    yield _sse({**head, "choices": [last], "usage": body["usage"]})
+    yield sse({**head, "choices": [last], "usage": body["usage"]})
     yield b"data: [DONE]\n\n"
 
 
@@ -49,19 +54,19 @@ def _response(body: dict[str, Any]) -> Iterator[bytes]:
     events: list[dict[str, Any]] = [{"type": "response.created", "response": started}]
     events += [
         {"type": "response.output_text.delta", "delta": word, **place}
-        for word in _words(item["content"][0]["text"])
+        for word in words(item["content"][0]["text"])
     ]
     events.append({"type": "response.output_text.done", "text": item["content"][0]["text"], **place})
     events.append({"type": "response.completed", "response": body})
     for number, event in enumerate(events):
-        yield _sse({**event, "sequence_number": number}, event["type"])
+        yield sse({**event, "sequence_number": number}, event["type"])
 
 
 def _head(body: dict[str, Any]) -> dict[str, Any]:
     return {"id": body["id"], "created": body["created"], "model": body["model"]}
 
 
-EVENTS: dict[str, Callable[[dict[str, Any]], Iterator[bytes]]] = {
+EVENTS: Final[Mapping[str, Events]] = {
     "/v1/chat/completions": _chat,
     "/v1/completions": _completion,
     "/v1/responses": _response,

@@ -18,6 +18,7 @@ from openai import (
 from openai.types import Batch
 
 from batchling_worker.sandbox import Limits, Sandbox
+from batchling_worker.sandbox.openai import OpenAIDialect
 from tests.form import CHAT_FORM
 
 from .lines import CHAT, chat, jsonl, parse
@@ -301,8 +302,8 @@ class TestFiles:
 
 class TestLimits:
     def test_published_limits_are_the_defaults(self) -> None:
-        limits = Limits()
-        assert (limits.max_rows, limits.max_bytes) == (50_000, 200_000_000)
+        limits, traits = Limits(), OpenAIDialect.traits
+        assert (traits.row_limit(limits), traits.byte_limit(limits)) == (50_000, 200_000_000)
         assert (limits.max_embedding_inputs, limits.max_creates_per_hour) == (50_000, 2_000)
 
     def test_too_many_rows_fail_the_batch(self, sandbox: Sandbox, openai: OpenAI) -> None:

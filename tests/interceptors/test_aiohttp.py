@@ -1,6 +1,7 @@
 """aiohttp: a caught call is answered with the library's own response, and what is not caught reaches the server."""
 
 import asyncio
+import functools
 import gc
 import io
 import json
@@ -217,4 +218,45 @@ async def test_a_library_whose_calls_slip_past_is_told_by_the_self_test(
         monkeypatch.undo()
         assert scope.current() is None
     finally:
+        interceptors.uninstall()
+
+
+class Tape:
+    """A recorder of calls as vcrpy has it: it answers in the place of the library, or refuses."""
+
+    def __init__(self, real: Callable[..., Any]) -> None:
+        self.seen: list[str] = []
+
+        @functools.wraps(real)
+        async def play(session: Any, method: str, url: Any, **options: Any) -> Any:
+            self.seen.append(str(url))
+            raise LookupError("nothing of that call is on the tape")
+
+        self.play = play
+
+
+async def test_a_recorder_below_ours_sees_what_passes_only(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tape = Tape(aiohttp.ClientSession._request)
+    monkeypatch.setattr(aiohttp.ClientSession, "_request", tape.play)
+    async with aiohttp.ClientSession() as session:
+        with task_block(FakeHandler()):
+            await self_test.check()
+            response = await session.post(upstream.url + PATH, json=BODY)
+            assert who(await response.read()) == "batch"
+            with pytest.raises(LookupError):
+                await session.get(upstream.url + "/other")
+    assert tape.seen == [upstream.url + "/other"]
+
+
+async def test_a_recorder_in_the_place_of_ours_is_found_at_the_start_of_a_block() -> None:
+    plain = aiohttp.ClientSession._request
+    interceptors.install()
+    aiohttp.ClientSession._request = Tape(plain).play  # type: ignore[assignment, method-assign]
+    try:
+        with pytest.raises(NotIntercepted, match="aiohttp"):
+            await self_test.check()
+    finally:
+        aiohttp.ClientSession._request = plain  # type: ignore[method-assign]
         interceptors.uninstall()

@@ -8,8 +8,11 @@ import pytest
 
 from batchling_worker.errors import MaybeDone, PermanentError, TemporaryError
 from batchling_worker.sandbox import Sandbox, faults
+from tests.form import Ability
 
 from .desk import Desk, body
+
+pytestmark = pytest.mark.needs(Ability.OPENAI_FILES)
 
 LONG_S = 60.0
 NAMELESS = (faults.DropMetadata, faults.HideInputFileId)

@@ -1,0 +1,43 @@
+"""gRPC, as xai-sdk has it: the calls that send one message, blocking and of ``grpc.aio``. Nothing is caught here; a
+batchable call is warned of and goes on."""
+
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any, Final
+
+from .. import uncaught
+from ..patching import Patch, Patcher, Target
+
+_CALLABLES: Final = {
+    "grpc._channel": (
+        ("_UnaryUnaryMultiCallable", ("__call__", "with_call", "future")),
+        ("_UnaryStreamMultiCallable", ("__call__",)),
+        ("_SingleThreadedUnaryStreamMultiCallable", ("__call__",)),
+    ),
+    "grpc.aio._channel": (
+        ("UnaryUnaryMultiCallable", ("__call__",)),
+        ("UnaryStreamMultiCallable", ("__call__",)),
+    ),
+}
+"""Where every channel's calls pass, those of stubs that are older than the block too: module -> class, methods."""
+
+
+def _calling(patch: Patch) -> Callable[..., Any]:
+    def call(stub: Any, *args: Any, **options: Any) -> Any:
+        if patch.block() is not None:
+            method = getattr(stub, "_method", b"")
+            uncaught.warn_of_rpc(method.decode() if isinstance(method, bytes) else method)
+        return patch.plain(stub)(*args, **options)
+
+    return call
+
+
+def _targets(module: ModuleType) -> Iterator[Target]:
+    for name, methods in _CALLABLES[module.__name__]:
+        owner = getattr(module, name, None)
+        yield from ((owner, method, _calling) for method in methods if method in vars(owner or object))
+
+
+_patcher: Final = Patcher(tuple(_CALLABLES), _targets)
+install = _patcher.install
+uninstall = _patcher.uninstall

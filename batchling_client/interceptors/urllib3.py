@@ -1,0 +1,34 @@
+"""urllib3 by itself, as boto3 has it: ``HTTPConnectionPool.urlopen``. Nothing is caught here; a batchable call is
+warned of and goes on. What requests sends was asked about before it comes here."""
+
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any, Final, cast
+from urllib.parse import unquote, urlsplit
+
+from .. import uncaught
+from ..patching import Patch, Patcher, Target
+
+
+def _opening(patch: Patch) -> Callable[..., Any]:
+    def urlopen(pool: Any, method: str, url: str, *args: Any, **options: Any) -> Any:
+        if patch.block() is not None:
+            parts = urlsplit(url)
+            # Through a proxy the whole URL is asked for.
+            host = (parts.hostname or pool.host).lower()
+            if patch.handler(method, host, unquote(parts.path)) is not None:
+                uncaught.warn_of_http(host)
+        return patch.plain(pool)(method, url, *args, **options)
+
+    return urlopen
+
+
+def _targets(module: ModuleType) -> Iterator[Target]:
+    library = cast("Any", module)
+    if hasattr(library, "HTTPConnectionPool"):
+        yield library.HTTPConnectionPool, "urlopen", _opening
+
+
+_patcher: Final = Patcher(("urllib3",), _targets)
+install = _patcher.install
+uninstall = _patcher.uninstall
