@@ -6,6 +6,7 @@ import datetime as dt
 import email.utils
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -29,6 +30,9 @@ NOTHING_SENT: Final = (
 TRY_LATER: Final = frozenset({425, 429})
 NOT_HANDLED: Final = frozenset({408, 409})
 """Gateways say 408 of a call that the provider may yet finish, and 409 may mean that it is there already."""
+
+KEY_REFUSED: Final = re.compile(rb"API_KEY_INVALID|incorrect api key", re.IGNORECASE)
+"""How the providers say it that answer 400 to a key they do not know (Google, xAI; 2026-11-23)."""
 
 LONGEST_WISH_S: Final = 3600.0
 LONGEST_BODY: Final = 64 * 1024
@@ -70,6 +74,8 @@ def of_status(
     if status in TRY_LATER:
         return TemporaryError(reason, delay_s=wish_s)
     if 400 <= status < 500 and status not in NOT_HANDLED:
+        if status == httpx.codes.BAD_REQUEST and KEY_REFUSED.search(clean):
+            status = int(httpx.codes.UNAUTHORIZED)
         return PermanentError(reason, status=status, body=clean)
     if 300 <= status < 400:
         return TemporaryError(f"{reason}. Redirects are not followed: check the base URL", delay_s=wish_s)
