@@ -49,6 +49,8 @@ class ProviderFacts:
     """Fewer the provider does not take in a batch."""
     inline: bool = False
     """Whether the create takes the requests themselves: `upload` then only readies what the create goes into."""
+    repeatable: bool = False
+    """Whether a create may be sent again: from the same source it makes no second batch."""
     model_in_path: bool = False
     """Whether the body of a request need not name its model."""
     verified: tuple[str, ...] = ("docs",)
@@ -209,7 +211,8 @@ class Provider(Protocol):
     async def find(self, account: Account, sought: Sought) -> Sequence[ProviderBatchId]:
         """Every batch that was made of the submission, the oldest first; empty only where there surely is none to see.
 
-        While one can be neither matched nor ruled out it raises `TemporaryError`.
+        While one can be neither matched nor ruled out it raises `TemporaryError`; where one was begun and only the
+        provider knows of it, `CreateBegun`.
         """
         ...
 

@@ -160,6 +160,27 @@ ROUTES: Final = (
         windows=("24h", "1h"),
         variables={"authorization": "DOUBLEWORD_API_KEY"},
     ),
+    Route(
+        provider="xai",
+        hosts=("api.x.ai",),
+        endpoints=_openai_paths(
+            "",
+            (
+                "/v1/chat/completions",
+                "/v1/responses",
+                "/v1/images/generations",
+                "/v1/images/edits",
+                "/v1/videos",
+                "/v1/videos/generations",
+                "/v1/videos/extensions",
+            ),
+        ),
+        max_rows=50_000,
+        max_bytes=200 * MB,
+        max_row_bytes=24 * MB,
+        windows=("24h",),
+        variables={"authorization": "XAI_API_KEY"},
+    ),
 )
 
 

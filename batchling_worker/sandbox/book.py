@@ -45,7 +45,14 @@ class BatchBook:
         recent.append(now)
 
     def create(
-        self, ask: CreateAsk, owner: str, window_s: float, source: StoredFile | LineError, tokens: int = 0
+        self,
+        ask: CreateAsk,
+        owner: str,
+        window_s: float,
+        source: StoredFile | LineError,
+        tokens: int = 0,
+        *,
+        batch_id: str | None = None,
     ) -> Batch:
         """Commit a batch and start on it; in place of its input it may get the error it is to fail with.
 
@@ -56,7 +63,7 @@ class BatchBook:
         model = input_file.model if input_file else None
         plan = plan_batch(self._world, self._provider, model, now)
         batch = Batch(
-            id=self._dialect.new_batch_id(),
+            id=batch_id or self._dialect.new_batch_id(),
             owner=owner,
             ask=ask,
             model=model,
