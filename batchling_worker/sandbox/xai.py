@@ -42,6 +42,7 @@ _REALTIME = frozenset({*_ENDPOINTS.values(), "/v1/videos"})
 _UNBATCHED = ("grok-4.5", "grok-4.6", "grok-3-mini")
 """How the models begin that a batch does not take."""
 _APPEND_BYTES = 25_000_000
+_RUNNING = frozenset({"validating", "in_progress", "finalizing", "cancelling"})
 _LIFE = dt.timedelta(days=30)
 _DAY_S = 86_400.0
 _GRPC_CODES = {400: 3, 401: 16, 403: 7, 404: 5, 422: 3, 429: 8, 500: 13, 503: 14, 504: 4}
@@ -311,8 +312,11 @@ class Xai:
         n_success, n_error = (
             sum(_number(one.get(name)) for one in counts) for name in ("completed", "failed")
         )
-        n_left = n_total - n_success - n_error
-        n_cancelled = n_left if views and all(view.status == "cancelled" for view in views) else 0
+        n_cancelled = sum(_n_pending(view) for view in views if view.status == "cancelled")
+        # A batch that still finalizes would look done, as nothing but the counters says so.
+        n_running = sum(view.status in _RUNNING for view in views)
+        n_pending = max(n_total - n_success - n_error - n_cancelled, min(n_running, n_success))
+        n_success = n_total - n_error - n_cancelled - n_pending
         expires = _at(container.created_at) + _LIFE
         if any(view.status == "expired" for view in views):
             expires = _at(self._world.clock.now()) - dt.timedelta(days=1)
@@ -328,7 +332,7 @@ class Xai:
             "cancel_by_xai_message": failures[0] if failures else None,
             "state": {
                 "num_requests": n_total,
-                "num_pending": n_left - n_cancelled,
+                "num_pending": n_pending,
                 "num_success": n_success,
                 "num_error": n_error,
                 "num_cancelled": n_cancelled,
