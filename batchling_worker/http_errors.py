@@ -120,7 +120,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
         wish_s = _number(said)
         at = _date(said)
         if wish_s is None and at is not None:
-            now = _date(headers.get("date")) or dt.datetime.now(dt.UTC)
+            now = date_of(headers) or dt.datetime.now(dt.UTC)
             wish_s = max(0.0, (at - now).total_seconds())
     return None if wish_s is None else min(wish_s, LONGEST_WISH_S)
 
@@ -133,6 +133,11 @@ def code_of(body: bytes) -> str:
         return ""
     code = error.get("code") if isinstance(error, dict) else None
     return code if isinstance(code, str) else ""
+
+
+def date_of(headers: Mapping[str, str]) -> dt.datetime | None:
+    """When an answer was made, by the clock of whoever made it."""
+    return _date(headers.get("date"))
 
 
 class _Said(msgspec.Struct):
