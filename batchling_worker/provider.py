@@ -20,9 +20,13 @@ ROW_LOST: Final = "batch_row_lost"
 """Origin of an answer that says: the provider's results hold none for this request."""
 
 
-def error_body(code: str | None, message: str, param: str | None = None) -> bytes:
-    """An error in the shape that OpenAI-like SDKs read."""
-    error = {"message": message, "type": "batch_error", "param": param, "code": code}
+def error_body(
+    code: str | None, message: str, param: str | None = None, *, chosen_status: int | None = None
+) -> bytes:
+    """An error in the shape that OpenAI-like SDKs read; it says so where its status is not the provider's own."""
+    error: dict[str, object] = {"message": message, "type": "batch_error", "param": param, "code": code}
+    if chosen_status is not None:
+        error |= {"status_chosen_for_code": chosen_status}
     return msgspec.json.encode({"error": error})
 
 

@@ -208,6 +208,18 @@ ROUTES: Final = (
         variables={"authorization": "MISTRAL_API_KEY"},
     ),
     Route(
+        provider="together",
+        hosts=("api.together.ai", "api.together.xyz"),
+        endpoints=_openai_paths(
+            "", ("/v1/chat/completions", "/v1/audio/transcriptions", "/v1/audio/translations")
+        ),
+        max_rows=50_000,
+        max_bytes=100 * MB,
+        max_row_bytes=10 * MB,
+        windows=("24h",),
+        variables={"authorization": "TOGETHER_API_KEY"},
+    ),
+    Route(
         provider="gemini",
         hosts=("generativelanguage.googleapis.com",),
         endpoints={
