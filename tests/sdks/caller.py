@@ -80,7 +80,7 @@ class Caller:
     """The status that an exception tells."""
     structured: Structured | None = None
     raw: Raw | None = None
-    told_of_failure: Literal["by us", "by the provider", "never"] = "by us"
+    told_of_failure: Literal["by us", "by us, without a reason", "by the provider", "never"] = "by us"
     """Who says that a batch failed as a whole: the provider where it gives an HTTP error, nobody where none can."""
 
     @property

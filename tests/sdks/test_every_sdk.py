@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from batchling_client import errors
@@ -15,6 +17,11 @@ from .conftest import Saw
 
 N_CALLS = 4
 MANY = pytest.mark.parametrize("caller", callers(), ids=str)
+
+
+def told(error: Any, reason: str) -> bool:
+    """Whether an exception holds these words; openai's text leaves out those that are not in its own shape."""
+    return reason in str(error) or reason in str(getattr(error, "body", ""))
 
 
 @MANY
@@ -63,7 +70,7 @@ async def test_a_create_that_is_refused_is_the_sdk_s_own_exception_with_the_prov
 
     for error in found:
         assert type(error) is named(caller.errors[BAD_REQUEST]), error
-        assert "No batches on Sundays." in str(error)
+        assert told(error, "No batches on Sundays."), error
     assert books.batches() == []
     assert len(books.calls) == N_CALLS
 
@@ -81,9 +88,9 @@ async def test_a_batch_that_failed_as_a_whole_is_the_sdk_s_own_exception_with_th
 
     for error in found:
         assert type(error) is named(caller.errors[BAD_REQUEST]), error
-        assert "The file has gone bad." in str(error)
+        assert told(error, "The file has gone bad.") == ("without a reason" not in caller.told_of_failure)
         ours = errors.of(error)
-        assert isinstance(ours, errors.BatchFailed) == (caller.told_of_failure == "by us")
+        assert isinstance(ours, errors.BatchFailed) == caller.told_of_failure.startswith("by us")
     assert len(books.batches()) == 1
     assert books.rows() == []
     assert len(books.calls) == N_CALLS
