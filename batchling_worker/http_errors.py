@@ -6,6 +6,7 @@ import datetime as dt
 import email.utils
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -29,6 +30,9 @@ NOTHING_SENT: Final = (
 TRY_LATER: Final = frozenset({425, 429})
 NOT_HANDLED: Final = frozenset({408, 409})
 """Gateways say 408 of a call that the provider may yet finish, and 409 may mean that it is there already."""
+
+KEY_REFUSED: Final = re.compile(rb"API_KEY_INVALID|incorrect api key", re.IGNORECASE)
+"""How the providers say it that answer 400 to a key they do not know (Google, xAI; 2026-11-23)."""
 
 LONGEST_WISH_S: Final = 3600.0
 LONGEST_BODY: Final = 64 * 1024
@@ -71,6 +75,8 @@ def of_status(
     if status in TRY_LATER:
         return TemporaryError(reason, delay_s=wish_s)
     if 400 <= status < 500 and status not in NOT_HANDLED:
+        if status == httpx.codes.BAD_REQUEST and KEY_REFUSED.search(clean):
+            status = int(httpx.codes.UNAUTHORIZED)
         return PermanentError(reason, status=status, body=clean)
     if 300 <= status < 400:
         return TemporaryError(f"{reason}. Redirects are not followed: check the base URL", delay_s=wish_s)
@@ -117,6 +123,16 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
             now = _date(headers.get("date")) or dt.datetime.now(dt.UTC)
             wish_s = max(0.0, (at - now).total_seconds())
     return None if wish_s is None else min(wish_s, LONGEST_WISH_S)
+
+
+def code_of(body: bytes) -> str:
+    """The code in a provider's error body, or ''."""
+    try:
+        error = msgspec.json.decode(body, type=_Said).error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, str) else ""
 
 
 class _Said(msgspec.Struct):

@@ -63,7 +63,8 @@ class OpenAIFiles:
         except MaybeDone:
             raise
         except (PermanentError, TemporaryError) as error:
-            if quota.refusal_in(str(error)) is not None:
+            code = http_errors.code_of(error.body) if isinstance(error, PermanentError) else ""
+            if quota.refusal_in(str(error), code) is not None:
                 account.weather.saw(None)
                 raise QuotaFull(str(error)) from None
             if isinstance(error, PermanentError) and speaks_of_missing_file(error, source.file_id):
@@ -113,7 +114,9 @@ class OpenAIFiles:
     def _call(
         self, account: Account, does: str, method: str, path: str, *, paid: bool = False
     ) -> ProviderCall:
-        return ProviderCall(account, self.facts.name, does, method, self._dialect.root + path, paid=paid)
+        return ProviderCall(
+            account, self.facts.name, does, method, self._dialect.root_of(account) + path, paid=paid
+        )
 
     def _asker(self, account: Account) -> Callable[[str, str], ProviderCall]:
         return lambda does, path: self._call(account, does, "GET", path)

@@ -47,6 +47,8 @@ class ProviderFacts:
     checked_on: dt.date
     cancels: bool = True
     """Whether a running batch can be cancelled."""
+    least_look_s: float = 0.0
+    """How long the provider asks to be left alone between two looks at a batch."""
     min_rows: int = 1
     """Fewer the provider does not take in a batch."""
     inline: bool = False
@@ -64,6 +66,8 @@ class Account:
     base_url: str
     headers: Mapping[str, str] = field(repr=False)
     http: httpx.AsyncClient = field(repr=False)
+    query: tuple[tuple[str, str], ...] = ()
+    """What goes into the query of every call."""
     digest: str
     """Names host and credential without telling the latter: what one account made, another may not even see."""
     staging: str = ""

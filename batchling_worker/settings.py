@@ -32,6 +32,8 @@ class ProviderSettings(StandIn):
 
     api_key: SecretStr | None = None
     """The key to use instead of the callers' own."""
+    poll_interval_seconds: float | None = Field(default=None, ge=0)
+    """Shortest time between two looks at a batch of this provider; unset = what it asks for."""
     staging: str = ""
     """Where input and result files lie, for a provider that keeps none itself: s3://BUCKET/PREFIX."""
     staging_url: str = ""

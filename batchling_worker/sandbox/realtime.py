@@ -29,6 +29,8 @@ class RealtimeApi:
         """Return the routes, behind `gate`."""
         for endpoint in sorted(self._dialect.traits.realtime_endpoints):
             yield gate.route("POST", endpoint.removeprefix("/v1"), self._handler(endpoint))
+        for path, endpoint in self._dialect.traits.realtime_paths.items():
+            yield gate.route("POST", path, self._handler(endpoint))
         yield gate.route("GET", "/models", self._models)
 
     def _handler(self, endpoint: str) -> Callable[[web.Request, str], Awaitable[web.StreamResponse]]:

@@ -15,6 +15,8 @@ from batchling_client.wire.routes import ROUTES, Routes
 
 from .asking import HOST, PATH, a_call, error_of
 
+GOOGLE = "generativelanguage.googleapis.com"
+
 
 def calls(**terms: Any) -> Calls:
     return Calls(Terms(run_id=new_run_id(), run_name="", **terms), Routes())
@@ -281,6 +283,13 @@ def test_an_upload_passes_with_one_warning(caplog: pytest.LogCaptureFixture) -> 
         ("POST", "api.openai.com", "/v1/embeddings", True, 0),
         ("POST", "api.openai.com", "/v1/batches/batch_1/cancel", False, 0),
         ("POST", "api.openai.com", "/v1/audio/transcriptions", False, 1),
+        ("POST", GOOGLE, "/v1/models/gemini-2.5-flash:generateContent", True, 0),
+        ("POST", GOOGLE, "/v1/models/gemini-2.5-flash:streamGenerateContent", False, 1),
+        ("POST", GOOGLE, "/v1/models/gemini-2.5-flash:countTokens", False, 0),
+        ("POST", GOOGLE, "/v1/models/gemini-2.5-flash:batchGenerateContent", False, 0),
+        ("POST", GOOGLE, "/v1/batches/b1:cancel", False, 0),
+        ("POST", GOOGLE, "/upload/v1/files", False, 0),
+        ("POST", GOOGLE, "/v1/models/imagen-4:predict", False, 1),
         ("POST", "api.anthropic.com", "/v1/messages", True, 0),
         ("POST", "api.anthropic.com", "/v1/messages/count_tokens", False, 0),
         ("POST", "api.anthropic.com", "/v1/messages/batches", False, 0),

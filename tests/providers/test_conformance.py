@@ -78,12 +78,12 @@ async def test_rows_that_failed_come_with_their_status_and_body(desk: Desk, sand
 
 
 async def test_a_batch_whose_rows_all_failed_has_its_results_too(desk: Desk, sandbox: Sandbox) -> None:
-    sandbox.faults.add(faults.FailRows(n=None, status=422))
+    sandbox.faults.add(faults.FailRows(n=None, status=400))
     batch = await desk.submit(desk.requests(3))
     sandbox.clock.advance(LONG_S)
     statuses = [answer.status for answer in await desk.answers((await desk.ended(batch)).ending)]
     if desk.form.can(Ability.ROW_STATUSES):
-        assert statuses == [422, 422, 422]
+        assert statuses == [400, 400, 400]
     assert len(statuses) == 3
     assert all(400 <= status < 600 for status in statuses)
 

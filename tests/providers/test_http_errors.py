@@ -131,6 +131,22 @@ async def test_a_refusal_is_handed_on_in_the_provider_s_own_words(
 
 
 @pytest.mark.parametrize(
+    "body",
+    [
+        b'{"error":{"code":400,"message":"API key not valid.","details":[{"reason":"API_KEY_INVALID"}]}}',
+        b'{"code":"invalid","error":"Incorrect API key provided: s***t."}',
+    ],
+)
+async def test_a_key_that_is_refused_with_400_is_refused_like_any_other(
+    wire: Wire, wired: Desk, body: bytes
+) -> None:
+    wire.reply = lambda seen: answer(body, status=400)
+    error = await failure_of_look(wired)
+    assert type(error) is PermanentError
+    assert (error.status, error.body) == (401, body)
+
+
+@pytest.mark.parametrize(
     ("body", "words"),
     [
         (b'{"detail":"Unauthorized"}', "Unauthorized"),
