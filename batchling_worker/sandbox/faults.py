@@ -293,6 +293,7 @@ AnyFault = (
     | RefuseUpload
     | SlowUpload
     | HideFile
+    | HoldFilePending
     | RefusePoll
     | DropPollAnswer
     | RefuseCancel

@@ -95,6 +95,26 @@ async def test_an_endpoint_of_ones_own_is_batched_by_settings_alone(
     assert env["OPENAI_BASE_URL"] in found["says"]
 
 
+@pytest.mark.parametrize("name", ["ACME", "OPENAI"])
+async def test_a_rehearsal_plays_an_endpoint_that_only_settings_know(
+    env: dict[str, str], sandbox: Sandbox, tmp_path: Path, name: str
+) -> None:
+    """The server of the settings is there, and hears nothing."""
+    del env["BATCHLING_PROVIDERS__ACME__BASE_URL"]
+    base_url = env["OPENAI_BASE_URL"]
+    env[f"BATCHLING_PROVIDERS__{name}__BASE_URL"] = (
+        base_url if name == "ACME" else base_url.removesuffix("/v1")
+    )
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM, encoding="utf-8")
+
+    played = await batchling("run", f"{program}:main", "--sandbox", "--batch-window-seconds", "0.3", env=env)
+
+    assert played.code == 0, played.err
+    assert [f"question {n}" in line for n, line in enumerate(played.out.splitlines())] == [True] * 5
+    assert sandbox.ledger().calls == {}
+
+
 async def test_a_file_for_an_endpoint_that_is_in_no_setting_is_refused(
     env: dict[str, str], tmp_path: Path
 ) -> None:
