@@ -49,6 +49,12 @@ _MULTIPART: Final = (
     "Where the endpoint takes a URL instead of a file, give that to have it batched."
 )
 _UNBATCHED: Final = "Calls that {}: they go straight to {} at full price."
+_URLENCODED: Final = (
+    "A call to {} {} sends a form, which no batch takes: it goes straight to the provider at full price. "
+    "Where the client can send JSON instead, have it do that to have the call batched."
+)
+_FORMS: Final = {"multipart/": _MULTIPART, "application/x-www-form-urlencoded": _URLENCODED}
+"""How the content type of a form begins -> what is told of it."""
 _NO_BATCHES: Final = (
     "{} takes no batches of {}: such calls go straight to the provider at full price. Endpoints it takes: {}."
 )
@@ -162,8 +168,10 @@ class Calls:
         try:
             head = _decode_head(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            if call.headers.get("content-type", "").startswith("multipart/"):
-                warn_once(_MULTIPART.format(route.provider, call.path), os.getpid())
+            content_type = call.headers.get("content-type", "")
+            told = next((told for start, told in _FORMS.items() if content_type.startswith(start)), None)
+            if told is not None:
+                warn_once(told.format(route.provider, call.path), os.getpid())
                 return PASS_THROUGH
             return replies.refusal("The body of the request is not a JSON object.", code="body_not_json")
         if head.stream is True:

@@ -85,10 +85,9 @@ class OpenAIFiles:
         self, account: Account, provider_batch_ids: Sequence[ProviderBatchId]
     ) -> Mapping[ProviderBatchId, Look]:
         """How the batches stand: from lists where there are several, one by one where a list leaves one out."""
-        at_once = min(self.facts.looks_at_once, IDS_TOGETHER)
         return await looked_at(
             provider_batch_ids,
-            at_once,
+            min(self.facts.looks_at_once, IDS_TOGETHER),
             in_lists=functools.partial(self._look_in_lists, account),
             at_one=functools.partial(self._look_at, account),
         )

@@ -42,7 +42,7 @@ class ProviderFacts:
     """Whether a batch can be found again by a label of ours."""
     early_results: bool
     discount_percent: int
-    """Off the listed price; of some models where not all are cheaper."""
+    """Off the listed price; of some models where not all are cheaper; 0 where the provider tells none."""
     source: str
     checked_on: dt.date
     cancels: bool = True

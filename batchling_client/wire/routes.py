@@ -184,6 +184,30 @@ ROUTES: Final = (
         variables={"authorization": "GROQ_API_KEY"},
     ),
     Route(
+        provider="mistral",
+        hosts=("api.mistral.ai", "api.eu.mistral.ai", "api.us.mistral.ai"),
+        endpoints=_openai_paths(
+            "",
+            (
+                "/v1/chat/completions",
+                "/v1/embeddings",
+                "/v1/fim/completions",
+                "/v1/moderations",
+                "/v1/chat/moderations",
+                "/v1/ocr",
+                "/v1/classifications",
+                "/v1/chat/classifications",
+                "/v1/conversations",
+                "/v1/audio/transcriptions",
+            ),
+        ),
+        max_rows=100_000,
+        max_bytes=512 * MB,
+        max_row_bytes=512 * MB,
+        windows=tuple(f"{hours}h" for hours in range(1, 169)),
+        variables={"authorization": "MISTRAL_API_KEY"},
+    ),
+    Route(
         provider="gemini",
         hosts=("generativelanguage.googleapis.com",),
         endpoints={
@@ -222,6 +246,16 @@ ROUTES: Final = (
             Unbatched("speed", b'"fast"', "ask for speed='fast' are in a hurry, and no batch takes them"),
             Unbatched("max_tokens", b"0", "ask for max_tokens=0 warm a cache, which no batch does"),
         ),
+    ),
+    Route(
+        provider="sference",
+        hosts=("api.sference.com",),
+        endpoints=_openai_paths("", ("/v1/chat/completions",)),
+        max_rows=10_000,
+        max_bytes=100 * MB,
+        max_row_bytes=100 * MB,
+        windows=("24h",),
+        variables={"authorization": "SFERENCE_API_KEY"},
     ),
     Route(
         provider="bedrock",

@@ -18,8 +18,7 @@ from pydantic_settings import NoDecode
 from .routes import MB, ROUTES, Route, Routes
 
 RESERVED: Final = frozenset(
-    {"anthropic", "azure", "bedrock", "doubleword", "gemini", "groq", "mistral", "openai", "sference"}
-    | {"together", "vertex", "xai"}
+    {route.provider for route in ROUTES} | {"doubleword", "mistral", "together", "vertex", "xai"}
 )
 """Names that mean these companies, whose APIs are not all OpenAI's, in this version or in a later one."""
 OWN_ENDPOINTS: Final = ("/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
+from urllib.parse import parse_qsl
 
 import msgspec
 from aiohttp import web
@@ -101,6 +102,8 @@ def _model(body: bytes) -> str | None:
 
 
 async def _json_body(request: web.Request) -> bytes:
+    if request.content_type == "application/x-www-form-urlencoded":
+        return msgspec.json.encode(dict(parse_qsl(await request.text())))
     if request.content_type != "multipart/form-data":
         return await request.read()
     fields: dict[str, str] = {}
