@@ -166,15 +166,21 @@ _BY_CODE: Final[dict[str, type[BatchlingError]]] = {
 
 
 def of(exc: BaseException) -> BatchlingError | None:
-    """What batchling had to say in an SDK's exception; None where the provider itself said it."""
-    if isinstance(exc, BatchlingError):
-        return exc
-    response: Any = getattr(exc, "response", None)
-    headers: Any = getattr(response, "headers", None)
-    code = headers.get(HEADER) if headers is not None else None
-    if not isinstance(code, str):
-        return None
-    return _BY_CODE.get(code, BatchlingError)(_message(response))
+    """What batchling had to say in an SDK's exception, or in one that a framework raised from it.
+
+    None where the provider itself said it, and where the framework keeps nothing of the SDK's exception.
+    """
+    step: BaseException | None = exc
+    while step is not None:
+        if isinstance(step, BatchlingError):
+            return step
+        response: Any = getattr(step, "response", None)
+        headers: Any = getattr(response, "headers", None)
+        code = headers.get(HEADER) if headers is not None else None
+        if isinstance(code, str):
+            return _BY_CODE.get(code, BatchlingError)(_message(response))
+        step = step.__cause__
+    return None
 
 
 def _message(response: Any) -> str:
