@@ -6,9 +6,10 @@ import datetime as dt
 import email.utils
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import httpx
 import msgspec
@@ -30,11 +31,15 @@ TRY_LATER: Final = frozenset({425, 429})
 NOT_HANDLED: Final = frozenset({408, 409})
 """Gateways say 408 of a call that the provider may yet finish, and 409 may mean that it is there already."""
 
+KEY_REFUSED: Final = re.compile(rb"API_KEY_INVALID|incorrect api key", re.IGNORECASE)
+"""How the providers say it that answer 400 to a key they do not know (Google, xAI; 2026-11-23)."""
+
 LONGEST_WISH_S: Final = 3600.0
 LONGEST_BODY: Final = 64 * 1024
 LONGEST_REASON: Final = 300
 CREDENTIAL_WORDS: Final = ("authorization", "cookie", "key", "secret", "token")
 SHORTEST_SECRET: Final = 6
+MOST_FLAWS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +75,8 @@ def of_status(
     if status in TRY_LATER:
         return TemporaryError(reason, delay_s=wish_s)
     if 400 <= status < 500 and status not in NOT_HANDLED:
+        if status == httpx.codes.BAD_REQUEST and KEY_REFUSED.search(clean):
+            status = int(httpx.codes.UNAUTHORIZED)
         return PermanentError(reason, status=status, body=clean)
     if 300 <= status < 400:
         return TemporaryError(f"{reason}. Redirects are not followed: check the base URL", delay_s=wish_s)
@@ -118,6 +125,16 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     return None if wish_s is None else min(wish_s, LONGEST_WISH_S)
 
 
+def code_of(body: bytes) -> str:
+    """The code in a provider's error body, or ''."""
+    try:
+        error = msgspec.json.decode(body, type=_Said).error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, str) else ""
+
+
 class _Said(msgspec.Struct):
     error: object = None
     message: object = None
@@ -134,7 +151,31 @@ def message_of(body: bytes) -> str:
         words = part.get("message") if isinstance(part, dict) else part
         if isinstance(words, str) and words:
             return words[:LONGEST_REASON]
+    flaws = flaws_of(said.detail)
+    if flaws:
+        return "; ".join(flaw.words for flaw in flaws)[:LONGEST_REASON]
     return body[:LONGEST_REASON].decode(errors="replace").strip()
+
+
+class Flaw(NamedTuple):
+    """One entry of a list of validation errors: its code, and where and what is wrong."""
+
+    code: str
+    words: str
+
+
+def flaws_of(detail: object) -> list[Flaw]:
+    """The entries of a `detail` as FastAPI makes them, or of an `extra` of Litestar's; none of something else."""
+    entries = detail if isinstance(detail, list) else []
+    told = [entry for entry in entries[:MOST_FLAWS] if isinstance(entry, dict)]
+    return [_flaw(entry) for entry in told if entry.get("msg") or entry.get("message")]
+
+
+def _flaw(entry: Mapping[str, object]) -> Flaw:
+    code, loc, said = entry.get("type"), entry.get("loc"), entry.get("msg") or entry.get("message")
+    place = ".".join(str(step) for step in loc) if isinstance(loc, list) else str(entry.get("key") or "")
+    words = f"{place}: {said}" if place else str(said)
+    return Flaw(code=code if isinstance(code, str) else "", words=words[:LONGEST_REASON])
 
 
 def _unfit_header(error: Exception) -> bool:

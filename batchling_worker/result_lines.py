@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -61,7 +61,56 @@ class _OddRow(msgspec.Struct):
 
 
 _decode_row = msgspec.json.Decoder(_Row).decode
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_odd_row = msgspec.json.Decoder(_OddRow).decode
+
+
+def fields_of(raw: bytes) -> dict[str, bytes]:
+    """The fields of a JSON object, each as it is spelt; JSON that Python alone takes is spelt anew.
+
+    Raises `ValueError`, `TypeError` or `RecursionError` for what is no JSON object.
+    """
+    try:
+        return {name: bytes(value) for name, value in _decode_fields(raw).items()}
+    except UNREADABLE:
+        found = json.loads(raw, strict=False)
+    return {name: json.dumps(value).encode() for name, value in dict(found).items()}
+
+
+def text_in(raw: bytes) -> str:
+    """The text that the JSON spells, or ''."""
+    try:
+        said = json.loads(raw or b"null", strict=False)
+    except (ValueError, RecursionError):
+        return ""
+    return said if isinstance(said, str) else ""
+
+
+@dataclass(slots=True)
+class FieldReader:
+    """Makes answers of lines that are JSON objects with a custom_id, and counts those that are not."""
+
+    read: Callable[[str, Mapping[str, bytes]], Answer]
+    """The answer of a row from its custom_id and its fields, each in JSON."""
+    n_broken: int = 0
+
+    def answers(self, lines: list[bytes]) -> Iterator[Answer]:
+        """An answer for each readable line; empty lines are skipped."""
+        for line in lines:
+            answer = self._answer(line) if line.strip() else None
+            if answer is not None:
+                yield answer
+
+    def _answer(self, line: bytes) -> Answer | None:
+        try:
+            fields = fields_of(line)
+            custom_id = text_in(fields.get("custom_id", b""))
+            if custom_id:
+                return self.read(custom_id, fields)
+        except Exception:  # noqa: BLE001, S110 - whatever one line brings out must not cost the others
+            pass
+        self.n_broken += 1
+        return None
 
 
 @dataclass(slots=True)
@@ -104,10 +153,17 @@ class LineSplitter:
         return b"".join((*parts, part)) if parts else part
 
 
+def told_by(code: str) -> tuple[int, str]:
+    """The status and origin of a row that has an error and no response, from the error's code."""
+    return UNRUN.get(code, UNRUN_OTHERWISE)
+
+
 @dataclass(slots=True)
 class RowReader:
     """Makes answers of lines and counts those that it cannot."""
 
+    unrun: Callable[[str], tuple[int, str]] = told_by
+    """Status and origin of a row without a response, by its error's code."""
     n_broken: int = 0
     """Lines that are no JSON object with a custom_id."""
 
@@ -116,11 +172,23 @@ class RowReader:
         for line in lines:
             answer: Answer | None
             try:
-                answer = _read(line)
+                answer = self._read(line)
             except UNREADABLE:
                 answer = self._salvaged(line)
             if answer is not None:
                 yield answer
+
+    def _read(self, line: bytes) -> Answer:
+        row = _decode_row(line)
+        response = row.response
+        if response is None:
+            return self._unrun(row.custom_id, row.error)
+        return answer_of(row.custom_id, response.status_code, bytes(response.body), response.request_id)
+
+    def _unrun(self, custom_id: str, error: _RowError | None) -> Answer:
+        if error is None or (error.code is None and error.message is None):
+            return lost(custom_id)
+        return unrun(custom_id, error.code or "", error.message or "", self.unrun)
 
     def _salvaged(self, line: bytes) -> Answer | None:
         try:
@@ -139,11 +207,11 @@ class RowReader:
             return self._loose(line)
         response = _converted(row.response, _OddResponse)
         if response is not None:
-            return _answer(row.custom_id, response.status_code, bytes(response.body), response.request_id)
+            return answer_of(row.custom_id, response.status_code, bytes(response.body), response.request_id)
         error = _converted(row.error, _RowError)
         if error is None and bytes(row.error) not in EMPTY_BODIES:
             error = _RowError(message=bytes(row.error)[:1000].decode(errors="replace").strip('"'))
-        return _unrun(row.custom_id, error)
+        return self._unrun(row.custom_id, error)
 
     def _loose(self, line: bytes) -> Answer | None:
         """The answer of a row in JSON that Python alone takes: half a surrogate pair, NaN, a byte order mark."""
@@ -157,16 +225,8 @@ class RowReader:
         custom_id, response, error = row["custom_id"], row.get("response"), row.get("error")
         if isinstance(response, dict):
             body = json.dumps(response["body"]).encode() if "body" in response else b""
-            return _answer(custom_id, response.get("status_code"), body, response.get("request_id"))
-        return _unrun(custom_id, _RowError(message=json.dumps(error)[:1000]) if error else None)
-
-
-def _read(line: bytes) -> Answer:
-    row = _decode_row(line)
-    response = row.response
-    if response is None:
-        return _unrun(row.custom_id, row.error)
-    return _answer(row.custom_id, response.status_code, bytes(response.body), response.request_id)
+            return answer_of(custom_id, response.get("status_code"), body, response.get("request_id"))
+        return self._unrun(custom_id, _RowError(message=json.dumps(error)[:1000]) if error else None)
 
 
 def _converted(raw: msgspec.Raw, shape: type[T]) -> T | None:
@@ -176,16 +236,23 @@ def _converted(raw: msgspec.Raw, shape: type[T]) -> T | None:
         return None
 
 
-def _answer(custom_id: str, said: object, body: bytes, request_id: object) -> Answer:
+def answer_of(
+    custom_id: str,
+    said: object,
+    body: bytes,
+    request_id: object = None,
+    id_header: str = "x-request-id",
+) -> Answer:
+    """The answer of a row with a status and a body, if these make one; else that of a row that was lost."""
     status = _status(said)
     if not 200 <= status <= 599 or not _is_text(body):
-        return _lost(custom_id)
+        return lost(custom_id)
     if status < 400 and ((len(body) <= 4 and body in EMPTY_BODIES) or body.startswith(ODD_BODY_STARTS)):
-        return _lost(custom_id)
+        return lost(custom_id)
     headers = _JSON_HEADERS
     # It becomes the value of an HTTP header: a provider must not be able to end one there.
     if isinstance(request_id, str) and request_id and request_id.isascii() and request_id.isprintable():
-        headers = {"content-type": JSON_TYPE, "x-request-id": request_id}
+        headers = {"content-type": JSON_TYPE, id_header: request_id}
     return Answer(custom_id=custom_id, status=status, body=body, headers=headers)
 
 
@@ -208,15 +275,16 @@ def _is_text(body: bytes) -> bool:
     return True
 
 
-def _unrun(custom_id: str, error: _RowError | None) -> Answer:
-    if error is None or (error.code is None and error.message is None):
-        return _lost(custom_id)
-    status, origin = UNRUN.get(error.code or "", UNRUN_OTHERWISE)
-    message = error.message or f"The provider did not run this request ({error.code})."
-    body = error_body(error.code, message)
+def unrun(
+    custom_id: str, code: str, message: str = "", told: Callable[[str], tuple[int, str]] = told_by
+) -> Answer:
+    """The answer of a row that never ran; `code` is one of `UNRUN`, or the provider's own."""
+    status, origin = told(code)
+    body = error_body(code or None, message or f"The provider did not run this request ({code}).")
     return Answer(custom_id=custom_id, status=status, body=body, headers=_JSON_HEADERS, origin=origin)
 
 
-def _lost(custom_id: str) -> Answer:
+def lost(custom_id: str) -> Answer:
+    """The answer of a row that the provider names and has nothing for."""
     body = error_body(ROW_LOST, "The provider's results name this request and hold no answer to it.")
     return Answer(custom_id=custom_id, status=503, body=body, headers=_JSON_HEADERS, origin=ROW_LOST)

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from batchling_client.wire.keys import KEYSPACE, PERMANENT
-from batchling_client.wire.routes import Routes
+from batchling_client.wire.routes import Routes, window_words
 from batchling_worker import providers
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-MOST_WINDOWS: Final = 8
 VERIFIED: Final = {"SDK": "official SDK", "capture": "wire captures", "docs": "documents"}
 """How the README words what an adapter and its emulator are held to."""
 
@@ -97,7 +96,7 @@ def _provider_row(name: str) -> tuple[str, ...]:
         f"{facts.max_rows:,}" if facts.min_rows == 1 else f"{facts.min_rows:,} to {facts.max_rows:,}",
         f"{facts.max_bytes / 1_000_000:,.0f} MB",
         _windows(facts.windows),
-        f"{facts.discount_percent} %",
+        f"{facts.discount_percent} %" if facts.discount_percent else "not told",
         "by label" if facts.searchable else "by rows",
         "yes" if facts.early_results else "no",
         "yes" if facts.cancels else "no",
@@ -107,8 +106,8 @@ def _provider_row(name: str) -> tuple[str, ...]:
 
 def _windows(windows: Iterable[str]) -> str:
     """The windows in words short enough for a table: days are told in hours too, so they are left out."""
-    hours = [window for window in windows if window.endswith("h")] or list(windows)
-    return ", ".join(hours) if len(hours) <= MOST_WINDOWS else f"{hours[0]} to {hours[-1]}"
+    hours = [window for window in windows if window.endswith("h")]
+    return window_words(hours or list(windows))
 
 
 def _table(heading: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any, Final, Protocol, cast
 from urllib.parse import unquote, urlsplit
 
-from ..interceptor import Handler, HttpCall, HttpReply, PassThrough
+from ..interceptor import OWN_PORTS, Handler, HttpCall, HttpReply, PassThrough, host_of
 from ..patching import Patch, Patcher, Target
 
 LIBRARIES: Final = ("dspy._vendor.lm15.transports", "lm15.transports")
@@ -27,7 +27,8 @@ def _wanting(patch: Patch, transport: Any, request: _Request) -> tuple[Handler, 
     if transport._closed or patch.block() is None:
         return None
     parts = urlsplit(request.url)
-    host, path = (parts.hostname or "").lower(), unquote(parts.path)
+    own = parts.port == OWN_PORTS.get(parts.scheme)
+    host, path = host_of((parts.hostname or "").lower(), None if own else parts.port), unquote(parts.path)
     handler = patch.handler(request.method, host, path)
     if handler is None:
         return None

@@ -67,12 +67,16 @@ class Job:
 
 @dataclass(slots=True, kw_only=True)
 class Executed:
-    """What came of a run; `failed_at` are the places of failed rows in the order of execution."""
+    """What came of a run; rows that never ran count as failed.
+
+    `failed_at` are the places of failed rows in the order of execution.
+    """
 
     rows: list[ExecutedRow] = field(default_factory=list)
     failed_at: list[int] = field(default_factory=list)
     n_completed: int = 0
     n_failed: int = 0
+    n_undone: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
 
@@ -135,6 +139,7 @@ def execute(job: Job, scan: Scan) -> Executed:
             elif job.undone_code is not None:
                 writer.undone(row, index, job.undone_code)
                 done.n_failed += 1
+                done.n_undone += 1
         for number in range(job.plan.n_stray):
             writer.stray(number)
     return done

@@ -59,7 +59,8 @@ async def test_the_handler_sees_the_call_as_it_would_have_been_sent(upstream: Up
         async with StdlibAsyncTransport() as transport:
             await transport.stream(request(upstream.url + "/a%20b" + PATH + "?q=1"))
     [call] = handler.calls
-    assert (call.method, call.host, call.path) == ("POST", "127.0.0.1", "/a b" + PATH)
+    assert (call.method, call.path) == ("POST", "/a b" + PATH)
+    assert call.host == upstream.url.removeprefix("http://")
     assert call.url.endswith("?q=1")
     assert call.headers == {"content-type": "application/json", "authorization": "Bearer sk-1"}
     assert call.body == BODY

@@ -9,12 +9,22 @@ import pytest
 from batchling_client.wire.states import BatchState
 from batchling_worker.sandbox.faults import FailBatch, Fault, RefuseCreate, RefuseUpload
 from tests.deployment import MODEL, Deployment, in_turn
+from tests.form import form_of
 
 BAD_LINE = "invalid_json_line"
 
 
 def refused(message: str, param: str | None = None) -> str:
     return json.dumps({"error": {"message": message, "type": "invalid_request_error", "param": param}})
+
+
+def invalid(*places: str) -> str:
+    """As FastAPI words it."""
+    flaws = [
+        {"type": "less_than_equal", "loc": [place, "body", "temperature"], "msg": "Too hot", "input": 9}
+        for place in places
+    ]
+    return json.dumps({"detail": flaws})
 
 
 BLAMED: dict[str, tuple[Fault, set[int]]] = {
@@ -35,6 +45,10 @@ BLAMED: dict[str, tuple[Fault, set[int]]] = {
     ),
     "create refused with a line": (RefuseCreate(status=422, body=refused("Line 6: no model")), {6}),
     "upload refused with a line": (RefuseUpload(status=400, body=refused("Error on line 3: bad")), {3}),
+    "upload refused with a list of validation errors": (
+        RefuseUpload(status=422, body=invalid("line 3", "line 5")),
+        {3, 5},
+    ),
 }
 
 
@@ -163,3 +177,24 @@ async def test_a_row_that_our_own_code_fails_on_is_told_and_the_rest_goes_on(
     assert [result.status for result in results] == [200, 400, 200]
     assert results[1].origin == "batch_row_failed"
     assert deployment.billed() == {ids[0]: 1, ids[2]: 1}
+
+
+async def test_rows_for_which_an_upload_is_refused_fail_alone_with_the_provider_s_own_words(
+    deployment: Deployment,
+) -> None:
+    """Mistral checks the lines of a file as it takes it."""
+    ids = await deployment.ask(6, provider="mistral", linger_ms=60_000)
+    model = form_of("mistral").model
+    for place, heat in ((1, 9.0), (4, -1.0)):
+        talk = [{"role": "user", "content": "Hi."}]
+        body = json.dumps({"model": model, "messages": talk, "temperature": heat}).encode()
+        await deployment.replace_body(place, body)
+    deployment.fork()
+    await deployment.due()
+
+    results = await deployment.answered(ids)
+
+    assert [result.status for result in results] == [200, 422, 200, 200, 422, 200]
+    places = [flaw["loc"] for flaw in json.loads(results[1].body)["detail"]]
+    assert places == [["line 2", "body", "temperature"], ["line 5", "body", "temperature"]]
+    assert deployment.billed() == {one: 1 for n, one in enumerate(ids) if n not in (1, 4)}
