@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import anthropic
 import dspy
+import groq
 import instructor
 import litellm
 from instructor.core import InstructorRetryException
+from langchain_anthropic import ChatAnthropic
 from langchain_core import exceptions as langchain_errors
 from langchain_openai import ChatOpenAI
 from openai import AsyncOpenAI
@@ -22,6 +25,7 @@ from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from batchling_client import batchify
 
 GPT: Final = "gpt-5-mini"
+CLAUDE: Final = "claude-haiku-4-5"
 LLAMA: Final = "groq/llama-3.1-8b-instant"
 
 
@@ -44,7 +48,7 @@ class Way:
     typed: bool = False
     provider: str = "openai"
     endpoint: str = "/v1/chat/completions"
-    errors: dict[int, type[Exception]] = field(default_factory=dict)
+    errors: Mapping[int, type[Exception]] = field(default_factory=dict)
     """Status of a row -> what the framework raises."""
 
     def __str__(self) -> str:
@@ -83,6 +87,16 @@ def _langchain(method: str) -> Ask:
     return ask
 
 
+async def _langchain_anthropic(prompt: str) -> str:
+    return str((await ChatAnthropic(model=CLAUDE, max_tokens=1000).ainvoke(prompt)).text)
+
+
+def _langchain_anthropic_typed(prompt: str) -> Awaitable[Any]:
+    model = ChatAnthropic(model=CLAUDE, max_tokens=1000).with_structured_output(Echo)
+    answer: Awaitable[Any] = model.ainvoke(prompt)
+    return answer
+
+
 def _litellm(model: str) -> Ask:
     async def ask(prompt: str) -> str:
         answer = await litellm.acompletion(model=model, messages=_said(prompt))
@@ -119,8 +133,8 @@ async def _instructor_json(prompt: str) -> Any:
 
 
 async def _instructor_groq(prompt: str) -> Any:
-    client = instructor.from_provider(LLAMA, async_client=True)
-    return await client.create(response_model=Echo, messages=_said(prompt))
+    client = instructor.from_groq(groq.AsyncGroq())
+    return await client.create(model=LLAMA.removeprefix("groq/"), response_model=Echo, messages=_said(prompt))
 
 
 def dspy_lm(**settings: Any) -> Any:
@@ -150,12 +164,32 @@ _LANGCHAIN: Final = {
     429: langchain_errors.ModelRateLimitError,
     500: langchain_errors.ModelAPIError,
 }
+_ANTHROPIC: Final = {
+    400: anthropic.BadRequestError,
+    429: anthropic.RateLimitError,
+    500: anthropic.InternalServerError,
+}
 _DSPY: Final = {400: dspy.LMInvalidRequestError, 429: dspy.LMRateLimitError, 500: dspy.LMServerError}
 
 WAYS: Final = (
     Way(name="langchain", ask=_langchain_text, errors=_LANGCHAIN),
     Way(name="langchain-json-schema", ask=_langchain("json_schema"), typed=True, errors=_LANGCHAIN),
     Way(name="langchain-tools", ask=_langchain("function_calling"), typed=True, errors=_LANGCHAIN),
+    Way(
+        name="langchain-anthropic",
+        ask=_langchain_anthropic,
+        provider="anthropic",
+        endpoint="/v1/messages",
+        errors=_ANTHROPIC,
+    ),
+    Way(
+        name="langchain-anthropic-tools",
+        ask=_langchain_anthropic_typed,
+        typed=True,
+        provider="anthropic",
+        endpoint="/v1/messages",
+        errors=_ANTHROPIC,
+    ),
     Way(name="litellm-openai", ask=_litellm(f"openai/{GPT}"), errors=_LITELLM),
     Way(name="litellm-typed", ask=_litellm_typed, typed=True, errors=_LITELLM),
     Way(name="litellm-groq", ask=_litellm(LLAMA), provider="groq", errors=_LITELLM),
