@@ -16,7 +16,7 @@ from .asking import WAYS, Way, together
 
 N_CALLS: Final = 4
 EVERY_WAY = pytest.mark.parametrize("way", WAYS, ids=str)
-KEEPS_NOTHING: Final = frozenset({"dspy", "dspy-litellm", "litellm-groq", "litellm-thread"})
+KEEPS_NOTHING: Final = frozenset({"dspy", "litellm-groq", "litellm-thread"})
 """Ways whose exceptions are raised from no exception of an SDK: only their message tells."""
 
 
