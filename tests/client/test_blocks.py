@@ -106,6 +106,9 @@ async def test_what_http_cannot_say_is_found_in_the_sdks_exception(
     found = errors.of(caught.value)
     assert isinstance(found, BatchExpired)
     assert str(found) == "three times too late"
+    framework_s = LookupError()
+    framework_s.__cause__ = caught.value
+    assert isinstance(errors.of(framework_s), BatchExpired)
 
 
 async def test_a_refused_request_is_a_bad_request_of_the_sdk(groq_client: groq.AsyncGroq) -> None:
