@@ -33,6 +33,7 @@ CODES: Final = {
     16: Code(401, "UNAUTHENTICATED"),
 }
 UNKNOWN: Final = CODES[2]
+LONGEST_MESSAGE: Final = 2000
 
 _BY_STATUS: Final = {code.status: code for code in reversed(CODES.values())}
 

@@ -51,6 +51,8 @@ class ProviderFacts:
     """Fewer the provider does not take in a batch."""
     inline: bool = False
     """Whether the create takes the requests themselves: `upload` then only readies what the create goes into."""
+    own_credential: bool = False
+    """Whether workers can go by a credential of their own surroundings instead of the callers'."""
     model_in_path: bool = False
     """Whether the body of a request need not name its model."""
     verified: tuple[str, ...] = ("docs",)
@@ -66,6 +68,8 @@ class Account:
     http: httpx.AsyncClient = field(repr=False)
     digest: str
     """Names host and credential without telling the latter: what one account made, another may not even see."""
+    own_credential: bool = False
+    """Whether the worker's own credential is used, which the adapter knows where to find."""
     staging: str = ""
     """Where input and result files lie, for a provider that keeps none itself."""
     staging_url: str = ""
