@@ -21,7 +21,7 @@ import msgspec
 from batchling_client.wire.keys import ProviderBatchId
 
 from .. import google_rows, google_status, http_errors
-from ..errors import Denied, PermanentError, TemporaryError
+from ..errors import Denied, PermanentError, QuotaFull, TemporaryError
 from ..gcs import Found, Objects, OwnCredential, Place, answered
 from ..http_errors import Deed
 from ..provider import Account, Answer, Ending, Look, NotFound, ProviderFacts, Sought, Source, Submission
@@ -132,7 +132,13 @@ class Vertex:
                 "gcsDestination": {"outputUriPrefix": str(prefix)},
             },
         }
-        job = await call.tell(Job, wish)
+        try:
+            job = await call.tell(Job, wish)
+        except TemporaryError as error:
+            if not google_status.speaks_of_quota(error):
+                raise
+            account.weather.saw(None)
+            raise QuotaFull(str(error)) from None
         if not job.known_name:
             raise http_errors.of_unreadable(call.deed)
         return _provider_batch_id(where.version, job.known_name)

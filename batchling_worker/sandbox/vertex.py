@@ -308,14 +308,17 @@ class Vertex:
     async def _moved_on(self, batch: Batch) -> BatchView:
         """Return the job as it stands, what has run by now being in its shards."""
         view = await self._book.show(batch)
-        made, job = self._made[batch.id], batch.job
-        if made.exported < 0 or job is None or view.status not in {*_ENDED, "in_progress", "finalizing"}:
+        made = self._made[batch.id]
+        if made.exported < 0 or batch.executed is None:
             return view
         if view.status in _ENDED:
             await self._export(batch, self._published(view, batch.owner), None)
             made.exported = -1
-        elif batch.executed is not None and batch.executed.done():
-            await self._export(batch, [job.output_path], timing.done_share(batch, self._world.clock.now()))
+        elif view.status in ("in_progress", "finalizing"):
+            await batch.executed
+            if batch.job is not None:
+                share = timing.done_share(batch, self._world.clock.now())
+                await self._export(batch, [batch.job.output_path], share)
         return view
 
     def _published(self, view: BatchView, owner: str) -> list[Path]:
