@@ -54,6 +54,12 @@ _UNSTAGED: Final = (
     "batchify(vertex_gcs_prefix='gs://BUCKET/PREFIX')."
 )
 _GCS_PREFIX: Final = re.compile(r"gs://[a-z0-9][a-z0-9._-]+(?:/[^\r\n\t#?*\[\]]*)?")
+_URLENCODED: Final = (
+    "A call to {} {} sends a form, which no batch takes: it goes straight to the provider at full price. "
+    "Where the client can send JSON instead, have it do that to have the call batched."
+)
+_FORMS: Final = {"multipart/": _MULTIPART, "application/x-www-form-urlencoded": _URLENCODED}
+"""How the content type of a form begins -> what is told of it."""
 _NO_BATCHES: Final = (
     "{} takes no batches of {}: such calls go straight to the provider at full price. Endpoints it takes: {}."
 )
@@ -111,6 +117,7 @@ class Lane:
     terms: Terms
     secrets: Mapping[str, str] = field(repr=False)
     """The credential headers as the SDK sent them."""
+    route: Route
 
 
 class Request(msgspec.Struct, frozen=True, eq=False, gc=False):
@@ -166,8 +173,10 @@ class Calls:
         try:
             head = _decode_head(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            if call.headers.get("content-type", "").startswith("multipart/"):
-                warn_once(_MULTIPART.format(route.provider, call.path), os.getpid())
+            content_type = call.headers.get("content-type", "")
+            told = next((told for start, told in _FORMS.items() if content_type.startswith(start)), None)
+            if told is not None:
+                warn_once(told.format(route.provider, call.path), os.getpid())
                 return PASS_THROUGH
             return replies.refusal("The body of the request is not a JSON object.", code="body_not_json")
         if head.stream is True:
@@ -192,10 +201,13 @@ class Calls:
                 f"{min(route.max_row_bytes, route.max_bytes):,} bytes. Send a shorter one.",
                 code="request_too_large",
             )
-        return self._lane(route, _with_query_credential(route, call), place.endpoint, model)
+        model = route.models.get(model, model)
+        return self._lane(route, _with_query(route, call), place.endpoint, model)
 
     def request(self, lane: Lane, request_id: RequestId, body: bytes) -> Request:
         """The body as a request under an id; made anew from the same body, it is the same request."""
+        if lane.route.model_in_row or lane.route.models:
+            body = _naming(body, lane.spec.model, always=lane.route.model_in_row)
         size = records.line_bytes(body)
         if b"\n" in body or b"\r" in body:
             # A request is one line of the provider's file; inside JSON strings line breaks are escaped.
@@ -278,19 +290,31 @@ class Calls:
             cap=terms.cap(route),
             terms=terms,
             secrets=secrets,
+            route=route,
         )
 
 
-def _with_query_credential(route: Route, call: HttpCall) -> HttpCall:
-    """The call with the key of its URL's query as the header that it stands for; URLs are kept and told nowhere."""
-    if not route.query_credentials or any(call.headers.get(name) for name in route.credential_headers):
+def _with_query(route: Route, call: HttpCall) -> HttpCall:
+    """The call with what counts of its URL's query among its headers; URLs are kept and told nowhere."""
+    if not route.query_credentials and not route.batch_queries:
         return call
-    given = {
-        route.query_credentials[name]: value
-        for name, value in parse_qsl(urlsplit(call.url).query)
-        if name in route.query_credentials
-    }
+    keyed = any(call.headers.get(name) for name in route.credential_headers)
+    given = {}
+    for name, value in parse_qsl(urlsplit(call.url).query):
+        if name in route.query_credentials and not keyed:
+            given[route.query_credentials[name]] = value
+        if f"?{name}" in route.batch_queries:
+            given[f"?{name}"] = value
     return replace(call, headers={**call.headers, **given}) if given else call
+
+
+def _naming(body: bytes, model: str, *, always: bool) -> bytes:
+    """The body with that model in it, every other field as it was; one that names none is left so unless `always`."""
+    fields = _decode_fields(body)
+    spelt = msgspec.json.encode(model)
+    if bytes(fields.get("model", b"" if always else spelt)) == spelt:
+        return body
+    return msgspec.json.encode({**fields, "model": msgspec.Raw(spelt)})
 
 
 def _unbatched(route: Route, body: bytes) -> Unbatched | None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Final
 
 from . import uncaught
@@ -24,6 +25,7 @@ SDKS: Final = (
     "google-cloud-aiplatform",
     "langchain-mistralai",
     "langchain-google-vertexai",
+    "dspy",
 )
 """Distributions that send calls by themselves, and through what they require of this list."""
 
@@ -38,7 +40,6 @@ FRAMEWORKS: Final = (
     "langchain-litellm",
     "pydantic-ai-slim",
     "instructor",
-    "dspy",
 )
 """Distributions that send through SDKs alone, which are often extras of theirs: what of them is here."""
 
@@ -48,6 +49,9 @@ _OVER: Final[Mapping[str, str]] = {
     "boto3": "urllib3",
 }
 """Where the requirements do not tell: these have HTTP libraries too, for other ends."""
+
+_VENDORED: Final[Mapping[str, tuple[str, str]]] = {"dspy": ("dspy/_vendor/lm15", "lm15")}
+"""A folder of a distribution -> the HTTP library that is in it, where this release has it."""
 
 _ASYNC_OVER: Final[Mapping[str, str]] = {"google-genai": "aiohttp"}
 """What is preferred for async calls where it can be imported, required or not."""
@@ -100,7 +104,8 @@ def _read(name: str, version: str, versions: Mapping[str, str]) -> Sdk:
         over, others = "", [_named(line) for line in lines]
     else:
         others = [_named(line) for line in lines if "extra ==" not in line]
-        over = _OVER.get(name) or next((library for library in _FAMILY if library in others), "")
+        over = _OVER.get(name) or _vendored(name)
+        over = over or next((library for library in _FAMILY if library in others), "")
     preferred = _ASYNC_OVER.get(name, "")
     return Sdk(
         name=name,
@@ -109,6 +114,14 @@ def _read(name: str, version: str, versions: Mapping[str, str]) -> Sdk:
         awaiting=preferred if preferred and find_spec(preferred) is not None else over,
         through=tuple(other for other in versions if other in others and other != name),
     )
+
+
+def _vendored(name: str) -> str:
+    folder, library = _VENDORED.get(name, ("", ""))
+    if not folder:
+        return ""
+    place = importlib.metadata.distribution(name).locate_file(folder)
+    return library if Path(str(place)).is_dir() else ""
 
 
 def _named(requirement: str) -> str:

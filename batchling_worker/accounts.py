@@ -65,7 +65,11 @@ class Accounts:
         staging = _staging(headers.pop(STAGING_HEADER, ""), spec.provider, settings)
         return Account(
             base_url=base_url.rstrip("/"),
-            headers={**headers, **credential},
+            headers={
+                **{name: said for name, said in headers.items() if not name.startswith("?")},
+                **credential,
+            },
+            query=tuple((name[1:], said) for name, said in headers.items() if name.startswith("?")),
             http=self._http,
             digest=_digest(base_url.rstrip("/"), credential or _OWN),
             own_credential=settings.own_credential,
@@ -80,6 +84,11 @@ class Accounts:
             return facts.base_url
         route = self._routes.of_host(spec.host)
         if route is None or route.provider != spec.provider:
+            if "*" in facts.base_url:
+                raise PermanentError(
+                    f"{spec.provider} has a host for each of its customers, and {spec.host!r} is none: name yours "
+                    f"in BATCHLING_PROVIDERS__{spec.provider.upper()}__BASE_URL."
+                )
             return facts.base_url
         if settings.api_key is not None and route.tenants:
             # Whoever can make a call could else have the workers' own key sent to a host of his.

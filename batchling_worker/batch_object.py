@@ -55,9 +55,14 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
         """The provider's word for the status, in lower case, or ''."""
         return _text(self.status).lower()
 
+    @property
+    def made_at(self) -> float | None:
+        """When it was created, in unix seconds."""
+        return _moment(self.created_at)
+
     def made_before(self, moment: dt.datetime) -> bool:
         """Whether the batch is surely older than that."""
-        return isinstance(self.created_at, int | float) and self.created_at < moment.timestamp()
+        return self.made_at is not None and self.made_at < moment.timestamp()
 
     def is_of(self, label_name: str, label: str, input_file_ids: Collection[str]) -> bool | None:
         """Whether the batch carries this label or was made from one of these files; None where it does not tell."""
@@ -92,12 +97,13 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def _ended_just_now(self, outcome: Outcome, now: dt.datetime) -> bool:
-        ended_at = {
+        told = {
             Outcome.COMPLETED: self.completed_at,
             Outcome.EXPIRED: self.expired_at,
             Outcome.CANCELLED: self.cancelled_at,
         }.get(outcome)
-        if not isinstance(ended_at, int | float):
+        ended_at = _moment(told)
+        if ended_at is None:
             return False
         return -CLOCKS_APART_S <= now.timestamp() - ended_at < LATE_FILES_S
 
@@ -125,6 +131,19 @@ def _complaints(errors: object) -> Iterator[Complaint]:
                 line=line if isinstance(line, int) and line > 0 else None,
                 param=param if isinstance(param, str) else None,
             )
+
+
+def _moment(said: object) -> float | None:
+    """A time in unix seconds, which some providers tell as ISO 8601 with more digits than a microsecond has."""
+    if isinstance(said, int | float):
+        return float(said)
+    if not isinstance(said, str):
+        return None
+    try:
+        at = dt.datetime.fromisoformat(said)
+    except ValueError:
+        return None
+    return (at if at.tzinfo is not None else at.replace(tzinfo=dt.UTC)).timestamp()
 
 
 def _text(said: object) -> str:

@@ -128,7 +128,7 @@ class Objects:
                 for one in found
             ]
 
-        return await self._call("list result files", listed)
+        return await self._call("list result files", listed, short=True)
 
     async def pieces(self, found: Found) -> AsyncGenerator[bytes, None]:
         """An object in pieces; raises `TemporaryError` where it is not all there any more."""
@@ -150,21 +150,23 @@ class Objects:
                 raise TemporaryError(f"{self._provider}: a result file in Cloud Storage was cut off")
             yield piece
 
-    async def _call(self, does: str, work: Callable[[], T]) -> T:
+    async def _call(self, does: str, work: Callable[[], T], *, short: bool = False) -> T:
         deed = Deed(provider=self._provider, does=f"{does} in Cloud Storage", secrets=self._secrets)
-        return await answered(self._account, deed, work)
+        return await answered(self._account, deed, work, short=short)
 
 
 class _TakenError(TemporaryError):
     """An object of this name is there already."""
 
 
-async def answered(account: Account, deed: Deed, work: Callable[[], T]) -> T:
+async def answered(account: Account, deed: Deed, work: Callable[[], T], *, short: bool) -> T:
     """What a blocking call of Google's libraries answers, made in a thread; raises the worker's errors.
 
-    They are raised outside of the `except` that caught the library's, which hold the request with its headers.
+    They are raised outside of the `except` that caught the library's, which hold the request with its headers. Only a
+    call that carries little is `short`, so that its silence says something: the library does not tell what it has sent.
     """
-    account.weather.asked()
+    if short:
+        account.weather.asked()
     failure: WorkerError
     try:
         answer = await asyncio.to_thread(work)
@@ -188,7 +190,8 @@ async def answered(account: Account, deed: Deed, work: Callable[[], T]) -> T:
     else:
         account.weather.saw(None)
         return answer
-    account.weather.saw(None if isinstance(failure, _TakenError) else failure)
+    # What is taken, or not there, is no trouble of the account's: shards of a job that runs come and go.
+    account.weather.saw(None if isinstance(failure, (_TakenError, Denied)) else failure)
     raise failure
 
 

@@ -125,6 +125,16 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     return None if wish_s is None else min(wish_s, LONGEST_WISH_S)
 
 
+def code_of(body: bytes) -> str:
+    """The code in a provider's error body, or ''."""
+    try:
+        error = msgspec.json.decode(body, type=_Said).error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, str) else ""
+
+
 class _Said(msgspec.Struct):
     error: object = None
     message: object = None
@@ -155,15 +165,16 @@ class Flaw(NamedTuple):
 
 
 def flaws_of(detail: object) -> list[Flaw]:
-    """The entries of a `detail` as FastAPI makes them; none where it is something else."""
+    """The entries of a `detail` as FastAPI makes them, or of an `extra` of Litestar's; none of something else."""
     entries = detail if isinstance(detail, list) else []
-    return [_flaw(entry) for entry in entries[:MOST_FLAWS] if isinstance(entry, dict) and entry.get("msg")]
+    told = [entry for entry in entries[:MOST_FLAWS] if isinstance(entry, dict)]
+    return [_flaw(entry) for entry in told if entry.get("msg") or entry.get("message")]
 
 
 def _flaw(entry: Mapping[str, object]) -> Flaw:
-    code, loc = entry.get("type"), entry.get("loc")
-    place = ".".join(str(step) for step in loc) if isinstance(loc, list) else ""
-    words = f"{place}: {entry['msg']}" if place else str(entry["msg"])
+    code, loc, said = entry.get("type"), entry.get("loc"), entry.get("msg") or entry.get("message")
+    place = ".".join(str(step) for step in loc) if isinstance(loc, list) else str(entry.get("key") or "")
+    words = f"{place}: {said}" if place else str(said)
     return Flaw(code=code if isinstance(code, str) else "", words=words[:LONGEST_REASON])
 
 

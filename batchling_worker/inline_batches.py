@@ -250,6 +250,15 @@ class InlineBatches:
         return look
 
 
+def moment(said: object) -> dt.datetime | None:
+    """The moment that a provider tells, in UTC where it names no zone; None where it tells none."""
+    try:
+        told = dt.datetime.fromisoformat(said) if isinstance(said, str) else None
+    except ValueError:
+        return None
+    return told if told is None or told.tzinfo else told.replace(tzinfo=dt.UTC)
+
+
 async def _body(opening: bytes, lines: BinaryIO) -> AsyncIterator[bytes]:
     """The create's body: the lines become the elements of the list that the opening has begun."""
     left = _size(lines) - 1

@@ -55,6 +55,7 @@ async def of_refusal(step: Step, error: PermanentError, body: bytes) -> Ending:
 class _Refusal(msgspec.Struct):
     error: object = None
     detail: object = None
+    extra: object = None
 
     @classmethod
     def read(cls, body: bytes) -> _Refusal:
@@ -65,7 +66,7 @@ class _Refusal(msgspec.Struct):
 
     def complaints(self, body: bytes) -> tuple[Complaint, ...]:
         """One for each row that a list of validation errors may speak of, else one for what the body says."""
-        flaws = http_errors.flaws_of(self.detail)
+        flaws = http_errors.flaws_of(self.detail) or http_errors.flaws_of(self.extra)
         if flaws:
             return tuple(Complaint(code=flaw.code, message=flaw.words) for flaw in flaws)
         return (Complaint(code=self.code, message=http_errors.message_of(body), param=self.param),)

@@ -10,7 +10,7 @@ from typing import BinaryIO, Final, TypeAlias
 import msgspec
 
 from .batch_object import BatchObject
-from .provider import Submission
+from .provider import Account, Submission
 from .provider_call import ProviderCall
 from .request_lines import one_line
 from .result_lines import RowReader
@@ -64,6 +64,10 @@ class Dialect:
     """The query for certain batches, where the list takes one."""
     uploads: str = "/files"
     batches: str = "/batches"
+
+    def root_of(self, account: Account) -> str:
+        """What stands between the base URL and `/files` for one account."""
+        return self.root
 
     def made_since(self, moment: dt.datetime) -> Query:
         """What narrows a list down to batches made since then, where it takes such a thing; more may be shown."""

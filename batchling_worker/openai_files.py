@@ -63,7 +63,8 @@ class OpenAIFiles:
         except MaybeDone:
             raise
         except (PermanentError, TemporaryError) as error:
-            if quota.refusal_in(str(error)) is not None:
+            code = http_errors.code_of(error.body) if isinstance(error, PermanentError) else ""
+            if quota.refusal_in(str(error), code) is not None:
                 account.weather.saw(None)
                 raise QuotaFull(str(error)) from None
             if isinstance(error, PermanentError) and speaks_of_missing_file(error, source.file_id):
@@ -84,10 +85,9 @@ class OpenAIFiles:
         self, account: Account, provider_batch_ids: Sequence[ProviderBatchId]
     ) -> Mapping[ProviderBatchId, Look]:
         """How the batches stand: from lists where there are several, one by one where a list leaves one out."""
-        at_once = min(self.facts.looks_at_once, IDS_TOGETHER)
         return await looked_at(
             provider_batch_ids,
-            at_once,
+            min(self.facts.looks_at_once, IDS_TOGETHER),
             in_lists=functools.partial(self._look_in_lists, account),
             at_one=functools.partial(self._look_at, account),
         )
@@ -114,7 +114,9 @@ class OpenAIFiles:
     def _call(
         self, account: Account, does: str, method: str, path: str, *, paid: bool = False
     ) -> ProviderCall:
-        return ProviderCall(account, self.facts.name, does, method, self._dialect.root + path, paid=paid)
+        return ProviderCall(
+            account, self.facts.name, does, method, self._dialect.root_of(account) + path, paid=paid
+        )
 
     def _asker(self, account: Account) -> Callable[[str, str], ProviderCall]:
         return lambda does, path: self._call(account, does, "GET", path)

@@ -122,6 +122,6 @@ def _reaches_back_to(oldest: dt.datetime, batches: Sequence[BatchObject]) -> boo
     """Whether all that follows these batches is older; never so in a list that is not newest first."""
     if not batches:
         return False
-    first, last = batches[0].created_at, batches[-1].created_at
-    falling = isinstance(first, int | float) and isinstance(last, int | float) and first >= last
+    first, last = batches[0].made_at, batches[-1].made_at
+    falling = first is not None and last is not None and first >= last
     return falling and batches[-1].made_before(oldest)

@@ -66,6 +66,7 @@ class ProviderCall:
     ) -> None:
         self._http = account.http
         self._weather = account.weather
+        self._query = account.query
         self._method = method
         self.framed = True
         """Whether the answer that is streamed tells its length, so that a cut is never taken for its end."""
@@ -139,7 +140,11 @@ class ProviderCall:
         failure: WorkerError | None = None
         try:
             async with self._http.stream(
-                self._method, self._url, headers=self._headers, extensions={"trace": self._weather.trace}
+                self._method,
+                self._url,
+                params=self._params(()),
+                headers=self._headers,
+                extensions={"trace": self._weather.trace},
             ) as response:
                 if response.is_success:
                     self.framed, self._part = _framed(response), _part(response)
@@ -195,6 +200,10 @@ class ProviderCall:
                 if fresh:
                     yield fresh
 
+    def _params(self, query: Iterable[tuple[str, str]]) -> httpx.QueryParams | None:
+        whole = (*query, *self._query)
+        return httpx.QueryParams(whole) if whole else None
+
     async def _send(
         self,
         *,
@@ -210,7 +219,7 @@ class ProviderCall:
             response = await self._http.request(
                 self._method,
                 self._url,
-                params=httpx.QueryParams(tuple(query)) if query else None,
+                params=self._params(query),
                 content=content,
                 data=data,
                 files=files,

@@ -53,6 +53,11 @@ class Step:
         return self.providers.load(self.batch.spec.provider)
 
     @property
+    def least_look_s(self) -> float:
+        """How long the provider asks to be left alone between two looks at a batch."""
+        return self.providers.least_look_s(self.batch.spec.provider)
+
+    @property
     def now(self) -> dt.datetime:
         """The server's time when the step began: workers' own clocks may differ."""
         return self.batch.read_at or dt.datetime.now(dt.UTC)

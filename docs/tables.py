@@ -96,7 +96,7 @@ def _provider_row(name: str) -> tuple[str, ...]:
         f"{facts.max_rows:,}" if facts.min_rows == 1 else f"{facts.min_rows:,} to {facts.max_rows:,}",
         f"{facts.max_bytes / 1_000_000:,.0f} MB",
         _windows(facts.windows),
-        f"{facts.discount_percent} %",
+        f"{facts.discount_percent} %" if facts.discount_percent else "not told",
         "by label" if facts.searchable else "by rows",
         "yes" if facts.early_results else "no",
         "yes" if facts.cancels else "no",

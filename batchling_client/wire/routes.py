@@ -61,15 +61,23 @@ class Route:
     tenants: bool = False
     """Whether hosts behind a `*` are its customers': the workers' own key goes to none that settings do not name."""
     batch_headers: tuple[str, ...] = ()
-    """Headers that apply to a whole batch and therefore split lanes."""
+    """Headers that apply to a whole batch and therefore split lanes; `?name` stands for a name in the URL's query."""
+    model_in_row: bool = False
+    """Whether a row names its model in the body, also where the call names it in the path, and that counts."""
+    models: Mapping[str, str] = field(default_factory=dict)
+    """A call's model -> the one that its batches are for, where settings say so."""
     unbatched: tuple[Unbatched, ...] = ()
     staged: bool = False
     """Whether its files lie in the caller's Cloud Storage, so that a lane has a place there in `STAGING_HEADER`."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """Header -> the environment variable in which the provider's own SDK looks for it, the API key's included."""
+    batch_queries: frozenset[str] = field(init=False, repr=False, compare=False)
+    """Those of the batch headers that stand for names in the query."""
     _templates: tuple[tuple[re.Pattern[str], str], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        queries = frozenset(name for name in self.batch_headers if name.startswith("?"))
+        object.__setattr__(self, "batch_queries", queries)
         templates = tuple((_path_of(path), name) for path, name in self.endpoints.items() if "{" in path)
         object.__setattr__(self, "_templates", templates)
 
@@ -180,6 +188,30 @@ ROUTES: Final = (
         variables={"authorization": "GROQ_API_KEY"},
     ),
     Route(
+        provider="mistral",
+        hosts=("api.mistral.ai", "api.eu.mistral.ai", "api.us.mistral.ai"),
+        endpoints=_openai_paths(
+            "",
+            (
+                "/v1/chat/completions",
+                "/v1/embeddings",
+                "/v1/fim/completions",
+                "/v1/moderations",
+                "/v1/chat/moderations",
+                "/v1/ocr",
+                "/v1/classifications",
+                "/v1/chat/classifications",
+                "/v1/conversations",
+                "/v1/audio/transcriptions",
+            ),
+        ),
+        max_rows=100_000,
+        max_bytes=512 * MB,
+        max_row_bytes=512 * MB,
+        windows=tuple(f"{hours}h" for hours in range(1, 169)),
+        variables={"authorization": "MISTRAL_API_KEY"},
+    ),
+    Route(
         provider="gemini",
         hosts=("generativelanguage.googleapis.com",),
         endpoints={
@@ -241,6 +273,16 @@ ROUTES: Final = (
         ),
     ),
     Route(
+        provider="sference",
+        hosts=("api.sference.com",),
+        endpoints=_openai_paths("", ("/v1/chat/completions",)),
+        max_rows=10_000,
+        max_bytes=100 * MB,
+        max_row_bytes=100 * MB,
+        windows=("24h",),
+        variables={"authorization": "SFERENCE_API_KEY"},
+    ),
+    Route(
         provider="bedrock",
         hosts=("bedrock-runtime.*.amazonaws.com",),
         endpoints={"/model/{model}/invoke": "/invoke", "/model/{model}/converse": "/converse"},
@@ -254,6 +296,25 @@ ROUTES: Final = (
             "authorization": "AWS_BEARER_TOKEN_BEDROCK",
             "x-aws-credentials": "BATCHLING_AWS_CREDENTIALS",
         },
+    ),
+    Route(
+        provider="azure",
+        hosts=("*.openai.azure.com", "*.services.ai.azure.com", "*.cognitiveservices.azure.com"),
+        tenants=True,
+        endpoints={
+            **_openai_paths("/openai", ("/v1/chat/completions", "/v1/responses")),
+            "/openai/deployments/{model}/chat/completions": "/chat/completions",
+            "/openai/responses": "/v1/responses",
+        },
+        max_rows=100_000,
+        max_bytes=200 * MB,
+        max_row_bytes=200 * MB,
+        windows=("24h",),
+        credential_headers=("api-key", "authorization"),
+        api_key_header="api-key",
+        batch_headers=("?api-version",),
+        model_in_row=True,
+        variables={"api-key": "AZURE_OPENAI_API_KEY", "authorization": "AZURE_OPENAI_AD_TOKEN"},
     ),
 )
 

@@ -18,8 +18,7 @@ from pydantic_settings import NoDecode
 from .routes import MB, ROUTES, Route, Routes
 
 RESERVED: Final = frozenset(
-    {"anthropic", "azure", "bedrock", "doubleword", "gemini", "groq", "mistral", "openai", "sference"}
-    | {"together", "vertex", "xai"}
+    {route.provider for route in ROUTES} | {"doubleword", "mistral", "together", "vertex", "xai"}
 )
 """Names that mean these companies, whose APIs are not all OpenAI's, in this version or in a later one."""
 OWN_ENDPOINTS: Final = ("/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions")
@@ -61,6 +60,18 @@ def _listed(said: object) -> object:
     return said
 
 
+def _mapped(said: object) -> object:
+    """Pairs like `a=b` between commas, or a JSON object."""
+    if not isinstance(said, str):
+        return said
+    if said.startswith("{"):
+        return json.loads(said)
+    pairs = [one.partition("=") for one in said.split(",") if one.strip()]
+    if not all(name.strip() and value.strip() for name, _, value in pairs):
+        raise ValueError("holds pairs between commas, such as gpt-4o=gpt-4o-batch")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
 def _usable_endpoints(endpoints: tuple[str, ...]) -> tuple[str, ...]:
     for one in endpoints:
         if _ENDPOINT.fullmatch(one) is None:
@@ -81,6 +92,8 @@ class StandIn(BaseModel):
     """What the batches of an endpoint of the user's own take."""
     windows: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = ()
     """The completion windows that it takes."""
+    models: Annotated[dict[str, str], NoDecode, BeforeValidator(_mapped)] = {}
+    """A call's model -> the one that its batches are for, such as the batch deployment beside a standard one."""
     max_rows: int | None = Field(default=None, ge=1)
     """How many requests a batch may hold; for a registered provider, fewer than it takes."""
     max_bytes: int | None = Field(default=None, ge=1)
@@ -173,6 +186,7 @@ def _stood_in(route: Route, said: StandIn, registry: Routes) -> Route:
         max_rows=min(route.max_rows, said.max_rows or route.max_rows),
         max_bytes=max_bytes,
         max_row_bytes=min(route.max_row_bytes, max_bytes),
+        models=said.models,
     )
 
 
@@ -190,6 +204,7 @@ def own_route(name: str, said: StandIn) -> Route:
         max_row_bytes=max_bytes,
         windows=said.windows or OWN_WINDOWS,
         batch_headers=("openai-organization", "openai-project"),
+        models=said.models,
         variables={"authorization": f"{re.sub('[^A-Z0-9]', '_', name.upper())}_API_KEY"},
     )
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from batchling_client.wire.routes import ROUTES
-from batchling_client.wire.stand_ins import StandIn
 
 from ..errors import PermanentError
 from ..openai_endpoint import own_endpoint
 from ..provider import Provider
+from ..settings import ProviderSettings
 
 
 def names() -> tuple[str, ...]:
@@ -41,12 +41,22 @@ def load(name: str) -> Provider:
 class Providers:
     """The providers of one deployment: the registry's, and the endpoints that its settings make."""
 
-    def __init__(self, stand_ins: Mapping[str, StandIn]) -> None:
+    def __init__(self, settings: Mapping[str, ProviderSettings]) -> None:
         registered = names()
         self._own: Final = {
-            name: own_endpoint(name, said) for name, said in stand_ins.items() if name not in registered
+            name: own_endpoint(name, said) for name, said in settings.items() if name not in registered
+        }
+        self._least_looks_s: Final = {
+            name: said.poll_interval_seconds
+            for name, said in settings.items()
+            if said.poll_interval_seconds is not None
         }
 
     def load(self, name: str) -> Provider:
         """The provider of that name, the same object each time; raises `PermanentError` where there is none."""
         return self._own.get(name) or load(name)
+
+    def least_look_s(self, name: str) -> float:
+        """How long to leave a provider alone between two looks at a batch: as the settings say, else as it asks."""
+        said = self._least_looks_s.get(name)
+        return self.load(name).facts.least_look_s if said is None else said

@@ -15,7 +15,7 @@ import msgspec
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.states import Outcome
 
-from ..inline_batches import InlineBatches, InlineDialect, Query, Shown
+from ..inline_batches import InlineBatches, InlineDialect, Query, Shown, moment
 from ..provider import Answer, Complaint, Ended, Ending, Look, ProviderFacts, Running
 from ..result_lines import answer_of, fields_of, lost, text_in, unrun
 
@@ -75,7 +75,7 @@ class _Batch(msgspec.Struct, frozen=True, kw_only=True):
             provider_batch_id=provider_batch_id,
             look=self._look(provider_batch_id, counts, n_rows),
             n_rows=n_rows,
-            created_at=_moment(self.created_at),
+            created_at=moment(self.created_at),
         )
 
     def _look(self, provider_batch_id: ProviderBatchId, counts: Mapping[str, int], n_rows: int) -> Look:
@@ -110,14 +110,6 @@ def _outcome(counts: Mapping[str, int]) -> Outcome:
     if "canceled" in counts:
         return Outcome.CANCELLED
     return Outcome.EXPIRED if "expired" in counts else Outcome.COMPLETED
-
-
-def _moment(said: object) -> dt.datetime | None:
-    try:
-        moment = dt.datetime.fromisoformat(said) if isinstance(said, str) else None
-    except ValueError:
-        return None
-    return moment if moment is None or moment.tzinfo else moment.replace(tzinfo=dt.UTC)
 
 
 def _page_query(cursor: str, n_wanted: int) -> Query:

@@ -214,7 +214,8 @@ class Vertex:
         """The account with the worker's own token, where that is what is used."""
         if not account.own_credential:
             return account
-        token = await answered(account, Deed(provider=self.facts.name, does="get a token"), _own.token)
+        deed = Deed(provider=self.facts.name, does="get a token")
+        token = await answered(account, deed, _own.token, short=False)
         return dataclasses.replace(account, headers={**account.headers, "authorization": f"Bearer {token}"})
 
     def _objects(self, account: Account) -> Objects:

@@ -121,7 +121,7 @@ class AnthropicDialect:
         if not headers.get("anthropic-version"):
             raise Refusal(400, "anthropic-version: header is required")
 
-    def row(self, place: int, raw: bytes) -> InlineRow:
+    def row(self, place: int, raw: bytes, first: InlineRow | None) -> InlineRow:
         """Return a request's custom_id and params; of these nothing is checked but that they are an object."""
         try:
             request = msgspec.json.decode(raw, type=_Request)
@@ -144,6 +144,10 @@ class AnthropicDialect:
         for name in frame:
             if name != "requests":
                 raise Refusal(400, f"{name}: Extra inputs are not permitted")
+
+    def doubled(self, place: int, custom_id: str) -> Refusal:
+        """Return the refusal of a request with the custom_id of another."""
+        return Refusal(400, f"requests.{place}.custom_id: '{custom_id}' is not unique")
 
     def not_json(self) -> Refusal:
         """Return the refusal of a create that is no JSON object of requests."""

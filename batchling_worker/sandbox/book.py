@@ -160,7 +160,7 @@ class BatchBook:
         found = await loop.run_in_executor(self._world.pool, scan, input_file.path, rules, limits, most)
         complaint = self._over_quota(owner, input_file.model, found.input_tokens)
         if complaint is not None:
-            raise Refusal(429, complaint, code="token_limit_exceeded")
+            raise Refusal(self._dialect.traits.quota_status, complaint, code="token_limit_exceeded")
         return found.input_tokens
 
     def _check_enqueued(self, batch: Batch, found: Scan) -> None:
@@ -254,7 +254,8 @@ class BatchBook:
 
     def _publish(self, batch: Batch, job: Job, which: str, at: float) -> str | dict[str, str] | None:
         path = job.output_path if which == "output" else job.error_path
-        if path.stat().st_size == 0 and not batch.plan.empty_files:
+        kept_empty = batch.plan.empty_files or self._dialect.traits.empty_files
+        if path.stat().st_size == 0 and not kept_empty:
             path.unlink()
             return batch.plan.blank_file_id
         retention_s = self._dialect.traits.output_retention_s

@@ -63,6 +63,16 @@ class Traits:
     key_headers: tuple[str, ...] = ("Authorization",)
     """Where a key may stand: as a bearer in `Authorization`, bare in any other; the first that is there counts."""
     bad_key_status: int = 401
+    retention_s: range = range(3600, 2592000 + 1)
+    """The seconds that a caller may ask for a file to be kept."""
+    quota_status: int = 429
+    """With what a create is refused for which too many tokens are enqueued."""
+    empty_files: bool = False
+    """Whether a result file without a row is there all the same."""
+    required_query: tuple[str, ...] = ()
+    """Names without which in its query a call is not found."""
+    realtime_paths: Mapping[str, str] = field(default_factory=dict)
+    """Paths of realtime calls below the root -> their endpoints, where they are not the endpoints themselves."""
     perform: Perform = answers.perform
     """Makes the answer of a request from its endpoint and body."""
     unwelcome_agents: tuple[str, ...] = ()

@@ -19,7 +19,6 @@ from .weather import Weather
 from .world import World
 
 _CHUNK = 1 << 18
-_RETENTION_S = range(3600, 2592000 + 1)
 _MAX_FILES = 10_000
 
 
@@ -81,6 +80,7 @@ class FilesApi:
             retention_s=retention_s,
             model=peek_model(path),
             hidden_s=self._weather.hides_file(),
+            pending_s=self._weather.holds_file_pending(),
         )
         return await self._weather.after_upload(request) or json_reply(self._dialect.file_object(file))
 
@@ -122,16 +122,14 @@ class FilesApi:
         return purpose
 
     def _retention_s(self, fields: dict[str, str]) -> float:
+        allowed = self._dialect.traits.retention_s
         anchor, seconds = fields.get("expires_after[anchor]"), fields.get("expires_after[seconds]")
         if anchor is None and seconds is None:
             return self._dialect.traits.input_retention_s
-        if (
-            anchor != "created_at"
-            or seconds is None
-            or not seconds.isdigit()
-            or int(seconds) not in _RETENTION_S
-        ):
-            message = "'expires_after' needs the anchor 'created_at' and 3600 to 2592000 seconds."
+        if anchor != "created_at" or seconds is None or not seconds.isdigit() or int(seconds) not in allowed:
+            message = (
+                f"'expires_after' needs the anchor 'created_at' and {allowed[0]} to {allowed[-1]} seconds."
+            )
             raise Refusal(400, message, param="expires_after")
         return float(seconds)
 

@@ -45,6 +45,7 @@ class Gate:
             try:
                 self._check_agent(request)
                 await self._weather(request)
+                self._check_query(request)
                 return await handler(request, "" if keyless(request) else self._owner(request))
             except Refusal as refusal:
                 await _drain(request)
@@ -65,6 +66,10 @@ class Gate:
     def _check_agent(self, request: web.Request) -> None:
         if request.headers.get("User-Agent", "").startswith(self._dialect.traits.unwelcome_agents):
             raise Refusal(403, "error code: 1010")
+
+    def _check_query(self, request: web.Request) -> None:
+        if any(name not in request.query for name in self._dialect.traits.required_query):
+            raise Refusal(404, "Resource not found", code="404")
 
     async def _weather(self, request: web.Request) -> None:
         """What befalls every call of a key, before anything is done."""

@@ -25,7 +25,9 @@ _DAY_S = 86_400.0
 _TERMINAL = frozenset({"completed", "failed", "expired", "cancelled"})
 
 
-class _Results(NamedTuple):
+class Results(NamedTuple):
+    """Where the results of a batch lie."""
+
     path: Path
     n_bytes: int
 
@@ -44,17 +46,17 @@ class InlineBatches:
         self._book = BatchBook(world, dialect, self._shelf)
         self._realtime = RealtimeApi(world, dialect)
         self._n_rows: dict[str, int] = {}
-        self._results: dict[str, asyncio.Task[_Results]] = {}
+        self._results: dict[str, asyncio.Task[Results]] = {}
 
     def routes(self) -> Iterator[web.RouteDef]:
         """Return every route of the provider."""
         path = self._dialect.batches
-        yield self._route("POST", path, self._create)
-        yield self._route("GET", path, self._list)
-        yield self._route("GET", f"{path}/{{batch_id}}", self._show)
-        yield self._route("DELETE", f"{path}/{{batch_id}}", self._delete)
-        yield self._route("POST", f"{path}/{{batch_id}}/cancel", self._cancel)
-        yield self._route("GET", f"{path}/{{batch_id}}{self._dialect.results}", self._read)
+        yield self.route("POST", path, self._create)
+        yield self.route("GET", path, self._list)
+        yield self.route("GET", f"{path}/{{batch_id}}", self._show)
+        yield self.route("DELETE", f"{path}/{{batch_id}}", self._delete)
+        yield self.route("POST", f"{path}/{{batch_id}}/cancel", self._cancel)
+        yield self.route("GET", f"{path}/{{batch_id}}{self._dialect.results}", self._read)
         yield from self._realtime.routes(self._gate)
         yield self._gate.unknown_route()
 
@@ -70,7 +72,9 @@ class InlineBatches:
         self._n_rows.clear()
         self._shelf.clear()
 
-    def _route(self, method: str, path: str, handler: Handler) -> web.RouteDef:
+    def route(self, method: str, path: str, handler: Handler) -> web.RouteDef:
+        """Return a route below the provider's root, behind its door."""
+
         async def checked(request: web.Request, owner: str) -> web.StreamResponse:
             self._dialect.check_call(request.headers)
             return await handler(request, owner)
@@ -106,7 +110,7 @@ class InlineBatches:
             self._shelf.remove(file)
 
         async def reply() -> web.Response:
-            shown = self._object(batch, await self._book.show(batch), _origin(request))
+            shown = await self.shown(batch, request)
             return json_reply(shown, self._dialect.created_status)
 
         return await self._weather.after_create(request, model, reply)
@@ -121,56 +125,62 @@ class InlineBatches:
         return batch
 
     async def _show(self, request: web.Request, owner: str) -> web.StreamResponse:
-        batch = self._find(request, owner)
+        batch = self.find(request, owner)
         lost = self._weather.before_look(request, batch.model)
         if lost is not None:
             return lost
-        return json_reply(self._object(batch, await self._book.show(batch), _origin(request)))
+        return json_reply(await self.shown(batch, request))
 
     async def _list(self, request: web.Request, owner: str) -> web.StreamResponse:
         lost = self._weather.before_look(request, None)
         if lost is not None:
             return lost
         page = self._dialect.page(request.query, self._book.newest_first(owner), self._world.limits)
-        shown = [
-            self._object(batch, await self._book.show(batch), _origin(request)) for batch in page.batches
-        ]
+        shown = [await self.shown(batch, request) for batch in page.batches]
         return json_reply({self._dialect.list_name: shown, **page.envelope})
 
     async def _cancel(self, request: web.Request, owner: str) -> web.StreamResponse:
-        batch = self._find(request, owner)
+        batch = self.find(request, owner)
         self._weather.before_cancel(batch.model)
         view = await self._book.show(batch)
         if view.status in _TERMINAL:
             raise self._dialect.not_cancellable(view)
         self._book.cancel(batch)
-        return json_reply(self._object(batch, await self._book.show(batch), _origin(request)))
+        return json_reply(await self.shown(batch, request))
 
     async def _delete(self, request: web.Request, owner: str) -> web.StreamResponse:
-        batch = self._find(request, owner)
+        batch = self.find(request, owner)
         answer = self._dialect.deleted(await self._book.show(batch))
         self._book.remove(batch)
         return json_reply(answer)
 
     async def _read(self, request: web.Request, owner: str) -> web.StreamResponse:
-        batch = self._find(request, owner)
+        batch = self.find(request, owner)
+        results = await self.results_of(batch)
+        return await self._weather.send(
+            request, results.path, batch.model, results.n_bytes, self._dialect.results_type
+        )
+
+    async def results_of(self, batch: Batch) -> Results:
+        """Return the results of a batch in the provider's words, or raise Refusal where they cannot be read."""
         files = self._files(batch, await self._book.show(batch))
         if files is None:
             raise self._dialect.no_results(batch)
         making = self._results.get(batch.id)
         if making is None:
-            making = self._results[batch.id] = asyncio.create_task(self._convert(batch, files))
-        results = await asyncio.shield(making)
-        return await self._weather.send(
-            request, results.path, batch.model, results.n_bytes, self._dialect.results_type
-        )
+            making = self._results[batch.id] = asyncio.create_task(self._convert(files))
+        return await asyncio.shield(making)
 
-    async def _convert(self, batch: Batch, files: list[StoredFile]) -> _Results:
+    async def shown(self, batch: Batch, request: web.Request) -> dict[str, object]:
+        """Move a batch on to now and return it as JSON."""
+        return self._object(batch, await self._book.show(batch), _origin(request))
+
+    async def _convert(self, files: list[StoredFile]) -> Results:
         path = self._shelf.scratch()
         sources = [file.path for file in files]
         loop = asyncio.get_running_loop()
         n_bytes = await loop.run_in_executor(self._world.pool, convert, self._dialect, sources, path)
-        return _Results(path, n_bytes)
+        return Results(path, n_bytes)
 
     def _files(self, batch: Batch, view: BatchView) -> list[StoredFile] | None:
         """Return the files in which the results lie, or None where they cannot be read at the moment."""
@@ -198,7 +208,8 @@ class InlineBatches:
         n_rows = self._n_rows[batch.id]
         return self._dialect.batch_object(batch, view, n_rows, _told(batch, n_rows), url)
 
-    def _find(self, request: web.Request, owner: str) -> Batch:
+    def find(self, request: web.Request, owner: str) -> Batch:
+        """Return the batch that a call is for, or raise Refusal."""
         batch_id = request.match_info["batch_id"]
         batch = self._book.find(batch_id, owner)
         if batch is None:

@@ -19,6 +19,8 @@ class InlineRow(NamedTuple):
     custom_id: str
     body: bytes
     """In JSON."""
+    model: str = ""
+    """For providers that check it at once."""
 
 
 class Told(NamedTuple):
@@ -58,11 +60,14 @@ class InlineDialect(Dialect, Protocol):
     def check_call(self, headers: Mapping[str, str]) -> None:
         """Raise Refusal for a call without the headers that it takes."""
 
-    def row(self, place: int, raw: bytes) -> InlineRow:
-        """Return what a request of a create asks; raise Refusal for one that is refused at once."""
+    def row(self, place: int, raw: bytes, first: InlineRow | None) -> InlineRow:
+        """Return what a request of a create asks, behind the `first`; raise Refusal for one that is refused at once."""
 
     def check_create(self, frame: Mapping[str, Any], rows: Sequence[object]) -> None:
         """Check what stands around the requests of a create, or raise Refusal; each of `rows` is a 0 if it is one."""
+
+    def doubled(self, place: int, custom_id: str) -> Refusal:
+        """Return the refusal of a request with the custom_id of another."""
 
     def not_json(self) -> Refusal:
         """Return the refusal of a create that is no JSON object."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import msgspec
 
-from .dialect import Refusal
-from .inline_dialect import InlineDialect, ResultRow
+from .inline_dialect import InlineDialect, InlineRow, ResultRow
 from .json_list import JsonList
 
 _CHUNK: Final = 1 << 18
+_NEWLINES_TO_SPACES: Final = bytes.maketrans(b"\n\r", b"  ")
 _encode = msgspec.json.encode
 
 
@@ -20,7 +20,7 @@ async def receive(
     dialect: InlineDialect, pieces: AsyncIterator[bytes], path: Path, *, most_rows: int, most_bytes: int
 ) -> int:
     """Write a create's requests to `path`, a line each, as they come; return how many, or raise Refusal."""
-    listed, seen, n_bytes = JsonList(), set[str](), 0
+    listed, seen, n_bytes, first = JsonList(), set[str](), 0, None
     with path.open("wb", buffering=_CHUNK) as lines:
         async for piece in pieces:
             n_bytes += len(piece)
@@ -28,24 +28,22 @@ async def receive(
                 raise dialect.too_large(most_bytes)
             place = listed.n_objects
             for raw in listed.feed(piece):
-                _write(dialect, place, raw, seen, lines)
-                place += 1
+                row = dialect.row(place, raw, first)
+                if row.custom_id in seen:
+                    raise dialect.doubled(place, row.custom_id)
+                seen.add(row.custom_id)
+                lines.write(_line(dialect, row))
+                first, place = first or row, place + 1
             if listed.n_objects > most_rows:
                 raise dialect.too_many(most_rows)
     _check_frame(dialect, listed)
     return listed.n_objects
 
 
-def _write(dialect: InlineDialect, place: int, raw: bytes, seen: set[str], lines: BinaryIO) -> None:
-    row = dialect.row(place, raw)
-    if row.custom_id in seen:
-        raise Refusal(400, f"requests.{place}.custom_id: '{row.custom_id}' is not unique.", param="custom_id")
-    seen.add(row.custom_id)
-    body = row.body.replace(b"\n", b" ").replace(b"\r", b" ")
-    lines.write(
-        b'{"custom_id":%b,"method":"POST","url":%b,"body":%b}\n'
-        % (_encode(row.custom_id), _encode(dialect.row_endpoint), body)
-    )
+def _line(dialect: InlineDialect, row: InlineRow) -> bytes:
+    name, url = _encode(row.custom_id), _encode(dialect.row_endpoint)
+    body = row.body.translate(_NEWLINES_TO_SPACES)
+    return b'{"custom_id":%b,"method":"POST","url":%b,"body":%b}\n' % (name, url, body)
 
 
 def _check_frame(dialect: InlineDialect, listed: JsonList) -> None:

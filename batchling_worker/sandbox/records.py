@@ -33,6 +33,7 @@ class StoredFile:
     expires_at: float | None
     model: str | None = None
     hidden_until: float = 0.0
+    processed_at: float = 0.0
 
 
 class CreateAsk(msgspec.Struct, frozen=True):

@@ -34,6 +34,7 @@ class FileShelf:
         retention_s: float,
         model: str | None = None,
         hidden_s: float = 0.0,
+        pending_s: float = 0.0,
         at: float | None = None,
         file_id: str | None = None,
     ) -> StoredFile:
@@ -50,6 +51,7 @@ class FileShelf:
             expires_at=created_at + retention_s,
             model=model,
             hidden_until=created_at + hidden_s,
+            processed_at=created_at + pending_s,
         )
         self._files[file.id] = file
         return file

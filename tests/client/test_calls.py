@@ -258,12 +258,17 @@ def test_what_an_anthropic_batch_has_one_of_splits_lanes() -> None:
     assert lanes[-1].secrets == {"x-api-key": "sk-ant", "authorization": "Bearer gsk-test"}
 
 
-def test_an_upload_passes_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
-    upload = a_call(
-        path="/openai/v1/audio/transcriptions",
-        body=b"--x\r\nfile",
-        headers={"content-type": "multipart/form-data; boundary=x"},
-    )
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("multipart/form-data; boundary=x", b"--x\r\nfile"),
+        ("application/x-www-form-urlencoded", b"model=m&file_url=https%3A%2F%2Fexample.com"),
+    ],
+)
+def test_a_form_passes_with_one_warning(
+    content_type: str, body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    upload = a_call(path="/openai/v1/audio/transcriptions", body=body, headers={"content-type": content_type})
     reader = calls()
     assert reader.read(upload) is PASS_THROUGH
     assert reader.read(upload) is PASS_THROUGH

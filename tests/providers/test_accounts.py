@@ -141,6 +141,43 @@ async def test_a_providers_regions_are_the_providers_own(
     assert await place(own, lane("eu.evil.example")) == ("https://api.openai.com", "Bearer sk-workers")
 
 
+@pytest.mark.parametrize(
+    "host", ["evil.example", "mine.openai.azure.com.evil.example", "*.openai.azure.com", ""]
+)
+@pytest.mark.parametrize("key", [None, WORKERS])
+async def test_a_provider_without_a_host_of_its_own_is_called_at_none_that_is_not_its_customers(
+    with_settings: Open, host: str, key: SecretStr | None
+) -> None:
+    said = ProviderSettings(api_key=key)
+    with pytest.raises(PermanentError, match=r"BATCHLING_PROVIDERS__AZURE__BASE_URL\.$"):
+        await place(with_settings(azure=said), lane(host, "azure"))
+
+
+async def test_a_workers_own_key_for_azure_goes_to_the_resource_in_its_settings_only(
+    with_settings: Open,
+) -> None:
+    facts, spec = Providers({}).load("azure").facts, lane("theirs.openai.azure.com", "azure")
+    with pytest.raises(PermanentError, match="one of many hosts of azure"):
+        await with_settings(azure=ProviderSettings(api_key=WORKERS)).open(spec, facts)
+    mine = ProviderSettings(api_key=WORKERS, base_url="https://mine.openai.azure.com")
+    account = await with_settings(azure=mine).open(spec, facts)
+    assert account.base_url == "https://mine.openai.azure.com"
+    assert account.headers["api-key"] == "sk-workers"
+    theirs = await with_settings().open(spec, facts)
+    assert theirs.base_url == "https://theirs.openai.azure.com"
+    assert "sk-workers" not in theirs.headers.values()
+
+
+async def test_what_counts_in_the_query_for_a_whole_batch_is_no_header(with_settings: Open) -> None:
+    facts = Providers({}).load("azure").facts
+    spec = msgspec.structs.replace(
+        lane("mine.openai.azure.com", "azure"), headers=(("?api-version", "2024-10-21"), ("x-one", "1"))
+    )
+    account = await with_settings().open(spec, facts)
+    assert account.query == (("api-version", "2024-10-21"),)
+    assert account.headers == {**CALLERS, "x-one": "1"}
+
+
 async def test_a_provider_that_only_other_settings_know_is_refused(with_settings: Open) -> None:
     facts = Providers({}).load(ROUTES[0].provider).facts
     with pytest.raises(PermanentError, match="No provider is called 'acme'"):

@@ -61,6 +61,7 @@ class Caller:
     call: str
     """The call as the SDK spells it, and where it is pointed elsewhere, at whom."""
     provider: str
+    """The provider whose emulator answers."""
     client: Callable[[str], AbstractContextManager[Any]]
     """The blocking client, with an API key."""
     async_client: Callable[[str], AbstractAsyncContextManager[Any]]
@@ -79,6 +80,8 @@ class Caller:
     """The status that an exception tells."""
     structured: Structured | None = None
     raw: Raw | None = None
+    batches_fail: bool = True
+    """Whether the provider's batches can fail as a whole after they were created."""
 
     @property
     def title(self) -> str:

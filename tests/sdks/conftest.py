@@ -27,9 +27,10 @@ Saw = Callable[[Caller, str], None]
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def deployment() -> AsyncIterator[Deployment]:
-    """A row is tried once, so that a second try could only be an SDK's."""
+    """A row is tried once, so that a second try could only be an SDK's; `acme` is an endpoint by settings alone."""
     with tempfile.TemporaryDirectory(prefix="bl-") as home, Sandbox(speeds={"*": 0.05}) as sandbox:
         async with Deployment(home=Path(home), sandbox=sandbox) as running:
+            running.env["BATCHLING_PROVIDERS__ACME__BASE_URL"] = sandbox.base_url("openai")
             running.worker(max_attempts="1")
             yield running
             assert "Traceback" not in running.worker_logs()
@@ -46,6 +47,7 @@ def environment(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None
     """The settings that `batchify` finds."""
     monkeypatch.setenv("BATCHLING_REDIS_URL", deployment.url)
     monkeypatch.setenv("BATCHLING_HOME", str(deployment.home))
+    monkeypatch.setenv("BATCHLING_PROVIDERS__ACME__BASE_URL", deployment.sandbox.base_url("openai"))
     interceptor.warn_once.cache_clear()
 
 

@@ -68,7 +68,7 @@ async def test_a_create_that_is_refused_is_the_sdk_s_own_exception_with_the_prov
     assert len(books.calls) == N_CALLS
 
 
-@MANY
+@pytest.mark.parametrize("caller", [caller for caller in callers() if caller.batches_fail], ids=str)
 async def test_a_batch_that_failed_as_a_whole_can_be_told_from_what_the_provider_said_of_a_row(
     caller: Caller, way: Way, key: str, books: Books, sandbox: Sandbox, saw: Saw
 ) -> None:

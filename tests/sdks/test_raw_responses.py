@@ -25,7 +25,7 @@ async def test_a_raw_response_has_status_headers_and_the_typed_answer(
 
     assert response.http_response.status_code == 200
     assert response.retries_taken == 0
-    assert str(response.http_request.url).startswith("https://")
+    assert response.http_request.method == "POST"
     parsed = response.parse()
     answer = await parsed if inspect.isawaitable(parsed) else parsed
     assert caller.holds(answer, prompt), answer

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from batchling_client import settings as client_settings
 from batchling_worker.errors import PermanentError
 from batchling_worker.providers import Providers
-from batchling_worker.settings import WorkerSettings
+from batchling_worker.settings import ProviderSettings, WorkerSettings
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +60,17 @@ def test_workers_and_callers_read_an_endpoint_of_ones_own_alike(monkeypatch: pyt
     )
     with pytest.raises(PermanentError, match="No provider is called 'acme'"):
         Providers({}).load("acme")
+
+
+def test_a_provider_is_left_alone_as_long_as_it_asks_unless_settings_say_otherwise() -> None:
+    assert Providers({}).least_look_s("azure") == 60.0
+    assert Providers({}).least_look_s("openai") == 0.0
+    said = {
+        "azure": ProviderSettings(poll_interval_seconds=0),
+        "openai": ProviderSettings(poll_interval_seconds=5),
+    }
+    assert Providers(said).least_look_s("azure") == 0.0
+    assert Providers(said).least_look_s("openai") == 5.0
 
 
 def test_a_home_below_the_users_own_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

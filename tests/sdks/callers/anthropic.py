@@ -39,5 +39,6 @@ CALLERS = (
             request_id="request-id",
             on_answer=True,
         ),
+        batches_fail=False,
     ),
 )

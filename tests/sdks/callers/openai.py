@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import openai
@@ -83,6 +84,17 @@ def of_chat(model: str) -> dict[str, Any]:
     }
 
 
+OWN: dict[str, Any] = {
+    "client": lambda key: openai.OpenAI(api_key=key, base_url=own_base_url()),
+    "async_client": lambda key: openai.AsyncOpenAI(api_key=key, base_url=own_base_url()),
+}
+
+
+def own_base_url() -> str:
+    """That of an endpoint that only the settings know."""
+    return os.environ["BATCHLING_PROVIDERS__ACME__BASE_URL"] + "/v1"
+
+
 def pointed_at(base_url: str) -> dict[str, Any]:
     """Both clients with another base URL."""
     return {
@@ -139,5 +151,8 @@ CALLERS = (
     follower("doubleword", "https://api.doubleword.ai/v1", "Qwen/Qwen3-VL-30B-A3B-Instruct-FP8"),
     follower("sference", "https://api.sference.com/v1", "Qwen/Qwen3-30B-A3B"),
     Caller(**{**of_chat(MODEL), **AZURE_CLIENTS}, call="chat.completions of AzureOpenAI", provider="azure"),
+    Caller(
+        **{**of_chat(MODEL), **OWN}, call="chat.completions at an endpoint of one's own", provider="openai"
+    ),
     follower("azure", f"{AZURE}/openai/v1", MODEL),
 )
