@@ -17,8 +17,8 @@ from pydantic_settings import NoDecode
 
 from .routes import MB, ROUTES, Route, Routes
 
-RESERVED: Final = frozenset({route.provider for route in ROUTES} | {"together", "vertex"})
-"""Names that mean these companies, whose APIs are not all OpenAI's, in this version or in a later one."""
+RESERVED: Final = frozenset(route.provider for route in ROUTES)
+"""Names that mean these companies, whose APIs are not all OpenAI's."""
 OWN_ENDPOINTS: Final = ("/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions")
 OWN_WINDOWS: Final = ("24h",)
 OWN_MAX_ROWS: Final = 50_000
