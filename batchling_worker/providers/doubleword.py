@@ -48,7 +48,7 @@ def _next_cursor(page: BatchPage) -> str:
     return page.last_id if isinstance(page.last_id, str) and page.last_id else page.batches[-1].known_id
 
 
-def _told(batch: BatchObject, now: dt.datetime) -> Look:
+def told(batch: BatchObject, now: dt.datetime) -> Look:
     """A batch in which every row failed is called failed: what its rows say is to be had all the same.
 
     Past its deadline a batch goes on, `expired_at` notwithstanding. The output file grows while it runs.
@@ -68,11 +68,11 @@ class Doubleword(OpenAIFiles):
     def _rows(self, account: Account, one: str, after: str) -> AsyncGenerator[Answer, None]:
         n_lines = int(after) if after.isascii() and after.isdigit() else 0
         path = f"/files/{quote(one, safe='')}/content" + (f"?skip={n_lines}" if n_lines else "")
-        return rows_of(self._call(account, "read results", "GET", path), one, _Lines(n_lines=n_lines))
+        return rows_of(self._call(account, "read results", "GET", path), one, Lines(n_lines=n_lines))
 
 
 @dataclasses.dataclass
-class _Lines(RowReader):
+class Lines(RowReader):
     """Says of each row behind which line of its file it goes on."""
 
     n_lines: int = 0
@@ -100,5 +100,5 @@ def _with_status(answer: Answer) -> Answer:
 
 
 PROVIDER: Final = Doubleword(
-    FACTS, Dialect(root="/v1", page=_page, next_cursor=_next_cursor, search=_search, told=_told)
+    FACTS, Dialect(root="/v1", page=_page, next_cursor=_next_cursor, search=_search, told=told)
 )

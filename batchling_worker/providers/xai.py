@@ -66,7 +66,7 @@ PIECE_ROWS: Final = 2_000
 PIECE_BYTES: Final = 12_000_000
 """One append call takes 25 MB; a piece is held in memory."""
 LIST_ROWS: Final = "100"
-RESULT_ROWS: Final = "100"
+RESULT_ROWS: Final = "250"
 """A page of results is held in memory."""
 LOOK_PAGES: Final = 2
 FIND_PAGES: Final = 200
@@ -171,7 +171,7 @@ class Xai:
         if source.lines is None:
             raise RuntimeError("xai was given no lines to append")
         container = source.file_id
-        for n_taken, piece in enumerate(_pieces(source.lines)):
+        for n_taken, piece in enumerate(pieces(source.lines)):
             call = self._call(
                 account,
                 "append requests",
@@ -313,7 +313,7 @@ class Xai:
         return _told(container, call.answered_at)
 
 
-def _pieces(lines: BinaryIO) -> Iterator[bytes]:
+def pieces(lines: BinaryIO) -> Iterator[bytes]:
     """The bodies of the append calls that hold these lines."""
     rows: list[bytes] = []
     size = 0
