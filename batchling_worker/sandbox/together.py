@@ -17,6 +17,7 @@ from multidict import MultiMapping
 
 from .answers import Answer
 from .batches_api import BatchesApi, decode_ask
+from .book import BatchBook
 from .dialect import FileDialect, Page, Refusal, Traits
 from .file_batches import FileBatches
 from .files_api import FilesApi
@@ -213,8 +214,8 @@ class _Begun:
 class TogetherFiles(FilesApi):
     """Files: uploaded at once, or as the SDK does, to a place that is given out for them."""
 
-    def __init__(self, world: World, dialect: FileDialect, shelf: FileShelf) -> None:
-        super().__init__(world, dialect, shelf)
+    def __init__(self, world: World, dialect: FileDialect, shelf: FileShelf, book: BatchBook) -> None:
+        super().__init__(world, dialect, shelf, book)
         self._begun: dict[str, _Begun] = {}
         self._by_checksum: dict[tuple[str, str], str] = {}
 
