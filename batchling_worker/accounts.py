@@ -80,16 +80,16 @@ class Accounts:
 
     def _own_base_url(self, spec: LaneSpec, facts: ProviderFacts, settings: ProviderSettings) -> str:
         """Where a lane's batches go: the host that its caller named only if the registry has it as the provider's."""
-        if facts.base_url == f"https://{spec.host}":
+        if facts.base_url == f"https://{spec.host}" and "*" not in spec.host:
             return facts.base_url
         route = self._routes.of_host(spec.host)
         if route is None or route.provider != spec.provider:
-            if "*" in facts.base_url:
-                raise PermanentError(
-                    f"{spec.provider} has a host for each of its customers, and {spec.host!r} is none: name yours "
-                    f"in BATCHLING_PROVIDERS__{spec.provider.upper()}__BASE_URL."
-                )
-            return facts.base_url
+            if "*" not in facts.base_url:
+                return facts.base_url
+            raise PermanentError(
+                f"{spec.provider} has a host for each of its customers, and {spec.host!r} is none: name yours "
+                f"in BATCHLING_PROVIDERS__{spec.provider.upper()}__BASE_URL."
+            )
         if settings.api_key is not None and route.tenants:
             # Whoever can make a call could else have the workers' own key sent to a host of his.
             raise PermanentError(

@@ -10,7 +10,7 @@ from typing import BinaryIO, Final, TypeAlias
 import msgspec
 
 from .batch_object import BatchObject
-from .provider import Account, Submission
+from .provider import Account, Look, Submission
 from .provider_call import ProviderCall
 from .request_lines import one_line
 from .result_lines import RowReader
@@ -62,6 +62,10 @@ class Dialect:
     """The cursor of the page after this one, or ''."""
     by_ids: Callable[[Sequence[str]], Query] | None = None
     """The query for certain batches, where the list takes one."""
+    search: Callable[[str], Query] | None = None
+    """The query for batches that a label is found in, where the list takes one."""
+    told: Callable[[BatchObject, dt.datetime], Look] = BatchObject.look
+    """How a batch stands, from what is shown of it at a moment."""
     uploads: str = "/files"
     batches: str = "/batches"
 

@@ -212,6 +212,18 @@ ROUTES: Final = (
         variables={"authorization": "MISTRAL_API_KEY"},
     ),
     Route(
+        provider="together",
+        hosts=("api.together.ai", "api.together.xyz"),
+        endpoints=_openai_paths(
+            "", ("/v1/chat/completions", "/v1/audio/transcriptions", "/v1/audio/translations")
+        ),
+        max_rows=50_000,
+        max_bytes=100 * MB,
+        max_row_bytes=10 * MB,
+        windows=("24h",),
+        variables={"authorization": "TOGETHER_API_KEY"},
+    ),
+    Route(
         provider="gemini",
         hosts=("generativelanguage.googleapis.com",),
         endpoints={
@@ -315,6 +327,40 @@ ROUTES: Final = (
         batch_headers=("?api-version",),
         model_in_row=True,
         variables={"api-key": "AZURE_OPENAI_API_KEY", "authorization": "AZURE_OPENAI_AD_TOKEN"},
+    ),
+    Route(
+        provider="doubleword",
+        hosts=("api.doubleword.ai",),
+        endpoints=_openai_paths(
+            "",
+            ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/messages"),
+        ),
+        max_rows=50_000,
+        max_bytes=100 * MB,
+        max_row_bytes=10 * MB,
+        windows=("24h", "1h"),
+        variables={"authorization": "DOUBLEWORD_API_KEY"},
+    ),
+    Route(
+        provider="xai",
+        hosts=("api.x.ai",),
+        endpoints=_openai_paths(
+            "",
+            (
+                "/v1/chat/completions",
+                "/v1/responses",
+                "/v1/images/generations",
+                "/v1/images/edits",
+                "/v1/videos",
+                "/v1/videos/generations",
+                "/v1/videos/extensions",
+            ),
+        ),
+        max_rows=50_000,
+        max_bytes=200 * MB,
+        max_row_bytes=24 * MB,
+        windows=("24h",),
+        variables={"authorization": "XAI_API_KEY"},
     ),
 )
 

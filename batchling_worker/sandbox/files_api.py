@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,15 @@ from typing import Any
 from aiohttp import web
 from multidict import MultiMapping
 
+from .book import BatchBook
 from .dialect import FileDialect, Refusal
 from .form import Form, FormError
 from .gate import Gate, json_reply
-from .records import StoredFile
-from .scan import peek_model
+from .records import StoredFile, Written
+from .scan import peek_model, scan
 from .shelf import FileShelf
 from .weather import Weather
+from .window import window
 from .world import World
 
 _CHUNK = 1 << 18
@@ -25,10 +28,11 @@ _MAX_FILES = 10_000
 class FilesApi:
     """The `/files` routes of one provider; a subclass checks what else it checks."""
 
-    def __init__(self, world: World, dialect: FileDialect, shelf: FileShelf) -> None:
+    def __init__(self, world: World, dialect: FileDialect, shelf: FileShelf, book: BatchBook) -> None:
         self._world = world
         self._dialect = dialect
         self._shelf = shelf
+        self._book = book
         self._weather = Weather(world, dialect.traits.name)
 
     def routes(self, gate: Gate) -> Iterator[web.RouteDef]:
@@ -41,6 +45,16 @@ class FilesApi:
 
     async def check_lines(self, path: Path, purpose: str) -> None:
         """Raise Refusal where an uploaded file holds what the provider does not take."""
+        rules = self._dialect.traits.upload_rules
+        if rules is None:
+            return
+        loop = asyncio.get_running_loop()
+        limits = self._world.limits
+        most = self._dialect.traits.row_limit(limits)
+        found = await loop.run_in_executor(self._world.pool, scan, path, rules, limits, most)
+        for error in found.errors[:1]:
+            where = "" if error.line is None else f"Line {error.line}: "
+            raise Refusal(400, f"{where}{error.message}", code=error.code, param=error.param)
 
     def listing(self, query: MultiMapping[str], files: list[StoredFile]) -> dict[str, Any]:
         """Return the JSON of the page asked for, given all files."""
@@ -82,7 +96,8 @@ class FilesApi:
             hidden_s=self._weather.hides_file(),
             pending_s=self._weather.holds_file_pending(),
         )
-        return await self._weather.after_upload(request) or json_reply(self._dialect.file_object(file))
+        lost = await self._weather.after_upload(request)
+        return lost or json_reply(self._dialect.file_object(file), self._dialect.traits.created_status)
 
     async def _receive(self, request: web.Request, path: Path) -> tuple[dict[str, str], str]:
         fields: dict[str, str] = {}
@@ -147,8 +162,33 @@ class FilesApi:
         return json_reply({"id": file.id, "object": "file", "deleted": True})
 
     async def _content(self, request: web.Request, owner: str) -> web.StreamResponse:
+        if self._dialect.traits.early_files:
+            return await self._lines(request, owner)
         file = self._find(request, owner)
         return await self._weather.send(request, file.path, file.model, file.n_bytes)
+
+    async def _lines(self, request: web.Request, owner: str) -> web.StreamResponse:
+        """Send the lines from `skip` on, as far as they are written."""
+        growing = await self._book.growing(request.match_info["file_id"], owner)
+        if growing is None or growing.complete:
+            file = self._find(request, owner)
+            growing = Written(path=file.path, n_bytes=file.n_bytes, model=file.model, complete=True)
+        skip, limit = (_number(request.query.get(name)) for name in ("skip", "limit"))
+        loop = asyncio.get_running_loop()
+        cut = await loop.run_in_executor(
+            self._world.pool, window, growing.path, growing.n_bytes, skip or 0, limit
+        )
+        incomplete = not growing.complete or cut.end < growing.n_bytes
+        headers = {"X-Incomplete": str(incomplete).lower(), "X-Last-Line": str(cut.next_line)}
+        return await self._weather.send(
+            request,
+            growing.path,
+            growing.model,
+            cut.end - cut.start,
+            "application/x-ndjson",
+            start=cut.start,
+            headers=headers,
+        )
 
     def _find(self, request: web.Request, owner: str) -> StoredFile:
         file_id = request.match_info["file_id"]
@@ -156,3 +196,11 @@ class FilesApi:
         if file is None:
             raise Refusal(404, f"No such File object: {file_id}", param="id")
         return file
+
+
+def _number(said: str | None) -> int | None:
+    if said is None or said == "":
+        return None
+    if not said.isdigit():
+        raise Refusal(400, f"'{said}' is no number of lines.")
+    return int(said)

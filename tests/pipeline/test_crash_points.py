@@ -16,6 +16,7 @@ from tests.deployment import SLOW_MODEL, Deployment
 from tests.form import Ability, names
 from tests.waiting import wait_until
 
+EARLY = tuple(name for name in names() if providers.load(name).facts.early_results)
 POINTS: dict[str, list[Fault]] = {
     "submit.intended": [],
     "submit.written": [],
@@ -27,6 +28,8 @@ POINTS: dict[str, list[Fault]] = {
     "submit.searched": [DropCreateAnswer()],
     "submit.committed": [],
     "poll.progressed": [StickBatch(seconds=1.5)],
+    "poll.early_chunk": [StickBatch(state="in_progress", seconds=1.0, done=0.6)],
+    "poll.early_read": [StickBatch(state="in_progress", seconds=1.0, done=0.6)],
     "poll.ended": [],
     "poll.recorded": [],
     "collect.chunk": [],
@@ -39,6 +42,16 @@ POINTS: dict[str, list[Fault]] = {
 }
 """Each point with the weather in which a worker comes by."""
 CANCEL_POINTS = ("poll.before_cancel", "poll.cancel_asked")
+
+
+def _retried() -> list[str]:
+    """Providers of whose failed rows a few may go into another batch."""
+    able = names(Ability.ROW_STATUSES)
+    return [name for name in able if providers.load(name).facts.min_rows == 1]
+
+
+ABLE = {"poll.early_chunk": EARLY, "poll.early_read": EARLY, "settle.requeued": _retried()}
+"""Those that come by at a point, where not all do."""
 N_ROWS = 140
 """More than one chunk."""
 
@@ -59,15 +72,9 @@ def test_every_point_of_the_worker_is_died_at() -> None:
     assert named == {*POINTS, *CANCEL_POINTS}
 
 
-def _retried() -> list[str]:
-    """Providers of whose failed rows a few may go into another batch."""
-    able = names(Ability.ROW_STATUSES)
-    return [name for name in able if providers.load(name).facts.min_rows == 1]
-
-
 @pytest.mark.parametrize(
     ("any_provider", "point"),
-    [(name, point) for point in POINTS for name in (_retried() if point == "settle.requeued" else names())],
+    [(name, point) for point in POINTS for name in ABLE.get(point, names())],
 )
 async def test_death_at_any_point_answers_and_bills_once(
     hasty: Deployment, any_provider: str, point: str
