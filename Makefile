@@ -3,11 +3,12 @@ SHELL := /bin/sh
 
 VENV ?= .venv
 BIN := $(VENV)/bin
+SDKS := $(VENV)-sdks
 ARGS ?=
 # Most tests wait for other processes: more than one a core keeps the cores busy.
 JOBS ?= 4
 
-.PHONY: help demo test test-long chaos weather lint format bench constraints clean
+.PHONY: help demo test test-long test-sdks chaos weather lint format bench constraints clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +29,13 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt tools/venv tools/install 
 	@tools/install "$(VENV)" dev
 	@touch $@ $(VENV)/.installed-all
 
+# The SDKs in the versions of one column of tests/sdks/matrix.toml.
+$(SDKS)/%/.installed: pyproject.toml tests/sdks/matrix.toml tests/sdks/constraints/%.txt tools/venv tools/install
+	@mkdir -p "$(SDKS)"
+	@PYTHON="$(PYTHON)" tools/venv "$(SDKS)/$*"
+	@tools/install "$(SDKS)/$*" harness tests/sdks/constraints/$*.txt `"$(SDKS)/$*/bin/python" tests/sdks/matrix.py $*`
+	@touch $@
+
 demo: $(VENV)/.installed-all ## Run the demo: no account, no Redis, nothing to set up
 	@$(BIN)/batchling demo
 
@@ -36,6 +44,10 @@ test: $(VENV)/.installed-dev ## Run the test suite, but for what takes minutes
 
 test-long: $(VENV)/.installed-dev ## Run the long tests: killed and stopped workers, fail-overs, bad weather
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "long and not weather" $(ARGS)
+
+test-sdks: $(VENV)/.installed-dev ## Run the tests of the SDKs, each in its oldest, its previous and its newest version
+	@$(MAKE) --no-print-directory -j4 `$(BIN)/python tests/sdks/matrix.py | sed 's|.*|$(SDKS)/&/.installed|'`
+	@$(BIN)/python -m tests.sdks $(SDKS) $(ARGS)
 
 chaos: $(VENV)/.installed-dev ## Kill workers, Redis and clients for ten minutes in bad weather, then check the books
 	$(BIN)/python -m tests.chaos $(ARGS)
@@ -60,7 +72,12 @@ constraints: ## Pin the newest versions that fit together (needs uv)
 	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade --quiet \
 		--no-header --no-emit-index-url --no-emit-find-links --no-annotate --no-emit-package batchling \
 		--output-file constraints.txt
+	for column in `$(BIN)/python tests/sdks/matrix.py`; do \
+		$(BIN)/python tests/sdks/matrix.py $$column | uv pip compile pyproject.toml - --extra harness \
+			--universal --python-version 3.11 --upgrade --quiet --no-header --no-emit-index-url --no-emit-find-links \
+			--no-annotate --no-emit-package batchling --output-file tests/sdks/constraints/$$column.txt || exit 1; \
+	done
 
 clean: ## Remove the virtual environments and everything built
-	rm -rf .venv .ci-venv build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-sdks .ci-venv .ci-venv-sdks build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

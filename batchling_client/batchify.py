@@ -31,7 +31,7 @@ from .settings import ClientSettings
 from .wire import sealing, soundness
 from .wire.connection import UNREACHABLE, ask, place_of
 from .wire.ids import new_run_id
-from .wire.routes import Routes
+from .wire.routes import Routes, window_words
 
 DEFAULT_POLL_S: Final = 10.0
 _SPAN: Final = re.compile(
@@ -72,19 +72,19 @@ def batchify(
     Raises `WrongSettings` (a ValueError) for values that cannot work; entering the block raises
     `QueueUnreachable` when there is no Redis, and `QueueUnfit` when it would lose requests.
     """
-    routes = Routes()
+    used = settings.load(redis_url=redis_url)
+    routes = used.routes()
     _check_number("batch_size", batch_size, least=1, whole=True)
     _check_number("batch_window_seconds", batch_window_seconds, least=0.0)
     _check_number("batch_poll_interval_seconds", batch_poll_interval_seconds, least=0.0)
     windows = sorted({window for route in routes.routes for window in route.windows})
     if completion_window not in windows:
         raise WrongSettings(
-            f"No provider takes a completion_window of {completion_window!r}: use one of {', '.join(windows)}."
+            f"No provider takes a completion_window of {completion_window!r}: use one of {window_words(windows)}."
         )
     _check_choice("on_deadline", on_deadline, ("error", "realtime"))
     _check_choice("on_too_few", on_too_few, ("error", "realtime"))
     _check_choice("stream", stream, ("pass", "batch"))
-    used = settings.load(redis_url=redis_url)
     terms = Terms(
         run_id=new_run_id(),
         run_name=name or "",
@@ -95,7 +95,7 @@ def batchify(
         cache=cache,
         vertex_gcs_prefix=vertex_gcs_prefix,
         stream=stream,
-        stand_ins={name.lower(): one.base_url for name, one in used.providers.items() if one.base_url},
+        stand_ins=used.base_urls,
     )
     wishes = _Wishes(
         name=name,

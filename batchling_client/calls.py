@@ -19,7 +19,7 @@ from .interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough, warn_on
 from .wire import ids, records, sealing
 from .wire.keys import LaneId, RequestId, RunId
 from .wire.records import LaneSpec, Row
-from .wire.routes import Route, Routes, Unbatched
+from .wire.routes import Route, Routes, Unbatched, window_words
 from .wire.scripts import BatchCap
 
 OnStream = Literal["pass", "batch"]
@@ -34,6 +34,10 @@ _UNBILLED: Final = frozenset(
     | {"models", "organization", "tokenize", "uploads", "vector_stores", "webhooks"}
 )
 """First or second words of paths whose calls no batch could make cheaper: they pass silently."""
+_UNBILLED_VERBS: Final = frozenset(
+    {"asyncBatchEmbedContent", "batchGenerateContent", "cancel", "computeTokens", "countTokens", "download"}
+)
+"""The same, of verbs behind a path's last word."""
 
 _STREAMED: Final = (
     "A call asks for a streamed answer, which no batch gives: it goes straight to {} at full price. "
@@ -45,6 +49,12 @@ _MULTIPART: Final = (
     "Where the endpoint takes a URL instead of a file, give that to have it batched."
 )
 _UNBATCHED: Final = "Calls that {}: they go straight to {} at full price."
+_URLENCODED: Final = (
+    "A call to {} {} sends a form, which no batch takes: it goes straight to the provider at full price. "
+    "Where the client can send JSON instead, have it do that to have the call batched."
+)
+_FORMS: Final = {"multipart/": _MULTIPART, "application/x-www-form-urlencoded": _URLENCODED}
+"""How the content type of a form begins -> what is told of it."""
 _NO_BATCHES: Final = (
     "{} takes no batches of {}: such calls go straight to the provider at full price. Endpoints it takes: {}."
 )
@@ -102,6 +112,7 @@ class Lane:
     terms: Terms
     secrets: Mapping[str, str] = field(repr=False)
     """The credential headers as the SDK sent them."""
+    route: Route
 
 
 class Request(msgspec.Struct, frozen=True, eq=False, gc=False):
@@ -128,10 +139,11 @@ class Calls:
         """Whether a batch may take such a call; one that costs money and that no batch takes is warned of once."""
         if method != "POST":
             return False
-        route = self._routes.of_host(host)
-        if route is None:
+        found = self._routes.of_call(host, path)
+        if found is None:
             return False
-        if route.place(path) is not None:
+        route, place = found
+        if place is not None:
             return True
         _warn_of_path(route, path)
         return False
@@ -149,16 +161,17 @@ class Calls:
 
     def lane_of(self, call: HttpCall) -> Lane | HttpReply | PassThrough:
         """The lane of a call that goes into a batch, else what becomes of it."""
-        route = self._routes.of_host(call.host)
-        place = route.place(call.path) if route is not None else None
+        route, place = self._routes.of_call(call.host, call.path) or (None, None)
         if route is None or place is None:
             return PASS_THROUGH
         body = call.body
         try:
             head = _decode_head(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            if call.headers.get("content-type", "").startswith("multipart/"):
-                warn_once(_MULTIPART.format(route.provider, call.path), os.getpid())
+            content_type = call.headers.get("content-type", "")
+            told = next((told for start, told in _FORMS.items() if content_type.startswith(start)), None)
+            if told is not None:
+                warn_once(told.format(route.provider, call.path), os.getpid())
                 return PASS_THROUGH
             return replies.refusal("The body of the request is not a JSON object.", code="body_not_json")
         if head.stream is True:
@@ -183,10 +196,13 @@ class Calls:
                 f"{min(route.max_row_bytes, route.max_bytes):,} bytes. Send a shorter one.",
                 code="request_too_large",
             )
-        return self._lane(route, _with_query_credential(route, call), place.endpoint, model)
+        model = route.models.get(model, model)
+        return self._lane(route, _with_query(route, call), place.endpoint, model)
 
     def request(self, lane: Lane, request_id: RequestId, body: bytes) -> Request:
         """The body as a request under an id; made anew from the same body, it is the same request."""
+        if lane.route.model_in_row or lane.route.models:
+            body = _naming(body, lane.spec.model, always=lane.route.model_in_row)
         size = records.line_bytes(body)
         if b"\n" in body or b"\r" in body:
             # A request is one line of the provider's file; inside JSON strings line breaks are escaped.
@@ -214,10 +230,11 @@ class Calls:
     def _lane(self, route: Route, call: HttpCall, endpoint: str, model: str) -> Lane | HttpReply:
         header = call.headers.get
         key = (
+            route.provider,
             call.host,
             endpoint,
             model,
-            *[header(name) for name in route.credential_headers],
+            *(word for one in route.secrets(call.headers).items() for word in one),
             *[header(name) for name in route.batch_headers],
         )
         lane = self._lanes.get(key)
@@ -234,11 +251,11 @@ class Calls:
         if terms.completion_window not in route.windows:
             return replies.refusal(
                 f"{route.provider} takes no completion_window of {terms.completion_window!r}; "
-                f"it takes {', '.join(route.windows)}.",
+                f"it takes {window_words(route.windows)}.",
                 code="completion_window_unknown",
                 param="completion_window",
             )
-        secrets = {name: call.headers[name] for name in route.credential_headers if name in call.headers}
+        secrets = route.secrets(call.headers)
         if not any(value.removeprefix("Bearer").strip() for value in secrets.values()):
             return replies.refusal(
                 f"The request carries no API key for {route.provider}: give the SDK's client one.",
@@ -263,19 +280,31 @@ class Calls:
             cap=terms.cap(route),
             terms=terms,
             secrets=secrets,
+            route=route,
         )
 
 
-def _with_query_credential(route: Route, call: HttpCall) -> HttpCall:
-    """The call with the key of its URL's query as the header that it stands for; URLs are kept and told nowhere."""
-    if not route.query_credentials or any(call.headers.get(name) for name in route.credential_headers):
+def _with_query(route: Route, call: HttpCall) -> HttpCall:
+    """The call with what counts of its URL's query among its headers; URLs are kept and told nowhere."""
+    if not route.query_credentials and not route.batch_queries:
         return call
-    given = {
-        route.query_credentials[name]: value
-        for name, value in parse_qsl(urlsplit(call.url).query)
-        if name in route.query_credentials
-    }
+    keyed = any(call.headers.get(name) for name in route.credential_headers)
+    given = {}
+    for name, value in parse_qsl(urlsplit(call.url).query):
+        if name in route.query_credentials and not keyed:
+            given[route.query_credentials[name]] = value
+        if f"?{name}" in route.batch_queries:
+            given[f"?{name}"] = value
     return replace(call, headers={**call.headers, **given}) if given else call
+
+
+def _naming(body: bytes, model: str, *, always: bool) -> bytes:
+    """The body with that model in it, every other field as it was; one that names none is left so unless `always`."""
+    fields = _decode_fields(body)
+    spelt = msgspec.json.encode(model)
+    if bytes(fields.get("model", b"" if always else spelt)) == spelt:
+        return body
+    return msgspec.json.encode({**fields, "model": msgspec.Raw(spelt)})
 
 
 def _unbatched(route: Route, body: bytes) -> Unbatched | None:
@@ -289,7 +318,20 @@ def _unbatched(route: Route, body: bytes) -> Unbatched | None:
 _VERSION: Final = re.compile(r"v\d+[a-z]*\d*")
 
 
+def _warn_of_verb(route: Route, verb: str) -> None:
+    """Google's calls name a verb behind the model: one of them asks for a stream, others cost nothing."""
+    if verb.startswith("stream"):
+        warn_once(_STREAMED.format(route.provider, ""), os.getpid())
+    elif verb not in _UNBILLED_VERBS:
+        endpoints = ", ".join(sorted(set(route.endpoints.values())))
+        warn_once(_NO_BATCHES.format(route.provider, f":{verb}", endpoints), os.getpid())
+
+
 def _warn_of_path(route: Route, path: str) -> None:
+    verb = path.rpartition("/")[2].partition(":")[2]
+    if verb:
+        _warn_of_verb(route, verb)
+        return
     words = [word for word in path.split("/") if word and word != "openai" and not _VERSION.fullmatch(word)]
     if not _UNBILLED.isdisjoint(words[:2]) or not words:
         return

@@ -12,7 +12,14 @@ from .errors import NotIntercepted
 from .sdks import Sdk
 from .wire.finding import Finding, Health
 
-HTTP_LIBRARIES: Final = ("httpx", "httpx2", "aiohttp", "requests")
+MODULES: Final[Mapping[str, str]] = {
+    "httpx": "httpx",
+    "httpx2": "httpx2",
+    "aiohttp": "aiohttp",
+    "requests": "requests",
+    "lm15": "dspy._vendor.lm15.transports",
+}
+"""HTTP library -> what is imported to send a probe through it."""
 
 
 async def interception() -> list[Finding]:
@@ -21,10 +28,12 @@ async def interception() -> list[Finding]:
     libraries = {}
     interceptors.install()
     try:
-        for library in HTTP_LIBRARIES:
-            if find_spec(library) is not None:
-                used_by = [sdk.title for sdk in found if library in sdk.libraries]
-                libraries[library] = await _of_library(library, used_by=", ".join(used_by) or "no SDK here")
+        for library, module in MODULES.items():
+            used_by = [sdk.title for sdk in found if library in sdk.libraries]
+            # One that is vendored is looked for only where its owner is known to be here.
+            if used_by or ("." not in module and find_spec(module) is not None):
+                told = ", ".join(used_by) or "no SDK here"
+                libraries[library] = await _of_library(library, module, used_by=told)
     finally:
         interceptors.uninstall()
     return [*libraries.values(), *(of_sdk(sdk, libraries) for sdk in found)]
@@ -68,9 +77,9 @@ def _fate(library: str, libraries: Mapping[str, Finding]) -> str:
     return "not batched, but warned of" if library in interceptors.WARNED_OF else "not seen"
 
 
-async def _of_library(library: str, *, used_by: str) -> Finding:
+async def _of_library(library: str, module: str, *, used_by: str) -> Finding:
     try:
-        importlib.import_module(library)
+        importlib.import_module(module)
         await self_test.check()
     except NotIntercepted as error:
         return Finding(

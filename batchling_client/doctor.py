@@ -44,6 +44,7 @@ async def _deployment(redis_url: str | None) -> list[Finding]:
         if told.info.get("redis_mode") != "sentinel":
             found += await _of_workers(reached)
             found += await leftovers.of_versions(reached)
+        found += of_base_urls(reached.settings)
         return found
 
 
@@ -75,6 +76,16 @@ async def _of_workers(reached: Reached) -> list[Finding]:
     ]
     digests = [worker.seal_public_key for worker in workers]
     return [alive, *(clock for clock in clocks if not clock.sound), of_keys(reached.settings, digests)]
+
+
+def of_base_urls(used: ClientSettings) -> list[Finding]:
+    """Whose calls are batched by settings alone: workers must have the same ones."""
+    return [
+        Finding(
+            check=f"provider {name}", health=Health.OK, says=f"calls below {base_url} go into its batches"
+        )
+        for name, base_url in sorted(used.base_urls.items())
+    ]
 
 
 def of_keys(used: ClientSettings, worker_digests: Sequence[str]) -> Finding:

@@ -21,12 +21,22 @@ STREAMED_BODY: Final = (
 )
 
 
+OWN_PORTS: Final = {"http": 80, "https": 443}
+
+
+def host_of(name: str, port: int | None) -> str:
+    """Return the host as routes spell it; ``port`` is None where it is the scheme's own."""
+    if port is None:
+        return name
+    return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpCall:
     """One HTTP request as its library was about to send it; the repr holds neither key nor content.
 
-    ``host`` is lower-case, without port; ``path`` is percent-decoded, without query; header names are
-    lower-case.
+    ``host`` is lower-case, with the port where that is not the scheme's own; ``path`` is percent-decoded, without
+    query; header names are lower-case.
     """
 
     method: str

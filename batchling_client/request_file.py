@@ -109,7 +109,8 @@ class RequestFile:
         if path is None:
             known = ", ".join(sorted(set(self.route.endpoints.values())))
             return BadLine(number, f"{self.route.provider} takes no batches of {endpoint[:100]}, but {known}")
-        host = next(host for host in self.route.hosts if "*" not in host)
+        host, slash, prefix = next(host for host in self.route.hosts if "*" not in host).partition("/")
+        path = slash + prefix + path
         call = HttpCall(
             method="POST",
             url=f"https://{host}{path}",

@@ -7,11 +7,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Final
 
 from . import uncaught
 
-KNOWN: Final = (
+SDKS: Final = (
     "openai",
     "groq",
     "anthropic",
@@ -22,21 +23,25 @@ KNOWN: Final = (
     "xai-sdk",
     "boto3",
     "google-cloud-aiplatform",
+    "langchain-mistralai",
+    "langchain-google-vertexai",
+    "dspy",
+)
+"""Distributions that send calls by themselves, and through what they require of this list."""
+
+FRAMEWORKS: Final = (
     "langchain-openai",
     "langchain-groq",
     "langchain-anthropic",
-    "langchain-mistralai",
     "langchain-google-genai",
-    "langchain-google-vertexai",
     "langchain-together",
     "langchain-xai",
     "langchain-aws",
     "langchain-litellm",
     "pydantic-ai-slim",
     "instructor",
-    "dspy",
 )
-"""Distributions, those first that others send through."""
+"""Distributions that send through SDKs alone, which are often extras of theirs: what of them is here."""
 
 _OVER: Final[Mapping[str, str]] = {
     "xai-sdk": "grpc",
@@ -44,6 +49,9 @@ _OVER: Final[Mapping[str, str]] = {
     "boto3": "urllib3",
 }
 """Where the requirements do not tell: these have HTTP libraries too, for other ends."""
+
+_VENDORED: Final[Mapping[str, tuple[str, str]]] = {"dspy": ("dspy/_vendor/lm15", "lm15")}
+"""A folder of a distribution -> the HTTP library that is in it, where this release has it."""
 
 _ASYNC_OVER: Final[Mapping[str, str]] = {"google-genai": "aiohttp"}
 """What is preferred for async calls where it can be imported, required or not."""
@@ -82,7 +90,7 @@ class Sdk:
 def installed() -> list[Sdk]:
     """The known ones that are here."""
     versions = {}
-    for name in KNOWN:
+    for name in (*SDKS, *FRAMEWORKS):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -92,10 +100,12 @@ def installed() -> list[Sdk]:
 
 def _read(name: str, version: str, versions: Mapping[str, str]) -> Sdk:
     lines = importlib.metadata.requires(name) or []
-    always = [_named(line) for line in lines if "extra ==" not in line]
-    over = _OVER.get(name) or next((library for library in _FAMILY if library in always), "")
-    # One without a library of its own has its SDKs as extras; what of them is here can be sent through.
-    others = always if over else [_named(line) for line in lines]
+    if name in FRAMEWORKS:
+        over, others = "", [_named(line) for line in lines]
+    else:
+        others = [_named(line) for line in lines if "extra ==" not in line]
+        over = _OVER.get(name) or _vendored(name)
+        over = over or next((library for library in _FAMILY if library in others), "")
     preferred = _ASYNC_OVER.get(name, "")
     return Sdk(
         name=name,
@@ -104,6 +114,14 @@ def _read(name: str, version: str, versions: Mapping[str, str]) -> Sdk:
         awaiting=preferred if preferred and find_spec(preferred) is not None else over,
         through=tuple(other for other in versions if other in others and other != name),
     )
+
+
+def _vendored(name: str) -> str:
+    folder, library = _VENDORED.get(name, ("", ""))
+    if not folder:
+        return ""
+    place = importlib.metadata.distribution(name).locate_file(folder)
+    return library if Path(str(place)).is_dir() else ""
 
 
 def _named(requirement: str) -> str:

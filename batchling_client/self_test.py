@@ -90,17 +90,32 @@ async def _requests(module: Any) -> bool:
         return bool(session.post(_URL).status_code == _CAUGHT)
 
 
+async def _lm15(module: Any) -> bool:
+    probe = module.TransportRequest("POST", _URL)
+    awaiting, blocking = module.StdlibAsyncTransport(), module.StdlibTransport()
+    # Without a pool, what slips past ends before it has looked for a host.
+    awaiting._pool = blocking._pool = None
+    async with awaiting.stream(probe) as awaited:
+        pass
+    with blocking.stream(probe) as waited_for:
+        return bool(awaited.status == waited_for.status == _CAUGHT)
+
+
 _ProbeOf: TypeAlias = Callable[[Any], Awaitable[bool]]
 _PROBES: Final[Mapping[str, _ProbeOf]] = {
     "httpx": _httpx,
     "httpx2": _httpx,
     "aiohttp": _aiohttp,
     "requests": _requests,
+    "dspy._vendor.lm15.transports": _lm15,
+    "lm15.transports": _lm15,
 }
 _MARKS: Final[Mapping[str, str]] = {
     "httpx": "MockTransport",
     "httpx2": "MockTransport",
     "aiohttp": "ClientSession",
     "requests": "Session",
+    "dspy._vendor.lm15.transports": "StdlibTransport",
+    "lm15.transports": "StdlibTransport",
 }
 """A name that tells the library from somebody's stand-in of the same name."""

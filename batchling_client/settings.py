@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Annotated, Final
 
 from platformdirs import user_state_path
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .errors import WrongSettings
-from .wire import connection, sealing
+from .wire import connection, sealing, stand_ins
+from .wire.routes import Routes
+from .wire.stand_ins import StandIn
 
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -45,14 +47,6 @@ def _usable_key(key: str | None) -> str | None:
     return key
 
 
-class StandIn(BaseModel):
-    """What the client reads of a provider's settings; never its key."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
-
-    base_url: str | None = None
-
-
 class ClientSettings(BaseSettings):
     """Every setting that the caller's process reads."""
 
@@ -74,8 +68,17 @@ class ClientSettings(BaseSettings):
     seal_public_key: Annotated[str | None, AfterValidator(_usable_key)] = None
     """The key that callers' credentials are sealed with; unset = the pair kept in `home/keys`."""
 
-    providers: dict[str, StandIn] = {}
-    """By provider name: the base URL that stands in for the provider's own, as the workers have it."""
+    providers: Annotated[dict[str, StandIn], AfterValidator(stand_ins.checked)] = {}
+    """By provider name: base URL and limits, as the workers have them."""
+
+    @property
+    def base_urls(self) -> dict[str, str]:
+        """By provider name: what stands in for its host."""
+        return {name: said.base_url for name, said in self.providers.items() if said.base_url}
+
+    def routes(self) -> Routes:
+        """The registry as this deployment has it."""
+        return stand_ins.routes_of(self.providers)
 
 
 def load(*, redis_url: str | None = None) -> ClientSettings:

@@ -70,17 +70,13 @@ def _chat(answer: Event, usage_apart: bool) -> Iterator[bytes]:
     opening = {**answer, "object": "chat.completion.chunk"}
     if usage_apart:
         opening["usage"] = None
-    ends = []
-    for choice in choices:
+    for number, choice in enumerate(choices, 1):
         *parts, end = _choice(choice)
-        ends.append(end)
         for part in parts:
             yield _line({**opening, "choices": [part]})
-    for end in ends[:-1]:
-        yield _line({**opening, "choices": [end]})
-    for end in ends[-1:]:
         # Providers that know no `stream_options` tell the usage here.
-        told = {} if usage_apart or usage is None else {"usage": usage}
+        is_last = number == len(choices)
+        told = {"usage": usage} if is_last and usage is not None and not usage_apart else {}
         yield _line({**opening, "choices": [end], **told})
     if usage_apart:
         yield _line({**opening, "choices": [], "usage": usage})
@@ -92,11 +88,8 @@ def _choice(choice: Event) -> Iterator[Event]:
     message = choice.pop("message")
     logprobs = choice.pop("logprobs", None)
     blank = {"index": choice.get("index", 0), "delta": {}, "logprobs": None, "finish_reason": None}
-    content = message.get("content")
-    yield {
-        **blank,
-        "delta": {"role": message.get("role", "assistant"), "content": None if content is None else ""},
-    }
+    content = None if message.get("content") is None else ""
+    yield {**blank, "delta": {"role": message.get("role", "assistant"), "content": content}}
     for delta in _deltas(message):
         told = {**blank, "delta": delta}
         if logprobs is not None and delta.keys() & {"content", "refusal"}:
@@ -122,6 +115,22 @@ def _deltas(message: Fields) -> Iterator[Event]:
                 continue
             yield {name: [{"index": index, **call, "function": {**function, "arguments": ""}}]}
             yield {name: [{"index": index, "function": {"arguments": function.get("arguments", "")}}]}
+
+
+_FILLED_LATER: Final = ("arguments", "content", "input", "summary")
+"""What an entry of an output is without when it opens."""
+_WRITTEN: Final = {
+    "function_call": ("function_call_arguments", "arguments"),
+    "mcp_call": ("mcp_call_arguments", "arguments"),
+    "custom_tool_call": ("custom_tool_call_input", "input"),
+}
+"""Entries of an output that are one text: type -> name of its events, its field."""
+_SPOKEN: Final = {
+    "output_text": ("output_text", "text"),
+    "refusal": ("refusal", "refusal"),
+    "reasoning_text": ("reasoning_text", "text"),
+}
+"""Parts of a content: type -> name of their events, their field."""
 
 
 def _response(answer: Event, _: bool) -> Iterator[bytes]:
@@ -151,21 +160,6 @@ def _response_events(answer: Event) -> Iterator[Event]:
     status = answer.get("status")
     ending = status if status in ("failed", "incomplete") else "completed"
     yield {"type": f"response.{ending}", "response": answer}
-
-
-_FILLED_LATER: Final = ("arguments", "content", "input", "summary")
-_WRITTEN: Final = {
-    "function_call": ("function_call_arguments", "arguments"),
-    "mcp_call": ("mcp_call_arguments", "arguments"),
-    "custom_tool_call": ("custom_tool_call_input", "input"),
-}
-"""Entries of an output that are one text: type -> name of its events, its field."""
-_SPOKEN: Final = {
-    "output_text": ("output_text", "text"),
-    "refusal": ("refusal", "refusal"),
-    "reasoning_text": ("reasoning_text", "text"),
-}
-"""Parts of a content: type -> name of their events, their field."""
 
 
 def _entry_events(entry: Fields) -> Iterator[tuple[str, Event]]:
@@ -224,12 +218,9 @@ def _block(block: Event) -> tuple[Event, list[Event]]:
         deltas += [{"type": "citations_delta", "citation": citation} for citation in cited]
         return {**block, "text": "", **({"citations": []} if cited else {})}, deltas
     if kind == "thinking":
-        signature = block.get("signature", "")
         deltas = [{"type": "thinking_delta", "thinking": block["thinking"]}]
-        return {**block, "thinking": "", "signature": ""}, [
-            *deltas,
-            {"type": "signature_delta", "signature": signature},
-        ]
+        deltas += [{"type": "signature_delta", "signature": block.get("signature", "")}]
+        return {**block, "thinking": "", "signature": ""}, deltas
     if kind.endswith("tool_use"):
         written = _encode(block.get("input", {})).decode()
         return {**block, "input": {}}, [{"type": "input_json_delta", "partial_json": written}]

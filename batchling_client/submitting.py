@@ -24,7 +24,7 @@ from .wire import asked
 from .wire.connection import UNREACHABLE, connect
 from .wire.ids import new_mailbox, new_run_id
 from .wire.keys import Keys, RequestId, RunId
-from .wire.routes import Route, Routes
+from .wire.routes import Route, Routes, window_words
 from .wire.scripts import Scripts
 
 BYTES_AT_ONCE: Final = 1024 * 1024
@@ -68,12 +68,13 @@ async def submit(wish: Wish, used: ClientSettings, environment: Mapping[str, str
     Done again after it was torn off, it attaches to what is queued, running and answered already. Raises `WrongFile`,
     `WrongSettings`, `QueueUnreachable` and `QueueFull`.
     """
-    route = _route(wish)
+    routes = used.routes()
+    route = _route(wish, routes)
     terms = Terms(
         run_id=new_run_id(),
         run_name=wish.name,
         completion_window=wish.completion_window,
-        stand_ins={name.lower(): one.base_url for name, one in used.providers.items() if one.base_url},
+        stand_ins=used.base_urls,
     )
     try:
         file = wish.path.open("rb")
@@ -85,13 +86,15 @@ async def submit(wish: Wish, used: ClientSettings, environment: Mapping[str, str
         lines = RequestFile(
             file=file, route=route, headers=_headers(route, environment), endpoint=wish.endpoint
         )
-        n_requests = _checked(wish.path, lines, Calls(terms, Routes()))
+        n_requests = _checked(wish.path, lines, Calls(terms, routes))
         deployment = await deployment_of(used)
         redis = connect(deployment.redis_url)
         try:
             await check_reachable(redis, deployment.redis_url)
             keys = Keys(deployment.namespace)
-            queueing = _Queueing(redis, keys, Credentials(redis, keys, deployment.seal_public_key), terms)
+            queueing = _Queueing(
+                redis, keys, Credentials(redis, keys, deployment.seal_public_key), Calls(terms, routes)
+            )
             return await queueing.queue(wish.path, lines, n_requests)
         finally:
             with contextlib.suppress(*UNREACHABLE):
@@ -101,11 +104,10 @@ async def submit(wish: Wish, used: ClientSettings, environment: Mapping[str, str
 class _Queueing:
     """Sends the requests of one file; nobody in this process waits for their answers."""
 
-    def __init__(self, redis: Redis, keys: Keys, credentials: Credentials, terms: Terms) -> None:
+    def __init__(self, redis: Redis, keys: Keys, credentials: Credentials, calls: Calls) -> None:
         self._scripts = Scripts(redis, keys)
         self._outage = Outage(redis)
-        self._terms = terms
-        self._calls = Calls(terms, Routes())
+        self._calls = calls
         self._callers = _Nobody()
         self._enqueue = Enqueue(self._scripts, new_mailbox(), credentials, self._callers, self._outage)
         self._n_bytes = 0
@@ -129,7 +131,7 @@ class _Queueing:
         if n_chunks * asked.CHUNK_ROWS + len(chunk) != n_requests:
             raise _changed(path)
         return Submitted(
-            run_id=self._terms.run_id, n_requests=n_requests, n_answered=self._callers.n_answered
+            run_id=self._calls.terms.run_id, n_requests=n_requests, n_answered=self._callers.n_answered
         )
 
     async def _send(self, request: Request) -> None:
@@ -149,7 +151,7 @@ class _Queueing:
         while True:
             try:
                 await self._scripts.remember(
-                    run_id=self._terms.run_id,
+                    run_id=self._calls.terms.run_id,
                     number=number,
                     packed=asked.pack(chunk),
                     n_requests=n_requests,
@@ -186,8 +188,7 @@ class _Nobody:
         self.refusal = QueueFull.sentence
 
 
-def _route(wish: Wish) -> Route:
-    routes = Routes()
+def _route(wish: Wish, routes: Routes) -> Route:
     route = routes.named(wish.provider)
     if route is None:
         known = ", ".join(sorted(one.provider for one in routes.routes))
@@ -202,7 +203,7 @@ def _route(wish: Wish) -> Route:
     if wish.completion_window not in route.windows:
         raise WrongSettings(
             f"{wish.provider} takes no completion window of {wish.completion_window!r}: "
-            f"use one of {', '.join(route.windows)}."
+            f"use one of {window_words(route.windows)}."
         )
     return route
 

@@ -10,7 +10,7 @@ import httpx
 
 from batchling_client.wire import sealing
 from batchling_client.wire.records import LaneSpec
-from batchling_client.wire.routes import Routes
+from batchling_client.wire.stand_ins import routes_of
 
 from .errors import PermanentError
 from .provider import Account, ProviderFacts
@@ -37,7 +37,7 @@ class Accounts:
         self._store = store
         self._providers = providers
         self._seal_private_key = seal_private_key
-        self._routes = Routes()
+        self._routes = routes_of(providers)
         self._http = httpx.AsyncClient(
             timeout=httpx.Timeout(silence_s, connect=CONNECT_S, pool=TURN_S),
             limits=httpx.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=20),
@@ -58,9 +58,13 @@ class Accounts:
             credential = await self._unseal(spec)
         return Account(
             base_url=base_url.rstrip("/"),
-            headers={**dict(spec.headers), **credential},
+            headers={**{name: said for name, said in spec.headers if not name.startswith("?")}, **credential},
+            query=tuple((name[1:], said) for name, said in spec.headers if name.startswith("?")),
             http=self._http,
             digest=_digest(base_url.rstrip("/"), credential),
+            staging=settings.staging.rstrip("/"),
+            staging_url=settings.staging_url.rstrip("/"),
+            role_arn=settings.role_arn,
         )
 
     def _own_base_url(self, spec: LaneSpec, facts: ProviderFacts, settings: ProviderSettings) -> str:
@@ -69,8 +73,13 @@ class Accounts:
             return facts.base_url
         route = self._routes.of_host(spec.host)
         if route is None or route.provider != spec.provider:
+            if "*" in facts.base_url:
+                raise PermanentError(
+                    f"{spec.provider} has a host for each of its customers, and {spec.host!r} is none: name yours "
+                    f"in BATCHLING_PROVIDERS__{spec.provider.upper()}__BASE_URL."
+                )
             return facts.base_url
-        if settings.api_key is not None and spec.host not in route.hosts:
+        if settings.api_key is not None and route.tenants:
             # Whoever can make a call could else have the workers' own key sent to a host of his.
             raise PermanentError(
                 f"{spec.host} is one of many hosts of {spec.provider}, and the workers have a key of their own: "

@@ -37,6 +37,7 @@ from .dispatch import Dispatch
 from .engine import Engine
 from .errors import UnfitWorker
 from .fitness import Fitness
+from .providers import Providers
 from .runtime import Runtime
 from .settings import WorkerSettings
 from .stack import control
@@ -148,6 +149,7 @@ def transport_options(redis_url: str, namespace: str) -> dict[str, object]:
 def _assemble(app: Celery, settings: WorkerSettings) -> None:
     telemetry = Telemetry(lambda events: _send_events(app, events))
     public_key, private_key = settings.seal_pair()
+    providers = Providers(settings.providers)
 
     fsync_intent = (
         Fsync(replicas=settings.fsync_replicas, within_ms=FSYNC_MS) if settings.fsync_intent else None
@@ -173,7 +175,14 @@ def _assemble(app: Celery, settings: WorkerSettings) -> None:
         )
         reach = CrashPoint(settings.crash_at, settings.home / "crashed") if settings.crash_at else no_crash
         accounts = Accounts(store, settings.providers, private_key, silence_s=settings.http_silence_seconds)
-        return Engine(store=store, accounts=accounts, knobs=knobs, telemetry=telemetry, reach=reach)
+        return Engine(
+            store=store,
+            accounts=accounts,
+            providers=providers,
+            knobs=knobs,
+            telemetry=telemetry,
+            reach=reach,
+        )
 
     runtime = Runtime(make_engine)
     tasks.register(app, runtime, DRAINED_VERSIONS)
@@ -258,7 +267,7 @@ def app_or_exit() -> Celery:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         name = "__".join(str(part) for part in first["loc"]).upper()
-        sentence = f"BATCHLING_{name}: {first['msg']}."
+        sentence = f"BATCHLING_{name}: {first['msg'].removeprefix('Value error, ')}."
     except (UnfitWorker, UnusableUrl, sealing.UnreadableSealKey, StackError) as error:
         sentence = str(error)
     sys.stderr.write(sentence + "\n")

@@ -19,7 +19,7 @@ OUTCOMES: Final = {
     "cancelled": Outcome.CANCELLED,
     "canceled": Outcome.CANCELLED,
 }
-RUNNING: Final = frozenset({"validating", "in_progress", "finalizing", "cancelling"})
+RUNNING: Final = frozenset({"validating", "in_progress", "finalizing", "cancelling", "canceling"})
 MOST_COMPLAINTS: Final = 1000
 
 LATE_FILES_S: Final = 15.0
@@ -55,9 +55,14 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
         """The provider's word for the status, in lower case, or ''."""
         return _text(self.status).lower()
 
+    @property
+    def made_at(self) -> float | None:
+        """When it was created, in unix seconds."""
+        return _moment(self.created_at)
+
     def made_before(self, moment: dt.datetime) -> bool:
         """Whether the batch is surely older than that."""
-        return isinstance(self.created_at, int | float) and self.created_at < moment.timestamp()
+        return self.made_at is not None and self.made_at < moment.timestamp()
 
     def is_of(self, label_name: str, label: str, input_file_ids: Collection[str]) -> bool | None:
         """Whether the batch carries this label or was made from one of these files; None where it does not tell."""
@@ -76,6 +81,8 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
         outcome = OUTCOMES.get(self.word)
         output, errors = file_id(self.output_file_id), file_id(self.error_file_id)
         awaited = (n_completed > 0 and not output) or (n_failed > 0 and not errors)
+        # Where no counts are told, a batch that is complete has at least one file.
+        awaited = awaited or not (counts or output or errors)
         if outcome is None or (awaited and self._ended_just_now(outcome, now)):
             return Running(status=self.word or "unknown", n_done=n_completed + n_failed, n_total=n_total)
         return Ended(
@@ -90,12 +97,13 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def _ended_just_now(self, outcome: Outcome, now: dt.datetime) -> bool:
-        ended_at = {
+        told = {
             Outcome.COMPLETED: self.completed_at,
             Outcome.EXPIRED: self.expired_at,
             Outcome.CANCELLED: self.cancelled_at,
         }.get(outcome)
-        if not isinstance(ended_at, int | float):
+        ended_at = _moment(told)
+        if ended_at is None:
             return False
         return -CLOCKS_APART_S <= now.timestamp() - ended_at < LATE_FILES_S
 
@@ -123,6 +131,19 @@ def _complaints(errors: object) -> Iterator[Complaint]:
                 line=line if isinstance(line, int) and line > 0 else None,
                 param=param if isinstance(param, str) else None,
             )
+
+
+def _moment(said: object) -> float | None:
+    """A time in unix seconds, which some providers tell as ISO 8601 with more digits than a microsecond has."""
+    if isinstance(said, int | float):
+        return float(said)
+    if not isinstance(said, str):
+        return None
+    try:
+        at = dt.datetime.fromisoformat(said)
+    except ValueError:
+        return None
+    return (at if at.tzinfo is not None else at.replace(tzinfo=dt.UTC)).timestamp()
 
 
 def _text(said: object) -> str:

@@ -21,9 +21,14 @@ ROW_COMPLAINTS: Final = frozenset(
 QUOTA_COMPLAINTS: Final = frozenset({"token_limit_exceeded", "too_many_tasks"})
 BATCH_COMPLAINTS: Final = QUOTA_COMPLAINTS | {
     "model_not_found",
+    "mismatched_model",
+    "model_mismatch",
     "invalid_url",
     "url_mismatch",
     "invalid_endpoint",
+    "empty_file",
+    "input_modified",
+    "input_no_permissions",
 }
 """Codes that come with the first line, and with any other just as well: the rows of a batch share what they name."""
 SHARED_PARAMS: Final = frozenset({"model", "body.model", "url", "endpoint"})

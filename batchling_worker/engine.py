@@ -19,7 +19,7 @@ from batchling_client.wire.connection import UNREACHABLE
 from batchling_client.wire.records import CorruptRecord
 from batchling_client.wire.states import BatchState, Outcome, Verdict
 
-from . import lifecycle, providers
+from . import lifecycle
 from .accounts import Accounts
 from .circuit import Circuits
 from .company import Company
@@ -33,6 +33,7 @@ from .pipeline.poll import look, poll
 from .pipeline.settle import settle
 from .pipeline.submit import submit
 from .provider import Account, Ending, Look, Running
+from .providers import Providers
 from .step import Knobs, Step
 from .store import Held, Store
 from .telemetry import Telemetry
@@ -53,12 +54,14 @@ class Engine:
         *,
         store: Store,
         accounts: Accounts,
+        providers: Providers,
         knobs: Knobs,
         telemetry: Telemetry,
         reach: Callable[[str, Batch], None],
     ) -> None:
         self._store = store
         self._accounts = accounts
+        self._providers = providers
         self._knobs = knobs
         self._telemetry = telemetry
         self._reach = reach
@@ -348,7 +351,7 @@ class Engine:
         await settle(step)
 
     async def _account(self, batch: Batch) -> Account:
-        return await self._accounts.open(batch.spec, providers.load(batch.spec.provider).facts)
+        return await self._accounts.open(batch.spec, self._providers.load(batch.spec.provider).facts)
 
     def _step(self, held: Held, batch: Batch) -> Step:
         return Step(
@@ -357,6 +360,7 @@ class Engine:
             store=self._store,
             account=None,
             knobs=self._knobs,
+            providers=self._providers,
             telemetry=self._telemetry,
             reach=lambda point: self._reach(point, batch),
         )

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import httpx
 import msgspec
@@ -39,6 +39,7 @@ LONGEST_BODY: Final = 64 * 1024
 LONGEST_REASON: Final = 300
 CREDENTIAL_WORDS: Final = ("authorization", "cookie", "key", "secret", "token")
 SHORTEST_SECRET: Final = 6
+MOST_FLAWS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +132,16 @@ def date_of(headers: Mapping[str, str]) -> dt.datetime | None:
     return _date(headers.get("date"))
 
 
+def code_of(body: bytes) -> str:
+    """The code in a provider's error body, or ''."""
+    try:
+        error = msgspec.json.decode(body, type=_Said).error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, str) else ""
+
+
 class _Said(msgspec.Struct):
     error: object = None
     message: object = None
@@ -162,7 +173,31 @@ def message_of(body: bytes) -> str:
         words = part.get("message") if isinstance(part, dict) else part
         if isinstance(words, str) and words:
             return words[:LONGEST_REASON]
+    flaws = flaws_of(said.detail)
+    if flaws:
+        return "; ".join(flaw.words for flaw in flaws)[:LONGEST_REASON]
     return body[:LONGEST_REASON].decode(errors="replace").strip()
+
+
+class Flaw(NamedTuple):
+    """One entry of a list of validation errors: its code, and where and what is wrong."""
+
+    code: str
+    words: str
+
+
+def flaws_of(detail: object) -> list[Flaw]:
+    """The entries of a `detail` as FastAPI makes them, or of an `extra` of Litestar's; none of something else."""
+    entries = detail if isinstance(detail, list) else []
+    told = [entry for entry in entries[:MOST_FLAWS] if isinstance(entry, dict)]
+    return [_flaw(entry) for entry in told if entry.get("msg") or entry.get("message")]
+
+
+def _flaw(entry: Mapping[str, object]) -> Flaw:
+    code, loc, said = entry.get("type"), entry.get("loc"), entry.get("msg") or entry.get("message")
+    place = ".".join(str(step) for step in loc) if isinstance(loc, list) else str(entry.get("key") or "")
+    words = f"{place}: {said}" if place else str(said)
+    return Flaw(code=code if isinstance(code, str) else "", words=words[:LONGEST_REASON])
 
 
 def _unfit_header(error: Exception) -> bool:

@@ -54,9 +54,12 @@ def backoff_s(n_stumbles: int, wish_s: float | None = None) -> float:
     return max(drawn, wish_s or 0.0)
 
 
-def next_look_s(batch: Batch, shortest_s: float, now: dt.datetime) -> float:
-    """When to look at a running batch again: never sooner than asked, slower as it ages, at most six times slower."""
-    return _look_s(batch.poll_s or shortest_s, now - (batch.submitted_at or now))
+def next_look_s(batch: Batch, shortest_s: float, now: dt.datetime, least_s: float = 0.0) -> float:
+    """When to look at a running batch again: never sooner than asked, slower as it ages, at most six times slower.
+
+    `least_s` is what its provider asks for.
+    """
+    return _look_s(max(batch.poll_s or shortest_s, least_s), now - (batch.submitted_at or now))
 
 
 def held_look_s(batch: Batch, shortest_s: float, now: dt.datetime) -> float:

@@ -43,20 +43,20 @@ async def named(step: Step, ending: Ending) -> Ending:
 
 
 async def of_refusal(step: Step, error: PermanentError, body: bytes) -> Ending:
-    """How a batch ends that was refused as a whole: with the row that the refusal blames, if it blames one."""
+    """How a batch ends that was refused as a whole: with the rows that the refusal blames, if it blames any."""
     ending = Ending(status=error.status, body=body.decode(errors="replace"))
     if error.status not in blame.ROW_STATUSES:
         return ending
-    said = _Refusal.read(error.body)
-    complaint = Complaint(code=said.code, message=http_errors.message_of(error.body), param=said.param)
-    blaming = await named(step, Ending(complaints=(complaint,)))
-    if blaming.complaints[0].request_id is None:
+    blaming = await named(step, Ending(complaints=_Refusal.read(error.body).complaints(error.body)))
+    if all(complaint.request_id is None for complaint in blaming.complaints):
         return ending
     return msgspec.structs.replace(ending, complaints=blaming.complaints)
 
 
 class _Refusal(msgspec.Struct):
     error: object = None
+    detail: object = None
+    extra: object = None
 
     @classmethod
     def read(cls, body: bytes) -> _Refusal:
@@ -64,6 +64,13 @@ class _Refusal(msgspec.Struct):
             return msgspec.json.decode(body, type=cls)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return cls()
+
+    def complaints(self, body: bytes) -> tuple[Complaint, ...]:
+        """One for each row that a list of validation errors may speak of, else one for what the body says."""
+        flaws = http_errors.flaws_of(self.detail) or http_errors.flaws_of(self.extra)
+        if flaws:
+            return tuple(Complaint(code=flaw.code, message=flaw.words) for flaw in flaws)
+        return (Complaint(code=self.code, message=http_errors.message_of(body), param=self.param),)
 
     @property
     def code(self) -> str:

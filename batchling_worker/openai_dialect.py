@@ -1,18 +1,28 @@
-"""Where the providers that follow OpenAI's Files and Batches API differ, and what is read of their lists."""
+"""Where the providers whose batches are uploaded files differ from OpenAI's, and what is read of their lists."""
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import BinaryIO, Final, TypeAlias
 
 import msgspec
 
 from .batch_object import BatchObject
-from .provider import Look
+from .provider import Account, Look, Submission
+from .provider_call import ProviderCall
+from .request_lines import one_line
+from .result_lines import RowReader
+from .result_rows import LineReader
 
 Query: TypeAlias = Sequence[tuple[str, str]]
+PAGE_ROWS: Final = "100"
+
+LABEL_NAME: Final = "batchling"
+"""The name in a batch's metadata under which its label stands."""
+UPLOAD_PATIENCE: Final = 2.5
+"""How many times longer than usual a provider may chew on a file."""
 
 
 class FileObject(msgspec.Struct, frozen=True):
@@ -20,6 +30,11 @@ class FileObject(msgspec.Struct, frozen=True):
 
     id: object = None
     filename: object = None
+
+    @property
+    def known_id(self) -> str:
+        """The provider's id, or ''."""
+        return self.id if isinstance(self.id, str) else ""
 
 
 class BatchPage(msgspec.Struct, frozen=True):
@@ -37,7 +52,7 @@ class BatchPage(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """Where a provider differs: paths, and how its list of batches is paged and asked for certain batches."""
+    """Where a provider differs: paths, pages of its list, and in a subclass, how it words a call and an answer."""
 
     root: str
     """What stands between the base URL and `/files`."""
@@ -47,7 +62,73 @@ class Dialect:
     """The cursor of the page after this one, or ''."""
     by_ids: Callable[[Sequence[str]], Query] | None = None
     """The query for certain batches, where the list takes one."""
-    search: Callable[[str], Query] | None = None
-    """The query for batches that a label is found in, where the list takes one."""
-    told: Callable[[BatchObject, dt.datetime], Look] = BatchObject.look
-    """How a batch stands, from what is shown of it at a moment."""
+    uploads: str = "/files"
+    batches: str = "/batches"
+
+    def root_of(self, account: Account) -> str:
+        """What stands between the base URL and `/files` for one account."""
+        return self.root
+
+    def made_since(self, moment: dt.datetime) -> Query:
+        """What narrows a list down to batches made since then, where it takes such a thing; more may be shown."""
+        return ()
+
+    def line(self, custom_id: str, endpoint: str, body: bytes) -> bytes:
+        """One request as a line of the input file, newline included."""
+        name, url = msgspec.json.encode(custom_id), msgspec.json.encode(endpoint)
+        return b'{"custom_id":%b,"method":"POST","url":%b,"body":%b}\n' % (name, url, one_line(body))
+
+    async def stored(self, call: ProviderCall, name: str, lines: BinaryIO) -> str:
+        """Stores an input file; its id, or '' where the answer tells none."""
+        file = await call.upload(FileObject, {"purpose": "batch"}, name, lines, UPLOAD_PATIENCE)
+        return file.known_id
+
+    def wish(self, submission: Submission, input_file_id: str) -> dict[str, object]:
+        """The body of a create call."""
+        return {
+            "input_file_id": input_file_id,
+            "endpoint": submission.endpoint,
+            "completion_window": submission.completion_window,
+            "metadata": {LABEL_NAME: submission.label},
+        }
+
+    async def made(self, call: ProviderCall, wish: dict[str, object]) -> BatchObject:
+        """Sends a create call; the batch that it answers with."""
+        return await call.tell(BatchObject, wish)
+
+    async def shown(self, call: ProviderCall) -> BatchObject:
+        """Looks at one batch."""
+        return await call.ask(BatchObject)
+
+    async def listed(self, call: ProviderCall, query: Query) -> BatchPage:
+        """Looks at a page of the list of batches."""
+        return await call.ask(BatchPage, query)
+
+    def search(self, label: str) -> Query:
+        """The query for batches that a label is found in; none where the list takes no such thing."""
+        return ()
+
+    def told(self, batch: BatchObject, now: dt.datetime) -> Look:
+        """How a batch stands, from what is shown of it at a moment."""
+        return batch.look(now)
+
+    def rows(self) -> LineReader:
+        """What reads the lines of one result file."""
+        return RowReader()
+
+
+def bare_line(custom_id: str, body: bytes) -> bytes:
+    """One request as a line of an input file whose endpoint the create call names, newline included."""
+    return b'{"custom_id":%b,"body":%b}\n' % (msgspec.json.encode(custom_id), one_line(body))
+
+
+def page_after(cursor: str) -> Query:
+    """The page behind a batch's id, as OpenAI's list takes it."""
+    return [("limit", PAGE_ROWS), ("after", cursor)] if cursor else [("limit", PAGE_ROWS)]
+
+
+def cursor_after(page: BatchPage) -> str:
+    """The id behind which such a list goes on."""
+    if page.has_more is not True or not page.batches:
+        return ""
+    return page.last_id if isinstance(page.last_id, str) and page.last_id else page.batches[-1].known_id

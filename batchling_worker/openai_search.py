@@ -13,13 +13,11 @@ from batchling_client.wire.keys import ProviderBatchId
 
 from .batch_object import BatchObject, file_id
 from .errors import PermanentError, TemporaryError
-from .openai_dialect import BatchPage, Dialect, FileObject
+from .openai_dialect import LABEL_NAME, Dialect, FileObject
 from .provider import Account, Provider, Sought, Submission
 from .provider_call import ProviderCall
 from .row_search import found_by_rows
 
-LABEL_NAME: Final = "batchling"
-"""The name in a batch's metadata under which its label stands."""
 FIND_PAGES: Final = 200
 FIND_MARGIN: Final = dt.timedelta(minutes=15)
 """How far the provider's clock may be behind ours for a batch to be found all the same."""
@@ -54,9 +52,10 @@ class BatchSearch:
         return await self._found_in_list()
 
     async def _searched(self) -> AsyncGenerator[BatchObject, None]:
-        if self.dialect.search is not None:
-            call = self.ask("search its batches", "/batches")
-            page = await call.ask(BatchPage, self.dialect.search(self.sought.submission.label))
+        query = self.dialect.search(self.sought.submission.label)
+        if query:
+            call = self.ask("search its batches", self.dialect.batches)
+            page = await self.dialect.listed(call, query)
             for batch in page.batches:
                 if batch.known_id:
                     yield batch
@@ -65,21 +64,33 @@ class BatchSearch:
         oldest = self.sought.since - FIND_MARGIN
         found: list[ProviderBatchId] = []
         nameless: list[ProviderBatchId] = []
+        seen: set[str] = set()
         async for batch in self._made_since(oldest):
+            # Where pages are counted, a batch that is made meanwhile shifts others onto the next one.
+            if batch.known_id in seen:
+                continue
+            seen.add(batch.known_id)
             ours = self._is_ours(batch)
             if ours:
-                found.append(ProviderBatchId(batch.known_id))
+                await self._keep(batch, found)
             elif ours is None and not batch.made_before(oldest):
                 nameless.append(ProviderBatchId(batch.known_id))
         if found or not nameless:
             return found[::-1]
         return await self._found_nameless(nameless[::-1])
 
+    async def _keep(self, batch: BatchObject, found: list[ProviderBatchId]) -> None:
+        """Adds one that is ours, unless it is an earlier attempt's: a provider may store equal files as one."""
+        provider_batch_id = ProviderBatchId(batch.known_id)
+        if not await self.sought.is_another(provider_batch_id):
+            found.append(provider_batch_id)
+
     async def _made_since(self, oldest: dt.datetime) -> AsyncGenerator[BatchObject, None]:
         cursor = ""
         for _ in range(FIND_PAGES):
-            call = self.ask("search its batches", "/batches")
-            page = await call.ask(BatchPage, self.dialect.page(cursor))
+            call = self.ask("search its batches", self.dialect.batches)
+            query = [*self.dialect.page(cursor), *self.dialect.made_since(oldest)]
+            page = await self.dialect.listed(call, query)
             for batch in page.batches:
                 if batch.known_id:
                     yield batch
@@ -106,7 +117,8 @@ class BatchSearch:
 
     async def _told_apart(self, one: ProviderBatchId) -> bool | None:
         try:
-            batch = await self.ask("look at a batch", f"/batches/{quote(one, safe='')}").ask(BatchObject)
+            path = f"{self.dialect.batches}/{quote(one, safe='')}"
+            batch = await self.dialect.shown(self.ask("look at a batch", path))
             ours, input_file_id = self._is_ours(batch), file_id(batch.input_file_id)
             if ours is not None or not input_file_id:
                 return ours
@@ -126,6 +138,6 @@ def _reaches_back_to(oldest: dt.datetime, batches: Sequence[BatchObject]) -> boo
     """Whether all that follows these batches is older; never so in a list that is not newest first."""
     if not batches:
         return False
-    first, last = batches[0].created_at, batches[-1].created_at
-    falling = isinstance(first, int | float) and isinstance(last, int | float) and first >= last
+    first, last = batches[0].made_at, batches[-1].made_at
+    falling = first is not None and last is not None and first >= last
     return falling and batches[-1].made_before(oldest)

@@ -42,9 +42,13 @@ class ProviderFacts:
     """Whether a batch can be found again by a label of ours."""
     early_results: bool
     discount_percent: int
-    """Off the listed price; of some models where not all are cheaper."""
+    """Off the listed price; of some models where not all are cheaper; 0 where the provider tells none."""
     source: str
     checked_on: dt.date
+    cancels: bool = True
+    """Whether a running batch can be cancelled."""
+    least_look_s: float = 0.0
+    """How long the provider asks to be left alone between two looks at a batch."""
     min_rows: int = 1
     """Fewer the provider does not take in a batch."""
     inline: bool = False
@@ -64,8 +68,16 @@ class Account:
     base_url: str
     headers: Mapping[str, str] = field(repr=False)
     http: httpx.AsyncClient = field(repr=False)
+    query: tuple[tuple[str, str], ...] = ()
+    """What goes into the query of every call."""
     digest: str
     """Names host and credential without telling the latter: what one account made, another may not even see."""
+    staging: str = ""
+    """Where input and result files lie, for a provider that keeps none itself."""
+    staging_url: str = ""
+    """What stands in for the object store's own scheme and host."""
+    role_arn: str = ""
+    """The role that the provider reads and writes these files as."""
     weather: Weather = field(default_factory=Weather, repr=False, compare=False)
     """What the calls of the step that opened this account have shown."""
 

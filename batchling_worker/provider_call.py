@@ -10,9 +10,9 @@ import importlib.metadata
 import random
 import re
 import sys
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO, Final, TypeVar
+from typing import BinaryIO, Final, NamedTuple, TypeVar
 
 import httpx
 import msgspec
@@ -47,6 +47,14 @@ class Part:
     total: int = 0
 
 
+class Reply(NamedTuple):
+    """An answer in full, for calls whose headers matter."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
 class ProviderCall:
     """A call to a path of an account's provider; each method sends it once.
 
@@ -59,6 +67,7 @@ class ProviderCall:
     ) -> None:
         self._http = account.http
         self._weather = account.weather
+        self._query = account.query
         self._method = method
         self.framed = True
         """Whether the answer that is streamed tells its length, so that a cut is never taken for its end."""
@@ -92,9 +101,15 @@ class ProviderCall:
         await self._send(fine=fine)
 
     async def upload(
-        self, shape: type[T], fields: dict[str, str], name: str, file: BinaryIO, patience: float
+        self,
+        shape: type[T],
+        fields: dict[str, str],
+        name: str,
+        file: BinaryIO,
+        patience: float,
+        fine: frozenset[int] = frozenset(),
     ) -> T:
-        """Sends a form with a file, read from its start in small pieces; the answer's JSON.
+        """Sends a form with a file, read from its start in small pieces; the answer's JSON, some statuses being `fine`.
 
         The provider may chew on the file for `patience` times the usual silence. Raises the worker's errors.
         """
@@ -102,8 +117,20 @@ class ProviderCall:
             data=fields,
             files={"file": (name, file, "application/octet-stream")},
             timeout=self._longest(patience),
+            fine=fine,
         )
         return self._decoded(response, shape)
+
+    async def exchange(
+        self, content: bytes, headers: Mapping[str, str], *, fine: frozenset[int] = frozenset()
+    ) -> Reply:
+        """Sends bytes under more headers and answers all that came, some statuses more being `fine`.
+
+        Raises the worker's errors.
+        """
+        self._headers |= headers
+        response = await self._send(content=content, fine=fine)
+        return Reply(response.status_code, response.headers, response.content)
 
     async def hand_over(
         self, shape: type[T], pieces: AsyncIterable[bytes], n_bytes: int, patience: float
@@ -121,7 +148,11 @@ class ProviderCall:
         failure: WorkerError | None = None
         try:
             async with self._http.stream(
-                self._method, self._url, headers=self._headers, extensions={"trace": self._weather.trace}
+                self._method,
+                self._url,
+                params=self._params(()),
+                headers=self._headers,
+                extensions={"trace": self._weather.trace},
             ) as response:
                 if response.is_success:
                     self.framed, self._part = _framed(response), _part(response)
@@ -177,6 +208,10 @@ class ProviderCall:
                 if fresh:
                     yield fresh
 
+    def _params(self, query: Iterable[tuple[str, str]]) -> httpx.QueryParams | None:
+        whole = (*query, *self._query)
+        return httpx.QueryParams(whole) if whole else None
+
     async def _send(
         self,
         *,
@@ -192,7 +227,7 @@ class ProviderCall:
             response = await self._http.request(
                 self._method,
                 self._url,
-                params=httpx.QueryParams(tuple(query)) if query else None,
+                params=self._params(query),
                 content=content,
                 data=data,
                 files=files,

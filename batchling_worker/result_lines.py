@@ -153,10 +153,17 @@ class LineSplitter:
         return b"".join((*parts, part)) if parts else part
 
 
+def told_by(code: str) -> tuple[int, str]:
+    """The status and origin of a row that has an error and no response, from the error's code."""
+    return UNRUN.get(code, UNRUN_OTHERWISE)
+
+
 @dataclass(slots=True)
 class RowReader:
     """Makes answers of lines and counts those that it cannot."""
 
+    unrun: Callable[[str], tuple[int, str]] = told_by
+    """Status and origin of a row without a response, by its error's code."""
     n_broken: int = 0
     """Lines that are no JSON object with a custom_id."""
 
@@ -165,11 +172,23 @@ class RowReader:
         for line in lines:
             answer: Answer | None
             try:
-                answer = _read(line)
+                answer = self._read(line)
             except UNREADABLE:
                 answer = self._salvaged(line)
             if answer is not None:
                 yield answer
+
+    def _read(self, line: bytes) -> Answer:
+        row = _decode_row(line)
+        response = row.response
+        if response is None:
+            return self._unrun(row.custom_id, row.error)
+        return answer_of(row.custom_id, response.status_code, bytes(response.body), response.request_id)
+
+    def _unrun(self, custom_id: str, error: _RowError | None) -> Answer:
+        if error is None or (error.code is None and error.message is None):
+            return lost(custom_id)
+        return unrun(custom_id, error.code or "", error.message or "", self.unrun)
 
     def _salvaged(self, line: bytes) -> Answer | None:
         try:
@@ -192,7 +211,7 @@ class RowReader:
         error = _converted(row.error, _RowError)
         if error is None and bytes(row.error) not in EMPTY_BODIES:
             error = _RowError(message=bytes(row.error)[:1000].decode(errors="replace").strip('"'))
-        return _unrun(row.custom_id, error)
+        return self._unrun(row.custom_id, error)
 
     def _loose(self, line: bytes) -> Answer | None:
         """The answer of a row in JSON that Python alone takes: half a surrogate pair, NaN, a byte order mark."""
@@ -207,15 +226,7 @@ class RowReader:
         if isinstance(response, dict):
             body = json.dumps(response["body"]).encode() if "body" in response else b""
             return answer_of(custom_id, response.get("status_code"), body, response.get("request_id"))
-        return _unrun(custom_id, _RowError(message=json.dumps(error)[:1000]) if error else None)
-
-
-def _read(line: bytes) -> Answer:
-    row = _decode_row(line)
-    response = row.response
-    if response is None:
-        return _unrun(row.custom_id, row.error)
-    return answer_of(row.custom_id, response.status_code, bytes(response.body), response.request_id)
+        return self._unrun(custom_id, _RowError(message=json.dumps(error)[:1000]) if error else None)
 
 
 def _converted(raw: msgspec.Raw, shape: type[T]) -> T | None:
@@ -264,17 +275,13 @@ def _is_text(body: bytes) -> bool:
     return True
 
 
-def unrun(custom_id: str, code: str, message: str = "") -> Answer:
+def unrun(
+    custom_id: str, code: str, message: str = "", told: Callable[[str], tuple[int, str]] = told_by
+) -> Answer:
     """The answer of a row that never ran; `code` is one of `UNRUN`, or the provider's own."""
-    status, origin = UNRUN.get(code, UNRUN_OTHERWISE)
+    status, origin = told(code)
     body = error_body(code or None, message or f"The provider did not run this request ({code}).")
     return Answer(custom_id=custom_id, status=status, body=body, headers=_JSON_HEADERS, origin=origin)
-
-
-def _unrun(custom_id: str, error: _RowError | None) -> Answer:
-    if error is None or (error.code is None and error.message is None):
-        return lost(custom_id)
-    return unrun(custom_id, error.code or "", error.message or "")
 
 
 def lost(custom_id: str) -> Answer:

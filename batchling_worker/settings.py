@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 from platformdirs import user_state_path
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import AfterValidator, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from batchling_client.wire import sealing
+from batchling_client.wire import sealing, stand_ins
+from batchling_client.wire.stand_ins import StandIn
 
 RESULT_TTL_S: Final = 30 * 24 * 3600
 
@@ -23,16 +24,22 @@ class Messages(enum.StrEnum):
     DOUBLED = "doubled"
 
 
-class ProviderSettings(BaseModel):
+class ProviderSettings(StandIn):
     """What a deployment says of one provider."""
 
     # A BaseSettings here would read the environment's API_KEY and BASE_URL too.
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    base_url: str | None = None
-    """Stands in for the provider's scheme and host; an optional path prefix is kept."""
     api_key: SecretStr | None = None
     """The key to use instead of the callers' own."""
+    poll_interval_seconds: float | None = Field(default=None, ge=0)
+    """Shortest time between two looks at a batch of this provider; unset = what it asks for."""
+    staging: str = ""
+    """Where input and result files lie, for a provider that keeps none itself: s3://BUCKET/PREFIX."""
+    staging_url: str = ""
+    """Stands in for the scheme and host of that object store."""
+    role_arn: str = ""
+    """The AWS role that Bedrock reads and writes these files as."""
 
 
 class WorkerSettings(BaseSettings):
@@ -53,8 +60,8 @@ class WorkerSettings(BaseSettings):
     """Where the embedded stack keeps data, logs, sockets and keys (mode 0700)."""
     namespace: str = "default"
     """Key prefix and hash tag; separates deployments on one Redis."""
-    providers: dict[str, ProviderSettings] = {}
-    """By provider name: base URL and key."""
+    providers: Annotated[dict[str, ProviderSettings], AfterValidator(stand_ins.checked)] = {}
+    """By provider name: base URL, key and limits."""
     seal_public_key: str | None = None
     """The key that callers' credentials are sealed with."""
     seal_private_key: SecretStr | None = None
@@ -86,11 +93,6 @@ class WorkerSettings(BaseSettings):
     @classmethod
     def _absolute(cls, home: Path) -> Path:
         return home.expanduser().absolute()
-
-    @field_validator("providers")
-    @classmethod
-    def _lower_case(cls, providers: dict[str, ProviderSettings]) -> dict[str, ProviderSettings]:
-        return {name.lower(): said for name, said in providers.items()}
 
     def seal_pair(self) -> tuple[str, str]:
         """The (public, private) seal keys: those set, else the pair kept in `home/keys`."""

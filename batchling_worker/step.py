@@ -11,9 +11,10 @@ from batchling_client.wire.batches import Batch
 from batchling_client.wire.keys import BatchId, ProviderBatchId
 from batchling_client.wire.states import BatchState
 
-from . import lifecycle, providers
+from . import lifecycle
 from .errors import TemporaryError
 from .provider import Account, Provider, Sought, Submission
+from .providers import Providers
 from .store import Held, Store
 from .telemetry import Telemetry
 
@@ -41,6 +42,7 @@ class Step:
     account: Account | None
     """None where the step needs no provider, or the credential cannot be had."""
     knobs: Knobs
+    providers: Providers
     telemetry: Telemetry
     reach: Callable[[str], None]
     """Names a point a crash test may die at."""
@@ -48,7 +50,12 @@ class Step:
     @property
     def provider(self) -> Provider:
         """The batch's provider; raises `PermanentError` where there is none of its name, as in a foreign record."""
-        return providers.load(self.batch.spec.provider)
+        return self.providers.load(self.batch.spec.provider)
+
+    @property
+    def least_look_s(self) -> float:
+        """How long the provider asks to be left alone between two looks at a batch."""
+        return self.providers.least_look_s(self.batch.spec.provider)
 
     @property
     def now(self) -> dt.datetime:

@@ -20,6 +20,10 @@ class Weather:
     """What the last call ended with; None = a success."""
     _asked_at: float | None = None
 
+    def asked(self) -> None:
+        """A call was sent, by a library that does not trace it."""
+        self._asked_at = time.monotonic()
+
     def saw(self, error: WorkerError | None) -> None:
         """A call has ended, with an error of ours or well."""
         self.called = True

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
 from batchling_client.wire.keys import KEYSPACE, PERMANENT
-from batchling_client.wire.routes import Routes
+from batchling_client.wire.routes import Routes, window_words
 from batchling_worker import providers
 
 ROOT: Final = Path(__file__).resolve().parent.parent
+VERIFIED: Final = {"SDK": "official SDK", "capture": "wire captures", "docs": "documents"}
+"""How the README words what an adapter and its emulator are held to."""
 
 
 def providers_table() -> str:
@@ -22,9 +25,10 @@ def providers_table() -> str:
         "bytes",
         "completion windows",
         "discount",
-        "searchable after a crash",
+        "found after a crash",
         "early results",
-        "checked against",
+        "cancel",
+        "verified against",
     )
     return _table(heading, [_provider_row(name) for name in providers.names()])
 
@@ -45,6 +49,20 @@ def keys_table() -> str:
     return _table(heading, rows)
 
 
+def sdks_table() -> str:
+    """A line a tested SDK: whose batches it gets, and its version in each environment of `make test-sdks`."""
+    matrix = tomllib.loads((ROOT / "tests" / "sdks" / "matrix.toml").read_text(encoding="utf-8"))
+    columns = {name: column for name, column in matrix["columns"].items() if column["tests"] == "tests/sdks"}
+    heading = ("SDK", "batches of", *(f"{name}: {column['says']}" for name, column in columns.items()))
+    rows = []
+    for sdk, pointed_at in matrix["sdks"].items():
+        registered = [name for name in pointed_at if name in providers.names()]
+        if registered:
+            versions = (column["packages"][sdk] for column in columns.values())
+            rows.append((f"`{sdk}`", ", ".join(registered), *versions))
+    return _table(heading, rows)
+
+
 def written(page: str, tables: Mapping[str, str]) -> str:
     """The page with each table between its `<!-- table: NAME -->` and `<!-- end -->`; raises ValueError without."""
     for name, table in tables.items():
@@ -58,7 +76,7 @@ def written(page: str, tables: Mapping[str, str]) -> str:
 
 
 PAGES: Final = {
-    "README.md": {"providers": providers_table},
+    "README.md": {"providers": providers_table, "sdks": sdks_table},
     "docs/how-it-works.md": {"keys": keys_table},
 }
 
@@ -75,25 +93,21 @@ def _provider_row(name: str) -> tuple[str, ...]:
     return (
         f"[{facts.name}]({facts.source})",
         ", ".join(f"`{endpoint}`" for endpoint in endpoints),
-        f"{facts.max_rows:,}",
+        f"{facts.max_rows:,}" if facts.min_rows == 1 else f"{facts.min_rows:,} to {facts.max_rows:,}",
         f"{facts.max_bytes / 1_000_000:,.0f} MB",
         _windows(facts.windows),
-        f"{facts.discount_percent} %",
-        "yes" if facts.searchable else "no",
+        f"{facts.discount_percent} %" if facts.discount_percent else "not told",
+        "by label" if facts.searchable else "by rows",
         "yes" if facts.early_results else "no",
-        f"documents of {facts.checked_on:%Y-%m-%d}, sandbox{_with_sdk(name)}",
+        "yes" if facts.cancels else "no",
+        f"{', '.join(VERIFIED[word] for word in facts.verified)}, never live ({facts.checked_on:%Y-%m-%d})",
     )
 
 
 def _windows(windows: Iterable[str]) -> str:
     """The windows in words short enough for a table: days are told in hours too, so they are left out."""
     hours = [window for window in windows if window.endswith("h")]
-    return ", ".join(hours or windows)
-
-
-def _with_sdk(name: str) -> str:
-    """The facts' tests drive the sandbox with the provider's own SDK."""
-    return ", official SDK" if (ROOT / "tests" / "facts" / f"test_{name}.py").is_file() else ""
+    return window_words(hours or list(windows))
 
 
 def _table(heading: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

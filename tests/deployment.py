@@ -215,7 +215,7 @@ class Deployment:
         route, form = Routes().named(provider), form_of(provider)
         assert route is not None
         model = form.model if model is None else model
-        credential = dict(headers or route.credential(CANARY))
+        credential = dict(headers or route.credential(form.key(CANARY)))
         fingerprint = sealing.fingerprint(credential)
         public, _ = sealing.stored_pair(self.home)
         await self.redis.execute_command(

@@ -139,7 +139,14 @@ async def _work(settings: WorkerSettings) -> None:
         store, settings.providers, settings.seal_pair()[1], silence_s=settings.http_silence_seconds
     )
     reach = CrashPoint(settings.crash_at, settings.home / "crashed") if settings.crash_at else no_crash
-    engine = Engine(store=store, accounts=accounts, knobs=knobs, telemetry=telemetry, reach=reach)
+    engine = Engine(
+        store=store,
+        accounts=accounts,
+        providers=providers.Providers(settings.providers),
+        knobs=knobs,
+        telemetry=telemetry,
+        reach=reach,
+    )
     steps: set[asyncio.Task[None]] = set()
     while True:
         for claim in await store.claim_due(200):

@@ -39,6 +39,8 @@ class Form:
     """The body of a request from prompt and model, as the SDK sends it."""
     text: Callable[[Any], str]
     """The text in the decoded body of an answer."""
+    key: Callable[[str], str] = str
+    """Makes an API key of the kind that the provider has out of a few letters."""
     lacks: frozenset[Ability] = frozenset()
 
     def can(self, *abilities: Ability) -> bool:

@@ -13,6 +13,7 @@ ADAPTERS: Final = (
     "batchling_client.interceptors.httpx",
     "batchling_client.interceptors.aiohttp",
     "batchling_client.interceptors.requests",
+    "batchling_client.interceptors.lm15",
     "batchling_client.interceptors.urllib3",
     "batchling_client.interceptors.grpc",
 )

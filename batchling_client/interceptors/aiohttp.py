@@ -16,6 +16,7 @@ from ..interceptor import (
     HttpCall,
     HttpReply,
     PassThrough,
+    host_of,
     warn_once,
 )
 from ..patching import Patch, Patcher, Target
@@ -97,7 +98,7 @@ class _Library:
         if auth is not None:
             headers.setdefault("authorization", auth.encode())
         return HttpCall(
-            method=method, url=str(url), host=url.host or "", path=url.path, headers=headers, body=body
+            method=method, url=str(url), host=_host(url), path=url.path, headers=headers, body=body
         )
 
     async def answered(
@@ -119,6 +120,10 @@ class _Library:
         finally:
             # A session without a connector counts as closed, and is not complained about when it is collected.
             vars(shadow)["_connector"] = None
+
+
+def _host(url: Any) -> str:
+    return host_of(url.host or "", None if url.is_default_port() else url.port)
 
 
 def _content(session: Any, options: Mapping[str, Any]) -> tuple[bytes, str] | None:
@@ -157,7 +162,7 @@ def _sending(library: _Library, patch: Patch) -> Callable[..., Awaitable[Any]]:
             url = session._build_url(str_or_url)
         except (TypeError, ValueError, AssertionError):
             return await plain(session)(method, str_or_url, **options)
-        handler = patch.handler(method.upper(), url.host or "", url.path)
+        handler = patch.handler(method.upper(), _host(url), url.path)
         call = None if handler is None else library.call(session, method.upper(), url, options)
         reply = PASS_THROUGH if handler is None or call is None else await handler.answer(call)
         if isinstance(reply, PassThrough):

@@ -21,6 +21,7 @@ from ..interceptor import (
     HttpCall,
     HttpReply,
     PassThrough,
+    host_of,
     warn_once,
 )
 from ..patching import Patch, Patcher, Target
@@ -29,6 +30,8 @@ from ..patching import Patch, Patcher, Target
 class _Url(Protocol):
     @property
     def host(self) -> str: ...
+    @property
+    def port(self) -> int | None: ...
     @property
     def path(self) -> str: ...
     @property
@@ -96,7 +99,7 @@ class _Library:
         return HttpCall(
             method=request.method,
             url=str(url),
-            host=url.host,
+            host=host_of(url.host, url.port),
             path=url.path,
             headers=dict(request.headers.items()),
             body=body,
@@ -148,7 +151,8 @@ class _HandlerTransport:
 
     def _wanted(self, request: _Request) -> HttpCall | None:
         # Not always the request that was caught: an auth flow may fetch a token first.
-        if not self._handler.wants(request.method, request.url.host, request.url.path):
+        url = request.url
+        if not self._handler.wants(request.method, host_of(url.host, url.port), url.path):
             return None
         return self._library.call(request)
 
@@ -205,7 +209,7 @@ class _Send:
         if client.is_closed:
             return None
         url = request.url
-        return self._patch.handler(request.method, url.host, url.path)
+        return self._patch.handler(request.method, host_of(url.host, url.port), url.path)
 
     def _shadow(self, client: _Client, handler: Handler) -> object:
         # Of the library's own class, since a subclass may close its transport in __del__.

@@ -10,12 +10,14 @@ from urllib.parse import unquote, urlsplit
 
 from .. import scope
 from ..interceptor import (
+    OWN_PORTS,
     PASS_THROUGH,
     STREAMED_BODY,
     Handler,
     HttpCall,
     HttpReply,
     PassThrough,
+    host_of,
     warn_once,
 )
 from ..patching import Patch, Patcher, Target
@@ -76,7 +78,12 @@ class _HandlerAdapter:
 
 def _place(url: str) -> tuple[str, str]:
     parts = urlsplit(url)
-    return parts.hostname or "", unquote(parts.path)
+    try:
+        port = parts.port
+    except ValueError:
+        return "", ""
+    own = port == OWN_PORTS.get(parts.scheme.lower())
+    return host_of(parts.hostname or "", None if own else port), unquote(parts.path)
 
 
 def _call(request: _Request, host: str, path: str) -> HttpCall | None:

@@ -7,6 +7,7 @@ from typing import Any, Final, cast
 from urllib.parse import unquote, urlsplit
 
 from .. import uncaught
+from ..interceptor import OWN_PORTS, host_of
 from ..patching import Patch, Patcher, Target
 
 
@@ -15,7 +16,10 @@ def _opening(patch: Patch) -> Callable[..., Any]:
         if patch.block() is not None:
             parts = urlsplit(url)
             # Through a proxy the whole URL is asked for.
-            host = (parts.hostname or pool.host).lower()
+            called = parts if parts.hostname else pool
+            name = (parts.hostname or pool.host).strip("[]").lower()
+            own = called.port == OWN_PORTS.get(called.scheme)
+            host = host_of(name, None if own else called.port)
             if patch.handler(method, host, unquote(parts.path)) is not None:
                 uncaught.warn_of_http(host)
         return patch.plain(pool)(method, url, *args, **options)

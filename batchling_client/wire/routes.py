@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 MB: Final = 1_000_000
+_SIGNATURE: Final = "AWS4-HMAC-SHA256 Credential="
+"""Of AWS: an access key's id follows, then a slash and what else the signature is for."""
+
+_HOURS: Final = re.compile(r"[0-9]{1,6}h")
 
 
 class Place(NamedTuple):
@@ -38,7 +42,8 @@ class Route:
 
     provider: str
     hosts: tuple[str, ...]
-    """Lower case; a `*` stands for a part of a name without dots, such as a region."""
+    """Lower case, with the port where that is not the scheme's own; a `*` stands for a part of a name without dots,
+    such as a region. A path may follow, below which the endpoints are."""
     endpoints: Mapping[str, str]
     """Path as the SDK calls it -> endpoint as the batch names it. A path may hold `{model}`, which may hold slashes,
     and other `{words}`, which may not; these are filled in where the endpoint names them."""
@@ -51,14 +56,24 @@ class Route:
     """The one of them in which an API key travels: as a bearer in `authorization`, bare in any other."""
     query_credentials: Mapping[str, str] = field(default_factory=dict)
     """Name in a URL's query -> the credential header that it stands for, where the call has no such header."""
+    tenants: bool = False
+    """Whether hosts behind a `*` are its customers': the workers' own key goes to none that settings do not name."""
     batch_headers: tuple[str, ...] = ()
-    """Headers that apply to a whole batch and therefore split lanes."""
+    """Headers that apply to a whole batch and therefore split lanes; `?name` stands for a name in the URL's query."""
+    model_in_row: bool = False
+    """Whether a row names its model in the body, also where the call names it in the path, and that counts."""
+    models: Mapping[str, str] = field(default_factory=dict)
+    """A call's model -> the one that its batches are for, where settings say so."""
     unbatched: tuple[Unbatched, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     """Header -> the environment variable in which the provider's own SDK looks for it, the API key's included."""
+    batch_queries: frozenset[str] = field(init=False, repr=False, compare=False)
+    """Those of the batch headers that stand for names in the query."""
     _templates: tuple[tuple[re.Pattern[str], str], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        queries = frozenset(name for name in self.batch_headers if name.startswith("?"))
+        object.__setattr__(self, "batch_queries", queries)
         templates = tuple((_path_of(path), name) for path, name in self.endpoints.items() if "{" in path)
         object.__setattr__(self, "_templates", templates)
 
@@ -66,6 +81,10 @@ class Route:
         """The header that carries an API key."""
         bearer = self.api_key_header == "authorization"
         return {self.api_key_header: f"Bearer {api_key}" if bearer else api_key}
+
+    def secrets(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """The credential headers of a call; of a signature, which is another for each call, only whose it is."""
+        return {name: _signer(headers[name]) for name in self.credential_headers if name in headers}
 
     def place(self, path: str) -> Place | None:
         """Where a call of this path goes; None = no batch takes it."""
@@ -78,6 +97,23 @@ class Route:
                 words = found.groupdict()
                 return Place(endpoint.format_map(words), words.get("model"))
         return None
+
+
+def _signer(value: str) -> str:
+    return value.partition("/")[0] if value.startswith(_SIGNATURE) else value
+
+
+def window_words(windows: Collection[str]) -> str:
+    """Completion windows for people: of hours in a row only the first and the last are named."""
+    hours = sorted(int(window[:-1]) for window in windows if _HOURS.fullmatch(window))
+    rows: list[list[int]] = []
+    for hour in hours:
+        if rows and hour == rows[-1][-1] + 1:
+            rows[-1].append(hour)
+        else:
+            rows.append([hour])
+    words = [f"{row[0]}h to {row[-1]}h" if len(row) > 1 else f"{row[0]}h" for row in rows]
+    return ", ".join([*words, *(window for window in windows if not _HOURS.fullmatch(window))])
 
 
 def _path_of(template: str) -> re.Pattern[str]:
@@ -148,6 +184,114 @@ ROUTES: Final = (
         variables={"authorization": "GROQ_API_KEY"},
     ),
     Route(
+        provider="mistral",
+        hosts=("api.mistral.ai", "api.eu.mistral.ai", "api.us.mistral.ai"),
+        endpoints=_openai_paths(
+            "",
+            (
+                "/v1/chat/completions",
+                "/v1/embeddings",
+                "/v1/fim/completions",
+                "/v1/moderations",
+                "/v1/chat/moderations",
+                "/v1/ocr",
+                "/v1/classifications",
+                "/v1/chat/classifications",
+                "/v1/conversations",
+                "/v1/audio/transcriptions",
+            ),
+        ),
+        max_rows=100_000,
+        max_bytes=512 * MB,
+        max_row_bytes=512 * MB,
+        windows=tuple(f"{hours}h" for hours in range(1, 169)),
+        variables={"authorization": "MISTRAL_API_KEY"},
+    ),
+    Route(
+        provider="gemini",
+        hosts=("generativelanguage.googleapis.com",),
+        endpoints={
+            f"/{{version}}/{models}/{{model}}:{verb}": f"/{{version}}/{models}:{verb}"
+            for models in ("models", "tunedModels")
+            for verb in ("generateContent", "embedContent", "batchEmbedContents")
+        },
+        max_rows=100_000,
+        max_bytes=2_000 * MB,
+        max_row_bytes=2_000 * MB,
+        windows=("24h",),
+        credential_headers=("authorization", "x-goog-api-key"),
+        api_key_header="x-goog-api-key",
+        query_credentials={"key": "x-goog-api-key"},
+        batch_headers=("x-goog-user-project",),
+        variables={"x-goog-api-key": "GEMINI_API_KEY"},
+    ),
+    Route(
+        provider="anthropic",
+        hosts=("api.anthropic.com",),
+        endpoints={"/v1/messages": "/v1/messages"},
+        max_rows=100_000,
+        max_bytes=256 * MB,
+        max_row_bytes=256 * MB,
+        windows=("24h",),
+        credential_headers=("x-api-key", "authorization"),
+        api_key_header="x-api-key",
+        batch_headers=(
+            "anthropic-beta",
+            "anthropic-user-profile-id",
+            "anthropic-version",
+            "anthropic-workspace-id",
+        ),
+        variables={"x-api-key": "ANTHROPIC_API_KEY", "authorization": "ANTHROPIC_AUTH_TOKEN"},
+        unbatched=(
+            Unbatched("speed", b'"fast"', "ask for speed='fast' are in a hurry, and no batch takes them"),
+            Unbatched("max_tokens", b"0", "ask for max_tokens=0 warm a cache, which no batch does"),
+        ),
+    ),
+    Route(
+        provider="sference",
+        hosts=("api.sference.com",),
+        endpoints=_openai_paths("", ("/v1/chat/completions",)),
+        max_rows=10_000,
+        max_bytes=100 * MB,
+        max_row_bytes=100 * MB,
+        windows=("24h",),
+        variables={"authorization": "SFERENCE_API_KEY"},
+    ),
+    Route(
+        provider="bedrock",
+        hosts=("bedrock-runtime.*.amazonaws.com",),
+        endpoints={"/model/{model}/invoke": "/invoke", "/model/{model}/converse": "/converse"},
+        max_rows=50_000,
+        max_bytes=1000 * MB,
+        max_row_bytes=200 * MB,
+        windows=tuple(f"{hours}h" for hours in range(24, 169)),
+        credential_headers=("authorization", "x-aws-credentials"),
+        api_key_header="x-aws-credentials",
+        variables={
+            "authorization": "AWS_BEARER_TOKEN_BEDROCK",
+            "x-aws-credentials": "BATCHLING_AWS_CREDENTIALS",
+        },
+    ),
+    Route(
+        provider="azure",
+        hosts=("*.openai.azure.com", "*.services.ai.azure.com", "*.cognitiveservices.azure.com"),
+        tenants=True,
+        endpoints={
+            **_openai_paths("/openai", ("/v1/chat/completions", "/v1/responses")),
+            "/openai/deployments/{model}/chat/completions": "/chat/completions",
+            "/openai/responses": "/v1/responses",
+        },
+        max_rows=100_000,
+        max_bytes=200 * MB,
+        max_row_bytes=200 * MB,
+        windows=("24h",),
+        credential_headers=("api-key", "authorization"),
+        api_key_header="api-key",
+        batch_headers=("?api-version",),
+        model_in_row=True,
+        variables={"api-key": "AZURE_OPENAI_API_KEY", "authorization": "AZURE_OPENAI_AD_TOKEN"},
+    ),
+    Route(
         provider="doubleword",
         hosts=("api.doubleword.ai",),
         endpoints=_openai_paths(
@@ -186,26 +330,49 @@ ROUTES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """Finds the route of a host."""
+    """Finds the route of a call."""
 
     routes: tuple[Route, ...] = ROUTES
-    _by_host: dict[str, Route] = field(init=False, repr=False)
+    _by_host: dict[str, list[tuple[str, Route]]] = field(init=False, repr=False)
+    """Host -> path prefixes and routes, the longest prefix first."""
     _by_template: tuple[tuple[re.Pattern[str], Route], ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         named = [(host, route) for route in self.routes for host in route.hosts]
-        object.__setattr__(self, "_by_host", {host: route for host, route in named if "*" not in host})
+        by_host: dict[str, list[tuple[str, Route]]] = {}
+        for site, route in named:
+            if "*" not in site:
+                host, slash, prefix = site.partition("/")
+                by_host.setdefault(host, []).append((slash + prefix, route))
+        for sites in by_host.values():
+            sites.sort(key=lambda site: -len(site[0]))
+        object.__setattr__(self, "_by_host", by_host)
         templates = tuple((_host_of(host), route) for host, route in named if "*" in host)
         object.__setattr__(self, "_by_template", templates)
 
     def of_host(self, host: str) -> Route | None:
-        """The provider's route, whether or not the path is batchable."""
-        route = self._by_host.get(host)
-        if route is None:
-            for template, one in self._by_template:
-                if template.fullmatch(host):
-                    return one
-        return route
+        """The provider that a whole host is of."""
+        for prefix, route in self._by_host.get(host, ()):
+            if not prefix:
+                return route
+        for template, route in self._by_template:
+            if template.fullmatch(host):
+                return route
+        return None
+
+    def of_call(self, host: str, path: str) -> tuple[Route, Place | None] | None:
+        """The provider's route, and where the call goes, if a batch takes it; None = no provider's."""
+        met: Route | None = None
+        for prefix, route in self._by_host.get(host, ()):
+            if path.startswith(f"{prefix}/"):
+                place = route.place(path[len(prefix) :])
+                if place is not None:
+                    return route, place
+                met = met or route
+        if met is None:
+            met = self.of_host(host)
+            return (met, met.place(path)) if met is not None else None
+        return met, None
 
     def named(self, provider: str) -> Route | None:
         """The route of a provider by name."""

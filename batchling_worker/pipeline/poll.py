@@ -63,7 +63,7 @@ async def poll(
             if batch.cancel_requested:
                 await _ask_to_cancel(step)
             early = await _early(step, seen, passage)
-            delay_s = lifecycle.next_look_s(batch, step.knobs.poll_interval_s, step.now)
+            delay_s = lifecycle.next_look_s(batch, step.knobs.poll_interval_s, step.now, step.least_look_s)
             await step.store.progress(step.held, seen.status, seen.n_done, seen.n_total, delay_s, early)
             step.reach("poll.progressed")
             step.telemetry.progress(batch, seen)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import functools
 import importlib
+from collections.abc import Mapping
+from typing import Final
 
 from batchling_client.wire.routes import ROUTES
 
 from ..errors import PermanentError
+from ..openai_endpoint import own_endpoint
 from ..provider import Provider
+from ..settings import ProviderSettings
 
 
 def names() -> tuple[str, ...]:
@@ -18,9 +22,41 @@ def names() -> tuple[str, ...]:
 
 @functools.cache
 def load(name: str) -> Provider:
-    """The provider of that name, the same object each time; raises `PermanentError` where there is none."""
+    """The provider of that name, the same object each time; raises `PermanentError` where it cannot be had."""
     # A name comes out of a stored record: only what the registry names is ever imported.
     if name not in names():
-        raise PermanentError(f"No provider is called {name!r}: there are {', '.join(names())}.")
-    provider: Provider = importlib.import_module(f"{__name__}.{name}").PROVIDER
+        raise PermanentError(
+            f"No provider is called {name!r}: there are {', '.join(names())}, and such endpoints as the workers' "
+            "BATCHLING_PROVIDERS__NAME__BASE_URL name."
+        )
+    try:
+        provider: Provider = importlib.import_module(f"{__name__}.{name}").PROVIDER
+    except ModuleNotFoundError as error:
+        raise PermanentError(
+            f"{name} needs {error.name}, which this worker does not have: pip install 'batchling[{name}]'."
+        ) from None
     return provider
+
+
+class Providers:
+    """The providers of one deployment: the registry's, and the endpoints that its settings make."""
+
+    def __init__(self, settings: Mapping[str, ProviderSettings]) -> None:
+        registered = names()
+        self._own: Final = {
+            name: own_endpoint(name, said) for name, said in settings.items() if name not in registered
+        }
+        self._least_looks_s: Final = {
+            name: said.poll_interval_seconds
+            for name, said in settings.items()
+            if said.poll_interval_seconds is not None
+        }
+
+    def load(self, name: str) -> Provider:
+        """The provider of that name, the same object each time; raises `PermanentError` where there is none."""
+        return self._own.get(name) or load(name)
+
+    def least_look_s(self, name: str) -> float:
+        """How long to leave a provider alone between two looks at a batch: as the settings say, else as it asks."""
+        said = self._least_looks_s.get(name)
+        return self.load(name).facts.least_look_s if said is None else said

@@ -22,6 +22,7 @@ FACTS: Final = ProviderFacts(
     discount_percent=50,
     source="https://console.groq.com/docs/batch",
     checked_on=dt.date(2026, 11, 23),
+    verified=("SDK", "docs"),
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Final
 
-from ..openai_dialect import BatchPage, Dialect, Query
+from ..openai_dialect import Dialect, cursor_after, page_after
 from ..openai_files import OpenAIFiles
 from ..provider import ProviderFacts
 
@@ -21,18 +21,7 @@ FACTS: Final = ProviderFacts(
     discount_percent=50,
     source="https://developers.openai.com/api/docs/guides/batch",
     checked_on=dt.date(2026, 11, 23),
+    verified=("SDK", "capture", "docs"),
 )
-PAGE_ROWS: Final = "100"
 
-
-def _page(cursor: str) -> Query:
-    return [("limit", PAGE_ROWS), ("after", cursor)] if cursor else [("limit", PAGE_ROWS)]
-
-
-def _next_cursor(page: BatchPage) -> str:
-    if page.has_more is not True or not page.batches:
-        return ""
-    return page.last_id if isinstance(page.last_id, str) and page.last_id else page.batches[-1].known_id
-
-
-PROVIDER: Final = OpenAIFiles(FACTS, Dialect(root="/v1", page=_page, next_cursor=_next_cursor))
+PROVIDER: Final = OpenAIFiles(FACTS, Dialect(root="/v1", page=page_after, next_cursor=cursor_after))

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from . import schema_examples
+from . import schema_examples, tool_calls
 
 _SENTENCES = (
     "A queue walked into a bar and said: I will wait.",
@@ -34,10 +34,14 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class Message(msgspec.Struct, frozen=True):
-    """One message of a chat."""
+    """One message of a chat, or one piece of a response's input, which may be a call of a tool or what it gave."""
 
     role: str = "user"
     content: str | list[Part] | None = None
+    output: str | list[Part] | None = None
+    tool_calls: list[tool_calls.Call] | None = None
+    name: str | None = None
+    type: str | None = None
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -53,6 +57,8 @@ class Ask(msgspec.Struct, frozen=True):
     encoding_format: str | None = None
     response_format: Any = None
     text: Any = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: Any = None
     url: str | None = None
 
 
@@ -80,7 +86,7 @@ def tokens(text: str) -> int:
 def question(ask: Ask) -> str:
     """Return the text that the request asks about."""
     if ask.messages:
-        content = ask.messages[-1].content
+        content = ask.messages[-1].content or ask.messages[-1].output
         if isinstance(content, list):
             return " ".join(part.text for part in content if part.text)
         return content or ""
@@ -103,6 +109,18 @@ def reply(ask: Ask) -> str:
     return f"{_SENTENCES[pick % len(_SENTENCES)]} (Asked: {shown})"
 
 
+def forced_tool(ask: Ask) -> tool_calls.Tool | None:
+    """Return the tool that the request makes the model call, if any."""
+    if not ask.tools:
+        return None
+    called: set[str] = set()
+    for message in ask.messages or ():
+        called.update(call.function.name for call in message.tool_calls or ())
+        if message.type == "function_call" and message.name is not None:
+            called.add(message.name)
+    return tool_calls.forced(ask.tools, ask.tool_choice, called)
+
+
 def _digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).digest()
 
@@ -114,17 +132,23 @@ def _prompt_tokens(ask: Ask) -> int:
 
 
 def _chat(ask: Ask, created: int) -> Answer:
-    text = reply(ask)
+    tool = forced_tool(ask)
+    text = reply(ask) if tool is None else tool.arguments(question(ask))
     n_choices = max(1, ask.n or 1)
     n_in, n_out = _prompt_tokens(ask), tokens(text) * n_choices
-    message = {"role": "assistant", "content": text}
+    message: dict[str, Any] = {"role": "assistant", "content": text}
+    if tool is not None:
+        function = {"name": tool.name, "arguments": text}
+        call = {"id": f"call_{_digest(text).hex()}", "type": "function", "function": function}
+        message = {"role": "assistant", "content": None, "tool_calls": [call]}
+    why = "stop" if tool is None else "tool_calls"
     body = {
         "id": f"chatcmpl-{_digest(text).hex()}",
         "object": "chat.completion",
         "created": created,
         "model": ask.model,
         "choices": [
-            {"index": index, "message": message, "logprobs": None, "finish_reason": "stop"}
+            {"index": index, "message": message, "logprobs": None, "finish_reason": why}
             for index in range(n_choices)
         ],
         "usage": {"prompt_tokens": n_in, "completion_tokens": n_out, "total_tokens": n_in + n_out},
@@ -153,17 +177,21 @@ def _completion(ask: Ask, created: int) -> Answer:
 
 
 def _response(ask: Ask, created: int) -> Answer:
-    text = reply(_last_input(ask))
+    read = _read_input(ask)
+    tool = forced_tool(read)
+    text = reply(read) if tool is None else tool.arguments(question(read))
     n_in, n_out = _prompt_tokens(ask), tokens(text)
     mark = _digest(text).hex()
-    content = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
-    message = {
+    output: dict[str, Any] = {
         "type": "message",
         "id": f"msg_{mark}",
         "status": "completed",
         "role": "assistant",
-        "content": [content],
+        "content": [{"type": "output_text", "text": text, "annotations": [], "logprobs": []}],
     }
+    if tool is not None:
+        call = {"type": "function_call", "id": f"fc_{mark}", "call_id": f"call_{mark}"}
+        output = {**call, "status": "completed", "name": tool.name, "arguments": text}
     body = {
         "id": f"resp_{mark}",
         "object": "response",
@@ -174,11 +202,11 @@ def _response(ask: Ask, created: int) -> Answer:
         "instructions": None,
         "metadata": {},
         "model": ask.model,
-        "output": [message],
+        "output": [output],
         "parallel_tool_calls": True,
         "temperature": 1.0,
-        "tool_choice": "auto",
-        "tools": [],
+        "tool_choice": ask.tool_choice or "auto",
+        "tools": ask.tools or [],
         "top_p": 1.0,
         "usage": {
             "input_tokens": n_in,
@@ -191,14 +219,14 @@ def _response(ask: Ask, created: int) -> Answer:
     return Answer(body, n_in, n_out)
 
 
-def _last_input(ask: Ask) -> Ask:
+def _read_input(ask: Ask) -> Ask:
+    """Return the request with the pieces of its input as messages."""
     if not isinstance(ask.input, list) or not ask.input:
         return ask
     try:
-        messages = msgspec.convert(ask.input, list[Message])
+        return msgspec.structs.replace(ask, messages=msgspec.convert(ask.input, list[Message]))
     except msgspec.ValidationError:
         return ask
-    return Ask(messages=messages, response_format=ask.response_format, text=ask.text)
 
 
 def _embedding(ask: Ask, created: int) -> Answer:

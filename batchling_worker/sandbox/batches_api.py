@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -18,11 +22,14 @@ from .timing import shown_ask
 from .weather import Weather
 from .world import World
 
+A = TypeVar("A", bound=CreateAsk)
+
+_CHUNK = 1 << 18
 _TERMINAL = ("completed", "failed", "expired", "cancelled")
 
 
 class BatchesApi:
-    """The `/batches` routes of one provider."""
+    """The routes of one provider's batches; a subclass words calls and answers in another way."""
 
     def __init__(self, world: World, dialect: FileDialect, shelf: FileShelf, book: BatchBook) -> None:
         self._world = world
@@ -33,33 +40,69 @@ class BatchesApi:
 
     def routes(self, gate: Gate) -> Iterator[web.RouteDef]:
         """Return the routes, behind `gate`."""
-        yield gate.route("POST", "/batches", self._create)
-        yield gate.route("GET", "/batches", self._list)
-        yield gate.route("GET", "/batches/{batch_id}", self._show)
-        yield gate.route("POST", "/batches/{batch_id}/cancel", self._cancel)
+        batches = self._dialect.traits.batches
+        yield gate.route("POST", batches, self._create)
+        yield gate.route("GET", batches, self._list)
+        yield gate.route("GET", batches + "/{batch_id}", self._show)
+        yield gate.route("POST", batches + "/{batch_id}/cancel", self._cancel)
+
+    def asked(self, body: bytes) -> CreateAsk:
+        """Return what the body of a create call asks for, or raise Refusal."""
+        return decode_ask(body, CreateAsk)
+
+    def model(self, ask: CreateAsk, owner: str) -> str | None:
+        """Return the model that a create call is for."""
+        input_file = self._shelf.find(ask.input_file_id, owner)
+        return input_file.model if input_file else None
+
+    @contextlib.asynccontextmanager
+    async def source(self, ask: CreateAsk, owner: str) -> AsyncIterator[StoredFile | LineError]:
+        """Yield the input of a batch, its lines as OpenAI has them, or the error that the batch is to fail with."""
+        input_file = self._shelf.find(ask.input_file_id, owner)
+        if input_file is None or input_file.purpose not in self._dialect.traits.batch_purposes:
+            yield LineError("invalid_request", self._dialect.missing_input(ask), "file_id")
+        else:
+            yield input_file
+
+    @contextlib.asynccontextmanager
+    async def written(self, write: Callable[[BinaryIO], None]) -> AsyncIterator[Path]:
+        """Yield a file that `write` has filled, which is gone afterwards."""
+        path = self._shelf.scratch()
+
+        def fill() -> None:
+            with path.open("wb", buffering=_CHUNK) as lines:
+                write(lines)
+
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._world.pool, fill)
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+    def created(self, batch: object) -> web.Response:
+        """Return the answer to a create call, given the batch as JSON."""
+        return json_reply(batch, self._dialect.traits.created_status)
+
+    def listing(self, batches: list[dict[str, Any]], envelope: Mapping[str, Any]) -> object:
+        """Return the JSON of a page of the list."""
+        return {"object": "list", "data": batches, **envelope}
 
     async def _create(self, request: web.Request, owner: str) -> web.StreamResponse:
-        ask = _decode(await request.read())
-        input_file = self._shelf.find(ask.input_file_id, owner)
-        model = input_file.model if input_file else None
+        ask = self.asked(await request.read())
+        model = self.model(ask, owner)
         lost = self._weather.before_create(request, model)
         if lost is not None:
             return lost
         window_s = self._dialect.window_seconds(ask)
-        source: StoredFile | LineError
-        if input_file is None or input_file.purpose != "batch":
-            source = LineError("invalid_request", self._dialect.missing_input(ask), "file_id")
-        else:
-            source = input_file
-        self._book.check_rate(owner)
-        tokens = await self._book.check_quota(ask, owner, source) if isinstance(source, StoredFile) else 0
-        batch = self._book.create(ask, owner, window_s, source, tokens)
-        if self._weather.doubles(model):
+        async with self.source(ask, owner) as source:
+            self._book.check_rate(owner)
+            tokens = await self._book.check_quota(ask, owner, source) if isinstance(source, StoredFile) else 0
             batch = self._book.create(ask, owner, window_s, source, tokens)
+            if self._weather.doubles(model):
+                batch = self._book.create(ask, owner, window_s, source, tokens)
 
         async def reply() -> web.Response:
-            shown = self._dialect.batch_object(await self._book.show(batch))
-            return json_reply(shown, self._dialect.traits.created_status)
+            return self.created(self._dialect.batch_object(await self._book.show(batch)))
 
         return await self._weather.after_create(request, model, reply)
 
@@ -74,7 +117,7 @@ class BatchesApi:
             return lost
         page = self._dialect.page(request.query, self._book.newest_first(owner), self._world.limits)
         shown = [self._dialect.batch_object(await self._listed(batch)) for batch in page.batches]
-        return json_reply({"object": "list", "data": shown, **page.envelope})
+        return json_reply(self.listing(shown, page.envelope))
 
     async def _listed(self, batch: Batch) -> BatchView:
         view = await self._book.show(batch)
@@ -99,8 +142,9 @@ class BatchesApi:
         return batch
 
 
-def _decode(body: bytes) -> CreateAsk:
+def decode_ask(body: bytes, shape: type[A]) -> A:
+    """Return the body of a create call; Refusal where it has another shape."""
     try:
-        return msgspec.json.decode(body, type=CreateAsk)
+        return msgspec.json.decode(body, type=shape)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Refusal(400, f"The request body is invalid: {error}.") from error

@@ -11,6 +11,7 @@ from . import timing
 from .dialect import Dialect, Refusal
 from .execute import Executed, Job, execute
 from .ledger import BilledBatch
+from .lines import reshape
 from .planning import plan_batch
 from .records import Batch, BatchView, CreateAsk, Outcome, StoredFile, Written
 from .scan import LineError, Scan, scan
@@ -162,7 +163,11 @@ class BatchBook:
 
     async def catch_up(self) -> list[BatchView]:
         """Move every batch on to now, so that the ledger is complete, and return them all, oldest first."""
-        return [await self.show(batch) for batch in list(self._batches.values())]
+        return [view for _, view in await self.shown()]
+
+    async def shown(self) -> list[tuple[Batch, BatchView]]:
+        """Move every batch on to now, and return each with what is shown of it, oldest first."""
+        return [(batch, await self.show(batch)) for batch in list(self._batches.values())]
 
     async def clear(self) -> None:
         """Forget every batch, after work that is under way."""
@@ -199,7 +204,7 @@ class BatchBook:
         found = await loop.run_in_executor(self._world.pool, scan, input_file.path, rules, limits, most)
         complaint = self._over_quota(owner, input_file.model, found.input_tokens)
         if complaint is not None:
-            raise Refusal(429, complaint, code="token_limit_exceeded")
+            raise Refusal(self._dialect.traits.quota_status, complaint, code="token_limit_exceeded")
         return found.input_tokens
 
     def _check_enqueued(self, batch: Batch, found: Scan) -> None:
@@ -271,6 +276,7 @@ class BatchBook:
             job = batch.job = job.elsewhere(self._shelf.scratch(), self._shelf.scratch())
             loop = asyncio.get_running_loop()
             executed = await loop.run_in_executor(self._world.pool, execute, job, found)
+        await self._reshape(job)
         self._world.ledger.rows(batch.id, executed.rows)
         outcome = Outcome(
             status=end.status,
@@ -279,6 +285,7 @@ class BatchBook:
             n_total=found.n_lines,
             n_completed=0 if job.forget_done else executed.n_completed,
             n_failed=executed.n_failed + found.n_skipped,
+            n_undone=executed.n_undone,
             input_tokens=executed.input_tokens,
             output_tokens=executed.output_tokens,
             output_file_id=self._publish(batch, job, "output", end.at),
@@ -287,9 +294,19 @@ class BatchBook:
         executed.rows = []
         return outcome
 
+    async def _reshape(self, job: Job) -> None:
+        """Write the result files anew where the provider has other lines than OpenAI."""
+        result_line = self._dialect.traits.result_line
+        if result_line is None:
+            return
+        loop = asyncio.get_running_loop()
+        for path in (job.output_path, job.error_path):
+            await loop.run_in_executor(self._world.pool, reshape, path, result_line)
+
     def _publish(self, batch: Batch, job: Job, which: str, at: float) -> str | dict[str, str] | None:
         path = job.output_path if which == "output" else job.error_path
-        if path.stat().st_size == 0 and not batch.plan.empty_files:
+        kept_empty = batch.plan.empty_files or self._dialect.traits.empty_files
+        if path.stat().st_size == 0 and not kept_empty:
             path.unlink()
             return batch.plan.blank_file_id
         retention_s = self._dialect.traits.output_retention_s

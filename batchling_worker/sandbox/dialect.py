@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -64,14 +64,22 @@ class Traits:
     key_headers: tuple[str, ...] = ("Authorization",)
     """Where a key may stand: as a bearer in `Authorization`, bare in any other; the first that is there counts."""
     bad_key_status: int = 401
+    retention_s: range = range(3600, 2592000 + 1)
+    """The seconds that a caller may ask for a file to be kept."""
+    quota_status: int = 429
+    """With what a create is refused for which too many tokens are enqueued."""
+    empty_files: bool = False
+    """Whether a result file without a row is there all the same."""
+    required_query: tuple[str, ...] = ()
+    """Names without which in its query a call is not found."""
+    realtime_paths: Mapping[str, str] = field(default_factory=dict)
+    """Paths of realtime calls below the root -> their endpoints, where they are not the endpoints themselves."""
     perform: Perform = answers.perform
     """Makes the answer of a request from its endpoint and body."""
     created_status: int = 200
     """How an upload and a create are answered."""
     plain_errors: bool = False
     """Whether a refusal is a sentence of plain text."""
-    upload_rules: LineRules | None = None
-    """What the lines of an input file have to keep to, where its upload is refused for a bad one."""
     row_error: RowError | None = None
     """Makes the `error` of a failed row, where result lines tell no HTTP status."""
     names_undone: bool = True
@@ -80,6 +88,13 @@ class Traits:
     """Whether result files can be read, from a line on, while the batch runs."""
     works_late: bool = False
     """Whether a batch goes on when its completion window is over."""
+    unwelcome_agents: tuple[str, ...] = ()
+    """How the `User-Agent` of callers begins that are refused at the door."""
+    batches: str = "/batches"
+    uploads: str = "/files"
+    batch_purposes: frozenset[str] = frozenset({"batch"})
+    result_line: Callable[[bytes], bytes] | None = None
+    """Makes a line of a result file of OpenAI's, newline included; an empty one is left out."""
     events: Mapping[str, Events] = field(default_factory=lambda: streams.EVENTS)
     """How an answer is streamed, by endpoint; of others `stream` is not heeded."""
     max_rows: int = 50_000

@@ -81,8 +81,9 @@ class Job:
 
 @dataclass(slots=True, kw_only=True)
 class Executed:
-    """What came of a run; `failed_at` are the places of failed rows in the order of execution.
+    """What came of a run; rows that never ran count as failed.
 
+    `failed_at` are the places of failed rows in the order of execution.
     `output_ends` and `error_ends` are how long the result files were after each place.
     """
 
@@ -92,6 +93,7 @@ class Executed:
     error_ends: array[int] = field(default_factory=lambda: array("Q"))
     n_completed: int = 0
     n_failed: int = 0
+    n_undone: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
 
@@ -157,6 +159,7 @@ def execute(job: Job, scan: Scan) -> Executed:
             elif job.undone_code is not None:
                 writer.undone(row, index, job.undone_code)
                 done.n_failed += 1
+                done.n_undone += 1
         for number in range(job.plan.n_stray):
             writer.stray(number)
     return done

@@ -116,6 +116,12 @@ class HideFile(Fault):
     seconds: float = 5.0
 
 
+class HoldFilePending(Fault):
+    """An uploaded file is not processed for its first `seconds`, at providers that say so."""
+
+    seconds: float = 5.0
+
+
 class RefusePoll(RefusingFault):
     """Looking at one batch or at the list of batches is refused."""
 

@@ -1,4 +1,4 @@
-"""The emulator of a provider whose batches are uploaded files, given its dialect."""
+"""The emulator of a provider whose batches are uploaded files, given its dialect and what it words in its own way."""
 
 from __future__ import annotations
 
@@ -17,23 +17,37 @@ from .world import World
 
 
 class FileBatches:
-    """Files, batches and realtime calls of one provider."""
+    """Files, batches and realtime calls of one provider; `others` word the same ones under roots of their own."""
 
-    def __init__(self, world: World, dialect: FileDialect) -> None:
+    def __init__(
+        self,
+        world: World,
+        dialect: FileDialect,
+        *others: FileDialect,
+        files: type[FilesApi] = FilesApi,
+        batches: type[BatchesApi] = BatchesApi,
+    ) -> None:
         self.name = dialect.traits.name
         self._dialect = dialect
         self._gate = Gate(world, dialect)
         self._shelf = FileShelf(world, self.name, dialect.new_file_id)
         self._book = BatchBook(world, dialect, self._shelf)
-        self._files = FilesApi(world, dialect, self._shelf, self._book)
-        self._batches = BatchesApi(world, dialect, self._shelf, self._book)
-        self._realtime = RealtimeApi(world, dialect)
+        self._apis = [
+            (
+                Gate(world, one),
+                files(world, one, self._shelf, self._book),
+                batches(world, one, self._shelf, self._book),
+                RealtimeApi(world, one),
+            )
+            for one in (dialect, *others)
+        ]
 
     def routes(self) -> Iterator[web.RouteDef]:
         """Return every route of the provider."""
-        yield from self._files.routes(self._gate)
-        yield from self._batches.routes(self._gate)
-        yield from self._realtime.routes(self._gate)
+        for gate, files, batches, realtime in self._apis:
+            yield from files.routes(gate)
+            yield from batches.routes(gate)
+            yield from realtime.routes(gate)
         yield self._gate.unknown_route()
 
     async def batches(self) -> list[Mapping[str, object]]:

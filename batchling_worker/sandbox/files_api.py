@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
+from multidict import MultiMapping
 
 from .book import BatchBook
 from .dialect import FileDialect, Refusal
 from .form import Form, FormError
 from .gate import Gate, json_reply
-from .records import StoredFile, Written
-from .scan import peek_model, scan
+from .records import StoredFile
+from .scan import peek_model
 from .shelf import FileShelf
 from .weather import Weather
-from .window import window
 from .world import World
 
 _CHUNK = 1 << 18
-_RETENTION_S = range(3600, 2592000 + 1)
 _MAX_FILES = 10_000
 
 
 class FilesApi:
-    """The `/files` routes of one provider."""
+    """The `/files` routes of one provider; a subclass checks what else it checks."""
 
     def __init__(self, world: World, dialect: FileDialect, shelf: FileShelf, book: BatchBook) -> None:
         self._world = world
@@ -36,11 +35,33 @@ class FilesApi:
 
     def routes(self, gate: Gate) -> Iterator[web.RouteDef]:
         """Return the routes, behind `gate`."""
-        yield gate.route("POST", "/files", self._upload)
+        yield gate.route("POST", self._dialect.traits.uploads, self._upload)
         yield gate.route("GET", "/files", self._list)
         yield gate.route("GET", "/files/{file_id}", self._show)
         yield gate.route("DELETE", "/files/{file_id}", self._delete)
-        yield gate.route("GET", "/files/{file_id}/content", self._content)
+        yield gate.route("GET", "/files/{file_id}/content", self.content)
+
+    async def check_lines(self, path: Path, purpose: str) -> None:
+        """Raise Refusal where an uploaded file holds what the provider does not take."""
+
+    def listing(self, query: MultiMapping[str], files: list[StoredFile]) -> dict[str, Any]:
+        """Return the JSON of the page asked for, given all files."""
+        if query.get("order") == "asc":
+            files.reverse()
+        limit = query.get("limit", str(_MAX_FILES))
+        if not limit.isdigit() or not 1 <= int(limit) <= _MAX_FILES:
+            raise Refusal(400, f"'limit' must be from 1 to {_MAX_FILES}.", param="limit")
+        after = query.get("after")
+        places = [place for place, file in enumerate(files) if file.id == after]
+        start = places[0] + 1 if places else 0
+        page = files[start : start + int(limit)]
+        return {
+            "object": "list",
+            "data": [self._dialect.file_object(file) for file in page],
+            "first_id": page[0].id if page else None,
+            "last_id": page[-1].id if page else None,
+            "has_more": len(files) > start + len(page),
+        }
 
     async def _upload(self, request: web.Request, owner: str) -> web.StreamResponse:
         self._weather.before_upload()
@@ -49,7 +70,7 @@ class FilesApi:
             fields, filename = await self._receive(request, path)
             purpose = self._check(fields, filename)
             retention_s = self._retention_s(fields)
-            await self._check_lines(path)
+            await self.check_lines(path, purpose)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -61,6 +82,7 @@ class FilesApi:
             retention_s=retention_s,
             model=peek_model(path),
             hidden_s=self._weather.hides_file(),
+            pending_s=self._weather.holds_file_pending(),
         )
         lost = await self._weather.after_upload(request)
         return lost or json_reply(self._dialect.file_object(file), self._dialect.traits.created_status)
@@ -98,106 +120,44 @@ class FilesApi:
             raise Refusal(400, "Missing required parameter: 'purpose'.", param="purpose")
         if purpose not in self._dialect.traits.purposes:
             raise Refusal(400, f"'{purpose}' is not one of the purposes of a file.", param="purpose")
-        if purpose == "batch" and not filename.endswith(".jsonl"):
+        if purpose in self._dialect.traits.batch_purposes and not filename.endswith(".jsonl"):
             raise self._dialect.wrong_file_name()
         return purpose
 
-    async def _check_lines(self, path: Path) -> None:
-        rules = self._dialect.traits.upload_rules
-        if rules is None:
-            return
-        loop = asyncio.get_running_loop()
-        limits = self._world.limits
-        most = self._dialect.traits.row_limit(limits)
-        found = await loop.run_in_executor(self._world.pool, scan, path, rules, limits, most)
-        for error in found.errors[:1]:
-            where = "" if error.line is None else f"Line {error.line}: "
-            raise Refusal(400, f"{where}{error.message}", code=error.code, param=error.param)
-
     def _retention_s(self, fields: dict[str, str]) -> float:
+        allowed = self._dialect.traits.retention_s
         anchor, seconds = fields.get("expires_after[anchor]"), fields.get("expires_after[seconds]")
         if anchor is None and seconds is None:
             return self._dialect.traits.input_retention_s
-        if (
-            anchor != "created_at"
-            or seconds is None
-            or not seconds.isdigit()
-            or int(seconds) not in _RETENTION_S
-        ):
-            message = "'expires_after' needs the anchor 'created_at' and 3600 to 2592000 seconds."
+        if anchor != "created_at" or seconds is None or not seconds.isdigit() or int(seconds) not in allowed:
+            message = (
+                f"'expires_after' needs the anchor 'created_at' and {allowed[0]} to {allowed[-1]} seconds."
+            )
             raise Refusal(400, message, param="expires_after")
         return float(seconds)
 
     async def _list(self, request: web.Request, owner: str) -> web.StreamResponse:
         query = request.query
         files = [f for f in self._shelf.newest_first(owner) if query.get("purpose") in (None, f.purpose)]
-        if query.get("order") == "asc":
-            files.reverse()
-        limit = query.get("limit", str(_MAX_FILES))
-        if not limit.isdigit() or not 1 <= int(limit) <= _MAX_FILES:
-            raise Refusal(400, f"'limit' must be from 1 to {_MAX_FILES}.", param="limit")
-        after = query.get("after")
-        places = [place for place, file in enumerate(files) if file.id == after]
-        start = places[0] + 1 if places else 0
-        page = files[start : start + int(limit)]
-        return json_reply(
-            {
-                "object": "list",
-                "data": [self._dialect.file_object(file) for file in page],
-                "first_id": page[0].id if page else None,
-                "last_id": page[-1].id if page else None,
-                "has_more": len(files) > start + len(page),
-            }
-        )
+        return json_reply(self.listing(query, files))
 
     async def _show(self, request: web.Request, owner: str) -> web.StreamResponse:
-        return json_reply(self._dialect.file_object(self._find(request, owner)))
+        return json_reply(self._dialect.file_object(self.find(request, owner)))
 
     async def _delete(self, request: web.Request, owner: str) -> web.StreamResponse:
-        file = self._find(request, owner)
+        file = self.find(request, owner)
         self._shelf.remove(file)
         return json_reply({"id": file.id, "object": "file", "deleted": True})
 
-    async def _content(self, request: web.Request, owner: str) -> web.StreamResponse:
-        if self._dialect.traits.early_files:
-            return await self._lines(request, owner)
-        file = self._find(request, owner)
+    async def content(self, request: web.Request, owner: str) -> web.StreamResponse:
+        """Send what a file holds."""
+        file = self.find(request, owner)
         return await self._weather.send(request, file.path, file.model, file.n_bytes)
 
-    async def _lines(self, request: web.Request, owner: str) -> web.StreamResponse:
-        """Send the lines from `skip` on, as far as they are written."""
-        growing = await self._book.growing(request.match_info["file_id"], owner)
-        if growing is None or growing.complete:
-            file = self._find(request, owner)
-            growing = Written(path=file.path, n_bytes=file.n_bytes, model=file.model, complete=True)
-        skip, limit = (_number(request.query.get(name)) for name in ("skip", "limit"))
-        loop = asyncio.get_running_loop()
-        cut = await loop.run_in_executor(
-            self._world.pool, window, growing.path, growing.n_bytes, skip or 0, limit
-        )
-        incomplete = not growing.complete or cut.end < growing.n_bytes
-        headers = {"X-Incomplete": str(incomplete).lower(), "X-Last-Line": str(cut.next_line)}
-        return await self._weather.send(
-            request,
-            growing.path,
-            growing.model,
-            cut.end - cut.start,
-            "application/x-ndjson",
-            start=cut.start,
-            headers=headers,
-        )
-
-    def _find(self, request: web.Request, owner: str) -> StoredFile:
+    def find(self, request: web.Request, owner: str) -> StoredFile:
+        """Return the file that a call names, or raise Refusal."""
         file_id = request.match_info["file_id"]
         file = self._shelf.find(file_id, owner)
         if file is None:
             raise Refusal(404, f"No such File object: {file_id}", param="id")
         return file
-
-
-def _number(said: str | None) -> int | None:
-    if said is None or said == "":
-        return None
-    if not said.isdigit():
-        raise Refusal(400, f"'{said}' is no number of lines.")
-    return int(said)

@@ -16,9 +16,14 @@ from .faults import RefusingFault
 from .world import World
 
 Handler = Callable[[web.Request, str], Awaitable[web.StreamResponse]]
+Keyless = Callable[[web.Request], bool]
 
 _BAD_KEY = "Incorrect API key provided. The sandbox accepts any key that does not start with 'invalid'."
 _NO_KEY = "You did not provide an API key. Send it in the header {}, there as 'Bearer YOUR_KEY' if it is Authorization."
+
+
+def _never(request: web.Request) -> bool:
+    return False
 
 
 class Gate:
@@ -28,15 +33,20 @@ class Gate:
         self._world = world
         self._dialect = dialect
 
-    def route(self, method: str, path: str, handler: Handler) -> web.RouteDef:
-        """Return the route of `path`, a path below the provider's root, with the handler behind the door."""
+    def route(self, method: str, path: str, handler: Handler, *, keyless: Keyless = _never) -> web.RouteDef:
+        """Return the route of `path`, a path below the provider's root, with the handler behind the door.
+
+        Calls that `keyless` lets in need no key, as where the URL itself is the right to them: their owner is ''.
+        """
         traits = self._dialect.traits
 
         async def enter(request: web.Request) -> web.StreamResponse:
             self._world.ledger.call(traits.name, request.method, path)
             try:
+                self._check_agent(request)
                 await self._weather(request)
-                return await handler(request, self._owner(request))
+                self._check_query(request)
+                return await handler(request, "" if keyless(request) else self._owner(request))
             except Refusal as refusal:
                 await _drain(request)
                 return self._refuse(refusal)
@@ -52,6 +62,14 @@ class Gate:
             return self._refuse(Refusal(404, message, code="unknown_url"))
 
         return web.route("*", f"/{self._dialect.traits.name}/{{tail:.*}}", enter)
+
+    def _check_agent(self, request: web.Request) -> None:
+        if request.headers.get("User-Agent", "").startswith(self._dialect.traits.unwelcome_agents):
+            raise Refusal(403, "error code: 1010")
+
+    def _check_query(self, request: web.Request) -> None:
+        if any(name not in request.query for name in self._dialect.traits.required_query):
+            raise Refusal(404, "Resource not found", code="404")
 
     async def _weather(self, request: web.Request) -> None:
         """What befalls every call of a key, before anything is done."""

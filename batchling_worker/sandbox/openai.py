@@ -12,6 +12,7 @@ from multidict import MultiMapping
 from .answers import Answer
 from .dialect import Page, Refusal, Traits
 from .file_batches import FileBatches
+from .id_pages import page_after
 from .records import Batch, BatchView, CreateAsk, StoredFile
 from .scan import LineRules
 from .world import Limits, World
@@ -29,7 +30,6 @@ _BATCHABLE = frozenset(
     }
 )
 _DAY_S = 86_400
-_MAX_PAGE = 100
 _RETENTION_S = range(3600, 2592000 + 1)
 
 
@@ -145,23 +145,7 @@ class OpenAIDialect:
 
     def page(self, query: MultiMapping[str], newest_first: Sequence[Batch], limits: Limits) -> Page:
         """Return the page behind `after`, of `limit` batches."""
-        limit = query.get("limit", str(limits.page_size))
-        if not limit.isdigit() or not 1 <= int(limit) <= _MAX_PAGE:
-            raise Refusal(400, f"'limit' must be from 1 to {_MAX_PAGE}.", param="limit")
-        after, start = query.get("after"), 0
-        if after:
-            places = [place for place, batch in enumerate(newest_first) if batch.id == after]
-            if not places:
-                raise Refusal(404, f"No batch found with id '{after}'.", param="after")
-            start = places[0] + 1
-        page = newest_first[start : start + int(limit)]
-        ids = [batch.id for batch in page]
-        envelope = {
-            "first_id": ids[0] if ids else None,
-            "last_id": ids[-1] if ids else None,
-            "has_more": len(newest_first) > start + len(page),
-        }
-        return Page(batches=page, envelope=envelope)
+        return page_after(query, newest_first, limits)
 
     def not_cancellable(self, view: BatchView) -> Refusal:
         """Return the refusal for cancelling a batch that has ended."""

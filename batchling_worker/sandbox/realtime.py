@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
+from urllib.parse import parse_qsl
 
 import msgspec
 from aiohttp import web
@@ -29,6 +30,8 @@ class RealtimeApi:
         """Return the routes, behind `gate`."""
         for endpoint in sorted(self._dialect.traits.realtime_endpoints):
             yield gate.route("POST", endpoint.removeprefix("/v1"), self._handler(endpoint))
+        for path, endpoint in self._dialect.traits.realtime_paths.items():
+            yield gate.route("POST", path, self._handler(endpoint))
         yield gate.route("GET", "/models", self._models)
 
     def _handler(self, endpoint: str) -> Callable[[web.Request, str], Awaitable[web.StreamResponse]]:
@@ -99,6 +102,8 @@ def _model(body: bytes) -> str | None:
 
 
 async def _json_body(request: web.Request) -> bytes:
+    if request.content_type == "application/x-www-form-urlencoded":
+        return msgspec.json.encode(dict(parse_qsl(await request.text())))
     if request.content_type != "multipart/form-data":
         return await request.read()
     fields: dict[str, str] = {}

@@ -33,6 +33,7 @@ class StoredFile:
     expires_at: float | None
     model: str | None = None
     hidden_until: float = 0.0
+    processed_at: float = 0.0
 
 
 class CreateAsk(msgspec.Struct, frozen=True):
@@ -89,6 +90,8 @@ class Outcome:
     n_total: int = 0
     n_completed: int = 0
     n_failed: int = 0
+    n_undone: int = 0
+    """So many of the failed never ran."""
     input_tokens: int = 0
     output_tokens: int = 0
     output_file_id: str | dict[str, str] | None = None
@@ -149,6 +152,7 @@ class BatchView:
     cancelling_at: int | None
     cancelled_at: int | None
     counts: Mapping[str, object] | None
+    n_undone: int
     errors: list[LineError]
     output_file_id: str | dict[str, str] | None
     error_file_id: str | dict[str, str] | None

@@ -70,7 +70,16 @@ class _Line(msgspec.Struct, frozen=True):
     body: _Body
 
 
+class _FirstBody(msgspec.Struct, frozen=True):
+    model: str | None = None
+
+
+class _First(msgspec.Struct, frozen=True):
+    body: _FirstBody
+
+
 _line_decoder = msgspec.json.Decoder(_Line)
+_first_decoder = msgspec.json.Decoder(_First)
 _UNSEEN: Final = _Line(custom_id="", method="POST", url="", body=_Body(model=""))
 """Stands for a line that is not looked at."""
 
@@ -115,8 +124,8 @@ def peek_model(path: Path) -> str | None:
     """Return the model of the first line, None where it has none."""
     with path.open("rb") as lines:
         try:
-            return _line_decoder.decode(lines.readline()).body.model
-        except msgspec.DecodeError:
+            return _first_decoder.decode(lines.readline()).body.model
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return None
 
 

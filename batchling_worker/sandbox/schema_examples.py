@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-_DEPTH = 8
+_DEPTH = 16
+# Below it a schema that holds itself is given the smallest value that it takes.
+_DEEP = 8
+_FORMATS = {
+    "date": "2026-01-31",
+    "date-time": "2026-01-31T12:00:00Z",
+    "time": "12:00:00Z",
+    "duration": "P1D",
+    "email": "sandbox@example.com",
+    "uri": "https://example.com/",
+    "uuid": "3f2a1c9e-7b54-4d08-9e61-0c5d8a7b2f43",
+    "ipv4": "127.0.0.1",
+    "ipv6": "::1",
+}
 
 
 def wanted_schema(response_format: Any, text: Any) -> dict[str, Any] | None:
@@ -46,7 +59,7 @@ def _example(schema: dict[str, Any], text: str, root: dict[str, Any], depth: int
         return schema["enum"][0]
     for choice in ("anyOf", "oneOf", "allOf"):
         if schema.get(choice):
-            return _example(schema[choice][0], text, root, depth - 1)
+            return _example(_choice(schema[choice], depth), text, root, depth - 1)
     kind = schema.get("type")
     if isinstance(kind, list):
         kind = kind[0]
@@ -55,7 +68,27 @@ def _example(schema: dict[str, Any], text: str, root: dict[str, Any], depth: int
         return {name: _example(field, text, root, depth - 1) for name, field in fields.items()}
     if kind == "array":
         items = schema.get("items", {})
-        return [_example(items, text, root, depth - 1) for _ in range(max(1, int(schema.get("minItems", 1))))]
+        n_items = int(schema.get("minItems", 0)) or int(depth > _DEEP)
+        return [_example(items, text, root, depth - 1) for _ in range(n_items)]
     if kind in ("integer", "number"):
-        return schema.get("minimum", 1)
-    return {"boolean": True, "null": None}.get(str(kind), text)
+        return _number(schema)
+    return {"boolean": True, "null": None}.get(str(kind), _string(schema, text))
+
+
+def _choice(choices: list[dict[str, Any]], depth: int) -> dict[str, Any]:
+    simple = [choice for choice in choices if choice.get("type") == "null"]
+    return simple[0] if simple and depth <= _DEEP else choices[0]
+
+
+def _number(schema: dict[str, Any]) -> Any:
+    if "minimum" in schema or "exclusiveMinimum" in schema:
+        return schema.get("minimum", schema.get("exclusiveMinimum", 0) + 1)
+    most = schema.get("maximum", schema.get("exclusiveMaximum", 2) - 1)
+    return min(1, most)
+
+
+def _string(schema: dict[str, Any], text: str) -> str:
+    if schema.get("format") in _FORMATS:
+        return _FORMATS[str(schema["format"])]
+    shortest, longest = schema.get("minLength", 0), schema.get("maxLength")
+    return text.ljust(shortest, ".")[:longest]

@@ -38,10 +38,11 @@ class FileShelf:
         retention_s: float,
         model: str | None = None,
         hidden_s: float = 0.0,
+        pending_s: float = 0.0,
         at: float | None = None,
         file_id: str | None = None,
     ) -> StoredFile:
-        """Put a written file on the shelf, created now or at the unix second `at`, under a new id if none is given."""
+        """Put a written file on the shelf, created now or at the unix second `at`, under a fresh id or this one."""
         created_at = self._world.clock.now() if at is None else at
         file = StoredFile(
             id=file_id or self._new_id(),
@@ -54,6 +55,7 @@ class FileShelf:
             expires_at=created_at + retention_s,
             model=model,
             hidden_until=created_at + hidden_s,
+            processed_at=created_at + pending_s,
         )
         self._files[file.id] = file
         return file
@@ -62,6 +64,11 @@ class FileShelf:
         """Return the file if this owner can see it now."""
         file = self._files.get(file_id)
         return file if file is not None and self._visible(file, owner) else None
+
+    def taken(self, file_id: str) -> bool:
+        """Return whether a file has this id, whoever may see it, and whenever."""
+        file = self._files.get(file_id)
+        return file is not None and (file.expires_at is None or self._world.clock.now() < file.expires_at)
 
     def newest_first(self, owner: str) -> list[StoredFile]:
         """Return every file that this owner can see now."""

@@ -123,6 +123,7 @@ def view(batch: Batch, now: float, n_total: int, n_failed: int) -> BatchView:
         cancelling_at=None if batch.cancelling_at is None else int(batch.cancelling_at),
         cancelled_at=ended("cancelled"),
         counts=counts,
+        n_undone=outcome.n_undone if outcome else 0,
         errors=outcome.errors if outcome else [],
         output_file_id=outcome.output_file_id if outcome and ids_due else early_output,
         error_file_id=outcome.error_file_id if outcome and ids_due else early_errors,

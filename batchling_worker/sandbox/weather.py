@@ -34,6 +34,11 @@ class Weather:
         hide = self._world.faults.take(faults.HideFile, self._provider)
         return hide.seconds if hide else 0.0
 
+    def holds_file_pending(self) -> float:
+        """Return for how many seconds no batch can be made of a stored file."""
+        hold = self._world.faults.take(faults.HoldFilePending, self._provider)
+        return hold.seconds if hold else 0.0
+
     async def after_upload(self, request: web.Request) -> web.Response | None:
         """Hold up or lose the answer to an upload."""
         slow = self._world.faults.take(faults.SlowUpload, self._provider)

@@ -35,12 +35,13 @@ _FAST_WORDS = (
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Limits that providers enforce where they have them; the defaults are published ones (2026-11-23).
 
-    Rows and bytes that are None are the provider's own, which its traits tell.
-    `max_enqueued_tokens` counts the batches of one key and model that have not ended. One that does not fit fails its
-    validation; with `quota_at_create` its create is refused with 429 instead. `quota_named`: the words hold the figure.
+    Rows and bytes that are None are the provider's own, which its traits tell. `max_enqueued_tokens` counts the batches
+    of one key and model that have not ended: one that does not fit fails its validation; with `quota_at_create` its
+    create is refused with 429 instead. `quota_named`: the words hold the figure.
     """
 
     max_rows: int | None = None
+    min_rows: int | None = None
     max_bytes: int | None = None
     max_embedding_inputs: int = 50_000
     max_creates_per_hour: int = 2_000

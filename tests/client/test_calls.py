@@ -15,6 +15,8 @@ from batchling_client.wire.routes import ROUTES, Routes
 
 from .asking import HOST, PATH, a_call, error_of
 
+GOOGLE = "generativelanguage.googleapis.com"
+
 
 def calls(**terms: Any) -> Calls:
     return Calls(Terms(run_id=new_run_id(), run_name="", **terms), Routes())
@@ -213,12 +215,60 @@ def test_a_streamed_call_passes_with_one_warning(caplog: pytest.LogCaptureFixtur
     assert isinstance(reader.read(a_call(stream=False)), Request)
 
 
-def test_an_upload_passes_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
-    upload = a_call(
-        path="/openai/v1/audio/transcriptions",
-        body=b"--x\r\nfile",
-        headers={"content-type": "multipart/form-data; boundary=x"},
-    )
+@pytest.mark.parametrize(
+    ("asked", "passes"),
+    [
+        ({"max_tokens": 0}, True),
+        ({"max_tokens": 1}, False),
+        ({"speed": "fast"}, True),
+        ({"speed": "standard"}, False),
+        ({"metadata": {"speed": "fast", "max_tokens": 0}}, False),
+    ],
+)
+def test_what_no_batch_takes_for_a_field_of_its_body_passes_with_one_warning(
+    asked: dict[str, Any], passes: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader = calls()
+    for _ in range(2):
+        read = reader.read(a_call(host="api.anthropic.com", path="/v1/messages", **asked))
+        assert (read is PASS_THROUGH) is passes
+        assert passes or isinstance(read, Request)
+    assert len(caplog.records) == passes
+    assert all(next(iter(asked)) in record.getMessage() for record in caplog.records)
+
+
+def test_what_an_anthropic_batch_has_one_of_splits_lanes() -> None:
+    reader, sent = calls(), {"anthropic-version": "2026-10-21"}
+    lanes = [
+        lane(reader, host="api.anthropic.com", path="/v1/messages", headers={**sent, **more})
+        for more in (
+            {},
+            {"anthropic-version": "2023-06-01"},
+            {"anthropic-beta": "a,b"},
+            {"anthropic-beta": "a"},
+            {"anthropic-workspace-id": "wrkspc_1"},
+            {"anthropic-user-profile-id": "uprof_1"},
+            {"x-api-key": "sk-ant"},
+        )
+    ]
+    assert len({one.lane_id for one in lanes}) == len(lanes)
+    same = lane(reader, host="api.anthropic.com", path="/v1/messages", headers={**sent, "user-agent": "x"})
+    assert same.lane_id == lanes[0].lane_id
+    assert dict(lanes[2].spec.headers) == {**sent, "anthropic-beta": "a,b"}
+    assert lanes[-1].secrets == {"x-api-key": "sk-ant", "authorization": "Bearer gsk-test"}
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("multipart/form-data; boundary=x", b"--x\r\nfile"),
+        ("application/x-www-form-urlencoded", b"model=m&file_url=https%3A%2F%2Fexample.com"),
+    ],
+)
+def test_a_form_passes_with_one_warning(
+    content_type: str, body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    upload = a_call(path="/openai/v1/audio/transcriptions", body=body, headers={"content-type": content_type})
     reader = calls()
     assert reader.read(upload) is PASS_THROUGH
     assert reader.read(upload) is PASS_THROUGH
@@ -238,6 +288,18 @@ def test_an_upload_passes_with_one_warning(caplog: pytest.LogCaptureFixture) -> 
         ("POST", "api.openai.com", "/v1/embeddings", True, 0),
         ("POST", "api.openai.com", "/v1/batches/batch_1/cancel", False, 0),
         ("POST", "api.openai.com", "/v1/audio/transcriptions", False, 1),
+        ("POST", GOOGLE, "/v1/models/gemini-2.5-flash:generateContent", True, 0),
+        ("POST", GOOGLE, "/v1/models/gemini-2.5-flash:streamGenerateContent", False, 1),
+        ("POST", GOOGLE, "/v1/models/gemini-2.5-flash:countTokens", False, 0),
+        ("POST", GOOGLE, "/v1/models/gemini-2.5-flash:batchGenerateContent", False, 0),
+        ("POST", GOOGLE, "/v1/batches/b1:cancel", False, 0),
+        ("POST", GOOGLE, "/upload/v1/files", False, 0),
+        ("POST", GOOGLE, "/v1/models/imagen-4:predict", False, 1),
+        ("POST", "api.anthropic.com", "/v1/messages", True, 0),
+        ("POST", "api.anthropic.com", "/v1/messages/count_tokens", False, 0),
+        ("POST", "api.anthropic.com", "/v1/messages/batches", False, 0),
+        ("POST", "api.anthropic.com", "/v1/messages/batches/msgbatch_1/cancel", False, 0),
+        ("POST", "api.anthropic.com", "/v1/complete", False, 1),
     ],
 )
 def test_what_no_batch_takes_passes_and_is_warned_of_once_where_it_costs(
@@ -259,3 +321,20 @@ def test_a_cap_is_the_smaller_of_the_callers_and_the_providers() -> None:
     assert lane(calls(batch_size=10)).cap.rows == 10
     assert lane(calls(batch_size=10_000_000)).cap.rows == 50_000
     assert lane(calls(linger_s=2.0)).cap.longest_ms == 30_000
+
+
+def test_signed_calls_of_one_access_key_share_a_lane_and_no_signature_is_kept() -> None:
+    reader = calls()
+
+    def signed(key: str, signature: str) -> Request:
+        said = f"AWS4-HMAC-SHA256 Credential={key}/20261125/us-east-1/bedrock/aws4_request, Signature={signature}"
+        path = "/model/us.anthropic.claude-opus-4:0/invoke"
+        call = a_call(
+            host="bedrock-runtime.us-east-1.amazonaws.com", path=path, headers={"authorization": said}
+        )
+        return request(reader, replace(call, body=b'{"messages":[]}'))
+
+    one, again, other = signed("AKIAONE", "aa"), signed("AKIAONE", "bb"), signed("AKIATWO", "cc")
+    assert one.lane.lane_id == again.lane.lane_id != other.lane.lane_id
+    assert one.lane.secrets == {"authorization": "AWS4-HMAC-SHA256 Credential=AKIAONE"}
+    assert one.lane.spec.model == "us.anthropic.claude-opus-4:0"

@@ -41,7 +41,7 @@ def finding(library: str, health: Health = Health.OK) -> Finding:
     return Finding(check=library, health=health, says="", mend=mend)
 
 
-ALL_COVERED = {name: finding(name) for name in coverage.HTTP_LIBRARIES}
+ALL_COVERED = {name: finding(name) for name in coverage.MODULES}
 
 
 def fate(name: str, libraries: dict[str, Finding] | None = None) -> Finding:
@@ -97,15 +97,24 @@ def test_frameworks_are_told_by_the_sdks_that_are_here(install: Install) -> None
     install(
         "pydantic_ai_slim", "2", "httpx; extra == 'x'", "openai; extra == 'openai'", "groq; extra == 'groq'"
     )
-    install("dspy", "3", "litellm>=1.64")
+    install("dspy", "3.3", "openai", "litellm>=1.64")
     install("instructor", "1", "aiohttp<4", "requests<3", "openai<4", "anthropic; extra == 'anthropic'")
     install("langchain-aws", "1", "boto3>=1.40")
+    install("langchain-mistralai", "1", "httpx<1", "httpx-sse")
     assert fate("anthropic").says == "2, over httpx2: covered"
     assert fate("litellm").says == "1.110, over httpx: covered; through openai: see there"
     assert fate("pydantic-ai-slim").says == "2, through openai: see there"
-    assert fate("dspy").says == "3, through litellm: see there"
+    assert fate("dspy").says == "3.3, through openai, litellm: see there"
     assert fate("instructor").says == "1, through openai, anthropic: see there"
+    assert fate("langchain-mistralai").says == "1, over httpx: covered"
     assert fate("langchain-aws").says == "1, through boto3: see there"
+
+
+def test_dspy_is_told_by_the_library_that_its_release_brings(install: Install, tmp_path: Path) -> None:
+    install("openai", "3", "httpx2")
+    install("dspy", "3.4", "openai")
+    (tmp_path / "dspy" / "_vendor" / "lm15").mkdir(parents=True)
+    assert fate("dspy").says == "3.4, over lm15: covered; through openai: see there"
 
 
 def test_an_sdk_that_sends_over_nothing_known_is_told_as_that(install: Install) -> None:
@@ -129,5 +138,5 @@ async def test_this_environment_s_sdks_are_covered() -> None:
         assert found[name].health is Health.OK, found[name]
     assert "openai" in found["httpx2"].says
     assert "groq" in found["httpx"].says
-    assert set(found) <= {*coverage.HTTP_LIBRARIES, *sdks.KNOWN}
+    assert set(found) <= {*coverage.MODULES, *sdks.SDKS, *sdks.FRAMEWORKS}
     assert importlib.util.find_spec("boto3") or "boto3" not in found

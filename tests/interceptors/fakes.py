@@ -13,6 +13,16 @@ from batchling_client import interceptors, scope
 from batchling_client.interceptor import PASS_THROUGH, Handler, HttpCall, HttpReply, PassThrough
 
 PATH = "/openai/v1/chat/completions"
+HOSTS = [
+    ("https://llm.example", "llm.example"),
+    ("https://llm.example:443", "llm.example"),
+    ("http://LLM.example:80", "llm.example"),
+    ("https://llm.example:8443", "llm.example:8443"),
+    ("http://llm.example:443", "llm.example:443"),
+    ("http://localhost:8000", "localhost:8000"),
+    ("http://[::1]:8000", "[::1]:8000"),
+]
+"""URLs, and the hosts that a handler sees of them."""
 
 
 def completion(content: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -15,7 +16,7 @@ from batchling_client import interceptors, scope, self_test
 from batchling_client.errors import NotIntercepted
 from batchling_client.interceptor import HttpReply
 
-from .fakes import PATH, FakeHandler, Upstream, error_reply, refusing, task_block, who
+from .fakes import HOSTS, PATH, FakeHandler, Upstream, error_reply, refusing, task_block, who
 
 BODY = {"model": "llama", "messages": [{"role": "user", "content": "hé"}]}
 
@@ -54,7 +55,8 @@ async def test_the_handler_sees_the_call_as_it_would_have_been_sent(
         with task_block(handler):
             await session.post(upstream.url + "/a%20b" + PATH, headers={"X-Two": "2"}, **options)
     [call] = handler.calls
-    assert (call.method, call.host, call.path, call.body) == ("POST", "127.0.0.1", "/a b" + PATH, body)
+    assert (call.method, call.host) == ("POST", urlsplit(upstream.url).netloc)
+    assert (call.path, call.body) == ("/a b" + PATH, body)
     assert (call.headers["authorization"], call.headers["x-two"]) == ("Bearer sk-1", "2")
     if "json" in options:
         assert call.headers["content-type"] == "application/json"
@@ -260,3 +262,13 @@ async def test_a_recorder_in_the_place_of_ours_is_found_at_the_start_of_a_block(
     finally:
         aiohttp.ClientSession._request = plain  # type: ignore[method-assign]
         interceptors.uninstall()
+
+
+@pytest.mark.parametrize(("url", "host"), HOSTS)
+async def test_a_port_is_part_of_the_host_unless_it_is_the_schemes_own(url: str, host: str) -> None:
+    handler = FakeHandler()
+    async with aiohttp.ClientSession() as session:
+        with task_block(handler):
+            await session.post(url + PATH, json=BODY)
+    assert [call.host for call in handler.calls] == [host]
+    assert handler.wanted == [("POST", host, PATH)]

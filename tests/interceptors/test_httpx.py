@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from batchling_client.interceptor import HttpReply
 
-from .fakes import PATH, FakeHandler, Upstream, process_block, refusing, task_block, who
+from .fakes import HOSTS, PATH, FakeHandler, Upstream, process_block, refusing, task_block, who
 
 BODY = {"model": "llama", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -70,7 +71,7 @@ async def test_the_handler_sees_the_call_as_it_would_have_been_sent(
         else:
             await ask(library, upstream.url + "/a%20b" + PATH, **options)
     [call] = handler.calls
-    assert (call.method, call.host, call.path) == ("POST", "127.0.0.1", "/a b" + PATH)
+    assert (call.method, call.host, call.path) == ("POST", urlsplit(upstream.url).netloc, "/a b" + PATH)
     assert call.url.startswith(f"{upstream.url}/a%20b{PATH}?q=a")
     assert call.headers["x-two"] == "1, 2"
     assert call.headers["authorization"] == "Bearer sk-1"
@@ -369,3 +370,13 @@ def test_a_thread_pool_inside_a_plain_block_is_caught(library: Any, upstream: Up
     assert [who(response.content) for response in answers] == ["batch"] * 8
     assert threading.active_count() < 50
     assert upstream.seen == []
+
+
+@pytest.mark.parametrize(("url", "host"), HOSTS)
+def test_a_port_is_part_of_the_host_unless_it_is_the_schemes_own(library: Any, url: str, host: str) -> None:
+    handler = FakeHandler()
+    with process_block(handler):
+        ask_blocking(library, url + PATH)
+        ask_blocking(library, url + PATH, auth=("a", "b"))
+    assert [call.host for call in handler.calls] == [host, host]
+    assert set(handler.wanted) == {("POST", host, PATH)}

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -13,7 +14,7 @@ from batchling_client import interceptors, self_test
 from batchling_client.errors import NotIntercepted
 from batchling_client.interceptor import HttpReply
 
-from .fakes import PATH, FakeHandler, Upstream, error_reply, process_block, refusing, who
+from .fakes import HOSTS, PATH, FakeHandler, Upstream, error_reply, process_block, refusing, who
 
 BODY = {"model": "llama", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -39,7 +40,7 @@ def test_the_handler_sees_the_call_as_it_would_have_been_sent(upstream: Upstream
         session.post(upstream.url + "/a%20b" + PATH, json=BODY, params={"q": "1"}, timeout=1)
         session.post(upstream.url + PATH, data='{"a":"é"}', auth=("a", "b"), timeout=1)
     first, second = handler.calls
-    assert (first.method, first.host, first.path) == ("POST", "127.0.0.1", "/a b" + PATH)
+    assert (first.method, first.host, first.path) == ("POST", urlsplit(upstream.url).netloc, "/a b" + PATH)
     assert first.url.endswith("?q=1")
     assert first.headers["authorization"] == "Bearer sk-1"
     assert first.headers["content-type"] == "application/json"
@@ -119,3 +120,17 @@ async def test_a_library_whose_calls_slip_past_is_told_by_the_self_test(
         monkeypatch.undo()
     finally:
         interceptors.uninstall()
+
+
+@pytest.mark.parametrize(("url", "host"), HOSTS)
+def test_a_port_is_part_of_the_host_unless_it_is_the_schemes_own(url: str, host: str) -> None:
+    handler = FakeHandler()
+    with process_block(handler):
+        requests.post(url + PATH, json=BODY, timeout=1)
+    assert [call.host for call in handler.calls] == [host]
+    assert set(handler.wanted) == {("POST", host, PATH)}
+
+
+def test_a_port_that_is_none_is_refused_in_the_librarys_own_words() -> None:
+    with process_block(FakeHandler()), pytest.raises(requests.exceptions.InvalidURL):
+        requests.post("http://llm.example:99999999" + PATH, json=BODY, timeout=1)

@@ -310,7 +310,7 @@ logging.basicConfig(stream=sys.stdout, format="%(message)s")
 
 class Handler:
     def wants(self, method, host, path):
-        return host == "probe"
+        return host == "probe:9"
 
 
 interceptors.install()

@@ -278,13 +278,15 @@ def test_every_outcome_settles_in_a_terminal_state() -> None:
 @given(
     wish_s=st.sampled_from((0.0, 0.1, 1.0, 30.0, 600.0)),
     shortest_s=st.sampled_from((0.05, 10.0, 120.0)),
+    least_s=st.sampled_from((0.0, 60.0)),
     age_s=st.floats(-3600, 14 * 24 * 3600),
 )
 def test_the_next_look_is_never_sooner_than_asked_nor_later_than_six_times(
-    wish_s: float, shortest_s: float, age_s: float
+    wish_s: float, shortest_s: float, least_s: float, age_s: float
 ) -> None:
-    asked_s = wish_s or shortest_s
-    delay_s = lifecycle.next_look_s(batch(poll_s=wish_s, submitted_at=ago(age_s)), shortest_s, NOW)
+    asked_s = max(wish_s or shortest_s, least_s)
+    one = batch(poll_s=wish_s, submitted_at=ago(age_s))
+    delay_s = lifecycle.next_look_s(one, shortest_s, NOW, least_s)
     assert asked_s <= delay_s <= asked_s * lifecycle.LOOK_LONGEST_FACTOR
 
 

@@ -12,6 +12,7 @@ from batchling_client.wire.states import BatchState
 from batchling_worker.accounts import Accounts
 from batchling_worker.engine import Engine
 from batchling_worker.pipeline.seal import seal
+from batchling_worker.providers import Providers
 from batchling_worker.settings import WorkerSettings
 from batchling_worker.step import Knobs
 from batchling_worker.store import Held, Store
@@ -50,7 +51,12 @@ class Hand:
         self.accounts = Accounts(self.store, settings.providers, settings.seal_pair()[1], silence_s=30.0)
         knobs = Knobs(namespace="default", poll_interval_s=0.0, max_attempts=3, reconcile_patience_s=1.5)
         self.engine = Engine(
-            store=self.store, accounts=self.accounts, knobs=knobs, telemetry=self.telemetry, reach=self._reach
+            store=self.store,
+            accounts=self.accounts,
+            providers=Providers(settings.providers),
+            knobs=knobs,
+            telemetry=self.telemetry,
+            reach=self._reach,
         )
 
     def _reach(self, point: str, batch: object) -> None:

@@ -14,6 +14,7 @@ from batchling_worker import lifecycle, providers
 from batchling_worker.pipeline.collect import collect
 from batchling_worker.pipeline.settle import settle
 from batchling_worker.provider import Account, Answer, Ending
+from batchling_worker.providers import Providers
 from batchling_worker.step import Knobs, Step
 from batchling_worker.store import Held, Store
 from batchling_worker.telemetry import Telemetry
@@ -78,6 +79,7 @@ async def step_on(
         store=store,
         account=account,
         knobs=KNOBS,
+        providers=Providers({}),
         telemetry=Telemetry(),
         reach=lambda point: None,
     )

@@ -9,12 +9,28 @@ import pytest
 from batchling_client.wire.states import BatchState
 from batchling_worker.sandbox.faults import FailBatch, Fault, RefuseCreate, RefuseUpload
 from tests.deployment import MODEL, Deployment, in_turn
+from tests.form import form_of
 
 BAD_LINE = "invalid_json_line"
 
 
 def refused(message: str, param: str | None = None) -> str:
     return json.dumps({"error": {"message": message, "type": "invalid_request_error", "param": param}})
+
+
+def invalid(*places: str) -> str:
+    """As FastAPI words it."""
+    flaws = [
+        {"type": "less_than_equal", "loc": [place, "body", "temperature"], "msg": "Too hot", "input": 9}
+        for place in places
+    ]
+    return json.dumps({"detail": flaws})
+
+
+def beside(*places: str) -> str:
+    """As Litestar words it."""
+    flaws = [{"key": place, "message": "Too hot"} for place in places]
+    return json.dumps({"status_code": 400, "detail": "Validation failed", "extra": flaws})
 
 
 BLAMED: dict[str, tuple[Fault, set[int]]] = {
@@ -34,7 +50,15 @@ BLAMED: dict[str, tuple[Fault, set[int]]] = {
         {2},
     ),
     "create refused with a line": (RefuseCreate(status=422, body=refused("Line 6: no model")), {6}),
+    "create refused with a list beside its sentence": (
+        RefuseCreate(status=400, body=beside("requests[1].body", "requests[4].body.n")),
+        {2, 5},
+    ),
     "upload refused with a line": (RefuseUpload(status=400, body=refused("Error on line 3: bad")), {3}),
+    "upload refused with a list of validation errors": (
+        RefuseUpload(status=422, body=invalid("line 3", "line 5")),
+        {3, 5},
+    ),
 }
 
 
@@ -53,6 +77,20 @@ async def test_a_row_that_is_blamed_fails_alone_and_the_rest_goes_on(
     batches = await deployment.settled()
     assert [batch.n_requests for batch in batches] == [6, 6 - len(blamed)]
     assert set(deployment.billed()) == {one for n, one in enumerate(ids, start=1) if n not in blamed}
+
+
+async def test_a_request_that_is_checked_at_the_create_fails_alone(deployment: Deployment) -> None:
+    ids = await deployment.ask(6, provider="sference", linger_ms=60_000)
+    model = form_of("sference").model
+    await deployment.replace_body(3, json.dumps({"model": model, "messages": []}).encode())
+    deployment.fork()
+    await deployment.due()
+
+    results = await deployment.answered(ids)
+
+    assert [result.status for result in results] == [200, 200, 200, 400, 200, 200]
+    assert "requests[3].body.messages" in json.loads(results[3].body)["detail"]
+    assert deployment.billed() == dict.fromkeys((one for one in ids if one != ids[3]), 1)
 
 
 async def test_a_row_is_blamed_by_its_custom_id(deployment: Deployment, provider: str) -> None:
@@ -163,3 +201,24 @@ async def test_a_row_that_our_own_code_fails_on_is_told_and_the_rest_goes_on(
     assert [result.status for result in results] == [200, 400, 200]
     assert results[1].origin == "batch_row_failed"
     assert deployment.billed() == {ids[0]: 1, ids[2]: 1}
+
+
+async def test_rows_for_which_an_upload_is_refused_fail_alone_with_the_provider_s_own_words(
+    deployment: Deployment,
+) -> None:
+    """Mistral checks the lines of a file as it takes it."""
+    ids = await deployment.ask(6, provider="mistral", linger_ms=60_000)
+    model = form_of("mistral").model
+    for place, heat in ((1, 9.0), (4, -1.0)):
+        talk = [{"role": "user", "content": "Hi."}]
+        body = json.dumps({"model": model, "messages": talk, "temperature": heat}).encode()
+        await deployment.replace_body(place, body)
+    deployment.fork()
+    await deployment.due()
+
+    results = await deployment.answered(ids)
+
+    assert [result.status for result in results] == [200, 422, 200, 200, 422, 200]
+    places = [flaw["loc"] for flaw in json.loads(results[1].body)["detail"]]
+    assert places == [["line 2", "body", "temperature"], ["line 5", "body", "temperature"]]
+    assert deployment.billed() == {one: 1 for n, one in enumerate(ids) if n not in (1, 4)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -27,7 +28,7 @@ def served() -> Iterator[Sandbox]:
 @pytest.fixture
 def sandbox(served: Sandbox) -> Sandbox:
     served.reset()
-    served.limits = Limits()
+    served.limits = Limits(min_rows=1)
     served.speeds.set({"*": 2.0})
     served.clock.freeze()
     return served
@@ -48,6 +49,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("name", names(*needed))
 
 
+def staging(sandbox: Sandbox, name: str) -> dict[str, Any]:
+    """Where files lie of a provider that keeps none itself, as its emulator says."""
+    prefix = f"BATCHLING_PROVIDERS__{name.upper()}__"
+    said = {
+        key.removeprefix(prefix).lower(): value
+        for key, value in sandbox.settings().items()
+        if key.startswith(prefix)
+    }
+    return {key: value for key, value in said.items() if key in ("staging", "staging_url", "role_arn")}
+
+
 @pytest.fixture
 def desk(sandbox: Sandbox, http: httpx.AsyncClient, name: str) -> Desk:
     account = Account(
@@ -55,6 +67,7 @@ def desk(sandbox: Sandbox, http: httpx.AsyncClient, name: str) -> Desk:
         headers=credential(name, KEY),
         http=http,
         digest="a" * 20,
+        **staging(sandbox, name),
     )
     return Desk(provider=providers.load(name), account=account)
 

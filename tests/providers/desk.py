@@ -136,7 +136,7 @@ class Desk:
 def credential(provider: str, key: str) -> dict[str, str]:
     route = Routes().named(provider)
     assert route is not None
-    return route.credential(key)
+    return route.credential(form_of(provider).key(key))
 
 
 def said(answer: Answer) -> Any:

@@ -130,3 +130,27 @@ def test_a_batch_without_an_input_file_is_nobody_s(input_file_id: str | None) ->
 def test_metadata_of_any_shape_matches_by_its_label_only(metadata: Any) -> None:
     assert not BatchObject(metadata=metadata).is_of("batchling", "batchling-b7", ["file-1"])
     assert BatchObject(metadata={"batchling": "batchling-b7"}).is_of("batchling", "batchling-b7", ["file-1"])
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds_ago"),
+    [
+        ("2026-11-23T11:59:58.2453994+00:00", 2),
+        ("2026-11-23T11:59:58Z", 2),
+        ("2026-11-23T12:59:58+01:00", 2),
+        ("2026-11-23T11:59:58", 2),
+    ],
+)
+def test_times_in_words_are_times(said: str, seconds_ago: int) -> None:
+    batch = BatchObject(created_at=said)
+    assert batch.made_before(NOW)
+    assert not batch.made_before(NOW - dt.timedelta(seconds=seconds_ago + 1))
+    counts = {"total": 1, "completed": 1, "failed": 0}
+    waits = look(status="Completed", completed_at=said, request_counts=counts, output_file_id="")
+    assert isinstance(waits, Running)
+
+
+@pytest.mark.parametrize("said", ["", "soon", "2026-13-01T00:00:00Z", None, {}, []])
+def test_a_time_that_is_none_rules_nothing_out(said: Any) -> None:
+    assert BatchObject(created_at=said).made_at is None
+    assert not BatchObject(created_at=said).made_before(NOW)

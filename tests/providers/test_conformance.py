@@ -46,7 +46,7 @@ async def test_the_order_of_results_does_not_matter(desk: Desk, sandbox: Sandbox
     for fault in (None, faults.KeepOrder()):
         if fault is not None:
             sandbox.faults.add(fault)
-        batch = await desk.submit(desk.requests(30))
+        batch = await desk.submit(desk.requests(30), label=f"batchling-test-{len(ordered)}")
         sandbox.clock.advance(LONG_S)
         answers = await desk.answers((await desk.ended(batch)).ending)
         ordered.append([answer.custom_id for answer in answers])
@@ -78,12 +78,12 @@ async def test_rows_that_failed_come_with_their_status_and_body(desk: Desk, sand
 
 
 async def test_a_batch_whose_rows_all_failed_has_its_results_too(desk: Desk, sandbox: Sandbox) -> None:
-    sandbox.faults.add(faults.FailRows(n=None, status=422))
+    sandbox.faults.add(faults.FailRows(n=None, status=400))
     batch = await desk.submit(desk.requests(3))
     sandbox.clock.advance(LONG_S)
     statuses = [answer.status for answer in await desk.answers((await desk.ended(batch)).ending)]
     if desk.form.can(Ability.ROW_STATUSES):
-        assert statuses == [422, 422, 422]
+        assert statuses == [400, 400, 400]
     assert len(statuses) == 3
     assert all(400 <= status < 600 for status in statuses)
 
@@ -265,18 +265,20 @@ async def test_a_batch_that_was_never_made_is_not_found(desk: Desk, sandbox: San
 
 @pytest.mark.needs(Ability.LABEL, Ability.INPUT_FILE)
 async def test_the_search_goes_back_through_the_pages_as_far_as_it_must(desk: Desk, sandbox: Sandbox) -> None:
-    file = await desk.upload({"r0": desk.body()})
-    before = await desk.create(file, "batchling-before")
+    names = ("before", "wanted", "later", "nobody")
+    files = {name: await desk.upload(label=f"batchling-{name}") for name in names}
+    before = await desk.create(files["before"], "batchling-before")
     sandbox.clock.advance(3600.0)
     began = since(sandbox)
-    wanted = await desk.create(file, "batchling-wanted")
+    wanted = await desk.create(files["wanted"], "batchling-wanted")
     for number in range(130):
-        await desk.create(file, f"batchling-later-{number}")
+        await desk.create(files["later"], f"batchling-later-{number}")
     n_before = sum(sandbox.ledger().calls.values())
-    assert await desk.find("batchling-wanted", since=began) == [wanted]
+    assert await desk.find("batchling-wanted", files=[files["wanted"]], since=began) == [wanted]
     assert sum(sandbox.ledger().calls.values()) - n_before <= 20
-    assert await desk.find("batchling-nobody", since=began) == []
-    assert await desk.find("batchling-before", since=began - dt.timedelta(hours=1)) == [before]
+    assert await desk.find("batchling-nobody", files=[files["nobody"]], since=began) == []
+    earlier = began - dt.timedelta(hours=1)
+    assert await desk.find("batchling-before", files=[files["before"]], since=earlier) == [before]
 
 
 @pytest.mark.needs(Ability.LABEL)
@@ -303,7 +305,8 @@ async def test_many_batches_are_looked_at_with_few_calls(desk: Desk, sandbox: Sa
 
 async def test_unknown_batches_among_known_ones_are_not_found(desk: Desk, sandbox: Sandbox) -> None:
     sandbox.faults.add(faults.HideBatch(seconds=5.0))
-    hidden, known, nobody = await desk.submit(), await desk.submit(), ProviderBatchId("batch_nobody")
+    hidden, known = await desk.submit(), await desk.submit(label="batchling-test-2")
+    nobody = ProviderBatchId("batch_nobody")
     looks = await desk.provider.look(desk.account, [hidden, nobody, known])
     assert {one: type(look) for one, look in looks.items()} == {
         hidden: NotFound,
@@ -353,7 +356,7 @@ async def test_a_create_that_is_limited_is_neither_lost_nor_refused(desk: Desk, 
 
 
 async def test_looks_that_do_not_come_through_are_temporary(desk: Desk, sandbox: Sandbox) -> None:
-    batches = [await desk.submit(), await desk.submit()]
+    batches = [await desk.submit(), await desk.submit(label="batchling-test-2")]
     for ids in (batches[:1], batches):
         sandbox.faults.add(faults.RefusePoll(status=503, retry_after="4"))
         with pytest.raises(TemporaryError) as caught:

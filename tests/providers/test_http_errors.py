@@ -146,6 +146,24 @@ async def test_a_key_that_is_refused_with_400_is_refused_like_any_other(
     assert (error.status, error.body) == (401, body)
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"detail":"Unauthorized"}', "Unauthorized"),
+        (
+            b'{"detail":[{"loc":["line 2","body","n"],"msg":"too many","type":"t"},{"msg":"too few"}]}',
+            "line 2.body.n: too many; too few",
+        ),
+        (b'{"detail":[{"loc":"body","msg":7},"x"]}', "7"),
+        (b'{"status_code":400,"detail":"not valid","extra":[{"key":"k","message":"m"}]}', "not valid"),
+        (b'{"detail":[]}', '{"detail":[]}'),
+        (b'{"error":"a sentence","request_id":"r"}', "a sentence"),
+    ],
+)
+def test_the_sentence_is_found_in_every_shape_that_providers_have(body: bytes, words: str) -> None:
+    assert http_errors.message_of(body) == words
+
+
 @pytest.mark.parametrize("status", [425, 429])
 async def test_a_rate_limit_is_no_refusal_and_no_lost_answer(wire: Wire, wired: Desk, status: int) -> None:
     wire.reply = lambda seen: answer(b"", status=status, headers="Retry-After: 7\r\n")

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from batchling_client.wire.routes import ROUTES, Route, Routes
+from batchling_client.wire.routes import ROUTES, Route, Routes, window_words
 from batchling_worker import providers
 
 NAMES = [route.provider for route in ROUTES]
@@ -52,7 +52,7 @@ def test_hosts_paths_and_headers_are_spelt_as_calls_are_read(provider: str) -> N
         assert place is not None
         assert place.model == words.get("model")
     for name in (*route.credential_headers, *route.batch_headers):
-        assert re.fullmatch(r"[a-z0-9-]+", name)
+        assert re.fullmatch(r"\??[a-z0-9-]+", name)
 
 
 @pytest.mark.parametrize("provider", NAMES)
@@ -86,9 +86,22 @@ def test_routes_of_a_deployment_stand_in_for_the_registry() -> None:
     assert routes.of_host("api.openai.com") is None
 
 
+@pytest.mark.parametrize(
+    ("windows", "words"),
+    [
+        (["24h"], "24h"),
+        (["1h", "24h"], "1h, 24h"),
+        (["3h", "2h", "1h", "12h", "7d", "soon"], "1h to 3h, 12h, 7d, soon"),
+        ([], ""),
+    ],
+)
+def test_many_completion_windows_are_told_in_few_words(windows: list[str], words: str) -> None:
+    assert window_words(windows) == words
+
+
 def test_every_route_names_the_variable_that_holds_its_key() -> None:
     for route in ROUTES:
-        assert set(route.variables) >= set(route.credential_headers), route.provider
+        assert route.api_key_header in route.variables, route.provider
         assert set(route.variables) <= {*route.credential_headers, *route.batch_headers}
 
 

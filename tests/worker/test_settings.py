@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from batchling_worker.settings import WorkerSettings
+from batchling_client import settings as client_settings
+from batchling_worker.errors import PermanentError
+from batchling_worker.providers import Providers
+from batchling_worker.settings import ProviderSettings, WorkerSettings
 
 
 @pytest.fixture(autouse=True)
@@ -17,12 +20,12 @@ def nobodys_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_provider_is_named_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BATCHLING_PROVIDERS", '{"XAI": {"base_url": "http://x"}}')
+    monkeypatch.setenv("BATCHLING_PROVIDERS", '{"OpenAI": {"base_url": "http://x"}}')
     monkeypatch.setenv("BATCHLING_PROVIDERS__Groq__Base_Url", "http://g/groq")
 
     providers = WorkerSettings().providers
     assert {name: said.base_url for name, said in providers.items()} == {
-        "xai": "http://x",
+        "openai": "http://x",
         "groq": "http://g/groq",
     }
 
@@ -37,6 +40,37 @@ def test_only_our_own_variables_reach_a_provider(monkeypatch: pytest.MonkeyPatch
     assert providers["groq"].api_key is None
     assert providers["openai"].base_url is None
     assert "CANARY" not in repr(providers)
+
+
+def test_workers_and_callers_read_an_endpoint_of_ones_own_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHLING_PROVIDERS__ACME__BASE_URL", "https://llm.acme.example/")
+    monkeypatch.setenv("BATCHLING_PROVIDERS__ACME__ENDPOINTS", "/v1/chat/completions,/v1/rerank")
+    monkeypatch.setenv("BATCHLING_PROVIDERS__ACME__WINDOWS", "1h,24h")
+    monkeypatch.setenv("BATCHLING_PROVIDERS__ACME__MAX_BYTES", "5000")
+    monkeypatch.setenv("BATCHLING_PROVIDERS__ACME__API_KEY", "sk-CANARY")
+
+    workers, callers = WorkerSettings().providers, client_settings.load().providers
+    assert callers["acme"].base_url == "https://llm.acme.example/v1"
+    assert callers["acme"].model_dump() == workers["acme"].model_dump(exclude={"api_key"})
+    facts = Providers(workers).load("acme").facts
+    assert (facts.base_url, facts.windows, facts.max_bytes) == (
+        "https://llm.acme.example/v1",
+        ("1h", "24h"),
+        5000,
+    )
+    with pytest.raises(PermanentError, match="No provider is called 'acme'"):
+        Providers({}).load("acme")
+
+
+def test_a_provider_is_left_alone_as_long_as_it_asks_unless_settings_say_otherwise() -> None:
+    assert Providers({}).least_look_s("azure") == 60.0
+    assert Providers({}).least_look_s("openai") == 0.0
+    said = {
+        "azure": ProviderSettings(poll_interval_seconds=0),
+        "openai": ProviderSettings(poll_interval_seconds=5),
+    }
+    assert Providers(said).least_look_s("azure") == 0.0
+    assert Providers(said).least_look_s("openai") == 5.0
 
 
 def test_a_home_below_the_users_own_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

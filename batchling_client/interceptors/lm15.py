@@ -1,0 +1,100 @@
+"""lm15, as DSPy carries it or by itself: ``StdlibTransport.stream`` and what its async twin awaits.
+
+It speaks HTTP over sockets of its own, so that no other library sees its calls.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from http.client import responses
+from types import ModuleType
+from typing import Any, Final, Protocol, cast
+from urllib.parse import unquote, urlsplit
+
+from ..interceptor import OWN_PORTS, Handler, HttpCall, HttpReply, PassThrough, host_of
+from ..patching import Patch, Patcher, Target
+
+LIBRARIES: Final = ("dspy._vendor.lm15.transports", "lm15.transports")
+
+
+class _Request(Protocol):
+    method: str
+    url: str
+    headers: Sequence[tuple[str, str]]
+    body: bytes
+
+
+def _wanting(patch: Patch, transport: Any, request: _Request) -> tuple[Handler, HttpCall] | None:
+    # A closed transport is left to the library, which has its own words for it.
+    if transport._closed or patch.block() is None:
+        return None
+    parts = urlsplit(request.url)
+    own = parts.port == OWN_PORTS.get(parts.scheme)
+    host, path = host_of((parts.hostname or "").lower(), None if own else parts.port), unquote(parts.path)
+    handler = patch.handler(request.method, host, path)
+    if handler is None:
+        return None
+    headers = {name.lower(): value for name, value in request.headers}
+    return handler, HttpCall(
+        method=request.method, url=request.url, host=host, path=path, headers=headers, body=request.body
+    )
+
+
+def _response(response_class: Any, reply: HttpReply, chunks: object, release: object) -> Any:
+    headers = [(name.decode("latin-1"), value.decode("utf-8")) for name, value in reply.raw_headers()]
+    return response_class(
+        status=reply.status,
+        reason=responses.get(reply.status, ""),
+        headers=headers,
+        http_version="HTTP/1.1",
+        chunks=chunks,
+        release=release,
+    )
+
+
+async def _chunks(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+def _released(body_consumed: bool) -> None:
+    """There is no connection to give back."""
+
+
+async def _released_too(body_consumed: bool) -> None:
+    """There is no connection to give back."""
+
+
+def _blocking(library: Any, patch: Patch) -> Callable[..., Any]:
+    def stream(transport: Any, request: _Request) -> Any:
+        wanted = _wanting(patch, transport, request)
+        if wanted is not None:
+            handler, call = wanted
+            reply = handler.answer_blocking(call)
+            if not isinstance(reply, PassThrough):
+                return _response(library.TransportResponse, reply, iter((reply.body,)), _released)
+        return patch.plain(transport)(request)
+
+    return stream
+
+
+def _awaiting(library: Any, patch: Patch) -> Callable[..., Awaitable[Any]]:
+    async def _do_stream(transport: Any, request: _Request) -> Any:
+        wanted = _wanting(patch, transport, request)
+        if wanted is not None:
+            handler, call = wanted
+            reply = await handler.answer(call)
+            if not isinstance(reply, PassThrough):
+                return _response(library.AsyncTransportResponse, reply, _chunks(reply.body), _released_too)
+        return await patch.plain(transport)(request)
+
+    return _do_stream
+
+
+def _targets(module: ModuleType) -> Iterator[Target]:
+    library = cast("Any", module)
+    if hasattr(library, "StdlibTransport"):
+        yield library.StdlibTransport, "stream", lambda patch: _blocking(library, patch)
+        yield library.StdlibAsyncTransport, "_do_stream", lambda patch: _awaiting(library, patch)
+
+
+_patcher: Final = Patcher(LIBRARIES, _targets)
+install = _patcher.install
+uninstall = _patcher.uninstall

@@ -1,0 +1,216 @@
+"""What the settings of a deployment say of providers, and the routes that come of it.
+
+A base URL stands in for a registered provider's own, or makes a provider of an endpoint that speaks OpenAI's API.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Final, TypeVar
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_settings import NoDecode
+
+from .routes import MB, ROUTES, Route, Routes
+
+RESERVED: Final = frozenset(
+    {route.provider for route in ROUTES} | {"doubleword", "mistral", "together", "vertex", "xai"}
+)
+"""Names that mean these companies, whose APIs are not all OpenAI's, in this version or in a later one."""
+OWN_ENDPOINTS: Final = ("/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions")
+OWN_WINDOWS: Final = ("24h",)
+OWN_MAX_ROWS: Final = 50_000
+OWN_MAX_BYTES: Final = 100 * MB
+"""What every provider of files takes, as far as they are known."""
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+_ENDPOINT: Final = re.compile(r"(/[A-Za-z0-9_.-]+)+")
+_VERSION: Final = re.compile(r"/v\d+[a-z0-9]*")
+_OWN_PORTS: Final = {"http": 80, "https": 443}
+
+
+def _usable_url(url: str | None) -> str | None:
+    """The base URL without a slash at its end; a key in it would stand in Redis, as part of a lane."""
+    if not url:
+        return None
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError("is not a URL") from None
+    if parts.scheme not in _OWN_PORTS or not parts.hostname or port == 0:
+        raise ValueError("is not a URL that begins with http:// or https:// and a host")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("may hold scheme, host, port and path only: a key goes into API_KEY")
+    return url.rstrip("/")
+
+
+def _listed(said: object) -> object:
+    """Words between commas, or a JSON list."""
+    if isinstance(said, str):
+        return (
+            json.loads(said)
+            if said.startswith("[")
+            else [one.strip() for one in said.split(",") if one.strip()]
+        )
+    return said
+
+
+def _mapped(said: object) -> object:
+    """Pairs like `a=b` between commas, or a JSON object."""
+    if not isinstance(said, str):
+        return said
+    if said.startswith("{"):
+        return json.loads(said)
+    pairs = [one.partition("=") for one in said.split(",") if one.strip()]
+    if not all(name.strip() and value.strip() for name, _, value in pairs):
+        raise ValueError("holds pairs between commas, such as gpt-4o=gpt-4o-batch")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _usable_endpoints(endpoints: tuple[str, ...]) -> tuple[str, ...]:
+    for one in endpoints:
+        if _ENDPOINT.fullmatch(one) is None:
+            raise ValueError("holds paths between commas, such as /v1/chat/completions")
+    return endpoints
+
+
+class StandIn(BaseModel):
+    """What a deployment says of one provider, as far as client and workers read it alike; never its key."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    base_url: Annotated[str | None, AfterValidator(_usable_url)] = None
+    """Stands in for a registered provider's scheme and host, a path prefix included; or is the endpoint's own."""
+    endpoints: Annotated[
+        tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_usable_endpoints)
+    ] = ()
+    """What the batches of an endpoint of the user's own take."""
+    windows: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = ()
+    """The completion windows that it takes."""
+    models: Annotated[dict[str, str], NoDecode, BeforeValidator(_mapped)] = {}
+    """A call's model -> the one that its batches are for, such as the batch deployment beside a standard one."""
+    max_rows: int | None = Field(default=None, ge=1)
+    """How many requests a batch may hold; for a registered provider, fewer than it takes."""
+    max_bytes: int | None = Field(default=None, ge=1)
+    """How large an input file may be; for a registered provider, smaller than it takes."""
+
+
+S = TypeVar("S", bound=StandIn)
+
+
+def checked(stand_ins: Mapping[str, S]) -> dict[str, S]:
+    """The same by lower-case name, base URLs of own endpoints ending in their version; raises ValueError."""
+    registry = Routes()
+    found: dict[str, S] = {}
+    roots: dict[str, str] = {}
+    for spelt, said in stand_ins.items():
+        name = spelt.lower()
+        if registry.named(name) is not None:
+            if said.endpoints or said.windows:
+                raise ValueError(f"has ENDPOINTS or WINDOWS for {name}, whose own are known: leave them out")
+            found[name] = said
+            continue
+        own = said.model_copy(update={"base_url": _root(name, said)})
+        host, prefix = site_of(own.base_url or "")
+        taken = registry.of_host(host)
+        if taken is not None:
+            raise ValueError(
+                f"has {name} at {host}, which is a host of {taken.provider}: "
+                f"say it in BATCHLING_PROVIDERS__{taken.provider.upper()}"
+            )
+        other = roots.setdefault(host + prefix, name)
+        if other != name:
+            raise ValueError(f"has {other} and {name} at the same base URL")
+        found[name] = own
+    return found
+
+
+def _root(name: str, said: StandIn) -> str:
+    if name in RESERVED:
+        raise ValueError(
+            f"has {name}, which this version does not know: give an endpoint of yours another name"
+        )
+    if _NAME.fullmatch(name) is None:
+        raise ValueError(f"has {name[:40]!r}: a name is up to 32 letters, digits, dashes and underscores")
+    if said.base_url is None:
+        known = ", ".join(route.provider for route in ROUTES)
+        raise ValueError(
+            f"has {name}, which is no provider known here ({known}): for an OpenAI-compatible endpoint of yours "
+            f"give BATCHLING_PROVIDERS__{name.upper()}__BASE_URL too"
+        )
+    return said.base_url if _ends_in_version(said.base_url) else f"{said.base_url}/v1"
+
+
+def _ends_in_version(url: str) -> bool:
+    last = urlsplit(url).path.rpartition("/")[2]
+    return _VERSION.fullmatch(f"/{last}") is not None
+
+
+def site_of(base_url: str) -> tuple[str, str]:
+    """Host and path prefix of the calls that go to a base URL, as interceptors tell them."""
+    parts = urlsplit(base_url)
+    return _host(parts), unquote(parts.path).rstrip("/")
+
+
+def _host(parts: SplitResult) -> str:
+    name = parts.hostname or ""
+    if parts.port is None or parts.port == _OWN_PORTS.get(parts.scheme):
+        return name
+    return f"[{name}]:{parts.port}" if ":" in name else f"{name}:{parts.port}"
+
+
+def routes_of(stand_ins: Mapping[str, StandIn]) -> Routes:
+    """The registry as the settings have it: calls to a stand-in are its provider's, and own endpoints are providers."""
+    registry = Routes()
+    routes = [_stood_in(route, stand_ins.get(route.provider, StandIn()), registry) for route in ROUTES]
+    own = [own_route(name, said) for name, said in stand_ins.items() if registry.named(name) is None]
+    return Routes((*routes, *own))
+
+
+def _stood_in(route: Route, said: StandIn, registry: Routes) -> Route:
+    hosts = route.hosts
+    if said.base_url is not None:
+        host, prefix = site_of(said.base_url)
+        # A host of the registry stays its provider's, whatever stands in for another.
+        if registry.of_host(host) is None:
+            hosts = (*hosts, host + prefix)
+    max_bytes = min(route.max_bytes, said.max_bytes or route.max_bytes)
+    return replace(
+        route,
+        hosts=hosts,
+        max_rows=min(route.max_rows, said.max_rows or route.max_rows),
+        max_bytes=max_bytes,
+        max_row_bytes=min(route.max_row_bytes, max_bytes),
+        models=said.models,
+    )
+
+
+def own_route(name: str, said: StandIn) -> Route:
+    """The route of an endpoint that only the settings know, checked before."""
+    host, prefix = site_of(said.base_url or "")
+    endpoints = said.endpoints or OWN_ENDPOINTS
+    max_bytes = said.max_bytes or OWN_MAX_BYTES
+    return Route(
+        provider=name,
+        hosts=(host + prefix,),
+        endpoints={_below_version(endpoint): endpoint for endpoint in endpoints},
+        max_rows=said.max_rows or OWN_MAX_ROWS,
+        max_bytes=max_bytes,
+        max_row_bytes=max_bytes,
+        windows=said.windows or OWN_WINDOWS,
+        batch_headers=("openai-organization", "openai-project"),
+        models=said.models,
+        variables={"authorization": f"{re.sub('[^A-Z0-9]', '_', name.upper())}_API_KEY"},
+    )
+
+
+def _below_version(endpoint: str) -> str:
+    """The path of an endpoint below a base URL that ends in a version."""
+    version = _VERSION.match(endpoint)
+    rest = endpoint[version.end() :] if version is not None else ""
+    return rest if rest.startswith("/") else endpoint

@@ -1,0 +1,215 @@
+"""AWS through its official library: clients by credential and place, errors as ours, objects of S3 as streams."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Final, TypeVar
+from urllib.parse import urlsplit
+
+import boto3
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProxyConnectionError,
+)
+
+from .errors import MaybeDone, PermanentError, TemporaryError, WorkerError
+from .http_errors import retry_after_s
+from .provider import Account
+
+T = TypeVar("T")
+
+CONNECT_S: Final = 10
+PIECE: Final = 1 << 18
+RESUMED_AT_MOST: Final = 50
+# One part at a time: memory is that of a part, and s3transfer's own threads would multiply it.
+UPLOAD: Final = TransferConfig(use_threads=False)
+NOTHING_SENT: Final = (ConnectTimeoutError, EndpointConnectionError, ProxyConnectionError)
+NO_CREDENTIAL: Final = (NoCredentialsError, PartialCredentialsError)
+THROTTLED: Final = frozenset(
+    {"ThrottlingException", "TooManyRequestsException", "SlowDown", "RequestLimitExceeded"}
+)
+UNKNOWN_KEY: Final = frozenset(
+    {"UnrecognizedClientException", "InvalidClientTokenId", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
+    | {"ExpiredTokenException", "ExpiredToken", "InvalidSignatureException", "IncompleteSignature"}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keys:
+    """An access key; '' throughout = the one that the worker's own environment has."""
+
+    access_key_id: str = ""
+    secret_access_key: str = ""
+    session_token: str = ""
+
+    def __repr__(self) -> str:
+        return f"Keys({self.access_key_id!r})"
+
+    @classmethod
+    def read(cls, said: str) -> Keys:
+        """Reads ACCESS_KEY_ID:SECRET_ACCESS_KEY[:SESSION_TOKEN]; raises `PermanentError`."""
+        parts = said.split(":", 2)
+        if len(parts) < 2 or not all(parts):
+            raise PermanentError(
+                "The AWS credential is not ACCESS_KEY_ID:SECRET_ACCESS_KEY or that and :SESSION_TOKEN.",
+                status=401,
+            )
+        return cls(access_key_id=parts[0], secret_access_key=parts[1], session_token="".join(parts[2:]))
+
+
+@functools.cache
+def _session() -> Any:
+    """What has read the descriptions of the services, which takes a tenth of a second; it holds no key."""
+    return boto3.session.Session()
+
+
+def client(service: str, region: str, endpoint: str, keys: Keys, silence_s: float) -> Any:
+    """A client of a service; '' = the service's own endpoint. It tries each call once: trying again is the step's."""
+    if keys == Keys():
+        return _own_client(service, region, endpoint, silence_s)
+    return _session().client(
+        service,
+        region_name=region,
+        endpoint_url=endpoint or None,
+        config=_config(endpoint, silence_s),
+        aws_access_key_id=keys.access_key_id,
+        aws_secret_access_key=keys.secret_access_key,
+        aws_session_token=keys.session_token or None,
+    )
+
+
+@functools.lru_cache(maxsize=32)
+def _own_client(service: str, region: str, endpoint: str, silence_s: float) -> Any:
+    return _session().client(
+        service, region_name=region, endpoint_url=endpoint or None, config=_config(endpoint, silence_s)
+    )
+
+
+def _config(endpoint: str, silence_s: float) -> Config:
+    return Config(
+        retries={"total_max_attempts": 1},
+        connect_timeout=CONNECT_S,
+        read_timeout=silence_s,
+        max_pool_connections=20,
+        request_checksum_calculation="when_required",
+        s3={"addressing_style": "path"} if endpoint else None,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deed:
+    """A call as errors speak of it: what it does, and whether it is paid for."""
+
+    does: str
+    paid: bool = False
+
+
+async def call(account: Account, provider: str, deed: Deed, work: Callable[[], T]) -> T:
+    """What a blocking call of the library answers, made in a thread; raises the worker's errors."""
+    account.weather.asked()
+    failure: WorkerError
+    try:
+        answer = await asyncio.to_thread(work)
+    except ClientError as error:
+        failure = _of_answer(provider, deed, error)
+    except NO_CREDENTIAL:
+        failure = PermanentError(
+            f"The worker has no AWS credential to {deed.does} with: give it one as the AWS SDK finds it, or in "
+            f"BATCHLING_PROVIDERS__{provider.upper()}__API_KEY.",
+            status=401,
+        )
+    except (BotoCoreError, OSError) as error:
+        failure = _of_silence(provider, deed, error)
+    else:
+        account.weather.saw(None)
+        return answer
+    account.weather.saw(failure)
+    raise failure
+
+
+def _of_answer(provider: str, deed: Deed, error: ClientError) -> WorkerError:
+    said: Any = error.response
+    code, message = str(said.get("Error", {}).get("Code", "")), str(said.get("Error", {}).get("Message", ""))
+    status = int(said.get("ResponseMetadata", {}).get("HTTPStatusCode", 500))
+    wish_s = retry_after_s(said.get("ResponseMetadata", {}).get("HTTPHeaders", {}))
+    reason = f"{provider} answered {status} when asked to {deed.does}: {code} {message}".rstrip()
+    if code in THROTTLED or status == 429:
+        return TemporaryError(reason, delay_s=wish_s)
+    if code in UNKNOWN_KEY:
+        return PermanentError(reason, status=401)
+    if 400 <= status < 500:
+        return PermanentError(reason, status=status)
+    return MaybeDone(reason, delay_s=wish_s) if deed.paid else TemporaryError(reason, delay_s=wish_s)
+
+
+def _of_silence(provider: str, deed: Deed, error: Exception) -> WorkerError:
+    name = type(error).__name__
+    if isinstance(error, NOTHING_SENT):
+        return TemporaryError(f"{provider} could not be reached to {deed.does}: {name}")
+    words = f"{provider} was asked to {deed.does} and the answer was lost ({name})"
+    return MaybeDone(words) if deed.paid else TemporaryError(words)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A bucket and a key, or the beginning of keys, of S3."""
+
+    bucket: str
+    key: str
+
+    @classmethod
+    def read(cls, url: str) -> Place:
+        """Reads s3://BUCKET/KEY; raises `PermanentError`."""
+        parts = urlsplit(url)
+        if parts.scheme != "s3" or not parts.netloc:
+            raise PermanentError(f"{url!r} is no place in S3, such as s3://BUCKET/PREFIX.")
+        return cls(bucket=parts.netloc, key=parts.path.strip("/"))
+
+    def below(self, *names: str) -> Place:
+        """The place under these names."""
+        return Place(bucket=self.bucket, key="/".join((*filter(None, [self.key]), *names)))
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.key}"
+
+
+def upload(s3: Any, place: Place, file: BinaryIO) -> None:
+    """Stores a file, read from where it stands, a part of it in memory at a time."""
+    s3.upload_fileobj(file, place.bucket, place.key, Config=UPLOAD)
+
+
+def keys_below(s3: Any, place: Place) -> list[str]:
+    """The keys that begin with the place's."""
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=place.bucket, Prefix=place.key)
+    return [one["Key"] for page in pages for one in page.get("Contents", ())]
+
+
+async def pieces(
+    account: Account, provider: str, s3: Any, bucket: str, key: str
+) -> AsyncGenerator[bytes, None]:
+    """An object in pieces; where it breaks off, the rest is asked for while that brings any of it."""
+    n_got, tag, deed = 0, "", Deed(does="read results")
+    for n_resumed in range(RESUMED_AT_MOST + 1):
+        n_before = n_got
+        wanted = {"Range": f"bytes={n_got}-", "IfMatch": tag} if n_got else {}
+        try:
+            ask = functools.partial(s3.get_object, Bucket=bucket, Key=key, **wanted)
+            answer = await call(account, provider, deed, ask)
+            tag, read = answer["ETag"], functools.partial(answer["Body"].read, PIECE)
+            while piece := await call(account, provider, deed, read):
+                n_got += len(piece)
+                yield piece
+            return
+        except TemporaryError:
+            if n_got == n_before or n_resumed == RESUMED_AT_MOST:
+                raise

@@ -1,0 +1,154 @@
+"""A batch of the Gemini API, which is a long-running operation: read leniently, told as a look."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from batchling_client.wire.states import Outcome
+
+from . import google_status
+from .provider import Complaint, Ended, Ending, Look, Running
+
+OUTCOMES: Final = {
+    "SUCCEEDED": Outcome.COMPLETED,
+    "PARTIALLY_SUCCEEDED": Outcome.COMPLETED,
+    "FAILED": Outcome.FAILED,
+    "CANCELLED": Outcome.CANCELLED,
+    "EXPIRED": Outcome.EXPIRED,
+}
+LATE_RESULTS: Final = dt.timedelta(minutes=10)
+"""For so long after its end a batch that succeeded may yet show its results (reported 2026; ellmer #926)."""
+RESOURCE_EXHAUSTED: Final = 429
+
+_STATE: Final = re.compile(r"^(?:BATCH|JOB)_STATE_")
+_RESULTS: Final = re.compile(r"files/[\w.-]+")
+_CAPITAL: Final = re.compile(r"([A-Z])")
+
+
+class Operation(msgspec.Struct, frozen=True):
+    """An operation as its provider shows it; every field may be absent or of a type that nobody documented."""
+
+    name: object = None
+    metadata: object = None
+    done: object = None
+    response: object = None
+    error: object = None
+
+    @property
+    def known_name(self) -> str:
+        """The provider's name of the batch, or ''."""
+        return self.name if isinstance(self.name, str) and self.name.startswith("batches/") else ""
+
+    @property
+    def made_at(self) -> dt.datetime | None:
+        """When the batch was created, if that is told."""
+        return _time(_text(fields(self.metadata), "createTime"))
+
+    def made_before(self, moment: dt.datetime) -> bool:
+        """Whether the batch is surely older than that."""
+        return self.made_at is not None and self.made_at < moment
+
+    def is_of(self, label: str, input_files: Collection[str]) -> bool | None:
+        """Whether the batch carries this label or was made of one of these files; None where it does not tell."""
+        metadata = fields(self.metadata)
+        named, file = _text(metadata, "displayName"), _text(fields(metadata.get("inputConfig")), "fileName")
+        if (label and named == label) or (file and file in input_files):
+            return True
+        return False if named or (file and input_files) else None
+
+    def look(self, now: dt.datetime) -> Look:
+        """How the batch stands; a state that is not known to be an end is one only where the operation is done."""
+        metadata = fields(self.metadata)
+        state = _STATE.sub("", _text(metadata, "state").upper())
+        stats = fields(metadata.get("batchStats"))
+        n_total = _count(stats.get("requestCount"))
+        n_done = _count(stats.get("successfulRequestCount")) + _count(stats.get("failedRequestCount"))
+        outcome = OUTCOMES.get(state)
+        if outcome is None and self.done is True:
+            outcome = Outcome.FAILED if self.error else Outcome.COMPLETED
+        results = self._results()
+        awaited = outcome is Outcome.COMPLETED and not results and self._ended_just_now(now)
+        if outcome is None or awaited:
+            return Running(status=state.lower() or "unknown", n_done=n_done, n_total=n_total)
+        ending = self._failed(results) if outcome is Outcome.FAILED else Ending(results=results)
+        return Ended(status=state.lower(), outcome=outcome, ending=ending, n_done=n_done, n_total=n_total)
+
+    def _failed(self, results: tuple[str, ...]) -> Ending:
+        said = google_status.failure(self.error)
+        if said.status == RESOURCE_EXHAUSTED:
+            full = Complaint(code="token_limit_exceeded", message=said.message)
+            return Ending(results=results, complaints=(full,))
+        if not said.message:
+            return Ending(results=results)
+        complaint = Complaint(code=said.name, message=said.message)
+        return Ending(results=results, complaints=(complaint,), status=said.status, body=said.body.decode())
+
+    def _results(self) -> tuple[str, ...]:
+        """Where the results lie: the SDK reads the one place, the documents tell the other."""
+        response = fields(self.response)
+        for output in (fields(self.metadata).get("output"), response, response.get("output")):
+            name = _text(fields(output), "responsesFile")
+            if _RESULTS.fullmatch(name):
+                return (name,)
+        return ()
+
+    def _ended_just_now(self, now: dt.datetime) -> bool:
+        metadata = fields(self.metadata)
+        ended_at = _time(_text(metadata, "endTime") or _text(metadata, "updateTime"))
+        return ended_at is not None and abs(now - ended_at) < LATE_RESULTS
+
+
+class OperationPage(msgspec.Struct, frozen=True, rename="camel"):
+    """A page of the list of batches."""
+
+    operations: list[Operation] | None = None
+    next_page_token: object = None
+
+    @property
+    def batches(self) -> list[Operation]:
+        """Those that have a name."""
+        return [one for one in self.operations or [] if one.known_name]
+
+    @property
+    def next_token(self) -> str:
+        """What the next page is asked for with, or ''."""
+        return self.next_page_token if isinstance(self.next_page_token, str) else ""
+
+
+def reaches_back_to(oldest: dt.datetime, operations: Sequence[Operation]) -> bool:
+    """Whether all that follows is older; never so in a list that is not newest first, which nobody promises."""
+    if not operations:
+        return False
+    first, last = operations[0].made_at, operations[-1].made_at
+    falling = first is not None and last is not None and first >= last
+    return falling and operations[-1].made_before(oldest)
+
+
+def fields(said: object) -> dict[str, object]:
+    """An object's fields; none of anything else."""
+    return said if isinstance(said, dict) else {}
+
+
+def _text(said: Mapping[str, object], name: str) -> str:
+    """A field as text, in camel case or in snake case, as proto-JSON takes both; '' where there is none."""
+    snake = _CAPITAL.sub(lambda found: f"_{found[1].lower()}", name)
+    found = said.get(name, said.get(snake))
+    return found if isinstance(found, str) else ""
+
+
+def _time(said: str) -> dt.datetime | None:
+    try:
+        at = dt.datetime.fromisoformat(said)
+    except ValueError:
+        return None
+    return at if at.tzinfo is not None else at.replace(tzinfo=dt.UTC)
+
+
+def _count(said: object) -> int:
+    """A counter: an int64, which JSON carries as a text, and leaves out when it is zero."""
+    return int(said) if isinstance(said, int | str) and str(said).isdigit() else 0

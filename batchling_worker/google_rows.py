@@ -1,0 +1,158 @@
+"""Result lines of Google's batches: bytes in, one answer a readable line out, bodies as they came."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import BinaryIO, Final, TypeAlias
+
+import msgspec
+
+from . import google_status
+from .provider import ROW_LOST, Answer, error_body
+from .result_lines import EMPTY_BODIES, JSON_TYPE, UNREADABLE
+
+Read: TypeAlias = Callable[[Mapping[str, bytes]], Answer | None]
+"""Makes an answer of a line's fields, each still JSON; None where they name no request. May raise as msgspec does."""
+
+CANCELLED: Final = 499
+_JSON_HEADERS: Final = {"content-type": JSON_TYPE}
+_decode_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+@dataclass(slots=True)
+class Lines:
+    """Reads the lines of one result file."""
+
+    read: Read
+    n_broken: int = 0
+    """Lines that are no JSON object, or name no request."""
+
+    def answers(self, lines: list[bytes]) -> Iterator[Answer]:
+        """An answer for each readable line; empty lines are skipped."""
+        for line in lines:
+            if not line.strip():
+                continue
+            answer = self._read(line)
+            if answer is None:
+                self.n_broken += 1
+            else:
+                yield answer
+
+    def _read(self, line: bytes) -> Answer | None:
+        try:
+            return self.read({name: bytes(value) for name, value in _decode_fields(line).items()})
+        except UNREADABLE:
+            pass
+        try:
+            # JSON that Python alone takes: half a surrogate pair, NaN, a byte order mark.
+            loose = json.loads(line, strict=False)
+            return self.read({name: json.dumps(value).encode() for name, value in loose.items()})
+        except (*UNREADABLE, ValueError, AttributeError):
+            return None
+
+
+def text_of(field: bytes | None) -> str:
+    """A field that is a text, '' of any other."""
+    said = decoded(field)
+    return said if isinstance(said, str) else ""
+
+
+def decoded(field: bytes | None) -> object:
+    """A field's value; None where it is absent or cannot be read."""
+    try:
+        return msgspec.json.decode(field) if field else None
+    except UNREADABLE:
+        return None
+
+
+def answered(custom_id: str, body: bytes) -> Answer:
+    """The answer of a row that succeeded; of an empty body it is that the row was lost."""
+    if not body.startswith(b"{") or body in EMPTY_BODIES:
+        return lost(custom_id)
+    return Answer(custom_id=custom_id, status=200, body=body, headers=_JSON_HEADERS)
+
+
+def failed(custom_id: str, error: object) -> Answer:
+    """The answer of a row that failed, in the shape of a realtime call's; a cancelled one never ran."""
+    said = google_status.failure(error)
+    origin = "batch_cancelled" if said.status == CANCELLED else "provider"
+    return Answer(
+        custom_id=custom_id, status=said.status, body=said.body, headers=_JSON_HEADERS, origin=origin
+    )
+
+
+def lost(custom_id: str) -> Answer:
+    """The answer of a row that is named without one."""
+    body = error_body(ROW_LOST, "The provider's results name this request and hold no answer to it.")
+    return Answer(custom_id=custom_id, status=503, body=body, headers=_JSON_HEADERS, origin=ROW_LOST)
+
+
+def part_name(custom_id: str, at: int, n: int) -> str:
+    """The key of a part of a request that goes out as n lines."""
+    return f"{custom_id}.{at}.{n}"
+
+
+@dataclass(slots=True)
+class Parts:
+    """Puts requests together again that went out as several lines; what waits for the rest waits on disk."""
+
+    member: str
+    """The field of a part's answer that the whole lists."""
+    whole: str
+    """The name of that list."""
+    _file: BinaryIO | None = None
+    _places: dict[str, dict[int, tuple[int, int]]] = field(default_factory=dict)
+    _told: set[str] = field(default_factory=set)
+
+    def taken(self, answer: Answer) -> Answer | None:
+        """The answer of the whole, once this was the last of its parts or the first that failed; others pass."""
+        custom_id, _, numbers = answer.custom_id.partition(".")
+        at, _, n = numbers.partition(".")
+        if not (at.isdigit() and n.isdigit()):
+            return answer
+        if custom_id in self._told:
+            return None
+        member = _member(answer, self.member)
+        if member is None:
+            failure = answer if answer.status != 200 else lost(custom_id)
+            return self._tell(custom_id, failure.status, failure.body, failure.origin)
+        if int(n) > 1:
+            places = self._places.setdefault(custom_id, {})
+            places[int(at)] = self._put(member)
+            if len(places) < int(n):
+                return None
+            member = b",".join(self._get(*places[one]) for one in sorted(places))
+        return self._tell(custom_id, 200, b'{"%b":[%b]}' % (self.whole.encode(), member), answer.origin)
+
+    def close(self) -> None:
+        """Lets the disk's room go."""
+        if self._file is not None:
+            self._file.close()
+
+    def _tell(self, custom_id: str, status: int, body: bytes, origin: str) -> Answer:
+        self._places.pop(custom_id, None)
+        self._told.add(custom_id)
+        return Answer(custom_id=custom_id, status=status, body=body, headers=_JSON_HEADERS, origin=origin)
+
+    def _put(self, member: bytes) -> tuple[int, int]:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(prefix="batchling-parts-")  # noqa: SIM115 - closed by `close`
+        start = self._file.seek(0, 2)
+        self._file.write(member)
+        return start, len(member)
+
+    def _get(self, start: int, size: int) -> bytes:
+        if self._file is None:
+            return b""
+        self._file.seek(start)
+        return self._file.read(size)
+
+
+def _member(answer: Answer, name: str) -> bytes | None:
+    if answer.status != 200:
+        return None
+    found = msgspec.json.decode(answer.body, type=dict[str, msgspec.Raw]).get(name)
+    return None if found is None else bytes(found)

@@ -1,0 +1,158 @@
+"""Anthropic's Message Batches: the requests go with the create, each under its own model, and show no label.
+
+The SDK raises `ValueError` before any call for a `max_tokens` of more than 21,333 where its client has the default
+timeout: who asks for more gives the client one, such as `timeout=3600`. It does not apply to a call that is batched.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from batchling_client.wire.keys import ProviderBatchId
+from batchling_client.wire.states import Outcome
+
+from ..inline_batches import InlineBatches, InlineDialect, Query, Shown, moment
+from ..provider import Answer, Complaint, Ended, Ending, Look, ProviderFacts, Running
+from ..result_lines import answer_of, fields_of, lost, text_in, unrun
+
+FACTS: Final = ProviderFacts(
+    name="anthropic",
+    base_url="https://api.anthropic.com",
+    max_rows=100_000,
+    max_bytes=256_000_000,
+    windows=("24h",),
+    looks_at_once=250,
+    searchable=False,
+    early_results=False,
+    discount_percent=50,
+    source="https://platform.claude.com/docs/en/build-with-claude/batch-processing",
+    checked_on=dt.date(2026, 11, 23),
+    inline=True,
+    verified=("docs", "SDK"),
+)
+LEAST_PAGE: Final = 20
+MOST_PAGE: Final = 1_000
+LISTED_FOR_EACH: Final = 4
+"""So many batches a list shows for each that is looked at: others' may stand between them."""
+
+STATUSES: Final = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "conflict_error": 409,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+"""Type of a row's error -> the HTTP status of the same error in a realtime call."""
+UNKNOWN_ERROR: Final = 500
+UNRUN: Final = {"expired": "batch_expired", "canceled": "batch_cancelled"}
+
+
+class _Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """Every field may be absent or of a type that nobody documented."""
+
+    id: object = None
+    processing_status: object = None
+    request_counts: object = None
+    created_at: object = None
+    archived_at: object = None
+
+    def shown(self) -> Shown:
+        known = self.request_counts if isinstance(self.request_counts, dict) else {}
+        counts = {name: n for name, n in known.items() if isinstance(n, int) and n > 0}
+        n_rows = sum(counts.values())
+        provider_batch_id = ProviderBatchId(self.id if isinstance(self.id, str) else "")
+        return Shown(
+            provider_batch_id=provider_batch_id,
+            look=self._look(provider_batch_id, counts, n_rows),
+            n_rows=n_rows,
+            created_at=moment(self.created_at),
+        )
+
+    def _look(self, provider_batch_id: ProviderBatchId, counts: Mapping[str, int], n_rows: int) -> Look:
+        word = self.processing_status if isinstance(self.processing_status, str) else ""
+        if word != "ended":
+            n_done = n_rows - counts.get("processing", n_rows)
+            return Running(status=word or "unknown", n_done=n_done, n_total=n_rows)
+        outcome, ending = _outcome(counts), Ending(results=(provider_batch_id,))
+        if self.archived_at is not None:
+            message = "Anthropic has archived this batch: its results can no longer be read."
+            outcome = Outcome.LOST
+            ending = Ending(complaints=(Complaint(code="batch_archived", message=message),))
+        return Ended(status=word, outcome=outcome, ending=ending, n_done=n_rows, n_total=n_rows)
+
+
+class _Page(msgspec.Struct, frozen=True, kw_only=True):
+    data: list[_Batch] | None = None
+    has_more: object = None
+    last_id: object = None
+
+    @property
+    def batches(self) -> Sequence[_Batch]:
+        return self.data or []
+
+    @property
+    def next_cursor(self) -> str:
+        return self.last_id if self.has_more is True and isinstance(self.last_id, str) else ""
+
+
+def _outcome(counts: Mapping[str, int]) -> Outcome:
+    """Every batch ends as `ended`: what became of it, its counts tell."""
+    if "canceled" in counts:
+        return Outcome.CANCELLED
+    return Outcome.EXPIRED if "expired" in counts else Outcome.COMPLETED
+
+
+def _page_query(cursor: str, n_wanted: int) -> Query:
+    limit = min(max(LEAST_PAGE, LISTED_FOR_EACH * n_wanted), MOST_PAGE)
+    return [("limit", str(limit)), *([("after_id", cursor)] if cursor else [])]
+
+
+def _read_row(custom_id: str, fields: Mapping[str, bytes]) -> Answer:
+    result = fields_of(fields.get("result", b"{}"))
+    word = text_in(result.get("type", b""))
+    if word in UNRUN:
+        return unrun(custom_id, UNRUN[word])
+    if word == "succeeded":
+        return answer_of(custom_id, 200, result.get("message", b""), custom_id, "request-id")
+    if word == "errored":
+        return _failed(custom_id, result.get("error", b"{}"))
+    return lost(custom_id)
+
+
+def _failed(custom_id: str, body: bytes) -> Answer:
+    """The answer of a row with an error, which holds the very body of a realtime error."""
+    outer = fields_of(body)
+    if "error" not in outer:
+        outer, body = {"error": body}, b'{"type":"error","error":%b}' % body
+    kind = text_in(fields_of(outer["error"]).get("type", b""))
+    if not kind:
+        return lost(custom_id)
+    request_id = text_in(outer.get("request_id", b"")) or custom_id
+    return answer_of(custom_id, STATUSES.get(kind, UNKNOWN_ERROR), body, request_id, "request-id")
+
+
+PROVIDER: Final = InlineBatches(
+    FACTS,
+    InlineDialect(
+        root="/v1/messages/batches",
+        opening=lambda submission: b'{"requests":',
+        body_name="params",
+        batch=_Batch,
+        page=_Page,
+        page_query=_page_query,
+        read_row=_read_row,
+        results="/results",
+        running=frozenset({"in_progress", "canceling"}),
+        headers={"anthropic-version": "2023-06-01"},
+    ),
+)

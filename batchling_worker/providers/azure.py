@@ -1,0 +1,91 @@
+"""Azure OpenAI's Batch API: OpenAI's for one resource, whose files are to be processed before a batch is made of them.
+
+Its v1 path stands for itself. Calls with a dated `api-version` are batched under that version, as their resource may
+know no other: then files and batches are at `/openai/files?api-version=`, outside of the deployments.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from typing import Final
+from urllib.parse import quote
+
+import msgspec
+
+from batchling_client.wire.keys import ProviderBatchId
+
+from ..errors import FileNotReady, PermanentError, TemporaryError
+from ..openai_dialect import Dialect, cursor_after, page_after
+from ..openai_files import OpenAIFiles
+from ..provider import Account, ProviderFacts, Source, Submission
+from ..provider_call import ProviderCall
+
+FACTS: Final = ProviderFacts(
+    name="azure",
+    base_url="https://*.openai.azure.com",
+    max_rows=100_000,
+    max_bytes=200_000_000,
+    windows=("24h",),
+    looks_at_once=100,
+    searchable=True,
+    early_results=False,
+    discount_percent=50,
+    least_look_s=60.0,
+    source="https://learn.microsoft.com/azure/ai-foundry/openai/how-to/batch",
+    checked_on=dt.date(2026, 11, 23),
+    verified=("SDK", "docs"),
+)
+PENDING: Final = frozenset({"notrunning", "pending", "running", "uploaded"})
+SPOILT: Final = frozenset({"deleted", "deleting", "error", "failed"})
+PENDING_S: Final = 5.0
+
+_DATED: Final = re.compile(r"\d{4}-\d{2}-\d{2}.*")
+
+
+class _File(msgspec.Struct, frozen=True):
+    status: object = None
+    status_details: object = None
+
+
+class AzureDialect(Dialect):
+    """Files and batches of one resource, under its v1 path or under the dated version that its callers named."""
+
+    def root_of(self, account: Account) -> str:
+        """The v1 path takes no dated version, and the one beside it nothing else."""
+        version = dict(account.query).get("api-version", "")
+        return "/openai" if _DATED.fullmatch(version) else self.root
+
+
+class AzureFiles(OpenAIFiles):
+    """OpenAI's API, where a batch is made of no file that is still being read."""
+
+    def __init__(self, facts: ProviderFacts, dialect: Dialect) -> None:
+        super().__init__(facts, dialect)
+        self._root_of = dialect.root_of
+
+    async def create(self, account: Account, submission: Submission, source: Source) -> ProviderBatchId:
+        """Creates the batch once its input file is processed; until then nothing is sent that could cost money."""
+        await self._check_processed(account, source.file_id)
+        return await super().create(account, submission, source)
+
+    async def _check_processed(self, account: Account, file_id: str) -> None:
+        path = f"{self._root_of(account)}/files/{quote(file_id, safe='')}"
+        call = ProviderCall(account, self.facts.name, "look at a file", "GET", path)
+        try:
+            file = await call.ask(_File)
+        except PermanentError as error:
+            if error.status != 404:
+                raise
+            raise FileNotReady(str(error)) from None
+        word = file.status.lower() if isinstance(file.status, str) else ""
+        if word in PENDING:
+            raise TemporaryError(f"azure has not read the input file yet (it is {word})", delay_s=PENDING_S)
+        if word in SPOILT:
+            why = f": {file.status_details}" if file.status_details else ""
+            raise PermanentError(f"azure cannot use the input file, which is {word}{why}")
+
+
+PROVIDER: Final = AzureFiles(
+    FACTS, AzureDialect(root="/openai/v1", page=page_after, next_cursor=cursor_after)
+)

@@ -1,0 +1,328 @@
+"""AWS Bedrock's batch inference: jobs over files in S3, through the official library.
+
+Callers' signatures are good for their own call alone. So a batch is paid for with the worker's AWS credential, or with
+one that workers are given as `ACCESS_KEY_ID:SECRET_ACCESS_KEY`; callers are told apart by their keys all the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import functools
+import re
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import Any, BinaryIO, Final, TypeVar
+
+import msgspec
+
+from batchling_client.wire.keys import ProviderBatchId
+from batchling_client.wire.states import Outcome
+
+from .. import aws
+from ..aws import Deed, Place
+from ..errors import PermanentError
+from ..provider import (
+    ROW_LOST,
+    Account,
+    Answer,
+    Complaint,
+    Ended,
+    Ending,
+    Look,
+    NotFound,
+    ProviderFacts,
+    Running,
+    Sought,
+    Source,
+    Submission,
+    error_body,
+)
+from ..result_lines import LineSplitter
+
+T = TypeVar("T")
+
+FACTS: Final = ProviderFacts(
+    name="bedrock",
+    base_url="https://bedrock-runtime.us-east-1.amazonaws.com",
+    max_rows=50_000,
+    max_bytes=1_000_000_000,
+    windows=tuple(f"{hours}h" for hours in range(24, 169)),
+    looks_at_once=1_000,
+    searchable=True,
+    early_results=False,
+    discount_percent=50,
+    source="https://docs.aws.amazon.com/bedrock/latest/userguide/batch-inference.html",
+    checked_on=dt.date(2026, 11, 23),
+    min_rows=100,
+    model_in_path=True,
+    verified=("SDK", "docs"),
+)
+
+KINDS: Final = {"/invoke": "InvokeModel", "/converse": "Converse"}
+OUTCOMES: Final = {
+    "Completed": Outcome.COMPLETED,
+    # What it did not get to in time is in no file: as good as expired.
+    "PartiallyCompleted": Outcome.EXPIRED,
+    "Expired": Outcome.EXPIRED,
+    "Stopped": Outcome.CANCELLED,
+    "Failed": Outcome.FAILED,
+}
+NOTHING_TO_STOP: Final = frozenset({400, 404, 409})
+LIST_PAGES: Final = 20
+LOOK_PAGES: Final = 2
+REGION: Final = re.compile(r"https://bedrock(?:-runtime)?\.([a-z0-9-]+)\.amazonaws\.com")
+RESULTS: Final = ".jsonl.out"
+STATUSES: Final = {
+    "ModelTimeoutException": 408,
+    "ThrottlingException": 429,
+    "AccessDeniedException": 403,
+    "ResourceNotFoundException": 404,
+    "InternalServerException": 500,
+    "ModelErrorException": 424,
+    "ServiceUnavailableException": 503,
+}
+JSON_HEADERS: Final = {"content-type": "application/json"}
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+class _Error(msgspec.Struct):
+    errorCode: str | int | None = None  # noqa: N815 - AWS's spelling
+    errorMessage: str | None = None  # noqa: N815
+
+
+class _Row(msgspec.Struct):
+    recordId: str  # noqa: N815
+    modelOutput: msgspec.Raw = msgspec.Raw()  # noqa: N815
+    error: _Error | None = None
+
+
+_decode_row = msgspec.json.Decoder(_Row).decode
+
+
+class Bedrock:
+    """The port, on Bedrock's CreateModelInvocationJob."""
+
+    facts = FACTS
+
+    def line(self, *, custom_id: str, endpoint: str, body: bytes) -> bytes:
+        """One request as a record of the input file."""
+        return b'{"recordId":%b,"modelInput":%b}\n' % (msgspec.json.encode(custom_id), body.strip())
+
+    async def upload(self, account: Account, submission: Submission, lines: BinaryIO) -> str:
+        """Stores the input file in S3 under its label; answers its URL. Stored again, it is the same one."""
+        place = _staging(account).below(submission.label, "input.jsonl")
+        s3 = _s3(account)
+        await self._call(account, Deed(does="store a file"), lambda: aws.upload(s3, place, lines))
+        return str(place)
+
+    async def create(self, account: Account, submission: Submission, source: Source) -> ProviderBatchId:
+        """Creates the job, under a token by which AWS knows the same create again and makes no second one."""
+        name = _name(submission.label)
+        wish = {
+            "jobName": name,
+            "clientRequestToken": name,
+            "roleArn": _role(account),
+            "modelId": submission.model,
+            "modelInvocationType": KINDS[submission.endpoint],
+            "inputDataConfig": {"s3InputDataConfig": {"s3Uri": source.file_id, "s3InputFormat": "JSONL"}},
+            "outputDataConfig": {
+                "s3OutputDataConfig": {"s3Uri": f"{_staging(account).below(submission.label, 'output')}/"}
+            },
+            "timeoutDurationInHours": int(submission.completion_window.removesuffix("h")),
+        }
+        bedrock = _bedrock(account)
+        made = await self._call(
+            account,
+            Deed(does="create a batch", paid=True),
+            lambda: bedrock.create_model_invocation_job(**wish),
+        )
+        return ProviderBatchId(made["jobArn"])
+
+    async def find(self, account: Account, sought: Sought) -> Sequence[ProviderBatchId]:
+        """The job of the submission's name: there can be one at the most."""
+        name = _name(sought.submission.label)
+        return [
+            ProviderBatchId(one["jobArn"])
+            async for one in self._jobs(account, LIST_PAGES, nameContains=name)
+            if one.get("jobName") == name
+        ]
+
+    async def look(
+        self, account: Account, provider_batch_ids: Sequence[ProviderBatchId]
+    ) -> Mapping[ProviderBatchId, Look]:
+        """How the jobs stand: from a list where there are several, one by one where it leaves one out."""
+        looks: dict[ProviderBatchId, Look] = {}
+        wanted = set(provider_batch_ids)
+        if len(wanted) > 1:
+            async with contextlib.aclosing(self._jobs(account, LOOK_PAGES)) as jobs:
+                async for one in jobs:
+                    if one["jobArn"] in wanted:
+                        looks[ProviderBatchId(one["jobArn"])] = _told(one)
+                    if len(looks) == len(wanted):
+                        break
+        for missing in wanted - looks.keys():
+            looks[missing] = await self._look_at(account, missing)
+        return looks
+
+    async def results(self, account: Account, ending: Ending) -> AsyncGenerator[Answer, None]:
+        """Every readable record of every output file; memory is that of the longest record."""
+        s3 = _s3(account)
+        for url in ending.results:
+            place = Place.read(url)
+            keys = await self._call(
+                account, Deed(does="list result files"), functools.partial(aws.keys_below, s3, place)
+            )
+            for key in keys:
+                if not key.endswith(RESULTS):
+                    continue
+                splitter = LineSplitter()
+                async with contextlib.aclosing(
+                    aws.pieces(account, FACTS.name, s3, place.bucket, key)
+                ) as pieces:
+                    async for piece in pieces:
+                        for line in splitter.feed(piece):
+                            if answer := _read(line):
+                                yield answer
+                if answer := _read(splitter.rest()):
+                    yield answer
+
+    async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:
+        """Asks to stop the job; ended or unknown jobs are no error."""
+        bedrock = _bedrock(account)
+        try:
+            await self._call(
+                account,
+                Deed(does="cancel a batch"),
+                lambda: bedrock.stop_model_invocation_job(jobIdentifier=provider_batch_id),
+            )
+        except PermanentError as error:
+            if error.status not in NOTHING_TO_STOP:
+                raise
+
+    async def _call(self, account: Account, deed: Deed, work: Callable[[], T]) -> T:
+        return await aws.call(account, FACTS.name, deed, work)
+
+    async def _look_at(self, account: Account, provider_batch_id: ProviderBatchId) -> Look:
+        bedrock = _bedrock(account)
+        try:
+            return _told(
+                await self._call(
+                    account,
+                    Deed(does="look at a batch"),
+                    lambda: bedrock.get_model_invocation_job(jobIdentifier=provider_batch_id),
+                )
+            )
+        except PermanentError as error:
+            if error.status not in (400, 404):
+                raise
+            return NotFound()
+
+    async def _jobs(
+        self, account: Account, n_pages: int, **wanted: str
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Summaries of jobs, the newest first."""
+        bedrock, more = _bedrock(account), dict(wanted)
+        for _ in range(n_pages):
+            page = await self._call(
+                account,
+                Deed(does="look at batches"),
+                functools.partial(
+                    bedrock.list_model_invocation_jobs,
+                    maxResults=1000,
+                    sortBy="CreationTime",
+                    sortOrder="Descending",
+                    **more,
+                ),
+            )
+            for one in page.get("invocationJobSummaries", ()):
+                yield one
+            if not page.get("nextToken"):
+                return
+            more = {**wanted, "nextToken": page["nextToken"]}
+
+
+def _name(label: str) -> str:
+    return label.replace("_", "-")
+
+
+def _role(account: Account) -> str:
+    if not account.role_arn:
+        raise PermanentError(
+            "Bedrock reads its input from S3 as a role of yours: give workers BATCHLING_PROVIDERS__BEDROCK__ROLE_ARN."
+        )
+    return account.role_arn
+
+
+def _staging(account: Account) -> Place:
+    if not account.staging:
+        raise PermanentError(
+            "Bedrock's input and results lie in S3: give workers BATCHLING_PROVIDERS__BEDROCK__STAGING=s3://BUCKET/PREFIX."
+        )
+    return Place.read(account.staging)
+
+
+def _client(account: Account, service: str, endpoint: str) -> Any:
+    said = account.headers.get("x-aws-credentials")
+    # Without the settings that name a role and a bucket nothing is done with the worker's own credential.
+    _role(account), _staging(account)
+    keys = aws.Keys.read(said) if said is not None else aws.Keys()
+    region = REGION.match(account.base_url)
+    return aws.client(service, region[1] if region else "us-east-1", endpoint, keys, _silence_s(account))
+
+
+def _bedrock(account: Account) -> Any:
+    # Calls come to the host of the runtime; jobs are made at its neighbour.
+    return _client(account, "bedrock", "" if REGION.match(account.base_url) else account.base_url)
+
+
+def _s3(account: Account) -> Any:
+    return _client(account, "s3", account.staging_url)
+
+
+def _silence_s(account: Account) -> float:
+    return account.http.timeout.read or 120.0
+
+
+def _told(job: Mapping[str, Any]) -> Look:
+    word = str(job.get("status", ""))
+    n_done, n_total = int(job.get("processedRecordCount") or 0), int(job.get("totalRecordCount") or 0)
+    outcome = OUTCOMES.get(word)
+    if outcome is None:
+        return Running(status=word or "unknown", n_done=n_done, n_total=n_total)
+    output = job.get("outputDataConfig", {}).get("s3OutputDataConfig", {}).get("s3Uri", "")
+    message = str(job.get("message") or "")
+    failed = outcome is Outcome.FAILED
+    ending = Ending(
+        results=(f"{output.rstrip('/')}/",) if output and not failed else (),
+        complaints=(Complaint(code="job_failed", message=message or "The job failed."),) if failed else (),
+    )
+    return Ended(status=word, outcome=outcome, ending=ending, n_done=n_done, n_total=n_total)
+
+
+def _read(line: bytes) -> Answer | None:
+    """The answer of a record; None for a line that is none."""
+    try:
+        row = _decode_row(line)
+    except UNREADABLE:
+        return None
+    output = bytes(row.modelOutput)
+    if row.error is not None:
+        return _failed(row.recordId, row.error)
+    if not output.startswith(b"{") or output == b"{}":
+        body = error_body(ROW_LOST, "The provider's results name this request and hold no answer to it.")
+        return Answer(custom_id=row.recordId, status=503, body=body, headers=JSON_HEADERS, origin=ROW_LOST)
+    return Answer(custom_id=row.recordId, status=200, body=output, headers=JSON_HEADERS)
+
+
+def _failed(custom_id: str, error: _Error) -> Answer:
+    code = str(error.errorCode or "")
+    status = int(code) if code.isdigit() else STATUSES.get(code, 400)
+    kind = "ValidationException" if code.isdigit() and status == 400 else code
+    headers = {**JSON_HEADERS, "x-amzn-errortype": kind} if kind and kind.isalnum() else JSON_HEADERS
+    body = msgspec.json.encode({"message": error.errorMessage or code})
+    return Answer(
+        custom_id=custom_id, status=status if 400 <= status < 600 else 500, body=body, headers=headers
+    )
+
+
+PROVIDER: Final = Bedrock()

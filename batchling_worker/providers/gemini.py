@@ -1,0 +1,409 @@
+"""The batches of the Gemini API: long-running operations over uploaded files of lines.
+
+A batch is always made of a file, however small: the upload of a name that its content makes is done once whatever
+dies in between, and one way in and out is half the code of two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import datetime as dt
+import hashlib
+import re
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import BinaryIO, Final, NamedTuple
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+from batchling_client.wire.keys import ProviderBatchId
+
+from .. import google_rows, http_errors
+from ..errors import FileNotReady, MaybeDone, PermanentError, QuotaFull, TemporaryError
+from ..google_operation import Operation, OperationPage, reaches_back_to
+from ..provider import (
+    Account,
+    Answer,
+    Ended,
+    Ending,
+    Look,
+    NotFound,
+    ProviderFacts,
+    Sought,
+    Source,
+    Submission,
+)
+from ..provider_call import ProviderCall
+from ..result_rows import rows_of
+from ..row_search import found_by_rows
+
+FACTS: Final = ProviderFacts(
+    name="gemini",
+    base_url="https://generativelanguage.googleapis.com",
+    max_rows=100_000,  # its documents name bytes only; more would be days of work lost with one batch
+    max_bytes=2_000_000_000,
+    windows=("24h",),
+    looks_at_once=100,
+    searchable=True,
+    early_results=False,
+    discount_percent=50,
+    source="https://ai.google.dev/gemini-api/docs/batch-api",
+    checked_on=dt.date(2026, 11, 23),
+    model_in_path=True,
+    verified=("docs", "capture", "SDK"),
+)
+
+USUAL_VERSION: Final = "v1"
+"""That of google-genai from 3.0 on; a batch of another version has it in its id, so that it is looked at there."""
+MANY_CONTENTS: Final = "batchEmbedContents"
+BATCH_VERBS: Final = {
+    "generateContent": "batchGenerateContent",
+    "embedContent": "asyncBatchEmbedContent",
+    MANY_CONTENTS: "asyncBatchEmbedContent",
+}
+CHUNK_BYTES: Final = 8 * 1024 * 1024
+"""As the SDK sends it; the protocol asks for multiples of 256 KiB."""
+CLOCKS_APART: Final = dt.timedelta(minutes=15)
+PAGE_SIZE: Final = "100"
+LOOK_PAGES: Final = 2
+FIND_PAGES: Final = 200
+LOOKS_TOGETHER: Final = 8
+
+_QUOTA: Final = re.compile(r"answered 429 .*(?:quota|exhausted|enqueued)", re.IGNORECASE | re.DOTALL)
+_MISSING: Final = re.compile(
+    r"exist|not found|cannot find|could not find|not ready|not active", re.IGNORECASE
+)
+
+
+class _Place(NamedTuple):
+    """What an endpoint says: version, the kind of models, and what is asked of one."""
+
+    version: str
+    models: str
+    verb: str
+
+    @classmethod
+    def of(cls, endpoint: str) -> _Place:
+        """Reads `/v1/models:generateContent`."""
+        path, _, verb = endpoint.partition(":")
+        _, version, models = path.split("/", 2)
+        return cls(version, models, verb)
+
+
+class _File(msgspec.Struct, frozen=True, rename="camel"):
+    name: object = None
+    state: object = None
+
+
+class _Uploaded(msgspec.Struct, frozen=True):
+    file: _File = _File()
+
+
+class _ManyContents(msgspec.Struct):
+    requests: list[msgspec.Raw]
+
+
+_decode_contents: Final = msgspec.json.Decoder(_ManyContents).decode
+
+
+class Gemini:
+    """The Gemini API as a provider of batches."""
+
+    facts: Final = FACTS
+
+    def line(self, *, custom_id: str, endpoint: str, body: bytes) -> bytes:
+        """One request as a line of the input file; one that embeds many contents as a line for each.
+
+        A batch embeds one content a line: what a call asks for together is put together again from its answers.
+        """
+        if endpoint.endswith(f":{MANY_CONTENTS}"):
+            contents = _contents(body)
+            if contents:
+                names = (google_rows.part_name(custom_id, at, len(contents)) for at in range(len(contents)))
+                return b"".join(_line(name, bytes(one)) for name, one in zip(names, contents, strict=True))
+        return _line(custom_id, body)
+
+    async def upload(self, account: Account, submission: Submission, lines: BinaryIO) -> str:
+        """Stores the input file under a name that label and content make; one that is there already is taken."""
+        version = _Place.of(submission.endpoint).version
+        file = await asyncio.to_thread(_named, submission.label, lines)
+        start = self._call(account, "store a file", "POST", f"/upload/{version}/files")
+        wish = {"name": file.name, "displayName": submission.label, "mimeType": "application/jsonl"}
+        headers = {
+            "content-type": "application/json",
+            "x-goog-upload-protocol": "resumable",
+            "x-goog-upload-command": "start",
+            "x-goog-upload-header-content-length": str(file.size),
+            "x-goog-upload-header-content-type": "application/jsonl",
+        }
+        reply = await start.exchange(msgspec.json.encode({"file": wish}), headers, fine=frozenset({409}))
+        if reply.status == 409:
+            return await self._stored_before(account, version, file.name)
+        return await self._send_file(account, _upload_path(start, reply.headers), file, lines)
+
+    async def create(self, account: Account, submission: Submission, source: Source) -> ProviderBatchId:
+        """Creates the batch; raises `FileNotReady` where its file is not seen, `QuotaFull` where it does not fit."""
+        place = _Place.of(submission.endpoint)
+        path = f"/{place.version}/{place.models}/{quote(submission.model, safe='')}:{BATCH_VERBS[place.verb]}"
+        call = self._call(account, "create a batch", "POST", path, paid=True)
+        wish = {"displayName": submission.label, "inputConfig": {"fileName": source.file_id}}
+        try:
+            made = await call.tell(Operation, {"batch": wish})
+        except MaybeDone:
+            raise
+        except TemporaryError as error:
+            # A rate limit and a full quota have the same code; what it says tells them apart.
+            if _QUOTA.search(str(error)):
+                account.weather.saw(None)
+                raise QuotaFull(str(error)) from None
+            raise
+        except PermanentError as error:
+            if _speaks_of_missing_file(error):
+                account.weather.saw(None)
+                raise FileNotReady(str(error)) from None
+            raise
+        if not made.known_name:
+            raise http_errors.of_unreadable(call.deed)
+        return _provider_batch_id(place.version, made.known_name)
+
+    async def find(self, account: Account, sought: Sought) -> list[ProviderBatchId]:
+        """The batches with the label or an input file sought; else those that their rows give away."""
+        version = _Place.of(sought.submission.endpoint).version
+        oldest = sought.since - CLOCKS_APART
+        found: list[tuple[str, ProviderBatchId]] = []
+        nameless: list[ProviderBatchId] = []
+        async for batch in self._made_since(account, version, oldest, sought.submission.label):
+            one = _provider_batch_id(version, batch.known_name)
+            ours = batch.is_of(sought.submission.label, sought.input_file_ids)
+            if ours:
+                found.append((str(batch.made_at), one))
+            elif ours is None and not batch.made_before(oldest):
+                nameless.append(one)
+        if found or not nameless:
+            return [one for _, one in sorted(found)]
+        return await found_by_rows(self, account, sought, nameless[::-1])
+
+    async def look(
+        self, account: Account, provider_batch_ids: Sequence[ProviderBatchId]
+    ) -> Mapping[ProviderBatchId, Look]:
+        """How the batches stand: from a list where there are several, one by one where it leaves one open."""
+        looks: dict[ProviderBatchId, Look] = {}
+        if len(provider_batch_ids) > 1:
+            for version in sorted({_Name.of(one).version for one in provider_batch_ids}):
+                looks |= await self._look_in_list(account, version, set(provider_batch_ids))
+        missing = [one for one in provider_batch_ids if one not in looks]
+        for start in range(0, len(missing), LOOKS_TOGETHER):
+            looks |= await self._look_at_each(account, missing[start : start + LOOKS_TOGETHER])
+        return looks
+
+    async def results(self, account: Account, ending: Ending) -> AsyncGenerator[Answer, None]:
+        """Every readable row of the result file, whatever its place: rows are known by their keys alone."""
+        parts = google_rows.Parts(member="embedding", whole="embeddings")
+        with contextlib.closing(parts):
+            for one in ending.results:
+                async with contextlib.aclosing(self._rows(account, one)) as rows:
+                    async for row in rows:
+                        answer = parts.taken(row)
+                        if answer is not None:
+                            yield answer
+
+    async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:
+        """Asks the provider to cancel; done or unknown batches are no error."""
+        path = f"{_Name.of(provider_batch_id).path}:cancel"
+        call = self._call(account, "cancel a batch", "POST", path)
+        try:
+            await call.nudge(fine=frozenset({404, 409, 410}))
+        except PermanentError as error:
+            if error.status != 400:
+                raise
+
+    def _call(
+        self, account: Account, does: str, method: str, path: str, *, paid: bool = False
+    ) -> ProviderCall:
+        return ProviderCall(account, self.facts.name, does, method, path, paid=paid)
+
+    async def _stored_before(self, account: Account, version: str, name: str) -> str:
+        """The file of an upload that was torn off after its end; one that came to nothing makes room."""
+        call = self._call(account, "look at a file", "GET", f"/{version}/{name}")
+        state = (await call.ask(_File)).state
+        if state == "FAILED":
+            await self._call(account, "delete a file", "DELETE", f"/{version}/{name}").nudge()
+            raise TemporaryError(f"{self.facts.name} could not take the file in: it is uploaded anew")
+        return name
+
+    async def _send_file(self, account: Account, path: str, file: _Named, lines: BinaryIO) -> str:
+        """Sends the file in chunks, of which one is in memory, and answers its name."""
+        lines.seek(0)
+        for offset in range(0, max(file.size, 1), CHUNK_BYTES):
+            last = offset + CHUNK_BYTES >= file.size
+            call = self._call(account, "store a file", "POST", path)
+            headers = {
+                "x-goog-upload-command": "upload, finalize" if last else "upload",
+                "x-goog-upload-offset": str(offset),
+            }
+            reply = await call.exchange(lines.read(CHUNK_BYTES), headers)
+            if reply.headers.get("x-goog-upload-status") != ("final" if last else "active"):
+                raise TemporaryError(f"{self.facts.name} broke off an upload")
+        try:
+            name = msgspec.json.decode(reply.body, type=_Uploaded).file.name
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise http_errors.of_unreadable(call.deed) from None
+        return name if isinstance(name, str) and name else file.name
+
+    async def _made_since(
+        self, account: Account, version: str, oldest: dt.datetime, label: str
+    ) -> AsyncGenerator[Operation, None]:
+        token = ""
+        for _ in range(FIND_PAGES):
+            page = await self._page(account, "search its batches", version, token)
+            for batch in page.batches:
+                yield batch
+            token = page.next_token
+            if not token or reaches_back_to(oldest, page.batches):
+                return
+        # To say "there is none" of a list that was not read to its end could have a second batch paid for.
+        raise TemporaryError(f"{self.facts.name} lists too many batches to search them for {label}")
+
+    async def _page(self, account: Account, does: str, version: str, token: str) -> OperationPage:
+        query = [("pageSize", PAGE_SIZE), *([("pageToken", token)] if token else [])]
+        return await self._call(account, does, "GET", f"/{version}/batches").ask(OperationPage, query)
+
+    async def _look_in_list(
+        self, account: Account, version: str, wanted: set[ProviderBatchId]
+    ) -> dict[ProviderBatchId, Look]:
+        looks: dict[ProviderBatchId, Look] = {}
+        token = ""
+        for _ in range(LOOK_PAGES):
+            page = await self._page(account, "look at batches", version, token)
+            for batch in page.batches:
+                one, look = _provider_batch_id(version, batch.known_name), _told(batch, version)
+                # A list may show less of a batch than the batch itself does.
+                if one in wanted and not (isinstance(look, Ended) and not look.ending.results):
+                    looks[one] = look
+            token = page.next_token
+            if not token or len(looks) == len(wanted):
+                break
+        return looks
+
+    async def _look_at_each(
+        self, account: Account, ids: Sequence[ProviderBatchId]
+    ) -> dict[ProviderBatchId, Look]:
+        seen = await asyncio.gather(*(self._look_at(account, one) for one in ids), return_exceptions=True)
+        looks: dict[ProviderBatchId, Look] = {}
+        for one, look in zip(ids, seen, strict=True):
+            if isinstance(look, BaseException):
+                raise look
+            looks[one] = look
+        return looks
+
+    async def _look_at(self, account: Account, provider_batch_id: ProviderBatchId) -> Look:
+        name = _Name.of(provider_batch_id)
+        call = self._call(account, "look at a batch", "GET", name.path)
+        try:
+            batch = await call.ask(Operation)
+        except PermanentError as error:
+            if error.status != 404:
+                raise
+            return NotFound()
+        if not batch.known_name:
+            raise http_errors.of_unreadable(call.deed)
+        return _told(batch, name.version)
+
+    async def _rows(self, account: Account, one: str) -> AsyncGenerator[Answer, None]:
+        call = self._call(account, "read results", "GET", f"/{one}:download?alt=media")
+        async with contextlib.aclosing(rows_of(call, one, google_rows.Lines(_answer))) as answers:
+            async for answer in answers:
+                yield answer
+
+
+class _Named(NamedTuple):
+    name: str
+    size: int
+
+
+class _Name(NamedTuple):
+    """A batch's name with the version under which it was made."""
+
+    version: str
+    name: str
+
+    @classmethod
+    def of(cls, provider_batch_id: str) -> _Name:
+        version, _, name = provider_batch_id.rpartition("batches/")
+        return cls(version.rstrip("/") or USUAL_VERSION, f"batches/{quote(name, safe='')}")
+
+    @property
+    def path(self) -> str:
+        return f"/{quote(self.version, safe='')}/{self.name}"
+
+
+def _provider_batch_id(version: str, name: str) -> ProviderBatchId:
+    return ProviderBatchId(name if version == USUAL_VERSION else f"{version}/{name}")
+
+
+def _told(batch: Operation, version: str) -> Look:
+    """How the batch stands; its results are named with the version that they are read under."""
+    look = batch.look(dt.datetime.now(dt.UTC))
+    if not isinstance(look, Ended):
+        return look
+    results = tuple(f"{version}/{one}" for one in look.ending.results)
+    return dataclasses.replace(look, ending=msgspec.structs.replace(look.ending, results=results))
+
+
+def _line(key: str, body: bytes) -> bytes:
+    return b'{"key":%b,"request":%b}\n' % (msgspec.json.encode(key), body)
+
+
+def _named(label: str, lines: BinaryIO) -> _Named:
+    """A name that the same lines of the same batch always get, of the 40 characters that one may have."""
+    lines.seek(0)
+    digest = hashlib.blake2b(label.encode(), digest_size=16)
+    size = 0
+    while piece := lines.read(1 << 20):
+        digest.update(piece)
+        size += len(piece)
+    return _Named(f"files/b-{digest.hexdigest()}", size)
+
+
+def _upload_path(start: ProviderCall, headers: Mapping[str, str]) -> str:
+    """Where the chunks go: the path that the provider named, and no host but the account's own."""
+    url = urlsplit(headers.get("x-goog-upload-url", ""))
+    before, found, rest = url.path.partition("/upload/")
+    if not found or not url.query or "/upload/" in before:
+        raise http_errors.of_unreadable(start.deed)
+    return f"/upload/{rest}?{url.query}"
+
+
+def _speaks_of_missing_file(error: PermanentError) -> bool:
+    """Whether a create was refused for its file; one that cannot be seen yet is forbidden, to Google."""
+    if error.status not in (400, 403, 404):
+        return False
+    said = http_errors.message_of(error.body)
+    return "file" in said.lower() and _MISSING.search(said) is not None
+
+
+def _contents(body: bytes) -> list[msgspec.Raw]:
+    try:
+        return _decode_contents(body).requests
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return []
+
+
+def _answer(row: Mapping[str, bytes]) -> Answer | None:
+    key = google_rows.text_of(row.get("key")) or _inline_key(row)
+    if not key:
+        return None
+    # Older servers say `status` where newer ones say `error`.
+    error = google_rows.decoded(row.get("error")) or google_rows.decoded(row.get("status"))
+    return google_rows.failed(key, error) if error else google_rows.answered(key, row.get("response", b""))
+
+
+def _inline_key(row: Mapping[str, bytes]) -> str:
+    metadata = google_rows.decoded(row.get("metadata"))
+    key = metadata.get("key") if isinstance(metadata, dict) else None
+    return key if isinstance(key, str) else ""
+
+
+PROVIDER: Final = Gemini()

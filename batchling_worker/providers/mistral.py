@@ -1,0 +1,180 @@
+"""Mistral's batch jobs: files as OpenAI has them, and jobs in words of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import msgspec
+
+from ..batch_object import BatchObject
+from ..openai_dialect import LABEL_NAME, BatchPage, Dialect, Query, bare_line
+from ..openai_files import OpenAIFiles
+from ..provider import Answer, ProviderFacts, Submission
+from ..provider_call import ProviderCall
+from ..result_lines import RowReader
+from ..result_rows import LineReader
+
+LONGEST_HOURS: Final = 168
+PAGE_ROWS: Final = 100
+
+FACTS: Final = ProviderFacts(
+    name="mistral",
+    base_url="https://api.mistral.ai",
+    # Its documents contradict each other: a page says 1 M requests, another this. The smaller figure is safe.
+    max_rows=100_000,
+    max_bytes=512_000_000,
+    windows=tuple(f"{hours}h" for hours in range(1, LONGEST_HOURS + 1)),
+    looks_at_once=PAGE_ROWS,
+    searchable=True,
+    early_results=False,
+    discount_percent=50,
+    source="https://docs.mistral.ai/studio/batch-processing",
+    checked_on=dt.date(2026, 11, 23),
+    verified=("docs", "capture", "SDK"),
+)
+WORDS: Final = {
+    "QUEUED": "validating",
+    "RUNNING": "in_progress",
+    "SUCCESS": "completed",
+    "FAILED": "failed",
+    "TIMEOUT_EXCEEDED": "expired",
+    "CANCELLATION_REQUESTED": "cancelling",
+    "CANCELLED": "cancelled",
+}
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as Mistral shows it; every field may be absent or of a type that nobody documented."""
+
+    id: object = None
+    status: object = None
+    input_files: object = None
+    output_file: object = None
+    error_file: object = None
+    errors: object = None
+    metadata: object = None
+    created_at: object = None
+    completed_at: object = None
+    total_requests: object = None
+    completed_requests: object = None
+    succeeded_requests: object = None
+    failed_requests: object = None
+
+    @property
+    def batch(self) -> BatchObject:
+        """The job in OpenAI's words; a status that nobody documented is kept."""
+        word = self.status if isinstance(self.status, str) else ""
+        files = self.input_files if isinstance(self.input_files, list) else []
+        return BatchObject(
+            id=self.id,
+            status=WORDS.get(word.upper(), word),
+            input_file_id=files[0] if files else None,
+            output_file_id=self.output_file,
+            error_file_id=self.error_file,
+            errors=self.errors,
+            request_counts=self._counts(),
+            metadata=self.metadata,
+            created_at=self.created_at,
+            completed_at=self.completed_at,
+            expired_at=self.completed_at,
+            cancelled_at=self.completed_at,
+        )
+
+    def _counts(self) -> Mapping[str, object]:
+        return {
+            "total": self.total_requests,
+            "completed": self.succeeded_requests,
+            "failed": self.failed_requests,
+        }
+
+
+class JobPage(msgspec.Struct, frozen=True):
+    """A page of the list; `total` counts the jobs of all pages."""
+
+    data: list[Job] | None = None
+    total: object = None
+
+
+class _Object(msgspec.Struct):
+    """Any JSON object."""
+
+
+class JobRowReader(RowReader):
+    """Makes answers of lines, with the bodies that calls of their own would have had: failed rows have a text."""
+
+    def answers(self, lines: list[bytes]) -> Iterator[Answer]:
+        """An answer for each readable line; empty lines are skipped."""
+        for answer in super().answers(lines):
+            yield (
+                dataclasses.replace(answer, body=_taken_out(answer.body)) if answer.status >= 400 else answer
+            )
+
+
+def _taken_out(body: bytes) -> bytes:
+    """The JSON object in a JSON string, else the body as it is."""
+    if not body.startswith(b'"'):
+        return body
+    try:
+        text = msgspec.json.decode(body, type=str).encode()
+        msgspec.json.decode(text, type=_Object)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return body
+    return text
+
+
+class MistralDialect(Dialect):
+    """Mistral's words: jobs with a model, hours and several files, and a list of numbered pages."""
+
+    def made_since(self, moment: dt.datetime) -> Query:
+        """What narrows the list down; whether the server keeps to it nobody has seen, so nothing relies on it."""
+        return [("created_after", moment.isoformat())]
+
+    def line(self, custom_id: str, endpoint: str, body: bytes) -> bytes:
+        """One request as a line of the input file; the endpoint is the job's."""
+        return bare_line(custom_id, body)
+
+    def wish(self, submission: Submission, input_file_id: str) -> dict[str, object]:
+        """The body of a create call."""
+        return {
+            "input_files": [input_file_id],
+            "endpoint": submission.endpoint,
+            "model": submission.model,
+            "timeout_hours": int(submission.completion_window.removesuffix("h")),
+            "metadata": {LABEL_NAME: submission.label},
+        }
+
+    async def made(self, call: ProviderCall, wish: dict[str, object]) -> BatchObject:
+        """Sends a create call; the job that it answers with."""
+        return (await call.tell(Job, wish)).batch
+
+    async def shown(self, call: ProviderCall) -> BatchObject:
+        """Looks at one job."""
+        return (await call.ask(Job)).batch
+
+    async def listed(self, call: ProviderCall, query: Query) -> BatchPage:
+        """Looks at a page of the list, and tells the number of the next one, if there is one."""
+        page = await call.ask(JobPage, query)
+        jobs, number = page.data or [], int(dict(query)["page"])
+        n_so_far = number * PAGE_ROWS + len(jobs)
+        more = bool(jobs) and not (isinstance(page.total, int) and n_so_far >= page.total)
+        return BatchPage(data=[job.batch for job in jobs], paging=str(number + 1) if more else "")
+
+    def rows(self) -> LineReader:
+        """What reads the lines of one result file."""
+        return JobRowReader()
+
+
+def _page(cursor: str) -> Query:
+    return [("page", cursor or "0"), ("page_size", str(PAGE_ROWS)), ("order_by", "-created")]
+
+
+def _next_cursor(page: BatchPage) -> str:
+    return page.paging if isinstance(page.paging, str) else ""
+
+
+PROVIDER: Final = OpenAIFiles(
+    FACTS, MistralDialect(root="/v1", page=_page, next_cursor=_next_cursor, batches="/batch/jobs")
+)

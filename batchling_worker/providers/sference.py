@@ -1,0 +1,136 @@
+"""Sference: chats go with the create, are checked there, and come back as chat completions; no batch shows a label.
+
+Neither limits nor a price of batches are published: those here are cautious guesses of ours.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from batchling_client.wire.keys import ProviderBatchId
+from batchling_client.wire.states import Outcome
+
+from ..inline_batches import PERHAPS, InlineBatches, InlineDialect, Shown, moment
+from ..provider import Answer, Ended, Ending, Look, ProviderFacts, Running, Submission
+from ..result_lines import EMPTY_BODIES, answer_of, fields_of, lost, text_in, unrun
+
+FACTS: Final = ProviderFacts(
+    name="sference",
+    base_url="https://api.sference.com",
+    max_rows=10_000,
+    max_bytes=100_000_000,
+    windows=("24h",),
+    looks_at_once=1_000,
+    searchable=False,
+    early_results=False,
+    discount_percent=0,
+    source="https://github.com/s-ference/sference/blob/main/docs/batches.md",
+    checked_on=dt.date(2026, 11, 23),
+    inline=True,
+    verified=("SDK", "docs"),
+)
+OUTCOMES: Final = {
+    "completed": Outcome.COMPLETED,
+    "failed": Outcome.FAILED,
+    "cancelled": Outcome.CANCELLED,
+    "canceled": Outcome.CANCELLED,
+}
+UNRUN: Final = {
+    "cancelled": "batch_cancelled",
+    "canceled": "batch_cancelled",
+    "expired": "batch_expired",
+}
+
+
+class _Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """Every field may be absent or of a type that nobody documented."""
+
+    id: object = None
+    status: object = None
+    request_count: object = None
+    created_at: object = None
+
+    def shown(self) -> Shown:
+        provider_batch_id = ProviderBatchId(self.id if isinstance(self.id, str) else "")
+        n_rows = self.request_count if isinstance(self.request_count, int) and self.request_count > 0 else 0
+        return Shown(
+            provider_batch_id=provider_batch_id,
+            look=self._look(provider_batch_id, n_rows),
+            n_rows=n_rows,
+            created_at=moment(self.created_at),
+        )
+
+    def _look(self, provider_batch_id: ProviderBatchId, n_rows: int) -> Look:
+        word = self.status.lower() if isinstance(self.status, str) else ""
+        outcome = OUTCOMES.get(word)
+        if outcome is None:
+            return Running(status=word or "unknown", n_done=0, n_total=n_rows)
+        # Whether a cancelled batch hands out what was done, nobody has written down.
+        one = f"{PERHAPS}{provider_batch_id}" if outcome is Outcome.CANCELLED else provider_batch_id
+        return Ended(
+            status=word, outcome=outcome, ending=Ending(results=(one,)), n_done=n_rows, n_total=n_rows
+        )
+
+
+class _Page(msgspec.Struct, frozen=True, kw_only=True):
+    """The list, which is whole."""
+
+    items: list[_Batch] | None = None
+
+    @property
+    def batches(self) -> Sequence[_Batch]:
+        return self.items or []
+
+    @property
+    def next_cursor(self) -> str:
+        return ""
+
+
+def _opening(submission: Submission) -> bytes:
+    return b'{"window":%b,"requests":' % msgspec.json.encode(submission.completion_window)
+
+
+def read_row(custom_id: str, fields: Mapping[str, bytes]) -> Answer:
+    """The answer of a result line, from its custom_id and its fields in JSON."""
+    result, error = fields.get("result_json", b""), fields.get("error_json", b"")
+    word = text_in(fields.get("status", b"")).lower()
+    if result not in EMPTY_BODIES:
+        return answer_of(custom_id, 200, result)
+    if word in UNRUN:
+        return unrun(custom_id, UNRUN[word])
+    return lost(custom_id) if error in EMPTY_BODIES else _failed(custom_id, error)
+
+
+def _failed(custom_id: str, error: bytes) -> Answer:
+    """The answer of a row with an error, in the shape that OpenAI's SDK reads; its status, where it tells none, is 500.
+
+    So it is tried again: what is wrong with a request is told at the create.
+    """
+    said = fields_of(error)
+    inner = fields_of(said["error"]) if said.get("error", b"").startswith(b"{") else said
+    body = error if inner is not said else b'{"error":%b}' % error
+    told = (inner.get(name, said.get(name, b"")) for name in ("status_code", "status", "code"))
+    status = next((int(one) for one in told if one.isdigit() and 400 <= int(one) <= 599), 0)
+    if not status:
+        status = 400 if text_in(inner.get("type", b"")) == "invalid_request_error" else 500
+    return answer_of(custom_id, status, body)
+
+
+PROVIDER: Final = InlineBatches(
+    FACTS,
+    InlineDialect(
+        root="/v1/batches",
+        opening=_opening,
+        body_name="body",
+        batch=_Batch,
+        page=_Page,
+        page_query=lambda cursor, n_wanted: (),
+        read_row=read_row,
+        results="/results.jsonl",
+        running=frozenset({"pending", "running"}),
+    ),
+)

@@ -1,0 +1,496 @@
+"""Bedrock's model invocation jobs over files in an object store, as documented and probed up to 2026-11-23."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import msgspec
+from aiohttp import web
+
+from . import answers
+from .answers import Answer, Ask, Message, Part, Problem
+from .book import BatchBook
+from .dialect import Refusal, Traits
+from .faults import RefuseRealtime
+from .gate import Gate, json_reply, refusal_of
+from .ledger import RealtimeCall, cost_usd
+from .object_store import ObjectStore
+from .records import Batch, BatchView, CreateAsk
+from .scan import LineError, LineRules
+from .shelf import FileShelf
+from .weather import Weather
+from .world import World
+
+MIN_ROWS: Final = 100
+_NAME = re.compile(r"[a-zA-Z0-9]{1,63}(-*[a-zA-Z0-9\+\-\.]){0,63}")
+_ACCOUNT = "123456789012"
+_JOBS = f"arn:aws:bedrock:us-east-1:{_ACCOUNT}:model-invocation-job/"
+_KINDS = {"InvokeModel": "/invoke", "Converse": "/converse"}
+_STATUSES = {
+    "validating": "Validating",
+    "in_progress": "InProgress",
+    "finalizing": "InProgress",
+    "completed": "Completed",
+    "failed": "Failed",
+    "expired": "PartiallyCompleted",
+    "cancelling": "Stopping",
+    "cancelled": "Stopped",
+}
+_TERMINAL = frozenset({"completed", "failed", "expired", "cancelled"})
+_TYPES = {
+    400: "ValidationException",
+    403: "AccessDeniedException",
+    404: "ResourceNotFoundException",
+    409: "ConflictException",
+    429: "ThrottlingException",
+}
+
+
+class _Place(msgspec.Struct, frozen=True):
+    s3Uri: str  # noqa: N815 - AWS's spelling
+
+
+class _Input(msgspec.Struct, frozen=True):
+    s3InputDataConfig: _Place  # noqa: N815
+
+
+class _Output(msgspec.Struct, frozen=True):
+    s3OutputDataConfig: _Place  # noqa: N815
+
+
+class _JobAsk(msgspec.Struct, frozen=True, kw_only=True):
+    jobName: str  # noqa: N815
+    roleArn: str  # noqa: N815
+    modelId: str  # noqa: N815
+    inputDataConfig: _Input  # noqa: N815
+    outputDataConfig: _Output  # noqa: N815
+    clientRequestToken: str = ""  # noqa: N815
+    timeoutDurationInHours: int = 24  # noqa: N815
+    modelInvocationType: str = "InvokeModel"  # noqa: N815
+
+
+class _Record(msgspec.Struct, frozen=True):
+    modelInput: dict[str, Any]  # noqa: N815
+    recordId: str = ""  # noqa: N815
+
+
+class _Response(msgspec.Struct, frozen=True):
+    status_code: int
+    body: msgspec.Raw
+
+
+class _Done(msgspec.Struct, frozen=True):
+    custom_id: str
+    response: _Response | None = None
+
+
+_record_of = msgspec.json.Decoder(_Record).decode
+_done_of = msgspec.json.Decoder(_Done).decode
+_encode = msgspec.json.encode
+
+
+def perform(endpoint: str, body: bytes | msgspec.Raw, created: int) -> Answer | Problem:
+    """Answer a request in Anthropic's shape, in that of Converse, or in a plain one for other models."""
+    asked = msgspec.json.decode(body)
+    messages = asked.get("messages")
+    if endpoint == "/converse" or messages:
+        if not isinstance(messages, list) or not messages:
+            return Problem(400, "ValidationException", "The request has no messages.")
+        ask = Ask(model=str(asked.get("model")), messages=[_message(one) for one in messages])
+    else:
+        prompt = asked.get("prompt") or asked.get("inputText") or _encode(asked).decode()
+        ask = Ask(model=str(asked.get("model")), prompt=prompt)
+    if ask.model.startswith(answers.UNKNOWN_MODEL_PREFIX):
+        return Problem(400, "ValidationException", "The provided model identifier is invalid.")
+    text = answers.reply(ask)
+    n_in, n_out = answers.tokens(answers.question(ask)), answers.tokens(text)
+    if endpoint == "/converse":
+        return Answer(_converse(text, n_in, n_out), n_in, n_out)
+    return Answer(_anthropic(ask.model, text, n_in, n_out) if messages else _plain(text), n_in, n_out)
+
+
+class BedrockDialect:
+    """Bedrock: what is wrong with a record is told in its result, what is wrong with a job when it fails."""
+
+    traits = Traits(
+        name="bedrock",
+        root="",
+        realtime_endpoints=frozenset(),
+        purposes=frozenset({"batch"}),
+        bad_key_status=403,
+        perform=perform,
+    )
+
+    def new_batch_id(self) -> str:
+        """Return the ARN of a fresh job, whose own id is its last twelve characters."""
+        return f"{_JOBS}{secrets.token_hex(6)}"
+
+    def error_body(self, status: int, code: str | None, message: str, param: str | None) -> dict[str, Any]:
+        """Return the JSON body of an error, its type in it."""
+        if code == "invalid_api_key":
+            code = "UnrecognizedClientException"
+        kind = code if code and code.endswith("Exception") else _TYPES.get(status, "InternalServerException")
+        return {"__type": kind, "message": message}
+
+    def line_rules(self, ask: CreateAsk) -> LineRules:
+        """Return what the lines of this job have to keep to."""
+        return LineRules(
+            endpoints=frozenset(_KINDS.values()),
+            endpoint=ask.endpoint,
+            one_model=True,
+            models_checked=False,
+            skips_bad_lines=True,
+        )
+
+    def decorate(self, answer: Answer, mark: str) -> dict[str, Any]:
+        """Return the body of a success as it is."""
+        return answer.body
+
+
+class BedrockJobs:
+    """Jobs, the object store beside them, and realtime calls."""
+
+    name = "bedrock"
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._dialect = BedrockDialect()
+        self._gate = Gate(world, self._dialect)
+        self._shelf = FileShelf(world, self.name, lambda: secrets.token_hex(8))
+        self._book = BatchBook(world, self._dialect, self._shelf)
+        self._store = ObjectStore(world, self.name)
+        self._weather = Weather(world, self.name)
+        self._asked: dict[str, _JobAsk] = {}
+        self._by_token: dict[tuple[str, str], Batch] = {}
+        self._exported: set[str] = set()
+
+    def routes(self) -> Iterator[web.RouteDef]:
+        """Return every route of the provider."""
+        for route in self._store.routes():
+            yield web.route(route.method, route.path, self._caught_up(route.handler))
+        yield self._gate.route("POST", "/model-invocation-job", self._create)
+        yield self._gate.route("GET", "/model-invocation-job/{id:.+}", self._show)
+        yield self._gate.route("GET", "/model-invocation-jobs", self._list)
+        yield self._gate.route("POST", "/model-invocation-job/{id:.+}/stop", self._stop)
+        for word, endpoint in (("invoke", "/invoke"), ("converse", "/converse")):
+            yield self._gate.route("POST", f"/model/{{model:.+}}/{word}", self._realtime(endpoint))
+        yield self._gate.unknown_route()
+
+    async def batches(self) -> list[Mapping[str, object]]:
+        """Move every job on to now and return them as JSON, oldest first."""
+        return [self._job(view) for view in await self._catch_up()]
+
+    async def clear(self) -> None:
+        """Forget jobs and objects."""
+        await self._book.clear()
+        self._shelf.clear()
+        self._store.clear()
+        self._asked.clear()
+        self._by_token.clear()
+        self._exported.clear()
+
+    async def _create(self, request: web.Request, owner: str) -> web.StreamResponse:
+        ask = _job_ask(await request.read())
+        lost = self._weather.before_create(request, ask.modelId)
+        if lost is not None:
+            return lost
+        batch = self._by_token.get((owner, ask.clientRequestToken))
+        if batch is None:
+            batch = await self._new_job(ask, owner)
+            self._by_token[owner, ask.clientRequestToken or batch.id] = batch
+
+        async def reply() -> web.Response:
+            return json_reply({"jobArn": batch.id})
+
+        return await self._weather.after_create(request, ask.modelId, reply)
+
+    async def _new_job(self, ask: _JobAsk, owner: str) -> Batch:
+        if any(self._asked[one.id].jobName == ask.jobName for one in self._book.newest_first(owner)):
+            raise Refusal(409, f"A job named {ask.jobName} exists already.")
+        place = ask.inputDataConfig.s3InputDataConfig.s3Uri
+        stored = self._store.find(place)
+        create = CreateAsk(
+            input_file_id=place,
+            endpoint=_KINDS[ask.modelInvocationType],
+            completion_window=f"{ask.timeoutDurationInHours}h",
+            metadata={"jobName": ask.jobName},
+        )
+        window_s = ask.timeoutDurationInHours * 3600.0
+        if stored is None:
+            missing = LineError("job_failed", f"The input {place} cannot be read.")
+            batch = self._book.create(create, owner, window_s, missing)
+        else:
+            path = self._shelf.scratch()
+            n_rows = await asyncio.to_thread(_to_lines, stored, path, ask.modelId, create.endpoint)
+            file = self._shelf.add(
+                path,
+                owner=owner,
+                filename=place.rpartition("/")[2],
+                purpose="batch",
+                retention_s=window_s,
+                model=ask.modelId,
+            )
+            own = self._world.limits.min_rows
+            least = MIN_ROWS if own is None else own
+            few = LineError("job_failed", f"The job has {n_rows} records; the least is {least}.")
+            batch = self._book.create(create, owner, window_s, file if n_rows >= least else few)
+        self._asked[batch.id] = ask
+        return batch
+
+    async def _show(self, request: web.Request, owner: str) -> web.StreamResponse:
+        batch = self._find(request, owner)
+        lost = self._weather.before_look(request, batch.model)
+        return lost or json_reply(self._job(await self._view(batch)))
+
+    async def _list(self, request: web.Request, owner: str) -> web.StreamResponse:
+        lost = self._weather.before_look(request, None)
+        if lost is not None:
+            return lost
+        query = request.query
+        part, start = query.get("nameContains", ""), int(query.get("nextToken", "0"))
+        size = min(int(query.get("maxResults", "100")), 1000)
+        named = [one for one in self._book.newest_first(owner) if part in self._asked[one.id].jobName]
+        page = named[start : start + size]
+        more = {"nextToken": str(start + size)} if len(named) > start + size else {}
+        jobs = [self._job(await self._view(batch)) for batch in page]
+        return json_reply({"invocationJobSummaries": jobs, **more})
+
+    async def _stop(self, request: web.Request, owner: str) -> web.StreamResponse:
+        batch = self._find(request, owner)
+        self._weather.before_cancel(batch.model)
+        if (await self._view(batch)).status in _TERMINAL:
+            raise Refusal(409, "The job has ended already.")
+        self._book.cancel(batch)
+        return json_reply({})
+
+    def _realtime(self, endpoint: str) -> Any:
+        async def answer(request: web.Request, owner: str) -> web.StreamResponse:
+            model, at = request.match_info["model"], self._world.clock.now()
+            refuse = self._world.faults.take(RefuseRealtime, self.name, model)
+            if refuse is not None:
+                raise refusal_of(refuse)
+            body = _encode({**msgspec.json.decode(await request.read()), "model": model})
+            found = perform(endpoint, body, int(at))
+            status = 200 if isinstance(found, Answer) else found.status
+            cost = (
+                cost_usd(found.input_tokens, found.output_tokens, batch=False)
+                if isinstance(found, Answer)
+                else 0.0
+            )
+            self._world.ledger.realtime(
+                RealtimeCall(
+                    provider=self.name,
+                    endpoint=endpoint,
+                    model=model,
+                    status_code=status,
+                    cost_usd=cost,
+                    at=at,
+                )
+            )
+            if isinstance(found, Problem):
+                raise Refusal(found.status, found.message, code=found.code)
+            return json_reply(found.body)
+
+        return answer
+
+    def _caught_up(self, handler: Any) -> Any:
+        """Results lie in the store from the moment a job has ended, whoever has looked at it."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            if request.method == "GET":
+                await self._catch_up()
+            answer: web.StreamResponse = await handler(request)
+            return answer
+
+        return handle
+
+    async def _catch_up(self) -> list[BatchView]:
+        views = await self._book.catch_up()
+        for view in views:
+            await self._export(view)
+        return views
+
+    async def _view(self, batch: Batch) -> BatchView:
+        view = await self._book.show(batch)
+        await self._export(view)
+        return view
+
+    async def _export(self, view: BatchView) -> None:
+        if view.status not in _TERMINAL or view.status == "failed" or view.id in self._exported:
+            return
+        self._exported.add(view.id)
+        owner = next(batch.owner for _, batch in self._by_token.items() if batch.id == view.id)
+        files = [
+            self._shelf.find(one, owner)
+            for one in (view.output_file_id, view.error_file_id)
+            if isinstance(one, str)
+        ]
+        path = self._store.new_path()
+        await asyncio.to_thread(_to_records, [file.path for file in files if file is not None], path)
+        ask = self._asked[view.id]
+        root = f"{ask.outputDataConfig.s3OutputDataConfig.s3Uri.rstrip('/')}/{view.id.removeprefix(_JOBS)}"
+        name = ask.inputDataConfig.s3InputDataConfig.s3Uri.rpartition("/")[2]
+        self._store.put(f"{root}/{name}.out", path)
+        manifest = self._store.new_path()
+        manifest.write_bytes(_encode({"totalRecordCount": (view.counts or {}).get("total", 0)}))
+        self._store.put(f"{root}/manifest.json.out", manifest)
+
+    def _find(self, request: web.Request, owner: str) -> Batch:
+        said = request.match_info["id"]
+        batch = self._book.find(_JOBS + said.removeprefix(_JOBS), owner)
+        if batch is None:
+            raise Refusal(404, f"The job {said} was not found.")
+        return batch
+
+    def _job(self, view: BatchView) -> dict[str, object]:
+        ask, counts = self._asked[view.id], view.counts or {}
+        ended = view.completed_at or view.failed_at or view.expired_at or view.cancelled_at
+        n_total, n_failed = int(str(counts.get("total", 0))), int(str(counts.get("failed", 0)))
+        n_done = int(str(counts.get("completed", 0)))
+        return {
+            "jobArn": view.id,
+            "jobName": ask.jobName,
+            "modelId": ask.modelId,
+            "clientRequestToken": ask.clientRequestToken,
+            "roleArn": ask.roleArn,
+            "status": _STATUSES[view.status],
+            "message": "; ".join(error.message for error in view.errors) or None,
+            "submitTime": _iso(view.created_at),
+            "lastModifiedTime": _iso(ended or view.in_progress_at or view.created_at),
+            "endTime": _iso(ended) if ended else None,
+            "inputDataConfig": ask.inputDataConfig,
+            "outputDataConfig": ask.outputDataConfig,
+            "timeoutDurationInHours": ask.timeoutDurationInHours,
+            "jobExpirationTime": _iso(view.expires_at),
+            "modelInvocationType": ask.modelInvocationType,
+            "totalRecordCount": n_total,
+            "processedRecordCount": n_done + n_failed,
+            "successRecordCount": n_done,
+            "errorRecordCount": n_failed,
+        }
+
+
+def emulate(world: World) -> BedrockJobs:
+    """Return Bedrock's emulator."""
+    return BedrockJobs(world)
+
+
+def settings(base_url: str) -> dict[str, str]:
+    """Return what workers need beside the base URL: the object store, and the role that reads it."""
+    prefix = "BATCHLING_PROVIDERS__BEDROCK__"
+    return {
+        f"{prefix}STAGING": "s3://sandbox/batches",
+        f"{prefix}STAGING_URL": f"{base_url}/s3",
+        f"{prefix}ROLE_ARN": f"arn:aws:iam::{_ACCOUNT}:role/sandbox",
+    }
+
+
+def _job_ask(body: bytes) -> _JobAsk:
+    try:
+        ask = msgspec.json.decode(body, type=_JobAsk)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Refusal(400, f"The request is invalid: {error}.") from error
+    if _NAME.fullmatch(ask.jobName) is None or len(ask.jobName) > 63:
+        raise Refusal(400, f"'{ask.jobName}' is no name of a job.")
+    if ask.modelInvocationType not in _KINDS:
+        raise Refusal(400, f"'{ask.modelInvocationType}' is no type of invocation.")
+    if not 24 <= ask.timeoutDurationInHours <= 168:
+        raise Refusal(400, "timeoutDurationInHours must be from 24 to 168.")
+    if not ask.inputDataConfig.s3InputDataConfig.s3Uri.endswith(".jsonl"):
+        raise Refusal(400, "The input must be a file that ends in .jsonl.")
+    return ask
+
+
+def _to_lines(records: Path, path: Path, model: str, endpoint: str) -> int:
+    """Write a job's records as the sandbox's own lines; return how many there are."""
+    n_rows = 0
+    with records.open("rb") as source, path.open("wb") as lines:
+        for number, line in enumerate(source, start=1):
+            n_rows = number
+            try:
+                record = _record_of(line)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                lines.write(line)
+                continue
+            lines.write(
+                _encode(
+                    {
+                        "custom_id": record.recordId or secrets.token_hex(6)[:11],
+                        "method": "POST",
+                        "url": endpoint,
+                        "body": {**record.modelInput, "model": model},
+                    }
+                )
+                + b"\n"
+            )
+    return n_rows
+
+
+def _to_records(files: list[Path], path: Path) -> None:
+    """Write result lines as records; what never ran is in none."""
+    with path.open("wb") as records:
+        for file in files:
+            with file.open("rb") as lines:
+                for line in lines:
+                    _write_record(records, line)
+
+
+def _write_record(records: BinaryIO, line: bytes) -> None:
+    try:
+        done = _done_of(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        records.write(line)
+        return
+    if done.response is None:
+        return
+    record: dict[str, object] = {"recordId": done.custom_id, "modelInput": {}}
+    status, body = done.response.status_code, done.response.body
+    if status >= 400:
+        said = msgspec.json.decode(body)
+        record["error"] = {"errorCode": status, "errorMessage": said.get("message", "")}
+    elif status:
+        record["modelOutput"] = body
+    records.write(_encode(record) + b"\n")
+
+
+def _message(said: Any) -> Message:
+    content = said.get("content") if isinstance(said, dict) else None
+    if isinstance(content, list):
+        content = [Part(text=part.get("text")) for part in content if isinstance(part, dict)]
+    return Message(content=content if isinstance(content, str | list) else "")
+
+
+def _converse(text: str, n_in: int, n_out: int) -> dict[str, Any]:
+    return {
+        "output": {"message": {"role": "assistant", "content": [{"text": text}]}},
+        "stopReason": "end_turn",
+        "usage": {"inputTokens": n_in, "outputTokens": n_out, "totalTokens": n_in + n_out},
+        "metrics": {"latencyMs": 100},
+    }
+
+
+def _anthropic(model: str, text: str, n_in: int, n_out: int) -> dict[str, Any]:
+    return {
+        "id": f"msg_bdrk_{secrets.token_hex(12)}",
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": [{"type": "text", "text": text}],
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "usage": {"input_tokens": n_in, "output_tokens": n_out},
+    }
+
+
+def _plain(text: str) -> dict[str, Any]:
+    return {"outputs": [{"text": text, "stop_reason": "stop"}]}
+
+
+def _iso(seconds: int) -> str:
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,195 @@
+"""Bedrock: the sandbox driven by boto3, files in moto's S3, and what is known of the real one."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import httpx
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from moto.server import ThreadedMotoServer
+
+from batchling_worker import aws, providers
+from batchling_worker.aws import Deed, Place
+from batchling_worker.errors import PermanentError
+from batchling_worker.provider import Account
+from batchling_worker.sandbox import Limits, Sandbox
+from tests.form import Ability, Form
+
+MODEL = "anthropic.claude-3-5-haiku-20241022-v1:0"
+
+
+def _body(prompt: str, model: str) -> bytes:
+    """As Anthropic's SDK sends it to Bedrock: the model is in the path."""
+    asked = {
+        "anthropic_version": "bedrock-2023-05-31",
+        "max_tokens": 100,
+        "messages": [{"role": "user", "content": prompt}],
+    }
+    return json.dumps(asked).encode()
+
+
+def _text(answer: Any) -> str:
+    text: str = answer["content"][0]["text"]
+    return text
+
+
+FORM = Form(
+    endpoint="/invoke",
+    model=MODEL,
+    slow_model="anthropic.claude-opus-4-20250514-v1:0",
+    body=_body,
+    text=_text,
+    key=lambda key: f"{key}:secret",
+    # Files lie in S3, under names and not ids, seen by everybody at once; what never ran is in none of them.
+    lacks=frozenset({Ability.OPENAI_FILES, Ability.INPUT_FILE, Ability.RESULT_FILES, Ability.UNDONE_ROWS}),
+)
+ROLE = "arn:aws:iam::123456789012:role/batch"
+CONFIG = Config(retries={"total_max_attempts": 1}, request_checksum_calculation="when_required")
+
+
+def client(sandbox: Sandbox, service: str, key: str = "AKIAONE") -> Any:
+    base_url = sandbox.base_url("bedrock")
+    return boto3.client(
+        service,
+        region_name="us-east-1",
+        endpoint_url=f"{base_url}/s3" if service == "s3" else base_url,
+        aws_access_key_id=key,
+        aws_secret_access_key="secret",
+        config=CONFIG,
+    )
+
+
+def records(n: int) -> bytes:
+    return b"".join(
+        b'{"recordId":"rec%07d","modelInput":%b}\n' % (i, _body(f"Question {i}?", MODEL)) for i in range(n)
+    )
+
+
+def create(bedrock: Any, name: str = "job-1", **more: Any) -> str:
+    wish: dict[str, Any] = {
+        "jobName": name,
+        "roleArn": ROLE,
+        "modelId": MODEL,
+        "inputDataConfig": {"s3InputDataConfig": {"s3Uri": "s3://bucket/in/x.jsonl"}},
+        "outputDataConfig": {"s3OutputDataConfig": {"s3Uri": "s3://bucket/out/"}},
+        "clientRequestToken": name,
+        **more,
+    }
+    arn: str = bedrock.create_model_invocation_job(**wish)["jobArn"]
+    return arn
+
+
+@pytest.fixture
+def stored(sandbox: Sandbox) -> Sandbox:
+    """A hundred records lie in the bucket."""
+    client(sandbox, "s3").put_object(Bucket="bucket", Key="in/x.jsonl", Body=records(100))
+    return sandbox
+
+
+def test_a_job_walks_its_states_and_its_results_lie_below_its_id(stored: Sandbox) -> None:
+    bedrock, s3 = client(stored, "bedrock"), client(stored, "s3")
+    arn = create(bedrock)
+    assert bedrock.get_model_invocation_job(jobIdentifier=arn)["status"] == "Validating"
+    stored.clock.advance(0.3)
+    assert bedrock.get_model_invocation_job(jobIdentifier=arn)["status"] == "InProgress"
+    stored.clock.advance(60.0)
+    [job] = bedrock.list_model_invocation_jobs(statusEquals="Completed")["invocationJobSummaries"]
+    assert (job["jobArn"], job["status"], job["successRecordCount"]) == (arn, "Completed", 100)
+    keys = [one["Key"] for one in s3.list_objects_v2(Bucket="bucket", Prefix="out/")["Contents"]]
+    job_id = arn.rpartition("/")[2]
+    assert keys == [f"out/{job_id}/manifest.json.out", f"out/{job_id}/x.jsonl.out"]
+    lines = s3.get_object(Bucket="bucket", Key=keys[1])["Body"].read().splitlines()
+    assert len(lines) == 100
+    assert "Question" in _text(json.loads(lines[0])["modelOutput"])
+
+
+def test_the_same_token_makes_no_second_job_and_the_same_name_is_refused(stored: Sandbox) -> None:
+    bedrock = client(stored, "bedrock")
+    assert create(bedrock) == create(bedrock)
+    with pytest.raises(ClientError, match="ConflictException"):
+        create(bedrock, clientRequestToken="another")
+    assert stored.ledger().totals.n_batches == 1
+
+
+def test_too_few_records_fail_the_job(sandbox: Sandbox) -> None:
+    assert providers.load("bedrock").facts.min_rows == 100
+    client(sandbox, "s3").put_object(Bucket="bucket", Key="in/x.jsonl", Body=records(99))
+    bedrock = client(sandbox, "bedrock")
+    arn = create(bedrock)
+    sandbox.clock.advance(60.0)
+    job = bedrock.get_model_invocation_job(jobIdentifier=arn)
+    assert (job["status"], job["message"]) == ("Failed", "The job has 99 records; the least is 100.")
+
+
+def test_a_stopped_job_keeps_what_was_done(stored: Sandbox) -> None:
+    bedrock = client(stored, "bedrock")
+    arn = create(bedrock)
+    stored.clock.advance(0.4)
+    bedrock.stop_model_invocation_job(jobIdentifier=arn)
+    assert bedrock.get_model_invocation_job(jobIdentifier=arn)["status"] == "Stopping"
+    stored.clock.advance(5.0)
+    assert bedrock.get_model_invocation_job(jobIdentifier=arn)["status"] == "Stopped"
+    with pytest.raises(ClientError, match="ConflictException"):
+        bedrock.stop_model_invocation_job(jobIdentifier=arn)
+
+
+def test_a_key_sees_its_own_jobs_and_a_bad_one_nothing(stored: Sandbox) -> None:
+    arn = create(client(stored, "bedrock"))
+    other = client(stored, "bedrock", "AKIATWO")
+    assert other.list_model_invocation_jobs()["invocationJobSummaries"] == []
+    with pytest.raises(ClientError, match="ResourceNotFoundException"):
+        other.get_model_invocation_job(jobIdentifier=arn)
+    with pytest.raises(ClientError, match="UnrecognizedClientException"):
+        client(stored, "bedrock", "invalid").list_model_invocation_jobs()
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Any]:
+    """S3 as moto has it, which nobody here wrote."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        made = aws.client(
+            "s3",
+            "us-east-1",
+            f"http://{host}:{port}",
+            aws.Keys(access_key_id="a", secret_access_key="b"),
+            10.0,
+        )
+        made.create_bucket(Bucket="bucket")
+        yield made
+    finally:
+        server.stop()
+
+
+async def test_a_file_of_many_parts_is_stored_listed_and_read_as_it_was(s3: Any) -> None:
+    content = records(60_000)
+    assert len(content) > 9_000_000
+    place = Place.read("s3://bucket/batches").below("label", "input.jsonl")
+    async with httpx.AsyncClient() as http:
+        account = Account(base_url="", headers={}, http=http, digest="a")
+        await aws.call(
+            account, "bedrock", Deed(does="store"), lambda: aws.upload(s3, place, io.BytesIO(content))
+        )
+        assert aws.keys_below(s3, Place.read("s3://bucket/batches/label/")) == [place.key]
+        read = [piece async for piece in aws.pieces(account, "bedrock", s3, place.bucket, place.key)]
+        assert b"".join(read) == content
+        with pytest.raises(PermanentError):
+            [piece async for piece in aws.pieces(account, "bedrock", s3, place.bucket, "nothing")]
+
+
+def test_a_key_is_kept_out_of_what_is_told(sandbox: Sandbox) -> None:
+    keys = aws.Keys.read("AKIAONE:top-secret:session")
+    assert "top-secret" not in repr(keys)
+    for said in ("AKIAONE", "", ":", "AKIAONE:"):
+        with pytest.raises(PermanentError) as caught:
+            aws.Keys.read(said)
+        assert caught.value.status == 401
+    assert sandbox.limits == Limits()

@@ -1,0 +1,68 @@
+"""A provider is four files: what they are, that no other file knows it, and that these four are enough."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from batchling_worker import providers
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PACKAGES = ("batchling_client", "batchling_worker")
+SDKS = "batchling_client/sdks.py"
+"""Names distributions, some of which are called like their provider."""
+ROUTES = "batchling_client/wire/routes.py"
+SHOWN_FIRST = frozenset({"groq", "openai"})
+"""The demo and the help are about these: a program has to speak of some provider."""
+
+
+def files_of(name: str) -> set[str]:
+    return {
+        ROUTES,
+        f"batchling_worker/providers/{name}.py",
+        f"batchling_worker/sandbox/{name}.py",
+        f"tests/facts/test_{name}.py",
+    }
+
+
+def imported(path: Path) -> set[str]:
+    """The last words of what a module imports."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").rpartition(".")[2])
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.Import):
+            found.update(alias.name.rpartition(".")[2] for alias in node.names)
+    return found
+
+
+def speaking_of(name: str) -> set[str]:
+    """The modules of the packages in which the provider's name stands as a word of the code."""
+    found = set()
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            words = {
+                node.value
+                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                if isinstance(node, ast.Constant) and isinstance(node.value, str)
+            }
+            if name in words:
+                found.add(path.relative_to(ROOT).as_posix())
+    return found
+
+
+@pytest.mark.parametrize("name", providers.names())
+def test_a_provider_is_exactly_four_files(name: str) -> None:
+    assert {one for one in files_of(name) if (ROOT / one).is_file()} == files_of(name)
+    if name not in SHOWN_FIRST:
+        assert speaking_of(name) <= files_of(name) | {SDKS}
+
+
+@pytest.mark.parametrize("folder", ["batchling_worker/providers", "batchling_worker/sandbox"])
+@pytest.mark.parametrize("name", providers.names())
+def test_a_provider_imports_no_other(name: str, folder: str) -> None:
+    others = set(providers.names()) - {name}
+    assert not imported(ROOT / folder / f"{name}.py") & others

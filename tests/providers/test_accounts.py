@@ -1,0 +1,183 @@
+"""Where a worker's calls go, and which key goes with them: registry and settings decide, never a lane."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+
+import msgspec
+import pytest
+from pydantic import SecretStr
+
+from batchling_client.wire import sealing
+from batchling_client.wire.connection import connect
+from batchling_client.wire.keys import Keys
+from batchling_client.wire.records import LaneSpec
+from batchling_client.wire.routes import ROUTES, Route, Routes
+from batchling_client.wire.stand_ins import checked
+from batchling_worker import accounts as accounts_of_worker
+from batchling_worker.accounts import Accounts
+from batchling_worker.errors import PermanentError
+from batchling_worker.providers import Providers
+from batchling_worker.settings import ProviderSettings
+from batchling_worker.store import Store
+
+CALLERS = {"authorization": "Bearer sk-callers"}
+WORKERS = SecretStr("sk-workers")
+MANY = Route(
+    provider="openai",
+    hosts=("api.openai.com", "*.api.openai.com"),
+    endpoints={"/v1/responses": "/v1/responses"},
+    max_rows=1,
+    max_bytes=1,
+    max_row_bytes=1,
+    windows=("24h",),
+    tenants=True,
+)
+
+
+class Sealed(Store):
+    """A store that holds the callers' credential, and no connection to anything."""
+
+    def __init__(self, public: str) -> None:
+        redis = connect("redis://127.0.0.1:1")
+        super().__init__(redis=redis, keys=Keys("x"), lease_ms=1, result_ttl_ms=1, max_attempts=1)
+        self._sealed = sealing.seal(CALLERS, public)
+
+    async def credential(self, fingerprint: str) -> bytes | None:
+        return self._sealed
+
+
+Open = Callable[..., Accounts]
+
+
+@pytest.fixture
+async def with_settings() -> AsyncIterator[Open]:
+    opened: list[Accounts] = []
+    public, private = sealing.new_pair()
+
+    def make(**said: ProviderSettings) -> Accounts:
+        opened.append(Accounts(Sealed(public), checked(said), private, silence_s=1.0))
+        return opened[-1]
+
+    yield make
+    for one in opened:
+        await one.close()
+
+
+def lane(host: str, provider: str = "openai") -> LaneSpec:
+    return LaneSpec(
+        provider=provider,
+        host=host,
+        endpoint="/v1/responses",
+        model="m",
+        fingerprint=sealing.fingerprint(CALLERS),
+        completion_window="24h",
+    )
+
+
+async def place(accounts: Accounts, spec: LaneSpec, **said: ProviderSettings) -> tuple[str, str]:
+    """Base URL and key of a lane's account."""
+    facts = Providers(checked(said)).load(spec.provider).facts
+    account = await accounts.open(spec, facts)
+    return account.base_url, account.headers["authorization"]
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "https://evil.example",
+        "api.openai.com.evil.example",
+        "api.openai.com:8443",
+        "api.groq.com",
+        "api.openai.com@evil.example",
+        "api.openai.com/../evil.example",
+        "",
+    ],
+)
+async def test_a_lane_chooses_no_host_that_is_not_its_providers(with_settings: Open, host: str) -> None:
+    plain = with_settings()
+    assert await place(plain, lane(host)) == ("https://api.openai.com", "Bearer sk-callers")
+    own = with_settings(openai=ProviderSettings(api_key=WORKERS))
+    assert await place(own, lane(host)) == ("https://api.openai.com", "Bearer sk-workers")
+
+
+@pytest.mark.parametrize("host", ["evil.example", "http://localhost:9999/v1", "api.openai.com", ""])
+@pytest.mark.parametrize("key", [None, WORKERS])
+async def test_an_endpoint_of_ones_own_is_where_the_workers_settings_say(
+    with_settings: Open, host: str, key: SecretStr | None
+) -> None:
+    said = {"acme": ProviderSettings(base_url="http://localhost:8000", api_key=key)}
+    place_of = await place(with_settings(**said), lane(host, "acme"), **said)
+    assert place_of == ("http://localhost:8000/v1", "Bearer sk-workers" if key else "Bearer sk-callers")
+
+
+async def test_a_workers_own_key_goes_to_no_host_that_anybody_can_have(
+    with_settings: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accounts_of_worker, "routes_of", lambda said: Routes((MANY,)))
+    plain, own = with_settings(), with_settings(openai=ProviderSettings(api_key=WORKERS))
+    assert await place(plain, lane("eu.api.openai.com")) == (
+        "https://eu.api.openai.com",
+        "Bearer sk-callers",
+    )
+    with pytest.raises(PermanentError, match=r"BATCHLING_PROVIDERS__OPENAI__BASE_URL\.$") as refusal:
+        await place(own, lane("eu.api.openai.com"))
+    assert "sk-workers" not in str(refusal.value)
+    assert await place(own, lane("api.openai.com")) == ("https://api.openai.com", "Bearer sk-workers")
+    named = with_settings(openai=ProviderSettings(api_key=WORKERS, base_url="https://eu.api.openai.com"))
+    assert await place(named, lane("us.api.openai.com")) == ("https://eu.api.openai.com", "Bearer sk-workers")
+
+
+async def test_a_providers_regions_are_the_providers_own(
+    with_settings: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    regional = replace(MANY, tenants=False)
+    monkeypatch.setattr(accounts_of_worker, "routes_of", lambda said: Routes((regional,)))
+    own = with_settings(openai=ProviderSettings(api_key=WORKERS))
+    assert await place(own, lane("eu.api.openai.com")) == ("https://eu.api.openai.com", "Bearer sk-workers")
+    assert await place(own, lane("eu.evil.example")) == ("https://api.openai.com", "Bearer sk-workers")
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "mine.openai.azure.com.evil.example", "*.openai.azure.com", ""]
+)
+@pytest.mark.parametrize("key", [None, WORKERS])
+async def test_a_provider_without_a_host_of_its_own_is_called_at_none_that_is_not_its_customers(
+    with_settings: Open, host: str, key: SecretStr | None
+) -> None:
+    said = ProviderSettings(api_key=key)
+    with pytest.raises(PermanentError, match=r"BATCHLING_PROVIDERS__AZURE__BASE_URL\.$"):
+        await place(with_settings(azure=said), lane(host, "azure"))
+
+
+async def test_a_workers_own_key_for_azure_goes_to_the_resource_in_its_settings_only(
+    with_settings: Open,
+) -> None:
+    facts, spec = Providers({}).load("azure").facts, lane("theirs.openai.azure.com", "azure")
+    with pytest.raises(PermanentError, match="one of many hosts of azure"):
+        await with_settings(azure=ProviderSettings(api_key=WORKERS)).open(spec, facts)
+    mine = ProviderSettings(api_key=WORKERS, base_url="https://mine.openai.azure.com")
+    account = await with_settings(azure=mine).open(spec, facts)
+    assert account.base_url == "https://mine.openai.azure.com"
+    assert account.headers["api-key"] == "sk-workers"
+    theirs = await with_settings().open(spec, facts)
+    assert theirs.base_url == "https://theirs.openai.azure.com"
+    assert "sk-workers" not in theirs.headers.values()
+
+
+async def test_what_counts_in_the_query_for_a_whole_batch_is_no_header(with_settings: Open) -> None:
+    facts = Providers({}).load("azure").facts
+    spec = msgspec.structs.replace(
+        lane("mine.openai.azure.com", "azure"), headers=(("?api-version", "2024-10-21"), ("x-one", "1"))
+    )
+    account = await with_settings().open(spec, facts)
+    assert account.query == (("api-version", "2024-10-21"),)
+    assert account.headers == {**CALLERS, "x-one": "1"}
+
+
+async def test_a_provider_that_only_other_settings_know_is_refused(with_settings: Open) -> None:
+    facts = Providers({}).load(ROUTES[0].provider).facts
+    with pytest.raises(PermanentError, match="No provider is called 'acme'"):
+        await with_settings().open(lane("x", "acme"), facts)

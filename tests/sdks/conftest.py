@@ -1,0 +1,91 @@
+"""One sandbox, one Redis and one worker for all tests; each test has a key, and so an account, of its own."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from batchling_client import interceptor
+from batchling_client.interceptor import HttpCall, HttpReply, PassThrough
+from batchling_client.run import Run
+from batchling_worker.sandbox import Sandbox
+from tests.deployment import Deployment
+
+from . import network
+from .asking import Way
+from .books import Books
+from .caller import Caller
+
+Saw = Callable[[Caller, str], None]
+"""Tells the table at the end what of a caller is tested."""
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def deployment() -> AsyncIterator[Deployment]:
+    """A row is tried once, so that a second try could only be an SDK's; `acme` is an endpoint by settings alone."""
+    with tempfile.TemporaryDirectory(prefix="bl-") as home, Sandbox(speeds={"*": 0.05}) as sandbox:
+        async with Deployment(home=Path(home), sandbox=sandbox) as running:
+            running.env["BATCHLING_PROVIDERS__ACME__BASE_URL"] = sandbox.base_url("openai")
+            running.worker(max_attempts="1")
+            yield running
+            assert "Traceback" not in running.worker_logs()
+
+
+@pytest.fixture
+def sandbox(deployment: Deployment) -> Iterator[Sandbox]:
+    yield deployment.sandbox
+    deployment.sandbox.faults.clear()
+
+
+@pytest.fixture(autouse=True)
+def environment(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings that `batchify` finds."""
+    monkeypatch.setenv("BATCHLING_REDIS_URL", deployment.url)
+    monkeypatch.setenv("BATCHLING_HOME", str(deployment.home))
+    monkeypatch.setenv("BATCHLING_PROVIDERS__ACME__BASE_URL", deployment.sandbox.base_url("openai"))
+    interceptor.warn_once.cache_clear()
+
+
+@pytest.fixture
+def key() -> str:
+    """An API key that nobody else has."""
+    return f"sk-{secrets.token_hex(12)}"
+
+
+@pytest.fixture
+def saw(record_property: Callable[[str, object], None]) -> Saw:
+    """Called by a test for what it is about; where the test fails, the table says that."""
+    return lambda caller, what: record_property(caller.title, what)
+
+
+@pytest.fixture(params=list(Way), ids=str)
+def way(request: pytest.FixtureRequest) -> Way:
+    """Each kind of block in turn."""
+    way: Way = request.param
+    return way
+
+
+@pytest.fixture(autouse=True)
+def books(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Books]:
+    """The books of this test, in which nothing may stand at full price."""
+    with network.refused() as slipped:
+        books = Books(sandbox=sandbox, slipped=slipped)
+        answer, answer_blocking = Run.answer, Run.answer_blocking
+
+        async def counted(run: Run, call: HttpCall) -> HttpReply | PassThrough:
+            books.calls.append(call)
+            return await answer(run, call)
+
+        def counted_blocking(run: Run, call: HttpCall) -> HttpReply | PassThrough:
+            books.calls.append(call)
+            return answer_blocking(run, call)
+
+        monkeypatch.setattr(Run, "answer", counted)
+        monkeypatch.setattr(Run, "answer_blocking", counted_blocking)
+        yield books
+        books.check_nothing_at_full_price()

@@ -1,0 +1,151 @@
+"""What settings say of providers: whose call it is, what its batches take, and what is refused with a reason."""
+
+from __future__ import annotations
+
+import pytest
+
+from batchling_client.wire.routes import ROUTES, Route, Routes
+from batchling_client.wire.stand_ins import OWN_ENDPOINTS, RESERVED, StandIn, checked, routes_of
+
+CHAT = "/v1/chat/completions"
+
+
+def routes(**base_urls: str) -> Routes:
+    return routes_of(checked({name: StandIn(base_url=url) for name, url in base_urls.items()}))
+
+
+def of_call(found: Routes, host: str, path: str) -> tuple[str, str | None] | None:
+    met = found.of_call(host, path)
+    return met and (met[0].provider, met[1].endpoint if met[1] else None)
+
+
+def own(**said: object) -> Route:
+    given = {"base_url": "http://localhost:8000", **said}
+    route = routes_of(checked({"acme": StandIn.model_validate(given)})).named("acme")
+    assert route is not None
+    return route
+
+
+@pytest.mark.parametrize(
+    ("base_url", "host", "path"),
+    [
+        ("https://llm.acme.example", "llm.acme.example", "/v1/chat/completions"),
+        ("https://llm.acme.example/", "llm.acme.example", "/v1/chat/completions"),
+        ("https://LLM.acme.example/v1", "llm.acme.example", "/v1/chat/completions"),
+        ("https://llm.acme.example:443/v1/", "llm.acme.example", "/v1/chat/completions"),
+        ("https://llm.acme.example:8443/v1", "llm.acme.example:8443", "/v1/chat/completions"),
+        ("http://localhost:8000/v1", "localhost:8000", "/v1/chat/completions"),
+        ("http://[::1]:8000", "[::1]:8000", "/v1/chat/completions"),
+        ("https://gateway.example/team%20a/v1", "gateway.example", "/team a/v1/chat/completions"),
+        ("https://gateway.example/api/v3", "gateway.example", "/api/v3/chat/completions"),
+        ("https://gateway.example/llm", "gateway.example", "/llm/v1/chat/completions"),
+    ],
+)
+def test_the_calls_below_a_base_url_are_its_providers_and_no_others(
+    base_url: str, host: str, path: str
+) -> None:
+    found = routes(acme=base_url)
+    assert of_call(found, host, path) == ("acme", CHAT)
+    assert of_call(found, host, path.replace("chat/completions", "audio/speech")) == ("acme", None)
+    for stranger in (f"{host}:1", f"evil.{host}", f"{host}.evil.example", host.partition(":")[0] + ":9"):
+        assert of_call(found, stranger, path) is None
+    assert of_call(found, host, "/other" + path) is None
+    assert of_call(found, host, path.replace("/v", "/xv")) is None
+
+
+def test_a_registered_host_on_another_port_is_nobodys() -> None:
+    assert Routes().of_call("api.openai.com:8443", CHAT) is None
+
+
+def test_what_stands_in_for_a_provider_is_called_as_the_provider_is() -> None:
+    found = routes(openai="https://gateway.example/openai", groq="https://gateway.example/groq")
+    assert of_call(found, "gateway.example", "/openai/v1/chat/completions") == ("openai", CHAT)
+    assert of_call(found, "gateway.example", "/groq/openai/v1/chat/completions") == ("groq", CHAT)
+    assert of_call(found, "gateway.example", "/v1/chat/completions") is None
+    assert of_call(found, "api.openai.com", CHAT) == ("openai", CHAT)
+    assert of_call(found, "api.groq.com", "/openai" + CHAT) == ("groq", CHAT)
+
+
+def test_one_server_for_several_providers_is_told_by_path() -> None:
+    found = routes(openai="http://127.0.0.1:9", groq="http://127.0.0.1:9", acme="http://127.0.0.1:9/acme")
+    assert of_call(found, "127.0.0.1:9", CHAT) == ("openai", CHAT)
+    assert of_call(found, "127.0.0.1:9", "/openai" + CHAT) == ("groq", CHAT)
+    assert of_call(found, "127.0.0.1:9", "/acme" + CHAT) == ("acme", CHAT)
+
+
+def test_no_setting_takes_a_registered_host_from_its_provider() -> None:
+    found = routes(openai="https://api.groq.com/openai")
+    assert of_call(found, "api.groq.com", "/openai" + CHAT) == ("groq", CHAT)
+    with pytest.raises(ValueError, match=r"acme at api\.groq\.com, which is a host of groq"):
+        routes(acme="https://api.groq.com/openai/v1")
+
+
+def test_an_endpoint_of_ones_own_takes_what_its_settings_say() -> None:
+    plain = own()
+    assert set(plain.endpoints.values()) == set(OWN_ENDPOINTS)
+    assert (plain.max_rows, plain.max_bytes, plain.windows) == (50_000, 100_000_000, ("24h",))
+    said = own(endpoints="/v1/rerank, /score", windows='["1h","24h"]', max_rows="7", max_bytes=900)
+    assert dict(said.endpoints) == {"/rerank": "/v1/rerank", "/score": "/score"}
+    assert (said.max_rows, said.max_bytes, said.max_row_bytes) == (7, 900, 900)
+    assert said.windows == ("1h", "24h")
+    assert said.variables == {"authorization": "ACME_API_KEY"}
+
+
+def test_limits_of_a_registered_provider_are_lowered_and_never_raised() -> None:
+    known = Routes().named("openai")
+    assert known is not None
+    low = routes_of({"openai": StandIn(max_rows=10, max_bytes=1000)}).named("openai")
+    high = routes_of({"openai": StandIn(max_rows=10**9, max_bytes=10**12)}).named("openai")
+    assert low is not None
+    assert (low.max_rows, low.max_bytes, low.max_row_bytes) == (10, 1000, 1000)
+    assert high == known
+
+
+def test_no_settings_leave_the_registry_as_it_is() -> None:
+    assert routes_of({}).routes == ROUTES
+
+
+@pytest.mark.parametrize(
+    ("stand_ins", "reason"),
+    [
+        ({"acme": {}}, r"acme, which is no provider known here .*BATCHLING_PROVIDERS__ACME__BASE_URL"),
+        ({"Acme": {"max_rows": 3}}, r"BATCHLING_PROVIDERS__ACME__BASE_URL"),
+        ({"9lives": {"base_url": "http://x"}}, r"letters, digits"),
+        ({"a" * 33: {"base_url": "http://x"}}, r"letters, digits"),
+        ({"openai": {"endpoints": "/v1/rerank"}}, r"ENDPOINTS or WINDOWS for openai"),
+        (
+            {"a": {"base_url": "http://x"}, "b": {"base_url": "https://x/v1/"}},
+            r"a and b at the same base URL",
+        ),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(stand_ins: dict[str, dict[str, str]], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        checked({name: StandIn.model_validate(said) for name, said in stand_ins.items()})
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED - {route.provider for route in ROUTES}))
+def test_a_providers_name_is_never_that_of_an_endpoint_of_ones_own(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}, which this version does not know"):
+        routes(**{name: "http://localhost:8000"})
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "llm.acme.example",
+        "ftp://llm.acme.example",
+        "https://",
+        "https:///v1",
+        "https://llm.acme.example:99999",
+        "https://llm.acme.example:0",
+        "https://user:sk-CANARY@llm.acme.example",
+        "https://llm.acme.example/v1?key=sk-CANARY",
+        "https://llm.acme.example/#sk-CANARY",
+        "https://[llm",
+    ],
+)
+def test_a_base_url_that_is_none_or_holds_a_key_is_refused_without_being_told(base_url: str) -> None:
+    with pytest.raises(ValueError, match="base_url") as refusal:
+        StandIn(base_url=base_url)
+    assert "CANARY" not in str(refusal.value)
