@@ -20,9 +20,13 @@ ROW_LOST: Final = "batch_row_lost"
 """Origin of an answer that says: the provider's results hold none for this request."""
 
 
-def error_body(code: str | None, message: str, param: str | None = None) -> bytes:
-    """An error in the shape that OpenAI-like SDKs read."""
-    error = {"message": message, "type": "batch_error", "param": param, "code": code}
+def error_body(
+    code: str | None, message: str, param: str | None = None, *, chosen_status: int | None = None
+) -> bytes:
+    """An error in the shape that OpenAI-like SDKs read; it says so where its status is not the provider's own."""
+    error: dict[str, object] = {"message": message, "type": "batch_error", "param": param, "code": code}
+    if chosen_status is not None:
+        error |= {"status_chosen_for_code": chosen_status}
     return msgspec.json.encode({"error": error})
 
 
@@ -55,6 +59,8 @@ class ProviderFacts:
     """Whether the create takes the requests themselves: `upload` then only readies what the create goes into."""
     repeatable: bool = False
     """Whether a create may be sent again: from the same source it makes no second batch."""
+    own_credential: bool = False
+    """Whether workers can go by a credential of their own surroundings instead of the callers'."""
     model_in_path: bool = False
     """Whether the body of a request need not name its model."""
     verified: tuple[str, ...] = ("docs",)
@@ -72,6 +78,8 @@ class Account:
     """What goes into the query of every call."""
     digest: str
     """Names host and credential without telling the latter: what one account made, another may not even see."""
+    own_credential: bool = False
+    """Whether the worker's own credential is used, which the adapter knows where to find."""
     staging: str = ""
     """Where input and result files lie, for a provider that keeps none itself."""
     staging_url: str = ""

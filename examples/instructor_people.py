@@ -25,7 +25,7 @@ class Person(BaseModel):
 
 
 async def main() -> None:
-    """With `max_retries=1` an answer that does not fit is an error at once, and not one more batch to wait for."""
+    """With `max_retries=0` an answer that does not fit is an error at once, and not one more batch to wait for."""
     async with AsyncOpenAI() as sdk:
         client = instructor.from_openai(sdk)
         people = await asyncio.gather(
@@ -34,7 +34,7 @@ async def main() -> None:
                     model="gpt-5-mini",
                     response_model=Person,
                     messages=[{"role": "user", "content": text}],
-                    max_retries=1,
+                    max_retries=0,
                 )
                 for text in TEXTS
             ),

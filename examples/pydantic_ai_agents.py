@@ -24,15 +24,14 @@ class Invoice(BaseModel):
     dollars: float
 
 
+def dollars_for(currency: str) -> float:
+    """What one unit of a currency is in dollars."""
+    return RATES.get(currency, 1.0)
+
+
 async def main() -> None:
     """A run that calls a tool waits for two batches: one for the call, one for what is made of its answer."""
-    agent = Agent("openai-chat:gpt-5-mini", output_type=Invoice, retries=1)
-
-    @agent.tool_plain
-    def dollars_for(currency: str) -> float:
-        """What one unit of a currency is in dollars."""
-        return RATES.get(currency, 1.0)
-
+    agent = Agent("openai-chat:gpt-5-mini", output_type=Invoice, tools=[dollars_for])
     runs = await asyncio.gather(*(agent.run(text) for text in INVOICES), return_exceptions=True)
     for text, run in zip(INVOICES, runs, strict=True):
         print(f"{text}\n  -> {run if isinstance(run, BaseException) else run.output!r}")

@@ -22,7 +22,7 @@ async def main() -> None:
     agent = Agent(MODEL)
 
     async def ask(question: str) -> str:
-        return (await agent.run(question)).output
+        return str((await agent.run(question)).output)
 
     dataset = Dataset(
         name="words",

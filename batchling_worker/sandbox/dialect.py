@@ -76,6 +76,13 @@ class Traits:
     """Paths of realtime calls below the root -> their endpoints, where they are not the endpoints themselves."""
     perform: Perform = answers.perform
     """Makes the answer of a request from its endpoint and body."""
+    unwelcome_agents: tuple[str, ...] = ()
+    """How the `User-Agent` of callers begins that are refused at the door."""
+    batches: str = "/batches"
+    uploads: str = "/files"
+    batch_purposes: frozenset[str] = frozenset({"batch"})
+    result_line: Callable[[bytes], bytes] | None = None
+    """Makes a line of a result file of OpenAI's, newline included; an empty one is left out."""
     created_status: int = 200
     """How an upload and a create are answered."""
     plain_errors: bool = False
@@ -88,13 +95,6 @@ class Traits:
     """Whether result files can be read, from a line on, while the batch runs."""
     works_late: bool = False
     """Whether a batch goes on when its completion window is over."""
-    unwelcome_agents: tuple[str, ...] = ()
-    """How the `User-Agent` of callers begins that are refused at the door."""
-    batches: str = "/batches"
-    uploads: str = "/files"
-    batch_purposes: frozenset[str] = frozenset({"batch"})
-    result_line: Callable[[bytes], bytes] | None = None
-    """Makes a line of a result file of OpenAI's, newline included; an empty one is left out."""
     events: Mapping[str, Events] = field(default_factory=lambda: streams.EVENTS)
     """How an answer is streamed, by endpoint; of others `stream` is not heeded."""
     max_rows: int = 50_000

@@ -83,8 +83,8 @@ class Job:
 class Executed:
     """What came of a run; rows that never ran count as failed.
 
-    `failed_at` are the places of failed rows in the order of execution.
-    `output_ends` and `error_ends` are how long the result files were after each place.
+    `failed_at` are the places of failed rows in the order of execution; `output_ends` and `error_ends` are how long the
+    result files were after each place.
     """
 
     rows: list[ExecutedRow] = field(default_factory=list)

@@ -301,6 +301,7 @@ AnyFault = (
     | RefuseUpload
     | SlowUpload
     | HideFile
+    | HoldFilePending
     | RefusePoll
     | DropPollAnswer
     | RefuseCancel

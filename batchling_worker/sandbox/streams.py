@@ -31,9 +31,14 @@ def _chat(body: dict[str, Any]) -> Iterator[bytes]:
             "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}],
         }
     )
-    for word in words(body["choices"][0]["message"]["content"]):
-        yield sse({**head, "choices": [{"index": 0, "delta": {"content": word}, "finish_reason": None}]})
-    last = {"index": 0, "delta": {}, "finish_reason": "stop"}
+    choice = body["choices"][0]
+    calls = choice["message"].get("tool_calls", ())
+    deltas: list[dict[str, Any]] = [
+        {"tool_calls": [{"index": place, **call}]} for place, call in enumerate(calls)
+    ]
+    for delta in deltas or [{"content": word} for word in words(choice["message"]["content"])]:
+        yield sse({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+    last = {"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}
     yield sse({**head, "choices": [last], "usage": body["usage"]})
     yield b"data: [DONE]\n\n"
 
@@ -50,16 +55,29 @@ def _completion(body: dict[str, Any]) -> Iterator[bytes]:
 def _response(body: dict[str, Any]) -> Iterator[bytes]:
     started = {**body, "status": "in_progress", "output": [], "usage": None}
     item = body["output"][0]
-    place = {"item_id": item["id"], "output_index": 0, "content_index": 0, "logprobs": []}
     events: list[dict[str, Any]] = [{"type": "response.created", "response": started}]
-    events += [
-        {"type": "response.output_text.delta", "delta": word, **place}
-        for word in words(item["content"][0]["text"])
-    ]
-    events.append({"type": "response.output_text.done", "text": item["content"][0]["text"], **place})
+    events += _called(item) if item["type"] == "function_call" else _written(item)
     events.append({"type": "response.completed", "response": body})
     for number, event in enumerate(events):
         yield sse({**event, "sequence_number": number}, event["type"])
+
+
+def _written(item: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    place = {"item_id": item["id"], "output_index": 0, "content_index": 0, "logprobs": []}
+    text = item["content"][0]["text"]
+    for word in words(text):
+        yield {"type": "response.output_text.delta", "delta": word, **place}
+    yield {"type": "response.output_text.done", "text": text, **place}
+
+
+def _called(item: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    place = {"item_id": item["id"], "output_index": 0}
+    begun = {**item, "status": "in_progress", "arguments": ""}
+    yield {"type": "response.output_item.added", "output_index": 0, "item": begun}
+    yield {"type": "response.function_call_arguments.delta", "delta": item["arguments"], **place}
+    told = {"name": item["name"], "arguments": item["arguments"]}
+    yield {"type": "response.function_call_arguments.done", **told, **place}
+    yield {"type": "response.output_item.done", "output_index": 0, "item": item}
 
 
 def _head(body: dict[str, Any]) -> dict[str, Any]:

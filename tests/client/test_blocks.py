@@ -106,6 +106,9 @@ async def test_what_http_cannot_say_is_found_in_the_sdks_exception(
     found = errors.of(caught.value)
     assert isinstance(found, BatchExpired)
     assert str(found) == "three times too late"
+    framework_s = LookupError()
+    framework_s.__cause__ = caught.value
+    assert isinstance(errors.of(framework_s), BatchExpired)
 
 
 async def test_a_refused_request_is_a_bad_request_of_the_sdk(groq_client: groq.AsyncGroq) -> None:
@@ -458,7 +461,7 @@ def announce(server: RedisServer, namespace: str, digest: str) -> None:
         ({"batch_size": 1.5}, "batch_size"),
         ({"batch_window_seconds": -1}, "batch_window_seconds"),
         ({"batch_poll_interval_seconds": float("nan")}, "batch_poll_interval_seconds"),
-        ({"completion_window": "25h"}, "completion_window"),
+        ({"completion_window": "169h"}, "completion_window"),
         ({"deadline": "soon"}, "deadline"),
         ({"deadline": 0}, "deadline"),
         ({"on_deadline": "panic"}, "on_deadline"),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import enum
 import json
 from datetime import date, datetime
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, cast
 from uuid import UUID
 
 import pytest
+from openai import AsyncOpenAI
 from pydantic import BaseModel, Field, TypeAdapter
 
-from batchling_worker.sandbox import answers
+from batchling_worker.sandbox import Sandbox, answers
 from batchling_worker.sandbox.schema_examples import example
 
 Body: TypeAlias = dict[str, Any]
@@ -107,6 +108,28 @@ def test_only_allowed_tools_are_called(allowed: Body) -> None:
 def test_a_model_that_is_free_answers_in_words(choice: Any) -> None:
     assert "Will it rain?" in chat(QUESTION, tool_choice=choice)["message"]["content"]
     assert response(QUESTION, tool_choice=choice)["type"] == "message"
+
+
+async def test_streams_carry_the_call_too(sandbox: Sandbox) -> None:
+    async with AsyncOpenAI(api_key="key", base_url=f"{sandbox.base_url('openai')}/v1") as client:
+        chat_stream = client.chat.completions.stream(
+            model="gpt-5-mini",
+            messages=[{"role": "user", "content": "Will it rain?"}],
+            tools=cast("Any", [{"type": "function", "function": {**ANSWER, "strict": True}}]),
+            tool_choice="required",
+        )
+        async with chat_stream as chats:
+            message = (await chats.get_final_completion()).choices[0].message
+        tool = {"type": "function", **ANSWER, "strict": True}
+        response_stream = client.responses.stream(
+            model="gpt-5-mini", input="Will it rain?", tools=cast("Any", [tool]), tool_choice="required"
+        )
+        async with response_stream as responses:
+            item: Any = (await responses.get_final_response()).output[0]
+
+    assert message.tool_calls is not None
+    assert json.loads(message.tool_calls[0].function.arguments) == {"text": "Will it rain?"}
+    assert (item.name, json.loads(item.arguments)) == ("answer", {"text": "Will it rain?"})
 
 
 class Colour(enum.Enum):

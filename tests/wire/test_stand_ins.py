@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from batchling_client.wire.routes import ROUTES, Route, Routes
-from batchling_client.wire.stand_ins import OWN_ENDPOINTS, RESERVED, StandIn, checked, routes_of
+from batchling_client.wire.stand_ins import OWN_ENDPOINTS, RESERVED, StandIn, checked, routes_of, told_apart
 
 CHAT = "/v1/chat/completions"
 
@@ -113,15 +113,19 @@ def test_no_settings_leave_the_registry_as_it_is() -> None:
         ({"9lives": {"base_url": "http://x"}}, r"letters, digits"),
         ({"a" * 33: {"base_url": "http://x"}}, r"letters, digits"),
         ({"openai": {"endpoints": "/v1/rerank"}}, r"ENDPOINTS or WINDOWS for openai"),
-        (
-            {"a": {"base_url": "http://x"}, "b": {"base_url": "https://x/v1/"}},
-            r"a and b at the same base URL",
-        ),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(stand_ins: dict[str, dict[str, str]], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         checked({name: StandIn.model_validate(said) for name, said in stand_ins.items()})
+
+
+def test_two_names_for_one_place_are_refused_where_calls_are_told_apart() -> None:
+    both = checked({"a": StandIn(base_url="http://x"), "b": StandIn(base_url="https://x/v1/")})
+    with pytest.raises(ValueError, match="a and b at the same base URL"):
+        told_apart(both)
+    apart = checked({"a": StandIn(base_url="http://x"), "b": StandIn(base_url="http://x/b")})
+    assert told_apart(apart) == apart
 
 
 @pytest.mark.parametrize("name", sorted(RESERVED - {route.provider for route in ROUTES}))

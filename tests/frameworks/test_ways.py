@@ -1,0 +1,84 @@
+"""Calls at once are one batch, answers have the type asked for, and a failed row is the framework's own error."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import pytest
+
+from batchling_client import errors
+from batchling_worker.sandbox import Sandbox
+from batchling_worker.sandbox.faults import FailBatch
+from tests.sdks.books import Books
+
+from .asking import WAYS, Way, together
+
+N_CALLS: Final = 4
+EVERY_WAY = pytest.mark.parametrize("way", WAYS, ids=str)
+KEEPS_NOTHING: Final = frozenset({"dspy", "litellm-groq", "litellm-thread"})
+"""Ways whose exceptions are raised from no exception of an SDK: only their message tells."""
+
+
+@EVERY_WAY
+async def test_calls_at_once_are_one_batch_and_each_gets_its_own_answer(
+    way: Way, key: str, books: Books
+) -> None:
+    prompts = [f"{key}: question {n}" for n in range(N_CALLS)]
+
+    found = await together(way, prompts)
+
+    for prompt, answer in zip(prompts, found, strict=True):
+        assert way.holds(answer, prompt), answer
+    [batch] = books.batches()
+    assert (batch.provider, batch.endpoint) == (way.provider, way.endpoint)
+    assert len(books.rows()) == len(books.calls) == N_CALLS
+
+
+@EVERY_WAY
+async def test_a_failed_row_is_the_framework_s_own_exception_and_is_not_sent_again(
+    way: Way, key: str, books: Books
+) -> None:
+    good, bad = f"{key}: a question", {status: f"{key}: fault:{status}" for status in way.errors}
+
+    answer, *raised = await together(way, [good, *bad.values()])
+
+    assert way.holds(answer, good), answer
+    for error, expected in zip(raised, way.errors.values(), strict=True):
+        assert isinstance(error, expected), error
+        assert "This request asked the sandbox to fail it." in str(error)
+        assert errors.of(error) is None
+    assert len(books.batches()) == 1
+    assert len(books.rows()) == len(books.calls) == 1 + len(bad)
+
+
+@EVERY_WAY
+async def test_a_batch_that_failed_as_a_whole_says_why_and_is_told_apart(
+    way: Way, key: str, books: Books, sandbox: Sandbox
+) -> None:
+    sandbox.faults.add(FailBatch(code="odd", message="The file has gone bad.", provider=way.provider))
+
+    found = await together(way, [f"{key}: question {n}" for n in range(N_CALLS)])
+
+    for error in found:
+        assert isinstance(error, way.errors[400]), error
+        assert "The file has gone bad." in str(error)
+        ours = errors.of(error)
+        assert ours is None if way.name in KEEPS_NOTHING else isinstance(ours, errors.BatchFailed)
+    assert len(books.batches()) == 1
+    assert books.rows() == []
+    assert len(books.calls) == N_CALLS
+
+
+async def test_ways_of_several_frameworks_share_the_batches_of_a_block(key: str, books: Books) -> None:
+    chats = [way for way in WAYS if way.provider == "openai" and way.endpoint == "/v1/chat/completions"]
+
+    async def ask(prompt: str) -> list[object]:
+        return list(await asyncio.gather(*(way.ask(prompt) for way in chats)))
+
+    [answers] = await together(Way(name="all", ask=ask), [f"{key}: a question"])
+
+    for way, answer in zip(chats, answers, strict=True):
+        assert way.holds(answer, key), answer
+    assert len(books.batches()) == 1
+    assert len(books.rows()) == len(chats)
