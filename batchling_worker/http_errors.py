@@ -127,6 +127,11 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     return None if wish_s is None else min(wish_s, LONGEST_WISH_S)
 
 
+def date_of(headers: Mapping[str, str]) -> dt.datetime | None:
+    """When an answer was made, by the clock of whoever made it."""
+    return _date(headers.get("date"))
+
+
 def code_of(body: bytes) -> str:
     """The code in a provider's error body, or ''."""
     try:
@@ -135,11 +140,6 @@ def code_of(body: bytes) -> str:
         return ""
     code = error.get("code") if isinstance(error, dict) else None
     return code if isinstance(code, str) else ""
-
-
-def date_of(headers: Mapping[str, str]) -> dt.datetime | None:
-    """When an answer was made, by the clock of whoever made it."""
-    return _date(headers.get("date"))
 
 
 class _Said(msgspec.Struct):

@@ -62,10 +62,6 @@ class Dialect:
     """The cursor of the page after this one, or ''."""
     by_ids: Callable[[Sequence[str]], Query] | None = None
     """The query for certain batches, where the list takes one."""
-    search: Callable[[str], Query] | None = None
-    """The query for batches that a label is found in, where the list takes one."""
-    told: Callable[[BatchObject, dt.datetime], Look] = BatchObject.look
-    """How a batch stands, from what is shown of it at a moment."""
     uploads: str = "/files"
     batches: str = "/batches"
 
@@ -107,6 +103,14 @@ class Dialect:
     async def listed(self, call: ProviderCall, query: Query) -> BatchPage:
         """Looks at a page of the list of batches."""
         return await call.ask(BatchPage, query)
+
+    def search(self, label: str) -> Query:
+        """The query for batches that a label is found in; none where the list takes no such thing."""
+        return ()
+
+    def told(self, batch: BatchObject, now: dt.datetime) -> Look:
+        """How a batch stands, from what is shown of it at a moment."""
+        return batch.look(now)
 
     def rows(self) -> LineReader:
         """What reads the lines of one result file."""

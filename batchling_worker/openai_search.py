@@ -52,9 +52,10 @@ class BatchSearch:
         return await self._found_in_list()
 
     async def _searched(self) -> AsyncGenerator[BatchObject, None]:
-        if self.dialect.search is not None:
-            call = self.ask("search its batches", "/batches")
-            page = await self.dialect.listed(call, self.dialect.search(self.sought.submission.label))
+        query = self.dialect.search(self.sought.submission.label)
+        if query:
+            call = self.ask("search its batches", self.dialect.batches)
+            page = await self.dialect.listed(call, query)
             for batch in page.batches:
                 if batch.known_id:
                     yield batch

@@ -17,8 +17,6 @@ from pydantic_settings import NoDecode
 
 from .routes import MB, ROUTES, Route, Routes
 
-RESERVED: Final = frozenset(route.provider for route in ROUTES)
-"""Names that mean these companies, whose APIs are not all OpenAI's."""
 OWN_ENDPOINTS: Final = ("/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions")
 OWN_WINDOWS: Final = ("24h",)
 OWN_MAX_ROWS: Final = 50_000
@@ -137,10 +135,6 @@ def told_apart(stand_ins: Mapping[str, S]) -> dict[str, S]:
 
 
 def _root(name: str, said: StandIn) -> str:
-    if name in RESERVED:
-        raise ValueError(
-            f"has {name}, which this version does not know: give an endpoint of yours another name"
-        )
     if _NAME.fullmatch(name) is None:
         raise ValueError(f"has {name[:40]!r}: a name is up to 32 letters, digits, dashes and underscores")
     if said.base_url is None:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from batchling_client.wire.states import Outcome
 
 from ..batch_object import BatchObject, file_id
-from ..openai_dialect import BatchPage, Dialect, Query
+from ..openai_dialect import PAGE_ROWS, Dialect, Query, cursor_after, page_after
 from ..openai_files import OpenAIFiles
 from ..provider import Account, Answer, Ended, Ending, Look, ProviderFacts, Running
 from ..result_lines import RowReader
@@ -30,36 +30,29 @@ FACTS: Final = ProviderFacts(
     discount_percent=50,
     source="https://docs.doubleword.ai/batches/getting-started-with-batched-api",
     checked_on=dt.date(2026, 11, 23),
+    verified=("docs", "SDK"),
 )
-PAGE_ROWS: Final = "100"
 
 
-def _page(cursor: str) -> Query:
-    return [("limit", PAGE_ROWS), ("after", cursor)] if cursor else [("limit", PAGE_ROWS)]
+class DoublewordDialect(Dialect):
+    """OpenAI's, with a search of its own and batches whose words mean something else."""
 
+    def search(self, label: str) -> Query:
+        """Metadata, file names and ids are searched."""
+        return [("limit", PAGE_ROWS), ("search", label)]
 
-def _search(label: str) -> Query:
-    return [("limit", PAGE_ROWS), ("search", label)]
+    def told(self, batch: BatchObject, now: dt.datetime) -> Look:
+        """A batch in which every row failed is called failed: what its rows say is to be had all the same.
 
-
-def _next_cursor(page: BatchPage) -> str:
-    if page.has_more is not True or not page.batches:
-        return ""
-    return page.last_id if isinstance(page.last_id, str) and page.last_id else page.batches[-1].known_id
-
-
-def told(batch: BatchObject, now: dt.datetime) -> Look:
-    """A batch in which every row failed is called failed: what its rows say is to be had all the same.
-
-    Past its deadline a batch goes on, `expired_at` notwithstanding. The output file grows while it runs.
-    """
-    look = batch.look(now)
-    if isinstance(look, Ended) and look.outcome is Outcome.FAILED and look.ending.results:
-        return dataclasses.replace(look, outcome=Outcome.COMPLETED)
-    output = file_id(batch.output_file_id)
-    if isinstance(look, Running) and output and look.n_done:
-        return dataclasses.replace(look, early=Ending(results=(output,)))
-    return look
+        Past its deadline a batch goes on, `expired_at` notwithstanding. The output file grows while it runs.
+        """
+        look = batch.look(now)
+        if isinstance(look, Ended) and look.outcome is Outcome.FAILED and look.ending.results:
+            return dataclasses.replace(look, outcome=Outcome.COMPLETED)
+        output = file_id(batch.output_file_id)
+        if isinstance(look, Running) and output and look.n_done:
+            return dataclasses.replace(look, early=Ending(results=(output,)))
+        return look
 
 
 class Doubleword(OpenAIFiles):
@@ -99,6 +92,5 @@ def _with_status(answer: Answer) -> Answer:
     return dataclasses.replace(answer, status=status, body=body.encode() or answer.body)
 
 
-PROVIDER: Final = Doubleword(
-    FACTS, Dialect(root="/v1", page=_page, next_cursor=_next_cursor, search=_search, told=told)
-)
+DIALECT: Final = DoublewordDialect(root="/v1", page=page_after, next_cursor=cursor_after)
+PROVIDER: Final = Doubleword(FACTS, DIALECT)

@@ -48,6 +48,7 @@ FACTS: Final = ProviderFacts(
     discount_percent=20,
     source="https://docs.x.ai/docs/guides/batch-api",
     checked_on=dt.date(2026, 11, 23),
+    verified=("docs", "capture"),
     inline=True,
     repeatable=True,
 )

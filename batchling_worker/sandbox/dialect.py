@@ -87,8 +87,6 @@ class Traits:
     """How an upload and a create are answered."""
     plain_errors: bool = False
     """Whether a refusal is a sentence of plain text."""
-    upload_rules: LineRules | None = None
-    """What the lines of an input file have to keep to, where its upload is refused for a bad one."""
     row_error: RowError | None = None
     """Makes the `error` of a failed row, where result lines tell no HTTP status."""
     names_undone: bool = True

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
+from aiohttp import web
 from multidict import MultiMapping
 
 from . import answers
 from .answers import Answer, Problem
 from .dialect import Page, Refusal, Traits
 from .file_batches import FileBatches
-from .records import Batch, BatchView, CreateAsk, StoredFile
-from .scan import LineRules
+from .files_api import FilesApi
+from .records import Batch, BatchView, CreateAsk, StoredFile, Written
+from .scan import LineRules, scan
+from .window import window
 from .world import Limits, World
 
 _MESSAGES = "/v1/messages"
@@ -73,7 +78,6 @@ class DoublewordDialect:
         created_status=201,
         plain_errors=True,
         perform=_perform,
-        upload_rules=_RULES,
         row_error=_row_error,
         names_undone=False,
         early_files=True,
@@ -184,9 +188,53 @@ class DoublewordDialect:
         return answer.body
 
 
+class DoublewordFiles(FilesApi):
+    """Files whose lines are checked as they come, and result files that are read from a line on while they grow."""
+
+    async def check_lines(self, path: Path, purpose: str) -> None:
+        """Raise Refusal for the first bad line."""
+        limits = self._world.limits
+        most = self._dialect.traits.row_limit(limits)
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(self._world.pool, scan, path, _RULES, limits, most)
+        for error in found.errors[:1]:
+            where = "" if error.line is None else f"Line {error.line}: "
+            raise Refusal(400, f"{where}{error.message}")
+
+    async def content(self, request: web.Request, owner: str) -> web.StreamResponse:
+        """Send `limit` lines behind the first `skip`, as far as they are written."""
+        growing = await self._book.growing(request.match_info["file_id"], owner)
+        if growing is None or growing.complete:
+            file = self.find(request, owner)
+            growing = Written(path=file.path, n_bytes=file.n_bytes, model=file.model, complete=True)
+        skip, limit = (_number(request.query.get(name)) for name in ("skip", "limit"))
+        loop = asyncio.get_running_loop()
+        cut = await loop.run_in_executor(
+            self._world.pool, window, growing.path, growing.n_bytes, skip or 0, limit
+        )
+        incomplete = not growing.complete or cut.end < growing.n_bytes
+        return await self._weather.send(
+            request,
+            growing.path,
+            growing.model,
+            cut.end - cut.start,
+            "application/x-ndjson",
+            start=cut.start,
+            headers={"X-Incomplete": str(incomplete).lower(), "X-Last-Line": str(cut.next_line)},
+        )
+
+
 def emulate(world: World) -> FileBatches:
     """Return Doubleword's emulator."""
-    return FileBatches(world, DoublewordDialect())
+    return FileBatches(world, DoublewordDialect(), files=DoublewordFiles)
+
+
+def _number(said: str | None) -> int | None:
+    if not said:
+        return None
+    if not said.isdigit():
+        raise Refusal(400, f"'{said}' is no number of lines.")
+    return int(said)
 
 
 def _enriched(metadata: Mapping[str, object] | None) -> dict[str, object] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,10 @@ from .book import BatchBook
 from .dialect import FileDialect, Refusal
 from .form import Form, FormError
 from .gate import Gate, json_reply
-from .records import StoredFile, Written
-from .scan import peek_model, scan
+from .records import StoredFile
+from .scan import peek_model
 from .shelf import FileShelf
 from .weather import Weather
-from .window import window
 from .world import World
 
 _CHUNK = 1 << 18
@@ -41,20 +39,10 @@ class FilesApi:
         yield gate.route("GET", "/files", self._list)
         yield gate.route("GET", "/files/{file_id}", self._show)
         yield gate.route("DELETE", "/files/{file_id}", self._delete)
-        yield gate.route("GET", "/files/{file_id}/content", self._content)
+        yield gate.route("GET", "/files/{file_id}/content", self.content)
 
     async def check_lines(self, path: Path, purpose: str) -> None:
         """Raise Refusal where an uploaded file holds what the provider does not take."""
-        rules = self._dialect.traits.upload_rules
-        if rules is None:
-            return
-        loop = asyncio.get_running_loop()
-        limits = self._world.limits
-        most = self._dialect.traits.row_limit(limits)
-        found = await loop.run_in_executor(self._world.pool, scan, path, rules, limits, most)
-        for error in found.errors[:1]:
-            where = "" if error.line is None else f"Line {error.line}: "
-            raise Refusal(400, f"{where}{error.message}", code=error.code, param=error.param)
 
     def listing(self, query: MultiMapping[str], files: list[StoredFile]) -> dict[str, Any]:
         """Return the JSON of the page asked for, given all files."""
@@ -154,53 +142,22 @@ class FilesApi:
         return json_reply(self.listing(query, files))
 
     async def _show(self, request: web.Request, owner: str) -> web.StreamResponse:
-        return json_reply(self._dialect.file_object(self._find(request, owner)))
+        return json_reply(self._dialect.file_object(self.find(request, owner)))
 
     async def _delete(self, request: web.Request, owner: str) -> web.StreamResponse:
-        file = self._find(request, owner)
+        file = self.find(request, owner)
         self._shelf.remove(file)
         return json_reply({"id": file.id, "object": "file", "deleted": True})
 
-    async def _content(self, request: web.Request, owner: str) -> web.StreamResponse:
-        if self._dialect.traits.early_files:
-            return await self._lines(request, owner)
-        file = self._find(request, owner)
+    async def content(self, request: web.Request, owner: str) -> web.StreamResponse:
+        """Send what a file holds."""
+        file = self.find(request, owner)
         return await self._weather.send(request, file.path, file.model, file.n_bytes)
 
-    async def _lines(self, request: web.Request, owner: str) -> web.StreamResponse:
-        """Send the lines from `skip` on, as far as they are written."""
-        growing = await self._book.growing(request.match_info["file_id"], owner)
-        if growing is None or growing.complete:
-            file = self._find(request, owner)
-            growing = Written(path=file.path, n_bytes=file.n_bytes, model=file.model, complete=True)
-        skip, limit = (_number(request.query.get(name)) for name in ("skip", "limit"))
-        loop = asyncio.get_running_loop()
-        cut = await loop.run_in_executor(
-            self._world.pool, window, growing.path, growing.n_bytes, skip or 0, limit
-        )
-        incomplete = not growing.complete or cut.end < growing.n_bytes
-        headers = {"X-Incomplete": str(incomplete).lower(), "X-Last-Line": str(cut.next_line)}
-        return await self._weather.send(
-            request,
-            growing.path,
-            growing.model,
-            cut.end - cut.start,
-            "application/x-ndjson",
-            start=cut.start,
-            headers=headers,
-        )
-
-    def _find(self, request: web.Request, owner: str) -> StoredFile:
+    def find(self, request: web.Request, owner: str) -> StoredFile:
+        """Return the file that a call names, or raise Refusal."""
         file_id = request.match_info["file_id"]
         file = self._shelf.find(file_id, owner)
         if file is None:
             raise Refusal(404, f"No such File object: {file_id}", param="id")
         return file
-
-
-def _number(said: str | None) -> int | None:
-    if said is None or said == "":
-        return None
-    if not said.isdigit():
-        raise Refusal(400, f"'{said}' is no number of lines.")
-    return int(said)

@@ -201,7 +201,7 @@ class TestLooks:
     """What the adapter makes of a batch object."""
 
     def look(self, **shown: Any) -> Any:
-        return doubleword.told(BatchObject(id="b", **shown), dt.datetime(2026, 11, 25, tzinfo=dt.UTC))
+        return doubleword.DIALECT.told(BatchObject(id="b", **shown), dt.datetime(2026, 11, 25, tzinfo=dt.UTC))
 
     def test_a_batch_that_failed_with_rows_is_one_that_completed(self) -> None:
         seen = self.look(

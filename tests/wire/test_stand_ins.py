@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from batchling_client.wire.routes import ROUTES, Route, Routes
-from batchling_client.wire.stand_ins import OWN_ENDPOINTS, RESERVED, StandIn, checked, routes_of, told_apart
+from batchling_client.wire.stand_ins import OWN_ENDPOINTS, StandIn, checked, routes_of, told_apart
 
 CHAT = "/v1/chat/completions"
 
@@ -126,12 +126,6 @@ def test_two_names_for_one_place_are_refused_where_calls_are_told_apart() -> Non
         told_apart(both)
     apart = checked({"a": StandIn(base_url="http://x"), "b": StandIn(base_url="http://x/b")})
     assert told_apart(apart) == apart
-
-
-@pytest.mark.parametrize("name", sorted(RESERVED - {route.provider for route in ROUTES}))
-def test_a_providers_name_is_never_that_of_an_endpoint_of_ones_own(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name}, which this version does not know"):
-        routes(**{name: "http://localhost:8000"})
 
 
 @pytest.mark.parametrize(
