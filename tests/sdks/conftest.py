@@ -31,7 +31,7 @@ async def deployment() -> AsyncIterator[Deployment]:
     with tempfile.TemporaryDirectory(prefix="bl-") as home, Sandbox(speeds={"*": 0.05}) as sandbox:
         async with Deployment(home=Path(home), sandbox=sandbox) as running:
             running.env["BATCHLING_PROVIDERS__ACME__BASE_URL"] = sandbox.base_url("openai")
-            running.worker(max_attempts="1")
+            running.worker(max_attempts="1", lease_seconds="30")
             yield running
             assert "Traceback" not in running.worker_logs()
 
