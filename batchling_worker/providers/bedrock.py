@@ -112,7 +112,8 @@ class Bedrock:
         """Stores the input file in S3 under its label; answers its URL. Stored again, it is the same one."""
         place = _staging(account).below(submission.label, "input.jsonl")
         s3 = _s3(account)
-        await self._call(account, Deed(does="store a file"), lambda: aws.upload(s3, place, lines))
+        stored = functools.partial(aws.upload, s3, place, lines)
+        await aws.call(account, FACTS.name, Deed(does="store a file"), stored, short=False)
         return str(place)
 
     async def create(self, account: Account, submission: Submission, source: Source) -> ProviderBatchId:
