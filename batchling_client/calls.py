@@ -19,7 +19,7 @@ from .interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough, warn_on
 from .wire import ids, records, sealing
 from .wire.keys import LaneId, RequestId, RunId
 from .wire.records import LaneSpec, Row
-from .wire.routes import Route, Routes, Unbatched, window_words
+from .wire.routes import STAGING_HEADER, Route, Routes, Unbatched, window_words
 from .wire.scripts import BatchCap
 
 OnStream = Literal["pass", "batch"]
@@ -49,6 +49,11 @@ _MULTIPART: Final = (
     "Where the endpoint takes a URL instead of a file, give that to have it batched."
 )
 _UNBATCHED: Final = "Calls that {}: they go straight to {} at full price."
+_UNSTAGED: Final = (
+    "Batches of {} are made of files in your Cloud Storage: say where in "
+    "batchify(vertex_gcs_prefix='gs://BUCKET/PREFIX')."
+)
+_GCS_PREFIX: Final = re.compile(r"gs://[a-z0-9][a-z0-9._-]+(?:/[^\r\n\t#?*\[\]]*)?")
 _URLENCODED: Final = (
     "A call to {} {} sends a form, which no batch takes: it goes straight to the provider at full price. "
     "Where the client can send JSON instead, have it do that to have the call batched."
@@ -262,6 +267,13 @@ class Calls:
                 code="credential_missing",
                 status=401,
             )
+        headers = {name: call.headers[name] for name in route.batch_headers if name in call.headers}
+        if route.staged:
+            if not _GCS_PREFIX.fullmatch(terms.vertex_gcs_prefix or ""):
+                return replies.refusal(
+                    _UNSTAGED.format(route.provider), code="staging_missing", param="vertex_gcs_prefix"
+                )
+            headers[STAGING_HEADER] = (terms.vertex_gcs_prefix or "").rstrip("/")
         spec = LaneSpec(
             provider=route.provider,
             host=terms.stand_ins.get(route.provider, call.host),
@@ -269,9 +281,7 @@ class Calls:
             model=model,
             fingerprint=sealing.fingerprint(secrets),
             completion_window=terms.completion_window,
-            headers=tuple(
-                (name, call.headers[name]) for name in sorted(route.batch_headers) if name in call.headers
-            ),
+            headers=tuple(sorted(headers.items())),
         )
         return Lane(
             lane_id=spec.lane_id,

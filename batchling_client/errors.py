@@ -23,6 +23,8 @@ An SDK raises its own exceptions; `of` finds in one of them what HTTP could not 
 from __future__ import annotations
 
 import asyncio
+import inspect
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Final
 
 HEADER: Final = "x-batchling-error"
@@ -174,18 +176,37 @@ def of(exc: BaseException) -> BatchlingError | None:
     while step is not None:
         if isinstance(step, BatchlingError):
             return step
-        response: Any = getattr(step, "response", None)
-        headers: Any = getattr(response, "headers", None)
-        code = headers.get(HEADER) if headers is not None else None
-        if isinstance(code, str):
-            return _BY_CODE.get(code, BatchlingError)(_message(response))
+        code = _code_in(step)
+        if code is not None:
+            return _BY_CODE.get(code, BatchlingError)(_message_in(step))
         step = step.__cause__
     return None
 
 
-def _message(response: Any) -> str:
-    try:
-        message = response.json()["error"]["message"]
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return ""
-    return message if isinstance(message, str) else ""
+def _holders(exc: BaseException) -> Iterator[Any]:
+    """Where SDKs keep the reply: in `response`, `raw_response` (mistralai), or headers in the exception (together)."""
+    yield from (getattr(exc, "response", None), getattr(exc, "raw_response", None), exc)
+
+
+def _code_in(exc: BaseException) -> str | None:
+    for holder in _holders(exc):
+        headers = getattr(holder, "headers", None)
+        code = headers.get(HEADER) if isinstance(headers, Mapping) else None
+        if isinstance(code, str):
+            return code
+    return None
+
+
+def _message_in(exc: BaseException) -> str:
+    for holder in _holders(exc):
+        read = getattr(holder, "json", None)
+        # That of aiohttp, which google-genai keeps, is a coroutine, and the connection is long gone.
+        if read is None or inspect.iscoroutinefunction(read):
+            continue
+        try:
+            message = read()["error"]["message"]
+        except (AttributeError, KeyError, TypeError, ValueError):
+            continue
+        if isinstance(message, str):
+            return message
+    return str(exc)

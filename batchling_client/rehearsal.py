@@ -69,7 +69,7 @@ def _told(stage: subprocess.Popen[bytes], complaints: IO[bytes]) -> dict[str, st
 def _environment(settings: dict[str, str]) -> Iterator[None]:
     before = dict(os.environ)
     for name in before:
-        if name.upper().startswith("BATCHLING_PROVIDERS__") or name.upper() == "BATCHLING_REDIS_URL":
+        if name.upper() == "BATCHLING_REDIS_URL":
             del os.environ[name]
     os.environ.update(settings)
     for route in ROUTES:

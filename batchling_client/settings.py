@@ -68,7 +68,9 @@ class ClientSettings(BaseSettings):
     seal_public_key: Annotated[str | None, AfterValidator(_usable_key)] = None
     """The key that callers' credentials are sealed with; unset = the pair kept in `home/keys`."""
 
-    providers: Annotated[dict[str, StandIn], AfterValidator(stand_ins.checked)] = {}
+    providers: Annotated[
+        dict[str, StandIn], AfterValidator(stand_ins.checked), AfterValidator(stand_ins.told_apart)
+    ] = {}
     """By provider name: base URL and limits, as the workers have them."""
 
     @property

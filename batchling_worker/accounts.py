@@ -10,6 +10,7 @@ import httpx
 
 from batchling_client.wire import sealing
 from batchling_client.wire.records import LaneSpec
+from batchling_client.wire.routes import STAGING_HEADER
 from batchling_client.wire.stand_ins import routes_of
 
 from .errors import PermanentError
@@ -21,6 +22,8 @@ CONNECT_S: Final = 10.0
 TURN_S: Final = 30.0
 """How long a call waits for one of the connections: a create must be sent soon after it was armed, or not at all."""
 MOST_CONNECTIONS: Final = 100
+
+_OWN: Final = {"own": "the worker's own"}
 
 
 class Accounts:
@@ -52,33 +55,41 @@ class Accounts:
             raise PermanentError(f"No provider is called {spec.provider!r}.")
         settings = self._providers.get(spec.provider, ProviderSettings())
         base_url = settings.base_url or self._own_base_url(spec, facts, settings)
-        if settings.api_key is not None:
+        if settings.own_credential:
+            credential = _own_credential(facts)
+        elif settings.api_key is not None:
             credential = route.credential(settings.api_key.get_secret_value())
         else:
             credential = await self._unseal(spec)
+        headers = dict(spec.headers)
+        staging = _staging(headers.pop(STAGING_HEADER, ""), spec.provider, settings)
         return Account(
             base_url=base_url.rstrip("/"),
-            headers={**{name: said for name, said in spec.headers if not name.startswith("?")}, **credential},
-            query=tuple((name[1:], said) for name, said in spec.headers if name.startswith("?")),
+            headers={
+                **{name: said for name, said in headers.items() if not name.startswith("?")},
+                **credential,
+            },
+            query=tuple((name[1:], said) for name, said in headers.items() if name.startswith("?")),
             http=self._http,
-            digest=_digest(base_url.rstrip("/"), credential),
-            staging=settings.staging.rstrip("/"),
+            digest=_digest(base_url.rstrip("/"), credential or _OWN),
+            own_credential=settings.own_credential,
+            staging=staging,
             staging_url=settings.staging_url.rstrip("/"),
             role_arn=settings.role_arn,
         )
 
     def _own_base_url(self, spec: LaneSpec, facts: ProviderFacts, settings: ProviderSettings) -> str:
         """Where a lane's batches go: the host that its caller named only if the registry has it as the provider's."""
-        if facts.base_url == f"https://{spec.host}":
+        if facts.base_url == f"https://{spec.host}" and "*" not in spec.host:
             return facts.base_url
         route = self._routes.of_host(spec.host)
         if route is None or route.provider != spec.provider:
-            if "*" in facts.base_url:
-                raise PermanentError(
-                    f"{spec.provider} has a host for each of its customers, and {spec.host!r} is none: name yours "
-                    f"in BATCHLING_PROVIDERS__{spec.provider.upper()}__BASE_URL."
-                )
-            return facts.base_url
+            if "*" not in facts.base_url:
+                return facts.base_url
+            raise PermanentError(
+                f"{spec.provider} has a host for each of its customers, and {spec.host!r} is none: name yours "
+                f"in BATCHLING_PROVIDERS__{spec.provider.upper()}__BASE_URL."
+            )
         if settings.api_key is not None and route.tenants:
             # Whoever can make a call could else have the workers' own key sent to a host of his.
             raise PermanentError(
@@ -113,6 +124,31 @@ class Accounts:
     async def close(self) -> None:
         """Closes the HTTP client."""
         await self._http.aclose()
+
+
+def _own_credential(facts: ProviderFacts) -> dict[str, str]:
+    """No header: the adapter finds its credential; raises `PermanentError` where it knows of none."""
+    if not facts.own_credential:
+        raise PermanentError(
+            f"Workers have no credential of their own for {facts.name}: take "
+            f"BATCHLING_PROVIDERS__{facts.name.upper()}__OWN_CREDENTIAL out of their settings."
+        )
+    return {}
+
+
+def _staging(asked: str, provider: str, settings: ProviderSettings) -> str:
+    """Where files lie: where the caller said, but with a credential of the workers' only below their own place.
+
+    Whoever can make a call could else have that credential read and write wherever it may.
+    """
+    own = settings.staging.rstrip("/")
+    workers = settings.own_credential or settings.api_key is not None
+    if asked and workers and not f"{asked}/".startswith(f"{own}/"):
+        raise PermanentError(
+            f"Workers that have a credential of their own for {provider} use it below "
+            f"BATCHLING_PROVIDERS__{provider.upper()}__STAGING only, which is {own or 'not set'}, not in {asked}."
+        )
+    return asked or own
 
 
 def _digest(base_url: str, credential: Mapping[str, str]) -> str:

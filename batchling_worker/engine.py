@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import traceback
@@ -31,15 +32,18 @@ from .pipeline.give_up import give_up
 from .pipeline.poll import look, poll
 from .pipeline.settle import settle
 from .pipeline.submit import submit
-from .provider import Account, Ending, Look
+from .provider import Account, Ending, Look, Running
 from .providers import Providers
 from .step import Knobs, Step
 from .store import Held, Store
 from .telemetry import Telemetry
+from .weather import Weather
 
 SUBMIT_STATES: Final = (BatchState.SEALED, BatchState.SUBMITTING)
 POLL_STATES: Final = (BatchState.SUBMITTED,)
 END_STATES: Final = (BatchState.ENDED,)
+EARLY_TOGETHER: Final = 4
+"""Of so many running batches of an account results are read at once."""
 
 
 class Engine:
@@ -117,8 +121,27 @@ class Engine:
             for step in steps:
                 await self._guarded(step, _failing(error))
             return
+        early: list[tuple[Step, Look]] = []
         for step, one in zip(steps, seen, strict=True):
-            await self._guarded(step, poll(step, one))
+            if isinstance(one, Running) and one.early is not None:
+                early.append((step, one))
+            else:
+                await self._guarded(step, poll(step, one))
+        await self._poll_early(early)
+
+    async def _poll_early(self, looks: Sequence[tuple[Step, Look]]) -> None:
+        """Those with results to be read come last, some side by side: they may take long."""
+        room = asyncio.Semaphore(EARLY_TOGETHER)
+
+        async def one(step: Step, seen: Look) -> None:
+            # What one download shows of the account is not to be taken for another's.
+            account = dataclasses.replace(step.way(), weather=Weather())
+            step = dataclasses.replace(step, account=account)
+            through = functools.partial(self._circuits.through, account, step.batch.spec.provider, None)
+            async with room:
+                await self._guarded(step, poll(step, seen, through))
+
+        await asyncio.gather(*(one(step, seen) for step, seen in looks))
 
     async def _one(
         self,

@@ -6,6 +6,7 @@ WorkerError
 │   ├── Denied          the provider does not know what was asked for, or the key has no right to it
 │   ├── MaybeDone       ... and the provider may have done it: look before doing it again
 │   ├── NotOnDisk       Redis does not confirm that a write is on disk
+│   ├── CreateBegun     a create was begun of which only the provider knew: it goes on there
 │   ├── FileNotReady    an uploaded file is not visible yet
 │   ├── NotYet          nothing went wrong: the time for the next move has not come
 │   ├── QuotaFull       the limit of enqueued tokens is reached: nothing was created
@@ -44,6 +45,14 @@ class Denied(TemporaryError):
 
 class MaybeDone(TemporaryError):
     """The answer to a call got lost: it may or may not have had its effect."""
+
+
+class CreateBegun(TemporaryError):
+    """A create was begun that our records do not know of: it is to go on in what `file_id` names, and nowhere else."""
+
+    def __init__(self, file_id: str) -> None:
+        super().__init__(f"a create was begun in {file_id}")
+        self.file_id = file_id
 
 
 class FileNotReady(TemporaryError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ import msgspec
 from . import google_status
 from .provider import ROW_LOST, Answer, error_body
 from .result_lines import EMPTY_BODIES, JSON_TYPE, UNREADABLE
+
+logger = logging.getLogger("batchling.worker")
 
 Read: TypeAlias = Callable[[Mapping[str, bytes]], Answer | None]
 """Makes an answer of a line's fields, each still JSON; None where they name no request. May raise as msgspec does."""
@@ -40,6 +43,17 @@ class Lines:
                 self.n_broken += 1
             else:
                 yield answer
+
+    def tell_of_broken(self, provider: str, named: str, n_too_long: int) -> None:
+        """Logs how many lines of the file were left out, if any were."""
+        if self.n_broken or n_too_long:
+            logger.warning(
+                "result_lines_skipped provider=%s file_id=%s n_broken=%d n_too_long=%d",
+                provider,
+                named,
+                self.n_broken,
+                n_too_long,
+            )
 
     def _read(self, line: bytes) -> Answer | None:
         try:

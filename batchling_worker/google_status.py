@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final, NamedTuple
 
 import msgspec
+
+from .errors import MaybeDone, TemporaryError
 
 
 class Code(NamedTuple):
@@ -33,7 +36,9 @@ CODES: Final = {
     16: Code(401, "UNAUTHENTICATED"),
 }
 UNKNOWN: Final = CODES[2]
+LONGEST_MESSAGE: Final = 2000
 
+_QUOTA: Final = re.compile(r"answered 429 .*(?:quota|exhausted|enqueued)", re.IGNORECASE | re.DOTALL)
 _BY_STATUS: Final = {code.status: code for code in reversed(CODES.values())}
 
 
@@ -56,6 +61,11 @@ def failure(error: object) -> Failure:
     if said.get("details"):
         shown["details"] = said["details"]
     return Failure(code.status, str(name), str(message), msgspec.json.encode({"error": shown}))
+
+
+def speaks_of_quota(error: TemporaryError) -> bool:
+    """Whether a create was refused as too much is enqueued: a rate limit has the same code and other words."""
+    return not isinstance(error, MaybeDone) and _QUOTA.search(str(error)) is not None
 
 
 def _code(said: object) -> Code:

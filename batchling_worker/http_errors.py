@@ -72,6 +72,8 @@ def of_status(
     clean = redacted(deed, body[:LONGEST_BODY])
     reason = f"{deed.provider} answered {status} when asked to {deed.does}: {message_of(clean)}".rstrip(": ")
     wish_s = retry_after_s(headers)
+    if wish_s is None:
+        wish_s = _wish_in(clean)
     if status in TRY_LATER:
         return TemporaryError(reason, delay_s=wish_s)
     if 400 <= status < 500 and status not in NOT_HANDLED:
@@ -120,9 +122,14 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
         wish_s = _number(said)
         at = _date(said)
         if wish_s is None and at is not None:
-            now = _date(headers.get("date")) or dt.datetime.now(dt.UTC)
+            now = date_of(headers) or dt.datetime.now(dt.UTC)
             wish_s = max(0.0, (at - now).total_seconds())
     return None if wish_s is None else min(wish_s, LONGEST_WISH_S)
+
+
+def date_of(headers: Mapping[str, str]) -> dt.datetime | None:
+    """When an answer was made, by the clock of whoever made it."""
+    return _date(headers.get("date"))
 
 
 def code_of(body: bytes) -> str:
@@ -141,13 +148,28 @@ class _Said(msgspec.Struct):
     detail: object = None
 
 
+class _Wish(msgspec.Struct):
+    retry_after_seconds: float | None = None
+
+
+def _wish_in(body: bytes) -> float | None:
+    """Doubleword tells it in the body (2026-11-23)."""
+    try:
+        said = msgspec.json.decode(body, type=_Wish).retry_after_seconds
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return min(said, LONGEST_WISH_S) if said is not None and said >= 0 else None
+
+
 def message_of(body: bytes) -> str:
     """The sentence in a provider's error body, or the body's beginning where it has no known shape."""
     try:
         said = msgspec.json.decode(body, type=_Said)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return body[:LONGEST_REASON].decode(errors="replace").strip()
-    for part in (said.error, said.message, said.detail):
+    # Where a word stands beside a sentence, the sentence says more.
+    plain = isinstance(said.error, str) and " " not in said.error and isinstance(said.message, str)
+    for part in (said.message,) if plain else (said.error, said.message, said.detail):
         words = part.get("message") if isinstance(part, dict) else part
         if isinstance(words, str) and words:
             return words[:LONGEST_REASON]

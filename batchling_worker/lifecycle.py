@@ -13,7 +13,7 @@ from batchling_client.wire.states import BatchState, Outcome, RowKind
 
 from . import quota
 from .blame import is_certain
-from .provider import ROW_LOST, Answer, Complaint, Ending, error_body
+from .provider import ROW_LOST, Answer, Complaint, Ending, Running, error_body
 
 RETRIED_STATUSES: Final = frozenset({408, 409, 425, 429})
 RETRIED_ORIGINS: Final = frozenset({"batch_expired", ROW_LOST})
@@ -79,6 +79,11 @@ def first_look_s(batch: Batch, shortest_s: float) -> float:
 def may_create_again(batch: Batch, patience_s: float, now: dt.datetime) -> bool:
     """Whether a create whose answer was lost is old enough that a search without a find means it never happened."""
     return batch.create_at is None or (now - batch.create_at).total_seconds() >= patience_s
+
+
+def early_is_due(batch: Batch, seen: Running) -> bool:
+    """Whether there may be more to read early than the last time it was read to its end."""
+    return seen.n_done == 0 or seen.n_done != batch.early.n_done
 
 
 def file_is_dead(batch: Batch) -> bool:

@@ -15,7 +15,8 @@ from .step import Step
 async def named(step: Step, ending: Ending) -> Ending:
     """The ending with the requests that its complaints blame; a row that the batch does not have is nobody."""
     pointers = [blame.pointer(complaint) for complaint in ending.complaints]
-    lines = {at.line for at in pointers if at.line is not None}
+    # Where rows were answered early, those that still wait no longer stand in their lines.
+    lines = set() if step.batch.n_succeeded else {at.line for at in pointers if at.line is not None}
     spelt = {custom_id for at in pointers for custom_id in at.custom_ids}
     if not lines and not spelt:
         return ending

@@ -10,7 +10,7 @@ from typing import BinaryIO, Final, TypeAlias
 import msgspec
 
 from .batch_object import BatchObject
-from .provider import Account, Submission
+from .provider import Account, Look, Submission
 from .provider_call import ProviderCall
 from .request_lines import one_line
 from .result_lines import RowReader
@@ -103,6 +103,14 @@ class Dialect:
     async def listed(self, call: ProviderCall, query: Query) -> BatchPage:
         """Looks at a page of the list of batches."""
         return await call.ask(BatchPage, query)
+
+    def search(self, label: str) -> Query:
+        """The query for batches that a label is found in; none where the list takes no such thing."""
+        return ()
+
+    def told(self, batch: BatchObject, now: dt.datetime) -> Look:
+        """How a batch stands, from what is shown of it at a moment."""
+        return batch.look(now)
 
     def rows(self) -> LineReader:
         """What reads the lines of one result file."""

@@ -97,7 +97,7 @@ class OpenAIFiles:
         denied: Denied | None = None
         for one in ending.results:
             try:
-                async with contextlib.aclosing(self._rows(account, one)) as rows:
+                async with contextlib.aclosing(self._rows(account, one, ending.after)) as rows:
                     async for answer in rows:
                         yield answer
             except Denied as error:
@@ -164,9 +164,9 @@ class OpenAIFiles:
     def _told(self, batch: BatchObject) -> Look:
         if batch.word not in OUTCOMES and batch.word not in RUNNING:
             self._strange_words.hear(batch.word)
-        return batch.look(dt.datetime.now(dt.UTC))
+        return self._dialect.told(batch, dt.datetime.now(dt.UTC))
 
-    def _rows(self, account: Account, one: str) -> AsyncGenerator[Answer, None]:
+    def _rows(self, account: Account, one: str, after: str) -> AsyncGenerator[Answer, None]:
         call = self._call(account, "read results", "GET", f"/files/{quote(one, safe='')}/content")
         return rows_of(call, one, self._dialect.rows())
 

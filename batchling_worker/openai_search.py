@@ -43,8 +43,24 @@ class BatchSearch:
     async def found(self) -> list[ProviderBatchId]:
         """Every batch of the submission, the oldest first.
 
-        None are told only once the list is read back far enough, and nothing in it is left open.
+        None are told only once the list is read back far enough, and nothing in it is left open: a provider that
+        searches for the label itself may yet miss a batch that shows none.
         """
+        found = [batch async for batch in self._searched() if self._is_ours(batch)]
+        if found:
+            return [ProviderBatchId(batch.known_id) for batch in found][::-1]
+        return await self._found_in_list()
+
+    async def _searched(self) -> AsyncGenerator[BatchObject, None]:
+        query = self.dialect.search(self.sought.submission.label)
+        if query:
+            call = self.ask("search its batches", self.dialect.batches)
+            page = await self.dialect.listed(call, query)
+            for batch in page.batches:
+                if batch.known_id:
+                    yield batch
+
+    async def _found_in_list(self) -> list[ProviderBatchId]:
         oldest = self.sought.since - FIND_MARGIN
         found: list[ProviderBatchId] = []
         nameless: list[ProviderBatchId] = []

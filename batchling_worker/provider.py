@@ -20,9 +20,13 @@ ROW_LOST: Final = "batch_row_lost"
 """Origin of an answer that says: the provider's results hold none for this request."""
 
 
-def error_body(code: str | None, message: str, param: str | None = None) -> bytes:
-    """An error in the shape that OpenAI-like SDKs read."""
-    error = {"message": message, "type": "batch_error", "param": param, "code": code}
+def error_body(
+    code: str | None, message: str, param: str | None = None, *, chosen_status: int | None = None
+) -> bytes:
+    """An error in the shape that OpenAI-like SDKs read; it says so where its status is not the provider's own."""
+    error: dict[str, object] = {"message": message, "type": "batch_error", "param": param, "code": code}
+    if chosen_status is not None:
+        error |= {"status_chosen_for_code": chosen_status}
     return msgspec.json.encode({"error": error})
 
 
@@ -53,6 +57,10 @@ class ProviderFacts:
     """Fewer the provider does not take in a batch."""
     inline: bool = False
     """Whether the create takes the requests themselves: `upload` then only readies what the create goes into."""
+    repeatable: bool = False
+    """Whether a create may be sent again: from the same source it makes no second batch."""
+    own_credential: bool = False
+    """Whether workers can go by a credential of their own surroundings instead of the callers'."""
     model_in_path: bool = False
     """Whether the body of a request need not name its model."""
     verified: tuple[str, ...] = ("docs",)
@@ -70,6 +78,8 @@ class Account:
     """What goes into the query of every call."""
     digest: str
     """Names host and credential without telling the latter: what one account made, another may not even see."""
+    own_credential: bool = False
+    """Whether the worker's own credential is used, which the adapter knows where to find."""
     staging: str = ""
     """Where input and result files lie, for a provider that keeps none itself."""
     staging_url: str = ""
@@ -141,6 +151,8 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     """Body of that refusal, the provider's own."""
     hopeless: bool = False
     """It is one request that will never fit into the quota of enqueued tokens."""
+    after: str = ""
+    """The cursor of the last answer that was read already: a provider that knows cursors goes on behind it."""
 
     @classmethod
     def decode(cls, raw: bytes) -> Ending:
@@ -159,7 +171,10 @@ class Running:
     n_done: int
     n_total: int
     early: Ending | None = None
-    """Results that can be read already, where the provider hands them out before the batch has ended."""
+    """Results that can be read already, where the provider hands them out before the batch has ended.
+
+    They are read when `n_done` has moved since the last time, and each time where it stays 0.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +205,8 @@ class Answer:
     body: bytes
     headers: Mapping[str, str]
     origin: str = "provider"
+    cursor: str = ""
+    """Where to go on behind this row once there are more, if the provider's results can be read from a place."""
 
 
 class Provider(Protocol):
@@ -214,7 +231,8 @@ class Provider(Protocol):
     async def find(self, account: Account, sought: Sought) -> Sequence[ProviderBatchId]:
         """Every batch that was made of the submission, the oldest first; empty only where there surely is none to see.
 
-        While one can be neither matched nor ruled out it raises `TemporaryError`.
+        While one can be neither matched nor ruled out it raises `TemporaryError`; where one was begun and only the
+        provider knows of it, `CreateBegun`.
         """
         ...
 
@@ -225,7 +243,10 @@ class Provider(Protocol):
         ...
 
     def results(self, account: Account, ending: Ending) -> AsyncGenerator[Answer, None]:
-        """Every readable row of every result reference, in any order; broken lines are left out and counted in logs."""
+        """Every readable row of every result reference, in any order; broken lines are left out and counted in logs.
+
+        With a cursor in `ending.after`, what stands before it may be left out.
+        """
         ...
 
     async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:

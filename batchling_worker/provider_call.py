@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import functools
 import importlib.metadata
 import random
@@ -70,6 +71,8 @@ class ProviderCall:
         self._method = method
         self.framed = True
         """Whether the answer that is streamed tells its length, so that a cut is never taken for its end."""
+        self.answered_at = dt.datetime.now(dt.UTC)
+        """When the provider answered, by its own clock where it tells."""
         self._part = Part()
         self._url = account.base_url.rstrip("/") + path
         self._headers = {**account.headers, "user-agent": user_agent()}
@@ -87,6 +90,11 @@ class ProviderCall:
         self._headers["content-type"] = "application/json"
         response = await self._send(content=msgspec.json.encode(content))
         return self._decoded(response, shape)
+
+    async def give(self, content: bytes) -> None:
+        """Sends JSON as it is and reads the status only; raises the worker's errors."""
+        self._headers["content-type"] = "application/json"
+        await self._send(content=content)
 
     async def nudge(self, fine: frozenset[int] = frozenset()) -> None:
         """Sends nothing and reads the status only, some more being `fine`; raises the worker's errors."""
@@ -231,6 +239,7 @@ class ProviderCall:
         except http_errors.FOREIGN as error:
             failure = http_errors.of_exception(self.deed, error)
         else:
+            self.answered_at = http_errors.date_of(response.headers) or self.answered_at
             if response.is_success or response.status_code in fine:
                 self._weather.saw(None)
                 return response

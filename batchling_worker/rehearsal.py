@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from . import providers
 from .sandbox import Sandbox
+from .settings import WorkerSettings
 from .stack import attach, control
 from .stack.errors import StackError
 
@@ -40,17 +42,33 @@ def stage(home: Path, *, speeds: Mapping[str, float] | None = None) -> Iterator[
     _clear_left_behind(folder)
     own = folder / str(os.getpid())
     with Sandbox(speeds=speeds) as sandbox:
-        settings = {"BATCHLING_HOME": str(own), **sandbox.settings()}
         kept = {name: value for name, value in os.environ.items() if not _pointed_elsewhere(name)}
+        told = {"BATCHLING_HOME": str(own), **sandbox.settings(), **_own_endpoints(sandbox)}
         try:
-            attach.up(own, environment={**kept, **settings})
-            yield Stage(sandbox=sandbox, environment=settings)
+            running = attach.up(own, environment={**kept, **told})
+            # What the program's settings say of providers stays, so that its calls are known by their hosts: where
+            # they go is the worker's to say, and it knows no host but the sandbox.
+            environment = {"BATCHLING_HOME": str(own), "BATCHLING_REDIS_URL": running.redis_url}
+            yield Stage(sandbox=sandbox, environment=environment)
         finally:
             _clear(own)
 
 
 def _pointed_elsewhere(name: str) -> bool:
-    return name.upper().startswith("BATCHLING_PROVIDERS__") or name.upper() == "BATCHLING_REDIS_URL"
+    return name.upper().startswith("BATCHLING_PROVIDERS") or name.upper() == "BATCHLING_REDIS_URL"
+
+
+def _own_endpoints(sandbox: Sandbox) -> dict[str, str]:
+    """Settings that put OpenAI's emulator in the place of each endpoint that only settings know."""
+    told: dict[str, str] = {}
+    for name, said in WorkerSettings().providers.items():
+        if name in providers.names():
+            continue
+        prefix = f"BATCHLING_PROVIDERS__{name.upper()}__"
+        told[f"{prefix}BASE_URL"] = f"{sandbox.base_url('openai')}/v1"
+        told[f"{prefix}ENDPOINTS"] = ",".join(said.endpoints)
+        told[f"{prefix}WINDOWS"] = ",".join(said.windows)
+    return told
 
 
 def _clear_left_behind(folder: Path) -> None:

@@ -280,7 +280,8 @@ def unrun(
 ) -> Answer:
     """The answer of a row that never ran; `code` is one of `UNRUN`, or the provider's own."""
     status, origin = told(code)
-    body = error_body(code or None, message or f"The provider did not run this request ({code}).")
+    message = message or f"The provider did not run this request ({code})."
+    body = error_body(code or None, message, chosen_status=status if origin == "provider" else None)
     return Answer(custom_id=custom_id, status=status, body=body, headers=_JSON_HEADERS, origin=origin)
 
 

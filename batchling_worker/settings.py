@@ -32,10 +32,12 @@ class ProviderSettings(StandIn):
 
     api_key: SecretStr | None = None
     """The key to use instead of the callers' own."""
+    own_credential: bool = False
+    """Use the worker's own Google credential (Application Default Credentials) instead of the callers', for Vertex."""
     poll_interval_seconds: float | None = Field(default=None, ge=0)
     """Shortest time between two looks at a batch of this provider; unset = what it asks for."""
     staging: str = ""
-    """Where input and result files lie, for a provider that keeps none itself: s3://BUCKET/PREFIX."""
+    """Where input and result files lie, for a provider that keeps none itself: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX."""
     staging_url: str = ""
     """Stands in for the scheme and host of that object store."""
     role_arn: str = ""

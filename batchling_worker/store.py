@@ -11,7 +11,7 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from batchling_client.wire.batches import Batch
+from batchling_client.wire.batches import Batch, EarlyRead
 from batchling_client.wire.connection import UNREACHABLE, ask
 from batchling_client.wire.ids import new_batch_id
 from batchling_client.wire.keys import BatchId, Keys, LaneId, Mailbox, ProviderBatchId
@@ -179,8 +179,10 @@ class Store:
             return in_force
         raise StaleClaim(held.batch_id)
 
-    async def progress(self, held: Held, status: str, n_done: int, n_total: int, delay_s: float) -> None:
-        """Stores a look at a running batch."""
+    async def progress(
+        self, held: Held, status: str, n_done: int, n_total: int, delay_s: float, early: EarlyRead
+    ) -> None:
+        """Stores a look at a running batch, and how far its early results were read."""
         _fresh(
             await self.scripts.progress(
                 batch_id=held.batch_id,
@@ -189,6 +191,7 @@ class Store:
                 n_done=n_done,
                 n_total=n_total,
                 delay_ms=int(delay_s * 1000),
+                early=early,
             )
         )
 

@@ -16,6 +16,7 @@ LONG: Final = (
     "death/",
     "failover/",
     "pipeline/test_circuits.py",
+    "pipeline/test_crash_points.py",
     "pipeline/test_damage.py",
     "pipeline/test_forgetful_redis.py",
     "pipeline/test_other_accounts.py",

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from .keys import BatchId, LaneId, ProviderBatchId
-from .records import CorruptRecord, LaneSpec
+from .records import UNREADABLE, CorruptRecord, LaneSpec
 from .states import BatchState, Outcome
 
 UNENDED_ALLOWED: Final = 3
@@ -21,6 +23,27 @@ def quarantine_sentence(batch_id: BatchId) -> str:
         f"quarantined after its step ended three workers: "
         f"`batchling retry {batch_id}` or `batchling cancel {batch_id}`"
     )
+
+
+class EarlyRead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How far the results of a batch that still runs were read."""
+
+    cursor: str = ""
+    """The provider's word for where to go on, '' = from the start."""
+    n_done: int = 0
+    """How many rows the provider was through with when everything was read that could be."""
+
+    def encode(self) -> bytes:
+        """As it is stored; nothing where there is nothing to say."""
+        return b"" if self == EarlyRead() else msgspec.json.encode(self)
+
+    @classmethod
+    def decode(cls, raw: bytes) -> EarlyRead:
+        """Reads it as it was stored; from the start where it cannot be read, as that costs time and no answer."""
+        try:
+            return msgspec.json.decode(raw, type=cls)
+        except UNREADABLE:
+            return cls()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +99,7 @@ class Batch:
     cancel_requested: bool
     moved_to: BatchId | None
     """The batch in which its unanswered requests went on, if some did."""
+    early: EarlyRead
     quota_id: str
     """The quota of enqueued tokens that it counts against; '' before it was first to be submitted."""
 
@@ -136,6 +160,7 @@ class Batch:
                 poll_s=number("poll_ms") / 1000,
                 cancel_requested=text("cancel_requested") == "1",
                 moved_to=BatchId(text("moved_to")) or None,
+                early=EarlyRead.decode(fields.get(b"early", b"{}")),
                 quota_id=text("quota"),
             )
         except (KeyError, ValueError, OverflowError) as error:

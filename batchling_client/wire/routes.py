@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 MB: Final = 1_000_000
+STAGING_HEADER: Final = "x-batchling-staging"
+"""Among the headers of a lane, and no HTTP header at all: where the files of its batches lie."""
 _SIGNATURE: Final = "AWS4-HMAC-SHA256 Credential="
 """Of AWS: an access key's id follows, then a slash and what else the signature is for."""
 
@@ -65,6 +67,8 @@ class Route:
     models: Mapping[str, str] = field(default_factory=dict)
     """A call's model -> the one that its batches are for, where settings say so."""
     unbatched: tuple[Unbatched, ...] = ()
+    staged: bool = False
+    """Whether its files lie in the caller's Cloud Storage, so that a lane has a place there in `STAGING_HEADER`."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """Header -> the environment variable in which the provider's own SDK looks for it, the API key's included."""
     batch_queries: frozenset[str] = field(init=False, repr=False, compare=False)
@@ -208,6 +212,18 @@ ROUTES: Final = (
         variables={"authorization": "MISTRAL_API_KEY"},
     ),
     Route(
+        provider="together",
+        hosts=("api.together.ai", "api.together.xyz"),
+        endpoints=_openai_paths(
+            "", ("/v1/chat/completions", "/v1/audio/transcriptions", "/v1/audio/translations")
+        ),
+        max_rows=50_000,
+        max_bytes=100 * MB,
+        max_row_bytes=10 * MB,
+        windows=("24h",),
+        variables={"authorization": "TOGETHER_API_KEY"},
+    ),
+    Route(
         provider="gemini",
         hosts=("generativelanguage.googleapis.com",),
         endpoints={
@@ -224,6 +240,27 @@ ROUTES: Final = (
         query_credentials={"key": "x-goog-api-key"},
         batch_headers=("x-goog-user-project",),
         variables={"x-goog-api-key": "GEMINI_API_KEY"},
+    ),
+    Route(
+        provider="vertex",
+        hosts=(
+            "aiplatform.googleapis.com",
+            "*-aiplatform.googleapis.com",
+            "aiplatform.us.rep.googleapis.com",
+            "aiplatform.eu.rep.googleapis.com",
+        ),
+        endpoints={
+            "/{version}/projects/{project}/locations/{location}/publishers/google/models/{model}:generateContent": (
+                "/{version}/projects/{project}/locations/{location}:generateContent"
+            )
+        },
+        max_rows=200_000,
+        max_bytes=1_000 * MB,
+        max_row_bytes=1_000 * MB,
+        windows=("24h",),
+        batch_headers=("x-goog-user-project",),
+        staged=True,
+        variables={"authorization": "CLOUDSDK_AUTH_ACCESS_TOKEN"},
     ),
     Route(
         provider="anthropic",
@@ -290,6 +327,40 @@ ROUTES: Final = (
         batch_headers=("?api-version",),
         model_in_row=True,
         variables={"api-key": "AZURE_OPENAI_API_KEY", "authorization": "AZURE_OPENAI_AD_TOKEN"},
+    ),
+    Route(
+        provider="doubleword",
+        hosts=("api.doubleword.ai",),
+        endpoints=_openai_paths(
+            "",
+            ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/messages"),
+        ),
+        max_rows=50_000,
+        max_bytes=100 * MB,
+        max_row_bytes=10 * MB,
+        windows=("24h", "1h"),
+        variables={"authorization": "DOUBLEWORD_API_KEY"},
+    ),
+    Route(
+        provider="xai",
+        hosts=("api.x.ai",),
+        endpoints=_openai_paths(
+            "",
+            (
+                "/v1/chat/completions",
+                "/v1/responses",
+                "/v1/images/generations",
+                "/v1/images/edits",
+                "/v1/videos",
+                "/v1/videos/generations",
+                "/v1/videos/extensions",
+            ),
+        ),
+        max_rows=50_000,
+        max_bytes=200 * MB,
+        max_row_bytes=24 * MB,
+        windows=("24h",),
+        variables={"authorization": "XAI_API_KEY"},
     ),
 )
 

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-from .batches import UNENDED_ALLOWED, quarantine_sentence
+from .batches import UNENDED_ALLOWED, EarlyRead, quarantine_sentence
 from .keys import BatchId, Keys, LaneId, Mailbox, ProviderBatchId, RequestId, RunId
 from .states import TERMINAL_STATES, BatchState, Outcome, Placement, RowKind, Verdict
 
@@ -302,10 +302,19 @@ class Scripts:
         return _verdict(reply[0]), reply[1].decode() if len(reply) > 1 else ""
 
     async def progress(
-        self, *, batch_id: BatchId, token: int, status: str, n_done: int, n_total: int, delay_ms: int
+        self,
+        *,
+        batch_id: BatchId,
+        token: int,
+        status: str,
+        n_done: int,
+        n_total: int,
+        delay_ms: int,
+        early: EarlyRead | None = None,
     ) -> Verdict:
         """Stores a look at a running batch: `progress.lua`."""
         args: list[Arg] = [batch_id, token, status, n_done, n_total, delay_ms]
+        args += [early.encode() if early else b""]
         return _verdict(await self._run("progress", self._batch(batch_id), args))
 
     async def ended(

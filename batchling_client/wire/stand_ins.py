@@ -17,10 +17,6 @@ from pydantic_settings import NoDecode
 
 from .routes import MB, ROUTES, Route, Routes
 
-RESERVED: Final = frozenset(
-    {route.provider for route in ROUTES} | {"doubleword", "mistral", "together", "vertex", "xai"}
-)
-"""Names that mean these companies, whose APIs are not all OpenAI's, in this version or in a later one."""
 OWN_ENDPOINTS: Final = ("/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions")
 OWN_WINDOWS: Final = ("24h",)
 OWN_MAX_ROWS: Final = 50_000
@@ -107,7 +103,6 @@ def checked(stand_ins: Mapping[str, S]) -> dict[str, S]:
     """The same by lower-case name, base URLs of own endpoints ending in their version; raises ValueError."""
     registry = Routes()
     found: dict[str, S] = {}
-    roots: dict[str, str] = {}
     for spelt, said in stand_ins.items():
         name = spelt.lower()
         if registry.named(name) is not None:
@@ -116,25 +111,30 @@ def checked(stand_ins: Mapping[str, S]) -> dict[str, S]:
             found[name] = said
             continue
         own = said.model_copy(update={"base_url": _root(name, said)})
-        host, prefix = site_of(own.base_url or "")
+        host, _ = site_of(own.base_url or "")
         taken = registry.of_host(host)
         if taken is not None:
             raise ValueError(
                 f"has {name} at {host}, which is a host of {taken.provider}: "
                 f"say it in BATCHLING_PROVIDERS__{taken.provider.upper()}"
             )
-        other = roots.setdefault(host + prefix, name)
-        if other != name:
-            raise ValueError(f"has {other} and {name} at the same base URL")
         found[name] = own
     return found
 
 
+def told_apart(stand_ins: Mapping[str, S]) -> dict[str, S]:
+    """The same; raises ValueError where a call could be of two endpoints."""
+    names: dict[tuple[str, str], str] = {}
+    registry = Routes()
+    for name, said in stand_ins.items():
+        if registry.named(name) is None:
+            other = names.setdefault(site_of(said.base_url or ""), name)
+            if other != name:
+                raise ValueError(f"has {other} and {name} at the same base URL")
+    return dict(stand_ins)
+
+
 def _root(name: str, said: StandIn) -> str:
-    if name in RESERVED:
-        raise ValueError(
-            f"has {name}, which this version does not know: give an endpoint of yours another name"
-        )
     if _NAME.fullmatch(name) is None:
         raise ValueError(f"has {name[:40]!r}: a name is up to 32 letters, digits, dashes and underscores")
     if said.base_url is None:

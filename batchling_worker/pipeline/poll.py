@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import assert_never
+import contextlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import TypeAlias, assert_never
 
 import msgspec
 
-from batchling_client.wire.states import Outcome
+from batchling_client.wire.batches import EarlyRead
+from batchling_client.wire.connection import UNREACHABLE
+from batchling_client.wire.states import Outcome, RowKind
 
 from .. import lifecycle
-from ..errors import Denied, PermanentError, TemporaryError
+from ..delivery import chunks
+from ..errors import Denied, PermanentError, StaleClaim, TemporaryError
 from ..naming import named
 from ..provider import Ended, Ending, Look, NotFound, Running
 from ..step import Step
+
+Passage: TypeAlias = Callable[[], AbstractAsyncContextManager[None]]
+"""A block in which the account of a step may be called."""
 
 
 async def look(steps: Sequence[Step]) -> list[Look | TemporaryError | PermanentError]:
@@ -28,8 +36,10 @@ async def look(steps: Sequence[Step]) -> list[Look | TemporaryError | PermanentE
     return [looks.get(one, NotFound()) if one else NotFound() for one in ids]
 
 
-async def poll(step: Step, seen: Look | TemporaryError | PermanentError) -> None:
-    """Takes a batch from `submitted` to `ended`, or says when to look again."""
+async def poll(
+    step: Step, seen: Look | TemporaryError | PermanentError, passage: Passage = nullcontext
+) -> None:
+    """Takes a batch from `submitted` to `ended`, or says when to look again; what can be read early is delivered."""
     batch = step.batch
     match seen:
         case TemporaryError():
@@ -52,12 +62,47 @@ async def poll(step: Step, seen: Look | TemporaryError | PermanentError) -> None
         case Running():
             if batch.cancel_requested:
                 await _ask_to_cancel(step)
+            early = await _early(step, seen, passage)
             delay_s = lifecycle.next_look_s(batch, step.knobs.poll_interval_s, step.now, step.least_look_s)
-            await step.store.progress(step.held, seen.status, seen.n_done, seen.n_total, delay_s)
+            await step.store.progress(step.held, seen.status, seen.n_done, seen.n_total, delay_s, early)
             step.reach("poll.progressed")
             step.telemetry.progress(batch, seen)
         case _:
             assert_never(seen)
+
+
+async def _early(step: Step, seen: Running, passage: Passage) -> EarlyRead:
+    """Delivers the rows that have succeeded so far; answers how far they were read, for the next look.
+
+    A row that has failed may yet heal: it is told when the batch has ended. So are all that could not be read here,
+    for whatever reason: that disturbs no look.
+    """
+    read = step.batch.early
+    if seen.early is None or not lifecycle.early_is_due(step.batch, seen):
+        return read
+    ending = msgspec.structs.replace(seen.early, after=read.cursor)
+    n_answered = 0
+    try:
+        async with passage(), contextlib.aclosing(chunks(step, ending, RowKind.SUCCESS)) as some:
+            async for chunk in some:
+                if chunk.rows:
+                    n_answered += (await step.store.deliver(step.held, chunk.rows)).n_answered
+                    step.reach("poll.early_chunk")
+                read = msgspec.structs.replace(read, cursor=chunk.cursor)
+        read = msgspec.structs.replace(read, n_done=seen.n_done)
+        step.reach("poll.early_read")
+    except (StaleClaim, *UNREACHABLE):
+        raise
+    except Exception as error:  # noqa: BLE001 - of an unforeseen one, only the kind is told: its text may hold anything
+        known = isinstance(error, (TemporaryError, PermanentError))
+        if isinstance(error, PermanentError):
+            # It may be the cursor that is refused.
+            read = msgspec.structs.replace(read, cursor="")
+        reason = str(error) if known else type(error).__name__
+        step.telemetry.warn("early_not_read", batch_id=step.batch.batch_id, reason=reason)
+    if n_answered:
+        step.telemetry.log("early_delivered", batch_id=step.batch.batch_id, n_answered=n_answered)
+    return read
 
 
 async def _taught(step: Step, ending: Ending) -> Ending:

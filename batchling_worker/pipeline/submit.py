@@ -18,6 +18,7 @@ from batchling_client.wire.states import BatchState, Outcome, RowKind, Verdict
 
 from .. import lifecycle, quota
 from ..errors import (
+    CreateBegun,
     FileNotReady,
     MaybeDone,
     NotOnDisk,
@@ -132,7 +133,11 @@ async def _over_quota(step: Step, error: QuotaFull) -> None:
 async def _found(step: Step, label: str) -> bool:
     """Adopts the batch of an earlier create whose answer was lost; waits while it may yet appear."""
     batch = step.batch
-    made = await step.provider.find(step.way(), step.sought(label))
+    try:
+        made = await step.provider.find(step.way(), step.sought(label))
+    except CreateBegun as begun:
+        await _go_on_in(step, begun.file_id)
+        raise NotYet(str(begun), delay_s=SEARCH_FIRST_S) from None
     step.reach("submit.searched")
     if made:
         step.telemetry.log("batch_found_again", batch_id=batch.batch_id, provider_batch_id=made[0])
@@ -144,9 +149,18 @@ async def _found(step: Step, label: str) -> bool:
         if batch.cancel_requested:
             return False
         raise step.estrangement()
+    if step.provider.facts.repeatable and batch.input_file_id:
+        return False
     if not lifecycle.may_create_again(batch, step.knobs.reconcile_patience_s, step.now):
         raise NotYet("a create's answer was lost; searching for its batch", delay_s=SEARCH_FIRST_S)
     return False
+
+
+async def _go_on_in(step: Step, file_id: str) -> None:
+    """Remembers what a create was begun in that is in no record: a store that was killed had forgotten it."""
+    account = step.way().digest
+    await step.store.uploaded(step.held, file_id, step.batch.n_lines, account)
+    await step.store.arm(step.held, account)
 
 
 async def _wait_for_the_forgotten(step: Step) -> None:

@@ -20,8 +20,8 @@ import msgspec
 
 from batchling_client.wire.keys import ProviderBatchId
 
-from .. import google_rows, http_errors
-from ..errors import FileNotReady, MaybeDone, PermanentError, QuotaFull, TemporaryError
+from .. import google_rows, google_status, http_errors
+from ..errors import FileNotReady, PermanentError, QuotaFull, TemporaryError
 from ..google_operation import Operation, OperationPage, reaches_back_to
 from ..provider import (
     Account,
@@ -71,7 +71,6 @@ LOOK_PAGES: Final = 2
 FIND_PAGES: Final = 200
 LOOKS_TOGETHER: Final = 8
 
-_QUOTA: Final = re.compile(r"answered 429 .*(?:quota|exhausted|enqueued)", re.IGNORECASE | re.DOTALL)
 _MISSING: Final = re.compile(
     r"exist|not found|cannot find|could not find|not ready|not active", re.IGNORECASE
 )
@@ -151,11 +150,8 @@ class Gemini:
         wish = {"displayName": submission.label, "inputConfig": {"fileName": source.file_id}}
         try:
             made = await call.tell(Operation, {"batch": wish})
-        except MaybeDone:
-            raise
         except TemporaryError as error:
-            # A rate limit and a full quota have the same code; what it says tells them apart.
-            if _QUOTA.search(str(error)):
+            if google_status.speaks_of_quota(error):
                 account.weather.saw(None)
                 raise QuotaFull(str(error)) from None
             raise

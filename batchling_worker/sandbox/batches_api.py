@@ -81,7 +81,7 @@ class BatchesApi:
 
     def created(self, batch: object) -> web.Response:
         """Return the answer to a create call, given the batch as JSON."""
-        return json_reply(batch)
+        return json_reply(batch, self._dialect.traits.created_status)
 
     def listing(self, batches: list[dict[str, Any]], envelope: Mapping[str, Any]) -> object:
         """Return the JSON of a page of the list."""

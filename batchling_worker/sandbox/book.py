@@ -13,7 +13,7 @@ from .execute import Executed, Job, execute
 from .ledger import BilledBatch
 from .lines import reshape
 from .planning import plan_batch
-from .records import Batch, BatchView, CreateAsk, Outcome, StoredFile
+from .records import Batch, BatchView, CreateAsk, Outcome, StoredFile, Written
 from .scan import LineError, Scan, scan
 from .shelf import FileShelf
 from .world import World
@@ -46,7 +46,14 @@ class BatchBook:
         recent.append(now)
 
     def create(
-        self, ask: CreateAsk, owner: str, window_s: float, source: StoredFile | LineError, tokens: int = 0
+        self,
+        ask: CreateAsk,
+        owner: str,
+        window_s: float,
+        source: StoredFile | LineError,
+        tokens: int = 0,
+        *,
+        batch_id: str | None = None,
     ) -> Batch:
         """Commit a batch and start on it; in place of its input it may get the error it is to fail with.
 
@@ -57,7 +64,7 @@ class BatchBook:
         model = input_file.model if input_file else None
         plan = plan_batch(self._world, self._provider, model, now)
         batch = Batch(
-            id=self._dialect.new_batch_id(),
+            id=batch_id or self._dialect.new_batch_id(),
             owner=owner,
             ask=ask,
             model=model,
@@ -67,7 +74,10 @@ class BatchBook:
             plan=plan,
             failures=(source,) if isinstance(source, LineError) else plan.failures,
             enqueued_tokens=tokens,
+            works_late=self._dialect.traits.works_late,
         )
+        if self._dialect.traits.early_files:
+            batch.early_ids = (self._shelf.new_id(), self._shelf.new_id())
         self._batches[batch.id] = batch
         self._world.ledger.batch(self._billed(batch, input_file))
         if input_file is not None and not batch.failures:
@@ -116,6 +126,40 @@ class BatchBook:
                 n_run = int(len(found.starts) * timing.done_share(batch, now))
                 n_failed += bisect.bisect_left(executed.failed_at, n_run)
         return timing.view(batch, now, n_total, n_failed)
+
+    async def written(self, batch: Batch) -> tuple[Written, Written] | None:
+        """Return output and error lines of the rows that have run by now, in the order of execution.
+
+        None where nothing has run. A file that is gone, as it had no lines, has 0 bytes.
+        """
+        await self.show(batch)
+        job, outcome = batch.job, batch.outcome
+        if job is None or batch.executed is None:
+            return None
+        executed = await batch.executed
+        if executed is None:
+            return None
+        paths = (job.output_path, job.error_path)
+        if outcome is not None:
+            sizes = tuple(path.stat().st_size if path.exists() else 0 for path in paths)
+        else:
+            n_run = int(len(executed.output_ends) * timing.done_share(batch, self._world.clock.now()))
+            ends = (executed.output_ends, executed.error_ends)
+            sizes = tuple(end[n_run - 1] if n_run else 0 for end in ends)
+        output, errors = (
+            Written(path=path, n_bytes=size, model=batch.model, complete=outcome is not None)
+            for path, size in zip(paths, sizes, strict=True)
+        )
+        return output, errors
+
+    async def growing(self, file_id: str, owner: str) -> Written | None:
+        """Return the result file of that id of a batch that still runs."""
+        for batch in self.newest_first(owner):
+            if batch.early_ids is None or file_id not in batch.early_ids:
+                continue
+            written = await self.written(batch)
+            return None if written is None else written[batch.early_ids.index(file_id)]
+        return None
 
     async def catch_up(self) -> list[BatchView]:
         """Move every batch on to now, so that the ledger is complete, and return them all, oldest first."""
@@ -218,11 +262,18 @@ class BatchBook:
         if job is None:
             raise RuntimeError("a batch that ran has a job")
         if end.status != "completed":
+            code = "batch_expired" if end.status == "expired" else "batch_cancelled"
             job = job.cut_short(
                 timing.done_share(batch, end.at),
-                "batch_expired" if end.status == "expired" else "batch_cancelled",
+                code if self._dialect.traits.names_undone else None,
                 forget_done=batch.plan.forget_done_on_cancel and end.status == "cancelled",
             )
+        job = job.healed()
+        if job is not batch.job:
+            # Whoever reads the files of the first run must not see them change.
+            for path in (job.output_path, job.error_path):
+                path.unlink()
+            job = batch.job = job.elsewhere(self._shelf.scratch(), self._shelf.scratch())
             loop = asyncio.get_running_loop()
             executed = await loop.run_in_executor(self._world.pool, execute, job, found)
         await self._reshape(job)
@@ -271,6 +322,7 @@ class BatchBook:
             model=batch.model,
             hidden_s=batch.plan.hide_output_s,
             at=at,
+            file_id=None if batch.early_ids is None else batch.early_ids[which == "error"],
         )
         return file.id
 
@@ -287,6 +339,7 @@ class BatchBook:
             decorate=self._dialect.decorate,
             markers=self._world.markers,
             perform=self._dialect.traits.perform,
+            row_error=self._dialect.traits.row_error,
         )
 
     def _billed(self, batch: Batch, input_file: StoredFile | None) -> BilledBatch:

@@ -10,6 +10,7 @@ from multidict import MultiMapping
 
 from . import answers, streams
 from .answers import Answer, Perform
+from .execute import RowError
 from .records import Batch, BatchView, CreateAsk, StoredFile
 from .scan import LineRules
 from .streams import Events
@@ -82,6 +83,18 @@ class Traits:
     batch_purposes: frozenset[str] = frozenset({"batch"})
     result_line: Callable[[bytes], bytes] | None = None
     """Makes a line of a result file of OpenAI's, newline included; an empty one is left out."""
+    created_status: int = 200
+    """How an upload and a create are answered."""
+    plain_errors: bool = False
+    """Whether a refusal is a sentence of plain text."""
+    row_error: RowError | None = None
+    """Makes the `error` of a failed row, where result lines tell no HTTP status."""
+    names_undone: bool = True
+    """Whether the result files name the rows that never ran."""
+    early_files: bool = False
+    """Whether result files can be read, from a line on, while the batch runs."""
+    works_late: bool = False
+    """Whether a batch goes on when its completion window is over."""
     events: Mapping[str, Events] = field(default_factory=lambda: streams.EVENTS)
     """How an answer is streamed, by endpoint; of others `stream` is not heeded."""
     max_rows: int = 50_000

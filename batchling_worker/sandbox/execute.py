@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,13 +14,15 @@ from typing import Any, BinaryIO
 import msgspec
 
 from . import answers
-from .faults import FailRows, SpoilRows
+from .faults import FailingFault, SpoilRows
 from .ledger import ExecutedRow, cost_usd
 from .markers import Markers
 from .scan import Scan
 
 ErrorBody = Callable[[int, str | None, str, str | None], dict[str, Any]]
 Decorate = Callable[[answers.Answer, str], dict[str, Any]]
+RowError = Callable[[int, str | None, str], Mapping[str, Any]]
+"""Makes the `error` of a failed row of its status, code and sentence, where result lines tell no HTTP status."""
 
 _UNDONE = {
     "batch_expired": "This request could not be executed before the completion window expired.",
@@ -38,7 +41,9 @@ class RowPlan:
     n_broken: int = 0
     n_zero: int = 0
     spoiled: SpoilRows | None = None
-    failing: FailRows | None = None
+    failing: FailingFault | None = None
+    heals: bool = False
+    """Whether the rows that fail so will have succeeded at the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,24 +61,36 @@ class Job:
     decorate: Decorate
     markers: Markers
     perform: answers.Perform
+    row_error: RowError | None = None
     done_share: float = 1.0
     undone_code: str | None = None
     forget_done: bool = False
 
-    def cut_short(self, done_share: float, undone_code: str, *, forget_done: bool) -> Job:
+    def cut_short(self, done_share: float, undone_code: str | None, *, forget_done: bool) -> Job:
         """Return the job of a batch that ends before all of its rows have run."""
         return replace(self, done_share=done_share, undone_code=undone_code, forget_done=forget_done)
+
+    def healed(self) -> Job:
+        """Return the job in which the rows that failed at first have succeeded."""
+        return replace(self, plan=replace(self.plan, failing=None, heals=False)) if self.plan.heals else self
+
+    def elsewhere(self, output_path: Path, error_path: Path) -> Job:
+        """Return the job with other result files."""
+        return replace(self, output_path=output_path, error_path=error_path)
 
 
 @dataclass(slots=True, kw_only=True)
 class Executed:
     """What came of a run; rows that never ran count as failed.
 
-    `failed_at` are the places of failed rows in the order of execution.
+    `failed_at` are the places of failed rows in the order of execution; `output_ends` and `error_ends` are how long the
+    result files were after each place.
     """
 
     rows: list[ExecutedRow] = field(default_factory=list)
     failed_at: list[int] = field(default_factory=list)
+    output_ends: array[int] = field(default_factory=lambda: array("Q"))
+    error_ends: array[int] = field(default_factory=lambda: array("Q"))
     n_completed: int = 0
     n_failed: int = 0
     n_undone: int = 0
@@ -92,6 +109,7 @@ class _Reply(msgspec.Struct, frozen=True):
     body: bytes
     input_tokens: int = 0
     output_tokens: int = 0
+    problem: tuple[int, str | None, str] | None = None
 
 
 _row_decoder = msgspec.json.Decoder(_Row)
@@ -136,6 +154,8 @@ def execute(job: Job, scan: Scan) -> Executed:
             row = _row_decoder.decode(os.pread(source, scan.ends[index] - start, start))
             if place < n_done:
                 _run(job, row, place, quirks, writer, done)
+                done.output_ends.append(writer.n_output)
+                done.error_ends.append(writer.n_errors)
             elif job.undone_code is not None:
                 writer.undone(row, index, job.undone_code)
                 done.n_failed += 1
@@ -179,7 +199,8 @@ def _answer(job: Job, row: _Row) -> _Reply:
 
 
 def _refused(job: Job, status: int, code: str | None, message: str) -> _Reply:
-    return _Reply(status, _encode(job.error_body(status, code, message, None)))
+    body = _encode(job.error_body(status, code, message, None))
+    return _Reply(status, body, problem=(status, code, message))
 
 
 class _Writer:
@@ -188,6 +209,9 @@ class _Writer:
     def __init__(self, job: Job, output: BinaryIO, errors: BinaryIO) -> None:
         self._output = output
         self._errors = errors
+        self.n_output = 0
+        self.n_errors = 0
+        self._row_error = job.row_error
         self._spoiled = job.plan.spoiled
         self._mark = job.batch_id.rpartition("_")[2][:16].encode()
 
@@ -196,35 +220,49 @@ class _Writer:
         if quirk == "missing":
             return
         if quirk == "zero":
-            self._errors.write(self._line(custom_id, place, 0, b"", b"{}"))
+            self._write_error(self._line(custom_id, place, 0, b"", b"{}"))
             return
         spoiled = self._spoiled if quirk == "spoiled" else None
         if spoiled is not None:
             self._spoil(spoiled, row.custom_id)
             if not spoiled.stays:
                 return
-        line = self._line(custom_id, place, reply.status, b"req_%b%06x" % (self._mark, place), reply.body)
+        if self._row_error is not None and reply.problem is not None:
+            line = self._no_answer(custom_id, place, self._row_error(*reply.problem))
+        else:
+            line = self._line(custom_id, place, reply.status, b"req_%b%06x" % (self._mark, place), reply.body)
         if quirk == "broken":
             line = line[: len(line) // 2] + b"\n"
-        file = self._output if 200 <= reply.status < 300 else self._errors
-        file.write(line)
+        write = self._write if 200 <= reply.status < 300 else self._write_error
+        write(line)
         if quirk == "twice":
-            file.write(line)
+            write(line)
 
     def _spoil(self, spoiled: SpoilRows, custom_id: str) -> None:
-        file = self._output if spoiled.file == "output" else self._errors
+        write = self._write if spoiled.file == "output" else self._write_error
         for line in spoiled.lines:
-            file.write(line.replace("CUSTOM_ID", custom_id).encode("latin-1") + b"\n")
+            write(line.replace("CUSTOM_ID", custom_id).encode("latin-1") + b"\n")
 
     def undone(self, row: _Row, index: int, code: str) -> None:
-        error = _encode({"code": code, "message": _UNDONE[code]})
-        self._errors.write(
-            b'{"id":"batch_req_%b%06x","custom_id":%b,"response":null,"error":%b}\n'
-            % (self._mark, index, _encode(row.custom_id), error)
-        )
+        error = {"code": code, "message": _UNDONE[code]}
+        self._write_error(self._no_answer(_encode(row.custom_id), index, error))
 
     def stray(self, number: int) -> None:
-        self._output.write(self._line(b'"stray-%d"' % number, 0xF00000 + number, 200, b"req_stray", b"{}"))
+        self._write(self._line(b'"stray-%d"' % number, 0xF00000 + number, 200, b"req_stray", b"{}"))
+
+    def _write(self, line: bytes) -> None:
+        self.n_output += self._output.write(line)
+
+    def _write_error(self, line: bytes) -> None:
+        self.n_errors += self._errors.write(line)
+
+    def _no_answer(self, custom_id: bytes, place: int, error: Mapping[str, Any]) -> bytes:
+        return b'{"id":"batch_req_%b%06x","custom_id":%b,"response":null,"error":%b}\n' % (
+            self._mark,
+            place,
+            custom_id,
+            _encode(error),
+        )
 
     def _line(self, custom_id: bytes, place: int, status: int, request_id: bytes, body: bytes) -> bytes:
         return (

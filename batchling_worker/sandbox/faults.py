@@ -45,6 +45,15 @@ class RowsFault(Fault):
     n: int = 1
 
 
+class FailingFault(Fault):
+    """A fault with which `n` rows of a batch (None = all) fail."""
+
+    n: int | None = 1
+    status: int = 500
+    code: str | None = None
+    message: str = "The sandbox was told to fail this row."
+
+
 class DropCreateAnswer(Fault):
     """The batch is created, and the connection closes before the answer."""
 
@@ -210,13 +219,12 @@ class LieInCounts(Fault):
     counts: dict[str, object] | None = None
 
 
-class FailRows(Fault):
+class FailRows(FailingFault):
     """`n` rows (None = all) fail with `status`."""
 
-    n: int | None = 1
-    status: int = 500
-    code: str | None = None
-    message: str = "The sandbox was told to fail this row."
+
+class HealRows(FailingFault):
+    """`n` rows (None = all) fail with `status` while the batch runs, and have succeeded when it has ended."""
 
 
 class KeepOrder(Fault):
@@ -293,6 +301,7 @@ AnyFault = (
     | RefuseUpload
     | SlowUpload
     | HideFile
+    | HoldFilePending
     | RefusePoll
     | DropPollAnswer
     | RefuseCancel
@@ -311,6 +320,7 @@ AnyFault = (
     | SpoilRows
     | LieInCounts
     | FailRows
+    | HealRows
     | KeepOrder
     | BlankFileIds
     | EmptyFiles

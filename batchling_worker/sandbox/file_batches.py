@@ -35,7 +35,7 @@ class FileBatches:
         self._apis = [
             (
                 Gate(world, one),
-                files(world, one, self._shelf),
+                files(world, one, self._shelf, self._book),
                 batches(world, one, self._shelf, self._book),
                 RealtimeApi(world, one),
             )

@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 from multidict import MultiMapping
 
+from .book import BatchBook
 from .dialect import FileDialect, Refusal
 from .form import Form, FormError
 from .gate import Gate, json_reply
@@ -25,10 +26,11 @@ _MAX_FILES = 10_000
 class FilesApi:
     """The `/files` routes of one provider; a subclass checks what else it checks."""
 
-    def __init__(self, world: World, dialect: FileDialect, shelf: FileShelf) -> None:
+    def __init__(self, world: World, dialect: FileDialect, shelf: FileShelf, book: BatchBook) -> None:
         self._world = world
         self._dialect = dialect
         self._shelf = shelf
+        self._book = book
         self._weather = Weather(world, dialect.traits.name)
 
     def routes(self, gate: Gate) -> Iterator[web.RouteDef]:
@@ -37,7 +39,7 @@ class FilesApi:
         yield gate.route("GET", "/files", self._list)
         yield gate.route("GET", "/files/{file_id}", self._show)
         yield gate.route("DELETE", "/files/{file_id}", self._delete)
-        yield gate.route("GET", "/files/{file_id}/content", self._content)
+        yield gate.route("GET", "/files/{file_id}/content", self.content)
 
     async def check_lines(self, path: Path, purpose: str) -> None:
         """Raise Refusal where an uploaded file holds what the provider does not take."""
@@ -82,7 +84,8 @@ class FilesApi:
             hidden_s=self._weather.hides_file(),
             pending_s=self._weather.holds_file_pending(),
         )
-        return await self._weather.after_upload(request) or json_reply(self._dialect.file_object(file))
+        lost = await self._weather.after_upload(request)
+        return lost or json_reply(self._dialect.file_object(file), self._dialect.traits.created_status)
 
     async def _receive(self, request: web.Request, path: Path) -> tuple[dict[str, str], str]:
         fields: dict[str, str] = {}
@@ -139,18 +142,20 @@ class FilesApi:
         return json_reply(self.listing(query, files))
 
     async def _show(self, request: web.Request, owner: str) -> web.StreamResponse:
-        return json_reply(self._dialect.file_object(self._find(request, owner)))
+        return json_reply(self._dialect.file_object(self.find(request, owner)))
 
     async def _delete(self, request: web.Request, owner: str) -> web.StreamResponse:
-        file = self._find(request, owner)
+        file = self.find(request, owner)
         self._shelf.remove(file)
         return json_reply({"id": file.id, "object": "file", "deleted": True})
 
-    async def _content(self, request: web.Request, owner: str) -> web.StreamResponse:
-        file = self._find(request, owner)
+    async def content(self, request: web.Request, owner: str) -> web.StreamResponse:
+        """Send what a file holds."""
+        file = self.find(request, owner)
         return await self._weather.send(request, file.path, file.model, file.n_bytes)
 
-    def _find(self, request: web.Request, owner: str) -> StoredFile:
+    def find(self, request: web.Request, owner: str) -> StoredFile:
+        """Return the file that a call names, or raise Refusal."""
         file_id = request.match_info["file_id"]
         file = self._shelf.find(file_id, owner)
         if file is None:

@@ -110,6 +110,8 @@ class Gate:
         headers = {"x-request-id": new_request_id()}
         if refusal.retry_after is not None:
             headers["Retry-After"] = refusal.retry_after
+        if self._dialect.traits.plain_errors and refusal.raw is None:
+            return web.Response(status=refusal.status, text=refusal.message, headers=headers)
         body = self._dialect.error_body(refusal.status, refusal.code, refusal.message, refusal.param)
         encoded = (
             msgspec.json.encode({**body, **refusal.beside}) if refusal.raw is None else refusal.raw.encode()

@@ -50,6 +50,7 @@ def _plan_rows(world: World, provider: str, model: str | None) -> RowPlan:
         fault = world.faults.take(kind, provider, model)
         return fault.n if fault else 0
 
+    healing = world.faults.take(faults.HealRows, provider, model)
     return RowPlan(
         shuffle=world.shuffle and world.faults.take(faults.KeepOrder, provider, model) is None,
         n_lost=count(faults.LoseRows),
@@ -58,5 +59,6 @@ def _plan_rows(world: World, provider: str, model: str | None) -> RowPlan:
         n_broken=count(faults.BreakRows),
         n_zero=count(faults.ZeroRows),
         spoiled=world.faults.take(faults.SpoilRows, provider, model),
-        failing=world.faults.take(faults.FailRows, provider, model),
+        failing=healing or world.faults.take(faults.FailRows, provider, model),
+        heals=healing is not None,
     )

@@ -116,9 +116,22 @@ class Batch:
     job: Job | None = None
     input_path: Path | None = None
     enqueued_tokens: int = 0
+    works_late: bool = False
+    early_ids: tuple[str, str] | None = None
+    """Ids of the output and the error file, where these can be read while the batch runs."""
     cancelling_at: float | None = None
     outcome: Outcome | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """A result file as far as it is written by now."""
+
+    path: Path
+    n_bytes: int
+    model: str | None
+    complete: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,6 +35,8 @@ class LineRules:
     models_checked: bool
     skips_bad_lines: bool
     lines_checked: bool = True
+    unique: bool = True
+    """Whether two lines may not have the same custom_id."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -146,7 +148,7 @@ def _check(
         return _diagnose(line, number)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return LineError("invalid_json_line", "This line is not parseable as valid JSON.", None, number)
-    if parsed.custom_id in seen:
+    if rules.unique and parsed.custom_id in seen:
         message = f"The custom_id '{parsed.custom_id}' for this request is a duplicate of another request."
         return LineError("duplicate_custom_id", message, "custom_id", number)
     seen.add(parsed.custom_id)

@@ -20,6 +20,10 @@ class FileShelf:
         self._files: dict[str, StoredFile] = {}
         self._scratch = itertools.count()
 
+    def new_id(self) -> str:
+        """Return an id for a file that is yet to come."""
+        return self._new_id()
+
     def scratch(self) -> Path:
         """Return a path for a file that is being written."""
         return self._world.directory / f"{self._provider}-{next(self._scratch)}"

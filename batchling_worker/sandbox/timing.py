@@ -42,6 +42,8 @@ def end(batch: Batch, cancel_seconds: float) -> End:
     ended_at = batch.timeline.ended_at
     if batch.cancelling_at is not None:
         return End(batch.cancelling_at + cancel_seconds, "cancelled")
+    if batch.works_late:
+        return End(ended_at, "completed")
     if ended_at > batch.expires_at:
         return End(batch.expires_at, "expired")
     return End(ended_at, "completed" if batch.plan.expire_done is None else "expired")
@@ -56,7 +58,8 @@ def done_share(batch: Batch, now: float) -> float:
     span = timeline.worked_until - timeline.in_progress_at
     worked = 1.0 if span <= 0 else min(1.0, (moment - timeline.in_progress_at) / span)
     most = timeline.most_done if moment < timeline.finalizing_at else 1.0
-    return min(worked, most, batch.plan.expire_done if batch.plan.expire_done is not None else 1.0)
+    expire_done = None if batch.works_late else batch.plan.expire_done
+    return min(worked, most, expire_done if expire_done is not None else 1.0)
 
 
 def status(batch: Batch, now: float) -> Status:
@@ -102,6 +105,7 @@ def view(batch: Batch, now: float, n_total: int, n_failed: int) -> BatchView:
         n_done = int(n_total * done_share(batch, now))
         counts = {"total": n_total, "completed": max(0, n_done - n_failed), "failed": n_failed}
     ids_due = outcome is not None and now >= outcome.ended_at + batch.plan.late_ids_s
+    early_output, early_errors = (ran and outcome is None and batch.early_ids) or (None, None)
     return BatchView(
         id=batch.id,
         ask=shown_ask(
@@ -115,14 +119,14 @@ def view(batch: Batch, now: float, n_total: int, n_failed: int) -> BatchView:
         finalizing_at=passed(batch.timeline.finalizing_at),
         completed_at=ended("completed"),
         failed_at=ended("failed"),
-        expired_at=ended("expired"),
+        expired_at=passed(batch.expires_at) if batch.works_late else ended("expired"),
         cancelling_at=None if batch.cancelling_at is None else int(batch.cancelling_at),
         cancelled_at=ended("cancelled"),
         counts=counts,
         n_undone=outcome.n_undone if outcome else 0,
         errors=outcome.errors if outcome else [],
-        output_file_id=outcome.output_file_id if outcome and ids_due else None,
-        error_file_id=outcome.error_file_id if outcome and ids_due else None,
+        output_file_id=outcome.output_file_id if outcome and ids_due else early_output,
+        error_file_id=outcome.error_file_id if outcome and ids_due else early_errors,
         input_tokens=outcome.input_tokens if outcome else 0,
         output_tokens=outcome.output_tokens if outcome else 0,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from aiohttp import web
@@ -100,21 +100,25 @@ class Weather:
         model: str | None,
         n_bytes: int,
         content_type: str = "application/octet-stream",
+        *,
+        start: int = 0,
+        headers: Mapping[str, str] | None = None,
     ) -> web.StreamResponse:
-        """Send a file, refused, slow or cut off."""
+        """Send `n_bytes` of a file from `start` on, refused, slow or cut off."""
         refuse = self._world.faults.take(faults.RefuseDownload, self._provider, model)
         if refuse is not None:
             raise refusal_of(refuse)
         truncate = self._world.faults.take(faults.TruncateDownload, self._provider, model)
         slow = self._world.faults.take(faults.SlowDownload, self._provider, model)
         left = int(n_bytes * truncate.sent) if truncate else n_bytes
-        response = web.StreamResponse(headers={"x-request-id": new_request_id()})
+        response = web.StreamResponse(headers={"x-request-id": new_request_id(), **(headers or {})})
         response.content_type = content_type
         response.content_length = n_bytes
         await response.prepare(request)
         step = min(_CHUNK, slow.bytes_per_second // 10 + 1) if slow else _CHUNK
         # Whoever reads may be killed in the middle of it.
         with path.open("rb") as content, contextlib.suppress(ConnectionError):
+            content.seek(start)
             while left > 0 and (chunk := content.read(min(step, left))):
                 if slow is not None:
                     await asyncio.sleep(len(chunk) / slow.bytes_per_second)

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from batchling_client import doctor
+from batchling_client.settings import ClientSettings
+from batchling_client.wire.stand_ins import StandIn
 from batchling_worker.sandbox import Sandbox
 from batchling_worker.stack import control
 
@@ -62,13 +65,10 @@ async def test_an_endpoint_of_ones_own_is_batched_by_settings_alone(
     program = tmp_path / "program.py"
     program.write_text(PROGRAM, encoding="utf-8")
 
-    dry = await batchling("run", f"{program}:main", "--dry-run", env=env)
-    assert f"acme/{MODEL} /v1/chat/completions: 5 requests, 1 batch" in dry.err, dry.err
-    assert sandbox.ledger().totals.n_batches == 0
-
     ran = await batchling("run", f"{program}:main", "--batch-window-seconds", "0.5", env=env)
     assert ran.code == 0, ran.err
     assert [f"question {n}" in line for n, line in enumerate(ran.out.splitlines())] == [True] * 5
+    assert f"acme/{MODEL}" in ran.err
 
     lines = [
         {
@@ -86,13 +86,40 @@ async def test_an_endpoint_of_ones_own_is_batched_by_settings_alone(
 
     ledger = sandbox.ledger()
     assert (ledger.totals.n_batches, ledger.totals.n_rows, ledger.realtime) == (1, 5, [])
-    shown = json.loads((await batchling("batches", "--json", env=env)).out)
-    assert [(batch["provider"], batch["state"], batch["n_succeeded"]) for batch in shown] == [
-        ("acme", "settled", 5)
-    ]
-    doctor = json.loads((await batchling("doctor", "--json", env=env)).out)
-    [found] = [one for one in doctor["findings"] if one["check"] == "provider acme"]
-    assert env["OPENAI_BASE_URL"] in found["says"]
+
+
+async def test_a_dry_run_and_the_doctor_know_it(
+    env: dict[str, str], sandbox: Sandbox, tmp_path: Path
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM, encoding="utf-8")
+    dry = await batchling("run", f"{program}:main", "--dry-run", env=env)
+    assert f"acme/{MODEL} /v1/chat/completions: 5 requests, 1 batch" in dry.err, dry.err
+    assert sandbox.ledger().calls == {}
+
+    [found] = doctor.of_base_urls(ClientSettings(providers={"acme": StandIn(base_url="http://localhost:1")}))
+    assert (found.check, found.sound) == ("provider acme", True)
+    assert "http://localhost:1/v1" in found.says
+
+
+@pytest.mark.parametrize("name", ["ACME", "OPENAI"])
+async def test_a_rehearsal_plays_an_endpoint_that_only_settings_know(
+    env: dict[str, str], sandbox: Sandbox, tmp_path: Path, name: str
+) -> None:
+    """The server of the settings is there, and hears nothing."""
+    del env["BATCHLING_PROVIDERS__ACME__BASE_URL"]
+    base_url = env["OPENAI_BASE_URL"]
+    env[f"BATCHLING_PROVIDERS__{name}__BASE_URL"] = (
+        base_url if name == "ACME" else base_url.removesuffix("/v1")
+    )
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM, encoding="utf-8")
+
+    played = await batchling("run", f"{program}:main", "--sandbox", "--batch-window-seconds", "0.3", env=env)
+
+    assert played.code == 0, played.err
+    assert [f"question {n}" in line for n, line in enumerate(played.out.splitlines())] == [True] * 5
+    assert sandbox.ledger().calls == {}
 
 
 async def test_a_file_for_an_endpoint_that_is_in_no_setting_is_refused(

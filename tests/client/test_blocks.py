@@ -461,7 +461,7 @@ def announce(server: RedisServer, namespace: str, digest: str) -> None:
         ({"batch_size": 1.5}, "batch_size"),
         ({"batch_window_seconds": -1}, "batch_window_seconds"),
         ({"batch_poll_interval_seconds": float("nan")}, "batch_poll_interval_seconds"),
-        ({"completion_window": "25h"}, "completion_window"),
+        ({"completion_window": "169h"}, "completion_window"),
         ({"deadline": "soon"}, "deadline"),
         ({"deadline": 0}, "deadline"),
         ({"on_deadline": "panic"}, "on_deadline"),

@@ -10,8 +10,8 @@ import pytest
 from batchling_client.calls import Calls, Lane, Request, Terms
 from batchling_client.interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough
 from batchling_client.wire.ids import new_run_id
-from batchling_client.wire.records import Row
-from batchling_client.wire.routes import ROUTES, Routes
+from batchling_client.wire.records import LaneSpec, Row
+from batchling_client.wire.routes import ROUTES, STAGING_HEADER, Routes
 
 from .asking import HOST, PATH, a_call, error_of
 
@@ -315,6 +315,35 @@ def test_ids_in_paths_make_no_second_warning(caplog: pytest.LogCaptureFixture) -
     for i in range(5):
         reader.wants("POST", "api.openai.com", f"/v1/threads/thread_{i}abc/runs")
     assert len(caplog.records) == 1
+
+
+VERTEX = "us-central1-aiplatform.googleapis.com"
+VERTEX_PATH = "/v1/projects/p/locations/us-central1/publishers/google/models/gemini-2.5-flash:generateContent"
+
+
+def test_where_files_of_vertex_lie_splits_lanes_and_is_no_header_of_a_call() -> None:
+    def of(prefix: str) -> LaneSpec:
+        return lane(calls(vertex_gcs_prefix=prefix), host=VERTEX, path=VERTEX_PATH).spec
+
+    assert of("gs://bucket/run/").headers == ((STAGING_HEADER, "gs://bucket/run"),)
+    assert of("gs://bucket/run") == of("gs://bucket/run/") != of("gs://bucket/other")
+    assert of("gs://bucket/run").endpoint == "/v1/projects/p/locations/us-central1:generateContent"
+    sent = lane(
+        calls(vertex_gcs_prefix="gs://bucket"),
+        host=VERTEX,
+        path=VERTEX_PATH,
+        headers={STAGING_HEADER: "gs://x"},
+    )
+    assert sent.spec.headers == ((STAGING_HEADER, "gs://bucket"),)
+
+
+@pytest.mark.parametrize(
+    "prefix", [None, "", "bucket/run", "s3://bucket/run", "gs://", "gs:///run", "gs://b/a\nb"]
+)
+def test_vertex_without_a_place_for_files_is_refused_before_anything_is_queued(prefix: str | None) -> None:
+    error = refused(a_call(host=VERTEX, path=VERTEX_PATH), vertex_gcs_prefix=prefix)
+    assert error["code"] == "staging_missing"
+    assert "vertex_gcs_prefix='gs://" in error["message"]
 
 
 def test_a_cap_is_the_smaller_of_the_callers_and_the_providers() -> None:

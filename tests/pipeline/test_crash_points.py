@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.deployment import SLOW_MODEL, Deployment
 from tests.form import Ability, names
 from tests.waiting import wait_until
 
+EARLY = tuple(name for name in names() if providers.load(name).facts.early_results)
 POINTS: dict[str, list[Fault]] = {
     "submit.intended": [],
     "submit.written": [],
@@ -27,6 +29,8 @@ POINTS: dict[str, list[Fault]] = {
     "submit.searched": [DropCreateAnswer()],
     "submit.committed": [],
     "poll.progressed": [StickBatch(seconds=1.5)],
+    "poll.early_chunk": [StickBatch(state="in_progress", seconds=1.0, done=0.6)],
+    "poll.early_read": [StickBatch(state="in_progress", seconds=1.0, done=0.6)],
     "poll.ended": [],
     "poll.recorded": [],
     "collect.chunk": [],
@@ -59,15 +63,20 @@ def test_every_point_of_the_worker_is_died_at() -> None:
     assert named == {*POINTS, *CANCEL_POINTS}
 
 
-def _retried() -> list[str]:
-    """Providers of whose failed rows a few may go into another batch."""
-    able = names(Ability.ROW_STATUSES)
-    return [name for name in able if providers.load(name).facts.min_rows == 1]
+def _passing(point: str) -> Sequence[str]:
+    """The providers whose batches come by at a point."""
+    if point.startswith("poll.early"):
+        return EARLY
+    if point == "settle.requeued":
+        # Of the failed rows a few go into another batch.
+        able = names(Ability.ROW_STATUSES)
+        return [name for name in able if providers.load(name).facts.min_rows == 1]
+    return names()
 
 
 @pytest.mark.parametrize(
     ("any_provider", "point"),
-    [(name, point) for point in POINTS for name in (_retried() if point == "settle.requeued" else names())],
+    [(name, point) for point in POINTS for name in _passing(point)],
 )
 async def test_death_at_any_point_answers_and_bills_once(
     hasty: Deployment, any_provider: str, point: str

@@ -27,6 +27,12 @@ def invalid(*places: str) -> str:
     return json.dumps({"detail": flaws})
 
 
+def beside(*places: str) -> str:
+    """As Litestar words it."""
+    flaws = [{"key": place, "message": "Too hot"} for place in places]
+    return json.dumps({"status_code": 400, "detail": "Validation failed", "extra": flaws})
+
+
 BLAMED: dict[str, tuple[Fault, set[int]]] = {
     "a line": (FailBatch(code=BAD_LINE, message="it is no JSON", line=3), {3}),
     "several lines": (FailBatch(code=BAD_LINE, message="no JSON", lines=(1, 3, 6)), {1, 3, 6}),
@@ -44,6 +50,10 @@ BLAMED: dict[str, tuple[Fault, set[int]]] = {
         {2},
     ),
     "create refused with a line": (RefuseCreate(status=422, body=refused("Line 6: no model")), {6}),
+    "create refused with a list beside its sentence": (
+        RefuseCreate(status=400, body=beside("requests[1].body", "requests[4].body.n")),
+        {2, 5},
+    ),
     "upload refused with a line": (RefuseUpload(status=400, body=refused("Error on line 3: bad")), {3}),
     "upload refused with a list of validation errors": (
         RefuseUpload(status=422, body=invalid("line 3", "line 5")),
@@ -67,6 +77,20 @@ async def test_a_row_that_is_blamed_fails_alone_and_the_rest_goes_on(
     batches = await deployment.settled()
     assert [batch.n_requests for batch in batches] == [6, 6 - len(blamed)]
     assert set(deployment.billed()) == {one for n, one in enumerate(ids, start=1) if n not in blamed}
+
+
+async def test_a_request_that_is_checked_at_the_create_fails_alone(deployment: Deployment) -> None:
+    ids = await deployment.ask(6, provider="sference", linger_ms=60_000)
+    model = form_of("sference").model
+    await deployment.replace_body(3, json.dumps({"model": model, "messages": []}).encode())
+    deployment.fork()
+    await deployment.due()
+
+    results = await deployment.answered(ids)
+
+    assert [result.status for result in results] == [200, 200, 200, 400, 200, 200]
+    assert "requests[3].body.messages" in json.loads(results[3].body)["detail"]
+    assert deployment.billed() == dict.fromkeys((one for one in ids if one != ids[3]), 1)
 
 
 async def test_a_row_is_blamed_by_its_custom_id(deployment: Deployment, provider: str) -> None:

@@ -13,11 +13,12 @@ from batchling_client.wire import sealing
 from batchling_client.wire.connection import connect
 from batchling_client.wire.keys import Keys
 from batchling_client.wire.records import LaneSpec
-from batchling_client.wire.routes import ROUTES, Route, Routes
+from batchling_client.wire.routes import ROUTES, STAGING_HEADER, Route, Routes
 from batchling_client.wire.stand_ins import checked
 from batchling_worker import accounts as accounts_of_worker
 from batchling_worker.accounts import Accounts
 from batchling_worker.errors import PermanentError
+from batchling_worker.provider import Account
 from batchling_worker.providers import Providers
 from batchling_worker.settings import ProviderSettings
 from batchling_worker.store import Store
@@ -181,3 +182,57 @@ async def test_a_provider_that_only_other_settings_know_is_refused(with_settings
     facts = Providers({}).load(ROUTES[0].provider).facts
     with pytest.raises(PermanentError, match="No provider is called 'acme'"):
         await with_settings().open(lane("x", "acme"), facts)
+
+
+VERTEX = "europe-west4-aiplatform.googleapis.com"
+
+
+async def opened(accounts: Accounts, staging: str, **said: ProviderSettings) -> Account:
+    spec = lane(VERTEX, "vertex")
+    if staging:
+        spec = msgspec.structs.replace(
+            spec, headers=((STAGING_HEADER, staging), ("x-goog-user-project", "p"))
+        )
+    return await accounts.open(spec, Providers(checked(said)).load("vertex").facts)
+
+
+async def test_a_callers_place_for_files_is_told_apart_from_what_is_sent(with_settings: Open) -> None:
+    account = await opened(with_settings(), "gs://callers/run")
+    assert account.staging == "gs://callers/run"
+    assert account.base_url == f"https://{VERTEX}"
+    assert account.headers == {"x-goog-user-project": "p", **CALLERS}
+    said = ProviderSettings(staging="gs://workers/batchling/")
+    assert (await opened(with_settings(vertex=said), "")).staging == "gs://workers/batchling"
+    assert (await opened(with_settings(vertex=said), "gs://callers/run")).staging == "gs://callers/run"
+
+
+@pytest.mark.parametrize(
+    "said", [ProviderSettings(own_credential=True), ProviderSettings(api_key=WORKERS)], ids=["own", "key"]
+)
+async def test_a_workers_own_credential_reads_and_writes_below_its_own_place_only(
+    with_settings: Open, said: ProviderSettings
+) -> None:
+    placed = said.model_copy(update={"staging": "gs://workers/batchling"})
+    for staging in ("", "gs://workers/batchling", "gs://workers/batchling/team"):
+        account = await opened(with_settings(vertex=placed), staging)
+        assert account.staging == (staging or "gs://workers/batchling")
+        assert CALLERS["authorization"] not in account.headers.values()
+    for staging in ("gs://callers/run", "gs://workers", "gs://workers/batchling-of-others"):
+        with pytest.raises(PermanentError, match="BATCHLING_PROVIDERS__VERTEX__STAGING"):
+            await opened(with_settings(vertex=placed), staging)
+        with pytest.raises(PermanentError, match="not set"):
+            await opened(with_settings(vertex=said), staging)
+
+
+async def test_a_workers_own_credential_is_an_account_of_its_own(with_settings: Open) -> None:
+    callers = await opened(with_settings(), "")
+    own = await opened(with_settings(vertex=ProviderSettings(own_credential=True)), "")
+    assert (callers.own_credential, own.own_credential) == (False, True)
+    assert own.headers == {}
+    assert own.digest != callers.digest
+
+
+async def test_a_provider_that_knows_no_credential_of_the_workers_says_so(with_settings: Open) -> None:
+    said = {"openai": ProviderSettings(own_credential=True)}
+    with pytest.raises(PermanentError, match=r"BATCHLING_PROVIDERS__OPENAI__OWN_CREDENTIAL"):
+        await place(with_settings(**said), lane("api.openai.com"), **said)

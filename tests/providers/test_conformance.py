@@ -155,7 +155,7 @@ async def test_a_cancelled_batch_hands_out_what_was_done(desk: Desk, sandbox: Sa
     assert isinstance(await desk.look(batch), Running)
     await desk.provider.cancel(desk.account, batch)
     assert isinstance(await desk.look(batch), Running)
-    sandbox.clock.advance(1.0)
+    sandbox.clock.advance(LONG_S)
     done = await desk.ended(batch)
     assert done.outcome is Outcome.CANCELLED
     answers = await desk.answers_by_id(done.ending)

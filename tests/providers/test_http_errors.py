@@ -155,6 +155,7 @@ async def test_a_key_that_is_refused_with_400_is_refused_like_any_other(
             "line 2.body.n: too many; too few",
         ),
         (b'{"detail":[{"loc":"body","msg":7},"x"]}', "7"),
+        (b'{"status_code":400,"detail":"not valid","extra":[{"key":"k","message":"m"}]}', "not valid"),
         (b'{"detail":[]}', '{"detail":[]}'),
         (b'{"error":"a sentence","request_id":"r"}', "a sentence"),
     ],

@@ -108,7 +108,7 @@ async def test_lines_are_read_from_their_start(wire: Wire, inline: Desk) -> None
 
 
 async def test_a_create_is_not_held_in_memory(inline: Desk) -> None:
-    line, n_lines = inline.lines({"r0": inline.body("x" * 1_000)}).getvalue(), 60_000
+    line, n_lines = inline.lines({"r0": inline.body("x" * 1_000)}).getvalue(), 20_000
     received = Discarded(json.dumps(Told(inline).batch("batch-7")).encode())
     with tempfile.TemporaryFile() as lines:
         for _ in range(n_lines):
@@ -123,7 +123,7 @@ async def test_a_create_is_not_held_in_memory(inline: Desk) -> None:
                 _, peak = tracemalloc.get_traced_memory()
             finally:
                 tracemalloc.stop()
-    assert received.n_bytes >= n_bytes > 60_000_000
+    assert received.n_bytes >= n_bytes > 20_000_000
     assert peak < 4_000_000
 
 
@@ -289,7 +289,7 @@ async def test_what_breaks_off_goes_on_without_gap_or_double(
     assert [one.custom_id for one in await inline.answers(ending())] == ids
 
 
-async def test_fifty_thousand_rows_need_no_more_memory_than_five_hundred(wire: Wire, inline: Desk) -> None:
+async def test_ten_thousand_rows_need_no_more_memory_than_five_hundred(wire: Wire, inline: Desk) -> None:
     chunk = Told(inline).rows(*(f"r{n}" for n in range(500)))
 
     async def stream(n_chunks: int) -> AsyncIterator[bytes]:
@@ -298,7 +298,7 @@ async def test_fifty_thousand_rows_need_no_more_memory_than_five_hundred(wire: W
             yield chunk
 
     peaks = []
-    for n_chunks in (1, 1, 100):
+    for n_chunks in (1, 1, 20):
         wire.reply = lambda seen, n=n_chunks: stream(n)  # type: ignore[misc]
         tracemalloc.start()
         try:

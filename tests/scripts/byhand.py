@@ -7,7 +7,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from batchling_client.wire.batches import Batch
+from batchling_client.wire.batches import Batch, EarlyRead
 from batchling_client.wire.ids import new_batch_id, new_mailbox, new_request_id, new_run_id
 from batchling_client.wire.keys import BatchId, Keys, LaneId, Mailbox, ProviderBatchId, RequestId, RunId
 from batchling_client.wire.records import LaneSpec, Result, Row, line_bytes
@@ -130,9 +130,17 @@ class ByHand:
             batch_id=batch_id, token=token, provider_batch_id=ProviderBatchId(name), delay_ms=0
         )
 
-    async def progress(self, batch_id: BatchId, token: int, delay_ms: int = 0) -> Verdict:
+    async def progress(
+        self, batch_id: BatchId, token: int, delay_ms: int = 0, early: EarlyRead | None = None
+    ) -> Verdict:
         return await self.scripts.progress(
-            batch_id=batch_id, token=token, status="in_progress", n_done=1, n_total=2, delay_ms=delay_ms
+            batch_id=batch_id,
+            token=token,
+            status="in_progress",
+            n_done=1,
+            n_total=2,
+            delay_ms=delay_ms,
+            early=early,
         )
 
     async def ended(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from batchling_client.wire.batches import EarlyRead
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.scripts import Fsync
 from batchling_client.wire.states import BatchState, Verdict
@@ -102,6 +103,23 @@ async def test_errors_are_counted_in_a_row_and_a_success_ends_the_row(byhand: By
     await byhand.progress(batch_id, await byhand.claimed(batch_id))
     batch = await byhand.batch(batch_id)
     assert (batch.n_stumbles, batch.error) == (0, "")
+
+
+async def test_how_far_early_results_were_read_is_kept_from_look_to_look(byhand: ByHand) -> None:
+    batch_id = await byhand.at_provider(ids(1))
+    assert (await byhand.batch(batch_id)).early == EarlyRead()
+    read = EarlyRead(cursor="row 7", n_done=8)
+    await byhand.progress(batch_id, await byhand.claimed(batch_id), early=read)
+    await byhand.progress(batch_id, await byhand.claimed(batch_id), early=None)
+    assert (await byhand.batch(batch_id)).early == read
+
+
+async def test_a_damaged_word_on_early_results_has_them_read_from_the_start(byhand: ByHand) -> None:
+    batch_id = await byhand.at_provider(ids(1))
+    key = byhand.keys.batch(batch_id)
+    for damaged in (b"\xff", b"[1]", b'{"cursor":7}', b"{"):
+        await byhand.redis.execute_command("HSET", key, "early", damaged)
+        assert (await byhand.batch(batch_id)).early == EarlyRead()
 
 
 async def test_handing_back_without_an_error_is_no_stumble(byhand: ByHand) -> None:

@@ -8,7 +8,7 @@ import importlib.metadata
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 
@@ -80,8 +80,8 @@ class Caller:
     """The status that an exception tells."""
     structured: Structured | None = None
     raw: Raw | None = None
-    batches_fail: bool = True
-    """Whether the provider's batches can fail as a whole after they were created."""
+    told_of_failure: Literal["by us", "by us, without a reason", "by the provider", "never"] = "by us"
+    """Who says that a batch failed as a whole: the provider where it gives an HTTP error, nobody where none can."""
 
     @property
     def title(self) -> str:

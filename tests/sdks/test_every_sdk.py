@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from batchling_client import errors
@@ -15,6 +17,11 @@ from .conftest import Saw
 
 N_CALLS = 4
 MANY = pytest.mark.parametrize("caller", callers(), ids=str)
+
+
+def told(error: Any, reason: str) -> bool:
+    """Whether an exception holds these words; openai's text leaves out those that are not in its own shape."""
+    return reason in str(error) or reason in str(getattr(error, "body", ""))
 
 
 @MANY
@@ -63,13 +70,15 @@ async def test_a_create_that_is_refused_is_the_sdk_s_own_exception_with_the_prov
 
     for error in found:
         assert type(error) is named(caller.errors[BAD_REQUEST]), error
-        assert "No batches on Sundays." in str(error)
+        assert told(error, "No batches on Sundays."), error
     assert books.batches() == []
     assert len(books.calls) == N_CALLS
 
 
-@pytest.mark.parametrize("caller", [caller for caller in callers() if caller.batches_fail], ids=str)
-async def test_a_batch_that_failed_as_a_whole_can_be_told_from_what_the_provider_said_of_a_row(
+@pytest.mark.parametrize(
+    "caller", [caller for caller in callers() if caller.told_of_failure != "never"], ids=str
+)
+async def test_a_batch_that_failed_as_a_whole_is_the_sdk_s_own_exception_with_the_provider_s_reason(
     caller: Caller, way: Way, key: str, books: Books, sandbox: Sandbox, saw: Saw
 ) -> None:
     saw(caller, "failed batch")
@@ -79,9 +88,9 @@ async def test_a_batch_that_failed_as_a_whole_can_be_told_from_what_the_provider
 
     for error in found:
         assert type(error) is named(caller.errors[BAD_REQUEST]), error
+        assert told(error, "The file has gone bad.") == ("without a reason" not in caller.told_of_failure)
         ours = errors.of(error)
-        assert isinstance(ours, errors.BatchFailed)
-        assert "The file has gone bad." in str(ours)
+        assert isinstance(ours, errors.BatchFailed) == caller.told_of_failure.startswith("by us")
     assert len(books.batches()) == 1
     assert books.rows() == []
     assert len(books.calls) == N_CALLS

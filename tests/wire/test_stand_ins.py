@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from batchling_client.wire.routes import ROUTES, Route, Routes
-from batchling_client.wire.stand_ins import OWN_ENDPOINTS, RESERVED, StandIn, checked, routes_of
+from batchling_client.wire.stand_ins import OWN_ENDPOINTS, StandIn, checked, routes_of, told_apart
 
 CHAT = "/v1/chat/completions"
 
@@ -113,10 +113,6 @@ def test_no_settings_leave_the_registry_as_it_is() -> None:
         ({"9lives": {"base_url": "http://x"}}, r"letters, digits"),
         ({"a" * 33: {"base_url": "http://x"}}, r"letters, digits"),
         ({"openai": {"endpoints": "/v1/rerank"}}, r"ENDPOINTS or WINDOWS for openai"),
-        (
-            {"a": {"base_url": "http://x"}, "b": {"base_url": "https://x/v1/"}},
-            r"a and b at the same base URL",
-        ),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(stand_ins: dict[str, dict[str, str]], reason: str) -> None:
@@ -124,10 +120,12 @@ def test_settings_that_cannot_be_meant_are_refused(stand_ins: dict[str, dict[str
         checked({name: StandIn.model_validate(said) for name, said in stand_ins.items()})
 
 
-@pytest.mark.parametrize("name", sorted(RESERVED - {route.provider for route in ROUTES}))
-def test_a_providers_name_is_never_that_of_an_endpoint_of_ones_own(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name}, which this version does not know"):
-        routes(**{name: "http://localhost:8000"})
+def test_two_names_for_one_place_are_refused_where_calls_are_told_apart() -> None:
+    both = checked({"a": StandIn(base_url="http://x"), "b": StandIn(base_url="https://x/v1/")})
+    with pytest.raises(ValueError, match="a and b at the same base URL"):
+        told_apart(both)
+    apart = checked({"a": StandIn(base_url="http://x"), "b": StandIn(base_url="http://x/b")})
+    assert told_apart(apart) == apart
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
--- Stores what a look at a running batch showed and when to look again.
+-- Stores what a look at a running batch showed and when to look again, and how far its early results were read.
 -- KEYS  1 schedule  2 batch
 -- ARGV  1 batch id  2 token  3 provider status  4 rows done  5 rows in all  6 delay ms
+--       7 how far early results were read (JSON), or ''
 -- Verdicts  'OK'  'STALE'
 --@include _clock
 --@include _fence
 --@include _room
 local schedule, batch = KEYS[1], KEYS[2]
 local id, token, status, n_done, n_total, delay = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
+local early = ARGV[7]
 if not holds(batch, token) or redis.call('HGET', batch, 'state') ~= 'submitted' then
   return 'STALE'
 end
@@ -15,5 +17,8 @@ go_on_when_full(batch)
 redis.call('HSET', batch, 'provider_status', status, 'n_done', n_done, 'n_total', n_total, 'updated_at', now,
   'n_stumbles', 0)
 redis.call('HDEL', batch, 'error', 'denied_since', 'n_denied')
+if early ~= '' then
+  redis.call('HSET', batch, 'early', early)
+end
 let_go(batch, schedule, id, now + delay)
 return 'OK'

@@ -39,6 +39,6 @@ CALLERS = (
             request_id="request-id",
             on_answer=True,
         ),
-        batches_fail=False,
+        told_of_failure="never",
     ),
 )

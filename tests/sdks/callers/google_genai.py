@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from google import genai
 from google.oauth2.credentials import Credentials
 
-from ..caller import BAD_REQUEST, BROKEN, TOO_MANY, Caller, Structured, Verdict
+from ..caller import BAD_REQUEST, BROKEN, TOO_MANY, Caller, Structured, Verdict, version
 
 MODEL = "gemini-2.5-flash"
 
 
 def of_gemini(key: str, **options: Any) -> Any:
     return genai.Client(api_key=key, vertexai=False, **options)
+
+
+def without_aiohttp(key: str) -> Any:
+    httpx = importlib.import_module("httpx2" if version("google-genai") >= (3,) else "httpx")
+    args = {"transport": httpx.AsyncHTTPTransport()}
+    return of_gemini(key, http_options={"async_client_args": args})
 
 
 def of_vertex(key: str) -> Any:
@@ -68,6 +75,7 @@ GENERATE: dict[str, Any] = {
         BROKEN: "google.genai.errors:ServerError",
     },
     "status": lambda error: error.code,
+    "told_of_failure": "by the provider",
     "structured": Structured(ask=structured, verdict=lambda answer: answer.parsed),
 }
 
@@ -78,6 +86,13 @@ CALLERS = (
         provider="gemini",
         client=opened(of_gemini),
         async_client=async_opened(of_gemini),
+    ),
+    Caller(
+        **GENERATE,
+        call="generate_content without aiohttp",
+        provider="gemini",
+        client=opened(without_aiohttp),
+        async_client=async_opened(without_aiohttp),
     ),
     Caller(
         **GENERATE,

@@ -9,7 +9,7 @@ import openai
 
 from batchling_worker.sandbox import answers
 
-from ..caller import Caller, Raw, Structured, Verdict, stainless_errors
+from ..caller import BAD_REQUEST, BROKEN, Caller, Raw, Structured, Verdict, stainless_errors
 
 MODEL = "gpt-4o-mini"
 AZURE = "https://acme.openai.azure.com"
@@ -103,10 +103,10 @@ def pointed_at(base_url: str) -> dict[str, Any]:
     }
 
 
-def follower(provider: str, base_url: str, model: str) -> Caller:
-    """Chat completions of a provider that follows OpenAI."""
+def follower(provider: str, base_url: str, model: str, **more: Any) -> Caller:
+    """Chat completions of a provider that follows OpenAI, but for what is told of it."""
     return Caller(
-        **{**of_chat(model), **pointed_at(base_url)},
+        **{**of_chat(model), **pointed_at(base_url), **more},
         call=f"chat.completions at {provider}",
         provider=provider,
     )
@@ -149,7 +149,17 @@ CALLERS = (
     ),
     follower("xai", "https://api.x.ai/v1", "grok-4.3"),
     follower("doubleword", "https://api.doubleword.ai/v1", "Qwen/Qwen3-VL-30B-A3B-Instruct-FP8"),
-    follower("sference", "https://api.sference.com/v1", "Qwen/Qwen3-30B-A3B"),
+    follower(
+        "sference",
+        "https://api.sference.com/v1",
+        "Qwen/Qwen3-30B-A3B",
+        # Its rows tell no status, and its failed batches no reason.
+        errors={
+            BAD_REQUEST: "openai:BadRequestError",
+            BROKEN: "openai:InternalServerError",
+        },
+        told_of_failure="by us, without a reason",
+    ),
     Caller(**{**of_chat(MODEL), **AZURE_CLIENTS}, call="chat.completions of AzureOpenAI", provider="azure"),
     Caller(
         **{**of_chat(MODEL), **OWN}, call="chat.completions at an endpoint of one's own", provider="openai"

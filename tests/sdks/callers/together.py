@@ -64,7 +64,7 @@ def status(error: Any) -> int:
 ERRORS_OF_OLD = {
     BAD_REQUEST: "together.error:InvalidRequestError",
     TOO_MANY: "together.error:RateLimitError",
-    BROKEN: "together.error:ServiceUnavailableError",
+    BROKEN: "together.error:APIError",
 }
 
 CALLERS = (

@@ -1,0 +1,75 @@
+"""Results on their way to their callers: read as a stream, packed, a chunk at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Final
+
+from batchling_client.wire.keys import RequestId
+from batchling_client.wire.records import Result
+from batchling_client.wire.scripts import RowOut
+from batchling_client.wire.states import RowKind
+
+from . import lifecycle
+from .provider import Answer, Ending
+from .step import Step
+
+CHUNK_ROWS: Final = 128
+CHUNK_BYTES: Final = 1024 * 1024
+REQUEST_ID: Final = re.compile(r"[a-z2-7]{26}")
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Some rows as they are stored, and where reading goes on behind them."""
+
+    rows: list[RowOut] = field(default_factory=list)
+    cursor: str = ""
+    n_bytes: int = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether it is time to deliver it: memory is that of one chunk."""
+        return len(self.rows) >= CHUNK_ROWS or self.n_bytes >= CHUNK_BYTES
+
+
+async def chunks(step: Step, ending: Ending, only: RowKind | None = None) -> AsyncGenerator[Chunk, None]:
+    """Every readable result that names a request, of `only` one kind if one is given; the last chunk may be empty."""
+    chunk = Chunk(cursor=ending.after)
+    if ending.results:
+        async with contextlib.aclosing(step.provider.results(step.way(), ending)) as answers:
+            async for answer in answers:
+                chunk.cursor = answer.cursor or chunk.cursor
+                row = _outgoing_or_none(step, answer)
+                if row is None or only not in (None, row.kind):
+                    continue
+                chunk.rows.append(row)
+                chunk.n_bytes += len(row.packed)
+                if chunk.full:
+                    yield chunk
+                    chunk = Chunk(cursor=chunk.cursor)
+    yield chunk
+
+
+def _outgoing_or_none(step: Step, answer: Answer) -> RowOut | None:
+    try:
+        return _outgoing(answer)
+    except Exception as error:  # noqa: BLE001 - a defect of ours with one row must not hold up the others for ever
+        step.telemetry.warn(
+            "row_failed", batch_id=step.batch.batch_id, step="collect", error=type(error).__name__
+        )
+        return None
+
+
+def _outgoing(answer: Answer) -> RowOut | None:
+    """The row as it is stored, or None for one that names no request of ours."""
+    if REQUEST_ID.fullmatch(answer.custom_id) is None:
+        return None
+    kind = lifecycle.row_kind(answer)
+    packed = Result.pack(
+        kind=kind, status=answer.status, headers=answer.headers, body=answer.body, origin=answer.origin
+    )
+    return RowOut(request_id=RequestId(answer.custom_id), kind=kind, packed=packed)

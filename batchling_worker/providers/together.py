@@ -1,0 +1,159 @@
+"""Together's batches: files by an upload of their own, jobs without label or counts, failed rows without a status."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import BinaryIO, Final
+
+import msgspec
+
+from ..batch_object import BatchObject
+from ..openai_dialect import UPLOAD_PATIENCE, BatchPage, Dialect, Query, bare_line
+from ..openai_files import OpenAIFiles
+from ..provider import ProviderFacts, Submission
+from ..provider_call import ProviderCall
+from ..result_lines import UNRUN, RowReader
+from ..result_rows import LineReader
+
+FACTS: Final = ProviderFacts(
+    name="together",
+    base_url="https://api.together.ai",
+    max_rows=50_000,
+    max_bytes=100_000_000,
+    windows=("24h",),
+    looks_at_once=100,
+    searchable=True,
+    early_results=False,
+    discount_percent=50,
+    source="https://docs.together.ai/docs/inference/batch/overview",
+    checked_on=dt.date(2026, 11, 23),
+    verified=("docs", "capture", "SDK"),
+)
+STORED_BEFORE: Final = frozenset({409})
+"""The same bytes are there already; the answer names their file."""
+CLIENT_CODES: Final = ("batch_client", "invalid")
+TIMEOUT_CODE: Final = "timeout"
+
+
+class StoredFile(msgspec.Struct, frozen=True):
+    """What is read of the answer to an upload."""
+
+    id: object = None
+    file_id: object = None
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as Together shows it; every field may be absent or of a type that nobody documented."""
+
+    id: object = None
+    status: object = None
+    input_file_id: object = None
+    output_file_id: object = None
+    error_file_id: object = None
+    error: object = None
+    created_at: object = None
+    completed_at: object = None
+
+    @property
+    def batch(self) -> BatchObject:
+        """The job in OpenAI's words."""
+        ended_at = _second(self.completed_at)
+        return BatchObject(
+            id=self.id,
+            status=self.status,
+            input_file_id=self.input_file_id,
+            output_file_id=self.output_file_id,
+            error_file_id=self.error_file_id,
+            errors=_errors(self.error),
+            created_at=_second(self.created_at),
+            completed_at=ended_at,
+            expired_at=ended_at,
+            cancelled_at=ended_at,
+        )
+
+
+class Created(msgspec.Struct, frozen=True):
+    """The answer to a create call; a warning beside the job changes nothing."""
+
+    job: Job = Job()
+
+
+class TogetherDialect(Dialect):
+    """Together's words.
+
+    A file goes up in one call. The SDK asks for a place at another host and puts it there; a worker talks to no host
+    that an answer names, and the one call does the same for files of this size.
+    """
+
+    def line(self, custom_id: str, endpoint: str, body: bytes) -> bytes:
+        """One request as a line of the input file; the endpoint is the job's."""
+        return bare_line(custom_id, body)
+
+    async def stored(self, call: ProviderCall, name: str, lines: BinaryIO) -> str:
+        """Stores an input file; its id, which may be that of equal bytes stored before."""
+        form = {"purpose": "batch-api", "file_name": name}
+        file = await call.upload(StoredFile, form, name, lines, UPLOAD_PATIENCE, fine=STORED_BEFORE)
+        return next((one for one in (file.id, file.file_id) if isinstance(one, str)), "")
+
+    def wish(self, submission: Submission, input_file_id: str) -> dict[str, object]:
+        """The body of a create call, which has no place for a label."""
+        return {
+            "input_file_id": input_file_id,
+            "endpoint": submission.endpoint,
+            "completion_window": submission.completion_window,
+        }
+
+    async def made(self, call: ProviderCall, wish: dict[str, object]) -> BatchObject:
+        """Sends a create call; the job that it answers with."""
+        return (await call.tell(Created, wish)).job.batch
+
+    async def shown(self, call: ProviderCall) -> BatchObject:
+        """Looks at one job."""
+        return (await call.ask(Job)).batch
+
+    async def listed(self, call: ProviderCall, query: Query) -> BatchPage:
+        """Looks at all jobs: the list is a bare array and has no pages."""
+        return BatchPage(data=[job.batch for job in await call.ask(list[Job], query)])
+
+    def rows(self) -> LineReader:
+        """What reads the lines of one result file."""
+        return RowReader(unrun=status_of)
+
+
+def status_of(code: str) -> tuple[int, str]:
+    """Status and origin of a failed row, of which Together tells a code only: 400 for what its caller did wrong."""
+    if code in UNRUN:
+        return UNRUN[code]
+    if TIMEOUT_CODE in code:
+        return 504, "provider"
+    return (400 if code.startswith(CLIENT_CODES) else 500), "provider"
+
+
+def _errors(sentence: object) -> list[dict[str, object]] | None:
+    """The sentence as a list of complaints; that the input file is not seen is not its rows' fault."""
+    if not isinstance(sentence, str) or not sentence:
+        return None
+    return [{"message": sentence, "param": "file_id" if "download input file" in sentence else None}]
+
+
+def _second(said: object) -> float | None:
+    try:
+        at = dt.datetime.fromisoformat(said) if isinstance(said, str) else None
+    except ValueError:
+        return None
+    if at is None:
+        return None
+    return (at if at.tzinfo is not None else at.replace(tzinfo=dt.UTC)).timestamp()
+
+
+def _page(cursor: str) -> Query:
+    return ()
+
+
+def _next_cursor(page: BatchPage) -> str:
+    return ""
+
+
+PROVIDER: Final = OpenAIFiles(
+    FACTS, TogetherDialect(root="/v1", page=_page, next_cursor=_next_cursor, uploads="/files/upload")
+)

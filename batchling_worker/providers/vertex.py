@@ -1,0 +1,325 @@
+"""Vertex AI's batch prediction jobs: files in the caller's Cloud Storage, by its official library.
+
+A caller's OAuth token is good for an hour and a job may take a day, so workers should have a credential of their own
+(`OWN_CREDENTIAL` in their settings); without one the caller's is used for as long as it lasts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import datetime as dt
+import hashlib
+import re
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import BinaryIO, Final, NamedTuple
+from urllib.parse import quote
+
+import msgspec
+
+from batchling_client.wire.keys import ProviderBatchId
+
+from .. import google_rows, google_status, http_errors
+from ..errors import Denied, PermanentError, QuotaFull, TemporaryError
+from ..gcs import Found, Objects, OwnCredential, Place, answered
+from ..http_errors import Deed
+from ..provider import Account, Answer, Ending, Look, NotFound, ProviderFacts, Sought, Source, Submission
+from ..provider_call import ProviderCall
+from ..result_lines import LineSplitter
+from ..vertex_job import Job, JobPage
+
+FACTS: Final = ProviderFacts(
+    name="vertex",
+    base_url="https://aiplatform.googleapis.com",
+    max_rows=200_000,
+    max_bytes=1_000_000_000,
+    windows=("24h",),
+    looks_at_once=100,
+    searchable=True,
+    early_results=True,
+    discount_percent=50,
+    source="https://cloud.google.com/vertex-ai/generative-ai/docs/multimodal/batch-prediction-gemini",
+    checked_on=dt.date(2026, 11, 23),
+    own_credential=True,
+    model_in_path=True,
+    verified=("docs", "SDK"),
+)
+
+USUAL_VERSION: Final = "v1beta1"
+"""google-genai's; a job of another version has it in its id, so that it is looked at there."""
+PAGE_SIZE: Final = "100"
+LOOK_PAGES: Final = 2
+FIND_PAGES: Final = 20
+LOOKS_TOGETHER: Final = 8
+STATUSES: Final = {
+    "bad request": 400,
+    "invalid": 400,
+    "unauthenticated": 401,
+    "permission": 403,
+    "not found": 404,
+    "too many": 429,
+    "exhausted": 429,
+    "quota": 429,
+    "deadline": 504,
+    "unavailable": 503,
+    "cancelled": 499,
+}
+"""Words with which the `status` of a failed row begins, where no JSON behind them tells more."""
+
+_own = OwnCredential()
+_ENDPOINT: Final = re.compile(
+    r"/(?P<version>[^/]+)/(?P<parent>projects/[^/]+/locations/[^/:]+):(?P<verb>\w+)"
+)
+
+
+class _Where(NamedTuple):
+    """What an endpoint says: version, and the project and location whose jobs they are."""
+
+    version: str
+    parent: str
+
+    @classmethod
+    def of(cls, endpoint: str) -> _Where:
+        found = _ENDPOINT.fullmatch(endpoint)
+        if found is None:
+            raise PermanentError(f"{endpoint!r} is no endpoint of Vertex.")
+        return cls(found["version"], found["parent"])
+
+    @classmethod
+    def holding(cls, provider_batch_id: str) -> _Where:
+        """Where a job is."""
+        version, projects, rest = provider_batch_id.rpartition("projects/")
+        return cls(
+            version.rstrip("/") or USUAL_VERSION, f"{projects}{rest}".partition("/batchPredictionJobs")[0]
+        )
+
+    @property
+    def jobs(self) -> str:
+        """The path of the jobs there."""
+        return f"/{quote(self.version, safe='')}/{quote(self.parent)}/batchPredictionJobs"
+
+
+class Vertex:
+    """Vertex AI as a provider of batches."""
+
+    facts: Final = FACTS
+
+    def line(self, *, custom_id: str, endpoint: str, body: bytes) -> bytes:
+        """One request as a line of the input file; Vertex echoes what stands beside `request`, custom_id included."""
+        return b'{"custom_id":%b,"request":%b}\n' % (msgspec.json.encode(custom_id), body)
+
+    async def upload(self, account: Account, submission: Submission, lines: BinaryIO) -> str:
+        """Stores the input file under its label and what it holds; answers its URL. Stored again, it is the same."""
+        account = await self._opened(account)
+        digest, size = await asyncio.to_thread(_digest, lines)
+        place = self._staging(account).below(submission.label, f"{digest}.jsonl")
+        await self._objects(account).upload(place, lines, size)
+        return str(place)
+
+    async def create(self, account: Account, submission: Submission, source: Source) -> ProviderBatchId:
+        """Creates the job, which writes under a prefix of its own: two that share one overwrite each other."""
+        account = await self._opened(account)
+        where = _Where.of(submission.endpoint)
+        call = self._call(account, "create a batch", "POST", where.jobs, paid=True)
+        prefix = self._staging(account).below(submission.label, "output")
+        wish = {
+            "displayName": submission.label,
+            "model": f"publishers/google/models/{submission.model}",
+            "inputConfig": {"instancesFormat": "jsonl", "gcsSource": {"uris": [source.file_id]}},
+            "outputConfig": {
+                "predictionsFormat": "jsonl",
+                "gcsDestination": {"outputUriPrefix": str(prefix)},
+            },
+        }
+        try:
+            job = await call.tell(Job, wish)
+        except TemporaryError as error:
+            if not google_status.speaks_of_quota(error):
+                raise
+            account.weather.saw(None)
+            raise QuotaFull(str(error)) from None
+        if not job.known_name:
+            raise http_errors.of_unreadable(call.deed)
+        return _provider_batch_id(where.version, job.known_name)
+
+    async def find(self, account: Account, sought: Sought) -> list[ProviderBatchId]:
+        """The jobs of the submission's name, which the location's list can be asked for."""
+        account = await self._opened(account)
+        where, label = _Where.of(sought.submission.endpoint), sought.submission.label
+        found: list[tuple[str, ProviderBatchId]] = []
+        token = ""
+        for _ in range(FIND_PAGES):
+            page = await self._page(account, "search its batches", where, token, f'display_name="{label}"')
+            found += [
+                (job.made, _provider_batch_id(where.version, job.known_name))
+                for job in page.jobs
+                if job.displayName == label
+            ]
+            token = page.next_token
+            if not token:
+                return [one for _, one in sorted(found)]
+        raise TemporaryError(f"{self.facts.name} lists too many batches to search them for {label}")
+
+    async def look(
+        self, account: Account, provider_batch_ids: Sequence[ProviderBatchId]
+    ) -> Mapping[ProviderBatchId, Look]:
+        """How the jobs stand: from a list a location where there are several, one by one where it leaves one out."""
+        account = await self._opened(account)
+        looks: dict[ProviderBatchId, Look] = {}
+        if len(provider_batch_ids) > 1:
+            for where in sorted({_Where.holding(one) for one in provider_batch_ids if "projects/" in one}):
+                looks |= await self._look_in_list(account, where, set(provider_batch_ids))
+        missing = [one for one in provider_batch_ids if one not in looks]
+        for start in range(0, len(missing), LOOKS_TOGETHER):
+            some = missing[start : start + LOOKS_TOGETHER]
+            seen = await asyncio.gather(
+                *(self._look_at(account, one) for one in some), return_exceptions=True
+            )
+            for one, look in zip(some, seen, strict=True):
+                if isinstance(look, BaseException):
+                    raise look
+                looks[one] = look
+        return looks
+
+    async def results(self, account: Account, ending: Ending) -> AsyncGenerator[Answer, None]:
+        """Every readable row of every shard below the job's output; memory is that of a chunk and the longest row."""
+        account = await self._opened(account)
+        objects = self._objects(account)
+        for one in ending.results:
+            shards = [found for found in await objects.below(Place.read(one)) if _is_shard(found.name)]
+            if not shards:
+                raise Denied(f"{self.facts.name}: there is nothing in {one} yet")
+            for shard in shards:
+                async with contextlib.aclosing(_rows(objects, shard)) as rows:
+                    async for answer in rows:
+                        yield answer
+
+    async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:
+        """Asks the provider to cancel; done or unknown batches are no error."""
+        account = await self._opened(account)
+        call = self._call(account, "cancel a batch", "POST", f"{_path(provider_batch_id)}:cancel")
+        try:
+            await call.nudge(fine=frozenset({404, 409, 410}))
+        except PermanentError as error:
+            if error.status != 400:
+                raise
+
+    def _call(
+        self, account: Account, does: str, method: str, path: str, *, paid: bool = False
+    ) -> ProviderCall:
+        return ProviderCall(account, self.facts.name, does, method, path, paid=paid)
+
+    async def _opened(self, account: Account) -> Account:
+        """The account with the worker's own token, where that is what is used."""
+        if not account.own_credential:
+            return account
+        deed = Deed(provider=self.facts.name, does="get a token")
+        token = await answered(account, deed, _own.token, short=False)
+        return dataclasses.replace(account, headers={**account.headers, "authorization": f"Bearer {token}"})
+
+    def _objects(self, account: Account) -> Objects:
+        token = account.headers.get("authorization", "").removeprefix("Bearer ").strip()
+        return Objects(account, self.facts.name, token)
+
+    def _staging(self, account: Account) -> Place:
+        if not account.staging:
+            raise PermanentError(
+                "Batches of Vertex are made of files in Cloud Storage: give batchify a vertex_gcs_prefix, or workers "
+                "BATCHLING_PROVIDERS__VERTEX__STAGING."
+            )
+        return Place.read(account.staging)
+
+    async def _page(
+        self, account: Account, does: str, where: _Where, token: str, wanted: str = ""
+    ) -> JobPage:
+        query = [("pageSize", PAGE_SIZE)]
+        query += [("filter", wanted)] if wanted else []
+        query += [("pageToken", token)] if token else []
+        return await self._call(account, does, "GET", where.jobs).ask(JobPage, query)
+
+    async def _look_in_list(
+        self, account: Account, where: _Where, wanted: set[ProviderBatchId]
+    ) -> dict[ProviderBatchId, Look]:
+        looks: dict[ProviderBatchId, Look] = {}
+        token = ""
+        for _ in range(LOOK_PAGES):
+            page = await self._page(account, "look at batches", where, token)
+            for job in page.jobs:
+                one = _provider_batch_id(where.version, job.known_name)
+                if one in wanted:
+                    looks[one] = job.look()
+            token = page.next_token
+            if not token or len(looks) == len(wanted):
+                break
+        return looks
+
+    async def _look_at(self, account: Account, provider_batch_id: ProviderBatchId) -> Look:
+        call = self._call(account, "look at a batch", "GET", _path(provider_batch_id))
+        try:
+            job = await call.ask(Job)
+        except PermanentError as error:
+            if error.status != 404:
+                raise
+            return NotFound()
+        if not job.known_name:
+            raise http_errors.of_unreadable(call.deed)
+        return job.look()
+
+
+def _provider_batch_id(version: str, name: str) -> ProviderBatchId:
+    return ProviderBatchId(name if version == USUAL_VERSION else f"{version}/{name}")
+
+
+def _path(provider_batch_id: str) -> str:
+    version, projects, rest = provider_batch_id.rpartition("projects/")
+    return f"/{quote(version.rstrip('/') or USUAL_VERSION, safe='')}/{projects}{quote(rest)}"
+
+
+def _digest(lines: BinaryIO) -> tuple[str, int]:
+    lines.seek(0)
+    digest, size = hashlib.blake2b(digest_size=16), 0
+    while piece := lines.read(1 << 20):
+        digest.update(piece)
+        size += len(piece)
+    return digest.hexdigest(), size
+
+
+def _is_shard(name: str) -> bool:
+    return name.rpartition("/")[2].startswith(("predictions", "errors"))
+
+
+async def _rows(objects: Objects, shard: Found) -> AsyncGenerator[Answer, None]:
+    splitter, lines = LineSplitter(), google_rows.Lines(_answer)
+    async with contextlib.aclosing(objects.pieces(shard)) as pieces:
+        async for piece in pieces:
+            for answer in lines.answers(splitter.feed(piece)):
+                yield answer
+    for answer in lines.answers([splitter.rest()]):
+        yield answer
+    lines.tell_of_broken(FACTS.name, shard.name, splitter.n_too_long)
+
+
+def _answer(row: Mapping[str, bytes]) -> Answer | None:
+    custom_id = google_rows.text_of(row.get("custom_id"))
+    if not custom_id:
+        return None
+    status = google_rows.text_of(row.get("status"))
+    if status:
+        return google_rows.failed(custom_id, _error_in(status))
+    # A row that the job did not get to has its request only.
+    return google_rows.answered(custom_id, row.get("response", b""))
+
+
+def _error_in(status: str) -> dict[str, object]:
+    """The error that a text such as `Bad Request: {"error": {...}}` tells."""
+    words, brace, rest = status.partition("{")
+    said = google_rows.decoded(f"{brace}{rest}".encode("utf-8", "replace")) if brace else None
+    error = said.get("error", said) if isinstance(said, dict) else None
+    if isinstance(error, dict) and "code" in error:
+        return error
+    code = next((code for word, code in STATUSES.items() if word in words.lower()), 500)
+    return {"code": code, "message": status[: google_status.LONGEST_MESSAGE]}
+
+
+PROVIDER: Final = Vertex()

@@ -1,0 +1,470 @@
+"""xAI's Batch API: requests are appended to a container, which answers row by row and never says that it is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import re
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from typing import BinaryIO, Final
+from urllib.parse import quote
+
+import msgspec
+
+from batchling_client.wire.keys import ProviderBatchId
+from batchling_client.wire.states import Outcome
+
+from .. import http_errors
+from ..chat_as_response import as_response
+from ..errors import CreateBegun, Denied, FileNotReady, PermanentError, TemporaryError
+from ..looking import looked_at
+from ..provider import (
+    Account,
+    Answer,
+    Complaint,
+    Ended,
+    Ending,
+    Look,
+    NotFound,
+    ProviderFacts,
+    Running,
+    Sought,
+    Source,
+    Submission,
+)
+from ..provider_call import ProviderCall
+from ..request_lines import one_line
+from ..result_lines import JSON_TYPE, UNREADABLE, UNRUN, answer_of, lost
+
+FACTS: Final = ProviderFacts(
+    name="xai",
+    base_url="https://api.x.ai",
+    max_rows=50_000,
+    max_bytes=200_000_000,
+    windows=("24h",),
+    looks_at_once=100,
+    searchable=True,
+    early_results=True,
+    discount_percent=20,
+    source="https://docs.x.ai/docs/guides/batch-api",
+    checked_on=dt.date(2026, 11, 23),
+    verified=("docs", "capture"),
+    inline=True,
+    repeatable=True,
+)
+
+KINDS: Final = {
+    "/v1/chat/completions": "chat_get_completion",
+    "/v1/responses": "responses",
+    "/v1/images/generations": "image_generation",
+    "/v1/images/edits": "image_edit",
+    "/v1/videos": "video_generation",
+    "/v1/videos/generations": "video_generation",
+    "/v1/videos/extensions": "video_extension",
+}
+"""Endpoint -> what a row for it is called."""
+PIECE_ROWS: Final = 2_000
+PIECE_BYTES: Final = 12_000_000
+"""One append call takes 25 MB; a piece is held in memory."""
+LIST_ROWS: Final = "100"
+RESULT_ROWS: Final = "250"
+"""A page of results is held in memory."""
+LOOK_PAGES: Final = 2
+FIND_PAGES: Final = 200
+FIND_MARGIN: Final = dt.timedelta(minutes=15)
+CANCEL_SETTLES: Final = dt.timedelta(seconds=20)
+"""For so long after a cancel rows that were called cancelled may yet prove to have succeeded."""
+APPEND_SETTLES: Final = dt.timedelta(minutes=10)
+"""For so long a container that has fewer rows than it was meant for is taken for one whose counters lag behind."""
+NOTHING_TO_CANCEL: Final = frozenset({400, 403, 404, 409, 410, 412})
+OTHER_CONTENT: Final = 412
+STATUSES: Final = {
+    3: 400,
+    4: 504,
+    5: 404,
+    7: 403,
+    8: 429,
+    9: 400,
+    11: 400,
+    12: 501,
+    13: 500,
+    14: 503,
+    16: 401,
+}
+"""gRPC code of a row's error -> HTTP status."""
+CANCELLED_CODE: Final = 1
+
+_NAME: Final = re.compile(r"(\S+) (\d{1,9}) (\w+)")
+
+
+class _State(msgspec.Struct, frozen=True):
+    num_requests: object = 0
+    num_pending: object = 0
+    num_success: object = 0
+    num_error: object = 0
+    num_cancelled: object = 0
+
+
+class _Container(msgspec.Struct, frozen=True):
+    """A batch as it is shown; every field may be absent or of a type that nobody documented."""
+
+    batch_id: object = None
+    name: object = None
+    create_time: object = None
+    expire_time: object = None
+    cancel_time: object = None
+    cancel_by_xai_message: object = None
+    state: object = None
+
+    @property
+    def known_id(self) -> str:
+        return _text(self.batch_id)
+
+    @property
+    def counts(self) -> _State:
+        return msgspec.convert(self.state, _State) if isinstance(self.state, dict) else _State()
+
+
+class _Page(msgspec.Struct, frozen=True):
+    batches: list[_Container] | None = None
+    pagination_token: object = None
+
+
+class _Results(msgspec.Struct, frozen=True):
+    results: list[msgspec.Raw] | None = None
+    pagination_token: object = None
+
+
+class _RowResult(msgspec.Struct, frozen=True):
+    response: dict[str, msgspec.Raw] | None = None
+    error: object = None
+
+
+class _Row(msgspec.Struct, frozen=True):
+    batch_request_id: str
+    batch_result: _RowResult | None = None
+    error_message: object = None
+
+
+class Xai:
+    """Containers by name: one a batch, filled in pieces that may come twice."""
+
+    facts: Final = FACTS
+
+    def line(self, *, custom_id: str, endpoint: str, body: bytes) -> bytes:
+        """One request as an element of an append call; newlines between the tokens of the body become spaces."""
+        row = msgspec.json.encode(custom_id), msgspec.json.encode(KINDS[endpoint]), one_line(body)
+        return b'{"batch_request_id":%b,"batch_request":{%b:%b}}\n' % row
+
+    async def upload(self, account: Account, submission: Submission, lines: BinaryIO) -> str:
+        """Makes an empty container, which costs nothing; its name tells whose it is and what it is to hold."""
+        call = self._call(account, "make a container", "POST", "/batches")
+        container = await call.tell(_Container, {"name": _name(submission)})
+        if not container.known_id:
+            raise http_errors.of_unreadable(call.deed)
+        return container.known_id
+
+    async def create(self, account: Account, submission: Submission, source: Source) -> ProviderBatchId:
+        """Appends the requests, a piece after the other; what is there already is passed over by the provider.
+
+        Where a piece is refused after others were taken, the batch is what they hold: they run, and are paid for.
+        """
+        if source.lines is None:
+            raise RuntimeError("xai was given no lines to append")
+        container = source.file_id
+        for n_taken, piece in enumerate(pieces(source.lines)):
+            call = self._call(
+                account,
+                "append requests",
+                "POST",
+                f"/batches/{quote(container, safe='')}/requests",
+                paid=True,
+            )
+            try:
+                await call.give(piece)
+            except PermanentError as error:
+                if error.status == 404:
+                    raise (TemporaryError if n_taken else FileNotReady)(str(error)) from None
+                if n_taken or error.status == OTHER_CONTENT:
+                    break
+                raise
+        return ProviderBatchId(container)
+
+    async def find(self, account: Account, sought: Sought) -> list[ProviderBatchId]:
+        """The container, once it holds every row; raises `CreateBegun` for one of which only its name tells."""
+        label, n_lines = sought.submission.label, sought.submission.n_lines
+        known = [await self._shown(account, one) for one in sought.input_file_ids]
+        made = [one for one in known if one is not None]
+        if not made:
+            made = [
+                one
+                async for one in self._made_since(account, sought.since - FIND_MARGIN)
+                if _label(one) == label
+            ]
+            made.reverse()
+        whole = [one for one in made if _count(one.counts.num_requests) >= max(1, _n_meant(one) or n_lines)]
+        if not whole and made and not sought.input_file_ids:
+            fullest = max(made, key=lambda one: _count(one.counts.num_requests))
+            raise CreateBegun(fullest.known_id)
+        return [ProviderBatchId(one.known_id) for one in whole]
+
+    async def look(
+        self, account: Account, provider_batch_ids: Sequence[ProviderBatchId]
+    ) -> Mapping[ProviderBatchId, Look]:
+        """How the batches stand: from a list where there are several, one by one where it leaves one out."""
+        return await looked_at(
+            provider_batch_ids,
+            FACTS.looks_at_once,
+            in_lists=lambda wanted: self._look_in_list(account, wanted),
+            at_one=lambda one: self._look_at(account, one),
+        )
+
+    async def results(self, account: Account, ending: Ending) -> AsyncGenerator[Answer, None]:
+        """Every readable row, a page after the other; where pages are read early, the last one is read once more."""
+        for reference in ending.results:
+            container, _, kind = reference.partition(" ")
+            token, path = ending.after, f"/batches/{quote(container, safe='')}/results"
+            while True:
+                call = self._call(account, "read results", "GET", path)
+                query = [("limit", RESULT_ROWS), *([("pagination_token", token)] if token else [])]
+                try:
+                    page = await call.ask(_Results, query)
+                except PermanentError as error:
+                    if error.status != 404:
+                        raise
+                    raise Denied(str(error)) from None
+                for raw in page.results or ():
+                    answer = answer_in(bytes(raw), kind)
+                    if answer is not None:
+                        yield dataclasses.replace(answer, cursor=token)
+                following = _text(page.pagination_token)
+                if not following:
+                    break
+                if following == token:
+                    raise TemporaryError("xai's results go on behind a page that is the same again")
+                token = following
+
+    async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:
+        """Asks the provider to cancel; done or unknown batches are no error."""
+        path = f"/batches/{quote(provider_batch_id, safe='')}:cancel"
+        await self._call(account, "cancel a batch", "POST", path).nudge(fine=NOTHING_TO_CANCEL)
+
+    def _call(
+        self, account: Account, does: str, method: str, path: str, *, paid: bool = False
+    ) -> ProviderCall:
+        return ProviderCall(account, FACTS.name, does, method, f"/v1{path}", paid=paid)
+
+    async def _pages(self, account: Account, does: str) -> AsyncGenerator[tuple[_Page, dt.datetime], None]:
+        token = ""
+        while True:
+            call = self._call(account, does, "GET", "/batches")
+            query = [("limit", LIST_ROWS), *([("pagination_token", token)] if token else [])]
+            page = await call.ask(_Page, query)
+            yield page, call.answered_at
+            following = _text(page.pagination_token)
+            if not following or following == token:
+                return
+            token = following
+
+    async def _made_since(self, account: Account, oldest: dt.datetime) -> AsyncGenerator[_Container, None]:
+        """Every container that is not surely older; the list's order is not documented, so it is read to its end."""
+        n_pages = 0
+        async for page, _ in self._pages(account, "search its batches"):
+            n_pages += 1
+            if n_pages > FIND_PAGES:
+                raise TemporaryError("xai lists too many batches to search them")
+            for one in page.batches or ():
+                made_at = _moment(one.create_time)
+                if one.known_id and (made_at is None or made_at >= oldest):
+                    yield one
+
+    async def _look_in_list(
+        self, account: Account, wanted: set[ProviderBatchId]
+    ) -> dict[ProviderBatchId, Look]:
+        looks: dict[ProviderBatchId, Look] = {}
+        n_pages = 0
+        async for page, now in self._pages(account, "look at batches"):
+            n_pages += 1
+            for one in page.batches or ():
+                if one.known_id in wanted:
+                    looks[ProviderBatchId(one.known_id)] = _told(one, now)
+            if len(looks) == len(wanted) or n_pages == LOOK_PAGES:
+                break
+        return looks
+
+    async def _shown(self, account: Account, container: str) -> _Container | None:
+        call = self._call(account, "look at a batch", "GET", f"/batches/{quote(container, safe='')}")
+        try:
+            return await call.ask(_Container)
+        except PermanentError as error:
+            if error.status != 404:
+                raise
+            return None
+
+    async def _look_at(self, account: Account, provider_batch_id: ProviderBatchId) -> Look:
+        call = self._call(account, "look at a batch", "GET", f"/batches/{quote(provider_batch_id, safe='')}")
+        try:
+            container = await call.ask(_Container)
+        except PermanentError as error:
+            if error.status != 404:
+                raise
+            return NotFound()
+        if not container.known_id:
+            raise http_errors.of_unreadable(call.deed)
+        return _told(container, call.answered_at)
+
+
+def pieces(lines: BinaryIO) -> Iterator[bytes]:
+    """The bodies of the append calls that hold these lines."""
+    rows: list[bytes] = []
+    size = 0
+    for line in lines:
+        if rows and (len(rows) >= PIECE_ROWS or size + len(line) > PIECE_BYTES):
+            yield b'{"batch_requests":[%b]}' % b",".join(rows)
+            rows, size = [], 0
+        rows.append(line.rstrip(b"\n"))
+        size += len(line)
+    if rows:
+        yield b'{"batch_requests":[%b]}' % b",".join(rows)
+
+
+def _name(submission: Submission) -> str:
+    """Label, number of rows and their kind: the last is the only word on how the rows are to be told."""
+    return f"{submission.label} {submission.n_lines} {KINDS[submission.endpoint]}"
+
+
+def _label(container: _Container) -> str:
+    return _text(container.name).partition(" ")[0]
+
+
+def _n_meant(container: _Container) -> int:
+    """How many rows the container is meant for; 0 where it does not tell."""
+    named = _NAME.fullmatch(_text(container.name))
+    return int(named[2]) if named else 0
+
+
+def _told(container: _Container, now: dt.datetime) -> Look:
+    """How a container stands; there is no word for it, and all counters are 0 at first."""
+    counts = container.counts
+    n_total, n_pending, n_succeeded = (
+        _count(one) for one in (counts.num_requests, counts.num_pending, counts.num_success)
+    )
+    n_done = n_succeeded + _count(counts.num_error) + _count(counts.num_cancelled)
+    named = _NAME.fullmatch(_text(container.name))
+    reference = f"{container.known_id} {named[3] if named else ''}"
+    refusal = _text(container.cancel_by_xai_message)
+    complaints = (Complaint(code="", message=refusal),) if refusal else ()
+
+    def ended(status: str, outcome: Outcome) -> Ended:
+        ending = Ending(results=(reference,) if n_total else (), complaints=complaints)
+        return Ended(status=status, outcome=outcome, ending=ending, n_done=n_done, n_total=n_total)
+
+    if refusal and not n_pending:
+        return ended("rejected", Outcome.FAILED)
+    if refusal or container.cancel_time is not None:
+        cancelled_at = _moment(container.cancel_time)
+        settled = cancelled_at is None or now - cancelled_at >= CANCEL_SETTLES
+        if settled and not n_pending:
+            return ended("cancelled", Outcome.CANCELLED)
+        return Running(status="cancelling", n_done=n_done, n_total=n_total)
+    if n_total and not n_pending and not _lags(container, n_total, now):
+        return ended("completed", Outcome.COMPLETED)
+    if _has_expired(container, now):
+        return ended("expired", Outcome.EXPIRED)
+    return Running(
+        status="running" if n_total else "pending",
+        n_done=n_done,
+        n_total=n_total,
+        early=Ending(results=(reference,)) if n_succeeded else None,
+    )
+
+
+def _lags(container: _Container, n_total: int, now: dt.datetime) -> bool:
+    """Whether counters may not have heard of all rows yet: to settle the batch would run those once more."""
+    made_at = _moment(container.create_time)
+    return n_total < _n_meant(container) and made_at is not None and now - made_at < APPEND_SETTLES
+
+
+def _has_expired(container: _Container, now: dt.datetime) -> bool:
+    said = _text(container.expire_time)
+    moment = _moment(said)
+    if moment is not None:
+        return now >= moment
+    try:
+        return now.date() > dt.date.fromisoformat(said)
+    except ValueError:
+        return False
+
+
+def _count(said: object) -> int:
+    """A counter; in JSON made of protocol buffers a long one is a text."""
+    if isinstance(said, str) and said.isascii() and said.isdigit():
+        return int(said[:18])
+    return said if isinstance(said, int) and said > 0 else 0
+
+
+def _text(said: object) -> str:
+    return said if isinstance(said, str) else ""
+
+
+def _moment(said: object) -> dt.datetime | None:
+    """A time with a time of day; a bare date, as some of these are shown, is none."""
+    words = _text(said)
+    if "T" not in words:
+        return None
+    try:
+        moment = dt.datetime.fromisoformat(words)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+
+
+def answer_in(raw: bytes, kind: str) -> Answer | None:
+    """The answer of a row of results, None where it names no request; `kind` is that of its request."""
+    try:
+        row = msgspec.json.decode(raw, type=_Row)
+    except UNREADABLE:
+        return _salvaged(raw)
+    result = row.batch_result or _RowResult()
+    for name, body in (result.response or {}).items():
+        return _told_as(row.batch_request_id, name, bytes(body), kind)
+    if row.error_message or result.error:
+        return _failed(row.batch_request_id, result.error or row.error_message)
+    return lost(row.batch_request_id)
+
+
+def _salvaged(raw: bytes) -> Answer | None:
+    """The answer of a row of which at least the name can be read."""
+    try:
+        row = msgspec.json.decode(raw)
+    except UNREADABLE:
+        return None
+    custom_id = row.get("batch_request_id") if isinstance(row, dict) else None
+    return lost(custom_id) if isinstance(custom_id, str) else None
+
+
+def _told_as(custom_id: str, name: str, body: bytes, kind: str) -> Answer:
+    """Requests for a response are answered in the shape of a chat."""
+    if name == KINDS["/v1/chat/completions"] and kind == KINDS["/v1/responses"]:
+        try:
+            body = as_response(body)
+        except UNREADABLE:
+            return lost(custom_id)
+    return answer_of(custom_id, 200, body)
+
+
+def _failed(custom_id: str, error: object) -> Answer:
+    """An error is told as a sentence, at best with a gRPC code; none tells the HTTP status that a caller would see."""
+    said = error if isinstance(error, dict) else {"message": error}
+    code, message = said.get("code"), said.get("message")
+    if code == CANCELLED_CODE:
+        status, origin = UNRUN["batch_cancelled"]
+    else:
+        status, origin = STATUSES.get(code, 500) if isinstance(code, int) else 500, "provider"
+    words = message if isinstance(message, str) else msgspec.json.encode(error).decode()
+    body = msgspec.json.encode({"code": str(code or "batch_row_failed"), "error": words})
+    headers = {"content-type": JSON_TYPE}
+    return Answer(custom_id=custom_id, status=status, body=body, headers=headers, origin=origin)
+
+
+PROVIDER: Final = Xai()

@@ -1,0 +1,199 @@
+"""Rows that a provider hands out while its batch runs are answered then, once, and cost the batch nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from batchling_client.wire.keys import RequestId
+from batchling_client.wire.records import Result
+from batchling_client.wire.states import BatchState
+from batchling_worker import providers
+from batchling_worker.sandbox.faults import (
+    FailRows,
+    HealRows,
+    RefuseDownload,
+    SlowDownload,
+    StickBatch,
+    TruncateDownload,
+)
+from tests.deployment import Deployment
+from tests.form import form_of, names
+from tests.waiting import wait_until
+
+EARLY = tuple(name for name in names() if providers.load(name).facts.early_results)
+N_ROWS = 300
+N_DONE = 180
+
+
+@pytest.fixture(params=EARLY)
+def early(request: pytest.FixtureRequest) -> str:
+    chosen: str = request.param
+    return chosen
+
+
+def stuck(seconds: float | None = None, model: str | None = None) -> StickBatch:
+    return StickBatch(state="in_progress", seconds=seconds, done=N_DONE / N_ROWS, model=model)
+
+
+async def answered_so_far(deployment: Deployment, ids: list[RequestId]) -> list[Result]:
+    return [result for result in await deployment.results(ids) if result is not None]
+
+
+async def test_callers_are_answered_before_their_batch_has_ended(deployment: Deployment, early: str) -> None:
+    deployment.sandbox.faults.add(stuck())
+    deployment.fork()
+    ids = await deployment.ask(N_ROWS, provider=early)
+
+    async def some() -> bool:
+        return len(await answered_so_far(deployment, ids)) == N_DONE
+
+    await wait_until(some, description="the rows that are done are answered")
+    [batch] = await deployment.batches()
+    assert batch.state is BatchState.SUBMITTED
+    assert (batch.n_succeeded, batch.n_failed, batch.error) == (N_DONE, 0, "")
+    assert {result.status for result in await answered_so_far(deployment, ids)} == {200}
+    assert set((await deployment.told()).values()) == {1}
+
+
+async def test_nothing_is_told_or_paid_for_twice(deployment: Deployment, early: str) -> None:
+    deployment.sandbox.faults.add(stuck(0.5))
+    deployment.fork()
+    ids = await deployment.ask(N_ROWS, provider=early)
+
+    results = await deployment.answered(ids)
+    [batch] = await deployment.settled()
+    assert {result.status for result in results} == {200}
+    assert (batch.n_succeeded, batch.n_failed, batch.n_requeued) == (N_ROWS, 0, 0)
+    assert await deployment.told() == dict.fromkeys(ids, 1)
+    assert deployment.billed() == dict.fromkeys(ids, 1)
+    assert "early_delivered" in deployment.worker_logs()
+
+
+async def test_a_row_that_fails_at_first_and_heals_is_never_told_as_failed(
+    deployment: Deployment, early: str
+) -> None:
+    deployment.sandbox.faults.add(stuck(0.5), HealRows(n=60, status=400))
+    deployment.fork()
+    ids = await deployment.ask(N_ROWS, provider=early)
+
+    assert {result.status for result in await deployment.answered(ids)} == {200}
+    [batch] = await deployment.settled()
+    assert (batch.n_succeeded, batch.n_failed) == (N_ROWS, 0)
+    assert await deployment.told() == dict.fromkeys(ids, 1)
+
+
+async def test_a_row_that_failed_is_told_when_the_batch_has_ended(deployment: Deployment, early: str) -> None:
+    deployment.env["BATCHLING_MAX_ATTEMPTS"] = "1"
+    fault = stuck(1.0)
+    deployment.sandbox.faults.add(fault, FailRows(n=N_ROWS - 20, status=400))
+    deployment.fork()
+    ids = await deployment.ask(N_ROWS, provider=early)
+    early_statuses: Counter[int] = Counter()
+
+    async def ended() -> bool:
+        so_far = Counter(result.status for result in await answered_so_far(deployment, ids))
+        batches = await deployment.batches()
+        if any(batch.ended_at for batch in batches):
+            return True
+        early_statuses.update(so_far)
+        return False
+
+    await wait_until(ended, description="the batch has ended")
+    assert set(early_statuses) == {200}
+    statuses = Counter(result.status for result in await deployment.answered(ids))
+    assert statuses[200] == 20
+    # Not every provider tells the status of a row.
+    assert {status for status in statuses if status != 200} <= {400, 500}
+
+
+async def test_results_are_read_again_only_when_the_provider_has_more(
+    deployment: Deployment, early: str
+) -> None:
+    deployment.sandbox.faults.add(stuck())
+    deployment.fork()
+    ids = await deployment.ask(N_ROWS, provider=early)
+
+    async def some() -> bool:
+        return len(await answered_so_far(deployment, ids)) == N_DONE
+
+    await wait_until(some, description="the rows that are done are answered")
+    n_reads, n_looks = reads(deployment, early), looks(deployment, early)
+
+    async def looked_often() -> bool:
+        await deployment.due()
+        return looks(deployment, early) >= n_looks + 5
+
+    await wait_until(looked_often, description="five more looks")
+    assert reads(deployment, early) <= n_reads + 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        RefuseDownload(status=500, times=2),
+        RefuseDownload(status=404, times=2),
+        RefuseDownload(status=400, times=2),
+        TruncateDownload(sent=0.3, times=2),
+    ],
+    ids=["500", "404", "400", "torn"],
+)
+async def test_an_early_read_that_fails_disturbs_no_look(
+    deployment: Deployment, early: str, fault: RefuseDownload | TruncateDownload
+) -> None:
+    deployment.sandbox.faults.add(stuck(1.0), fault)
+    deployment.fork()
+    ids = await deployment.ask(N_ROWS, provider=early)
+
+    assert {result.status for result in await deployment.answered(ids)} == {200}
+    [batch] = await deployment.settled()
+    assert (batch.n_succeeded, batch.n_requeued) == (N_ROWS, 0)
+    logs = deployment.worker_logs()
+    assert "step_stumbled" not in logs
+    assert "step_failed" not in logs
+    assert await deployment.told() == dict.fromkeys(ids, 1)
+
+
+async def test_a_long_early_read_keeps_its_batch_and_holds_up_no_other(
+    deployment: Deployment, early: str
+) -> None:
+    form = form_of(early)
+    deployment.env["BATCHLING_LEASE_SECONDS"] = "0.5"
+    deployment.sandbox.faults.add(
+        stuck(model=form.slow_model),
+        # About three seconds for what is done: six leases.
+        SlowDownload(bytes_per_second=N_DONE * 200, model=form.slow_model, times=None),
+    )
+    deployment.fork()
+    slow = await deployment.ask(N_ROWS, provider=early, model=form.slow_model)
+
+    async def reading() -> bool:
+        return reads(deployment, early) > 0
+
+    await wait_until(reading, description="early results are being read")
+    quick = await deployment.ask(40, provider=early)
+    await deployment.answered(quick)
+    assert len(await answered_so_far(deployment, slow)) < N_DONE
+
+    async def all_done() -> bool:
+        return len(await answered_so_far(deployment, slow)) == N_DONE
+
+    await wait_until(all_done, description="the long read comes to its end")
+    assert "step_stale" not in deployment.worker_logs()
+    told = await deployment.told()
+    assert (len(told), set(told.values())) == (len(quick) + N_DONE, {1})
+
+
+def reads(deployment: Deployment, provider: str) -> int:
+    calls = deployment.sandbox.ledger().calls
+    return sum(
+        n
+        for call, n in calls.items()
+        if call.startswith(provider) and call.endswith(("/content", "/results"))
+    )
+
+
+def looks(deployment: Deployment, provider: str) -> int:
+    calls = deployment.sandbox.ledger().calls
+    return sum(n for call, n in calls.items() if call.endswith(("GET /batches", "GET /batches/{batch_id}")))
