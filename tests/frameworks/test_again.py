@@ -20,6 +20,9 @@ from tests.sdks.books import Books
 
 from .asking import GPT, Way, dspy_lm, together
 
+pytestmark = pytest.mark.timeout(180)
+"""A framework imports the most of itself with its first call, beside the other columns of the matrix."""
+
 BROKEN: Final = "fault:500"
 
 

@@ -17,6 +17,9 @@ from tests.sdks.books import Books
 
 from .asking import GPT, dspy_lm
 
+pytestmark = pytest.mark.timeout(180)
+"""A framework imports the most of itself with its first call, beside the other columns of the matrix."""
+
 N_CALLS: Final = 6
 QUICK: Final[dict[str, Any]] = {
     "batch_window_seconds": 1.0,

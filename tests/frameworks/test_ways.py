@@ -14,6 +14,9 @@ from tests.sdks.books import Books
 
 from .asking import WAYS, Way, together
 
+pytestmark = pytest.mark.timeout(180)
+"""A framework imports the most of itself with its first call, beside the other columns of the matrix."""
+
 N_CALLS: Final = 4
 EVERY_WAY = pytest.mark.parametrize("way", WAYS, ids=str)
 FAILING_WHOLE: Final = [way for way in WAYS if way.provider != "anthropic"]
