@@ -42,7 +42,7 @@ demo: $(VENV)/.installed-all ## Run the demo: no account, no Redis, nothing to s
 test: $(VENV)/.installed-dev ## Run the test suite, but for what takes minutes
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
-test-long: $(VENV)/.installed-dev ## Run the long tests: killed and stopped workers, fail-overs, bad weather
+test-long: $(VENV)/.installed-dev ## Run the long tests: deaths at every step, stopped workers, fail-overs, bad weather
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "long and not weather" $(ARGS)
 
 test-sdks: $(VENV)/.installed-dev ## Run the tests of the SDKs, each in its oldest, its previous and its newest version

@@ -276,7 +276,7 @@ class Calls:
             headers[STAGING_HEADER] = (terms.vertex_gcs_prefix or "").rstrip("/")
         spec = LaneSpec(
             provider=route.provider,
-            host=terms.stand_ins.get(route.provider, call.host),
+            host=terms.stand_ins.get(route.provider, route.batch_host(call.host)),
             endpoint=endpoint,
             model=model,
             fingerprint=sealing.fingerprint(secrets),

@@ -114,9 +114,15 @@ class Deed:
     paid: bool = False
 
 
-async def call(account: Account, provider: str, deed: Deed, work: Callable[[], T]) -> T:
-    """What a blocking call of the library answers, made in a thread; raises the worker's errors."""
-    account.weather.asked()
+async def call(
+    account: Account, provider: str, deed: Deed, work: Callable[[], T], *, short: bool = True
+) -> T:
+    """What a blocking call of the library answers, made in a thread; raises the worker's errors.
+
+    Of one that is not short, such as a whole upload, silence tells nothing.
+    """
+    if short:
+        account.weather.asked()
     failure: WorkerError
     try:
         answer = await asyncio.to_thread(work)

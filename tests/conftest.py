@@ -12,21 +12,8 @@ import pytest
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 HERE: Final = Path(__file__).parent
-LONG: Final = (
-    "death/",
-    "failover/",
-    "pipeline/test_circuits.py",
-    "pipeline/test_crash_points.py",
-    "pipeline/test_damage.py",
-    "pipeline/test_forgetful_redis.py",
-    "pipeline/test_other_accounts.py",
-    "pipeline/test_quota.py",
-    "pipeline/test_upgrade.py",
-    "weather/test_caller.py",
-    "weather/test_worker_and_provider.py",
-    "weather/test_worker_and_redis.py",
-)
-"""Folders and files whose tests wait for leases, backoffs and fail-overs."""
+LONG: Final = ("death/", "failover/", "pipeline/", "weather/", "cli/test_own_endpoint.py")
+"""Folders and files whose tests run whole deployments, or wait for leases, backoffs and fail-overs."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

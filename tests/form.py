@@ -25,6 +25,7 @@ class Ability(enum.StrEnum):
     EXPIRY = "a batch may expire with rows undone"
     UNDONE_ROWS = "results name the rows that never ran"
     CANCEL = "a batch can be cancelled"
+    DOWNLOAD_FAULTS = "what is read of results from its emulator can be refused, slow or cut off"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,6 +46,8 @@ class Route:
     hosts: tuple[str, ...]
     """Lower case, with the port where that is not the scheme's own; a `*` stands for a part of a name without dots,
     such as a region. A path may follow, below which the endpoints are."""
+    calls_only: tuple[str, ...] = ()
+    """Those of the hosts that take calls and no batches: batches of such calls go to the first host."""
     endpoints: Mapping[str, str]
     """Path as the SDK calls it -> endpoint as the batch names it. A path may hold `{model}`, which may hold slashes,
     and other `{words}`, which may not; these are filled in where the endpoint names them."""
@@ -80,6 +82,10 @@ class Route:
         object.__setattr__(self, "batch_queries", queries)
         templates = tuple((_path_of(path), name) for path, name in self.endpoints.items() if "{" in path)
         object.__setattr__(self, "_templates", templates)
+
+    def batch_host(self, host: str) -> str:
+        """The host that batches of a call to this one go to."""
+        return self.hosts[0] if host in self.calls_only else host
 
     def credential(self, api_key: str) -> dict[str, str]:
         """The header that carries an API key."""
@@ -213,7 +219,9 @@ ROUTES: Final = (
     ),
     Route(
         provider="together",
-        hosts=("api.together.ai", "api.together.xyz"),
+        hosts=("api.together.ai", "api.together.xyz", "api-inference.together.ai"),
+        # Where together 3.1 sends chat completions, and nothing else (run, 2026-11-25).
+        calls_only=("api-inference.together.ai",),
         endpoints=_openai_paths(
             "", ("/v1/chat/completions", "/v1/audio/transcriptions", "/v1/audio/translations")
         ),

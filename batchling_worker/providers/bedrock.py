@@ -1,7 +1,7 @@
 """AWS Bedrock's batch inference: jobs over files in S3, through the official library.
 
-Callers' signatures are good for their own call alone. So a batch is paid for with the worker's AWS credential, or with
-one that workers are given as `ACCESS_KEY_ID:SECRET_ACCESS_KEY`; callers are told apart by their keys all the same.
+Callers' signatures are good for their own call alone. So a batch is paid for with a credential that workers are told to
+use: their surroundings', or an API key of the form `ACCESS_KEY_ID:SECRET_ACCESS_KEY`.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ FACTS: Final = ProviderFacts(
     source="https://docs.aws.amazon.com/bedrock/latest/userguide/batch-inference.html",
     checked_on=dt.date(2026, 11, 23),
     min_rows=100,
+    own_credential=True,
     model_in_path=True,
     verified=("SDK", "docs"),
 )
@@ -112,7 +113,8 @@ class Bedrock:
         """Stores the input file in S3 under its label; answers its URL. Stored again, it is the same one."""
         place = _staging(account).below(submission.label, "input.jsonl")
         s3 = _s3(account)
-        await self._call(account, Deed(does="store a file"), lambda: aws.upload(s3, place, lines))
+        stored = functools.partial(aws.upload, s3, place, lines)
+        await aws.call(account, FACTS.name, Deed(does="store a file"), stored, short=False)
         return str(place)
 
     async def create(self, account: Account, submission: Submission, source: Source) -> ProviderBatchId:
@@ -263,8 +265,12 @@ def _staging(account: Account) -> Place:
 
 def _client(account: Account, service: str, endpoint: str) -> Any:
     said = account.headers.get("x-aws-credentials")
-    # Without the settings that name a role and a bucket nothing is done with the worker's own credential.
-    _role(account), _staging(account)
+    if said is None and not account.own_credential:
+        raise PermanentError(
+            "A signed call to Bedrock is good for itself alone: to have it batched, give workers "
+            "BATCHLING_PROVIDERS__BEDROCK__OWN_CREDENTIAL=true, or a key in BATCHLING_PROVIDERS__BEDROCK__API_KEY.",
+            status=401,
+        )
     keys = aws.Keys.read(said) if said is not None else aws.Keys()
     region = REGION.match(account.base_url)
     return aws.client(service, region[1] if region else "us-east-1", endpoint, keys, _silence_s(account))

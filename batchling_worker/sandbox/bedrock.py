@@ -385,6 +385,7 @@ def settings(base_url: str) -> dict[str, str]:
     """Return what workers need beside the base URL: the object store, and the role that reads it."""
     prefix = "BATCHLING_PROVIDERS__BEDROCK__"
     return {
+        f"{prefix}API_KEY": "SANDBOX:sandbox",
         f"{prefix}STAGING": "s3://sandbox/batches",
         f"{prefix}STAGING_URL": f"{base_url}/s3",
         f"{prefix}ROLE_ARN": f"arn:aws:iam::{_ACCOUNT}:role/sandbox",

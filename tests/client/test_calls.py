@@ -367,3 +367,12 @@ def test_signed_calls_of_one_access_key_share_a_lane_and_no_signature_is_kept() 
     assert one.lane.lane_id == again.lane.lane_id != other.lane.lane_id
     assert one.lane.secrets == {"authorization": "AWS4-HMAC-SHA256 Credential=AKIAONE"}
     assert one.lane.spec.model == "us.anthropic.claude-opus-4:0"
+
+
+def test_calls_to_a_host_that_takes_no_batches_join_the_lane_of_the_one_that_does() -> None:
+    path = "/v1/chat/completions"
+    hosts = ("api.together.ai", "api-inference.together.ai", "api.together.xyz")
+    home, calls_only, alias = (lane(calls(), host=host, path=path).spec for host in hosts)
+
+    assert calls_only == home
+    assert (home.host, alias.host) == ("api.together.ai", "api.together.xyz")

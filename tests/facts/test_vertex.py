@@ -55,7 +55,15 @@ FORM = Form(
     body=body,
     text=text,
     # Files lie in Cloud Storage, under names and not ids, seen by everybody at once; what never ran is in none of them.
-    lacks=frozenset({Ability.OPENAI_FILES, Ability.INPUT_FILE, Ability.RESULT_FILES, Ability.UNDONE_ROWS}),
+    lacks=frozenset(
+        {
+            Ability.OPENAI_FILES,
+            Ability.INPUT_FILE,
+            Ability.RESULT_FILES,
+            Ability.UNDONE_ROWS,
+            Ability.DOWNLOAD_FAULTS,
+        }
+    ),
 )
 
 

@@ -365,8 +365,9 @@ async def test_a_path_in_the_base_url_is_kept(wire: Wire, wired: Desk) -> None:
         return answer(b'{"id":"file-7"}')
 
     wire.reply = reply
+    await wired.upload()
+    target = wire.seen[-1].target
     for base_url in (f"{wire.url}/gateway/a", f"{wire.url}/gateway/a/"):
         account = dataclasses.replace(wired.account, base_url=base_url)
         await wired.provider.upload(account, submission(), io.BytesIO(body()))
-        root = "/openai/v1" if wired.provider.facts.name == "groq" else "/v1"
-        assert wire.seen[-1].target == f"/gateway/a{root}/files"
+        assert wire.seen[-1].target == f"/gateway/a{target}"

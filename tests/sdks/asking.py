@@ -23,13 +23,14 @@ class Way(enum.StrEnum):
     THREADS = "threads"
 
 
-def block(n: int) -> Any:
+def block(n: int, caller: Caller) -> Any:
     """A block whose every n requests are a batch."""
     return batchify(
         batch_size=n,
         batch_window_seconds=UNSEALED_S,
         batch_poll_interval_seconds=0.1,
         live_display=False,
+        **caller.terms,
     )
 
 
@@ -45,11 +46,11 @@ async def answers_to(
     if way is Way.THREADS:
         return await asyncio.to_thread(_in_threads, ask, caller, key, prompts)
     ask = async_ask or ask
-    async with block(len(prompts)), caller.async_client(key) as client:
+    async with block(len(prompts), caller), caller.async_client(key) as client:
         return await asyncio.gather(*(ask(client, prompt) for prompt in prompts), return_exceptions=True)
 
 
 def _in_threads(ask: Ask, caller: Caller, key: str, prompts: Sequence[str]) -> list[Any]:
-    with block(len(prompts)), caller.client(key) as client, ThreadPoolExecutor(len(prompts)) as pool:
+    with block(len(prompts), caller), caller.client(key) as client, ThreadPoolExecutor(len(prompts)) as pool:
         asked = [pool.submit(ask, client, prompt) for prompt in prompts]
         return [one.exception() or one.result() for one in asked]

@@ -7,7 +7,7 @@ import importlib
 import importlib.metadata
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel
@@ -75,9 +75,13 @@ class Caller:
     expected: Callable[[str], Any] | None = None
     """The content that the sandbox makes of a prompt; None: a text that quotes it."""
     errors: Mapping[int, str]
-    """Status of a row -> the exception that the SDK raises for it: its module and name."""
+    """Status -> the exception that the SDK raises for it: its module and name."""
+    row_statuses: tuple[int, ...] = (BAD_REQUEST, TOO_MANY, BROKEN)
+    """Those that the provider's rows tell; some tell a code at most, for which the adapter chooses one."""
     status: Callable[[Any], int]
     """The status that an exception tells."""
+    terms: Mapping[str, Any] = field(default_factory=dict)
+    """What the provider needs to be told in `batchify`."""
     structured: Structured | None = None
     raw: Raw | None = None
     told_of_failure: Literal["by us", "by us, without a reason", "by the provider", "never"] = "by us"

@@ -44,9 +44,9 @@ async def test_calls_at_once_are_one_batch_and_each_gets_its_own_typed_answer(
 async def test_rows_that_failed_for_good_are_the_sdk_s_own_exceptions_and_sent_once(
     caller: Caller, way: Way, key: str, books: Books, saw: Saw
 ) -> None:
-    for status in caller.errors:
+    for status in caller.row_statuses:
         saw(caller, str(status))
-    good, bad = f"{key}: a question", {status: f"{key}: fault:{status}" for status in caller.errors}
+    good, bad = f"{key}: a question", {status: f"{key}: fault:{status}" for status in caller.row_statuses}
 
     answer, *raised = await answers(caller, way, key, [good, *bad.values()])
 

@@ -98,6 +98,7 @@ CALLERS = (
         **GENERATE,
         call="generate_content of Vertex",
         provider="vertex",
+        terms={"vertex_gcs_prefix": "gs://acme-batches/sdks"},
         client=opened(of_vertex),
         async_client=async_opened(of_vertex),
     ),

@@ -148,16 +148,17 @@ CALLERS = (
         expected=vector,
     ),
     follower("xai", "https://api.x.ai/v1", "grok-4.3"),
-    follower("doubleword", "https://api.doubleword.ai/v1", "Qwen/Qwen3-VL-30B-A3B-Instruct-FP8"),
+    follower(
+        "doubleword",
+        "https://api.doubleword.ai/v1",
+        "Qwen/Qwen3-VL-30B-A3B-Instruct-FP8",
+        row_statuses=(BROKEN,),
+    ),
     follower(
         "sference",
         "https://api.sference.com/v1",
         "Qwen/Qwen3-30B-A3B",
-        # Its rows tell no status, and its failed batches no reason.
-        errors={
-            BAD_REQUEST: "openai:BadRequestError",
-            BROKEN: "openai:InternalServerError",
-        },
+        row_statuses=(BAD_REQUEST, BROKEN),
         told_of_failure="by us, without a reason",
     ),
     Caller(**{**of_chat(MODEL), **AZURE_CLIENTS}, call="chat.completions of AzureOpenAI", provider="azure"),
