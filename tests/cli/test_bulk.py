@@ -162,7 +162,7 @@ async def test_a_bad_line_is_named_by_its_number_and_nothing_is_queued(
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"provider": "nobody"}, "There is no provider 'nobody': use one of groq"),
+        ({"provider": "nobody"}, "There is no provider 'nobody': use one of anthropic"),
         ({"endpoint": "/v1/other"}, CHAT),
         ({"completion_window": "1y"}, "24h"),
         ({"path": Path("none.jsonl")}, "none.jsonl cannot be read: No such file"),
