@@ -273,11 +273,18 @@ async def _create(step: Step, submission: Submission, source: Source) -> None:
         return
     step.reach("submit.armed")
     paid = asyncio.ensure_future(_create_and_commit(step, submission, source))
+    paid.add_done_callback(_heard)
     try:
         await asyncio.shield(paid)
     except asyncio.CancelledError:
         await asyncio.wait({paid}, timeout=COMMIT_GRACE_S)
         raise
+
+
+def _heard(paid: asyncio.Future[None]) -> None:
+    """What a create ends with that nobody waits for any more, such as a lost claim, is no defect to be logged."""
+    if not paid.cancelled():
+        paid.exception()
 
 
 async def _create_and_commit(step: Step, submission: Submission, source: Source) -> None:
