@@ -28,15 +28,16 @@ class Credentials:
 
     async def store(self, lane: Lane) -> None:
         """Makes sure that Redis holds the lane's credential for as long as its requests may be in flight."""
-        fingerprint = lane.spec.fingerprint
+        spec = lane.spec
+        place = self._keys.credential_in(lane.secrets, spec.fingerprint, spec.provider)
         now = asyncio.get_running_loop().time()
-        if now - self._stored_at.get(fingerprint, float("-inf")) < REFRESHED_AFTER_S:
+        if now - self._stored_at.get(place, float("-inf")) < REFRESHED_AFTER_S:
             return
-        sealed = self._sealed.get(fingerprint)
+        sealed = self._sealed.get(place)
         if sealed is None:
-            sealed = self._sealed[fingerprint] = sealing.seal(lane.secrets, self._public_key)
-        await self._redis.set(self._keys.credential(fingerprint), sealed, px=KEEP_MS)
-        self._stored_at[fingerprint] = now
+            sealed = self._sealed[place] = sealing.seal(lane.secrets, self._public_key)
+        await self._redis.set(place, sealed, px=KEEP_MS)
+        self._stored_at[place] = now
 
     def doubt(self) -> None:
         """Forgets what is stored: a Redis that was away may have lost its last second."""

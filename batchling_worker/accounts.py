@@ -99,7 +99,7 @@ class Accounts:
         return f"https://{spec.host}"
 
     async def _unseal(self, spec: LaneSpec) -> dict[str, str]:
-        sealed = await self._store.credential(spec.fingerprint)
+        sealed = await self._store.credential(spec.fingerprint, spec.provider)
         if sealed is None:
             raise PermanentError(
                 f"The credential of this batch is no longer stored; call again, or give the worker one in "

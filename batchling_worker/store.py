@@ -341,14 +341,19 @@ class Store:
         """What Redis tells of itself."""
         return await ask(self.redis)
 
-    async def credential(self, fingerprint: str) -> bytes | None:
-        """The sealed credential of a lane; what is no string is none."""
+    async def credential(self, fingerprint: str, provider: str) -> bytes | None:
+        """The sealed credential of a lane, its provider's own before one in any provider's dress.
+
+        What is no string is none.
+        """
+        names = (self.keys.credential(fingerprint, provider), self.keys.credential(fingerprint))
         try:
-            sealed: bytes | None = await self.redis.execute_command("GET", self.keys.credential(fingerprint))
+            own, other = await self.redis.execute_command("MGET", *names)
         except UNREACHABLE:
             raise
         except ResponseError:
             return None
+        sealed: bytes | None = other if own is None else own
         return sealed
 
     async def announce(self, presence: WorkerPresence) -> None:

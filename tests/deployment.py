@@ -219,7 +219,11 @@ class Deployment:
         fingerprint = sealing.fingerprint(credential)
         public, _ = sealing.stored_pair(self.home)
         await self.redis.execute_command(
-            "SET", self.keys.credential(fingerprint), sealing.seal(credential, public), "EX", 3600
+            "SET",
+            self.keys.credential_in(credential, fingerprint, provider),
+            sealing.seal(credential, public),
+            "EX",
+            3600,
         )
         spec = LaneSpec(
             provider=provider,

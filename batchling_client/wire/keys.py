@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, NewType
 
@@ -129,8 +130,15 @@ class Keys:
     def mailbox(self, mailbox: str) -> str:
         return f"{self.prefix}mailbox:{mailbox}"
 
-    def credential(self, fingerprint: str) -> str:
-        return f"{self.prefix}credential:{fingerprint}"
+    def credential(self, fingerprint: str, provider: str = "") -> str:
+        return f"{self.prefix}credential:{fingerprint}" + (f".{provider}" if provider else "")
+
+    def credential_in(self, headers: Collection[str], fingerprint: str, provider: str) -> str:
+        """Where a credential is stored that stands in these headers.
+
+        The same secret has one fingerprint in whatever header, and is one provider's own matter but in `authorization`.
+        """
+        return self.credential(fingerprint, "" if set(headers) == {"authorization"} else provider)
 
     def quota(self, quota_id: str) -> str:
         return f"{self.prefix}quota:{quota_id}"

@@ -136,3 +136,15 @@ async def test_no_key_stands_in_clear_anywhere(deployment: Deployment) -> None:
         assert secret.encode() not in dump
         assert secret.encode() not in aof
         assert secret not in deployment.worker_logs()
+
+
+async def test_one_secret_in_two_providers_headers_is_sent_to_each_in_its_own(deployment: Deployment) -> None:
+    deployment.worker()
+    bearer, bare = {"authorization": f"Bearer {CANARY}"}, {"x-goog-api-key": CANARY}
+    asked = [
+        *await deployment.ask(3, provider="gemini", headers=bare),
+        *await deployment.ask(3, provider="groq", headers=bearer),
+        *await deployment.ask(3, provider="mistral", headers=bearer),
+    ]
+    results = await deployment.answered(asked)
+    assert {result.status for result in results} == {200}

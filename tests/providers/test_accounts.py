@@ -45,7 +45,7 @@ class Sealed(Store):
         super().__init__(redis=redis, keys=Keys("x"), lease_ms=1, result_ttl_ms=1, max_attempts=1)
         self._sealed = sealing.seal(CALLERS, public)
 
-    async def credential(self, fingerprint: str) -> bytes | None:
+    async def credential(self, fingerprint: str, provider: str) -> bytes | None:
         return self._sealed
 
 
