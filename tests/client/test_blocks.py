@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,17 @@ def working(redis_server: RedisServer, namespace: str) -> Iterator[subprocess.Po
     yield process
     process.kill()
     process.wait(5)
+
+
+@pytest.fixture
+def threads_left() -> Callable[[], list[str]]:
+    """Names the threads of ours that still run of those the test started: other tests of the process leave some."""
+    before = set(threading.enumerate())
+
+    def left() -> list[str]:
+        return [t.name for t in set(threading.enumerate()) - before if t.name.startswith("batchling")]
+
+    return left
 
 
 @pytest.fixture
@@ -120,7 +132,9 @@ async def test_a_refused_request_is_a_bad_request_of_the_sdk(groq_client: groq.A
     assert "model" in str(found)
 
 
-def test_sync_code_is_batched_together_from_many_threads(working: object) -> None:
+def test_sync_code_is_batched_together_from_many_threads(
+    working: object, threads_left: Callable[[], list[str]]
+) -> None:
     with batchify(batch_window_seconds=0.3) as run, groq.Groq() as client, ThreadPoolExecutor(8) as pool:
 
         def one(i: int) -> str:
@@ -130,16 +144,12 @@ def test_sync_code_is_batched_together_from_many_threads(working: object) -> Non
 
         assert list(pool.map(one, range(8))) == [f"prompt {i}" for i in range(8)]
         assert run.progress.n_succeeded == 8
-    assert not any(name.startswith("batchling") for name in thread_names())
+    assert not threads_left()
 
 
-def thread_names() -> list[str]:
-    import threading
-
-    return [thread.name for thread in threading.enumerate()]
-
-
-async def test_to_thread_inside_an_async_block_is_batched(answerer: Answerer) -> None:
+async def test_to_thread_inside_an_async_block_is_batched(
+    answerer: Answerer, threads_left: Callable[[], list[str]]
+) -> None:
     def blocking() -> str:
         with groq.Groq() as client:
             return str(client.chat.completions.create(**ASK).choices[0].message.content)
@@ -148,7 +158,7 @@ async def test_to_thread_inside_an_async_block_is_batched(answerer: Answerer) ->
         answers = await asyncio.gather(*(asyncio.to_thread(blocking) for _ in range(3)))
     assert len(set(answers)) == 3
     assert run.progress.n_succeeded == 3
-    assert not any(name.startswith("batchling") for name in thread_names())
+    assert not threads_left()
 
 
 def test_an_async_client_inside_a_plain_block_is_batched(working: object) -> None:
@@ -390,7 +400,7 @@ async def test_a_dry_run_does_not_swallow_what_is_not_its_own() -> None:
 
 
 async def test_redis_away_at_the_start_is_a_clear_error_without_the_password(
-    monkeypatch: pytest.MonkeyPatch,
+    threads_left: Callable[[], list[str]],
 ) -> None:
     for url in ("redis://:s3cret@127.0.0.1:1/0", "unix:///nowhere/redis.sock"):
         with pytest.raises(QueueUnreachable) as caught:
@@ -400,7 +410,7 @@ async def test_redis_away_at_the_start_is_a_clear_error_without_the_password(
         assert "s3cret" not in str(caught.value)
     with pytest.raises(QueueUnreachable), batchify(redis_url="redis://127.0.0.1:1"):
         pass
-    assert not any(name.startswith("batchling") for name in thread_names())
+    assert not threads_left()
 
 
 async def test_nobody_working_is_said_once(
