@@ -118,10 +118,11 @@ def refused_for_good(n_refused: int, since_s: float) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requeue:
-    """The request goes into another batch; `counts` = as another attempt."""
+    """The request goes into another batch; `counts` = as another attempt, `halved` = of half the rows at most."""
 
     counts: bool
     wait_s: float = 0.0
+    halved: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,11 +192,13 @@ def _fate_of_failed(
 ) -> RowFate:
     named = [complaint for complaint in ending.complaints if complaint.request_id is not None]
     if named:
-        return _fate_beside_named(named, ending, request_id, attempt, max_attempts)
+        return _fate_beside_named(batch, named, ending, request_id, attempt, max_attempts)
     if ending.status:
         return Refuse(status=ending.status, body=ending.body.encode(), origin="provider")
-    if too_many_rows(batch, ending) or (over_quota(ending) is not None and not ending.hopeless):
+    if over_quota(ending) is not None and not ending.hopeless:
         return Requeue(counts=False)
+    if too_many_rows(batch, ending):
+        return Requeue(counts=False, halved=True)
     if any(c.param == "file_id" and c.line is None for c in ending.complaints) and attempt < max_attempts:
         return Requeue(counts=True, wait_s=FILE_WAIT_S)
     # It did run, and broke off: what it left is as good as expired.
@@ -208,14 +211,24 @@ def _fate_of_failed(
 
 
 def _fate_beside_named(
-    named: list[Complaint], ending: Ending, request_id: RequestId, attempt: int, max_attempts: int
+    batch: Batch,
+    named: list[Complaint],
+    ending: Ending,
+    request_id: RequestId,
+    attempt: int,
+    max_attempts: int,
 ) -> RowFate:
     mine = next((complaint for complaint in named if complaint.request_id == request_id), None)
-    if mine is None and all(is_certain(complaint) for complaint in named):
-        return Requeue(counts=False)
-    # Of another code it is not sure that it will not name the next row in the next round, and so on for ever.
-    if mine is None and attempt < max_attempts:
-        return Requeue(counts=True)
+    if mine is None:
+        if all(is_certain(complaint) for complaint in named):
+            return Requeue(counts=False)
+        # What passes over the first row speaks of those it names. Halved, because a provider may validate in any order:
+        # one that names another row each round has no more than two batches a row to refuse, and not of all rows.
+        if not batch.n_succeeded and all(c.line is not None and c.line > 1 for c in named):
+            return Requeue(counts=False, halved=True)
+        # Of another code it is not sure that it will not name the next row in the next round, and so on for ever.
+        if attempt < max_attempts:
+            return Requeue(counts=True)
     if ending.status:
         return Refuse(status=ending.status, body=ending.body.encode(), origin="provider")
     return _blamed(mine or named[0])

@@ -13,7 +13,7 @@ from .step import Step
 
 
 async def named(step: Step, ending: Ending) -> Ending:
-    """The ending with the requests that its complaints blame; a row that the batch does not have is nobody."""
+    """The ending with the requests that its complaints blame, and their lines; a row the batch has not is nobody."""
     pointers = [blame.pointer(complaint) for complaint in ending.complaints]
     # Where rows were answered early, those that still wait no longer stand in their lines.
     lines = set() if step.batch.n_succeeded else {at.line for at in pointers if at.line is not None}
@@ -21,7 +21,7 @@ async def named(step: Step, ending: Ending) -> Ending:
     if not lines and not spelt:
         return ending
     by_line: dict[int, RequestId] = {}
-    ours: set[str] = set()
+    ours: dict[str, int] = {}
     line = 0
     async for rows in step.store.unanswered(step.batch.batch_id):
         for row in rows:
@@ -29,16 +29,17 @@ async def named(step: Step, ending: Ending) -> Ending:
             if line in lines:
                 by_line[line] = row.request_id
             if row.request_id in spelt:
-                ours.add(row.request_id)
+                ours[row.request_id] = line
 
-    def blamed(at: blame.Pointer) -> str | None:
-        spelt_here = next((one for one in at.custom_ids if one in ours), None)
-        return spelt_here or (by_line.get(at.line) if at.line is not None else None)
+    def blaming(complaint: Complaint, at: blame.Pointer) -> Complaint:
+        for custom_id in at.custom_ids:
+            if custom_id in ours:
+                return msgspec.structs.replace(complaint, request_id=custom_id, line=ours[custom_id])
+        if at.line is not None and at.line in by_line:
+            return msgspec.structs.replace(complaint, request_id=by_line[at.line], line=at.line)
+        return msgspec.structs.replace(complaint, request_id=None)
 
-    complaints = tuple(
-        msgspec.structs.replace(complaint, request_id=blamed(at))
-        for complaint, at in zip(ending.complaints, pointers, strict=True)
-    )
+    complaints = tuple(blaming(*one) for one in zip(ending.complaints, pointers, strict=True))
     return msgspec.structs.replace(ending, complaints=complaints)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, assert_never
+from typing import Final
 
 from batchling_client.wire.records import Result, Row
 from batchling_client.wire.scripts import BatchCap, RowIn, RowOut
@@ -25,19 +25,19 @@ async def settle(step: Step) -> None:
     ending = Ending.decode(batch.ending)
     n_requeued = n_refused = 0
     async for rows in step.store.unanswered(batch.batch_id):
-        again: dict[float, list[RowIn]] = {}
+        again: dict[lifecycle.Requeue, list[RowIn]] = {}
         refused: list[RowOut] = []
         for row in rows:
-            wait_s, onward = _onward(step, ending, row)
-            if isinstance(onward, RowIn):
-                again.setdefault(wait_s, []).append(onward)
-            else:
-                refused.append(onward)
+            match _fate(step, ending, row):
+                case lifecycle.Requeue() as fate:
+                    again.setdefault(fate, []).append(_again(row, fate))
+                case lifecycle.Refuse() as fate:
+                    refused.append(_refusal(row, fate))
         if refused:
             await step.store.deliver(step.held, refused)
             n_refused += len(refused)
-        for wait_s, moved in again.items():
-            await step.store.requeue(step.held, batch, moved, await _cap(step, ending, wait_s))
+        for fate, moved in again.items():
+            await step.store.requeue(step.held, batch, moved, await _cap(step, ending, fate))
             n_requeued += len(moved)
             step.reach("settle.requeued")
         step.reach("settle.chunk")
@@ -48,21 +48,14 @@ async def settle(step: Step) -> None:
     step.telemetry.settled(batch, state, n_requeued=n_requeued, n_refused=n_refused)
 
 
-def _onward(step: Step, ending: Ending, row: Row) -> tuple[float, RowIn | RowOut]:
-    """Where a row goes, and after how long; one that our own code fails on is told so, and the others go on."""
+def _fate(step: Step, ending: Ending, row: Row) -> lifecycle.RowFate:
+    """What becomes of a row; one that our own code fails on is told so, and the others go on."""
     try:
-        fate = lifecycle.row_fate(step.batch, ending, row.request_id, row.attempt, step.knobs.max_attempts)
-        match fate:
-            case lifecycle.Requeue():
-                return fate.wait_s, _again(row, fate)
-            case lifecycle.Refuse():
-                return 0.0, _refusal(row, fate)
-            case _:
-                assert_never(fate)
+        return lifecycle.row_fate(step.batch, ending, row.request_id, row.attempt, step.knobs.max_attempts)
     except Exception as error:  # noqa: BLE001 - a defect of ours with one row must not hold up the others for ever
         name = type(error).__name__
         step.telemetry.warn("row_failed", batch_id=step.batch.batch_id, step="settle", error=name)
-        return 0.0, _refusal(row, lifecycle.defect(name))
+        return lifecycle.defect(name)
 
 
 def _again(row: Row, fate: lifecycle.Requeue) -> RowIn:
@@ -83,14 +76,15 @@ def _refusal(row: Row, fate: lifecycle.Refuse) -> RowOut:
     return RowOut(request_id=row.request_id, kind=RowKind.FAILURE, packed=packed)
 
 
-async def _cap(step: Step, ending: Ending, wait_s: float) -> BatchCap:
+async def _cap(step: Step, ending: Ending, fate: lifecycle.Requeue) -> BatchCap:
     batch, facts = step.batch, step.provider.facts
     size = quota.Size(rows=facts.max_rows, n_bytes=facts.max_bytes)
     if batch.outcome is Outcome.SPLIT or lifecycle.over_quota(ending) is not None:
         size = quota.next_size(batch, await _limit(step))
-    elif lifecycle.too_many_rows(batch, ending):
-        size = quota.Size(rows=batch.n_lines // 2, n_bytes=facts.max_bytes)
-    wait_ms = int(wait_s * 1000)
+    elif fate.halved:
+        n_sent = batch.n_lines or batch.n_requests
+        size = quota.Size(rows=max(1, n_sent // 2), n_bytes=facts.max_bytes)
+    wait_ms = int(fate.wait_s * 1000)
     return BatchCap(
         rows=min(size.rows, facts.max_rows),
         bytes=min(size.n_bytes, facts.max_bytes),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
+import random
 import re
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchling_client.wire.batches import Batch
@@ -117,13 +118,48 @@ def fates_of(*complaints: Complaint, n_lines: int = 10, attempt: int = 1) -> lis
     failed = batch(outcome=Outcome.FAILED, n_lines=n_lines)
     ids = [RequestId(f"row{line}") for line in range(1, n_lines + 1)]
     named = [
-        msgspec.structs.replace(c, request_id=ids[at.line - 1])
+        msgspec.structs.replace(c, request_id=ids[at.line - 1], line=at.line)
         if (at := blame.pointer(c)).line is not None and at.line <= n_lines
         else c
         for c in complaints
     ]
     ending = Ending(complaints=tuple(named))
     return [lifecycle.row_fate(failed, ending, one, attempt, 3) for one in ids]
+
+
+def test_a_complaint_of_any_code_that_passes_over_the_first_row_costs_the_others_no_attempt() -> None:
+    for attempt in (1, 3, 9):
+        fates = fates_of(Complaint(code="odd", message="requests[4]: bad"), attempt=attempt)
+        assert [n for n, fate in enumerate(fates, start=1) if isinstance(fate, Refuse)] == [5]
+        assert set(fates[:4] + fates[5:]) == {Requeue(counts=False, halved=True)}
+        both = fates_of(Complaint(code="odd", message="requests[4], requests[0]: bad"), attempt=attempt)
+        assert Requeue(counts=False, halved=True) in both
+    first = fates_of(
+        Complaint(code="odd", message="requests[0]: bad"), Complaint(code="", message="", line=5)
+    )
+    assert first[1] == Requeue(counts=True)
+
+
+@settings(deadline=None)
+@given(places=st.randoms(use_true_random=False), n_rows=st.integers(1, 60))
+def test_a_complaint_about_all_that_names_any_row_comes_to_an_end(places: random.Random, n_rows: int) -> None:
+    """A provider that validates in an order of its own, and names a row where it means them all."""
+    waiting, n_refusals = [[1] * n_rows], 0
+    while waiting:
+        attempts = waiting.pop()
+        n_refusals += 1
+        line = places.randint(1, len(attempts))
+        ids = [RequestId(f"row{n}") for n in range(1, len(attempts) + 1)]
+        named = Complaint(code="odd", message="", line=line, request_id=ids[line - 1])
+        failed = batch(outcome=Outcome.FAILED, n_lines=len(attempts))
+        left, size = [], len(attempts)
+        for request_id, attempt in zip(ids, attempts, strict=True):
+            fate = lifecycle.row_fate(failed, Ending(complaints=(named,)), request_id, attempt, 3)
+            if isinstance(fate, Requeue):
+                left.append(attempt + fate.counts)
+                size = max(1, len(attempts) // 2) if fate.halved else size
+        waiting += [left[at : at + size] for at in range(0, len(left), size)]
+    assert n_refusals <= 2 * n_rows
 
 
 @pytest.mark.parametrize("code", sorted(blame.ROW_COMPLAINTS))
@@ -159,10 +195,10 @@ def test_each_round_of_line_complaints_gets_rid_of_a_row(lines: set[int]) -> Non
     assert {line for line, fate in enumerate(fates, start=1) if isinstance(fate, Refuse)} == lines
 
 
-@pytest.mark.parametrize("code", ["token_limit_exceeded", "too_many_tasks"])
-def test_what_is_too_much_at_once_is_no_failure_of_any_request(code: str) -> None:
+@pytest.mark.parametrize(("code", "halved"), [("token_limit_exceeded", False), ("too_many_tasks", True)])
+def test_what_is_too_much_at_once_is_no_failure_of_any_request(code: str, halved: bool) -> None:
     fates = fates_of(Complaint(code=code, message="too much"), attempt=3)
-    assert set(fates) == {Requeue(counts=False)}
+    assert set(fates) == {Requeue(counts=False, halved=halved)}
 
 
 def test_one_request_alone_goes_on_waiting_unless_it_is_hopeless() -> None:
