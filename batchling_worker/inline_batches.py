@@ -43,7 +43,6 @@ FIND_PAGES: Final = 200
 FIND_MARGIN: Final = dt.timedelta(minutes=15)
 """How far the provider's clock may be behind ours for a batch to be found all the same."""
 MOST_FOUND: Final = 1_000
-NOTHING_TO_CANCEL: Final = frozenset({400, 404, 409, 410})
 PERHAPS: Final = "perhaps:"
 """Begins a reference to results that the provider may not have."""
 
@@ -189,7 +188,7 @@ class InlineBatches:
     async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:
         """Asks the provider to cancel; done or unknown batches are no error."""
         path = f"/{quote(provider_batch_id, safe='')}/cancel"
-        await self._call(account, "cancel a batch", "POST", path).nudge(fine=NOTHING_TO_CANCEL)
+        await self._call(account, "cancel a batch", "POST", path).cancel()
 
     def _call(
         self, account: Account, does: str, method: str, path: str, *, paid: bool = False

@@ -24,7 +24,6 @@ from .result_rows import rows_of
 LOOK_PAGES: Final = 2
 IDS_TOGETHER: Final = 100
 """Two hundred ids would make a URL of 8 KB, which is where gateways begin to refuse."""
-NOTHING_TO_CANCEL: Final = frozenset({400, 404, 409, 410})
 MISSING_WORDS: Final = ("find", "found", "no such", "not exist", "not ready", "processed")
 
 
@@ -109,7 +108,7 @@ class OpenAIFiles:
     async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:
         """Asks the provider to cancel; done or unknown batches are no error."""
         path = f"{self._dialect.batches}/{quote(provider_batch_id, safe='')}/cancel"
-        await self._call(account, "cancel a batch", "POST", path).nudge(fine=NOTHING_TO_CANCEL)
+        await self._call(account, "cancel a batch", "POST", path).cancel()
 
     def _call(
         self, account: Account, does: str, method: str, path: str, *, paid: bool = False

@@ -24,6 +24,7 @@ from .provider import Account
 
 T = TypeVar("T")
 
+NOTHING_TO_CANCEL: Final = frozenset({404, 409, 410})
 RESUMED_AT_MOST: Final = 50
 RESUME_PAUSE_S: Final = 1.0
 RANGE_NOT_SATISFIABLE: Final = 416
@@ -99,6 +100,17 @@ class ProviderCall:
     async def nudge(self, fine: frozenset[int] = frozenset()) -> None:
         """Sends nothing and reads the status only, some more being `fine`; raises the worker's errors."""
         await self._send(fine=fine)
+
+    async def cancel(self, fine: frozenset[int] = frozenset()) -> None:
+        """Asks for a batch's cancel: one that is done or unknown is no error, nor are some more statuses.
+
+        A 400 may say that as well, or that the key is bad, which is raised as all of the worker's errors are.
+        """
+        try:
+            await self.nudge(NOTHING_TO_CANCEL | fine)
+        except PermanentError as error:
+            if error.status != 400:
+                raise
 
     async def upload(
         self,

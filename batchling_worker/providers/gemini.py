@@ -208,12 +208,7 @@ class Gemini:
     async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:
         """Asks the provider to cancel; done or unknown batches are no error."""
         path = f"{_Name.of(provider_batch_id).path}:cancel"
-        call = self._call(account, "cancel a batch", "POST", path)
-        try:
-            await call.nudge(fine=frozenset({404, 409, 410}))
-        except PermanentError as error:
-            if error.status != 400:
-                raise
+        await self._call(account, "cancel a batch", "POST", path).cancel()
 
     def _call(
         self, account: Account, does: str, method: str, path: str, *, paid: bool = False

@@ -198,12 +198,7 @@ class Vertex:
     async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:
         """Asks the provider to cancel; done or unknown batches are no error."""
         account = await self._opened(account)
-        call = self._call(account, "cancel a batch", "POST", f"{_path(provider_batch_id)}:cancel")
-        try:
-            await call.nudge(fine=frozenset({404, 409, 410}))
-        except PermanentError as error:
-            if error.status != 400:
-                raise
+        await self._call(account, "cancel a batch", "POST", f"{_path(provider_batch_id)}:cancel").cancel()
 
     def _call(
         self, account: Account, does: str, method: str, path: str, *, paid: bool = False

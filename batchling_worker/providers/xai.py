@@ -76,7 +76,7 @@ CANCEL_SETTLES: Final = dt.timedelta(seconds=20)
 """For so long after a cancel rows that were called cancelled may yet prove to have succeeded."""
 APPEND_SETTLES: Final = dt.timedelta(minutes=10)
 """For so long a container that has fewer rows than it was meant for is taken for one whose counters lag behind."""
-NOTHING_TO_CANCEL: Final = frozenset({400, 403, 404, 409, 410, 412})
+CANNOT_BE_CANCELLED: Final = frozenset({403, 412})
 OTHER_CONTENT: Final = 412
 STATUSES: Final = {
     3: 400,
@@ -247,7 +247,7 @@ class Xai:
     async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:
         """Asks the provider to cancel; done or unknown batches are no error."""
         path = f"/batches/{quote(provider_batch_id, safe='')}:cancel"
-        await self._call(account, "cancel a batch", "POST", path).nudge(fine=NOTHING_TO_CANCEL)
+        await self._call(account, "cancel a batch", "POST", path).cancel(fine=CANNOT_BE_CANCELLED)
 
     def _call(
         self, account: Account, does: str, method: str, path: str, *, paid: bool = False
