@@ -153,13 +153,7 @@ class AzureDialect:
 
     def line_rules(self, ask: CreateAsk) -> LineRules:
         """Return what the lines of this batch have to keep to; the endpoint is that of the lines."""
-        return LineRules(
-            endpoints=_BATCHABLE,
-            endpoint=None,
-            one_model=True,
-            models_checked=True,
-            skips_bad_lines=False,
-        )
+        return LineRules(endpoints=_BATCHABLE, endpoint=None, one_model=True, models_checked=True)
 
     def wrong_file_name(self) -> Refusal:
         """Return the refusal of an input file by its name."""

@@ -35,9 +35,7 @@ _RESERVED = frozenset(
 _RULES = LineRules(
     endpoints=_BATCHABLE,
     endpoint=None,
-    one_model=False,
     models_checked=True,
-    skips_bad_lines=False,
     unique=False,
 )
 

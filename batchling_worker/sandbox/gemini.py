@@ -118,13 +118,7 @@ class GeminiDialect:
 
     def line_rules(self, ask: CreateAsk) -> LineRules:
         """Return what the lines have to keep to, once the create has taken them."""
-        return LineRules(
-            endpoints=google_answers.VERBS,
-            endpoint=ask.endpoint,
-            one_model=False,
-            models_checked=False,
-            skips_bad_lines=False,
-        )
+        return LineRules(endpoints=google_answers.VERBS, endpoint=ask.endpoint)
 
     def decorate(self, answer: Answer, mark: str) -> dict[str, Any]:
         """Return the body of a success; nothing is added to it."""

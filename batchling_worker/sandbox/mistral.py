@@ -194,14 +194,7 @@ class MistralDialect:
 
     def line_rules(self, ask: CreateAsk) -> LineRules:
         """Return what the lines of this job have to keep to; most was checked when they were uploaded."""
-        return LineRules(
-            endpoints=_BATCHABLE,
-            endpoint=None,
-            one_model=False,
-            models_checked=False,
-            skips_bad_lines=True,
-            lines_checked=False,
-        )
+        return LineRules(endpoints=_BATCHABLE, endpoint=None, skips_bad_lines=True, lines_checked=False)
 
     def wrong_file_name(self) -> Refusal:
         """Return the refusal of an input file by its name."""

@@ -130,13 +130,7 @@ class OpenAIDialect:
 
     def line_rules(self, ask: CreateAsk) -> LineRules:
         """Return what the lines of this batch have to keep to."""
-        return LineRules(
-            endpoints=_BATCHABLE,
-            endpoint=ask.endpoint,
-            one_model=True,
-            models_checked=True,
-            skips_bad_lines=False,
-        )
+        return LineRules(endpoints=_BATCHABLE, endpoint=ask.endpoint, one_model=True, models_checked=True)
 
     def wrong_file_name(self) -> Refusal:
         """Return the refusal of an input file by its name, which OpenAI words twice."""

@@ -31,9 +31,9 @@ class LineRules:
 
     endpoints: frozenset[str]
     endpoint: str | None
-    one_model: bool
-    models_checked: bool
-    skips_bad_lines: bool
+    one_model: bool = False
+    models_checked: bool = False
+    skips_bad_lines: bool = False
     lines_checked: bool = True
     unique: bool = True
     """Whether two lines may not have the same custom_id."""

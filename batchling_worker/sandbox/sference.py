@@ -88,14 +88,7 @@ class SferenceDialect:
 
     def line_rules(self, ask: CreateAsk) -> LineRules:
         """Return what the lines of a batch have to keep to: they were checked as they came in."""
-        return LineRules(
-            endpoints=frozenset(),
-            endpoint=None,
-            one_model=False,
-            models_checked=False,
-            skips_bad_lines=True,
-            lines_checked=False,
-        )
+        return LineRules(endpoints=frozenset(), endpoint=None, skips_bad_lines=True, lines_checked=False)
 
     def decorate(self, answer: Answer, mark: str) -> dict[str, Any]:
         """Return the body of a success; it is whole already."""

@@ -76,14 +76,7 @@ class XaiDialect:
 
     def line_rules(self, ask: CreateAsk) -> LineRules:
         """Return what the lines of this batch have to keep to: they were checked when they were appended."""
-        return LineRules(
-            endpoints=_REALTIME,
-            endpoint=None,
-            one_model=False,
-            models_checked=False,
-            skips_bad_lines=True,
-            lines_checked=False,
-        )
+        return LineRules(endpoints=_REALTIME, endpoint=None, skips_bad_lines=True, lines_checked=False)
 
     def decorate(self, answer: Answer, mark: str) -> dict[str, Any]:
         """Return the body of a success with the price of it in its usage."""
