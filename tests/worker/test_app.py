@@ -62,7 +62,8 @@ def test_a_worker_refuses_a_bad_redis_that_comes_later_than_it(tmp_path: Path) -
         worker = subprocess.Popen([*COMMAND, "--pool", "solo"], env=env, stdout=log, stderr=log, text=True)
         try:
             deadline = time.monotonic() + 30
-            while "store_away" not in (tmp_path / "log").read_text() and time.monotonic() < deadline:
+            while "store_away" not in (tmp_path / "log").read_text():
+                assert time.monotonic() < deadline, "the worker says nothing of a Redis that is away"
                 time.sleep(0.05)
             with redis_server("--maxmemory-policy", "allkeys-lru", port=port):
                 code = worker.wait(30)
