@@ -19,6 +19,7 @@ from google.auth.transport.requests import Request
 from google.cloud import storage
 from google.cloud.storage.exceptions import DataCorruption
 from google.oauth2.credentials import Credentials
+from urllib3.exceptions import HTTPError
 
 from . import http_errors
 from .errors import Denied, PermanentError, TemporaryError, WorkerError
@@ -182,7 +183,8 @@ async def answered(account: Account, deed: Deed, work: Callable[[], T], *, short
         )
     except RefreshError as error:
         failure = TemporaryError(NO_TOKEN) if error.retryable else PermanentError(f"{NO_TOKEN}.", status=401)
-    except (GoogleAuthError, requests.RequestException, DataCorruption, OSError) as error:
+    # urllib3's own come where a raw body breaks off: `requests` reads that without translating them.
+    except (GoogleAuthError, requests.RequestException, HTTPError, DataCorruption, OSError) as error:
         name = type(error).__name__
         failure = TemporaryError(
             f"{deed.provider} was asked to {deed.does} and did not answer in full ({name})"

@@ -18,6 +18,7 @@ class Ability(enum.StrEnum):
 
     OPENAI_FILES = "its adapter is an OpenAIFiles"
     LABEL = "a batch is found by its label before it has ended"
+    UPLOAD = "an input file is stored before the batch is created"
     INPUT_FILE = "an input file is uploaded, named after the label"
     RESULT_FILES = "results lie in files with ids of their own, which may come late, blank or empty"
     ROW_STATUSES = "a failed row tells its HTTP status"
@@ -25,7 +26,6 @@ class Ability(enum.StrEnum):
     EXPIRY = "a batch may expire with rows undone"
     UNDONE_ROWS = "results name the rows that never ran"
     CANCEL = "a batch can be cancelled"
-    DOWNLOAD_FAULTS = "what is read of results from its emulator can be refused, slow or cut off"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -141,11 +141,7 @@ class BedrockDialect:
     def line_rules(self, ask: CreateAsk) -> LineRules:
         """Return what the lines of this job have to keep to."""
         return LineRules(
-            endpoints=frozenset(_KINDS.values()),
-            endpoint=ask.endpoint,
-            one_model=True,
-            models_checked=False,
-            skips_bad_lines=True,
+            endpoints=frozenset(_KINDS.values()), endpoint=ask.endpoint, one_model=True, skips_bad_lines=True
         )
 
     def decorate(self, answer: Answer, mark: str) -> dict[str, Any]:
@@ -164,8 +160,8 @@ class BedrockJobs:
         self._gate = Gate(world, self._dialect)
         self._shelf = FileShelf(world, self.name, lambda: secrets.token_hex(8))
         self._book = BatchBook(world, self._dialect, self._shelf)
-        self._store = ObjectStore(world, self.name)
         self._weather = Weather(world, self.name)
+        self._store = ObjectStore(world, self.name, self._weather)
         self._asked: dict[str, _JobAsk] = {}
         self._by_token: dict[tuple[str, str], Batch] = {}
         self._exported: set[str] = set()
@@ -325,9 +321,9 @@ class BedrockJobs:
         if view.status not in _TERMINAL or view.status == "failed" or view.id in self._exported:
             return
         self._exported.add(view.id)
-        owner = next(batch.owner for _, batch in self._by_token.items() if batch.id == view.id)
+        batch = next(batch for _, batch in self._by_token.items() if batch.id == view.id)
         files = [
-            self._shelf.find(one, owner)
+            self._shelf.find(one, batch.owner)
             for one in (view.output_file_id, view.error_file_id)
             if isinstance(one, str)
         ]
@@ -336,7 +332,7 @@ class BedrockJobs:
         ask = self._asked[view.id]
         root = f"{ask.outputDataConfig.s3OutputDataConfig.s3Uri.rstrip('/')}/{view.id.removeprefix(_JOBS)}"
         name = ask.inputDataConfig.s3InputDataConfig.s3Uri.rpartition("/")[2]
-        self._store.put(f"{root}/{name}.out", path)
+        self._store.put(f"{root}/{name}.out", path, batch.model)
         manifest = self._store.new_path()
         manifest.write_bytes(_encode({"totalRecordCount": (view.counts or {}).get("total", 0)}))
         self._store.put(f"{root}/manifest.json.out", manifest)

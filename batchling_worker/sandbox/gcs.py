@@ -18,13 +18,12 @@ from aiohttp import web
 
 from .dialect import Refusal
 from .gate import Gate, json_reply
+from .weather import Weather
 from .world import World
 
 ROOT = "/gcs"
 _BUCKET = "{bucket:[^/]+}"
-_CHUNK = 1 << 18
 _PAGE = 1000
-_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
 
 
@@ -38,6 +37,8 @@ class StoredObject:
     path: Path
     n_bytes: int
     md5: str
+    model: str | None = None
+    """Whose results it holds."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,8 +56,9 @@ class _Upload:
 class CloudStorage:
     """Buckets that need not be made, with objects on disk; whoever has a key may read and write them all."""
 
-    def __init__(self, world: World, provider: str) -> None:
+    def __init__(self, world: World, provider: str, weather: Weather) -> None:
         self._world = world
+        self._weather = weather
         self._provider = provider
         self._numbers = itertools.count(1)
         self._objects: dict[tuple[str, str], StoredObject] = {}
@@ -80,12 +82,12 @@ class CloudStorage:
         bucket, _, name = url.removeprefix("gs://").partition("/")
         return self._objects.get((bucket, name))
 
-    def put(self, url: str, path: Path) -> None:
-        """Make a written file an object, whatever stood there."""
+    def put(self, url: str, path: Path, model: str | None) -> None:
+        """Make a written file an object, whatever stood there; `model` says whose results it holds."""
         bucket, _, name = url.removeprefix("gs://").partition("/")
         with path.open("rb") as content:
             digest = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False))
-        self._keep(bucket, name, path, path.stat().st_size, digest.digest())
+        self._keep(bucket, name, path, path.stat().st_size, digest.digest(), model)
 
     def clear(self) -> None:
         """Forget every object."""
@@ -94,7 +96,9 @@ class CloudStorage:
         self._objects.clear()
         self._uploads.clear()
 
-    def _keep(self, bucket: str, name: str, path: Path, n_bytes: int, md5: bytes) -> StoredObject:
+    def _keep(
+        self, bucket: str, name: str, path: Path, n_bytes: int, md5: bytes, model: str | None = None
+    ) -> StoredObject:
         old = self._objects.get((bucket, name))
         stored = StoredObject(
             bucket=bucket,
@@ -103,6 +107,7 @@ class CloudStorage:
             path=path,
             n_bytes=n_bytes,
             md5=base64.b64encode(md5).decode(),
+            model=model,
         )
         self._objects[bucket, name] = stored
         if old is not None:
@@ -110,6 +115,7 @@ class CloudStorage:
         return stored
 
     async def _upload(self, request: web.Request, owner: str) -> web.StreamResponse:
+        self._weather.before_upload()
         bucket, kind = request.match_info["bucket"], request.query.get("uploadType")
         if_generation = request.query.get("ifGenerationMatch")
         if kind == "resumable":
@@ -132,7 +138,8 @@ class CloudStorage:
         path = self.new_path()
         path.write_bytes(content)
         digest = hashlib.md5(content, usedforsecurity=False).digest()
-        return json_reply(_shown(self._keep(bucket, name, path, len(content), digest)))
+        kept = self._keep(bucket, name, path, len(content), digest)
+        return await self._weather.after_upload(request) or json_reply(_shown(kept))
 
     async def _chunk(self, request: web.Request, owner: str) -> web.StreamResponse:
         upload_id = request.query.get("upload_id", "")
@@ -152,7 +159,7 @@ class CloudStorage:
         del self._uploads[upload_id]
         self._check(upload.bucket, upload.name, upload.if_generation)
         kept = self._keep(upload.bucket, upload.name, upload.path, upload.n_bytes, upload.digest.digest())
-        return json_reply(_shown(kept))
+        return await self._weather.after_upload(request) or json_reply(_shown(kept))
 
     def _check(self, bucket: str, name: str, if_generation: str | None) -> None:
         found = self._objects.get((bucket, name))
@@ -181,24 +188,8 @@ class CloudStorage:
             raise Refusal(404, f"No such object: {bucket}/{name}")
         if request.query.get("alt") != "media":
             return json_reply(_shown(found))
-        asked = _RANGE.fullmatch(request.headers.get("Range", ""))
-        first = int(asked[1]) if asked else 0
-        last = min(int(asked[2]) if asked and asked[2] else found.n_bytes - 1, found.n_bytes - 1)
-        if asked and first >= found.n_bytes:
-            raise Refusal(416, "The requested range cannot be satisfied.")
-        headers = {"Content-Type": "application/octet-stream", "x-goog-generation": str(found.generation)}
-        if asked:
-            headers["Content-Range"] = f"bytes {first}-{last}/{found.n_bytes}"
-        response = web.StreamResponse(status=206 if asked else 200, headers=headers)
-        response.content_length = left = last - first + 1
-        await response.prepare(request)
-        with found.path.open("rb") as content:
-            content.seek(first)
-            while left > 0 and (piece := content.read(min(_CHUNK, left))):
-                await response.write(piece)
-                left -= len(piece)
-        await response.write_eof()
-        return response
+        headers = {"x-goog-generation": str(found.generation)}
+        return await self._weather.send_range(request, found.path, found.model, found.n_bytes, headers)
 
 
 def _two_parts(content_type: str, body: bytes) -> tuple[str, bytes]:

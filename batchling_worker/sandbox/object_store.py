@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,22 +11,26 @@ from xml.sax.saxutils import escape
 
 from aiohttp import web
 
+from .dialect import Refusal
+from .weather import Weather
 from .world import World
 
 _CHUNK = 1 << 18
 _PAGE = 1000
-_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
+_CODES = {400: "InvalidRequest", 403: "AccessDenied", 404: "NoSuchKey", 416: "InvalidRange", 503: "SlowDown"}
 _NAMESPACE = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
 
 
 class ObjectStore:
     """Buckets that need not be made, with files on disk; whoever knows a name may read and write it."""
 
-    def __init__(self, world: World, provider: str) -> None:
+    def __init__(self, world: World, provider: str, weather: Weather) -> None:
         self._world = world
+        self._weather = weather
         self._provider = provider
         self._numbers = itertools.count()
         self._objects: dict[str, Path] = {}
+        self._models: dict[str, str | None] = {}
         self._parts: dict[str, dict[int, Path]] = {}
 
     def routes(self) -> Iterator[web.RouteDef]:
@@ -46,10 +49,11 @@ class ObjectStore:
         """Return a path for a file that is being written."""
         return self._world.directory / f"{self._provider}-object-{next(self._numbers)}"
 
-    def put(self, url: str, path: Path) -> None:
-        """Make a written file an object."""
+    def put(self, url: str, path: Path, model: str | None = None) -> None:
+        """Make a written file an object; `model` says whose results it holds."""
         old = self._objects.get(name := url.removeprefix("s3://"))
         self._objects[name] = path
+        self._models[name] = model
         if old is not None:
             old.unlink(missing_ok=True)
 
@@ -58,9 +62,15 @@ class ObjectStore:
         for path in self._objects.values():
             path.unlink(missing_ok=True)
         self._objects.clear()
+        self._models.clear()
         self._parts.clear()
 
     async def _write(self, request: web.Request) -> web.Response:
+        try:
+            self._weather.before_upload()
+        except Refusal as refusal:
+            await request.read()
+            return _refused(refusal)
         path = await self._receive(request)
         upload_id = request.query.get("uploadId")
         if upload_id is None:
@@ -69,7 +79,7 @@ class ObjectStore:
             self._parts[upload_id][int(request.query["partNumber"])] = path
         else:
             return _error(404, "NoSuchUpload", "The specified upload does not exist.")
-        return web.Response(headers={"ETag": _tag(path)})
+        return await self._weather.after_upload(request) or web.Response(headers={"ETag": _tag(path)})
 
     async def _receive(self, request: web.Request) -> Path:
         path = self.new_path()
@@ -100,25 +110,12 @@ class ObjectStore:
         path = self._objects.get(_name(request))
         if path is None:
             return _error(404, "NoSuchKey", "The specified key does not exist.")
-        size = path.stat().st_size
-        asked = _RANGE.fullmatch(request.headers.get("Range", ""))
-        first = int(asked[1]) if asked else 0
-        last = min(int(asked[2]) if asked and asked[2] else size - 1, size - 1)
-        if asked and first >= size:
-            return _error(416, "InvalidRange", "The requested range is not satisfiable.")
         headers = {"ETag": _tag(path), "Accept-Ranges": "bytes"}
-        if asked:
-            headers["Content-Range"] = f"bytes {first}-{last}/{size}"
-        response = web.StreamResponse(status=206 if asked else 200, headers=headers)
-        response.content_length = left = last - first + 1
-        await response.prepare(request)
-        with path.open("rb") as content:
-            content.seek(first)
-            while left > 0 and (chunk := content.read(min(_CHUNK, left))):
-                await response.write(chunk)
-                left -= len(chunk)
-        await response.write_eof()
-        return response
+        model = self._models.get(_name(request))
+        try:
+            return await self._weather.send_range(request, path, model, path.stat().st_size, headers)
+        except Refusal as refusal:
+            return _refused(refusal)
 
     async def _list(self, request: web.Request) -> web.Response:
         bucket = request.match_info["bucket"]
@@ -152,6 +149,13 @@ def _tag(path: Path) -> str:
 def _xml(root: str, content: str) -> web.Response:
     text = f'<?xml version="1.0" encoding="UTF-8"?><{root} {_NAMESPACE}>{content}</{root}>'
     return web.Response(text=text, content_type="application/xml")
+
+
+def _refused(refusal: Refusal) -> web.Response:
+    response = _error(refusal.status, _CODES.get(refusal.status, "InternalError"), refusal.message)
+    if refusal.retry_after is not None:
+        response.headers["Retry-After"] = refusal.retry_after
+    return response
 
 
 def _error(status: int, code: str, message: str) -> web.Response:

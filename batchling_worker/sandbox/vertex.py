@@ -128,13 +128,7 @@ class VertexDialect:
 
     def line_rules(self, ask: CreateAsk) -> LineRules:
         """Return what the lines have to keep to, once the importer has taken them."""
-        return LineRules(
-            endpoints=google_answers.VERBS,
-            endpoint=ask.endpoint,
-            one_model=False,
-            models_checked=False,
-            skips_bad_lines=False,
-        )
+        return LineRules(endpoints=google_answers.VERBS, endpoint=ask.endpoint)
 
     def decorate(self, answer: Answer, mark: str) -> dict[str, Any]:
         """Return the body of a success; nothing is added to it."""
@@ -152,9 +146,9 @@ class Vertex:
         self._gate = Gate(world, self._dialect)
         self._shelf = FileShelf(world, self.name, lambda: f"result-{secrets.token_hex(8)}")
         self._book = BatchBook(world, self._dialect, self._shelf)
-        self._store = CloudStorage(world, self.name)
-        self._realtime = GoogleRealtime(world, self.name)
         self._weather = Weather(world, self.name)
+        self._store = CloudStorage(world, self.name, self._weather)
+        self._realtime = GoogleRealtime(world, self.name)
         self._made: dict[str, _Made] = {}
 
     def routes(self) -> Iterator[web.RouteDef]:
@@ -331,7 +325,9 @@ class Vertex:
         folder, made = _folder(batch.created_at, self._made[batch.id].wish), self._made[batch.id]
 
         def write() -> None:
-            made.exported = _write_shards(self._store, folder, sources, source, share, made.exported)
+            made.exported = _write_shards(
+                self._store, folder, batch.model, sources, source, share, made.exported
+            )
 
         await asyncio.get_running_loop().run_in_executor(self._world.pool, write)
 
@@ -432,6 +428,7 @@ def _failure(view: BatchView) -> dict[str, Any]:
 def _write_shards(
     store: CloudStorage,
     folder: str,
+    model: str | None,
     sources: Sequence[Path],
     source: StoredObject | None,
     share: float | None,
@@ -449,7 +446,7 @@ def _write_shards(
         name = "predictions.jsonl" if n_shards == 1 else f"predictions_{number + 1:05d}.jsonl"
         path = store.new_path()
         path.write_bytes(b"".join(_shown(line, asked) for line in lines[number::n_shards]))
-        store.put(f"{folder}/{name}", path)
+        store.put(f"{folder}/{name}", path, model)
     return len(lines)
 
 

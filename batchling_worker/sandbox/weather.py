@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from aiohttp import web
 
 from . import faults
+from .dialect import Refusal
 from .gate import cut_short, hang_up, new_request_id, refusal_of
 from .world import World
 
 _CHUNK = 1 << 18
+_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 
 class Weather:
@@ -102,6 +105,7 @@ class Weather:
         content_type: str = "application/octet-stream",
         *,
         start: int = 0,
+        status: int = 200,
         headers: Mapping[str, str] | None = None,
     ) -> web.StreamResponse:
         """Send `n_bytes` of a file from `start` on, refused, slow or cut off."""
@@ -111,7 +115,9 @@ class Weather:
         truncate = self._world.faults.take(faults.TruncateDownload, self._provider, model)
         slow = self._world.faults.take(faults.SlowDownload, self._provider, model)
         left = int(n_bytes * truncate.sent) if truncate else n_bytes
-        response = web.StreamResponse(headers={"x-request-id": new_request_id(), **(headers or {})})
+        response = web.StreamResponse(
+            status=status, headers={"x-request-id": new_request_id(), **(headers or {})}
+        )
         response.content_type = content_type
         response.content_length = n_bytes
         await response.prepare(request)
@@ -128,6 +134,19 @@ class Weather:
                 return _cut(request, response)
             await response.write_eof()
         return response
+
+    async def send_range(
+        self, request: web.Request, path: Path, model: str | None, n_bytes: int, headers: Mapping[str, str]
+    ) -> web.StreamResponse:
+        """Send what the call's Range asks for of a file, or all of it, in the same weather."""
+        asked = _RANGE.fullmatch(request.headers.get("Range", ""))
+        if asked is None:
+            return await self.send(request, path, model, n_bytes, headers=headers)
+        first, last = int(asked[1]), min(int(asked[2] or n_bytes), n_bytes - 1)
+        if first >= n_bytes:
+            raise Refusal(416, "The requested range cannot be satisfied.")
+        part = {"Content-Range": f"bytes {first}-{last}/{n_bytes}", **headers}
+        return await self.send(request, path, model, last - first + 1, start=first, status=206, headers=part)
 
 
 def _cut(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:

@@ -50,6 +50,7 @@ FORM = Form(
         {
             Ability.OPENAI_FILES,
             Ability.LABEL,
+            Ability.UPLOAD,
             Ability.INPUT_FILE,
             Ability.RESULT_FILES,
             # A failed row tells the type of its error, and not every status has one.

@@ -31,6 +31,7 @@ FORM = Form(
         {
             Ability.OPENAI_FILES,
             Ability.LABEL,
+            Ability.UPLOAD,
             Ability.INPUT_FILE,
             Ability.RESULT_FILES,
             # What a failed row tells is not published, a status least of all.

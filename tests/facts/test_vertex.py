@@ -61,7 +61,6 @@ FORM = Form(
             Ability.INPUT_FILE,
             Ability.RESULT_FILES,
             Ability.UNDONE_ROWS,
-            Ability.DOWNLOAD_FAULTS,
         }
     ),
 )

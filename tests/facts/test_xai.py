@@ -29,6 +29,7 @@ FORM = Form(
     lacks=frozenset(
         {
             Ability.OPENAI_FILES,
+            Ability.UPLOAD,
             Ability.INPUT_FILE,
             Ability.RESULT_FILES,
             Ability.ROW_STATUSES,

@@ -20,7 +20,7 @@ from batchling_worker.sandbox.faults import (
     TruncateDownload,
 )
 from tests.deployment import Deployment
-from tests.form import Ability, form_of, names
+from tests.form import form_of, names
 from tests.waiting import wait_until
 
 EARLY = tuple(name for name in names() if providers.load(name).facts.early_results)
@@ -30,13 +30,6 @@ N_DONE = 180
 
 @pytest.fixture(params=EARLY)
 def early(request: pytest.FixtureRequest) -> str:
-    chosen: str = request.param
-    return chosen
-
-
-@pytest.fixture(params=[name for name in EARLY if form_of(name).can(Ability.DOWNLOAD_FAULTS)])
-def faulty(request: pytest.FixtureRequest) -> str:
-    """Those whose emulators heed the faults of downloads."""
     chosen: str = request.param
     return chosen
 
@@ -117,12 +110,12 @@ async def test_a_row_that_failed_is_told_when_the_batch_has_ended(deployment: De
 
 
 async def test_results_are_read_again_only_when_the_provider_has_more(
-    deployment: Deployment, faulty: str
+    deployment: Deployment, early: str
 ) -> None:
     # Strikes at each download, and slows down none.
     deployment.sandbox.faults.add(stuck(), SlowDownload(bytes_per_second=1 << 30, times=None))
     deployment.fork()
-    ids = await deployment.ask(N_ROWS, provider=faulty)
+    ids = await deployment.ask(N_ROWS, provider=early)
 
     async def some() -> bool:
         return len(await answered_so_far(deployment, ids)) == N_DONE
@@ -150,11 +143,11 @@ async def test_results_are_read_again_only_when_the_provider_has_more(
     ids=["500", "404", "400", "torn"],
 )
 async def test_an_early_read_that_fails_disturbs_no_look(
-    deployment: Deployment, faulty: str, fault: RefuseDownload | TruncateDownload
+    deployment: Deployment, early: str, fault: RefuseDownload | TruncateDownload
 ) -> None:
     deployment.sandbox.faults.add(stuck(1.0), fault)
     deployment.fork()
-    ids = await deployment.ask(N_ROWS, provider=faulty)
+    ids = await deployment.ask(N_ROWS, provider=early)
 
     assert {result.status for result in await deployment.answered(ids)} == {200}
     [batch] = await deployment.settled()
@@ -166,9 +159,9 @@ async def test_an_early_read_that_fails_disturbs_no_look(
 
 
 async def test_a_long_early_read_keeps_its_batch_and_holds_up_no_other(
-    deployment: Deployment, faulty: str
+    deployment: Deployment, early: str
 ) -> None:
-    form = form_of(faulty)
+    form = form_of(early)
     deployment.env["BATCHLING_LEASE_SECONDS"] = "2"
     deployment.sandbox.faults.add(
         stuck(model=form.slow_model),
@@ -176,14 +169,14 @@ async def test_a_long_early_read_keeps_its_batch_and_holds_up_no_other(
         SlowDownload(bytes_per_second=N_DONE * 100, model=form.slow_model, times=None),
     )
     deployment.fork()
-    slow = await deployment.ask(N_ROWS, provider=faulty, model=form.slow_model)
+    slow = await deployment.ask(N_ROWS, provider=early, model=form.slow_model)
 
     async def reading() -> bool:
         return n_downloads(deployment) > 0
 
     await wait_until(reading, description="early results are being read")
     n_said = len(deployment.worker_logs())
-    quick = await deployment.ask(40, provider=faulty)
+    quick = await deployment.ask(40, provider=early)
     await deployment.answered(quick)
     assert len(await answered_so_far(deployment, slow)) < N_DONE
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from collections.abc import Awaitable
 
@@ -146,6 +147,54 @@ async def test_results_that_cannot_be_read_yet_are_read_later(desk: Desk, sandbo
         await desk.answers(ending)
     assert caught.value.delay_s == 9.0
     assert len(await desk.answers_by_id(ending)) == 3
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        faults.TruncateDownload(sent=0.0),
+        faults.TruncateDownload(sent=0.4),
+        faults.TruncateDownload(sent=0.9),
+        faults.RefuseDownload(status=429, retry_after="9"),
+        faults.RefuseDownload(status=500),
+        faults.RefuseDownload(status=503),
+    ],
+    ids=repr,
+)
+async def test_results_that_break_off_or_are_refused_are_read_in_full_the_next_time(
+    desk: Desk, sandbox: Sandbox, fault: faults.Fault
+) -> None:
+    batch = await desk.submit(desk.requests(3))
+    sandbox.clock.advance(LONG_S)
+    ending = (await desk.ended(batch)).ending
+    sandbox.faults.add(fault)
+    with contextlib.suppress(TemporaryError):
+        assert len(await desk.answers(ending)) == 3, "what breaks off is taken up again, or told"
+    assert sandbox.faults.n_struck(type(fault)) == 1
+    assert len(await desk.answers_by_id(ending)) == 3
+
+
+@pytest.mark.needs(Ability.UPLOAD)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        faults.RefuseUpload(status=429, retry_after="9"),
+        faults.RefuseUpload(status=500),
+        faults.RefuseUpload(status=503),
+        faults.DropUploadAnswer(),
+    ],
+    ids=repr,
+)
+async def test_an_upload_that_is_refused_or_unanswered_is_a_temporary_trouble(
+    desk: Desk, sandbox: Sandbox, fault: faults.Fault
+) -> None:
+    sandbox.faults.add(fault)
+    with pytest.raises(TemporaryError):
+        await desk.upload()
+    assert sandbox.faults.n_struck(type(fault)) == 1
+    batch = await desk.submit()
+    sandbox.clock.advance(LONG_S)
+    assert len(await desk.answers_by_id((await desk.ended(batch)).ending)) == 1
 
 
 @pytest.mark.needs(Ability.CANCEL)
@@ -369,15 +418,7 @@ async def test_looks_that_do_not_come_through_are_temporary(desk: Desk, sandbox:
 
 
 @pytest.mark.needs(Ability.INPUT_FILE)
-async def test_uploads_that_do_not_come_through_are_temporary(desk: Desk, sandbox: Sandbox) -> None:
-    for fault in (
-        faults.DropUploadAnswer(),
-        faults.RefuseUpload(status=500),
-        faults.RefuseUpload(status=429),
-    ):
-        sandbox.faults.add(fault)
-        with pytest.raises(TemporaryError):
-            await desk.upload()
+async def test_an_upload_that_is_too_large_is_refused_for_good(desk: Desk, sandbox: Sandbox) -> None:
     sandbox.limits = Limits(max_bytes=20)
     with pytest.raises(PermanentError):
         await desk.upload()
