@@ -124,6 +124,7 @@ class World:
     network: Network | None = field(init=False, default=None)
     redis_process: subprocess.Popen[bytes] | None = field(init=False, default=None)
     redis_away: list[tuple[float, float]] = field(init=False, default_factory=list)
+    _redis_kill: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
     _sandbox: subprocess.Popen[bytes] | None = field(init=False, default=None)
     _orphans: list[psutil.Process] = field(init=False, default_factory=list)
 
@@ -201,17 +202,18 @@ class World:
             return False
 
     async def kill_redis(self, away_s: float) -> None:
-        """kill -9, and a new Redis over the same file after a while."""
-        if self.redis_process is None:
-            return
-        since = time.time()
-        self.redis_process.kill()
-        self.redis_process.wait(10)
-        if self.disk is not None:
-            self.disk.cut()
-        await asyncio.sleep(away_s)
-        await self.start_redis()
-        self.redis_away.append((since, time.time()))
+        """kill -9, and a new Redis over the same file after a while; one that is away is killed once it is back."""
+        async with self._redis_kill:
+            if self.redis_process is None:
+                return
+            since = time.time()
+            self.redis_process.kill()
+            self.redis_process.wait(10)
+            if self.disk is not None:
+                self.disk.cut()
+            await asyncio.sleep(away_s)
+            await self.start_redis()
+            self.redis_away.append((since, time.time()))
 
     def _start_sandbox(self, port: int) -> None:
         command = [sys.executable, "-m", "batchling_worker.sandbox", "--port", str(port)]
