@@ -154,10 +154,8 @@ async def test_results_that_cannot_be_read_yet_are_read_later(desk: Desk, sandbo
     [
         faults.TruncateDownload(sent=0.0),
         faults.TruncateDownload(sent=0.4),
-        faults.TruncateDownload(sent=0.9),
         faults.RefuseDownload(status=429, retry_after="9"),
         faults.RefuseDownload(status=500),
-        faults.RefuseDownload(status=503),
     ],
     ids=repr,
 )
@@ -180,7 +178,6 @@ async def test_results_that_break_off_or_are_refused_are_read_in_full_the_next_t
     [
         faults.RefuseUpload(status=429, retry_after="9"),
         faults.RefuseUpload(status=500),
-        faults.RefuseUpload(status=503),
         faults.DropUploadAnswer(),
     ],
     ids=repr,
