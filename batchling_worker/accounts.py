@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, TypeAlias
 
 import httpx
 
@@ -24,6 +24,14 @@ TURN_S: Final = 30.0
 MOST_CONNECTIONS: Final = 100
 
 _OWN: Final = {"own": "the worker's own"}
+
+
+AccountKey: TypeAlias = tuple[str, str, str, tuple[tuple[str, str], ...]]
+
+
+def account_key(spec: LaneSpec) -> AccountKey:
+    """What lanes must share whose batches are looked at with one account: all of a lane that `Accounts.open` reads."""
+    return spec.provider, spec.host, spec.fingerprint, spec.headers
 
 
 class Accounts:

@@ -20,10 +20,10 @@ from batchling_client.wire.records import CorruptRecord
 from batchling_client.wire.states import BatchState, Outcome, Verdict
 
 from . import lifecycle
-from .accounts import Accounts
+from .accounts import AccountKey, Accounts, account_key
 from .circuit import Circuits
 from .company import Company
-from .errors import Denied, NotYet, PermanentError, StaleClaim, TemporaryError, Waiting
+from .errors import CreateRefused, Denied, NotYet, PermanentError, StaleClaim, TemporaryError, Waiting
 from .lease import lease
 from .naming import of_refusal
 from .outlived import Outlived
@@ -87,14 +87,11 @@ class Engine:
         suspects: list[Held] = []
         async with self._handing_back(helds):
             async with self._company.shared():
-                groups: dict[tuple[str, str, tuple[tuple[str, str], ...]], list[Step]] = {}
+                groups: dict[AccountKey, list[Step]] = {}
                 for held in helds:
                     batch = await self._begin(held, POLL_STATES, suspects)
                     if batch is not None:
-                        spec = batch.spec
-                        groups.setdefault((spec.provider, spec.fingerprint, spec.headers), []).append(
-                            self._step(held, batch)
-                        )
+                        groups.setdefault(account_key(batch.spec), []).append(self._step(held, batch))
                 await asyncio.gather(
                     *(self._under_lease(steps, self._poll_together(steps)) for steps in groups.values())
                 )
@@ -317,14 +314,16 @@ class Engine:
     async def _refuse(self, step: Step, error: PermanentError) -> None:
         """A refusal is a batch's end, told to its callers in the provider's own words.
 
-        One that may have been paid for is given up only when the refusals last.
+        One that may have been paid for is given up only when the refusals last. Where an earlier create was searched
+        for in vain and a later one is refused, nothing is known to be paid any more: the next refusal is the end.
         """
         self._telemetry.warn(
             "step_refused", batch_id=step.batch.batch_id, status=error.status, reason=str(error)
         )
         if _paid(step.batch) and not lifecycle.given_up(step.batch, step.now):
             delay_s = lifecycle.backoff_s(step.batch.n_stumbles + 3)
-            await self._store.release(step.held, delay_s, str(error), denied=True)
+            unmade = isinstance(error, CreateRefused)
+            await self._store.release(step.held, delay_s, str(error), denied=True, create_refused=unmade)
             return
         await self._end_refused(step, error)
 

@@ -2,6 +2,7 @@
 
 WorkerError
 ├── PermanentError      the provider said no: the callers are told its own words
+│   └── CreateRefused   ... to a create: of this one it surely made no batch
 ├── TemporaryError      worth another look after a delay
 │   ├── Denied          the provider does not know what was asked for, or the key has no right to it
 │   ├── MaybeDone       ... and the provider may have done it: look before doing it again
@@ -29,6 +30,10 @@ class PermanentError(WorkerError):
         super().__init__(reason)
         self.status = status
         self.body = body
+
+
+class CreateRefused(PermanentError):
+    """The provider refused a create for good: of this one it surely made no batch."""
 
 
 class TemporaryError(WorkerError):

@@ -19,6 +19,7 @@ from batchling_client.wire.states import BatchState, Outcome, RowKind, Verdict
 from .. import lifecycle, quota
 from ..errors import (
     CreateBegun,
+    CreateRefused,
     FileNotReady,
     MaybeDone,
     NotOnDisk,
@@ -288,6 +289,13 @@ def _heard(paid: asyncio.Future[None]) -> None:
 
 
 async def _create_and_commit(step: Step, submission: Submission, source: Source) -> None:
+    try:
+        await _created(step, submission, source)
+    except PermanentError as error:
+        raise CreateRefused(str(error), status=error.status, body=error.body) from None
+
+
+async def _created(step: Step, submission: Submission, source: Source) -> None:
     try:
         if source.lines is not None:
             source.lines.seek(0)

@@ -150,6 +150,28 @@ async def test_another_s_nameless_batch_that_runs_on_holds_the_create_back_and_i
     assert deployment.billed() == dict.fromkeys([*theirs, *ids], 1)
 
 
+@pytest.mark.parametrize("status", [400, 402, 422])
+async def test_a_create_that_is_refused_after_a_lost_one_is_told_to_its_callers(
+    deployment: Deployment, provider: str, status: int
+) -> None:
+    deployment.sandbox.faults.add(
+        DropCreateRequest(), RefuseCreate(status=status, message="billing limit", times=None)
+    )
+    deployment.fork()
+    ids = await deployment.ask(5, provider=provider)
+
+    async def told() -> bool:
+        await deployment.hurry()
+        return all(await deployment.results(ids))
+
+    await wait_until(told, description="all are told", within_s=30)
+    results = await deployment.answered(ids)
+    assert {result.status for result in results} == {status}
+    assert all(b"billing limit" in result.body for result in results)
+    assert deployment.billed() == {}
+    assert deployment.sandbox.faults.n_struck(RefuseCreate) == 2, "once more, as the first was in doubt"
+
+
 async def test_the_input_file_is_uploaded_once_however_often_the_create_fails(
     deployment: Deployment, provider: str
 ) -> None:

@@ -16,7 +16,7 @@ from batchling_client.wire.records import LaneSpec
 from batchling_client.wire.routes import ROUTES, STAGING_HEADER, Route, Routes
 from batchling_client.wire.stand_ins import checked
 from batchling_worker import accounts as accounts_of_worker
-from batchling_worker.accounts import Accounts
+from batchling_worker.accounts import Accounts, account_key
 from batchling_worker.errors import PermanentError
 from batchling_worker.provider import Account
 from batchling_worker.providers import Providers
@@ -82,6 +82,23 @@ async def place(accounts: Accounts, spec: LaneSpec, **said: ProviderSettings) ->
     facts = Providers(checked(said)).load(spec.provider).facts
     account = await accounts.open(spec, facts)
     return account.base_url, account.headers["authorization"]
+
+
+def test_batches_of_two_hosts_or_keys_are_not_looked_at_with_one_account() -> None:
+    one = lane("api.openai.com")
+    told_apart = [
+        msgspec.structs.replace(one, provider="groq"),
+        msgspec.structs.replace(one, host="eu.api.openai.com"),
+        msgspec.structs.replace(one, fingerprint="f" * 16),
+        msgspec.structs.replace(one, headers=(("openai-organization", "org-2"),)),
+    ]
+    assert len({account_key(each) for each in (one, *told_apart)}) == 5
+    together = [
+        msgspec.structs.replace(one, model="n"),
+        msgspec.structs.replace(one, endpoint="/v1/embeddings"),
+        msgspec.structs.replace(one, completion_window="1h"),
+    ]
+    assert {account_key(each) for each in together} == {account_key(one)}
 
 
 @pytest.mark.parametrize(
