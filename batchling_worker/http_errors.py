@@ -16,8 +16,11 @@ import msgspec
 
 from .errors import MaybeDone, PermanentError, TemporaryError
 
-FOREIGN: Final = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError)
-"""Everything that httpx raises for a call; the last three stand outside of its HTTPError."""
+FOREIGN: Final = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError, OSError)
+"""Everything that httpx raises for a call; the last four stand outside of its HTTPError.
+
+An `OSError` comes where TLS breaks in the middle of an answer (`ssl.SSLError`): only the handshake's are translated.
+"""
 
 NOTHING_SENT: Final = (
     httpx.ConnectError,

@@ -102,12 +102,12 @@ def hopeless(
 ) -> bool:
     """Whether a refused batch is one row that will never fit, so that its caller must be told.
 
-    A row is not blamed while own batches are in flight. Alone it is, unless the provider's figure has room for it:
-    then somebody else fills the quota, and it is told only when that lasts.
+    A row is not blamed while own batches are in flight. Alone it is where the provider's figure has no room for it;
+    else somebody may fill the quota, or it is a quota of something else, and it is told only when that lasts.
     """
     if n_rows > 1 or others > 0:
         return False
-    if said is None or tokens > said:
+    if said is not None and tokens > said:
         return True
     return n_alone >= 10 and since >= ROW_OF_REFUSALS * 4
 

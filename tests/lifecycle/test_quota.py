@@ -88,7 +88,8 @@ def test_one_row_is_blamed_only_alone_and_where_the_figure_has_no_room_for_it() 
         return quota.hopeless(n_rows, tokens, said, others, 1, NEVER)
 
     assert hopeless(1, 100, 90, 0)
-    assert hopeless(1, 100, None, 0)
+    assert not hopeless(1, 100, None, 0), "nothing says that it is too large"
+    assert quota.hopeless(1, 100, None, 0, 10, LONG)
     assert not hopeless(1, 100, 90, 50), "own batches are in flight"
     assert not hopeless(2, 100, 90, 0), "it can be split"
     assert not hopeless(1, 100, 1000, 0), "somebody else fills the quota"

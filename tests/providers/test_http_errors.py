@@ -8,8 +8,11 @@ import email.utils
 import json
 import logging
 import socket
+import ssl
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 import httpx
 import pytest
@@ -22,6 +25,8 @@ from batchling_worker.provider import Ending
 from .conftest import KEY
 from .desk import Desk
 from .wire import Wire, answer
+
+T = TypeVar("T")
 
 BATCH = ProviderBatchId("batch_1")
 
@@ -53,6 +58,51 @@ async def test_a_base_url_that_is_none_keeps_the_batch_waiting(wired: Desk, base
     desk = replace(wired, account=replace(wired.account, base_url=base_url))
     assert type(await failure_of_create(desk)) is TemporaryError
     assert type(await failure_of_look(desk)) is TemporaryError
+
+
+def anonymous(protocol: int) -> ssl.SSLContext:
+    """TLS that asks for no certificate."""
+    context = ssl.SSLContext(protocol)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("AECDH-AES128-SHA:@SECLEVEL=0")
+    return context
+
+
+def answer_broken(listening: socket.socket) -> None:
+    """Takes one connection and sends it an answer of which one byte was changed on its way."""
+    came, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = anonymous(ssl.PROTOCOL_TLS_SERVER).wrap_bio(came, sent, server_side=True)
+    connection, _ = listening.accept()
+    with connection:
+
+        def until_done(work: Callable[[], T]) -> T:
+            while True:
+                try:
+                    done = work()
+                except ssl.SSLWantReadError:
+                    connection.sendall(sent.read())
+                    came.write(connection.recv(65_536))
+                else:
+                    connection.sendall(sent.read())
+                    return done
+
+        until_done(tls.do_handshake)
+        until_done(lambda: tls.read(65_536))
+        tls.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+        record = sent.read()
+        connection.sendall(record[:-1] + bytes([record[-1] ^ 1]))
+
+
+async def test_tls_that_breaks_in_the_middle_of_an_answer_leaves_a_create_in_doubt(wired: Desk) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"https://127.0.0.1:{listening.getsockname()[1]}"
+        async with httpx.AsyncClient(verify=anonymous(ssl.PROTOCOL_TLS_CLIENT)) as client:
+            desk = replace(wired, account=replace(wired.account, base_url=url, http=client))
+            for failure, kind in ((failure_of_create, MaybeDone), (failure_of_look, TemporaryError)):
+                answering = asyncio.create_task(asyncio.to_thread(answer_broken, listening))
+                assert type(await failure(desk)) is kind
+                await answering
 
 
 async def test_a_full_pool_sends_nothing(wire: Wire, wired: Desk) -> None:
