@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import BinaryIO, Final
 
 import msgspec
@@ -182,7 +182,7 @@ async def _source(step: Step, label: str) -> AsyncIterator[_Readied]:
     if stored and not step.provider.facts.inline:
         yield _Readied(source=Source(file_id=batch.input_file_id), n_lines=batch.n_lines)
         return
-    with tempfile.TemporaryFile(prefix="batchling-") as file:
+    with _spool() as file:
         n_lines = await _write_lines(step, file)
         if n_lines < step.provider.facts.min_rows:
             yield _Readied(source=Source(file_id=""), n_lines=n_lines)
@@ -203,7 +203,7 @@ async def _upload(step: Step, label: str, file: BinaryIO, n_lines: int) -> str:
 
 
 async def _upload_anew(step: Step, label: str) -> None:
-    with tempfile.TemporaryFile(prefix="batchling-") as file:
+    with _spool() as file:
         n_lines = await _write_lines(step, file)
         if n_lines:
             await _upload(step, label, file, n_lines)
@@ -214,16 +214,41 @@ async def _write_lines(step: Step, file: BinaryIO) -> int:
     n_lines = 0
     async for rows in step.store.unanswered(step.batch.batch_id):
         unfit: list[RowOut] = []
+        fit: list[bytes] = []
         for row in rows:
             line = _line_or_refusal(step, row)
             if isinstance(line, RowOut):
                 unfit.append(line)
-                continue
-            file.write(line)
-            n_lines += 1
+            else:
+                fit.append(line)
+        with _disk():
+            file.writelines(fit)
+            file.flush()
+        n_lines += len(fit)
         if unfit:
             await step.store.deliver(step.held, unfit)
     return n_lines
+
+
+@contextlib.contextmanager
+def _spool() -> Iterator[BinaryIO]:
+    with _disk():
+        file = tempfile.TemporaryFile(prefix="batchling-")  # noqa: SIM115 - closed below, whatever the disk says
+    try:
+        yield file
+    finally:
+        # What was not flushed is not wanted: to close it would try the disk once more.
+        with contextlib.suppress(OSError):
+            file.close()
+
+
+@contextlib.contextmanager
+def _disk() -> Iterator[None]:
+    """A full disk of the worker's is told as that: an `OSError` would be taken for a Redis that is away."""
+    try:
+        yield
+    except OSError as error:
+        raise TemporaryError(f"the worker cannot write the input file: {error.strerror}") from None
 
 
 def _one_line(body: bytes) -> bytes:

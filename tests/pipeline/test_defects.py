@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator
 
 import httpx
@@ -20,6 +22,8 @@ from batchling_worker.store import Held, Store
 from batchling_worker.telemetry import Telemetry
 from tests.deployment import Deployment
 from tests.scripts.byhand import ByHand, ids
+
+from .hand import Hand
 
 KNOBS = Knobs(namespace="default", poll_interval_s=1.0, max_attempts=3, reconcile_patience_s=1.0)
 ENDING = b'{"results":["file"]}'
@@ -132,3 +136,22 @@ async def test_a_row_that_we_fail_on_is_told_and_the_others_go_on(
         place = await byhand.place(one)
         assert place is not None
         assert not place.startswith(step.batch.batch_id)
+
+
+async def test_a_full_disk_of_the_worker_is_told_and_its_batch_goes_on_later(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = await deployment.ask(3)
+    [opened] = await deployment.batches()
+    async with Hand(deployment) as hand:
+        await hand.bring(opened.batch_id, BatchState.SEALED)
+        with monkeypatch.context() as full:
+            full.setattr(
+                tempfile, "TemporaryFile", lambda **_: os.fdopen(os.open("/dev/full", os.O_RDWR), "w+b")
+            )
+            await hand.step(opened.batch_id)
+        waiting = await hand.batch(opened.batch_id)
+        assert (waiting.state, waiting.n_stumbles) == (BatchState.SUBMITTING, 1)
+        assert waiting.error == "the worker cannot write the input file: No space left on device"
+        await hand.bring(opened.batch_id, BatchState.ENDED)
+    assert set(deployment.billed()) == set(ids)
