@@ -46,6 +46,11 @@ class Refusal:
     why: str
     limit: int | None
 
+    @property
+    def plain(self) -> bool:
+        """Whether the words say that too many tokens are enqueued; Google's say only that some quota is full."""
+        return _SPEAKS.search(self.why) is not None
+
 
 def refusal_in(words: str, code: str = "") -> Refusal | None:
     """The refusal that a provider's sentence or code makes, None where they speak of something else."""
@@ -98,16 +103,16 @@ def learned_limit(tokens: int, said: int | None, others: int, *, news: bool) -> 
 
 
 def hopeless(
-    n_rows: int, tokens: int, said: int | None, others: int, n_alone: int, since: dt.timedelta
+    n_rows: int, tokens: int, refusal: Refusal, others: int, n_alone: int, since: dt.timedelta
 ) -> bool:
     """Whether a refused batch is one row that will never fit, so that its caller must be told.
 
-    A row is not blamed while own batches are in flight. Alone it is where the provider's figure has no room for it;
-    else somebody may fill the quota, or it is a quota of something else, and it is told only when that lasts.
+    A row is not blamed while own batches are in flight. Alone it is, unless the provider's figure has room for it, or
+    its words may mean another quota: then somebody else fills that, and the row is told only when it lasts.
     """
     if n_rows > 1 or others > 0:
         return False
-    if said is not None and tokens > said:
+    if tokens > refusal.limit if refusal.limit is not None else refusal.plain:
         return True
     return n_alone >= 10 and since >= ROW_OF_REFUSALS * 4
 

@@ -120,7 +120,7 @@ class Standing:
         )
         since = dt.timedelta(milliseconds=since_ms)
         n_rows = batch.n_requests - batch.n_dropped
-        hopeless = quota.hopeless(n_rows, tokens, refusal.limit, others, n_alone, since)
+        hopeless = quota.hopeless(n_rows, tokens, refusal, others, n_alone, since)
         return Lesson(alone=others == 0, hopeless=hopeless)
 
     async def _live(self, in_flight: Mapping[BatchId, Admitted], but: BatchId) -> int:

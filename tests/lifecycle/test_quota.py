@@ -83,18 +83,29 @@ def test_what_was_let_in_before_the_limit_was_known_does_not_speak_against_its_f
         assert quota.learned_limit(20_000, 90_000, others, news=False) == Limit(tokens=90_000, guess=False)
 
 
+def refusal(limit: int | None, why: str = "Enqueued token limit reached.") -> quota.Refusal:
+    return quota.Refusal(why=why, limit=limit)
+
+
 def test_one_row_is_blamed_only_alone_and_where_the_figure_has_no_room_for_it() -> None:
     def hopeless(n_rows: int, tokens: int, said: int | None, others: int) -> bool:
-        return quota.hopeless(n_rows, tokens, said, others, 1, NEVER)
+        return quota.hopeless(n_rows, tokens, refusal(said), others, 1, NEVER)
 
     assert hopeless(1, 100, 90, 0)
-    assert not hopeless(1, 100, None, 0), "nothing says that it is too large"
-    assert quota.hopeless(1, 100, None, 0, 10, LONG)
+    assert hopeless(1, 100, None, 0)
     assert not hopeless(1, 100, 90, 50), "own batches are in flight"
     assert not hopeless(2, 100, 90, 0), "it can be split"
     assert not hopeless(1, 100, 1000, 0), "somebody else fills the quota"
-    assert not quota.hopeless(1, 100, 1000, 0, 9, LONG)
-    assert quota.hopeless(1, 100, 1000, 0, 10, LONG), "and has for hours"
+    assert not quota.hopeless(1, 100, refusal(1000), 0, 9, LONG)
+    assert quota.hopeless(1, 100, refusal(1000), 0, 10, LONG), "and has for hours"
+
+
+def test_words_that_may_mean_another_quota_blame_no_row_before_they_last() -> None:
+    """Google says the same of too many batches at once, and of tokens, also well below the quota."""
+    vague = refusal(None, "gemini answered 429: Resource has been exhausted (e.g. check quota).")
+    assert not quota.hopeless(1, 100, vague, 0, 1, NEVER)
+    assert not quota.hopeless(1, 100, vague, 0, 9, LONG)
+    assert quota.hopeless(1, 100, vague, 0, 10, LONG)
 
 
 def test_tokens_are_those_of_the_bodies_that_are_still_wanted() -> None:
