@@ -21,6 +21,7 @@ from batchling_client.wire.states import Outcome
 from .. import aws
 from ..aws import Deed, Place
 from ..errors import PermanentError
+from ..loose_json import fields_of, text_in
 from ..provider import (
     ROW_LOST,
     Account,
@@ -83,21 +84,6 @@ STATUSES: Final = {
     "ServiceUnavailableException": 503,
 }
 JSON_HEADERS: Final = {"content-type": "application/json"}
-UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-
-
-class _Error(msgspec.Struct):
-    errorCode: str | int | None = None  # noqa: N815 - AWS's spelling
-    errorMessage: str | None = None  # noqa: N815
-
-
-class _Row(msgspec.Struct):
-    recordId: str  # noqa: N815
-    modelOutput: msgspec.Raw = msgspec.Raw()  # noqa: N815
-    error: _Error | None = None
-
-
-_decode_row = msgspec.json.Decoder(_Row).decode
 
 
 class Bedrock:
@@ -308,24 +294,28 @@ def _told(job: Mapping[str, Any]) -> Look:
 def _read(line: bytes) -> Answer | None:
     """The answer of a record; None for a line that is none."""
     try:
-        row = _decode_row(line)
-    except UNREADABLE:
+        row = fields_of(line)
+        error = fields_of(row["error"]) if row.get("error", b"null") != b"null" else None
+    except (ValueError, TypeError, RecursionError):
         return None
-    output = bytes(row.modelOutput)
-    if row.error is not None:
-        return _failed(row.recordId, row.error)
+    custom_id, output = text_in(row.get("recordId", b"")), row.get("modelOutput", b"")
+    if not custom_id:
+        return None
+    if error is not None:
+        return _failed(custom_id, error)
     if not output.startswith(b"{") or output == b"{}":
         body = error_body(ROW_LOST, "The provider's results name this request and hold no answer to it.")
-        return Answer(custom_id=row.recordId, status=503, body=body, headers=JSON_HEADERS, origin=ROW_LOST)
-    return Answer(custom_id=row.recordId, status=200, body=output, headers=JSON_HEADERS)
+        return Answer(custom_id=custom_id, status=503, body=body, headers=JSON_HEADERS, origin=ROW_LOST)
+    return Answer(custom_id=custom_id, status=200, body=output, headers=JSON_HEADERS)
 
 
-def _failed(custom_id: str, error: _Error) -> Answer:
-    code = str(error.errorCode or "")
+def _failed(custom_id: str, error: Mapping[str, bytes]) -> Answer:
+    said = error.get("errorCode", b"")
+    code = said.decode() if said.isdigit() else text_in(said)
     status = int(code) if code.isdigit() else STATUSES.get(code, 400)
     kind = "ValidationException" if code.isdigit() and status == 400 else code
     headers = {**JSON_HEADERS, "x-amzn-errortype": kind} if kind and kind.isalnum() else JSON_HEADERS
-    body = msgspec.json.encode({"message": error.errorMessage or code})
+    body = msgspec.json.encode({"message": text_in(error.get("errorMessage", b"")) or code})
     return Answer(
         custom_id=custom_id, status=status if 400 <= status < 600 else 500, body=body, headers=headers
     )

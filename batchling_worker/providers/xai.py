@@ -18,6 +18,7 @@ from .. import http_errors
 from ..chat_as_response import as_response
 from ..errors import CreateBegun, Denied, FileNotReady, PermanentError, TemporaryError
 from ..looking import looked_at
+from ..loose_json import decoded, elements_of, fields_of, text_in
 from ..provider import (
     Account,
     Answer,
@@ -34,7 +35,7 @@ from ..provider import (
 )
 from ..provider_call import ProviderCall
 from ..request_lines import one_line
-from ..result_lines import JSON_TYPE, UNREADABLE, UNRUN, answer_of, lost
+from ..result_lines import JSON_TYPE, UNRUN, answer_of, lost
 
 FACTS: Final = ProviderFacts(
     name="xai",
@@ -130,22 +131,6 @@ class _Page(msgspec.Struct, frozen=True):
     pagination_token: object = None
 
 
-class _Results(msgspec.Struct, frozen=True):
-    results: list[msgspec.Raw] | None = None
-    pagination_token: object = None
-
-
-class _RowResult(msgspec.Struct, frozen=True):
-    response: dict[str, msgspec.Raw] | None = None
-    error: object = None
-
-
-class _Row(msgspec.Struct, frozen=True):
-    batch_request_id: str
-    batch_result: _RowResult | None = None
-    error_message: object = None
-
-
 class Xai:
     """Containers by name: one a batch, filled in pieces that may come twice."""
 
@@ -228,16 +213,16 @@ class Xai:
                 call = self._call(account, "read results", "GET", path)
                 query = [("limit", RESULT_ROWS), *([("pagination_token", token)] if token else [])]
                 try:
-                    page = await call.ask(_Results, query)
+                    page = await call.fields(query)
                 except PermanentError as error:
                     if error.status != 404:
                         raise
                     raise Denied(str(error)) from None
-                for raw in page.results or ():
-                    answer = answer_in(bytes(raw), kind)
+                for raw in elements_of(page.get("results", b"")):
+                    answer = answer_in(raw, kind)
                     if answer is not None:
                         yield dataclasses.replace(answer, cursor=token)
-                following = _text(page.pagination_token)
+                following = text_in(page.get("pagination_token", b""))
                 if not following:
                     break
                 if following == token:
@@ -421,26 +406,30 @@ def _moment(said: object) -> dt.datetime | None:
 
 def answer_in(raw: bytes, kind: str) -> Answer | None:
     """The answer of a row of results, None where it names no request; `kind` is that of its request."""
-    try:
-        row = msgspec.json.decode(raw, type=_Row)
-    except UNREADABLE:
-        return _salvaged(raw)
-    result = row.batch_result or _RowResult()
-    for name, body in (result.response or {}).items():
-        return _told_as(row.batch_request_id, name, bytes(body), kind)
-    if row.error_message or result.error:
-        return _failed(row.batch_request_id, result.error or row.error_message)
-    return lost(row.batch_request_id)
-
-
-def _salvaged(raw: bytes) -> Answer | None:
-    """The answer of a row of which at least the name can be read."""
-    try:
-        row = msgspec.json.decode(raw)
-    except UNREADABLE:
+    row = _object(raw)
+    custom_id = text_in(row.get("batch_request_id", b""))
+    if not custom_id:
         return None
-    custom_id = row.get("batch_request_id") if isinstance(row, dict) else None
-    return lost(custom_id) if isinstance(custom_id, str) else None
+    result = _object(row.get("batch_result"))
+    for name, body in _object(result.get("response")).items():
+        return _told_as(custom_id, name, body, kind)
+    error = _value(result.get("error")) or _value(row.get("error_message"))
+    return _failed(custom_id, error) if error else lost(custom_id)
+
+
+def _object(raw: bytes | None) -> dict[str, bytes]:
+    """The fields of a JSON object; of what is none there are none."""
+    try:
+        return fields_of(raw) if raw else {}
+    except (ValueError, TypeError, RecursionError):
+        return {}
+
+
+def _value(raw: bytes | None) -> object:
+    try:
+        return decoded(raw, object) if raw else None
+    except (ValueError, RecursionError):
+        return None
 
 
 def _told_as(custom_id: str, name: str, body: bytes, kind: str) -> Answer:
@@ -448,7 +437,7 @@ def _told_as(custom_id: str, name: str, body: bytes, kind: str) -> Answer:
     if name == KINDS["/v1/chat/completions"] and kind == KINDS["/v1/responses"]:
         try:
             body = as_response(body)
-        except UNREADABLE:
+        except (ValueError, RecursionError):
             return lost(custom_id)
     return answer_of(custom_id, 200, body)
 

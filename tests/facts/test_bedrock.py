@@ -17,8 +17,8 @@ from moto.server import ThreadedMotoServer
 from batchling_worker import aws, providers
 from batchling_worker.aws import Deed, Place
 from batchling_worker.errors import PermanentError
-from batchling_worker.provider import Account
-from batchling_worker.sandbox import Limits, Sandbox
+from batchling_worker.provider import Account, Ending
+from batchling_worker.sandbox import Limits, Sandbox, faults
 from tests.form import Ability, Form
 
 MODEL = "anthropic.claude-3-5-haiku-20241022-v1:0"
@@ -147,6 +147,34 @@ def test_a_key_sees_its_own_jobs_and_a_bad_one_nothing(stored: Sandbox) -> None:
         other.get_model_invocation_job(jobIdentifier=arn)
     with pytest.raises(ClientError, match="UnrecognizedClientException"):
         client(stored, "bedrock", "invalid").list_model_invocation_jobs()
+
+
+async def test_half_of_a_surrogate_pair_in_a_record_costs_nothing(stored: Sandbox) -> None:
+    half = '{"recordId":"CUSTOM_ID","modelOutput":{"content":[{"type":"text","text":"cut \\ud83d"}]}}'
+    refusal = '{"recordId":"CUSTOM_ID","error":{"errorCode":400,"errorMessage":"no \\ud83d"}}'
+    stored.faults.add(faults.SpoilRows(n=1, lines=(half,)))
+    create(client(stored, "bedrock"))
+    stored.faults.add(faults.SpoilRows(n=1, lines=(refusal,)))
+    create(client(stored, "bedrock"), "job-2")
+    stored.clock.advance(60.0)
+
+    async with httpx.AsyncClient() as http:
+        account = Account(
+            base_url=stored.base_url("bedrock"),
+            headers={"x-aws-credentials": "AKIAONE:secret"},
+            http=http,
+            digest="a",
+            staging_url=f"{stored.base_url('bedrock')}/s3",
+        )
+        ending = Ending(results=("s3://bucket/out/",))
+        told = [one async for one in providers.load("bedrock").results(account, ending)]
+
+    assert len(told) == 200
+    assert sorted(one.status for one in told) == [200] * 199 + [400]
+    [spoilt] = [json.loads(one.body) for one in told if b"cut " in one.body]
+    assert _text(spoilt) == "cut \ud83d"
+    [refused] = [json.loads(one.body) for one in told if one.status == 400]
+    assert refused == {"message": "no \ufffd"}
 
 
 @pytest.fixture(scope="module")

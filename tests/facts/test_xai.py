@@ -9,13 +9,14 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import httpx
 import httpx2
 import pytest
 from openai import APIStatusError, BadRequestError, NotFoundError, OpenAI, PermissionDeniedError
 
 from batchling_client.wire.routes import Routes
 from batchling_worker.chat_as_response import as_response
-from batchling_worker.provider import Answer
+from batchling_worker.provider import Account, Answer, Ending
 from batchling_worker.providers import xai
 from batchling_worker.sandbox import Sandbox, faults
 from tests.form import CHAT_FORM, Ability, Form
@@ -288,6 +289,52 @@ class TestRows:
         answer = xai.answer_in(raw, "chat_get_completion")
         assert answer is not None
         assert answer.body == body
+
+    def test_a_row_in_json_that_python_alone_takes_is_answered_with_it(self) -> None:
+        told = b'{"id":"c1","choices":[{"message":{"content":"cut \\ud83d"},"p":NaN}]}'
+        raw = b'{"batch_request_id":"a","batch_result":{"response":{"chat_get_completion":%b}}}' % told
+        chat = xai.answer_in(raw, "chat_get_completion")
+        assert chat is not None
+        assert (chat.status, json.loads(chat.body)["choices"][0]["message"]["content"]) == (200, "cut \ud83d")
+        response = xai.answer_in(raw, "responses")
+        assert response is not None
+        assert response.status == 200
+        [item] = json.loads(response.body)["output"]
+        assert item["content"][0]["text"] == "cut \ufffd"
+
+    def test_an_error_in_json_that_python_alone_takes_is_told(self) -> None:
+        answer = xai.answer_in(
+            b'{"batch_request_id":"a","batch_result":{"error":{"code":3,"message":"no \\ud83d"}}}', ""
+        )
+        assert answer is not None
+        assert (answer.status, json.loads(answer.body)["error"]) == (400, "no \ufffd")
+
+
+@pytest.mark.parametrize("kind", ["chat_get_completion", "responses"])
+async def test_half_of_a_surrogate_pair_in_one_row_costs_no_other(
+    sandbox: Sandbox, client: OpenAI, kind: str
+) -> None:
+    half = '{"batch_request_id":"CUSTOM_ID","batch_result":{"response":{"chat_get_completion":%s}}}'
+    chat = '{"id":"c1","choices":[{"message":{"role":"assistant","content":"cut \\ud83d"}}]}'
+    sandbox.faults.add(faults.SpoilRows(n=1, lines=(half % chat,)))
+    batch_id = make(client)
+    append(client, batch_id, *(ask(str(n), kind=kind) for n in range(10)))
+    sandbox.clock.advance(60)
+
+    async with httpx.AsyncClient() as http:
+        account = Account(
+            base_url=sandbox.base_url("xai"),
+            headers={"authorization": "Bearer xai-one"},
+            http=http,
+            digest="a",
+        )
+        ending = Ending(results=(f"{batch_id} {kind}",))
+        answers = {one.custom_id: one async for one in xai.PROVIDER.results(account, ending)}
+
+    assert sorted(answers) == [str(n) for n in range(10)]
+    assert {answer.status for answer in answers.values()} == {200}
+    [spoilt] = [answer for answer in answers.values() if b"cut " in answer.body]
+    assert json.loads(spoilt.body)["id"] == "c1"
 
 
 def read(row: Mapping[str, Any]) -> Answer:
