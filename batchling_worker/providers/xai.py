@@ -95,7 +95,7 @@ STATUSES: Final = {
 """gRPC code of a row's error -> HTTP status."""
 CANCELLED_CODE: Final = 1
 
-_NAME: Final = re.compile(r"(\S+) (\d{1,9}) (\w+)")
+_NAME: Final = re.compile(r"(\S+) (\d{1,9}) (\w+)(?: (\d{1,11}))?")
 
 
 class _State(msgspec.Struct, frozen=True):
@@ -314,8 +314,13 @@ def pieces(lines: BinaryIO) -> Iterator[bytes]:
 
 
 def _name(submission: Submission) -> str:
-    """Label, number of rows and their kind: the last is the only word on how the rows are to be told."""
-    return f"{submission.label} {submission.n_lines} {KINDS[submission.endpoint]}"
+    """Label, number of rows, their kind, and the second in which the container is made.
+
+    The kind is the only word on how the rows are to be told, and over REST a container shows no more of its making than
+    the day (2026-11-23).
+    """
+    second = int(dt.datetime.now(dt.UTC).timestamp())
+    return f"{submission.label} {submission.n_lines} {KINDS[submission.endpoint]} {second}"
 
 
 def _label(container: _Container) -> str:
@@ -326,6 +331,14 @@ def _n_meant(container: _Container) -> int:
     """How many rows the container is meant for; 0 where it does not tell."""
     named = _NAME.fullmatch(_text(container.name))
     return int(named[2]) if named else 0
+
+
+def _made_at(container: _Container) -> dt.datetime | None:
+    """When the container was made, by the clock of the worker that named it; None where nothing tells."""
+    named = _NAME.fullmatch(_text(container.name))
+    if named is None or named[4] is None:
+        return _moment(container.create_time)
+    return dt.datetime.fromtimestamp(int(named[4]), dt.UTC)
 
 
 def _told(container: _Container, now: dt.datetime) -> Look:
@@ -365,9 +378,12 @@ def _told(container: _Container, now: dt.datetime) -> Look:
 
 
 def _lags(container: _Container, n_total: int, now: dt.datetime) -> bool:
-    """Whether counters may not have heard of all rows yet: to settle the batch would run those once more."""
-    made_at = _moment(container.create_time)
-    return n_total < _n_meant(container) and made_at is not None and now - made_at < APPEND_SETTLES
+    """Whether counters may not have heard of all rows yet: to settle the batch would run those once more.
+
+    A worker's clock that is far off tells nothing.
+    """
+    made_at = _made_at(container)
+    return n_total < _n_meant(container) and made_at is not None and abs(now - made_at) < APPEND_SETTLES
 
 
 def _has_expired(container: _Container, now: dt.datetime) -> bool:

@@ -298,7 +298,7 @@ class Xai:
         return container
 
     async def _object(self, container: Container) -> dict[str, Any]:
-        """Return a container as JSON: no word for its state, and its end of life as a bare date."""
+        """Return a container as JSON: no word for its state, and its making and its end of life as bare dates."""
         views = [await self._book.show(part) for part in container.parts]
         counts = [view.counts for view in views if view.counts]
         failures = [error.message for view in views if view.status == "failed" for error in view.errors]
@@ -317,7 +317,7 @@ class Xai:
         return {
             "batch_id": container.id,
             "name": container.name,
-            "create_time": _at(container.created_at).isoformat(),
+            "create_time": _at(container.created_at).date().isoformat(),
             "expire_time": expires.date().isoformat(),
             "create_api_key_id": container.owner,
             "cancel_time": None
