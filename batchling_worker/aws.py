@@ -22,6 +22,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
     ProxyConnectionError,
 )
+from urllib3.exceptions import HTTPError
 
 from . import http_errors
 from .errors import MaybeDone, PermanentError, TemporaryError, WorkerError
@@ -132,7 +133,8 @@ async def call(account: Account, deed: Deed, work: Callable[[], T], *, short: bo
             f"BATCHLING_PROVIDERS__{deed.provider.upper()}__API_KEY.",
             status=401,
         )
-    except (BotoCoreError, OSError) as error:
+    # urllib3's own come where a body breaks off in a way that botocore does not translate.
+    except (BotoCoreError, HTTPError, OSError) as error:
         failure = _of_silence(deed, error)
     else:
         account.weather.saw(None)

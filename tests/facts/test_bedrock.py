@@ -13,6 +13,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
+from urllib3.exceptions import SSLError
 
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_worker import aws, providers
@@ -223,6 +224,32 @@ def test_a_key_is_kept_out_of_what_is_told(sandbox: Sandbox) -> None:
             aws.Keys.read(said)
         assert caught.value.status == 401
     assert sandbox.limits == Limits()
+
+
+class Torn:
+    """An object in S3 whose body breaks off once, in the middle, with an error of urllib3's."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.n_read = 0
+
+    def get_object(self, *, Range: str = "", **_: str) -> dict[str, Any]:  # noqa: N803 - AWS's spelling
+        self.asked.append(Range)
+        return {"ETag": "e", "Body": self}
+
+    def read(self, _: int) -> bytes:
+        self.n_read += 1
+        if self.n_read == 2:
+            raise SSLError("decryption failed or bad record mac")
+        return {1: b"first ", 3: b"second"}.get(self.n_read, b"")
+
+
+async def test_a_body_that_breaks_off_with_an_error_of_urllib3_is_read_on() -> None:
+    torn = Torn()
+    async with httpx.AsyncClient() as http:
+        account = Account(base_url="", headers={}, http=http, digest="a")
+        read = [piece async for piece in aws.pieces(account, DEED, torn, "bucket", "key")]
+    assert (b"".join(read), torn.asked) == (b"first second", ["", "bytes=6-"])
 
 
 QUOTED = "The Canonical String for this request should have been\n'POST\nx-amz-security-token:{}\n{}'"
