@@ -82,9 +82,24 @@ def _session() -> Any:
 
 
 def client(service: str, region: str, endpoint: str, keys: Keys, silence_s: float) -> Any:
-    """A client of a service; '' = the service's own endpoint. It tries each call once: trying again is the step's."""
-    if keys == Keys():
-        return _own_client(service, region, endpoint, silence_s)
+    """A client of a service; '' = the service's own endpoint. It tries each call once: trying again is the step's.
+
+    Raises `PermanentError` where the settings of AWS that the worker's environment has make none.
+    """
+    try:
+        if keys == Keys():
+            return _own_client(service, region, endpoint, silence_s)
+        return _client(service, region, endpoint, keys, silence_s)
+    except (BotoCoreError, ValueError) as error:
+        name = type(error).__name__
+    raise PermanentError(
+        f"The worker's AWS settings make no client of {service} ({name}): check its AWS_ variables, above all "
+        "AWS_PROFILE, its AWS configuration files, and the region and the URLs that it was given.",
+        status=401,
+    )
+
+
+def _client(service: str, region: str, endpoint: str, keys: Keys, silence_s: float) -> Any:
     return _session().client(
         service,
         region_name=region,

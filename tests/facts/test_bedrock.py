@@ -284,3 +284,25 @@ async def test_what_aws_quotes_of_a_call_is_told_without_its_secrets(
     assert SECRET not in str(caught.value)
     assert TOKEN not in str(caught.value)
     assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"x-aws-credentials": f"AKIAONE:{SECRET}:{TOKEN}"}], ids=["own", "told"]
+)
+async def test_settings_of_aws_that_make_no_client_are_named(
+    own_keys: None, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nope")
+    async with httpx.AsyncClient(trust_env=False) as http:
+        account = Account(
+            base_url="https://bedrock-runtime.mars-1.amazonaws.com",
+            headers=headers,
+            http=http,
+            digest="a",
+            own_credential=True,
+        )
+        with pytest.raises(PermanentError, match="AWS_PROFILE") as caught:
+            await providers.load("bedrock").look(account, [ProviderBatchId("job")])
+    assert caught.value.status == 401
+    assert "ProfileNotFound" in str(caught.value)
+    assert SECRET not in str(caught.value)
