@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
+import re
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, TypeVar
@@ -41,10 +42,14 @@ NO_CREDENTIAL: Final = (NoCredentialsError, PartialCredentialsError)
 THROTTLED: Final = frozenset(
     {"ThrottlingException", "TooManyRequestsException", "SlowDown", "RequestLimitExceeded"}
 )
+FULL: Final = frozenset({"ServiceQuotaExceededException"})
+"""Told with a 400 of too many jobs in progress, which passes, and of an input that is too much for one, which stays."""
 UNKNOWN_KEY: Final = frozenset(
     {"UnrecognizedClientException", "InvalidClientTokenId", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
     | {"ExpiredTokenException", "ExpiredToken", "InvalidSignatureException", "IncompleteSignature"}
 )
+
+_OF_THE_INPUT: Final = re.compile(r"\b(?:records?|size|input|files?)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +176,8 @@ def _of_answer(deed: Deed, error: ClientError) -> WorkerError:
         return TemporaryError(reason, delay_s=wish_s)
     if code in UNKNOWN_KEY:
         return PermanentError(reason, status=401)
+    if deed.paid and code in FULL and not _OF_THE_INPUT.search(message):
+        return TemporaryError(reason, delay_s=wish_s)
     if 400 <= status < 500:
         return PermanentError(reason, status=status)
     return MaybeDone(reason, delay_s=wish_s) if deed.paid else TemporaryError(reason, delay_s=wish_s)
