@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
+import re
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, TypeVar
@@ -21,9 +23,11 @@ from botocore.exceptions import (
     PartialCredentialsError,
     ProxyConnectionError,
 )
+from urllib3.exceptions import HTTPError
 
+from . import http_errors
 from .errors import MaybeDone, PermanentError, TemporaryError, WorkerError
-from .http_errors import retry_after_s
+from .http_errors import Deed, retry_after_s
 from .provider import Account
 
 T = TypeVar("T")
@@ -38,10 +42,14 @@ NO_CREDENTIAL: Final = (NoCredentialsError, PartialCredentialsError)
 THROTTLED: Final = frozenset(
     {"ThrottlingException", "TooManyRequestsException", "SlowDown", "RequestLimitExceeded"}
 )
+FULL: Final = frozenset({"ServiceQuotaExceededException"})
+"""Told with a 400 of too many jobs in progress, which passes, and of an input that is too much for one, which stays."""
 UNKNOWN_KEY: Final = frozenset(
     {"UnrecognizedClientException", "InvalidClientTokenId", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
     | {"ExpiredTokenException", "ExpiredToken", "InvalidSignatureException", "IncompleteSignature"}
 )
+
+_OF_THE_INPUT: Final = re.compile(r"\b(?:records?|size|input|files?)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +62,11 @@ class Keys:
 
     def __repr__(self) -> str:
         return f"Keys({self.access_key_id!r})"
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no text may hold."""
+        return _fit_to_be_left_out(self.secret_access_key, self.session_token)
 
     @classmethod
     def read(cls, said: str) -> Keys:
@@ -74,9 +87,24 @@ def _session() -> Any:
 
 
 def client(service: str, region: str, endpoint: str, keys: Keys, silence_s: float) -> Any:
-    """A client of a service; '' = the service's own endpoint. It tries each call once: trying again is the step's."""
-    if keys == Keys():
-        return _own_client(service, region, endpoint, silence_s)
+    """A client of a service; '' = the service's own endpoint. It tries each call once: trying again is the step's.
+
+    Raises `PermanentError` where the settings of AWS that the worker's environment has make none.
+    """
+    try:
+        if keys == Keys():
+            return _own_client(service, region, endpoint, silence_s)
+        return _client(service, region, endpoint, keys, silence_s)
+    except (BotoCoreError, ValueError) as error:
+        name = type(error).__name__
+    raise PermanentError(
+        f"The worker's AWS settings make no client of {service} ({name}): check its AWS_ variables, above all "
+        "AWS_PROFILE, its AWS configuration files, and the region and the URLs that it was given.",
+        status=401,
+    )
+
+
+def _client(service: str, region: str, endpoint: str, keys: Keys, silence_s: float) -> Any:
     return _session().client(
         service,
         region_name=region,
@@ -106,17 +134,7 @@ def _config(endpoint: str, silence_s: float) -> Config:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deed:
-    """A call as errors speak of it: what it does, and whether it is paid for."""
-
-    does: str
-    paid: bool = False
-
-
-async def call(
-    account: Account, provider: str, deed: Deed, work: Callable[[], T], *, short: bool = True
-) -> T:
+async def call(account: Account, deed: Deed, work: Callable[[], T], *, short: bool = True) -> T:
     """What a blocking call of the library answers, made in a thread; raises the worker's errors.
 
     Of one that is not short, such as a whole upload, silence tells nothing.
@@ -127,15 +145,17 @@ async def call(
     try:
         answer = await asyncio.to_thread(work)
     except ClientError as error:
-        failure = _of_answer(provider, deed, error)
+        secrets = deed.secrets or await asyncio.to_thread(_own_secrets)
+        failure = _of_answer(dataclasses.replace(deed, secrets=secrets), error)
     except NO_CREDENTIAL:
         failure = PermanentError(
             f"The worker has no AWS credential to {deed.does} with: give it one as the AWS SDK finds it, or in "
-            f"BATCHLING_PROVIDERS__{provider.upper()}__API_KEY.",
+            f"BATCHLING_PROVIDERS__{deed.provider.upper()}__API_KEY.",
             status=401,
         )
-    except (BotoCoreError, OSError) as error:
-        failure = _of_silence(provider, deed, error)
+    # urllib3's own come where a body breaks off in a way that botocore does not translate.
+    except (BotoCoreError, HTTPError, OSError) as error:
+        failure = _of_silence(deed, error)
     else:
         account.weather.saw(None)
         return answer
@@ -143,26 +163,45 @@ async def call(
     raise failure
 
 
-def _of_answer(provider: str, deed: Deed, error: ClientError) -> WorkerError:
+def _of_answer(deed: Deed, error: ClientError) -> WorkerError:
     said: Any = error.response
     code, message = str(said.get("Error", {}).get("Code", "")), str(said.get("Error", {}).get("Message", ""))
     status = int(said.get("ResponseMetadata", {}).get("HTTPStatusCode", 500))
     wish_s = retry_after_s(said.get("ResponseMetadata", {}).get("HTTPHeaders", {}))
-    reason = f"{provider} answered {status} when asked to {deed.does}: {code} {message}".rstrip()
+    # To a signature that does not fit AWS quotes the whole call, session token included.
+    words = http_errors.redacted(deed, f"{code} {message}".encode(errors="replace")).decode(errors="replace")
+    words = words[: http_errors.LONGEST_REASON]
+    reason = f"{deed.provider} answered {status} when asked to {deed.does}: {words}".rstrip()
     if code in THROTTLED or status == 429:
         return TemporaryError(reason, delay_s=wish_s)
     if code in UNKNOWN_KEY:
         return PermanentError(reason, status=401)
+    if deed.paid and code in FULL and not _OF_THE_INPUT.search(message):
+        return TemporaryError(reason, delay_s=wish_s)
     if 400 <= status < 500:
         return PermanentError(reason, status=status)
     return MaybeDone(reason, delay_s=wish_s) if deed.paid else TemporaryError(reason, delay_s=wish_s)
 
 
-def _of_silence(provider: str, deed: Deed, error: Exception) -> WorkerError:
+def _own_secrets() -> tuple[str, ...]:
+    """Those of the credential that the worker's own environment has; blocks."""
+    try:
+        found = _session().get_credentials()
+        own = found and found.get_frozen_credentials()
+    except BotoCoreError:
+        return ()
+    return _fit_to_be_left_out(own.secret_key, own.token) if own else ()
+
+
+def _fit_to_be_left_out(*secrets: str | None) -> tuple[str, ...]:
+    return tuple(one for one in secrets if one and len(one) >= http_errors.SHORTEST_SECRET)
+
+
+def _of_silence(deed: Deed, error: Exception) -> WorkerError:
     name = type(error).__name__
     if isinstance(error, NOTHING_SENT):
-        return TemporaryError(f"{provider} could not be reached to {deed.does}: {name}")
-    words = f"{provider} was asked to {deed.does} and the answer was lost ({name})"
+        return TemporaryError(f"{deed.provider} could not be reached to {deed.does}: {name}")
+    words = f"{deed.provider} was asked to {deed.does} and the answer was lost ({name})"
     return MaybeDone(words) if deed.paid else TemporaryError(words)
 
 
@@ -200,19 +239,17 @@ def keys_below(s3: Any, place: Place) -> list[str]:
     return [one["Key"] for page in pages for one in page.get("Contents", ())]
 
 
-async def pieces(
-    account: Account, provider: str, s3: Any, bucket: str, key: str
-) -> AsyncGenerator[bytes, None]:
+async def pieces(account: Account, deed: Deed, s3: Any, bucket: str, key: str) -> AsyncGenerator[bytes, None]:
     """An object in pieces; where it breaks off, the rest is asked for while that brings any of it."""
-    n_got, tag, deed = 0, "", Deed(does="read results")
+    n_got, tag = 0, ""
     for n_resumed in range(RESUMED_AT_MOST + 1):
         n_before = n_got
         wanted = {"Range": f"bytes={n_got}-", "IfMatch": tag} if n_got else {}
         try:
             ask = functools.partial(s3.get_object, Bucket=bucket, Key=key, **wanted)
-            answer = await call(account, provider, deed, ask)
+            answer = await call(account, deed, ask)
             tag, read = answer["ETag"], functools.partial(answer["Body"].read, PIECE)
-            while piece := await call(account, provider, deed, read):
+            while piece := await call(account, deed, read):
                 n_got += len(piece)
                 yield piece
             return

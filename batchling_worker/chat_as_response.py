@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
+from . import loose_json
+
 INCOMPLETE: Final = {"length": "max_output_tokens", "content_filter": "content_filter"}
 """Why a chat was broken off -> why a response is incomplete."""
 RETOLD: Final = frozenset({"id", "object", "created", "model", "choices", "usage"})
@@ -24,9 +26,10 @@ USAGE_RETOLD: Final = frozenset(
 def as_response(body: bytes) -> bytes:
     """The completion as a response, with all that it tells; what is no chat completion as it came.
 
-    What only the request could tell, such as its tools, is left out. Raises what msgspec raises for no JSON.
+    What only the request could tell, such as its tools, is left out. Raises `ValueError` or `RecursionError` for no
+    JSON.
     """
-    chat = msgspec.json.decode(body)
+    chat: Any = loose_json.decoded(body, object)
     choices = chat.get("choices") if isinstance(chat, dict) else None
     if not isinstance(choices, list) or not all(isinstance(one, dict) for one in choices):
         return body

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final, TypeAlias
 
-import msgspec
-
-from . import google_status
+from . import google_status, loose_json
 from .provider import ROW_LOST, Answer, error_body
-from .result_lines import EMPTY_BODIES, JSON_TYPE, UNREADABLE
+from .result_lines import EMPTY_BODIES, JSON_TYPE
 
 logger = logging.getLogger("batchling.worker")
 
 Read: TypeAlias = Callable[[Mapping[str, bytes]], Answer | None]
-"""Makes an answer of a line's fields, each still JSON; None where they name no request. May raise as msgspec does."""
+"""Makes an answer of a line's fields, each still JSON; None where they name no request. May raise `ValueError`."""
 
 CANCELLED: Final = 499
 _JSON_HEADERS: Final = {"content-type": JSON_TYPE}
-_decode_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 @dataclass(slots=True)
@@ -57,14 +53,8 @@ class Lines:
 
     def _read(self, line: bytes) -> Answer | None:
         try:
-            return self.read({name: bytes(value) for name, value in _decode_fields(line).items()})
-        except UNREADABLE:
-            pass
-        try:
-            # JSON that Python alone takes: half a surrogate pair, NaN, a byte order mark.
-            loose = json.loads(line, strict=False)
-            return self.read({name: json.dumps(value).encode() for name, value in loose.items()})
-        except (*UNREADABLE, ValueError, AttributeError):
+            return self.read(loose_json.fields_of(line))
+        except (ValueError, TypeError, RecursionError):
             return None
 
 
@@ -77,8 +67,8 @@ def text_of(field: bytes | None) -> str:
 def decoded(field: bytes | None) -> object:
     """A field's value; None where it is absent or cannot be read."""
     try:
-        return msgspec.json.decode(field) if field else None
-    except UNREADABLE:
+        return loose_json.decoded(field, object) if field else None
+    except (ValueError, RecursionError):
         return None
 
 
@@ -168,5 +158,4 @@ class Parts:
 def _member(answer: Answer, name: str) -> bytes | None:
     if answer.status != 200:
         return None
-    found = msgspec.json.decode(answer.body, type=dict[str, msgspec.Raw]).get(name)
-    return None if found is None else bytes(found)
+    return loose_json.fields_of(answer.body).get(name)

@@ -10,14 +10,14 @@ import importlib.metadata
 import random
 import re
 import sys
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, Final, NamedTuple, TypeVar
 
 import httpx
 import msgspec
 
-from . import http_errors
+from . import http_errors, loose_json
 from .errors import PermanentError, TemporaryError, WorkerError
 from .http_errors import Deed
 from .provider import Account
@@ -85,6 +85,13 @@ class ProviderCall:
         """The answer's JSON; raises the worker's errors."""
         response = await self._send(query=query)
         return self._decoded(response, shape)
+
+    async def fields(self, query: Iterable[tuple[str, str]] = ()) -> dict[str, bytes]:
+        """The fields of the answer's JSON object, each as it is spelt; raises the worker's errors.
+
+        For answers that hold the words of models, of which msgspec may not take one.
+        """
+        return self._read(await self._send(query=query), loose_json.fields_of)
 
     async def tell(self, shape: type[T], content: object) -> T:
         """Sends JSON; the answer's JSON. Raises the worker's errors."""
@@ -268,9 +275,12 @@ class ProviderCall:
         return longest
 
     def _decoded(self, response: httpx.Response, shape: type[T]) -> T:
+        return self._read(response, lambda body: loose_json.decoded(body, shape))
+
+    def _read(self, response: httpx.Response, read: Callable[[bytes], T]) -> T:
         try:
-            return msgspec.json.decode(response.content, type=shape)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            return read(response.content)
+        except (ValueError, TypeError, RecursionError):
             pass
         failure = http_errors.of_unreadable(self.deed)
         self._weather.saw(failure)

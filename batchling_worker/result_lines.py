@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from .loose_json import UNREADABLE, fields_of, text_in, whole
 from .provider import ROW_LOST, Answer, error_body
 
 T = TypeVar("T")
@@ -20,8 +21,6 @@ UNRUN: Final = {"batch_expired": (504, "batch_expired"), "batch_cancelled": (499
 """Codes of rows that never ran -> the status and origin of their answer."""
 UNRUN_OTHERWISE: Final = (500, "provider")
 """A row that the provider could not run for a reason of its own is as good as a 500."""
-UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for a line that is not JSON, is not UTF-8, or is nested without end."""
 ODD_BODY_STARTS: Final = (b"[", b"t", b"f", b"n", b"-", *(b"%d" % digit for digit in range(10)))
 """How a body begins that is neither an object nor a text: no endpoint answers so."""
 EMPTY_BODIES: Final = frozenset({b"", b"{}", b"null", b'""'})
@@ -61,29 +60,7 @@ class _OddRow(msgspec.Struct):
 
 
 _decode_row = msgspec.json.Decoder(_Row).decode
-_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_odd_row = msgspec.json.Decoder(_OddRow).decode
-
-
-def fields_of(raw: bytes) -> dict[str, bytes]:
-    """The fields of a JSON object, each as it is spelt; JSON that Python alone takes is spelt anew.
-
-    Raises `ValueError`, `TypeError` or `RecursionError` for what is no JSON object.
-    """
-    try:
-        return {name: bytes(value) for name, value in _decode_fields(raw).items()}
-    except UNREADABLE:
-        found = json.loads(raw, strict=False)
-    return {name: json.dumps(value).encode() for name, value in dict(found).items()}
-
-
-def text_in(raw: bytes) -> str:
-    """The text that the JSON spells, or ''."""
-    try:
-        said = json.loads(raw or b"null", strict=False)
-    except (ValueError, RecursionError):
-        return ""
-    return said if isinstance(said, str) else ""
 
 
 @dataclass(slots=True)
@@ -222,7 +199,7 @@ class RowReader:
         if not isinstance(row, dict) or not isinstance(row.get("custom_id"), str):
             self.n_broken += 1
             return None
-        custom_id, response, error = row["custom_id"], row.get("response"), row.get("error")
+        custom_id, response, error = whole(row["custom_id"]), row.get("response"), row.get("error")
         if isinstance(response, dict):
             body = json.dumps(response["body"]).encode() if "body" in response else b""
             return answer_of(custom_id, response.get("status_code"), body, response.get("request_id"))

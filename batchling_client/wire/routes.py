@@ -13,6 +13,16 @@ STAGING_HEADER: Final = "x-batchling-staging"
 _SIGNATURE: Final = "AWS4-HMAC-SHA256 Credential="
 """Of AWS: an access key's id follows, then a slash and what else the signature is for."""
 
+_PART: Final = r"(?!\.\.?(?:[/:]|$))[^/?#\\\s]+"
+_NAMED: Final = r"[A-Za-z0-9](?:(?!\.\.)[A-Za-z0-9._:-])*"
+WORDS: Final = {
+    "version": r"v\d+[a-z0-9]*",
+    "project": _NAMED,
+    "location": _NAMED,
+    "model": rf"{_PART}(?:/{_PART})*",
+}
+"""What the words of a path may be. Endpoints become paths again, below a base URL that none of them may leave."""
+
 _HOURS: Final = re.compile(r"[0-9]{1,6}h")
 
 
@@ -50,7 +60,7 @@ class Route:
     """Those of the hosts that take calls and no batches: batches of such calls go to the first host."""
     endpoints: Mapping[str, str]
     """Path as the SDK calls it -> endpoint as the batch names it. A path may hold `{model}`, which may hold slashes,
-    and other `{words}`, which may not; these are filled in where the endpoint names them."""
+    and other `{words}`, which may not, as `WORDS` has it; these are filled in where the endpoint names them."""
     max_rows: int
     max_bytes: int
     max_row_bytes: int
@@ -127,8 +137,13 @@ def window_words(windows: Collection[str]) -> str:
 
 
 def _path_of(template: str) -> re.Pattern[str]:
-    spelt = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(template))
-    return re.compile(spelt.replace("(?P<model>[^/]+)", "(?P<model>.+)"))
+    return re.compile(
+        re.sub(
+            r"\\\{(\w+)\\\}",
+            lambda found: f"(?P<{found[1]}>{WORDS.get(found[1], _PART)})",
+            re.escape(template),
+        )
+    )
 
 
 def _host_of(template: str) -> re.Pattern[str]:

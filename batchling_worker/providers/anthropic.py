@@ -16,8 +16,9 @@ from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.states import Outcome
 
 from ..inline_batches import InlineBatches, InlineDialect, Query, Shown, moment
+from ..loose_json import fields_of, text_in
 from ..provider import Answer, Complaint, Ended, Ending, Look, ProviderFacts, Running
-from ..result_lines import answer_of, fields_of, lost, text_in, unrun
+from ..result_lines import answer_of, lost, unrun
 
 FACTS: Final = ProviderFacts(
     name="anthropic",

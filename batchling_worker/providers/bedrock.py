@@ -19,8 +19,10 @@ from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.states import Outcome
 
 from .. import aws
-from ..aws import Deed, Place
+from ..aws import Place
 from ..errors import PermanentError
+from ..http_errors import Deed
+from ..loose_json import fields_of, text_in
 from ..provider import (
     ROW_LOST,
     Account,
@@ -83,21 +85,6 @@ STATUSES: Final = {
     "ServiceUnavailableException": 503,
 }
 JSON_HEADERS: Final = {"content-type": "application/json"}
-UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-
-
-class _Error(msgspec.Struct):
-    errorCode: str | int | None = None  # noqa: N815 - AWS's spelling
-    errorMessage: str | None = None  # noqa: N815
-
-
-class _Row(msgspec.Struct):
-    recordId: str  # noqa: N815
-    modelOutput: msgspec.Raw = msgspec.Raw()  # noqa: N815
-    error: _Error | None = None
-
-
-_decode_row = msgspec.json.Decoder(_Row).decode
 
 
 class Bedrock:
@@ -114,7 +101,7 @@ class Bedrock:
         place = _staging(account).below(submission.label, "input.jsonl")
         s3 = _s3(account)
         stored = functools.partial(aws.upload, s3, place, lines)
-        await aws.call(account, FACTS.name, Deed(does="store a file"), stored, short=False)
+        await aws.call(account, _deed(account, "store a file"), stored, short=False)
         return str(place)
 
     async def create(self, account: Account, submission: Submission, source: Source) -> ProviderBatchId:
@@ -135,7 +122,7 @@ class Bedrock:
         bedrock = _bedrock(account)
         made = await self._call(
             account,
-            Deed(does="create a batch", paid=True),
+            _deed(account, "create a batch", paid=True),
             lambda: bedrock.create_model_invocation_job(**wish),
         )
         return ProviderBatchId(made["jobArn"])
@@ -172,14 +159,14 @@ class Bedrock:
         for url in ending.results:
             place = Place.read(url)
             keys = await self._call(
-                account, Deed(does="list result files"), functools.partial(aws.keys_below, s3, place)
+                account, _deed(account, "list result files"), functools.partial(aws.keys_below, s3, place)
             )
             for key in keys:
                 if not key.endswith(RESULTS):
                     continue
                 splitter = LineSplitter()
                 async with contextlib.aclosing(
-                    aws.pieces(account, FACTS.name, s3, place.bucket, key)
+                    aws.pieces(account, _deed(account, "read results"), s3, place.bucket, key)
                 ) as pieces:
                     async for piece in pieces:
                         for line in splitter.feed(piece):
@@ -194,7 +181,7 @@ class Bedrock:
         try:
             await self._call(
                 account,
-                Deed(does="cancel a batch"),
+                _deed(account, "cancel a batch"),
                 lambda: bedrock.stop_model_invocation_job(jobIdentifier=provider_batch_id),
             )
         except PermanentError as error:
@@ -202,7 +189,7 @@ class Bedrock:
                 raise
 
     async def _call(self, account: Account, deed: Deed, work: Callable[[], T]) -> T:
-        return await aws.call(account, FACTS.name, deed, work)
+        return await aws.call(account, deed, work)
 
     async def _look_at(self, account: Account, provider_batch_id: ProviderBatchId) -> Look:
         bedrock = _bedrock(account)
@@ -210,7 +197,7 @@ class Bedrock:
             return _told(
                 await self._call(
                     account,
-                    Deed(does="look at a batch"),
+                    _deed(account, "look at a batch"),
                     lambda: bedrock.get_model_invocation_job(jobIdentifier=provider_batch_id),
                 )
             )
@@ -227,7 +214,7 @@ class Bedrock:
         for _ in range(n_pages):
             page = await self._call(
                 account,
-                Deed(does="look at batches"),
+                _deed(account, "look at batches"),
                 functools.partial(
                     bedrock.list_model_invocation_jobs,
                     maxResults=1000,
@@ -263,15 +250,23 @@ def _staging(account: Account) -> Place:
     return Place.read(account.staging)
 
 
-def _client(account: Account, service: str, endpoint: str) -> Any:
+def _keys(account: Account) -> aws.Keys:
     said = account.headers.get("x-aws-credentials")
-    if said is None and not account.own_credential:
+    return aws.Keys.read(said) if said is not None else aws.Keys()
+
+
+def _deed(account: Account, does: str, *, paid: bool = False) -> Deed:
+    return Deed(provider=FACTS.name, does=does, paid=paid, secrets=_keys(account).secrets)
+
+
+def _client(account: Account, service: str, endpoint: str) -> Any:
+    if "x-aws-credentials" not in account.headers and not account.own_credential:
         raise PermanentError(
             "A signed call to Bedrock is good for itself alone: to have it batched, give workers "
             "BATCHLING_PROVIDERS__BEDROCK__OWN_CREDENTIAL=true, or a key in BATCHLING_PROVIDERS__BEDROCK__API_KEY.",
             status=401,
         )
-    keys = aws.Keys.read(said) if said is not None else aws.Keys()
+    keys = _keys(account)
     region = REGION.match(account.base_url)
     return aws.client(service, region[1] if region else "us-east-1", endpoint, keys, _silence_s(account))
 
@@ -308,24 +303,28 @@ def _told(job: Mapping[str, Any]) -> Look:
 def _read(line: bytes) -> Answer | None:
     """The answer of a record; None for a line that is none."""
     try:
-        row = _decode_row(line)
-    except UNREADABLE:
+        row = fields_of(line)
+        error = fields_of(row["error"]) if row.get("error", b"null") != b"null" else None
+    except (ValueError, TypeError, RecursionError):
         return None
-    output = bytes(row.modelOutput)
-    if row.error is not None:
-        return _failed(row.recordId, row.error)
+    custom_id, output = text_in(row.get("recordId", b"")), row.get("modelOutput", b"")
+    if not custom_id:
+        return None
+    if error is not None:
+        return _failed(custom_id, error)
     if not output.startswith(b"{") or output == b"{}":
         body = error_body(ROW_LOST, "The provider's results name this request and hold no answer to it.")
-        return Answer(custom_id=row.recordId, status=503, body=body, headers=JSON_HEADERS, origin=ROW_LOST)
-    return Answer(custom_id=row.recordId, status=200, body=output, headers=JSON_HEADERS)
+        return Answer(custom_id=custom_id, status=503, body=body, headers=JSON_HEADERS, origin=ROW_LOST)
+    return Answer(custom_id=custom_id, status=200, body=output, headers=JSON_HEADERS)
 
 
-def _failed(custom_id: str, error: _Error) -> Answer:
-    code = str(error.errorCode or "")
+def _failed(custom_id: str, error: Mapping[str, bytes]) -> Answer:
+    said = error.get("errorCode", b"")
+    code = said.decode() if said.isdigit() else text_in(said)
     status = int(code) if code.isdigit() else STATUSES.get(code, 400)
     kind = "ValidationException" if code.isdigit() and status == 400 else code
     headers = {**JSON_HEADERS, "x-amzn-errortype": kind} if kind and kind.isalnum() else JSON_HEADERS
-    body = msgspec.json.encode({"message": error.errorMessage or code})
+    body = msgspec.json.encode({"message": text_in(error.get("errorMessage", b"")) or code})
     return Answer(
         custom_id=custom_id, status=status if 400 <= status < 600 else 500, body=body, headers=headers
     )

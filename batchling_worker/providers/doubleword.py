@@ -12,6 +12,7 @@ from urllib.parse import quote
 from batchling_client.wire.states import Outcome
 
 from ..batch_object import BatchObject, file_id
+from ..loose_json import whole
 from ..openai_dialect import PAGE_ROWS, Dialect, Query, cursor_after, page_after
 from ..openai_files import OpenAIFiles
 from ..provider import Account, Answer, Ended, Ending, Look, ProviderFacts, Running
@@ -89,7 +90,7 @@ def _with_status(answer: Answer) -> Answer:
         return answer
     if not isinstance(status, int) or not 400 <= status <= 599 or not isinstance(body, str):
         return answer
-    return dataclasses.replace(answer, status=status, body=body.encode() or answer.body)
+    return dataclasses.replace(answer, status=status, body=whole(body).encode() or answer.body)
 
 
 DIALECT: Final = DoublewordDialect(root="/v1", page=page_after, next_cursor=cursor_after)

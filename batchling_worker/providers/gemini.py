@@ -19,6 +19,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from batchling_client.wire.keys import ProviderBatchId
+from batchling_client.wire.routes import WORDS
 
 from .. import google_rows, google_status, http_errors
 from ..errors import FileNotReady, PermanentError, QuotaFull, TemporaryError
@@ -71,6 +72,9 @@ LOOK_PAGES: Final = 2
 FIND_PAGES: Final = 200
 LOOKS_TOGETHER: Final = 8
 
+_ENDPOINT: Final = re.compile(
+    rf"/(?P<version>{WORDS['version']})/(?P<models>\w+):(?P<verb>{'|'.join(BATCH_VERBS)})"
+)
 _MISSING: Final = re.compile(
     r"exist|not found|cannot find|could not find|not ready|not active", re.IGNORECASE
 )
@@ -85,10 +89,11 @@ class _Place(NamedTuple):
 
     @classmethod
     def of(cls, endpoint: str) -> _Place:
-        """Reads `/v1/models:generateContent`."""
-        path, _, verb = endpoint.partition(":")
-        _, version, models = path.split("/", 2)
-        return cls(version, models, verb)
+        """Reads `/v1/models:generateContent`; raises `PermanentError`."""
+        found = _ENDPOINT.fullmatch(endpoint)
+        if found is None:
+            raise PermanentError(f"{endpoint!r} is no endpoint of Gemini.")
+        return cls(found["version"], found["models"], found["verb"])
 
 
 class _File(msgspec.Struct, frozen=True, rename="camel"):

@@ -15,8 +15,9 @@ from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.states import Outcome
 
 from ..inline_batches import PERHAPS, InlineBatches, InlineDialect, Shown, moment
+from ..loose_json import fields_of, text_in
 from ..provider import Answer, Ended, Ending, Look, ProviderFacts, Running, Submission
-from ..result_lines import EMPTY_BODIES, answer_of, fields_of, lost, text_in, unrun
+from ..result_lines import EMPTY_BODIES, answer_of, lost, unrun
 
 FACTS: Final = ProviderFacts(
     name="sference",

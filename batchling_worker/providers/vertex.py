@@ -19,6 +19,7 @@ from urllib.parse import quote
 import msgspec
 
 from batchling_client.wire.keys import ProviderBatchId
+from batchling_client.wire.routes import WORDS
 
 from .. import google_rows, google_status, http_errors
 from ..errors import Denied, PermanentError, QuotaFull, TemporaryError
@@ -69,7 +70,8 @@ STATUSES: Final = {
 
 _own = OwnCredential()
 _ENDPOINT: Final = re.compile(
-    r"/(?P<version>[^/]+)/(?P<parent>projects/[^/]+/locations/[^/:]+):(?P<verb>\w+)"
+    rf"/(?P<version>{WORDS['version']})"
+    rf"/(?P<parent>projects/{WORDS['project']}/locations/{WORDS['location']}):(?P<verb>\w+)"
 )
 
 

@@ -18,6 +18,7 @@ from .. import http_errors
 from ..chat_as_response import as_response
 from ..errors import CreateBegun, Denied, FileNotReady, PermanentError, TemporaryError
 from ..looking import looked_at
+from ..loose_json import decoded, elements_of, fields_of, text_in
 from ..provider import (
     Account,
     Answer,
@@ -34,7 +35,7 @@ from ..provider import (
 )
 from ..provider_call import ProviderCall
 from ..request_lines import one_line
-from ..result_lines import JSON_TYPE, UNREADABLE, UNRUN, answer_of, lost
+from ..result_lines import JSON_TYPE, UNRUN, answer_of, lost
 
 FACTS: Final = ProviderFacts(
     name="xai",
@@ -94,7 +95,7 @@ STATUSES: Final = {
 """gRPC code of a row's error -> HTTP status."""
 CANCELLED_CODE: Final = 1
 
-_NAME: Final = re.compile(r"(\S+) (\d{1,9}) (\w+)")
+_NAME: Final = re.compile(r"(\S+) (\d{1,9}) (\w+)(?: (\d{1,11}))?")
 
 
 class _State(msgspec.Struct, frozen=True):
@@ -128,22 +129,6 @@ class _Container(msgspec.Struct, frozen=True):
 class _Page(msgspec.Struct, frozen=True):
     batches: list[_Container] | None = None
     pagination_token: object = None
-
-
-class _Results(msgspec.Struct, frozen=True):
-    results: list[msgspec.Raw] | None = None
-    pagination_token: object = None
-
-
-class _RowResult(msgspec.Struct, frozen=True):
-    response: dict[str, msgspec.Raw] | None = None
-    error: object = None
-
-
-class _Row(msgspec.Struct, frozen=True):
-    batch_request_id: str
-    batch_result: _RowResult | None = None
-    error_message: object = None
 
 
 class Xai:
@@ -228,16 +213,16 @@ class Xai:
                 call = self._call(account, "read results", "GET", path)
                 query = [("limit", RESULT_ROWS), *([("pagination_token", token)] if token else [])]
                 try:
-                    page = await call.ask(_Results, query)
+                    page = await call.fields(query)
                 except PermanentError as error:
                     if error.status != 404:
                         raise
                     raise Denied(str(error)) from None
-                for raw in page.results or ():
-                    answer = answer_in(bytes(raw), kind)
+                for raw in elements_of(page.get("results", b"")):
+                    answer = answer_in(raw, kind)
                     if answer is not None:
                         yield dataclasses.replace(answer, cursor=token)
-                following = _text(page.pagination_token)
+                following = text_in(page.get("pagination_token", b""))
                 if not following:
                     break
                 if following == token:
@@ -329,8 +314,13 @@ def pieces(lines: BinaryIO) -> Iterator[bytes]:
 
 
 def _name(submission: Submission) -> str:
-    """Label, number of rows and their kind: the last is the only word on how the rows are to be told."""
-    return f"{submission.label} {submission.n_lines} {KINDS[submission.endpoint]}"
+    """Label, number of rows, their kind, and the second in which the container is made.
+
+    The kind is the only word on how the rows are to be told, and over REST a container shows no more of its making than
+    the day (2026-11-23).
+    """
+    second = int(dt.datetime.now(dt.UTC).timestamp())
+    return f"{submission.label} {submission.n_lines} {KINDS[submission.endpoint]} {second}"
 
 
 def _label(container: _Container) -> str:
@@ -341,6 +331,14 @@ def _n_meant(container: _Container) -> int:
     """How many rows the container is meant for; 0 where it does not tell."""
     named = _NAME.fullmatch(_text(container.name))
     return int(named[2]) if named else 0
+
+
+def _made_at(container: _Container) -> dt.datetime | None:
+    """When the container was made, by the clock of the worker that named it; None where nothing tells."""
+    named = _NAME.fullmatch(_text(container.name))
+    if named is None or named[4] is None:
+        return _moment(container.create_time)
+    return dt.datetime.fromtimestamp(int(named[4]), dt.UTC)
 
 
 def _told(container: _Container, now: dt.datetime) -> Look:
@@ -380,9 +378,12 @@ def _told(container: _Container, now: dt.datetime) -> Look:
 
 
 def _lags(container: _Container, n_total: int, now: dt.datetime) -> bool:
-    """Whether counters may not have heard of all rows yet: to settle the batch would run those once more."""
-    made_at = _moment(container.create_time)
-    return n_total < _n_meant(container) and made_at is not None and now - made_at < APPEND_SETTLES
+    """Whether counters may not have heard of all rows yet: to settle the batch would run those once more.
+
+    A worker's clock that is far off tells nothing.
+    """
+    made_at = _made_at(container)
+    return n_total < _n_meant(container) and made_at is not None and abs(now - made_at) < APPEND_SETTLES
 
 
 def _has_expired(container: _Container, now: dt.datetime) -> bool:
@@ -421,26 +422,30 @@ def _moment(said: object) -> dt.datetime | None:
 
 def answer_in(raw: bytes, kind: str) -> Answer | None:
     """The answer of a row of results, None where it names no request; `kind` is that of its request."""
-    try:
-        row = msgspec.json.decode(raw, type=_Row)
-    except UNREADABLE:
-        return _salvaged(raw)
-    result = row.batch_result or _RowResult()
-    for name, body in (result.response or {}).items():
-        return _told_as(row.batch_request_id, name, bytes(body), kind)
-    if row.error_message or result.error:
-        return _failed(row.batch_request_id, result.error or row.error_message)
-    return lost(row.batch_request_id)
-
-
-def _salvaged(raw: bytes) -> Answer | None:
-    """The answer of a row of which at least the name can be read."""
-    try:
-        row = msgspec.json.decode(raw)
-    except UNREADABLE:
+    row = _object(raw)
+    custom_id = text_in(row.get("batch_request_id", b""))
+    if not custom_id:
         return None
-    custom_id = row.get("batch_request_id") if isinstance(row, dict) else None
-    return lost(custom_id) if isinstance(custom_id, str) else None
+    result = _object(row.get("batch_result"))
+    for name, body in _object(result.get("response")).items():
+        return _told_as(custom_id, name, body, kind)
+    error = _value(result.get("error")) or _value(row.get("error_message"))
+    return _failed(custom_id, error) if error else lost(custom_id)
+
+
+def _object(raw: bytes | None) -> dict[str, bytes]:
+    """The fields of a JSON object; of what is none there are none."""
+    try:
+        return fields_of(raw) if raw else {}
+    except (ValueError, TypeError, RecursionError):
+        return {}
+
+
+def _value(raw: bytes | None) -> object:
+    try:
+        return decoded(raw, object) if raw else None
+    except (ValueError, RecursionError):
+        return None
 
 
 def _told_as(custom_id: str, name: str, body: bytes, kind: str) -> Answer:
@@ -448,7 +453,7 @@ def _told_as(custom_id: str, name: str, body: bytes, kind: str) -> Answer:
     if name == KINDS["/v1/chat/completions"] and kind == KINDS["/v1/responses"]:
         try:
             body = as_response(body)
-        except UNREADABLE:
+        except (ValueError, RecursionError):
             return lost(custom_id)
     return answer_of(custom_id, 200, body)
 

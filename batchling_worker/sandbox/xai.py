@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import email.utils
 import hashlib
+import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -297,7 +298,7 @@ class Xai:
         return container
 
     async def _object(self, container: Container) -> dict[str, Any]:
-        """Return a container as JSON: no word for its state, and its end of life as a bare date."""
+        """Return a container as JSON: no word for its state, and its making and its end of life as bare dates."""
         views = [await self._book.show(part) for part in container.parts]
         counts = [view.counts for view in views if view.counts]
         failures = [error.message for view in views if view.status == "failed" for error in view.errors]
@@ -316,7 +317,7 @@ class Xai:
         return {
             "batch_id": container.id,
             "name": container.name,
-            "create_time": _at(container.created_at).isoformat(),
+            "create_time": _at(container.created_at).date().isoformat(),
             "expire_time": expires.date().isoformat(),
             "create_api_key_id": container.owner,
             "cancel_time": None
@@ -392,12 +393,12 @@ def _read_rows(file: Written, place: int, limit: int, rows: list[bytes]) -> int:
 
 
 def _result(line: bytes) -> bytes:
-    """Return a row of results; a line that is broken stays so, as a text that names nobody."""
+    """Return a row of results: of another's JSON as it is, of a broken line as a text that names nobody."""
     try:
         row = msgspec.json.decode(line, type=_Line)
         response = msgspec.json.decode(row.response, type=_Response)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return msgspec.json.encode(line.decode(errors="replace"))
+        return line.rstrip() if _is_json(line) else msgspec.json.encode(line.decode(errors="replace"))
     result: dict[str, Any] = {}
     if 200 <= response.status_code < 300:
         kind, body = _kind(response.body)
@@ -406,6 +407,14 @@ def _result(line: bytes) -> bytes:
         code = _GRPC_CODES.get(response.status_code, 2)
         result = {"error": {"code": code, "message": response.body.get("error")}}
     return msgspec.json.encode({"batch_request_id": row.custom_id, "batch_result": result})
+
+
+def _is_json(line: bytes) -> bool:
+    """Whether Python takes the line, which msgspec may not: half of a surrogate pair is in JSON of a model's words."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def _kind(body: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -13,13 +13,17 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
+from urllib3.exceptions import SSLError
 
+from batchling_client.wire.keys import ProviderBatchId
 from batchling_worker import aws, providers
-from batchling_worker.aws import Deed, Place
+from batchling_worker.aws import Place
 from batchling_worker.errors import PermanentError
-from batchling_worker.provider import Account
-from batchling_worker.sandbox import Limits, Sandbox
+from batchling_worker.http_errors import Deed
+from batchling_worker.provider import Account, Ending
+from batchling_worker.sandbox import Limits, Sandbox, faults
 from tests.form import Ability, Form
+from tests.providers.wire import Wire, answer
 
 MODEL = "anthropic.claude-3-5-haiku-20241022-v1:0"
 
@@ -49,6 +53,7 @@ FORM = Form(
     # Files lie in S3, under names and not ids, seen by everybody at once; what never ran is in none of them.
     lacks=frozenset({Ability.OPENAI_FILES, Ability.INPUT_FILE, Ability.RESULT_FILES, Ability.UNDONE_ROWS}),
 )
+DEED = Deed(provider="bedrock", does="do a thing")
 ROLE = "arn:aws:iam::123456789012:role/batch"
 CONFIG = Config(retries={"total_max_attempts": 1}, request_checksum_calculation="when_required")
 
@@ -149,6 +154,34 @@ def test_a_key_sees_its_own_jobs_and_a_bad_one_nothing(stored: Sandbox) -> None:
         client(stored, "bedrock", "invalid").list_model_invocation_jobs()
 
 
+async def test_half_of_a_surrogate_pair_in_a_record_costs_nothing(stored: Sandbox) -> None:
+    half = '{"recordId":"CUSTOM_ID","modelOutput":{"content":[{"type":"text","text":"cut \\ud83d"}]}}'
+    refusal = '{"recordId":"CUSTOM_ID","error":{"errorCode":400,"errorMessage":"no \\ud83d"}}'
+    stored.faults.add(faults.SpoilRows(n=1, lines=(half,)))
+    create(client(stored, "bedrock"))
+    stored.faults.add(faults.SpoilRows(n=1, lines=(refusal,)))
+    create(client(stored, "bedrock"), "job-2")
+    stored.clock.advance(60.0)
+
+    async with httpx.AsyncClient() as http:
+        account = Account(
+            base_url=stored.base_url("bedrock"),
+            headers={"x-aws-credentials": "AKIAONE:secret"},
+            http=http,
+            digest="a",
+            staging_url=f"{stored.base_url('bedrock')}/s3",
+        )
+        ending = Ending(results=("s3://bucket/out/",))
+        told = [one async for one in providers.load("bedrock").results(account, ending)]
+
+    assert len(told) == 200
+    assert sorted(one.status for one in told) == [200] * 199 + [400]
+    [spoilt] = [json.loads(one.body) for one in told if b"cut " in one.body]
+    assert _text(spoilt) == "cut \ud83d"
+    [refused] = [json.loads(one.body) for one in told if one.status == 400]
+    assert refused == {"message": "no \ufffd"}
+
+
 @pytest.fixture(scope="module")
 def s3() -> Iterator[Any]:
     """S3 as moto has it, which nobody here wrote."""
@@ -175,14 +208,12 @@ async def test_a_file_of_many_parts_is_stored_listed_and_read_as_it_was(s3: Any)
     place = Place.read("s3://bucket/batches").below("label", "input.jsonl")
     async with httpx.AsyncClient() as http:
         account = Account(base_url="", headers={}, http=http, digest="a")
-        await aws.call(
-            account, "bedrock", Deed(does="store"), lambda: aws.upload(s3, place, io.BytesIO(content))
-        )
+        await aws.call(account, DEED, lambda: aws.upload(s3, place, io.BytesIO(content)))
         assert aws.keys_below(s3, Place.read("s3://bucket/batches/label/")) == [place.key]
-        read = [piece async for piece in aws.pieces(account, "bedrock", s3, place.bucket, place.key)]
+        read = [piece async for piece in aws.pieces(account, DEED, s3, place.bucket, place.key)]
         assert b"".join(read) == content
         with pytest.raises(PermanentError):
-            [piece async for piece in aws.pieces(account, "bedrock", s3, place.bucket, "nothing")]
+            [piece async for piece in aws.pieces(account, DEED, s3, place.bucket, "nothing")]
 
 
 def test_a_key_is_kept_out_of_what_is_told(sandbox: Sandbox) -> None:
@@ -193,3 +224,85 @@ def test_a_key_is_kept_out_of_what_is_told(sandbox: Sandbox) -> None:
             aws.Keys.read(said)
         assert caught.value.status == 401
     assert sandbox.limits == Limits()
+
+
+class Torn:
+    """An object in S3 whose body breaks off once, in the middle, with an error of urllib3's."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.n_read = 0
+
+    def get_object(self, *, Range: str = "", **_: str) -> dict[str, Any]:  # noqa: N803 - AWS's spelling
+        self.asked.append(Range)
+        return {"ETag": "e", "Body": self}
+
+    def read(self, _: int) -> bytes:
+        self.n_read += 1
+        if self.n_read == 2:
+            raise SSLError("decryption failed or bad record mac")
+        return {1: b"first ", 3: b"second"}.get(self.n_read, b"")
+
+
+async def test_a_body_that_breaks_off_with_an_error_of_urllib3_is_read_on() -> None:
+    torn = Torn()
+    async with httpx.AsyncClient() as http:
+        account = Account(base_url="", headers={}, http=http, digest="a")
+        read = [piece async for piece in aws.pieces(account, DEED, torn, "bucket", "key")]
+    assert (b"".join(read), torn.asked) == (b"first second", ["", "bytes=6-"])
+
+
+QUOTED = "The Canonical String for this request should have been\n'POST\nx-amz-security-token:{}\n{}'"
+
+
+@pytest.fixture
+def own_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker's surroundings hold a credential, and nothing of them is known yet."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAOWN")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_SESSION_TOKEN", TOKEN)
+    monkeypatch.setattr(aws, "_session", boto3.session.Session)
+
+
+SECRET, TOKEN = "canary-secret-7d1c", "canary-token-91fe"
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"x-aws-credentials": f"AKIAONE:{SECRET}:{TOKEN}"}], ids=["own", "told"]
+)
+async def test_what_aws_quotes_of_a_call_is_told_without_its_secrets(
+    own_keys: None, headers: dict[str, str]
+) -> None:
+    said = {"__type": "InvalidSignatureException", "message": QUOTED.format(TOKEN, SECRET) + "x" * 10_000}
+    async with Wire() as wire, httpx.AsyncClient(trust_env=False) as http:
+        wire.reply = lambda seen: answer(json.dumps(said).encode(), status=403)
+        account = Account(base_url=wire.url, headers=headers, http=http, digest="a", own_credential=True)
+        with pytest.raises(PermanentError) as caught:
+            await providers.load("bedrock").look(account, [ProviderBatchId("job")])
+    assert caught.value.status == 401
+    assert "x-amz-security-token:[redacted]" in str(caught.value)
+    assert SECRET not in str(caught.value)
+    assert TOKEN not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"x-aws-credentials": f"AKIAONE:{SECRET}:{TOKEN}"}], ids=["own", "told"]
+)
+async def test_settings_of_aws_that_make_no_client_are_named(
+    own_keys: None, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nope")
+    async with httpx.AsyncClient(trust_env=False) as http:
+        account = Account(
+            base_url="https://bedrock-runtime.mars-1.amazonaws.com",
+            headers=headers,
+            http=http,
+            digest="a",
+            own_credential=True,
+        )
+        with pytest.raises(PermanentError, match="AWS_PROFILE") as caught:
+            await providers.load("bedrock").look(account, [ProviderBatchId("job")])
+    assert caught.value.status == 401
+    assert "ProfileNotFound" in str(caught.value)
+    assert SECRET not in str(caught.value)

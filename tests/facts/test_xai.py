@@ -6,16 +6,19 @@ import datetime as dt
 import io
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
+import httpx
 import httpx2
 import pytest
 from openai import APIStatusError, BadRequestError, NotFoundError, OpenAI, PermissionDeniedError
 
+from batchling_client.wire.keys import BatchId, ProviderBatchId
 from batchling_client.wire.routes import Routes
+from batchling_client.wire.states import Outcome
 from batchling_worker.chat_as_response import as_response
-from batchling_worker.provider import Answer
+from batchling_worker.provider import Account, Answer, Ended, Ending, Running, Sought, Submission
 from batchling_worker.providers import xai
 from batchling_worker.sandbox import Sandbox, faults
 from tests.form import CHAT_FORM, Ability, Form
@@ -86,10 +89,9 @@ class TestContainers:
         assert set(shown["state"].values()) == {0}
         assert "status" not in shown
         assert shown["cancel_time"] is None
-        assert (
-            dt.date.fromisoformat(shown["expire_time"])
-            > dt.datetime.fromisoformat(shown["create_time"]).date()
-        )
+        made, expires = shown["create_time"], shown["expire_time"]
+        assert len(made) == len(expires) == len("2026-09-23")
+        assert dt.date.fromisoformat(expires) - dt.date.fromisoformat(made) == dt.timedelta(days=30)
         assert sandbox.ledger().totals.n_batches == 0
 
     def test_rows_are_counted_as_they_are_done(self, sandbox: Sandbox, client: OpenAI) -> None:
@@ -288,6 +290,100 @@ class TestRows:
         answer = xai.answer_in(raw, "chat_get_completion")
         assert answer is not None
         assert answer.body == body
+
+    def test_a_row_in_json_that_python_alone_takes_is_answered_with_it(self) -> None:
+        told = b'{"id":"c1","choices":[{"message":{"content":"cut \\ud83d"},"p":NaN}]}'
+        raw = b'{"batch_request_id":"a","batch_result":{"response":{"chat_get_completion":%b}}}' % told
+        chat = xai.answer_in(raw, "chat_get_completion")
+        assert chat is not None
+        assert (chat.status, json.loads(chat.body)["choices"][0]["message"]["content"]) == (200, "cut \ud83d")
+        response = xai.answer_in(raw, "responses")
+        assert response is not None
+        assert response.status == 200
+        [item] = json.loads(response.body)["output"]
+        assert item["content"][0]["text"] == "cut \ufffd"
+
+    def test_an_error_in_json_that_python_alone_takes_is_told(self) -> None:
+        answer = xai.answer_in(
+            b'{"batch_request_id":"a","batch_result":{"error":{"code":3,"message":"no \\ud83d"}}}', ""
+        )
+        assert answer is not None
+        assert (answer.status, json.loads(answer.body)["error"]) == (400, "no \ufffd")
+
+
+@pytest.fixture
+async def account(sandbox: Sandbox) -> AsyncIterator[Account]:
+    async with httpx.AsyncClient(trust_env=False) as http:
+        headers = {"authorization": "Bearer xai-one"}
+        yield Account(base_url=sandbox.base_url("xai"), headers=headers, http=http, digest="a")
+
+
+def submission(n_lines: int) -> Submission:
+    return Submission(
+        batch_id=BatchId("b1"),
+        label="batchling-test-1",
+        endpoint="/v1/chat/completions",
+        model="grok-4.3",
+        completion_window="24h",
+        n_lines=n_lines,
+    )
+
+
+async def test_counters_that_have_not_heard_of_all_rows_end_no_batch(
+    sandbox: Sandbox, client: OpenAI, account: Account
+) -> None:
+    container = ProviderBatchId(await xai.PROVIDER.upload(account, submission(20), io.BytesIO()))
+    append(client, container, *(ask(str(n)) for n in range(10)))
+    sandbox.clock.advance(60)
+    for _ in range(2):
+        look = (await xai.PROVIDER.look(account, [container]))[container]
+        assert isinstance(look, Running), look
+        sandbox.clock.advance(xai.APPEND_SETTLES.total_seconds() / 3)
+    sandbox.clock.advance(xai.APPEND_SETTLES.total_seconds())
+    look = (await xai.PROVIDER.look(account, [container]))[container]
+    assert isinstance(look, Ended)
+    assert (look.outcome, look.n_done) == (Outcome.COMPLETED, 10)
+
+
+@pytest.mark.parametrize("made", ["", " 1", f" {'9' * 11}"], ids=["an older name", "long ago", "yet to come"])
+async def test_a_container_that_does_not_tell_its_second_ends_by_its_counters_and_is_found(
+    sandbox: Sandbox, client: OpenAI, account: Account, made: str
+) -> None:
+    container = ProviderBatchId(make(client, f"batchling-test-1 20 responses{made}"))
+    append(client, container, *(ask(str(n)) for n in range(20)))
+
+    async def no(_: object) -> bool:
+        return False
+
+    since = dt.datetime.fromtimestamp(sandbox.clock.now(), dt.UTC)
+    sought = Sought(submission=submission(20), input_file_ids=(), since=since, is_another=no, holds=no)
+    assert await xai.PROVIDER.find(account, sought) == [container]
+    short = ProviderBatchId(make(client, f"batchling-test-2 20 responses{made}"))
+    append(client, short, ask("a"))
+    sandbox.clock.advance(60)
+    look = (await xai.PROVIDER.look(account, [short]))[short]
+    assert isinstance(look, Ended)
+    assert look.ending.results == (f"{short} responses",)
+
+
+@pytest.mark.parametrize("kind", ["chat_get_completion", "responses"])
+async def test_half_of_a_surrogate_pair_in_one_row_costs_no_other(
+    sandbox: Sandbox, client: OpenAI, account: Account, kind: str
+) -> None:
+    half = '{"batch_request_id":"CUSTOM_ID","batch_result":{"response":{"chat_get_completion":%s}}}'
+    chat = '{"id":"c1","choices":[{"message":{"role":"assistant","content":"cut \\ud83d"}}]}'
+    sandbox.faults.add(faults.SpoilRows(n=1, lines=(half % chat,)))
+    batch_id = make(client)
+    append(client, batch_id, *(ask(str(n), kind=kind) for n in range(10)))
+    sandbox.clock.advance(60)
+
+    ending = Ending(results=(f"{batch_id} {kind}",))
+    answers = {one.custom_id: one async for one in xai.PROVIDER.results(account, ending)}
+
+    assert sorted(answers) == [str(n) for n in range(10)]
+    assert {answer.status for answer in answers.values()} == {200}
+    [spoilt] = [answer for answer in answers.values() if b"cut " in answer.body]
+    assert json.loads(spoilt.body)["id"] == "c1"
 
 
 def read(row: Mapping[str, Any]) -> Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
@@ -47,7 +48,7 @@ def test_hosts_paths_and_headers_are_spelt_as_calls_are_read(provider: str) -> N
     assert all(re.fullmatch(r"[a-z0-9.*-]+", host) for host in route.hosts)
     for path in route.endpoints:
         assert re.fullmatch(r"(/[A-Za-z0-9_:{}-]+)+", path)
-        words = {word: word for word in re.findall(r"\{(\w+)\}", path)}
+        words = {word: "v1" if word == "version" else word for word in re.findall(r"\{(\w+)\}", path)}
         place = route.place(path.format_map(words))
         assert place is not None
         assert place.model == words.get("model")
@@ -132,3 +133,57 @@ def test_a_path_that_names_model_and_project_is_read_with_them() -> None:
     routes = Routes((own,))
     assert routes.of_host("eu-1-llm.example") is routes.of_host("llm.example") is own
     assert routes.of_host("a.b-llm.example") is routes.of_host("-llm.example") is None
+
+
+GEMINI = "/{}/models/{}:generateContent"
+VERTEX = "/{}/projects/{}/locations/{}/publishers/google/models/{}:generateContent"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(
+            GEMINI.format(version, "m")
+            for version in ("..", ".", "v1?", "v1#", "v1?key=", "v1 ", "x", "V1", "v1/../v2")
+        ),
+        *(
+            GEMINI.format("v1", model)
+            for model in ("..", ".", "a/..", "../a", "a/./b", "a?b", "a#b", "a\n", "a\\b")
+        ),
+        *(
+            VERTEX.format("v1", project, "l", "m")
+            for project in ("..", ".", "a..b", "-a", "a?b", "a#b", "a/b", "a%2e")
+        ),
+        *(VERTEX.format("v1", "p", location, "m") for location in ("..", ".", "a..", "a?", "a b")),
+        VERTEX.format("..", "p", "l", "m"),
+        VERTEX.format("v1", "p", "l", "../m"),
+    ],
+)
+def test_no_word_of_a_path_leads_out_of_a_base_url(path: str) -> None:
+    hosts = ("gw.example/gemini", "gw.example/vertex")
+    routes = Routes(
+        tuple(
+            dataclasses.replace(route_of(name), hosts=(host,))
+            for name, host in zip(("gemini", "vertex"), hosts, strict=True)
+        )
+    )
+    for prefix in ("/gemini", "/vertex"):
+        found = routes.of_call("gw.example", prefix + path)
+        assert found is not None
+        assert found[1] is None
+
+
+def test_words_that_providers_and_their_users_have_are_taken() -> None:
+    gemini, vertex, bedrock = (route_of(name) for name in ("gemini", "vertex", "bedrock"))
+    for version in ("v1", "v1beta", "v1alpha", "v1beta1"):
+        assert gemini.place(GEMINI.format(version, "gemini-2.5-flash")) == (
+            f"/{version}/models:generateContent",
+            "gemini-2.5-flash",
+        )
+    for project in ("my-project", "example.com:my-project", "123456"):
+        assert vertex.place(VERTEX.format("v1", project, "us-central1", "gemini-2.5-pro@001")) == (
+            f"/v1/projects/{project}/locations/us-central1:generateContent",
+            "gemini-2.5-pro@001",
+        )
+    for model in ("anthropic.claude-v1:0", "arn:aws:bedrock:us-east-1:123:inference-profile/us.meta.l3:0"):
+        assert bedrock.place(f"/model/{model}/invoke") == ("/invoke", model)

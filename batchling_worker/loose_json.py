@@ -1,0 +1,70 @@
+"""JSON that Python alone takes: half a surrogate pair, as of a model cut inside an emoji, NaN, a byte order mark.
+
+msgspec refuses the whole of a document with one of them, also where it was only to pass over it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Final, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for text that is not JSON, is not UTF-8, or is nested without end."""
+
+_HALF_PAIR: Final = re.compile("[\ud800-\udfff]")
+_decode_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_elements: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def fields_of(raw: bytes) -> dict[str, bytes]:
+    """The fields of a JSON object, each as it is spelt; JSON that Python alone takes is spelt anew.
+
+    Raises `ValueError`, `TypeError` or `RecursionError` for what is no JSON object.
+    """
+    try:
+        return {name: bytes(value) for name, value in _decode_fields(raw).items()}
+    except UNREADABLE:
+        found = json.loads(raw, strict=False)
+    return {name: json.dumps(value).encode() for name, value in dict(found).items()}
+
+
+def elements_of(raw: bytes) -> list[bytes]:
+    """The elements of a JSON list, each as it is spelt, as `fields_of` does it; none of what is no list."""
+    try:
+        return [bytes(one) for one in _decode_elements(raw)]
+    except UNREADABLE:
+        found = json.loads(raw or b"null", strict=False)
+    return [json.dumps(one).encode() for one in found] if isinstance(found, list) else []
+
+
+def decoded(raw: bytes, shape: type[T]) -> T:
+    """The JSON as a shape; what Python alone takes is made what msgspec takes: U+FFFD for half a pair, null for NaN.
+
+    Raises `ValueError` or `RecursionError`.
+    """
+    try:
+        return msgspec.json.decode(raw, type=shape)
+    except msgspec.ValidationError:
+        raise
+    except UNREADABLE:
+        found = json.loads(raw, strict=False, parse_constant=lambda _: None)
+    return msgspec.json.decode(whole(json.dumps(found, ensure_ascii=False)), type=shape)
+
+
+def whole(text: str) -> str:
+    """The text with U+FFFD for each half of a surrogate pair, so that it has bytes."""
+    return _HALF_PAIR.sub("\ufffd", text)
+
+
+def text_in(raw: bytes) -> str:
+    """The text that the JSON spells, or ''."""
+    try:
+        said = json.loads(raw or b"null", strict=False)
+    except (ValueError, RecursionError):
+        return ""
+    return whole(said) if isinstance(said, str) else ""

@@ -1,0 +1,67 @@
+"""JSON that msgspec refuses costs no document that holds it, and what is no JSON is said to be none."""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+import msgspec
+import pytest
+
+from batchling_worker import google_rows, loose_json
+from batchling_worker.google_operation import OperationPage
+from batchling_worker.provider import Account
+from batchling_worker.provider_call import ProviderCall
+from batchling_worker.providers import doubleword
+
+from .wire import Wire, answer
+
+HALF = b'{"text":"a \\ud83d b \\ud83d\\ude00","n":NaN}'
+
+
+def test_a_document_is_read_with_a_sign_for_each_half_of_a_pair() -> None:
+    assert loose_json.decoded(HALF, object) == {"text": "a \ufffd b \U0001f600", "n": None}
+    assert loose_json.decoded(b'{"a":[1.50]}', dict[str, msgspec.Raw]) == {"a": msgspec.Raw(b"[1.50]")}
+
+
+def test_parts_of_a_document_keep_what_they_hold() -> None:
+    whole = loose_json.fields_of(b'{"rows":[%b, {"x":1.50}],"token":"t"}' % HALF)
+    assert loose_json.text_in(whole["token"]) == "t"
+    first, second = (json.loads(one) for one in loose_json.elements_of(whole["rows"]))
+    assert first["text"] == json.loads(HALF)["text"]
+    assert second == {"x": 1.5}
+    assert loose_json.elements_of(b'[1.50, "a"]') == [b"1.50", b'"a"']
+    assert loose_json.elements_of(b"null") == loose_json.elements_of(b"") == []
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"\xff", b"[" * 100_000, b'{"a":'])
+def test_what_is_no_json_is_none(raw: bytes) -> None:
+    with pytest.raises((ValueError, RecursionError)):
+        loose_json.decoded(raw, object)
+    with pytest.raises((ValueError, RecursionError)):
+        loose_json.fields_of(raw)
+
+
+async def test_a_list_that_shows_somebody_s_answers_is_read(wire: Wire, http: httpx.AsyncClient) -> None:
+    """Of a batch that took its requests in the create, Gemini shows the answers wherever it shows the batch."""
+    shown = {"name": "batches/1", "response": {"inlinedResponses": [{"response": json.loads(HALF)}]}}
+    wire.reply = lambda seen: answer(json.dumps({"operations": [shown, {"name": "batches/2"}]}).encode())
+    account = Account(base_url=wire.url, headers={}, http=http, digest="a" * 20)
+    page = await ProviderCall(account, "gemini", "look at batches", "GET", "/v1/batches").ask(OperationPage)
+    assert [one.known_name for one in page.batches] == ["batches/1", "batches/2"]
+
+
+def test_an_error_with_half_a_pair_is_told_by_google() -> None:
+    assert google_rows.decoded(b'{"code":3,"message":"no \\ud83d"}') == {"code": 3, "message": "no \ufffd"}
+    assert google_rows.text_of(b'"Bad Request \\ud83d"') == "Bad Request \ufffd"
+
+
+def test_a_sentence_of_doubleword_s_that_holds_half_a_pair_costs_no_row() -> None:
+    said = json.dumps({"status": 400, "body": "no \ud83d"})
+    rows = [
+        {"custom_id": "a", "response": None, "error": {"code": "x", "message": said}},
+        {"custom_id": "b", "response": {"status_code": 200, "body": {"x": 1}}},
+    ]
+    told = list(doubleword.Lines().answers([json.dumps(row).encode() for row in rows]))
+    assert [(one.custom_id, one.status) for one in told] == [("a", 400), ("b", 200)]
+    assert told[0].body.decode() == "no \ufffd"
