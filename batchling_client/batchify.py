@@ -166,8 +166,10 @@ class Block:
         scope.leave_process(self._run)
         ctrl_c.let_go(self._run.release)
         dry_end = self._is_dry_end(error)
+        interrupted = error is not None and not dry_end
+        held_up = self._run.leave_running_loop(interrupted=interrupted)
         try:
-            self._bridge.call(self._close(interrupted=error is not None and not dry_end))
+            self._bridge.call(self._close(interrupted=interrupted, held_up=held_up))
         finally:
             bridge.let_go()
         return dry_end
@@ -219,13 +221,13 @@ class Block:
             )
         self._companions = [asyncio.create_task(companion) for companion in companions]
 
-    async def _close(self, *, interrupted: bool) -> None:
+    async def _close(self, *, interrupted: bool, held_up: asyncio.AbstractEventLoop | None = None) -> None:
         run = self._run
         if run is None:
             return
         interceptors.uninstall()
         await end(self._companions)
-        await run.close(interrupted=interrupted)
+        await run.close(interrupted=interrupted, held_up=held_up)
         if run.progress.n_requests:
             display.report(run)
 

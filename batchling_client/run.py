@@ -7,11 +7,12 @@ import logging
 import threading
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Literal
 
 from redis.asyncio import Redis
 
-from . import bridge, errors, replies, session
+from . import bridge, errors, replies, scope, session
 from .calls import Calls, Request, Terms
 from .dry_run import Rehearsal
 from .errors import BatchTooSmall, DeadlinePassed, RequestLost
@@ -93,6 +94,7 @@ class Run:
         self._blocked = bridge.Blocked()
         self._bridged = False
         self._closed = False
+        self._leaving: asyncio.Task[None] | None = None
         self._reasons: tuple[str, ...] = ()
 
     @property
@@ -201,11 +203,24 @@ class Run:
         """Has the calls for which threads wait, and all later ones, raise CancelledError; fit for a signal handler."""
         self._blocked.release()
 
-    async def close(self, *, interrupted: bool) -> None:
+    def leave_running_loop(self, *, interrupted: bool) -> asyncio.AbstractEventLoop | None:
+        """Begins the end of the run on the event loop that the calling thread is about to hold up, if it has one.
+
+        What is begun goes on when that loop turns again: `close` must not wait for it.
+        """
+        loop = scope.running_loop()
+        seat = None if loop is None else self._seats.get(loop)
+        if loop is None or seat is None:
+            return None
+        self._closed = True
+        self._leaving = loop.create_task(self._leave_late(seat, interrupted=interrupted))
+        return loop
+
+    async def close(self, *, interrupted: bool, held_up: asyncio.AbstractEventLoop | None = None) -> None:
         """Ends the run: requests cancelled in it that no provider was told of are taken back, the others go on.
 
         Answers that tasks still await come all the same. Left by an exception, waiting threads are released, and what
-        goes on is said.
+        goes on is said. The loop that is `held_up` meanwhile, and any that stops or is blocked, is not waited for.
         """
         self._closed = True
         if interrupted:
@@ -214,9 +229,9 @@ class Run:
         for loop, seat in list(self._seats.items()):
             if loop is here:
                 await self._leave(seat)
-            elif loop.is_running():
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._leave(seat), loop))
-        if interrupted:
+            elif loop is not held_up:
+                await bridge.on(loop, partial(self._leave, seat))
+        if interrupted and held_up is None:
             self._say_what_goes_on()
         if self._bridged:
             self._bridged = False
@@ -322,6 +337,15 @@ class Run:
             self._withdraw(seat)
         await seat.session.withdrawals_done()
         await seat.session.let_go()
+
+    async def _leave_late(self, seat: _Seat, *, interrupted: bool) -> None:
+        try:
+            await self._leave(seat)
+        finally:
+            # A loop at its end cancels this, and the session, which takes back what is to be taken back all the same.
+            await seat.session.cut_off()
+            if interrupted:
+                self._say_what_goes_on()
 
     def _seat(self) -> _Seat:
         loop = asyncio.get_running_loop()

@@ -4,6 +4,7 @@
 the process. Nothing here takes a lock: a fork at any moment leaves a child that can open blocks of its own.
 """
 
+import asyncio
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -77,6 +78,14 @@ def outside() -> Iterator[None]:
         # A coroutine that is thrown away ends in a context that was never changed.
         with suppress(ValueError):
             _task.reset(before)
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs in this thread, or None where none of asyncio's does."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def current() -> Handler | None:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -170,6 +170,157 @@ def test_an_async_client_inside_a_plain_block_is_batched(working: object) -> Non
     with batchify(batch_window_seconds=LINGER_S) as run:
         assert asyncio.run(main()).startswith("hi ")
         assert run.progress.n_succeeded == 1
+
+
+PLAIN_IN_A_COROUTINE = """
+import asyncio, logging, sys, groq
+from batchling_client import batchify
+from tests.client.test_blocks import ASK
+
+logging.basicConfig(stream=sys.stderr, format="%(message)s")
+
+async def create(client, prompt):
+    return await client.chat.completions.create(**{**ASK, "messages": [{"role": "user", "content": prompt}]})
+
+async def main():
+    async with groq.AsyncGroq() as client:
+        with batchify(batch_window_seconds=WINDOW, live_display=False) as run:
+BODY
+
+asyncio.run(main())
+"""
+PLAIN_LEFT = """
+            await create(client, "inside")
+            outside = asyncio.create_task(create(client, "awaited after it"))
+            while run.progress.n_requests < 2:
+                await asyncio.sleep(0)
+        print("left", run.progress.n_succeeded)
+        await outside
+        print("answered", run.progress.n_succeeded)
+"""
+PLAIN_BROKEN = """
+            gone_on = asyncio.create_task(create(client, "goes on"))
+            while not await run.look():
+                await asyncio.sleep(0.01)
+            asked = asyncio.create_task(create(client, "given up"))
+            while (await run.look())[0].n_requests < 2:
+                await asyncio.sleep(0.01)
+            asked.cancel()
+            await asyncio.wait([asked])
+            print(run.id, flush=True)
+            raise ZeroDivisionError
+"""
+
+
+def in_a_coroutine(body: str, window: float) -> subprocess.CompletedProcess[str]:
+    script = PLAIN_IN_A_COROUTINE.replace("BODY", body).replace("WINDOW", str(window))
+    return subprocess.run(
+        [sys.executable, "-X", "dev", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=30
+    )
+
+
+def test_a_plain_block_inside_a_coroutine_is_left_and_all_its_calls_are_answered(working: object) -> None:
+    done = in_a_coroutine(PLAIN_LEFT, LINGER_S)
+    assert done.stdout.splitlines() == ["left 1", "answered 2"], done.stderr
+    assert "Warning" not in done.stderr
+
+
+async def test_a_plain_block_inside_a_coroutine_left_by_an_exception_takes_back_and_says_what_goes_on(
+    answerer: Answerer,
+) -> None:
+    done = await asyncio.to_thread(in_a_coroutine, PLAIN_BROKEN, 60)
+    assert "ZeroDivisionError" in done.stderr
+    run_id = done.stdout.strip()
+    # The loop ends with the program, and the call that was still awaited with it.
+    assert f"2 requests of run {run_id} were taken back" in done.stderr
+    assert "go on" not in done.stderr
+    assert "Warning" not in done.stderr
+    places = [await answerer.redis.get(key) for key in await answerer.redis.keys(answerer.keys.request("*"))]
+    assert [place.partition(b"|")[0] for place in places] == [b"", b""]
+
+
+class OtherLoop:
+    """An event loop in a thread of its own that can be held up in the middle of a turn."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.may_turn = threading.Event()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        self.loop.run_forever()
+        self.loop.close()
+
+    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(10)
+
+    def hold_up(self) -> None:
+        """Returns once the loop is in the middle of a turn, which `may_turn` lets go on."""
+        held_up = threading.Event()
+
+        def hold() -> None:
+            held_up.set()
+            assert self.may_turn.wait(20)
+
+        self.loop.call_soon_threadsafe(hold)
+        assert held_up.wait(10)
+
+    def stop_before_next_turn(self) -> None:
+        """Returns once the loop is in the middle of its last turn, which ends when there is more to do."""
+        held_up = threading.Event()
+        # While a turn is held up only other threads add to what is wanted of the next one, which never comes.
+        wanted: Any = vars(self.loop)["_ready"]
+
+        def hold() -> None:
+            n_wanted = len(wanted)
+            held_up.set()
+            while len(wanted) == n_wanted and not self.may_turn.wait(0.001):
+                pass
+            self.loop.stop()
+
+        self.loop.call_soon_threadsafe(hold)
+        assert held_up.wait(10)
+
+    def end(self) -> None:
+        self.may_turn.set()
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(10)
+
+
+@pytest.fixture
+def other_loop() -> Iterator[OtherLoop]:
+    other = OtherLoop()
+    yield other
+    other.end()
+
+
+def test_a_loop_that_is_blocked_does_not_keep_a_block_from_being_left(
+    working: object, other_loop: OtherLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchling_client.bridge.SILENCE_S", 0.3)
+    with batchify(batch_window_seconds=LINGER_S) as run:
+        assert other_loop.do(ask(run)).status == 200
+        other_loop.hold_up()
+    # Left: what is to be done on that loop is done once it turns again.
+    assert run.progress.n_succeeded == 1
+    other_loop.may_turn.set()
+    other_loop.do(sessions_gone())
+
+
+async def sessions_gone() -> None:
+    mine = asyncio.current_task()
+    await wait_until(lambda: asyncio.all_tasks() == {mine}, description="the session has ended")
+
+
+def test_a_loop_that_stops_while_a_block_is_left_is_not_waited_for(
+    working: object, other_loop: OtherLoop
+) -> None:
+    with batchify(batch_window_seconds=LINGER_S) as run:
+        assert other_loop.do(ask(run)).status == 200
+        other_loop.stop_before_next_turn()
+    assert run.progress.n_succeeded == 1
 
 
 async def test_the_innermost_block_wins_and_the_outer_comes_back(
