@@ -370,6 +370,63 @@ def test_a_forked_child_starts_clean_and_opens_a_block_of_its_own(working: objec
     assert done.stdout.splitlines() == ["child 1", "parent 2 0"], done.stderr
 
 
+LEFT_BY_CHILD = """
+import asyncio, os, signal, sys, groq
+from batchling_client import batchify, scope
+from tests.client.test_blocks import ASK
+
+def fork():
+    pid = os.fork()
+    if pid == 0:
+        sys.exit(3)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+def left(how, handler):
+    print("left", how.code, scope.current(), signal.getsignal(signal.SIGINT) is handler, flush=True)
+
+def ask():
+    with groq.Groq() as client:
+        client.chat.completions.create(**ASK)
+
+async def in_a_task():
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        async with batchify(batch_window_seconds=0.05, live_display=False) as run:
+            await asyncio.to_thread(ask)
+            code = fork()
+            await asyncio.to_thread(ask)
+    except SystemExit as error:
+        left(error, handler)
+        # A child that came to the end of its parent's loop would take that one's connections along: asyncio's limit.
+        os._exit(error.code)
+    return run, code
+
+def in_every_thread():
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with batchify(batch_window_seconds=0.05, live_display=False) as run:
+            ask()
+            code = fork()
+            ask()
+    except SystemExit as error:
+        left(error, handler)
+        raise
+    return run, code
+
+run, code = LEAVE
+print("parent", run.progress.n_succeeded, code)
+"""
+
+
+@pytest.mark.parametrize("leave", ["in_every_thread()", "asyncio.run(in_a_task())"])
+def test_a_forked_child_leaves_its_parents_block_and_the_parent_goes_on(leave: str, working: object) -> None:
+    script = LEFT_BY_CHILD.replace("LEAVE", leave)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=30
+    )
+    assert done.stdout.splitlines() == ["left 3 None True", "parent 2 3"], done.stderr
+
+
 async def test_a_cancelled_call_is_withdrawn_before_anybody_pays(answerer: Answerer) -> None:
     async with batchify(batch_window_seconds=0.5) as run:
         with pytest.raises(TimeoutError):
