@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from .calls import Calls, Request, Terms
 from .dry_run import Rehearsal
 from .errors import BatchTooSmall, DeadlinePassed, RequestLost
 from .inspection import Inspection
-from .interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough
+from .interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough, warn_once
 from .session import Deployment, Session
 from .sse import Streamed
 from .wire.batches import Batch
@@ -29,6 +30,10 @@ _logger = logging.getLogger(__name__)
 Fallback = Literal["error", "realtime"]
 """What becomes of a call that no batch answers: an error, or it is sent at full price."""
 
+_FOREIGN_LOOP: Final = (
+    "A call to {} is awaited outside of asyncio, as under trio, where batchling cannot wait for its answer: it goes "
+    "straight to the provider at full price. Use asyncio, or a synchronous client in a plain `with batchify():`."
+)
 ASKED_AGAIN: Final = 3
 GRACE_S: Final = 0.1
 """A cancelled request is withdrawn after this long, unless it is asked for again meanwhile, as by an SDK's retry."""
@@ -177,6 +182,8 @@ class Run:
         request = self._read(call)
         if not isinstance(request, Request):
             return _at_once(request)
+        if scope.running_loop() is None:
+            return self._pass_foreign(request)
         if self._rehearsal is not None:
             return self._rehearsal.ask(request, request.size)
         return self._ask(request, call.body)
@@ -251,6 +258,13 @@ class Run:
     async def _answer_streamed(self, streamed: Streamed) -> HttpReply | PassThrough:
         reply = await self.answer(streamed.call)
         return reply if isinstance(reply, PassThrough) else streamed.reply(reply)
+
+    async def _pass_foreign(self, request: Request) -> PassThrough:
+        """Lets a call pass that no event loop of asyncio awaits; a dry run counts and ends it as any other."""
+        if self._rehearsal is not None:
+            self._rehearsal.ask_blocking(request, request.size)
+        warn_once(_FOREIGN_LOOP.format(request.lane.spec.provider), os.getpid())
+        return PASS_THROUGH
 
     async def _ask(self, request: Request, body: bytes) -> HttpReply | PassThrough:
         seat = self._seat()

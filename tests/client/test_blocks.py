@@ -10,10 +10,12 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import groq
+import httpx
 import openai
 import pytest
 
@@ -34,8 +36,8 @@ from batchling_client.wire.keys import Keys
 from batchling_client.wire.records import WorkerPresence
 from tests.waiting import wait_until
 
-from .answerer import Answerer
-from .asking import a_call, ask, ask_all, content, error_of
+from .answerer import Answerer, completion
+from .asking import HOST, PATH, a_call, ask, ask_all, content, error_of
 from .conftest import RedisServer
 
 LINGER_S = 0.05
@@ -321,6 +323,81 @@ def test_a_loop_that_stops_while_a_block_is_left_is_not_waited_for(
         assert other_loop.do(ask(run)).status == 200
         other_loop.stop_before_next_turn()
     assert run.progress.n_succeeded == 1
+
+
+class Provider(BaseHTTPRequestHandler):
+    """Answers every call over HTTP, at full price."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        body = completion("full price")
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def provider_url() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Provider) as server:
+        thread = threading.Thread(target=server.serve_forever, args=[0.01])
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+        server.shutdown()
+        thread.join(10)
+
+
+class WithoutLoop(httpx.AsyncBaseTransport):
+    """Sends calls to any host to one URL, and awaits nothing of any event loop."""
+
+    def __init__(self, url: str) -> None:
+        self._url = httpx.URL(url)
+        self._over = httpx.HTTPTransport()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        url = self._url.join(request.url.path)
+        there = httpx.Request(request.method, url, headers=request.headers, content=await request.aread())
+        response = self._over.handle_request(there)
+        return httpx.Response(response.status_code, content=response.read())
+
+    async def aclose(self) -> None:
+        self._over.close()
+
+
+def driven_by_hand(work: Coroutine[Any, Any, Any]) -> Any:
+    """Its result, as another event loop than asyncio's would get it: nothing in it may wait."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        return end.value
+    work.close()
+    raise AssertionError("it waits")
+
+
+async def create_twice(url: str) -> list[str]:
+    async with httpx.AsyncClient(transport=WithoutLoop(url)) as client:
+        headers = {"authorization": "Bearer gsk-test"}
+        calls = [await client.post(f"https://{HOST}{PATH}", json=ASK, headers=headers) for _ in range(2)]
+        return [call.json()["choices"][0]["message"]["content"] for call in calls]
+
+
+def test_calls_that_another_loop_than_asyncios_awaits_pass_with_one_warning(
+    provider_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with batchify(live_display=False) as run:
+        assert driven_by_hand(create_twice(provider_url)) == ["full price"] * 2
+    assert run.progress.n_requests == 0
+    assert caplog.text.count("awaited outside of asyncio") == 1
+
+
+def test_a_dry_run_sends_nothing_for_another_loop_than_asyncios(provider_url: str) -> None:
+    with batchify(dry_run=True) as run:
+        driven_by_hand(create_twice(provider_url))
+    assert run.progress.n_requests == 1
 
 
 async def test_the_innermost_block_wins_and_the_outer_comes_back(
