@@ -30,6 +30,7 @@ from batchling_client import (
     batchify,
     errors,
 )
+from batchling_client.ending import end
 from batchling_client.interceptor import HttpReply
 from batchling_client.wire import sealing
 from batchling_client.wire.keys import Keys
@@ -252,6 +253,9 @@ class OtherLoop:
 
     def _serve(self) -> None:
         self.loop.run_forever()
+        assert self.may_turn.wait(20)
+        while tasks := asyncio.all_tasks(self.loop):
+            self.loop.run_until_complete(end(tasks))
         self.loop.close()
 
     def do(self, work: Coroutine[Any, Any, Any]) -> Any:
@@ -285,10 +289,11 @@ class OtherLoop:
         assert held_up.wait(10)
 
     def end(self) -> None:
-        self.may_turn.set()
-        with contextlib.suppress(RuntimeError):
+        if self.loop.is_running():
             self.loop.call_soon_threadsafe(self.loop.stop)
+        self.may_turn.set()
         self._thread.join(10)
+        assert not self._thread.is_alive()
 
 
 @pytest.fixture
@@ -372,8 +377,8 @@ def driven_by_hand(work: Coroutine[Any, Any, Any]) -> Any:
     """Its result, as another event loop than asyncio's would get it: nothing in it may wait."""
     try:
         work.send(None)
-    except StopIteration as end:
-        return end.value
+    except StopIteration as done:
+        return done.value
     work.close()
     raise AssertionError("it waits")
 
