@@ -130,6 +130,7 @@ class Block:
         self._token: scope.Token | None = None
         self._bridge: Bridge | None = None
         self._companions: list[asyncio.Task[None]] = []
+        self._pid = os.getpid()
 
     async def __aenter__(self) -> Run:
         run = await self._open(is_dry=self._is_dry())
@@ -141,6 +142,8 @@ class Block:
     ) -> bool | None:
         if self._token is not None:
             scope.leave_task(self._token)
+        if self._is_left_by_child():
+            return False
         dry_end = self._is_dry_end(error)
         await self._close(interrupted=error is not None and not dry_end)
         return dry_end
@@ -165,9 +168,13 @@ class Block:
             return False
         scope.leave_process(self._run)
         ctrl_c.let_go(self._run.release)
+        if self._is_left_by_child():
+            return False
         dry_end = self._is_dry_end(error)
+        interrupted = error is not None and not dry_end
+        held_up = self._run.leave_running_loop(interrupted=interrupted)
         try:
-            self._bridge.call(self._close(interrupted=error is not None and not dry_end))
+            self._bridge.call(self._close(interrupted=interrupted, held_up=held_up))
         finally:
             bridge.let_go()
         return dry_end
@@ -175,6 +182,7 @@ class Block:
     async def _open(self, *, is_dry: bool) -> Run:
         if self._run is not None:
             raise RuntimeError("A batchify() block is entered once: call batchify() again for another one.")
+        self._pid = os.getpid()
         deployment = None if is_dry else await deployment_of(self._settings)
         run = Run(
             terms=self._terms,
@@ -219,15 +227,22 @@ class Block:
             )
         self._companions = [asyncio.create_task(companion) for companion in companions]
 
-    async def _close(self, *, interrupted: bool) -> None:
+    async def _close(self, *, interrupted: bool, held_up: asyncio.AbstractEventLoop | None = None) -> None:
         run = self._run
         if run is None:
             return
         interceptors.uninstall()
         await end(self._companions)
-        await run.close(interrupted=interrupted)
+        await run.close(interrupted=interrupted, held_up=held_up)
         if run.progress.n_requests:
             display.report(run)
+
+    def _is_left_by_child(self) -> bool:
+        """Whether this process was forked inside the block, whose run, threads and connections are its parent's."""
+        if os.getpid() == self._pid:
+            return False
+        interceptors.uninstall()
+        return True
 
     def _is_dry(self) -> bool:
         """Whether this block, or one around it such as `batchling run --dry-run`, only counts."""

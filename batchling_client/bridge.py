@@ -7,10 +7,14 @@ import concurrent.futures
 import contextlib
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
+
+SILENCE_S: Final = 2.0
+"""A loop of another thread that has not turned for this long is blocked, and is not waited for."""
+_LOOK_EVERY_S: Final = 0.1
 
 
 class Bridge:
@@ -50,6 +54,41 @@ class Bridge:
         self._stopped = asyncio.Event()
         self._ready.set()
         await self._stopped.wait()
+
+
+async def on(loop: asyncio.AbstractEventLoop, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Runs a coroutine on the loop of another thread; returns once it has ended, or that loop turns no more.
+
+    It is made there: a loop that stops before it begins leaves none behind that nobody awaits.
+    """
+    here = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    begun: list[asyncio.Task[None]] = []
+    turned_at = here.time()
+
+    def tell(_: object) -> None:
+        with contextlib.suppress(RuntimeError):
+            here.call_soon_threadsafe(ended.set)
+
+    def begin() -> None:
+        begun.append(loop.create_task(make()))
+        begun[0].add_done_callback(tell)
+
+    def turn() -> None:
+        nonlocal turned_at
+        turned_at = here.time()
+
+    call_there: Callable[[], None] = begin
+    while not ended.is_set() and loop.is_running() and here.time() - turned_at < SILENCE_S:
+        # Its own thread may close it between the look and the call.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(call_there)
+        call_there = turn
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_EVERY_S):
+                await ended.wait()
+    if ended.is_set() and not begun[0].cancelled():
+        begun[0].result()
 
 
 class Blocked:

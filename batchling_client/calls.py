@@ -53,6 +53,10 @@ _UNSTAGED: Final = (
     "Batches of {} are made of files in your Cloud Storage: say where in "
     "batchify(vertex_gcs_prefix='gs://BUCKET/PREFIX')."
 )
+_KEY_FOLLOWS: Final = (
+    "A call to {} carries no API key yet, and one that a middleware adds is not seen: it goes straight to the provider "
+    "at full price. Give the key in the client's own headers to have it batched."
+)
 _GCS_PREFIX: Final = re.compile(r"gs://[a-z0-9][a-z0-9._-]+(?:/[^\r\n\t#?*\[\]]*)?")
 _URLENCODED: Final = (
     "A call to {} {} sends a form, which no batch takes: it goes straight to the provider at full price. "
@@ -232,7 +236,9 @@ class Calls:
                 self._n_equal[equal] = n
         return ids.request_id(lane.lane_id, canonical, n)
 
-    def _lane(self, route: Route, call: HttpCall, endpoint: str, model: str) -> Lane | HttpReply:
+    def _lane(
+        self, route: Route, call: HttpCall, endpoint: str, model: str
+    ) -> Lane | HttpReply | PassThrough:
         header = call.headers.get
         key = (
             route.provider,
@@ -251,7 +257,9 @@ class Calls:
                 return self._lanes.setdefault(key, made)
         return made
 
-    def _new_lane(self, route: Route, call: HttpCall, endpoint: str, model: str) -> Lane | HttpReply:
+    def _new_lane(
+        self, route: Route, call: HttpCall, endpoint: str, model: str
+    ) -> Lane | HttpReply | PassThrough:
         terms = self.terms
         if terms.completion_window not in route.windows:
             return replies.refusal(
@@ -262,6 +270,9 @@ class Calls:
             )
         secrets = route.secrets(call.headers)
         if not any(value.removeprefix("Bearer").strip() for value in secrets.values()):
+            if call.headers_may_follow:
+                warn_once(_KEY_FOLLOWS.format(route.provider), os.getpid())
+                return PASS_THROUGH
             return replies.refusal(
                 f"The request carries no API key for {route.provider}: give the SDK's client one.",
                 code="credential_missing",

@@ -45,6 +45,8 @@ class HttpCall:
     path: str
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+    headers_may_follow: bool = False
+    """Whether its library lets others add headers after this, which nobody has seen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Literal
 
 from redis.asyncio import Redis
 
-from . import bridge, errors, replies, session
+from . import bridge, errors, replies, scope, session
 from .calls import Calls, Request, Terms
 from .dry_run import Rehearsal
 from .errors import BatchTooSmall, DeadlinePassed, RequestLost
 from .inspection import Inspection
-from .interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough
+from .interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough, warn_once
 from .session import Deployment, Session
 from .sse import Streamed
 from .wire.batches import Batch
@@ -28,6 +30,10 @@ _logger = logging.getLogger(__name__)
 Fallback = Literal["error", "realtime"]
 """What becomes of a call that no batch answers: an error, or it is sent at full price."""
 
+_FOREIGN_LOOP: Final = (
+    "A call to {} is awaited outside of asyncio, as under trio, where batchling cannot wait for its answer: it goes "
+    "straight to the provider at full price. Use asyncio, or a synchronous client in a plain `with batchify():`."
+)
 ASKED_AGAIN: Final = 3
 GRACE_S: Final = 0.1
 """A cancelled request is withdrawn after this long, unless it is asked for again meanwhile, as by an SDK's retry."""
@@ -93,6 +99,7 @@ class Run:
         self._blocked = bridge.Blocked()
         self._bridged = False
         self._closed = False
+        self._leaving: asyncio.Task[None] | None = None
         self._reasons: tuple[str, ...] = ()
 
     @property
@@ -175,6 +182,8 @@ class Run:
         request = self._read(call)
         if not isinstance(request, Request):
             return _at_once(request)
+        if scope.running_loop() is None:
+            return self._pass_foreign(request)
         if self._rehearsal is not None:
             return self._rehearsal.ask(request, request.size)
         return self._ask(request, call.body)
@@ -201,11 +210,24 @@ class Run:
         """Has the calls for which threads wait, and all later ones, raise CancelledError; fit for a signal handler."""
         self._blocked.release()
 
-    async def close(self, *, interrupted: bool) -> None:
+    def leave_running_loop(self, *, interrupted: bool) -> asyncio.AbstractEventLoop | None:
+        """Begins the end of the run on the event loop that the calling thread is about to hold up, if it has one.
+
+        What is begun goes on when that loop turns again: `close` must not wait for it.
+        """
+        loop = scope.running_loop()
+        seat = None if loop is None else self._seats.get(loop)
+        if loop is None or seat is None:
+            return None
+        self._closed = True
+        self._leaving = loop.create_task(self._leave_late(seat, interrupted=interrupted))
+        return loop
+
+    async def close(self, *, interrupted: bool, held_up: asyncio.AbstractEventLoop | None = None) -> None:
         """Ends the run: requests cancelled in it that no provider was told of are taken back, the others go on.
 
         Answers that tasks still await come all the same. Left by an exception, waiting threads are released, and what
-        goes on is said.
+        goes on is said. The loop that is `held_up` meanwhile, and any that stops or is blocked, is not waited for.
         """
         self._closed = True
         if interrupted:
@@ -214,9 +236,9 @@ class Run:
         for loop, seat in list(self._seats.items()):
             if loop is here:
                 await self._leave(seat)
-            elif loop.is_running():
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._leave(seat), loop))
-        if interrupted:
+            elif loop is not held_up:
+                await bridge.on(loop, partial(self._leave, seat))
+        if interrupted and held_up is None:
             self._say_what_goes_on()
         if self._bridged:
             self._bridged = False
@@ -236,6 +258,13 @@ class Run:
     async def _answer_streamed(self, streamed: Streamed) -> HttpReply | PassThrough:
         reply = await self.answer(streamed.call)
         return reply if isinstance(reply, PassThrough) else streamed.reply(reply)
+
+    async def _pass_foreign(self, request: Request) -> PassThrough:
+        """Lets a call pass that no event loop of asyncio awaits; a dry run counts and ends it as any other."""
+        if self._rehearsal is not None:
+            self._rehearsal.ask_blocking(request, request.size)
+        warn_once(_FOREIGN_LOOP.format(request.lane.spec.provider), os.getpid())
+        return PASS_THROUGH
 
     async def _ask(self, request: Request, body: bytes) -> HttpReply | PassThrough:
         seat = self._seat()
@@ -322,6 +351,15 @@ class Run:
             self._withdraw(seat)
         await seat.session.withdrawals_done()
         await seat.session.let_go()
+
+    async def _leave_late(self, seat: _Seat, *, interrupted: bool) -> None:
+        try:
+            await self._leave(seat)
+        finally:
+            # A loop at its end cancels this, and the session, which takes back what is to be taken back all the same.
+            await seat.session.cut_off()
+            if interrupted:
+                self._say_what_goes_on()
 
     def _seat(self) -> _Seat:
         loop = asyncio.get_running_loop()

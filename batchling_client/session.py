@@ -115,6 +115,11 @@ class Session:
         if self._finished.is_set():
             await self._end()
 
+    async def cut_off(self) -> None:
+        """Returns once the session has ended, where it is being cancelled; else at once."""
+        if self._owner is not None and self._owner.cancelling():
+            await asyncio.wait([self._owner])
+
     def _end_if_idle(self) -> None:
         if self._n_users == 0 and self._waiters.n_outstanding == 0:
             self._finished.set()

@@ -3,7 +3,6 @@ holds the reply already, so that middlewares, traces, cookies and ``raise_for_st
 
 import asyncio
 import io
-import json
 import os
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -98,7 +97,13 @@ class _Library:
         if auth is not None:
             headers.setdefault("authorization", auth.encode())
         return HttpCall(
-            method=method, url=str(url), host=_host(url), path=url.path, headers=headers, body=body
+            method=method,
+            url=str(url),
+            host=_host(url),
+            path=url.path,
+            headers=headers,
+            body=body,
+            headers_may_follow=_has_middlewares(session, options),
         )
 
     async def answered(
@@ -126,9 +131,22 @@ def _host(url: Any) -> str:
     return host_of(url.host or "", None if url.is_default_port() else url.port)
 
 
+def _url(session: Any, str_or_url: Any, options: Mapping[str, Any]) -> Any:
+    """The URL as the library asks for it."""
+    url = session._build_url(str_or_url)
+    params = options.get("params")
+    return url.extend_query(params) if params else url
+
+
+def _has_middlewares(session: Any, options: Mapping[str, Any]) -> bool:
+    of_call = options.get("middlewares")
+    return bool(getattr(session, "_middlewares", ()) if of_call is None else of_call)
+
+
 def _content(session: Any, options: Mapping[str, Any]) -> tuple[bytes, str] | None:
     if options.get("json") is not None:
-        encode = getattr(session, "json_serialize", None) or json.dumps
+        # Since 3.14 a session may have one that makes bytes, which wins.
+        encode = getattr(session, "_json_serialize_bytes", None) or session.json_serialize
         encoded = encode(options["json"])
         return (encoded if isinstance(encoded, bytes) else encoded.encode()), "application/json"
     data = options.get("data")
@@ -159,7 +177,7 @@ def _sending(library: _Library, patch: Patch) -> Callable[..., Awaitable[Any]]:
             # A closed session is left to the library, which has its own words for it.
             return await plain(session)(method, str_or_url, **options)
         try:
-            url = session._build_url(str_or_url)
+            url = _url(session, str_or_url, options)
         except (TypeError, ValueError, AssertionError):
             return await plain(session)(method, str_or_url, **options)
         handler = patch.handler(method.upper(), _host(url), url.path)

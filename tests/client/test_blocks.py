@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import groq
+import httpx
 import openai
 import pytest
 
@@ -28,14 +30,15 @@ from batchling_client import (
     batchify,
     errors,
 )
+from batchling_client.ending import end
 from batchling_client.interceptor import HttpReply
 from batchling_client.wire import sealing
 from batchling_client.wire.keys import Keys
 from batchling_client.wire.records import WorkerPresence
 from tests.waiting import wait_until
 
-from .answerer import Answerer
-from .asking import a_call, ask, ask_all, content, error_of
+from .answerer import Answerer, completion
+from .asking import HOST, PATH, a_call, ask, ask_all, content, error_of
 from .conftest import RedisServer
 
 LINGER_S = 0.05
@@ -172,6 +175,236 @@ def test_an_async_client_inside_a_plain_block_is_batched(working: object) -> Non
         assert run.progress.n_succeeded == 1
 
 
+PLAIN_IN_A_COROUTINE = """
+import asyncio, logging, sys, groq
+from batchling_client import batchify
+from tests.client.test_blocks import ASK
+
+logging.basicConfig(stream=sys.stderr, format="%(message)s")
+
+async def create(client, prompt):
+    return await client.chat.completions.create(**{**ASK, "messages": [{"role": "user", "content": prompt}]})
+
+async def main():
+    async with groq.AsyncGroq() as client:
+        with batchify(batch_window_seconds=WINDOW, live_display=False) as run:
+BODY
+
+asyncio.run(main())
+"""
+PLAIN_LEFT = """
+            await create(client, "inside")
+            outside = asyncio.create_task(create(client, "awaited after it"))
+            while run.progress.n_requests < 2:
+                await asyncio.sleep(0)
+        print("left", run.progress.n_succeeded)
+        await outside
+        print("answered", run.progress.n_succeeded)
+"""
+PLAIN_BROKEN = """
+            gone_on = asyncio.create_task(create(client, "goes on"))
+            while not await run.look():
+                await asyncio.sleep(0.01)
+            asked = asyncio.create_task(create(client, "given up"))
+            while (await run.look())[0].n_requests < 2:
+                await asyncio.sleep(0.01)
+            asked.cancel()
+            await asyncio.wait([asked])
+            print(run.id, flush=True)
+            raise ZeroDivisionError
+"""
+
+
+def in_a_coroutine(body: str, window: float) -> subprocess.CompletedProcess[str]:
+    script = PLAIN_IN_A_COROUTINE.replace("BODY", body).replace("WINDOW", str(window))
+    return subprocess.run(
+        [sys.executable, "-X", "dev", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=30
+    )
+
+
+def test_a_plain_block_inside_a_coroutine_is_left_and_all_its_calls_are_answered(working: object) -> None:
+    done = in_a_coroutine(PLAIN_LEFT, LINGER_S)
+    assert done.stdout.splitlines() == ["left 1", "answered 2"], done.stderr
+    assert "Warning" not in done.stderr
+
+
+async def test_a_plain_block_inside_a_coroutine_left_by_an_exception_takes_back_and_says_what_goes_on(
+    answerer: Answerer,
+) -> None:
+    done = await asyncio.to_thread(in_a_coroutine, PLAIN_BROKEN, 60)
+    assert "ZeroDivisionError" in done.stderr
+    run_id = done.stdout.strip()
+    # The loop ends with the program, and the call that was still awaited with it.
+    assert f"2 requests of run {run_id} were taken back" in done.stderr
+    assert "go on" not in done.stderr
+    assert "Warning" not in done.stderr
+    places = [await answerer.redis.get(key) for key in await answerer.redis.keys(answerer.keys.request("*"))]
+    assert [place.partition(b"|")[0] for place in places] == [b"", b""]
+
+
+class OtherLoop:
+    """An event loop in a thread of its own that can be held up in the middle of a turn."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.may_turn = threading.Event()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        self.loop.run_forever()
+        assert self.may_turn.wait(20)
+        while tasks := asyncio.all_tasks(self.loop):
+            self.loop.run_until_complete(end(tasks))
+        self.loop.close()
+
+    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(10)
+
+    def hold_up(self) -> None:
+        """Returns once the loop is in the middle of a turn, which `may_turn` lets go on."""
+        held_up = threading.Event()
+
+        def hold() -> None:
+            held_up.set()
+            assert self.may_turn.wait(20)
+
+        self.loop.call_soon_threadsafe(hold)
+        assert held_up.wait(10)
+
+    def stop_before_next_turn(self) -> None:
+        """Returns once the loop is in the middle of its last turn, which ends when there is more to do."""
+        held_up = threading.Event()
+        # While a turn is held up only other threads add to what is wanted of the next one, which never comes.
+        wanted: Any = vars(self.loop)["_ready"]
+
+        def hold() -> None:
+            n_wanted = len(wanted)
+            held_up.set()
+            while len(wanted) == n_wanted and not self.may_turn.wait(0.001):
+                pass
+            self.loop.stop()
+
+        self.loop.call_soon_threadsafe(hold)
+        assert held_up.wait(10)
+
+    def end(self) -> None:
+        if self.loop.is_running():
+            self.loop.call_soon_threadsafe(self.loop.stop)
+        self.may_turn.set()
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture
+def other_loop() -> Iterator[OtherLoop]:
+    other = OtherLoop()
+    yield other
+    other.end()
+
+
+def test_a_loop_that_is_blocked_does_not_keep_a_block_from_being_left(
+    working: object, other_loop: OtherLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchling_client.bridge.SILENCE_S", 0.3)
+    with batchify(batch_window_seconds=LINGER_S) as run:
+        assert other_loop.do(ask(run)).status == 200
+        other_loop.hold_up()
+    # Left: what is to be done on that loop is done once it turns again.
+    assert run.progress.n_succeeded == 1
+    other_loop.may_turn.set()
+    other_loop.do(sessions_gone())
+
+
+async def sessions_gone() -> None:
+    mine = asyncio.current_task()
+    await wait_until(lambda: asyncio.all_tasks() == {mine}, description="the session has ended")
+
+
+def test_a_loop_that_stops_while_a_block_is_left_is_not_waited_for(
+    working: object, other_loop: OtherLoop
+) -> None:
+    with batchify(batch_window_seconds=LINGER_S) as run:
+        assert other_loop.do(ask(run)).status == 200
+        other_loop.stop_before_next_turn()
+    assert run.progress.n_succeeded == 1
+
+
+class Provider(BaseHTTPRequestHandler):
+    """Answers every call over HTTP, at full price."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        body = completion("full price")
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def provider_url() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Provider) as server:
+        thread = threading.Thread(target=server.serve_forever, args=[0.01])
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+        server.shutdown()
+        thread.join(10)
+
+
+class WithoutLoop(httpx.AsyncBaseTransport):
+    """Sends calls to any host to one URL, and awaits nothing of any event loop."""
+
+    def __init__(self, url: str) -> None:
+        self._url = httpx.URL(url)
+        self._over = httpx.HTTPTransport()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        url = self._url.join(request.url.path)
+        there = httpx.Request(request.method, url, headers=request.headers, content=await request.aread())
+        response = self._over.handle_request(there)
+        return httpx.Response(response.status_code, content=response.read())
+
+    async def aclose(self) -> None:
+        self._over.close()
+
+
+def driven_by_hand(work: Coroutine[Any, Any, Any]) -> Any:
+    """Its result, as another event loop than asyncio's would get it: nothing in it may wait."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        return done.value
+    work.close()
+    raise AssertionError("it waits")
+
+
+async def create_twice(url: str) -> list[str]:
+    async with httpx.AsyncClient(transport=WithoutLoop(url)) as client:
+        headers = {"authorization": "Bearer gsk-test"}
+        calls = [await client.post(f"https://{HOST}{PATH}", json=ASK, headers=headers) for _ in range(2)]
+        return [call.json()["choices"][0]["message"]["content"] for call in calls]
+
+
+def test_calls_that_another_loop_than_asyncios_awaits_pass_with_one_warning(
+    provider_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with batchify(live_display=False) as run:
+        assert driven_by_hand(create_twice(provider_url)) == ["full price"] * 2
+    assert run.progress.n_requests == 0
+    assert caplog.text.count("awaited outside of asyncio") == 1
+
+
+def test_a_dry_run_sends_nothing_for_another_loop_than_asyncios(provider_url: str) -> None:
+    with batchify(dry_run=True) as run:
+        driven_by_hand(create_twice(provider_url))
+    assert run.progress.n_requests == 1
+
+
 async def test_the_innermost_block_wins_and_the_outer_comes_back(
     answerer: Answerer, groq_client: groq.AsyncGroq
 ) -> None:
@@ -217,6 +450,63 @@ def test_a_forked_child_starts_clean_and_opens_a_block_of_its_own(working: objec
         [sys.executable, "-c", FORKED], cwd=ROOT, capture_output=True, text=True, timeout=40
     )
     assert done.stdout.splitlines() == ["child 1", "parent 2 0"], done.stderr
+
+
+LEFT_BY_CHILD = """
+import asyncio, os, signal, sys, groq
+from batchling_client import batchify, scope
+from tests.client.test_blocks import ASK
+
+def fork():
+    pid = os.fork()
+    if pid == 0:
+        sys.exit(3)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+def left(how, handler):
+    print("left", how.code, scope.current(), signal.getsignal(signal.SIGINT) is handler, flush=True)
+
+def ask():
+    with groq.Groq() as client:
+        client.chat.completions.create(**ASK)
+
+async def in_a_task():
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        async with batchify(batch_window_seconds=0.05, live_display=False) as run:
+            await asyncio.to_thread(ask)
+            code = fork()
+            await asyncio.to_thread(ask)
+    except SystemExit as error:
+        left(error, handler)
+        # A child that came to the end of its parent's loop would take that one's connections along: asyncio's limit.
+        os._exit(error.code)
+    return run, code
+
+def in_every_thread():
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with batchify(batch_window_seconds=0.05, live_display=False) as run:
+            ask()
+            code = fork()
+            ask()
+    except SystemExit as error:
+        left(error, handler)
+        raise
+    return run, code
+
+run, code = LEAVE
+print("parent", run.progress.n_succeeded, code)
+"""
+
+
+@pytest.mark.parametrize("leave", ["in_every_thread()", "asyncio.run(in_a_task())"])
+def test_a_forked_child_leaves_its_parents_block_and_the_parent_goes_on(leave: str, working: object) -> None:
+    script = LEFT_BY_CHILD.replace("LEAVE", leave)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=30
+    )
+    assert done.stdout.splitlines() == ["left 3 None True", "parent 2 3"], done.stderr
 
 
 async def test_a_cancelled_call_is_withdrawn_before_anybody_pays(answerer: Answerer) -> None:

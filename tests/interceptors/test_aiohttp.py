@@ -13,8 +13,11 @@ import aiohttp
 import pytest
 
 from batchling_client import interceptors, scope, self_test
+from batchling_client.calls import Calls, Request, Terms
 from batchling_client.errors import NotIntercepted
-from batchling_client.interceptor import HttpReply
+from batchling_client.interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough
+from batchling_client.wire.ids import new_run_id
+from batchling_client.wire.routes import Route, Routes
 
 from .fakes import HOSTS, PATH, FakeHandler, Upstream, error_reply, refusing, task_block, who
 
@@ -76,6 +79,89 @@ async def test_a_session_s_own_serializer_and_auth_are_used(upstream: Upstream) 
             await session.post(PATH, json=BODY)
     assert handler.calls[0].body == spaced(BODY).encode()
     assert handler.calls[0].headers["authorization"] == "Basic YTpi"
+
+
+async def test_a_session_s_own_serializer_that_makes_bytes_is_used(upstream: Upstream) -> None:
+    def spaced(content: object) -> bytes:
+        return json.dumps(content, indent=1).encode()
+
+    handler = FakeHandler()
+    async with aiohttp.ClientSession(json_serialize_bytes=spaced) as session:
+        with task_block(handler):
+            await session.post(upstream.url + PATH, json=BODY)
+    assert handler.calls[0].body == spaced(BODY)
+    assert handler.calls[0].headers["content-type"] == "application/json"
+
+
+async def test_the_query_is_asked_about_as_the_library_would_ask_for_it(upstream: Upstream) -> None:
+    params: dict[str, str] | list[tuple[str, str]]
+    handler = FakeHandler(reply=PASS_THROUGH)
+    async with aiohttp.ClientSession() as session:
+        with task_block(handler):
+            for params in ({}, {"key": "a b&c", "x": "2"}, [("x", "2"), ("x", "3")]):
+                response = await session.post(upstream.url + PATH + "?x=1", json=BODY, params=params)
+                assert handler.calls[-1].url == str(response.url)
+                assert handler.calls[-1].path == PATH
+            with pytest.raises(TypeError):
+                await session.post(upstream.url + PATH, json=BODY, params={"x": object()})  # type: ignore[dict-item]
+    assert len(handler.calls) == len(upstream.seen) == 3
+
+
+class RoutingHandler(FakeHandler):
+    """Reads calls to the upstream as a run reads calls of a provider."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        super().__init__()
+        route = Route(
+            provider="acme",
+            hosts=(urlsplit(upstream.url).netloc,),
+            endpoints={PATH: PATH},
+            max_rows=10,
+            max_bytes=10_000,
+            max_row_bytes=10_000,
+            windows=("24h",),
+            query_credentials={"key": "x-goog-api-key"},
+            credential_headers=("authorization", "x-goog-api-key"),
+        )
+        self._run = Calls(Terms(run_id=new_run_id(), run_name=""), Routes((route,)))
+
+    async def answer(self, call: HttpCall) -> HttpReply | PassThrough:
+        self.calls.append(call)
+        read = self._run.read(call)
+        return self.reply if isinstance(read, Request) else read
+
+
+async def authorize(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    request.headers["Authorization"] = "Bearer sk-1"
+    return await handler(request)
+
+
+async def test_a_key_in_the_query_s_params_is_a_key(upstream: Upstream) -> None:
+    async with aiohttp.ClientSession() as session:
+        with task_block(RoutingHandler(upstream)):
+            response = await session.post(upstream.url + PATH, json=BODY, params={"key": "K"})
+            assert who(await response.read()) == "batch"
+
+
+@pytest.mark.parametrize("of_call", [False, True], ids=["session", "call"])
+async def test_a_call_whose_key_a_middleware_adds_passes_through_with_one_warning(
+    of_call: bool, upstream: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    on_session, on_call = ((), (authorize,)) if of_call else ((authorize,), None)
+    async with aiohttp.ClientSession(middlewares=on_session) as session:
+        with task_block(RoutingHandler(upstream)):
+            for _ in range(2):
+                response = await session.post(upstream.url + PATH, json=BODY, middlewares=on_call)
+                assert (response.status, who(await response.read())) == (200, "upstream")
+            keyed = {"Authorization": "Bearer sk-2"}
+            response = await session.post(upstream.url + PATH, json=BODY, middlewares=on_call, headers=keyed)
+            assert who(await response.read()) == "batch"
+            response = await session.post(upstream.url + PATH, json=BODY, middlewares=())
+            assert response.status == 401
+    assert [seen[3]["authorization"] for seen in upstream.seen] == ["Bearer sk-1"] * 2
+    assert caplog.text.count("carries no API key yet") == 1
 
 
 async def test_what_the_handler_does_not_want_or_lets_pass_reaches_the_server_untouched(

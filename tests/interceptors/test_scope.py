@@ -11,11 +11,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 
 from batchling_client import scope
 
-from .fakes import FakeHandler
+from .fakes import PATH, FakeHandler, Upstream, process_block, task_block, who
 
 ROOT = Path(__file__).parents[2]
 
@@ -100,6 +101,50 @@ async def test_a_task_block_reaches_to_thread_but_no_foreign_thread() -> None:
     assert await asyncio.to_thread(name_of_current) == "task"
     assert in_a_fresh_thread(name_of_current) is None
     scope.leave_task(token)
+
+
+def post(url: str) -> str:
+    return who(httpx.post(url, json={}).content)
+
+
+async def test_a_call_of_a_pools_thread_beside_a_task_block_passes_with_one_warning(
+    upstream: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = asyncio.get_running_loop()
+    url = upstream.url + PATH
+    handler = FakeHandler()
+    with task_block(handler), task_block(FakeHandler(wanting=False)):
+        assert await loop.run_in_executor(None, post, upstream.url + "/other") == "upstream"
+        assert caplog.records == []
+        asked = [loop.run_in_executor(None, post, url) for _ in range(3)]
+        assert await asyncio.gather(*asked) == ["upstream"] * 3
+    assert handler.calls == []
+    [record] = caplog.records
+    assert "asyncio.to_thread" in record.getMessage()
+    assert "full price" in record.getMessage()
+
+
+async def test_nobody_is_warned_who_chose_to_be_outside_of_a_task_block(
+    upstream: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = asyncio.get_running_loop()
+    url = upstream.url + PATH
+    may_ask = asyncio.Event()
+
+    async def elsewhere() -> str:
+        await may_ask.wait()
+        async with httpx.AsyncClient() as client:
+            return who((await client.post(url, json={})).content)
+
+    outside = asyncio.create_task(elsewhere())
+    with task_block(FakeHandler()):
+        may_ask.set()
+        assert await outside == "upstream"
+        assert await asyncio.to_thread(post, url) == "batch"
+        with process_block(FakeHandler("process")):
+            assert await loop.run_in_executor(None, post, url) == "process"
+    assert await loop.run_in_executor(None, post, url) == "upstream"
+    assert caplog.records == []
 
 
 def test_a_process_block_reaches_every_thread_while_it_is_open() -> None:
