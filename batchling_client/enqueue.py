@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from redis.exceptions import OutOfMemoryError, RedisError
@@ -281,6 +281,20 @@ class Enqueue:
         await self._cancel_overdue(overdue)
         return again
 
+    async def _ours_alone(self, batch_id: BatchId, request_ids: Collection[RequestId]) -> set[RequestId]:
+        """Those that are open in the batch and that nobody else waits for."""
+        asked, keys = list(request_ids), self._scripts.keys
+        places: list[Any] = (
+            await self._scripts.redis.mget([keys.request(one) for one in asked]) if asked else []
+        )
+        return {
+            request_id
+            for request_id, place in zip(asked, places, strict=True)
+            if place is not None
+            and place.startswith(f"{batch_id}|".encode())
+            and place.rpartition(b"|")[2] in (b"", self._mailbox.encode())
+        }
+
     async def _cancel_overdue(self, overdue: dict[BatchId, set[RequestId]]) -> None:
         redis, keys = self._scripts.redis, self._scripts.keys
         for batch_id, request_ids in overdue.items():
@@ -293,7 +307,12 @@ class Enqueue:
                 continue
             batch = Batch.decode(fields)
             n_gone = batch.n_succeeded + batch.n_failed + batch.n_requeued + batch.n_dropped
-            if batch.n_requests - n_gone <= len(given_up) and not batch.cancel_requested:
+            n_open = batch.n_requests - n_gone
+            if n_open > len(given_up) or batch.cancel_requested:
+                continue
+            # Looked at after the counters: one that is answered in between is counted as open, not twice as gone.
+            given_up &= await self._ours_alone(batch_id, given_up)
+            if n_open <= len(given_up):
                 await self._scripts.cancel(
                     batch_id=batch_id,
                     lane_id=batch.lane_id,

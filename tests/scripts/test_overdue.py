@@ -1,0 +1,102 @@
+"""A caller that sends its overdue requests at full price has no batch cancelled in which others wait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from batchling_client.credentials import Credentials
+from batchling_client.enqueue import Enqueue
+from batchling_client.interceptor import HttpReply
+from batchling_client.outage import Outage
+from batchling_client.wire.ids import new_mailbox
+from batchling_client.wire.keys import BatchId, RequestId
+from batchling_client.wire.states import Verdict
+
+from .byhand import ByHand, ids, out, row
+
+
+class Nobody:
+    """Callers who have turned to the provider and expect nothing any more."""
+
+    last_mail = b"0-0"
+
+    def expects(self, request_id: RequestId) -> bool:
+        return False
+
+    def placed(self, request_ids: Iterable[RequestId]) -> None: ...
+
+    def announce(self, request_ids: Iterable[RequestId]) -> None: ...
+
+    def answer(self, request_id: RequestId, reply: HttpReply) -> None: ...
+
+
+@pytest.fixture
+def hasty(byhand: ByHand) -> Enqueue:
+    """The way into Redis of the session whose mailbox is that of the hand."""
+    credentials = Credentials(byhand.redis, byhand.keys, "")
+    return Enqueue(byhand.scripts, byhand.mailbox, credentials, Nobody(), Outage(byhand.redis))
+
+
+async def is_cancelled(byhand: ByHand, batch_id: BatchId) -> bool:
+    return bool(await byhand.redis.execute_command("HGET", byhand.keys.batch(batch_id), "cancel_requested"))
+
+
+async def give_up(byhand: ByHand, hasty: Enqueue, request_id: RequestId) -> None:
+    hasty.withdraw([request_id], byhand.run_id, cancel=True)
+    await hasty.send_withdrawals()
+
+
+async def submit(byhand: ByHand, batch_id: BatchId) -> None:
+    assert await byhand.seal(batch_id, await byhand.claimed(batch_id)) is Verdict.OK
+    token = await byhand.claimed(batch_id)
+    assert await byhand.scripts.intend(batch_id=batch_id, token=token, label="label") == "label"
+    assert await byhand.scripts.arm(batch_id=batch_id, token=token) is Verdict.OK
+    assert await byhand.submitted(batch_id, token) == (Verdict.OK, "")
+
+
+async def test_an_overdue_request_that_was_answered_early_does_not_count_against_others(
+    byhand: ByHand, hasty: Enqueue
+) -> None:
+    first, second, patient = ids(3)
+    batch_id = await byhand.opened([first, second])
+    await byhand.enqueue([row(patient)], into=batch_id, mailbox=new_mailbox())
+    await submit(byhand, batch_id)
+
+    await give_up(byhand, hasty, first)
+    token = await byhand.claimed(batch_id)
+    await byhand.deliver(batch_id, token, [out(first)])
+    await give_up(byhand, hasty, second)
+
+    assert not await is_cancelled(byhand, batch_id)
+
+
+async def test_an_overdue_request_that_somebody_else_has_joined_does_not_count(
+    byhand: ByHand, hasty: Enqueue
+) -> None:
+    first, second = ids(2)
+    batch_id = await byhand.opened([first, second])
+    await submit(byhand, batch_id)
+
+    await give_up(byhand, hasty, first)
+    await byhand.enqueue([row(first)], into=batch_id, mailbox=new_mailbox())
+    await give_up(byhand, hasty, second)
+
+    assert not await is_cancelled(byhand, batch_id)
+
+
+async def test_a_batch_in_which_all_that_is_open_is_overdue_is_cancelled(
+    byhand: ByHand, hasty: Enqueue
+) -> None:
+    first, second, answered = ids(3)
+    batch_id = await byhand.opened([first, second, answered])
+    await submit(byhand, batch_id)
+    await give_up(byhand, hasty, first)
+    assert not await is_cancelled(byhand, batch_id)
+    token = await byhand.claimed(batch_id)
+    await byhand.deliver(batch_id, token, [out(answered)])
+
+    await give_up(byhand, hasty, second)
+
+    assert await is_cancelled(byhand, batch_id)
