@@ -57,6 +57,12 @@ def submit(
     click.echo(json.dumps(done.as_json(), indent=2) if as_json else done.run_id)
     before = f", {done.n_answered:,} of them answered already" if done.n_answered else ""
     click.echo(f"batchling: {done.n_requests:,} requests{before}.", err=True)
+    if done.n_late:
+        click.echo(
+            f"batchling: {done.n_late:,} of them are in batches that are being cancelled: submit the file again once "
+            "these have ended.",
+            err=True,
+        )
 
 
 @click.command()

@@ -86,6 +86,8 @@ class Enqueue:
         self._wake = asyncio.Event()
         self.n_placed: Counter[RunId] = Counter()
         """Requests that Redis has taken, by run."""
+        self.late: set[RequestId] = set()
+        """Those of them that joined a batch while it was being cancelled, and have not been asked for again."""
         self.n_withdrawn: Counter[RunId] = Counter()
         """Those of them that were taken back before a provider was told of them."""
 
@@ -219,6 +221,7 @@ class Enqueue:
         answered: list[RowIn] = []
         for row, placement in zip(rows, reply.placements, strict=False):
             (answered if placement is Placement.ANSWERED else placed).append(row)
+            (self.late.add if placement is Placement.LATE else self.late.discard)(row.request_id)
         again: list[RowIn] = []
         if answered and lost_reply:
             # Only what this session was told since is an answer to the lost call; an earlier failure is not.

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from . import bridge, errors, replies, scope, session
 from .calls import Calls, Request, Terms
 from .dry_run import Rehearsal
-from .errors import BatchTooSmall, DeadlinePassed, RequestLost
+from .errors import BatchCancelled, BatchTooSmall, DeadlinePassed, RequestLost
 from .inspection import Inspection
 from .interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough, warn_once
 from .session import Deployment, Session
@@ -279,8 +279,7 @@ class Run:
                 async with asyncio.timeout(self._deadline_s):
                     reply = await future
             n_again = 0
-            while reply.headers.get(errors.HEADER) == RequestLost.code and n_again < ASKED_AGAIN:
-                # A Redis that was killed forgets its last moments: the request is asked for again, as itself.
+            while n_again < ASKED_AGAIN and self._is_no_answer(seat, request_id, reply):
                 n_again += 1
                 future = seat.session.ask(self._calls.request(lane, request_id, body))
                 async with asyncio.timeout(self._deadline_s):
@@ -299,6 +298,15 @@ class Run:
         else:
             seat.n_failed += 1
         return reply
+
+    def _is_no_answer(self, seat: _Seat, request_id: RequestId, reply: HttpReply) -> bool:
+        """Whether the request is asked for again, as itself.
+
+        A Redis that was killed forgets its last moments; and the end of a batch that was being cancelled before the
+        request joined it was meant for others.
+        """
+        code = reply.headers.get(errors.HEADER)
+        return code == RequestLost.code or (code == BatchCancelled.code and seat.session.is_late(request_id))
 
     def _let_through(self, seat: _Seat) -> PassThrough:
         """A request of a batch that is too small for its provider, which was told nothing of it."""

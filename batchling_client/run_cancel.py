@@ -36,6 +36,8 @@ class CancelledRun:
     """Batches that held nothing else and have ended."""
     asked: dict[BatchId, int] = field(default_factory=dict)
     """Batches that are being cancelled at their provider, with their open requests, all of them this run's."""
+    cancelled_before: list[BatchId] = field(default_factory=list)
+    """Batches that are being cancelled already, for this run or for others."""
     left: list[BatchId] = field(default_factory=list)
     """Batches that go on because they hold requests that others wait for."""
     kept: list[BatchId] = field(default_factory=list)
@@ -45,12 +47,13 @@ class CancelledRun:
 
     @property
     def done_something(self) -> bool:
-        return bool(self.n_dropped or self.asked)
+        return bool(self.n_dropped or self.asked or self.cancelled_before)
 
     def as_json(self) -> dict[str, object]:
         """What `batchling cancel RUN --json` prints."""
         return {
             "cancelled": sorted([*self.ended, *self.asked]),
+            "cancelled_before": self.cancelled_before,
             "too_late": self.too_late,
             "left": self.left,
             "kept": self.kept,
@@ -70,6 +73,7 @@ class CancelledRun:
             f"Batch {batch_id} is being cancelled at its provider: {_n(n)}."
             for batch_id, n in self.asked.items()
         ]
+        lines += [f"Batch {batch_id} is being cancelled already." for batch_id in self.cancelled_before]
         lines += [f"Batch {batch_id} goes on; its answers will be kept." for batch_id in self.kept]
         lines += [
             f"Batch {one} goes on, as others wait for requests in it: `batchling cancel {one}` ends it for all."
@@ -139,6 +143,9 @@ class _Work:
 
     async def cancel(self, batch: Batch) -> None:
         """Has a batch cancelled at its provider, if every request that is open in it is the run's alone."""
+        if batch.cancel_requested and batch.quarantined_at is None:
+            self._done.cancelled_before.append(batch.batch_id)
+            return
         n_open = await _n_open_of_run(self._scripts, batch.batch_id, self._done.run_id, self._mailboxes)
         if n_open is None:
             self._done.left.append(batch.batch_id)

@@ -96,6 +96,10 @@ class Session:
                 async with asyncio.timeout(FAREWELL_S):
                     await self._enqueue.withdrawals_done()
 
+    def is_late(self, request_id: RequestId) -> bool:
+        """Whether the request has joined a batch that was being cancelled already."""
+        return request_id in self._enqueue.late
+
     def n_placed(self, run_id: RunId) -> int:
         """How many requests of a run Redis has taken from this session and not given back."""
         return self._enqueue.n_placed[run_id] - self._enqueue.n_withdrawn[run_id]

@@ -56,10 +56,17 @@ class Submitted:
     run_id: RunId
     n_requests: int
     n_answered: int
+    n_late: int
+    """Those that have joined batches that are being cancelled."""
 
     def as_json(self) -> dict[str, object]:
         """What `batchling submit --json` prints."""
-        return {"run_id": self.run_id, "n_requests": self.n_requests, "n_answered": self.n_answered}
+        return {
+            "run_id": self.run_id,
+            "n_requests": self.n_requests,
+            "n_answered": self.n_answered,
+            "n_late": self.n_late,
+        }
 
 
 async def submit(wish: Wish, used: ClientSettings, environment: Mapping[str, str]) -> Submitted:
@@ -131,7 +138,10 @@ class _Queueing:
         if n_chunks * asked.CHUNK_ROWS + len(chunk) != n_requests:
             raise _changed(path)
         return Submitted(
-            run_id=self._calls.terms.run_id, n_requests=n_requests, n_answered=self._callers.n_answered
+            run_id=self._calls.terms.run_id,
+            n_requests=n_requests,
+            n_answered=self._callers.n_answered,
+            n_late=len(self._enqueue.late),
         )
 
     async def _send(self, request: Request) -> None:

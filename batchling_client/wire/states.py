@@ -70,6 +70,8 @@ class Placement(enum.StrEnum):
 
     QUEUED = "Q"
     JOINED = "J"
+    LATE = "L"
+    """Joined to a batch that is being cancelled: its end is no answer to this request."""
     ANSWERED = "D"
 
 

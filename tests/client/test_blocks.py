@@ -33,11 +33,12 @@ from batchling_client import (
 from batchling_client.ending import end
 from batchling_client.interceptor import HttpReply
 from batchling_client.wire import sealing
-from batchling_client.wire.keys import Keys
+from batchling_client.wire.batches import Batch
+from batchling_client.wire.keys import BatchId, Keys
 from batchling_client.wire.records import WorkerPresence
 from tests.waiting import wait_until
 
-from .answerer import Answerer, completion
+from .answerer import Answerer, completion, echo
 from .asking import HOST, PATH, a_call, ask, ask_all, content, error_of
 from .conftest import RedisServer
 
@@ -630,6 +631,48 @@ async def test_a_realtime_deadline_leaves_a_batch_of_others_alone(answerer: Answ
         answerer.go_on.set()
         assert (await kept).status == 200
         assert not any(batch.cancel_requested for batch in await one.look())
+
+
+async def test_a_request_that_joins_a_batch_while_it_is_being_cancelled_is_asked_anew(
+    answerer: Answerer,
+) -> None:
+    told = json.dumps({"error": {"message": "Cancelled."}}).encode()
+    answers = iter([(499, told, "batch_cancelled")])
+    answerer.answer = lambda row: next(answers, None) or echo(row)
+    answerer.go_on.clear()
+
+    async def elsewhere() -> HttpReply:
+        async with batchify(batch_window_seconds=LINGER_S) as one:
+            reply = await one.answer(a_call("the same"))
+            assert isinstance(reply, HttpReply)
+            return reply
+
+    cancelled = asyncio.create_task(asyncio.to_thread(asyncio.run, elsewhere()))
+    batches: list[Batch] = []
+
+    async def at_provider() -> bool:
+        names = await answerer.redis.zrange(answerer.keys.schedule, 0, -1)
+        fields = [await answerer.redis.hgetall(answerer.keys.batch(BatchId(name.decode()))) for name in names]
+        batches[:] = [Batch.decode(one) for one in fields if one[b"state"] == b"submitted"]
+        return len(batches) == 1
+
+    await wait_until(at_provider, description="the batch is at its provider")
+    [batch] = batches
+    await answerer.scripts.cancel(
+        batch_id=batch.batch_id, lane_id=batch.lane_id, ending=b"{}", error="by a person"
+    )
+    async with batchify(batch_window_seconds=LINGER_S) as two:
+        late = asyncio.create_task(ask(two, "the same"))
+
+        async def joined() -> bool:
+            return len(await two.look()) == 1
+
+        await wait_until(joined, description="the second has joined it")
+        answerer.go_on.set()
+        assert (await cancelled).status == 499, "it was there when the cancel came"
+        assert (await late).status == 200
+        assert two.progress.n_succeeded == 1
+    assert answerer.n_batches == 2
 
 
 async def test_requests_too_few_for_a_batch_are_an_error_or_pass_as_asked(

@@ -15,7 +15,7 @@ from batchling_client.wire import connection
 from batchling_client.wire.ids import new_batch_id, new_mailbox
 from batchling_client.wire.keys import Keys, RequestId, RunId
 from batchling_client.wire.scripts import Dropped
-from batchling_client.wire.states import BatchState
+from batchling_client.wire.states import BatchState, Verdict
 from tests.scripts.byhand import ByHand, ids, row
 from tests.waiting import wait_until
 
@@ -77,6 +77,19 @@ async def test_a_batch_at_the_provider_is_cancelled_only_where_nobody_else_waits
     assert (done.asked, done.left, done.too_late) == ({own: 2}, [left], [over])
     assert (await byhand.batch(own)).cancel_requested
     assert not (await byhand.batch(left)).cancel_requested
+
+
+async def test_a_batch_that_is_being_cancelled_already_is_not_said_to_go_on(byhand: ByHand) -> None:
+    shared = ids(2)
+    batch_id = await byhand.at_provider(shared)
+    assert await byhand.cancel(batch_id) is Verdict.OK
+    await joined(byhand, shared)
+
+    done = await cancelled(byhand)
+
+    assert (done.left, done.asked, done.cancelled_before) == ([], {}, [batch_id])
+    assert done.lines() == [f"Batch {batch_id} is being cancelled already."]
+    assert done.done_something
 
 
 async def test_a_quarantined_batch_that_has_ended_is_cancelled_so_that_its_callers_are_told(

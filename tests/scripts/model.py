@@ -81,7 +81,8 @@ class Model:
             elif one in self.flying:
                 if mailbox not in self.flying[one].mailboxes:
                     self.flying[one].mailboxes.append(mailbox)
-                placements.append(Placement.JOINED)
+                late = self.batches[self.flying[one].batch_id].cancel_requested
+                placements.append(Placement.LATE if late else Placement.JOINED)
             else:
                 refused = None if opened else self._open(guess)
                 if refused is not None:

@@ -5,8 +5,9 @@
 --       7 linger ms  8 longest linger ms  9 cap rows  10 cap bytes  11 shortest poll interval ms, 0 = no wish  12 keep ms
 --       13 '1' = a failed result is asked anew, '0' = it is the answer (a resend of a call whose reply was lost)
 --       14 number of requests; then for each: request id, row, bytes of its line
--- Verdicts  {'OK', n taken, placements}: a character each, Q queued, J joined (in flight), D answered; when fewer
---       were taken than given, the batch was full and is sealed: send the rest with a fresh batch id.
+-- Verdicts  {'OK', n taken, placements}: a character each, Q queued, J joined (in flight), L joined to a batch that is
+--       being cancelled, D answered; when fewer were taken than given, the batch was full and is sealed: send the rest
+--       with a fresh batch id.
 --       {'MOVED', open batch id}  {'USED'}: nothing was done, call again with that id, or a fresh one.
 -- Everything or nothing is written, except that the requests not taken are left for the next call.
 -- The impatient set the pace: a batch lingers and is polled as the shortest wish of those in it.
@@ -35,7 +36,7 @@ local function shortest_of_wishes(wish, held)
 end
 
 local now = now_ms()
-local placements, queued, joined_batches = {}, false, {}
+local placements, queued, joined_batches, cancelled = {}, false, {}, {}
 local n_requests, n_bytes, created_at = nil, nil, now
 local full, taken, opened = false, n, false
 local fresh_rows, n_fresh = {}, 0
@@ -55,7 +56,11 @@ for i = 1, n do
       redis.call('SET', request, flying .. ',' .. mailbox, 'KEEPTTL')
     end
     joined_batches[owner] = true
-    placements[i] = 'J'
+    if cancelled[owner] == nil then
+      -- A batch of the same namespace, so in the same slot: its key is that of ours with another id.
+      cancelled[owner] = redis.pcall('HGET', string.sub(batch, 1, -#id - 1) .. owner, 'cancel_requested') == '1'
+    end
+    placements[i] = cancelled[owner] and 'L' or 'J'
   else
     if not opened then
       local refused = open_batch(lane, batch, rows, schedule, batches, lanes, lane_id, id, spec, keep_ms, now)
