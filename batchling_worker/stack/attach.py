@@ -28,12 +28,16 @@ _STEP_SECONDS: Final = 0.01
 
 
 def up(home: Path, *, flower: bool = False, environment: Mapping[str, str]) -> StackStatus:
-    """The running stack, started or mended on first need with the caller's environment. Raises `StackError`."""
+    """The running stack, started or mended on first need with the caller's environment.
+
+    Raises `StackError`, and `WrongSetting` before anything is started with settings that no worker would run with.
+    """
     layout = Layout(home)
     wanted = state.digest_of(environment)
     running = _running(layout)
     if running is not None and _suits(running, wanted, flower):
         return status_of(layout, running)
+    _check(environment)
     layout.prepare()
     try:
         # One at a time: whoever comes second finds what the first one started.
@@ -74,6 +78,14 @@ def _start(layout: Layout, wanted: str, flower: bool, environment: Mapping[str, 
     # A stack that had Flower keeps it.
     _launch(layout, flower or (seen is not None and seen.flower is not None), environment)
     return _await_running(layout)
+
+
+def _check(environment: Mapping[str, str]) -> None:
+    """Raises `WrongSetting`: a worker that ends at once would be started again and again, and nobody told why."""
+    # pydantic takes longer to import than an attach may last.
+    from . import worker_settings  # noqa: PLC0415
+
+    worker_settings.read(environment)
 
 
 def _refuse_while_busy(layout: Layout, running: State) -> None:
