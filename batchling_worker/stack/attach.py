@@ -47,6 +47,11 @@ def up(home: Path, *, flower: bool = False, environment: Mapping[str, str]) -> S
         raise StackError(
             f"Another program has been starting the stack in {layout.home} for too long: end it."
         ) from None
+    except OSError as error:
+        raise StackError(
+            f"The stack in {layout.home} cannot be started ({error.strerror or error}): mend that, such as by making "
+            "room on the disk, and try again."
+        ) from None
 
 
 def status_of(layout: Layout, running: State) -> StackStatus:

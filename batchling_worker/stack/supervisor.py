@@ -118,8 +118,14 @@ class Supervisor:
             worker=self._worker.child,
             flower=self._flower.child if self._flower else None,
         )
-        if seen != self._published:
+        if seen == self._published:
+            return
+        try:
             seen.write(self._layout.state)
+        except OSError as error:
+            # Such as a full disk: the children matter more than the note of them, which the next look tries again.
+            logger.warning("state_not_written error=%s", error)
+        else:
             self._published = seen
 
     def _kept(self) -> list[Keeper]:
