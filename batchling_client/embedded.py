@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from .errors import QueueUnreachable, WrongSettings
+from .interceptor import warn_once
 
 UP_S: Final = 60.0
 """How long the stack may take to come up."""
@@ -26,6 +27,7 @@ class _Redis(msgspec.Struct):
 
 class _Status(msgspec.Struct):
     redis: _Redis
+    notice: str = ""
 
 
 _decode: Final = msgspec.json.Decoder(_Status).decode
@@ -59,11 +61,14 @@ async def redis_url(home: Path) -> str:
     if command.returncode != 0:
         raise QueueUnreachable(_last_line(err) or "The embedded stack did not come up: try `batchling up`.")
     try:
-        return _decode(_last_line(out)).redis.url
+        status = _decode(_last_line(out))
     except msgspec.DecodeError:
         raise QueueUnreachable(
             "The embedded stack did not say where its Redis is: try `batchling up`."
         ) from None
+    if status.notice:
+        warn_once(status.notice, os.getpid())
+    return status.redis.url
 
 
 def _last_line(output: bytes) -> str:

@@ -26,6 +26,8 @@ def main(words: list[str]) -> int:
     except StackError as error:
         print(error, file=sys.stderr)
         return WRONG_USAGE if isinstance(error, WrongSetting) else UNREACHABLE
+    if status.notice:
+        print(status.notice, file=sys.stderr)
     print(json.dumps(status.to_json()) if options.json else _spell(status))
     return 0
 

@@ -27,7 +27,9 @@ def status(home: Path) -> StackStatus:
     if seen is None:
         return StackStatus(home=layout.home)
     alive = {name: child for name in NAMES if (child := seen.child(name)) and keeper.alive(child)}
-    return StackStatus(home=layout.home, **alive)
+    return StackStatus(
+        home=layout.home, redis=alive.get("redis"), worker=alive.get("worker"), flower=alive.get("flower")
+    )
 
 
 def down(home: Path) -> None:

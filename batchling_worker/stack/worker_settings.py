@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from batchling_client.wire import sealing
 
 from ..settings import WorkerSettings
+from . import state
 from .errors import WrongSetting
 
 
@@ -42,3 +43,12 @@ def read(environment: Mapping[str, str]) -> WorkerSettings:
     except sealing.UnreadableSealKey as error:
         raise WrongSetting(f"BATCHLING_SEAL_PRIVATE_KEY is not usable: {error}") from None
     return given
+
+
+def followed(settings: WorkerSettings) -> dict[str, str]:
+    """Digests by name of what `state.FOLLOWED` tells callers of."""
+    said = settings.model_dump(mode="json")
+    return {
+        name: state.value_digest(str(said[name.removeprefix("BATCHLING_").lower()]))
+        for name in state.FOLLOWED
+    }
