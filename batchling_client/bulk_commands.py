@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import click
 
-from . import settings
+from . import presence, settings
 from .reach import reach
 from .results_file import Results, Tally
 from .submitting import Submitted, Wish, WrongFile
@@ -84,7 +84,9 @@ def results(run_id: str, output: Path | None, redis_url: str | None, *, wait: bo
     async def fetch() -> Tally:
         async with reach(redis_url) as reached:
             with _opened(output) as out:
-                found = Results(reached.redis, Keys(reached.settings.namespace), RunId(run_id))
+                used = reached.settings
+                patience_s = presence.PATIENCE_S if used.redis_url else presence.EMBEDDED_PATIENCE_S
+                found = Results(reached.redis, Keys(used.namespace), RunId(run_id), patience_s=patience_s)
                 return await found.write(out, wait=wait)
 
     tally = asyncio.run(fetch())

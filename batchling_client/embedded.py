@@ -12,10 +12,13 @@ from typing import Final
 
 import msgspec
 
-from .errors import QueueUnreachable
+from .errors import QueueUnreachable, WrongSettings
+from .interceptor import warn_once
 
 UP_S: Final = 60.0
 """How long the stack may take to come up."""
+WRONG_USAGE: Final = 2
+"""The exit code of a command that no worker could be started for, as a setting is wrong."""
 
 
 class _Redis(msgspec.Struct):
@@ -24,13 +27,14 @@ class _Redis(msgspec.Struct):
 
 class _Status(msgspec.Struct):
     redis: _Redis
+    notice: str = ""
 
 
 _decode: Final = msgspec.json.Decoder(_Status).decode
 
 
 async def redis_url(home: Path) -> str:
-    """The URL of the embedded stack's Redis, the stack started if need be; raises `QueueUnreachable`."""
+    """The URL of the embedded stack's Redis, started if need be; raises `QueueUnreachable` and `WrongSettings`."""
     if importlib.util.find_spec("batchling_worker") is None:
         raise QueueUnreachable(
             'No queue is set: install the embedded one with `pip install "batchling[all]"`, '
@@ -52,14 +56,19 @@ async def redis_url(home: Path) -> str:
         raise QueueUnreachable(
             f"The embedded stack did not come up within {UP_S:.0f} seconds: see the logs in {home}."
         ) from None
+    if command.returncode == WRONG_USAGE:
+        raise WrongSettings(_last_line(err))
     if command.returncode != 0:
         raise QueueUnreachable(_last_line(err) or "The embedded stack did not come up: try `batchling up`.")
     try:
-        return _decode(_last_line(out)).redis.url
+        status = _decode(_last_line(out))
     except msgspec.DecodeError:
         raise QueueUnreachable(
             "The embedded stack did not say where its Redis is: try `batchling up`."
         ) from None
+    if status.notice:
+        warn_once(status.notice, os.getpid())
+    return status.redis.url
 
 
 def _last_line(output: bytes) -> str:

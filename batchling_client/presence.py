@@ -22,7 +22,7 @@ PATIENCE_S: Final = 3.0
 EMBEDDED_PATIENCE_S: Final = 15.0
 """The same where the stack was started a moment ago, its worker with it."""
 
-_NO_WORKER: Final = (
+NO_WORKER: Final = (
     "No worker is alive: the requests wait safely in Redis. "
     "Start one with `celery -A batchling_worker worker` (or `batchling up`)."
 )
@@ -59,7 +59,7 @@ async def watch(
             try:
                 if await fit_worker_lives(inspection, public_key):
                     return
-                line = _NO_WORKER
+                line = NO_WORKER
             except WrongSettings as error:
                 line = str(error)
             if asked_at is None and asked():

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Final
 import msgspec
 from redis.asyncio import Redis
 
-from . import complaints, display
+from . import complaints, display, presence
 from .errors import AnswerUnreadable, BatchlingError, RequestLost
 from .inspection import Inspection
 from .outage import Outage
@@ -73,13 +73,18 @@ class Tally:
 class Results:
     """The answers of one run."""
 
-    def __init__(self, redis: Redis, keys: Keys, run_id: RunId) -> None:
+    def __init__(
+        self, redis: Redis, keys: Keys, run_id: RunId, *, patience_s: float = presence.PATIENCE_S
+    ) -> None:
         self._redis = redis
         self._keys = keys
         self._run_id = run_id
         self._outage = Outage(redis)
         self._complaints = complaints.Complaints()
         self._tally = Tally(run_id=run_id)
+        self._patience_s = patience_s
+        self._alone_since_s: float | None = None
+        self._alone_told = False
 
     async def write(self, out: BinaryIO, *, wait: bool) -> Tally:
         """Writes a line for each request; with `wait` each once it is answered. Raises `NotSubmitted`."""
@@ -139,13 +144,33 @@ class Results:
                 await self._outage.over()
 
     async def _say_why(self) -> None:
+        inspection = Inspection(self._redis, self._keys)
         try:
-            batches = await Inspection(self._redis, self._keys).batches_of(self._run_id)
+            batches = await inspection.batches_of(self._run_id)
+            await self._say_alone(inspection)
         except UNREACHABLE:
             await self._outage.over()
             return
         for line in self._complaints.news(batches):
             display.warn(line)
+
+    async def _say_alone(self, inspection: Inspection) -> None:
+        """Says once that no worker is alive, when none has been for as long as one may take to start."""
+        if self._alone_told:
+            return
+        try:
+            alone = not await inspection.workers()
+        except CorruptRecord:
+            # A worker of another version.
+            alone = False
+        now_s = asyncio.get_running_loop().time()
+        if not alone:
+            self._alone_since_s = None
+        elif self._alone_since_s is None:
+            self._alone_since_s = now_s
+        elif now_s - self._alone_since_s >= self._patience_s:
+            self._alone_told = True
+            display.warn(presence.NO_WORKER)
 
     def _answered(self, one: asked.Asked, packed: bytes) -> bytes:
         try:

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from .errors import StackError
+from .errors import StackError, WrongSetting
 from .state import StackStatus
 
+WRONG_USAGE: Final = 2
 UNREACHABLE: Final = 3
 
 
@@ -24,7 +25,9 @@ def main(words: list[str]) -> int:
         status = _run(options.command, _home(options.home), flower=options.flower)
     except StackError as error:
         print(error, file=sys.stderr)
-        return UNREACHABLE
+        return WRONG_USAGE if isinstance(error, WrongSetting) else UNREACHABLE
+    if status.notice:
+        print(status.notice, file=sys.stderr)
     print(json.dumps(status.to_json()) if options.json else _spell(status))
     return 0
 

@@ -28,26 +28,46 @@ _STEP_SECONDS: Final = 0.01
 
 
 def up(home: Path, *, flower: bool = False, environment: Mapping[str, str]) -> StackStatus:
-    """The running stack, started or mended on first need with the caller's environment. Raises `StackError`."""
+    """The running stack, started or mended on first need with the caller's environment.
+
+    Raises `StackError`, and `WrongSetting` before anything is started with settings that no worker would run with.
+    """
     layout = Layout(home)
     wanted = state.digest_of(environment)
     running = _running(layout)
     if running is not None and _suits(running, wanted, flower):
-        return status_of(layout, running)
+        return status_of(layout, running, environment)
+    followed = _followed(environment)
     layout.prepare()
     try:
         # One at a time: whoever comes second finds what the first one started.
         with lock.held(layout.attach_lock, patience_s=LOADING_PATIENCE_S):
-            return status_of(layout, _start(layout, wanted, flower, environment))
+            return status_of(layout, _start(layout, wanted, flower, environment, followed), environment)
     except TimeoutError:
         raise StackError(
             f"Another program has been starting the stack in {layout.home} for too long: end it."
         ) from None
+    except OSError as error:
+        raise StackError(
+            f"The stack in {layout.home} cannot be started ({error.strerror or error}): mend that, such as by making "
+            "room on the disk, and try again."
+        ) from None
 
 
-def status_of(layout: Layout, running: State) -> StackStatus:
-    """The published state, as it is shown."""
-    return StackStatus(home=layout.home, redis=running.redis, worker=running.worker, flower=running.flower)
+def status_of(layout: Layout, running: State, environment: Mapping[str, str]) -> StackStatus:
+    """The published state, as it is shown to a caller of that environment."""
+    names = state.differing(running, environment)
+    notice = (
+        f"The stack in {layout.home} runs with other settings than are set here ({', '.join(names)}): "
+        "`batchling down` and `batchling up` start it with these."
+    )
+    return StackStatus(
+        home=layout.home,
+        redis=running.redis,
+        worker=running.worker,
+        flower=running.flower,
+        notice=notice if names else "",
+    )
 
 
 def _running(layout: Layout) -> State | None:
@@ -62,7 +82,9 @@ def _suits(running: State, wanted: str, flower: bool) -> bool:
     return running.digest == wanted and (running.flower is not None or not flower)
 
 
-def _start(layout: Layout, wanted: str, flower: bool, environment: Mapping[str, str]) -> State:
+def _start(
+    layout: Layout, wanted: str, flower: bool, environment: Mapping[str, str], followed: Mapping[str, str]
+) -> State:
     seen = state.read(layout.state)
     if lock.holder(layout.supervisor_lock) is not None:
         seen = _await_running(layout)
@@ -72,8 +94,19 @@ def _start(layout: Layout, wanted: str, flower: bool, environment: Mapping[str, 
         _refuse_while_busy(layout, seen)
     _hand_over(layout)
     # A stack that had Flower keeps it.
-    _launch(layout, flower or (seen is not None and seen.flower is not None), environment)
+    _launch(layout, flower or (seen is not None and seen.flower is not None), environment, followed)
     return _await_running(layout)
+
+
+def _followed(environment: Mapping[str, str]) -> dict[str, str]:
+    """Digests of the settings that a worker would have, as `State.followed`.
+
+    Raises `WrongSetting`: a worker that ends at once would be started again and again, and nobody told why.
+    """
+    # pydantic takes longer to import than an attach may last.
+    from . import worker_settings  # noqa: PLC0415
+
+    return worker_settings.followed(worker_settings.read(environment))
 
 
 def _refuse_while_busy(layout: Layout, running: State) -> None:
@@ -108,7 +141,9 @@ def _hand_over(layout: Layout) -> None:
         time.sleep(_STEP_SECONDS)
 
 
-def _launch(layout: Layout, flower: bool, environment: Mapping[str, str]) -> None:
+def _launch(
+    layout: Layout, flower: bool, environment: Mapping[str, str], followed: Mapping[str, str]
+) -> None:
     for name in ("psutil", "celery", "flower")[: 3 if flower else 2]:
         if find_spec(name) is None:
             raise StackError(
@@ -120,6 +155,7 @@ def _launch(layout: Layout, flower: bool, environment: Mapping[str, str]) -> Non
         socket=str(layout.socket()),
         redis_binary=str(redis_binary.find(environment.get("PATH", os.defpath))),
         flower=flower,
+        followed=followed,
     )
     with layout.log("supervisor").open("ab") as log:
         launched = subprocess.run(

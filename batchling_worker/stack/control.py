@@ -27,7 +27,9 @@ def status(home: Path) -> StackStatus:
     if seen is None:
         return StackStatus(home=layout.home)
     alive = {name: child for name in NAMES if (child := seen.child(name)) and keeper.alive(child)}
-    return StackStatus(home=layout.home, **alive)
+    return StackStatus(
+        home=layout.home, redis=alive.get("redis"), worker=alive.get("worker"), flower=alive.get("flower")
+    )
 
 
 def down(home: Path) -> None:
@@ -37,12 +39,18 @@ def down(home: Path) -> None:
         return
     _end_supervisor(layout)
     try:
-        with lock.held(layout.supervisor_lock, patience_s=DOWN_PATIENCE_S) as descriptor:
+        # A full disk takes no note, and keeps nobody from stopping what runs on it.
+        with lock.held(layout.supervisor_lock, patience_s=DOWN_PATIENCE_S, noted=False) as descriptor:
             order = Order(home=str(layout.home), socket=str(layout.socket()), redis_binary="", flower=True)
             Supervisor(order, {}, descriptor).stop()
     except TimeoutError:
         raise StackError(
             f"Somebody starts the stack in {layout.home} again and again: end that program first."
+        ) from None
+    except OSError as error:
+        raise StackError(
+            f"The stack in {layout.home} cannot be stopped as a whole ({error.strerror or error}): mend that, and run "
+            "`batchling down` again."
         ) from None
 
 

@@ -104,9 +104,17 @@ class Keeper:
         return False
 
     def start_when_due(self) -> None:
-        """Starts the child, unless it died too recently."""
-        if time.monotonic() - self._started_at_s >= self._delay_s:
+        """Starts the child, unless it died too recently, or could not be started."""
+        if time.monotonic() - self._started_at_s < self._delay_s:
+            return
+        try:
             self._start()
+        except OSError as error:
+            # Such as a full disk: whoever makes room there does not start the stack again too.
+            self._popen = self.child = None
+            self._started_at_s = time.monotonic()
+            self._delay_s = FIRST_DELAY_S
+            logger.warning("child_not_started name=%s error=%s", self.recipe.name, error)
 
     def _start(self) -> None:
         recipe = self.recipe

@@ -14,13 +14,17 @@ _STEP_SECONDS: Final = 0.01
 
 
 @contextmanager
-def held(path: Path, *, patience_s: float) -> Iterator[int]:
-    """Holds the lock, its holder's pid written into the file; yields the descriptor. Raises `TimeoutError`."""
+def held(path: Path, *, patience_s: float, noted: bool = True) -> Iterator[int]:
+    """Holds the lock, its holder's pid written into the file if `noted`; yields the descriptor. Raises `TimeoutError`.
+
+    A holder that takes signals is noted; the note needs room on the disk.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _wait(descriptor, time.monotonic() + patience_s)
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        if noted:
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield descriptor
     finally:
         os.close(descriptor)
@@ -37,7 +41,7 @@ def _wait(descriptor: int, deadline: float) -> None:
 
 
 def holder(path: Path) -> int | None:
-    """The pid of who holds the lock now; 0 while it is being written; None where nobody does."""
+    """The pid of who holds the lock now; 0 while it is not written; None where nobody does."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,6 +15,8 @@ class Order:
     socket: str
     redis_binary: str
     flower: bool
+    followed: Mapping[str, str] = field(default_factory=dict)
+    """Digests of the settings that a worker of it would have: see `State.followed`."""
 
     def encode(self) -> str:
         return json.dumps(asdict(self))

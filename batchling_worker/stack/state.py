@@ -5,13 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 NAMES: Final = ("redis", "worker", "flower")
 TOLD_APART: Final = ("BATCHLING_PROVIDERS", "BATCHLING_SEAL_", "BATCHLING_NAMESPACE")
 """How the names of the settings begin whose callers must not share a worker."""
+FOLLOWED: Final = (
+    "BATCHLING_RESULT_TTL_SECONDS",
+    "BATCHLING_POLL_INTERVAL_SECONDS",
+    "BATCHLING_LEASE_SECONDS",
+    "BATCHLING_MAX_ATTEMPTS",
+    "BATCHLING_TICK_SECONDS",
+    "BATCHLING_RECONCILE_PATIENCE_SECONDS",
+    "BATCHLING_FSYNC_INTENT",
+    "BATCHLING_FSYNC_REPLICAS",
+    "BATCHLING_HTTP_SILENCE_SECONDS",
+    "BATCHLING_CRASH_AT",
+    "BATCHLING_MESSAGES",
+)
+"""The other settings that a worker reads: callers share it, and are told where theirs differ."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +48,8 @@ class State:
     namespace: str
     digest: str
     """Of the settings that the worker was started with."""
+    followed: Mapping[str, str] = field(default_factory=dict)
+    """By name of a setting the digest of the value that the worker has, be it the default; unknown where absent."""
     redis: Child | None = None
     worker: Child | None = None
     flower: Child | None = None
@@ -57,6 +73,8 @@ class StackStatus:
     redis: Child | None = None
     worker: Child | None = None
     flower: Child | None = None
+    notice: str = ""
+    """What the caller should know of a stack that is not quite as he asked: one sentence."""
 
     @property
     def redis_url(self) -> str:
@@ -70,6 +88,7 @@ class StackStatus:
             "workers": [{"pid": self.worker.pid, "hostname": self.worker.label}] if self.worker else [],
             "flower": {"pid": self.flower.pid, "url": self.flower.label} if self.flower else None,
             "home": str(self.home),
+            **({"notice": self.notice} if self.notice else {}),
         }
 
 
@@ -97,3 +116,22 @@ def digest_of(environment: Mapping[str, str]) -> str:
         (name.upper(), value) for name, value in environment.items() if name.upper().startswith(TOLD_APART)
     )
     return hashlib.sha256(json.dumps(named).encode()).hexdigest()
+
+
+def value_digest(value: str) -> str:
+    """Of one setting's value, the same for 30 and 30.0; keeps no value."""
+    try:
+        spelled = repr(float(value))
+    except ValueError:
+        spelled = value.strip().lower()
+    return hashlib.sha256(spelled.encode()).hexdigest()
+
+
+def differing(running: State, environment: Mapping[str, str]) -> list[str]:
+    """The settings that an environment names and that the running worker has other values of."""
+    given = {name.upper(): value for name, value in environment.items()}
+    return [
+        name
+        for name, digest in running.followed.items()
+        if name in given and value_digest(given[name]) != digest
+    ]

@@ -43,6 +43,7 @@ class Supervisor:
         self._socket = Path(order.socket)
         self._digest = state.digest_of(environment)
         self._namespace = state.namespace_of(environment)
+        self._ordered = order.followed
         self._published: State | None = None
         self._served: Child | None = None
         known = state.read(self._layout.state)
@@ -55,6 +56,8 @@ class Supervisor:
             self._adopt(kept, known)
         if known is None or known.digest != self._digest:
             keeper.stop(self._settled(), patience_s=WORKER_PATIENCE_S)
+        # A worker that was adopted has the settings that it was started with.
+        self._followed = known.followed if known and self._worker.child else order.followed
 
     def run(self) -> None:
         """Keeps the children until a signal says otherwise."""
@@ -105,6 +108,7 @@ class Supervisor:
             for kept in self._kept():
                 if not kept.running():
                     kept.start_when_due()
+                    self._followed = self._ordered if kept is self._worker else self._followed
         self._publish()
         return serving and all(kept.child for kept in self._kept())
 
@@ -114,12 +118,19 @@ class Supervisor:
             socket=str(self._socket),
             namespace=self._namespace,
             digest=self._digest,
+            followed=self._followed,
             redis=self._redis.child,
             worker=self._worker.child,
             flower=self._flower.child if self._flower else None,
         )
-        if seen != self._published:
+        if seen == self._published:
+            return
+        try:
             seen.write(self._layout.state)
+        except OSError as error:
+            # Such as a full disk: the children matter more than the note of them, which the next look tries again.
+            logger.warning("state_not_written error=%s", error)
+        else:
             self._published = seen
 
     def _kept(self) -> list[Keeper]:

@@ -170,6 +170,17 @@ async def test_a_wrong_setting_of_the_worker_is_one_sentence() -> None:
     assert "BATCHLING_PROVIDERS__GROQ" in wrong.sentence
 
 
+async def test_a_block_with_a_wrong_setting_of_the_worker_is_one_sentence_and_starts_no_stack(
+    short_home: Path, script: Path
+) -> None:
+    env = {**clean_environment(), "BATCHLING_HOME": str(short_home), "BATCHLING_LEASE_SECONDS": "abc"}
+    wrong = await batchling("run", f"{script}:answers", env=env)
+
+    assert wrong.code == 2
+    assert "BATCHLING_LEASE_SECONDS is not usable" in wrong.sentence
+    assert contents(short_home) == []
+
+
 @pytest.mark.parametrize("command", [["batches"], ["runs"], ["lanes"], ["show", "b1"], ["cancel", "b1"]])
 async def test_looking_starts_no_stack_and_exits_3(short_home: Path, command: list[str]) -> None:
     seen = await batchling(*command, env={**clean_environment(), "BATCHLING_HOME": str(short_home)})

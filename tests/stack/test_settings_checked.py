@@ -1,0 +1,38 @@
+"""No stack is started with settings that its worker cannot run with."""
+
+from __future__ import annotations
+
+import pytest
+
+from .bench import Bench
+
+SECRET = "CANARY-7c1e"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BATCHLING_LEASE_SECONDS", "abc"),
+        ("BATCHLING_MAX_ATTEMPTS", "0"),
+        ("BATCHLING_MESSAGES", "lost"),
+        ("BATCHLING_PROVIDERS", SECRET),
+        ("BATCHLING_PROVIDERS__GROQ__API_KEYS", SECRET),
+        ("BATCHLING_SEAL_PRIVATE_KEY", SECRET),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence_and_starts_nothing(bench: Bench, name: str, value: str) -> None:
+    answer = bench.run("up", **{name: value})
+
+    assert answer.returncode == 2
+    assert answer.stderr.startswith(f"{name} ")
+    assert answer.stderr.count("\n") == 1
+    assert SECRET not in answer.stderr
+    assert bench.everything() == []
+    assert not bench.home.exists()
+
+
+def test_a_stack_is_up_as_soon_as_the_setting_is_mended(bench: Bench) -> None:
+    bench.run("up", BATCHLING_LEASE_SECONDS="abc")
+
+    assert bench.run("up").returncode == 0
+    assert len(bench.everything()) == 3
