@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
+import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -261,6 +263,34 @@ async def test_an_output_that_cannot_be_written_is_told_as_that_and_not_as_redis
         assert (done.code, done.out) == (2, ""), done.err
         assert done.sentence == f"batchling: {target or '.'} cannot be written: {why}."
     assert contents(tmp_path) == before
+
+
+async def test_devices_pipes_and_links_stay_what_they_are(
+    submitted: str, env: dict[str, str], tmp_path: Path
+) -> None:
+    target, link, dangling = tmp_path / "answers.jsonl", tmp_path / "link", tmp_path / "dangling"
+    device, full, pipe = tmp_path / "device", tmp_path / "full", tmp_path / "pipe"
+    target.write_text("of yesterday")
+    link.symlink_to(target.name)
+    dangling.symlink_to("absent.jsonl")
+    device.symlink_to("/dev/null")
+    full.symlink_to("/dev/full")
+    os.mkfifo(pipe)
+
+    for output in (link, dangling, device):
+        done = await batchling("results", submitted, "-o", str(output), env=env)
+        assert (done.code, output.is_symlink()) == (1, True), done.err
+    filling = await batchling("results", submitted, "-o", str(full), env=env)
+    writing = await start("results", submitted, "-o", str(pipe), env=env)
+    piped = await asyncio.to_thread(pipe.read_text)
+    out = await batchling("results", submitted, "-o", "/dev/stdout", env=env)
+
+    assert (await ended(writing)).code == 1
+    assert pipe.is_fifo()
+    assert device.is_char_device()
+    assert filling.sentence == f"batchling: {full} cannot be written: No space left on device."
+    texts = [target.read_text(), (tmp_path / "absent.jsonl").read_text(), piped, out.out]
+    assert [len(text.splitlines()) for text in texts] == [400] * 4
 
 
 @pytest.mark.parametrize("words", [["results"], ["show"]])
