@@ -50,6 +50,8 @@ class WorkerSettings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="BATCHLING_",
         env_nested_delimiter="__",
+        # An empty home would be the current directory.
+        env_ignore_empty=True,
         frozen=True,
         extra="ignore",
         use_attribute_docstrings=True,
