@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -99,15 +100,30 @@ def results(run_id: str, output: Path | None, redis_url: str | None, *, wait: bo
 
 @contextlib.contextmanager
 def _opened(path: Path | None) -> Iterator[BinaryIO]:
-    """Where lines go; a file takes its name once it is whole."""
+    """Where lines go; a file takes its name once it is whole, devices and pipes are written to. Raises `WrongFile`."""
     if path is None:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
     try:
-        handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        # A device or pipe is asked for by the path as it is: /dev/stdout resolves to no name that can be opened.
+        with path.open("wb") if _is_special(path) else _replaced(Path(os.path.realpath(path))) as file:
+            yield file
     except OSError as error:
         raise WrongFile(f"{path} cannot be written: {error.strerror}.") from None
+
+
+def _is_special(path: Path) -> bool:
+    """Whether there is something at the path that is no file to be replaced by another."""
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        return False
+
+
+@contextlib.contextmanager
+def _replaced(path: Path) -> Iterator[BinaryIO]:
+    handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file

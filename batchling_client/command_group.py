@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ WORKER_COMMANDS: Final = ("demo", "down", "sandbox", "status", "up")
 
 WRONG_USE: Final = 2
 INTERRUPTED: Final = 130
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _CODES: Final[dict[type[BatchlingError], int]] = {QueueFull: 3, QueueUnreachable: 3, NotIntercepted: 1}
 
 
@@ -63,9 +65,14 @@ class CommandGroup(click.Group):
         except BatchlingError as error:
             code = _say(str(error), _CODES.get(type(error), WRONG_USE))
         except BrokenPipeError:
-            # Whoever read our output has had enough; Python must not complain of it once more at its exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # Whoever read our output has had enough.
+            _give_up_stdout()
             code = 1
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            _give_up_stdout()
+            code = _say(f"The output cannot be written: {error.strerror}.", WRONG_USE)
         except (KeyboardInterrupt, click.Abort):
             code = _say("Interrupted.", INTERRUPTED)
         sys.exit(code if isinstance(code, int) else 0)
@@ -92,6 +99,11 @@ def _sentence(error: click.ClickException) -> str:
     if isinstance(error, click.UsageError) and error.ctx is not None and "pip install" not in text:
         return f"{text.rstrip('.')}: see `{error.ctx.command_path} --help`."
     return text
+
+
+def _give_up_stdout() -> None:
+    """Lets what is still to be written go nowhere: Python would complain of it once more at its exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(sentence: str, code: int) -> int:

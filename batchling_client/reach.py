@@ -71,7 +71,8 @@ def keyspace(redis: Redis, namespace: str, version: int) -> Keyspace:
 async def reach(redis_url: str | None) -> AsyncIterator[Reached]:
     """The deployment of the URL, of the settings, or of the embedded stack that runs already.
 
-    Raises `WrongSettings`, and `QueueUnreachable` also when Redis goes away in the middle.
+    Raises `WrongSettings`, and `QueueUnreachable` also when Redis goes away in the middle. An OSError of what the
+    caller does meanwhile, such as writing to a pipe that nobody reads any more, stays what it is.
     """
     used = settings.load(redis_url=redis_url)
     url = used.redis_url or await running_url(used.home)
@@ -91,7 +92,8 @@ async def reach(redis_url: str | None) -> AsyncIterator[Reached]:
                 if version != keys.version
             ),
         )
-    except (*UNREACHABLE, RedisError) as error:
+    except RedisError as error:
+        # What the operating system tells of a connection, redis-py wraps in errors of its own.
         raise unreachable(url, error) from None
     finally:
         with contextlib.suppress(*UNREACHABLE):

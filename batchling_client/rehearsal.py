@@ -19,6 +19,8 @@ from .wire.routes import ROUTES
 
 STOP_S: Final = 90.0
 NO_ACCOUNT: Final = "sandbox-needs-no-key"
+WRONG_USE: Final = 2
+"""How the stage ends where a setting of the worker's is not usable."""
 
 
 @contextlib.contextmanager
@@ -59,6 +61,8 @@ def _told(stage: subprocess.Popen[bytes], complaints: IO[bytes]) -> dict[str, st
     if not line:
         complaints.seek(0)
         reason = complaints.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
+        if reason and stage.wait(STOP_S) == WRONG_USE:
+            raise WrongSettings(reason)
         raise QueueUnreachable(
             f"The sandbox and its stack did not start: {reason or 'they ended without a word.'}"
         )

@@ -53,6 +53,8 @@ class ClientSettings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="BATCHLING_",
         env_nested_delimiter="__",
+        # An empty home would be the current directory.
+        env_ignore_empty=True,
         extra="ignore",
         frozen=True,
         hide_input_in_errors=True,

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from pydantic import ValidationError
 
 
 @click.command()
@@ -32,7 +31,13 @@ def status(*, as_json: bool) -> int:
 
 
 @click.command()
-@click.option("--port", default=0, show_default="a free one", help="Port on the loopback interface.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    show_default="a free one",
+    help="Port on the loopback interface.",
+)
 @click.option(
     "--seconds", "speeds", multiple=True, metavar="MODEL=S", help="Seconds a batch of MODEL takes; * = any."
 )
@@ -62,12 +67,11 @@ def _stack(command: str, *, flower: bool = False, as_json: bool = False) -> int:
 
 
 def _home() -> Path:
+    part = _part("batchling_worker.settings")
     try:
-        home: Path = _part("batchling_worker.settings").WorkerSettings().home
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        name = "__".join(str(part) for part in first["loc"]).upper()
-        raise click.UsageError(f"BATCHLING_{name} is not usable ({first['msg']})") from None
+        home: Path = part.load().home
+    except part.WrongSetting as error:
+        raise click.UsageError(str(error)) from None
     return home
 
 

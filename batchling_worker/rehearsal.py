@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from . import providers
+from . import providers, settings
 from .sandbox import Sandbox
-from .settings import WorkerSettings
 from .stack import attach, control
 from .stack.errors import StackError
 
 FOLDER: Final = "sandbox"
+WRONG_USE: Final = 2
+UNREACHABLE: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +38,14 @@ class Stage:
 
 @contextlib.contextmanager
 def stage(home: Path, *, speeds: Mapping[str, float] | None = None) -> Iterator[Stage]:
-    """Sandbox and stack below `home/sandbox`, away from the user's own; both gone afterwards. Raises `StackError`."""
+    """Sandbox and stack below `home/sandbox`, away from the user's own; both gone afterwards.
+
+    Raises `StackError` and `settings.WrongSetting`.
+    """
     folder = home.expanduser().absolute() / FOLDER
-    _clear_left_behind(folder)
+    # Who then makes a stack there says in a sentence that the directory is not his.
+    with contextlib.suppress(PermissionError):
+        _clear_left_behind(folder)
     own = folder / str(os.getpid())
     with Sandbox(speeds=speeds) as sandbox:
         kept = {name: value for name, value in os.environ.items() if not _pointed_elsewhere(name)}
@@ -61,7 +67,7 @@ def _pointed_elsewhere(name: str) -> bool:
 def _own_endpoints(sandbox: Sandbox) -> dict[str, str]:
     """Settings that put OpenAI's emulator in the place of each endpoint that only settings know."""
     told: dict[str, str] = {}
-    for name, said in WorkerSettings().providers.items():
+    for name, said in settings.load().providers.items():
         if name in providers.names():
             continue
         prefix = f"BATCHLING_PROVIDERS__{name.upper()}__"
@@ -101,9 +107,12 @@ def main() -> int:
             sys.stdout.write(json.dumps(dict(held.environment)) + "\n")
             sys.stdout.flush()
             sys.stdin.buffer.read()
+    except settings.WrongSetting as error:
+        sys.stderr.write(f"{error}\n")
+        return WRONG_USE
     except (StackError, OSError) as error:
         sys.stderr.write(f"{error}\n")
-        return 3
+        return UNREACHABLE
     return 0
 
 

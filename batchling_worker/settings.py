@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Annotated, Final
 
 from platformdirs import user_state_path
-from pydantic import AfterValidator, ConfigDict, Field, SecretStr, field_validator
+from pydantic import AfterValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from batchling_client.wire import sealing, stand_ins
 from batchling_client.wire.stand_ins import StandIn
 
 RESULT_TTL_S: Final = 30 * 24 * 3600
+
+
+class WrongSetting(ValueError):
+    """A setting in the environment is not usable; the text is one sentence that names it."""
 
 
 class Messages(enum.StrEnum):
@@ -50,6 +54,8 @@ class WorkerSettings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="BATCHLING_",
         env_nested_delimiter="__",
+        # An empty home would be the current directory.
+        env_ignore_empty=True,
         frozen=True,
         extra="ignore",
         use_attribute_docstrings=True,
@@ -102,3 +108,14 @@ class WorkerSettings(BaseSettings):
             private = self.seal_private_key.get_secret_value()
             return sealing.public_half(private), private
         return sealing.stored_pair(self.home)
+
+
+def load() -> WorkerSettings:
+    """The settings of the environment; raises `WrongSetting`."""
+    try:
+        return WorkerSettings()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        name = "__".join(str(part) for part in first["loc"]).upper()
+        reason = first["msg"].removeprefix("Value error, ").rstrip(".")
+        raise WrongSetting(f"BATCHLING_{name} is not usable ({reason}).") from None

@@ -19,7 +19,13 @@ def _speeds(context: click.Context, option: click.Parameter, values: tuple[str, 
 
 
 @click.command()
-@click.option("--port", default=0, show_default="a free one", help="Port on the loopback interface.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    show_default="a free one",
+    help="Port on the loopback interface.",
+)
 @click.option(
     "--seconds",
     "speeds",

@@ -21,8 +21,9 @@ _STEP_SECONDS: Final = 0.02
 
 
 def status(home: Path) -> StackStatus:
-    """What runs now; nothing is started."""
+    """What runs now; nothing is started. Raises `StackError` where that cannot be seen."""
     layout = Layout(home)
+    layout.look()
     seen = state.read(layout.state)
     if seen is None:
         return StackStatus(home=layout.home)
@@ -35,6 +36,7 @@ def status(home: Path) -> StackStatus:
 def down(home: Path) -> None:
     """Stops every part of the stack, a part whose supervisor is dead too. Raises `StackError`."""
     layout = Layout(home)
+    layout.look()
     if not layout.run.is_dir():
         return
     _end_supervisor(layout)

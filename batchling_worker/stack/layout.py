@@ -48,6 +48,17 @@ class Layout:
                 f"{self.home} cannot be used ({error.strerror}): set BATCHLING_HOME to a directory of your own."
             ) from None
 
+    def look(self) -> None:
+        """Makes sure that what stands in the directory can be seen. Raises `StackError`."""
+        try:
+            for path in (self.state, self.supervisor_lock):
+                with suppress(FileNotFoundError, NotADirectoryError):
+                    path.open("rb").close()
+        except OSError as error:
+            raise StackError(
+                f"{self.home} cannot be looked into ({error.strerror}): set BATCHLING_HOME to a directory of your own."
+            ) from None
+
     def socket(self) -> Path:
         """Where Redis listens: below `run`, or, where that path is too long for a socket, in a short private directory.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -234,3 +235,95 @@ async def test_who_waits_for_results_is_told_once_that_no_worker_is_alive(
     assert b"No worker is alive" in told
     assert done.code == 0
     assert "No worker is alive" not in done.err
+
+
+@pytest.fixture
+async def submitted(env: dict[str, str], tmp_path: Path) -> str:
+    """A run whose results are more than a buffer holds."""
+    source = written(tmp_path / "in.jsonl", [line(f"{n} " + 400 * "x", f"question {n}") for n in range(400)])
+    done = await batchling("submit", str(source), "--provider", "groq", env=env)
+    assert done.code == 0, done.err
+    return done.out.strip()
+
+
+UNREAD = """
+import os
+unread, output = os.pipe()
+os.dup2(output, 1)
+os.close(unread)
+"""
+
+FULL_DISK = """
+import os, tempfile
+made = tempfile.mkstemp
+
+def on_a_full_disk(**where):
+    handle, name = made(**where)
+    os.dup2(os.open("/dev/full", os.O_WRONLY), handle)
+    return handle, name
+
+tempfile.mkstemp = on_a_full_disk
+"""
+
+
+async def test_an_output_that_cannot_be_written_is_told_as_that_and_not_as_redis(
+    submitted: str, env: dict[str, str], tmp_path: Path
+) -> None:
+    before = contents(tmp_path)
+
+    for target, prelude, why in (
+        (str(tmp_path), "", "Is a directory"),
+        ("", "", "Is a directory"),
+        (str(tmp_path / "none" / "out.jsonl"), "", "No such file or directory"),
+        (str(tmp_path / "out.jsonl"), FULL_DISK, "No space left on device"),
+    ):
+        done = await batchling("results", submitted, "-o", target, env=env, prelude=prelude)
+        assert (done.code, done.out) == (2, ""), done.err
+        assert done.sentence == f"batchling: {target or '.'} cannot be written: {why}."
+    assert contents(tmp_path) == before
+
+
+async def test_devices_pipes_and_links_stay_what_they_are(
+    submitted: str, env: dict[str, str], tmp_path: Path
+) -> None:
+    target, link, dangling = tmp_path / "answers.jsonl", tmp_path / "link", tmp_path / "dangling"
+    device, full, pipe = tmp_path / "device", tmp_path / "full", tmp_path / "pipe"
+    target.write_text("of yesterday")
+    link.symlink_to(target.name)
+    dangling.symlink_to("absent.jsonl")
+    device.symlink_to("/dev/null")
+    full.symlink_to("/dev/full")
+    os.mkfifo(pipe)
+
+    for output in (link, dangling, device):
+        done = await batchling("results", submitted, "-o", str(output), env=env)
+        assert (done.code, output.is_symlink()) == (1, True), done.err
+    filling = await batchling("results", submitted, "-o", str(full), env=env)
+    writing = await start("results", submitted, "-o", str(pipe), env=env)
+    piped = await asyncio.to_thread(pipe.read_text)
+    out = await batchling("results", submitted, "-o", "/dev/stdout", env=env)
+
+    assert (await ended(writing)).code == 1
+    assert pipe.is_fifo()
+    assert device.is_char_device()
+    assert filling.sentence == f"batchling: {full} cannot be written: No space left on device."
+    texts = [target.read_text(), (tmp_path / "absent.jsonl").read_text(), piped, out.out]
+    assert [len(text.splitlines()) for text in texts] == [400] * 4
+
+
+@pytest.mark.parametrize("words", [["results"], ["show"]])
+async def test_a_full_stdout_is_one_sentence(submitted: str, env: dict[str, str], words: list[str]) -> None:
+    onto_a_full_disk = "import os; os.dup2(os.open('/dev/full', os.O_WRONLY), 1)\n"
+
+    done = await batchling(*words, submitted, env=env, prelude=onto_a_full_disk)
+
+    assert done.code == 2
+    assert done.sentence == "batchling: The output cannot be written: No space left on device."
+
+
+async def test_who_has_read_enough_of_the_results_ends_them_in_silence(
+    submitted: str, env: dict[str, str]
+) -> None:
+    done = await batchling("results", submitted, env=env, prelude=UNREAD)
+
+    assert (done.code, done.err) == (1, "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,8 @@ def invoke(*words: str) -> Result:
         (["run", "absent.py:main", "--on-deadline", "cry"], "is not one of 'error', 'realtime'"),
         (["run", "absent.py:main", "--sandbox", "--redis-url", "redis://h"], "has a Redis of its own"),
         (["sandbox", "--seconds", "slow"], "is not MODEL=SECONDS"),
+        (["sandbox", "--port", "99999"], "99999 is not in the range 0<=x<=65535"),
+        (["sandbox", "--port", "-1"], "-1 is not in the range 0<=x<=65535"),
     ],
 )
 def test_wrong_use_is_one_sentence_and_exit_code_2(words: list[str], told: str) -> None:
@@ -163,11 +166,65 @@ async def test_a_part_without_its_library_says_what_to_install() -> None:
     assert "aiohttp" in gone.sentence
 
 
-async def test_a_wrong_setting_of_the_worker_is_one_sentence() -> None:
-    wrong = await batchling("demo", env={**clean_environment(), "BATCHLING_PROVIDERS__GROQ": "5"})
+@pytest.mark.parametrize("words", [["demo"], ["run", "--sandbox", "{script}:words"]])
+@pytest.mark.parametrize("name", ["BATCHLING_LEASE_SECONDS", "BATCHLING_MAX_ATTEMPTS"])
+async def test_a_wrong_setting_of_the_worker_is_one_sentence(
+    script: Path, short_home: Path, words: list[str], name: str
+) -> None:
+    env = {**clean_environment(), "BATCHLING_HOME": str(short_home), name: "abc"}
+
+    wrong = await batchling(*(word.format(script=script) for word in words), env=env)
 
     assert wrong.code == 2
-    assert "BATCHLING_PROVIDERS__GROQ" in wrong.sentence
+    assert wrong.sentence.startswith(f"batchling: {name} is not usable (Input should be a valid ")
+    assert contents(short_home) == []
+
+
+LIKE_ANYBODY = """
+import ctypes, os
+
+if os.getuid() == 0:
+    # Modes bind root too, and what it starts, without CAP_DAC_OVERRIDE (1) and CAP_DAC_READ_SEARCH (2).
+    libc, header, sets = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    assert not libc.prctl(24, 1) and not libc.prctl(24, 2) and not libc.capget(header, sets)
+    sets[0], sets[1] = sets[0] & ~6, sets[1] & ~6
+    assert not libc.capset(header, sets)
+
+"""
+
+
+@pytest.fixture
+def closed_home(short_home: Path) -> Iterator[Path]:
+    """A BATCHLING_HOME that is not for us."""
+    (short_home / "run").mkdir()
+    short_home.chmod(0)
+    yield short_home
+    short_home.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["status"],
+        ["status", "--json"],
+        ["down"],
+        ["up"],
+        ["batches"],
+        ["demo"],
+        ["run", "--sandbox", "{script}:words"],
+    ],
+)
+async def test_a_home_of_another_user_is_one_sentence(
+    closed_home: Path, script: Path, words: list[str]
+) -> None:
+    env = {**clean_environment(), "BATCHLING_HOME": str(closed_home)}
+
+    seen = await batchling(*(word.format(script=script) for word in words), env=env, prelude=LIKE_ANYBODY)
+
+    assert seen.code == 3, seen.err
+    assert len(seen.err.splitlines()) == 1, seen.err
+    assert "(Permission denied): set BATCHLING_HOME to a directory of your own." in seen.err
+    assert "is down" not in seen.out
 
 
 async def test_a_block_with_a_wrong_setting_of_the_worker_is_one_sentence_and_starts_no_stack(

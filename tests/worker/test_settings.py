@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Final
 
 import pytest
 from pydantic import ValidationError
@@ -12,6 +14,8 @@ from batchling_client.wire.stand_ins import StandIn
 from batchling_worker.errors import PermanentError
 from batchling_worker.providers import Providers
 from batchling_worker.settings import ProviderSettings, WorkerSettings
+
+ROOT: Final = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -105,3 +109,18 @@ def test_a_misspelt_setting_does_not_show_its_key(monkeypatch: pytest.MonkeyPatc
         WorkerSettings()
     assert "providers.groq.apikey" in str(refusal.value)
     assert "CANARY" not in str(refusal.value)
+
+
+OFFERED: Final = re.findall(
+    r"^#?(BATCHLING_\w+)=", (ROOT / ".env.example").read_text(encoding="utf-8"), re.MULTILINE
+)
+
+
+@pytest.mark.parametrize("name", OFFERED)
+def test_an_empty_value_is_as_good_as_none(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    workers, callers = WorkerSettings(), client_settings.load()
+
+    monkeypatch.setenv(name, "")
+
+    assert workers == WorkerSettings()
+    assert callers == client_settings.load()
