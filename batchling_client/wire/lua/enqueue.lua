@@ -22,10 +22,6 @@ local linger, longest, cap_rows, cap_bytes = tonumber(ARGV[7]), tonumber(ARGV[8]
 local poll_ms, keep_ms, ask_failed_anew, n = tonumber(ARGV[11]), tonumber(ARGV[12]), ARGV[13] == '1', tonumber(ARGV[14])
 local FIRST_KEY, FIRST_ARG = 9, 14
 
-local function shortest(wish, held)
-  return math.min(wish, tonumber(held or wish) or wish)
-end
-
 local function shortest_of_wishes(wish, held)
   held = tonumber(held or '0') or 0
   if wish == 0 or held == 0 then
