@@ -80,6 +80,20 @@ async def test_everybody_who_waits_moves_along(byhand: ByHand) -> None:
     assert await byhand.place(one) == f"{target}|2|{byhand.mailbox},{other}"
 
 
+async def test_what_has_left_some_out_moves_and_is_answered_though_nobody_is_named(byhand: ByHand) -> None:
+    [one] = ids(1)
+    source = await byhand.over([one])
+    await byhand.redis.execute_command("SET", byhand.keys.request(one), f"{source}|1|+", "KEEPTTL")
+    target = new_batch_id()
+    await byhand.requeue(source, await byhand.claimed(source), [row(one, attempt=2)], target=target)
+    assert await byhand.place(one) == f"{target}|2|+"
+
+    await byhand.seal(target, await byhand.claimed(target))
+    reply = await byhand.deliver(target, await byhand.claimed(target), [out(one)], mailboxes=[])
+
+    assert (reply.verdict, reply.n_answered) == (Verdict.OK, 1)
+
+
 async def test_moved_requests_join_the_lanes_open_batch(byhand: ByHand) -> None:
     [one, new] = ids(2)
     source = await byhand.over([one])
