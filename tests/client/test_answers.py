@@ -11,7 +11,11 @@ from redis import Redis
 
 from batchling_client import Run, batchify, errors, session
 from batchling_client.ending import end
+from batchling_client.wire.ids import new_batch_id, new_mailbox, new_run_id
 from batchling_client.wire.keys import Keys
+from batchling_client.wire.records import Row
+from batchling_client.wire.scripts import BatchCap, RowIn
+from batchling_client.wire.states import BatchState
 from tests.redis_server import redis_server
 from tests.waiting import wait_until
 
@@ -68,6 +72,42 @@ async def test_two_runs_at_once_share_a_request_in_flight(answerer: Answerer) ->
         answerer.go_on.set()
         assert [content(r) for r in await asked] == [content(r) for r in await joined]
     assert sum(answerer.times_answered.values()) == 2
+
+
+async def test_the_first_of_a_crowd_has_its_answer_by_looking(
+    answerer: Answerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorten_the_drain(monkeypatch)
+    answerer.go_on.clear()
+    async with batchify(batch_window_seconds=LINGER_S) as run:
+        mine = asyncio.create_task(ask(run, "wanted by all"))
+
+        async def at_provider() -> bool:
+            return [batch.state for batch in await run.look()] == [BatchState.SUBMITTED]
+
+        await wait_until(at_provider, description="the batch is at the provider")
+        [batch] = await run.look()
+        [raw] = await answerer.redis.lrange(answerer.keys.rows(batch.batch_id), 0, -1)
+        row = Row.decode(raw)
+        for _ in range(40):
+            await answerer.scripts.enqueue(
+                batch_id=new_batch_id(),
+                lane_id=batch.lane_id,
+                spec=b"",
+                mailbox=new_mailbox(),
+                run_id=new_run_id(),
+                run_name="killed",
+                cap=BatchCap(rows=1, bytes=1, linger_ms=0, longest_ms=0),
+                poll_ms=0,
+                keep_ms=60_000,
+                ask_failed_anew=True,
+                rows=[RowIn(request_id=row.request_id, packed=raw, size=1)],
+            )
+        assert b"|+," in await answerer.redis.get(answerer.keys.request(row.request_id))
+        answerer.go_on.set()
+        reply = await asyncio.wait_for(mine, 20)
+    assert reply.status == 200
+    assert list(answerer.times_answered.values()) == [1]
 
 
 CHILD = """

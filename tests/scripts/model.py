@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from batchling_client.wire.batches import UNENDED_ALLOWED
 from batchling_client.wire.keys import BatchId, Mailbox, RequestId
@@ -12,6 +12,8 @@ from batchling_client.wire.scripts import Enqueued
 from batchling_client.wire.states import BatchState, Placement, RowKind, Verdict
 
 MAX_ATTEMPTS = 2
+MOST_NAMED = 32
+"""Mailboxes that a request in flight names, as `_waiters.lua` says."""
 NEVER_SENT = (BatchState.OPEN, BatchState.SEALED)
 
 
@@ -41,6 +43,18 @@ class Flight:
     batch_id: BatchId
     attempt: int
     mailboxes: list[Mailbox]
+    some_left_out: bool = False
+
+    @property
+    def place(self) -> str:
+        named = ["+", *self.mailboxes] if self.some_left_out else self.mailboxes
+        return f"{self.batch_id}|{self.attempt}|{','.join(named)}"
+
+    def join(self, mailbox: Mailbox) -> None:
+        if mailbox in self.mailboxes:
+            return
+        self.some_left_out = self.some_left_out or len(self.mailboxes) >= MOST_NAMED
+        self.mailboxes = [*self.mailboxes, mailbox][-MOST_NAMED:]
 
 
 @dataclass(frozen=True)
@@ -79,8 +93,7 @@ class Model:
             if success or (success is False and not anew):
                 placements.append(Placement.ANSWERED)
             elif one in self.flying:
-                if mailbox not in self.flying[one].mailboxes:
-                    self.flying[one].mailboxes.append(mailbox)
+                self.flying[one].join(mailbox)
                 late = self.batches[self.flying[one].batch_id].cancel_requested
                 placements.append(Placement.LATE if late else Placement.JOINED)
             else:
@@ -226,7 +239,7 @@ class Model:
         if flight is None or flight.batch_id != batch_id:
             return Verdict.GONE
         others = [name for name in flight.mailboxes if name != mailbox]
-        if others:
+        if others or flight.some_left_out:
             flight.mailboxes = others
             return Verdict.JOINED
         batch = self.batches[batch_id]
@@ -252,7 +265,7 @@ class Model:
             flight = self.flying.get(one)
             if flight is None or flight.batch_id != batch_id:
                 continue
-            if not set(flight.mailboxes) <= set(mailboxes):
+            if flight.some_left_out or not set(flight.mailboxes) <= set(mailboxes):
                 n_shared += 1
                 continue
             n_dropped += 1
@@ -311,7 +324,7 @@ class Model:
             mine.discard(one)
             self.batches[hold.batch_id].unended = []
             batch.rows.append((one, attempt))
-            self.flying[one] = Flight(target, attempt, self.flying[one].mailboxes)
+            self.flying[one] = replace(self.flying[one], batch_id=target, attempt=attempt)
         if len(batch.rows) >= cap:
             self._close(target)
         return Verdict.OK, len(rows), None

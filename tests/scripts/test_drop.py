@@ -12,6 +12,7 @@ from batchling_client.wire.keys import BatchId
 from batchling_client.wire.states import BatchState, Outcome, Placement, Verdict
 
 from .byhand import ByHand, ids, row
+from .model import MOST_NAMED
 
 EARLY = (BatchState.OPEN, BatchState.SEALED)
 
@@ -50,6 +51,19 @@ async def test_a_request_that_others_wait_for_is_left_to_them(byhand: ByHand) ->
     assert await byhand.place(shared) == f"{batch_id}|1|{byhand.mailbox},{other}"
     assert await byhand.place(theirs) == f"{batch_id}|1|{other}"
     assert await byhand.mail(other) == []
+
+
+async def test_a_request_that_somebody_may_wait_for_who_is_no_longer_named_is_left(byhand: ByHand) -> None:
+    [one] = ids(1)
+    batch_id = await byhand.opened([one])
+    came = [new_mailbox() for _ in range(MOST_NAMED)]
+    for mailbox in came:
+        await byhand.enqueue([row(one)], into=new_batch_id(), mailbox=mailbox)
+
+    dropped = await byhand.drop([one], batch_id, came)
+
+    assert (dropped.n_dropped, dropped.n_shared, dropped.ended) == (0, 1, False)
+    assert await byhand.place(one) == f"{batch_id}|1|+,{','.join(came)}"
 
 
 @pytest.mark.parametrize("state", EARLY)

@@ -11,6 +11,7 @@ from batchling_client.wire.ids import new_batch_id, new_mailbox, new_run_id
 from batchling_client.wire.states import BatchState, Placement, RowKind, Verdict
 
 from .byhand import KEEP_MS, WIDE, ByHand, ids, out, row
+from .model import MOST_NAMED
 
 Q, J, D = Placement.QUEUED, Placement.JOINED, Placement.ANSWERED
 
@@ -144,6 +145,49 @@ async def test_a_joiner_whose_name_is_part_of_another_is_told_too(byhand: ByHand
     await byhand.enqueue([row(one)], into=new_batch_id(), mailbox=type(byhand.mailbox)(part))
 
     assert (await byhand.place(one) or "").endswith(f"|{byhand.mailbox},{part}")
+
+
+async def test_a_request_names_only_the_latest_of_a_client_that_is_killed_again_and_again(
+    byhand: ByHand,
+) -> None:
+    [one] = ids(1)
+    batch_id = await byhand.opened([one])
+    came = [new_mailbox() for _ in range(3 * MOST_NAMED)]
+    for mailbox in came:
+        reply = await byhand.enqueue([row(one)], into=new_batch_id(), mailbox=mailbox)
+        assert reply.placements == (J,)
+    latest = came[-MOST_NAMED:]
+    assert await byhand.place(one) == f"{batch_id}|1|+,{','.join(latest)}"
+
+    await byhand.seal(batch_id, await byhand.claimed(batch_id))
+    token = await byhand.claimed(batch_id)
+    delivered = await byhand.deliver(batch_id, token, [out(one)], mailboxes=latest)
+
+    assert delivered.n_answered == 1
+    assert [await byhand.mail(mailbox) for mailbox in latest] == [[one]] * MOST_NAMED
+    assert [await byhand.mail(mailbox) for mailbox in (byhand.mailbox, came[0])] == [[], []]
+
+
+async def test_as_many_as_a_request_names_are_all_named(byhand: ByHand) -> None:
+    [one] = ids(1)
+    batch_id = await byhand.opened([one])
+    came = [byhand.mailbox, *(new_mailbox() for _ in range(MOST_NAMED - 1))]
+    for mailbox in (*came, *came):
+        await byhand.enqueue([row(one)], into=new_batch_id(), mailbox=mailbox)
+    assert await byhand.place(one) == f"{batch_id}|1|{','.join(came)}"
+
+
+async def test_a_list_of_yesterday_is_cut_at_the_next_join(byhand: ByHand) -> None:
+    [one] = ids(1)
+    batch_id = await byhand.opened([one])
+    came = [new_mailbox() for _ in range(100)]
+    key = byhand.keys.request(one)
+    await byhand.redis.execute_command("SET", key, f"{batch_id}|2|{','.join(came)}", "KEEPTTL")
+
+    await byhand.enqueue([row(one)], into=new_batch_id())
+
+    named = [*came[-MOST_NAMED + 1 :], byhand.mailbox]
+    assert await byhand.place(one) == f"{batch_id}|2|+,{','.join(named)}"
 
 
 async def test_an_answered_request_is_not_asked_again(byhand: ByHand) -> None:

@@ -32,12 +32,14 @@ from batchling_client.wire.states import BatchState, Outcome, RowKind, Verdict
 
 from .byhand import KEEP_MS, LEASE_MS, WIDE, ByHand, ids, out, row
 from .keyspace import strays
-from .model import MAX_ATTEMPTS, Hold, Model
+from .model import MAX_ATTEMPTS, MOST_NAMED, Hold, Model
 
 T = TypeVar("T")
 N_REQUESTS = 7
 """So few that the same are asked for again and again."""
 N_CLIENTS = 3
+N_STRANGERS = MOST_NAMED - 1
+"""So many that a request which a client and they wait for can name no further one."""
 N_LIVES = int(os.environ.get("MODEL_LIVES", "50"))
 """How many lives are tried; `MODEL_LIVES=5000` for a night of them."""
 SUBMIT_STATES = (BatchState.SEALED, BatchState.SUBMITTING)
@@ -94,6 +96,7 @@ class Life(RuleBasedStateMachine):
         self.model = Model()
         self.asked = ids(N_REQUESTS)
         self.mailboxes = [new_mailbox() for _ in range(N_CLIENTS)]
+        self.strangers: list[Mailbox] = []
         self.tokens: dict[BatchId, int] = {}
         self.tombs: dict[BatchId, dict[bytes, bytes]] = {}
 
@@ -125,6 +128,18 @@ class Life(RuleBasedStateMachine):
             guess = reply.open_batch or new_batch_id()
 
     @precondition(lambda self: self.model.flying)
+    @rule(pick=numbers)
+    def crowd(self, pick: int) -> None:
+        """One client after the other asks for a request in flight, and is killed."""
+        flying = list(self.model.flying)
+        one = flying[pick % len(flying)]
+        self.strangers = self.strangers or [new_mailbox() for _ in range(N_STRANGERS)]
+        for mailbox in self.strangers:
+            guess = new_batch_id()
+            reply = self.run(self.byhand.enqueue([row(one)], into=guess, mailbox=mailbox))
+            assert reply == self.model.enqueue(guess, [one], mailbox, WIDE.rows, anew=True)
+
+    @precondition(lambda self: self.model.flying)
     @rule(picks=st.lists(numbers, min_size=1, max_size=4), client=clients, wrong=st.integers(0, 5))
     def withdraw(self, picks: list[int], client: int, wrong: int) -> None:
         """Callers give up, one after the other; now and then where their request is not, or was never theirs."""
@@ -134,7 +149,9 @@ class Life(RuleBasedStateMachine):
                 return
             one, flight = flying[pick % len(flying)]
             batch_id = new_batch_id() if wrong == 0 else flight.batch_id
-            mailbox = self.mailboxes[client] if wrong == 1 else flight.mailboxes[0]
+            mailbox = (
+                self.mailboxes[client] if wrong == 1 else next(iter(flight.mailboxes), self.mailboxes[0])
+            )
             for _ in range(2):
                 verdict = self.run(self.byhand.withdraw(one, batch_id, mailbox))
                 assert verdict is self.model.withdraw(one, batch_id, mailbox)
@@ -454,14 +471,16 @@ class Life(RuleBasedStateMachine):
             if flight is None:
                 assert place is None or place.startswith("|")
             else:
-                assert place == f"{flight.batch_id}|{flight.attempt}|{','.join(flight.mailboxes)}"
+                assert place == flight.place
                 batch = model.batches[flight.batch_id]
                 assert batch.given_up or not batch.state.terminal, "a request waits for ever"
                 assert batch.given_up or one in await byhand.ids_of(flight.batch_id), "a request is lost"
             result = await byhand.result(one)
             assert (None if result is None else result.status == 200) == model.results.get(one)
             assert flight is None or result is None, "a request is answered and in flight"
-        told = [(mailbox, Counter(await byhand.mail(mailbox))) for mailbox in self.mailboxes]
+        told = [
+            (mailbox, Counter(await byhand.mail(mailbox))) for mailbox in (*self.mailboxes, *self.strangers)
+        ]
         assert {(mailbox, one): n for mailbox, mail in told for one, n in mail.items()} == dict(model.mail)
 
 

@@ -9,6 +9,10 @@ from batchling_client.wire.states import BatchState, RowKind, Verdict
 
 from .byhand import WIDE, ByHand, ids, out, row
 
+HURRIED = dataclasses.replace(WIDE, linger_ms=50, longest_ms=750)
+SOON = dataclasses.replace(WIDE, linger_ms=500, longest_ms=5_000)
+PATIENT = dataclasses.replace(WIDE, linger_ms=3_600_000, longest_ms=54_000_000)
+
 
 async def test_requeue_torn_off_and_repeated_moves_once(byhand: ByHand) -> None:
     asked = ids(3)
@@ -76,6 +80,20 @@ async def test_everybody_who_waits_moves_along(byhand: ByHand) -> None:
     assert await byhand.place(one) == f"{target}|2|{byhand.mailbox},{other}"
 
 
+async def test_what_has_left_some_out_moves_and_is_answered_though_nobody_is_named(byhand: ByHand) -> None:
+    [one] = ids(1)
+    source = await byhand.over([one])
+    await byhand.redis.execute_command("SET", byhand.keys.request(one), f"{source}|1|+", "KEEPTTL")
+    target = new_batch_id()
+    await byhand.requeue(source, await byhand.claimed(source), [row(one, attempt=2)], target=target)
+    assert await byhand.place(one) == f"{target}|2|+"
+
+    await byhand.seal(target, await byhand.claimed(target))
+    reply = await byhand.deliver(target, await byhand.claimed(target), [out(one)], mailboxes=[])
+
+    assert (reply.verdict, reply.n_answered) == (Verdict.OK, 1)
+
+
 async def test_moved_requests_join_the_lanes_open_batch(byhand: ByHand) -> None:
     [one, new] = ids(2)
     source = await byhand.over([one])
@@ -134,3 +152,52 @@ async def test_a_moved_request_keeps_its_wish_for_polls(byhand: ByHand) -> None:
     target = new_batch_id()
     await byhand.requeue(source, await byhand.claimed(source), [row(one)], target=target)
     assert (await byhand.batch(target)).poll_s == (await byhand.batch(source)).poll_s == 1.0
+
+
+async def test_a_patient_client_does_not_hold_up_what_was_moved(byhand: ByHand) -> None:
+    [one] = ids(1)
+    source = await byhand.over([one])
+    target = new_batch_id()
+    await byhand.requeue(source, await byhand.claimed(source), [row(one)], target=target, cap=SOON)
+
+    for asked in ids(2):
+        await byhand.enqueue([row(asked)], into=target, cap=PATIENT)
+
+    batch = await byhand.batch(target)
+    assert batch.n_requests == 3
+    due = await byhand.next_look(target)
+    assert due is not None
+    assert due <= min(
+        await byhand.now_ms() + SOON.linger_ms, batch.created_at.timestamp() * 1000 + SOON.longest_ms + 1
+    )
+
+
+async def test_what_is_moved_hurries_a_patient_batch_and_does_not_hold_up_a_hurried_one(
+    byhand: ByHand,
+) -> None:
+    for cap in (PATIENT, HURRIED):
+        asked, moved = ids(2)
+        source = await byhand.over([moved])
+        target = await byhand.opened([asked], cap=cap)
+        token = await byhand.claimed(source)
+
+        await byhand.requeue(source, token, [row(moved)], target=target, cap=SOON)
+
+        due = await byhand.next_look(target)
+        assert due is not None
+        assert due <= await byhand.now_ms() + min(cap.linger_ms, SOON.linger_ms)
+        await byhand.seal(target, await byhand.claimed(target))
+
+
+async def test_a_batch_of_yesterday_holds_no_pace_and_takes_what_is_moved(byhand: ByHand) -> None:
+    asked, moved = ids(2)
+    source = await byhand.over([moved])
+    target = await byhand.opened([asked], cap=PATIENT)
+    await byhand.redis.execute_command("HDEL", byhand.keys.batch(target), "linger_ms", "longest_ms")
+
+    await byhand.requeue(source, await byhand.claimed(source), [row(moved)], target=target, cap=SOON)
+
+    due = await byhand.next_look(target)
+    assert due is not None
+    assert due <= await byhand.now_ms() + SOON.linger_ms
+    assert await byhand.ids_of(target) == [asked, moved]

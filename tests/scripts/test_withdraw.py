@@ -11,6 +11,7 @@ from batchling_client.wire.keys import BatchId
 from batchling_client.wire.states import BatchState, Placement, Verdict
 
 from .byhand import ByHand, ids, row
+from .model import MOST_NAMED
 
 EARLY = (BatchState.OPEN, BatchState.SEALED)
 LATE = (BatchState.SUBMITTING, BatchState.SUBMITTED, BatchState.ENDED)
@@ -52,6 +53,28 @@ async def test_a_request_that_others_wait_for_goes_on_for_them(byhand: ByHand) -
 
     assert await byhand.place(one) == f"{batch_id}|1|{other}"
     assert await byhand.redis.execute_command("PTTL", byhand.keys.request(one)) > 0
+
+
+@pytest.mark.parametrize("state", EARLY)
+async def test_who_is_no_longer_named_takes_a_request_from_nobody_and_nobody_takes_it_from_them(
+    byhand: ByHand, state: BatchState
+) -> None:
+    [one] = ids(1)
+    batch_id = await byhand.in_state(state, [one])
+    came = [new_mailbox() for _ in range(MOST_NAMED)]
+    for mailbox in came:
+        await byhand.enqueue([row(one)], into=new_batch_id(), mailbox=mailbox)
+
+    assert await byhand.withdraw(one, batch_id) is Verdict.JOINED
+    assert await byhand.place(one) == f"{batch_id}|1|+,{','.join(came)}"
+
+    for mailbox in came:
+        assert await byhand.withdraw(one, batch_id, mailbox) is Verdict.JOINED
+    assert await byhand.place(one) == f"{batch_id}|1|+"
+    assert (await byhand.batch(batch_id)).n_dropped == 0
+
+    await byhand.enqueue([row(one)], into=new_batch_id())
+    assert await byhand.place(one) == f"{batch_id}|1|+,{byhand.mailbox}"
 
 
 async def test_a_request_that_moved_meanwhile_is_not_touched(byhand: ByHand) -> None:

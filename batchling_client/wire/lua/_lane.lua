@@ -2,6 +2,8 @@
 -- open_batch(...): makes sure that `id` is the lane's open batch. Answers nil, or the verdict that says why not:
 --   {'MOVED', open id}   another batch is open; {'USED'} the id names a batch that is sealed already, or is damaged.
 --   A lane that points to a batch which takes no more requests is freed of it.
+-- shortest(wish, held): how long to linger with what the batch holds of it already. The impatient set the pace: whoever
+--   puts requests into the batch stores the shortest linger and the shortest longest one, for those who come later.
 -- close_batch(...): closes the open batch to new requests for ever and makes it due now.
 -- Includes _sound.
 local function takes_requests(batch)
@@ -43,6 +45,10 @@ local function open_batch(lane, batch, rows, schedule, batches, lanes, lane_id, 
     end
   end
   return nil
+end
+
+local function shortest(wish, held)
+  return math.min(wish, tonumber(held or wish) or wish)
 end
 
 local function close_batch(lane, batch, schedule, id, now)

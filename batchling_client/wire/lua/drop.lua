@@ -10,6 +10,7 @@
 --@include _fence
 --@include _room
 --@include _sound
+--@include _waiters
 local schedule, batch, lane = KEYS[1], KEYS[2], KEYS[3]
 local id, packed, keep_ms, mail_ms, channel_prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local ending, err, n_mailboxes = ARGV[6], ARGV[7], tonumber(ARGV[8])
@@ -33,7 +34,7 @@ for i = 1, #ARGV - first_arg do
   local request, result, request_id = KEYS[first_key + 2 * i - 1], KEYS[first_key + 2 * i], ARGV[first_arg + i]
   local owner, attempt, waiting = string.match(word(request) or '', '^([^|]+)|([^|]*)|(.*)$')
   if owner == id then
-    local others = false
+    local others = some_left_out(waiting)
     for name in string.gmatch(waiting, '[%w_-]+') do
       others = others or not stream[name]
     end

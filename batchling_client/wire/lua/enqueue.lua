@@ -10,22 +10,20 @@
 --       with a fresh batch id.
 --       {'MOVED', open batch id}  {'USED'}: nothing was done, call again with that id, or a fresh one.
 -- Everything or nothing is written, except that the requests not taken are left for the next call.
+-- A request names only the latest who wait for it: see _waiters.
 -- The impatient set the pace: a batch lingers and is polled as the shortest wish of those in it.
 --@include _clock
 --@include _server
 --@include _sound
 --@include _lane
 --@include _room
+--@include _waiters
 local schedule, lane, batch, rows, batches, lanes = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local run, run_batches, runs = KEYS[7], KEYS[8], KEYS[9]
 local id, lane_id, spec, mailbox, run_id, run_name = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local linger, longest, cap_rows, cap_bytes = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
 local poll_ms, keep_ms, ask_failed_anew, n = tonumber(ARGV[11]), tonumber(ARGV[12]), ARGV[13] == '1', tonumber(ARGV[14])
 local FIRST_KEY, FIRST_ARG = 9, 14
-
-local function shortest(wish, held)
-  return math.min(wish, tonumber(held or wish) or wish)
-end
 
 local function shortest_of_wishes(wish, held)
   held = tonumber(held or '0') or 0
@@ -44,16 +42,16 @@ for i = 1, n do
   local request, result = KEYS[FIRST_KEY + 2 * i - 1], KEYS[FIRST_KEY + 2 * i]
   local answered = redis.pcall('GETRANGE', result, 0, 0)
   local flying = word(request)
-  local owner, waiting, dropped_from, attempt = nil, nil, nil, nil
+  local owner, flying_attempt, waiting, dropped_from, attempt = nil, nil, nil, nil, nil
   if flying then
-    owner, waiting = string.match(flying, '^([%w_-]+)|[^|]*|(.*)$')
+    owner, flying_attempt, waiting = string.match(flying, '^([%w_-]+)|([^|]*)|(.*)$')
     dropped_from, attempt = string.match(flying, '^|([^|]+)|(.*)$')
   end
   if answered == '+' or (answered == '-' and not ask_failed_anew) then
     placements[i] = 'D'
   elseif owner then
     if not string.find(',' .. waiting .. ',', ',' .. mailbox .. ',', 1, true) then
-      redis.call('SET', request, flying .. ',' .. mailbox, 'KEEPTTL')
+      redis.call('SET', request, owner .. '|' .. flying_attempt .. '|' .. one_more(waiting, mailbox), 'KEEPTTL')
     end
     joined_batches[owner] = true
     if cancelled[owner] == nil then

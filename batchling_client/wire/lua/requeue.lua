@@ -1,5 +1,6 @@
 -- Moves unanswered requests of an ended batch into the lane's open batch, for another attempt; one that has moved or
--- is answered already is left alone, and for such alone no batch is opened.
+-- is answered already is left alone, and for such alone no batch is opened. What is moved has a wish for the batch's pace
+-- as what is enqueued has.
 -- KEYS  1 schedule  2 lane  3 target batch  4 target rows  5 batches  6 lanes  7 source batch; then a request each
 -- ARGV  1 target batch id (a guess of the open one)  2 lane id  3 lane spec  4 source batch id  5 source token
 --       6 linger ms  7 longest linger ms  8 cap rows  9 cap bytes  10 keep ms  11 number of rows; then for each: row,
@@ -42,8 +43,9 @@ local refused = open_batch(lane, batch, rows, schedule, batches, lanes, lane_id,
 if refused then
   return refused
 end
-local held = redis.call('HMGET', batch, 'n_requests', 'n_bytes', 'created_at')
+local held = redis.call('HMGET', batch, 'n_requests', 'n_bytes', 'created_at', 'linger_ms', 'longest_ms')
 local n_requests, n_bytes, created_at = tonumber(held[1]), tonumber(held[2]), tonumber(held[3])
+linger, longest = shortest(linger, held[4]), shortest(longest, held[5])
 local poll_ms = redis.call('HGET', source, 'poll_ms')
 if tonumber(poll_ms or '') then
   redis.call('HSETNX', batch, 'poll_ms', poll_ms)
@@ -63,7 +65,8 @@ for i = 1, n do
   end
 end
 redis.call('PEXPIRE', rows, keep_ms)
-redis.call('HSET', batch, 'n_requests', n_requests, 'n_bytes', n_bytes, 'updated_at', now)
+redis.call('HSET', batch, 'n_requests', n_requests, 'n_bytes', n_bytes, 'updated_at', now,
+  'linger_ms', linger, 'longest_ms', longest)
 if n_moved > 0 then
   count(source, 'n_requeued', n_moved)
   redis.call('HSET', source, 'moved_to', id, 'starts', 0)

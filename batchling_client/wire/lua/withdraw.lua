@@ -15,6 +15,7 @@ local owner, attempt, waiting = string.match(flying, '^([^|]+)|([^|]*)|(.*)$')
 if owner ~= batch_id then
   return 'GONE'
 end
+-- A '+' among them, for those whom the list does not name (see _waiters), is somebody else too.
 local others = {}
 for name in string.gmatch(waiting, '[^,]+') do
   if name ~= mailbox then
