@@ -114,11 +114,20 @@ class ByHand:
         return claim.token
 
     async def begin(
-        self, batch_id: BatchId, token: int, *states: BatchState, lease_ms: int = LEASE_MS
+        self,
+        batch_id: BatchId,
+        token: int,
+        *states: BatchState,
+        lease_ms: int = LEASE_MS,
+        nonce: str = "",
     ) -> Mapping[bytes, bytes] | None:
         """The fields of a step that starts, None for one that does not."""
         begun = await self.scripts.begin(
-            batch_id=batch_id, token=token, lease_ms=lease_ms, states=states or list(BatchState)
+            batch_id=batch_id,
+            token=token,
+            lease_ms=lease_ms,
+            states=states or list(BatchState),
+            nonce=nonce,
         )
         return begun.fields if begun.verdict is Verdict.OK else None
 

@@ -20,6 +20,7 @@ class ModelBatch:
     state: BatchState = BatchState.OPEN
     token: int = 0
     begun: int = -1
+    begun_by: str = ""
     rows: list[tuple[RequestId, int]] = field(default_factory=list)
     """Requests with the attempt that they were on when they came."""
     n_dropped: int = 0
@@ -135,15 +136,17 @@ class Model:
         batch.token = max(batch.token + 1, now_ms)
         return Hold(batch_id, batch.token)
 
-    def begin(self, hold: Hold, states: Collection[BatchState]) -> bool:
+    def begin(self, hold: Hold, states: Collection[BatchState], nonce: str) -> bool:
         batch = self.batches[hold.batch_id]
-        if not self.fresh(hold, states) or batch.begun == hold.token:
+        if not self.fresh(hold, states):
             return False
+        if batch.begun == hold.token:
+            return batch.begun_by == nonce
         if len(batch.unended) == UNENDED_ALLOWED:
             batch.quarantined = True
             batch.token += 1
             return False
-        batch.begun = hold.token
+        batch.begun, batch.begun_by = hold.token, nonce
         batch.unended.append(hold.token)
         return True
 

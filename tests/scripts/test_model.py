@@ -219,8 +219,7 @@ class Life(RuleBasedStateMachine):
         for _ in range(UNENDED_ALLOWED + 1):
             hold = self._claim(batch_id) or hold
             if hold is not None:
-                began = self.run(self.byhand.begin(hold.batch_id, hold.token, *END_STATES))
-                assert (began is not None) is self.model.begin(hold, END_STATES)
+                self._begin_once(hold, END_STATES, secrets.token_hex(8))
         return hold or Hold(batch_id, self.model.batches[batch_id].token - 1)
 
     @precondition(lambda self: self._live())
@@ -266,9 +265,14 @@ class Life(RuleBasedStateMachine):
         return expected
 
     def _begin(self, hold: Hold, states: Sequence[BatchState]) -> None:
-        for _ in range(2):
-            began = self.run(self.byhand.begin(hold.batch_id, hold.token, *states))
-            assert (began is not None) is self.model.begin(hold, states)
+        """A call whose reply was lost is sent again, and a doubled message makes another."""
+        lost, doubled = secrets.token_hex(8), secrets.token_hex(8)
+        for nonce in (lost, lost, doubled):
+            self._begin_once(hold, states, nonce)
+
+    def _begin_once(self, hold: Hold, states: Sequence[BatchState], nonce: str) -> None:
+        began = self.run(self.byhand.begin(hold.batch_id, hold.token, *states, nonce=nonce))
+        assert (began is not None) is self.model.begin(hold, states, nonce)
 
     def _seal(self, hold: Hold, _: Chance) -> None:
         self._same(self.run(self.byhand.seal(hold.batch_id, hold.token)), self.model.seal(hold))
