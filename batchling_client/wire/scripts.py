@@ -281,11 +281,17 @@ class Scripts:
         return _verdict(await self._run("uploaded", [self.keys.batch(batch_id)], args))
 
     async def arm(
-        self, *, batch_id: BatchId, token: int, account: str = "", fsync: Fsync | None = None
+        self,
+        *,
+        batch_id: BatchId,
+        token: int,
+        account: str = "",
+        doubted: bool = False,
+        fsync: Fsync | None = None,
     ) -> Verdict:
         """Stores that the create is about to be sent; NOT_ON_DISK = stored, but not where `fsync` asks: `arm.lua`."""
         keys = [self.keys.batch(batch_id)]
-        args: list[Arg] = [token, account]
+        args: list[Arg] = [token, account, int(doubted)]
         if fsync is None:
             return _verdict(await self._run("arm", keys, args))
         reply, on_disk = await self._run_to_disk("arm", keys, args, fsync)

@@ -274,6 +274,10 @@ class ByHand:
                 assert await self.settle(batch_id, token, state) is Verdict.OK
                 return batch_id
 
+    async def opened_elsewhere(self, batch_id: BatchId) -> None:
+        """Redis is another one now than the one that opened the batch, after a restart or a fail-over."""
+        await self.redis.execute_command("HSET", self.keys.batch(batch_id), "server", "0" * 40)
+
     async def batch(self, batch_id: BatchId) -> Batch:
         return Batch.decode(await self.fields(batch_id))
 

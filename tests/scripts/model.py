@@ -28,9 +28,15 @@ class ModelBatch:
     """Tokens of steps in a row that began, got nowhere and never ended."""
     quarantined: bool = False
     cancel_requested: bool = False
+    opened_elsewhere: bool = False
+    """By another run of Redis, which may know of a create that this one does not."""
     armed: bool = False
     """A create may have been sent of which nobody knows how it went."""
     given_up: bool = False
+
+    @property
+    def never_sent(self) -> bool:
+        return self.state in NEVER_SENT and not self.opened_elsewhere
 
     def let_go(self) -> None:
         self.token += 1
@@ -214,10 +220,12 @@ class Model:
             return Verdict.TOO_LATE
         hopeless = batch.quarantined and (over or batch.cancel_requested)
         batch.quarantined, batch.cancel_requested = False, True
-        if batch.state in NEVER_SENT or hopeless:
+        if batch.never_sent or hopeless:
             batch.state = BatchState.ENDED
             if self.open == batch_id:
                 self.open = None
+        elif batch.state is BatchState.OPEN:
+            self._close(batch_id)
         elif batch.state is BatchState.SUBMITTING and batch.begun == batch.token:
             return Verdict.OK
         batch.let_go()
@@ -232,7 +240,7 @@ class Model:
             flight.mailboxes = others
             return Verdict.JOINED
         batch = self.batches[batch_id]
-        if batch.state not in NEVER_SENT:
+        if not batch.never_sent:
             return Verdict.TOO_LATE
         del self.flying[one]
         if batch.state is BatchState.OPEN:
@@ -247,7 +255,7 @@ class Model:
         batch = self.batches.get(batch_id)
         if batch is None:
             return Verdict.GONE, 0, 0, False
-        if batch.state not in NEVER_SENT:
+        if not batch.never_sent:
             return Verdict.TOO_LATE, 0, 0, False
         n_dropped = n_shared = 0
         for one in asked:

@@ -162,6 +162,14 @@ class Life(RuleBasedStateMachine):
         batch_id = known[pick % len(known)]
         assert self.run(self.byhand.cancel(batch_id)) is self.model.cancel(batch_id)
 
+    @precondition(lambda self: self._live())
+    @rule()
+    def fail_over(self) -> None:
+        """Redis is another one than the one that opened what lives."""
+        for batch_id in self._live():
+            self.run(self.byhand.opened_elsewhere(batch_id))
+            self.model.batches[batch_id].opened_elsewhere = True
+
     @precondition(lambda self: self.model.batches)
     @rule(pick=st.integers(0, 99))
     def retry(self, pick: int) -> None:
@@ -286,6 +294,7 @@ class Life(RuleBasedStateMachine):
         self._same(self.run(scripts.arm(batch_id=batch_id, token=token)), intended)
         batch = self.model.batches[batch_id]
         batch.armed = batch.armed or intended
+        batch.opened_elsewhere = batch.opened_elsewhere and not intended
         if not chance.torn_off:
             verdict, _ = self.run(self.byhand.submitted(batch_id, token))
             moved = self.model.move(hold, (BatchState.SUBMITTING,), BatchState.SUBMITTED, spent=True)
