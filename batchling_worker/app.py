@@ -52,7 +52,10 @@ FAILURE: Final = 1
 FSYNC_MS: Final = 5_000
 """How long a create waits for its record to be on disk: several times what `appendfsync everysec` takes."""
 RESENDS: Final = 2
-"""A worker may send each command twice: what a token has moved, the same token does not move again."""
+"""A worker may send each command twice: what a token has moved, the same token does not move again.
+
+A `begin` whose reply was lost is known by its nonce, and answered again.
+"""
 POOLS: Final = ("prefork", "threads", "solo")
 
 

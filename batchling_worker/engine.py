@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from typing import Any, Final
 
 import msgspec
+from redis.exceptions import RedisError
 
 from batchling_client.wire.batches import Batch
 from batchling_client.wire.connection import UNREACHABLE
@@ -303,7 +304,8 @@ class Engine:
         self._telemetry.warn("step_failed", batch_id=held.batch_id, error=where)
         try:
             await self._store.release(held, lifecycle.backoff_s(n_stumbles + 3), where)
-        except UNREACHABLE:
+        except (*UNREACHABLE, RedisError):
+            # Refused as well: a Redis that lacks replicas or cannot save may have refused the step's own move.
             self._outlived.add(held)
 
     def _stale(self, step: Step) -> None:

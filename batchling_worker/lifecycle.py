@@ -78,7 +78,11 @@ def first_look_s(batch: Batch, shortest_s: float) -> float:
 
 def may_create_again(batch: Batch, patience_s: float, now: dt.datetime) -> bool:
     """Whether a create whose answer was lost is old enough that a search without a find means it never happened."""
-    return batch.create_at is None or (now - batch.create_at).total_seconds() >= patience_s
+    if batch.create_at is not None:
+        return (now - batch.create_at).total_seconds() >= patience_s
+    if batch.doubted_at is not None:
+        return (now - batch.doubted_at).total_seconds() >= forgotten_patience_s(patience_s)
+    return True
 
 
 def early_is_due(batch: Batch, seen: Running) -> bool:

@@ -162,6 +162,10 @@ class Store:
             raise NotOnDisk("Redis does not confirm that the intent is on disk: nothing was sent")
         _fresh(verdict)
 
+    async def doubt(self, held: Held) -> None:
+        """Stores that a create may have been forgotten and was not found; this run of Redis owns the batch now."""
+        _fresh(await self.scripts.arm(batch_id=held.batch_id, token=held.token, doubted=True))
+
     async def submitted(
         self, held: Held, provider_batch_id: ProviderBatchId, delay_s: float, account: str = ""
     ) -> str:

@@ -86,6 +86,8 @@ class Batch:
     account: str
     """Digest of the account under which its file and its batch were made; '' before that."""
     create_at: dt.datetime | None
+    doubted_at: dt.datetime | None
+    """When a search found no batch that an earlier run of Redis may have known of; None after the next create."""
     submitted_at: dt.datetime | None
     ended_at: dt.datetime | None
     collected_at: dt.datetime | None
@@ -148,6 +150,7 @@ class Batch:
                 former_file_id=text("former_file_id"),
                 account=text("account"),
                 create_at=time("create_at"),
+                doubted_at=time("doubted_at"),
                 submitted_at=time("submitted_at"),
                 ended_at=time("ended_at"),
                 collected_at=time("collected_at"),

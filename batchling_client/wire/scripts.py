@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -216,10 +217,14 @@ class Scripts:
         lease_ms: int,
         states: Sequence[BatchState],
         alone: bool = True,
+        nonce: str = "",
     ) -> Begun:
-        """Starts a step once for each token and tells the batch's fields: `begin.lua`."""
+        """Starts a step once for each token and tells the batch's fields: `begin.lua`.
+
+        A second call finds the step begun, unless it bears the `nonce` of the first; redis-py's resend does.
+        """
         args: list[Arg] = [batch_id, token, lease_ms, ",".join(states)]
-        args += [int(alone), UNENDED_ALLOWED, quarantine_sentence(batch_id)]
+        args += [int(alone), UNENDED_ALLOWED, quarantine_sentence(batch_id), nonce or secrets.token_hex(8)]
         reply = await self._run("begin", self._batch(batch_id), args)
         return Begun(
             verdict=_verdict(reply[0]), fields=dict(zip(reply[1::2], reply[2::2], strict=True)) or None
@@ -276,11 +281,17 @@ class Scripts:
         return _verdict(await self._run("uploaded", [self.keys.batch(batch_id)], args))
 
     async def arm(
-        self, *, batch_id: BatchId, token: int, account: str = "", fsync: Fsync | None = None
+        self,
+        *,
+        batch_id: BatchId,
+        token: int,
+        account: str = "",
+        doubted: bool = False,
+        fsync: Fsync | None = None,
     ) -> Verdict:
         """Stores that the create is about to be sent; NOT_ON_DISK = stored, but not where `fsync` asks: `arm.lua`."""
         keys = [self.keys.batch(batch_id)]
-        args: list[Arg] = [token, account]
+        args: list[Arg] = [token, account, int(doubted)]
         if fsync is None:
             return _verdict(await self._run("arm", keys, args))
         reply, on_disk = await self._run_to_disk("arm", keys, args, fsync)

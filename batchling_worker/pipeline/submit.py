@@ -60,7 +60,7 @@ async def submit(step: Step) -> None:
     """
     batch = step.batch
     forgotten = batch.create_at is None and lifecycle.may_be_forgotten(batch)
-    if batch.cancel_requested and batch.create_at is None and not forgotten:
+    if batch.cancel_requested and not forgotten and batch.create_at is None and batch.doubted_at is None:
         await _end(step, Outcome.CANCELLED, Ending())
         return
     if batch.state is BatchState.SEALED and not forgotten and not await _admitted(step):
@@ -168,10 +168,8 @@ async def _wait_for_the_forgotten(step: Step) -> None:
     """A create that an earlier run of Redis knew of may still be on its way, or not be listed yet."""
     delay_s = lifecycle.forgotten_patience_s(step.knobs.reconcile_patience_s)
     step.telemetry.warn("redis_forgetful", batch_id=step.batch.batch_id, delay_s=delay_s)
-    # Armed, so that this run of Redis takes the batch for its own; and disarmed, as nothing was sent.
-    with contextlib.suppress(NotOnDisk):
-        await step.store.arm(step.held, step.batch.account)
-    await step.store.release(step.held, delay_s, create_refused=True)
+    await step.store.doubt(step.held)
+    await step.store.release(step.held, delay_s)
 
 
 @contextlib.asynccontextmanager

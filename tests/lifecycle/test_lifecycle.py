@@ -367,6 +367,11 @@ def test_a_create_is_repeated_only_once_its_fate_is_sure(create_at: dt.datetime 
     assert lifecycle.may_create_again(batch(create_at=create_at), 60.0, NOW) is may
 
 
+@pytest.mark.parametrize(("doubted_at", "may"), [(ago(9.9), False), (ago(10), True)])
+def test_a_forgotten_create_is_given_a_moment_to_show(doubted_at: dt.datetime, may: bool) -> None:
+    assert lifecycle.may_create_again(batch(doubted_at=doubted_at), 60.0, NOW) is may
+
+
 @pytest.mark.parametrize(
     ("n_denied", "age_s", "given_up"),
     [(0, 86_400, False), (9, 86_400, False), (10, 899, False), (10, 900, True), (50, 86_400, True)],

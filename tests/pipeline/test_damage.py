@@ -160,6 +160,7 @@ WHOLE: dict[str, tuple[Damage, Fate]] = {
             "missed",
             "starts",
             "begun",
+            "begun_by",
             "n_creates",
             "linger_ms",
             "longest_ms",

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from batchling_client.wire.states import BatchState
+from batchling_client.wire.states import BatchState, Verdict
 from batchling_worker import lifecycle
-from batchling_worker.sandbox.faults import LagList
+from batchling_worker.sandbox.faults import LagList, StickBatch
 from tests.deployment import Deployment, kill
 from tests.waiting import wait_until
 
@@ -100,3 +100,47 @@ async def test_what_was_never_sent_is_sent_after_a_moment_of_doubt(deployment: D
     assert {result.status for result in await deployment.answered(ids)} == {200}
     assert deployment.billed() == dict.fromkeys(ids, 1)
     assert deployment.worker_logs().count("redis_forgetful") == 1
+
+
+async def cancel(deployment: Deployment) -> None:
+    [batch] = await deployment.batches()
+    verdict = await deployment.scripts.cancel(
+        batch_id=batch.batch_id, lane_id=batch.lane_id, ending=b"{}", error="cancelled by a person"
+    )
+    assert verdict is Verdict.OK
+
+
+@pytest.mark.parametrize("lag_s", [0.0, 4.0])
+async def test_a_batch_that_was_created_and_forgotten_is_found_to_be_cancelled(
+    deployment: Deployment, lag_s: float
+) -> None:
+    """Ended without a search it would run on, paid for and read by nobody."""
+    deployment.env["BATCHLING_RECONCILE_PATIENCE_SECONDS"] = "6"
+    deployment.sandbox.faults.add(StickBatch(state="in_progress", done=0.0, times=None))
+    deployment.sandbox.faults.add(LagList(seconds=lag_s))
+    ids = await deployment.ask(20)
+    remembered = remember(deployment)
+    first = deployment.worker()
+    await wait_until(lambda: len(deployment.sandbox.batches()) == 1, description="created", within_s=30)
+    kill(first)
+    await forget(deployment, remembered)
+
+    await cancel(deployment)
+    deployment.worker()
+
+    assert {result.status for result in await deployment.answered(ids)} == {499}
+    assert [batch["status"] for batch in deployment.sandbox.batches()] == ["cancelled"]
+
+
+async def test_what_was_never_sent_is_cancelled_after_a_moment_of_doubt(deployment: Deployment) -> None:
+    deployment.env["BATCHLING_RECONCILE_PATIENCE_SECONDS"] = "2"
+    ids = await deployment.ask(20)
+    await killed(deployment)
+    await deployment.start_redis()
+
+    await cancel(deployment)
+    deployment.worker()
+
+    assert {result.status for result in await deployment.answered(ids)} == {499}
+    assert [batch.state for batch in await deployment.settled()] == [BatchState.CANCELLED]
+    assert deployment.sandbox.batches() == []

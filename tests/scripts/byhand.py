@@ -114,11 +114,20 @@ class ByHand:
         return claim.token
 
     async def begin(
-        self, batch_id: BatchId, token: int, *states: BatchState, lease_ms: int = LEASE_MS
+        self,
+        batch_id: BatchId,
+        token: int,
+        *states: BatchState,
+        lease_ms: int = LEASE_MS,
+        nonce: str = "",
     ) -> Mapping[bytes, bytes] | None:
         """The fields of a step that starts, None for one that does not."""
         begun = await self.scripts.begin(
-            batch_id=batch_id, token=token, lease_ms=lease_ms, states=states or list(BatchState)
+            batch_id=batch_id,
+            token=token,
+            lease_ms=lease_ms,
+            states=states or list(BatchState),
+            nonce=nonce,
         )
         return begun.fields if begun.verdict is Verdict.OK else None
 
@@ -264,6 +273,10 @@ class ByHand:
                     await self.deliver(batch_id, token, [out(one) for one in request_ids])
                 assert await self.settle(batch_id, token, state) is Verdict.OK
                 return batch_id
+
+    async def opened_elsewhere(self, batch_id: BatchId) -> None:
+        """Redis is another one now than the one that opened the batch, after a restart or a fail-over."""
+        await self.redis.execute_command("HSET", self.keys.batch(batch_id), "server", "0" * 40)
 
     async def batch(self, batch_id: BatchId) -> Batch:
         return Batch.decode(await self.fields(batch_id))

@@ -22,6 +22,7 @@ class ModelBatch:
     state: BatchState = BatchState.OPEN
     token: int = 0
     begun: int = -1
+    begun_by: str = ""
     rows: list[tuple[RequestId, int]] = field(default_factory=list)
     """Requests with the attempt that they were on when they came."""
     n_dropped: int = 0
@@ -29,9 +30,15 @@ class ModelBatch:
     """Tokens of steps in a row that began, got nowhere and never ended."""
     quarantined: bool = False
     cancel_requested: bool = False
+    opened_elsewhere: bool = False
+    """By another run of Redis, which may know of a create that this one does not."""
     armed: bool = False
     """A create may have been sent of which nobody knows how it went."""
     given_up: bool = False
+
+    @property
+    def never_sent(self) -> bool:
+        return self.state in NEVER_SENT and not self.opened_elsewhere
 
     def let_go(self) -> None:
         self.token += 1
@@ -149,15 +156,17 @@ class Model:
         batch.token = max(batch.token + 1, now_ms)
         return Hold(batch_id, batch.token)
 
-    def begin(self, hold: Hold, states: Collection[BatchState]) -> bool:
+    def begin(self, hold: Hold, states: Collection[BatchState], nonce: str) -> bool:
         batch = self.batches[hold.batch_id]
-        if not self.fresh(hold, states) or batch.begun == hold.token:
+        if not self.fresh(hold, states):
             return False
+        if batch.begun == hold.token:
+            return batch.begun_by == nonce
         if len(batch.unended) == UNENDED_ALLOWED:
             batch.quarantined = True
             batch.token += 1
             return False
-        batch.begun = hold.token
+        batch.begun, batch.begun_by = hold.token, nonce
         batch.unended.append(hold.token)
         return True
 
@@ -225,10 +234,12 @@ class Model:
             return Verdict.TOO_LATE
         hopeless = batch.quarantined and (over or batch.cancel_requested)
         batch.quarantined, batch.cancel_requested = False, True
-        if batch.state in NEVER_SENT or hopeless:
+        if batch.never_sent or hopeless:
             batch.state = BatchState.ENDED
             if self.open == batch_id:
                 self.open = None
+        elif batch.state is BatchState.OPEN:
+            self._close(batch_id)
         elif batch.state is BatchState.SUBMITTING and batch.begun == batch.token:
             return Verdict.OK
         batch.let_go()
@@ -243,7 +254,7 @@ class Model:
             flight.mailboxes = others
             return Verdict.JOINED
         batch = self.batches[batch_id]
-        if batch.state not in NEVER_SENT:
+        if not batch.never_sent:
             return Verdict.TOO_LATE
         del self.flying[one]
         if batch.state is BatchState.OPEN:
@@ -258,7 +269,7 @@ class Model:
         batch = self.batches.get(batch_id)
         if batch is None:
             return Verdict.GONE, 0, 0, False
-        if batch.state not in NEVER_SENT:
+        if not batch.never_sent:
             return Verdict.TOO_LATE, 0, 0, False
         n_dropped = n_shared = 0
         for one in asked:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 
 import pytest
 
-from batchling_client.wire.batches import Batch
+from batchling_client.wire import scripts
+from batchling_client.wire.batches import UNENDED_ALLOWED, Batch
+from batchling_client.wire.connection import connect
 from batchling_client.wire.states import BatchState
+from batchling_worker.app import RESENDS
+from tests.proxy import How, Proxy, Rule, Way
 
 from .byhand import ByHand, ids
 
@@ -19,6 +24,41 @@ async def test_doubled_begin_is_stale(byhand: ByHand) -> None:
     began = await asyncio.gather(*(byhand.begin(batch_id, token) for _ in range(10)))
 
     assert [one is not None for one in began].count(True) == 1
+
+
+@pytest.mark.parametrize("n_unended", range(UNENDED_ALLOWED))
+async def test_a_begin_whose_reply_is_lost_is_answered_when_sent_again(
+    byhand: ByHand, redis_url: str, n_unended: int
+) -> None:
+    """Were it stale, a worker that lives would count as dead, and the third of them in a row as poisoned."""
+    batch_id = await byhand.sealed(ids(1))
+    for _ in range(n_unended):
+        await byhand.begin(batch_id, await byhand.claimed(batch_id))
+    token = await byhand.claimed(batch_id)
+
+    await byhand.redis.execute_command("SCRIPT LOAD", scripts.source("begin"))
+    with Proxy(redis_url) as way:
+        call = hashlib.sha1(scripts.source("begin").encode()).hexdigest().encode()
+        torn = way.add(Rule(how=How.RST, way=Way.DOWN, after=call))
+        far = ByHand(connect(way.url, n_resends=RESENDS), byhand.keys)
+        began = await far.begin(batch_id, token)
+        await far.redis.aclose()
+
+    assert torn.spent
+    assert began is not None
+    assert (await byhand.batch(batch_id)).n_unended == n_unended + 1
+    assert await byhand.begin(batch_id, token) is None, "a doubled message began it as well"
+
+
+async def test_a_begin_that_is_sent_again_after_its_claim_was_lost_is_stale(byhand: ByHand) -> None:
+    batch_id = await byhand.sealed(ids(1))
+    token = await byhand.claimed(batch_id)
+    await byhand.begin(batch_id, token, nonce="n")
+    await byhand.claimed(batch_id)
+    before = await byhand.everything()
+
+    assert await byhand.begin(batch_id, token, nonce="n") is None
+    assert await byhand.everything() == before
 
 
 async def test_a_late_message_cannot_begin_after_a_newer_claim(byhand: ByHand) -> None:

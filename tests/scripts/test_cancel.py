@@ -33,6 +33,24 @@ async def test_a_cancelled_open_batch_takes_nothing_new(byhand: ByHand) -> None:
     assert (await byhand.enqueue([row(one) for one in ids(1)], into=new_batch_id())).verdict is Verdict.OK
 
 
+@pytest.mark.parametrize("state", [BatchState.OPEN, BatchState.SEALED])
+async def test_what_another_redis_had_opened_is_closed_and_looked_at_before_it_ends(
+    byhand: ByHand, state: BatchState
+) -> None:
+    batch_id = await byhand.in_state(state, ids(2))
+    await byhand.opened_elsewhere(batch_id)
+    token = await byhand.claimed(batch_id)
+
+    assert await byhand.cancel(batch_id) is Verdict.OK
+
+    batch = await byhand.batch(batch_id)
+    assert (batch.state, batch.cancel_requested) == (BatchState.SEALED, True)
+    assert await byhand.begin(batch_id, token) is None
+    assert [claim.state for claim in await byhand.claims(batch_id)] == [BatchState.SEALED]
+    assert (await byhand.enqueue([row(one) for one in ids(1)], into=batch_id)).verdict is Verdict.USED
+    assert (await byhand.enqueue([row(one) for one in ids(1)], into=new_batch_id())).verdict is Verdict.OK
+
+
 async def test_a_batch_at_the_provider_is_looked_at_now(byhand: ByHand) -> None:
     batch_id = await byhand.at_provider(ids(1))
     await byhand.progress(batch_id, await byhand.claimed(batch_id), delay_ms=600_000)

@@ -40,6 +40,16 @@ async def test_what_a_provider_may_know_is_not_dropped(byhand: ByHand, state: Ba
     assert await byhand.everything() == before
 
 
+@pytest.mark.parametrize("state", EARLY)
+async def test_what_another_redis_had_opened_is_not_dropped(byhand: ByHand, state: BatchState) -> None:
+    [one] = ids(1)
+    batch_id = await byhand.in_state(state, [one])
+    await byhand.opened_elsewhere(batch_id)
+    before = await byhand.everything()
+    assert (await byhand.drop([one], batch_id)).verdict is Verdict.TOO_LATE
+    assert await byhand.everything() == before
+
+
 async def test_a_request_that_others_wait_for_is_left_to_them(byhand: ByHand) -> None:
     [alone, shared, theirs] = ids(3)
     batch_id, other = await byhand.opened([alone, shared]), new_mailbox()

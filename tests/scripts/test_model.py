@@ -179,6 +179,14 @@ class Life(RuleBasedStateMachine):
         batch_id = known[pick % len(known)]
         assert self.run(self.byhand.cancel(batch_id)) is self.model.cancel(batch_id)
 
+    @precondition(lambda self: self._live())
+    @rule()
+    def fail_over(self) -> None:
+        """Redis is another one than the one that opened what lives."""
+        for batch_id in self._live():
+            self.run(self.byhand.opened_elsewhere(batch_id))
+            self.model.batches[batch_id].opened_elsewhere = True
+
     @precondition(lambda self: self.model.batches)
     @rule(pick=st.integers(0, 99))
     def retry(self, pick: int) -> None:
@@ -236,8 +244,7 @@ class Life(RuleBasedStateMachine):
         for _ in range(UNENDED_ALLOWED + 1):
             hold = self._claim(batch_id) or hold
             if hold is not None:
-                began = self.run(self.byhand.begin(hold.batch_id, hold.token, *END_STATES))
-                assert (began is not None) is self.model.begin(hold, END_STATES)
+                self._begin_once(hold, END_STATES, secrets.token_hex(8))
         return hold or Hold(batch_id, self.model.batches[batch_id].token - 1)
 
     @precondition(lambda self: self._live())
@@ -283,9 +290,14 @@ class Life(RuleBasedStateMachine):
         return expected
 
     def _begin(self, hold: Hold, states: Sequence[BatchState]) -> None:
-        for _ in range(2):
-            began = self.run(self.byhand.begin(hold.batch_id, hold.token, *states))
-            assert (began is not None) is self.model.begin(hold, states)
+        """A call whose reply was lost is sent again, and a doubled message makes another."""
+        lost, doubled = secrets.token_hex(8), secrets.token_hex(8)
+        for nonce in (lost, lost, doubled):
+            self._begin_once(hold, states, nonce)
+
+    def _begin_once(self, hold: Hold, states: Sequence[BatchState], nonce: str) -> None:
+        began = self.run(self.byhand.begin(hold.batch_id, hold.token, *states, nonce=nonce))
+        assert (began is not None) is self.model.begin(hold, states, nonce)
 
     def _seal(self, hold: Hold, _: Chance) -> None:
         self._same(self.run(self.byhand.seal(hold.batch_id, hold.token)), self.model.seal(hold))
@@ -299,6 +311,7 @@ class Life(RuleBasedStateMachine):
         self._same(self.run(scripts.arm(batch_id=batch_id, token=token)), intended)
         batch = self.model.batches[batch_id]
         batch.armed = batch.armed or intended
+        batch.opened_elsewhere = batch.opened_elsewhere and not intended
         if not chance.torn_off:
             verdict, _ = self.run(self.byhand.submitted(batch_id, token))
             moved = self.model.move(hold, (BatchState.SUBMITTING,), BatchState.SUBMITTED, spent=True)

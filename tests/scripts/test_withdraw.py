@@ -33,6 +33,18 @@ async def test_withdrawn_request_is_dropped_only_before_submission(byhand: ByHan
 
 
 @pytest.mark.parametrize("state", EARLY)
+async def test_what_another_redis_had_opened_may_be_at_its_provider_and_goes_on(
+    byhand: ByHand, state: BatchState
+) -> None:
+    [one] = ids(1)
+    batch_id = await byhand.in_state(state, [one])
+    await byhand.opened_elsewhere(batch_id)
+    before = await byhand.everything()
+    assert await byhand.withdraw(one, batch_id) is Verdict.TOO_LATE
+    assert await byhand.everything() == before
+
+
+@pytest.mark.parametrize("state", EARLY)
 async def test_a_second_withdrawal_finds_nothing(byhand: ByHand, state: BatchState) -> None:
     [one] = ids(1)
     batch_id = await byhand.in_state(state, [one])

@@ -24,7 +24,7 @@ __all__ = ["redis_url"]
 
 GOLDEN = golden.load()
 DEPLOYMENT: dict[str, dict[str, Any]] = GOLDEN["deployment"]
-OF_THE_MOMENT = {"token", "begun", "missed", "starts"}
+OF_THE_MOMENT = {"token", "begun", "begun_by", "missed", "starts"}
 """Fields of a batch that differ from one writing to the next, beside its times."""
 
 

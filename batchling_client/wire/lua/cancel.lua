@@ -1,11 +1,15 @@
 -- Asks for a batch to be cancelled: one that no provider knows ends at once, another at its next look, which is now
 -- unless a step of its submission is under way. A quarantined one is looked at again; where even that cannot be hoped
 -- for, because it has ended or was to be cancelled already, it ends at once without results, so that its callers are told.
+-- One that another run of Redis had opened is closed and searched for at its provider first, which may know of it.
 -- KEYS  1 schedule  2 batch  3 lane
 -- ARGV  1 batch id  2 ending (JSON) for a batch that ends at once  3 error in one sentence
 -- Verdicts  'OK'  'TOO_LATE' it has ended already  'GONE' no such batch
 --@include _clock
 --@include _fence
+--@include _server
+--@include _sound
+--@include _lane
 --@include _room
 local schedule, batch, lane = KEYS[1], KEYS[2], KEYS[3]
 local id, ending, err = ARGV[1], ARGV[2], ARGV[3]
@@ -20,7 +24,16 @@ if quarantined then
   redis.call('HDEL', batch, 'error')
 end
 local hopeless = quarantined and (state == 'ended' or redis.call('HGET', batch, 'cancel_requested') == '1')
-if state == 'open' or state == 'sealed' or hopeless then
+local early = state == 'open' or state == 'sealed'
+if early and not hopeless and may_be_forgotten(batch) then
+  if state == 'open' then
+    close_batch(lane, batch, schedule, id, now)
+  end
+  redis.call('HSET', batch, 'cancel_requested', 1, 'updated_at', now)
+  let_go(batch, schedule, id, now)
+  return 'OK'
+end
+if early or hopeless then
   if redis.pcall('HGET', lane, 'open') == id then
     redis.call('HDEL', lane, 'open')
   end

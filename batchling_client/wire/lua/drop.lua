@@ -5,10 +5,12 @@
 --       6 ending (JSON) and  7 error in one sentence of a batch that ends  8 number of mailboxes; their names: those
 --       whose requests may be dropped; then a request id each
 -- Verdicts  {'OK', n dropped, n left because others wait, 1 = the batch has ended}
---       {'TOO_LATE'} it is open or sealed no more, nothing was done  {'GONE'} no such batch
+--       {'TOO_LATE'} it is open or sealed no more, or another run of Redis had opened it, so that a provider may have been
+--       told: nothing was done  {'GONE'} no such batch
 --@include _clock
 --@include _fence
 --@include _room
+--@include _server
 --@include _sound
 --@include _waiters
 local schedule, batch, lane = KEYS[1], KEYS[2], KEYS[3]
@@ -20,7 +22,7 @@ local state = redis.call('HGET', batch, 'state')
 if not state then
   return {'GONE'}
 end
-if state ~= 'open' and state ~= 'sealed' then
+if state ~= 'open' and state ~= 'sealed' or may_be_forgotten(batch) then
   return {'TOO_LATE'}
 end
 local stream, mail = {}, {}

@@ -1,9 +1,11 @@
--- Takes a waiter off a request; when no one else waits and no provider was called yet, the request is dropped.
+-- Takes a waiter off a request; when no one else waits and no provider was called yet, the request is dropped. Of a batch
+-- that another run of Redis had opened it is not known whether a provider was.
 -- KEYS  1 request  2 the batch it is in
 -- ARGV  1 batch id  2 mailbox
 -- Verdicts  'OK' dropped  'JOINED' others wait for it  'TOO_LATE' it goes on, its answer will be kept
 --       'GONE' not in that batch (any more)
 --@include _room
+--@include _server
 --@include _sound
 local request, batch = KEYS[1], KEYS[2]
 local batch_id, mailbox = ARGV[1], ARGV[2]
@@ -28,7 +30,7 @@ if #others > 0 then
   return 'JOINED'
 end
 local state = redis.pcall('HGET', batch, 'state')
-if state ~= 'open' and state ~= 'sealed' then
+if state ~= 'open' and state ~= 'sealed' or may_be_forgotten(batch) then
   return 'TOO_LATE'
 end
 go_on_when_full(batch)
