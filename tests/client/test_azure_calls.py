@@ -170,7 +170,6 @@ async def test_a_standard_deployment_is_batched_in_the_batch_deployment_that_set
     [
         ("a=b, c = d", {"a": "b", "c": "d"}),
         ('{"a": "b"}', {"a": "b"}),
-        ("", {}),
     ],
 )
 def test_models_are_told_as_pairs_or_as_json(
@@ -178,6 +177,11 @@ def test_models_are_told_as_pairs_or_as_json(
 ) -> None:
     monkeypatch.setenv("BATCHLING_PROVIDERS__AZURE__MODELS", said)
     assert settings.load().providers["azure"].models == found
+
+
+def test_no_models_told_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHLING_PROVIDERS__AZURE__MODELS", "")
+    assert settings.load().providers == {}
 
 
 @pytest.mark.parametrize("path", ["/openai/deployments/mine/embeddings", "/openai/v1/embeddings"])

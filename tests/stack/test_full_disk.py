@@ -77,12 +77,12 @@ def test_down_needs_no_room(bench: Bench) -> None:
     assert bench.everything() == []
 
 
-def test_down_that_the_disk_refuses_is_one_sentence(bench: Bench) -> None:
+def test_down_that_cannot_look_is_one_sentence(bench: Bench) -> None:
     bench.layout.prepare()
     bench.layout.supervisor_lock.mkdir()
     answer = bench.run("down")
 
     assert answer.returncode == 3
     assert answer.stderr.count("\n") == 1
-    assert answer.stderr.startswith(f"The stack in {bench.home} cannot be stopped as a whole")
+    assert answer.stderr.startswith(f"{bench.home} cannot be looked into (Is a directory)")
     bench.layout.supervisor_lock.rmdir()
