@@ -12,7 +12,17 @@ import pytest
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 HERE: Final = Path(__file__).parent
-LONG: Final = ("death/", "failover/", "pipeline/", "weather/", "cli/test_own_endpoint.py")
+LONG: Final = (
+    "cli/test_bulk.py",
+    "cli/test_looking.py",
+    "cli/test_own_endpoint.py",
+    "cli/test_running.py",
+    "death/",
+    "failover/",
+    "pipeline/",
+    "stack/test_mending.py",
+    "weather/",
+)
 """Folders and files whose tests run whole deployments, or wait for leases, backoffs and fail-overs."""
 
 
