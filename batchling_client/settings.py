@@ -8,11 +8,12 @@ from typing import Annotated, Final
 
 from platformdirs import user_state_path
 from pydantic import AfterValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from .errors import WrongSettings
 from .wire import connection, sealing, stand_ins
 from .wire.routes import Routes
+from .wire.setting_mistakes import mistake_in
 from .wire.stand_ins import StandIn
 
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -89,8 +90,6 @@ def load(*, redis_url: str | None = None) -> ClientSettings:
     """The settings of the environment, the URL overridden where one is given; raises `WrongSettings`."""
     try:
         return ClientSettings() if redis_url is None else ClientSettings(redis_url=redis_url)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        name = "__".join(str(part) for part in first["loc"]).upper()
-        reason = first["msg"].removeprefix("Value error, ").rstrip(".")
-        raise WrongSettings(f"BATCHLING_{name} {reason}.") from None
+    except (ValidationError, SettingsError) as error:
+        name, reason = mistake_in(error)
+    raise WrongSettings(f"{name} {reason}.")

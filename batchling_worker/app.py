@@ -14,7 +14,6 @@ from celery import Celery
 from celery.signals import after_setup_logger, worker_process_init, worker_process_shutdown
 from celery.worker import state as worker_state
 from kombu import Queue
-from pydantic import ValidationError
 
 from batchling_client.wire import sealing
 from batchling_client.wire.connection import (
@@ -39,7 +38,7 @@ from .errors import UnfitWorker
 from .fitness import Fitness
 from .providers import Providers
 from .runtime import Runtime
-from .settings import WorkerSettings
+from .settings import WorkerSettings, WrongSetting, load
 from .stack import control
 from .stack.errors import StackError
 from .step import Knobs
@@ -263,15 +262,11 @@ def app_or_exit() -> Celery:
     """The app of this process' environment; a mistake in it ends the process with one sentence and exit code 2."""
     dashboard.prepare(sys.argv, os.environ)
     try:
-        settings = WorkerSettings()
+        settings = load()
         if not settings.redis_url:
             settings = settings.model_copy(update={"redis_url": _url_of_embedded(settings)})
         return make_app(settings)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        name = "__".join(str(part) for part in first["loc"]).upper()
-        sentence = f"BATCHLING_{name}: {first['msg'].removeprefix('Value error, ')}."
-    except (UnfitWorker, UnusableUrl, sealing.UnreadableSealKey, StackError) as error:
+    except (WrongSetting, UnfitWorker, UnusableUrl, sealing.UnreadableSealKey, StackError) as error:
         sentence = str(error)
     sys.stderr.write(sentence + "\n")
     raise SystemExit(USAGE)

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final
 
 from platformdirs import user_state_path
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from batchling_client.wire import sealing, stand_ins
+from batchling_client.wire.setting_mistakes import mistake_in
 from batchling_client.wire.stand_ins import StandIn
 
 RESULT_TTL_S: Final = 30 * 24 * 3600
 
 
 class WrongSetting(ValueError):
-    """A setting in the environment is not usable; the text is one sentence that names it."""
+    """A setting in an environment is not usable; the text is one sentence that names it, and never its value."""
 
 
 class Messages(enum.StrEnum):
@@ -110,12 +118,28 @@ class WorkerSettings(BaseSettings):
         return sealing.stored_pair(self.home)
 
 
-def load() -> WorkerSettings:
-    """The settings of the environment; raises `WrongSetting`."""
+def load(environment: Mapping[str, str] | None = None) -> WorkerSettings:
+    """The settings of an environment, of this process' own where none is given. Raises `WrongSetting`."""
     try:
-        return WorkerSettings()
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        name = "__".join(str(part) for part in first["loc"]).upper()
-        reason = first["msg"].removeprefix("Value error, ").rstrip(".")
-        raise WrongSetting(f"BATCHLING_{name} is not usable ({reason}).") from None
+        return WorkerSettings() if environment is None else _of(environment)
+    except (ValidationError, SettingsError) as error:
+        name, reason = mistake_in(error)
+    raise WrongSetting(f"{name} is not usable: {reason}.")
+
+
+def _of(environment: Mapping[str, str]) -> WorkerSettings:
+    """Those of an environment that is not this process'; as everywhere, an empty value is none."""
+
+    class Given(WorkerSettings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            *_: PydanticBaseSettingsSource,
+            **__: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            source = EnvSettingsSource(settings_cls)
+            source.env_vars = {name.lower(): value for name, value in environment.items() if value}
+            return (source,)
+
+    return Given()

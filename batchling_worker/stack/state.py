@@ -106,14 +106,17 @@ def read(path: Path) -> State | None:
 def namespace_of(environment: Mapping[str, str]) -> str:
     """The deployment that a worker of this environment serves."""
     return next(
-        (value for name, value in environment.items() if name.upper() == "BATCHLING_NAMESPACE"), "default"
+        (value for name, value in environment.items() if name.upper() == "BATCHLING_NAMESPACE" and value),
+        "default",
     )
 
 
 def digest_of(environment: Mapping[str, str]) -> str:
-    """Tells apart the environments whose callers must not share a worker; keeps no value."""
+    """Tells apart the environments whose callers must not share a worker; keeps no value, and an empty one is none."""
     named = sorted(
-        (name.upper(), value) for name, value in environment.items() if name.upper().startswith(TOLD_APART)
+        (name.upper(), value)
+        for name, value in environment.items()
+        if name.upper().startswith(TOLD_APART) and value
     )
     return hashlib.sha256(json.dumps(named).encode()).hexdigest()
 
@@ -129,7 +132,7 @@ def value_digest(value: str) -> str:
 
 def differing(running: State, environment: Mapping[str, str]) -> list[str]:
     """The settings that an environment names and that the running worker has other values of."""
-    given = {name.upper(): value for name, value in environment.items()}
+    given = {name.upper(): value for name, value in environment.items() if value}
     return [
         name
         for name, digest in running.followed.items()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsError
-
 from batchling_client.wire import sealing
 
+from .. import settings
 from ..settings import WorkerSettings
 from . import state
 from .errors import WrongSetting
@@ -16,38 +14,20 @@ from .errors import WrongSetting
 
 def read(environment: Mapping[str, str]) -> WorkerSettings:
     """The worker's settings in that environment, whatever this process' own says. Raises `WrongSetting`."""
-
-    class Given(WorkerSettings):
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            *_: PydanticBaseSettingsSource,
-            **__: PydanticBaseSettingsSource,
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            source = EnvSettingsSource(settings_cls)
-            source.env_vars = {name.lower(): value for name, value in environment.items()}
-            return (source,)
-
     try:
-        given = Given()
+        given = settings.load(environment)
         if given.seal_private_key is not None:
             given.seal_pair()
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        name = "__".join(str(part) for part in first["loc"]).upper()
-        reason = first["msg"].removeprefix("Value error, ").rstrip(".")
-        raise WrongSetting(f"BATCHLING_{name} is not usable: {reason}.") from None
-    except SettingsError:
-        raise WrongSetting("BATCHLING_PROVIDERS is not usable: it is not JSON.") from None
+    except settings.WrongSetting as error:
+        raise WrongSetting(str(error)) from None
     except sealing.UnreadableSealKey as error:
         raise WrongSetting(f"BATCHLING_SEAL_PRIVATE_KEY is not usable: {error}") from None
     return given
 
 
-def followed(settings: WorkerSettings) -> dict[str, str]:
+def followed(given: WorkerSettings) -> dict[str, str]:
     """Digests by name of what `state.FOLLOWED` tells callers of."""
-    said = settings.model_dump(mode="json")
+    said = given.model_dump(mode="json")
     return {
         name: state.value_digest(str(said[name.removeprefix("BATCHLING_").lower()]))
         for name in state.FOLLOWED

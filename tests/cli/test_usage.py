@@ -167,7 +167,7 @@ async def test_a_part_without_its_library_says_what_to_install() -> None:
 
 
 @pytest.mark.parametrize("words", [["demo"], ["run", "--sandbox", "{script}:words"]])
-@pytest.mark.parametrize("name", ["BATCHLING_LEASE_SECONDS", "BATCHLING_MAX_ATTEMPTS"])
+@pytest.mark.parametrize("name", ["BATCHLING_LEASE_SECONDS", "BATCHLING_MAX_ATTEMPTS", "BATCHLING_PROVIDERS"])
 async def test_a_wrong_setting_of_the_worker_is_one_sentence(
     script: Path, short_home: Path, words: list[str], name: str
 ) -> None:
@@ -176,7 +176,8 @@ async def test_a_wrong_setting_of_the_worker_is_one_sentence(
     wrong = await batchling(*(word.format(script=script) for word in words), env=env)
 
     assert wrong.code == 2
-    assert wrong.sentence.startswith(f"batchling: {name} is not usable (Input should be a valid ")
+    assert wrong.sentence.startswith(f"batchling: {name} ")
+    assert "Traceback" not in wrong.err
     assert contents(short_home) == []
 
 

@@ -69,3 +69,12 @@ def test_a_name_without_a_base_url_is_told_at_once(monkeypatch: pytest.MonkeyPat
     with pytest.raises(WrongSettings, match=r"BATCHLING_PROVIDERS__GROK__BASE_URL too\.$") as refusal:
         settings.load()
     assert "CANARY" not in str(refusal.value)
+
+
+def test_settings_that_are_no_json_are_one_sentence_that_holds_no_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BATCHLING_PROVIDERS", '{"groq": {"api_key": "sk-CANARY"')
+    with pytest.raises(WrongSettings, match=r"^BATCHLING_PROVIDERS must be JSON\.$") as refusal:
+        settings.load()
+    assert refusal.value.__context__ is None, "a decoder's error holds all that it was given"

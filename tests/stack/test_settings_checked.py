@@ -31,6 +31,18 @@ def test_a_wrong_setting_is_one_sentence_and_starts_nothing(bench: Bench, name: 
     assert not bench.home.exists()
 
 
+@pytest.mark.parametrize(
+    "name", ["BATCHLING_LEASE_SECONDS", "BATCHLING_NAMESPACE", "BATCHLING_SEAL_PRIVATE_KEY"]
+)
+def test_an_empty_setting_is_none(bench: Bench, name: str) -> None:
+    before = bench.run("up", **{name: ""})
+    after = bench.run("up")
+
+    assert (before.returncode, before.stderr) == (0, "")
+    assert (after.stdout, after.stderr) == (before.stdout, "")
+    assert bench.run("up", **{name: ""}).stderr == ""
+
+
 def test_a_stack_is_up_as_soon_as_the_setting_is_mended(bench: Bench) -> None:
     bench.run("up", BATCHLING_LEASE_SECONDS="abc")
 
