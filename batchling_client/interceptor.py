@@ -1,7 +1,6 @@
 """The neutral middle of interception: one caught HTTP call, its answer, and who gives it."""
 
 import enum
-import functools
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -105,11 +104,17 @@ class Interceptor(Protocol):
         ...
 
 
-@functools.cache
+warned: Final[dict[tuple[str, int], object]] = {}
+"""What this process and those it was forked from have been warned of, as sentences with their process ids."""
+
+
 def warn_once(sentence: str, pid: int) -> None:
-    """Log a warning the first time it is given for the process ``pid``.
+    """Log a warning the first time it is given for the process ``pid``, whichever thread gives it.
 
     A log line and not a Python warning: where warnings are errors, an SDK would take the exception for a
     broken connection and try again.
     """
-    _logger.warning("%s (process %d)", sentence, pid)
+    mine = object()
+    # One step of the dict and no lock, which a fork in the middle would leave held in the child for ever.
+    if warned.setdefault((sentence, pid), mine) is mine:
+        _logger.warning("%s (process %d)", sentence, pid)

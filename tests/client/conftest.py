@@ -101,7 +101,7 @@ def environment(
 
 @pytest.fixture(autouse=True)
 def fresh_warnings() -> None:
-    interceptor.warn_once.cache_clear()
+    interceptor.warned.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -34,4 +34,4 @@ def library(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 @pytest.fixture(autouse=True)
 def fresh_warnings() -> None:
-    interceptor.warn_once.cache_clear()
+    interceptor.warned.clear()

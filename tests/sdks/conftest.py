@@ -48,7 +48,7 @@ def environment(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("BATCHLING_REDIS_URL", deployment.url)
     monkeypatch.setenv("BATCHLING_HOME", str(deployment.home))
     monkeypatch.setenv("BATCHLING_PROVIDERS__ACME__BASE_URL", deployment.sandbox.base_url("openai"))
-    interceptor.warn_once.cache_clear()
+    interceptor.warned.clear()
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def caller(
     proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> Proxy:
     """The settings that `batchify` finds: Redis through the proxy, silence noticed after a second."""
-    interceptor.warn_once.cache_clear()
+    interceptor.warned.clear()
     caplog.set_level(logging.INFO, logger="batchling_client")
     monkeypatch.setenv("BATCHLING_REDIS_URL", proxy.url + QUICK)
     monkeypatch.setenv("BATCHLING_HOME", str(tmp_path))
