@@ -307,8 +307,19 @@ class ByHand:
 
     async def mail(self, mailbox: Mailbox | None = None) -> list[RequestId]:
         """The ids told to a mailbox, in order, each as often as it was told."""
-        entries: Any = await self.redis.xrange(self.keys.mailbox(mailbox or self.mailbox))
-        return [RequestId(name) for _, fields in entries for name in fields[b"ids"].decode().split()]
+        [told] = await self.mails([mailbox or self.mailbox])
+        return told
+
+    async def mails(self, mailboxes: Sequence[Mailbox]) -> list[list[RequestId]]:
+        """What `mail` tells, of several mailboxes in one round trip."""
+        async with self.redis.pipeline(transaction=False) as pipeline:
+            for mailbox in mailboxes:
+                pipeline.xrange(self.keys.mailbox(mailbox))
+            streams: Any = await pipeline.execute()
+        return [
+            [RequestId(name) for _, fields in entries for name in fields[b"ids"].decode().split()]
+            for entries in streams
+        ]
 
     async def now_ms(self) -> int:
         seconds, micros = await self.redis.execute_command("TIME")

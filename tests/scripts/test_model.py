@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -24,7 +25,7 @@ from hypothesis.stateful import (
 )
 from redis.asyncio import Redis
 
-from batchling_client.wire.batches import UNENDED_ALLOWED
+from batchling_client.wire.batches import UNENDED_ALLOWED, Batch
 from batchling_client.wire.connection import connect
 from batchling_client.wire.ids import new_batch_id, new_mailbox
 from batchling_client.wire.keys import BatchId, Keys, Mailbox, RequestId
@@ -442,8 +443,8 @@ class Life(RuleBasedStateMachine):
     async def _compare_batches(self) -> None:
         byhand = self.byhand
         for batch_id, expected in self.model.batches.items():
-            batch, rows = await byhand.batch(batch_id), await byhand.rows_of(batch_id)
-            token = int((await byhand.fields(batch_id))[b"token"])
+            fields, rows = await byhand.fields(batch_id), await byhand.rows_of(batch_id)
+            batch, token = Batch.decode(fields), int(fields[b"token"])
             assert (batch.state, token, batch.n_dropped) == (
                 expected.state,
                 expected.token,
@@ -491,9 +492,8 @@ class Life(RuleBasedStateMachine):
             result = await byhand.result(one)
             assert (None if result is None else result.status == 200) == model.results.get(one)
             assert flight is None or result is None, "a request is answered and in flight"
-        told = [
-            (mailbox, Counter(await byhand.mail(mailbox))) for mailbox in (*self.mailboxes, *self.strangers)
-        ]
+        mailboxes = [*self.mailboxes, *self.strangers]
+        told = zip(mailboxes, map(Counter, await byhand.mails(mailboxes)), strict=True)
         assert {(mailbox, one): n for mailbox, mail in told for one, n in mail.items()} == dict(model.mail)
 
 
@@ -501,6 +501,7 @@ async def _connected(redis_url: str) -> Redis:
     return connect(redis_url)
 
 
+@pytest.mark.timeout(10 * N_LIVES)
 def test_any_order_of_calls_leaves_redis_as_the_model_says(redis_url: str) -> None:
     class LifeHere(Life):
         def __init__(self) -> None:
