@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from pathlib import Path
 from typing import Final
@@ -10,6 +11,14 @@ import pytest
 
 # A shell that runs the tests in the background has them, and every program that they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The environments of the SDKs have no Hypothesis.
+with contextlib.suppress(ImportError):
+    from hypothesis import HealthCheck, settings
+
+    # An example that takes long on a busy machine says nothing of the code: pytest-timeout is the only clock.
+    settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("busy")
 
 HERE: Final = Path(__file__).parent
 LONG: Final = (
