@@ -335,6 +335,8 @@ class TestLimits:
         sandbox.limits = Limits(max_enqueued_tokens=400)
         rows = jsonl(chat("a", "x" * 1000))
         first = create(openai, rows)
+        # Two that are read at once take the room in any order: the look waits until it is taken.
+        assert finish(sandbox, openai, first, 0.1).status == "in_progress"
         second = finish(sandbox, openai, create(openai, rows), 0.3)
         assert second.status == "failed"
         assert second.errors is not None

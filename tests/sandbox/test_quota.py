@@ -27,7 +27,11 @@ async def test_a_batch_that_does_not_fit_is_taken_and_fails_its_validation(
     sandbox: Sandbox, caller: Caller
 ) -> None:
     sandbox.limits = Limits(max_enqueued_tokens=400)
-    first, second = await caller.create(rows()), await caller.create(rows())
+    first = await caller.create(rows())
+    sandbox.clock.advance(0.1)
+    # Two that are read at once take the room in any order: the look waits until it is taken.
+    assert (await state_of(caller, first))["status"] == "in_progress"
+    second = await caller.create(rows())
     sandbox.clock.advance(0.3)
     failed = await state_of(caller, second)
     assert (failed["status"], (await state_of(caller, first))["status"]) == ("failed", "in_progress")
