@@ -151,9 +151,11 @@ async def test_a_create_whose_answer_is_lost_is_never_taken_for_undone(
 
 async def test_a_create_that_runs_into_silence_is_never_taken_for_undone(wire: Wire, wired: Desk) -> None:
     wire.reply = lambda seen: None
-    async with httpx.AsyncClient(timeout=0.1, verify=False) as http:
+    # Only the wait for the answer is short: a connection that comes late is a call that was never sent.
+    async with httpx.AsyncClient(timeout=httpx.Timeout(10.0, read=0.1), verify=False) as http:
         desk = replace(wired, account=replace(wired.account, http=http))
         assert type(await failure_of_create(desk)) is MaybeDone
+    await asyncio.wait_for(wire.asked.wait(), 10)
     assert len(wire.seen) == 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from typing import Any, get_args
@@ -10,6 +11,7 @@ import httpx
 import pytest
 
 from batchling_worker.sandbox import Sandbox, faults
+from tests.waiting import wait_until
 
 from .caller import Caller, line, lines
 
@@ -113,9 +115,16 @@ class TestKey:
         self, sandbox: Sandbox, caller: Caller
     ) -> None:
         sandbox.faults.add(faults.SilenceKey(key="key", seconds=60.0))
-        with pytest.raises(httpx.ReadTimeout):
-            await caller.http.post("/batches", content=b"{}", timeout=0.2)
+        call = asyncio.create_task(caller.http.post("/batches", content=b"{}"))
+        await wait_until(
+            lambda: sandbox.faults.n_struck(faults.SilenceKey) == 1, description="the call is heard"
+        )
         assert (await caller.http.get("/batches")).status_code == 200
+        _, unanswered = await asyncio.wait([call], timeout=0.2)
+        assert unanswered == {call}
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
 
 
 class TestUpload:
