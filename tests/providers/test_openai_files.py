@@ -243,9 +243,10 @@ async def test_broken_lines_are_counted_in_the_log_without_their_content(
     caplog.set_level(logging.INFO, "batchling")
     wire.reply = lambda seen: answer(rows(1) + b'{"custom_id":"r1","response":{"secret words\n' + rows(1))
     assert len(await wired.answers(FILE)) == 2
-    (record,) = caplog.records
-    assert record.getMessage().startswith("result_lines_skipped provider=")
-    assert "n_broken=1" in record.getMessage()
+    # Others may log too, such as what is still running of an earlier test.
+    (said,) = [record.getMessage() for record in caplog.records if "result_lines" in record.getMessage()]
+    assert said.startswith("result_lines_skipped provider=")
+    assert "n_broken=1" in said
     assert "secret" not in caplog.text
 
 
