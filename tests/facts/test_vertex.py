@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import socket
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -550,13 +549,10 @@ class TestWithAnEmulatorOfOthers:
 
     @pytest.fixture
     def emulator(self) -> Iterator[str]:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        server = create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket")
+        server = create_server("127.0.0.1", 0, in_memory=True, default_bucket="bucket")
         server.start()
         try:
-            yield f"http://127.0.0.1:{port}"
+            yield f"http://127.0.0.1:{server._api._httpd.server_port}"
         finally:
             server.stop()
 
