@@ -23,6 +23,7 @@ from pydantic_ai.exceptions import ModelHTTPError
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 
 from batchling_client import batchify
+from tests.sdks.asking import UNSEALED_S
 
 GPT: Final = "gpt-5-mini"
 CLAUDE: Final = "claude-haiku-4-5"
@@ -61,10 +62,14 @@ class Way:
         return isinstance(answer, str) and prompt in answer
 
 
-async def together(way: Way, prompts: Sequence[str]) -> list[Any]:
-    """Asks everything at once in a block; an exception stands in the place of its answer."""
+async def together(way: Way, prompts: Sequence[str], *, n_calls: int = 1) -> list[Any]:
+    """Asks everything at once in a block, `n_calls` for each prompt; an exception stands in the place of its answer."""
     async with batchify(
-        batch_window_seconds=0.3, batch_poll_interval_seconds=0.1, cache=False, live_display=False
+        batch_size=len(prompts) * n_calls,
+        batch_window_seconds=UNSEALED_S,
+        batch_poll_interval_seconds=0.1,
+        cache=False,
+        live_display=False,
     ):
         return await asyncio.gather(*(way.ask(prompt) for prompt in prompts), return_exceptions=True)
 

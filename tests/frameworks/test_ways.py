@@ -81,7 +81,7 @@ async def test_ways_of_several_frameworks_share_the_batches_of_a_block(key: str,
     async def ask(prompt: str) -> list[object]:
         return list(await asyncio.gather(*(way.ask(prompt) for way in chats)))
 
-    [answers] = await together(Way(name="all", ask=ask), [f"{key}: a question"])
+    [answers] = await together(Way(name="all", ask=ask), [f"{key}: a question"], n_calls=len(chats))
 
     for way, answer in zip(chats, answers, strict=True):
         assert way.holds(answer, key), answer
