@@ -42,7 +42,7 @@ def echo(row: Row) -> tuple[int, bytes, str]:
 
 
 class Answerer:
-    """A worker and a provider in one; `hold` keeps batches from being answered while it is clear."""
+    """A worker and a provider in one; `go_on` keeps batches from being answered while it is clear."""
 
     def __init__(
         self, url: str, namespace: str, answer: Callable[[Row], tuple[int, bytes, str]] = echo
@@ -65,6 +65,10 @@ class Answerer:
                 await self.round()
             await asyncio.sleep(0.01)
 
+    async def due(self, batch_id: BatchId) -> None:
+        """Time passes until the next look at a batch."""
+        await self.redis.zadd(self.keys.schedule, {batch_id: 0}, xx=True)
+
     async def round(self) -> None:
         """Moves each batch that is due one step on."""
         due = await self.redis.zrange(self.keys.schedule, 0, 20)
@@ -82,11 +86,11 @@ class Answerer:
         if claim.state is BatchState.OPEN:
             await scripts.seal(batch_id=batch_id, token=token, lane_id=lane_id)
         elif claim.state is BatchState.SEALED:
-            self.n_batches += 1
             await scripts.intend(batch_id=batch_id, token=token, label=batch_id)
             await scripts.submitted(
                 batch_id=batch_id, token=token, provider_batch_id=ProviderBatchId("batch_1"), delay_ms=1
             )
+            self.n_batches += 1
         elif claim.state is BatchState.SUBMITTED and not self.go_on.is_set():
             await scripts.release(batch_id=batch_id, token=token, delay_ms=20)
         elif claim.state is BatchState.SUBMITTED:

@@ -11,6 +11,8 @@ from batchling_client.interceptor import HttpCall, HttpReply
 
 HOST = "api.groq.com"
 PATH = "/openai/v1/chat/completions"
+ASK: dict[str, Any] = {"model": "llama", "messages": [{"role": "user", "content": "hi"}]}
+"""As an SDK is asked."""
 
 
 def a_call(

@@ -142,10 +142,10 @@ async def test_two_processes_share_a_request_in_flight(answerer: Answerer) -> No
                 return any(place and place.count(b",") == 1 for place in places)
 
             mine = asyncio.create_task(ask(run, "shared"))
-            await wait_until(child_asked, description="both processes wait", within_s=20)
+            await wait_until(child_asked, description="both processes wait", within_s=30)
             answerer.go_on.set()
             answer = content(await mine)
-        out, _ = await asyncio.to_thread(child.communicate, timeout=20)
+        out, _ = await asyncio.to_thread(child.communicate, timeout=30)
     finally:
         child.kill()
     assert out.strip() == answer
@@ -175,20 +175,26 @@ async def test_runs_with_other_sizes_keep_their_own(answerer: Answerer) -> None:
 
 async def test_a_client_follows_the_batch_that_another_opened(answerer: Answerer) -> None:
     # Two deployments in one loop are two sessions, as two processes would be.
-    async with batchify(batch_window_seconds=0.3, cache=False) as one:
+    async with batchify(batch_window_seconds=60, cache=False) as one:
         held = one.redis
-        asked = asyncio.create_task(ask_all(one, "first"))
-        await wait_until(lambda: one.progress.n_waiting == 1, description="the first waits")
+        asked = asyncio.create_task(ask(one, "first"))
 
         async def opened() -> bool:
             return len(await one.look()) == 1
 
         await wait_until(opened, description="a batch is open")
-        async with batchify(batch_window_seconds=0.3, cache=False, redis_url=f"{held_url(held)}?db=0") as two:
+        async with batchify(batch_window_seconds=60, cache=False, redis_url=f"{held_url(held)}?db=0") as two:
             assert two.redis is not held
-            await asyncio.gather(asked, ask(two, "second"))
-            assert [b.batch_id for b in await two.look()] == [b.batch_id for b in await one.look()]
-            assert [b.n_requests for b in await two.look()] == [2]
+            followed = asyncio.create_task(ask(two, "second"))
+
+            async def joined() -> bool:
+                return [b.n_requests for b in await two.look()] == [2]
+
+            await wait_until(joined, description="the second is in the same batch")
+            [batch] = await two.look()
+            assert [b.batch_id for b in await one.look()] == [batch.batch_id]
+            await answerer.due(batch.batch_id)
+            assert [reply.status for reply in await asyncio.gather(asked, followed)] == [200, 200]
 
 
 def held_url(redis: object) -> str:
@@ -282,7 +288,7 @@ async def test_a_redis_that_restarts_in_the_middle_is_waited_for(
     worker.go_on.clear()
     async with batchify(batch_window_seconds=LINGER_S) as run:
         before = asyncio.create_task(ask_all(run, *PROMPTS))
-        await wait_until(lambda: worker.n_batches == 1, description="a batch is submitted")
+        await wait_until(lambda: worker.n_batches >= 1, description="a batch is submitted")
         await asyncio.to_thread(bent.stop)
         during = asyncio.create_task(ask_all(run, "asked while Redis is away"))
         await wait_until(lambda: "Redis is away" in caplog.text, description="the outage is noticed")

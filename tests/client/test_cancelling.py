@@ -178,7 +178,7 @@ async def placed(run: Run, n_batches: int) -> bool:
 CTRL_C_EARLY = """
 import asyncio, groq
 from batchling_client import batchify
-from tests.client.test_blocks import ASK
+from tests.client.asking import ASK
 
 async def main():
     async with batchify(batch_window_seconds=60), groq.AsyncGroq() as client:
@@ -190,9 +190,9 @@ asyncio.run(main())
 
 async def test_ctrl_c_before_the_submission_takes_everything_back(answerer: Answerer) -> None:
     caller = program(CTRL_C_EARLY)
-    await wait_until(lambda: n_placed(answerer, 5), description="placed", within_s=20)
+    await wait_until(lambda: n_placed(answerer, 5), description="placed", within_s=30)
     caller.send_signal(signal.SIGINT)
-    _, said = await asyncio.to_thread(caller.communicate, timeout=20)
+    _, said = await asyncio.to_thread(caller.communicate, timeout=30)
     assert "5 requests of run" in said
     assert "were taken back" in said
     assert "go on without" not in said
@@ -203,9 +203,9 @@ POOL = """
 import groq
 from concurrent.futures import ThreadPoolExecutor
 from batchling_client import batchify
-from tests.client.test_blocks import ASK
+from tests.client.asking import ASK
 
-with batchify(batch_window_seconds=0.5) as run, groq.Groq() as client, ThreadPoolExecutor(4) as pool:
+with batchify(batch_size=SIZE, batch_window_seconds=60), groq.Groq() as client, ThreadPoolExecutor(4) as pool:
     asked = [pool.submit(client.chat.completions.create, **ASK) for _ in range(40)]
     [one.result() for one in asked]
 """
@@ -217,11 +217,11 @@ async def test_one_ctrl_c_releases_every_thread_of_a_pool_in_a_plain_block(
 ) -> None:
     """The pool waits for its threads before the block is left: without a release it would hang for hours."""
     answerer.go_on.clear()
-    caller = program(POOL if submitted else POOL.replace("0.5", "60"))
+    caller = program(POOL.replace("SIZE", "4" if submitted else "None"))
     ready = (lambda: answerer.n_batches == 1) if submitted else (lambda: n_placed(answerer, 4))
-    await wait_until(ready, description="four threads wait", within_s=20)
+    await wait_until(ready, description="four threads wait", within_s=30)
     caller.send_signal(signal.SIGINT)
-    _, said = await asyncio.to_thread(caller.communicate, timeout=20)
+    _, said = await asyncio.to_thread(caller.communicate, timeout=30)
     assert caller.returncode == -signal.SIGINT, said
     assert said.rstrip().endswith("KeyboardInterrupt")
     assert "4 requests of run" in said
@@ -233,10 +233,10 @@ async def test_one_ctrl_c_releases_every_thread_of_a_pool_in_a_plain_block(
 THREADS_OF_AN_ASYNC_BLOCK = """
 import asyncio, groq
 from batchling_client import batchify
-from tests.client.test_blocks import ASK
+from tests.client.asking import ASK
 
 async def main():
-    async with batchify(batch_window_seconds=0.05):
+    async with batchify(batch_size=3, batch_window_seconds=60):
         with groq.Groq() as client:
             calls = [asyncio.to_thread(client.chat.completions.create, **ASK) for _ in range(3)]
             await asyncio.gather(*calls)
@@ -249,9 +249,9 @@ async def test_one_ctrl_c_releases_the_threads_of_an_async_block_too(answerer: A
     """`asyncio.run` waits for the threads of its default pool before the program may end."""
     answerer.go_on.clear()
     caller = program(THREADS_OF_AN_ASYNC_BLOCK)
-    await wait_until(lambda: answerer.n_batches == 1, description="three threads wait", within_s=20)
+    await wait_until(lambda: answerer.n_batches == 1, description="three threads wait", within_s=30)
     caller.send_signal(signal.SIGINT)
-    _, said = await asyncio.to_thread(caller.communicate, timeout=20)
+    _, said = await asyncio.to_thread(caller.communicate, timeout=30)
     assert "3 requests of run" in said
 
 
