@@ -24,7 +24,7 @@ BODY = b'{"model": "llama", "messages": [{"role": "user", "content": "hi"}]}'
 
 def request(url: str, body: bytes = BODY) -> TransportRequest:
     headers = [("Content-Type", "application/json"), ("Authorization", "Bearer sk-1")]
-    return TransportRequest("POST", url, headers, body, read_timeout=0.5)
+    return TransportRequest("POST", url, headers, body, read_timeout=30)
 
 
 def test_a_caught_blocking_call_is_answered_with_the_library_s_own_response(upstream: Upstream) -> None:
