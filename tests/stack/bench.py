@@ -83,11 +83,18 @@ class Bench:
 
     def everything(self) -> list[list[str]]:
         """The command lines of all processes that belong to this home."""
-        found = []
+        return list(self._processes().values())
+
+    def worker_pids(self) -> list[int]:
+        """The workers of this home, those that no state tells of too."""
+        return [pid for pid, words in self._processes().items() if "worker" in words]
+
+    def _processes(self) -> dict[int, list[str]]:
+        found = {}
         for process in psutil.process_iter(["cmdline", "status"]):
             words = process.info["cmdline"] or []
             if str(self.home) in " ".join(words) and process.info["status"] != psutil.STATUS_ZOMBIE:
-                found.append(words)
+                found[process.pid] = words
         return found
 
     async def mended(self, *, without: int) -> None:

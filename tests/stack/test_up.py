@@ -7,7 +7,6 @@ import os
 import signal
 import stat
 import subprocess
-import time
 from pathlib import Path
 
 import psutil
@@ -168,7 +167,7 @@ async def test_flower_joins_a_running_stack_and_stays(bench: Bench) -> None:
 
 def test_attaching_imports_nothing_slow(bench: Bench) -> None:
     bench.up()
-    started = time.perf_counter()
+    before_s = children_s()
     script = (
         "import sys; from batchling_worker.stack.__main__ import main; main(sys.argv[1:]); "
         "print({'celery', 'pydantic', 'redis', 'psutil', 'msgspec', 'platformdirs'} & set(sys.modules))"
@@ -177,4 +176,10 @@ def test_attaching_imports_nothing_slow(bench: Bench) -> None:
     answer = subprocess.run(words, env=bench.environment, capture_output=True, text=True, check=True)
 
     assert answer.stdout.splitlines()[-1] == "set()"
-    assert time.perf_counter() - started < 5
+    assert children_s() - before_s < 5
+
+
+def children_s() -> float:
+    """What the ended children of this process have had of the processors: how long it took says more of the machine."""
+    used = os.times()
+    return used.children_user + used.children_system
