@@ -26,6 +26,16 @@ def free_port() -> int:
 
 
 @contextmanager
+def kept_port() -> Iterator[int]:
+    """A loopback port on which nobody listens, kept from all but servers: no connection has it for its own end."""
+    with socket.socket() as keeper:
+        # Two sockets may be bound to a port where both say so, as servers do, and one of them listens.
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        keeper.bind(("127.0.0.1", 0))
+        yield int(keeper.getsockname()[1])
+
+
+@contextmanager
 def redis_server(*words: str, port: int | None = None, sentinel: str = "") -> Iterator[str]:
     """Starts Redis (or a Sentinel, from its configuration) and tells its URL; a unix socket where no port is given."""
     with ExitStack() as stack:

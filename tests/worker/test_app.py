@@ -12,7 +12,7 @@ from pathlib import Path
 from kombu import Connection
 
 from batchling_worker.app import broker_url, transport_options
-from tests.redis_server import free_port, redis_server
+from tests.redis_server import kept_port, redis_server
 
 COMMAND = (sys.executable, "-m", "celery", "-A", "batchling_worker", "worker")
 
@@ -56,8 +56,7 @@ def test_a_worker_refuses_a_redis_that_would_lose_work(tmp_path: Path) -> None:
 
 
 def test_a_worker_refuses_a_bad_redis_that_comes_later_than_it(tmp_path: Path) -> None:
-    port = free_port()
-    with (tmp_path / "log").open("w+") as log:
+    with kept_port() as port, (tmp_path / "log").open("w+") as log:
         env = environment(tmp_path, REDIS_URL=f"redis://127.0.0.1:{port}", TICK_SECONDS="0.05")
         worker = subprocess.Popen([*COMMAND, "--pool", "solo"], env=env, stdout=log, stderr=log, text=True)
         try:

@@ -9,28 +9,29 @@ from pathlib import Path
 import pytest
 
 BUSY_LOOP = """
-import asyncio, os, sys, threading, time
+import asyncio, os, sys, threading
 from batchling_worker.forking import still_at_forks
 
 loop = asyncio.new_event_loop()
 threading.Thread(target=loop.run_forever, daemon=True).start()
 if sys.argv[1] == "still":
     still_at_forks(loop)
-held, begun, gone_on = threading.Lock(), threading.Event(), threading.Event()
+held, begun, forked, gone_on = threading.Lock(), threading.Event(), threading.Event(), threading.Event()
 
 def callback():
     with held:
         begun.set()
-        time.sleep(0.3)
+        forked.wait(0.3 if sys.argv[1] == "still" else 20)
 
 loop.call_soon_threadsafe(callback)
 begun.wait()
 child = os.fork()
 if child == 0:
     os._exit(0 if held.acquire(blocking=False) else 7)
+forked.set()
 torn = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 loop.call_soon_threadsafe(gone_on.set)
-assert gone_on.wait(5), "the loop does not go on"
+assert gone_on.wait(20), "the loop does not go on"
 sys.exit(torn)
 """
 
