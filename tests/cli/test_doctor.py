@@ -30,7 +30,7 @@ async def test_a_sound_deployment_is_found_sound(deployment: Deployment) -> None
     async def worker_lives() -> bool:
         return bool(await deployment.redis.execute_command("ZCARD", deployment.keys.workers))
 
-    await wait_until(worker_lives, description="the worker says that it lives", within_s=20)
+    await wait_until(worker_lives, description="the worker says that it lives", within_s=30)
     code, found = await examine(deployment.env)
 
     assert code == 0, found

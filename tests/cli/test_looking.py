@@ -68,9 +68,16 @@ async def test_lanes_tell_what_holds_them(deployment: Deployment) -> None:
     deployment.sandbox.limits = Limits(max_enqueued_tokens=700)
     deployment.sandbox.faults.add(StickBatch(model=MODEL, state="in_progress", seconds=3600))
     refused = await deployment.ask(1, model=SLOW_MODEL, headers={"authorization": "Bearer invalid-key"})
-    await deployment.ask(2, prompts=["x" * 2000] * 2, rows=1)
+    await deployment.ask(1, prompts=["x" * 2000])
     deployment.worker()
     await deployment.answered(refused)
+    # Of two that are created at once either may stick, and either may be validated first.
+    await wait_until(
+        lambda: any(batch["status"] == "in_progress" for batch in deployment.sandbox.batches()),
+        description="the room is taken",
+        within_s=30,
+    )
+    await deployment.ask(1, prompts=["x" * 2000])
     seen: list[dict[str, Any]] = []
 
     async def one_is_refused_and_waits() -> bool:
@@ -162,7 +169,7 @@ async def test_a_cancelled_run_leaves_at_the_provider_what_it_was_asked_to(deplo
     async def submitted() -> bool:
         return [batch.state for batch in await deployment.batches()] == [BatchState.SUBMITTED]
 
-    await wait_until(submitted, description="submitted", within_s=20)
+    await wait_until(submitted, description="submitted", within_s=30)
     (run,) = await look(deployment, "runs")
 
     kept = await batchling("cancel", run["run_id"], "--keep-submitted", env=deployment.env)

@@ -37,6 +37,8 @@ async def main():
         print(answer)
 """
 
+PATIENT = "from batchling_client import dry_run; dry_run.QUIET_S = 2.0; "
+
 
 @pytest.fixture
 def home(short_home: Path) -> Iterator[Path]:
@@ -65,7 +67,8 @@ async def test_an_endpoint_of_ones_own_is_batched_by_settings_alone(
     program = tmp_path / "program.py"
     program.write_text(PROGRAM, encoding="utf-8")
 
-    ran = await batchling("run", f"{program}:main", "--batch-window-seconds", "0.5", env=env)
+    one_batch = ("--batch-size", "5", "--batch-window-seconds", "60")
+    ran = await batchling("run", f"{program}:main", *one_batch, env=env)
     assert ran.code == 0, ran.err
     assert [f"question {n}" in line for n, line in enumerate(ran.out.splitlines())] == [True] * 5
     assert f"acme/{MODEL}" in ran.err
@@ -93,7 +96,7 @@ async def test_a_dry_run_and_the_doctor_know_it(
 ) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM, encoding="utf-8")
-    dry = await batchling("run", f"{program}:main", "--dry-run", env=env)
+    dry = await batchling("run", f"{program}:main", "--dry-run", env=env, prelude=PATIENT)
     assert f"acme/{MODEL} /v1/chat/completions: 5 requests, 1 batch" in dry.err, dry.err
     assert sandbox.ledger().calls == {}
 

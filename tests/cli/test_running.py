@@ -82,7 +82,7 @@ async def test_ctrl_c_says_how_many_go_on_and_exits_130(deployment: Deployment, 
     async def submitted() -> bool:
         return any(batch.provider_batch_id for batch in await deployment.batches())
 
-    await wait_until(submitted, description="the batch is submitted", within_s=20)
+    await wait_until(submitted, description="the batch is submitted", within_s=30)
     running.send_signal(signal.SIGINT)
     done = await ended(running)
 
