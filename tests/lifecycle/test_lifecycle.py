@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batchling_client.wire.batches import Batch
@@ -140,7 +140,6 @@ def test_a_complaint_of_any_code_that_passes_over_the_first_row_costs_the_others
     assert first[1] == Requeue(counts=True)
 
 
-@settings(deadline=None)
 @given(places=st.randoms(use_true_random=False), n_rows=st.integers(1, 60))
 def test_a_complaint_about_all_that_names_any_row_comes_to_an_end(places: random.Random, n_rows: int) -> None:
     """A provider that validates in an order of its own, and names a row where it means them all."""

@@ -18,7 +18,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     rows=st.lists(st.dictionaries(texts, values, max_size=3), max_size=4),
     beside=st.dictionaries(texts.filter(lambda name: name != "requests"), texts, max_size=2),

@@ -11,7 +11,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -509,10 +509,5 @@ def test_any_order_of_calls_leaves_redis_as_the_model_says(redis_url: str) -> No
 
     run_state_machine_as_test(
         LifeHere,
-        settings=settings(
-            max_examples=N_LIVES,
-            stateful_step_count=30 if N_LIVES <= 50 else 80,
-            deadline=None,
-            suppress_health_check=[HealthCheck.too_slow],
-        ),
+        settings=settings(max_examples=N_LIVES, stateful_step_count=30 if N_LIVES <= 50 else 80),
     )
