@@ -33,9 +33,13 @@ LONG: Final = (
     "weather/",
 )
 """Folders and files whose tests run whole deployments, or wait for leases, backoffs and fail-overs."""
+LONG_S: Final = 180.0
+"""What such a test has: on a busy machine each of its workers takes many seconds to start. Its waits have bounds."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.relative_to(HERE).as_posix().startswith(LONG):
             item.add_marker(pytest.mark.long)
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(LONG_S))

@@ -34,6 +34,9 @@ from .waiting import wait_until
 
 CANARY = "gsk-CANARY-0f3b9c7e1d"
 MODEL = "llama-3.1-8b-instant"
+ENQUEUED_AT_ONCE = 128
+UNTIL_THE_LAST_MS = 60_000
+"""How long a batch lingers that is not all there: on a busy machine a worker would seal it between two calls."""
 SLOW_MODEL = "openai/gpt-oss-20b"
 
 
@@ -241,9 +244,10 @@ class Deployment:
             body = form.body(prompt, model)
             packed = Row.pack(request_id=request_id, run_id=run_id, body=body)
             incoming.append(RowIn(request_id=request_id, packed=packed, size=line_bytes(body)))
-        cap = BatchCap(rows=rows, bytes=200 * 1024 * 1024, linger_ms=linger_ms, longest_ms=15 * linger_ms)
         guess = new_batch_id()
         while incoming:
+            wait_ms = linger_ms if len(incoming) <= ENQUEUED_AT_ONCE else UNTIL_THE_LAST_MS
+            cap = BatchCap(rows=rows, bytes=200 * 1024 * 1024, linger_ms=wait_ms, longest_ms=15 * wait_ms)
             reply = await self.scripts.enqueue(
                 batch_id=guess,
                 lane_id=spec.lane_id,
@@ -255,11 +259,11 @@ class Deployment:
                 poll_ms=100,
                 keep_ms=3_600_000,
                 ask_failed_anew=True,
-                rows=incoming[:128],
+                rows=incoming[:ENQUEUED_AT_ONCE],
             )
             if reply.verdict is Verdict.OK:
                 incoming = incoming[len(reply.placements) :]
-                if len(reply.placements) == 128:
+                if len(reply.placements) == ENQUEUED_AT_ONCE:
                     continue
             guess = reply.open_batch or new_batch_id()
         return ids

@@ -14,9 +14,10 @@ It serves on a thread of its own, so that blocking tests may use it too; methods
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -168,19 +169,19 @@ class Proxy:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
         self._weather = Weather(asyncio.Event(), dict.fromkeys(Way, 0.0), dict.fromkeys(Way, None))
         self._weather.fair.set()
-        self._open_port()
-        ready.set_result(None)
-        await self._stopping.wait()
-        self._close_port()
+        with _held_port() as self.port:
+            self._open_port()
+            ready.set_result(None)
+            await self._stopping.wait()
+            self._close_port()
         for connection in list(self._live):
             connection.strike(How.RST, *Way)
         await asyncio.gather(*self._live.values())
 
     def _open_port(self) -> None:
         if self._port is None:
-            self._port = socket.create_server((HOST, self.port), backlog=512)
+            self._port = socket.create_server((HOST, self.port), backlog=512, reuse_port=True)
             self._port.setblocking(False)
-            self.port = self._port.getsockname()[1]
             self._loop.add_reader(self._port, self._accept, self._port)
 
     def _close_port(self) -> None:
@@ -224,3 +225,12 @@ class Proxy:
 
     def _client_left(self) -> None:
         self.n_open -= 1
+
+
+@contextlib.contextmanager
+def _held_port() -> Iterator[int]:
+    """A port that is the proxy's also while it is closed: bound, though nobody listens, so that nobody else gets it."""
+    with socket.socket() as place:
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        place.bind((HOST, 0))
+        yield place.getsockname()[1]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from redis import Redis
 from redis.backoff import ConstantBackoff
@@ -17,12 +19,18 @@ from redis.retry import Retry
 
 from batchling_worker.stack.redis_binary import find
 
+PORTS: Final = range(20_000, 30_000)
+"""Below those that the kernel gives to whoever asks for any: what is free here is so until it is asked for by name."""
+
 
 def free_port() -> int:
-    """A loopback port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port that nobody listens on just now, and hardly anybody will before the one it is for."""
+    while True:
+        # Not from `random`: its seed is the same in each process of a test run.
+        port = secrets.choice(PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 
 async def wait_until(
-    condition: Callable[[], Awaitable[bool] | bool], *, description: str, within_s: float = 10.0
+    condition: Callable[[], Awaitable[bool] | bool], *, description: str, within_s: float = 30.0
 ) -> None:
     """Returns once the condition holds; fails with its description when it does not in time."""
     deadline = time.monotonic() + within_s

@@ -77,7 +77,7 @@ async def rerun_gets_everything_once(deployment: Deployment) -> None:
 
 
 async def test_killed_in_the_middle_of_asking(deployment: Deployment) -> None:
-    await killed_at(deployment, N_CALLS // 3, pause_s=0.01)
+    await killed_at(deployment, N_CALLS // 3, pause_s=0.03)
     assert await n_enqueued(deployment) < N_CALLS
     deployment.worker()
 

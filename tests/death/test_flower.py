@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 
 from tests.deployment import Deployment, kill
+from tests.redis_server import free_port
 from tests.waiting import wait_until
 
 
@@ -21,8 +21,7 @@ def up(url: str) -> bool:
 
 
 async def test_a_killed_flower_is_not_missed(deployment: Deployment) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     words = [sys.executable, "-m", "celery", "-A", "batchling_worker", "flower", f"--port={port}"]
     with (deployment.home / "flower.log").open("wb") as log:
         flower = subprocess.Popen(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 
 from batchling_client.wire.batches import Batch
@@ -25,6 +26,18 @@ async def in_progress(deployment: Deployment, model: str, n_done: int) -> Batch:
 
     await wait_until(seen, description=f"{n_done} rows are done", within_s=20)
     return await of_model(deployment, model)
+
+
+async def looked_at(deployment: Deployment, model: str) -> None:
+    """Waits for a look at the one batch of a model that begins after this."""
+    ends = set[dt.datetime]()
+
+    async def twice() -> bool:
+        ends.add((await of_model(deployment, model)).updated_at)
+        # As it is now, then the end of a look that may have begun before, then that of the next.
+        return len(ends) > 2
+
+    await wait_until(twice, description=f"the batch of {model} is looked at")
 
 
 async def cancel(deployment: Deployment, batch: Batch) -> None:
@@ -86,7 +99,7 @@ async def test_a_batch_that_cannot_be_cancelled_completes_and_is_answered(
     deployment: Deployment, sandbox: Sandbox
 ) -> None:
     """As where the cancellation meets a batch that has just been completed (400), or a key without the right (403)."""
-    sandbox.faults.add(StickBatch(state="in_progress", seconds=1.0, times=None))
+    sandbox.faults.add(StickBatch(state="in_progress", seconds=3600, times=None))
     asked = {}
     for status in (400, 403):
         sandbox.faults.add(RefuseCancel(status=status, model=f"m{status}", times=None))
@@ -97,10 +110,13 @@ async def test_a_batch_that_cannot_be_cancelled_completes_and_is_answered(
         # As if it had been denied for long: one refusal more must not be taken for the batch's own.
         long_denied = ("denied_since", 1, "n_denied", 50, "cancel_requested", 1)
         await deployment.redis.execute_command("HSET", deployment.keys.batch(batch.batch_id), *long_denied)
+        await looked_at(deployment, f"m{status}")
+    sandbox.clock.advance(3600)
 
     for ids in asked.values():
         assert {result.status for result in await deployment.answered(ids)} == {200}
 
+    assert sandbox.faults.n_struck(RefuseCancel) >= len(asked)
     assert {(batch.state, batch.cancel_requested) for batch in await deployment.settled()} == {
         (BatchState.SETTLED, True)
     }

@@ -43,9 +43,9 @@ async def test_an_account_in_trouble_is_left_alone_while_another_goes_on(deploym
 
     assert {result.status for result in results} == {200}
     assert not any(await deployment.results(bad))
-    assert deployment.sandbox.faults.n_struck(RefuseKey) <= 10, "thirty batches, most of them never called"
+    assert deployment.sandbox.faults.n_struck(RefuseKey) < 15, "thirty batches, most of them never called"
     stumbles = [batch.n_stumbles for batch in await deployment.batches() if batch.n_requests == 1]
-    assert sum(stumbles) <= 10, "to wait is no stumble"
+    assert sum(stumbles) < 15, "to wait is no stumble"
 
 
 async def test_a_silent_account_takes_no_slot_for_long(deployment: Deployment) -> None:
@@ -117,10 +117,10 @@ async def test_a_refused_key_is_told_to_every_caller_without_a_call_for_each(dep
 
     assert {result.status for result in results} == {401}
     assert all("Incorrect API key" in json.loads(result.body)["error"]["message"] for result in results)
-    assert deployment.sandbox.faults.n_struck(RefuseKey) <= 4
-    assert {result.status for result in await deployment.answered(good)} == {200}
     states = {lane["circuit"]["state"] for lane in await lanes(deployment) if lane["circuit"]}
     assert states == {"parked"}
+    assert deployment.sandbox.faults.n_struck(RefuseKey) <= 4
+    assert {result.status for result in await deployment.answered(good)} == {200}
     [circuit] = await deployment.redis.execute_command("KEYS", deployment.keys.circuit("*"))
     stored = await deployment.redis.execute_command("HVALS", circuit)
     assert b"401" in stored

@@ -98,7 +98,7 @@ async def test_a_container_whose_id_was_never_stored_is_the_one_that_is_filled(
 async def test_a_container_that_redis_has_forgotten_half_filled_is_filled_to_the_end(
     deployment: Deployment,
 ) -> None:
-    deployment.sandbox.faults.add(RefuseCreate(status=503, retry_after="2", after=1))
+    deployment.sandbox.faults.add(RefuseCreate(status=503, retry_after="600", after=1))
     deployment.fork()
     ids = await deployment.ask(N_ROWS, provider="xai", linger_ms=2000)
 
@@ -113,7 +113,7 @@ async def test_a_container_that_redis_has_forgotten_half_filled_is_filled_to_the
     key = deployment.keys.batch(batch.batch_id)
     await deployment.redis.execute_command("HDEL", key, "input_file_id", "create_at", "account", "n_lines")
 
-    assert {result.status for result in await deployment.answered(ids)} == {200}
+    assert {result.status for result in await deployment.answered(ids, hurried=True)} == {200}
     [batch] = await deployment.settled()
     assert (batch.n_succeeded, batch.n_requeued) == (N_ROWS, 0)
     assert n_containers(deployment) == 1

@@ -18,6 +18,8 @@ from tests.form import Ability, names
 from tests.waiting import wait_until
 
 EARLY = tuple(name for name in names() if providers.load(name).facts.early_results)
+STUCK_S = 3600.0
+"""Until the test has this time pass, once the worker has died."""
 POINTS: dict[str, list[Fault]] = {
     "submit.intended": [],
     "submit.written": [],
@@ -28,9 +30,9 @@ POINTS: dict[str, list[Fault]] = {
     "submit.created": [],
     "submit.searched": [DropCreateAnswer()],
     "submit.committed": [],
-    "poll.progressed": [StickBatch(seconds=1.5)],
-    "poll.early_chunk": [StickBatch(state="in_progress", seconds=1.0, done=0.6)],
-    "poll.early_read": [StickBatch(state="in_progress", seconds=1.0, done=0.6)],
+    "poll.progressed": [StickBatch(seconds=STUCK_S)],
+    "poll.early_chunk": [StickBatch(state="in_progress", seconds=STUCK_S, done=0.6)],
+    "poll.early_read": [StickBatch(state="in_progress", seconds=STUCK_S, done=0.6)],
     "poll.ended": [],
     "poll.recorded": [],
     "collect.chunk": [],
@@ -86,6 +88,8 @@ async def test_death_at_any_point_answers_and_bills_once(
     ids = await hasty.ask(N_ROWS, provider=any_provider)
 
     assert await hasty.fork_died(doomed) == EXIT_CODE
+    if any(isinstance(fault, StickBatch) for fault in POINTS[point]):
+        hasty.sandbox.clock.advance(STUCK_S)
     hasty.fork(crash_at=point)
 
     results = await hasty.answered(ids)
@@ -98,6 +102,7 @@ async def test_death_at_any_point_answers_and_bills_once(
 async def test_death_around_a_cancel_leaves_nobody_waiting(
     hasty: Deployment, provider: str, point: str
 ) -> None:
+    hasty.sandbox.faults.add(StickBatch(state="in_progress", done=0.5))
     doomed = hasty.fork(crash_at=point)
     ids = await hasty.ask(N_ROWS, provider=provider, model=SLOW_MODEL)
     await wait_until(lambda: _at_provider(hasty), description="the batch is at the provider")

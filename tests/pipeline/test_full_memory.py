@@ -27,6 +27,11 @@ async def test_a_redis_that_runs_full_refuses_what_is_new_and_ends_what_it_holds
             lambda: len(deployment.sandbox.batches()) > 1, description="at the provider", within_s=30
         )
 
+        async def all_queued() -> bool:
+            return sum(batch.n_requests for batch in await deployment.batches()) >= len(prompts)
+
+        await wait_until(all_queued, description="all are queued")
+
         await deployment.redis.execute_command("CONFIG", "SET", "maxmemory", "1")
         refused = await ask_all(run, *[f"while full {number}" for number in range(20)], model=MODEL)
         done = await before

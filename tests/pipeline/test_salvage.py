@@ -21,11 +21,13 @@ from batchling_worker.sandbox.faults import (
     RefuseDownload,
     RepeatRows,
     SpoilRows,
+    StickBatch,
     StrayRows,
     TruncateDownload,
     ZeroRows,
 )
 from tests.deployment import SLOW_MODEL, Deployment, in_turn
+from tests.form import form_of
 from tests.waiting import wait_until
 
 ANSWER = '{"custom_id":"CUSTOM_ID","response":{"status_code":%s,"request_id":"q","body":%s},"error":null}'
@@ -161,7 +163,8 @@ async def test_an_answer_in_another_batch_s_results_is_not_taken(
 ) -> None:
     deployment.fork()
     mine = await deployment.ask(2, provider=provider, model=SLOW_MODEL)
-    deployment.sandbox.faults.add(SpoilRows(lines=(OTHER.replace("CUSTOM_ID", mine[0]),), stays=True))
+    stray = OTHER.replace("CUSTOM_ID", mine[0])
+    deployment.sandbox.faults.add(SpoilRows(lines=(stray,), stays=True, model=form_of(provider).model))
     theirs = await deployment.ask(2, provider=provider)
 
     results = await deployment.answered([*mine, *theirs])
@@ -219,7 +222,9 @@ async def test_a_cancelled_batch_tells_its_callers(deployment: Deployment, provi
 async def test_what_a_cancelled_batch_had_done_is_delivered_and_the_rest_is_told(
     deployment: Deployment, provider: str
 ) -> None:
-    deployment.sandbox.faults.add(FailRows(n=30, status=500))
+    deployment.sandbox.faults.add(
+        FailRows(n=30, status=500), StickBatch(state="in_progress", done=0.5, times=None)
+    )
     deployment.fork()
     ids = await deployment.ask(60, provider=provider, model=SLOW_MODEL)
 

@@ -66,9 +66,11 @@ def desk(proxy: Proxy, http: httpx.AsyncClient) -> Desk:
 
 
 @pytest.fixture
-def fair(desk: Desk, sandbox: Sandbox) -> Desk:
-    """The same account on a way without weather."""
-    return replace(desk, account=replace(desk.account, base_url=sandbox.base_url("groq")))
+async def fair(desk: Desk, sandbox: Sandbox) -> AsyncIterator[Desk]:
+    """The same account on a way without weather, and in no hurry."""
+    async with httpx.AsyncClient(timeout=httpx.Timeout(15.0), trust_env=False) as patient:
+        account = replace(desk.account, base_url=sandbox.base_url("groq"), http=patient)
+        yield replace(desk, account=account)
 
 
 @pytest.fixture(autouse=True)

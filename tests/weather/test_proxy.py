@@ -11,6 +11,10 @@ import pytest
 from tests.proxy import HOST, How, Proxy, Rule, Way
 from tests.waiting import wait_until
 
+PATIENCE_S = 20.0
+"""How long what surely comes is waited for."""
+SILENT_S = 0.3
+
 
 class Echo:
     """An upstream that sends back what it gets."""
@@ -59,13 +63,17 @@ class Client:
         await self.writer.drain()
 
     async def hears(self, n: int) -> bytes:
-        return await asyncio.wait_for(self.reader.readexactly(n), 5)
+        return await asyncio.wait_for(self.reader.readexactly(n), PATIENCE_S)
 
-    async def hears_end(self) -> tuple[bytes, str]:
+    async def hears_nothing(self) -> None:
+        """Nothing comes, not even an end, for as long as one can wait."""
+        assert await self.hears_end(SILENT_S) == (b"", "silence")
+
+    async def hears_end(self, patience_s: float = PATIENCE_S) -> tuple[bytes, str]:
         """What still comes, and how it ends: `fin`, `rst`, or `silence` for as long as one can wait."""
         heard = b""
         try:
-            while piece := await asyncio.wait_for(self.reader.read(65536), 0.3):
+            while piece := await asyncio.wait_for(self.reader.read(65536), patience_s):
                 heard += piece
             return heard, "fin"
         except ConnectionResetError:
@@ -121,7 +129,10 @@ async def test_a_cut_falls_at_the_byte_it_is_told(
     client = await come(proxy, clients)
     await client.says(b"0123456")
 
-    heard, end = await client.hears_end()
+    silent = how is How.SILENCE
+    heard = await client.hears(at) if silent and way is Way.DOWN else b""
+    rest, end = await client.hears_end(SILENT_S if silent else PATIENCE_S)
+    heard += rest
 
     assert end == how.value
     assert heard == b"0123456"[:at] if way is Way.DOWN else b"0123456"[:at].startswith(heard)
@@ -183,7 +194,11 @@ async def test_only_the_connection_that_is_named_is_struck(proxy: Proxy, clients
     for end in ("silence", "rst", "silence"):
         client = await come(proxy, clients)
         await client.says(b"hello")
-        assert (await client.hears_end())[1] == end
+        if end == "silence":
+            assert await client.hears(5) == b"hello"
+            await client.hears_nothing()
+        else:
+            assert (await client.hears_end())[1] == end
 
 
 async def test_garbled_bytes_arrive_flipped(proxy: Proxy, clients: list[Client]) -> None:
@@ -203,10 +218,10 @@ async def test_silence_swallows_present_and_coming_connections_for_ever(
     comes = await come(proxy, clients)
     for client in (there, comes):
         await client.says(b"x" * 100_000)
-        assert await client.hears_end() == (b"", "silence")
+        await client.hears_nothing()
     proxy.heal()
     await there.says(b"still there?")
-    assert await there.hears_end() == (b"", "silence")
+    await there.hears_nothing()
     assert echo.received == b"1"
     there.writer.close()
     await wait_until(lambda: proxy.n_open == 1, description="the client is gone")
@@ -220,7 +235,7 @@ async def test_what_is_held_arrives_when_it_heals(proxy: Proxy, clients: list[Cl
     client = await come(proxy, clients)
     proxy.hold()
     await client.says(b"held")
-    assert await client.hears_end() == (b"", "silence")
+    await client.hears_nothing()
     proxy.heal()
     assert await client.hears(4) == b"held"
 
@@ -270,7 +285,7 @@ async def test_latency_is_added_each_way_and_does_not_narrow_the_pipe(
     sending = asyncio.create_task(client.says(words))
     assert await client.hears(len(words)) == words
     await sending
-    assert 0.2 <= time.monotonic() - started < 2.0  # thirty pieces one after the other would take six
+    assert 0.2 <= time.monotonic() - started < 5.0  # thirty pieces one after the other would take six
 
 
 async def test_bandwidth_is_bounded_one_way(proxy: Proxy, clients: list[Client]) -> None:
@@ -285,7 +300,7 @@ async def test_bandwidth_is_bounded_one_way(proxy: Proxy, clients: list[Client])
 async def test_a_slow_close_is_told_late(proxy: Proxy, clients: list[Client]) -> None:
     proxy.close_slowly(0.1)
     client = await come(proxy, clients)
-    client.writer.write_eof()
     started = time.monotonic()
+    client.writer.write_eof()
     assert await client.reader.read() == b""
     assert time.monotonic() - started >= 0.2

@@ -110,7 +110,9 @@ async def test_a_provider_that_is_away_for_a_while_is_waited_for(
 async def test_a_download_slower_than_the_lease_is_read_once(
     deployment: Deployment, sandbox: Sandbox
 ) -> None:
-    sandbox.faults.add(SlowDownload(bytes_per_second=15_000))
+    # Of three seconds, so that a worker that is held up for a moment does not lose it.
+    deployment.env["BATCHLING_LEASE_SECONDS"] = "3"
+    sandbox.faults.add(SlowDownload(bytes_per_second=5_000))
     deployment.worker()
     deployment.worker()
     ids = await deployment.ask(50)
