@@ -14,16 +14,16 @@ It serves on a thread of its own, so that blocking tests may use it too; methods
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Final, Self, TypeVar
 from urllib.parse import urlsplit
 
 from .proxied import PIECE, Armed, Connection, How, Rule, Streams, Way, Weather
+from .redis_server import kept_port
 
 __all__ = ["HOST", "Armed", "How", "Proxy", "Rule", "Way"]
 
@@ -169,7 +169,7 @@ class Proxy:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
         self._weather = Weather(asyncio.Event(), dict.fromkeys(Way, 0.0), dict.fromkeys(Way, None))
         self._weather.fair.set()
-        with _held_port() as self.port:
+        with kept_port() as self.port:
             self._open_port()
             ready.set_result(None)
             await self._stopping.wait()
@@ -180,7 +180,7 @@ class Proxy:
 
     def _open_port(self) -> None:
         if self._port is None:
-            self._port = socket.create_server((HOST, self.port), backlog=512, reuse_port=True)
+            self._port = socket.create_server((HOST, self.port), backlog=512)
             self._port.setblocking(False)
             self._loop.add_reader(self._port, self._accept, self._port)
 
@@ -225,12 +225,3 @@ class Proxy:
 
     def _client_left(self) -> None:
         self.n_open -= 1
-
-
-@contextlib.contextmanager
-def _held_port() -> Iterator[int]:
-    """A port that is the proxy's also while it is closed: bound, though nobody listens, so that nobody else gets it."""
-    with socket.socket() as place:
-        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        place.bind((HOST, 0))
-        yield place.getsockname()[1]

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from redis.asyncio import Redis
 from batchling_client.wire.connection import UNREACHABLE, connect
 from batchling_client.wire.keys import Keys
 from batchling_worker.stack.redis_binary import find
+from tests.redis_server import free_port
 from tests.waiting import wait_until
 
 from .client import KEYS
@@ -133,7 +133,7 @@ class World:
         return f"unix://{self.home}/redis.sock"
 
     async def __aenter__(self) -> Self:
-        port = _free_port()
+        port = free_port()
         self.sandbox_url = f"http://127.0.0.1:{port}"
         self.http = httpx.AsyncClient(base_url=self.sandbox_url, timeout=60, trust_env=False)
         self.keys = Keys("default")
@@ -265,9 +265,3 @@ class World:
         words = (str(self.seed), str(i), str(self.n_questions), str(self.home))
         command = [sys.executable, "-m", "tests.chaos.client", *words]
         return Slot(name=f"c{i}", command=command, env={**env, KEYS: ",".join(self.secrets)}, home=self.home)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

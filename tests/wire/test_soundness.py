@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from batchling_client.wire import soundness
 from batchling_client.wire.connection import ask, connect
 from batchling_client.wire.finding import Finding, Health
 from batchling_client.wire.soundness import Told
-from tests.redis_server import redis_server
+from tests.redis_server import free_port, redis_server
 
 DURABLE = ("--appendonly", "yes", "--save", "")
 INFO = {
@@ -76,8 +74,8 @@ async def test_a_redis_that_would_lose_work_is_refused(words: tuple[str, ...], c
 async def test_a_sentinels_port_and_a_node_of_a_cluster_are_refused() -> None:
     with redis_server(sentinel="\n") as url:
         watching = soundness.of_redis(await told(url))
-    # Below those that systems hand out: a port that is free now may be another's when Redis binds it.
-    bus = str(20_000 + os.getpid() % 10_000)
+    # Its bus is no unix socket, and the port of its own choice would be the same for every server.
+    bus = str(free_port())
     with redis_server("--cluster-enabled", "yes", "--cluster-port", bus) as url:
         clustered = soundness.of_redis(await told(url))
 
