@@ -187,9 +187,13 @@ class Deployment:
         return dict(times)
 
     async def hurry(self) -> None:
-        """Time passes for each batch that is to be looked at much later, and for each account that is left alone."""
+        """Time passes for each batch that is to be looked at much later, and for each account that is left alone.
+
+        What is less than a second beyond a lease may be one, and whose it is works on it.
+        """
         now_s, _ = await self.redis.execute_command("TIME")
-        now_ms, leased_until = int(now_s) * 1000, (int(now_s) + 2) * 1000
+        now_ms = int(now_s) * 1000
+        leased_until = now_ms + 1000 + 1000 * float(self.env["BATCHLING_LEASE_SECONDS"])
         async for circuit in self.redis.scan_iter(match=self.keys.circuit("*")):
             if int(await self.redis.execute_command("HGET", circuit, "until") or 0) > leased_until:
                 await self.redis.execute_command("HSET", circuit, "until", now_ms)

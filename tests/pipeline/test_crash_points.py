@@ -55,6 +55,11 @@ async def hasty(deployment: Deployment) -> Deployment:
     return deployment
 
 
+def patient(deployment: Deployment, point: str) -> int:
+    """Starts a worker that dies at a point, with a lease that a busy machine does not make it lose before."""
+    return deployment.fork(crash_at=point, lease_seconds="60")
+
+
 def test_every_point_of_the_worker_is_died_at() -> None:
     folder = Path(batchling_worker.__file__).parent
     named = {
@@ -84,12 +89,13 @@ async def test_death_at_any_point_answers_and_bills_once(
     hasty: Deployment, any_provider: str, point: str
 ) -> None:
     hasty.sandbox.faults.add(*POINTS[point])
-    doomed = hasty.fork(crash_at=point)
+    doomed = patient(hasty, point)
     ids = await hasty.ask(N_ROWS, provider=any_provider)
 
     assert await hasty.fork_died(doomed) == EXIT_CODE
     if any(isinstance(fault, StickBatch) for fault in POINTS[point]):
         hasty.sandbox.clock.advance(STUCK_S)
+    await hasty.due()
     hasty.fork(crash_at=point)
 
     results = await hasty.answered(ids)
@@ -103,7 +109,7 @@ async def test_death_around_a_cancel_leaves_nobody_waiting(
     hasty: Deployment, provider: str, point: str
 ) -> None:
     hasty.sandbox.faults.add(StickBatch(state="in_progress", done=0.5))
-    doomed = hasty.fork(crash_at=point)
+    doomed = patient(hasty, point)
     ids = await hasty.ask(N_ROWS, provider=provider, model=SLOW_MODEL)
     await wait_until(lambda: _at_provider(hasty), description="the batch is at the provider")
     [batch] = await hasty.batches()
@@ -113,6 +119,7 @@ async def test_death_around_a_cancel_leaves_nobody_waiting(
     assert verdict is Verdict.OK
 
     assert await hasty.fork_died(doomed) == EXIT_CODE
+    await hasty.due()
     hasty.fork(crash_at=point)
 
     results = await hasty.answered(ids)
