@@ -20,7 +20,6 @@ from redis.exceptions import RedisError
 from . import bridge, ctrl_c, display, embedded, interceptors, presence, scope, self_test, settings
 from .bridge import Bridge
 from .calls import Terms
-from .ending import end
 from .errors import DryRun, QueueUnfit, WrongSettings
 from .inspection import Inspection
 from .interceptor import warn_once
@@ -30,6 +29,7 @@ from .session import Deployment
 from .settings import ClientSettings
 from .wire import sealing, soundness
 from .wire.connection import UNREACHABLE, ask, place_of
+from .wire.ending import end
 from .wire.ids import new_run_id
 from .wire.routes import Routes, window_words
 

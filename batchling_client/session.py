@@ -13,12 +13,12 @@ from typing import Any, Final
 
 from .calls import Request
 from .credentials import Credentials
-from .ending import end
 from .enqueue import Enqueue
 from .interceptor import HttpReply
 from .outage import Outage
 from .waiters import DRAIN_PERIOD_S, Waiters
 from .wire import connection
+from .wire.ending import end
 from .wire.ids import new_mailbox
 from .wire.keys import Keys, RequestId, RunId
 from .wire.scripts import Scripts

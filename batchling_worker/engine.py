@@ -9,7 +9,7 @@ import functools
 import json
 import os
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 
 from batchling_client.wire.batches import Batch
 from batchling_client.wire.connection import UNREACHABLE
+from batchling_client.wire.ending import end
 from batchling_client.wire.records import CorruptRecord
 from batchling_client.wire.states import BatchState, Outcome, Verdict
 
@@ -86,7 +87,8 @@ class Engine:
     async def poll(self, helds: Sequence[Held]) -> None:
         """Looks at submitted batches, together where they share an account."""
         suspects: list[Held] = []
-        async with self._handing_back(helds):
+
+        async def work() -> None:
             async with self._company.shared():
                 groups: dict[AccountKey, list[Step]] = {}
                 for held in helds:
@@ -98,6 +100,8 @@ class Engine:
                 )
             for held in suspects:
                 await self._alone(held, POLL_STATES, self._poll_one)
+
+        await self._handing_back(helds, work())
 
     def leave(self) -> None:
         """From now on each step that would begin hands its batch back instead."""
@@ -169,13 +173,16 @@ class Engine:
             await self._under_lease([step], self._guarded(step, with_account()))
 
         suspects: list[Held] = []
-        async with self._handing_back([held]):
+
+        async def begun() -> None:
             async with self._company.shared():
                 batch = await self._begin(held, states, suspects)
                 if batch is not None:
                     await run(self._step(held, batch))
             for suspect in suspects:
                 await self._alone(suspect, states, run)
+
+        await self._handing_back([held], begun())
 
     async def _alone(
         self, held: Held, states: Sequence[BatchState], run: Callable[[Step], Awaitable[None]]
@@ -222,12 +229,15 @@ class Engine:
             self._telemetry.log("step_stale", batch_id=held.batch_id, token=held.token)
         return None
 
-    @contextlib.asynccontextmanager
-    async def _handing_back(self, helds: Sequence[Held]) -> AsyncIterator[None]:
-        """Nothing leaves the block with a batch in hand: a worker that leaves hands its batches back at once."""
+    async def _handing_back(self, helds: Sequence[Held], work: Coroutine[Any, Any, None]) -> None:
+        """Runs the work, and ends with no batch in hand: a worker that leaves hands its batches back at once."""
+        # A task of its own: a cancellation that reaches it as it sends to Redis may be forgotten, as `end` tells.
+        step = asyncio.ensure_future(work)
         try:
-            yield
+            await asyncio.wait({step})
+            step.result()
         except asyncio.CancelledError:
+            await end([step])
             await self._hand_back(helds)
             raise
         except Exception as error:  # noqa: BLE001 - Celery would log its text, and the batch wait for its lease

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from redis.exceptions import RedisError
 
 from batchling_client.wire.connection import UNREACHABLE
+from batchling_client.wire.ending import end
 
 from .errors import StaleClaim
 from .store import Held, Store
@@ -49,6 +50,9 @@ async def lease(store: Store, helds: Sequence[Held]) -> AsyncIterator[None]:
             raise StaleClaim(helds[0].batch_id) from None
         raise
     finally:
-        keeper.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await keeper
+        try:
+            await end([keeper])
+        except asyncio.CancelledError:
+            # A lease that is lost once the work is done cuts nothing short.
+            if not lost:
+                raise

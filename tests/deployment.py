@@ -156,6 +156,12 @@ class Deployment:
         )
         return forks.exit_code(pid) or 0
 
+    async def is_due(self, batch_id: BatchId) -> bool:
+        """Whether a worker may look at a batch now: nobody holds it."""
+        look_at = await self.redis.zscore(self.keys.schedule, batch_id)
+        seconds, micros = await self.redis.execute_command("TIME")
+        return look_at is not None and look_at <= int(seconds) * 1000 + int(micros) // 1000
+
     async def due(self) -> None:
         """Time passes until the next look at every batch."""
         for batch in await self.batches():

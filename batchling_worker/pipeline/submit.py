@@ -301,7 +301,12 @@ async def _create(step: Step, submission: Submission, source: Source) -> None:
     try:
         await asyncio.shield(paid)
     except asyncio.CancelledError:
-        await asyncio.wait({paid}, timeout=COMMIT_GRACE_S)
+        now = asyncio.get_running_loop().time
+        until = now() + COMMIT_GRACE_S
+        while not paid.done() and now() < until:
+            # It is cancelled until it has ended.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({paid}, timeout=until - now())
         raise
 
 

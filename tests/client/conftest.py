@@ -13,7 +13,7 @@ import pytest
 from redis import Redis
 
 from batchling_client import interceptor
-from batchling_client.ending import end
+from batchling_client.wire.ending import end
 from batchling_client.wire.keys import EXPIRES, KEYSPACE, Keys
 
 from .answerer import Answerer

@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from batchling_client import Run, batchify, errors, session
-from batchling_client.ending import end
+from batchling_client.wire.ending import end
 from batchling_client.wire.ids import new_batch_id, new_mailbox, new_run_id
 from batchling_client.wire.keys import Keys
 from batchling_client.wire.records import Row

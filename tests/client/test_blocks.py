@@ -30,10 +30,10 @@ from batchling_client import (
     batchify,
     errors,
 )
-from batchling_client.ending import end
 from batchling_client.interceptor import HttpReply
 from batchling_client.wire import sealing
 from batchling_client.wire.batches import Batch
+from batchling_client.wire.ending import end
 from batchling_client.wire.keys import BatchId, Keys
 from batchling_client.wire.records import WorkerPresence
 from tests.waiting import wait_until

@@ -9,9 +9,9 @@ from redis.exceptions import ConnectionError
 
 from batchling_client import batchify
 from batchling_client.calls import Calls, Request, Terms
-from batchling_client.ending import end
 from batchling_client.interceptor import HttpCall
 from batchling_client.waiters import Waiters
+from batchling_client.wire.ending import end
 from batchling_client.wire.ids import new_run_id
 from batchling_client.wire.keys import RequestId
 from batchling_client.wire.routes import Routes

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from batchling_client.wire.ending import end
 from batchling_client.wire.keys import RequestId
 from batchling_client.wire.states import BatchState
 from batchling_worker.sandbox.faults import SlowCreate, SlowDownload, SlowUpload
@@ -40,9 +41,7 @@ async def load(deployment: Deployment, ids: list[RequestId]) -> AsyncIterator[No
     try:
         yield
     finally:
-        asking.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asking
+        await end([asking])
 
 
 @pytest.mark.timeout(360)
@@ -93,9 +92,7 @@ async def test_a_step_in_its_middle_is_handed_back_and_not_waited_for(
 
     [batch] = await deployment.batches()
     assert batch.n_unended == 0
-    due_ms = await deployment.redis.zscore(deployment.keys.schedule, batch.batch_id)
-    assert due_ms is not None
-    assert due_ms <= await now_ms(deployment)
+    assert await deployment.is_due(batch.batch_id)
     deployment.worker(pool=pool)
     results = await deployment.answered(ids)
     assert {result.status for result in results} == {200}
@@ -120,8 +117,3 @@ async def test_a_create_on_its_way_is_finished_first(deployment: Deployment, poo
     deployment.worker(pool=pool)
     await deployment.answered(ids)
     assert deployment.billed() == dict.fromkeys(ids, 1)
-
-
-async def now_ms(deployment: Deployment) -> int:
-    seconds, micros = await deployment.redis.execute_command("TIME")
-    return int(seconds) * 1000 + int(micros) // 1000

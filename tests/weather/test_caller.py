@@ -11,10 +11,10 @@ from typing import Any, TypeAlias
 import pytest
 
 from batchling_client import batchify, waiters
-from batchling_client.ending import end
 from batchling_client.errors import QueueUnreachable
 from batchling_client.interceptor import HttpReply
 from batchling_client.wire.connection import connect
+from batchling_client.wire.ending import end
 from tests.client.answerer import Answerer
 from tests.client.asking import a_call, ask_all
 from tests.client.conftest import RedisServer
