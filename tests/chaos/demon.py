@@ -185,7 +185,9 @@ class Demon:
         death = Death(at=at, pids=frozenset(dead), running=await self._running())
         self.deaths.append(death)
         self.begins.read_on()
-        torn = {batch for batch, token in death.running if self.begins.pid_of.get((batch, token)) in dead}
+        # The pool's children of a dead main may go down with it in the middle of their steps.
+        doomed = dead.union(children) if kind == "kill worker's main" else dead
+        torn = {batch for batch, token in death.running if self.begins.pid_of.get((batch, token)) in doomed}
         self.torn.update(torn)
         self.say(f"{kind} {slot.name}, which held {sorted(torn)}")
 
