@@ -162,6 +162,13 @@ class Deployment:
         seconds, micros = await self.redis.execute_command("TIME")
         return look_at is not None and look_at <= int(seconds) * 1000 + int(micros) // 1000
 
+    async def room_is_taken(self) -> None:
+        """Waits for a batch in progress, which counts against a quota: of two created at once either may be first."""
+        await wait_until(
+            lambda: any(batch["status"] == "in_progress" for batch in self.sandbox.batches()),
+            description="a batch is in progress",
+        )
+
     async def due(self) -> None:
         """Time passes until the next look at every batch."""
         for batch in await self.batches():

@@ -71,12 +71,7 @@ async def test_lanes_tell_what_holds_them(deployment: Deployment) -> None:
     await deployment.ask(1, prompts=["x" * 2000])
     deployment.worker()
     await deployment.answered(refused)
-    # Of two that are created at once either may stick, and either may be validated first.
-    await wait_until(
-        lambda: any(batch["status"] == "in_progress" for batch in deployment.sandbox.batches()),
-        description="the room is taken",
-        within_s=30,
-    )
+    await deployment.room_is_taken()
     await deployment.ask(1, prompts=["x" * 2000])
     seen: list[dict[str, Any]] = []
 

@@ -54,15 +54,6 @@ async def lane_of(deployment: Deployment, model: str = MODEL) -> dict[str, Any]:
     return next(lane.as_json() for lane in lanes if lane.spec.model == model)
 
 
-async def room_is_taken(deployment: Deployment) -> None:
-    """Once it is in progress a batch counts against the quota; of two created at once either may be validated first."""
-    await wait_until(
-        lambda: any(batch["status"] == "in_progress" for batch in deployment.sandbox.batches()),
-        description="a batch is in progress",
-        within_s=30,
-    )
-
-
 async def held(deployment: Deployment, model: str = MODEL) -> Batch:
     """The first batch that says that it waits for room."""
     found: list[Batch] = []
@@ -129,7 +120,7 @@ async def test_two_models_of_one_key_do_not_hold_each_other(deployment: Deployme
     deployment.sandbox.faults.add(StickBatch(model=MODEL, state="in_progress", seconds=3600, done=0.0))
     deployment.worker()
     first = await ask(deployment, ROWS)
-    await room_is_taken(deployment)
+    await deployment.room_is_taken()
     first += await ask(deployment, ROWS)
     waiting = await held(deployment)
 
@@ -193,7 +184,7 @@ async def test_one_row_that_own_batches_leave_no_room_for_waits(deployment: Depl
     deployment.sandbox.faults.add(StickBatch(state="in_progress", seconds=3600, done=0.0))
     deployment.worker()
     first = await ask(deployment, 2)
-    await room_is_taken(deployment)
+    await deployment.room_is_taken()
     row = await ask(deployment, 1)
     await held(deployment)
     deployment.sandbox.clock.advance(3600)
