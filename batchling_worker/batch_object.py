@@ -10,16 +10,9 @@ import msgspec
 
 from batchling_client.wire.states import Outcome
 
+from . import bounds, status_words
 from .provider import Complaint, Ended, Ending, Look, Running
 
-OUTCOMES: Final = {
-    "completed": Outcome.COMPLETED,
-    "failed": Outcome.FAILED,
-    "expired": Outcome.EXPIRED,
-    "cancelled": Outcome.CANCELLED,
-    "canceled": Outcome.CANCELLED,
-}
-RUNNING: Final = frozenset({"validating", "in_progress", "finalizing", "cancelling", "canceling"})
 MOST_COMPLAINTS: Final = 1000
 
 LATE_FILES_S: Final = 15.0
@@ -34,6 +27,7 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
 
     id: object = None
     status: object = None
+    state: object = None
     input_file_id: object = None
     output_file_id: object = None
     error_file_id: object = None
@@ -42,6 +36,7 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
     metadata: object = None
     created_at: object = None
     completed_at: object = None
+    failed_at: object = None
     expired_at: object = None
     cancelled_at: object = None
 
@@ -53,12 +48,16 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def word(self) -> str:
         """The provider's word for the status, in lower case, or ''."""
-        return _text(self.status).lower()
+        return self._said.lower()
+
+    @property
+    def _said(self) -> str:
+        return _text(self.status) or _text(self.state)
 
     @property
     def made_at(self) -> float | None:
         """When it was created, in unix seconds."""
-        return _moment(self.created_at)
+        return bounds.moment(self.created_at)
 
     def made_before(self, moment: dt.datetime) -> bool:
         """Whether the batch is surely older than that."""
@@ -73,12 +72,14 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
         return False if named or (file and input_file_ids) else None
 
     def look(self, now: dt.datetime) -> Look:
-        """How the batch stands; a status that is not known to be an end is none."""
+        """How the batch stands. A status that nobody knows is an end where the rest of the object says so."""
         counts = self.request_counts if isinstance(self.request_counts, dict) else {}
         n_total, n_completed, n_failed = (
-            _count(counts.get(name)) for name in ("total", "completed", "failed")
+            bounds.count(counts.get(name)) for name in ("total", "completed", "failed")
         )
-        outcome = OUTCOMES.get(self.word)
+        outcome = status_words.outcome_of(self._said)
+        if outcome is None and not status_words.is_running(self._said):
+            outcome = self._end_shown(n_completed + n_failed, n_total, now)
         output, errors = file_id(self.output_file_id), file_id(self.error_file_id)
         awaited = (n_completed > 0 and not output) or (n_failed > 0 and not errors)
         # Where no counts are told, a batch that is complete has at least one file.
@@ -96,13 +97,28 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
             n_total=n_total,
         )
 
+    def _end_shown(self, n_done: int, n_total: int, now: dt.datetime) -> Outcome | None:
+        """How a batch whose status nobody knows has ended, from the time of its end or from its counts and files."""
+        latest = now.timestamp() + CLOCKS_APART_S
+        for outcome, said in (
+            (Outcome.FAILED, self.failed_at),
+            (Outcome.EXPIRED, self.expired_at),
+            (Outcome.CANCELLED, self.cancelled_at),
+            (Outcome.COMPLETED, self.completed_at),
+        ):
+            at = bounds.moment(said)
+            if at is not None and at <= latest:
+                return outcome
+        has_files = bool(file_id(self.output_file_id) or file_id(self.error_file_id))
+        return Outcome.COMPLETED if has_files and 0 < n_total <= n_done else None
+
     def _ended_just_now(self, outcome: Outcome, now: dt.datetime) -> bool:
         told = {
             Outcome.COMPLETED: self.completed_at,
             Outcome.EXPIRED: self.expired_at,
             Outcome.CANCELLED: self.cancelled_at,
         }.get(outcome)
-        ended_at = _moment(told)
+        ended_at = bounds.moment(told)
         if ended_at is None:
             return False
         return -CLOCKS_APART_S <= now.timestamp() - ended_at < LATE_FILES_S
@@ -124,31 +140,19 @@ def _complaints(errors: object) -> Iterator[Complaint]:
         if isinstance(entry, str):
             yield Complaint(code="", message=entry)
         elif isinstance(entry, dict) and (entry.get("code") or entry.get("message")):
-            line, param = entry.get("line"), entry.get("param")
+            param = entry.get("param")
             yield Complaint(
-                code=_text(entry.get("code")),
+                code=_code(entry.get("code")),
                 message=_text(entry.get("message")),
-                line=line if isinstance(line, int) and line > 0 else None,
+                line=bounds.line(entry.get("line")),
                 param=param if isinstance(param, str) else None,
             )
 
 
-def _moment(said: object) -> float | None:
-    """A time in unix seconds, which some providers tell as ISO 8601 with more digits than a microsecond has."""
-    if isinstance(said, int | float):
-        return float(said)
-    if not isinstance(said, str):
-        return None
-    try:
-        at = dt.datetime.fromisoformat(said)
-    except ValueError:
-        return None
-    return (at if at.tzinfo is not None else at.replace(tzinfo=dt.UTC)).timestamp()
+def _code(said: object) -> str:
+    """An error's code, which some servers send as a number."""
+    return str(bounds.count(said)) if bounds.count(said) and not isinstance(said, str) else _text(said)
 
 
 def _text(said: object) -> str:
     return said if isinstance(said, str) else ""
-
-
-def _count(said: object) -> int:
-    return said if isinstance(said, int) and said > 0 else 0

@@ -11,16 +11,9 @@ import msgspec
 
 from batchling_client.wire.states import Outcome
 
-from . import google_status
+from . import bounds, google_status, status_words
 from .provider import Complaint, Ended, Ending, Look, Running
 
-OUTCOMES: Final = {
-    "SUCCEEDED": Outcome.COMPLETED,
-    "PARTIALLY_SUCCEEDED": Outcome.COMPLETED,
-    "FAILED": Outcome.FAILED,
-    "CANCELLED": Outcome.CANCELLED,
-    "EXPIRED": Outcome.EXPIRED,
-}
 LATE_RESULTS: Final = dt.timedelta(minutes=10)
 """For so long after its end a batch that succeeded may yet show its results (reported 2026; ellmer #926)."""
 RESOURCE_EXHAUSTED: Final = 429
@@ -47,7 +40,7 @@ class Operation(msgspec.Struct, frozen=True):
     @property
     def made_at(self) -> dt.datetime | None:
         """When the batch was created, if that is told."""
-        return _time(_text(fields(self.metadata), "createTime"))
+        return bounds.aware(_text(fields(self.metadata), "createTime"))
 
     def made_before(self, moment: dt.datetime) -> bool:
         """Whether the batch is surely older than that."""
@@ -66,9 +59,11 @@ class Operation(msgspec.Struct, frozen=True):
         metadata = fields(self.metadata)
         state = _STATE.sub("", _text(metadata, "state").upper())
         stats = fields(metadata.get("batchStats"))
-        n_total = _count(stats.get("requestCount"))
-        n_done = _count(stats.get("successfulRequestCount")) + _count(stats.get("failedRequestCount"))
-        outcome = OUTCOMES.get(state)
+        n_total = bounds.count(stats.get("requestCount"))
+        n_done = bounds.count(stats.get("successfulRequestCount")) + bounds.count(
+            stats.get("failedRequestCount")
+        )
+        outcome = status_words.outcome_of(state)
         if outcome is None and self.done is True:
             outcome = Outcome.FAILED if self.error else Outcome.COMPLETED
         results = self._results()
@@ -99,7 +94,7 @@ class Operation(msgspec.Struct, frozen=True):
 
     def _ended_just_now(self, now: dt.datetime) -> bool:
         metadata = fields(self.metadata)
-        ended_at = _time(_text(metadata, "endTime") or _text(metadata, "updateTime"))
+        ended_at = bounds.aware(_text(metadata, "endTime") or _text(metadata, "updateTime"))
         return ended_at is not None and abs(now - ended_at) < LATE_RESULTS
 
 
@@ -139,16 +134,3 @@ def _text(said: Mapping[str, object], name: str) -> str:
     snake = _CAPITAL.sub(lambda found: f"_{found[1].lower()}", name)
     found = said.get(name, said.get(snake))
     return found if isinstance(found, str) else ""
-
-
-def _time(said: str) -> dt.datetime | None:
-    try:
-        at = dt.datetime.fromisoformat(said)
-    except ValueError:
-        return None
-    return at if at.tzinfo is not None else at.replace(tzinfo=dt.UTC)
-
-
-def _count(said: object) -> int:
-    """A counter: an int64, which JSON carries as a text, and leaves out when it is zero."""
-    return int(said) if isinstance(said, int | str) and str(said).isdigit() else 0

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from . import bounds
 from .errors import MaybeDone, TemporaryError
 
 
@@ -69,7 +70,7 @@ def speaks_of_quota(error: TemporaryError) -> bool:
 
 
 def _code(said: object) -> Code:
-    number = int(said) if isinstance(said, int | float | str) and str(said).isdigit() else 0
+    number = bounds.count(said)
     if 400 <= number <= 599:
         return _BY_STATUS.get(number, Code(number, UNKNOWN.name))
     return CODES.get(number, UNKNOWN)

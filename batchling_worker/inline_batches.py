@@ -14,7 +14,7 @@ import msgspec
 
 from batchling_client.wire.keys import ProviderBatchId
 
-from . import http_errors, quota
+from . import bounds, http_errors, quota, status_words
 from .errors import Denied, MaybeDone, PermanentError, QuotaFull, TemporaryError
 from .looking import StrangeWords, looked_at
 from .provider import (
@@ -99,8 +99,6 @@ class InlineDialect:
     """The answer of a result line from its custom_id and its fields, each in JSON."""
     results: str
     """What stands behind the path of a batch in that of its results."""
-    running: frozenset[str]
-    """The words for a status that are no end."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Sent where the callers of a lane sent none of that name."""
 
@@ -244,18 +242,14 @@ class InlineBatches:
 
     def _heard(self, shown: Shown) -> Look:
         look = shown.look
-        if isinstance(look, Running) and look.status not in self._dialect.running:
+        if isinstance(look, Running) and not status_words.is_known(look.status):
             self._strange_words.hear(look.status)
         return look
 
 
 def moment(said: object) -> dt.datetime | None:
     """The moment that a provider tells, in UTC where it names no zone; None where it tells none."""
-    try:
-        told = dt.datetime.fromisoformat(said) if isinstance(said, str) else None
-    except ValueError:
-        return None
-    return told if told is None or told.tzinfo else told.replace(tzinfo=dt.UTC)
+    return bounds.aware(said)
 
 
 async def _body(opening: bytes, lines: BinaryIO) -> AsyncIterator[bytes]:

@@ -6,6 +6,7 @@ msgspec refuses the whole of a document with one of them, also where it was only
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Final, TypeVar
 
@@ -16,6 +17,8 @@ T = TypeVar("T")
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for text that is not JSON, is not UTF-8, or is nested without end."""
 
+_OUT_OF_RANGE: Final = "out of range"
+_MOST_DIGITS: Final = 400
 _HALF_PAIR: Final = re.compile("[\ud800-\udfff]")
 _decode_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_elements: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -45,15 +48,30 @@ def elements_of(raw: bytes) -> list[bytes]:
 def decoded(raw: bytes, shape: type[T]) -> T:
     """The JSON as a shape; what Python alone takes is made what msgspec takes: U+FFFD for half a pair, null for NaN.
 
+    A number that is out of all range becomes null: one such field must not make the rest unreadable.
+
     Raises `ValueError` or `RecursionError`.
     """
     try:
         return msgspec.json.decode(raw, type=shape)
-    except msgspec.ValidationError:
-        raise
+    except msgspec.ValidationError as error:
+        if _OUT_OF_RANGE not in str(error):
+            raise
     except UNREADABLE:
-        found = json.loads(raw, strict=False, parse_constant=lambda _: None)
+        pass
+    found = json.loads(
+        raw, strict=False, parse_constant=lambda _: None, parse_int=_whole_number, parse_float=_number
+    )
     return msgspec.json.decode(whole(json.dumps(found, ensure_ascii=False)), type=shape)
+
+
+def _whole_number(spelt: str) -> int | None:
+    return int(spelt) if len(spelt) <= _MOST_DIGITS else None
+
+
+def _number(spelt: str) -> float | None:
+    number = float(spelt)
+    return number if math.isfinite(number) else None
 
 
 def whole(text: str) -> str:

@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 from batchling_client.wire.keys import ProviderBatchId
 
-from . import http_errors, quota
-from .batch_object import OUTCOMES, RUNNING, BatchObject
+from . import http_errors, quota, status_words
+from .batch_object import BatchObject
 from .errors import Denied, FileNotReady, MaybeDone, PermanentError, QuotaFull, TemporaryError
 from .looking import StrangeWords, looked_at
 from .openai_dialect import BatchPage, Dialect, Query
@@ -161,7 +161,7 @@ class OpenAIFiles:
         return self._told(batch)
 
     def _told(self, batch: BatchObject) -> Look:
-        if batch.word not in OUTCOMES and batch.word not in RUNNING:
+        if not status_words.is_known(batch.word):
             self._strange_words.hear(batch.word)
         return self._dialect.told(batch, dt.datetime.now(dt.UTC))
 

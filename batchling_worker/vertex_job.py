@@ -8,16 +8,9 @@ import msgspec
 
 from batchling_client.wire.states import Outcome
 
-from . import google_status
+from . import bounds, google_status, status_words
 from .provider import Complaint, Ended, Ending, Look, Running
 
-OUTCOMES: Final = {
-    "SUCCEEDED": Outcome.COMPLETED,
-    "PARTIALLY_SUCCEEDED": Outcome.COMPLETED,
-    "FAILED": Outcome.FAILED,
-    "CANCELLED": Outcome.CANCELLED,
-    "EXPIRED": Outcome.EXPIRED,
-}
 OWN_FAULT: Final = 500
 """From this HTTP status on the provider is to blame: where a job has got somewhere by then, the rest is tried again."""
 
@@ -32,6 +25,7 @@ class Job(msgspec.Struct, frozen=True):
     outputInfo: object = None  # noqa: N815
     completionStats: object = None  # noqa: N815
     createTime: object = None  # noqa: N815
+    endTime: object = None  # noqa: N815
 
     @property
     def known_name(self) -> str:
@@ -45,15 +39,20 @@ class Job(msgspec.Struct, frozen=True):
         return self.createTime if isinstance(self.createTime, str) else ""
 
     def look(self) -> Look:
-        """How the job stands; a state that is not known to be an end is none. Its rows can be read while it runs."""
+        """How the job stands; a state that nobody knows is an end once an end time is shown.
+
+        Rows can be read while the job runs.
+        """
         state = self.state.removeprefix("JOB_STATE_") if isinstance(self.state, str) else ""
         stats = self.completionStats if isinstance(self.completionStats, dict) else {}
         n_succeeded, n_failed, n_open = (
-            _count(stats.get(name)) for name in ("successfulCount", "failedCount", "incompleteCount")
+            bounds.count(stats.get(name)) for name in ("successfulCount", "failedCount", "incompleteCount")
         )
         n_done = n_succeeded + n_failed
         results = self._results()
-        outcome = OUTCOMES.get(state)
+        outcome = status_words.outcome_of(state)
+        if outcome is None and not status_words.is_running(state) and self._has_ended:
+            outcome = Outcome.FAILED if self.error else Outcome.COMPLETED
         if outcome is None:
             early = Ending(results=results) if results else None
             return Running(
@@ -65,6 +64,10 @@ class Job(msgspec.Struct, frozen=True):
         return Ended(
             status=state.lower(), outcome=outcome, ending=ending, n_done=n_done, n_total=n_done + n_open
         )
+
+    @property
+    def _has_ended(self) -> bool:
+        return isinstance(self.endTime, str) and bool(self.endTime)
 
     def _results(self) -> tuple[str, ...]:
         output = self.outputInfo if isinstance(self.outputInfo, dict) else {}
@@ -100,8 +103,3 @@ class JobPage(msgspec.Struct, frozen=True):
     def next_token(self) -> str:
         """What the next page is asked for with, or ''."""
         return self.nextPageToken if isinstance(self.nextPageToken, str) else ""
-
-
-def _count(said: object) -> int:
-    """A counter: an int64, which JSON carries as a text; -1 where the provider does not know."""
-    return int(said) if isinstance(said, int | str) and str(said).isdigit() else 0

@@ -15,6 +15,7 @@ import msgspec
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.states import Outcome
 
+from .. import bounds, status_words
 from ..inline_batches import InlineBatches, InlineDialect, Query, Shown, moment
 from ..loose_json import fields_of, text_in
 from ..provider import Answer, Complaint, Ended, Ending, Look, ProviderFacts, Running
@@ -65,11 +66,12 @@ class _Batch(msgspec.Struct, frozen=True, kw_only=True):
     processing_status: object = None
     request_counts: object = None
     created_at: object = None
+    ended_at: object = None
     archived_at: object = None
 
     def shown(self) -> Shown:
         known = self.request_counts if isinstance(self.request_counts, dict) else {}
-        counts = {name: n for name, n in known.items() if isinstance(n, int) and n > 0}
+        counts = {name: bounds.count(n) for name, n in known.items() if bounds.count(n)}
         n_rows = sum(counts.values())
         provider_batch_id = ProviderBatchId(self.id if isinstance(self.id, str) else "")
         return Shown(
@@ -81,7 +83,7 @@ class _Batch(msgspec.Struct, frozen=True, kw_only=True):
 
     def _look(self, provider_batch_id: ProviderBatchId, counts: Mapping[str, int], n_rows: int) -> Look:
         word = self.processing_status if isinstance(self.processing_status, str) else ""
-        if word != "ended":
+        if not self._has_ended(word, counts):
             n_done = n_rows - counts.get("processing", n_rows)
             return Running(status=word or "unknown", n_done=n_done, n_total=n_rows)
         outcome, ending = _outcome(counts), Ending(results=(provider_batch_id,))
@@ -90,6 +92,12 @@ class _Batch(msgspec.Struct, frozen=True, kw_only=True):
             outcome = Outcome.LOST
             ending = Ending(complaints=(Complaint(code="batch_archived", message=message),))
         return Ended(status=word, outcome=outcome, ending=ending, n_done=n_rows, n_total=n_rows)
+
+    def _has_ended(self, word: str, counts: Mapping[str, int]) -> bool:
+        """Whether the word is one for an end, or nobody knows it and the rest of the object shows an end."""
+        if status_words.is_known(word):
+            return status_words.outcome_of(word) is not None
+        return isinstance(self.ended_at, str) and bool(counts) and "processing" not in counts
 
 
 class _Page(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,7 +161,6 @@ PROVIDER: Final = InlineBatches(
         page_query=_page_query,
         read_row=_read_row,
         results="/results",
-        running=frozenset({"in_progress", "canceling"}),
         headers={"anthropic-version": "2023-06-01"},
     ),
 )

@@ -18,7 +18,7 @@ import msgspec
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.states import Outcome
 
-from .. import aws
+from .. import aws, bounds, status_words
 from ..aws import Place
 from ..errors import PermanentError
 from ..http_errors import Deed
@@ -286,15 +286,17 @@ def _silence_s(account: Account) -> float:
 
 def _told(job: Mapping[str, Any]) -> Look:
     word = str(job.get("status", ""))
-    n_done, n_total = int(job.get("processedRecordCount") or 0), int(job.get("totalRecordCount") or 0)
-    outcome = OUTCOMES.get(word)
+    n_done, n_total = bounds.count(job.get("processedRecordCount")), bounds.count(job.get("totalRecordCount"))
+    outcome = OUTCOMES.get(word) or status_words.outcome_of(word)
+    if outcome is None and not status_words.is_running(word) and job.get("endTime"):
+        outcome = Outcome.FAILED if job.get("message") else Outcome.COMPLETED
     if outcome is None:
         return Running(status=word or "unknown", n_done=n_done, n_total=n_total)
     output = job.get("outputDataConfig", {}).get("s3OutputDataConfig", {}).get("s3Uri", "")
     message = str(job.get("message") or "")
     failed = outcome is Outcome.FAILED
     ending = Ending(
-        results=(f"{output.rstrip('/')}/",) if output and not failed else (),
+        results=(f"{output.rstrip('/')}/",) if output else (),
         complaints=(Complaint(code="job_failed", message=message or "The job failed."),) if failed else (),
     )
     return Ended(status=word, outcome=outcome, ending=ending, n_done=n_done, n_total=n_total)
@@ -321,7 +323,7 @@ def _read(line: bytes) -> Answer | None:
 def _failed(custom_id: str, error: Mapping[str, bytes]) -> Answer:
     said = error.get("errorCode", b"")
     code = said.decode() if said.isdigit() else text_in(said)
-    status = int(code) if code.isdigit() else STATUSES.get(code, 400)
+    status = bounds.http_status(code) if code.isdigit() else STATUSES.get(code, 400)
     kind = "ValidationException" if code.isdigit() and status == 400 else code
     headers = {**JSON_HEADERS, "x-amzn-errortype": kind} if kind and kind.isalnum() else JSON_HEADERS
     body = msgspec.json.encode({"message": text_in(error.get("errorMessage", b"")) or code})

@@ -14,6 +14,7 @@ import msgspec
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.states import Outcome
 
+from .. import bounds, status_words
 from ..inline_batches import PERHAPS, InlineBatches, InlineDialect, Shown, moment
 from ..loose_json import fields_of, text_in
 from ..provider import Answer, Ended, Ending, Look, ProviderFacts, Running, Submission
@@ -34,12 +35,6 @@ FACTS: Final = ProviderFacts(
     inline=True,
     verified=("SDK", "docs"),
 )
-OUTCOMES: Final = {
-    "completed": Outcome.COMPLETED,
-    "failed": Outcome.FAILED,
-    "cancelled": Outcome.CANCELLED,
-    "canceled": Outcome.CANCELLED,
-}
 UNRUN: Final = {
     "cancelled": "batch_cancelled",
     "canceled": "batch_cancelled",
@@ -57,7 +52,7 @@ class _Batch(msgspec.Struct, frozen=True, kw_only=True):
 
     def shown(self) -> Shown:
         provider_batch_id = ProviderBatchId(self.id if isinstance(self.id, str) else "")
-        n_rows = self.request_count if isinstance(self.request_count, int) and self.request_count > 0 else 0
+        n_rows = bounds.count(self.request_count)
         return Shown(
             provider_batch_id=provider_batch_id,
             look=self._look(provider_batch_id, n_rows),
@@ -67,7 +62,7 @@ class _Batch(msgspec.Struct, frozen=True, kw_only=True):
 
     def _look(self, provider_batch_id: ProviderBatchId, n_rows: int) -> Look:
         word = self.status.lower() if isinstance(self.status, str) else ""
-        outcome = OUTCOMES.get(word)
+        outcome = status_words.outcome_of(word)
         if outcome is None:
             return Running(status=word or "unknown", n_done=0, n_total=n_rows)
         # Whether a cancelled batch hands out what was done, nobody has written down.
@@ -115,7 +110,7 @@ def _failed(custom_id: str, error: bytes) -> Answer:
     inner = fields_of(said["error"]) if said.get("error", b"").startswith(b"{") else said
     body = error if inner is not said else b'{"error":%b}' % error
     told = (inner.get(name, said.get(name, b"")) for name in ("status_code", "status", "code"))
-    status = next((int(one) for one in told if one.isdigit() and 400 <= int(one) <= 599), 0)
+    status = next((one for one in map(bounds.http_status, (one.decode() for one in told)) if one >= 400), 0)
     if not status:
         status = 400 if text_in(inner.get("type", b"")) == "invalid_request_error" else 500
     return answer_of(custom_id, status, body)
@@ -132,6 +127,5 @@ PROVIDER: Final = InlineBatches(
         page_query=lambda cursor, n_wanted: (),
         read_row=read_row,
         results="/results.jsonl",
-        running=frozenset({"pending", "running"}),
     ),
 )

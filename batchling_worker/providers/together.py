@@ -7,6 +7,7 @@ from typing import BinaryIO, Final
 
 import msgspec
 
+from .. import bounds
 from ..batch_object import BatchObject
 from ..openai_dialect import UPLOAD_PATIENCE, BatchPage, Dialect, Query, bare_line
 from ..openai_files import OpenAIFiles
@@ -57,7 +58,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def batch(self) -> BatchObject:
         """The job in OpenAI's words."""
-        ended_at = _second(self.completed_at)
+        ended_at = bounds.moment(self.completed_at)
         return BatchObject(
             id=self.id,
             status=self.status,
@@ -65,7 +66,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
             output_file_id=self.output_file_id,
             error_file_id=self.error_file_id,
             errors=_errors(self.error),
-            created_at=_second(self.created_at),
+            created_at=bounds.moment(self.created_at),
             completed_at=ended_at,
             expired_at=ended_at,
             cancelled_at=ended_at,
@@ -134,16 +135,6 @@ def _errors(sentence: object) -> list[dict[str, object]] | None:
     if not isinstance(sentence, str) or not sentence:
         return None
     return [{"message": sentence, "param": "file_id" if "download input file" in sentence else None}]
-
-
-def _second(said: object) -> float | None:
-    try:
-        at = dt.datetime.fromisoformat(said) if isinstance(said, str) else None
-    except ValueError:
-        return None
-    if at is None:
-        return None
-    return (at if at.tzinfo is not None else at.replace(tzinfo=dt.UTC)).timestamp()
 
 
 def _page(cursor: str) -> Query:

@@ -14,7 +14,7 @@ import msgspec
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.states import Outcome
 
-from .. import http_errors
+from .. import bounds, http_errors
 from ..chat_as_response import as_response
 from ..errors import CreateBegun, Denied, FileNotReady, PermanentError, TemporaryError
 from ..looking import looked_at
@@ -399,9 +399,7 @@ def _has_expired(container: _Container, now: dt.datetime) -> bool:
 
 def _count(said: object) -> int:
     """A counter; in JSON made of protocol buffers a long one is a text."""
-    if isinstance(said, str) and said.isascii() and said.isdigit():
-        return int(said[:18])
-    return said if isinstance(said, int) and said > 0 else 0
+    return bounds.count(said)
 
 
 def _text(said: object) -> str:
@@ -411,13 +409,7 @@ def _text(said: object) -> str:
 def _moment(said: object) -> dt.datetime | None:
     """A time with a time of day; a bare date, as some of these are shown, is none."""
     words = _text(said)
-    if "T" not in words:
-        return None
-    try:
-        moment = dt.datetime.fromisoformat(words)
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+    return bounds.aware(words) if "T" in words else None
 
 
 def answer_in(raw: bytes, kind: str) -> Answer | None:

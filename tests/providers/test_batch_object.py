@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from batchling_client.wire.states import Outcome
+from batchling_worker import bounds, loose_json
 from batchling_worker.batch_object import BatchObject
 from batchling_worker.provider import Complaint, Ended, Look, Running
 
@@ -37,6 +38,21 @@ def ended(**fields: Any) -> Ended:
         ("expired", Outcome.EXPIRED),
         ("cancelled", Outcome.CANCELLED),
         ("canceled", Outcome.CANCELLED),
+        ("complete", Outcome.COMPLETED),
+        ("SUCCEEDED", Outcome.COMPLETED),
+        ("success", Outcome.COMPLETED),
+        ("done", Outcome.COMPLETED),
+        ("finished", Outcome.COMPLETED),
+        ("ended", Outcome.COMPLETED),
+        ("partiallyCompleted", Outcome.COMPLETED),
+        ("JOB_STATE_COMPLETED", Outcome.COMPLETED),
+        ("error", Outcome.FAILED),
+        ("aborted", Outcome.FAILED),
+        ("BATCH_STATE_FAILED", Outcome.FAILED),
+        ("timed_out", Outcome.EXPIRED),
+        ("TimedOut", Outcome.EXPIRED),
+        ("timeout", Outcome.EXPIRED),
+        ("stopped", Outcome.CANCELLED),
     ],
 )
 def test_ends_are_told_in_words_shared_by_all_providers(word: str, outcome: Outcome) -> None:
@@ -44,10 +60,69 @@ def test_ends_are_told_in_words_shared_by_all_providers(word: str, outcome: Outc
 
 
 @pytest.mark.parametrize(
-    "word", ["validating", "in_progress", "finalizing", "cancelling", "paused", "", None, 7, {}, []]
+    "word",
+    [
+        "validating",
+        "in_progress",
+        "InProgress",
+        "finalizing",
+        "cancelling",
+        "paused",
+        "scheduling",
+        "in_queue",
+    ],
 )
-def test_any_other_status_is_no_end(word: Any) -> None:
-    assert isinstance(look(status=word, output_file_id="file-1"), Running)
+def test_a_status_that_is_known_to_run_is_no_end(word: str) -> None:
+    counts = {"total": 2, "completed": 2, "failed": 0}
+    assert isinstance(look(status=word, output_file_id="file-1", request_counts=counts), Running)
+
+
+@pytest.mark.parametrize("word", ["odd", "", None, 7, {}, []])
+def test_a_status_that_nobody_knows_is_an_end_only_where_the_batch_shows_one(word: Any) -> None:
+    def shown(**fields: Any) -> Look:
+        return look(status=word, **{"completed_at": None, **fields})
+
+    later = int(NOW.timestamp()) + 3600
+    full, partly = {"total": 2, "completed": 1, "failed": 1}, {"total": 2, "completed": 1, "failed": 0}
+    running: tuple[dict[str, Any], ...] = (
+        {},
+        {"output_file_id": "file-1"},
+        {"output_file_id": "file-1", "request_counts": partly},
+        {"request_counts": full},
+        {"completed_at": 0},
+        {"expired_at": later},
+    )
+    assert all(isinstance(shown(**fields), Running) for fields in running)
+    for fields, outcome in (
+        ({"output_file_id": "file-1", "request_counts": full}, Outcome.COMPLETED),
+        ({"completed_at": LONG_AGO, "output_file_id": "file-1"}, Outcome.COMPLETED),
+        ({"failed_at": LONG_AGO}, Outcome.FAILED),
+        ({"expired_at": LONG_AGO}, Outcome.EXPIRED),
+        ({"cancelled_at": LONG_AGO, "completed_at": LONG_AGO}, Outcome.CANCELLED),
+    ):
+        seen = shown(**fields)
+        assert isinstance(seen, Ended)
+        assert seen.outcome is outcome
+
+
+ABSURD = ["9" * 400, "9" * 5000, "1e999", "-1e999", "1" * 30 + ".5", '"' + "9" * 400 + '"', "true", "-1"]
+
+
+@pytest.mark.parametrize("number", ABSURD)
+def test_an_absurd_number_costs_the_field_and_not_the_look(number: str) -> None:
+    fields = ("created_at", "completed_at", "expired_at", "cancelled_at", "failed_at")
+    counts = ",".join(f'"{name}":{number}' for name in ("total", "completed", "failed"))
+    said = ",".join(f'"{name}":{number}' for name in fields)
+    for status in ("completed", "in_progress", "odd", "failed"):
+        raw = (
+            f'{{"id":"batch_1","status":"{status}","output_file_id":"file-1",{said},'
+            f'"request_counts":{{{counts}}},"errors":[{{"code":"x","line":{number}}}]}}'
+        )
+        batch = loose_json.decoded(raw.encode(), BatchObject)
+        seen = batch.look(NOW)
+        assert isinstance(seen, Ended if status in ("completed", "failed") else Running)
+        assert seen.n_done <= 2 * bounds.LARGEST_COUNT
+        assert batch.made_before(NOW) is False
 
 
 @pytest.mark.parametrize("nothing", [None, "", " ", {}, [], 0, False])
@@ -77,7 +152,9 @@ READ = Complaint(code="invalid_method", message="Not a POST.", param="method", l
         ("Out of tokens.", (Complaint(code="", message="Out of tokens."),)),
         (["Out of tokens."], (Complaint(code="", message="Out of tokens."),)),
         ([{"code": "x", "line": None}], (Complaint(code="x", message=""),)),
-        ([{"code": "x", "line": "3", "param": 4}], (Complaint(code="x", message=""),)),
+        ([{"code": "x", "line": "3", "param": 4}], (Complaint(code="x", message="", line=3),)),
+        ([{"code": "x", "line": "third"}], (Complaint(code="x", message=""),)),
+        ([{"code": 500, "message": "No."}], (Complaint(code="500", message="No."),)),
         ({"object": "list", "data": None}, ()),
         ({"object": "list", "data": []}, ()),
         ([{}, None, 7], ()),
@@ -95,7 +172,7 @@ def test_complaints_may_stand_beside_a_completed_batch() -> None:
     assert (done.outcome, done.ending.complaints) == (Outcome.COMPLETED, (READ,))
 
 
-@pytest.mark.parametrize("counts", [None, [], {}, {"total": None, "completed": "7", "failed": -1}])
+@pytest.mark.parametrize("counts", [None, [], {}, {"total": None, "completed": "many", "failed": -1}])
 def test_counts_are_never_needed(counts: Any) -> None:
     done = ended(status="completed", request_counts=counts)
     assert (done.n_done, done.n_total) == (0, 0)
