@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import secrets
 import threading
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
@@ -16,6 +16,7 @@ import msgspec
 
 from . import replies, sse
 from .interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough, warn_once
+from .occurrences import Occurrence, Occurrences
 from .wire import ids, records, sealing
 from .wire.keys import LaneId, RequestId, RunId
 from .wire.records import LaneSpec, Row
@@ -132,6 +133,8 @@ class Request(msgspec.Struct, frozen=True, eq=False, gc=False):
     packed: bytes
     size: int
     """Bytes of its line in the provider's file, at most."""
+    place: Occurrence | None = None
+    """None where the request is made anew for a call that has its place."""
 
 
 class Calls:
@@ -141,7 +144,9 @@ class Calls:
         self.terms = terms
         self._routes = routes
         self._lanes: dict[tuple[str | None, ...], Lane] = {}
-        self._n_equal: Counter[bytes] = Counter()
+        self._occurrences = Occurrences()
+        # Without the cache no other run may meet its requests, and its own repeated calls still do.
+        self._salt = b"" if terms.cache else secrets.token_bytes(16)
         self._lock = threading.Lock()
 
     def wants(self, method: str, host: str, path: str) -> bool:
@@ -162,7 +167,11 @@ class Calls:
         lane = self.lane_of(call)
         if not isinstance(lane, Lane):
             return lane
-        return self.request(lane, self._request_id(lane, call), call.body)
+        return self._placed(lane, call)
+
+    def free(self, place: Occurrence, *, left: bool) -> None:
+        """Free the place of a call that got no answer: the next equal call takes it, and joins its request."""
+        self._occurrences.free(place, left=left)
 
     def streamed(self, call: HttpCall) -> sse.Streamed | None:
         """The call, where it asks for a stream that is to be made of a batch's answer."""
@@ -208,7 +217,9 @@ class Calls:
         model = route.models.get(model, model)
         return self._lane(route, _with_query(route, call), place.endpoint, model)
 
-    def request(self, lane: Lane, request_id: RequestId, body: bytes) -> Request:
+    def request(
+        self, lane: Lane, request_id: RequestId, body: bytes, place: Occurrence | None = None
+    ) -> Request:
         """The body as a request under an id; made anew from the same body, it is the same request."""
         if lane.route.model_in_row or lane.route.models:
             body = _naming(body, lane.spec.model, always=lane.route.model_in_row)
@@ -217,24 +228,20 @@ class Calls:
             # A request is one line of the provider's file; inside JSON strings line breaks are escaped.
             body = msgspec.json.format(body, indent=-1)
         packed = Row.pack(request_id=request_id, run_id=self.terms.run_id, body=body)
-        return Request(lane, request_id, packed, size)
+        return Request(lane, request_id, packed, size, place)
 
-    def _request_id(self, lane: Lane, call: HttpCall) -> RequestId:
-        if not self.terms.cache:
-            return ids.new_request_id()
+    def _placed(self, lane: Lane, call: HttpCall) -> Request:
+        """The call as the request of the lowest free place among its equals."""
         try:
             canonical = _encode_sorted(_decode(call.body))
         except (ValueError, RecursionError):
             # JSON that is beyond the decoder (numbers, surrogates) is the provider's to judge.
             canonical = call.body
         equal = hashlib.blake2b(canonical, digest_size=16, key=lane.lane_id.encode()).digest()
-        with self._lock:
-            n = self._n_equal[equal]
-            # An SDK that tries again means the request it has sent, not one more.
-            if n == 0 or call.headers.get("x-stainless-retry-count", "0") == "0":
-                n += 1
-                self._n_equal[equal] = n
-        return ids.request_id(lane.lane_id, canonical, n)
+        is_retry = call.headers.get("x-stainless-retry-count", "0") != "0"
+        place = self._occurrences.take(equal, is_retry=is_retry)
+        request_id = ids.request_id(lane.lane_id, canonical, place.number, self._salt)
+        return self.request(lane, request_id, call.body, place)
 
     def _lane(
         self, route: Route, call: HttpCall, endpoint: str, model: str

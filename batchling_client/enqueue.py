@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections import Counter, deque
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from redis.exceptions import OutOfMemoryError, RedisError
 
@@ -20,7 +20,7 @@ from .outage import Outage
 from .wire.batches import Batch
 from .wire.connection import UNREACHABLE, passes
 from .wire.ids import new_batch_id
-from .wire.keys import BatchId, LaneId, Mailbox, RequestId, RunId
+from .wire.keys import BatchId, LaneId, Mailbox, RequestId
 from .wire.records import CorruptRecord
 from .wire.scripts import RowIn, Scripts
 from .wire.states import Placement, Verdict
@@ -33,12 +33,23 @@ WITHDRAWN_AT_ONCE: Final = 32
 PASSING_S: Final = 0.5
 
 
+Report: TypeAlias = Callable[[Sequence[RequestId], Sequence[RequestId]], None]
+"""Called with the requests that were withdrawn, and with those whose answers come, or have come, all the same."""
+
+
 class Unwanted(NamedTuple):
     """A request that nobody waits for any more; with `cancel` a batch that is at the provider is cancelled for it."""
 
     request_id: RequestId
-    run_id: RunId
+    report: Report
     cancel: bool
+
+
+class _Outcome(NamedTuple):
+    """What became of the requests that one caller withdrew."""
+
+    withdrawn: list[RequestId]
+    running: list[RequestId]
 
 
 class Callers(Protocol):
@@ -84,12 +95,8 @@ class Enqueue:
         self._open: dict[LaneId, BatchId] = {}
         self._overdue: dict[BatchId, set[RequestId]] = {}
         self._wake = asyncio.Event()
-        self.n_placed: Counter[RunId] = Counter()
-        """Requests that Redis has taken, by run."""
         self.late: set[RequestId] = set()
-        """Those of them that joined a batch while it was being cancelled, and have not been asked for again."""
-        self.n_withdrawn: Counter[RunId] = Counter()
-        """Those of them that were taken back before a provider was told of them."""
+        """Requests that joined a batch while it was being cancelled, and have not been asked for again."""
 
     def add(self, request: Request) -> None:
         """Takes a request whose caller is known to the waiters already; it is sent in the next loop turn."""
@@ -99,12 +106,12 @@ class Enqueue:
         rows.append(request)
         self._wake.set()
 
-    def withdraw(self, request_ids: Iterable[RequestId], run_id: RunId, *, cancel: bool = False) -> None:
-        """Takes back what nobody waits for and no provider was told of.
+    def withdraw(self, request_ids: Iterable[RequestId], report: Report, *, cancel: bool = False) -> None:
+        """Takes back what nobody waits for and no provider was told of, and reports what became of it.
 
         With ``cancel`` a batch that is at the provider is cancelled, once all that is unanswered in it was withdrawn.
         """
-        self._unwanted.extend(Unwanted(request_id, run_id, cancel) for request_id in request_ids)
+        self._unwanted.extend(Unwanted(request_id, report, cancel) for request_id in request_ids)
         if self._unwanted:
             self._none_unwanted.clear()
         self._wake.set()
@@ -132,13 +139,22 @@ class Enqueue:
 
     async def send_withdrawals(self) -> None:
         """Sends the withdrawals that are due."""
-        while self._unwanted:
-            some = [self._unwanted.popleft() for _ in range(min(len(self._unwanted), WITHDRAWN_AT_ONCE))]
-            try:
-                await self._take_back([one for one in some if not self._waiters.expects(one.request_id)])
-            except (RedisError, CorruptRecord, OSError):
-                # Nobody waits for these: what cannot be taken back goes on.
-                self._unwanted.clear()
+        outcomes: dict[Report, _Outcome] = {}
+        try:
+            while self._unwanted:
+                some = [self._unwanted.popleft() for _ in range(min(len(self._unwanted), WITHDRAWN_AT_ONCE))]
+                try:
+                    await self._take_back(
+                        [one for one in some if not self._waiters.expects(one.request_id)], outcomes
+                    )
+                except (RedisError, CorruptRecord, OSError):
+                    # Nobody waits for these: what cannot be taken back goes on.
+                    for one in (*some, *self._unwanted):
+                        _outcome(outcomes, one).running.append(one.request_id)
+                    self._unwanted.clear()
+        finally:
+            for report, outcome in outcomes.items():
+                report(*outcome)
         self._none_unwanted.set()
 
     async def send_waiting(self) -> None:
@@ -229,7 +245,6 @@ class Enqueue:
             told = await mail.told_since(redis, keys, self._mailbox, before)
             again = [row for row in answered if row.request_id not in told]
             answered = [row for row in answered if row.request_id in told]
-        self.n_placed[terms.run_id] += n_taken - len(again)
         self._waiters.placed(row.request_id for row in placed)
         if answered:
             self._waiters.announce(row.request_id for row in answered)
@@ -249,14 +264,16 @@ class Enqueue:
         for row in rows:
             self._waiters.answer(row.request_id, reply)
 
-    async def _take_back(self, unwanted: Sequence[Unwanted]) -> None:
+    async def _take_back(self, unwanted: Sequence[Unwanted], outcomes: dict[Report, _Outcome]) -> None:
         for _ in range(2):
             # A request may move to another batch between the two looks, once in a while.
-            unwanted = await self._take_back_once(unwanted)
+            unwanted = await self._take_back_once(unwanted, outcomes)
             if not unwanted:
                 return
 
-    async def _take_back_once(self, unwanted: Sequence[Unwanted]) -> list[Unwanted]:
+    async def _take_back_once(
+        self, unwanted: Sequence[Unwanted], outcomes: dict[Report, _Outcome]
+    ) -> list[Unwanted]:
         if not unwanted:
             return []
         redis, keys = self._scripts.redis, self._scripts.keys
@@ -266,6 +283,10 @@ class Enqueue:
             for one, place in zip(unwanted, places, strict=True)
             if place is not None and not place.startswith(b"|")
         ]
+        for one in await self._answered(
+            [one for one, place in zip(unwanted, places, strict=True) if place is None]
+        ):
+            _outcome(outcomes, one).running.append(one.request_id)
         verdicts = await asyncio.gather(
             *(
                 self._scripts.withdraw(request_id=one.request_id, batch_id=batch_id, mailbox=self._mailbox)
@@ -278,11 +299,24 @@ class Enqueue:
             if verdict is Verdict.GONE:
                 again.append(one)
             elif verdict is Verdict.OK:
-                self.n_withdrawn[one.run_id] += 1
+                _outcome(outcomes, one).withdrawn.append(one.request_id)
             elif verdict is Verdict.TOO_LATE and one.cancel:
                 overdue.setdefault(batch_id, set()).add(one.request_id)
+            elif not one.cancel:
+                _outcome(outcomes, one).running.append(one.request_id)
         await self._cancel_overdue(overdue)
         return again
+
+    async def _answered(self, unwanted: Sequence[Unwanted]) -> list[Unwanted]:
+        """Return those that were answered before they could be withdrawn; at full price nobody has a use for them."""
+        asked, keys = [one for one in unwanted if not one.cancel], self._scripts.keys
+        if not asked:
+            return []
+        async with self._scripts.redis.pipeline(transaction=False) as pipe:
+            for one in asked:
+                pipe.exists(keys.result(one.request_id))
+            known = await pipe.execute()
+        return [one for one, is_known in zip(asked, known, strict=True) if is_known]
 
     async def _ours_alone(self, batch_id: BatchId, request_ids: Collection[RequestId]) -> set[RequestId]:
         """Those that are open in the batch and that nobody else waits for."""
@@ -315,6 +349,7 @@ class Enqueue:
                 continue
             # Looked at after the counters: one that is answered in between is counted as open, not twice as gone.
             given_up &= await self._ours_alone(batch_id, given_up)
+            given_up -= {request_id for request_id in given_up if self._waiters.expects(request_id)}
             if n_open <= len(given_up):
                 await self._scripts.cancel(
                     batch_id=batch_id,
@@ -322,3 +357,7 @@ class Enqueue:
                     ending=batch.ending,
                     error="Cancelled at the caller's deadline.",
                 )
+
+
+def _outcome(outcomes: dict[Report, _Outcome], one: Unwanted) -> _Outcome:
+    return outcomes.setdefault(one.report, _Outcome([], []))

@@ -96,6 +96,10 @@ class Run:
         self._n_refused = 0
         self._n_overdue = 0
         self._n_too_few = 0
+        # Of calls that left without an answer: touched from every loop, one step of a set at a time.
+        self._given_up: set[RequestId] = set()
+        self._withdrawn: set[RequestId] = set()
+        self._said_given_up = False
         self._blocked = bridge.Blocked()
         self._bridged = False
         self._closed = False
@@ -157,7 +161,8 @@ class Run:
         words += [f"{now.n_waiting:,} waiting"] if now.n_waiting else []
         words += [f"{now.n_left:,} left"] if now.n_left else []
         why = f". Waiting: {'; '.join(now.reasons)}" if now.reasons else ""
-        return f"{', '.join(words)} (run {self._title()}){why}"
+        given_up = f". {self._words_of_given_up(len(self._given_up))}" if self._given_up else ""
+        return f"{', '.join(words)} (run {self._title()}){why}{given_up}"
 
     def hear(self, reasons: Sequence[str]) -> None:
         """Takes note of why its batches wait, for `progress` and `summary`."""
@@ -268,11 +273,12 @@ class Run:
 
     async def _ask(self, request: Request, body: bytes) -> HttpReply | PassThrough:
         seat = self._seat()
-        seat.n_requests += 1
-        request_id, lane = request.request_id, request.lane
-        future = seat.session.ask(request)
-        del request
+        self._count(seat, request)
+        request_id, lane, place = request.request_id, request.lane, request.place
+        is_answered = is_left = False
         try:
+            future = seat.session.ask(request)
+            del request
             if self._deadline_s is None:
                 reply = await future
             else:
@@ -284,13 +290,19 @@ class Run:
                 future = seat.session.ask(self._calls.request(lane, request_id, body))
                 async with asyncio.timeout(self._deadline_s):
                     reply = await future
+            is_answered = reply.status < 400
         except asyncio.CancelledError:
             seat.session.leave(request_id, future)
             self._regret(seat, request_id)
+            is_left = True
             raise
         except TimeoutError:
             seat.session.leave(request_id, future)
             return self._miss(seat, request_id)
+        finally:
+            if place is not None and not is_answered:
+                self._calls.free(place, left=is_left)
+        self._given_up.discard(request_id)
         if reply.headers.get(errors.HEADER) == BatchTooSmall.code and self._on_too_few == "realtime":
             return self._let_through(seat)
         if reply.status < 400:
@@ -298,6 +310,19 @@ class Run:
         else:
             seat.n_failed += 1
         return reply
+
+    def _count(self, seat: _Seat, request: Request) -> None:
+        """Count a call; one that takes the place of a call that left is the same request."""
+        place = request.place
+        if place is None or not place.again:
+            seat.n_requests += 1
+            return
+        self._given_up.discard(request.request_id)
+        self._withdrawn.discard(request.request_id)
+        if place.left:
+            seat.n_left -= 1
+        else:
+            seat.n_requests += 1
 
     def _is_no_answer(self, seat: _Seat, request_id: RequestId, reply: HttpReply) -> bool:
         """Whether the request is asked for again, as itself.
@@ -323,7 +348,7 @@ class Run:
 
     def _miss(self, seat: _Seat, request_id: RequestId) -> HttpReply | PassThrough:
         realtime = self._on_deadline == "realtime"
-        seat.session.withdraw([request_id], self.id, cancel=realtime)
+        seat.session.withdraw([request_id], self._hear_withdrawn, cancel=realtime)
         with self._lock:
             self._n_overdue += 1
             first = self._n_overdue == 1
@@ -349,7 +374,24 @@ class Run:
     def _withdraw(self, seat: _Seat) -> None:
         seat.timer = None
         regretted, seat.regretted = seat.regretted, []
-        seat.session.withdraw(regretted, self.id)
+        seat.session.withdraw(regretted, self._hear_withdrawn)
+
+    def _hear_withdrawn(self, withdrawn: Sequence[RequestId], running: Sequence[RequestId]) -> None:
+        """Takes note of what became of requests that nobody waits for; those whose batches run are said once."""
+        self._withdrawn.update(withdrawn)
+        self._given_up.update(running)
+        if not running or self._closed:
+            return
+        with self._lock:
+            first, self._said_given_up = not self._said_given_up, True
+        if first:
+            _logger.warning("Run %s: %s.", self._title(), self._words_of_given_up(len(running)))
+
+    def _words_of_given_up(self, n: int) -> str:
+        calls = "1 call was" if n == 1 else f"{n:,} calls were"
+        where = "in this run or the next" if self._terms.cache else "in this run"
+        again = f"the same call made again, {where}, gets the answer and costs nothing more"
+        return f"{calls} given up, and their batches finish all the same: {again}"
 
     async def _leave(self, seat: _Seat) -> None:
         await self._blocked.gone()
@@ -388,10 +430,8 @@ class Run:
                 bridge.hold()
 
     def _say_what_goes_on(self) -> None:
-        seats = self._seats.values()
-        n_placed = sum(seat.session.n_placed(self.id) for seat in seats)
-        n_going_on = n_placed - sum(seat.n_succeeded + seat.n_failed for seat in seats)
-        n_withdrawn = sum(seat.session.n_withdrawn(self.id) for seat in seats)
+        n_withdrawn = len(self._withdrawn)
+        n_going_on = len(self._given_up) + self.progress.n_waiting
         if n_withdrawn:
             _logger.warning(
                 "%d requests of run %s were taken back: no provider was told of them.",
@@ -400,6 +440,8 @@ class Run:
             )
         if n_going_on <= 0:
             return
+        # Said here, so the summary does not repeat it.
+        self._given_up.clear()
         again = "run it again to get their answers without paying twice, or " if self._terms.cache else ""
         _logger.warning(
             "%d requests of run %s go on without this program: %slook with `batchling show %s`.",

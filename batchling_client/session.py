@@ -13,14 +13,14 @@ from typing import Any, Final
 
 from .calls import Request
 from .credentials import Credentials
-from .enqueue import Enqueue
+from .enqueue import Enqueue, Report
 from .interceptor import HttpReply
 from .outage import Outage
 from .waiters import DRAIN_PERIOD_S, Waiters
 from .wire import connection
 from .wire.ending import end
 from .wire.ids import new_mailbox
-from .wire.keys import Keys, RequestId, RunId
+from .wire.keys import Keys, RequestId
 from .wire.scripts import Scripts
 
 _logger = logging.getLogger(__name__)
@@ -83,9 +83,9 @@ class Session:
         """Takes a caller off its request, which goes on."""
         self._waiters.forget(request_id, future)
 
-    def withdraw(self, request_ids: Iterable[RequestId], run_id: RunId, *, cancel: bool = False) -> None:
-        """Takes requests back that nobody waits for, as far as that is still possible."""
-        self._enqueue.withdraw(request_ids, run_id, cancel=cancel)
+    def withdraw(self, request_ids: Iterable[RequestId], report: Report, *, cancel: bool = False) -> None:
+        """Takes requests back that nobody waits for, as far as that is still possible, and reports on it."""
+        self._enqueue.withdraw(request_ids, report, cancel=cancel)
 
     async def withdrawals_done(self) -> None:
         """Returns once what was to be taken back is, or nothing of it could be for `FAREWELL_S`."""
@@ -99,14 +99,6 @@ class Session:
     def is_late(self, request_id: RequestId) -> bool:
         """Whether the request has joined a batch that was being cancelled already."""
         return request_id in self._enqueue.late
-
-    def n_placed(self, run_id: RunId) -> int:
-        """How many requests of a run Redis has taken from this session and not given back."""
-        return self._enqueue.n_placed[run_id] - self._enqueue.n_withdrawn[run_id]
-
-    def n_withdrawn(self, run_id: RunId) -> int:
-        """How many requests of a run Redis has given back: no provider was told of them."""
-        return self._enqueue.n_withdrawn[run_id]
 
     def hold(self) -> None:
         """Keeps the session for one more user."""

@@ -51,9 +51,12 @@ def new_request_id() -> RequestId:
     return RequestId(_letters(os.urandom(REQUEST_ID_LETTERS)))
 
 
-def request_id(lane_id: LaneId, canonical_body: bytes, occurrence: int) -> RequestId:
-    """The request id of the n-th equal call of a run: the same in a rerun, so that the rerun attaches to it."""
+def request_id(lane_id: LaneId, canonical_body: bytes, occurrence: int, salt: bytes = b"") -> RequestId:
+    """Return the request id of the n-th equal call of a run: the same in a rerun, unless a salt tells them apart."""
     digest = hashlib.blake2b(
-        canonical_body, digest_size=REQUEST_ID_LETTERS, key=f"{lane_id}:{occurrence}".encode()
+        canonical_body,
+        digest_size=REQUEST_ID_LETTERS,
+        key=f"{lane_id}:{occurrence}".encode(),
+        salt=salt,
     )
     return RequestId(_letters(digest.digest()))

@@ -41,6 +41,10 @@ def echo(row: Row) -> tuple[int, bytes, str]:
     return 200, completion(f"{prompt} {row.request_id}", body["model"]), "provider"
 
 
+def _owns(batch_id: BatchId, place: bytes | None) -> bool:
+    return place is not None and place.startswith(f"{batch_id}|".encode())
+
+
 class Answerer:
     """A worker and a provider in one; `go_on` keeps batches from being answered while it is clear."""
 
@@ -109,8 +113,12 @@ class Answerer:
 
     async def _collect(self, batch_id: BatchId, token: int) -> None:
         packed = await self.redis.lrange(self.keys.rows(batch_id), 0, -1)
-        for first in range(0, len(packed), 100):
-            rows = [Row.decode(raw) for raw in packed[first : first + 100]]
+        rows_in = [Row.decode(raw) for raw in packed]
+        places = await self.redis.mget([self.keys.request(row.request_id) for row in rows_in])
+        # Those withdrawn before the batch was submitted are not run.
+        run = [row for row, place in zip(rows_in, places, strict=True) if _owns(batch_id, place)]
+        for first in range(0, len(run), 100):
+            rows = run[first : first + 100]
             outs = [self._result(row) for row in rows]
             if self.silent:
                 for out in outs:

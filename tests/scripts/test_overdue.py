@@ -44,7 +44,7 @@ async def is_cancelled(byhand: ByHand, batch_id: BatchId) -> bool:
 
 
 async def give_up(byhand: ByHand, hasty: Enqueue, request_id: RequestId) -> None:
-    hasty.withdraw([request_id], byhand.run_id, cancel=True)
+    hasty.withdraw([request_id], lambda withdrawn, running: None, cancel=True)
     await hasty.send_withdrawals()
 
 
