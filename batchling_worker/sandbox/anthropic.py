@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 from multidict import MultiMapping
 
-from . import answers, schema_examples, streams
+from . import answers, faults, schema_examples, streams, unable
 from .answers import Answer, Problem
 from .dialect import Page, Refusal, Traits
 from .gate import new_request_id
@@ -87,6 +87,18 @@ class AnthropicDialect:
             events={_MESSAGES: _events},
             max_rows=100_000,
             max_bytes=256_000_000,
+            request_id_header="request-id",
+            status_path=("processing_status",),
+            cursor=("after_id", ("last_id",)),
+            no_money=(400, None, "Your credit balance is too low to access the Anthropic API."),
+            unable={
+                **unable.NOT_PENDING,
+                **unable.OWN_LINES,
+                **unable.ONE_RESULT_FILE,
+                **unable.NO_UPLOADS,
+                **unable.NO_METADATA,
+                faults.FailBatch: "Its batches do not fail as a whole.",
+            },
         )
 
     def new_batch_id(self) -> str:
@@ -173,7 +185,7 @@ class AnthropicDialect:
             "request_counts": {**dict.fromkeys(names, 0), **counts},
             "created_at": _iso(batch.created_at),
             "expires_at": _iso(batch.expires_at),
-            "ended_at": _iso(batch.outcome.ended_at) if batch.outcome else None,
+            "ended_at": _iso(batch.outcome.ended_at) if batch.outcome and told else None,
             "cancel_initiated_at": _iso(batch.cancelling_at) if batch.cancelling_at else None,
             "archived_at": None,
             "results_url": url,

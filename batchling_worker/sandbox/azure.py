@@ -55,6 +55,8 @@ _V1: Final = Traits(
     quota_status=400,
     empty_files=True,
     retention_s=_RETENTION_S,
+    most_lasting_files=500,
+    most_files=10_000,
 )
 _DATED: Final = replace(
     _V1,

@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 from aiohttp import web
 
+from . import empty_pages
 from .book import BatchBook
 from .dialect import FileDialect, Refusal
 from .gate import Gate, json_reply
 from .records import Batch, BatchView, CreateAsk, StoredFile
 from .scan import LineError
 from .shelf import FileShelf
-from .timing import shown_ask
 from .weather import Weather
 from .world import World
 
@@ -36,7 +35,7 @@ class BatchesApi:
         self._dialect = dialect
         self._shelf = shelf
         self._book = book
-        self._weather = Weather(world, dialect.traits.name)
+        self._weather = Weather(world, dialect.traits)
 
     def routes(self, gate: Gate) -> Iterator[web.RouteDef]:
         """Return the routes, behind `gate`."""
@@ -109,21 +108,23 @@ class BatchesApi:
     async def _show(self, request: web.Request, owner: str) -> web.StreamResponse:
         batch = self._find(request, owner)
         lost = self._weather.before_look(request, batch.model)
-        return lost or json_reply(self._dialect.batch_object(await self._book.show(batch)))
+        return lost or json_reply(self._object(await self._book.show(batch)))
 
     async def _list(self, request: web.Request, owner: str) -> web.StreamResponse:
         lost = self._weather.before_look(request, None)
         if lost is not None:
             return lost
-        page = self._dialect.page(request.query, self._book.newest_first(owner), self._world.limits)
-        shown = [self._dialect.batch_object(await self._listed(batch)) for batch in page.batches]
+        traits, query = self._dialect.traits, request.query
+        newest_first = self._book.newest_first(owner)
+        page = self._dialect.page(empty_pages.honest(traits, query), newest_first, self._world.limits)
+        empty = self._weather.empties_page()
+        if empty is not None:
+            return json_reply(self.listing([], empty_pages.beside(traits, query, page.envelope, empty)))
+        shown = [self._object(await self._book.listed(batch)) for batch in page.batches]
         return json_reply(self.listing(shown, page.envelope))
 
-    async def _listed(self, batch: Batch) -> BatchView:
-        view = await self._book.show(batch)
-        if not batch.plan.bare_in_lists:
-            return view
-        return replace(view, ask=shown_ask(view.ask, metadata=False, input_file=False))
+    def _object(self, view: BatchView) -> dict[str, Any]:
+        return empty_pages.reworded(self._dialect.traits, self._dialect.batch_object(view), view.word)
 
     async def _cancel(self, request: web.Request, owner: str) -> web.StreamResponse:
         batch = self._find(request, owner)
@@ -132,7 +133,7 @@ class BatchesApi:
         if view.status in _TERMINAL:
             raise self._dialect.not_cancellable(view)
         self._book.cancel(batch)
-        return json_reply(self._dialect.batch_object(await self._book.show(batch)))
+        return json_reply(self._object(await self._book.show(batch)))
 
     def _find(self, request: web.Request, owner: str) -> Batch:
         batch_id = request.match_info["batch_id"]

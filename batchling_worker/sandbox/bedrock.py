@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Final
 import msgspec
 from aiohttp import web
 
-from . import answers
+from . import answers, empty_pages, timing, unable
 from .answers import Answer, Ask, Message, Part, Problem
 from .book import BatchBook
 from .dialect import Refusal, Traits
@@ -125,6 +125,19 @@ class BedrockDialect:
         purposes=frozenset({"batch"}),
         bad_key_status=403,
         perform=perform,
+        request_id_header="x-amzn-requestid",
+        cursor=("nextToken", ("nextToken",)),
+        no_money=(
+            403,
+            "AccessDeniedException",
+            "Model access is denied due to INVALID_PAYMENT_INSTRUMENT: a valid payment instrument must be provided.",
+        ),
+        unable={
+            **unable.NOT_PENDING,
+            **unable.OWN_LINES,
+            **unable.ONE_RESULT_FILE,
+            **unable.NO_RESULT_IDS,
+        },
     )
 
     def new_batch_id(self) -> str:
@@ -153,6 +166,7 @@ class BedrockJobs:
     """Jobs, the object store beside them, and realtime calls."""
 
     name = "bedrock"
+    traits = BedrockDialect.traits
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -160,7 +174,7 @@ class BedrockJobs:
         self._gate = Gate(world, self._dialect)
         self._shelf = FileShelf(world, self.name, lambda: secrets.token_hex(8))
         self._book = BatchBook(world, self._dialect, self._shelf)
-        self._weather = Weather(world, self.name)
+        self._weather = Weather(world, self._dialect.traits)
         self._store = ObjectStore(world, self.name, self._weather)
         self._asked: dict[str, _JobAsk] = {}
         self._by_token: dict[tuple[str, str], Batch] = {}
@@ -248,13 +262,18 @@ class BedrockJobs:
         lost = self._weather.before_look(request, None)
         if lost is not None:
             return lost
-        query = request.query
-        part, start = query.get("nameContains", ""), int(query.get("nextToken", "0"))
+        query = empty_pages.honest(self.traits, request.query)
+        empty = self._weather.empties_page()
+        if empty is not None:
+            beside = empty_pages.beside(self.traits, request.query, {}, empty)
+            return json_reply({"invocationJobSummaries": [], **beside})
+        part, start = query.get("nameContains", ""), int(query.get("nextToken") or "0")
         size = min(int(query.get("maxResults", "100")), 1000)
         named = [one for one in self._book.newest_first(owner) if part in self._asked[one.id].jobName]
         page = named[start : start + size]
         more = {"nextToken": str(start + size)} if len(named) > start + size else {}
-        jobs = [self._job(await self._view(batch)) for batch in page]
+        now = self._world.clock.now()
+        jobs = [self._job(timing.listed(batch, await self._view(batch), now)) for batch in page]
         return json_reply({"invocationJobSummaries": jobs, **more})
 
     async def _stop(self, request: web.Request, owner: str) -> web.StreamResponse:
@@ -349,7 +368,7 @@ class BedrockJobs:
         ended = view.completed_at or view.failed_at or view.expired_at or view.cancelled_at
         n_total, n_failed = int(str(counts.get("total", 0))), int(str(counts.get("failed", 0)))
         n_done = int(str(counts.get("completed", 0)))
-        return {
+        job: dict[str, Any] = {
             "jobArn": view.id,
             "jobName": ask.jobName,
             "modelId": ask.modelId,
@@ -370,6 +389,7 @@ class BedrockJobs:
             "successRecordCount": n_done,
             "errorRecordCount": n_failed,
         }
+        return empty_pages.reworded(self.traits, job, view.word)
 
 
 def emulate(world: World) -> BedrockJobs:

@@ -127,6 +127,10 @@ class BatchBook:
                 n_failed += bisect.bisect_left(executed.failed_at, n_run)
         return timing.view(batch, now, n_total, n_failed)
 
+    async def listed(self, batch: Batch) -> BatchView:
+        """Move the batch on to now and return what the provider shows of it in lists."""
+        return timing.listed(batch, await self.show(batch), self._world.clock.now())
+
     async def written(self, batch: Batch) -> tuple[Written, Written] | None:
         """Return output and error lines of the rows that have run by now, in the order of execution.
 
@@ -147,8 +151,10 @@ class BatchBook:
             ends = (executed.output_ends, executed.error_ends)
             sizes = tuple(end[n_run - 1] if n_run else 0 for end in ends)
         output, errors = (
-            Written(path=path, n_bytes=size, model=batch.model, complete=outcome is not None)
-            for path, size in zip(paths, sizes, strict=True)
+            Written(
+                path=path, n_bytes=size, model=batch.model, complete=outcome is not None, refusing=refusing
+            )
+            for path, size, refusing in zip(paths, sizes, (None, batch.plan.bad_error_file), strict=True)
         )
         return output, errors
 
@@ -279,7 +285,7 @@ class BatchBook:
         await self._reshape(job)
         self._world.ledger.rows(batch.id, executed.rows)
         outcome = Outcome(
-            status=end.status,
+            status="failed" if batch.plan.fails_in_file and end.status == "completed" else end.status,
             ended_at=end.at,
             errors=found.errors,
             n_total=found.n_lines,
@@ -305,7 +311,8 @@ class BatchBook:
 
     def _publish(self, batch: Batch, job: Job, which: str, at: float) -> str | dict[str, str] | None:
         path = job.output_path if which == "output" else job.error_path
-        kept_empty = batch.plan.empty_files or self._dialect.traits.empty_files
+        refusing = batch.plan.bad_error_file if which == "error" else None
+        kept_empty = batch.plan.empty_files or self._dialect.traits.empty_files or refusing is not None
         if path.stat().st_size == 0 and not kept_empty:
             path.unlink()
             return batch.plan.blank_file_id
@@ -324,6 +331,7 @@ class BatchBook:
             at=at,
             file_id=None if batch.early_ids is None else batch.early_ids[which == "error"],
         )
+        file.refusing = refusing
         return file.id
 
     def _job(self, batch: Batch, input_path: Path) -> Job:

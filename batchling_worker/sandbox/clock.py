@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 
 class Clock:
@@ -59,3 +60,16 @@ class Clock:
 
     def _now(self) -> float:
         return time.time() + self._ahead_s if self._frozen_at is None else self._frozen_at
+
+
+class SkewedClock(Clock):
+    """A provider's clock, which may be ahead of the sandbox's or behind; only the sandbox's is moved."""
+
+    def __init__(self, true: Clock, skew_s: Callable[[], float]) -> None:
+        super().__init__()
+        self._true = true
+        self._skew_s = skew_s
+
+    def now(self) -> float:
+        """Return the provider's time in unix seconds."""
+        return self._true.now() + self._skew_s()

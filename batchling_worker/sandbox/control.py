@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import web
 
 from .emulator import Emulator
+from .fault import Fault
 from .faults import decode_faults
 from .world import Limits, World
 
@@ -77,8 +78,18 @@ class Control:
         return _json(self._world.faults.armed())
 
     async def _arm(self, request: web.Request) -> web.Response:
-        self._world.faults.add(*decode_faults(await request.read()))
+        wanted = decode_faults(await request.read())
+        for fault in wanted:
+            self._check_able(fault)
+        self._world.faults.add(*wanted)
         return _json(self._world.faults.armed())
+
+    def _check_able(self, fault: Fault) -> None:
+        """Raise ValueError for a fault of one provider whose API cannot show it."""
+        for emulator in self._emulators:
+            reason = emulator.traits.unable.get(type(fault))
+            if emulator.name == fault.provider and reason is not None:
+                raise ValueError(f"{type(fault).__name__} cannot strike {emulator.name}: {reason}")
 
     async def _disarm(self, request: web.Request) -> web.Response:
         self._world.faults.clear()

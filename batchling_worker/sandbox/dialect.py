@@ -11,6 +11,7 @@ from multidict import MultiMapping
 from . import answers, streams
 from .answers import Answer, Perform
 from .execute import RowError
+from .fault import Fault
 from .records import Batch, BatchView, CreateAsk, StoredFile
 from .scan import LineRules
 from .streams import Events
@@ -18,7 +19,10 @@ from .world import Limits
 
 
 class Refusal(Exception):
-    """A call that is answered with an HTTP error in the provider's own shape, or with `raw` word for word."""
+    """A call that is answered with an HTTP error in the provider's own shape, or with `raw` word for word.
+
+    With `moved` it is a redirect to the same call at another path.
+    """
 
     def __init__(
         self,
@@ -30,6 +34,7 @@ class Refusal(Exception):
         retry_after: str | None = None,
         raw: str | None = None,
         beside: Mapping[str, object] | None = None,
+        moved: bool = False,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -39,6 +44,7 @@ class Refusal(Exception):
         self.retry_after = retry_after
         self.raw = raw
         self.beside = beside or {}
+        self.moved = moved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +103,23 @@ class Traits:
     """Whether a batch goes on when its completion window is over."""
     events: Mapping[str, Events] = field(default_factory=lambda: streams.EVENTS)
     """How an answer is streamed, by endpoint; of others `stream` is not heeded."""
+    request_id_header: str = "x-request-id"
+    status_path: tuple[str, ...] = ("status",)
+    """Where a batch says how it stands; () where no word says so."""
+    cursor: tuple[str, tuple[str, ...]] | None = ("after", ("last_id",))
+    """The word of the query that asks for the next page of the list, and where a page names it; None without."""
+    most_lasting_files: int | None = None
+    """How many files without expiry an owner may have; `most_files` of any kind."""
+    most_files: int | None = None
+    most_stored_bytes: int | None = None
+    no_money: tuple[int, str | None, str] = (
+        429,
+        "insufficient_quota",
+        "You exceeded your current quota, please check your plan and billing details.",
+    )
+    """Status, code and words of a call that an account without money makes."""
+    unable: Mapping[type[Fault], str] = field(default_factory=dict)
+    """The faults that the provider's API cannot show, each with the reason."""
     max_rows: int = 50_000
     max_bytes: int = 200_000_000
 

@@ -12,11 +12,11 @@ import msgspec
 from aiohttp import web
 from multidict import MultiMapping
 
-from . import answers
+from . import answers, faults, unable
 from .answers import Answer, Problem
 from .dialect import Page, Refusal, Traits
 from .file_batches import FileBatches
-from .files_api import FilesApi
+from .files_api import FilesApi, refuse_error_file
 from .records import Batch, BatchView, CreateAsk, StoredFile, Written
 from .scan import LineRules, scan
 from .window import window
@@ -80,6 +80,8 @@ class DoublewordDialect:
         names_undone=False,
         early_files=True,
         works_late=True,
+        no_money=(402, None, "Account balance too low. Please add credits to continue."),
+        unable={**unable.NOT_PENDING, faults.ExpireBatch: "Its batches go on when their window is over."},
         max_bytes=100_000_000,
     )
 
@@ -204,7 +206,10 @@ class DoublewordFiles(FilesApi):
         growing = await self._book.growing(request.match_info["file_id"], owner)
         if growing is None or growing.complete:
             file = self.find(request, owner)
+            refuse_error_file(file.refusing, file.created_at, self._world.clock.now())
             growing = Written(path=file.path, n_bytes=file.n_bytes, model=file.model, complete=True)
+        elif growing.refusing is not None:
+            refuse_error_file(growing.refusing, self._world.clock.now(), self._world.clock.now())
         skip, limit = (_number(request.query.get(name)) for name in ("skip", "limit"))
         loop = asyncio.get_running_loop()
         cut = await loop.run_in_executor(

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from batchling_client.wire.routes import ROUTES
 
+from .dialect import Traits
 from .world import World
 
 
@@ -17,6 +18,7 @@ class Emulator(Protocol):
     """One provider; its routes start with `/` and its name."""
 
     name: str
+    traits: Traits
 
     def routes(self) -> Iterable[web.RouteDef]:
         """Return every route of the provider."""
@@ -30,7 +32,13 @@ class Emulator(Protocol):
 
 def load(world: World) -> tuple[Emulator, ...]:
     """Return an emulator of each registered provider; its module here has a function `emulate(world)`."""
-    return tuple(importlib.import_module(f"{__package__}.{name}").emulate(world) for name in names())
+    return tuple(_load(world, name) for name in names())
+
+
+def _load(world: World, name: str) -> Emulator:
+    emulator: Emulator = importlib.import_module(f"{__package__}.{name}").emulate(world.seen_by(name))
+    world.faults.spare(name, emulator.traits.unable)
+    return emulator
 
 
 def settings(name: str, base_url: str) -> dict[str, str]:

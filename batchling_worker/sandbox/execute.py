@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from . import answers
-from .faults import FailingFault, SpoilRows
+from .faults import FailingFault, JunkRows, SpoilRows, VllmRows
 from .ledger import ExecutedRow, cost_usd
 from .markers import Markers
 from .scan import Scan
@@ -41,6 +41,8 @@ class RowPlan:
     n_broken: int = 0
     n_zero: int = 0
     spoiled: SpoilRows | None = None
+    junk: JunkRows | None = None
+    vllm: VllmRows | None = None
     failing: FailingFault | None = None
     heals: bool = False
     """Whether the rows that fail so will have succeeded at the end."""
@@ -129,10 +131,15 @@ class _Quirks:
             ("broken", plan.n_broken),
             ("zero", plan.n_zero),
             ("spoiled", plan.spoiled.n if plan.spoiled else 0),
+            ("junk", _n_of(plan.junk, n_rows)),
+            ("vllm", _n_of(plan.vllm, n_rows)),
         ):
             self.of.update((place, quirk) for place, _ in zip(hit, range(n), strict=False))
-        n_failing = 0 if plan.failing is None else n_rows if plan.failing.n is None else plan.failing.n
-        self.failing = set(places[::-1][:n_failing])
+        self.failing = set(places[::-1][: _n_of(plan.failing, n_rows)])
+
+
+def _n_of(fault: FailingFault | JunkRows | None, n_rows: int) -> int:
+    return 0 if fault is None else n_rows if fault.n is None else fault.n
 
 
 def execute(job: Job, scan: Scan) -> Executed:
@@ -173,9 +180,13 @@ def _run(job: Job, row: _Row, place: int, quirks: _Quirks | None, writer: _Write
         reply = _refused(job, failing.status, failing.code, failing.message)
     elif marker is not None and marker.status is not None:
         reply = _refused(job, marker.status, None, "This request asked the sandbox to fail it.")
+    elif quirk == "vllm" and job.plan.vllm is not None:
+        reply = _refused(job, job.plan.vllm.status, job.plan.vllm.code, job.plan.vllm.message)
     else:
         reply = _answer(job, row)
         quirk = quirk or (marker.quirk if marker else None)
+        if quirk == "junk" and job.plan.junk is not None:
+            reply = _junk(job, job.plan.junk, row, reply)
     succeeded = 200 <= reply.status < 300
     cost = cost_usd(reply.input_tokens, reply.output_tokens, batch=True)
     done.rows.append(ExecutedRow(job.provider, job.batch_id, row.custom_id, reply.status, cost))
@@ -198,6 +209,18 @@ def _answer(job: Job, row: _Row) -> _Reply:
     return _Reply(200, body, found.input_tokens, found.output_tokens)
 
 
+def _junk(job: Job, junk: JunkRows, row: _Row, reply: _Reply) -> _Reply:
+    if junk.what == "text":
+        return msgspec.structs.replace(reply, body=_encode(reply.body.decode()))
+    if junk.what == "echo":
+        return _Reply(200, bytes(row.body))
+    if junk.what == "error":
+        return _Reply(200, _encode(job.error_body(502, None, "The provider behind this one failed.", None)))
+    error = {"code": "server_error", "message": "The model failed to answer."}
+    said = {"id": "resp_failed", "object": "response", "status": "failed", "error": error, "output": []}
+    return _Reply(200, _encode(said))
+
+
 def _refused(job: Job, status: int, code: str | None, message: str) -> _Reply:
     body = _encode(job.error_body(status, code, message, None))
     return _Reply(status, body, problem=(status, code, message))
@@ -213,6 +236,7 @@ class _Writer:
         self.n_errors = 0
         self._row_error = job.row_error
         self._spoiled = job.plan.spoiled
+        self._vllm = job.plan.vllm
         self._mark = job.batch_id.rpartition("_")[2][:16].encode()
 
     def row(self, row: _Row, place: int, reply: _Reply, quirk: str | None) -> None:
@@ -221,6 +245,9 @@ class _Writer:
             return
         if quirk == "zero":
             self._write_error(self._line(custom_id, place, 0, b"", b"{}"))
+            return
+        if quirk == "vllm" and self._vllm is not None:
+            self._write(self._vllm_line(self._vllm, custom_id))
             return
         spoiled = self._spoiled if quirk == "spoiled" else None
         if spoiled is not None:
@@ -242,6 +269,17 @@ class _Writer:
         write = self._write if spoiled.file == "output" else self._write_error
         for line in spoiled.lines:
             write(line.replace("CUSTOM_ID", custom_id).encode("latin-1") + b"\n")
+
+    def _vllm_line(self, vllm: VllmRows, custom_id: bytes) -> bytes:
+        kind = "BadRequestError" if vllm.status < 500 else "InternalServerError"
+        said = {"message": vllm.message, "type": kind, "param": None, "code": vllm.status}
+        response = {"status_code": vllm.status, "request_id": "vllm-batch", "body": None}
+        return b'{"id":"vllm-%b","custom_id":%b,"response":%b,"error":%b}\n' % (
+            self._mark,
+            custom_id,
+            _encode(None if vllm.what == "number" else response),
+            _encode(vllm.message if vllm.what == "text" else {"object": "error", **said}),
+        )
 
     def undone(self, row: _Row, index: int, code: str) -> None:
         error = {"code": code, "message": _UNDONE[code]}

@@ -9,49 +9,100 @@ A single row is made to fail by a marker anywhere in its text, see `batchling_wo
 
 from __future__ import annotations
 
-import re
 import threading
-from typing import Literal, TypeVar
+from collections.abc import Iterable
+from typing import Literal, TypeVar, get_args
 
 import msgspec
 
+from .fault import FailingFault, Fault, RefusingFault, RowsFault
+from .lies import (
+    EmptyPage,
+    FailInErrorFile,
+    GarbleDownload,
+    JunkRows,
+    ListWithOtherIds,
+    ListWithoutFileIds,
+    OutOfMoney,
+    RedirectCall,
+    RefuseErrorFile,
+    SayStatus,
+    SkewClock,
+    StaleList,
+    StickCancel,
+    VllmRows,
+)
 
-def _kebab(name: str) -> str:
-    return re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
-
-
-class Fault(msgspec.Struct, kw_only=True, tag=_kebab, tag_field="fault", forbid_unknown_fields=True):
-    """What every fault has: how often it strikes and whom."""
-
-    times: int | None = 1
-    after: int = 0
-    provider: str | None = None
-    model: str | None = None
-
-
-class RefusingFault(Fault):
-    """A call answered with an HTTP error: the provider's own error shape, or `body` word for word."""
-
-    status: int = 500
-    code: str | None = None
-    message: str = "The sandbox was told to refuse this call."
-    retry_after: str | None = None
-    body: str | None = None
-
-
-class RowsFault(Fault):
-    """A fault that hits `n` rows of a batch."""
-
-    n: int = 1
-
-
-class FailingFault(Fault):
-    """A fault with which `n` rows of a batch (None = all) fail."""
-
-    n: int | None = 1
-    status: int = 500
-    code: str | None = None
-    message: str = "The sandbox was told to fail this row."
+__all__ = (
+    "KINDS",
+    "AnyFault",
+    "BlankFileIds",
+    "BreakRows",
+    "CutCreateAnswer",
+    "DoubleCreate",
+    "DropCreateAnswer",
+    "DropCreateRequest",
+    "DropMetadata",
+    "DropPollAnswer",
+    "DropUploadAnswer",
+    "EmptyFiles",
+    "EmptyPage",
+    "ExpireBatch",
+    "F",
+    "FailBatch",
+    "FailCreateAnswer",
+    "FailInErrorFile",
+    "FailRows",
+    "FailingFault",
+    "Fault",
+    "FaultTable",
+    "ForgetDoneOnCancel",
+    "GarbleDownload",
+    "HealRows",
+    "HideBatch",
+    "HideFile",
+    "HideInputFileId",
+    "HideOutput",
+    "HoldFilePending",
+    "JunkRows",
+    "KeepOrder",
+    "LagList",
+    "LateFileIds",
+    "LieInCounts",
+    "ListWithOtherIds",
+    "ListWithoutFileIds",
+    "ListWithoutLabels",
+    "LoseBatch",
+    "LoseRows",
+    "OutOfMoney",
+    "RedirectCall",
+    "RefuseCancel",
+    "RefuseCreate",
+    "RefuseDownload",
+    "RefuseErrorFile",
+    "RefuseKey",
+    "RefusePoll",
+    "RefuseRealtime",
+    "RefuseUpload",
+    "RefusingFault",
+    "RepeatRows",
+    "RowsFault",
+    "SayStatus",
+    "SilenceKey",
+    "SkewClock",
+    "SlowCreate",
+    "SlowDownload",
+    "SlowUpload",
+    "SpoilRows",
+    "StaleList",
+    "StickBatch",
+    "StickCancel",
+    "StrayRows",
+    "TruncateDownload",
+    "VllmRows",
+    "ZeroRows",
+    "decode_faults",
+)
 
 
 class DropCreateAnswer(Fault):
@@ -332,7 +383,24 @@ AnyFault = (
     | RefuseKey
     | SilenceKey
     | RefuseRealtime
+    | StaleList
+    | ListWithOtherIds
+    | ListWithoutFileIds
+    | EmptyPage
+    | GarbleDownload
+    | RefuseErrorFile
+    | FailInErrorFile
+    | SayStatus
+    | StickCancel
+    | JunkRows
+    | VllmRows
+    | RedirectCall
+    | OutOfMoney
+    | SkewClock
 )
+
+KINDS: tuple[type[Fault], ...] = get_args(AnyFault)
+"""Every fault there is."""
 
 _decoder = msgspec.json.Decoder(list[AnyFault] | AnyFault)
 
@@ -354,11 +422,13 @@ class _Armed:
         self.let_through = fault.after
         self.left = fault.times
 
-    def strikes(self, kind: type[Fault], provider: str, model: str | None, key: str) -> bool:
+    def strikes(self, kind: type[Fault], provider: str, model: str | None, key: str, call: str) -> bool:
         fault = self.fault
         if type(fault) is not kind or self.left == 0:
             return False
         if isinstance(fault, RefuseKey | SilenceKey) and not key.startswith(fault.key):
+            return False
+        if isinstance(fault, RedirectCall | OutOfMoney) and fault.call != call:
             return False
         if fault.provider not in (None, provider) or fault.model not in (None, model):
             return False
@@ -377,18 +447,37 @@ class FaultTable:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._armed: list[_Armed] = []
+        self._unable: dict[str, frozenset[type[Fault]]] = {}
+
+    def spare(self, provider: str, kinds: Iterable[type[Fault]]) -> None:
+        """Let no fault of these kinds strike a provider, as its API cannot show them."""
+        self._unable[provider] = frozenset(kinds)
 
     def add(self, *faults: Fault) -> None:
         """Arm faults behind those already armed."""
         with self._lock:
             self._armed.extend(_Armed(fault) for fault in faults)
 
-    def take(self, kind: type[F], provider: str, model: str | None = None, key: str = "") -> F | None:
+    def take(
+        self, kind: type[F], provider: str, model: str | None = None, key: str = "", call: str = ""
+    ) -> F | None:
         """Use up one strike of the first armed fault of this kind that matches, and return that fault."""
+        if kind in self._unable.get(provider, ()):
+            return None
         with self._lock:
             for armed in self._armed:
-                if armed.strikes(kind, provider, model, key) and isinstance(armed.fault, kind):
+                if armed.strikes(kind, provider, model, key, call) and isinstance(armed.fault, kind):
                     return armed.fault
+        return None
+
+    def standing(self, kind: type[F], provider: str) -> F | None:
+        """Return the first armed fault of this kind that matches, and use nothing up: it lasts until it is cleared."""
+        with self._lock:
+            for armed in self._armed:
+                fault = armed.fault
+                if isinstance(fault, kind) and fault.provider in (None, provider):
+                    armed.n_struck += 1
+                    return fault
         return None
 
     def n_struck(self, kind: type[Fault]) -> int:

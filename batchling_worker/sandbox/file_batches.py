@@ -28,6 +28,7 @@ class FileBatches:
         batches: type[BatchesApi] = BatchesApi,
     ) -> None:
         self.name = dialect.traits.name
+        self.traits = dialect.traits
         self._dialect = dialect
         self._gate = Gate(world, dialect)
         self._shelf = FileShelf(world, self.name, dialect.new_file_id)

@@ -12,7 +12,8 @@ from multidict import MultiMapping
 from .book import BatchBook
 from .dialect import FileDialect, Refusal
 from .form import Form, FormError
-from .gate import Gate, json_reply
+from .gate import Gate, json_reply, refusal_of
+from .lies import RefuseErrorFile
 from .records import StoredFile
 from .scan import peek_model
 from .shelf import FileShelf
@@ -23,6 +24,12 @@ _CHUNK = 1 << 18
 _MAX_FILES = 10_000
 
 
+def refuse_error_file(fault: RefuseErrorFile | None, ended_at: float, now: float) -> None:
+    """Raise Refusal while the error file of a batch cannot be read."""
+    if fault is not None and (fault.seconds is None or now < ended_at + fault.seconds):
+        raise refusal_of(fault)
+
+
 class FilesApi:
     """The `/files` routes of one provider; a subclass checks what else it checks."""
 
@@ -31,7 +38,7 @@ class FilesApi:
         self._dialect = dialect
         self._shelf = shelf
         self._book = book
-        self._weather = Weather(world, dialect.traits.name)
+        self._weather = Weather(world, dialect.traits)
 
     def routes(self, gate: Gate) -> Iterator[web.RouteDef]:
         """Return the routes, behind `gate`."""
@@ -64,13 +71,15 @@ class FilesApi:
         }
 
     async def _upload(self, request: web.Request, owner: str) -> web.StreamResponse:
-        self._weather.before_upload()
+        self._weather.before_upload(request)
         path = self._shelf.scratch()
         try:
             fields, filename = await self._receive(request, path)
             purpose = self._check(fields, filename)
             retention_s = self._retention_s(fields)
             await self.check_lines(path, purpose)
+            lasting = "expires_after[seconds]" not in fields
+            self._check_room(owner, path.stat().st_size, lasting=lasting)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -84,6 +93,7 @@ class FilesApi:
             hidden_s=self._weather.hides_file(),
             pending_s=self._weather.holds_file_pending(),
         )
+        file.lasting = lasting
         lost = await self._weather.after_upload(request)
         return lost or json_reply(self._dialect.file_object(file), self._dialect.traits.created_status)
 
@@ -124,6 +134,23 @@ class FilesApi:
             raise self._dialect.wrong_file_name()
         return purpose
 
+    def _check_room(self, owner: str, n_bytes: int, *, lasting: bool) -> None:
+        """Raise Refusal where an upload is one too many for its owner."""
+        traits, limits = self._dialect.traits, self._world.limits
+        files = self._shelf.newest_first(owner)
+        uploaded = [file for file in files if file.purpose != "batch_output"]
+        most_lasting = traits.most_lasting_files if limits.max_files is None else limits.max_files
+        most_bytes = traits.most_stored_bytes if limits.max_stored_bytes is None else limits.max_stored_bytes
+        if lasting and most_lasting is not None and sum(one.lasting for one in uploaded) >= most_lasting:
+            message = f"The quota for files without expiry is reached. The maximum is {most_lasting}."
+            raise Refusal(400, message, code="quotaExceeded")
+        if traits.most_files is not None and len(uploaded) >= traits.most_files:
+            message = f"The quota for files is reached. The maximum is {traits.most_files}."
+            raise Refusal(400, message, code="quotaExceeded")
+        if most_bytes is not None and sum(file.n_bytes for file in files) + n_bytes > most_bytes:
+            message = f"You have exceeded your file storage quota of {most_bytes} bytes. Please delete files."
+            raise Refusal(400, message, code="storage_quota_exceeded")
+
     def _retention_s(self, fields: dict[str, str]) -> float:
         allowed = self._dialect.traits.retention_s
         anchor, seconds = fields.get("expires_after[anchor]"), fields.get("expires_after[seconds]")
@@ -152,6 +179,7 @@ class FilesApi:
     async def content(self, request: web.Request, owner: str) -> web.StreamResponse:
         """Send what a file holds."""
         file = self.find(request, owner)
+        refuse_error_file(file.refusing, file.created_at, self._world.clock.now())
         return await self._weather.send(request, file.path, file.model, file.n_bytes)
 
     def find(self, request: web.Request, owner: str) -> StoredFile:

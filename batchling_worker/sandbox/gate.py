@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 import msgspec
 from aiohttp import web
@@ -14,6 +15,11 @@ from . import faults
 from .dialect import Dialect, Refusal
 from .faults import RefusingFault
 from .world import World
+
+REQUEST_ID: Final = "x-request-id"
+"""The header under which handlers give an answer its id; the provider's own name for it is put in its place."""
+MOVED: Final = "{moved:(?:moved/)?}"
+"""Where in a path stands that a call was redirected."""
 
 Handler = Callable[[web.Request, str], Awaitable[web.StreamResponse]]
 Keyless = Callable[[web.Request], bool]
@@ -49,9 +55,12 @@ class Gate:
                 return await handler(request, "" if keyless(request) else self._owner(request))
             except Refusal as refusal:
                 await _drain(request)
+                if refusal.moved:
+                    return redirect(request, traits.name)
                 return self._refuse(refusal)
 
-        return web.route(method, f"/{traits.name}{traits.root}{path}", enter)
+        below = f"{traits.root}{path}".removeprefix("/")
+        return web.route(method, f"/{traits.name}/{MOVED}{below}", enter)
 
     def unknown_route(self) -> web.RouteDef:
         """Return the route that answers whatever no other one does."""
@@ -107,7 +116,7 @@ class Gate:
         return ""
 
     def _refuse(self, refusal: Refusal) -> web.Response:
-        headers = {"x-request-id": new_request_id()}
+        headers = {REQUEST_ID: new_request_id()}
         if refusal.retry_after is not None:
             headers["Retry-After"] = refusal.retry_after
         if self._dialect.traits.plain_errors and refusal.raw is None:
@@ -131,9 +140,15 @@ def json_reply(body: object, status: int = 200) -> web.Response:
     return web.Response(
         status=status,
         body=msgspec.json.encode(body),
-        headers={"x-request-id": new_request_id()},
+        headers={REQUEST_ID: new_request_id()},
         content_type="application/json",
     )
+
+
+def redirect(request: web.Request, provider: str) -> web.Response:
+    """Return a 307 to the same call under another path of this host."""
+    path = request.raw_path.replace(f"/{provider}", f"/{provider}/moved", 1)
+    return web.Response(status=307, headers={"Location": path})
 
 
 def refusal_of(fault: RefusingFault) -> Refusal:

@@ -115,7 +115,7 @@ class CloudStorage:
         return stored
 
     async def _upload(self, request: web.Request, owner: str) -> web.StreamResponse:
-        self._weather.before_upload()
+        self._weather.before_upload(request)
         bucket, kind = request.match_info["bucket"], request.query.get("uploadType")
         if_generation = request.query.get("ifGenerationMatch")
         if kind == "resumable":

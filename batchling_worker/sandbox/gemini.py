@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
 
-from . import google_answers, google_lines
+from . import empty_pages, google_answers, google_lines, unable
 from .answers import Answer
 from .book import BatchBook
 from .dialect import Refusal, Traits
@@ -23,7 +23,6 @@ from .google_realtime import VERBS, GoogleRealtime
 from .records import Batch, BatchView, CreateAsk, StoredFile
 from .scan import LineRules
 from .shelf import FileShelf
-from .timing import shown_ask
 from .weather import Weather
 from .world import World
 
@@ -106,6 +105,10 @@ class GeminiDialect:
         perform=google_answers.perform,
         max_rows=1_000_000,  # none is published
         max_bytes=2_000_000_000,
+        status_path=("metadata", "state"),
+        cursor=("pageToken", ("nextPageToken",)),
+        no_money=(429, None, "You exceeded your current quota, please check your plan and billing details."),
+        unable={**unable.NOT_PENDING, **unable.OWN_LINES, **unable.ONE_RESULT_FILE},
     )
 
     def new_batch_id(self) -> str:
@@ -129,6 +132,7 @@ class Gemini:
     """Files, batches and realtime calls of the Gemini API."""
 
     name = "gemini"
+    traits = GeminiDialect.traits
 
     def __init__(self, world: World) -> None:
         dialect = GeminiDialect()
@@ -138,7 +142,7 @@ class Gemini:
         self._book = BatchBook(world, dialect, self._shelf)
         self._files = GeminiFiles(world, dialect.traits, self._shelf)
         self._realtime = GoogleRealtime(world, self.name)
-        self._weather = Weather(world, self.name)
+        self._weather = Weather(world, dialect.traits)
         self._made: dict[str, _Made] = {}
 
     def routes(self) -> Iterator[web.RouteDef]:
@@ -266,22 +270,20 @@ class Gemini:
         lost = self._weather.before_look(request, None)
         if lost is not None:
             return lost
-        size = request.query.get("pageSize") or str(self._world.limits.page_size)
-        token = request.query.get("pageToken") or "0"
+        query = empty_pages.honest(self.traits, request.query)
+        size = query.get("pageSize") or str(self._world.limits.page_size)
+        token = query.get("pageToken") or "0"
         if not size.isdigit() or not token.isdigit():
             raise Refusal(400, "Invalid page size or token.")
         start, size_ = int(token), min(int(size), _MAX_PAGE)
         batches = self._book.newest_first(owner)
+        empty = self._weather.empties_page()
+        if empty is not None:
+            return json_reply(empty_pages.beside(self.traits, request.query, {}, empty))
         page = batches[start : start + size_]
-        shown = [self._operation(await self._listed(batch)) for batch in page]
+        shown = [self._operation(await self._book.listed(batch)) for batch in page]
         more = {"nextPageToken": str(start + len(page))} if start + len(page) < len(batches) else {}
         return json_reply({**({"operations": shown} if shown else {}), **more})
-
-    async def _listed(self, batch: Batch) -> BatchView:
-        view = await self._book.show(batch)
-        if not batch.plan.bare_in_lists:
-            return view
-        return replace(view, ask=shown_ask(view.ask, metadata=False, input_file=False))
 
     async def _cancel(self, request: web.Request, owner: str) -> web.StreamResponse:
         batch = self._find(f"batches/{request.match_info['batch']}", owner)
@@ -369,7 +371,7 @@ class Gemini:
                     "@type": f"type.googleapis.com/google.ai.generativelanguage.v1main.{kind}.Output",
                     "responsesFile": name,
                 }
-        return operation
+        return empty_pages.reworded(self.traits, operation, view.word)
 
 
 def emulate(world: World) -> Gemini:
@@ -397,7 +399,8 @@ def _results_name(view: BatchView) -> str:
         return ""
     if not any(isinstance(one, str) and one for one in ids):
         return ""
-    return f"files/batch-{view.id.removeprefix('batches/')}"
+    number = view.id.removeprefix("batches/")
+    return f"files/batch-{number if view.files == 'own' else number[::-1]}"
 
 
 def _counts(view: BatchView) -> Iterator[tuple[str, str]]:
@@ -421,7 +424,7 @@ def _ended_at(view: BatchView) -> int | None:
 
 def _failure(view: BatchView) -> dict[str, Any]:
     error = view.errors[0] if view.errors else None
-    code = 8 if error is not None and error.code == "token_limit_exceeded" else 3
+    code = {"token_limit_exceeded": 8, "server_error": 13}.get(error.code, 3) if error is not None else 3
     return {"code": code, "message": error.message if error is not None else "The batch failed."}
 
 

@@ -61,7 +61,7 @@ class GeminiFiles:
         self._world = world
         self._traits = traits
         self._shelf = shelf
-        self._weather = Weather(world, traits.name)
+        self._weather = Weather(world, traits)
         self._uploads: dict[str, _Upload] = {}
         self._mime_types: dict[str, str] = {}
         self._hashes: dict[str, str] = {}
@@ -83,7 +83,7 @@ class GeminiFiles:
         return await (self._chunk(request) if _is_chunk(request) else self._start(request, owner))
 
     async def _start(self, request: web.Request, owner: str) -> web.StreamResponse:
-        self._weather.before_upload()
+        self._weather.before_upload(request)
         if request.headers.get("x-goog-upload-command") != "start":
             raise Refusal(400, "Only resumable uploads are emulated: X-Goog-Upload-Command must be 'start'.")
         size = request.headers.get("x-goog-upload-header-content-length", "")

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from multidict import MultiMapping
 
+from . import unable
 from .answers import Answer
 from .dialect import Page, Refusal, Traits
 from .file_batches import FileBatches
@@ -31,6 +32,9 @@ class GroqDialect:
         root="/openai/v1",
         realtime_endpoints=_BATCHABLE | {"/v1/embeddings", "/v1/responses"},
         purposes=frozenset({"batch"}),
+        cursor=("cursor", ("paging", "next_cursor")),
+        no_money=(400, "blocked_api_access", "API access is blocked: the spend limit has been reached."),
+        unable=unable.NOT_PENDING,
     )
 
     def new_file_id(self) -> str:

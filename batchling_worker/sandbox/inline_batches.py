@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from aiohttp import web
 
+from . import empty_pages
 from .book import BatchBook
 from .gate import Gate, Handler, json_reply
 from .inline_dialect import InlineDialect, Told
@@ -37,10 +38,11 @@ class InlineBatches:
 
     def __init__(self, world: World, dialect: InlineDialect) -> None:
         self.name = dialect.traits.name
+        self.traits = dialect.traits
         self._world = world
         self._dialect = dialect
         self._gate = Gate(world, dialect)
-        self._weather = Weather(world, self.name)
+        self._weather = Weather(world, dialect.traits)
         numbers = itertools.count()
         self._shelf = FileShelf(world, self.name, lambda: f"{self.name}-file-{next(numbers)}")
         self._book = BatchBook(world, dialect, self._shelf)
@@ -135,8 +137,15 @@ class InlineBatches:
         lost = self._weather.before_look(request, None)
         if lost is not None:
             return lost
-        page = self._dialect.page(request.query, self._book.newest_first(owner), self._world.limits)
-        shown = [await self.shown(batch, request) for batch in page.batches]
+        traits, query = self._dialect.traits, request.query
+        newest_first = self._book.newest_first(owner)
+        page = self._dialect.page(empty_pages.honest(traits, query), newest_first, self._world.limits)
+        empty = self._weather.empties_page()
+        if empty is not None:
+            beside = empty_pages.beside(traits, query, page.envelope, empty)
+            return json_reply({self._dialect.list_name: [], **beside})
+        views = [(batch, await self._book.listed(batch)) for batch in page.batches]
+        shown = [self._object(batch, view, _origin(request)) for batch, view in views]
         return json_reply({self._dialect.list_name: shown, **page.envelope})
 
     async def _cancel(self, request: web.Request, owner: str) -> web.StreamResponse:
@@ -194,7 +203,7 @@ class InlineBatches:
         for made, told in pairs:
             if not made or not isinstance(made, str):
                 continue
-            file = self._shelf.find(made, batch.owner) if told == made else None
+            file = self._shelf.find(made, batch.owner) if told == made or view.files != "own" else None
             if file is None:
                 return None
             files.append(file)
@@ -202,11 +211,14 @@ class InlineBatches:
 
     def _object(self, batch: Batch, view: BatchView, origin: str) -> dict[str, object]:
         url = None
-        if self._files(batch, view) is not None:
-            below = f"{self._dialect.batches}/{batch.id}{self._dialect.results}"
+        if view.files != "none" and self._files(batch, view) is not None:
+            name = batch.id if view.files == "own" else f"{batch.id[:-4]}0000"
+            below = f"{self._dialect.batches}/{name}{self._dialect.results}"
             url = f"{origin}/{self.name}{self._dialect.traits.root}{below}"
         n_rows = self._n_rows[batch.id]
-        return self._dialect.batch_object(batch, view, n_rows, _told(batch, n_rows), url)
+        told = _told(batch, n_rows) if view.status in _TERMINAL else None
+        shown = self._dialect.batch_object(batch, view, n_rows, told, url)
+        return empty_pages.reworded(self._dialect.traits, shown, view.word)
 
     def find(self, request: web.Request, owner: str) -> Batch:
         """Return the batch that a call is for, or raise Refusal."""

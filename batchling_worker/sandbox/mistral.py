@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 from multidict import MultiMapping
 
-from . import rare_answers, timing
+from . import rare_answers, timing, unable
 from .answers import UNKNOWN_MODEL_PREFIX, Answer
 from .batches_api import BatchesApi, decode_ask
 from .dialect import Page, Refusal, Traits
@@ -94,6 +94,10 @@ class MistralDialect:
             result_line=_result_line,
             max_rows=100_000,
             max_bytes=512_000_000,
+            cursor=None,
+            request_id_header="mistral-correlation-id",
+            no_money=(402, None, "Payment is required: the workspace has no credits left."),
+            unable={**unable.NOT_PENDING, **unable.OWN_LINES},
         )
 
     def new_file_id(self) -> str:

@@ -12,6 +12,7 @@ from xml.sax.saxutils import escape
 from aiohttp import web
 
 from .dialect import Refusal
+from .gate import MOVED, redirect
 from .weather import Weather
 from .world import World
 
@@ -35,7 +36,7 @@ class ObjectStore:
 
     def routes(self) -> Iterator[web.RouteDef]:
         """Return every route of the store, below `/PROVIDER/s3`."""
-        root = f"/{self._provider}/s3/{{bucket}}"
+        root = f"/{self._provider}/{MOVED}s3/{{bucket}}"
         yield web.get(root, self._list)
         yield web.get(f"{root}/{{key:.+}}", self._read)
         yield web.put(f"{root}/{{key:.+}}", self._write)
@@ -67,10 +68,10 @@ class ObjectStore:
 
     async def _write(self, request: web.Request) -> web.Response:
         try:
-            self._weather.before_upload()
+            self._weather.before_upload(request)
         except Refusal as refusal:
             await request.read()
-            return _refused(refusal)
+            return self._refused(request, refusal)
         path = await self._receive(request)
         upload_id = request.query.get("uploadId")
         if upload_id is None:
@@ -115,7 +116,10 @@ class ObjectStore:
         try:
             return await self._weather.send_range(request, path, model, path.stat().st_size, headers)
         except Refusal as refusal:
-            return _refused(refusal)
+            return self._refused(request, refusal)
+
+    def _refused(self, request: web.Request, refusal: Refusal) -> web.Response:
+        return redirect(request, self._provider) if refusal.moved else _refused(refusal)
 
     async def _list(self, request: web.Request) -> web.Response:
         bucket = request.match_info["bucket"]

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from multidict import MultiMapping
 
+from . import unable
 from .answers import Answer
 from .dialect import Page, Refusal, Traits
 from .file_batches import FileBatches
@@ -43,6 +44,8 @@ class OpenAIDialect:
         purposes=frozenset({"assistants", "batch", "evals", "fine-tune", "user_data", "vision"}),
         scoping_headers=("OpenAI-Organization", "OpenAI-Project"),
         limits_creates=True,
+        most_stored_bytes=100_000_000_000,
+        unable=unable.NOT_PENDING,
     )
 
     def new_file_id(self) -> str:
@@ -64,6 +67,8 @@ class OpenAIDialect:
         )
         if status == 429 and code is None:
             code = "rate_limit_exceeded"
+        elif code == "insufficient_quota":
+            kind = code
         return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
     def file_object(self, file: StoredFile) -> dict[str, Any]:

@@ -19,8 +19,9 @@ def plan_batch(world: World, provider: str, model: str | None, now: float) -> Ba
     fail, expire = take(faults.FailBatch), take(faults.ExpireBatch)
     blank = take(faults.BlankFileIds)
     late, hide_output = take(faults.LateFileIds), take(faults.HideOutput)
+    in_file, stale = take(faults.FailInErrorFile), take(faults.StaleList)
     return BatchPlan(
-        rows=_plan_rows(world, provider, model),
+        rows=_plan_rows(world, provider, model, in_file),
         stick=take(faults.StickBatch),
         failures=_failures(fail) if fail else (),
         failed_at=now + fail.seconds if fail else 0.0,
@@ -37,6 +38,13 @@ def plan_batch(world: World, provider: str, model: str | None, now: float) -> Ba
         late_ids_s=late.seconds if late else 0.0,
         hide_output_s=hide_output.seconds if hide_output else 0.0,
         forget_done_on_cancel=take(faults.ForgetDoneOnCancel) is not None,
+        fails_in_file=in_file is not None,
+        stale_until=_until(stale.seconds, now) if stale else 0.0,
+        others_in_lists=take(faults.ListWithOtherIds) is not None,
+        no_files_in_lists=take(faults.ListWithoutFileIds) is not None,
+        bad_error_file=take(faults.RefuseErrorFile),
+        word=take(faults.SayStatus),
+        cancel_stuck=take(faults.StickCancel),
     )
 
 
@@ -45,7 +53,13 @@ def _failures(fail: faults.FailBatch) -> tuple[LineError, ...]:
     return tuple(LineError(fail.code, fail.message, fail.param, line) for line in lines)
 
 
-def _plan_rows(world: World, provider: str, model: str | None) -> RowPlan:
+def _until(seconds: float | None, now: float) -> float:
+    return float("inf") if seconds is None else now + seconds
+
+
+def _plan_rows(
+    world: World, provider: str, model: str | None, in_file: faults.FailInErrorFile | None
+) -> RowPlan:
     def count(kind: type[faults.RowsFault]) -> int:
         fault = world.faults.take(kind, provider, model)
         return fault.n if fault else 0
@@ -59,6 +73,8 @@ def _plan_rows(world: World, provider: str, model: str | None) -> RowPlan:
         n_broken=count(faults.BreakRows),
         n_zero=count(faults.ZeroRows),
         spoiled=world.faults.take(faults.SpoilRows, provider, model),
-        failing=healing or world.faults.take(faults.FailRows, provider, model),
+        junk=world.faults.take(faults.JunkRows, provider, model),
+        vllm=world.faults.take(faults.VllmRows, provider, model),
+        failing=in_file or healing or world.faults.take(faults.FailRows, provider, model),
         heals=healing is not None,
     )

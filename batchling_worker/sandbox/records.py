@@ -11,12 +11,15 @@ from typing import Literal
 import msgspec
 
 from .execute import Executed, Job, RowPlan
-from .faults import LieInCounts, StickBatch
+from .faults import LieInCounts, RefuseErrorFile, SayStatus, StickBatch, StickCancel
 from .scan import LineError, Scan
 
 Status = Literal[
     "validating", "in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled"
 ]
+
+
+ShownFiles = Literal["own", "others", "none"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,6 +37,9 @@ class StoredFile:
     model: str | None = None
     hidden_until: float = 0.0
     processed_at: float = 0.0
+    lasting: bool = False
+    """Whether it was uploaded without a time at which it expires."""
+    refusing: RefuseErrorFile | None = None
 
 
 class CreateAsk(msgspec.Struct, frozen=True):
@@ -78,6 +84,13 @@ class BatchPlan:
     late_ids_s: float = 0.0
     hide_output_s: float = 0.0
     forget_done_on_cancel: bool = False
+    fails_in_file: bool = False
+    stale_until: float = 0.0
+    others_in_lists: bool = False
+    no_files_in_lists: bool = False
+    bad_error_file: RefuseErrorFile | None = None
+    word: SayStatus | None = None
+    cancel_stuck: StickCancel | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +145,7 @@ class Written:
     n_bytes: int
     model: str | None
     complete: bool
+    refusing: RefuseErrorFile | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,3 +172,7 @@ class BatchView:
     error_file_id: str | dict[str, str] | None
     input_tokens: int
     output_tokens: int
+    word: str | None = None
+    """What is shown in place of the status."""
+    files: ShownFiles = "own"
+    """Which result files it names: in lists they may be another's, or none."""

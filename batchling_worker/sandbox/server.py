@@ -18,7 +18,8 @@ from .clock import Clock
 from .control import Control
 from .faults import FaultTable
 from .ledger import LedgerPage
-from .world import Limits, Speeds, World
+from .stamp import Stamp
+from .world import Held, Limits, Speeds, World
 
 _HOST = "127.0.0.1"
 _PATIENCE_S = 60.0
@@ -47,11 +48,13 @@ class Sandbox:
         self._world = World(
             directory=Path(self._directory.name),
             pool=ThreadPoolExecutor(2, thread_name_prefix="sandbox-rows"),
-            limits=limits or Limits(),
+            held=Held(limits or Limits()),
             speeds=Speeds(speeds),
             shuffle=shuffle,
         )
-        self._control = Control(self._world, emulator.load(self._world))
+        emulators = emulator.load(self._world)
+        self._control = Control(self._world, emulators)
+        self._stamp = Stamp(self._world, emulators)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
@@ -155,6 +158,7 @@ class Sandbox:
     async def _until_stopped(self, ready: Future[None]) -> None:
         app = web.Application(client_max_size=_MAX_BODY)
         app.add_routes(self._control.routes())
+        app.on_response_prepare.append(self._stamp)
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
         try:

@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 from multidict import MultiMapping
 
+from . import unable
 from .answers import Answer
 from .dialect import Page, Refusal, Traits
 from .gate import json_reply
@@ -75,6 +76,17 @@ class SferenceDialect:
             key_headers=("Authorization", "X-API-Key"),
             max_rows=10_000,
             max_bytes=100_000_000,
+            cursor=None,
+            no_money=(402, None, "Insufficient credits"),
+            unable={
+                **unable.NOT_PENDING,
+                **unable.OWN_LINES,
+                **unable.ONE_RESULT_FILE,
+                **unable.NO_RESULT_IDS,
+                **unable.NO_PAGES,
+                **unable.NO_UPLOADS,
+                **unable.NO_METADATA,
+            },
         )
 
     def new_batch_id(self) -> str:
@@ -145,7 +157,7 @@ class SferenceDialect:
         self, batch: Batch, view: BatchView, n_rows: int, told: Told | None, url: str | None
     ) -> dict[str, object]:
         """Return a batch as JSON; of its rows only the number is told."""
-        ended_at = _iso(batch.outcome.ended_at) if batch.outcome else None
+        ended_at = _iso(batch.outcome.ended_at) if batch.outcome and told else None
         return {
             "id": view.id,
             "status": _STATUSES[view.status],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import msgspec
@@ -41,7 +42,11 @@ def end(batch: Batch, cancel_seconds: float) -> End:
     """Return the end that the batch is heading for, its input being valid."""
     ended_at = batch.timeline.ended_at
     if batch.cancelling_at is not None:
-        return End(batch.cancelling_at + cancel_seconds, "cancelled")
+        stuck = batch.plan.cancel_stuck
+        seconds = (
+            cancel_seconds if stuck is None else float("inf") if stuck.seconds is None else stuck.seconds
+        )
+        return End(batch.cancelling_at + seconds, "cancelled")
     if batch.works_late:
         return End(ended_at, "completed")
     if ended_at > batch.expires_at:
@@ -129,4 +134,50 @@ def view(batch: Batch, now: float, n_total: int, n_failed: int) -> BatchView:
         error_file_id=outcome.error_file_id if outcome and ids_due else early_errors,
         input_tokens=outcome.input_tokens if outcome else 0,
         output_tokens=outcome.output_tokens if outcome else 0,
+        word=_word(batch),
+    )
+
+
+def listed(batch: Batch, view: BatchView, now: float) -> BatchView:
+    """Return the batch as lists show it."""
+    plan = batch.plan
+    if plan.bare_in_lists:
+        view = replace(view, ask=shown_ask(view.ask, metadata=False, input_file=False))
+    if now < plan.stale_until:
+        view = _as_created(view)
+    if plan.others_in_lists:
+        output, errors = (
+            f"{one[:-4]}0000" if isinstance(one, str) else one
+            for one in (view.output_file_id, view.error_file_id)
+        )
+        return replace(view, output_file_id=output, error_file_id=errors, files="others")
+    if plan.no_files_in_lists:
+        return replace(view, output_file_id=None, error_file_id=None, files="none")
+    return view
+
+
+def _word(batch: Batch) -> str | None:
+    said = batch.plan.word
+    return said.word if said is not None and (said.when == "ended") == (batch.outcome is not None) else None
+
+
+def _as_created(view: BatchView) -> BatchView:
+    return replace(
+        view,
+        status="validating",
+        in_progress_at=None,
+        finalizing_at=None,
+        completed_at=None,
+        failed_at=None,
+        expired_at=None,
+        cancelling_at=None,
+        cancelled_at=None,
+        counts={"total": 0, "completed": 0, "failed": 0},
+        n_undone=0,
+        errors=[],
+        output_file_id=None,
+        error_file_id=None,
+        input_tokens=0,
+        output_tokens=0,
+        word=None,
     )

@@ -15,6 +15,7 @@ import msgspec
 from aiohttp import web
 from multidict import MultiMapping
 
+from . import unable
 from .answers import Answer
 from .batches_api import BatchesApi, decode_ask
 from .book import BatchBook
@@ -113,6 +114,9 @@ class TogetherDialect:
         result_line=_result_line,
         max_bytes=100_000_000,
         unwelcome_agents=("Python-urllib/",),
+        cursor=None,
+        no_money=(402, None, "Credit limit exceeded, please add credits."),
+        unable={**unable.NOT_PENDING, **unable.OWN_LINES, **unable.NO_PAGES},
     )
 
     def new_file_id(self) -> str:
@@ -231,7 +235,7 @@ class TogetherFiles(FilesApi):
         return {"data": [self._dialect.file_object(file) for file in files]}
 
     async def _begin(self, request: web.Request, owner: str) -> web.StreamResponse:
-        self._weather.before_upload()
+        self._weather.before_upload(request)
         fields: dict[str, str] = {}
         form = _form_of(request)
         with _refusing():

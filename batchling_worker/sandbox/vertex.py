@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from . import google_answers, google_lines, timing
+from . import empty_pages, google_answers, google_lines, timing, unable
 from .answers import Answer
 from .book import BatchBook
 from .dialect import Refusal, Traits
@@ -114,6 +114,10 @@ class VertexDialect:
         perform=google_answers.perform,
         max_rows=200_000,
         max_bytes=1_000_000_000,
+        status_path=("state",),
+        cursor=("pageToken", ("nextPageToken",)),
+        no_money=(403, None, "This API method requires billing to be enabled."),
+        unable={**unable.NOT_PENDING, **unable.OWN_LINES, **unable.ONE_RESULT_FILE},
     )
     location = ""
     """Where the job that is being made is: its name says so."""
@@ -139,6 +143,7 @@ class Vertex:
     """Jobs, their files in Cloud Storage, and realtime calls."""
 
     name = "vertex"
+    traits = VertexDialect.traits
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -146,7 +151,7 @@ class Vertex:
         self._gate = Gate(world, self._dialect)
         self._shelf = FileShelf(world, self.name, lambda: f"result-{secrets.token_hex(8)}")
         self._book = BatchBook(world, self._dialect, self._shelf)
-        self._weather = Weather(world, self.name)
+        self._weather = Weather(world, self._dialect.traits)
         self._store = CloudStorage(world, self.name, self._weather)
         self._realtime = GoogleRealtime(world, self.name)
         self._made: dict[str, _Made] = {}
@@ -263,13 +268,18 @@ class Vertex:
         lost = self._weather.before_look(request, None)
         if lost is not None:
             return lost
-        size = request.query.get("pageSize") or str(self._world.limits.page_size)
-        token = request.query.get("pageToken") or "0"
+        query = empty_pages.honest(self.traits, request.query)
+        size = query.get("pageSize") or str(self._world.limits.page_size)
+        token = query.get("pageToken") or "0"
         if not size.isdigit() or not token.isdigit():
             raise Refusal(400, "Invalid page size or token.")
         here = f"/locations/{request.match_info['location']}/"
         batches = [one for one in self._book.newest_first(owner) if here in one.id]
-        jobs = [self._job(await self._moved_on(one)) for one in batches]
+        empty = self._weather.empties_page()
+        if empty is not None:
+            return json_reply(empty_pages.beside(self.traits, request.query, {}, empty))
+        now = self._world.clock.now()
+        jobs = [self._job(timing.listed(one, await self._moved_on(one), now)) for one in batches]
         jobs = [job for job in jobs if _meets(job, request.query.get("filter", ""))]
         start = int(token)
         page = jobs[start : start + min(int(size), _MAX_PAGE)]
@@ -352,9 +362,10 @@ class Vertex:
             job["endTime"] = timestamp(ended_at or view.created_at)
         if view.status == "failed":
             job["error"] = _failure(view)
-        elif made.exported:
-            job["outputInfo"] = {"gcsOutputDirectory": _folder(view.created_at, made.wish)}
-        return job
+        elif made.exported and view.status != "validating" and view.files != "none":
+            folder = _folder(view.created_at, made.wish)
+            job["outputInfo"] = {"gcsOutputDirectory": folder if view.files == "own" else f"{folder}-other"}
+        return empty_pages.reworded(self.traits, job, view.word)
 
 
 def emulate(world: World) -> Vertex:
@@ -421,7 +432,9 @@ def _stats(view: BatchView) -> dict[str, str]:
 
 def _failure(view: BatchView) -> dict[str, Any]:
     error = view.errors[0] if view.errors else LineError("INTERNAL", "The job failed.")
-    code = {"token_limit_exceeded": 8, "FAILED_PRECONDITION": 9, "INTERNAL": 13}.get(error.code, 3)
+    code = {"token_limit_exceeded": 8, "FAILED_PRECONDITION": 9, "INTERNAL": 13, "server_error": 13}.get(
+        error.code, 3
+    )
     return {"code": code, "message": error.message}
 
 

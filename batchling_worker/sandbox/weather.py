@@ -11,8 +11,10 @@ from pathlib import Path
 from aiohttp import web
 
 from . import faults
-from .dialect import Refusal
-from .gate import cut_short, hang_up, new_request_id, refusal_of
+from .dialect import Refusal, Traits
+from .garbled import garbled
+from .gate import REQUEST_ID, cut_short, hang_up, new_request_id, refusal_of
+from .lies import Call
 from .world import World
 
 _CHUNK = 1 << 18
@@ -22,12 +24,14 @@ _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 class Weather:
     """The weather over one provider; an answer that is returned is what the caller gets instead."""
 
-    def __init__(self, world: World, provider: str) -> None:
+    def __init__(self, world: World, traits: Traits) -> None:
         self._world = world
-        self._provider = provider
+        self._traits = traits
+        self._provider = traits.name
 
-    def before_upload(self) -> None:
+    def before_upload(self, request: web.Request) -> None:
         """Raise Refusal where an upload is to be refused."""
+        self._of_call(request, "upload", None)
         refuse = self._world.faults.take(faults.RefuseUpload, self._provider)
         if refuse is not None:
             raise refusal_of(refuse)
@@ -55,6 +59,7 @@ class Weather:
         """Lose or refuse a create before anything is made."""
         if self._world.faults.take(faults.DropCreateRequest, self._provider, model) is not None:
             return hang_up(request)
+        self._of_call(request, "create", model)
         refuse = self._world.faults.take(faults.RefuseCreate, self._provider, model)
         if refuse is not None:
             raise refusal_of(refuse)
@@ -83,12 +88,28 @@ class Weather:
 
     def before_look(self, request: web.Request, model: str | None) -> web.Response | None:
         """Refuse or lose a look at a batch or a list."""
+        self._of_call(request, "look", model)
         refuse = self._world.faults.take(faults.RefusePoll, self._provider, model)
         if refuse is not None:
             raise refusal_of(refuse)
         if self._world.faults.take(faults.DropPollAnswer, self._provider, model) is not None:
             return hang_up(request)
         return None
+
+    def _of_call(self, request: web.Request, call: Call, model: str | None) -> None:
+        """Raise Refusal where a call is redirected, or the account has no money for it."""
+        table = self._world.faults
+        if not request.match_info.get("moved") and table.take(
+            faults.RedirectCall, self._provider, model, call=call
+        ):
+            raise Refusal(307, "The call is answered elsewhere.", moved=True)
+        if table.take(faults.OutOfMoney, self._provider, model, call=call) is not None:
+            status, code, message = self._traits.no_money
+            raise Refusal(status, message, code=code)
+
+    def empties_page(self) -> faults.EmptyPage | None:
+        """Return the fault with which a page of a list is empty though there is more."""
+        return self._world.faults.take(faults.EmptyPage, self._provider)
 
     def before_cancel(self, model: str | None) -> None:
         """Raise Refusal where a cancel is to be refused."""
@@ -108,7 +129,11 @@ class Weather:
         status: int = 200,
         headers: Mapping[str, str] | None = None,
     ) -> web.StreamResponse:
-        """Send `n_bytes` of a file from `start` on, refused, slow or cut off."""
+        """Send `n_bytes` of a file from `start` on, refused, slow, cut off, or something else in its place."""
+        self._of_call(request, "download", model)
+        garble = self._world.faults.take(faults.GarbleDownload, self._provider, model)
+        if garble is not None:
+            return await garbled(request, garble.what, path, start, n_bytes, content_type)
         refuse = self._world.faults.take(faults.RefuseDownload, self._provider, model)
         if refuse is not None:
             raise refusal_of(refuse)
@@ -116,7 +141,7 @@ class Weather:
         slow = self._world.faults.take(faults.SlowDownload, self._provider, model)
         left = int(n_bytes * truncate.sent) if truncate else n_bytes
         response = web.StreamResponse(
-            status=status, headers={"x-request-id": new_request_id(), **(headers or {})}
+            status=status, headers={REQUEST_ID: new_request_id(), **(headers or {})}
         )
         response.content_type = content_type
         response.content_length = n_bytes

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
 
-from .clock import Clock
-from .faults import FaultTable
+from .clock import Clock, SkewedClock
+from .faults import FaultTable, SkewClock
 from .ledger import Ledger
 from .markers import Markers
 
@@ -37,7 +37,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     Rows and bytes that are None are the provider's own, which its traits tell. `max_enqueued_tokens` counts the batches
     of one key and model that have not ended: one that does not fit fails its validation; with `quota_at_create` its
-    create is refused with 429 instead. `quota_named`: the words hold the figure.
+    create is refused with 429 instead. `quota_named`: the words hold the figure. `max_files` are files without expiry.
     """
 
     max_rows: int | None = None
@@ -48,6 +48,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_enqueued_tokens: int | None = None
     quota_at_create: bool = False
     quota_named: bool = True
+    max_files: int | None = None
+    max_stored_bytes: int | None = None
     page_size: int = 20
     cancel_seconds: float = 0.2
 
@@ -84,16 +86,40 @@ class Speeds:
             return dict(self._seconds)
 
 
+@dataclass(slots=True)
+class Held:
+    """The limits in force, which all that see one world share."""
+
+    limits: Limits = field(default_factory=Limits)
+
+
 @dataclass(slots=True, kw_only=True)
 class World:
     """One sandbox's shared parts; `pool` runs what would hold up the event loop."""
 
     directory: Path
     pool: ThreadPoolExecutor
-    limits: Limits = field(default_factory=Limits)
+    held: Held = field(default_factory=Held)
     shuffle: bool = True
     clock: Clock = field(default_factory=Clock)
     faults: FaultTable = field(default_factory=FaultTable)
     ledger: Ledger = field(default_factory=Ledger)
     speeds: Speeds = field(default_factory=Speeds)
     markers: Markers = field(default_factory=Markers)
+
+    @property
+    def limits(self) -> Limits:
+        """Return the limits in force."""
+        return self.held.limits
+
+    @limits.setter
+    def limits(self, limits: Limits) -> None:
+        self.held.limits = limits
+
+    def seen_by(self, provider: str) -> World:
+        """Return the world with the provider's own clock in it."""
+        return replace(self, clock=SkewedClock(self.clock, lambda: self._skew_s(provider)))
+
+    def _skew_s(self, provider: str) -> float:
+        skew = self.faults.standing(SkewClock, provider)
+        return 0.0 if skew is None else skew.seconds

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import email.utils
 import hashlib
 import json
 import secrets
@@ -13,12 +12,13 @@ from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
+from multidict import MultiMapping
 
-from . import answers
+from . import answers, empty_pages, unable
 from .answers import Answer, Problem
 from .book import BatchBook
 from .dialect import Refusal, Traits
-from .gate import Gate, Handler, json_reply
+from .gate import Gate, json_reply
 from .realtime import RealtimeApi
 from .records import Batch, BatchView, CreateAsk, Written
 from .scan import LineRules
@@ -65,6 +65,16 @@ class XaiDialect:
         bad_key_status=400,
         perform=_perform,
         names_undone=False,
+        status_path=(),
+        cursor=("pagination_token", ("pagination_token",)),
+        no_money=(429, "resource_exhausted", "Your team has used all available credits."),
+        unable={
+            **unable.NOT_PENDING,
+            **unable.OWN_LINES,
+            **unable.ONE_RESULT_FILE,
+            **unable.NO_RESULT_IDS,
+            **unable.NO_STATUS,
+        },
     )
 
     def new_batch_id(self) -> str:
@@ -123,6 +133,7 @@ class Xai:
     """Containers and realtime calls."""
 
     name = "xai"
+    traits = XaiDialect.traits
 
     def __init__(self, world: World) -> None:
         dialect = XaiDialect()
@@ -130,7 +141,7 @@ class Xai:
         self._gate = Gate(world, dialect)
         self._shelf = FileShelf(world, self.name, lambda: f"file_{secrets.token_hex(12)}")
         self._book = BatchBook(world, dialect, self._shelf)
-        self._weather = Weather(world, self.name)
+        self._weather = Weather(world, dialect.traits)
         self._realtime = RealtimeApi(world, dialect)
         self._containers: dict[str, Container] = {}
 
@@ -144,7 +155,7 @@ class Xai:
             ("GET", "/batches/{batch_id}/results", self._results),
             ("POST", "/batches/{batch_id}:cancel", self._cancel),
         ):
-            yield self._gate.route(method, path, self._dated(handler))
+            yield self._gate.route(method, path, handler)
         yield from self._realtime.routes(self._gate)
         yield self._gate.unknown_route()
 
@@ -159,19 +170,8 @@ class Xai:
         self._shelf.clear()
         self._containers.clear()
 
-    def _dated(self, handler: Handler) -> Handler:
-        """Adds the time by the sandbox's clock to an answer: states follow from it."""
-
-        async def dated(request: web.Request, owner: str) -> web.StreamResponse:
-            response = await handler(request, owner)
-            if not response.prepared:
-                response.headers["Date"] = email.utils.formatdate(self._world.clock.now(), usegmt=True)
-            return response
-
-        return dated
-
     async def _make(self, request: web.Request, owner: str) -> web.StreamResponse:
-        self._weather.before_upload()
+        self._weather.before_upload(request)
         name = _decoded(await request.read(), _CreateAsk).name
         container = Container(
             id=f"batch_{secrets.token_hex(16)}", owner=owner, name=name, created_at=self._world.clock.now()
@@ -253,10 +253,15 @@ class Xai:
             for container in reversed(self._containers.values())
             if container.owner == owner and (not container.parts or container.parts[0].id in listed)
         ]
-        start, limit = _page(request, default=self._world.limits.page_size)
+        empty = self._weather.empties_page()
+        if empty is not None:
+            return json_reply(empty_pages.beside(self.traits, request.query, {"batches": []}, empty))
+        query = empty_pages.honest(self.traits, request.query)
+        start, limit = _page(query, default=self._world.limits.page_size)
         page = found[start : start + limit]
         token = str(start + limit) if len(found) > start + limit else None
-        return json_reply({"batches": [await self._object(one) for one in page], "pagination_token": token})
+        shown = [await self._object(one, listed=True) for one in page]
+        return json_reply({"batches": shown, "pagination_token": token})
 
     async def _cancel(self, request: web.Request, owner: str) -> web.StreamResponse:
         container = self._find(request, owner)
@@ -274,7 +279,7 @@ class Xai:
         written: list[Written] = []
         for part in container.parts:
             written += await self._book.written(part) or ()
-        _, limit = _page(request, default=_MAX_PAGE)
+        _, limit = _page(request.query, default=_MAX_PAGE)
         places = _places(request.query.get("pagination_token", ""), len(written))
         rows: list[bytes] = []
         for number, file in enumerate(written):
@@ -297,9 +302,10 @@ class Xai:
             raise Refusal(404, f"There is no batch '{batch_id}'.", code="not_found")
         return container
 
-    async def _object(self, container: Container) -> dict[str, Any]:
+    async def _object(self, container: Container, *, listed: bool = False) -> dict[str, Any]:
         """Return a container as JSON: no word for its state, and its making and its end of life as bare dates."""
-        views = [await self._book.show(part) for part in container.parts]
+        look = self._book.listed if listed else self._book.show
+        views = [await look(part) for part in container.parts]
         counts = [view.counts for view in views if view.counts]
         failures = [error.message for view in views if view.status == "failed" for error in view.errors]
         n_total = 0 if failures else len(container.contents)
@@ -376,7 +382,7 @@ class _Line(msgspec.Struct, frozen=True):
 
 class _Response(msgspec.Struct, frozen=True):
     status_code: int
-    body: dict[str, Any]
+    body: Any
 
 
 def _read_rows(file: Written, place: int, limit: int, rows: list[bytes]) -> int:
@@ -405,7 +411,8 @@ def _result(line: bytes) -> bytes:
         result = {"response": {kind: body}}
     elif response.status_code:
         code = _GRPC_CODES.get(response.status_code, 2)
-        result = {"error": {"code": code, "message": response.body.get("error")}}
+        said = response.body.get("error") if isinstance(response.body, dict) else None
+        result = {"error": {"code": code, "message": said}}
     return msgspec.json.encode({"batch_request_id": row.custom_id, "batch_result": result})
 
 
@@ -417,8 +424,10 @@ def _is_json(line: bytes) -> bool:
         return False
 
 
-def _kind(body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def _kind(body: Any) -> tuple[str, Any]:
     """Return a body as results show it: a response is told as a chat."""
+    if not isinstance(body, dict) or body.get("status") == "failed":
+        return "chat_get_completion", body
     match body.get("object"):
         case "response":
             return "chat_get_completion", _as_chat(body)
@@ -460,8 +469,8 @@ def _decoded(body: bytes, kind: type[T]) -> T:
         raise Refusal(400, f"The request body is invalid: {error}.") from None
 
 
-def _page(request: web.Request, default: int) -> tuple[int, int]:
-    token, limit = request.query.get("pagination_token", ""), request.query.get("limit", str(default))
+def _page(query: MultiMapping[str], default: int) -> tuple[int, int]:
+    token, limit = query.get("pagination_token", ""), query.get("limit", str(default))
     if not limit.isdigit() or not 1 <= int(limit) <= _MAX_PAGE:
         raise Refusal(400, f"'limit' must be from 1 to {_MAX_PAGE}.")
     return int(token) if token.isdigit() else 0, int(limit)

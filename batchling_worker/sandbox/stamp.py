@@ -1,0 +1,33 @@
+"""What stands on every answer of a provider, whoever makes it: the time by its clock, and its own request id."""
+
+from __future__ import annotations
+
+import email.utils
+from collections.abc import Sequence
+from typing import Final
+
+from aiohttp import web
+
+from .emulator import Emulator
+from .gate import REQUEST_ID, new_request_id
+from .world import World
+
+CONTROL: Final = "_sandbox"
+
+
+class Stamp:
+    """A signal of the server, sent before the head of an answer is written."""
+
+    def __init__(self, world: World, emulators: Sequence[Emulator]) -> None:
+        self._clocks = {one.name: world.seen_by(one.name).clock for one in emulators}
+        self._request_ids = {one.name: one.traits.request_id_header for one in emulators}
+
+    async def __call__(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Date the answer and give it the provider's header for its id."""
+        name = request.path.partition("/")[2].partition("/")[0]
+        clock = self._clocks.get(name)
+        if clock is None:
+            return
+        response.headers["Date"] = email.utils.formatdate(clock.now(), usegmt=True)
+        request_id = response.headers.pop(REQUEST_ID, None) or new_request_id()
+        response.headers[self._request_ids[name]] = request_id
