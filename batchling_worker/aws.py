@@ -25,9 +25,9 @@ from botocore.exceptions import (
 )
 from urllib3.exceptions import HTTPError
 
-from . import http_errors
+from . import http_errors, money
 from .errors import MaybeDone, PermanentError, TemporaryError, WorkerError
-from .http_errors import Deed, retry_after_s
+from .http_errors import Deed, wish_of
 from .provider import Account
 
 T = TypeVar("T")
@@ -167,11 +167,13 @@ def _of_answer(deed: Deed, error: ClientError) -> WorkerError:
     said: Any = error.response
     code, message = str(said.get("Error", {}).get("Code", "")), str(said.get("Error", {}).get("Message", ""))
     status = int(said.get("ResponseMetadata", {}).get("HTTPStatusCode", 500))
-    wish_s = retry_after_s(said.get("ResponseMetadata", {}).get("HTTPHeaders", {}))
+    wish_s = wish_of(deed, said.get("ResponseMetadata", {}).get("HTTPHeaders", {}))
     # To a signature that does not fit AWS quotes the whole call, session token included.
     words = http_errors.redacted(deed, f"{code} {message}".encode(errors="replace")).decode(errors="replace")
     words = words[: http_errors.LONGEST_REASON]
     reason = f"{deed.provider} answered {status} when asked to {deed.does}: {words}".rstrip()
+    if money.is_lacking(status, words):
+        return PermanentError(reason, status=status)
     if code in THROTTLED or status == 429:
         return TemporaryError(reason, delay_s=wish_s)
     if code in UNKNOWN_KEY:

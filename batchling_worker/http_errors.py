@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 import httpx
 import msgspec
 
+from . import bounds, money
 from .errors import MaybeDone, PermanentError, TemporaryError
 
 FOREIGN: Final = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError, OSError)
@@ -38,20 +39,49 @@ KEY_REFUSED: Final = re.compile(rb"API_KEY_INVALID|incorrect api key", re.IGNORE
 """How the providers say it that answer 400 to a key they do not know (Google, xAI; 2026-11-23)."""
 
 LONGEST_WISH_S: Final = 3600.0
+"""The longest pause before another try of a call that submits something."""
+LONGEST_LOOK_WISH_S: Final = 300.0
+"""The longest pause before another look, which costs the provider little and its callers their answers."""
 LONGEST_BODY: Final = 64 * 1024
 LONGEST_REASON: Final = 300
 CREDENTIAL_WORDS: Final = ("authorization", "cookie", "key", "secret", "token")
 SHORTEST_SECRET: Final = 6
 MOST_FLAWS: Final = 1000
+SUBJECTS: Final = frozenset(
+    {"id", "batch_id", "name", "data", "job", "file", "batches", "operations", "results", "items"}
+)
+"""Fields that an answer has and an error has not."""
+STATUS_OF_WORD: Final = {
+    "insufficient_quota": 429,
+    "rate_limit_exceeded": 429,
+    "rate_limit_error": 429,
+    "resource_exhausted": 429,
+    "invalid_api_key": 401,
+    "authentication_error": 401,
+    "unauthenticated": 401,
+    "permission_error": 403,
+    "permission_denied": 403,
+    "not_found": 404,
+    "not_found_error": 404,
+    "notfounderror": 404,
+    "invalid_request_error": 400,
+    "invalid_argument": 400,
+    "badrequesterror": 400,
+}
+"""Codes and types of errors that are sent as a success -> the status that they are sent with elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deed:
-    """A call as errors speak of it: whose, what it does, whether it is paid for, and what no text may hold."""
+    """A call as errors speak of it: whose, what it does, whether it is paid for, and what no text may hold.
+
+    `submits` = it brings something to the provider: until it succeeds, nothing of what it brings is paid for.
+    """
 
     provider: str
     does: str
     paid: bool = False
+    submits: bool = False
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
@@ -74,9 +104,9 @@ def of_status(
     """The worker's error for an answer that is no success."""
     clean = redacted(deed, body[:LONGEST_BODY])
     reason = f"{deed.provider} answered {status} when asked to {deed.does}: {message_of(clean)}".rstrip(": ")
-    wish_s = retry_after_s(headers)
-    if wish_s is None:
-        wish_s = _wish_in(clean)
+    wish_s = wish_of(deed, headers, clean)
+    if money.is_lacking(status, clean.decode(errors="replace")):
+        return PermanentError(reason, status=status, body=clean)
     if status in TRY_LATER:
         return TemporaryError(reason, delay_s=wish_s)
     if 400 <= status < 500 and status not in NOT_HANDLED:
@@ -84,8 +114,66 @@ def of_status(
             status = int(httpx.codes.UNAUTHORIZED)
         return PermanentError(reason, status=status, body=clean)
     if 300 <= status < 400:
-        return TemporaryError(f"{reason}. Redirects are not followed: check the base URL", delay_s=wish_s)
+        return _redirected(deed, status, headers)
     return MaybeDone(reason, delay_s=wish_s) if deed.paid else TemporaryError(reason, delay_s=wish_s)
+
+
+def _redirected(deed: Deed, status: int, headers: Mapping[str, str]) -> TemporaryError | PermanentError:
+    """The error for a redirect that is not followed; a call that submits something is told to its callers."""
+    reason = (
+        f"{deed.provider} answered {status} when asked to {deed.does}: it redirects to {_origin(headers)}. A key is "
+        f"sent to no other address than that of the settings: put the final one into "
+        f"BATCHLING_PROVIDERS__{deed.provider.upper()}__BASE_URL (the base URL)"
+    )
+    if not deed.submits:
+        return TemporaryError(reason)
+    error = {"message": reason, "type": "batch_error", "param": None, "code": "redirected"}
+    return PermanentError(reason, status=502, body=msgspec.json.encode({"error": error}))
+
+
+def _origin(headers: Mapping[str, str]) -> str:
+    """Scheme and host of the place that a redirect names; what follows them may be a secret."""
+    try:
+        url = httpx.URL(headers.get("location", ""))
+    except (httpx.InvalidURL, UnicodeError):
+        return "a place that is no URL"
+    if not url.host:
+        return "another path" if url.path else "nowhere"
+    return f"{url.scheme or 'http'}://{url.netloc.decode(errors='replace').rpartition('@')[2]}"[
+        :LONGEST_REASON
+    ]
+
+
+def of_error_instead(deed: Deed, status: int, body: bytes) -> TemporaryError | PermanentError | None:
+    """The worker's error for a success whose body is an error object and nothing else; None for any other body."""
+    if not (b'"error' in body or b'"success"' in body):
+        return None
+    try:
+        said = msgspec.json.decode(body, type=dict[str, object])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    alone = said.get("object") == "error" or not said.keys() & SUBJECTS
+    if not alone or not (said.get("error") or said.get("object") == "error" or said.get("success") is False):
+        return None
+    told = _status_of(said)
+    clean = redacted(deed, body[:LONGEST_BODY])
+    if told:
+        return of_status(deed, told, {}, clean)
+    reason = f"{deed.provider} answered {status} with an error when asked to {deed.does}: {message_of(clean)}"
+    return MaybeDone(reason) if deed.paid else TemporaryError(reason)
+
+
+def _status_of(said: Mapping[str, object]) -> int:
+    """The HTTP status that an error object names, or that its words stand for; 0 where it names none."""
+    error = said.get("error")
+    inner = error if isinstance(error, dict) else {}
+    for holder in (inner, said):
+        for name in ("status_code", "status", "code", "raw_status_code"):
+            status = bounds.http_status(holder.get(name))
+            if status >= 400:
+                return status
+    words = {str(holder.get(name)).lower() for holder in (inner, said) for name in ("code", "type", "status")}
+    return next((status for word, status in STATUS_OF_WORD.items() if word in words), 0)
 
 
 def of_unreadable(deed: Deed) -> TemporaryError:
@@ -112,7 +200,7 @@ def redacted(deed: Deed, text: bytes) -> bytes:
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """How long the provider wishes to be left alone, in seconds, at most an hour; None where it does not say.
+    """How long the provider wishes to be left alone, in seconds; None where it does not say.
 
     `retry-after-ms` wins over `retry-after`, which is in seconds or an HTTP date; a date is held against the
     answer's own `date`, so that clocks need not agree.
@@ -127,7 +215,21 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
         if wish_s is None and at is not None:
             now = date_of(headers) or dt.datetime.now(dt.UTC)
             wish_s = max(0.0, (at - now).total_seconds())
-    return None if wish_s is None else min(wish_s, LONGEST_WISH_S)
+    return wish_s
+
+
+def wish_of(deed: Deed, headers: Mapping[str, str], body: bytes = b"") -> float | None:
+    """How long the provider wishes to be left alone before such a call is sent again, bounded; None for no wish.
+
+    A look is put off by minutes at most. Where more than an hour is asked for, the answer is not believed: gateways
+    say a day while the next call is answered.
+    """
+    wish_s = retry_after_s(headers)
+    if wish_s is None:
+        wish_s = _wish_in(body)
+    if wish_s is None or deed.submits or deed.paid:
+        return None if wish_s is None else min(wish_s, LONGEST_WISH_S)
+    return min(wish_s, LONGEST_LOOK_WISH_S) if wish_s <= LONGEST_WISH_S else None
 
 
 def date_of(headers: Mapping[str, str]) -> dt.datetime | None:
@@ -161,7 +263,7 @@ def _wish_in(body: bytes) -> float | None:
         said = msgspec.json.decode(body, type=_Wish).retry_after_seconds
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    return min(said, LONGEST_WISH_S) if said is not None and said >= 0 else None
+    return said if said is not None and said >= 0 else None
 
 
 def message_of(body: bytes) -> str:

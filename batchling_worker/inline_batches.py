@@ -129,7 +129,8 @@ class InlineBatches:
         if source.lines is None:
             raise ValueError(f"a batch of {self._facts.name} is made of lines")
         opening = self._dialect.opening(submission)
-        pieces, n_bytes = _body(opening, source.lines), _body_bytes(opening, source.lines)
+        pieces = functools.partial(_body, opening, source.lines)
+        n_bytes = _body_bytes(opening, source.lines)
         call = self._call(account, "create a batch", "POST", "", paid=True)
         try:
             batch = await call.hand_over(self._dialect.batch, pieces, n_bytes, CREATE_PATIENCE)

@@ -11,7 +11,7 @@ import random
 import re
 import sys
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO, Final, NamedTuple, TypeVar
 
 import httpx
@@ -28,6 +28,11 @@ NOTHING_TO_CANCEL: Final = frozenset({404, 409, 410})
 RESUMED_AT_MOST: Final = 50
 RESUME_PAUSE_S: Final = 1.0
 RANGE_NOT_SATISFIABLE: Final = 416
+REDIRECTS: Final = 5
+"""So many redirects in a row are followed."""
+REDIRECTING: Final = frozenset({301, 302, 303, 307, 308})
+KEEPS_THE_METHOD: Final = frozenset({307, 308})
+SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
@@ -152,7 +157,7 @@ class ProviderCall:
         return Reply(response.status_code, response.headers, response.content)
 
     async def hand_over(
-        self, shape: type[T], pieces: AsyncIterable[bytes], n_bytes: int, patience: float
+        self, shape: type[T], pieces: Callable[[], AsyncIterable[bytes]], n_bytes: int, patience: float
     ) -> T:
         """Sends JSON of so many bytes, a piece at a time; the answer's JSON.
 
@@ -165,23 +170,34 @@ class ProviderCall:
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """The answer's body in pieces as they come; raises the worker's errors, also where it ends too soon."""
         failure: WorkerError | None = None
-        try:
-            async with self._http.stream(
-                self._method,
-                self._url,
-                params=self._params(()),
-                headers=self._headers,
-                extensions={"trace": self._weather.trace},
-            ) as response:
-                if response.is_success:
-                    self.framed, self._part = _framed(response), _part(response)
-                    async for piece in response.aiter_bytes():
-                        yield piece
-                else:
-                    body = await response.aread()
-                    failure = http_errors.of_status(self.deed, response.status_code, response.headers, body)
-        except http_errors.FOREIGN as error:
-            failure = http_errors.of_exception(self.deed, error)
+        url, params = self._url, self._params(())
+        for _ in range(REDIRECTS + 1):
+            target = None
+            try:
+                async with self._http.stream(
+                    self._method,
+                    url,
+                    params=params,
+                    headers=self._headers,
+                    follow_redirects=False,
+                    extensions={"trace": self._weather.trace},
+                ) as response:
+                    if response.is_success:
+                        failure = None
+                        self.framed, self._part = _framed(response), _part(response)
+                        async for piece in response.aiter_bytes():
+                            yield piece
+                    else:
+                        target = redirected(response)
+                        body = await response.aread()
+                        failure = http_errors.of_status(
+                            self.deed, response.status_code, response.headers, body
+                        )
+            except http_errors.FOREIGN as error:
+                failure = http_errors.of_exception(self.deed, error)
+            if target is None:
+                break
+            url, params = target, None
         self._weather.saw(failure)
         if failure is not None:
             raise failure
@@ -235,29 +251,32 @@ class ProviderCall:
         self,
         *,
         query: Iterable[tuple[str, str]] = (),
-        content: bytes | AsyncIterable[bytes] | None = None,
+        content: bytes | Callable[[], AsyncIterable[bytes]] | None = None,
         data: dict[str, str] | None = None,
         files: dict[str, tuple[str, BinaryIO, str]] | None = None,
         timeout: httpx.Timeout | None = None,
         fine: frozenset[int] = frozenset(),
     ) -> httpx.Response:
         failure: WorkerError
-        try:
-            response = await self._http.request(
-                self._method,
-                self._url,
-                params=self._params(query),
-                content=content,
-                data=data,
-                files=files,
-                headers=self._headers,
-                timeout=self._http.timeout if timeout is None else timeout,
-                follow_redirects=False,
-                extensions={"trace": self._weather.trace},
-            )
-        except http_errors.FOREIGN as error:
-            failure = http_errors.of_exception(self.deed, error)
-        else:
+        self.deed = replace(self.deed, submits=content is not None or files is not None)
+        url, params = self._url, self._params(query)
+        for _ in range(REDIRECTS + 1):
+            try:
+                response = await self._http.request(
+                    self._method,
+                    url,
+                    params=params,
+                    content=content() if callable(content) else content,
+                    data=data,
+                    files=files,
+                    headers=self._headers,
+                    timeout=self._http.timeout if timeout is None else timeout,
+                    follow_redirects=False,
+                    extensions={"trace": self._weather.trace},
+                )
+            except http_errors.FOREIGN as error:
+                failure = http_errors.of_exception(self.deed, error)
+                break
             self.answered_at = http_errors.date_of(response.headers) or self.answered_at
             if response.is_success or response.status_code in fine:
                 self._weather.saw(None)
@@ -265,6 +284,12 @@ class ProviderCall:
             failure = http_errors.of_status(
                 self.deed, response.status_code, response.headers, response.content
             )
+            target = redirected(response)
+            if target is None:
+                break
+            url, params = target, None
+            for _, file, _ in (files or {}).values():
+                file.seek(0)
         self._weather.saw(failure)
         raise failure
 
@@ -278,13 +303,35 @@ class ProviderCall:
         return self._read(response, lambda body: loose_json.decoded(body, shape))
 
     def _read(self, response: httpx.Response, read: Callable[[bytes], T]) -> T:
-        try:
-            return read(response.content)
-        except (ValueError, TypeError, RecursionError):
-            pass
-        failure = http_errors.of_unreadable(self.deed)
+        failure: WorkerError | None = http_errors.of_error_instead(
+            self.deed, response.status_code, response.content
+        )
+        if failure is None:
+            try:
+                return read(response.content)
+            except (ValueError, TypeError, RecursionError):
+                pass
+            failure = http_errors.of_unreadable(self.deed)
         self._weather.saw(failure)
         raise failure
+
+
+def redirected(response: httpx.Response) -> str | None:
+    """Return the URL to send the same call to again, or None where a redirect is none or is not to be followed.
+
+    The call carries a key, so the scheme, the host and the port stay the same. So do its method and body, which only
+    307 and 308 promise of a call that has a body.
+    """
+    kept = KEEPS_THE_METHOD if response.request.method not in SAFE_METHODS else REDIRECTING
+    place = response.headers.get("location", "")
+    if response.status_code not in kept or not place:
+        return None
+    try:
+        target = response.url.join(place)
+    except (httpx.InvalidURL, UnicodeError, ValueError):
+        return None
+    here = (response.url.scheme, response.url.host, response.url.port)
+    return str(target) if (target.scheme, target.host, target.port) == here and not target.userinfo else None
 
 
 def _framed(response: httpx.Response) -> bool:

@@ -20,11 +20,12 @@ import pytest
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_worker import http_errors
 from batchling_worker.errors import MaybeDone, PermanentError, TemporaryError, WorkerError
-from batchling_worker.provider import Ending
+from batchling_worker.provider import Ending, NotFound, Running
+from batchling_worker.provider_call import REDIRECTS
 
 from .conftest import KEY
 from .desk import Desk
-from .wire import Wire, answer
+from .wire import Seen, Wire, answer
 
 T = TypeVar("T")
 
@@ -224,12 +225,78 @@ async def test_a_rate_limit_is_no_refusal_and_no_lost_answer(wire: Wire, wired: 
     assert error.delay_s == 7.0
 
 
-async def test_a_redirect_is_not_followed_with_the_credential(wire: Wire, wired: Desk) -> None:
+ELSEWHERE = ["http://localhost:{port}/v1", "https://127.0.0.1:{port}/v1", "http://127.0.0.1:1/v1"]
+ELSEWHERE += ["//evil.example/v1", "http://user:secret@127.0.0.1:{port}/v1", "http://[oops/v1", ""]
+
+
+@pytest.mark.parametrize("place", ELSEWHERE)
+@pytest.mark.parametrize("status", [302, 307, 308])
+async def test_no_redirect_takes_the_credential_elsewhere(
+    wire: Wire, wired: Desk, place: str, status: int
+) -> None:
+    location = place.format(port=wire.url.rpartition(":")[2])
+    wire.reply = lambda seen: answer(b"", status=status, headers=f"Location: {location}\r\n")
+    look, create = await failure_of_look(wired), await failure_of_create(wired)
+    assert type(look) is TemporaryError
+    assert type(create) is PermanentError
+    assert create.status == 502
+    for error in (look, create):
+        assert f"BATCHLING_PROVIDERS__{wired.provider.facts.name.upper()}__BASE_URL" in str(error)
+        assert "secret" not in str(error)
+    assert all("/v1" not in place or seen.header("host") == wire.url.partition("//")[2] for seen in wire.seen)
+    assert len(wire.seen) == 2
+
+
+def to(place: str, status: int, body: bytes) -> Callable[[Seen], bytes]:
+    """Redirects every call once."""
+    return lambda seen: (
+        answer(body)
+        if place in seen.target
+        else answer(b"", status=status, headers=f"Location: {place}{seen.target}\r\n")
+    )
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_look_and_a_download_follow_a_redirect_to_the_same_host(
+    wire: Wire, wired: Desk, status: int
+) -> None:
+    wire.reply = to("/moved", status, b'{"id":"batch_1","status":"in_progress"}')
+    assert isinstance((await wired.look(BATCH)), Running)
+    row = b'{"custom_id":"a","response":{"status_code":200,"body":{"id":"x"}},"error":null}\n'
+    wire.reply = to("/moved", status, row)
+    assert [one.custom_id for one in await wired.answers(Ending(results=("file-1",)))] == ["a"]
+    assert all(seen.header("authorization") == f"Bearer {KEY}" for seen in wire.seen)
+
+
+@pytest.mark.parametrize("status", [307, 308])
+async def test_an_upload_and_a_create_are_sent_to_the_same_host_whole(
+    wire: Wire, wired: Desk, status: int
+) -> None:
+    wire.reply = to("/moved", status, b'{"id":"it-1","status":"validating"}')
+    await wired.upload()
+    await wired.create("file-1")
+    upload, uploaded, create, created = wire.seen
+    assert [seen.head.partition(" ")[0] for seen in wire.seen] == ["POST"] * 4
+    assert upload.body.count(b"\n") == uploaded.body.count(b"\n")
+    assert len(upload.body) == len(uploaded.body) > 100
+    assert create.body == created.body
+
+
+@pytest.mark.parametrize("status", [301, 302, 303])
+async def test_a_create_follows_no_redirect_that_may_change_its_method(
+    wire: Wire, wired: Desk, status: int
+) -> None:
+    wire.reply = to("/moved", status, b'{"id":"it-1","status":"validating"}')
+    assert type(await failure_of_create(wired)) is PermanentError
+    assert len(wire.seen) == 1
+
+
+async def test_a_redirect_in_a_circle_ends(wire: Wire, wired: Desk) -> None:
     wire.reply = lambda seen: answer(b"", status=307, headers=f"Location: {wire.url}/elsewhere\r\n")
     error = await failure_of_look(wired)
     assert type(error) is TemporaryError
     assert "base URL" in str(error)
-    assert len(wire.seen) == 1
+    assert len(wire.seen) == REDIRECTS + 1
 
 
 NOW = dt.datetime(2026, 11, 23, 12, 0, 0, tzinfo=dt.UTC)
@@ -248,10 +315,10 @@ def http_date(after_s: float) -> str:
         ({"retry-after": "0"}, 0.0),
         ({"retry-after-ms": "1500", "retry-after": "12"}, 1.5),
         ({"retry-after-ms": "soon", "retry-after": "12"}, 12.0),
-        ({"retry-after": "86400"}, 3600.0),
+        ({"retry-after": "86400"}, 86400.0),
         ({"retry-after": http_date(90), "date": http_date(0)}, 90.0),
         ({"retry-after": http_date(-90), "date": http_date(0)}, 0.0),
-        ({"retry-after": http_date(9e5), "date": http_date(0)}, 3600.0),
+        ({"retry-after": http_date(9e5), "date": http_date(0)}, 9e5),
         ({"retry-after": "-3"}, None),
         ({"retry-after": "nan"}, None),
         ({"retry-after": "inf"}, None),
@@ -262,6 +329,122 @@ def http_date(after_s: float) -> str:
 )
 def test_the_provider_s_wish_is_read_in_all_its_forms(headers: dict[str, str], delay_s: float | None) -> None:
     assert http_errors.retry_after_s(httpx.Headers(headers)) == delay_s
+
+
+@pytest.mark.parametrize(
+    ("said", "of_look", "of_create"),
+    [("7", 7.0, 7.0), ("240", 240.0, 240.0), ("1800", 300.0, 1800.0), ("86400", None, 3600.0)],
+)
+async def test_a_wish_is_honoured_up_to_a_bound_that_fits_the_call(
+    wire: Wire, wired: Desk, said: str, of_look: float | None, of_create: float
+) -> None:
+    for status in (429, 503):
+        wire.reply = lambda seen, status=status: answer(  # type: ignore[misc]
+            b"", status=status, headers=f"Retry-After: {said}\r\n"
+        )
+        look, create = await failure_of_look(wired), await failure_of_create(wired)
+        assert isinstance(look, TemporaryError)
+        assert isinstance(create, TemporaryError)
+        assert (look.delay_s, create.delay_s) == (of_look, of_create)
+
+
+def openai_error(message: str, code: str = "") -> bytes:
+    return json.dumps(
+        {"error": {"message": message, "type": code or "x", "param": None, "code": code}}
+    ).encode()
+
+
+NO_MONEY: list[tuple[int, bytes]] = [
+    (429, openai_error("You exceeded your current quota, please check your plan and billing details.")),
+    (429, openai_error("Out.", "insufficient_quota")),
+    (
+        429,
+        openai_error("Your account is not active, please check your billing details.", "billing_not_active"),
+    ),
+    (400, openai_error("Billing hard limit has been reached", "billing_hard_limit_reached")),
+    (402, openai_error("Insufficient Balance")),
+    (402, b""),
+    (429, openai_error("Your account is suspended, check it.", "exceeded_current_quota_error")),
+    (
+        429,
+        openai_error(
+            "Your team has either used all available credits or reached its monthly spending limit."
+        ),
+    ),
+    (403, openai_error("Your newly created team doesn't have any credits yet.")),
+    (429, openai_error("Credit limit exceeded, please add credits")),
+    (429, b'{"message":"Inactive subscription or usage limit reached"}'),
+    (403, b'{"code":30001,"message":"Sorry, your account balance is insufficient"}'),
+    (412, b'{"error":"Account is suspended, possibly due to reaching the monthly spending limit"}'),
+    (
+        400,
+        b'{"type":"error","error":{"type":"invalid_request_error","message":"Your credit balance is too low"}}',
+    ),
+    (429, b'{"error":{"message":"Budget has been exceeded! Current cost: 3","type":"budget_exceeded"}}'),
+    (
+        429,
+        b'{"error":{"code":429,"message":"Your prepayment credits are depleted.","status":"RESOURCE_EXHAUSTED"}}',
+    ),
+    (
+        429,
+        b'{"error":{"code":429,"message":"You exceeded your current quota, please check your plan and billing details. '
+        b'* Quota exceeded for metric: batch_tokens, limit: 0","status":"RESOURCE_EXHAUSTED"}}',
+    ),
+]
+
+
+@pytest.mark.parametrize(("status", "body"), NO_MONEY)
+async def test_no_money_is_no_rate_limit(wire: Wire, wired: Desk, status: int, body: bytes) -> None:
+    wire.reply = lambda seen: answer(body, status=status, headers="Retry-After: 1\r\n")
+    for error in (await failure_of_create(wired), await failure_of_look(wired)):
+        assert type(error) is PermanentError
+        assert (error.status, error.body) == (status, body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        openai_error("Rate limit reached for requests per min (RPM): Limit 3.", "rate_limit_exceeded"),
+        openai_error("Too many requests, try again in 20s."),
+        b'{"error":{"code":429,"message":"You exceeded your current quota, please check your plan and billing details. '
+        b"Head to: https://ai.google.dev/gemini-api/docs/rate-limits. * Quota exceeded for metric: "
+        b'generate_requests_per_day, limit: 50","status":"RESOURCE_EXHAUSTED"}}',
+        b'{"error":{"code":429,"message":"Resource has been exhausted (check quota).","status":"RESOURCE_EXHAUSTED"}}',
+    ],
+)
+async def test_a_rate_limit_is_not_taken_for_an_empty_purse(wire: Wire, wired: Desk, body: bytes) -> None:
+    wire.reply = lambda seen: answer(body, status=429)
+    assert type(await failure_of_look(wired)) is TemporaryError
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        (b'{"error":{"message":"upstream is down"}}', TemporaryError, 0),
+        (b'{"error":"upstream is down"}', TemporaryError, 0),
+        (b'{"error":{"message":"upstream is down","code":502}}', TemporaryError, 0),
+        (b'{"object":"error","message":"upstream is down","code":503}', TemporaryError, 0),
+        (b'{"success":false,"message":"upstream is down"}', TemporaryError, 0),
+        (b'{"error":{"message":"upstream is down","code":"insufficient_quota"}}', PermanentError, 429),
+        (b'{"error":{"message":"upstream is down","type":"authentication_error"}}', PermanentError, 401),
+        (b'{"error":{"message":"upstream is down","code":"403"}}', PermanentError, 403),
+    ],
+)
+async def test_an_error_that_is_sent_as_a_success_is_one(
+    wire: Wire, wired: Desk, body: bytes, kind: type[WorkerError], status: int
+) -> None:
+    wire.reply = lambda seen: answer(body)
+    look, create = await failure_of_look(wired), await failure_of_create(wired)
+    assert type(look) is kind
+    assert "upstream is down" in str(look)
+    assert getattr(look, "status", 0) == status
+    assert type(create) is (MaybeDone if kind is TemporaryError else PermanentError)
+
+
+async def test_a_batch_that_is_unknown_under_200_is_not_found(wire: Wire, wired: Desk) -> None:
+    wire.reply = lambda seen: answer(b'{"error":{"message":"No such batch","code":404}}')
+    assert await wired.look(BATCH) == NotFound()
 
 
 def everything_said(error: BaseException) -> str:
