@@ -2,6 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
+from . import children
 from .batchify import batchify
 from .errors import (
     AnswerUnreadable,
@@ -46,3 +47,6 @@ __all__ = [
     "__version__",
     "batchify",
 ]
+
+# In a process that was started inside a block, and nowhere else: it says so of calls at full price.
+children.heed()

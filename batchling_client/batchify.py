@@ -17,7 +17,7 @@ from typing import Final, Literal
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from . import bridge, ctrl_c, display, embedded, interceptors, presence, scope, self_test, settings
+from . import bridge, children, ctrl_c, display, embedded, interceptors, presence, scope, self_test, settings
 from .bridge import Bridge
 from .calls import Terms
 from .errors import DryRun, QueueUnfit, WrongSettings
@@ -140,13 +140,21 @@ class Block:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        if self._token is not None:
-            scope.leave_task(self._token)
+        self._leave_scope()
         if self._is_left_by_child():
             return False
         dry_end = self._is_dry_end(error)
         await self._close(interrupted=error is not None and not dry_end)
         return dry_end
+
+    def _leave_scope(self) -> None:
+        token, self._token = self._token, None
+        if token is None:
+            return
+        scope.leave_task(token)
+        # Tasks that outlive the block are seen as long as there are any.
+        interceptors.install()
+        scope.when_forgotten(token, interceptors.let_go)
 
     def __enter__(self) -> Run:
         is_dry = self._is_dry()
@@ -201,6 +209,7 @@ class Block:
             await run.close(interrupted=False)
             raise
         self._run = run
+        children.block_opened()
         return run
 
     async def _start(self, run: Run, deployment: Deployment | None) -> None:
@@ -231,11 +240,14 @@ class Block:
         run = self._run
         if run is None:
             return
+        children.block_closed()
         interceptors.uninstall()
         await end(self._companions)
         await run.close(interrupted=interrupted, held_up=held_up)
         if run.progress.n_requests:
             display.report(run)
+        elif not interrupted or run.progress.passed:
+            display.warn(run.summary())
 
     def _is_left_by_child(self) -> bool:
         """Whether this process was forked inside the block, whose run, threads and connections are its parent's."""

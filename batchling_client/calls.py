@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import secrets
 import threading
@@ -15,8 +14,9 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 
 from . import replies, sse
-from .interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough, warn_once
+from .interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough
 from .occurrences import Occurrence, Occurrences
+from .passed import Passed, Why, costs
 from .wire import ids, records, sealing
 from .wire.keys import LaneId, RequestId, RunId
 from .wire.records import LaneSpec, Row
@@ -45,6 +45,15 @@ _STREAMED: Final = (
     "Leave out stream=True{} to have it batched."
 )
 _OR_GIVE: Final = ", or give batchify stream='batch',"
+_STREAMED_BODY: Final = (
+    "A call that could be batched sends its body as a stream, which can be read only once: it goes straight "
+    "to the provider at full price. Pass the body as bytes, text or json= to have it batched."
+)
+_UNKNOWN_HOST: Final = (
+    "A call to {0} went there at full price: batchling knows no provider at this host. If it has Files and Batches "
+    "like OpenAI's, register it with BATCHLING_PROVIDERS__<NAME>__BASE_URL; if it is a gateway to a known provider, "
+    "set that provider's BASE_URL."
+)
 _MULTIPART: Final = (
     "A call to {} {} uploads a file, which no batch takes: it goes straight to the provider at full price. "
     "Where the endpoint takes a URL instead of a file, give that to have it batched."
@@ -140,8 +149,9 @@ class Request(msgspec.Struct, frozen=True, eq=False, gc=False):
 class Calls:
     """Reads the calls of one run, in any thread."""
 
-    def __init__(self, terms: Terms, routes: Routes) -> None:
+    def __init__(self, terms: Terms, routes: Routes, passed: Passed | None = None) -> None:
         self.terms = terms
+        self.passed = passed or Passed(routes)
         self._routes = routes
         self._lanes: dict[tuple[str | None, ...], Lane] = {}
         self._occurrences = Occurrences()
@@ -150,17 +160,24 @@ class Calls:
         self._lock = threading.Lock()
 
     def wants(self, method: str, host: str, path: str) -> bool:
-        """Whether a batch may take such a call; one that costs money and that no batch takes is warned of once."""
+        """Whether a batch may take such a call."""
         if method != "POST":
             return False
         found = self._routes.of_call(host, path)
-        if found is None:
+        return found is not None and found[1] is not None
+
+    def passes(self, method: str, host: str, path: str) -> bool:
+        """Take note of a call that no batch takes; True if it costs money, which is counted and warned of."""
+        if method != "POST":
             return False
-        route, place = found
-        if place is not None:
-            return True
-        _warn_of_path(route, path)
-        return False
+        found = self._routes.of_call(host, path)
+        if found is not None:
+            return _note_path(self.passed, found[0], host, path)
+        if not costs(method, path):
+            self.passed.saw(host)
+            return False
+        self.passed.note(Why.UNKNOWN_HOST, host, _UNKNOWN_HOST.format(host))
+        return True
 
     def read(self, call: HttpCall) -> Request | HttpReply | PassThrough:
         """Where the call goes."""
@@ -183,23 +200,23 @@ class Calls:
         if route is None or place is None:
             return PASS_THROUGH
         body = call.body
+        if call.body_unread:
+            return self._pass(call, Why.STREAMED_BODY, _STREAMED_BODY)
         try:
             head = _decode_head(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             content_type = call.headers.get("content-type", "")
             told = next((told for start, told in _FORMS.items() if content_type.startswith(start)), None)
             if told is not None:
-                warn_once(told.format(route.provider, call.path), os.getpid())
-                return PASS_THROUGH
+                return self._pass(call, Why.UPLOAD, told.format(route.provider, call.path))
             return replies.refusal("The body of the request is not a JSON object.", code="body_not_json")
         if head.stream is True:
             instead = _OR_GIVE if self.terms.stream == "pass" and sse.read(call) is not None else ""
-            warn_once(_STREAMED.format(route.provider, instead), os.getpid())
-            return PASS_THROUGH
+            return self._pass(call, Why.STREAM, _STREAMED.format(route.provider, instead))
         unbatched = _unbatched(route, body)
         if unbatched is not None:
-            warn_once(_UNBATCHED.format(unbatched.reason, route.provider), os.getpid())
-            return PASS_THROUGH
+            sentence = _UNBATCHED.format(unbatched.reason, route.provider)
+            return self._pass(call, Why.UNBATCHED, sentence)
         model = place.model or head.model
         if not isinstance(model, str) or not model:
             return replies.refusal(
@@ -216,6 +233,12 @@ class Calls:
             )
         model = route.models.get(model, model)
         return self._lane(route, _with_query(route, call), place.endpoint, model)
+
+    def _pass(self, call: HttpCall, why: Why, sentence: str) -> PassThrough:
+        # A call that an SDK sends again is one call.
+        if call.headers.get("x-stainless-retry-count", "0") == "0":
+            self.passed.note(why, call.host, sentence)
+        return PASS_THROUGH
 
     def request(
         self, lane: Lane, request_id: RequestId, body: bytes, place: Occurrence | None = None
@@ -278,8 +301,7 @@ class Calls:
         secrets = route.secrets(call.headers)
         if not any(value.removeprefix("Bearer").strip() for value in secrets.values()):
             if call.headers_may_follow:
-                warn_once(_KEY_FOLLOWS.format(route.provider), os.getpid())
-                return PASS_THROUGH
+                return self._pass(call, Why.NO_KEY, _KEY_FOLLOWS.format(route.provider))
             return replies.refusal(
                 f"The request carries no API key for {route.provider}: give the SDK's client one.",
                 code="credential_missing",
@@ -346,24 +368,27 @@ def _unbatched(route: Route, body: bytes) -> Unbatched | None:
 _VERSION: Final = re.compile(r"v\d+[a-z]*\d*")
 
 
-def _warn_of_verb(route: Route, verb: str) -> None:
+def _note_verb(passed: Passed, route: Route, host: str, verb: str) -> bool:
     """Google's calls name a verb behind the model: one of them asks for a stream, others cost nothing."""
     if verb.startswith("stream"):
-        warn_once(_STREAMED.format(route.provider, ""), os.getpid())
+        passed.note(Why.STREAM, host, _STREAMED.format(route.provider, ""))
     elif verb not in _UNBILLED_VERBS:
         endpoints = ", ".join(sorted(set(route.endpoints.values())))
-        warn_once(_NO_BATCHES.format(route.provider, f":{verb}", endpoints), os.getpid())
+        passed.note(Why.NO_BATCHES, host, _NO_BATCHES.format(route.provider, f":{verb}", endpoints))
+    else:
+        return False
+    return True
 
 
-def _warn_of_path(route: Route, path: str) -> None:
+def _note_path(passed: Passed, route: Route, host: str, path: str) -> bool:
     verb = path.rpartition("/")[2].partition(":")[2]
     if verb:
-        _warn_of_verb(route, verb)
-        return
+        return _note_verb(passed, route, host, verb)
     words = [word for word in path.split("/") if word and word != "openai" and not _VERSION.fullmatch(word)]
     if not _UNBILLED.isdisjoint(words[:2]) or not words:
-        return
+        return False
     # Ids are left out, so that a thousand such calls are one warning.
     kind = "/".join(word for word in words if not any(letter.isdigit() for letter in word))
     endpoints = ", ".join(sorted(set(route.endpoints.values())))
-    warn_once(_NO_BATCHES.format(route.provider, f"/{kind}", endpoints), os.getpid())
+    passed.note(Why.NO_BATCHES, host, _NO_BATCHES.format(route.provider, f"/{kind}", endpoints))
+    return True

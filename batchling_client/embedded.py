@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from . import children
 from .errors import QueueUnreachable, WrongSettings
 from .interceptor import warn_once
 
@@ -45,7 +46,7 @@ async def redis_url(home: Path) -> str:
         stdin=asyncio.subprocess.DEVNULL,
         stdout=PIPE,
         stderr=PIPE,
-        env={**os.environ, "BATCHLING_HOME": str(home)},
+        env=_environment(home),
     )
     try:
         async with asyncio.timeout(UP_S):
@@ -69,6 +70,12 @@ async def redis_url(home: Path) -> str:
     if status.notice:
         warn_once(status.notice, os.getpid())
     return status.redis.url
+
+
+def _environment(home: Path) -> dict[str, str]:
+    # The stack outlives the block that starts it.
+    kept = {name: value for name, value in os.environ.items() if name != children.VARIABLE}
+    return {**kept, "BATCHLING_HOME": str(home)}
 
 
 def _last_line(output: bytes) -> str:

@@ -6,17 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from .passed import Passed
+
 _logger = logging.getLogger(__name__)
 
 # The body of a reply is whole and decoded: headers on how it once travelled would be lies about it.
 _TRAVEL_HEADERS: Final = frozenset(
     {"connection", "content-encoding", "content-length", "keep-alive", "transfer-encoding"}
-)
-
-
-STREAMED_BODY: Final = (
-    "A call that could be batched sends its body as a stream, which can be read only once: it goes straight "
-    "to the provider at full price. Pass the body as bytes, text or json= to have it batched."
 )
 
 
@@ -46,6 +42,8 @@ class HttpCall:
     body: bytes = field(repr=False)
     headers_may_follow: bool = False
     """Whether its library lets others add headers after this, which nobody has seen."""
+    body_unread: bool = False
+    """Whether the body is a stream that can be read only once; ``body`` is empty then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +77,17 @@ PASS_THROUGH: Final = PassThrough.PASS_THROUGH
 class Handler(Protocol):
     """A run, as an interceptor sees it."""
 
+    @property
+    def passed(self) -> Passed | None:
+        """The counts of calls at full price, which outlive the block; None where nobody wants any."""
+        ...
+
     def wants(self, method: str, host: str, path: str) -> bool:
-        """Say cheaply whether such a call may be batched; False is a silent pass-through."""
+        """Say cheaply whether such a call may be batched; False lets it pass."""
+        ...
+
+    def passes(self, method: str, host: str, path: str) -> bool:
+        """Take note of a call that `wants` has refused; True = it costs money, and is counted and warned of."""
         ...
 
     async def answer(self, call: HttpCall) -> HttpReply | PassThrough:
@@ -90,6 +97,28 @@ class Handler(Protocol):
     def answer_blocking(self, call: HttpCall) -> HttpReply | PassThrough:
         """Answer the call in the caller's own thread and block it meanwhile."""
         ...
+
+
+class _Passing:
+    """In the place of a block, for a call that has been counted: whatever library it goes on over asks nobody again."""
+
+    passed: None = None
+
+    def wants(self, method: str, host: str, path: str) -> bool:
+        return False
+
+    def passes(self, method: str, host: str, path: str) -> bool:
+        return True
+
+    async def answer(self, call: HttpCall) -> PassThrough:
+        return PASS_THROUGH
+
+    def answer_blocking(self, call: HttpCall) -> PassThrough:
+        return PASS_THROUGH
+
+
+PASSING: Final = _Passing()
+"""What an interceptor is given for a call that passes and has been counted."""
 
 
 class Interceptor(Protocol):

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 import wrapt
 
 from . import scope
-from .interceptor import Handler
+from .interceptor import PASSING, Handler
 
 Wrapper: TypeAlias = Callable[..., Any]
 
@@ -53,9 +53,11 @@ class Patch:
         return scope.current() if self.active else None
 
     def handler(self, method: str, host: str, path: str) -> Handler | None:
-        """The innermost open block, where it wants such a call."""
+        """The innermost open block, where it wants such a call; `PASSING` where the call passes and was counted."""
         handler = self.block()
-        return handler if handler is not None and handler.wants(method, host, path) else None
+        if handler is None or handler.wants(method, host, path):
+            return handler
+        return PASSING if handler.passes(method, host, path) else None
 
 
 def _bound(method: Any, instance: object) -> Callable[..., Any]:

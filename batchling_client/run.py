@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,8 @@ from .calls import Calls, Request, Terms
 from .dry_run import Rehearsal
 from .errors import BatchCancelled, BatchTooSmall, DeadlinePassed, RequestLost
 from .inspection import Inspection
-from .interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough, warn_once
+from .interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough
+from .passed import Passed, Passing, Why, sentence_of
 from .session import Deployment, Session
 from .sse import Streamed
 from .wire.batches import Batch
@@ -50,6 +50,13 @@ class Progress:
     n_left: int = 0
     reasons: tuple[str, ...] = ()
     """Why batches with waiting requests do not get on, in their providers' words; none where all is well."""
+    passed: tuple[Passing, ...] = ()
+    """The calls that reached their provider at full price, by reason and host, the most frequent first."""
+
+    @property
+    def n_passed(self) -> int:
+        """How many calls reached their provider at full price."""
+        return sum(one.n_calls for one in self.passed)
 
     @property
     def n_answered(self) -> int:
@@ -86,7 +93,8 @@ class Run:
         self._terms = terms
         self._name = name
         self._deployment = deployment
-        self._calls = Calls(terms, routes)
+        self._passed = Passed(routes, title=f"{name!r} {terms.run_id}" if name else terms.run_id)
+        self._calls = Calls(terms, routes, self._passed)
         self._rehearsal = Rehearsal() if deployment is None else None
         self._deadline_s = deadline_s
         self._on_deadline = on_deadline
@@ -117,6 +125,11 @@ class Run:
         return self._name
 
     @property
+    def passed(self) -> Passed:
+        """What counts the calls that reach their provider at full price."""
+        return self._passed
+
+    @property
     def redis(self) -> Redis:
         """The connection of the running event loop to the queue."""
         return self._seat().session.redis
@@ -135,7 +148,11 @@ class Run:
     def progress(self) -> Progress:
         """The counts as they stand now."""
         if self._rehearsal is not None:
-            return Progress(n_requests=self._rehearsal.n_requests + self._n_refused, n_failed=self._n_refused)
+            return Progress(
+                n_requests=self._rehearsal.n_requests + self._n_refused,
+                n_failed=self._n_refused,
+                passed=self._passed.counts(),
+            )
         seats = list(self._seats.values())
         n_requests = sum(seat.n_requests for seat in seats) + self._n_refused
         n_succeeded = sum(seat.n_succeeded for seat in seats)
@@ -149,20 +166,41 @@ class Run:
             n_succeeded=n_succeeded,
             n_failed=n_failed,
             n_left=n_left,
+            passed=self._passed.counts(),
         )
 
     def summary(self) -> str:
         """The run in one line."""
-        if self._rehearsal is not None:
-            return self._rehearsal.report()
         now = self.progress
+        if not now.n_requests:
+            return self._nothing_caught(now.passed)
+        passed = f" {sentence_of(now.passed)}." if now.passed else ""
+        if self._rehearsal is not None:
+            return self._rehearsal.report() + passed
         words = [f"{now.n_succeeded:,} of {now.n_requests:,} requests answered"]
         words += [f"{now.n_failed:,} failed"] if now.n_failed else []
         words += [f"{now.n_waiting:,} waiting"] if now.n_waiting else []
         words += [f"{now.n_left:,} left"] if now.n_left else []
         why = f". Waiting: {'; '.join(now.reasons)}" if now.reasons else ""
         given_up = f". {self._words_of_given_up(len(self._given_up))}" if self._given_up else ""
-        return f"{', '.join(words)} (run {self._title()}){why}{given_up}"
+        end = "." if passed and not (why + given_up).endswith(".") else ""
+        return f"{', '.join(words)} (run {self._title()}){why}{given_up}{end}{passed}"
+
+    def _nothing_caught(self, passed: Sequence[Passing]) -> str:
+        others = self._passed.posts()
+        if passed:
+            seen = f"{sentence_of(tuple(passed))}. The warnings above say why, and which setting or parameter helps"
+        elif others:
+            seen = (
+                f"It saw POSTs of other kinds only: {others}. If these are LLM calls, register the host with "
+                "BATCHLING_PROVIDERS__<NAME>__BASE_URL and the path with __ENDPOINTS"
+            )
+        else:
+            seen = (
+                "It saw no LLM call at all: calls of other processes and of HTTP libraries that batchling does not "
+                "cover are invisible to it, `batchling doctor` lists the covered ones"
+            )
+        return f"Run {self._title()} caught no call. {seen}."
 
     def hear(self, reasons: Sequence[str]) -> None:
         """Takes note of why its batches wait, for `progress` and `summary`."""
@@ -177,6 +215,10 @@ class Run:
     def wants(self, method: str, host: str, path: str) -> bool:
         """Say cheaply whether such a call may be batched."""
         return self._calls.wants(method, host, path)
+
+    def passes(self, method: str, host: str, path: str) -> bool:
+        """Take note of a call that no batch takes; True if it costs money, which is counted and warned of."""
+        return self._calls.passes(method, host, path)
 
     def answer(self, call: HttpCall) -> Coroutine[Any, Any, HttpReply | PassThrough]:
         """Answer the call on the caller's own event loop, however long the batch takes."""
@@ -255,6 +297,8 @@ class Run:
             # A call that was let through is tried again by the SDK: the retry is no new request.
             return PASS_THROUGH
         request = self._calls.read(call)
+        if not isinstance(request, PassThrough):
+            self._passed.caught = True
         if isinstance(request, HttpReply):
             with self._lock:
                 self._n_refused += 1
@@ -268,7 +312,8 @@ class Run:
         """Lets a call pass that no event loop of asyncio awaits; a dry run counts and ends it as any other."""
         if self._rehearsal is not None:
             self._rehearsal.ask_blocking(request, request.size)
-        warn_once(_FOREIGN_LOOP.format(request.lane.spec.provider), os.getpid())
+        spec = request.lane.spec
+        self._passed.note(Why.NO_ASYNCIO, spec.host, _FOREIGN_LOOP.format(spec.provider))
         return PASS_THROUGH
 
     async def _ask(self, request: Request, body: bytes) -> HttpReply | PassThrough:
@@ -298,13 +343,13 @@ class Run:
             raise
         except TimeoutError:
             seat.session.leave(request_id, future)
-            return self._miss(seat, request_id)
+            return self._miss(seat, request_id, lane.spec.host)
         finally:
             if place is not None and not is_answered:
                 self._calls.free(place, left=is_left)
         self._given_up.discard(request_id)
         if reply.headers.get(errors.HEADER) == BatchTooSmall.code and self._on_too_few == "realtime":
-            return self._let_through(seat)
+            return self._let_through(seat, lane.spec.host)
         if reply.status < 400:
             seat.n_succeeded += 1
         else:
@@ -333,9 +378,10 @@ class Run:
         code = reply.headers.get(errors.HEADER)
         return code == RequestLost.code or (code == BatchCancelled.code and seat.session.is_late(request_id))
 
-    def _let_through(self, seat: _Seat) -> PassThrough:
+    def _let_through(self, seat: _Seat, host: str) -> PassThrough:
         """A request of a batch that is too small for its provider, which was told nothing of it."""
         seat.n_left += 1
+        self._passed.note(Why.TOO_FEW, host)
         with self._lock:
             self._n_too_few += 1
             first = self._n_too_few == 1
@@ -346,7 +392,7 @@ class Run:
             )
         return PASS_THROUGH
 
-    def _miss(self, seat: _Seat, request_id: RequestId) -> HttpReply | PassThrough:
+    def _miss(self, seat: _Seat, request_id: RequestId, host: str) -> HttpReply | PassThrough:
         realtime = self._on_deadline == "realtime"
         seat.session.withdraw([request_id], self._hear_withdrawn, cancel=realtime)
         with self._lock:
@@ -356,6 +402,7 @@ class Run:
             seat.n_failed += 1
             return replies.of_error(DeadlinePassed, status=504)
         seat.n_left += 1
+        self._passed.note(Why.DEADLINE, host)
         if first:
             _logger.warning(
                 "Run %s passed its deadline: what is unanswered is sent to the provider at full price.",

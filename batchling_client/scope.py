@@ -6,21 +6,36 @@ the process. Nothing here takes a lock: a fork at any moment leaves a child that
 
 import asyncio
 import os
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Final, final
+from typing import Final, Protocol, final
 
 from .interceptor import PASS_THROUGH, Handler, HttpCall, PassThrough, warn_once
+from .passed import Passed, Why, costs
 
 _FORKED: Final = (
     "This process was forked inside a batchify block, which does not reach into it: its calls go straight "
     "to the provider at full price. Open a batchify block of its own in the child process."
 )
-_UNREACHED: Final = (
-    "A call that could be batched is made in a thread that no batchify block reaches, though one is open: it goes "
-    "straight to the provider at full price. A pool's threads, those of run_in_executor too, know nothing of the task "
-    "that asks them: use asyncio.to_thread, or a plain `with batchify():`, which reaches into every thread."
+_THREAD: Final = (
+    "A call to {} was made in a thread outside the open batchify block and sent at full price. Thread pools and "
+    "run_in_executor do not inherit the block: use asyncio.to_thread, or open the block with plain `with batchify():`."
+)
+_OTHER_LOOP: Final = (
+    "A call to {} was made on an event loop of another thread, outside the open batchify block, and sent at full "
+    "price. Open the block on that loop, or with plain `with batchify():`, which covers every thread."
+)
+_OTHER_TASK: Final = (
+    "A call to {} was made in a task outside the open batchify block and sent at full price. `async with batchify()` "
+    "covers the task that enters it and the tasks that are started inside it: start workers, request handlers and "
+    "TaskGroups inside the block, do not enter it in wait_for or in another notebook cell, or open it with plain "
+    "`with batchify():`."
+)
+_LEFT: Final = (
+    "A call to {} was made in a task whose batchify block had ended before and sent at full price. Await such tasks "
+    "inside the block: open a TaskGroup inside it, not around it."
 )
 
 
@@ -28,12 +43,23 @@ _UNREACHED: Final = (
 class Token:
     """One open block; its handler is None once it is closed, wherever it is still referred to."""
 
-    __slots__ = ("handler", "outer", "pid")
+    __slots__ = ("__weakref__", "handler", "loop", "outer", "passed", "pid")
 
     def __init__(self, handler: Handler | None, outer: "Token | None") -> None:
         self.handler = handler
         self.outer = outer
         self.pid = os.getpid()
+        self.loop = None if handler is None else running_loop()
+        # Kept when the block is closed: tasks that outlive it are still counted.
+        self.passed = None if handler is None else handler.passed
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs in this thread, or None where none of asyncio's does."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 _OUTSIDE: Final = Token(None, None)
@@ -42,13 +68,17 @@ _OUTSIDE: Final = Token(None, None)
 _task: ContextVar[Token | None] = ContextVar("batchling_block", default=None)
 # Appended to, removed from and copied, each one atomic; read through a copy.
 _process: list[Token] = []
-# The open blocks of tasks, for threads that are in none of them; kept as the other list is.
+# The open blocks of tasks, for threads and tasks that are in none of them; kept as the other list is.
 _of_tasks: list[Token] = []
+# What calls meet that no block of this process reaches: in a child process of a block, that they are at full price.
+_around: list[Handler] = []
 
 
 def enter_task(handler: Handler) -> Token:
     """Open a block for the current task and whatever it starts from now on."""
     block = Token(handler, _nearest_open(_task.get()))
+    # A process that opens blocks of its own is outside of them on purpose.
+    _around.clear()
     _task.set(block)
     _of_tasks.append(block)
     return block
@@ -56,16 +86,22 @@ def enter_task(handler: Handler) -> Token:
 
 def leave_task(token: Token) -> None:
     """Close a block for all who are in it, tasks that outlive it too; closing twice is harmless."""
-    token.handler = None
+    token.handler = token.loop = None
     with suppress(ValueError):
         _of_tasks.remove(token)
     # Out of order, or from another context, the variable is not ours to set: a closed block is skipped.
     if _task.get() is token:
-        _task.set(token.outer)
+        _task.set(_nearest_open(token.outer))
+
+
+def when_forgotten(token: Token, done: Callable[[], None]) -> None:
+    """Call `done` once no task, callback or connection that was started in a block holds its context any more."""
+    weakref.finalize(token, done).atexit = False
 
 
 def enter_process(handler: Handler) -> None:
     """Open a block for every thread of this process."""
+    _around.clear()
     _process.append(Token(handler, _nearest_open(_task.get())))
 
 
@@ -76,6 +112,11 @@ def leave_process(handler: Handler) -> None:
             block.handler = None
             _process.remove(block)
             return
+
+
+def surround(handler: Handler) -> None:
+    """Have this handler asked about calls that no block of this process reaches, from now on."""
+    _around[:] = [handler]
 
 
 @contextmanager
@@ -90,14 +131,6 @@ def outside() -> Iterator[None]:
             _task.reset(before)
 
 
-def running_loop() -> asyncio.AbstractEventLoop | None:
-    """Return the event loop that runs in this thread, or None where none of asyncio's does."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
 def current() -> Handler | None:
     """Return the handler of the innermost open block, or None; tens of nanoseconds where no block is open.
 
@@ -105,26 +138,16 @@ def current() -> Handler | None:
     """
     block = _task.get()
     if block is None and not _process and not _of_tasks:
-        return None
+        return _around[0] if _around else None
     if block is _OUTSIDE:
         return None
     task = _nearest_open(block)
     pid = os.getpid()
-    if task is None and not _process:
-        return _beside(pid)
     if task is not None and task.pid == pid and not _process:
         return task.handler
-    return _innermost(task, _process.copy(), pid)
-
-
-def _beside(pid: int) -> Handler | None:
-    # A task outside of the blocks beside it is so on purpose; a thread of a pool is mostly asked by a task in one.
-    if not _of_tasks or running_loop() is not None:
-        return None
-    handlers = [
-        handler for block in _of_tasks.copy() if block.pid == pid and (handler := block.handler) is not None
-    ]
-    return _OutOfReach(handlers, _UNREACHED) if handlers else None
+    if task is not None or _process:
+        return _innermost(task, _process.copy(), pid)
+    return _Left(block) if block is not None and block.pid == pid else _Beside(pid)
 
 
 def _innermost(task: Token | None, process: list[Token], pid: int) -> Handler | None:
@@ -137,7 +160,7 @@ def _innermost(task: Token | None, process: list[Token], pid: int) -> Handler | 
     inherited = task or (process[-1] if process else None)
     if inherited is None or inherited.handler is None:
         return None
-    return _OutOfReach([inherited.handler], _FORKED)
+    return Foreign(_FORKED, inherited.passed)
 
 
 def _nearest_open(block: Token | None) -> Token | None:
@@ -147,15 +170,9 @@ def _nearest_open(block: Token | None) -> Token | None:
 
 
 class _OutOfReach:
-    """Stands where blocks do not reach: says so once of what one would take, and lets every call pass."""
-
-    def __init__(self, handlers: Sequence[Handler], sentence: str) -> None:
-        self._handlers = handlers
-        self._sentence = sentence
+    """In the place of a block that does not reach: takes note of calls, and lets every one pass."""
 
     def wants(self, method: str, host: str, path: str) -> bool:
-        if any(handler.wants(method, host, path) for handler in self._handlers):
-            warn_once(self._sentence, os.getpid())
         return False
 
     async def answer(self, call: HttpCall) -> PassThrough:
@@ -163,3 +180,97 @@ class _OutOfReach:
 
     def answer_blocking(self, call: HttpCall) -> PassThrough:
         return PASS_THROUGH
+
+
+class Foreign(_OutOfReach):
+    """The block of another process, which counts for itself: one warning for this process, whatever passes."""
+
+    def __init__(self, sentence: str, judge: Passed | None = None) -> None:
+        self.passed: Passed | None = None
+        self._sentence = sentence
+        self._costs = costs_of(judge)
+
+    def passes(self, method: str, host: str, path: str) -> bool:
+        if not self._costs(method, host, path):
+            return False
+        warn_once(self._sentence, os.getpid())
+        return True
+
+
+class _Left(_OutOfReach):
+    """A block that has ended, for the tasks that outlive it."""
+
+    def __init__(self, block: Token) -> None:
+        self._block = block
+        self.passed = block.passed
+
+    def passes(self, method: str, host: str, path: str) -> bool:
+        passed = self._block.passed
+        if passed is None or not passed.costs(method, host, path):
+            return False
+        if _idle(_of_tasks.copy(), self._block.pid):
+            return _Beside(self._block.pid).passes(method, host, path)
+        passed.note(Why.LEFT, host, _LEFT.format(host))
+        return True
+
+
+class _Beside(_OutOfReach):
+    """The open blocks of tasks, for tasks and threads that are in none of them."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+
+    @property
+    def passed(self) -> Passed | None:
+        blocks = [block for block in _of_tasks.copy() if block.pid == self._pid]
+        return (_idle(blocks, self._pid) or blocks)[-1].passed if blocks else None
+
+    def passes(self, method: str, host: str, path: str) -> bool:
+        blocks = [
+            block for block in _of_tasks.copy() if block.handler is not None and block.passed is not None
+        ]
+        blocks = [block for block in blocks if block.pid == self._pid]
+        judge = blocks[-1].passed if blocks else None
+        if judge is None or not judge.costs(method, host, path):
+            return False
+        loop = running_loop()
+        if loop is None:
+            why, sentence = Why.THREAD, _THREAD
+        elif any(block.loop is loop for block in blocks):
+            why, sentence = Why.OTHER_TASK, _OTHER_TASK
+            blocks = [block for block in blocks if block.loop is loop]
+        else:
+            why, sentence = Why.OTHER_LOOP, _OTHER_LOOP
+        # Of one block at most: the newest that has caught nothing, which is the one that misses its calls.
+        idle = _idle(blocks, self._pid)
+        if idle or why is not Why.OTHER_TASK:
+            told = (idle or blocks)[-1].passed
+        else:
+            # A task beside blocks that catch what they should is outside on purpose, and counted where it is plain.
+            told, sentence = (blocks[0].passed if len(blocks) == 1 else None), ""
+        if told is not None:
+            told.note(why, host, sentence.format(host))
+        return True
+
+
+def _idle(blocks: list[Token], pid: int) -> list[Token]:
+    """Return the open blocks of this process that have caught no call yet."""
+    return [
+        block
+        for block in blocks
+        if block.pid == pid
+        and block.handler is not None
+        and block.passed is not None
+        and not block.passed.caught
+    ]
+
+
+class _Judge(Protocol):
+    def __call__(self, method: str, host: str, path: str) -> bool: ...
+
+
+def costs_of(judge: Passed | None) -> _Judge:
+    """Return what says whether a call costs money: by a run's own routes, where there is a run."""
+    if judge is not None:
+        return judge.costs
+    return lambda method, host, path: costs(method, path)

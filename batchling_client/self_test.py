@@ -22,8 +22,13 @@ _CAUGHT: Final = 299
 class _Probe:
     """Answers the probe alone; no network is ever touched."""
 
+    passed: None = None
+
     def wants(self, method: str, host: str, path: str) -> bool:
         return host == _HOST
+
+    def passes(self, method: str, host: str, path: str) -> bool:
+        return False
 
     async def answer(self, call: HttpCall) -> HttpReply:
         return self.answer_blocking(call)

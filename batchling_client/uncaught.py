@@ -1,13 +1,12 @@
-"""Calls that are seen and cannot be caught: one warning a process names each kind, and the way there is."""
+"""Calls that are seen and cannot be caught: one warning a run names each kind, and what to use instead."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from typing import Final
 
-from .interceptor import warn_once
+from .passed import Passed, Why
 
 _OVER_URLLIB3: Final = (
     "A call to {} goes over urllib3 by itself, where batchling catches none: it is not batched and goes at full "
@@ -55,14 +54,15 @@ RPCS: Final = {
 """gRPC methods that a batch would make cheaper -> whose calls they are, and the way there is instead."""
 
 
-def warn_of_http(host: str) -> None:
-    """Says once a process that a batchable call goes over urllib3 by itself."""
-    way = BEDROCK_WAY if _BEDROCK_HOST.fullmatch(host) else _ANY_SDK
-    warn_once(_OVER_URLLIB3.format(host) + way, os.getpid())
+def note_http(passed: Passed | None, host: str) -> None:
+    """Count a batchable call that goes over urllib3 by itself, and warn of the first one of a run."""
+    if passed is not None:
+        way = BEDROCK_WAY if _BEDROCK_HOST.fullmatch(host) else _ANY_SDK
+        passed.note(Why.LIBRARY, host, _OVER_URLLIB3.format(host) + way)
 
 
-def warn_of_rpc(method: str) -> None:
-    """Says once a process that a batchable call goes over gRPC; nothing of other methods."""
+def note_rpc(passed: Passed | None, method: str) -> None:
+    """Count a batchable call that goes over gRPC, and warn of the first one of a run; ignore other methods."""
     named = RPCS.get(method)
-    if named is not None:
-        warn_once(_OVER_GRPC.format(*named), os.getpid())
+    if passed is not None and named is not None:
+        passed.note(Why.LIBRARY, named[0], _OVER_GRPC.format(*named))

@@ -3,20 +3,17 @@ holds the reply already, so that middlewares, traces, cookies and ``raise_for_st
 
 import asyncio
 import io
-import os
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, Final, cast
 
 from ..interceptor import (
-    PASS_THROUGH,
-    STREAMED_BODY,
+    PASSING,
     HttpCall,
     HttpReply,
     PassThrough,
     host_of,
-    warn_once,
 )
 from ..patching import Patch, Patcher, Target
 
@@ -81,13 +78,10 @@ class _Library:
             "CannedConnector", (library.BaseConnector,), {"__init__": canned, "_create_connection": create}
         )
 
-    def call(self, session: Any, method: str, url: Any, options: Mapping[str, Any]) -> HttpCall | None:
-        """The call in neutral form; None, and one warning, where its body can be read only once."""
+    def call(self, session: Any, method: str, url: Any, options: Mapping[str, Any]) -> HttpCall:
+        """The call in neutral form; a body that can be read only once is left unread."""
         content = _content(session, options)
-        if content is None:
-            warn_once(STREAMED_BODY, os.getpid())
-            return None
-        body, kind = content
+        body, kind = content or (b"", "")
         headers = {
             name.lower(): value for name, value in session._prepare_headers(options.get("headers")).items()
         }
@@ -104,6 +98,7 @@ class _Library:
             headers=headers,
             body=body,
             headers_may_follow=_has_middlewares(session, options),
+            body_unread=content is None,
         )
 
     async def answered(
@@ -181,8 +176,9 @@ def _sending(library: _Library, patch: Patch) -> Callable[..., Awaitable[Any]]:
         except (TypeError, ValueError, AssertionError):
             return await plain(session)(method, str_or_url, **options)
         handler = patch.handler(method.upper(), _host(url), url.path)
-        call = None if handler is None else library.call(session, method.upper(), url, options)
-        reply = PASS_THROUGH if handler is None or call is None else await handler.answer(call)
+        if handler is None or handler is PASSING:
+            return await plain(session)(method, str_or_url, **options)
+        reply = await handler.answer(library.call(session, method.upper(), url, options))
         if isinstance(reply, PassThrough):
             return await plain(session)(method, str_or_url, **options)
         return await library.answered(patch.innermost, session, reply, method, str_or_url, options)

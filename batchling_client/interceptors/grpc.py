@@ -24,9 +24,10 @@ _CALLABLES: Final = {
 
 def _calling(patch: Patch) -> Callable[..., Any]:
     def call(stub: Any, *args: Any, **options: Any) -> Any:
-        if patch.block() is not None:
+        block = patch.block()
+        if block is not None:
             method = getattr(stub, "_method", b"")
-            uncaught.warn_of_rpc(method.decode() if isinstance(method, bytes) else method)
+            uncaught.note_rpc(block.passed, method.decode() if isinstance(method, bytes) else method)
         return patch.plain(stub)(*args, **options)
 
     return call

@@ -6,7 +6,6 @@ always see; else the answer is built here, at a fraction of the cost. What passe
 also where it goes on over aiohttp, as litellm's and openai's transports have it.
 """
 
-import os
 import time
 from collections.abc import Awaitable, Callable, ItemsView, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -16,13 +15,12 @@ from typing import Any, Final, Protocol, cast
 from .. import scope
 from ..interceptor import (
     PASS_THROUGH,
-    STREAMED_BODY,
+    PASSING,
     Handler,
     HttpCall,
     HttpReply,
     PassThrough,
     host_of,
-    warn_once,
 )
 from ..patching import Patch, Patcher, Target
 
@@ -86,15 +84,14 @@ class _Library:
         self._request_not_read: type[Exception] = names.RequestNotRead
         self._client_default: object = names.USE_CLIENT_DEFAULT
 
-    def call(self, request: _Request) -> HttpCall | None:
-        """Return the request in neutral form; None, and one warning, where its body can be read only once."""
+    def call(self, request: _Request) -> HttpCall:
+        """Return the request in neutral form; a body that can be read only once is left unread."""
+        unread = False
         try:
             body = request.content
         except self._request_not_read:
-            if not isinstance(request.stream, self._byte_stream_class):
-                warn_once(STREAMED_BODY, os.getpid())
-                return None
-            body = request.read()
+            unread = not isinstance(request.stream, self._byte_stream_class)
+            body = b"" if unread else request.read()
         url = request.url
         return HttpCall(
             method=request.method,
@@ -103,6 +100,7 @@ class _Library:
             path=url.path,
             headers=dict(request.headers.items()),
             body=body,
+            body_unread=unread,
         )
 
     def response(self, reply: HttpReply, request: _Request, encoding: object = "utf-8") -> _Response:
@@ -171,11 +169,14 @@ class _Send:
             handler = self._handler(client, request)
             if handler is None:
                 return plain(client)(request, **options)
+            if handler is PASSING:
+                with scope.outside():
+                    return plain(client)(request, **options)
             if self._library.takes_steps(client, request, options):
                 return plain(self._shadow(client, handler))(request, **options)
             started = time.perf_counter()
             call = self._library.call(request)
-            reply = PASS_THROUGH if call is None else handler.answer_blocking(call)
+            reply = handler.answer_blocking(call)
             if isinstance(reply, PassThrough):
                 with scope.outside():
                     return plain(client)(request, **options)
@@ -189,14 +190,17 @@ class _Send:
             handler = self._handler(client, request)
             if handler is None:
                 return await plain(client)(request, **options)
+            if handler is PASSING:
+                with scope.outside():
+                    return await plain(client)(request, **options)
             if self._library.takes_steps(client, request, options):
                 return await plain(self._shadow(client, handler))(request, **options)
             started = time.perf_counter()
             call = self._library.call(request)
-            answering = None if call is None else handler.answer(call)
+            answering = handler.answer(call)
             # Thousands of calls wait at once, and none needs the headers of its call any more.
             del call
-            reply = PASS_THROUGH if answering is None else await answering
+            reply = await answering
             if isinstance(reply, PassThrough):
                 with scope.outside():
                     return await plain(client)(request, **options)

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any, Final, Protocol, cast
 from urllib.parse import unquote, urlsplit
 
-from ..interceptor import OWN_PORTS, Handler, HttpCall, HttpReply, PassThrough, host_of
+from ..interceptor import OWN_PORTS, PASSING, Handler, HttpCall, HttpReply, PassThrough, host_of
 from ..patching import Patch, Patcher, Target
 
 LIBRARIES: Final = ("dspy._vendor.lm15.transports", "lm15.transports")
@@ -30,7 +30,7 @@ def _wanting(patch: Patch, transport: Any, request: _Request) -> tuple[Handler, 
     own = parts.port == OWN_PORTS.get(parts.scheme)
     host, path = host_of((parts.hostname or "").lower(), None if own else parts.port), unquote(parts.path)
     handler = patch.handler(request.method, host, path)
-    if handler is None:
+    if handler is None or handler is PASSING:
         return None
     headers = {name.lower(): value for name, value in request.headers}
     return handler, HttpCall(

@@ -2,7 +2,6 @@
 handler, so that hooks and ``elapsed`` are what they always are."""
 
 import io
-import os
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, Final, Protocol, cast
@@ -12,13 +11,12 @@ from .. import scope
 from ..interceptor import (
     OWN_PORTS,
     PASS_THROUGH,
-    STREAMED_BODY,
+    PASSING,
     Handler,
     HttpCall,
     HttpReply,
     PassThrough,
     host_of,
-    warn_once,
 )
 from ..patching import Patch, Patcher, Target
 
@@ -86,22 +84,20 @@ def _place(url: str) -> tuple[str, str]:
     return host_of(parts.hostname or "", None if own else port), unquote(parts.path)
 
 
-def _call(request: _Request, host: str, path: str) -> HttpCall | None:
+def _call(request: _Request, host: str, path: str) -> HttpCall:
     body = request.body
     if body is None:
         body = b""
     elif isinstance(body, str):
         body = body.encode()
-    if not isinstance(body, bytes | bytearray):
-        warn_once(STREAMED_BODY, os.getpid())
-        return None
     return HttpCall(
         method=request.method,
         url=request.url,
         host=host,
         path=path,
         headers={name.lower(): _text(value) for name, value in request.headers.items()},
-        body=bytes(body),
+        body=bytes(body) if isinstance(body, bytes | bytearray) else b"",
+        body_unread=not isinstance(body, bytes | bytearray),
     )
 
 
@@ -118,6 +114,9 @@ def _sending(library: Any, patch: Patch) -> Callable[..., Any]:
         handler = patch.handler(request.method, *_place(url))
         if handler is None:
             return patch.plain(session)(request, **options)
+        if handler is PASSING:
+            with scope.outside():
+                return patch.plain(session)(request, **options)
         shadow = library.Session.__new__(library.Session)
         vars(shadow).update(vars(session), adapters={"": _HandlerAdapter(library, session, handler)})
         return patch.plain(shadow)(request, **options)

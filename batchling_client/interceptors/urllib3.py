@@ -8,20 +8,26 @@ from urllib.parse import unquote, urlsplit
 
 from .. import uncaught
 from ..interceptor import OWN_PORTS, host_of
+from ..passed import costs
 from ..patching import Patch, Patcher, Target
 
 
 def _opening(patch: Patch) -> Callable[..., Any]:
     def urlopen(pool: Any, method: str, url: str, *args: Any, **options: Any) -> Any:
-        if patch.block() is not None:
+        block = patch.block()
+        if block is not None:
             parts = urlsplit(url)
             # Through a proxy the whole URL is asked for.
             called = parts if parts.hostname else pool
             name = (parts.hostname or pool.host).strip("[]").lower()
             own = called.port == OWN_PORTS.get(called.scheme)
             host = host_of(name, None if own else called.port)
-            if patch.handler(method, host, unquote(parts.path)) is not None:
-                uncaught.warn_of_http(host)
+            path = unquote(parts.path)
+            if block.wants(method, host, path):
+                uncaught.note_http(block.passed, host)
+            elif costs(method, path):
+                # Other calls were seen above: requests sends over this library.
+                block.passes(method, host, path)
         return patch.plain(pool)(method, url, *args, **options)
 
     return urlopen

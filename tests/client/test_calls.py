@@ -280,7 +280,17 @@ def test_a_form_passes_with_one_warning(
     [
         ("POST", HOST, PATH, True, 0),
         ("GET", HOST, PATH, False, 0),
-        ("POST", "example.org", PATH, False, 0),
+        ("POST", "example.org", PATH, False, 1),
+        ("POST", "example.org", "/v1/chat/completions/chatcmpl-1", False, 0),
+        ("POST", "example.org", "/v1/messages", False, 1),
+        ("POST", "example.org", "/v1/messages/count_tokens", False, 0),
+        ("POST", "example.org", "/channels/1/messages", False, 0),
+        ("POST", "example.org", "/forms/1/responses", False, 0),
+        ("POST", "example.org", "/openai/responses", False, 1),
+        ("POST", "example.org", "/v1/images/generations", False, 1),
+        ("POST", "example.org", "/v1beta/models/gemini:generateContent", False, 1),
+        ("POST", "example.org", "/model/claude/converse", False, 1),
+        ("GET", "example.org", "/v1/embeddings", False, 0),
         ("POST", HOST, "/openai/v1/batches", False, 0),
         ("POST", HOST, "/openai/v1/files", False, 0),
         ("GET", HOST, "/openai/v1/models", False, 0),
@@ -307,13 +317,38 @@ def test_what_no_batch_takes_passes_and_is_warned_of_once_where_it_costs(
 ) -> None:
     reader = calls()
     assert [reader.wants(method, host, path) for _ in range(3)] == [wanted] * 3
+    if not wanted:
+        assert [reader.passes(method, host, path) for _ in range(3)] == [n_warnings > 0] * 3
     assert len(caplog.records) == n_warnings
+    assert [one.n_calls for one in reader.passed.counts()] == [3] * n_warnings
+
+
+def test_a_body_that_can_be_read_once_passes_with_one_warning_and_each_call_is_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    reader = calls()
+    for _ in range(3):
+        assert reader.read(replace(a_call(), body=b"", body_unread=True)) is PASS_THROUGH
+    assert [record.getMessage()[:60] for record in caplog.records] == [
+        "A call that could be batched sends its body as a stream, whi"
+    ]
+    assert [(one.reason, one.host, one.n_calls) for one in reader.passed.counts()] == [
+        ("body sent as a stream", HOST, 3)
+    ]
+
+
+def test_an_sdks_retry_of_a_call_that_passes_is_the_same_call() -> None:
+    reader = calls()
+    for n in range(3):
+        headers = {"x-stainless-retry-count": str(n)}
+        assert reader.read(a_call(body=b'{"model":"m","stream":true}', headers=headers)) is PASS_THROUGH
+    assert [one.n_calls for one in reader.passed.counts()] == [1]
 
 
 def test_ids_in_paths_make_no_second_warning(caplog: pytest.LogCaptureFixture) -> None:
     reader = calls()
     for i in range(5):
-        reader.wants("POST", "api.openai.com", f"/v1/threads/thread_{i}abc/runs")
+        reader.passes("POST", "api.openai.com", f"/v1/threads/thread_{i}abc/runs")
     assert len(caplog.records) == 1
 
 

@@ -11,6 +11,8 @@ from aiohttp import web
 
 from batchling_client import interceptors, scope
 from batchling_client.interceptor import PASS_THROUGH, Handler, HttpCall, HttpReply, PassThrough
+from batchling_client.passed import Passed, Why
+from batchling_client.wire.routes import Routes
 
 PATH = "/openai/v1/chat/completions"
 HOSTS = [
@@ -46,6 +48,7 @@ class FakeHandler:
     ) -> None:
         self.name = name
         self.wanting = wanting
+        self.passed = Passed(Routes())
         self.asked = asyncio.Event()
         self.wanted: list[tuple[str, str, str]] = []
         self.calls: list[HttpCall] = []
@@ -59,13 +62,22 @@ class FakeHandler:
         self.wanted.append((method, host, path))
         return self.wanting and method == "POST" and path.endswith("/chat/completions")
 
+    def passes(self, method: str, host: str, path: str) -> bool:
+        return False
+
     async def answer(self, call: HttpCall) -> HttpReply | PassThrough:
+        if call.body_unread:
+            self.passed.note(Why.STREAMED_BODY, call.host)
+            return PASS_THROUGH
         self.calls.append(call)
         self.asked.set()
         await self.released.wait()
         return self.reply
 
     def answer_blocking(self, call: HttpCall) -> HttpReply | PassThrough:
+        if call.body_unread:
+            self.passed.note(Why.STREAMED_BODY, call.host)
+            return PASS_THROUGH
         self.calls.append(call)
         return self.reply
 

@@ -152,6 +152,8 @@ assert not {"httpx", "httpx2", "aiohttp", "requests"} & set(sys.modules), "impor
 
 
 class Handler:
+    passed = None
+
     def wants(self, method, host, path):
         return True
 

@@ -93,7 +93,7 @@ async def test_a_task_that_outlives_its_block_falls_back_to_the_block_around_it(
 async def test_a_block_closed_in_another_context_is_closed_for_all() -> None:
     token = scope.enter_task(FakeHandler())
     contextvars.Context().run(scope.leave_task, token)
-    assert scope.current() is None
+    assert name_of_current() is None
 
 
 async def test_a_task_block_reaches_to_thread_but_no_foreign_thread() -> None:
@@ -137,14 +137,17 @@ async def test_nobody_is_warned_who_chose_to_be_outside_of_a_task_block(
             return who((await client.post(url, json={})).content)
 
     outside = asyncio.create_task(elsewhere())
-    with task_block(FakeHandler()):
+    handler = FakeHandler()
+    with task_block(handler):
+        assert await asyncio.to_thread(post, url) == "batch"
+        handler.passed.caught = True
         may_ask.set()
         assert await outside == "upstream"
-        assert await asyncio.to_thread(post, url) == "batch"
         with process_block(FakeHandler("process")):
             assert await loop.run_in_executor(None, post, url) == "process"
     assert await loop.run_in_executor(None, post, url) == "upstream"
     assert caplog.records == []
+    assert [one.n_calls for one in handler.passed.counts()] == [1]
 
 
 def test_a_process_block_reaches_every_thread_while_it_is_open() -> None:
@@ -220,16 +223,22 @@ logging.basicConfig(stream=sys.stdout, format="%(message)s")
 
 
 class Handler:
+    passed = None
+
     def __init__(self, name):
         self.name = name
 
     def wants(self, method, host, path):
-        return path == "/batchable"
+        return path == "/v1/embeddings"
+
+    def passes(self, method, host, path):
+        return False
 
 
 def look(where):
     handler = scope.current()
-    wanted = [handler.wants("POST", "h", path) for path in ("/other", "/batchable", "/batchable")]
+    paths = ("/other", "/v1/embeddings", "/v1/embeddings")
+    wanted = [handler.wants("POST", "h", path) or handler.passes("POST", "h", path) and None for path in paths]
     print(where, getattr(handler, "name", "none of its own"), wanted, flush=True)
 
 
@@ -265,9 +274,9 @@ def test_a_forked_child_starts_clean_and_says_so_once(open_in_parent: str, open_
     assert is_warning == [True, False, False, True, False, False]
     assert "Open a batchify block of its own" in out[0]
     assert [line for line, warning in zip(out, is_warning, strict=True) if not warning] == [
-        "child none of its own [False, False, False]",
+        "child none of its own [False, None, None]",
         "child's block own [False, True, True]",
-        "grandchild none of its own [False, False, False]",
+        "grandchild none of its own [False, None, None]",
         "parent parent [False, True, True]",
     ]
 

@@ -19,6 +19,7 @@ from botocore.config import Config
 from batchling_client import interceptors, scope, uncaught
 from batchling_client.calls import Calls, Terms
 from batchling_client.interceptor import PASS_THROUGH, HttpCall, PassThrough
+from batchling_client.passed import Passed
 from batchling_client.wire.ids import new_run_id
 from batchling_client.wire.routes import Route, Routes
 
@@ -156,8 +157,9 @@ def test_other_grpc_calls_and_calls_outside_of_blocks_are_silent(
 
 
 def test_every_grpc_method_that_is_known_has_a_way_that_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    passed = Passed(Routes())
     for method in uncaught.RPCS:
-        uncaught.warn_of_rpc(method)
+        uncaught.note_rpc(passed, method)
     assert all("to have them batched" in record.getMessage() for record in caplog.records)
     assert len(caplog.records) == 2
 
@@ -304,13 +306,20 @@ def test_watching_costs_a_call_outside_of_blocks_next_to_nothing() -> None:
 LATER = """
 import logging, sys
 from batchling_client import interceptors, scope
+from batchling_client.passed import Passed
+from batchling_client.wire.routes import Routes
 
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
 
 
 class Handler:
+    passed = Passed(Routes())
+
     def wants(self, method, host, path):
         return host == "probe:9"
+
+    def passes(self, method, host, path):
+        return False
 
 
 interceptors.install()
