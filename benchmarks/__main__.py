@@ -24,6 +24,7 @@ NAMES: Final = (
     "fsync_intent",
     "torn_download",
     "rolling_restart",
+    "looks",
 )
 
 

@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import signal
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from redis.asyncio import Redis
 
 from batchling_client.wire import sealing
-from batchling_client.wire.connection import UNREACHABLE, connect
 from batchling_client.wire.ids import new_batch_id
 from batchling_client.wire.keys import Keys, RequestId
 from batchling_client.wire.scripts import RowIn, Scripts
 from batchling_client.wire.states import Verdict
-from batchling_worker.stack.redis_binary import find
 
 from .figures import Cell, Report, Target, median, quantile
 from .rows import KEEP_MS, Lane, chat_lane
 from .stand import PATIENCE_S, Sandbox, clean_environment
+from .workers import Workers, alive, connected, redis_server
 
 RATE: Final = 1000
 """Requests a second."""
@@ -92,80 +84,14 @@ def measure(seconds: float = SECONDS) -> Report:
     )
 
 
-@dataclass(slots=True)
-class _Workers:
-    """Worker processes of one deployment; whatever still runs at the end is killed by its pid."""
-
-    home: Path
-    pool: str
-    environment: dict[str, str]
-    running: list[subprocess.Popen[bytes]] = field(default_factory=list)
-    n_started: int = 0
-
-    def start(self) -> None:
-        name = f"w{self.n_started}@bench"
-        self.n_started += 1
-        words = [sys.executable, "-m", "celery", "-A", "batchling_worker", "worker", "--pool", self.pool]
-        words += ["--concurrency", "2", "--without-mingle", "--without-gossip", "-n", name]
-        with (self.home / f"{name}.log").open("wb") as log:
-            process = subprocess.Popen(
-                words, env=self.environment, stdout=log, stderr=log, start_new_session=True
-            )
-        self.running.append(process)
-
-    async def replace_oldest(self) -> float:
-        """Stops the one that has run longest and starts another; how long it took to stop, in seconds."""
-        leaving = self.running.pop(0)
-        self.start()
-        started_s = time.perf_counter()
-        leaving.send_signal(signal.SIGTERM)
-        await asyncio.to_thread(leaving.wait, PATIENCE_S)
-        return time.perf_counter() - started_s
-
-    def kill(self) -> None:
-        for process in self.running:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait(10)
-
-
-@contextlib.contextmanager
-def _redis(home: Path) -> Iterator[str]:
-    """A Redis with the embedded stack's durability, as its URL."""
-    words = [str(find(os.environ["PATH"])), "--port", "0", "--unixsocket", f"{home}/s", "--dir", str(home)]
-    words += ["--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"]
-    with (home / "redis.log").open("wb") as log:
-        process = subprocess.Popen(words, stdout=log, stderr=log)
-    try:
-        yield f"unix://{home}/s"
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-@contextlib.asynccontextmanager
-async def _connected(url: str) -> AsyncIterator[Redis]:
-    redis = connect(url)
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            while True:
-                with contextlib.suppress(*UNREACHABLE):
-                    await redis.execute_command("PING")
-                    break
-                await asyncio.sleep(0.05)
-        yield redis
-    finally:
-        await redis.aclose()
-
-
 async def _round(sandbox: Sandbox, pool: str, seconds: float, *, restarts: bool) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="bl-") as directory, _redis(Path(directory)) as url:
+    with tempfile.TemporaryDirectory(prefix="bl-") as directory, redis_server(Path(directory)) as url:
         home, keys = Path(directory), Keys("default")
         environment = {**clean_environment(), **sandbox.settings, "BATCHLING_HOME": directory}
         environment |= {"BATCHLING_REDIS_URL": url, "BATCHLING_LEASE_SECONDS": str(LEASE_S)}
         environment["BATCHLING_POLL_INTERVAL_SECONDS"] = "0.2"
-        workers = _Workers(home=home, pool=pool, environment=environment)
-        async with _connected(url) as redis:
+        workers = Workers(home=home, pool=pool, environment=environment)
+        async with connected(url) as redis:
             credential = {"authorization": "Bearer gsk-benchmark"}
             fingerprint = sealing.fingerprint(credential)
             sealed = sealing.seal(credential, sealing.stored_pair(home)[0])
@@ -174,13 +100,13 @@ async def _round(sandbox: Sandbox, pool: str, seconds: float, *, restarts: bool)
             try:
                 for _ in range(2):
                     workers.start()
-                await _alive(redis, keys, 2)
+                await alive(redis, keys, 2)
                 asking = asyncio.create_task(_ask(lane, seconds))
                 stops_s = []
                 for n in (3, 4) if restarts else ():
                     await asyncio.sleep(seconds / 6)
                     stops_s.append(await workers.replace_oldest())
-                    await _alive(redis, keys, 2, named=f"w{n - 1}@bench")
+                    await alive(redis, keys, 2, named=f"w{n - 1}@bench")
                 asked, took_s = await asking
                 waited_s = await _settled(redis, keys)
                 lost = await _unanswered(redis, keys, asked)
@@ -218,15 +144,6 @@ async def _ask(lane: Lane, seconds: float) -> tuple[list[RequestId], float]:
                 guess = reply.open_batch or new_batch_id()
     took_s = time.perf_counter() - started_s
     return [row.request_id for portion in portions for row in portion], took_s
-
-
-async def _alive(redis: Redis, keys: Keys, n: int, *, named: str = "") -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            listed: Any = await redis.zrange(keys.workers, 0, -1)
-            if len(listed) >= n and (not named or named.encode() in listed):
-                return
-            await asyncio.sleep(0.05)
 
 
 async def _settled(redis: Redis, keys: Keys) -> list[float]:

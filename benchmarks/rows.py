@@ -28,6 +28,8 @@ class Lane:
     spec: LaneSpec
     run_id: RunId = field(default_factory=new_run_id)
     mailbox: Mailbox = field(default_factory=new_mailbox)
+    poll_ms: int = 100
+    """How often its batches may be looked at."""
 
     def cap(self, n_rows: int, *, linger_ms: int = 60_000) -> BatchCap:
         """A batch of at most so many rows."""
@@ -43,7 +45,7 @@ class Lane:
             run_id=self.run_id,
             run_name="benchmark",
             cap=cap,
-            poll_ms=100,
+            poll_ms=self.poll_ms,
             keep_ms=KEEP_MS,
             ask_failed_anew=True,
             rows=rows,

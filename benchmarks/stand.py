@@ -87,6 +87,11 @@ class Sandbox(AbstractContextManager["Sandbox"]):
         n: int = json.loads(self._ask("GET", "ledger?rows=0"))["totals"]["n_billed_twice"]
         return n
 
+    def n_calls(self) -> dict[str, int]:
+        """How many calls came since the last reset, by `provider METHOD route`."""
+        calls: dict[str, int] = json.loads(self._ask("GET", "ledger?rows=0"))["calls"]
+        return calls
+
     def _ask(self, method: str, word: str, content: bytes | None = None) -> bytes:
         base_url = self.base_url() or ""
         url = f"{base_url.removesuffix('/groq')}/_sandbox/{word}"
