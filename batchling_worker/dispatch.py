@@ -17,11 +17,12 @@ from .runtime import Runtime
 from .settings import Messages
 from .store import Held
 
-POLLS_A_MESSAGE: Final = 50
+POLLS_A_MESSAGE: Final = 500
+"""Batches of an account that are looked at together share one sweep of its list."""
 
 
 class Dispatch:
-    """One message a step of a batch, polls by the fifty; a failure to send is mended by the lease."""
+    """One message a step of a batch, polls by the hundred; a failure to send is mended by the lease."""
 
     def __init__(self, app: Celery, runtime: Runtime, messages: Messages) -> None:
         self._app = app
@@ -40,9 +41,15 @@ class Dispatch:
 
     def inline(self, claims: Sequence[Claim], version: int) -> None:
         """Runs claims of a wire version on this process' own loop, without waiting for them."""
+        polls: list[Held] = []
         for claim in claims:
             held = Held(batch_id=claim.batch_id, token=claim.token)
-            self._runtime.start(partial(_step, claim=claim, held=held), version)
+            if claim.state is BatchState.SUBMITTED:
+                polls.append(held)
+            else:
+                self._runtime.start(partial(_step, claim=claim, held=held), version)
+        for first in range(0, len(polls), POLLS_A_MESSAGE):
+            self._runtime.start(partial(_poll, helds=polls[first : first + POLLS_A_MESSAGE]), version)
 
     def _letters(self, claims: Sequence[Claim]) -> Iterable[tuple[str, list[object]]]:
         polls: list[tuple[str, int]] = []
@@ -61,12 +68,16 @@ def _task_of(claim: Claim) -> str:
     return tasks.SUBMIT
 
 
+async def _poll(engine: Engine, helds: Sequence[Held]) -> None:
+    await engine.poll(helds)
+
+
 async def _step(engine: Engine, claim: Claim, held: Held) -> None:
     match claim.state:
         case BatchState.SEALED | BatchState.SUBMITTING:
             await engine.submit(held)
         case BatchState.SUBMITTED:
-            await engine.poll([held])
+            await _poll(engine, [held])
         case BatchState.ENDED:
             await (engine.settle(held) if claim.collected else engine.collect(held))
         case BatchState.OPEN | BatchState.SETTLED | BatchState.FAILED | BatchState.CANCELLED:

@@ -27,6 +27,7 @@ from .circuit import Circuits
 from .company import Company
 from .errors import CreateRefused, Denied, NotYet, PermanentError, StaleClaim, TemporaryError, Waiting
 from .lease import lease
+from .list_pages import ListPages
 from .naming import of_refusal
 from .outlived import Outlived
 from .pipeline.collect import collect
@@ -34,7 +35,7 @@ from .pipeline.give_up import give_up
 from .pipeline.poll import look, poll
 from .pipeline.settle import settle
 from .pipeline.submit import submit
-from .provider import Account, Ending, Look, Running
+from .provider import Account, Ending, Look, Running, Seen
 from .providers import Providers
 from .step import Knobs, Step
 from .store import Held, Store
@@ -111,9 +112,10 @@ class Engine:
         await self._under_lease([step], self._poll_together([step]))
 
     async def _poll_together(self, steps: Sequence[Step]) -> None:
-        seen: Sequence[Look | TemporaryError | PermanentError]
+        seen: Sequence[Seen]
         try:
             account = await self._account(steps[0].batch)
+            account = dataclasses.replace(account, pages=self._pages(account, steps))
             steps = [dataclasses.replace(step, account=account) for step in steps]
             async with self._circuits.through(account, steps[0].batch.spec.provider, None):
                 seen = await look(steps)
@@ -130,6 +132,14 @@ class Engine:
             else:
                 await self._guarded(step, poll(step, one))
         await self._poll_early(early)
+
+    def _pages(self, account: Account, steps: Sequence[Step]) -> ListPages:
+        """The pages of an account's list that steps share: those of this look, and none of the last one."""
+        shortest_s = self._knobs.poll_interval_s
+        interval_s = min(lifecycle.interval_s(step.batch, shortest_s, step.least_look_s) for step in steps)
+        # What stands in headers may choose whose batches a list shows, such as a project's.
+        place = f"{account.digest} {steps[0].batch.spec.headers}"
+        return ListPages(self._store.redis, self._store.keys, place, fresh_s=interval_s / 2)
 
     async def _poll_early(self, looks: Sequence[tuple[Step, Look]]) -> None:
         """Those with results to be read come last, some side by side: they may take long."""

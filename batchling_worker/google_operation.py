@@ -103,6 +103,8 @@ class OperationPage(msgspec.Struct, frozen=True, rename="camel"):
 
     operations: list[Operation] | None = None
     next_page_token: object = None
+    error: object = None
+    """There in an error under a 200, which is no empty page."""
 
     @property
     def batches(self) -> list[Operation]:

@@ -16,7 +16,7 @@ from batchling_client.wire.keys import ProviderBatchId
 
 from . import bounds, http_errors, quota, status_words
 from .errors import Denied, MaybeDone, PermanentError, QuotaFull, TemporaryError
-from .looking import StrangeWords, looked_at
+from .looking import BatchList, Hint, ListPage, StrangeWords, looked_at
 from .provider import (
     Account,
     Answer,
@@ -25,6 +25,7 @@ from .provider import (
     NotFound,
     ProviderFacts,
     Running,
+    Seen,
     Sought,
     Source,
     Submission,
@@ -33,12 +34,11 @@ from .provider_call import ProviderCall
 from .request_lines import one_line
 from .result_lines import FieldReader
 from .result_rows import rows_of
-from .row_search import found_by_rows
+from .row_search import found_by_rows, unsearchable
 
 CREATE_PATIENCE: Final = 2.5
 """How many times longer than usual a provider may chew on a create that holds all of its requests."""
 PIECE_BYTES: Final = 256 * 1024
-LOOK_PAGES: Final = 2
 FIND_PAGES: Final = 200
 FIND_MARGIN: Final = dt.timedelta(minutes=15)
 """How far the provider's clock may be behind ours for a batch to be found all the same."""
@@ -76,8 +76,13 @@ class PageShape(Protocol):
     def batches(self) -> Sequence[BatchShape]: ...
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it is a page at all, and not an error or another object under a 200."""
+        ...
+
+    @property
     def next_cursor(self) -> str:
-        """The cursor of the page after this one, or ''."""
+        """The cursor of the page after this one, or ''; raises `TemporaryError` where there is one, and no cursor."""
         ...
 
 
@@ -94,7 +99,7 @@ class InlineDialect:
     batch: type[BatchShape]
     page: type[PageShape]
     page_query: Callable[[str, int], Query]
-    """The query for the page at a cursor ('' is the first) that is to show so many batches."""
+    """The query for the page at a cursor ('' is the first), where so many batches are wanted."""
     read_row: Callable[[str, Mapping[str, bytes]], Answer]
     """The answer of a result line from its custom_id and its fields, each in JSON."""
     results: str
@@ -158,13 +163,16 @@ class InlineBatches:
 
     async def look(
         self, account: Account, provider_batch_ids: Sequence[ProviderBatchId]
-    ) -> Mapping[ProviderBatchId, Look]:
-        """How the batches stand: from lists where there are several, one by one where a list leaves one out."""
+    ) -> Mapping[ProviderBatchId, Seen]:
+        """Return how each batch stands, by a list where there are several."""
+        n_wanted, query = len(provider_batch_ids), self._dialect.page_query
+        batches = BatchList(
+            name=f"{self._dialect.root} {query('', n_wanted)}",
+            ids=provider_batch_ids,
+            page=lambda cursor: self._list_page(account, query(cursor, n_wanted)),
+        )
         return await looked_at(
-            provider_batch_ids,
-            self._facts.looks_at_once,
-            in_lists=functools.partial(self._look_in_lists, account),
-            at_one=functools.partial(self._look_at, account),
+            account, provider_batch_ids, lists=[batches], at_one=lambda one: self._look_at(account, one)
         )
 
     async def results(self, account: Account, ending: Ending) -> AsyncGenerator[Answer, None]:
@@ -197,10 +205,11 @@ class InlineBatches:
         return ProviderCall(account, self._facts.name, does, method, self._dialect.root + path, paid=paid)
 
     async def _made_since(self, account: Account, oldest: dt.datetime, label: str) -> AsyncIterator[Shown]:
-        cursor = ""
+        cursor, cursors = "", {""}
         for _ in range(FIND_PAGES):
-            call = self._call(account, "search its batches", "GET", "")
-            page = await call.ask(self._dialect.page, self._dialect.page_query(cursor, MOST_FOUND))
+            page = await self._page(
+                account, "search its batches", self._dialect.page_query(cursor, MOST_FOUND)
+            )
             listed = [batch.shown() for batch in page.batches]
             older = [shown.created_at is not None and shown.created_at < oldest for shown in listed]
             for shown, is_older in zip(listed, older, strict=True):
@@ -209,24 +218,29 @@ class InlineBatches:
             cursor = page.next_cursor
             if not cursor or (listed and all(older)):
                 return
-        # To say "there is none" of a list that was not read to its end could have a second batch paid for.
-        raise TemporaryError(f"{self._facts.name} lists too many batches to search them for {label}")
-
-    async def _look_in_lists(
-        self, account: Account, wanted: set[ProviderBatchId]
-    ) -> dict[ProviderBatchId, Look]:
-        looks: dict[ProviderBatchId, Look] = {}
-        cursor = ""
-        for _ in range(LOOK_PAGES):
-            call = self._call(account, "look at batches", "GET", "")
-            page = await call.ask(self._dialect.page, self._dialect.page_query(cursor, len(wanted)))
-            for shown in (batch.shown() for batch in page.batches):
-                if shown.provider_batch_id in wanted:
-                    looks[shown.provider_batch_id] = self._heard(shown)
-            cursor = page.next_cursor
-            if len(looks) == len(wanted) or not cursor:
+            if cursor in cursors:
                 break
-        return looks
+            cursors.add(cursor)
+        # To say "there is none" of a list that was not read to its end could have a second batch paid for.
+        raise unsearchable(self._facts.name, label)
+
+    async def _page(self, account: Account, does: str, query: Query) -> PageShape:
+        """Read a page; raises `TemporaryError` where the answer is none."""
+        call = self._call(account, does, "GET", "")
+        page = await call.ask(self._dialect.page, query)
+        if not page.is_whole:
+            raise http_errors.of_unreadable(call.deed)
+        return page
+
+    async def _list_page(self, account: Account, query: Query) -> ListPage:
+        page = await self._page(account, "look at batches", query)
+        listed = [batch.shown() for batch in page.batches]
+        hints = [
+            Hint.of(shown.provider_batch_id, self._heard(shown))
+            for shown in listed
+            if shown.provider_batch_id
+        ]
+        return ListPage(hints=hints, following=page.next_cursor)
 
     async def _look_at(self, account: Account, provider_batch_id: ProviderBatchId) -> Look:
         call = self._call(account, "look at a batch", "GET", f"/{quote(provider_batch_id, safe='')}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
+import math
 import random
 from dataclasses import dataclass
 from typing import Final, TypeAlias, assert_never
@@ -29,6 +31,10 @@ BACKOFF_LONGEST_S: Final = 300.0
 FIRST_LOOK_S: Final = 2.0
 LOOK_SHARE_OF_AGE: Final = 0.05
 LOOK_LONGEST_FACTOR: Final = 6.0
+GRID_LEAST_S: Final = 1.0
+"""Shorter intervals are left as they are: to wait for company would cost more than it saves."""
+SOONER: Final = 0.25
+"""By this share of its interval a look may come sooner, to fall together with those of its account's other batches."""
 LOST_PATIENCE: Final = 10
 LOST_AFTER: Final = dt.timedelta(minutes=15)
 FILE_PATIENCE: Final = 10
@@ -54,12 +60,47 @@ def backoff_s(n_stumbles: int, wish_s: float | None = None) -> float:
     return max(drawn, wish_s or 0.0)
 
 
-def next_look_s(batch: Batch, shortest_s: float, now: dt.datetime, least_s: float = 0.0) -> float:
-    """When to look at a running batch again: never sooner than asked, slower as it ages, at most six times slower.
+def interval_s(batch: Batch, shortest_s: float, least_s: float = 0.0) -> float:
+    """Return the shortest time between two looks at a batch; `least_s` is what its provider asks for."""
+    return max(batch.poll_s or shortest_s, least_s)
 
-    `least_s` is what its provider asks for.
+
+def next_look_s(
+    batch: Batch,
+    shortest_s: float,
+    now: dt.datetime,
+    least_s: float = 0.0,
+    *,
+    account: str = "",
+    elapsed_s: float = 0.0,
+) -> float:
+    """Return in how many seconds to look again at a running batch that was looked at `elapsed_s` after `now`.
+
+    The pause is the batch's interval at least, longer as the batch ages, and six intervals at most. The looks of one
+    account fall on a common grid, so that one sweep of the provider's list serves them all: up to a quarter of an
+    interval sooner than the pause says, or up to an interval later. The look after the first may come sooner than that:
+    nothing but the first was sooner than asked.
     """
-    return _look_s(max(batch.poll_s or shortest_s, least_s), now - (batch.submitted_at or now))
+    floor, age = interval_s(batch, shortest_s, least_s), now - (batch.submitted_at or now)
+    pause = _look_s(floor, age)
+    if not account or floor < GRID_LEAST_S:
+        return pause
+    young = age.total_seconds() < floor
+    soonest = max(floor * (SOONER if young else 1 - SOONER), least_s * (1 - SOONER))
+    return _on_grid(now.timestamp(), pause, floor, max(soonest, elapsed_s), account) - elapsed_s
+
+
+def _on_grid(now: float, pause: float, floor: float, soonest: float, account: str) -> float:
+    """Return the pause that ends at the account's last slot within it, or at the first that is not too soon.
+
+    Slots are one interval apart, or two or four for pauses of so many: those of the wider grids are slots of the
+    narrower ones, so that old batches and young ones meet.
+    """
+    width = floor * 2.0 ** int(math.log2(pause / floor))
+    digest = hashlib.blake2b(account.encode(), digest_size=4).digest()
+    phase = int.from_bytes(digest) % 2**24
+    to_slot = pause - (now + pause - phase) % width
+    return to_slot + width * max(0, math.ceil((soonest - to_slot) / width))
 
 
 def held_look_s(batch: Batch, shortest_s: float, now: dt.datetime) -> float:

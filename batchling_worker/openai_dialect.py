@@ -9,7 +9,9 @@ from typing import BinaryIO, Final, TypeAlias
 
 import msgspec
 
+from . import http_errors
 from .batch_object import BatchObject
+from .errors import TemporaryError
 from .provider import Account, Look, Submission
 from .provider_call import ProviderCall
 from .request_lines import one_line
@@ -40,7 +42,7 @@ class FileObject(msgspec.Struct, frozen=True):
 class BatchPage(msgspec.Struct, frozen=True):
     """A page of a list of batches; which of the cursors is there differs."""
 
-    data: list[BatchObject] | None = None
+    data: list[BatchObject] | msgspec.UnsetType | None = msgspec.UNSET
     has_more: object = None
     last_id: object = None
     paging: object = None
@@ -48,6 +50,11 @@ class BatchPage(msgspec.Struct, frozen=True):
     @property
     def batches(self) -> list[BatchObject]:
         return self.data or []
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is a page at all, and not an error or another object under a 200."""
+        return self.data is not msgspec.UNSET
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,8 +108,11 @@ class Dialect:
         return await call.ask(BatchObject)
 
     async def listed(self, call: ProviderCall, query: Query) -> BatchPage:
-        """Looks at a page of the list of batches."""
-        return await call.ask(BatchPage, query)
+        """Looks at a page of the list of batches; raises `TemporaryError` where the answer is none."""
+        page = await call.ask(BatchPage, query)
+        if not page.is_whole:
+            raise http_errors.of_unreadable(call.deed)
+        return page
 
     def search(self, label: str) -> Query:
         """The query for batches that a label is found in; none where the list takes no such thing."""
@@ -128,7 +138,15 @@ def page_after(cursor: str) -> Query:
 
 
 def cursor_after(page: BatchPage) -> str:
-    """The id behind which such a list goes on."""
-    if page.has_more is not True or not page.batches:
+    """Return the id behind which such a list goes on, which an empty page may do as well.
+
+    Raises `TemporaryError` where there is more and nothing says where: to take that for the end could have a batch
+    that is not shown paid for twice.
+    """
+    if page.has_more not in (True, "true"):
         return ""
-    return page.last_id if isinstance(page.last_id, str) and page.last_id else page.batches[-1].known_id
+    last = page.batches[-1].known_id if page.batches else ""
+    cursor = page.last_id if isinstance(page.last_id, str) and page.last_id else last
+    if not cursor:
+        raise TemporaryError("the list of batches has more pages and does not say where they begin")
+    return cursor

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import functools
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from typing import BinaryIO, Final
 from urllib.parse import quote
 
@@ -14,14 +14,24 @@ from batchling_client.wire.keys import ProviderBatchId
 from . import http_errors, quota, status_words
 from .batch_object import BatchObject
 from .errors import Denied, FileNotReady, MaybeDone, PermanentError, QuotaFull, TemporaryError
-from .looking import StrangeWords, looked_at
+from .looking import BatchList, Hint, ListPage, StrangeWords, chunks, looked_at
 from .openai_dialect import BatchPage, Dialect, Query
 from .openai_search import BatchSearch, file_name
-from .provider import Account, Answer, Ending, Look, NotFound, ProviderFacts, Sought, Source, Submission
+from .provider import (
+    Account,
+    Answer,
+    Ending,
+    Look,
+    NotFound,
+    ProviderFacts,
+    Seen,
+    Sought,
+    Source,
+    Submission,
+)
 from .provider_call import ProviderCall
 from .result_rows import rows_of
 
-LOOK_PAGES: Final = 2
 IDS_TOGETHER: Final = 100
 """Two hundred ids would make a URL of 8 KB, which is where gateways begin to refuse."""
 MISSING_WORDS: Final = ("find", "found", "no such", "not exist", "not ready", "processed")
@@ -82,13 +92,13 @@ class OpenAIFiles:
 
     async def look(
         self, account: Account, provider_batch_ids: Sequence[ProviderBatchId]
-    ) -> Mapping[ProviderBatchId, Look]:
-        """How the batches stand: from lists where there are several, one by one where a list leaves one out."""
+    ) -> Mapping[ProviderBatchId, Seen]:
+        """Return how each batch stands, by lists where there are several."""
         return await looked_at(
+            account,
             provider_batch_ids,
-            min(self.facts.looks_at_once, IDS_TOGETHER),
-            in_lists=functools.partial(self._look_in_lists, account),
-            at_one=functools.partial(self._look_at, account),
+            lists=self._lists(account, provider_batch_ids),
+            at_one=lambda one: self._look_at(account, one),
         )
 
     async def results(self, account: Account, ending: Ending) -> AsyncGenerator[Answer, None]:
@@ -123,29 +133,37 @@ class OpenAIFiles:
     async def _page(self, account: Account, does: str, query: Query) -> BatchPage:
         return await self._dialect.listed(self._call(account, does, "GET", self._dialect.batches), query)
 
-    async def _look_in_lists(
-        self, account: Account, wanted: set[ProviderBatchId]
-    ) -> dict[ProviderBatchId, Look]:
-        dialect = self._dialect
-        looks: dict[ProviderBatchId, Look] = {}
-        cursor = ""
-        for _ in range(1 if dialect.by_ids else LOOK_PAGES):
-            query = dialect.by_ids(sorted(wanted)) if dialect.by_ids else dialect.page(cursor)
-            try:
-                page = await self._page(account, "look at batches", query)
-            except PermanentError as error:
-                # One id that it does not know must not hide the others: each is then looked at by itself.
-                if dialect.by_ids is None or error.status not in (400, 404, 414):
-                    raise
-                break
-            for batch in page.batches:
-                provider_batch_id = ProviderBatchId(batch.known_id)
-                if provider_batch_id in wanted:
-                    looks[provider_batch_id] = self._told(batch)
-            cursor = dialect.next_cursor(page)
-            if len(looks) == len(wanted) or not cursor:
-                break
-        return looks
+    def _lists(self, account: Account, ids: Sequence[ProviderBatchId]) -> Iterator[BatchList]:
+        by_ids = self._dialect.by_ids
+        if by_ids is None:
+            yield BatchList(
+                name=self._dialect.batches,
+                ids=ids,
+                page=lambda cursor: self._list_page(account, self._dialect.page(cursor)),
+            )
+            return
+        for some in chunks(sorted(ids), min(self.facts.looks_at_once, IDS_TOGETHER)):
+            query = by_ids(some)
+            yield BatchList(
+                name=f"{self._dialect.batches} {' '.join(some)}",
+                ids=some,
+                page=functools.partial(self._certain, account, query),
+            )
+
+    async def _certain(self, account: Account, query: Query, _: str) -> ListPage:
+        """Read what the list shows of certain batches; one id that it does not know must not hide the others' lists."""
+        try:
+            page = await self._list_page(account, query)
+        except PermanentError as error:
+            if error.status not in (400, 404, 414):
+                raise
+            return ListPage(hints=[], following="")
+        return ListPage(hints=page.hints, following="")
+
+    async def _list_page(self, account: Account, query: Query) -> ListPage:
+        page = await self._page(account, "look at batches", query)
+        hints = [Hint.of(batch.known_id, self._told(batch)) for batch in page.batches if batch.known_id]
+        return ListPage(hints=hints, following=self._dialect.next_cursor(page))
 
     async def _look_at(self, account: Account, provider_batch_id: ProviderBatchId) -> Look:
         path = f"{self._dialect.batches}/{quote(provider_batch_id, safe='')}"

@@ -12,11 +12,11 @@ from urllib.parse import quote
 from batchling_client.wire.keys import ProviderBatchId
 
 from .batch_object import BatchObject, file_id
-from .errors import PermanentError, TemporaryError
+from .errors import PermanentError
 from .openai_dialect import LABEL_NAME, Dialect, FileObject
 from .provider import Account, Provider, Sought, Submission
 from .provider_call import ProviderCall
-from .row_search import found_by_rows
+from .row_search import found_by_rows, unsearchable
 
 FIND_PAGES: Final = 200
 FIND_MARGIN: Final = dt.timedelta(minutes=15)
@@ -86,7 +86,7 @@ class BatchSearch:
             found.append(provider_batch_id)
 
     async def _made_since(self, oldest: dt.datetime) -> AsyncGenerator[BatchObject, None]:
-        cursor = ""
+        cursor, cursors = "", {""}
         for _ in range(FIND_PAGES):
             call = self.ask("search its batches", self.dialect.batches)
             query = [*self.dialect.page(cursor), *self.dialect.made_since(oldest)]
@@ -97,9 +97,12 @@ class BatchSearch:
             cursor = self.dialect.next_cursor(page)
             if not cursor or _reaches_back_to(oldest, page.batches):
                 return
+            if cursor in cursors:
+                break
+            cursors.add(cursor)
         # To say "there is none" of a list that was not read to its end could have a second batch paid for.
         name, label = self.provider.facts.name, self.sought.submission.label
-        raise TemporaryError(f"{name} lists too many batches to search them for {label}")
+        raise unsearchable(name, label)
 
     async def _found_nameless(self, candidates: Sequence[ProviderBatchId]) -> list[ProviderBatchId]:
         """Batches that a list shows without label and input file: what they show themselves, then their rows."""

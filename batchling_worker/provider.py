@@ -67,6 +67,17 @@ class ProviderFacts:
     """What the adapter is held to: `docs`, `capture` (of the wire), `SDK` (it drives the sandbox), `live`."""
 
 
+class SharedPages(Protocol):
+    """Pages of an account's lists, which every step that looks within a short time reads from one call."""
+
+    async def page(self, name: str, read: Callable[[], Awaitable[bytes]]) -> bytes:
+        """Return the page of that name: as another step read it just now, or else as `read` returns it.
+
+        Raises what `read` raises, and `TemporaryError` where another step has just failed to read it.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
     """A way to a provider on behalf of one credential: base URL, headers (credential included), HTTP client."""
@@ -88,6 +99,8 @@ class Account:
     """The role that the provider reads and writes these files as."""
     weather: Weather = field(default_factory=Weather, repr=False, compare=False)
     """What the calls of the step that opened this account have shown."""
+    pages: SharedPages | None = field(default=None, repr=False, compare=False)
+    """Where pages of its lists are shared with other steps; None = every step reads them itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +188,8 @@ class Running:
 
     They are read when `n_done` has moved since the last time, and each time where it stays 0.
     """
+    listed: bool = False
+    """Whether only a list shows it so; then `early` names no results, and only says that there are some."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +209,8 @@ class NotFound:
 
 
 Look: TypeAlias = Running | Ended | NotFound
+Seen: TypeAlias = Look | Exception
+"""A look, or the error that the look at this one batch met."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,8 +255,13 @@ class Provider(Protocol):
 
     async def look(
         self, account: Account, provider_batch_ids: Sequence[ProviderBatchId]
-    ) -> Mapping[ProviderBatchId, Look]:
-        """How the batches stand; an entry for each id asked."""
+    ) -> Mapping[ProviderBatchId, Seen]:
+        """Return how each batch stands.
+
+        A list is a hint: all that it may tell is that a batch runs (`Running.listed`). An end is the answer of the
+        batch itself. The ids that come first are the first to be looked at by themselves. Raises only where nothing
+        at all was seen.
+        """
         ...
 
     def results(self, account: Account, ending: Ending) -> AsyncGenerator[Answer, None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Sequence
 from typing import Final
 
@@ -14,6 +15,11 @@ from .provider import Account, Ended, Ending, Provider, Sought
 ROWS_TOGETHER: Final = 128
 
 
+def unsearchable(provider: str, label: str) -> TemporaryError:
+    """Return what a search ends with that could not read a list to its end: that is no proof that there is no batch."""
+    return TemporaryError(f"{provider} lists too many batches, or the same again, to search them for {label}")
+
+
 async def found_by_rows(
     provider: Provider, account: Account, sought: Sought, candidates: Sequence[ProviderBatchId]
 ) -> list[ProviderBatchId]:
@@ -23,7 +29,9 @@ async def found_by_rows(
     and to take it for another could have a second batch paid for.
     """
     unnamed = [one for one in candidates if not await sought.is_another(one)]
-    looks = await provider.look(account, unnamed) if unnamed else {}
+    # Of those that a list shows as running only the first are looked at themselves: each is to have its turn.
+    turns = random.sample(unnamed, len(unnamed))
+    looks = await provider.look(account, turns) if turns else {}
     found: list[ProviderBatchId] = []
     untold: list[ProviderBatchId] = []
     for one in unnamed:

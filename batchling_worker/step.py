@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from batchling_client.wire.batches import Batch
@@ -46,6 +47,8 @@ class Step:
     telemetry: Telemetry
     reach: Callable[[str], None]
     """Names a point a crash test may die at."""
+    began_s: float = field(default_factory=time.monotonic)
+    """When the step began, by this process' monotonic clock."""
 
     @property
     def provider(self) -> Provider:
@@ -61,6 +64,11 @@ class Step:
     def now(self) -> dt.datetime:
         """The server's time when the step began: workers' own clocks may differ."""
         return self.batch.read_at or dt.datetime.now(dt.UTC)
+
+    @property
+    def elapsed_s(self) -> float:
+        """How long the step has been running."""
+        return time.monotonic() - self.began_s
 
     def submission(self, label: str, n_lines: int) -> Submission:
         """The batch as the provider is told of it."""

@@ -184,9 +184,17 @@ class Store:
         raise StaleClaim(held.batch_id)
 
     async def progress(
-        self, held: Held, status: str, n_done: int, n_total: int, delay_s: float, early: EarlyRead
+        self,
+        held: Held,
+        status: str,
+        n_done: int,
+        n_total: int,
+        delay_s: float,
+        early: EarlyRead,
+        *,
+        listed: bool = False,
     ) -> None:
-        """Stores a look at a running batch, and how far its early results were read."""
+        """Stores a look at a running batch and how far its early results were read; `listed` = only a list shows it."""
         _fresh(
             await self.scripts.progress(
                 batch_id=held.batch_id,
@@ -196,6 +204,7 @@ class Store:
                 n_total=n_total,
                 delay_ms=int(delay_s * 1000),
                 early=early,
+                listed=listed,
             )
         )
 

@@ -33,6 +33,8 @@ from .telemetry import Telemetry
 logger = logging.getLogger("batchling.worker")
 
 CLAIM_AT_ONCE: Final = 200
+CLAIMS_A_TICK: Final = 1_000
+"""Looks that fall due together are claimed together, so that few messages hold them."""
 HEARTBEAT_S: Final = 5.0
 FAILED_TICK_S: Final = 1.0
 OLDER_TICK_S: Final = 0.5
@@ -151,7 +153,10 @@ class Ticker:
                 await version.store.redis.aclose()
 
     async def _tick(self, version: _Version) -> bool:
-        """A tick of one wire version, if it is time; one that fails is told once and holds up no other."""
+        """A tick of one wire version, if it is time; one that fails is told once and holds up no other.
+
+        Answers whether the next one is due at once.
+        """
         if time.monotonic() < version.look_at:
             return False
         try:
@@ -169,7 +174,7 @@ class Ticker:
         version.failing = ""
         if version.older and not n_claimed:
             version.look_at = time.monotonic() + OLDER_TICK_S
-        return sealed
+        return sealed or n_claimed >= CLAIMS_A_TICK
 
     async def _fit(self, store: Store) -> bool:
         """After an outage it may be another Redis: what it is, is told; one never seen before may be refused."""
@@ -189,7 +194,10 @@ class Ticker:
 
     async def once(self, store: Store) -> tuple[int, bool]:
         """One tick of one wire version: how many batches were claimed, and whether one was sealed and so is due."""
-        claims = await store.claim_due(CLAIM_AT_ONCE)
+        claims = some = await store.claim_due(CLAIM_AT_ONCE)
+        while len(some) == CLAIM_AT_ONCE and len(claims) < CLAIMS_A_TICK:
+            some = await store.claim_due(CLAIM_AT_ONCE)
+            claims = [*claims, *some]
         sealed = False
         rest = []
         for claim in claims:

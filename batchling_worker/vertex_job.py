@@ -93,6 +93,8 @@ class JobPage(msgspec.Struct, frozen=True):
 
     batchPredictionJobs: list[Job] | None = None  # noqa: N815
     nextPageToken: object = None  # noqa: N815
+    error: object = None
+    """There in an error under a 200, which is no empty page."""
 
     @property
     def jobs(self) -> list[Job]:

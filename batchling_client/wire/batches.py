@@ -89,6 +89,8 @@ class Batch:
     doubted_at: dt.datetime | None
     """When a search found no batch that an earlier run of Redis may have known of; None after the next create."""
     submitted_at: dt.datetime | None
+    confirmed_at: dt.datetime | None
+    """When the provider last showed the batch itself as running, and not a list that it is in; None = never."""
     ended_at: dt.datetime | None
     collected_at: dt.datetime | None
     settled_at: dt.datetime | None
@@ -152,6 +154,7 @@ class Batch:
                 create_at=time("create_at"),
                 doubted_at=time("doubted_at"),
                 submitted_at=time("submitted_at"),
+                confirmed_at=time("confirmed_at"),
                 ended_at=time("ended_at"),
                 collected_at=time("collected_at"),
                 settled_at=time("settled_at"),

@@ -78,6 +78,12 @@ KEYSPACE: Final = (
     KeyKind(
         word="circuit", redis_type="hash", lifetime=EXPIRES, holds="why an account or a lane is left alone"
     ),
+    KeyKind(
+        word="list_page",
+        redis_type="string",
+        lifetime=EXPIRES,
+        holds="a page of a provider's list of batches, for the steps of one sweep",
+    ),
     KeyKind(word="worker", redis_type="string", lifetime=EXPIRES, holds="heartbeat of one worker"),
     KeyKind(word="workers", redis_type="zset", lifetime=EXPIRES, holds="worker name -> last heartbeat, ms"),
 )
@@ -146,6 +152,10 @@ class Keys:
     def circuit(self, name: str) -> str:
         """Of an account by its digest, or of a lane by its id."""
         return f"{self.prefix}circuit:{name}"
+
+    def list_page(self, name: str) -> str:
+        """Of an account's list of batches, by a digest of account, list and cursor."""
+        return f"{self.prefix}list_page:{name}"
 
     def worker(self, name: str) -> str:
         return f"{self.prefix}worker:{name}"

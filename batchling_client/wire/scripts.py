@@ -322,10 +322,11 @@ class Scripts:
         n_total: int,
         delay_ms: int,
         early: EarlyRead | None = None,
+        listed: bool = False,
     ) -> Verdict:
         """Stores a look at a running batch: `progress.lua`."""
         args: list[Arg] = [batch_id, token, status, n_done, n_total, delay_ms]
-        args += [early.encode() if early else b""]
+        args += [early.encode() if early else b"", "" if listed else "1"]
         return _verdict(await self._run("progress", self._batch(batch_id), args))
 
     async def ended(

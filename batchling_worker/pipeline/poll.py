@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TypeAlias, assert_never
@@ -16,29 +18,55 @@ from batchling_client.wire.states import Outcome, RowKind
 from .. import lifecycle
 from ..delivery import chunks
 from ..errors import Denied, PermanentError, StaleClaim, TemporaryError
+from ..looking import LOOKS_TOGETHER
 from ..naming import named
-from ..provider import Ended, Ending, Look, NotFound, Running
+from ..provider import Ended, Ending, NotFound, Running, Seen
 from ..step import Step
 
 Passage: TypeAlias = Callable[[], AbstractAsyncContextManager[None]]
 """A block in which the account of a step may be called."""
 
 
-async def look(steps: Sequence[Step]) -> list[Look | TemporaryError | PermanentError]:
-    """Looks at batches of one account; answers in the order of the steps."""
+async def look(steps: Sequence[Step]) -> list[Seen]:
+    """Look at batches of one account; the answers are in the order of the steps.
+
+    Those that were looked at by themselves the longest ago come first, as a list may be out of date for some of them.
+    """
     first = steps[0]
-    ids = [step.batch.provider_batch_id for step in steps]
-    known = [provider_batch_id for provider_batch_id in ids if provider_batch_id]
+    turns = [step.batch.provider_batch_id for step in sorted(steps, key=_turn)]
     try:
-        looks = await first.provider.look(first.way(), known)
+        looks = await first.provider.look(first.way(), [one for one in turns if one])
     except (TemporaryError, PermanentError) as error:
         return [error] * len(steps)
-    return [looks.get(one, NotFound()) if one else NotFound() for one in ids]
+    ids = [step.batch.provider_batch_id for step in steps]
+    seen = [looks.get(one, NotFound()) if one else NotFound() for one in ids]
+    room = asyncio.Semaphore(LOOKS_TOGETHER)
+    return list(
+        await asyncio.gather(*(_surely(step, one, room) for step, one in zip(steps, seen, strict=True)))
+    )
 
 
-async def poll(
-    step: Step, seen: Look | TemporaryError | PermanentError, passage: Passage = nullcontext
-) -> None:
+def _turn(step: Step) -> tuple[bool, float]:
+    """Those that are to be cancelled come first, as a cancel waits for its end."""
+    confirmed_at = step.batch.confirmed_at
+    return not step.batch.cancel_requested, confirmed_at.timestamp() if confirmed_at else 0.0
+
+
+async def _surely(step: Step, seen: Seen, room: asyncio.Semaphore) -> Seen:
+    """Where a list shows more to be read early, ask the batch itself where it is; else there is nothing to be read."""
+    batch = step.batch
+    if not isinstance(seen, Running) or not seen.listed or seen.early is None:
+        return seen
+    if lifecycle.early_is_due(batch, seen) and batch.provider_batch_id:
+        with contextlib.suppress(TemporaryError, PermanentError):
+            async with room:
+                return (await step.provider.look(step.way(), [batch.provider_batch_id]))[
+                    batch.provider_batch_id
+                ]
+    return dataclasses.replace(seen, early=None)
+
+
+async def poll(step: Step, seen: Seen, passage: Passage = nullcontext) -> None:
     """Takes a batch from `submitted` to `ended`, or says when to look again; what can be read early is delivered."""
     batch = step.batch
     match seen:
@@ -46,6 +74,8 @@ async def poll(
             raise seen
         case PermanentError():
             await _refused_a_look(step, seen)
+        case Exception():
+            raise seen
         case NotFound():
             await _not_found(step)
         case Ended():
@@ -63,12 +93,24 @@ async def poll(
             if batch.cancel_requested:
                 await _ask_to_cancel(step)
             early = await _early(step, seen, passage)
-            delay_s = lifecycle.next_look_s(batch, step.knobs.poll_interval_s, step.now, step.least_look_s)
-            await step.store.progress(step.held, seen.status, seen.n_done, seen.n_total, delay_s, early)
+            await step.store.progress(
+                step.held, seen.status, seen.n_done, seen.n_total, _pause_s(step), early, listed=seen.listed
+            )
             step.reach("poll.progressed")
             step.telemetry.progress(batch, seen)
         case _:
             assert_never(seen)
+
+
+def _pause_s(step: Step) -> float:
+    return lifecycle.next_look_s(
+        step.batch,
+        step.knobs.poll_interval_s,
+        step.now,
+        step.least_look_s,
+        account=step.way().digest,
+        elapsed_s=step.elapsed_s,
+    )
 
 
 async def _early(step: Step, seen: Running, passage: Passage) -> EarlyRead:

@@ -16,6 +16,7 @@ from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.states import Outcome
 
 from .. import bounds, status_words
+from ..errors import TemporaryError
 from ..inline_batches import InlineBatches, InlineDialect, Query, Shown, moment
 from ..loose_json import fields_of, text_in
 from ..provider import Answer, Complaint, Ended, Ending, Look, ProviderFacts, Running
@@ -36,10 +37,10 @@ FACTS: Final = ProviderFacts(
     inline=True,
     verified=("docs", "SDK"),
 )
-LEAST_PAGE: Final = 20
-MOST_PAGE: Final = 1_000
-LISTED_FOR_EACH: Final = 4
-"""So many batches a list shows for each that is looked at: others' may stand between them."""
+SHORT_PAGE: Final = 100
+LONG_PAGE: Final = 1_000
+MANY: Final = 50
+"""From so many batches on that are looked for pages are long. There are two lengths only, so that pages are shared."""
 
 STATUSES: Final = {
     "invalid_request_error": 400,
@@ -101,7 +102,7 @@ class _Batch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Page(msgspec.Struct, frozen=True, kw_only=True):
-    data: list[_Batch] | None = None
+    data: list[_Batch] | msgspec.UnsetType | None = msgspec.UNSET
     has_more: object = None
     last_id: object = None
 
@@ -110,8 +111,18 @@ class _Page(msgspec.Struct, frozen=True, kw_only=True):
         return self.data or []
 
     @property
+    def is_whole(self) -> bool:
+        return self.data is not msgspec.UNSET
+
+    @property
     def next_cursor(self) -> str:
-        return self.last_id if self.has_more is True and isinstance(self.last_id, str) else ""
+        if self.has_more is not True:
+            return ""
+        known = [one.id for one in self.batches if isinstance(one.id, str)]
+        cursor = self.last_id if isinstance(self.last_id, str) and self.last_id else "".join(known[-1:])
+        if not cursor:
+            raise TemporaryError("the list of batches has more pages and does not say where they begin")
+        return cursor
 
 
 def _outcome(counts: Mapping[str, int]) -> Outcome:
@@ -122,7 +133,7 @@ def _outcome(counts: Mapping[str, int]) -> Outcome:
 
 
 def _page_query(cursor: str, n_wanted: int) -> Query:
-    limit = min(max(LEAST_PAGE, LISTED_FOR_EACH * n_wanted), MOST_PAGE)
+    limit = SHORT_PAGE if n_wanted < MANY else LONG_PAGE
     return [("limit", str(limit)), *([("after_id", cursor)] if cursor else [])]
 
 

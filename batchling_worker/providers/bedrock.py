@@ -22,6 +22,7 @@ from .. import aws, bounds, status_words
 from ..aws import Place
 from ..errors import PermanentError
 from ..http_errors import Deed
+from ..looking import BatchList, Hint, ListPage, looked_at
 from ..loose_json import fields_of, text_in
 from ..provider import (
     ROW_LOST,
@@ -34,12 +35,14 @@ from ..provider import (
     NotFound,
     ProviderFacts,
     Running,
+    Seen,
     Sought,
     Source,
     Submission,
     error_body,
 )
 from ..result_lines import LineSplitter
+from ..row_search import unsearchable
 
 T = TypeVar("T")
 
@@ -71,8 +74,7 @@ OUTCOMES: Final = {
     "Failed": Outcome.FAILED,
 }
 NOTHING_TO_STOP: Final = frozenset({400, 404, 409})
-LIST_PAGES: Final = 20
-LOOK_PAGES: Final = 2
+FIND_PAGES: Final = 20
 REGION: Final = re.compile(r"https://bedrock(?:-runtime)?\.([a-z0-9-]+)\.amazonaws\.com")
 RESULTS: Final = ".jsonl.out"
 STATUSES: Final = {
@@ -129,29 +131,30 @@ class Bedrock:
 
     async def find(self, account: Account, sought: Sought) -> Sequence[ProviderBatchId]:
         """The job of the submission's name: there can be one at the most."""
-        name = _name(sought.submission.label)
-        return [
-            ProviderBatchId(one["jobArn"])
-            async for one in self._jobs(account, LIST_PAGES, nameContains=name)
-            if one.get("jobName") == name
-        ]
+        label = sought.submission.label
+        name = _name(label)
+        found: list[ProviderBatchId] = []
+        token, tokens = "", {""}
+        for _ in range(FIND_PAGES):
+            jobs, token = await self._page(account, "search its batches", token, nameContains=name)
+            found += [ProviderBatchId(one["jobArn"]) for one in jobs if one.get("jobName") == name]
+            if found or not token:
+                return found
+            if token in tokens:
+                break
+            tokens.add(token)
+        raise unsearchable(FACTS.name, label)
 
     async def look(
         self, account: Account, provider_batch_ids: Sequence[ProviderBatchId]
-    ) -> Mapping[ProviderBatchId, Look]:
-        """How the jobs stand: from a list where there are several, one by one where it leaves one out."""
-        looks: dict[ProviderBatchId, Look] = {}
-        wanted = set(provider_batch_ids)
-        if len(wanted) > 1:
-            async with contextlib.aclosing(self._jobs(account, LOOK_PAGES)) as jobs:
-                async for one in jobs:
-                    if one["jobArn"] in wanted:
-                        looks[ProviderBatchId(one["jobArn"])] = _told(one)
-                    if len(looks) == len(wanted):
-                        break
-        for missing in wanted - looks.keys():
-            looks[missing] = await self._look_at(account, missing)
-        return looks
+    ) -> Mapping[ProviderBatchId, Seen]:
+        """Return how each job stands, by the list where there are several."""
+        batches = BatchList(
+            name="jobs", ids=provider_batch_ids, page=lambda token: self._list_page(account, token)
+        )
+        return await looked_at(
+            account, provider_batch_ids, lists=[batches], at_one=lambda one: self._look_at(account, one)
+        )
 
     async def results(self, account: Account, ending: Ending) -> AsyncGenerator[Answer, None]:
         """Every readable record of every output file; memory is that of the longest record."""
@@ -206,28 +209,24 @@ class Bedrock:
                 raise
             return NotFound()
 
-    async def _jobs(
-        self, account: Account, n_pages: int, **wanted: str
-    ) -> AsyncGenerator[dict[str, Any], None]:
-        """Summaries of jobs, the newest first."""
-        bedrock, more = _bedrock(account), dict(wanted)
-        for _ in range(n_pages):
-            page = await self._call(
-                account,
-                _deed(account, "look at batches"),
-                functools.partial(
-                    bedrock.list_model_invocation_jobs,
-                    maxResults=1000,
-                    sortBy="CreationTime",
-                    sortOrder="Descending",
-                    **more,
-                ),
-            )
-            for one in page.get("invocationJobSummaries", ()):
-                yield one
-            if not page.get("nextToken"):
-                return
-            more = {**wanted, "nextToken": page["nextToken"]}
+    async def _page(
+        self, account: Account, does: str, token: str, **wanted: str
+    ) -> tuple[list[dict[str, Any]], str]:
+        """Return summaries of jobs, the newest first, and the token of the page after them, or ''."""
+        bedrock, more = _bedrock(account), {"nextToken": token} if token else {}
+        page = await self._call(
+            account,
+            _deed(account, does),
+            lambda: bedrock.list_model_invocation_jobs(
+                maxResults=1000, sortBy="CreationTime", sortOrder="Descending", **wanted, **more
+            ),
+        )
+        jobs = [one for one in page.get("invocationJobSummaries", ()) if one.get("jobArn")]
+        return jobs, page.get("nextToken") or ""
+
+    async def _list_page(self, account: Account, token: str) -> ListPage:
+        jobs, following = await self._page(account, "look at batches", token)
+        return ListPage(hints=[Hint.of(one["jobArn"], _told(one)) for one in jobs], following=following)
 
 
 def _name(label: str) -> str:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import datetime as dt
+import functools
 import hashlib
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -24,6 +25,7 @@ from batchling_client.wire.routes import WORDS
 from .. import google_rows, google_status, http_errors
 from ..errors import FileNotReady, PermanentError, QuotaFull, TemporaryError
 from ..google_operation import Operation, OperationPage, reaches_back_to
+from ..looking import BatchList, Hint, ListPage, looked_at
 from ..provider import (
     Account,
     Answer,
@@ -32,13 +34,14 @@ from ..provider import (
     Look,
     NotFound,
     ProviderFacts,
+    Seen,
     Sought,
     Source,
     Submission,
 )
 from ..provider_call import ProviderCall
 from ..result_rows import rows_of
-from ..row_search import found_by_rows
+from ..row_search import found_by_rows, unsearchable
 
 FACTS: Final = ProviderFacts(
     name="gemini",
@@ -68,9 +71,7 @@ CHUNK_BYTES: Final = 8 * 1024 * 1024
 """As the SDK sends it; the protocol asks for multiples of 256 KiB."""
 CLOCKS_APART: Final = dt.timedelta(minutes=15)
 PAGE_SIZE: Final = "100"
-LOOK_PAGES: Final = 2
 FIND_PAGES: Final = 200
-LOOKS_TOGETHER: Final = 8
 
 _ENDPOINT: Final = re.compile(
     rf"/(?P<version>{WORDS['version']})/(?P<models>\w+):(?P<verb>{'|'.join(BATCH_VERBS)})"
@@ -188,16 +189,18 @@ class Gemini:
 
     async def look(
         self, account: Account, provider_batch_ids: Sequence[ProviderBatchId]
-    ) -> Mapping[ProviderBatchId, Look]:
-        """How the batches stand: from a list where there are several, one by one where it leaves one open."""
-        looks: dict[ProviderBatchId, Look] = {}
-        if len(provider_batch_ids) > 1:
-            for version in sorted({_Name.of(one).version for one in provider_batch_ids}):
-                looks |= await self._look_in_list(account, version, set(provider_batch_ids))
-        missing = [one for one in provider_batch_ids if one not in looks]
-        for start in range(0, len(missing), LOOKS_TOGETHER):
-            looks |= await self._look_at_each(account, missing[start : start + LOOKS_TOGETHER])
-        return looks
+    ) -> Mapping[ProviderBatchId, Seen]:
+        """Return how each batch stands, by a list of each version where there are several."""
+        by_version: dict[str, list[ProviderBatchId]] = {}
+        for one in provider_batch_ids:
+            by_version.setdefault(_Name.of(one).version, []).append(one)
+        lists = [
+            BatchList(name=version, ids=ids, page=functools.partial(self._list_page, account, version))
+            for version, ids in by_version.items()
+        ]
+        return await looked_at(
+            account, provider_batch_ids, lists=lists, at_one=lambda one: self._look_at(account, one)
+        )
 
     async def results(self, account: Account, ending: Ending) -> AsyncGenerator[Answer, None]:
         """Every readable row of the result file, whatever its place: rows are known by their keys alone."""
@@ -251,7 +254,7 @@ class Gemini:
     async def _made_since(
         self, account: Account, version: str, oldest: dt.datetime, label: str
     ) -> AsyncGenerator[Operation, None]:
-        token = ""
+        token, tokens = "", {""}
         for _ in range(FIND_PAGES):
             page = await self._page(account, "search its batches", version, token)
             for batch in page.batches:
@@ -259,40 +262,27 @@ class Gemini:
             token = page.next_token
             if not token or reaches_back_to(oldest, page.batches):
                 return
+            if token in tokens:
+                break
+            tokens.add(token)
         # To say "there is none" of a list that was not read to its end could have a second batch paid for.
-        raise TemporaryError(f"{self.facts.name} lists too many batches to search them for {label}")
+        raise unsearchable(self.facts.name, label)
 
     async def _page(self, account: Account, does: str, version: str, token: str) -> OperationPage:
         query = [("pageSize", PAGE_SIZE), *([("pageToken", token)] if token else [])]
-        return await self._call(account, does, "GET", f"/{version}/batches").ask(OperationPage, query)
+        call = self._call(account, does, "GET", f"/{version}/batches")
+        page = await call.ask(OperationPage, query)
+        if page.error is not None:
+            raise http_errors.of_unreadable(call.deed)
+        return page
 
-    async def _look_in_list(
-        self, account: Account, version: str, wanted: set[ProviderBatchId]
-    ) -> dict[ProviderBatchId, Look]:
-        looks: dict[ProviderBatchId, Look] = {}
-        token = ""
-        for _ in range(LOOK_PAGES):
-            page = await self._page(account, "look at batches", version, token)
-            for batch in page.batches:
-                one, look = _provider_batch_id(version, batch.known_name), _told(batch, version)
-                # A list may show less of a batch than the batch itself does.
-                if one in wanted and not (isinstance(look, Ended) and not look.ending.results):
-                    looks[one] = look
-            token = page.next_token
-            if not token or len(looks) == len(wanted):
-                break
-        return looks
-
-    async def _look_at_each(
-        self, account: Account, ids: Sequence[ProviderBatchId]
-    ) -> dict[ProviderBatchId, Look]:
-        seen = await asyncio.gather(*(self._look_at(account, one) for one in ids), return_exceptions=True)
-        looks: dict[ProviderBatchId, Look] = {}
-        for one, look in zip(ids, seen, strict=True):
-            if isinstance(look, BaseException):
-                raise look
-            looks[one] = look
-        return looks
+    async def _list_page(self, account: Account, version: str, token: str) -> ListPage:
+        page = await self._page(account, "look at batches", version, token)
+        hints = [
+            Hint.of(_provider_batch_id(version, batch.known_name), _told(batch, version))
+            for batch in page.batches
+        ]
+        return ListPage(hints=hints, following=page.next_token)
 
     async def _look_at(self, account: Account, provider_batch_id: ProviderBatchId) -> Look:
         name = _Name.of(provider_batch_id)

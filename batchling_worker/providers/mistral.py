@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from .. import http_errors
 from ..batch_object import BatchObject
 from ..openai_dialect import LABEL_NAME, BatchPage, Dialect, Query, bare_line
 from ..openai_files import OpenAIFiles
@@ -155,11 +156,16 @@ class MistralDialect(Dialect):
         return (await call.ask(Job)).batch
 
     async def listed(self, call: ProviderCall, query: Query) -> BatchPage:
-        """Looks at a page of the list, and tells the number of the next one, if there is one."""
+        """Look at a page of the list, and add the number of the next page; a page may be empty before the last.
+
+        Raises `TemporaryError` where the answer is no page.
+        """
         page = await call.ask(JobPage, query)
+        if page.data is None and page.total is None:
+            raise http_errors.of_unreadable(call.deed)
         jobs, number = page.data or [], int(dict(query)["page"])
         n_so_far = number * PAGE_ROWS + len(jobs)
-        more = bool(jobs) and not (isinstance(page.total, int) and n_so_far >= page.total)
+        more = n_so_far < page.total if isinstance(page.total, int) else bool(jobs)
         return BatchPage(data=[job.batch for job in jobs], paging=str(number + 1) if more else "")
 
     def rows(self) -> LineReader:

@@ -75,11 +75,15 @@ class _Batch(msgspec.Struct, frozen=True, kw_only=True):
 class _Page(msgspec.Struct, frozen=True, kw_only=True):
     """The list, which is whole."""
 
-    items: list[_Batch] | None = None
+    items: list[_Batch] | msgspec.UnsetType | None = msgspec.UNSET
 
     @property
     def batches(self) -> Sequence[_Batch]:
         return self.items or []
+
+    @property
+    def is_whole(self) -> bool:
+        return self.items is not msgspec.UNSET
 
     @property
     def next_cursor(self) -> str:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import datetime as dt
+import functools
 import hashlib
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -25,9 +26,22 @@ from .. import google_rows, google_status, http_errors
 from ..errors import Denied, PermanentError, QuotaFull, TemporaryError
 from ..gcs import Found, Objects, OwnCredential, Place, answered
 from ..http_errors import Deed
-from ..provider import Account, Answer, Ending, Look, NotFound, ProviderFacts, Sought, Source, Submission
+from ..looking import BatchList, Hint, ListPage, looked_at
+from ..provider import (
+    Account,
+    Answer,
+    Ending,
+    Look,
+    NotFound,
+    ProviderFacts,
+    Seen,
+    Sought,
+    Source,
+    Submission,
+)
 from ..provider_call import ProviderCall
 from ..result_lines import LineSplitter
+from ..row_search import unsearchable
 from ..vertex_job import Job, JobPage
 
 FACTS: Final = ProviderFacts(
@@ -50,9 +64,7 @@ FACTS: Final = ProviderFacts(
 USUAL_VERSION: Final = "v1beta1"
 """google-genai's; a job of another version has it in its id, so that it is looked at there."""
 PAGE_SIZE: Final = "100"
-LOOK_PAGES: Final = 2
 FIND_PAGES: Final = 20
-LOOKS_TOGETHER: Final = 8
 STATUSES: Final = {
     "bad request": 400,
     "invalid": 400,
@@ -150,7 +162,7 @@ class Vertex:
         account = await self._opened(account)
         where, label = _Where.of(sought.submission.endpoint), sought.submission.label
         found: list[tuple[str, ProviderBatchId]] = []
-        token = ""
+        token, tokens = "", {""}
         for _ in range(FIND_PAGES):
             page = await self._page(account, "search its batches", where, token, f'display_name="{label}"')
             found += [
@@ -161,28 +173,27 @@ class Vertex:
             token = page.next_token
             if not token:
                 return [one for _, one in sorted(found)]
-        raise TemporaryError(f"{self.facts.name} lists too many batches to search them for {label}")
+            if token in tokens:
+                break
+            tokens.add(token)
+        raise unsearchable(self.facts.name, label)
 
     async def look(
         self, account: Account, provider_batch_ids: Sequence[ProviderBatchId]
-    ) -> Mapping[ProviderBatchId, Look]:
-        """How the jobs stand: from a list a location where there are several, one by one where it leaves one out."""
+    ) -> Mapping[ProviderBatchId, Seen]:
+        """Return how each job stands, by a list of each location where there are several."""
         account = await self._opened(account)
-        looks: dict[ProviderBatchId, Look] = {}
-        if len(provider_batch_ids) > 1:
-            for where in sorted({_Where.holding(one) for one in provider_batch_ids if "projects/" in one}):
-                looks |= await self._look_in_list(account, where, set(provider_batch_ids))
-        missing = [one for one in provider_batch_ids if one not in looks]
-        for start in range(0, len(missing), LOOKS_TOGETHER):
-            some = missing[start : start + LOOKS_TOGETHER]
-            seen = await asyncio.gather(
-                *(self._look_at(account, one) for one in some), return_exceptions=True
-            )
-            for one, look in zip(some, seen, strict=True):
-                if isinstance(look, BaseException):
-                    raise look
-                looks[one] = look
-        return looks
+        by_place: dict[_Where, list[ProviderBatchId]] = {}
+        for one in provider_batch_ids:
+            if "projects/" in one:
+                by_place.setdefault(_Where.holding(one), []).append(one)
+        lists = [
+            BatchList(name=where.jobs, ids=ids, page=functools.partial(self._list_page, account, where))
+            for where, ids in by_place.items()
+        ]
+        return await looked_at(
+            account, provider_batch_ids, lists=lists, at_one=lambda one: self._look_at(account, one)
+        )
 
     async def results(self, account: Account, ending: Ending) -> AsyncGenerator[Answer, None]:
         """Every readable row of every shard below the job's output; memory is that of a chunk and the longest row."""
@@ -233,23 +244,16 @@ class Vertex:
         query = [("pageSize", PAGE_SIZE)]
         query += [("filter", wanted)] if wanted else []
         query += [("pageToken", token)] if token else []
-        return await self._call(account, does, "GET", where.jobs).ask(JobPage, query)
+        call = self._call(account, does, "GET", where.jobs)
+        page = await call.ask(JobPage, query)
+        if page.error is not None:
+            raise http_errors.of_unreadable(call.deed)
+        return page
 
-    async def _look_in_list(
-        self, account: Account, where: _Where, wanted: set[ProviderBatchId]
-    ) -> dict[ProviderBatchId, Look]:
-        looks: dict[ProviderBatchId, Look] = {}
-        token = ""
-        for _ in range(LOOK_PAGES):
-            page = await self._page(account, "look at batches", where, token)
-            for job in page.jobs:
-                one = _provider_batch_id(where.version, job.known_name)
-                if one in wanted:
-                    looks[one] = job.look()
-            token = page.next_token
-            if not token or len(looks) == len(wanted):
-                break
-        return looks
+    async def _list_page(self, account: Account, where: _Where, token: str) -> ListPage:
+        page = await self._page(account, "look at batches", where, token)
+        hints = [Hint.of(_provider_batch_id(where.version, job.known_name), job.look()) for job in page.jobs]
+        return ListPage(hints=hints, following=page.next_token)
 
     async def _look_at(self, account: Account, provider_batch_id: ProviderBatchId) -> Look:
         call = self._call(account, "look at a batch", "GET", _path(provider_batch_id))

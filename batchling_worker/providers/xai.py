@@ -17,7 +17,7 @@ from batchling_client.wire.states import Outcome
 from .. import bounds, http_errors
 from ..chat_as_response import as_response
 from ..errors import CreateBegun, Denied, FileNotReady, PermanentError, TemporaryError
-from ..looking import looked_at
+from ..looking import BatchList, Hint, ListPage, looked_at
 from ..loose_json import decoded, elements_of, fields_of, text_in
 from ..provider import (
     Account,
@@ -29,6 +29,7 @@ from ..provider import (
     NotFound,
     ProviderFacts,
     Running,
+    Seen,
     Sought,
     Source,
     Submission,
@@ -36,6 +37,7 @@ from ..provider import (
 from ..provider_call import ProviderCall
 from ..request_lines import one_line
 from ..result_lines import JSON_TYPE, UNRUN, answer_of, lost
+from ..row_search import unsearchable
 
 FACTS: Final = ProviderFacts(
     name="xai",
@@ -70,7 +72,6 @@ PIECE_BYTES: Final = 12_000_000
 LIST_ROWS: Final = "100"
 RESULT_ROWS: Final = "250"
 """A page of results is held in memory."""
-LOOK_PAGES: Final = 2
 FIND_PAGES: Final = 200
 FIND_MARGIN: Final = dt.timedelta(minutes=15)
 CANCEL_SETTLES: Final = dt.timedelta(seconds=20)
@@ -129,6 +130,8 @@ class _Container(msgspec.Struct, frozen=True):
 class _Page(msgspec.Struct, frozen=True):
     batches: list[_Container] | None = None
     pagination_token: object = None
+    error: object = None
+    """There in an error under a 200, which is no empty page."""
 
 
 class Xai:
@@ -183,7 +186,7 @@ class Xai:
         if not made:
             made = [
                 one
-                async for one in self._made_since(account, sought.since - FIND_MARGIN)
+                async for one in self._made_since(account, sought.since - FIND_MARGIN, label)
                 if _label(one) == label
             ]
             made.reverse()
@@ -195,13 +198,13 @@ class Xai:
 
     async def look(
         self, account: Account, provider_batch_ids: Sequence[ProviderBatchId]
-    ) -> Mapping[ProviderBatchId, Look]:
-        """How the batches stand: from a list where there are several, one by one where it leaves one out."""
+    ) -> Mapping[ProviderBatchId, Seen]:
+        """Return how each batch stands, by the list where there are several."""
+        batches = BatchList(
+            name="/batches", ids=provider_batch_ids, page=lambda token: self._list_page(account, token)
+        )
         return await looked_at(
-            provider_batch_ids,
-            FACTS.looks_at_once,
-            in_lists=lambda wanted: self._look_in_list(account, wanted),
-            at_one=lambda one: self._look_at(account, one),
+            account, provider_batch_ids, lists=[batches], at_one=lambda one: self._look_at(account, one)
         )
 
     async def results(self, account: Account, ending: Ending) -> AsyncGenerator[Answer, None]:
@@ -239,43 +242,39 @@ class Xai:
     ) -> ProviderCall:
         return ProviderCall(account, FACTS.name, does, method, f"/v1{path}", paid=paid)
 
-    async def _pages(self, account: Account, does: str) -> AsyncGenerator[tuple[_Page, dt.datetime], None]:
-        token = ""
-        while True:
-            call = self._call(account, does, "GET", "/batches")
-            query = [("limit", LIST_ROWS), *([("pagination_token", token)] if token else [])]
-            page = await call.ask(_Page, query)
-            yield page, call.answered_at
-            following = _text(page.pagination_token)
-            if not following or following == token:
-                return
-            token = following
+    async def _page(self, account: Account, does: str, token: str) -> tuple[_Page, dt.datetime]:
+        """Read a page of the list, and the time there; raises `TemporaryError` where the answer is no page."""
+        call = self._call(account, does, "GET", "/batches")
+        page = await call.ask(
+            _Page, [("limit", LIST_ROWS), *([("pagination_token", token)] if token else [])]
+        )
+        if page.error is not None:
+            raise http_errors.of_unreadable(call.deed)
+        return page, call.answered_at
 
-    async def _made_since(self, account: Account, oldest: dt.datetime) -> AsyncGenerator[_Container, None]:
+    async def _made_since(
+        self, account: Account, oldest: dt.datetime, label: str
+    ) -> AsyncGenerator[_Container, None]:
         """Every container that is not surely older; the list's order is not documented, so it is read to its end."""
-        n_pages = 0
-        async for page, _ in self._pages(account, "search its batches"):
-            n_pages += 1
-            if n_pages > FIND_PAGES:
-                raise TemporaryError("xai lists too many batches to search them")
+        token, tokens = "", {""}
+        for _ in range(FIND_PAGES):
+            page, _now = await self._page(account, "search its batches", token)
             for one in page.batches or ():
                 made_at = _moment(one.create_time)
                 if one.known_id and (made_at is None or made_at >= oldest):
                     yield one
-
-    async def _look_in_list(
-        self, account: Account, wanted: set[ProviderBatchId]
-    ) -> dict[ProviderBatchId, Look]:
-        looks: dict[ProviderBatchId, Look] = {}
-        n_pages = 0
-        async for page, now in self._pages(account, "look at batches"):
-            n_pages += 1
-            for one in page.batches or ():
-                if one.known_id in wanted:
-                    looks[ProviderBatchId(one.known_id)] = _told(one, now)
-            if len(looks) == len(wanted) or n_pages == LOOK_PAGES:
+            token = _text(page.pagination_token)
+            if not token:
+                return
+            if token in tokens:
                 break
-        return looks
+            tokens.add(token)
+        raise unsearchable(FACTS.name, label)
+
+    async def _list_page(self, account: Account, token: str) -> ListPage:
+        page, now = await self._page(account, "look at batches", token)
+        hints = [Hint.of(one.known_id, _told(one, now)) for one in page.batches or () if one.known_id]
+        return ListPage(hints=hints, following=_text(page.pagination_token))
 
     async def _shown(self, account: Account, container: str) -> _Container | None:
         call = self._call(account, "look at a batch", "GET", f"/batches/{quote(container, safe='')}")

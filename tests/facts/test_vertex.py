@@ -296,7 +296,9 @@ async def submit(account: Account, wish: Submission, bodies: dict[str, bytes]) -
 
 
 async def look(account: Account, batch: ProviderBatchId) -> Look:
-    return (await PROVIDER.look(account, [batch]))[batch]
+    look = (await PROVIDER.look(account, [batch]))[batch]
+    assert not isinstance(look, Exception)
+    return look
 
 
 async def ended(account: Account, batch: ProviderBatchId) -> Ended:

@@ -334,6 +334,53 @@ def test_looks_grow_rarer_as_a_batch_ages() -> None:
     assert lifecycle.next_look_s(batch(poll_s=10.0), 1.0, NOW) == 10.0
 
 
+@given(
+    interval_s=st.sampled_from((1.0, 10.0, 30.0)),
+    ages_s=st.lists(st.floats(0, 24 * 3600), min_size=2, max_size=20),
+    late_s=st.floats(0, 0.2),
+)
+def test_looks_of_an_account_fall_together_whatever_the_age(
+    interval_s: float, ages_s: list[float], late_s: float
+) -> None:
+    """Batches that were looked at in one slot are due at slots again, however old they are."""
+
+    def slot_after(now: dt.datetime, age_s: float) -> float:
+        one = batch(poll_s=interval_s, submitted_at=now - dt.timedelta(seconds=age_s))
+        pause_s = lifecycle.next_look_s(one, 10.0, now, account="acc")
+        return now.timestamp() + pause_s
+
+    first = slot_after(NOW, 0.0)
+    at = dt.datetime.fromtimestamp(first + late_s * interval_s, dt.UTC)
+    slots = [slot_after(at, age_s) - first for age_s in (interval_s, *ages_s)]
+    assert slots[0] == pytest.approx(interval_s, abs=1e-3)
+    assert all(slot / interval_s == pytest.approx(round(slot / interval_s), abs=1e-3) for slot in slots)
+    assert all(slot < 7.75 * interval_s for slot in slots)
+
+
+@given(
+    interval_s=st.sampled_from((1.0, 10.0, 30.0)),
+    least_s=st.sampled_from((0.0, 60.0)),
+    age_s=st.floats(0, 24 * 3600),
+    elapsed_s=st.sampled_from((0.0, 0.3, 45.0)),
+    account=st.text(min_size=1, max_size=5),
+)
+def test_a_look_on_the_grid_is_hardly_sooner_than_asked_nor_much_later(
+    interval_s: float, least_s: float, age_s: float, elapsed_s: float, account: str
+) -> None:
+    asked_s = max(interval_s, least_s)
+    one = batch(poll_s=interval_s, submitted_at=ago(age_s))
+    plain_s = lifecycle.next_look_s(one, 10.0, NOW, least_s)
+    delay_s = lifecycle.next_look_s(one, 10.0, NOW, least_s, account=account, elapsed_s=elapsed_s)
+    soonest_s = 0.25 * asked_s if age_s < asked_s and not least_s else 0.75 * asked_s
+    assert delay_s + elapsed_s >= soonest_s - 1e-3
+    assert delay_s + 1e-3 >= 0.0
+    assert delay_s <= plain_s + 4 * asked_s
+
+
+def test_short_intervals_are_left_as_they_are() -> None:
+    assert lifecycle.next_look_s(batch(poll_s=0.5), 10.0, NOW, account="acc", elapsed_s=0.2) == 0.5
+
+
 @pytest.mark.parametrize(
     ("poll_s", "shortest_s", "first_s"), [(0.0, 10.0, 2.0), (30.0, 10.0, 2.0), (0.5, 10.0, 0.5)]
 )

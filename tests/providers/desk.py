@@ -119,7 +119,9 @@ class Desk:
         return list(await self.provider.find(self.account, sought))
 
     async def look(self, provider_batch_id: ProviderBatchId) -> Look:
-        return (await self.provider.look(self.account, [provider_batch_id]))[provider_batch_id]
+        look = (await self.provider.look(self.account, [provider_batch_id]))[provider_batch_id]
+        assert not isinstance(look, Exception)
+        return look
 
     async def ended(self, provider_batch_id: ProviderBatchId) -> Ended:
         look = await self.look(provider_batch_id)

@@ -341,12 +341,22 @@ async def test_a_batch_that_lists_leave_out_is_seen_all_the_same(desk: Desk, san
 
 async def test_many_batches_are_looked_at_with_few_calls(desk: Desk, sandbox: Sandbox) -> None:
     batches = [await desk.submit(label=f"batchling-test-{number}") for number in range(60)]
+    n_before = sum(sandbox.ledger().calls.values())
+    looks = await desk.provider.look(desk.account, batches)
+    assert list(looks) == batches
+    assert {type(look) for look in looks.values()} == {Running}
+    confirmed = [one for one, look in looks.items() if isinstance(look, Running) and not look.listed]
+    assert confirmed == batches[:3]
+    assert sum(sandbox.ledger().calls.values()) - n_before <= 60 / desk.provider.facts.looks_at_once + 2 + 3
+
+
+async def test_an_end_that_a_list_shows_is_looked_at_itself(desk: Desk, sandbox: Sandbox) -> None:
+    batches = [await desk.submit(label=f"batchling-test-{number}") for number in range(12)]
     sandbox.clock.advance(LONG_S)
     n_before = sum(sandbox.ledger().calls.values())
     looks = await desk.provider.look(desk.account, batches)
-    assert set(looks) == set(batches)
-    assert {type(look) for look in looks.values()} == {Ended}
-    assert sum(sandbox.ledger().calls.values()) - n_before <= 60 / desk.provider.facts.looks_at_once + 2
+    assert {one: type(look) for one, look in looks.items()} == dict.fromkeys(batches, Ended)
+    assert sum(sandbox.ledger().calls.values()) - n_before <= 12 + 3
 
 
 async def test_unknown_batches_among_known_ones_are_not_found(desk: Desk, sandbox: Sandbox) -> None:
@@ -402,16 +412,37 @@ async def test_a_create_that_is_limited_is_neither_lost_nor_refused(desk: Desk, 
 
 
 async def test_looks_that_do_not_come_through_are_temporary(desk: Desk, sandbox: Sandbox) -> None:
-    batches = [await desk.submit(), await desk.submit(label="batchling-test-2")]
+    batches = [await desk.submit(label=f"batchling-test-{number}") for number in range(5)]
     for ids in (batches[:1], batches):
-        sandbox.faults.add(faults.RefusePoll(status=503, retry_after="4"))
+        sandbox.faults.add(faults.RefusePoll(status=503, retry_after="4", times=len(ids) + 1))
         with pytest.raises(TemporaryError) as caught:
             await desk.provider.look(desk.account, ids)
         assert caught.value.delay_s == 4.0
-        sandbox.faults.add(faults.DropPollAnswer())
+        sandbox.faults.clear()
+        sandbox.faults.add(faults.DropPollAnswer(times=len(ids) + 1))
         with pytest.raises(TemporaryError):
             await desk.provider.look(desk.account, ids)
-    assert len(await desk.provider.look(desk.account, batches)) == 2
+        sandbox.faults.clear()
+    assert len(await desk.provider.look(desk.account, batches)) == 5
+
+
+async def test_a_look_that_does_not_come_through_costs_no_other_batch(desk: Desk, sandbox: Sandbox) -> None:
+    batches = [await desk.submit(label=f"batchling-test-{number}") for number in range(3)]
+    sandbox.faults.add(faults.RefusePoll(status=503))
+    looks = await desk.provider.look(desk.account, batches)
+    assert sorted(type(look).__name__ for look in looks.values()) == ["Running", "Running", "TemporaryError"]
+
+
+async def test_a_list_that_is_refused_is_done_without_at_once(desk: Desk, sandbox: Sandbox) -> None:
+    batches = [await desk.submit(label=f"batchling-test-{number}") for number in range(5)]
+    for status in (400, 403, 500, 503):
+        sandbox.faults.add(faults.RefusePoll(status=status))
+        looks = await desk.provider.look(desk.account, batches)
+        assert looks == {
+            one: look for one, look in looks.items() if isinstance(look, Running) and not look.listed
+        }
+    sandbox.faults.add(faults.RefusePoll(status=500, body="<html>It works!</html>"))
+    assert set(await desk.provider.look(desk.account, batches)) == set(batches)
 
 
 @pytest.mark.needs(Ability.INPUT_FILE)

@@ -17,7 +17,7 @@ from batchling_client.wire.keys import ProviderBatchId
 from batchling_worker import inline_batches, providers
 from batchling_worker.errors import Denied, MaybeDone, PermanentError, QuotaFull, TemporaryError
 from batchling_worker.inline_batches import InlineBatches
-from batchling_worker.provider import Account, Ended, Ending, NotFound, Running, Source
+from batchling_worker.provider import Account, Ending, Running, Source
 
 from .conftest import KEY
 from .desk import Desk, credential, submission
@@ -180,9 +180,10 @@ async def test_only_batches_of_as_many_rows_are_read(wire: Wire, inline: Desk) -
         told.batch("ours", 2, ended=True),
         told.batch("open", 9),
     ]
-    replies = {"ours": told.rows("r0", "r1"), "other": told.rows("s0", "s1")}
+    replies = {"/ours/": told.rows("r0", "r1"), "/other/": told.rows("s0", "s1")}
+    replies |= {f"/{one['id']}": json.dumps(one).encode() for one in batches}
     wire.reply = lambda seen: answer(
-        next((rows for one, rows in replies.items() if f"/{one}/" in seen.target), told.page(*batches))
+        next((said for place, said in replies.items() if place in seen.target), told.page(*batches))
     )
     assert await find(inline) == ["ours"]
     assert not [seen for seen in wire.seen if "/larger" in seen.target or "/open" in seen.target]
@@ -234,16 +235,40 @@ async def test_what_a_list_leaves_out_is_looked_at_by_itself(wire: Wire, inline:
             return answer(json.dumps(told.batch("second", ended=True)).encode())
         if "/gone" in seen.target:
             return answer(b"{}", status=404)
-        return answer(told.page(told.batch("first"), told.batch("strange")))
+        if "/first" in seen.target:
+            return answer(json.dumps(told.batch("first")).encode())
+        return answer(told.page(told.batch("first"), told.batch("third"), told.batch("strange")))
 
     wire.reply = reply
-    ids = [ProviderBatchId(one) for one in ("first", "second", "gone")]
+    ids = [ProviderBatchId(one) for one in ("first", "second", "gone", "third")]
     looks = await inline.provider.look(inline.account, ids)
-    assert {one: type(look) for one, look in looks.items()} == {
-        "first": Running,
-        "second": Ended,
-        "gone": NotFound,
+    assert {one: type(look).__name__ for one, look in looks.items()} == {
+        "first": "Running",
+        "second": "Ended",
+        "gone": "NotFound",
+        "third": "Running",
     }
+
+
+@pytest.mark.parametrize("inline", ["anthropic"], indirect=True)
+async def test_a_search_goes_on_behind_an_empty_page(wire: Wire, inline: Desk) -> None:
+    told = Told(inline)
+    ours = told.batch("ours", 2, ended=True)
+    replies = {"/ours/": told.rows("r0", "r1"), "/ours": json.dumps(ours).encode(), "=next": told.page(ours)}
+    wire.reply = lambda seen: answer(
+        next((said for place, said in replies.items() if place in seen.target), told.page(more="next"))
+    )
+    assert await find(inline) == ["ours"]
+    wire.reply = lambda seen: answer(told.page(more="next"))
+    with pytest.raises(TemporaryError, match="the same again"):
+        await find(inline)
+
+
+@pytest.mark.parametrize("body", [b'{"error":{"message":"busy"}}', b"{}"])
+async def test_what_is_no_page_says_nothing(wire: Wire, inline: Desk, body: bytes) -> None:
+    wire.reply = lambda seen: answer(body)
+    with pytest.raises(TemporaryError):
+        await find(inline)
 
 
 async def test_a_strange_status_is_no_end(wire: Wire, inline: Desk) -> None:

@@ -12,15 +12,16 @@ import tempfile
 import tracemalloc
 from collections.abc import AsyncIterator
 
+import httpx
 import pytest
 
 from batchling_client.wire.keys import ProviderBatchId
-from batchling_worker import openai_search
+from batchling_worker import looking, openai_search, providers
 from batchling_worker.errors import Denied, FileNotReady, MaybeDone, PermanentError, TemporaryError
-from batchling_worker.provider import Ending, NotFound, Running
+from batchling_worker.provider import Account, Ending, NotFound, Running
 
 from .conftest import KEY
-from .desk import CHAT, Desk, body, submission
+from .desk import CHAT, Desk, body, credential, submission
 from .wire import Seen, Wire, answer
 
 FILE = Ending(results=("file-1",))
@@ -285,6 +286,12 @@ def page(*batches: tuple[str, int], more: str = "") -> bytes:
     )
 
 
+def running(seen: Seen) -> bytes:
+    """The batch that is asked for, as it runs."""
+    one = seen.target.rpartition("/")[2]
+    return answer(json.dumps({"id": one, "status": "in_progress"}).encode())
+
+
 async def find(desk: Desk, label: str) -> list[ProviderBatchId]:
     return await desk.find(label, since=dt.datetime.fromtimestamp(1e6, dt.UTC))
 
@@ -309,17 +316,42 @@ async def test_a_search_without_end_never_answers_that_there_is_none(
     wire: Wire, wired: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(openai_search, "FIND_PAGES", 3)
-    wire.reply = lambda seen: page(("new", 1_000_000), more="again")
+    wire.reply = lambda seen: page(("new", 1_000_000), more=f"after-{len(wire.seen)}")
     with pytest.raises(TemporaryError):
         await find(wired, "wanted")
     assert len(wire.seen) == 3
 
 
+async def test_a_cursor_that_comes_again_ends_a_search_without_a_proof(wire: Wire, wired: Desk) -> None:
+    wire.reply = lambda seen: page(("new", 1_000_000), more="again")
+    with pytest.raises(TemporaryError):
+        await find(wired, "wanted")
+    assert len(wire.seen) == 2
+
+
+async def test_a_search_goes_on_behind_an_empty_page(wire: Wire, wired: Desk) -> None:
+    wire.reply = lambda seen: page(("wanted", 1)) if "=second" in seen.target else page(more="second")
+    assert await find(wired, "wanted") == ["wanted"]
+
+
+@pytest.mark.parametrize("body", [b'{"object":"list","data":[],"has_more":true}', b'{"error":"busy"}', b"{}"])
+async def test_what_is_no_page_or_hides_the_next_one_proves_nothing(
+    wire: Wire, http: httpx.AsyncClient, body: bytes
+) -> None:
+    account = Account(base_url=wire.url, headers=credential("openai", KEY), http=http, digest="a" * 20)
+    wired = Desk(provider=providers.load("openai"), account=account)
+    wire.reply = lambda seen: answer(body)
+    with pytest.raises(TemporaryError):
+        await find(wired, "wanted")
+
+
 async def test_looking_stops_when_every_batch_is_found(wire: Wire, wired: Desk) -> None:
-    wire.reply = lambda seen: page(("b1", 2), ("b0", 1), more="b0")
-    ids = [ProviderBatchId("b0"), ProviderBatchId("b1")]
+    ids = [ProviderBatchId(f"b{n}") for n in range(4)]
+    wire.reply = lambda seen: (
+        page(*((one, 1) for one in ids), more="b0") if "?" in seen.target else running(seen)
+    )
     assert set(await wired.provider.look(wired.account, ids)) == set(ids)
-    assert len(wire.seen) == 1
+    assert len(wire.seen) == 1 + looking.LEAST_CONFIRMED
 
 
 async def test_a_list_that_refuses_an_id_hides_no_other(wire: Wire, wired: Desk) -> None:
@@ -331,9 +363,10 @@ async def test_a_list_that_refuses_an_id_hides_no_other(wire: Wire, wired: Desk)
         return page() if "/batches?" in seen.target else answer(b"{}", status=404)
 
     wire.reply = reply
-    ids = [ProviderBatchId("b0"), ProviderBatchId("b1")]
+    ids = [ProviderBatchId(f"b{n}") for n in range(4)]
     looks = await wired.provider.look(wired.account, ids)
-    assert looks == {ids[0]: NotFound(), ids[1]: Running(status="validating", n_done=0, n_total=0)}
+    found = Running(status="validating", n_done=0, n_total=0)
+    assert looks == {**dict.fromkeys(ids, NotFound()), ids[1]: found}
 
 
 @pytest.mark.parametrize("status", [200, 202, 400, 404, 409])

@@ -13,8 +13,8 @@ from batchling_worker.store import Held, Store
 from .byhand import KEEP_MS, ByHand, ids, out, row
 from .keyspace import strays, words_in_use
 
-WRITTEN_ELSEWHERE = {"credential"}
-"""By the client, beside the scripts."""
+WRITTEN_ELSEWHERE = {"credential", "list_page"}
+"""Beside the scripts: by the client, and by workers that look at a list together."""
 
 
 @pytest.mark.parametrize("state", [state for state in BatchState if state.terminal])
