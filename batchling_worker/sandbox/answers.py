@@ -62,6 +62,18 @@ class Ask(msgspec.Struct, frozen=True):
     url: str | None = None
 
 
+RESPONSES = "/v1/responses"
+DEFAULT_MODELS = {
+    "/v1/moderations": "omni-moderation-latest",
+    "/v1/images/generations": "gpt-image-1",
+    "/v1/images/edits": "gpt-image-1",
+    "/v1/videos": "sora-2",
+}
+"""Endpoints whose requests need not name a model, with the one that answers then."""
+_PROMPTED_MODEL = "gpt-5"
+"""Answers a response whose stored prompt names the model."""
+
+
 class Answer(msgspec.Struct):
     """A successful answer: its body, and the tokens that are billed for it."""
 
@@ -323,6 +335,11 @@ def perform(endpoint: str, body: bytes | msgspec.Raw, created: int) -> Answer | 
 
 def answer(endpoint: str, ask: Ask, created: int) -> Answer | Problem:
     """Answer a decoded request."""
+    if not ask.model:
+        default = DEFAULT_MODELS.get(endpoint) or (
+            _PROMPTED_MODEL if endpoint == RESPONSES and ask.prompt else ""
+        )
+        ask = msgspec.structs.replace(ask, model=default)
     if not ask.model:
         return Problem(400, "missing_required_parameter", "Missing required parameter: 'model'.")
     if ask.model.startswith(UNKNOWN_MODEL_PREFIX):

@@ -26,6 +26,10 @@ _MESSAGES: Final = "/v1/messages"
 _IN_BATCH: Final = "/v1/messages/batches"
 """The endpoint of a row: it takes less than that of a realtime call."""
 _COUNT: Final = "/v1/messages/count_tokens"
+_STRICT: Final = "#strict"
+"""Behind an endpoint: the call names a version that takes no sampling parameters and fewer blocks."""
+_STRICT_FROM: Final = "2026-10-21"
+_SAMPLING: Final = ("temperature", "top_p", "top_k")
 _CUSTOM_ID: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _MOST_LISTED: Final = 1_000
 _TYPES: Final = {
@@ -84,6 +88,7 @@ class AnthropicDialect:
             scoping_headers=("anthropic-workspace-id",),
             key_headers=("x-api-key", "Authorization"),
             perform=perform,
+            endpoint_of=_versioned,
             events={_MESSAGES: _events},
             max_rows=100_000,
             max_bytes=256_000_000,
@@ -94,6 +99,7 @@ class AnthropicDialect:
             unable={
                 **unable.NOT_PENDING,
                 **unable.OWN_LINES,
+                **unable.OWN_ERRORS,
                 **unable.ONE_RESULT_FILE,
                 **unable.NO_UPLOADS,
                 **unable.NO_METADATA,
@@ -249,7 +255,8 @@ def perform(endpoint: str, body: bytes | msgspec.Raw, created: int) -> Answer | 
         params = _decode_params(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         return Problem(400, None, f"The request body is invalid: {error}.")
-    problem = _problem(endpoint, params)
+    strict, endpoint = endpoint.endswith(_STRICT), endpoint.removesuffix(_STRICT)
+    problem = _problem(endpoint, params) or (_refused_since(body) if strict else None)
     if problem is not None:
         return problem
     ask = answers.Ask(model=params.model, messages=params.messages, text=params.output_config)
@@ -291,6 +298,29 @@ def _problem(endpoint: str, params: _Params) -> Problem | None:
         return Problem(400, None, "stream: streaming is not supported in a batch")
     if in_batch and params.speed == "fast":
         return Problem(400, None, "speed: fast mode is not supported in a batch")
+    return None
+
+
+def _versioned(endpoint: str, headers: Mapping[str, str]) -> str:
+    return endpoint + (_STRICT if headers.get("anthropic-version", "") >= _STRICT_FROM else "")
+
+
+def _refused_since(body: bytes | msgspec.Raw) -> Problem | None:
+    """Return what is wrong with a request since version 2026-10-21."""
+    asked = msgspec.json.decode(body, type=dict[str, Any])
+    for name in _SAMPLING:
+        if asked.get(name) is not None:
+            return Problem(400, None, f"{name}: sampling parameters are not supported since {_STRICT_FROM}")
+    for number, message in enumerate(asked.get("messages", [])):
+        content = message.get("content") if isinstance(message, dict) else None
+        for block in content if isinstance(content, list) else []:
+            if not isinstance(block, dict):
+                continue
+            where = f"messages.{number}.content"
+            if message.get("role") == "assistant" and block.get("type") == "document":
+                return Problem(400, None, f"{where}: a document is not allowed in an assistant message")
+            if message.get("role") == "user" and block.get("type") == "text" and block.get("citations"):
+                return Problem(400, None, f"{where}: citations are not allowed in a user's text")
     return None
 
 

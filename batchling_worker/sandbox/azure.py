@@ -25,7 +25,7 @@ from .dialect import Page, Refusal, Traits
 from .file_batches import FileBatches
 from .id_pages import page_after
 from .records import Batch, BatchView, CreateAsk, StoredFile
-from .scan import LineError, LineRules
+from .scan import LineError, LineRules, listed_errors
 from .world import Limits, World
 
 _CHAT: Final = "/v1/chat/completions"
@@ -116,7 +116,7 @@ class AzureDialect:
             "id": view.id,
             "object": "batch",
             "endpoint": view.ask.endpoint,
-            "errors": {"object": "list", "data": msgspec.to_builtins(errors)} if errors else None,
+            "errors": listed_errors(errors, bare=view.bare_errors),
             "input_file_id": view.ask.input_file_id,
             "completion_window": view.ask.completion_window,
             "status": view.status,

@@ -24,7 +24,7 @@ from .world import World
 A = TypeVar("A", bound=CreateAsk)
 
 _CHUNK = 1 << 18
-_TERMINAL = ("completed", "failed", "expired", "cancelled")
+TERMINAL = ("completed", "failed", "expired", "cancelled")
 
 
 class BatchesApi:
@@ -108,7 +108,11 @@ class BatchesApi:
     async def _show(self, request: web.Request, owner: str) -> web.StreamResponse:
         batch = self._find(request, owner)
         lost = self._weather.before_look(request, batch.model)
-        return lost or json_reply(self._object(await self._book.show(batch)))
+        return lost or json_reply(await self.told(request, batch))
+
+    async def told(self, request: web.Request, batch: Batch) -> dict[str, Any]:
+        """Move a batch on to now and return it as the JSON that a look at it is answered with."""
+        return self._object(await self._book.show(batch))
 
     async def _list(self, request: web.Request, owner: str) -> web.StreamResponse:
         lost = self._weather.before_look(request, None)
@@ -130,7 +134,7 @@ class BatchesApi:
         batch = self._find(request, owner)
         self._weather.before_cancel(batch.model)
         view = await self._book.show(batch)
-        if view.status in _TERMINAL:
+        if view.status in TERMINAL:
             raise self._dialect.not_cancellable(view)
         self._book.cancel(batch)
         return json_reply(self._object(await self._book.show(batch)))

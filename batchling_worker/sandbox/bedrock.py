@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, Final
 
 import msgspec
 from aiohttp import web
+from multidict import MultiMapping
 
 from . import answers, empty_pages, timing, unable
 from .answers import Answer, Ask, Message, Part, Problem
@@ -76,7 +77,7 @@ class _JobAsk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Record(msgspec.Struct, frozen=True):
-    modelInput: dict[str, Any]  # noqa: N815
+    modelInput: msgspec.Raw  # noqa: N815
     recordId: str = ""  # noqa: N815
 
 
@@ -135,6 +136,7 @@ class BedrockDialect:
         unable={
             **unable.NOT_PENDING,
             **unable.OWN_LINES,
+            **unable.OWN_ERRORS,
             **unable.ONE_RESULT_FILE,
             **unable.NO_RESULT_IDS,
         },
@@ -179,6 +181,7 @@ class BedrockJobs:
         self._asked: dict[str, _JobAsk] = {}
         self._by_token: dict[tuple[str, str], Batch] = {}
         self._exported: set[str] = set()
+        self._inputs: dict[str, Mapping[str, msgspec.Raw]] = {}
 
     def routes(self) -> Iterator[web.RouteDef]:
         """Return every route of the provider."""
@@ -204,6 +207,7 @@ class BedrockJobs:
         self._asked.clear()
         self._by_token.clear()
         self._exported.clear()
+        self._inputs.clear()
 
     async def _create(self, request: web.Request, owner: str) -> web.StreamResponse:
         ask = _job_ask(await request.read())
@@ -237,7 +241,8 @@ class BedrockJobs:
             batch = self._book.create(create, owner, window_s, missing)
         else:
             path = self._shelf.scratch()
-            n_rows = await asyncio.to_thread(_to_lines, stored, path, ask.modelId, create.endpoint)
+            inputs: dict[str, msgspec.Raw] = {}
+            n_rows = await asyncio.to_thread(_to_lines, stored, path, ask.modelId, create.endpoint, inputs)
             file = self._shelf.add(
                 path,
                 owner=owner,
@@ -250,6 +255,7 @@ class BedrockJobs:
             least = MIN_ROWS if own is None else own
             few = LineError("job_failed", f"The job has {n_rows} records; the least is {least}.")
             batch = self._book.create(create, owner, window_s, file if n_rows >= least else few)
+            self._inputs[batch.id] = inputs
         self._asked[batch.id] = ask
         return batch
 
@@ -270,11 +276,24 @@ class BedrockJobs:
         part, start = query.get("nameContains", ""), int(query.get("nextToken") or "0")
         size = min(int(query.get("maxResults", "100")), 1000)
         named = [one for one in self._book.newest_first(owner) if part in self._asked[one.id].jobName]
+        named = [one for one in named if await self._meets(query, one)]
+        if query.get("sortOrder") == "Ascending":
+            named.reverse()
         page = named[start : start + size]
         more = {"nextToken": str(start + size)} if len(named) > start + size else {}
         now = self._world.clock.now()
         jobs = [self._job(timing.listed(batch, await self._view(batch), now)) for batch in page]
         return json_reply({"invocationJobSummaries": jobs, **more})
+
+    async def _meets(self, query: MultiMapping[str], batch: Batch) -> bool:
+        """Return whether a job is one of those that a list call asks for."""
+        after, before = (query.get(name) for name in ("submitTimeAfter", "submitTimeBefore"))
+        if after is not None and batch.created_at <= _moment(after):
+            return False
+        if before is not None and batch.created_at >= _moment(before):
+            return False
+        wanted = query.get("statusEquals")
+        return wanted is None or wanted == _STATUSES[(await self._view(batch)).status]
 
     async def _stop(self, request: web.Request, owner: str) -> web.StreamResponse:
         batch = self._find(request, owner)
@@ -347,7 +366,8 @@ class BedrockJobs:
             if isinstance(one, str)
         ]
         path = self._store.new_path()
-        await asyncio.to_thread(_to_records, [file.path for file in files if file is not None], path)
+        inputs = self._inputs.pop(view.id, {})
+        await asyncio.to_thread(_to_records, [file.path for file in files if file is not None], inputs, path)
         ask = self._asked[view.id]
         root = f"{ask.outputDataConfig.s3OutputDataConfig.s3Uri.rstrip('/')}/{view.id.removeprefix(_JOBS)}"
         name = ask.inputDataConfig.s3InputDataConfig.s3Uri.rpartition("/")[2]
@@ -424,41 +444,37 @@ def _job_ask(body: bytes) -> _JobAsk:
     return ask
 
 
-def _to_lines(records: Path, path: Path, model: str, endpoint: str) -> int:
-    """Write a job's records as the sandbox's own lines; return how many there are."""
+def _to_lines(records: Path, path: Path, model: str, endpoint: str, inputs: dict[str, msgspec.Raw]) -> int:
+    """Write a job's records as the sandbox's own lines, and keep what each asks; return how many there are."""
     n_rows = 0
     with records.open("rb") as source, path.open("wb") as lines:
         for number, line in enumerate(source, start=1):
             n_rows = number
             try:
                 record = _record_of(line)
+                msgspec.json.decode(record.modelInput, type=dict[str, msgspec.Raw])
             except (msgspec.DecodeError, UnicodeDecodeError):
                 lines.write(line)
                 continue
-            lines.write(
-                _encode(
-                    {
-                        "custom_id": record.recordId or secrets.token_hex(6)[:11],
-                        "method": "POST",
-                        "url": endpoint,
-                        "body": {**record.modelInput, "model": model},
-                    }
-                )
-                + b"\n"
-            )
+            record_id = record.recordId or secrets.token_hex(6)[:11]
+            inputs[record_id] = record.modelInput
+            asked = msgspec.json.decode(record.modelInput, type=dict[str, msgspec.Raw])
+            body = {**asked, "model": model}
+            row = {"custom_id": record_id, "method": "POST", "url": endpoint, "body": body}
+            lines.write(_encode(row) + b"\n")
     return n_rows
 
 
-def _to_records(files: list[Path], path: Path) -> None:
+def _to_records(files: list[Path], inputs: Mapping[str, msgspec.Raw], path: Path) -> None:
     """Write result lines as records; what never ran is in none."""
     with path.open("wb") as records:
         for file in files:
             with file.open("rb") as lines:
                 for line in lines:
-                    _write_record(records, line)
+                    _write_record(records, inputs, line)
 
 
-def _write_record(records: BinaryIO, line: bytes) -> None:
+def _write_record(records: BinaryIO, inputs: Mapping[str, msgspec.Raw], line: bytes) -> None:
     try:
         done = _done_of(line)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -466,7 +482,7 @@ def _write_record(records: BinaryIO, line: bytes) -> None:
         return
     if done.response is None:
         return
-    record: dict[str, object] = {"recordId": done.custom_id, "modelInput": {}}
+    record: dict[str, object] = {"recordId": done.custom_id, "modelInput": inputs.get(done.custom_id, {})}
     status, body = done.response.status_code, done.response.body
     if status >= 400:
         said = msgspec.json.decode(body)
@@ -507,6 +523,13 @@ def _anthropic(model: str, text: str, n_in: int, n_out: int) -> dict[str, Any]:
 
 def _plain(text: str) -> dict[str, Any]:
     return {"outputs": [{"text": text, "stop_reason": "stop"}]}
+
+
+def _moment(said: str) -> float:
+    try:
+        return dt.datetime.fromisoformat(said).timestamp()
+    except ValueError:
+        raise Refusal(400, f"'{said}' is not a time.") from None
 
 
 def _iso(seconds: int) -> str:

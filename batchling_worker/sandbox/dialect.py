@@ -82,6 +82,8 @@ class Traits:
     """Paths of realtime calls below the root -> their endpoints, where they are not the endpoints themselves."""
     perform: Perform = answers.perform
     """Makes the answer of a request from its endpoint and body."""
+    endpoint_of: Callable[[str, Mapping[str, str]], str] = lambda endpoint, headers: endpoint
+    """Makes of an endpoint and a call's headers the endpoint that answers, where a version decides what is taken."""
     unwelcome_agents: tuple[str, ...] = ()
     """How the `User-Agent` of callers begins that are refused at the door."""
     batches: str = "/batches"

@@ -18,7 +18,7 @@ from .dialect import Page, Refusal, Traits
 from .file_batches import FileBatches
 from .files_api import FilesApi, refuse_error_file
 from .records import Batch, BatchView, CreateAsk, StoredFile, Written
-from .scan import LineRules, scan
+from .scan import LineRules, listed_errors, scan
 from .window import window
 from .world import Limits, World
 
@@ -118,7 +118,7 @@ class DoublewordDialect:
             "id": view.id,
             "object": "batch",
             "endpoint": view.ask.endpoint,
-            "errors": {"object": "list", "data": msgspec.to_builtins(view.errors)} if view.errors else None,
+            "errors": listed_errors(view.errors, bare=view.bare_errors),
             "input_file_id": view.ask.input_file_id,
             "completion_window": view.ask.completion_window,
             "status": status,

@@ -134,7 +134,7 @@ class _Quirks:
             ("junk", _n_of(plan.junk, n_rows)),
             ("vllm", _n_of(plan.vllm, n_rows)),
         ):
-            self.of.update((place, quirk) for place, _ in zip(hit, range(n), strict=False))
+            self.of.update((place, quirk) for _, place in zip(range(n), hit, strict=False))
         self.failing = set(places[::-1][: _n_of(plan.failing, n_rows)])
 
 

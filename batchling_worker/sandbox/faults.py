@@ -17,6 +17,7 @@ import msgspec
 
 from .fault import FailingFault, Fault, RefusingFault, RowsFault
 from .lies import (
+    BareErrors,
     EmptyPage,
     FailInErrorFile,
     GarbleDownload,
@@ -36,6 +37,7 @@ from .lies import (
 __all__ = (
     "KINDS",
     "AnyFault",
+    "BareErrors",
     "BlankFileIds",
     "BreakRows",
     "CutCreateAnswer",
@@ -384,6 +386,7 @@ AnyFault = (
     | SilenceKey
     | RefuseRealtime
     | StaleList
+    | BareErrors
     | ListWithOtherIds
     | ListWithoutFileIds
     | EmptyPage

@@ -70,6 +70,7 @@ class CloudStorage:
         yield gate.route("POST", upload, self._upload)
         yield gate.route("PUT", upload, self._chunk)
         yield gate.route("GET", f"{ROOT}/storage/v1/b/{_BUCKET}/o", self._list)
+        yield gate.route("DELETE", f"{ROOT}/storage/v1/b/{_BUCKET}/o/{{name:.+}}", self._delete)
         for below in ("", "/download"):
             yield gate.route("GET", f"{ROOT}{below}/storage/v1/b/{_BUCKET}/o/{{name:.+}}", self._read)
 
@@ -179,6 +180,14 @@ class CloudStorage:
         more = {"nextPageToken": page[-1]} if len(names) > size else {}
         items = [_shown(self._objects[bucket, name]) for name in page]
         return json_reply({"kind": "storage#objects", **({"items": items} if items else {}), **more})
+
+    async def _delete(self, request: web.Request, owner: str) -> web.StreamResponse:
+        place = request.match_info["bucket"], request.match_info["name"]
+        found = self._objects.pop(place, None)
+        if found is None:
+            raise Refusal(404, f"No such object: {place[0]}/{place[1]}")
+        found.path.unlink(missing_ok=True)
+        return web.Response(status=204)
 
     async def _read(self, request: web.Request, owner: str) -> web.StreamResponse:
         bucket, name = request.match_info["bucket"], request.match_info["name"]

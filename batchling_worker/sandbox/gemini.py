@@ -108,7 +108,7 @@ class GeminiDialect:
         status_path=("metadata", "state"),
         cursor=("pageToken", ("nextPageToken",)),
         no_money=(429, None, "You exceeded your current quota, please check your plan and billing details."),
-        unable={**unable.NOT_PENDING, **unable.OWN_LINES, **unable.ONE_RESULT_FILE},
+        unable={**unable.NOT_PENDING, **unable.OWN_LINES, **unable.OWN_ERRORS, **unable.ONE_RESULT_FILE},
     )
 
     def new_batch_id(self) -> str:
@@ -186,7 +186,7 @@ class Gemini:
         lost = self._weather.before_create(request, model)
         if lost is not None:
             return lost
-        if model.startswith("unknown-"):
+        if not google_answers.knows(full_name):
             raise Refusal(404, f"{full_name} is not found for API version v1.")
         config = wish.inputConfig or wish.input_config or _InputConfig()
         ask = CreateAsk(

@@ -47,6 +47,23 @@ _CODES = {
 }
 
 
+_FAMILIES = (
+    "gemini-",
+    "gemma-",
+    "embedding-",
+    "text-embedding-",
+    "multimodalembedding",
+    "learnlm-",
+    "imagen-",
+    "veo-",
+)
+
+
+def knows(model: str) -> bool:
+    """Return whether there is a model of that name, which may be a tuned one."""
+    return model.startswith("tunedModels/") or model.rpartition("/")[2].startswith(_FAMILIES)
+
+
 def status_name(status: int) -> str:
     """Return Google's word for an HTTP status."""
     return _NAMES.get(status, "INVALID_ARGUMENT" if status < 500 else "INTERNAL")
@@ -79,7 +96,7 @@ def perform(endpoint: str, body: bytes | msgspec.Raw, created: int) -> Answer | 
     model = asked.get("model") if isinstance(asked, dict) else None
     if not isinstance(model, str):
         return Problem(400, None, "Invalid JSON payload received.")
-    if model.rpartition("/")[2].startswith(answers.UNKNOWN_MODEL_PREFIX):
+    if not knows(model):
         message = f"{model} is not found for API version v1, or is not supported for {endpoint}."
         return Problem(404, None, message)
     if endpoint == EMBED_MANY:

@@ -7,7 +7,6 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 from multidict import MultiMapping
 
 from . import unable
@@ -15,7 +14,7 @@ from .answers import Answer
 from .dialect import Page, Refusal, Traits
 from .file_batches import FileBatches
 from .records import Batch, BatchView, CreateAsk, StoredFile
-from .scan import LineRules
+from .scan import LineRules, listed_errors
 from .world import Limits, World
 
 _BATCHABLE = frozenset({"/v1/audio/transcriptions", "/v1/audio/translations", "/v1/chat/completions"})
@@ -67,12 +66,12 @@ class GroqDialect:
         }
 
     def batch_object(self, view: BatchView) -> dict[str, Any]:
-        """Return a batch as JSON; `errors` is a bare array, and may stand beside `completed`."""
+        """Return a batch as JSON; `errors` may stand beside `completed`."""
         return {
             "id": view.id,
             "object": "batch",
             "endpoint": view.ask.endpoint,
-            "errors": msgspec.to_builtins(view.errors) or None,
+            "errors": listed_errors(view.errors, bare=view.bare_errors),
             "input_file_id": view.ask.input_file_id,
             "completion_window": view.ask.completion_window,
             "status": view.status,

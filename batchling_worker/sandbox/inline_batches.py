@@ -89,6 +89,7 @@ class InlineBatches:
             traits, limits = self._dialect.traits, self._world.limits
             n_rows = await receive(
                 self._dialect,
+                self._dialect.traits.endpoint_of(self._dialect.row_endpoint, request.headers),
                 request.content.iter_any(),
                 path,
                 most_rows=traits.row_limit(limits),

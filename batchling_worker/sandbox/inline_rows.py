@@ -17,9 +17,15 @@ _encode = msgspec.json.encode
 
 
 async def receive(
-    dialect: InlineDialect, pieces: AsyncIterator[bytes], path: Path, *, most_rows: int, most_bytes: int
+    dialect: InlineDialect,
+    endpoint: str,
+    pieces: AsyncIterator[bytes],
+    path: Path,
+    *,
+    most_rows: int,
+    most_bytes: int,
 ) -> int:
-    """Write a create's requests to `path`, a line each, as they come; return how many, or raise Refusal."""
+    """Write a create's requests for `endpoint` to `path`, a line each; return how many, or raise Refusal."""
     listed, seen, n_bytes, first = JsonList(), set[str](), 0, None
     with path.open("wb", buffering=_CHUNK) as lines:
         async for piece in pieces:
@@ -32,7 +38,7 @@ async def receive(
                 if row.custom_id in seen:
                     raise dialect.doubled(place, row.custom_id)
                 seen.add(row.custom_id)
-                lines.write(_line(dialect, row))
+                lines.write(_line(endpoint, row))
                 first, place = first or row, place + 1
             if listed.n_objects > most_rows:
                 raise dialect.too_many(most_rows)
@@ -40,8 +46,8 @@ async def receive(
     return listed.n_objects
 
 
-def _line(dialect: InlineDialect, row: InlineRow) -> bytes:
-    name, url = _encode(row.custom_id), _encode(dialect.row_endpoint)
+def _line(endpoint: str, row: InlineRow) -> bytes:
+    name, url = _encode(row.custom_id), _encode(endpoint)
     body = row.body.translate(_NEWLINES_TO_SPACES)
     return b'{"custom_id":%b,"method":"POST","url":%b,"body":%b}\n' % (name, url, body)
 

@@ -60,6 +60,10 @@ class SayStatus(Fault):
     when: Literal["ended", "running"] = "ended"
 
 
+class BareErrors(Fault):
+    """The batch's `errors` are a bare list, in place of an object that holds one; Groq was seen to do so."""
+
+
 class StickCancel(Fault):
     """A cancel of the batch is accepted and comes to an end after `seconds` (None = never)."""
 

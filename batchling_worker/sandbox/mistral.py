@@ -5,26 +5,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import secrets
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
 
 import msgspec
+from aiohttp import web
 from msgspec import Meta
 from multidict import MultiMapping
 
 from . import rare_answers, timing, unable
 from .answers import UNKNOWN_MODEL_PREFIX, Answer
-from .batches_api import BatchesApi, decode_ask
-from .dialect import Page, Refusal, Traits
+from .batches_api import TERMINAL, BatchesApi, decode_ask
+from .book import BatchBook
+from .dialect import FileDialect, Page, Refusal, Traits
 from .file_batches import FileBatches
 from .files_api import FilesApi
 from .flaws import flaws_in, invalid, unfit
+from .gate import Gate, json_reply
 from .lines import full_line, spell_out
 from .records import Batch, BatchView, CreateAsk, StoredFile
 from .scan import LineError, LineRules
+from .shelf import FileShelf
 from .world import Limits, World
 
 _BATCHABLE = frozenset(
@@ -97,7 +102,7 @@ class MistralDialect:
             cursor=None,
             request_id_header="mistral-correlation-id",
             no_money=(402, None, "Payment is required: the workspace has no credits left."),
-            unable={**unable.NOT_PENDING, **unable.OWN_LINES},
+            unable={**unable.NOT_PENDING, **unable.OWN_LINES, **unable.OWN_ERRORS},
         )
 
     def new_file_id(self) -> str:
@@ -136,7 +141,7 @@ class MistralDialect:
             "purpose": "batch" if made else file.purpose,
             "sample_type": sample_type if made or file.purpose == "batch" else "pretrain",
             "source": "mistral" if made else "upload",
-            "num_lines": None,
+            "num_lines": file.n_lines,
             "mimetype": "application/jsonl",
             "signature": None,
             "expires_at": None if file.expires_at is None else int(file.expires_at),
@@ -236,6 +241,31 @@ class MistralDialect:
 class MistralFiles(FilesApi):
     """Files, of which the lines of a batch are checked at once, and which are listed by page number."""
 
+    def __init__(self, world: World, dialect: FileDialect, shelf: FileShelf, book: BatchBook) -> None:
+        super().__init__(world, dialect, shelf, book)
+        self._signed: dict[str, tuple[StoredFile, float]] = {}
+
+    def routes(self, gate: Gate) -> Iterator[web.RouteDef]:
+        """Return the routes; a URL that was signed asks for no key."""
+        yield from super().routes(gate)
+        yield gate.route("GET", "/files/{file_id}/url", self._sign)
+        yield gate.route("GET", "/signed/{signature}", self._read_signed, keyless=lambda request: True)
+
+    async def _sign(self, request: web.Request, owner: str) -> web.StreamResponse:
+        file, hours = self.find(request, owner), request.query.get("expiry", "24")
+        if not hours.isdigit() or int(hours) not in _HOURS:
+            raise invalid("less_than_equal", ["query", "expiry"], "Input should be from 1 to 168")
+        signature = secrets.token_urlsafe(24)
+        self._signed[signature] = file, self._world.clock.now() + int(hours) * 3600
+        traits = self._dialect.traits
+        return json_reply({"url": f"{request.url.origin()}/{traits.name}{traits.root}/signed/{signature}"})
+
+    async def _read_signed(self, request: web.Request, owner: str) -> web.StreamResponse:
+        file, until = self._signed.get(request.match_info["signature"], (None, 0.0))
+        if file is None or until <= self._world.clock.now() or not self._shelf.taken(file.id):
+            raise Refusal(403, "The signature is not valid, or has expired.")
+        return await self._weather.send(request, file.path, file.model, file.n_bytes)
+
     async def check_lines(self, path: Path, purpose: str) -> None:
         """Raise Refusal with every bad line of a file for batches."""
         if purpose == "batch":
@@ -254,6 +284,27 @@ class MistralFiles(FilesApi):
 
 class MistralJobs(BatchesApi):
     """Jobs, made of files or of requests in the create call, whose model stands in for one that a line leaves out."""
+
+    def routes(self, gate: Gate) -> Iterator[web.RouteDef]:
+        """Return the routes; a job can be deleted too."""
+        yield from super().routes(gate)
+        yield gate.route("DELETE", self._dialect.traits.batches + "/{batch_id}", self._delete)
+
+    async def _delete(self, request: web.Request, owner: str) -> web.StreamResponse:
+        batch = self._find(request, owner)
+        if (await self._book.show(batch)).status not in TERMINAL:
+            raise Refusal(400, "A job that runs cannot be deleted: cancel it first.")
+        self._book.remove(batch)
+        return json_reply({"id": batch.id, "object": "batch", "deleted": True})
+
+    async def told(self, request: web.Request, batch: Batch) -> dict[str, Any]:
+        """Return a job as JSON, its rows in `outputs` where the call asks for them."""
+        job = await super().told(request, batch)
+        if request.query.get("inline", "").lower() != "true" or batch.outcome is None:
+            return job
+        files = (self._shelf.find(one, batch.owner) for one in (job["output_file"], job["error_file"]) if one)
+        lines = [line for file in files if file for line in file.path.read_bytes().splitlines()]
+        return {**job, "outputs": [msgspec.Raw(line) for line in lines if _is_object(line)]}
 
     def asked(self, body: bytes) -> JobAsk:
         """Return what is asked for, in the sandbox's own words too."""
@@ -371,6 +422,13 @@ class _Row(msgspec.Struct, frozen=True):
 
 
 _row_decoder = msgspec.json.Decoder(_Row)
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(msgspec.json.decode(line), dict)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
 
 
 def _result_line(line: bytes) -> bytes:

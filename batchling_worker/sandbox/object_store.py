@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, unescape
 
 from aiohttp import web
 
@@ -19,6 +20,7 @@ from .world import World
 _CHUNK = 1 << 18
 _PAGE = 1000
 _CODES = {400: "InvalidRequest", 403: "AccessDenied", 404: "NoSuchKey", 416: "InvalidRange", 503: "SlowDown"}
+_KEY = re.compile(r"<Key>([^<]*)</Key>")
 _NAMESPACE = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
 
 
@@ -41,6 +43,8 @@ class ObjectStore:
         yield web.get(f"{root}/{{key:.+}}", self._read)
         yield web.put(f"{root}/{{key:.+}}", self._write)
         yield web.post(f"{root}/{{key:.+}}", self._many_parts)
+        yield web.delete(f"{root}/{{key:.+}}", self._delete)
+        yield web.post(root, self._delete_many)
 
     def find(self, url: str) -> Path | None:
         """Return the file of an object, named as s3://BUCKET/KEY."""
@@ -106,6 +110,25 @@ class ObjectStore:
                 part.unlink()
         self.put(_name(request), path)
         return _xml("CompleteMultipartUploadResult", f"<ETag>{escape(_tag(path))}</ETag>")
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        self._remove(_name(request))
+        return web.Response(status=204)
+
+    async def _delete_many(self, request: web.Request) -> web.Response:
+        if "delete" not in request.query:
+            return _error(400, "InvalidRequest", "Only deletes are posted to a bucket.")
+        keys = [unescape(key) for key in _KEY.findall(await request.text())]
+        for key in keys:
+            self._remove(f"{request.match_info['bucket']}/{key}")
+        told = "".join(f"<Deleted><Key>{escape(key)}</Key></Deleted>" for key in keys)
+        return _xml("DeleteResult", told)
+
+    def _remove(self, name: str) -> None:
+        path = self._objects.pop(name, None)
+        self._models.pop(name, None)
+        if path is not None:
+            path.unlink(missing_ok=True)
 
     async def _read(self, request: web.Request) -> web.StreamResponse:
         path = self._objects.get(_name(request))

@@ -6,7 +6,6 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 from multidict import MultiMapping
 
 from . import unable
@@ -15,7 +14,7 @@ from .dialect import Page, Refusal, Traits
 from .file_batches import FileBatches
 from .id_pages import page_after
 from .records import Batch, BatchView, CreateAsk, StoredFile
-from .scan import LineRules
+from .scan import LineRules, listed_errors
 from .world import Limits, World
 
 _BATCHABLE = frozenset(
@@ -87,13 +86,12 @@ class OpenAIDialect:
 
     def batch_object(self, view: BatchView) -> dict[str, Any]:
         """Return a batch as JSON."""
-        errors = {"object": "list", "data": msgspec.to_builtins(view.errors)} if view.errors else None
         return {
             "id": view.id,
             "object": "batch",
             "endpoint": view.ask.endpoint,
             "model": view.model,
-            "errors": errors,
+            "errors": listed_errors(view.errors, bare=view.bare_errors),
             "input_file_id": view.ask.input_file_id,
             "completion_window": view.ask.completion_window,
             "status": view.status,

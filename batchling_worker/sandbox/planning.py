@@ -44,6 +44,7 @@ def plan_batch(world: World, provider: str, model: str | None, now: float) -> Ba
         no_files_in_lists=take(faults.ListWithoutFileIds) is not None,
         bad_error_file=take(faults.RefuseErrorFile),
         word=take(faults.SayStatus),
+        bare_errors=take(faults.BareErrors) is not None,
         cancel_stuck=take(faults.StickCancel),
     )
 

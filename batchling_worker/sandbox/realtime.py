@@ -43,7 +43,8 @@ class RealtimeApi:
     async def _answer(self, request: web.Request, endpoint: str) -> web.StreamResponse:
         body = await _json_body(request)
         created = self._world.clock.now()
-        found = self._perform(endpoint, body, int(created))
+        versioned = self._dialect.traits.endpoint_of(endpoint, request.headers)
+        found = self._perform(versioned, body, int(created))
         self._bill(endpoint, _model(body), found, created)
         if isinstance(found, answers.Problem):
             raise Refusal(found.status, found.message, code=found.code)

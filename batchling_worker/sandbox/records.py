@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ Status = Literal[
     "validating", "in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled"
 ]
 
+
+_CHUNK = 1 << 18
 
 ShownFiles = Literal["own", "others", "none"]
 
@@ -37,9 +40,25 @@ class StoredFile:
     model: str | None = None
     hidden_until: float = 0.0
     processed_at: float = 0.0
+    _n_lines: int | None = None
     lasting: bool = False
     """Whether it was uploaded without a time at which it expires."""
     refusing: RefuseErrorFile | None = None
+
+    @property
+    def n_lines(self) -> int:
+        """Return the number of lines, counted when somebody first asks."""
+        if self._n_lines is None:
+            with self.path.open("rb") as lines:
+                pieces = iter(lambda: lines.read(_CHUNK), b"")
+                self._n_lines = sum(piece.count(b"\n") for piece in pieces) + _cut_off(self.path)
+        return self._n_lines
+
+
+def _cut_off(path: Path) -> bool:
+    """Return whether the last line has no end."""
+    with path.open("rb") as file:
+        return bool(path.stat().st_size) and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n"
 
 
 class CreateAsk(msgspec.Struct, frozen=True):
@@ -90,6 +109,7 @@ class BatchPlan:
     no_files_in_lists: bool = False
     bad_error_file: RefuseErrorFile | None = None
     word: SayStatus | None = None
+    bare_errors: bool = False
     cancel_stuck: StickCancel | None = None
 
 
@@ -174,5 +194,7 @@ class BatchView:
     output_tokens: int
     word: str | None = None
     """What is shown in place of the status."""
+    bare_errors: bool = False
+    """Whether its errors are a list by itself."""
     files: ShownFiles = "own"
     """Which result files it names: in lists they may be another's, or none."""

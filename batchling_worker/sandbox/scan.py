@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from .answers import UNKNOWN_MODEL_PREFIX
+from .answers import DEFAULT_MODELS, RESPONSES, UNKNOWN_MODEL_PREFIX
 from .world import Limits
 
 
@@ -58,7 +59,8 @@ class Scan:
 
 
 class _Body(msgspec.Struct, frozen=True):
-    model: str
+    model: str | None = None
+    prompt: msgspec.Raw = msgspec.Raw(b"null")
     stream: bool | None = None
     input: msgspec.Raw = msgspec.Raw(b"null")
 
@@ -80,7 +82,7 @@ class _First(msgspec.Struct, frozen=True):
 
 _line_decoder = msgspec.json.Decoder(_Line)
 _first_decoder = msgspec.json.Decoder(_First)
-_UNSEEN: Final = _Line(custom_id="", method="POST", url="", body=_Body(model=""))
+_UNSEEN: Final = _Line(custom_id="", method="POST", url="", body=_Body())
 """Stands for a line that is not looked at."""
 
 
@@ -129,6 +131,14 @@ def peek_model(path: Path) -> str | None:
             return None
 
 
+def listed_errors(errors: Sequence[LineError], *, bare: bool) -> object:
+    """Return a batch's errors as OpenAI and its followers show them, None where there are none."""
+    if not errors:
+        return None
+    listed = msgspec.to_builtins(errors)
+    return listed if bare else {"object": "list", "data": listed}
+
+
 def _failed(found: Scan, error: LineError) -> Scan:
     found.errors, found.fatal = [error], True
     return found
@@ -163,11 +173,16 @@ def _check_fields(parsed: _Line, number: int, model: str | None, rules: LineRule
     if parsed.url not in rules.endpoints or (rules.endpoint is not None and parsed.url != rules.endpoint):
         message = "The URL provided for this request does not match the batch endpoint."
         return LineError("invalid_url", message, "url", number)
-    if rules.models_checked and parsed.body.model.startswith(UNKNOWN_MODEL_PREFIX):
-        message = f"The provided model '{parsed.body.model}' is not supported by the Batch API."
+    named = parsed.body.model
+    if named is None:
+        if parsed.url in DEFAULT_MODELS or (parsed.url == RESPONSES and bytes(parsed.body.prompt) != b"null"):
+            return None
+        return LineError("invalid_request", "The model of this request is missing.", "body.model", number)
+    if rules.models_checked and named.startswith(UNKNOWN_MODEL_PREFIX):
+        message = f"The provided model '{named}' is not supported by the Batch API."
         return LineError("model_not_found", message, "body.model", number)
-    if rules.one_model and model is not None and parsed.body.model != model:
-        message = f"The model '{parsed.body.model}' differs from '{model}'. One file is for one model."
+    if rules.one_model and model is not None and named != model:
+        message = f"The model '{named}' differs from '{model}'. One file is for one model."
         return LineError("mismatched_model", message, "body.model", number)
     if parsed.body.stream:
         return LineError(
@@ -191,6 +206,6 @@ def _diagnose(line: bytes, number: int) -> LineError:
     body = fields.get("body")
     if not isinstance(body, dict):
         return LineError("missing_required_parameter", "Missing required parameter: 'body'.", "body", number)
-    if not isinstance(body.get("model"), str):
+    if "model" in body and not isinstance(body["model"], str):
         return LineError("invalid_request", "The model of this request is missing.", "body.model", number)
     return LineError("invalid_request", "The body of this request is invalid.", "body", number)

@@ -53,6 +53,7 @@ class Sandbox:
             shuffle=shuffle,
         )
         emulators = emulator.load(self._world)
+        self._emulators = emulators
         self._control = Control(self._world, emulators)
         self._stamp = Stamp(self._world, emulators)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -103,6 +104,11 @@ class Sandbox:
             for name in emulator.names()
             for variable, value in emulator.settings(name, self.base_url(name)).items()
         }
+
+    @property
+    def emulators(self) -> tuple[emulator.Emulator, ...]:
+        """Return the providers that are emulated."""
+        return self._emulators
 
     @property
     def clock(self) -> Clock:

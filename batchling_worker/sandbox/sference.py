@@ -81,6 +81,7 @@ class SferenceDialect:
             unable={
                 **unable.NOT_PENDING,
                 **unable.OWN_LINES,
+                **unable.OWN_ERRORS,
                 **unable.ONE_RESULT_FILE,
                 **unable.NO_RESULT_IDS,
                 **unable.NO_PAGES,

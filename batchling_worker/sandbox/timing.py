@@ -135,6 +135,7 @@ def view(batch: Batch, now: float, n_total: int, n_failed: int) -> BatchView:
         input_tokens=outcome.input_tokens if outcome else 0,
         output_tokens=outcome.output_tokens if outcome else 0,
         word=_word(batch),
+        bare_errors=batch.plan.bare_errors,
     )
 
 

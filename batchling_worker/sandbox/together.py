@@ -116,7 +116,7 @@ class TogetherDialect:
         unwelcome_agents=("Python-urllib/",),
         cursor=None,
         no_money=(402, None, "Credit limit exceeded, please add credits."),
-        unable={**unable.NOT_PENDING, **unable.OWN_LINES, **unable.NO_PAGES},
+        unable={**unable.NOT_PENDING, **unable.OWN_LINES, **unable.OWN_ERRORS, **unable.NO_PAGES},
     )
 
     def new_file_id(self) -> str:
@@ -141,7 +141,7 @@ class TogetherDialect:
             "bytes": file.n_bytes,
             "purpose": "batch-api" if file.purpose == "batch_output" else file.purpose,
             "FileType": "jsonl",
-            "LineCount": 0,
+            "LineCount": file.n_lines,
             "Processed": True,
             "processing_status": "COMPLETED",
         }

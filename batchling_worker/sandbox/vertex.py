@@ -117,7 +117,7 @@ class VertexDialect:
         status_path=("state",),
         cursor=("pageToken", ("nextPageToken",)),
         no_money=(403, None, "This API method requires billing to be enabled."),
-        unable={**unable.NOT_PENDING, **unable.OWN_LINES, **unable.ONE_RESULT_FILE},
+        unable={**unable.NOT_PENDING, **unable.OWN_LINES, **unable.OWN_ERRORS, **unable.ONE_RESULT_FILE},
     )
     location = ""
     """Where the job that is being made is: its name says so."""
@@ -202,7 +202,7 @@ class Vertex:
             raise Refusal(400, "inputConfig: one file of jsonl in gcsSource is wanted.")
         if not destination.gcsDestination.outputUriPrefix.startswith("gs://"):
             raise Refusal(400, "outputConfig: an outputUriPrefix of gs:// is wanted.")
-        if model.startswith("unknown-"):
+        if not google_answers.knows(model):
             raise Refusal(404, f"Publisher Model `{wish.model}` not found.")
         ask = CreateAsk(
             input_file_id=source.gcsSource.uris[0],

@@ -71,6 +71,7 @@ class XaiDialect:
         unable={
             **unable.NOT_PENDING,
             **unable.OWN_LINES,
+            **unable.OWN_ERRORS,
             **unable.ONE_RESULT_FILE,
             **unable.NO_RESULT_IDS,
             **unable.NO_STATUS,

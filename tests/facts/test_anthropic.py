@@ -229,6 +229,28 @@ class TestCreate:
         lines = [line.custom_id for line in client.beta.messages.batches.results(batch.id)]
         assert lines == ["a"]
 
+    def test_sampling_parameters_are_refused_since_a_version(
+        self, sandbox: Sandbox, client: Anthropic
+    ) -> None:
+        rows = [row("good"), row("warm", temperature=0.5), row("top", top_p=0.9, top_k=3)]
+        told = results(client, finish(sandbox, client, create(client, *rows)))
+        assert {one: result.type for one, result in told.items()} == {
+            "good": "succeeded",
+            "warm": "errored",
+            "top": "errored",
+        }
+        old = client.with_options(default_headers={"anthropic-version": "2023-06-01"})
+        assert results(old, finish(sandbox, old, create(old, *rows)))["warm"].type == "succeeded"
+
+    def test_every_answer_has_a_request_id_that_the_sdk_reads(
+        self, sandbox: Sandbox, client: Anthropic
+    ) -> None:
+        batch = create(client, row("a"))
+        assert str(batch._request_id).startswith("req_")
+        with pytest.raises(APIStatusError) as caught:
+            client.messages.batches.retrieve("msgbatch_none")
+        assert str(caught.value.request_id).startswith("req_")
+
     def test_a_call_without_a_version_is_refused(self, client: Anthropic) -> None:
         with pytest.raises(BadRequestError, match="anthropic-version"):
             client.get(BATCHES, cast_to=object, options={"headers": {"anthropic-version": ""}})

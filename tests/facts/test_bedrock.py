@@ -97,6 +97,39 @@ def stored(sandbox: Sandbox) -> Sandbox:
     return sandbox
 
 
+def test_a_row_of_results_holds_what_was_asked(stored: Sandbox) -> None:
+    bedrock, s3 = client(stored, "bedrock"), client(stored, "s3")
+    job_id = create(bedrock).rpartition("/")[2]
+    stored.clock.advance(60.0)
+    bedrock.list_model_invocation_jobs()
+    told = s3.get_object(Bucket="bucket", Key=f"out/{job_id}/x.jsonl.out")["Body"].read().splitlines()
+    rows = {one["recordId"]: one["modelInput"] for one in map(json.loads, told)}
+    asked = {one["recordId"]: one["modelInput"] for one in map(json.loads, records(100).splitlines())}
+    assert rows == asked
+
+
+def test_jobs_are_listed_by_status_and_time_and_objects_deleted(stored: Sandbox) -> None:
+    bedrock, s3 = client(stored, "bedrock"), client(stored, "s3")
+    create(bedrock, "one")
+    stored.clock.advance(60.0)
+    create(bedrock, "two")
+
+    def names(**wanted: Any) -> list[str]:
+        found = bedrock.list_model_invocation_jobs(**wanted)["invocationJobSummaries"]
+        return [job["jobName"] for job in found]
+
+    assert names(statusEquals="Completed") == ["one"]
+    assert names(statusEquals="Failed") == []
+    assert names(submitTimeAfter=stored.clock.now() - 30) == ["two"]
+    assert names(sortOrder="Ascending", sortBy="CreationTime") == ["one", "two"]
+    s3.delete_object(Bucket="bucket", Key="in/x.jsonl")
+    with pytest.raises(ClientError):
+        s3.get_object(Bucket="bucket", Key="in/x.jsonl")
+    s3.put_object(Bucket="bucket", Key="a&b", Body=b"x")
+    s3.delete_objects(Bucket="bucket", Delete={"Objects": [{"Key": "a&b"}]})
+    assert "Contents" not in s3.list_objects_v2(Bucket="bucket", Prefix="a")
+
+
 def test_a_job_walks_its_states_and_its_results_lie_below_its_id(stored: Sandbox) -> None:
     bedrock, s3 = client(stored, "bedrock"), client(stored, "s3")
     arn = create(bedrock)

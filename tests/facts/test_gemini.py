@@ -217,6 +217,7 @@ class TestRefusals:
         for call in (
             lambda: gemini.models.generate_content(model="unknown-model", contents="Hi."),
             lambda: gemini.batches.create(model="unknown-model", src=[types.InlinedRequest(contents="Hi.")]),
+            lambda: gemini.batches.create(model="no-such-model", src=[types.InlinedRequest(contents="Hi.")]),
         ):
             with pytest.raises(errors.ClientError) as caught:
                 call()

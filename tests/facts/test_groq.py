@@ -9,7 +9,7 @@ from groq import AuthenticationError, BadRequestError, Groq, NotFoundError, Perm
 from groq.types import BatchCreateResponse, BatchRetrieveResponse
 
 from batchling_worker.sandbox import Limits, Sandbox
-from batchling_worker.sandbox.faults import RefuseCreate
+from batchling_worker.sandbox.faults import BareErrors, RefuseCreate
 from tests.form import CHAT_FORM
 
 from .lines import CHAT, chat, jsonl, parse
@@ -124,7 +124,7 @@ class TestValidation:
         shown = raw(groq, f"/batches/{batch.id}")
         assert shown["status"] == "completed"
         assert shown["request_counts"] == {"total": 3, "completed": 2, "failed": 1}
-        assert [(error["code"], error["line"]) for error in shown["errors"]] == [(code, 2)]
+        assert [(error["code"], error["line"]) for error in shown["errors"]["data"]] == [(code, 2)]
         assert results(groq, shown["output_file_id"]).keys() == {"a", "c"}
 
     def test_file_without_a_good_line_fails(self, sandbox: Sandbox, groq: Groq) -> None:
@@ -132,7 +132,16 @@ class TestValidation:
         sandbox.clock.advance(10)
         shown = raw(groq, f"/batches/{batch.id}")
         assert shown["status"] == "failed"
-        assert len(shown["errors"]) == 2
+        assert len(shown["errors"]["data"]) == 2
+        told = groq.batches.retrieve(batch.id).errors
+        assert told is not None
+        assert [error.line for error in told.data or ()] == [1, 2]
+
+    def test_errors_may_be_a_bare_list(self, sandbox: Sandbox, groq: Groq) -> None:
+        sandbox.faults.add(BareErrors())
+        batch = create(groq, jsonl(chat("a"), "{no"))
+        sandbox.clock.advance(10)
+        assert [error["line"] for error in raw(groq, f"/batches/{batch.id}")["errors"]] == [2]
 
     def test_unknown_file_is_refused_at_once(self, groq: Groq) -> None:
         with pytest.raises(BadRequestError):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import httpx
 import pytest
 from mistralai.client import Mistral
 from mistralai.client.errors import SDKError
@@ -161,6 +162,26 @@ class TestJobs:
         assert ended.status == "FAILED"
         assert [(error.message, error.count) for error in ended.errors] == [("the reason", 1)]
 
+    def test_outputs_stand_in_the_job_where_a_look_asks_for_them(
+        self, sandbox: Sandbox, mistral: Mistral
+    ) -> None:
+        job = create(mistral, jsonl(row("good"), row("bad", "fault:400")))
+        assert mistral.batch.jobs.get(job_id=job.id, inline=True).outputs is None
+        assert finish(sandbox, mistral, job.id).outputs is None
+        outputs = mistral.batch.jobs.get(job_id=job.id, inline=True).outputs
+        told = {one["custom_id"]: one["response"]["status_code"] for one in outputs or ()}
+        assert told == {"good": 200, "bad": 400}
+
+    def test_a_job_that_has_ended_can_be_deleted(self, sandbox: Sandbox, mistral: Mistral) -> None:
+        job = create(mistral, jsonl(row("a")))
+        with pytest.raises(SDKError):
+            mistral.batch.jobs.delete(job_id=job.id)
+        finish(sandbox, mistral, job.id)
+        assert mistral.batch.jobs.delete(job_id=job.id).deleted
+        with pytest.raises(SDKError) as caught:
+            mistral.batch.jobs.get(job_id=job.id)
+        assert caught.value.status_code == 404
+
 
 class TestList:
     def test_jobs_are_listed_by_page_number_newest_first(self, sandbox: Sandbox, mistral: Mistral) -> None:
@@ -218,6 +239,21 @@ class TestFiles:
         assert mistral.files.delete(file_id=file_id).deleted
         with pytest.raises(SDKError):
             mistral.files.retrieve(file_id=file_id)
+
+    def test_a_signed_url_reads_a_file_without_a_key_for_its_hours(
+        self, sandbox: Sandbox, mistral: Mistral
+    ) -> None:
+        file_id = upload(mistral, jsonl(row("a")))
+        url = mistral.files.get_signed_url(file_id=file_id, expiry=2).url
+        assert httpx.get(url).content == jsonl(row("a"))
+        sandbox.clock.advance(2 * 3600)
+        assert httpx.get(url).status_code == 403
+        with pytest.raises(SDKError):
+            mistral.files.get_signed_url(file_id=file_id, expiry=169)
+
+    def test_the_lines_of_a_file_are_counted(self, mistral: Mistral) -> None:
+        file_id = upload(mistral, jsonl(row("a"), row("b")))
+        assert mistral.files.retrieve(file_id=file_id).num_lines == 2
 
     def test_too_large_a_file_is_refused(self, sandbox: Sandbox, mistral: Mistral) -> None:
         sandbox.limits = Limits(max_bytes=100)

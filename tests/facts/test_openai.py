@@ -221,6 +221,29 @@ class TestValidation:
         assert batch.request_counts.total == 0
         assert sandbox.ledger().totals.n_rows == 0
 
+    @pytest.mark.parametrize(
+        ("endpoint", "body"),
+        [
+            ("/v1/moderations", {"input": "x"}),
+            ("/v1/images/generations", {"prompt": "x"}),
+            ("/v1/videos", {"prompt": "x"}),
+            ("/v1/responses", {"prompt": {"id": "pmpt_1"}}),
+        ],
+    )
+    def test_some_requests_need_not_name_a_model(
+        self, sandbox: Sandbox, openai: OpenAI, endpoint: Any, body: dict[str, Any]
+    ) -> None:
+        line = {"custom_id": "a", "method": "POST", "url": endpoint, "body": body}
+        batch = finish(sandbox, openai, create(openai, jsonl(line), endpoint=endpoint))
+        assert results(openai, batch.output_file_id)["a"]["response"]["status_code"] == 200
+
+    def test_other_requests_without_a_model_fail_the_batch(self, sandbox: Sandbox, openai: OpenAI) -> None:
+        for endpoint, body in (("/v1/embeddings", {"input": "x"}), ("/v1/responses", {"input": "x"})):
+            line = {"custom_id": "a", "method": "POST", "url": endpoint, "body": body}
+            batch = finish(sandbox, openai, create(openai, jsonl(line), endpoint=endpoint))
+            assert batch.errors is not None
+            assert [error.param for error in batch.errors.data or ()] == ["body.model"]
+
     def test_unknown_file_fails_after_create(self, sandbox: Sandbox, openai: OpenAI) -> None:
         batch = openai.batches.create(input_file_id="file-none", endpoint=CHAT, completion_window="24h")
         batch = finish(sandbox, openai, batch)

@@ -222,6 +222,10 @@ class TestFiles:
         assert [one.id for one in together.files.list().data] == [file.id]
         assert together.files.content(file.id).read() == content
 
+    def test_the_lines_of_a_file_are_counted(self, together: Together, stored: Any) -> None:
+        told = together.files.retrieve(stored(row("a"), row("b"))).model_dump()
+        assert told["LineCount"] == 2
+
     def test_too_large_a_file_is_refused(self, sandbox: Sandbox, together: Together) -> None:
         assert providers.load("together").facts.max_bytes == 100_000_000
         sandbox.limits = Limits(max_bytes=100)

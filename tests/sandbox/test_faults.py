@@ -214,8 +214,7 @@ class TestBatch:
         sandbox.clock.advance(1)
         batch = await caller.batch(batch_id)
         assert batch["status"] == "failed"
-        errors = batch["errors"]["data"] if caller.provider == "openai" else batch["errors"]
-        assert [error["code"] for error in errors] == ["token_limit_exceeded"]
+        assert [error["code"] for error in batch["errors"]["data"]] == ["token_limit_exceeded"]
         assert sandbox.ledger().totals.n_rows == 0
 
     async def test_expired_batch_delivers_what_was_done(self, sandbox: Sandbox, caller: Caller) -> None:
