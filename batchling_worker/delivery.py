@@ -14,6 +14,7 @@ from batchling_client.wire.scripts import RowOut
 from batchling_client.wire.states import RowKind
 
 from . import lifecycle
+from .answer_check import checked
 from .provider import Answer, Ending
 from .step import Step
 
@@ -56,7 +57,7 @@ async def chunks(step: Step, ending: Ending, only: RowKind | None = None) -> Asy
 
 def _outgoing_or_none(step: Step, answer: Answer) -> RowOut | None:
     try:
-        return _outgoing(answer)
+        return _outgoing(checked(answer, step.batch.spec.endpoint))
     except Exception as error:  # noqa: BLE001 - a defect of ours with one row must not hold up the others for ever
         step.telemetry.warn(
             "row_failed", batch_id=step.batch.batch_id, step="collect", error=type(error).__name__

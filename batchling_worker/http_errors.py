@@ -14,7 +14,9 @@ from typing import Final, NamedTuple
 import httpx
 import msgspec
 
-from . import bounds, money
+from batchling_client.wire import error_words
+
+from . import money
 from .errors import MaybeDone, PermanentError, TemporaryError
 
 FOREIGN: Final = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError, OSError)
@@ -51,24 +53,6 @@ SUBJECTS: Final = frozenset(
     {"id", "batch_id", "name", "data", "job", "file", "batches", "operations", "results", "items"}
 )
 """Fields that an answer has and an error has not."""
-STATUS_OF_WORD: Final = {
-    "insufficient_quota": 429,
-    "rate_limit_exceeded": 429,
-    "rate_limit_error": 429,
-    "resource_exhausted": 429,
-    "invalid_api_key": 401,
-    "authentication_error": 401,
-    "unauthenticated": 401,
-    "permission_error": 403,
-    "permission_denied": 403,
-    "not_found": 404,
-    "not_found_error": 404,
-    "notfounderror": 404,
-    "invalid_request_error": 400,
-    "invalid_argument": 400,
-    "badrequesterror": 400,
-}
-"""Codes and types of errors that are sent as a success -> the status that they are sent with elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,25 +139,13 @@ def of_error_instead(deed: Deed, status: int, body: bytes) -> TemporaryError | P
     alone = said.get("object") == "error" or not said.keys() & SUBJECTS
     if not alone or not (said.get("error") or said.get("object") == "error" or said.get("success") is False):
         return None
-    told = _status_of(said)
+    inner = said.get("error")
+    told = error_words.status_in(inner if isinstance(inner, dict) else {}) or error_words.status_in(said)
     clean = redacted(deed, body[:LONGEST_BODY])
     if told:
         return of_status(deed, told, {}, clean)
     reason = f"{deed.provider} answered {status} with an error when asked to {deed.does}: {message_of(clean)}"
     return MaybeDone(reason) if deed.paid else TemporaryError(reason)
-
-
-def _status_of(said: Mapping[str, object]) -> int:
-    """The HTTP status that an error object names, or that its words stand for; 0 where it names none."""
-    error = said.get("error")
-    inner = error if isinstance(error, dict) else {}
-    for holder in (inner, said):
-        for name in ("status_code", "status", "code", "raw_status_code"):
-            status = bounds.http_status(holder.get(name))
-            if status >= 400:
-                return status
-    words = {str(holder.get(name)).lower() for holder in (inner, said) for name in ("code", "type", "status")}
-    return next((status for word, status in STATUS_OF_WORD.items() if word in words), 0)
 
 
 def of_unreadable(deed: Deed) -> TemporaryError:

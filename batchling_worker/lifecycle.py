@@ -9,11 +9,12 @@ import random
 from dataclasses import dataclass
 from typing import Final, TypeAlias, assert_never
 
+from batchling_client.wire import error_words
 from batchling_client.wire.batches import Batch
 from batchling_client.wire.keys import BatchId, RequestId
 from batchling_client.wire.states import BatchState, Outcome, RowKind
 
-from . import quota
+from . import money, quota
 from .blame import is_certain
 from .provider import ROW_LOST, Answer, Complaint, Ending, Running, error_body
 
@@ -22,6 +23,10 @@ RETRIED_ORIGINS: Final = frozenset({"batch_expired", ROW_LOST})
 
 TOO_MANY_ROWS: Final = "too_many_tasks"
 TOO_FEW_ROWS: Final = "batch_too_small"
+LIMITED: Final = 429
+LONGEST_REASON: Final = 4096
+FAULT_WAIT_S: Final = 5.0
+"""How long after a batch that its provider failed for a reason of its own the next one is made; longer each time."""
 FILE_WAIT_S: Final = 10.0
 """How long after a validator that did not find the input file (yet) the next batch is made."""
 
@@ -49,7 +54,8 @@ def row_kind(answer: Answer) -> RowKind:
     if answer.origin == "provider" and 200 <= answer.status < 300:
         return RowKind.SUCCESS
     if answer.origin == "provider" and (answer.status in RETRIED_STATUSES or answer.status >= 500):
-        return RowKind.RETRY
+        lacking = money.is_lacking(answer.status, answer.body[:LONGEST_REASON].decode(errors="replace"))
+        return RowKind.FAILURE if lacking else RowKind.RETRY
     return RowKind.FAILURE
 
 
@@ -238,6 +244,8 @@ def _fate_of_failed(
     named = [complaint for complaint in ending.complaints if complaint.request_id is not None]
     if named:
         return _fate_beside_named(batch, named, ending, request_id, attempt, max_attempts)
+    if attempt < max_attempts and _is_own_fault(ending):
+        return Requeue(counts=True, wait_s=0.0 if batch.n_succeeded else FAULT_WAIT_S * attempt**2)
     if ending.status:
         return Refuse(status=ending.status, body=ending.body.encode(), origin="provider")
     if over_quota(ending) is not None and not ending.hopeless:
@@ -247,7 +255,7 @@ def _fate_of_failed(
     if any(c.param == "file_id" and c.line is None for c in ending.complaints) and attempt < max_attempts:
         return Requeue(counts=True, wait_s=FILE_WAIT_S)
     # It did run, and broke off: what it left is as good as expired.
-    if batch.n_succeeded and attempt < max_attempts:
+    if (batch.n_succeeded or batch.n_failed) and attempt < max_attempts:
         return Requeue(counts=True)
     if ending.complaints:
         return _blamed(ending.complaints[0])
@@ -291,7 +299,31 @@ def too_few_rows(provider: str, n_lines: int, min_rows: int) -> Ending:
 def _blamed(complaint: Complaint) -> Refuse:
     body = error_body(complaint.code, _words(complaint), complaint.param)
     origin = TOO_FEW_ROWS if complaint.code == TOO_FEW_ROWS else "batch_failed"
-    return Refuse(status=400, body=body, origin=origin)
+    return Refuse(status=_status_of(complaint), body=body, origin=origin)
+
+
+def _status_of(complaint: Complaint) -> int:
+    """The status of a batch's failure: 400, unless the server is at fault or the account cannot pay."""
+    if is_lacking_money(complaint):
+        return LIMITED
+    if not error_words.is_fault(complaint.code, complaint.message):
+        return 400
+    return max(error_words.status_of(complaint.code), 500)
+
+
+def _is_own_fault(ending: Ending) -> bool:
+    """Whether the provider failed a batch for a reason of its own: nothing was paid, and later it may succeed."""
+    if ending.status:
+        return ending.status >= 500
+    complaint = next(iter(ending.complaints), None)
+    if complaint is None or complaint.line is not None or is_lacking_money(complaint):
+        return False
+    return error_words.is_fault(complaint.code, complaint.message)
+
+
+def is_lacking_money(complaint: Complaint) -> bool:
+    """Whether a batch failed because the account cannot pay: it will fail again."""
+    return money.is_lacking(LIMITED, f"{complaint.code} {complaint.message}")
 
 
 def _why_cancelled(batch: Batch) -> str:

@@ -9,7 +9,11 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from batchling_client.wire import answer_shape, error_words
+
+from . import bounds
 from .loose_json import UNREADABLE, fields_of, text_in, whole
+from .loose_json import decoded as loose_decoded
 from .provider import ROW_LOST, Answer, error_body
 
 T = TypeVar("T")
@@ -23,6 +27,7 @@ UNRUN_OTHERWISE: Final = (500, "provider")
 """A row that the provider could not run for a reason of its own is as good as a 500."""
 ODD_BODY_STARTS: Final = (b"[", b"t", b"f", b"n", b"-", *(b"%d" % digit for digit in range(10)))
 """How a body begins that is neither an object nor a text: no endpoint answers so."""
+LONGEST_WORDS: Final = 1000
 EMPTY_BODIES: Final = frozenset({b"", b"{}", b"null", b'""'})
 
 _JSON_HEADERS: Final = {"content-type": JSON_TYPE}
@@ -34,15 +39,10 @@ class _Response(msgspec.Struct):
     request_id: str | None = None
 
 
-class _RowError(msgspec.Struct):
-    code: str | None = None
-    message: str | None = None
-
-
 class _Row(msgspec.Struct):
     custom_id: str
     response: _Response | None = None
-    error: _RowError | None = None
+    error: msgspec.Raw = msgspec.Raw()
 
 
 class _OddResponse(msgspec.Struct):
@@ -132,7 +132,44 @@ class LineSplitter:
 
 def told_by(code: str) -> tuple[int, str]:
     """The status and origin of a row that has an error and no response, from the error's code."""
-    return UNRUN.get(code, UNRUN_OTHERWISE)
+    status = error_words.status_of(code)
+    return UNRUN.get(code, (status, "provider") if status else UNRUN_OTHERWISE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowError:
+    """What stands in the `error` of a row: `body` is an HTTP body with its words, `status` 0 where it tells none."""
+
+    code: str
+    message: str
+    status: int
+    body: bytes
+
+    @classmethod
+    def read(cls, raw: bytes) -> RowError | None:
+        """Reads an object, a text or anything else; None where nothing is said."""
+        try:
+            said = loose_decoded(raw, object) if raw else None
+        except (ValueError, RecursionError):
+            said = raw[:LONGEST_WORDS].decode(errors="replace")
+        if isinstance(said, dict) and isinstance(said.get("error"), dict | str):
+            said = said["error"]
+        if not isinstance(said, dict):
+            words = said if isinstance(said, str) else raw.decode(errors="replace") if said else ""
+            message = words[:LONGEST_WORDS]
+            return (
+                cls(code="", message=message, status=0, body=error_body(None, message)) if message else None
+            )
+        code, told = said.get("code"), said.get("message") or said.get("detail")
+        if code is None and not told and not said.get("type"):
+            return None
+        words = told if isinstance(told, str) else msgspec.json.encode(told or said).decode()
+        return cls(
+            code=code if isinstance(code, str) else str(bounds.count(code) or ""),
+            message=words[:LONGEST_WORDS],
+            status=error_words.status_in(said),
+            body=msgspec.json.encode({"error": said}),
+        )
 
 
 @dataclass(slots=True)
@@ -157,15 +194,35 @@ class RowReader:
 
     def _read(self, line: bytes) -> Answer:
         row = _decode_row(line)
-        response = row.response
+        response, error = row.response, bytes(row.error)
         if response is None:
-            return self._unrun(row.custom_id, row.error)
-        return answer_of(row.custom_id, response.status_code, bytes(response.body), response.request_id)
+            return self._unrun(row.custom_id, error)
+        status, body = response.status_code, bytes(response.body)
+        return self._answered(row.custom_id, status, body, response.request_id, error)
 
-    def _unrun(self, custom_id: str, error: _RowError | None) -> Answer:
-        if error is None or (error.code is None and error.message is None):
+    def _answered(
+        self, custom_id: str, status: object, body: bytes, request_id: object, error: bytes
+    ) -> Answer:
+        """The answer of a row with a response; an error beside it counts where the response holds no answer."""
+        body = answer_shape.unpacked(body)
+        if error in EMPTY_BODIES or error == b"false":
+            return answer_of(custom_id, status, body, request_id)
+        number = error_words.number_of(status)
+        if body in EMPTY_BODIES or (not number and not answer_shape.is_plausible(body)):
+            return self._unrun(custom_id, error, number)
+        return answer_of(custom_id, status, body, request_id)
+
+    def _unrun(self, custom_id: str, raw: bytes, status: int = 0) -> Answer:
+        """The answer of a row with an error and without an answer; `status` is its response's, 0 for none."""
+        error = RowError.read(raw)
+        if error is None:
             return lost(custom_id)
-        return unrun(custom_id, error.code or "", error.message or "", self.unrun)
+        if not status and error.code in UNRUN:
+            return unrun(custom_id, error.code, error.message, self.unrun)
+        status = status or error.status
+        if not status:
+            return unrun(custom_id, error.code, error.message, self.unrun)
+        return Answer(custom_id=custom_id, status=status, body=error.body, headers=_JSON_HEADERS)
 
     def _salvaged(self, line: bytes) -> Answer | None:
         try:
@@ -184,11 +241,9 @@ class RowReader:
             return self._loose(line)
         response = _converted(row.response, _OddResponse)
         if response is not None:
-            return answer_of(row.custom_id, response.status_code, bytes(response.body), response.request_id)
-        error = _converted(row.error, _RowError)
-        if error is None and bytes(row.error) not in EMPTY_BODIES:
-            error = _RowError(message=bytes(row.error)[:1000].decode(errors="replace").strip('"'))
-        return self._unrun(row.custom_id, error)
+            status, body = response.status_code, bytes(response.body)
+            return self._answered(row.custom_id, status, body, response.request_id, bytes(row.error))
+        return self._unrun(row.custom_id, bytes(row.error))
 
     def _loose(self, line: bytes) -> Answer | None:
         """The answer of a row in JSON that Python alone takes: half a surrogate pair, NaN, a byte order mark."""
@@ -199,11 +254,13 @@ class RowReader:
         if not isinstance(row, dict) or not isinstance(row.get("custom_id"), str):
             self.n_broken += 1
             return None
-        custom_id, response, error = whole(row["custom_id"]), row.get("response"), row.get("error")
+        custom_id, response = whole(row["custom_id"]), row.get("response")
+        error = json.dumps(row["error"]).encode() if row.get("error") else b""
         if isinstance(response, dict):
             body = json.dumps(response["body"]).encode() if "body" in response else b""
-            return answer_of(custom_id, response.get("status_code"), body, response.get("request_id"))
-        return self._unrun(custom_id, _RowError(message=json.dumps(error)[:1000]) if error else None)
+            status, request_id = response.get("status_code"), response.get("request_id")
+            return self._answered(custom_id, status, body, request_id, error)
+        return self._unrun(custom_id, error)
 
 
 def _converted(raw: msgspec.Raw, shape: type[T]) -> T | None:
@@ -221,9 +278,11 @@ def answer_of(
     id_header: str = "x-request-id",
 ) -> Answer:
     """The answer of a row with a status and a body, if these make one; else that of a row that was lost."""
-    status = _status(said)
+    status = bounds.http_status(said)
     if not 200 <= status <= 599 or not _is_text(body):
         return lost(custom_id)
+    if 300 <= status < 400:
+        return _redirected(custom_id, status, body)
     if status < 400 and ((len(body) <= 4 and body in EMPTY_BODIES) or body.startswith(ODD_BODY_STARTS)):
         return lost(custom_id)
     headers = _JSON_HEADERS
@@ -233,13 +292,18 @@ def answer_of(
     return Answer(custom_id=custom_id, status=status, body=body, headers=headers)
 
 
-def _status(said: object) -> int:
-    """An HTTP status, also where it is spelt as a text or with a point; 0 where it is none."""
-    if isinstance(said, str) and said.isascii() and said.isdigit():
-        return int(said[:4])
-    if isinstance(said, bool) or not isinstance(said, int | float) or said != said // 1:
-        return 0
-    return int(said)
+def _redirected(custom_id: str, status: int, body: bytes) -> Answer:
+    """A redirect is an answer to nobody: the place that it names was not asked."""
+    quote = body[:LONGEST_WORDS].decode(errors="replace")
+    message = f"The provider answered this request with a redirect ({status}): {quote}".rstrip(": ")
+    failure = error_body(answer_shape.UNFIT, message)
+    return Answer(
+        custom_id=custom_id,
+        status=answer_shape.UNFIT_STATUS,
+        body=failure,
+        headers=_JSON_HEADERS,
+        origin=answer_shape.UNFIT,
+    )
 
 
 def _is_text(body: bytes) -> bool:

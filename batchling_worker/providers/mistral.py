@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -13,10 +12,8 @@ from .. import http_errors
 from ..batch_object import BatchObject
 from ..openai_dialect import LABEL_NAME, BatchPage, Dialect, Query, bare_line
 from ..openai_files import OpenAIFiles
-from ..provider import Answer, ProviderFacts, Submission
+from ..provider import ProviderFacts, Submission
 from ..provider_call import ProviderCall
-from ..result_lines import RowReader
-from ..result_rows import LineReader
 
 LONGEST_HOURS: Final = 168
 PAGE_ROWS: Final = 100
@@ -99,33 +96,6 @@ class JobPage(msgspec.Struct, frozen=True):
     total: object = None
 
 
-class _Object(msgspec.Struct):
-    """Any JSON object."""
-
-
-class JobRowReader(RowReader):
-    """Makes answers of lines, with the bodies that calls of their own would have had: failed rows have a text."""
-
-    def answers(self, lines: list[bytes]) -> Iterator[Answer]:
-        """An answer for each readable line; empty lines are skipped."""
-        for answer in super().answers(lines):
-            yield (
-                dataclasses.replace(answer, body=_taken_out(answer.body)) if answer.status >= 400 else answer
-            )
-
-
-def _taken_out(body: bytes) -> bytes:
-    """The JSON object in a JSON string, else the body as it is."""
-    if not body.startswith(b'"'):
-        return body
-    try:
-        text = msgspec.json.decode(body, type=str).encode()
-        msgspec.json.decode(text, type=_Object)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return body
-    return text
-
-
 class MistralDialect(Dialect):
     """Mistral's words: jobs with a model, hours and several files, and a list of numbered pages."""
 
@@ -167,10 +137,6 @@ class MistralDialect(Dialect):
         n_so_far = number * PAGE_ROWS + len(jobs)
         more = n_so_far < page.total if isinstance(page.total, int) else bool(jobs)
         return BatchPage(data=[job.batch for job in jobs], paging=str(number + 1) if more else "")
-
-    def rows(self) -> LineReader:
-        """What reads the lines of one result file."""
-        return JobRowReader()
 
 
 def _page(cursor: str) -> Query:

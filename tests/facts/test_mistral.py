@@ -19,7 +19,8 @@ from batchling_worker import providers
 from batchling_worker.batch_object import BatchObject
 from batchling_worker.openai_dialect import LABEL_NAME
 from batchling_worker.provider import Ended, Running
-from batchling_worker.providers.mistral import FACTS, Job, JobRowReader
+from batchling_worker.providers.mistral import FACTS, Job
+from batchling_worker.result_lines import RowReader
 from batchling_worker.sandbox import Limits, Sandbox
 from batchling_worker.sandbox.faults import ExpireBatch, FailBatch
 from tests.form import CHAT_FORM, Ability
@@ -374,10 +375,10 @@ class TestAdapter:
     )
     def test_the_body_of_a_failed_row_is_read_in_both_shapes(self, body: str, read: str) -> None:
         line = f'{{"id":"b","custom_id":"r1","response":{{"status_code":422,"body":{body}}},"error":null}}'
-        [answer] = JobRowReader().answers([line.encode()])
+        [answer] = RowReader().answers([line.encode()])
         assert (answer.status, answer.body.decode()) == (422, read)
 
-    def test_the_body_of_a_success_is_never_taken_apart(self) -> None:
+    def test_the_body_of_a_success_is_read_in_both_shapes_too(self) -> None:
         line = b'{"custom_id":"r1","response":{"status_code":200,"body":"{\\"text\\":1}"},"error":null}'
-        [answer] = JobRowReader().answers([line])
-        assert answer.body == b'"{\\"text\\":1}"'
+        [answer] = RowReader().answers([line])
+        assert answer.body == b'{"text":1}'

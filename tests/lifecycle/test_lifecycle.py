@@ -457,3 +457,51 @@ def test_an_ending_has_a_sentence_unless_all_went_well(outcome: Outcome) -> None
     said = Ending(complaints=(Complaint(code="odd", message=""),), body="body")
     assert lifecycle.error_sentence(said, outcome) == "odd"
     assert len(lifecycle.error_sentence(Ending(body="x" * 9000), outcome)) == 500
+
+
+FAULTS: list[tuple[str, str, int]] = [
+    ("server_error", "Internal server error. Please try again later.", 500),
+    ("internal_error", "It broke.", 500),
+    ("INTERNAL", "It broke.", 500),
+    ("UNAVAILABLE", "It broke.", 503),
+    ("500", "It broke.", 500),
+    ("", "The server had an error while processing your request.", 500),
+    ("output_failed", "Service is temporarily unavailable, please retry later.", 500),
+]
+
+
+@pytest.mark.parametrize(("code", "message", "status"), FAULTS)
+def test_a_batch_that_failed_for_its_server_is_tried_again_and_ends_in_a_5xx(
+    code: str, message: str, status: int
+) -> None:
+    failed = batch(outcome=Outcome.FAILED)
+    ending = Ending(complaints=(Complaint(code=code, message=message),))
+    fates = [lifecycle.row_fate(failed, ending, ONE, attempt, 3) for attempt in (1, 2, 3)]
+    assert all(isinstance(fate, Requeue) and fate.counts for fate in fates[:2])
+    assert [fate.wait_s for fate in fates[:2] if isinstance(fate, Requeue)] == [5.0, 20.0]
+    last = fates[2]
+    assert isinstance(last, Refuse)
+    assert (last.status, told(last)["message"]) == (status, message)
+
+
+def test_a_provider_s_own_5xx_is_tried_again_and_told_at_last() -> None:
+    failed, ending = batch(outcome=Outcome.FAILED), Ending(status=503, body='{"error":{"message":"down"}}')
+    assert isinstance(lifecycle.row_fate(failed, ending, ONE, 1, 3), Requeue)
+    last = lifecycle.row_fate(failed, ending, ONE, 3, 3)
+    assert isinstance(last, Refuse)
+    assert (last.status, last.origin) == (503, "provider")
+
+
+@pytest.mark.parametrize("code", ["insufficient_quota", "billing_hard_limit_reached"])
+def test_a_batch_that_failed_for_money_is_told_at_once_with_a_429(code: str) -> None:
+    ending = Ending(complaints=(Complaint(code=code, message="Please try again later."),))
+    fate = lifecycle.row_fate(batch(outcome=Outcome.FAILED), ending, ONE, 1, 3)
+    assert isinstance(fate, Refuse)
+    assert (fate.status, told(fate)["code"]) == (429, code)
+
+
+def test_a_batch_that_failed_and_has_told_rows_is_asked_for_the_rest_again() -> None:
+    ending = Ending(complaints=(Complaint(code="odd", message="no"),))
+    told_some = batch(outcome=Outcome.FAILED, n_failed=1)
+    assert lifecycle.row_fate(told_some, ending, ONE, 1, 3) == Requeue(counts=True)
+    assert isinstance(lifecycle.row_fate(told_some, ending, ONE, 3, 3), Refuse)

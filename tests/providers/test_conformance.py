@@ -11,6 +11,7 @@ import pytest
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.states import Outcome
 from batchling_worker import blame
+from batchling_worker.answer_check import checked
 from batchling_worker.errors import FileNotReady, MaybeDone, PermanentError, TemporaryError
 from batchling_worker.provider import Ended, NotFound, Running
 from batchling_worker.sandbox import Limits, Sandbox, faults
@@ -38,6 +39,7 @@ async def test_a_batch_runs_and_every_row_is_answered(desk: Desk, sandbox: Sandb
     answers = await desk.answers_by_id(done.ending)
     assert set(answers) == set(desk.requests(40))
     assert {answer.status for answer in answers.values()} == {200}
+    assert all(checked(answer, desk.form.endpoint) is answer for answer in answers.values())
     for number in range(40):
         assert f"Question {number}?" in desk.form.text(said(answers[f"r{number}"]))
 

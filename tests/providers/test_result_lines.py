@@ -127,7 +127,7 @@ def test_oddly_typed_fields_do_not_cost_the_row() -> None:
     odd = row({"status_code": 200, "request_id": 17, "body": {"id": "x"}}, "none")
     assert read_one(odd).body == b'{"id": "x"}'
     assert json.loads(read_one(row(None, "overloaded")).body)["error"]["message"] == "overloaded"
-    assert json.loads(read_one(row(None, {"code": 7})).body)["error"]["message"] == '{"code": 7}'
+    assert json.loads(read_one(row(None, {"code": 7})).body)["error"]["message"] == '{"code":7}'
 
 
 @pytest.mark.parametrize("request_id", ["a\r\nset-cookie: x", "é", "\x00"])
@@ -142,3 +142,71 @@ def test_broken_lines_are_counted_and_cost_no_other() -> None:
     answers, reader = read(good, *broken, b"", b"  \r", good)
     assert [answer.custom_id for answer in answers] == ["r1", "r1"]
     assert reader.n_broken == len(broken)
+
+
+WHY = "This model's maximum context length is 8192 tokens."
+OBJECT = {"object": "error", "message": WHY, "type": "BadRequestError", "param": None, "code": 400}
+REFUSED: dict[str, dict[str, Any]] = {
+    "a text beside an empty body": row({"status_code": 400, "request_id": "v", "body": None}, WHY),
+    "an object beside an empty body": row({"status_code": 400, "request_id": "v", "body": None}, OBJECT),
+    "an object beside an empty object": row({"status_code": 400, "body": {}}, OBJECT),
+    "an object beside a success without a body": row({"status_code": 200, "body": None}, OBJECT),
+    "an object beside a success that is none": row({"status_code": 200, "body": {"model": "m"}}, OBJECT),
+    "an object and no response": row(None, OBJECT),
+    "an object in an object": row(None, {"error": OBJECT}),
+    "a status under another name": row(None, {"message": WHY, "status_code": 400}),
+    "a status as a text": row(None, {"message": WHY, "code": "400"}),
+    "a type alone": row(None, {"message": WHY, "type": "BadRequestError"}),
+    "a code in words": row(None, {"message": WHY, "code": "invalid_request_error"}),
+    "a body in a text": row({"status_code": 400, "body": json.dumps({"error": OBJECT})}),
+}
+
+
+@pytest.mark.parametrize("how", REFUSED)
+def test_the_reason_of_a_failed_row_arrives_with_its_status(how: str) -> None:
+    answer = read_one(REFUSED[how])
+    assert (answer.status, answer.origin) == (400, "provider")
+    assert json.loads(answer.body)["error"]["message"] == WHY
+    assert lifecycle.row_kind(answer) is RowKind.FAILURE
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        ({"code": 503, "message": "Try later."}, 503),
+        ({"code": "server_error", "message": "Try later."}, 500),
+        ({"type": "InternalServerError", "message": "Try later."}, 500),
+        ({"type": "overloaded_error", "message": "Try later."}, 503),
+        ({"code": "rate_limit_exceeded", "message": "Try later."}, 429),
+        ({"code": "inference_failed", "message": "Try later."}, 500),
+        ("Try later.", 500),
+    ],
+)
+def test_a_row_that_failed_for_the_server_is_worth_another_attempt(error: Any, status: int) -> None:
+    answer = read_one(row(None, error))
+    assert (answer.status, lifecycle.row_kind(answer)) == (status, RowKind.RETRY)
+    assert json.loads(answer.body)["error"]["message"] == "Try later."
+
+
+def test_a_row_without_money_is_told_at_once() -> None:
+    error = {"message": "You exceeded your current quota.", "code": "insufficient_quota"}
+    for answer in (read_one(row(None, error)), read_one(row({"status_code": 429, "body": {"error": error}}))):
+        assert (answer.status, lifecycle.row_kind(answer)) == (429, RowKind.FAILURE)
+
+
+@pytest.mark.parametrize("error", [None, "", {}, [], False, "none"])
+def test_an_answer_beside_an_error_that_says_nothing_is_one(error: Any) -> None:
+    assert read_one(row({"status_code": 200, "body": {"id": "x", "choices": [1]}}, error)).status == 200
+
+
+def test_an_answer_in_a_text_is_taken_out_of_it() -> None:
+    body = {"id": "x", "choices": [{"message": {"content": "Zoë \\ud83d"}}]}
+    answer = read_one(row({"status_code": 200, "body": json.dumps(body)}))
+    assert (answer.status, json.loads(answer.body)) == (200, body)
+
+
+@pytest.mark.parametrize("status", [300, 301, 302, 304, 307, 308, "307"])
+def test_a_row_with_a_redirect_is_a_failure(status: Any) -> None:
+    answer = read_one(row({"status_code": status, "body": {"detail": "moved to /v2"}}))
+    assert (answer.status, lifecycle.row_kind(answer)) == (502, RowKind.FAILURE)
+    assert "moved to /v2" in json.loads(answer.body)["error"]["message"]

@@ -1,0 +1,223 @@
+"""Which bodies can be answers: the one or two fields that every answer of an endpoint has.
+
+A server may put the request itself, an error object or anything else under status 200. Such a body is no answer: it is
+not kept as one. Endpoints whose answers have no common field are read leniently: an object that is neither an error nor
+the request will do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from . import error_words
+
+UNFIT: Final = "batch_answer_unfit"
+"""Code of an answer whose body is none."""
+UNFIT_STATUS: Final = 502
+LONGEST_QUOTE: Final = 300
+
+_ANSWER_FIELDS: Final[Mapping[str, frozenset[str]]] = {
+    "/completions": frozenset({"choices"}),
+    "/responses": frozenset({"output", "output_text"}),
+    "/messages": frozenset({"content"}),
+    "/embeddings": frozenset({"data", "embedding", "embeddings"}),
+    "/moderations": frozenset({"results"}),
+    "/classifications": frozenset({"results"}),
+    "/ocr": frozenset({"pages", "document_annotation"}),
+    "/conversations": frozenset({"outputs", "conversation_id"}),
+    "/transcriptions": frozenset({"text", "segments", "words"}),
+    "/translations": frozenset({"text", "segments", "words"}),
+    "/converse": frozenset({"output", "stopReason"}),
+    ":generateContent": frozenset({"candidates", "promptFeedback", "usageMetadata"}),
+    ":embedContent": frozenset({"embedding", "embeddings"}),
+    ":batchEmbedContents": frozenset({"embeddings", "embedding"}),
+}
+"""How an endpoint ends -> the fields of which each of its answers has one."""
+_TEXTS: Final = ("/transcriptions", "/translations")
+"""Endpoints that may answer with a text."""
+_REQUEST_FIELDS: Final = frozenset({"messages", "contents", "prompt", "input", "inputText", "requests"})
+_GENERAL_FIELDS: Final = frozenset(
+    [
+        "id",
+        "object",
+        "created",
+        "created_at",
+        "status",
+        "usage",
+        "choices",
+        "output",
+        "outputs",
+        "content",
+        "data",
+        "embedding",
+        "embeddings",
+        "results",
+        "pages",
+        "text",
+        "candidates",
+        "generation",
+        "generations",
+        "completion",
+        "completions",
+        "outputText",
+        "images",
+        "artifacts",
+        "url",
+        "urls",
+        "video",
+        "predictions",
+        "message",
+        "response",
+        "score",
+        "scores",
+        "label",
+        "labels",
+        "answer",
+        "answers",
+        "embeddingsByType",
+    ]
+)
+"""Fields by which an object of an unknown endpoint is told from the request that led to it."""
+_NOTHING: Final = frozenset({b"", b"null", b"{}", b"[]", b'""', b"false", b"0"})
+_ENDED_BADLY: Final = frozenset({"failed", "cancelled", "canceled", "error"})
+
+_decode: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unfit:
+    """Why a body is no answer; `status` and `body` are what its caller gets instead.
+
+    `own` = the provider itself says that the request failed: its words, with the status that they name or stand for.
+    """
+
+    status: int
+    body: bytes
+    own: bool
+
+
+def unpacked(body: bytes) -> bytes:
+    """Return the JSON object that a JSON text holds, else the body as it is (OGX 1.5, Mistral's failed rows)."""
+    if not body.startswith(b'"'):
+        return body
+    try:
+        inner = json.loads(body, strict=False)
+        if isinstance(inner, str) and inner.lstrip().startswith("{") and isinstance(json.loads(inner), dict):
+            return inner.strip().encode()
+    except (ValueError, RecursionError):
+        pass
+    return body
+
+
+def unfit(endpoint: str, body: bytes) -> Unfit | None:
+    """Return why the body of a success cannot be an answer of the endpoint; None for one that can."""
+    fields = _fields_of(body)
+    if fields is None:
+        return None if body.startswith(b'"') and endpoint.endswith(_TEXTS) else _no_answer(endpoint, body)
+    if _has_failed(endpoint, fields):
+        return _failure(fields)
+    if _is_answer(endpoint, fields):
+        return None
+    return _failure(fields) if _is_error(fields) else _no_answer(endpoint, body)
+
+
+def is_plausible(body: bytes) -> bool:
+    """Return whether a body looks like an answer of some endpoint."""
+    fields = _fields_of(body)
+    return fields is not None and bool(fields.keys() & _GENERAL_FIELDS) and not _is_error(fields)
+
+
+def _fields_of(body: bytes) -> Mapping[str, bytes] | None:
+    """The fields of a JSON object, each as it is spelt; None for anything else."""
+    try:
+        return {name: bytes(value) for name, value in _decode(body).items()}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        found = json.loads(body, strict=False)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict):
+        return None
+    return {name: json.dumps(value).encode() for name, value in found.items()}
+
+
+def _is_answer(endpoint: str, fields: Mapping[str, bytes]) -> bool:
+    for ending, wanted in _ANSWER_FIELDS.items():
+        if endpoint.endswith(ending):
+            found = [fields[name] for name in wanted if fields.get(name, b"null") != b"null"]
+            return any(value not in _NOTHING for value in found) or bool(found and not _is_error(fields))
+    if _is_error(fields):
+        return False
+    is_line = "custom_id" in fields and "body" in fields
+    is_request = bool(fields.keys() & _REQUEST_FIELDS) and not fields.keys() & _GENERAL_FIELDS
+    return bool(fields) and not is_line and not is_request
+
+
+def _is_error(fields: Mapping[str, bytes]) -> bool:
+    return (
+        fields.get("error", b"") not in _NOTHING
+        or _text(fields, "object") == "error"
+        or _text(fields, "type") == "error"
+        or fields.get("success") == b"false"
+        or fields.keys() == {"detail"}
+    )
+
+
+def _has_failed(endpoint: str, fields: Mapping[str, bytes]) -> bool:
+    """Whether it is an object that the endpoint made and that says of itself that it failed, such as a Response."""
+    if not endpoint.endswith("/responses") and any(endpoint.endswith(ending) for ending in _ANSWER_FIELDS):
+        return False
+    return _text(fields, "status") in _ENDED_BADLY and ("id" in fields or "object" in fields)
+
+
+def _failure(fields: Mapping[str, bytes]) -> Unfit:
+    """The provider's own error, in the shape that SDKs read."""
+    raw = next((fields[name] for name in ("error", "detail") if fields.get(name, b"") not in _NOTHING), b"")
+    said = _value(raw)
+    outer = {
+        name: _value(value)
+        for name, value in fields.items()
+        if name != "error" and len(value) < LONGEST_QUOTE
+    }
+    error = said if isinstance(said, dict) else outer
+    status = error_words.status_in(error) or error_words.status_in(outer) or 500
+    if isinstance(said, dict):
+        inner = b'{"error":%b}' % raw
+    else:
+        words = said if isinstance(said, str) and said else _words(outer)
+        inner = msgspec.json.encode(
+            {"error": {"message": words, "code": outer.get("code"), "type": "batch_error"}}
+        )
+    return Unfit(status=status, body=inner, own=True)
+
+
+def _words(outer: Mapping[str, object]) -> str:
+    message = outer.get("message")
+    if isinstance(message, str) and message:
+        return message
+    return f"The provider reports this request as {outer.get('status') or 'failed'} and gives no reason."
+
+
+def _no_answer(endpoint: str, body: bytes) -> Unfit:
+    quote = body[:LONGEST_QUOTE].decode(errors="replace")
+    message = f"The provider reports success, but its answer is none of {endpoint}: {quote}"
+    error = {"message": message, "type": "batch_error", "param": None, "code": UNFIT}
+    return Unfit(status=UNFIT_STATUS, body=msgspec.json.encode({"error": error}), own=False)
+
+
+def _text(fields: Mapping[str, bytes], name: str) -> str:
+    said = _value(fields[name]) if len(fields.get(name, b"")) in range(1, LONGEST_QUOTE) else None
+    return said.lower() if isinstance(said, str) else ""
+
+
+def _value(raw: bytes) -> object:
+    try:
+        return json.loads(raw or b"null", strict=False)
+    except (ValueError, RecursionError):
+        return None
