@@ -295,7 +295,7 @@ def _told(job: Mapping[str, Any]) -> Look:
     message = str(job.get("message") or "")
     failed = outcome is Outcome.FAILED
     ending = Ending(
-        results=(f"{output.rstrip('/')}/",) if output else (),
+        results=(f"{output.rstrip('/')}/",) if output and (n_done or not failed) else (),
         complaints=(Complaint(code="job_failed", message=message or "The job failed."),) if failed else (),
     )
     return Ended(status=word, outcome=outcome, ending=ending, n_done=n_done, n_total=n_total)
