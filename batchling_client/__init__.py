@@ -2,7 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from . import children
+from . import children, sandboxed
 from .batchify import batchify
 from .errors import (
     AnswerUnreadable,
@@ -48,5 +48,7 @@ __all__ = [
     "batchify",
 ]
 
-# In a process that was started inside a block, and nowhere else: it says so of calls at full price.
+# An import has an effect only where a variable in the environment asks for it: in a process that was started inside a
+# block, and in one that takes part in a rehearsal.
 children.heed()
+sandboxed.heed()

@@ -17,7 +17,19 @@ from typing import Final, Literal
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from . import bridge, children, ctrl_c, display, embedded, interceptors, presence, scope, self_test, settings
+from . import (
+    bridge,
+    children,
+    ctrl_c,
+    display,
+    embedded,
+    interceptors,
+    presence,
+    sandboxed,
+    scope,
+    self_test,
+    settings,
+)
 from .bridge import Bridge
 from .calls import Terms
 from .errors import DryRun, QueueUnfit, WrongSettings
@@ -73,7 +85,7 @@ def batchify(
     `QueueUnreachable` when there is no Redis, and `QueueUnfit` when it would lose requests.
     """
     used = settings.load(redis_url=redis_url)
-    routes = used.routes()
+    routes = sandboxed.routes(used.routes())
     _check_number("batch_size", batch_size, least=1, whole=True)
     _check_number("batch_window_seconds", batch_window_seconds, least=0.0)
     _check_number("batch_poll_interval_seconds", batch_poll_interval_seconds, least=0.0)

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 
 import wrapt
 
-from . import scope
+from . import gate, scope
 from .interceptor import PASSING, Handler
 
 Wrapper: TypeAlias = Callable[..., Any]
@@ -50,7 +50,7 @@ class Patch:
 
     def block(self) -> Handler | None:
         """The innermost open block."""
-        return scope.current() if self.active else None
+        return gate.behind(scope.current()) if self.active else None
 
     def handler(self, method: str, host: str, path: str) -> Handler | None:
         """The innermost open block, where it wants such a call; `PASSING` where the call passes and was counted."""

@@ -14,18 +14,17 @@ from typing import IO, Final
 
 import msgspec
 
+from . import sandboxed
 from .errors import QueueUnreachable, WrongSettings
-from .wire.routes import ROUTES
 
 STOP_S: Final = 90.0
-NO_ACCOUNT: Final = "sandbox-needs-no-key"
 WRONG_USE: Final = 2
 """How the stage ends where a setting of the worker's is not usable."""
 
 
 @contextlib.contextmanager
 def rehearsal(home: Path) -> Iterator[None]:
-    """Sandbox and stack for as long as the context is open; settings and missing API keys are set in the environment.
+    """Sandbox and stack for as long as the context is open; the environment points at them, with no real API key in it.
 
     They end with this process, however it ends. Raises `WrongSettings` or `QueueUnreachable`.
     """
@@ -76,10 +75,10 @@ def _environment(settings: dict[str, str]) -> Iterator[None]:
         if name.upper() == "BATCHLING_REDIS_URL":
             del os.environ[name]
     os.environ.update(settings)
-    for route in ROUTES:
-        os.environ.setdefault(f"{route.provider.upper()}_API_KEY", NO_ACCOUNT)
+    sandboxed.heed()
     try:
         yield
     finally:
+        sandboxed.over()
         os.environ.clear()
         os.environ.update(before)

@@ -54,6 +54,10 @@ RPCS: Final = {
 """gRPC methods that a batch would make cheaper -> whose calls they are, and the way there is instead."""
 
 
+PROVIDERS: Final = ("/xai_api.", "/google.cloud.aiplatform.", "/google.ai.generativelanguage.")
+"""How the gRPC methods of providers begin."""
+
+
 def note_http(passed: Passed | None, host: str) -> None:
     """Count a batchable call that goes over urllib3 by itself, and warn of the first one of a run."""
     if passed is not None:

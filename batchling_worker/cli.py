@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
+
+UNREACHABLE: Final = 3
 
 
 @click.command()
@@ -30,7 +33,7 @@ def status(*, as_json: bool) -> int:
     return _stack("status", as_json=as_json)
 
 
-@click.command()
+@click.command(context_settings={"allow_interspersed_args": False})
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
@@ -41,15 +44,49 @@ def status(*, as_json: bool) -> int:
 @click.option(
     "--seconds", "speeds", multiple=True, metavar="MODEL=S", help="Seconds a batch of MODEL takes; * = any."
 )
-def sandbox(port: int, speeds: tuple[str, ...]) -> None:
-    """Serve the provider emulators, and print the settings that point at them."""
+@click.option(
+    "--provider", "served", multiple=True, metavar="NAME", help="Refuse calls to all other providers."
+)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD...]")
+def sandbox(port: int, speeds: tuple[str, ...], served: tuple[str, ...], command: tuple[str, ...]) -> int:
+    """Run CMD against the provider emulators: no call of it reaches a real provider, and its exit code is passed on.
+
+    Without CMD, serve the emulators and print the environment that points programs at them.
+    """
     part = _part("batchling_worker.sandbox")
+    quick = dict(_speed(word) for word in speeds)
+    _check_providers(part, served)
     try:
-        part.serve(port, speeds=dict(_speed(word) for word in speeds))
+        if command:
+            return _perform(command, port=port, speeds=quick, served=served)
+        part.serve(port, speeds=quick, served=served)
     except OSError as error:
         raise click.UsageError(
             f"Port {port} cannot be served ({error.strerror}): choose another --port."
         ) from None
+    return 0
+
+
+def _perform(
+    command: tuple[str, ...], *, port: int, speeds: dict[str, float], served: tuple[str, ...]
+) -> int:
+    if shutil.which(command[0]) is None:
+        raise click.UsageError(f"There is no command {command[0]!r}: check its name and PATH.")
+    part = _part("batchling_worker.rehearsal")
+    try:
+        code: int = part.perform(_home(), command, port=port, speeds=speeds, served=served)
+    except part.settings.WrongSetting as error:
+        raise click.UsageError(str(error)) from None
+    except part.StackError as error:
+        click.echo(f"batchling: {error}", err=True)
+        return UNREACHABLE
+    return code
+
+
+def _check_providers(part: Any, served: tuple[str, ...]) -> None:
+    unknown = [name for name in served if name not in part.names()]
+    if unknown:
+        raise click.UsageError(f"--provider {unknown[0]} is none of {', '.join(part.names())}")
 
 
 @click.command()
@@ -70,7 +107,7 @@ def _home() -> Path:
     part = _part("batchling_worker.settings")
     try:
         home: Path = part.load().home
-    except part.WrongSetting as error:
+    except part.settings.WrongSetting as error:
         raise click.UsageError(str(error)) from None
     return home
 

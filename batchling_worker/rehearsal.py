@@ -12,20 +12,27 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 from . import providers, settings
-from .sandbox import Sandbox
+from .sandbox import Sandbox, environment
 from .stack import attach, control
 from .stack.errors import StackError
 
 FOLDER: Final = "sandbox"
 WRONG_USE: Final = 2
 UNREACHABLE: Final = 3
+_QUICK: Final = {
+    "BATCHLING_POLL_INTERVAL_SECONDS": "0.5",
+    "BATCHLING_PROVIDERS__AZURE__POLL_INTERVAL_SECONDS": "0.5",
+}
+"""The sandbox is through with a batch in seconds: the pace of looks for real providers is too slow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +44,12 @@ class Stage:
 
 
 @contextlib.contextmanager
-def stage(home: Path, *, speeds: Mapping[str, float] | None = None) -> Iterator[Stage]:
+def stage(
+    home: Path, *, port: int = 0, speeds: Mapping[str, float] | None = None, served: Sequence[str] = ()
+) -> Iterator[Stage]:
     """Sandbox and stack below `home/sandbox`, away from the user's own; both gone afterwards.
 
+    `served` are the providers that programs may call, by default all.
     Raises `StackError` and `settings.WrongSetting`.
     """
     folder = home.expanduser().absolute() / FOLDER
@@ -47,17 +57,70 @@ def stage(home: Path, *, speeds: Mapping[str, float] | None = None) -> Iterator[
     with contextlib.suppress(PermissionError):
         _clear_left_behind(folder)
     own = folder / str(os.getpid())
-    with Sandbox(speeds=speeds) as sandbox:
+    with Sandbox(port, speeds=speeds) as sandbox:
         kept = {name: value for name, value in os.environ.items() if not _pointed_elsewhere(name)}
-        told = {"BATCHLING_HOME": str(own), **sandbox.settings(), **_own_endpoints(sandbox)}
+        pointed = {**environment.provider_settings(sandbox.url), **_own_endpoints(sandbox)}
+        told = {"BATCHLING_HOME": str(own), **pointed}
         try:
-            running = attach.up(own, environment={**kept, **told})
+            running = attach.up(own, environment={**_QUICK, **kept, **told})
             # What the program's settings say of providers stays, so that its calls are known by their hosts: where
             # they go is the worker's to say, and it knows no host but the sandbox.
-            environment = {"BATCHLING_HOME": str(own), "BATCHLING_REDIS_URL": running.redis_url}
-            yield Stage(sandbox=sandbox, environment=environment)
+            seen = {"BATCHLING_HOME": str(own), "BATCHLING_REDIS_URL": running.redis_url}
+            seen |= environment.variables(sandbox.url, served, os.environ)
+            yield Stage(sandbox=sandbox, environment=seen)
         finally:
             _clear(own)
+
+
+def perform(
+    home: Path,
+    command: Sequence[str],
+    *,
+    port: int = 0,
+    speeds: Mapping[str, float] | None = None,
+    served: Sequence[str] = (),
+) -> int:
+    """Run a command before the sandbox and return its exit code, 128 + N where signal N has ended it.
+
+    It has this process' terminal. Raises what `stage` raises, and OSError where the command cannot be started.
+    """
+    with stage(home, port=port, speeds=speeds, served=served) as held:
+        kept = {name: value for name, value in os.environ.items() if name.upper() != "BATCHLING_REDIS_URL"}
+        with _signals_passed_on() as running:
+            program = subprocess.Popen(command, env={**kept, **held.environment})
+            running.append(program)
+            code = program.wait()
+    return code if code >= 0 else 128 - code
+
+
+@contextlib.contextmanager
+def _signals_passed_on() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Leave signals to the program, which this process has to outlive: a terminal sends Ctrl-C to both."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        for program in running:
+            program.send_signal(number)
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        """The terminal has sent it to the program too."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if not sys.stdin.isatty():
+            pass_on(number, frame)
+
+    handlers = {
+        signal.SIGINT: interrupt,
+        signal.SIGQUIT: leave,
+        signal.SIGTERM: pass_on,
+        signal.SIGHUP: pass_on,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield running
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _pointed_elsewhere(name: str) -> bool:

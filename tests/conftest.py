@@ -25,6 +25,7 @@ LONG: Final = (
     "cli/test_bulk.py",
     "cli/test_looking.py",
     "cli/test_own_endpoint.py",
+    "cli/test_rehearsing.py",
     "cli/test_running.py",
     "death/",
     "failover/",

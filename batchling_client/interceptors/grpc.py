@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, Final
 
-from .. import uncaught
+from .. import gate, uncaught
 from ..patching import Patch, Patcher, Target
 
 _CALLABLES: Final = {
@@ -26,8 +26,12 @@ def _calling(patch: Patch) -> Callable[..., Any]:
     def call(stub: Any, *args: Any, **options: Any) -> Any:
         block = patch.block()
         if block is not None:
-            method = getattr(stub, "_method", b"")
-            uncaught.note_rpc(block.passed, method.decode() if isinstance(method, bytes) else method)
+            spelt = getattr(stub, "_method", b"")
+            method = spelt.decode() if isinstance(spelt, bytes) else spelt
+            uncaught.note_rpc(block.passed, method)
+            shut = gate.of_process()
+            if shut is not None and method.startswith(uncaught.PROVIDERS):
+                raise shut.refusal(method)
         return patch.plain(stub)(*args, **options)
 
     return call

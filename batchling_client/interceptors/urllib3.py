@@ -6,7 +6,7 @@ from types import ModuleType
 from typing import Any, Final, cast
 from urllib.parse import unquote, urlsplit
 
-from .. import uncaught
+from .. import gate, uncaught
 from ..interceptor import OWN_PORTS, host_of
 from ..passed import costs
 from ..patching import Patch, Patcher, Target
@@ -23,6 +23,9 @@ def _opening(patch: Patch) -> Callable[..., Any]:
             own = called.port == OWN_PORTS.get(called.scheme)
             host = host_of(name, None if own else called.port)
             path = unquote(parts.path)
+            shut = gate.of_process()
+            if shut is not None and shut.wants(method, host, path):
+                raise shut.refusal(host)
             if block.wants(method, host, path):
                 uncaught.note_http(block.passed, host)
             elif costs(method, path):

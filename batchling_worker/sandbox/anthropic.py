@@ -22,6 +22,9 @@ from .records import Batch, BatchView, CreateAsk
 from .scan import LineRules
 from .world import Limits, World
 
+BASE_URL_VARIABLES: Mapping[str, str] = {"ANTHROPIC_BASE_URL": ""}
+"""Variables in which SDKs look for a base URL -> the path below the provider's own."""
+
 _MESSAGES: Final = "/v1/messages"
 _IN_BATCH: Final = "/v1/messages/batches"
 """The endpoint of a row: it takes less than that of a realtime call."""

@@ -10,7 +10,7 @@ import contextlib
 import datetime as dt
 import secrets
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -27,6 +27,9 @@ from .id_pages import page_after
 from .records import Batch, BatchView, CreateAsk, StoredFile
 from .scan import LineError, LineRules, listed_errors
 from .world import Limits, World
+
+BASE_URL_VARIABLES: Mapping[str, str] = {"AZURE_OPENAI_ENDPOINT": ""}
+"""Variables in which SDKs look for a base URL -> the path below the provider's own."""
 
 _CHAT: Final = "/v1/chat/completions"
 _RESPONSES: Final = "/v1/responses"

@@ -28,6 +28,13 @@ from .shelf import FileShelf
 from .weather import Weather
 from .world import World
 
+BASE_URL_VARIABLES: Mapping[str, str] = {
+    "ANTHROPIC_BEDROCK_BASE_URL": "",
+    "AWS_ENDPOINT_URL_BEDROCK": "",
+    "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": "",
+}
+"""Variables in which SDKs look for a base URL -> the path below the provider's own."""
+
 MIN_ROWS: Final = 100
 _NAME = re.compile(r"[a-zA-Z0-9]{1,63}(-*[a-zA-Z0-9\+\-\.]){0,63}")
 _ACCOUNT = "123456789012"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import FrameType
 from typing import TextIO
 
+from . import environment
 from .server import Sandbox
 from .world import Limits
 
@@ -19,8 +22,11 @@ def serve(
     speeds: Mapping[str, float] | None = None,
     limits: Limits | None = None,
     out: TextIO | None = None,
+    served: Collection[str] = (),
 ) -> None:
-    """Serve until SIGINT or SIGTERM; once connections are accepted, print the settings that point here.
+    """Serve until SIGINT or SIGTERM; once connections are accepted, print the environment that points here.
+
+    It has settings for client and workers, base URLs and keys for SDKs, and the mark of a rehearsal.
 
     Belongs in the main thread; OSError when the port is taken.
     """
@@ -32,8 +38,12 @@ def serve(
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with Sandbox(port, speeds=speeds, limits=limits) as sandbox:
-            for name, value in sandbox.settings().items():
-                print(f"export {name}={value}", file=out or sys.stdout, flush=True)
+            told = {
+                **environment.provider_settings(sandbox.url),
+                **environment.variables(sandbox.url, served, os.environ),
+            }
+            lines = [f"export {name}={shlex.quote(value)}" for name, value in told.items()]
+            print("\n".join(lines), file=out or sys.stdout, flush=True)
             stopped.wait()
     finally:
         for number, handler in before.items():

@@ -26,6 +26,9 @@ from .shelf import FileShelf
 from .weather import Weather
 from .world import World
 
+BASE_URL_VARIABLES: Mapping[str, str] = {"GOOGLE_GEMINI_BASE_URL": ""}
+"""Variables in which SDKs look for a base URL -> the path below the provider's own."""
+
 T = TypeVar("T")
 
 BATCH_VERBS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from multidict import MultiMapping
@@ -16,6 +16,9 @@ from .file_batches import FileBatches
 from .records import Batch, BatchView, CreateAsk, StoredFile
 from .scan import LineRules, listed_errors
 from .world import Limits, World
+
+BASE_URL_VARIABLES: Mapping[str, str] = {"GROQ_BASE_URL": ""}
+"""Variables in which SDKs look for a base URL -> the path below the provider's own."""
 
 _BATCHABLE = frozenset({"/v1/audio/transcriptions", "/v1/audio/translations", "/v1/chat/completions"})
 _WINDOW = re.compile(r"(\d{1,4})([hd])")

@@ -7,7 +7,7 @@ import contextlib
 import datetime as dt
 import secrets
 import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
@@ -31,6 +31,9 @@ from .records import Batch, BatchView, CreateAsk, StoredFile
 from .scan import LineError, LineRules
 from .shelf import FileShelf
 from .world import Limits, World
+
+BASE_URL_VARIABLES: Mapping[str, str] = {"MISTRAL_API_BASE": "/v1"}
+"""Variables in which SDKs look for a base URL -> the path below the provider's own."""
 
 _BATCHABLE = frozenset(
     {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from multidict import MultiMapping
@@ -16,6 +16,9 @@ from .id_pages import page_after
 from .records import Batch, BatchView, CreateAsk, StoredFile
 from .scan import LineRules, listed_errors
 from .world import Limits, World
+
+BASE_URL_VARIABLES: Mapping[str, str] = {"OPENAI_BASE_URL": "/v1", "OPENAI_API_BASE": "/v1"}
+"""Variables in which SDKs look for a base URL -> the path below the provider's own."""
 
 _BATCHABLE = frozenset(
     {

@@ -27,6 +27,9 @@ from .shelf import FileShelf
 from .weather import Weather
 from .world import World
 
+BASE_URL_VARIABLES: Mapping[str, str] = {"GOOGLE_VERTEX_BASE_URL": ""}
+"""Variables in which SDKs look for a base URL -> the path below the provider's own."""
+
 NUMBER = "projects/715812345678"
 """Jobs are named with their project's number, whatever the caller calls it."""
 QUEUE_S = 72 * 3600.0

@@ -1,0 +1,98 @@
+"""The last look at a call before it leaves the process: in a rehearsal, none goes to a real provider."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any, Final, Protocol
+
+from .interceptor import PASS_THROUGH, Handler, HttpCall, HttpReply, PassThrough
+from .passed import Passed
+
+
+class Gate(Protocol):
+    """What a rehearsal does with the calls that no batch answers."""
+
+    def wants(self, method: str, host: str, path: str) -> bool:
+        """Say whether such a call would reach a real provider."""
+        ...
+
+    def refusal(self, host: str) -> Exception:
+        """Return the error for a call that can be refused and not answered."""
+        ...
+
+    async def answer(self, call: HttpCall) -> HttpReply:
+        """Answer the call in the place of its provider."""
+        ...
+
+    def answer_blocking(self, call: HttpCall) -> HttpReply:
+        """Answer the call in the place of its provider, in the caller's thread."""
+        ...
+
+
+_closed: Final[list[Gate]] = []
+
+
+def close(gate: Gate) -> None:
+    """Let no call of this process pass by this gate from now on."""
+    _closed[:] = [gate]
+
+
+def open_again() -> None:
+    """Let calls pass again."""
+    _closed.clear()
+
+
+def of_process() -> Gate | None:
+    """Return the gate of this process, if it has one."""
+    return _closed[0] if _closed else None
+
+
+def behind(handler: Handler | None) -> Handler | None:
+    """Return the block with the gate behind it; the block itself where there is no gate."""
+    return Gated(handler, _closed[0]) if _closed else handler
+
+
+class Gated:
+    """A block, or none, in a process whose calls do not reach real providers."""
+
+    def __init__(self, handler: Handler | None, gate: Gate) -> None:
+        self._handler = handler
+        self._gate = gate
+
+    @property
+    def passed(self) -> Passed | None:
+        return None if self._handler is None else self._handler.passed
+
+    def wants(self, method: str, host: str, path: str) -> bool:
+        return self._is_caught(method, host, path) or self._gate.wants(method, host, path)
+
+    def passes(self, method: str, host: str, path: str) -> bool:
+        return self._handler is not None and self._handler.passes(method, host, path)
+
+    def answer(self, call: HttpCall) -> Coroutine[Any, Any, HttpReply | PassThrough]:
+        return self._answer(call)
+
+    def answer_blocking(self, call: HttpCall) -> HttpReply | PassThrough:
+        if self._handler is not None and self._is_caught(call.method, call.host, call.path):
+            reply = self._handler.answer_blocking(call)
+            if not isinstance(reply, PassThrough):
+                return reply
+        else:
+            self.passes(call.method, call.host, call.path)
+        if not self._gate.wants(call.method, call.host, call.path):
+            return PASS_THROUGH
+        return self._gate.answer_blocking(call)
+
+    async def _answer(self, call: HttpCall) -> HttpReply | PassThrough:
+        if self._handler is not None and self._is_caught(call.method, call.host, call.path):
+            reply = await self._handler.answer(call)
+            if not isinstance(reply, PassThrough):
+                return reply
+        else:
+            self.passes(call.method, call.host, call.path)
+        if not self._gate.wants(call.method, call.host, call.path):
+            return PASS_THROUGH
+        return await self._gate.answer(call)
+
+    def _is_caught(self, method: str, host: str, path: str) -> bool:
+        return self._handler is not None and self._handler.wants(method, host, path)

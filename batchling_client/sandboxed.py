@@ -1,0 +1,174 @@
+"""A process of a rehearsal: what no batch answers goes to the sandbox, or is refused, and never to a real provider."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from . import gate, interceptors, replies, scope, settings
+from .errors import RequestRefused, WrongSettings
+from .interceptor import HttpCall, HttpReply
+from .passed import costs
+from .wire.rehearsing import NO_ACCOUNT, SANDBOX, SERVED
+from .wire.routes import ROUTES, Route, Routes
+
+PATIENCE_S: Final = 600.0
+_HOP_BY_HOP: Final = frozenset(
+    {
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "host",
+        "proxy-authorization",
+        "te",
+        "transfer-encoding",
+    }
+)
+_UNKNOWN: Final = (
+    "This is a rehearsal, and {} is no host that the sandbox stands in for: the call was not sent. Register the host "
+    "with BATCHLING_PROVIDERS__<NAME>__BASE_URL, or leave the call out of the rehearsal."
+)
+_NOT_SERVED: Final = (
+    "This is a rehearsal with {} only: the call to {} was not sent. Add --provider {} to `batchling sandbox`."
+)
+_UNREAD: Final = (
+    "This is a rehearsal, and the body of a call to {} is a stream that can be read only once: the call was not sent. "
+    "Give the client the sandbox's base URL, or pass the body as bytes."
+)
+_REFUSED: Final = (
+    "This is a rehearsal, and a call to {} goes over a library that batchling cannot redirect: it was not sent. Point "
+    "the client at the sandbox ({}) by its own options, or use an SDK that sends over httpx, requests or aiohttp."
+)
+_GONE: Final = "The sandbox at {} does not answer ({}): start the rehearsal again."
+
+
+def heed(environment: Mapping[str, str] = os.environ) -> None:
+    """Close the gate of this process if its environment says that it takes part in a rehearsal."""
+    url = environment.get(SANDBOX, "")
+    # A worker of the rehearsal knows no other host than the sandbox.
+    if not url or "batchling_worker" in sys.modules or gate.of_process() is not None:
+        return
+    try:
+        known = settings.load().routes()
+    except WrongSettings:
+        # Whoever opens a block is given the sentence.
+        known = Routes()
+    served = [name for name in environment.get(SERVED, "").split(",") if name]
+    gate.close(SandboxGate(url, known, served))
+    interceptors.install()
+
+
+def over() -> None:
+    """Open the gate of this process again."""
+    if gate.of_process() is not None:
+        gate.open_again()
+        interceptors.uninstall()
+
+
+def routes(known: Routes) -> Routes:
+    """Return the routes with the sandbox among each provider's hosts, where this is a rehearsal."""
+    url = os.environ.get(SANDBOX, "")
+    if not url:
+        return known
+    site = _site(url)
+    ours = {route.provider for route in ROUTES}
+    return Routes(
+        tuple(
+            replace(route, hosts=(*route.hosts, f"{site}/{route.provider}"))
+            if route.provider in ours and f"{site}/{route.provider}" not in route.hosts
+            else route
+            for route in known.routes
+        )
+    )
+
+
+class SandboxGate:
+    """Answers what would reach a real provider."""
+
+    def __init__(self, url: str, known: Routes, served: list[str]) -> None:
+        self._url = url.rstrip("/")
+        self._site = _site(url)
+        self._routes = known
+        self._served = served
+
+    def wants(self, method: str, host: str, path: str) -> bool:
+        if host == self._site:
+            return False
+        return self._routes.of_call(host, path) is not None or costs(method, path)
+
+    def refusal(self, host: str) -> Exception:
+        return RequestRefused(_REFUSED.format(host, self._url))
+
+    async def answer(self, call: HttpCall) -> HttpReply:
+        if scope.running_loop() is None:
+            return self.answer_blocking(call)
+        return await asyncio.to_thread(self.answer_blocking, call)
+
+    def answer_blocking(self, call: HttpCall) -> HttpReply:
+        found = self._routes.of_call(call.host, call.path)
+        if found is None:
+            return _refused(_UNKNOWN.format(call.host))
+        route = found[0]
+        if self._served and route.provider not in self._served:
+            return _refused(_NOT_SERVED.format(", ".join(self._served), call.host, route.provider))
+        if call.body_unread:
+            return _refused(_UNREAD.format(call.host))
+        return self._forwarded(route, call)
+
+    def _forwarded(self, route: Route, call: HttpCall) -> HttpReply:
+        there = urlsplit(self._url)
+        connection = http.client.HTTPConnection(there.hostname or "", there.port, timeout=PATIENCE_S)
+        try:
+            connection.request(
+                call.method, _target(route, call), body=call.body, headers=_headers(route, call.headers)
+            )
+            answer = connection.getresponse()
+            headers = {name.lower(): value for name, value in answer.getheaders()}
+            return HttpReply(status=answer.status, headers=headers, body=answer.read())
+        except (OSError, http.client.HTTPException) as error:
+            return _refused(_GONE.format(self._url, error), status=503)
+        finally:
+            connection.close()
+
+
+def _site(url: str) -> str:
+    return urlsplit(url).netloc.lower()
+
+
+def _target(route: Route, call: HttpCall) -> str:
+    """Return the path and query of the call at the sandbox."""
+    parts = urlsplit(call.url)
+    path = parts.path
+    for site in route.hosts:
+        host, slash, prefix = site.partition("/")
+        if slash and host == call.host and path.startswith(f"/{prefix}/"):
+            path = path[len(prefix) + 1 :]
+            break
+    if not any(route.provider == one.provider for one in ROUTES):
+        # An endpoint of the user's own, whose base URL ends in a version: OpenAI's emulator plays it.
+        path = f"/openai/v1{path}"
+    else:
+        path = f"/{route.provider}{path}"
+    query = [
+        (name, NO_ACCOUNT if name in route.query_credentials else value)
+        for name, value in parse_qsl(parts.query, keep_blank_values=True)
+    ]
+    return f"{path}?{urlencode(query)}" if query else path
+
+
+def _headers(route: Route, headers: Mapping[str, str]) -> dict[str, str]:
+    sent = {name: value for name, value in headers.items() if name not in _HOP_BY_HOP}
+    for name in route.credential_headers:
+        if name in sent:
+            sent[name] = f"Bearer {NO_ACCOUNT}" if name == "authorization" else NO_ACCOUNT
+    return sent
+
+
+def _refused(sentence: str, *, status: int = 403) -> HttpReply:
+    return replies.refusal(sentence, code="rehearsal", status=status)

@@ -1,0 +1,165 @@
+"""In a rehearsal no call leaves for a real provider: it goes to the sandbox or is refused, over every library."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import aiohttp
+import grpc
+import httpx
+import httpx2
+import pytest
+import requests
+import urllib3
+from lm15.transports import StdlibAsyncTransport, StdlibTransport, TransportRequest
+
+from batchling_client import gate, interceptors, sandboxed, scope
+from batchling_client.errors import RequestRefused
+from batchling_client.wire.rehearsing import NO_ACCOUNT
+from batchling_client.wire.routes import Routes
+
+from .fakes import FakeHandler, Upstream, refusing, task_block
+
+KNOWN = "https://api.openai.com/v1/chat/completions"
+UNKNOWN = "https://llm.invalid/v1/chat/completions"
+KEY = {"authorization": "Bearer sk-real"}
+
+
+@pytest.fixture
+def rehearsed(upstream: Upstream) -> Iterator[Upstream]:
+    """The upstream is the sandbox of this process."""
+    gate.close(sandboxed.SandboxGate(upstream.url, Routes(), ["openai", "gemini"]))
+    interceptors.install()
+    yield upstream
+    gate.open_again()
+    interceptors.uninstall()
+
+
+async def by_aiohttp(url: str) -> tuple[int, bytes]:
+    async with aiohttp.ClientSession() as session, session.post(url, json={}, headers=KEY) as response:
+        return response.status, await response.read()
+
+
+def by_httpx(library: Any) -> Callable[[str], Awaitable[tuple[int, bytes]]]:
+    async def post(url: str) -> tuple[int, bytes]:
+        async with library.AsyncClient() as client:
+            response = await client.post(url, json={}, headers=KEY)
+        blocking = library.post(url, json={}, headers=KEY)
+        assert (blocking.status_code, blocking.content) == (response.status_code, response.content)
+        return response.status_code, response.content
+
+    return post
+
+
+async def by_requests(url: str) -> tuple[int, bytes]:
+    response = await asyncio.to_thread(requests.post, url, json={}, headers=KEY, timeout=10)
+    return response.status_code, response.content
+
+
+async def by_lm15(url: str) -> tuple[int, bytes]:
+    request = TransportRequest("POST", url, headers=list(KEY.items()), body=b"{}")
+    with StdlibTransport() as transport, transport.stream(request) as response:
+        blocking = response.status, response.read()
+    async with StdlibAsyncTransport() as awaiting, awaiting.stream(request) as awaited:
+        assert (awaited.status, await awaited.read()) == blocking
+    return blocking
+
+
+WAYS = {
+    "aiohttp": by_aiohttp,
+    "httpx": by_httpx(httpx),
+    "httpx2": by_httpx(httpx2),
+    "requests": by_requests,
+    "lm15": by_lm15,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_call_to_a_provider_goes_to_the_sandbox_and_one_to_an_unknown_host_nowhere(
+    way: str, rehearsed: Upstream
+) -> None:
+    for handler in (None, refusing(), FakeHandler(wanting=False)):
+        rehearsed.seen.clear()
+        if handler is None:
+            answered, refused = await WAYS[way](KNOWN), await WAYS[way](UNKNOWN)
+        else:
+            with task_block(handler):
+                answered, refused = await WAYS[way](KNOWN), await WAYS[way](UNKNOWN)
+        assert answered[0] == 200
+        assert {path for _, path, _, _ in rehearsed.seen} == {"/openai/v1/chat/completions"}
+        assert {headers["authorization"] for _, _, _, headers in rehearsed.seen} == {f"Bearer {NO_ACCOUNT}"}
+        assert refused[0] == 403
+        error = json.loads(refused[1])["error"]
+        assert error["code"] == "rehearsal"
+        assert "llm.invalid" in error["message"]
+        assert "was not sent" in error["message"]
+
+
+async def test_a_call_that_a_batch_takes_is_answered_by_its_block(rehearsed: Upstream) -> None:
+    handler = FakeHandler()
+    with task_block(handler):
+        assert (await by_aiohttp(KNOWN))[0] == 200
+    assert len(handler.calls) == 1
+    assert rehearsed.seen == []
+
+
+async def test_what_is_outside_of_its_block_does_not_pass_the_gate(rehearsed: Upstream) -> None:
+    with task_block(FakeHandler()), scope.outside():
+        assert (await by_aiohttp(UNKNOWN))[0] == 403
+
+
+def test_every_method_of_a_provider_goes_to_the_sandbox_and_other_hosts_are_reached(
+    rehearsed: Upstream,
+) -> None:
+    assert httpx.get("https://api.openai.com/v1/models", params={"limit": "2"}).status_code == 200
+    url = (
+        "https://generativelanguage.googleapis.com/v1beta/models/m:streamGenerateContent?alt=sse&key=sk-real"
+    )
+    assert httpx.post(url, json={}).status_code == 200
+    assert httpx.get(f"{rehearsed.url}/elsewhere").status_code == 200
+    assert [(method, path) for method, path, _, _ in rehearsed.seen] == [
+        ("GET", "/openai/v1/models"),
+        ("POST", "/gemini/v1beta/models/m:streamGenerateContent"),
+        ("GET", "/elsewhere"),
+    ]
+
+
+def test_a_provider_that_is_not_served_is_refused(rehearsed: Upstream) -> None:
+    refused = httpx.post("https://api.groq.com/openai/v1/chat/completions", json={})
+    assert refused.status_code == 403
+    assert "--provider groq" in refused.json()["error"]["message"]
+    assert rehearsed.seen == []
+
+
+async def test_a_body_that_can_be_read_once_is_refused(rehearsed: Upstream) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"{}"
+
+    async with httpx.AsyncClient() as client:
+        refused = await client.post(KNOWN, content=pieces())
+    assert refused.status_code == 403
+    assert rehearsed.seen == []
+
+
+def test_calls_that_cannot_be_answered_are_refused_with_an_error(rehearsed: Upstream) -> None:
+    with pytest.raises(RequestRefused, match="was not sent"):
+        urllib3.PoolManager().request("POST", KNOWN)
+    with (
+        grpc.insecure_channel("127.0.0.1:9") as channel,
+        pytest.raises(RequestRefused, match=r"xai_api\.Chat"),
+    ):
+        channel.unary_unary("/xai_api.Chat/GetCompletion")(b"x")
+    assert rehearsed.seen == []
+
+
+def test_a_sandbox_that_has_gone_is_an_answer_and_no_call_goes_elsewhere() -> None:
+    gate.close(sandboxed.SandboxGate("http://127.0.0.1:9", Routes(), []))
+    interceptors.install()
+    try:
+        gone = httpx.post(KNOWN, json={})
+    finally:
+        gate.open_again()
+        interceptors.uninstall()
+    assert gone.status_code == 503
+    assert "does not answer" in gone.json()["error"]["message"]
