@@ -6,11 +6,13 @@ The client's only composition root.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import math
 import os
 import re
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Final, Literal
 
@@ -32,7 +34,7 @@ from . import (
 )
 from .bridge import Bridge
 from .calls import Terms
-from .errors import DryRun, QueueUnfit, WrongSettings
+from .errors import DryRun, QueueUnfit, QueueUnreachable, WrongSettings
 from .inspection import Inspection
 from .interceptor import warn_once
 from .reach import unreachable
@@ -41,7 +43,7 @@ from .session import Deployment
 from .settings import ClientSettings
 from .wire import sealing, soundness
 from .wire.connection import UNREACHABLE, ask, place_of
-from .wire.ending import end
+from .wire.ending import carry_through, end
 from .wire.ids import new_run_id
 from .wire.routes import Routes, window_words
 
@@ -50,6 +52,10 @@ _SPAN: Final = re.compile(
     r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?"
 )
 _SPAN_SECONDS: Final = (86_400, 3_600, 60, 1)
+_NO_ASYNCIO: Final = (
+    "`async with batchify()` needs asyncio, and no event loop of asyncio runs here (under trio none does). "
+    "Use asyncio, or a synchronous client in a plain `with batchify():`."
+)
 
 
 def batchify(
@@ -143,8 +149,11 @@ class Block:
         self._bridge: Bridge | None = None
         self._companions: list[asyncio.Task[None]] = []
         self._pid = os.getpid()
+        self._left = False
 
     async def __aenter__(self) -> Run:
+        if scope.running_loop() is None:
+            raise RuntimeError(_NO_ASYNCIO)
         run = await self._open(is_dry=self._is_dry())
         self._token = scope.enter_task(run)
         return run
@@ -153,10 +162,21 @@ class Block:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         self._leave_scope()
-        if self._is_left_by_child():
+        run = self._run
+        if run is None or self._is_left_already() or self._is_left_by_child():
             return False
         dry_end = self._is_dry_end(error)
-        await self._close(interrupted=error is not None and not dry_end)
+        _let_calls_go()
+        if isinstance(error, GeneratorExit) or scope.running_loop() is None:
+            # A coroutine or generator that is thrown away must not await, and its loop may turn no more.
+            self._close_from_afar(run)
+            return dry_end
+        try:
+            await carry_through(partial(self._close, run, interrupted=error is not None and not dry_end))
+        except asyncio.CancelledError:
+            if isinstance(error, asyncio.CancelledError) and not dry_end:
+                return False
+            raise
         return dry_end
 
     def _leave_scope(self) -> None:
@@ -174,7 +194,12 @@ class Block:
         try:
             run = shared.call(self._open(is_dry=is_dry))
         except BaseException:
-            bridge.let_go()
+            with ctrl_c.deferred():
+                if self._run is not None and not self._is_left_already():
+                    # The interrupt came between the last step of the entry and this thread's hearing of it.
+                    _let_calls_go()
+                    shared.finish(partial(self._close, self._run, interrupted=False))
+                bridge.let_go()
             raise
         self._bridge = shared
         ctrl_c.watch(run.release)
@@ -184,19 +209,22 @@ class Block:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        if self._bridge is None or self._run is None:
+        run, shared = self._run, self._bridge
+        if shared is None or run is None or self._is_left_already():
             return False
-        scope.leave_process(self._run)
-        ctrl_c.let_go(self._run.release)
-        if self._is_left_by_child():
-            return False
-        dry_end = self._is_dry_end(error)
-        interrupted = error is not None and not dry_end
-        held_up = self._run.leave_running_loop(interrupted=interrupted)
-        try:
-            self._bridge.call(self._close(interrupted=interrupted, held_up=held_up))
-        finally:
-            bridge.let_go()
+        with ctrl_c.deferred():
+            scope.leave_process(run)
+            ctrl_c.let_go(run.release)
+            if self._is_left_by_child():
+                return False
+            dry_end = self._is_dry_end(error)
+            interrupted = error is not None and not dry_end
+            _let_calls_go()
+            held_up = run.leave_running_loop(interrupted=interrupted)
+            try:
+                shared.finish(partial(self._close, run, interrupted=interrupted, held_up=held_up))
+            finally:
+                bridge.let_go()
         return dry_end
 
     async def _open(self, *, is_dry: bool) -> Run:
@@ -216,12 +244,14 @@ class Block:
         interceptors.install()
         try:
             await self._start(run, deployment)
-        except BaseException:
+        except BaseException as error:
             interceptors.uninstall()
-            await run.close(interrupted=False)
+            if not isinstance(error, GeneratorExit):
+                await carry_through(partial(run.close, interrupted=False))
             raise
         self._run = run
         children.block_opened()
+        atexit.register(self._leave_at_exit)
         return run
 
     async def _start(self, run: Run, deployment: Deployment | None) -> None:
@@ -248,18 +278,41 @@ class Block:
             )
         self._companions = [asyncio.create_task(companion) for companion in companions]
 
-    async def _close(self, *, interrupted: bool, held_up: asyncio.AbstractEventLoop | None = None) -> None:
-        run = self._run
-        if run is None:
-            return
-        children.block_closed()
-        interceptors.uninstall()
+    async def _close(
+        self, run: Run, *, interrupted: bool, held_up: asyncio.AbstractEventLoop | None = None
+    ) -> None:
         await end(self._companions)
         await run.close(interrupted=interrupted, held_up=held_up)
         if run.progress.n_requests:
             display.report(run)
         elif not interrupted or run.progress.passed:
             display.warn(run.summary())
+
+    def _close_from_afar(self, run: Run) -> None:
+        """Does without the block's own loop, on that of the bridge, what `_close` does."""
+        for companion in self._companions:
+            with contextlib.suppress(RuntimeError):
+                companion.get_loop().call_soon_threadsafe(companion.cancel)
+        with contextlib.suppress(QueueUnreachable):
+            run.close_from_afar()
+        if run.progress.n_requests:
+            display.report(run)
+
+    def _is_left_already(self) -> bool:
+        left, self._left = self._left, True
+        atexit.unregister(self._leave_at_exit)
+        return left
+
+    def _leave_at_exit(self) -> None:
+        """Leave a block that the program forgot, or whose event loop was closed around it."""
+        run = self._run
+        if run is None or os.getpid() != self._pid:
+            return
+        if self._bridge is not None:
+            self.__exit__(SystemExit, SystemExit(), None)
+        elif not self._is_left_already():
+            _let_calls_go()
+            self._close_from_afar(run)
 
     def _is_left_by_child(self) -> bool:
         """Whether this process was forked inside the block, whose run, threads and connections are its parent's."""
@@ -281,6 +334,12 @@ class Block:
         # asyncio makes a plain cancellation of it on the way through gather; one that somebody asked for is not ours.
         task = None if self._bridge is not None else asyncio.current_task()
         return isinstance(error, asyncio.CancelledError) and task is not None and not task.cancelling()
+
+
+def _let_calls_go() -> None:
+    """Undo what the entry of a block did to this process' HTTP libraries and to its children."""
+    children.block_closed()
+    interceptors.uninstall()
 
 
 async def deployment_of(used: ClientSettings) -> Deployment:

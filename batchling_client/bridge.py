@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
+from .wire.ending import carry_through
+
 T = TypeVar("T")
 
 SILENCE_S: Final = 2.0
@@ -40,6 +42,19 @@ class Bridge:
             raise asyncio.CancelledError from None
         finally:
             future.cancel()
+
+    def finish(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run what must be done to its end, as `carry_through` does; an interrupt of the calling thread comes after."""
+        future = asyncio.run_coroutine_threadsafe(carry_through(make), self._loop)
+        interrupted: KeyboardInterrupt | None = None
+        while not future.done():
+            try:
+                concurrent.futures.wait([future])
+            except KeyboardInterrupt as error:
+                interrupted = error
+        if interrupted is not None:
+            raise interrupted
+        return future.result()
 
     def stop(self) -> None:
         """Ends the loop and its thread; what still runs there is cancelled."""

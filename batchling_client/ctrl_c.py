@@ -6,9 +6,10 @@ when the interrupt comes, the program hangs on answers that take hours.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Final
 
@@ -36,6 +37,30 @@ def let_go(interrupted: Callable[[], None]) -> None:
     mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is _tell
     if mine and not _watching:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """Hold back Ctrl-C in the main thread until the body is done, where no handler but Python's and ours is set."""
+    before = (
+        signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
+    )
+    if before not in (signal.default_int_handler, _tell):
+        yield
+        return
+    pressed: list[tuple[int, FrameType | None]] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        pressed.append((number, frame))
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is note:
+            signal.signal(signal.SIGINT, _tell if _watching else signal.default_int_handler)
+        if pressed:
+            _tell(*pressed[-1])
 
 
 def _tell(number: int, frame: FrameType | None) -> None:

@@ -43,6 +43,8 @@ class Unwanted(NamedTuple):
     request_id: RequestId
     report: Report
     cancel: bool
+    in_doubt: bool = False
+    """Whether a withdrawal was sent before, and its reply never read."""
 
 
 class _Outcome(NamedTuple):
@@ -111,10 +113,20 @@ class Enqueue:
 
         With ``cancel`` a batch that is at the provider is cancelled, once all that is unanswered in it was withdrawn.
         """
-        self._unwanted.extend(Unwanted(request_id, report, cancel) for request_id in request_ids)
+        self.withdraw_all(Unwanted(request_id, report, cancel) for request_id in request_ids)
+
+    def withdraw_all(self, unwanted: Iterable[Unwanted]) -> None:
+        """Takes back requests of any runs."""
+        self._unwanted.extend(unwanted)
         if self._unwanted:
             self._none_unwanted.clear()
-        self._wake.set()
+            self._wake.set()
+
+    def hand_over(self) -> list[Unwanted]:
+        """The withdrawals that are due, for another to do them."""
+        unwanted = list(self._unwanted)
+        self._unwanted.clear()
+        return unwanted
 
     @property
     def n_unwanted(self) -> int:
@@ -152,6 +164,10 @@ class Enqueue:
                     for one in (*some, *self._unwanted):
                         _outcome(outcomes, one).running.append(one.request_id)
                     self._unwanted.clear()
+                except BaseException:
+                    # Broken off on the way: the next try, maybe of another sender, does them again.
+                    self._unwanted.extendleft(one._replace(in_doubt=True) for one in reversed(some))
+                    raise
         finally:
             for report, outcome in outcomes.items():
                 report(*outcome)
@@ -283,10 +299,14 @@ class Enqueue:
             for one, place in zip(unwanted, places, strict=True)
             if place is not None and not place.startswith(b"|")
         ]
-        for one in await self._answered(
+        answered = await self._answered(
             [one for one, place in zip(unwanted, places, strict=True) if place is None]
-        ):
+        )
+        for one in answered:
             _outcome(outcomes, one).running.append(one.request_id)
+        for one, place in zip(unwanted, places, strict=True):
+            if one.in_doubt and (place.startswith(b"|") if place is not None else one not in answered):
+                _outcome(outcomes, one).withdrawn.append(one.request_id)
         verdicts = await asyncio.gather(
             *(
                 self._scripts.withdraw(request_id=one.request_id, batch_id=batch_id, mailbox=self._mailbox)

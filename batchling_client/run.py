@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Coroutine, Sequence
@@ -22,6 +23,7 @@ from .passed import Passed, Passing, Why, sentence_of
 from .session import Deployment, Session
 from .sse import Streamed
 from .wire.batches import Batch
+from .wire.ending import carry_through
 from .wire.keys import Keys, RequestId, RunId
 from .wire.routes import Routes
 
@@ -74,6 +76,7 @@ class _Seat:
     n_left: int = 0
     regretted: list[RequestId] = field(default_factory=list)
     timer: asyncio.TimerHandle | None = None
+    left: bool = False
 
 
 class Run:
@@ -291,6 +294,39 @@ class Run:
             self._bridged = False
             bridge.let_go()
 
+    def close_from_afar(self) -> None:
+        """Do what `close` does without awaiting anything, and without a turn of the loop on which the block was open.
+
+        Raises `QueueUnreachable` where no background loop can be started for it.
+        """
+        self._closed = True
+        self.release()
+        if scope.running_loop() is None:
+            # At its exit an interpreter starts no thread any more.
+            asyncio.run(carry_through(self._take_back_from_afar))
+        else:
+            shared = bridge.hold()
+            try:
+                shared.finish(self._take_back_from_afar)
+            finally:
+                bridge.let_go()
+        for loop, seat in self._seats.items():
+            if not seat.left:
+                seat.left = True
+                # Where it turns again the session ends in its own time; where it is closed there is nothing to end.
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(seat.session.let_go)
+        self._say_what_goes_on()
+        if self._bridged:
+            self._bridged = False
+            bridge.let_go()
+
+    async def _take_back_from_afar(self) -> None:
+        for seat in self._seats.values():
+            regretted, seat.regretted = seat.regretted, []
+            n_given_up = await seat.session.take_back_from_afar(regretted, self._hear_withdrawn)
+            seat.n_left += min(n_given_up, self.progress.n_waiting)
+
     def _read(self, call: HttpCall) -> Request | HttpReply | PassThrough:
         let_through = (self._n_overdue and self._on_deadline == "realtime") or self._n_too_few
         if let_through and _is_retry(call):
@@ -447,7 +483,10 @@ class Run:
         if seat.regretted:
             self._withdraw(seat)
         await seat.session.withdrawals_done()
-        await seat.session.let_go()
+        if not seat.left:
+            seat.left = True
+            seat.session.let_go()
+        await seat.session.ended()
 
     async def _leave_late(self, seat: _Seat, *, interrupted: bool) -> None:
         try:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from .calls import Request
 from .credentials import Credentials
-from .enqueue import Enqueue, Report
+from .enqueue import Enqueue, Report, Unwanted
 from .interceptor import HttpReply
 from .outage import Outage
 from .waiters import DRAIN_PERIOD_S, Waiters
@@ -59,8 +59,8 @@ class Session:
             drain_period_s=deployment.drain_period_s,
             on_idle=self._end_if_idle,
         )
-        credentials = Credentials(self.redis, self.keys, deployment.seal_public_key)
-        self._enqueue = Enqueue(self.scripts, mailbox, credentials, self._waiters, outage)
+        self._credentials = Credentials(self.redis, self.keys, deployment.seal_public_key)
+        self._enqueue = Enqueue(self.scripts, mailbox, self._credentials, self._waiters, outage)
         self._n_users = 0
         self._owner: asyncio.Task[None] | None = None
         self._finished = asyncio.Event()
@@ -104,10 +104,13 @@ class Session:
         """Keeps the session for one more user."""
         self._n_users += 1
 
-    async def let_go(self) -> None:
+    def let_go(self) -> None:
         """Frees the session of one user; the last one ends it, unless somebody still waits for an answer."""
         self._n_users -= 1
         self._end_if_idle()
+
+    async def ended(self) -> None:
+        """Return once the session has ended and left nothing behind, or at once where it goes on for others."""
         if self._finished.is_set():
             await self._end()
 
@@ -116,15 +119,43 @@ class Session:
         if self._owner is not None and self._owner.cancelling():
             await asyncio.wait([self._owner])
 
+    async def take_back_from_afar(self, request_ids: Iterable[RequestId], report: Report) -> int:
+        """Withdraw those, and what else is due, on the running loop: the session's own must not be waited for.
+
+        Where that loop is closed nobody can get an answer on it any more: whatever still waits there is due too.
+        Return how many callers were given up for that.
+        """
+        is_over = self.loop.is_closed()
+        disowned = self._waiters.disown() if is_over else []
+        due = [Unwanted(one, report, cancel=False) for one in (*request_ids, *disowned)]
+        due += self._enqueue.hand_over()
+        redis = connection.connect(self.deployment.redis_url)
+        scripts = Scripts(redis, self.keys)
+        late = Enqueue(scripts, self._mailbox, self._credentials, self._waiters, Outage(redis))
+        late.withdraw_all(due)
+        try:
+            with contextlib.suppress(TimeoutError, *connection.UNREACHABLE):
+                async with asyncio.timeout(FAREWELL_S):
+                    await late.send_withdrawals()
+                    if is_over:
+                        await redis.unlink(self.keys.mailbox(self._mailbox))
+        finally:
+            with contextlib.suppress(*connection.UNREACHABLE):
+                await redis.aclose()
+        return len(disowned)
+
     def _end_if_idle(self) -> None:
         if self._n_users == 0 and self._waiters.n_outstanding == 0:
             self._finished.set()
 
     async def _end(self) -> None:
-        if self._owner is None:
-            await self.redis.aclose()
-        else:
+        if self._owner is not None:
             await asyncio.wait([self._owner])
+        if self._enqueue.n_unwanted:
+            # Cancelled by a loop at its end, the session is over before the blocks that are closed after it.
+            await self._farewell()
+        with contextlib.suppress(*connection.UNREACHABLE):
+            await self.redis.aclose()
 
     async def _live(self) -> None:
         create_task = self.loop.create_task

@@ -130,6 +130,13 @@ class Waiters:
         for request_id in list(self._futures):
             self.answer(request_id, reply)
 
+    def disown(self) -> list[RequestId]:
+        """Take off all who still wait on a loop that is closed, where nothing can be told to them any more."""
+        request_ids = list(self._futures)
+        self._futures.clear()
+        self._others.clear()
+        return request_ids
+
     async def listen(self) -> None:
         """Keeps the subscription; each confirmation, the first and those after a reconnect, is a nudge too."""
         while True:

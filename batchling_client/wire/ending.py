@@ -1,12 +1,16 @@
-"""Ends tasks that talk to Redis."""
+"""Ends tasks that talk to Redis, and carries through what must be done when something ends."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
-from typing import Any, Final
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
 
 AGAIN_AFTER_S: Final = 0.05
+BROKEN_OFF_S: Final = 15.0
+"""How long `carry_through` begins again what is broken off again and again."""
 
 
 async def end(tasks: Collection[asyncio.Task[Any]]) -> None:
@@ -31,3 +35,39 @@ async def end(tasks: Collection[asyncio.Task[Any]]) -> None:
             task.exception()
     if cancelled is not None:
         raise cancelled
+
+
+async def carry_through(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run `make()` to its end, however often the caller is cancelled meanwhile, and only then let it be cancelled.
+
+    `make` must return a coroutine that may be broken off at any await and begun again. It runs in a task of its own,
+    which cancel scopes of anyio, that cancel at each await again, do not reach. An event loop that is closing cancels
+    that task too, and a second Ctrl-C may end either task at any line: a third task between the two begins again what
+    was broken off.
+    """
+    cancelled: list[asyncio.CancelledError] = []
+    result = await _to_the_end(lambda: _to_the_end(make, []), cancelled)
+    if cancelled:
+        raise cancelled[-1]
+    return result
+
+
+async def _to_the_end(
+    make: Callable[[], Coroutine[Any, Any, T]], cancelled: list[asyncio.CancelledError]
+) -> T:
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + BROKEN_OFF_S
+    while True:
+        task = loop.create_task(make())
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                # The last one alone: a cancel scope of anyio sends one each turn of the loop.
+                cancelled[:] = [error]
+        if not _was_broken_off(task) or loop.time() > give_up_at:
+            return task.result()
+
+
+def _was_broken_off(task: asyncio.Task[Any]) -> bool:
+    return task.cancelled() or isinstance(task.exception(), (KeyboardInterrupt, SystemExit))
