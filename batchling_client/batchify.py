@@ -74,6 +74,7 @@ def batchify(
     on_too_few: Literal["error", "realtime"] = "error",
     redis_url: str | None = None,
     stream: Literal["pass", "batch"] = "pass",
+    account: str | None = None,
 ) -> Block:
     """A block for `async with` or `with`: LLM calls of unchanged SDK code inside it are answered from batches.
 
@@ -86,6 +87,8 @@ def batchify(
     A call with stream=True passes at full price; with `stream="batch"` its row goes into a batch without it, and a
     stream is made of the finished answer (of chat completions, responses and Anthropic's messages): the same request
     as its twin without a stream, whose answer it shares.
+    `account` names whose requests these are, where the key is a token that is renewed: runs of the same name share
+    batches and answers, whatever their tokens.
 
     Raises `WrongSettings` (a ValueError) for values that cannot work; entering the block raises
     `QueueUnreachable` when there is no Redis, and `QueueUnfit` when it would lose requests.
@@ -114,6 +117,8 @@ def batchify(
         vertex_gcs_prefix=vertex_gcs_prefix,
         stream=stream,
         stand_ins=used.base_urls,
+        account=account_of(account, used),
+        namespace=used.namespace,
     )
     wishes = _Wishes(
         name=name,
@@ -365,6 +370,14 @@ async def check_reachable(redis: Redis, url: str) -> None:
     for finding in findings:
         if not finding.sound:
             warn_once(f"Redis at {place_of(url)}: {finding.says}. {finding.mend}", os.getpid())
+
+
+def account_of(given: str | None, used: ClientSettings) -> str | None:
+    """The name of the account, that of the settings where none is given; raises `WrongSettings`."""
+    try:
+        return used.account if given is None else settings.usable_account(given)
+    except ValueError as error:
+        raise WrongSettings(f"account {error}.") from None
 
 
 def _stored_public_key(used: ClientSettings) -> str:

@@ -34,6 +34,7 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--endpoint", help="Lines are bare bodies for this endpoint, such as /v1/chat/completions.")
 @click.option("--name", default="", help="Name of the run.")
 @click.option("--completion-window", default="24h", show_default=True, help="What the provider promises.")
+@click.option("--account", help="Name of the account, where its token is renewed.")
 @_redis_url
 @_as_json
 def submit(
@@ -42,6 +43,7 @@ def submit(
     endpoint: str | None,
     name: str,
     completion_window: str,
+    account: str | None,
     redis_url: str | None,
     *,
     as_json: bool,
@@ -52,7 +54,12 @@ def submit(
     The API key is read from the variable that the provider's SDK reads. Submitted again, nothing is paid for twice.
     """
     wish = Wish(
-        path=file, provider=provider, endpoint=endpoint, name=name, completion_window=completion_window
+        path=file,
+        provider=provider,
+        endpoint=endpoint,
+        name=name,
+        completion_window=completion_window,
+        account=account,
     )
     done: Submitted = asyncio.run(submit_file(wish, settings.load(redis_url=redis_url), os.environ))
     click.echo(json.dumps(done.as_json(), indent=2) if as_json else done.run_id)

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
-from . import replies, sse
+from . import renewed_tokens, replies, sse
 from .interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough
 from .occurrences import Occurrence, Occurrences
 from .passed import Passed, Why, costs
@@ -74,6 +74,10 @@ _URLENCODED: Final = (
 )
 _FORMS: Final = {"multipart/": _MULTIPART, "application/x-www-form-urlencoded": _URLENCODED}
 """How the content type of a form begins -> what is told of it."""
+_RENEWED: Final = (
+    "Calls to {} {}. With the next token a rerun counts as another account, and pays for its requests again. "
+    "Give the account a name to prevent that: batchify(account='NAME'), or BATCHLING_ACCOUNT=NAME."
+)
 _NO_BATCHES: Final = (
     "{} takes no batches of {}: such calls go straight to the provider at full price. Endpoints it takes: {}."
 )
@@ -108,6 +112,10 @@ class Terms:
     stream: OnStream = "pass"
     stand_ins: Mapping[str, str] = field(default_factory=dict)
     """What stands in for a provider's host, by name: answers of a sandbox must never pass for the provider's own."""
+    account: str | None = None
+    """Whose requests these are, by name; None = the credential tells accounts apart."""
+    namespace: str = ""
+    """The deployment in which that name counts."""
 
     def cap(self, route: Route) -> BatchCap:
         """How much of these requests goes into one batch of a provider, and how long an open one lingers."""
@@ -120,7 +128,7 @@ class Terms:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Lane:
     """A lane as one run uses it."""
 
@@ -130,7 +138,7 @@ class Lane:
     cap: BatchCap
     terms: Terms
     secrets: Mapping[str, str] = field(repr=False)
-    """The credential headers as the SDK sent them."""
+    """The credential headers as the SDK sent them; of a named account those of the latest call."""
     route: Route
 
 
@@ -154,6 +162,7 @@ class Calls:
         self.passed = passed or Passed(routes)
         self._routes = routes
         self._lanes: dict[tuple[str | None, ...], Lane] = {}
+        self._fingerprints: dict[tuple[str | None, ...], str] = {}
         self._occurrences = Occurrences()
         # Without the cache no other run may meet its requests, and its own repeated calls still do.
         self._salt = b"" if terms.cache else secrets.token_bytes(16)
@@ -270,22 +279,36 @@ class Calls:
         self, route: Route, call: HttpCall, endpoint: str, model: str
     ) -> Lane | HttpReply | PassThrough:
         header = call.headers.get
+        terms, secrets = self.terms, route.secrets(call.headers)
+        shared = (route.provider, call.host, endpoint, model, *[header(name) for name in route.batch_headers])
+        named = terms.account is not None and _has_credential(secrets)
         key = (
-            route.provider,
-            call.host,
-            endpoint,
-            model,
-            *(word for one in route.secrets(call.headers).items() for word in one),
-            *[header(name) for name in route.batch_headers],
+            (*shared, terms.account)
+            if named
+            else (*shared, *(word for one in secrets.items() for word in one))
         )
         lane = self._lanes.get(key)
         if lane is not None:
+            if named:
+                lane.secrets = secrets
             return lane
         made = self._new_lane(route, call, endpoint, model)
-        if isinstance(made, Lane):
-            with self._lock:
-                return self._lanes.setdefault(key, made)
-        return made
+        if not isinstance(made, Lane):
+            return made
+        with self._lock:
+            lane = self._lanes.setdefault(key, made)
+            before = self._fingerprints.setdefault(shared, lane.spec.fingerprint)
+        if terms.account is None and terms.cache:
+            self._warn_of_renewal(lane, changed=before != lane.spec.fingerprint)
+        return lane
+
+    def _warn_of_renewal(self, lane: Lane, *, changed: bool) -> None:
+        provider = lane.spec.provider
+        what = renewed_tokens.kind_of(provider, lane.secrets)
+        if what is None and not changed:
+            return
+        seen = f"carry {what}" if what else "have changed their API key"
+        self.passed.warn(_RENEWED.format(provider, seen))
 
     def _new_lane(
         self, route: Route, call: HttpCall, endpoint: str, model: str
@@ -299,7 +322,7 @@ class Calls:
                 param="completion_window",
             )
         secrets = route.secrets(call.headers)
-        if not any(value.removeprefix("Bearer").strip() for value in secrets.values()):
+        if not _has_credential(secrets):
             if call.headers_may_follow:
                 return self._pass(call, Why.NO_KEY, _KEY_FOLLOWS.format(route.provider))
             return replies.refusal(
@@ -319,7 +342,9 @@ class Calls:
             host=terms.stand_ins.get(route.provider, route.batch_host(call.host)),
             endpoint=endpoint,
             model=model,
-            fingerprint=sealing.fingerprint(secrets),
+            fingerprint=sealing.fingerprint(secrets)
+            if terms.account is None
+            else sealing.account_fingerprint(terms.account, route.provider, terms.namespace),
             completion_window=terms.completion_window,
             headers=tuple(sorted(headers.items())),
         )
@@ -332,6 +357,10 @@ class Calls:
             secrets=secrets,
             route=route,
         )
+
+
+def _has_credential(secrets: Mapping[str, str]) -> bool:
+    return any(value.removeprefix("Bearer").strip() for value in secrets.values())
 
 
 def _with_query(route: Route, call: HttpCall) -> HttpCall:

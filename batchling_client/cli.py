@@ -64,6 +64,7 @@ def _batchify_options(command: F) -> F:
             type=click.Choice(["pass", "batch"]),
             help="Calls with stream=True: at full price, or made of a batch's answer (pass).",
         ),
+        click.option("--account", help="Name of the account, where its token is renewed."),
         _redis_url,
     )
     for option in reversed(options):

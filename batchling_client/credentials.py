@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from redis.asyncio import Redis
@@ -16,6 +19,13 @@ KEEP_MS: Final = 35 * 24 * 3600 * 1000
 REFRESHED_AFTER_S: Final = 6 * 3600.0
 
 
+@dataclass(slots=True)
+class _Kept:
+    secrets: Mapping[str, str] = field(repr=False)
+    sealed: bytes
+    stored_at: float = -math.inf
+
+
 class Credentials:
     """The credentials that one session has sealed, and when it last stored each."""
 
@@ -23,22 +33,30 @@ class Credentials:
         self._redis = redis
         self._keys = keys
         self._public_key = public_key
-        self._sealed: dict[str, bytes] = {}
-        self._stored_at: dict[str, float] = {}
+        self._kept: dict[str, _Kept] = {}
 
     async def store(self, lane: Lane) -> None:
-        """Makes sure that Redis holds the lane's credential for as long as its requests may be in flight."""
-        spec = lane.spec
-        place = self._keys.credential_in(lane.secrets, spec.fingerprint, spec.provider)
+        """Makes sure that Redis holds the lane's credential for as long as its requests may be in flight.
+
+        Of a named account it is the newest one that its callers had.
+        """
+        spec, secrets = lane.spec, lane.secrets
+        account = spec.fingerprint if sealing.names_account(spec.fingerprint) else ""
+        if account:
+            # One place for whatever header the newest has, so that workers never find an older one in another.
+            place = self._keys.credential(account, spec.provider)
+        else:
+            place = self._keys.credential_in(secrets, spec.fingerprint, spec.provider)
+        kept = self._kept.get(place)
+        if kept is None or (account and kept.secrets != secrets):
+            kept = self._kept[place] = _Kept(secrets, sealing.seal(secrets, self._public_key, account))
         now = asyncio.get_running_loop().time()
-        if now - self._stored_at.get(place, float("-inf")) < REFRESHED_AFTER_S:
+        if now - kept.stored_at < REFRESHED_AFTER_S:
             return
-        sealed = self._sealed.get(place)
-        if sealed is None:
-            sealed = self._sealed[place] = sealing.seal(lane.secrets, self._public_key)
-        await self._redis.set(place, sealed, px=KEEP_MS)
-        self._stored_at[place] = now
+        await self._redis.set(place, kept.sealed, px=KEEP_MS)
+        kept.stored_at = now
 
     def doubt(self) -> None:
         """Forgets what is stored: a Redis that was away may have lost its last second."""
-        self._stored_at.clear()
+        for kept in self._kept.values():
+            kept.stored_at = -math.inf

@@ -16,6 +16,7 @@ from .wire.routes import Routes
 from .wire.setting_mistakes import mistake_in
 from .wire.stand_ins import StandIn
 
+LONGEST_ACCOUNT: Final = 200
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -48,6 +49,16 @@ def _usable_key(key: str | None) -> str | None:
     return key
 
 
+def usable_account(name: str | None) -> str | None:
+    """The name of an account as it counts, without blanks around it; raises ValueError."""
+    if name is None:
+        return None
+    name = name.strip()
+    if not 0 < len(name) <= LONGEST_ACCOUNT or not name.isprintable():
+        raise ValueError(f"must be a name of 1 to {LONGEST_ACCOUNT} printable characters")
+    return name
+
+
 class ClientSettings(BaseSettings):
     """Every setting that the caller's process reads."""
 
@@ -70,6 +81,9 @@ class ClientSettings(BaseSettings):
     """Key prefix and hash tag; separates deployments on one Redis."""
     seal_public_key: Annotated[str | None, AfterValidator(_usable_key)] = None
     """The key that callers' credentials are sealed with; unset = the pair kept in `home/keys`."""
+    account: Annotated[str | None, AfterValidator(usable_account)] = None
+    """Name of the account whose requests these are, for tokens that are renewed: runs with the same name share batches
+    and answers. Unset = the API key tells accounts apart."""
 
     providers: Annotated[
         dict[str, StandIn], AfterValidator(stand_ins.checked), AfterValidator(stand_ins.told_apart)

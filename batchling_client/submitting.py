@@ -11,7 +11,7 @@ from typing import Final
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 
-from .batchify import check_reachable, deployment_of
+from .batchify import account_of, check_reachable, deployment_of
 from .calls import Calls, Request, Terms
 from .credentials import KEEP_MS, Credentials
 from .enqueue import Enqueue
@@ -47,6 +47,7 @@ class Wish:
     endpoint: str | None
     name: str
     completion_window: str
+    account: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +83,8 @@ async def submit(wish: Wish, used: ClientSettings, environment: Mapping[str, str
         run_name=wish.name,
         completion_window=wish.completion_window,
         stand_ins=used.base_urls,
+        account=account_of(wish.account, used),
+        namespace=used.namespace,
     )
     try:
         file = wish.path.open("rb")
@@ -93,14 +96,19 @@ async def submit(wish: Wish, used: ClientSettings, environment: Mapping[str, str
         lines = RequestFile(
             file=file, route=route, headers=_headers(route, environment), endpoint=wish.endpoint
         )
-        n_requests = _checked(wish.path, lines, Calls(terms, routes))
+        checking = Calls(terms, routes)
+        n_requests = _checked(wish.path, lines, checking)
         deployment = await deployment_of(used)
         redis = connect(deployment.redis_url)
         try:
             await check_reachable(redis, deployment.redis_url)
             keys = Keys(deployment.namespace)
             queueing = _Queueing(
-                redis, keys, Credentials(redis, keys, deployment.seal_public_key), Calls(terms, routes)
+                redis,
+                keys,
+                Credentials(redis, keys, deployment.seal_public_key),
+                # The same warnings are not for two passes over one file.
+                Calls(terms, routes, checking.passed),
             )
             return await queueing.queue(wish.path, lines, n_requests)
         finally:

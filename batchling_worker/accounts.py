@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from typing import Final, TypeAlias
 
 import httpx
@@ -65,10 +64,14 @@ class Accounts:
         base_url = settings.base_url or self._own_base_url(spec, facts, settings)
         if settings.own_credential:
             credential = _own_credential(facts)
+            whose: str = sealing.fingerprint(_OWN)
         elif settings.api_key is not None:
             credential = route.credential(settings.api_key.get_secret_value())
+            whose = sealing.fingerprint(credential)
         else:
             credential = await self._unseal(spec)
+            # Of a named account the token is another one from hour to hour, and the account is not.
+            whose = spec.fingerprint
         headers = dict(spec.headers)
         staging = _staging(headers.pop(STAGING_HEADER, ""), spec.provider, settings)
         return Account(
@@ -79,7 +82,7 @@ class Accounts:
             },
             query=tuple((name[1:], said) for name, said in headers.items() if name.startswith("?")),
             http=self._http,
-            digest=_digest(base_url.rstrip("/"), credential or _OWN),
+            digest=_digest(base_url.rstrip("/"), whose),
             own_credential=settings.own_credential,
             staging=staging,
             staging_url=settings.staging_url.rstrip("/"),
@@ -122,7 +125,11 @@ class Accounts:
                 "BATCHLING_SEAL_PUBLIC_KEY and BATCHLING_SEAL_PRIVATE_KEY (`batchling keys new`).",
                 status=401,
             ) from None
-        if sealing.fingerprint(credential) != spec.fingerprint:
+        account = credential.pop(sealing.ACCOUNT, "")
+        named = sealing.names_account(spec.fingerprint)
+        if (account if named else sealing.fingerprint(credential)) != spec.fingerprint or bool(
+            account
+        ) != named:
             raise PermanentError(
                 "The credential stored for this batch is another one's, and was refused: call again.",
                 status=401,
@@ -159,6 +166,6 @@ def _staging(asked: str, provider: str, settings: ProviderSettings) -> str:
     return asked or own
 
 
-def _digest(base_url: str, credential: Mapping[str, str]) -> str:
-    named = f"{base_url}\n{sealing.fingerprint(credential)}"
+def _digest(base_url: str, whose: str) -> str:
+    named = f"{base_url}\n{whose}"
     return hashlib.blake2b(named.encode(), digest_size=10, person=b"batchling-acct").hexdigest()

@@ -19,6 +19,10 @@ from .keys import Fingerprint
 
 PUBLIC_FILE: Final = "seal.pub"
 PRIVATE_FILE: Final = "seal.key"
+ACCOUNT: Final = ":account"
+"""Beside the headers in a sealed credential that belongs to a named account: the account's fingerprint."""
+_NAMED: Final = "n"
+"""Begins the fingerprint of a name, and of no secret: those are hexadecimal."""
 
 _decoder = msgspec.json.Decoder(dict[str, str])
 
@@ -39,6 +43,19 @@ def fingerprint(headers: Mapping[str, str]) -> Fingerprint:
     )
 
 
+def account_fingerprint(name: str, provider: str, namespace: str) -> Fingerprint:
+    """Stand for all credentials of one account at a provider, by the name that its callers give: 20 characters."""
+    named = msgspec.json.encode((namespace, provider, name))
+    return Fingerprint(
+        _NAMED + hashlib.blake2b(named, digest_size=10, person=b"batchling-name").hexdigest()[:19]
+    )
+
+
+def names_account(whose: str) -> bool:
+    """Whether a fingerprint stands for an account's name, and not for a secret."""
+    return whose.startswith(_NAMED)
+
+
 def new_pair() -> tuple[str, str]:
     """A fresh (public, private) pair of seal keys, base64."""
     private = PrivateKey.generate()
@@ -55,13 +72,17 @@ def digest(public_key: str) -> str:
     return hashlib.blake2b(_raw(public_key), digest_size=8).hexdigest()
 
 
-def seal(headers: Mapping[str, str], public_key: str) -> bytes:
-    """Credential headers, readable only with the private key; raises `UnreadableSealKey`."""
-    return SealedBox(PublicKey(_raw(public_key))).encrypt(msgspec.json.encode(dict(headers)))
+def seal(headers: Mapping[str, str], public_key: str, account: str = "") -> bytes:
+    """Credential headers, readable only with the private key; raises `UnreadableSealKey`.
+
+    With the fingerprint of a named account the credential is good for that account's lanes, and no others.
+    """
+    bound = {**headers, ACCOUNT: account} if account else dict(headers)
+    return SealedBox(PublicKey(_raw(public_key))).encrypt(msgspec.json.encode(bound))
 
 
 def unseal(sealed: bytes, private_key: str) -> dict[str, str]:
-    """The credential headers; raises `SealBroken` or `UnreadableSealKey`."""
+    """The credential headers, and `ACCOUNT` of a named one; raises `SealBroken` or `UnreadableSealKey`."""
     try:
         return _decoder.decode(SealedBox(PrivateKey(_raw(private_key))).decrypt(sealed))
     except (CryptoError, msgspec.DecodeError, msgspec.ValidationError):

@@ -12,6 +12,7 @@ import msgspec
 from aiohttp import web
 
 from . import faults
+from .access_token import owner_of
 from .dialect import Dialect, Refusal
 from .faults import RefusingFault
 from .world import World
@@ -33,7 +34,7 @@ def _never(request: web.Request) -> bool:
 
 
 class Gate:
-    """Wraps handlers, which get the request and the owner: a fingerprint of the credential."""
+    """Wraps handlers, which get the request and the owner: a fingerprint of the credential, or of its account."""
 
     def __init__(self, world: World, dialect: Dialect) -> None:
         self._world = world
@@ -99,7 +100,7 @@ class Gate:
         if key.startswith("invalid"):
             raise Refusal(traits.bad_key_status, _BAD_KEY, code="invalid_api_key")
         scopes = (request.headers.get(name, "") for name in self._dialect.traits.scoping_headers)
-        return hashlib.sha256("\n".join((key, *scopes)).encode()).hexdigest()[:16]
+        return hashlib.sha256("\n".join((owner_of(key), *scopes)).encode()).hexdigest()[:16]
 
     def _key(self, request: web.Request) -> str:
         """Return the key of a call, or ''."""

@@ -40,10 +40,10 @@ MANY = Route(
 class Sealed(Store):
     """A store that holds the callers' credential, and no connection to anything."""
 
-    def __init__(self, public: str) -> None:
+    def __init__(self, public: str, credential: dict[str, str] = CALLERS, account: str = "") -> None:
         redis = connect("redis://127.0.0.1:1")
         super().__init__(redis=redis, keys=Keys("x"), lease_ms=1, result_ttl_ms=1, max_attempts=1)
-        self._sealed = sealing.seal(CALLERS, public)
+        self._sealed = sealing.seal(credential, public, account)
 
     async def credential(self, fingerprint: str, provider: str) -> bytes | None:
         return self._sealed
@@ -253,3 +253,51 @@ async def test_a_provider_that_knows_no_credential_of_the_workers_says_so(with_s
     said = {"openai": ProviderSettings(own_credential=True)}
     with pytest.raises(PermanentError, match=r"BATCHLING_PROVIDERS__OPENAI__OWN_CREDENTIAL"):
         await place(with_settings(**said), lane("api.openai.com"), **said)
+
+
+NAMED = sealing.account_fingerprint("evals", "openai", "default")
+OTHER = sealing.account_fingerprint("others", "openai", "default")
+
+
+async def opened_with(spec: LaneSpec, credential: dict[str, str], account: str = "") -> Account:
+    """The account that a worker opens for a lane where this credential is stored under it."""
+    public, private = sealing.new_pair()
+    accounts = Accounts(Sealed(public, credential, account), {}, private, silence_s=1.0)
+    try:
+        return await accounts.open(spec, Providers({}).load(spec.provider).facts)
+    finally:
+        await accounts.close()
+
+
+async def test_an_account_with_a_name_stays_the_same_under_its_next_token() -> None:
+    spec = msgspec.structs.replace(lane("api.openai.com"), fingerprint=NAMED)
+    first, second = [
+        await opened_with(spec, {"authorization": f"Bearer token-{n}"}, account=NAMED) for n in range(2)
+    ]
+
+    assert first.digest == second.digest
+    assert second.headers == {"authorization": "Bearer token-1"}
+    other = msgspec.structs.replace(spec, fingerprint=OTHER)
+    assert (
+        await opened_with(other, {"authorization": "Bearer token-1"}, account=OTHER)
+    ).digest != first.digest
+    unnamed = {"authorization": "Bearer token-1"}
+    of_key = msgspec.structs.replace(spec, fingerprint=sealing.fingerprint(unnamed))
+    assert (await opened_with(of_key, unnamed)).digest != first.digest
+
+
+@pytest.mark.parametrize(
+    ("fingerprint", "account"),
+    [
+        (NAMED, OTHER),
+        (NAMED, ""),
+        (sealing.fingerprint(CALLERS), NAMED),
+        (sealing.fingerprint(CALLERS), sealing.fingerprint(CALLERS)),
+    ],
+)
+async def test_a_credential_that_was_sealed_for_another_account_is_refused(
+    fingerprint: str, account: str
+) -> None:
+    spec = msgspec.structs.replace(lane("api.openai.com"), fingerprint=fingerprint)
+    with pytest.raises(PermanentError, match="another one's"):
+        await opened_with(spec, CALLERS, account=account)
