@@ -16,6 +16,7 @@ import msgspec
 from . import renewed_tokens, replies, sse
 from .interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough
 from .occurrences import Occurrence, Occurrences
+from .pace import Pace
 from .passed import Passed, Why, costs
 from .wire import ids, records, sealing
 from .wire.keys import LaneId, RequestId, RunId
@@ -117,6 +118,11 @@ class Terms:
     namespace: str = ""
     """The deployment in which that name counts."""
 
+    @property
+    def title(self) -> str:
+        """The run as warnings name it."""
+        return f"{self.run_name!r} {self.run_id}" if self.run_name else self.run_id
+
     def cap(self, route: Route) -> BatchCap:
         """How much of these requests goes into one batch of a provider, and how long an open one lingers."""
         linger_ms = int(self.linger_s * 1000)
@@ -137,6 +143,8 @@ class Lane:
     packed_spec: bytes
     cap: BatchCap
     terms: Terms
+    pace: Pace
+    """Shared by all that this run has of the lane."""
     secrets: Mapping[str, str] = field(repr=False)
     """The credential headers as the SDK sent them; of a named account those of the latest call."""
     route: Route
@@ -162,6 +170,7 @@ class Calls:
         self.passed = passed or Passed(routes)
         self._routes = routes
         self._lanes: dict[tuple[str | None, ...], Lane] = {}
+        self._paces: dict[LaneId, Pace] = {}
         self._fingerprints: dict[tuple[str | None, ...], str] = {}
         self._occurrences = Occurrences()
         # Without the cache no other run may meet its requests, and its own repeated calls still do.
@@ -302,6 +311,11 @@ class Calls:
             self._warn_of_renewal(lane, changed=before != lane.spec.fingerprint)
         return lane
 
+    def _pace_of(self, spec: LaneSpec, route: Route) -> Pace:
+        made = Pace(run=self.terms.title, lane=f"{spec.provider}/{spec.model}", max_rows=route.max_rows)
+        with self._lock:
+            return self._paces.setdefault(spec.lane_id, made)
+
     def _warn_of_renewal(self, lane: Lane, *, changed: bool) -> None:
         provider = lane.spec.provider
         what = renewed_tokens.kind_of(provider, lane.secrets)
@@ -353,6 +367,7 @@ class Calls:
             spec=spec,
             packed_spec=spec.encode(),
             cap=terms.cap(route),
+            pace=self._pace_of(spec, route),
             terms=terms,
             secrets=secrets,
             route=route,

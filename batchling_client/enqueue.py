@@ -249,6 +249,12 @@ class Enqueue:
             self._fresh(lane)
             return rows, lost_reply
         n_taken = len(reply.placements)
+        queued = [
+            row.request_id
+            for row, placement in zip(rows, reply.placements, strict=False)
+            if placement is Placement.QUEUED
+        ]
+        lane.pace.queued(batch_id, queued)
         placed: list[RowIn] = []
         answered: list[RowIn] = []
         for row, placement in zip(rows, reply.placements, strict=False):

@@ -384,6 +384,7 @@ class Run:
             if place is not None and not is_answered:
                 self._calls.free(place, left=is_left)
         self._given_up.discard(request_id)
+        lane.pace.answered(request_id)
         if reply.headers.get(errors.HEADER) == BatchTooSmall.code and self._on_too_few == "realtime":
             return self._let_through(seat, lane.spec.host)
         if reply.status < 400:
@@ -400,6 +401,7 @@ class Run:
             return
         self._given_up.discard(request.request_id)
         self._withdrawn.discard(request.request_id)
+        request.lane.pace.ask_again(request.request_id)
         if place.left:
             seat.n_left -= 1
         else:
