@@ -170,7 +170,8 @@ class Enqueue:
                     raise
         finally:
             for report, outcome in outcomes.items():
-                report(*outcome)
+                # Those made again meanwhile are wanted.
+                report(*([one for one in some_ids if not self._waiters.expects(one)] for some_ids in outcome))
         self._none_unwanted.set()
 
     async def send_waiting(self) -> None:

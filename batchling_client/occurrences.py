@@ -19,6 +19,8 @@ class Occurrence(NamedTuple):
     """Whether an earlier call had this place and left it without an answer."""
     left: bool = False
     """Whether the run counts that earlier call among those nobody waits for."""
+    shared: bool = False
+    """Whether another call has this place, too, and frees it."""
 
 
 class Occurrences:
@@ -47,13 +49,14 @@ class Occurrences:
                 return Occurrence(equal, number, again=True, left=left)
             number = self._highest.get(equal, 0)
             if number and is_retry:
-                return Occurrence(equal, number, again=True)
+                return Occurrence(equal, number, again=True, shared=True)
             self._highest[equal] = number + 1
             return Occurrence(equal, number + 1, again=False)
 
     def free(self, place: Occurrence, *, left: bool) -> None:
         """Free the place of a call that got no answer; the caller frees it once."""
-        self._freed.append((place.equal, place.number, left))
+        if not place.shared:
+            self._freed.append((place.equal, place.number, left))
 
     def _sort_freed(self) -> None:
         while self._freed:

@@ -218,7 +218,8 @@ class Waiters:
         due = [self._placed.popleft() for _ in range(min(len(self._placed), LOOKED_AFTER))]
         try:
             while due:
-                some = [request_id for request_id in due[-AT_ONCE:] if request_id in self._futures]
+                # A call that is given up and made again is placed each time.
+                some = [one for one in dict.fromkeys(due[-AT_ONCE:]) if one in self._futures]
                 await self._look_after_some(some)
                 del due[-AT_ONCE:]
         finally:
