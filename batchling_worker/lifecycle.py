@@ -14,7 +14,7 @@ from batchling_client.wire.batches import Batch
 from batchling_client.wire.keys import BatchId, RequestId
 from batchling_client.wire.states import BatchState, Outcome, RowKind
 
-from . import money, quota
+from . import money, quota, status_words
 from .blame import is_certain
 from .provider import ROW_LOST, Answer, Complaint, Ending, Running, error_body
 
@@ -40,7 +40,22 @@ GRID_LEAST_S: Final = 1.0
 """Shorter intervals are left as they are: to wait for company would cost more than it saves."""
 SOONER: Final = 0.25
 """By this share of its interval a look may come sooner, to fall together with those of its account's other batches."""
+CANCEL_PAUSE_S: Final = 10.0
+"""How soon after the first request to cancel the second one follows; each later pause is twice as long."""
+CANCEL_PATIENCE: Final = dt.timedelta(minutes=15)
+"""OpenAI documents ten minutes until a cancelled batch is."""
+STRANGE_PATIENCE: Final = dt.timedelta(days=1)
+"""For so long past its completion window a batch is looked at whose status nobody knows."""
+RUN_PATIENCE: Final = dt.timedelta(days=30)
+"""The same of any other batch that does not end; no provider promises to keep results longer."""
+REQUESTS_KEPT: Final = dt.timedelta(days=34)
+"""A day less than a request in flight is kept in Redis, so that its caller gets an error and not silence."""
+LONGEST_WINDOW: Final = 4
+OVERDUE: Final = "batch_overdue"
+DEFECT: Final = "batch_step_failed"
 LOST_PATIENCE: Final = 10
+FINAL: Final = {OVERDUE: 504, DEFECT: 500}
+"""Codes of ours with which a batch ends that may be paid for, so that none of its requests is run again -> status."""
 LOST_AFTER: Final = dt.timedelta(minutes=15)
 FILE_PATIENCE: Final = 10
 """Creates in a row that may fail for an input file that is not seen."""
@@ -155,6 +170,75 @@ def forgotten_patience_s(patience_s: float) -> float:
     return min(patience_s, FORGOTTEN_PATIENCE_S)
 
 
+def cancel_is_due(batch: Batch, now: dt.datetime) -> bool:
+    """Return whether the provider is to be asked (again) to cancel a running batch: with pauses that double."""
+    if not batch.cancel_requested:
+        return False
+    if batch.n_cancels == 0 or batch.cancel_asked_at is None:
+        return True
+    pause_s = CANCEL_PAUSE_S * 2.0 ** min(batch.n_cancels - 1, 16)
+    return (now - batch.cancel_asked_at).total_seconds() >= pause_s
+
+
+def cancel_is_over(batch: Batch, now: dt.datetime) -> bool:
+    """Return whether the callers of a batch hear of its cancel although the provider has not confirmed it."""
+    if not batch.cancel_requested or batch.cancel_at is None:
+        return False
+    return batch.cancel_again or now - batch.cancel_at >= CANCEL_PATIENCE
+
+
+def unconfirmed_sentence(batch: Batch) -> str:
+    """Return what a batch says of itself that ended here before its provider confirmed the cancel."""
+    provider = batch.spec.provider
+    return (
+        f"cancelled; {provider} has not confirmed the cancel (asked {batch.n_cancels} times): batch "
+        f"{batch.provider_batch_id} may go on there, and {provider} may bill for it"
+    )
+
+
+def run_is_over(batch: Batch, status: str, now: dt.datetime) -> bool:
+    """Return whether a running batch has outlasted its completion window by so much that its callers are answered."""
+    patience = RUN_PATIENCE if status_words.is_known(status) else STRANGE_PATIENCE
+    begun = batch.submitted_at or batch.created_at
+    return now - begun >= min(window(batch.spec.completion_window) + patience, REQUESTS_KEPT)
+
+
+def overdue(batch: Batch, status: str) -> Complaint:
+    """Return why the callers of a batch are answered that should have ended long ago."""
+    provider, hours = batch.spec.provider, window(batch.spec.completion_window) // dt.timedelta(hours=1)
+    message = (
+        f"{provider} still reports the status {status!r} of batch {batch.provider_batch_id}, long after its completion "
+        f"window of {hours} hours. It may yet end there, and {provider} may bill for it"
+    )
+    return Complaint(code=OVERDUE, message=message)
+
+
+def why_it_runs(batch: Batch, status: str) -> str:
+    """Return why a running batch is still waited for, where that needs saying; '' for one that simply runs."""
+    provider = batch.spec.provider
+    if batch.cancel_requested:
+        minutes = CANCEL_PATIENCE // dt.timedelta(minutes=1)
+        return (
+            f"cancel requested; {provider} has not confirmed it yet. Callers are answered {minutes} minutes after the "
+            f"request, or when `batchling cancel {batch.batch_id}` is run again"
+        )
+    if status_words.is_known(status):
+        return ""
+    ends = window(batch.spec.completion_window) + STRANGE_PATIENCE
+    return (
+        f"{provider} reports the status {status!r}, which batchling does not know. It looks at the batch until "
+        f"{ends // dt.timedelta(hours=1)} hours after its submission; `batchling cancel {batch.batch_id}` gives it up"
+    )
+
+
+def window(said: str) -> dt.timedelta:
+    """Return a completion window as a duration; a day for one that is neither hours nor days."""
+    hours = {"h": 1, "d": 24}.get(said[-1:], 0)
+    number = said[:-1]
+    known = hours > 0 and number.isascii() and number.isdigit() and len(number) <= LONGEST_WINDOW
+    return dt.timedelta(hours=int(number) * hours) if known else dt.timedelta(days=1)
+
+
 def given_up(batch: Batch, now: dt.datetime) -> bool:
     """Whether a batch, or its results, that the provider has denied many times and for long is given up."""
     if batch.denied_since is None:
@@ -241,6 +325,9 @@ def error_sentence(ending: Ending, outcome: Outcome) -> str:
 def _fate_of_failed(
     batch: Batch, ending: Ending, request_id: RequestId, attempt: int, max_attempts: int
 ) -> RowFate:
+    final = next((complaint for complaint in ending.complaints if complaint.code in FINAL), None)
+    if final is not None:
+        return _blamed(final)
     named = [complaint for complaint in ending.complaints if complaint.request_id is not None]
     if named:
         return _fate_beside_named(batch, named, ending, request_id, attempt, max_attempts)
@@ -304,6 +391,8 @@ def _blamed(complaint: Complaint) -> Refuse:
 
 def _status_of(complaint: Complaint) -> int:
     """The status of a batch's failure: 400, unless the server is at fault or the account cannot pay."""
+    if complaint.code in FINAL:
+        return FINAL[complaint.code]
     if is_lacking_money(complaint):
         return LIMITED
     if not error_words.is_fault(complaint.code, complaint.message):
@@ -327,6 +416,8 @@ def is_lacking_money(complaint: Complaint) -> bool:
 
 
 def _why_cancelled(batch: Batch) -> str:
+    if batch.error.startswith("cancelled"):
+        return f"Batch {batch.batch_id} was {batch.error}."
     if batch.cancel_requested and batch.provider_batch_id is not None:
         return f"Batch {batch.batch_id} was cancelled, as a person or a deadline asked."
     return batch.error or f"Batch {batch.batch_id} was cancelled."

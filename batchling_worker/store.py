@@ -193,8 +193,14 @@ class Store:
         early: EarlyRead,
         *,
         listed: bool = False,
+        cancel_asked: bool = False,
+        why: str = "",
     ) -> None:
-        """Stores a look at a running batch and how far its early results were read; `listed` = only a list shows it."""
+        """Store a look at a running batch and how far its early results were read.
+
+        `listed` = only a list shows it. `cancel_asked` = the provider was just asked to cancel it. `why` is the reason
+        of the wait, for people.
+        """
         _fresh(
             await self.scripts.progress(
                 batch_id=held.batch_id,
@@ -205,6 +211,8 @@ class Store:
                 delay_ms=int(delay_s * 1000),
                 early=early,
                 listed=listed,
+                cancel_asked=cancel_asked,
+                why=why,
             )
         )
 

@@ -101,6 +101,13 @@ class Batch:
     error: str
     poll_s: float
     cancel_requested: bool
+    cancel_at: dt.datetime | None
+    """When its cancel was first requested while the provider may have had it."""
+    cancel_again: bool
+    """Whether its cancel was requested once more, half a minute later or more."""
+    n_cancels: int
+    """How many times the provider was asked to cancel it."""
+    cancel_asked_at: dt.datetime | None
     moved_to: BatchId | None
     """The batch in which its unanswered requests went on, if some did."""
     early: EarlyRead
@@ -165,6 +172,10 @@ class Batch:
                 error=text("error"),
                 poll_s=number("poll_ms") / 1000,
                 cancel_requested=text("cancel_requested") == "1",
+                cancel_at=time("cancel_at"),
+                cancel_again=text("cancel_again") == "1",
+                n_cancels=number("n_cancels"),
+                cancel_asked_at=time("cancel_asked_at"),
                 moved_to=BatchId(text("moved_to")) or None,
                 early=EarlyRead.decode(fields.get(b"early", b"{}")),
                 quota_id=text("quota"),

@@ -323,10 +323,12 @@ class Scripts:
         delay_ms: int,
         early: EarlyRead | None = None,
         listed: bool = False,
+        cancel_asked: bool = False,
+        why: str = "",
     ) -> Verdict:
         """Stores a look at a running batch: `progress.lua`."""
         args: list[Arg] = [batch_id, token, status, n_done, n_total, delay_ms]
-        args += [early.encode() if early else b"", "" if listed else "1"]
+        args += [early.encode() if early else b"", "" if listed else "1", "1" if cancel_asked else "", why]
         return _verdict(await self._run("progress", self._batch(batch_id), args))
 
     async def ended(

@@ -69,6 +69,9 @@ async def _surely(step: Step, seen: Seen, room: asyncio.Semaphore) -> Seen:
 async def poll(step: Step, seen: Seen, passage: Passage = nullcontext) -> None:
     """Takes a batch from `submitted` to `ended`, or says when to look again; what can be read early is delivered."""
     batch = step.batch
+    if not isinstance(seen, Ended) and lifecycle.cancel_is_over(batch, step.now):
+        await _end_unconfirmed(step)
+        return
     match seen:
         case TemporaryError():
             raise seen
@@ -90,11 +93,23 @@ async def poll(step: Step, seen: Seen, passage: Passage = nullcontext) -> None:
             step.reach("poll.recorded")
             step.telemetry.ended(batch, seen.outcome)
         case Running():
-            if batch.cancel_requested:
+            asked = lifecycle.cancel_is_due(batch, step.now)
+            if asked:
                 await _ask_to_cancel(step)
             early = await _early(step, seen, passage)
+            if lifecycle.run_is_over(batch, seen.status, step.now):
+                await _end_overdue(step, seen)
+                return
             await step.store.progress(
-                step.held, seen.status, seen.n_done, seen.n_total, _pause_s(step), early, listed=seen.listed
+                step.held,
+                seen.status,
+                seen.n_done,
+                seen.n_total,
+                _pause_s(step),
+                early,
+                listed=seen.listed,
+                cancel_asked=asked,
+                why=lifecycle.why_it_runs(batch, seen.status),
             )
             step.reach("poll.progressed")
             step.telemetry.progress(batch, seen)
@@ -185,6 +200,22 @@ async def _not_found(step: Step) -> None:
     step.telemetry.warn("batch_lost", batch_id=step.batch.batch_id)
     reason = "the provider no longer knows this batch"
     await step.store.ended(step.held, Outcome.LOST, "", msgspec.json.encode(Ending()), reason)
+
+
+async def _end_unconfirmed(step: Step) -> None:
+    """Answer the callers of a batch whose cancel the provider does not confirm."""
+    batch = step.batch
+    step.telemetry.warn("cancel_unconfirmed", batch_id=batch.batch_id, n_cancels=batch.n_cancels)
+    reason = lifecycle.unconfirmed_sentence(batch)
+    await step.store.ended(step.held, Outcome.CANCELLED, "", msgspec.json.encode(Ending()), reason)
+
+
+async def _end_overdue(step: Step, seen: Running) -> None:
+    """Answer the callers of a batch that should have ended long ago; none of its requests is run again."""
+    complaint = lifecycle.overdue(step.batch, seen.status)
+    step.telemetry.warn("batch_overdue", batch_id=step.batch.batch_id, status=seen.status)
+    ending = msgspec.json.encode(Ending(complaints=(complaint,)))
+    await step.store.ended(step.held, Outcome.FAILED, seen.status, ending, complaint.message)
 
 
 async def _ask_to_cancel(step: Step) -> None:

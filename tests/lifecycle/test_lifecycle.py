@@ -505,3 +505,57 @@ def test_a_batch_that_failed_and_has_told_rows_is_asked_for_the_rest_again() -> 
     told_some = batch(outcome=Outcome.FAILED, n_failed=1)
     assert lifecycle.row_fate(told_some, ending, ONE, 1, 3) == Requeue(counts=True)
     assert isinstance(lifecycle.row_fate(told_some, ending, ONE, 3, 3), Refuse)
+
+
+def test_a_cancel_is_asked_for_a_few_times_with_growing_pauses() -> None:
+    assert not lifecycle.cancel_is_due(batch(), NOW)
+    wanted, asked = batch(cancel_requested=True, cancel_at=NOW), []
+    for second in range(int(lifecycle.CANCEL_PATIENCE.total_seconds())):
+        now = NOW + dt.timedelta(seconds=second)
+        if lifecycle.cancel_is_due(wanted, now):
+            asked.append(second)
+            wanted = dataclasses.replace(wanted, n_cancels=len(asked), cancel_asked_at=now)
+    assert asked == [0, 10, 30, 70, 150, 310, 630]
+
+
+def test_a_cancel_that_is_not_confirmed_ends_here() -> None:
+    minutes = lifecycle.CANCEL_PATIENCE.total_seconds()
+    assert not lifecycle.cancel_is_over(batch(cancel_at=ago(minutes + 1)), NOW)
+    assert not lifecycle.cancel_is_over(batch(cancel_requested=True), NOW)
+    assert not lifecycle.cancel_is_over(batch(cancel_requested=True, cancel_at=ago(minutes - 1)), NOW)
+    assert lifecycle.cancel_is_over(batch(cancel_requested=True, cancel_at=ago(minutes)), NOW)
+    assert lifecycle.cancel_is_over(batch(cancel_requested=True, cancel_at=ago(31), cancel_again=True), NOW)
+
+
+@pytest.mark.parametrize(("status", "hours"), [("odd", 48), ("", 48), ("in_progress", 24 + 30 * 24)])
+def test_a_batch_that_never_ends_is_given_up_long_after_its_window(status: str, hours: int) -> None:
+    second = hours * 3600.0
+    assert not lifecycle.run_is_over(batch(submitted_at=ago(second - 1)), status, NOW)
+    assert lifecycle.run_is_over(batch(submitted_at=ago(second)), status, NOW)
+    assert lifecycle.run_is_over(batch(submitted_at=NOW - lifecycle.REQUESTS_KEPT), status, NOW)
+
+
+def test_a_batch_that_is_given_up_runs_none_of_its_requests_again() -> None:
+    for complaint, status in (
+        (lifecycle.overdue(batch(), "odd"), 504),
+        (Complaint(code=lifecycle.DEFECT, message="please try again later"), 500),
+    ):
+        fate = lifecycle.row_fate(
+            batch(outcome=Outcome.FAILED, n_succeeded=3), Ending(complaints=(complaint,)), ONE, 1, 3
+        )
+        assert isinstance(fate, Refuse)
+        assert (fate.status, fate.origin, told(fate)["code"]) == (status, "batch_failed", complaint.code)
+
+
+def test_a_wait_that_is_not_plain_says_why() -> None:
+    assert lifecycle.why_it_runs(batch(), "in_progress") == ""
+    assert "'odd'" in lifecycle.why_it_runs(batch(), "odd")
+    assert "15 minutes" in lifecycle.why_it_runs(batch(cancel_requested=True), "cancelling")
+
+
+@pytest.mark.parametrize(
+    ("said", "hours"),
+    [("24h", 24), ("168h", 168), ("7d", 168), ("", 24), ("soon", 24), ("99999h", 24), ("²h", 24)],
+)
+def test_a_completion_window_is_read_as_hours_or_days(said: str, hours: int) -> None:
+    assert lifecycle.window(said) == dt.timedelta(hours=hours)

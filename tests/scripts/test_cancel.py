@@ -95,3 +95,45 @@ async def test_what_has_ended_is_not_cancelled(byhand: ByHand, state: BatchState
 async def test_an_unknown_batch_is_not_made_by_cancelling_it(byhand: ByHand) -> None:
     assert await byhand.cancel(BatchId("b-none")) is Verdict.GONE
     assert await byhand.everything() == {}
+
+
+async def test_a_second_cancel_counts_once_the_first_had_its_time(byhand: ByHand) -> None:
+    batch_id = await byhand.at_provider(ids(1))
+    await byhand.cancel(batch_id)
+    await byhand.cancel(batch_id)
+    batch = await byhand.batch(batch_id)
+    assert batch.cancel_at is not None
+    assert not batch.cancel_again
+
+    key = byhand.keys.batch(batch_id)
+    first = int(batch.cancel_at.timestamp() * 1000)
+    await byhand.redis.execute_command("HSET", key, "cancel_at", first - 30_000)
+    await byhand.cancel(batch_id)
+
+    again = await byhand.batch(batch_id)
+    assert again.cancel_again
+    assert again.cancel_at is not None
+    assert again.cancel_at < batch.cancel_at
+
+
+async def test_a_look_counts_how_often_the_provider_was_asked_and_says_why_it_waits(byhand: ByHand) -> None:
+    batch_id = await byhand.at_provider(ids(1))
+    for n_asked in (1, 2):
+        token = await byhand.claimed(batch_id)
+        await byhand.begin(batch_id, token)
+        await byhand.scripts.progress(
+            batch_id=batch_id,
+            token=token,
+            status="cancelling",
+            n_done=0,
+            n_total=1,
+            delay_ms=0,
+            cancel_asked=True,
+            why="the provider has not confirmed it",
+        )
+        batch = await byhand.batch(batch_id)
+        assert (batch.n_cancels, batch.error) == (n_asked, "the provider has not confirmed it")
+        assert batch.cancel_asked_at is not None
+    await byhand.progress(batch_id, await byhand.claimed(batch_id))
+    batch = await byhand.batch(batch_id)
+    assert (batch.n_cancels, batch.error) == (2, "")

@@ -1,6 +1,7 @@
 -- Asks for a batch to be cancelled: one that no provider knows ends at once, another at its next look, which is now
 -- unless a step of its submission is under way. A quarantined one is looked at again; where even that cannot be hoped
 -- for, because it has ended or was to be cancelled already, it ends at once without results, so that its callers are told.
+-- Asked for again after half a minute, a cancel that the provider has not confirmed ends the batch here at its next look.
 -- One that another run of Redis had opened is closed and searched for at its provider first, which may know of it.
 -- KEYS  1 schedule  2 batch  3 lane
 -- ARGV  1 batch id  2 ending (JSON) for a batch that ends at once  3 error in one sentence
@@ -23,13 +24,23 @@ local quarantined = redis.call('HDEL', batch, 'quarantined_at') == 1
 if quarantined then
   redis.call('HDEL', batch, 'error')
 end
+local AGAIN_MS = 30000
+local function remember_cancel()
+  if redis.call('HSETNX', batch, 'cancel_at', now) == 0 then
+    local first = tonumber(redis.call('HGET', batch, 'cancel_at')) or now
+    if now - first >= AGAIN_MS then
+      redis.call('HSET', batch, 'cancel_again', 1)
+    end
+  end
+  redis.call('HSET', batch, 'cancel_requested', 1, 'updated_at', now)
+end
 local hopeless = quarantined and (state == 'ended' or redis.call('HGET', batch, 'cancel_requested') == '1')
 local early = state == 'open' or state == 'sealed'
 if early and not hopeless and may_be_forgotten(batch) then
   if state == 'open' then
     close_batch(lane, batch, schedule, id, now)
   end
-  redis.call('HSET', batch, 'cancel_requested', 1, 'updated_at', now)
+  remember_cancel()
   let_go(batch, schedule, id, now)
   return 'OK'
 end
@@ -44,7 +55,7 @@ if early or hopeless then
   return 'OK'
 end
 if state == 'submitting' or state == 'submitted' then
-  redis.call('HSET', batch, 'cancel_requested', 1, 'updated_at', now)
+  remember_cancel()
   -- A create that may be on its way must keep its token, or the batch it makes would have no owner.
   if state == 'submitted' or redis.call('HGET', batch, 'begun') ~= redis.call('HGET', batch, 'token') then
     let_go(batch, schedule, id, now)

@@ -3,13 +3,14 @@
 -- ARGV  1 batch id  2 token  3 provider status  4 rows done  5 rows in all  6 delay ms
 --       7 how far early results were read (JSON), or ''
 --       8 '1' = the provider showed the batch itself, '' = a list that it is in
+--       9 '1' = the provider was just asked to cancel the batch  10 why it is still waited for, or '' for no special reason
 -- Verdicts  'OK'  'STALE'
 --@include _clock
 --@include _fence
 --@include _room
 local schedule, batch = KEYS[1], KEYS[2]
 local id, token, status, n_done, n_total, delay = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
-local early, itself = ARGV[7], ARGV[8] == '1'
+local early, itself, asked, why = ARGV[7], ARGV[8] == '1', ARGV[9] == '1', ARGV[10] or ''
 if not holds(batch, token) or redis.call('HGET', batch, 'state') ~= 'submitted' then
   return 'STALE'
 end
@@ -17,7 +18,17 @@ local now = now_ms()
 go_on_when_full(batch)
 redis.call('HSET', batch, 'provider_status', status, 'n_done', n_done, 'n_total', n_total, 'updated_at', now,
   'n_stumbles', 0)
-redis.call('HDEL', batch, 'error', 'denied_since', 'n_denied')
+redis.call('HDEL', batch, 'denied_since', 'n_denied')
+if why ~= '' then
+  redis.call('HSET', batch, 'error', why)
+else
+  redis.call('HDEL', batch, 'error')
+end
+if asked then
+  redis.call('HINCRBY', batch, 'n_cancels', 1)
+  redis.call('HSETNX', batch, 'cancel_at', now)
+  redis.call('HSET', batch, 'cancel_asked_at', now)
+end
 if itself then
   redis.call('HSET', batch, 'confirmed_at', now)
 end
