@@ -124,6 +124,15 @@ def _on_grid(now: float, pause: float, floor: float, soonest: float, account: st
     return to_slot + width * max(0, math.ceil((soonest - to_slot) / width))
 
 
+def turn(batch: Batch) -> tuple[bool, dt.datetime]:
+    """Return what sorts batches by when each is to be looked at by itself, and not through a list.
+
+    Those that are to be cancelled come first, as a cancel waits for its end. Then those whose last such look is longest
+    ago; a new batch has its turn after the old ones, which a stream of new ones must not keep from theirs.
+    """
+    return not batch.cancel_requested, batch.confirmed_at or batch.submitted_at or batch.created_at
+
+
 def held_look_s(batch: Batch, shortest_s: float, now: dt.datetime) -> float:
     """When a batch that waits for room asks again: at the pace at which those that it waits for are looked at."""
     return _look_s(batch.poll_s or shortest_s, now - batch.created_at)

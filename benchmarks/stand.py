@@ -92,6 +92,10 @@ class Sandbox(AbstractContextManager["Sandbox"]):
         calls: dict[str, int] = json.loads(self._ask("GET", "ledger?rows=0"))["calls"]
         return calls
 
+    def limit(self, **limits: int) -> None:
+        """Change some of its limits."""
+        self._ask("POST", "limits", json.dumps(limits).encode())
+
     def _ask(self, method: str, word: str, content: bytes | None = None) -> bytes:
         base_url = self.base_url() or ""
         url = f"{base_url.removesuffix('/groq')}/_sandbox/{word}"

@@ -33,7 +33,9 @@ async def look(steps: Sequence[Step]) -> list[Seen]:
     Those that were looked at by themselves the longest ago come first, as a list may be out of date for some of them.
     """
     first = steps[0]
-    turns = [step.batch.provider_batch_id for step in sorted(steps, key=_turn)]
+    turns = [
+        step.batch.provider_batch_id for step in sorted(steps, key=lambda step: lifecycle.turn(step.batch))
+    ]
     try:
         looks = await first.provider.look(first.way(), [one for one in turns if one])
     except (TemporaryError, PermanentError) as error:
@@ -44,12 +46,6 @@ async def look(steps: Sequence[Step]) -> list[Seen]:
     return list(
         await asyncio.gather(*(_surely(step, one, room) for step, one in zip(steps, seen, strict=True)))
     )
-
-
-def _turn(step: Step) -> tuple[bool, float]:
-    """Those that are to be cancelled come first, as a cancel waits for its end."""
-    confirmed_at = step.batch.confirmed_at
-    return not step.batch.cancel_requested, confirmed_at.timestamp() if confirmed_at else 0.0
 
 
 async def _surely(step: Step, seen: Seen, room: asyncio.Semaphore) -> Seen:

@@ -377,6 +377,14 @@ def test_a_look_on_the_grid_is_hardly_sooner_than_asked_nor_much_later(
     assert delay_s <= plain_s + 4 * asked_s
 
 
+def test_new_batches_keep_no_old_one_from_its_look_at_itself() -> None:
+    fresh, old = batch(submitted_at=ago(1)), batch(submitted_at=ago(900))
+    looked_at = batch(submitted_at=ago(1800), confirmed_at=ago(60))
+    cancelled = batch(submitted_at=ago(1), confirmed_at=ago(1), cancel_requested=True)
+    turns = sorted([fresh, looked_at, old, cancelled], key=lifecycle.turn)
+    assert turns == [cancelled, old, looked_at, fresh]
+
+
 def test_short_intervals_are_left_as_they_are() -> None:
     assert lifecycle.next_look_s(batch(poll_s=0.5), 10.0, NOW, account="acc", elapsed_s=0.2) == 0.5
 

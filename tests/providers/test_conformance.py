@@ -428,6 +428,30 @@ async def test_looks_that_do_not_come_through_are_temporary(desk: Desk, sandbox:
     assert len(await desk.provider.look(desk.account, batches)) == 5
 
 
+@pytest.mark.parametrize(
+    "lie",
+    [
+        faults.StaleList(times=None),
+        faults.ListWithOtherIds(times=None),
+        faults.ListWithoutFileIds(times=None),
+        faults.EmptyPage(times=None),
+        faults.EmptyPage(times=None, cursor=False),
+    ],
+    ids=["stale", "other-ids", "no-ids", "empty-pages", "empty-pages-without-cursor"],
+)
+async def test_a_list_that_lies_hides_no_end_and_no_results(
+    desk: Desk, sandbox: Sandbox, lie: faults.Fault
+) -> None:
+    sandbox.faults.add(lie)
+    batches = [await desk.submit(label=f"batchling-test-{number}") for number in range(6)]
+    looks = await desk.provider.look(desk.account, batches)
+    assert {type(look) for look in looks.values()} == {Running}
+    sandbox.clock.advance(LONG_S)
+    own = {one: await desk.look(one) for one in batches}
+    assert {type(look) for look in own.values()} == {Ended}
+    assert await desk.provider.look(desk.account, batches) == own
+
+
 async def test_a_look_that_does_not_come_through_costs_no_other_batch(desk: Desk, sandbox: Sandbox) -> None:
     batches = [await desk.submit(label=f"batchling-test-{number}") for number in range(3)]
     sandbox.faults.add(faults.RefusePoll(status=503))
