@@ -215,7 +215,11 @@ def _tell_cancelled(done: CancelledRun, *, as_json: bool) -> int:
 @_redis_url
 @_as_json
 def retry(name: str, redis_url: str | None, *, as_json: bool) -> int:
-    """Look at a batch now that is quarantined or waits, or at every batch of a run."""
+    """Retry a waiting or quarantined batch now, or all batches of a run.
+
+    A batch that failed, was lost, cancelled or given up is looked at and read once more, as long as its provider keeps
+    it: the answers that are found replace the errors. Nothing is run or paid for again.
+    """
 
     async def steer() -> steering.Retried:
         async with reach(redis_url) as reached:
@@ -225,7 +229,8 @@ def retry(name: str, redis_url: str | None, *, as_json: bool) -> int:
     lines = [f"Batch {batch_id} is due now." for batch_id in done.batch_ids]
     _print(done.as_json() if as_json else lines, as_json=as_json)
     if not done.batch_ids:
-        why = "a worker is at it at this moment" if done.busy else "it has ended already"
+        over = "it has ended, and its provider has no more answers to read"
+        why = "a worker is at it at this moment" if done.busy else over
         click.echo(f"batchling: There is nothing to retry in {name}: {why}.", err=True)
     return 0 if done.batch_ids else 1
 

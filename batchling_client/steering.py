@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from .credentials import KEEP_MS
 from .errors import BatchlingError
 from .inspection import Inspection, RunRecord
 from .wire.batches import Batch
 from .wire.keys import BatchId, RunId
 from .wire.scripts import Scripts
-from .wire.states import Verdict
+from .wire.states import BatchState, Verdict
 
 NO_ENDING: Final = b"{}"
 """What is known of the end of a batch that no provider has seen: nothing."""
@@ -79,12 +80,19 @@ async def cancel(scripts: Scripts, batch: Batch) -> Cancelled:
 
 
 async def retry(inspection: Inspection, scripts: Scripts, name: str) -> Retried:
-    """Has a batch, or every batch of a run, looked at now, quarantined ones too; raises `UnknownId`."""
+    """Has a batch, or every batch of a run, looked at now, quarantined ones too; raises `UnknownId`.
+
+    One that is over and left requests without an answer is reopened: its results are read once more, and nothing of it
+    is run again. Of a run, only batches that did not end well are.
+    """
     found = await find(inspection, name)
     batches: Sequence[Batch] = found.batches if isinstance(found, RunRecord) else (found,)
     by_verdict: dict[Verdict, list[BatchId]] = {}
     for batch in batches:
-        verdict = await scripts.retry(batch_id=batch.batch_id)
+        verdict = await scripts.retry(batch_id=batch.batch_id, account=batch.account)
+        ended_well = batch.state is BatchState.SETTLED and not batch.n_failed
+        if verdict is Verdict.TOO_LATE and not (ended_well and isinstance(found, RunRecord)):
+            verdict = await scripts.reopen(batch_id=batch.batch_id, keep_ms=KEEP_MS)
         by_verdict.setdefault(verdict, []).append(batch.batch_id)
     return Retried(
         batch_ids=tuple(by_verdict.pop(Verdict.OK, ())),

@@ -174,6 +174,7 @@ def _assemble(app: Celery, settings: WorkerSettings) -> None:
             poll_interval_s=settings.poll_interval_seconds,
             max_attempts=settings.max_attempts,
             reconcile_patience_s=settings.reconcile_patience_seconds,
+            results_patience_s=settings.results_patience_seconds,
         )
         reach = CrashPoint(settings.crash_at, settings.home / "crashed") if settings.crash_at else no_crash
         accounts = Accounts(store, settings.providers, private_key, silence_s=settings.http_silence_seconds)

@@ -92,6 +92,7 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
             ending=Ending(
                 results=tuple(one for one in (output, errors) if one),
                 complaints=tuple(_complaints(self.errors)),
+                n_succeeded=n_completed if n_total or n_completed or n_failed else None,
             ),
             n_done=n_completed + n_failed,
             n_total=n_total,

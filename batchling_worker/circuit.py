@@ -13,7 +13,7 @@ from batchling_client.wire.connection import UNREACHABLE
 from batchling_client.wire.keys import LaneId
 from batchling_client.wire.states import Verdict
 
-from . import lifecycle, slot
+from . import slot
 from .errors import PermanentError, TemporaryError, Waiting
 from .provider import Account
 from .standing import Standing
@@ -100,5 +100,4 @@ def _waiting(entry: Entry) -> Waiting:
     if entry.verdict is not Verdict.PARKED:
         return Waiting(f"held for {delay_s:.0f} s: {entry.why}", delay_s=delay_s)
     refusal = PermanentError(entry.why, status=entry.status, body=entry.body)
-    lasts = lifecycle.refused_for_good(entry.n_refused, entry.refused_for_ms / 1000)
-    return Waiting(f"parked: {entry.why}", delay_s=delay_s, refusal=refusal, lasts=lasts)
+    return Waiting(f"parked: {entry.why}", delay_s=delay_s, refusal=refusal)

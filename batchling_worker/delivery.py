@@ -30,6 +30,10 @@ class Chunk:
     rows: list[RowOut] = field(default_factory=list)
     cursor: str = ""
     n_bytes: int = 0
+    n_ok: int = 0
+    """How many of its rows the provider answered with a 2xx, whatever became of them."""
+    n_foreign: int = 0
+    """How many rows with a 2xx were left out, as they name no request of ours."""
 
     @property
     def full(self) -> bool:
@@ -38,21 +42,31 @@ class Chunk:
 
 
 async def chunks(step: Step, ending: Ending, only: RowKind | None = None) -> AsyncGenerator[Chunk, None]:
-    """Every readable result that names a request, of `only` one kind if one is given; the last chunk may be empty."""
-    chunk = Chunk(cursor=ending.after)
+    """Every readable result that names a request, of `only` one kind if one is given; the last chunk may be empty.
+
+    An error of the reading is raised behind the last chunk: complete rows that were read before it were paid for.
+    """
+    chunk, failure = Chunk(cursor=ending.after), None
     if ending.results:
-        async with contextlib.aclosing(step.provider.results(step.way(), ending)) as answers:
-            async for answer in answers:
-                chunk.cursor = answer.cursor or chunk.cursor
-                row = _outgoing_or_none(step, answer)
-                if row is None or only not in (None, row.kind):
-                    continue
-                chunk.rows.append(row)
-                chunk.n_bytes += len(row.packed)
-                if chunk.full:
-                    yield chunk
-                    chunk = Chunk(cursor=chunk.cursor)
+        try:
+            async with contextlib.aclosing(step.provider.results(step.way(), ending)) as answers:
+                async for answer in answers:
+                    chunk.cursor = answer.cursor or chunk.cursor
+                    row = _outgoing_or_none(step, answer)
+                    chunk.n_foreign += row is None and 200 <= answer.status < 300
+                    if row is None or only not in (None, row.kind):
+                        continue
+                    chunk.rows.append(row)
+                    chunk.n_bytes += len(row.packed)
+                    chunk.n_ok += 200 <= answer.status < 300
+                    if chunk.full:
+                        yield chunk
+                        chunk = Chunk(cursor=chunk.cursor)
+        except Exception as error:  # noqa: BLE001 - raised below, behind the rows that were read
+            failure = error
     yield chunk
+    if failure is not None:
+        raise failure
 
 
 def _outgoing_or_none(step: Step, answer: Answer) -> RowOut | None:

@@ -21,7 +21,7 @@ from batchling_client.wire.ending import end
 from batchling_client.wire.records import CorruptRecord
 from batchling_client.wire.states import BatchState, Outcome, Verdict
 
-from . import lifecycle
+from . import lifecycle, rereading
 from .accounts import AccountKey, Accounts, account_key
 from .circuit import Circuits
 from .company import Company
@@ -291,19 +291,15 @@ class Engine:
                 self._telemetry.log("step_waits", batch_id=batch_id, reason=str(error))
                 await self._store.release(step.held, error.delay_s or 0.0)
             except TemporaryError as error:
+                if _paid(step.batch) and rereading.is_over(step.batch, step.now):
+                    await self._end_refused(step, PermanentError(str(error), status=502))
+                    return
                 delay_s = error.delay_s or lifecycle.backoff_s(step.batch.n_stumbles)
                 self._telemetry.warn(
                     "step_stumbled", batch_id=batch_id, reason=str(error), delay_s=round(delay_s, 2)
                 )
                 denied = isinstance(error, Denied)
-                if (
-                    denied
-                    and step.batch.state is BatchState.ENDED
-                    and lifecycle.given_up(step.batch, step.now)
-                ):
-                    await self._refuse(step, PermanentError(str(error), status=502))
-                else:
-                    await self._store.release(step.held, delay_s, str(error), denied=denied)
+                await self._store.release(step.held, delay_s, str(error), denied=denied)
             except PermanentError as error:
                 await self._refuse(step, error)
             except CorruptRecord:
@@ -334,27 +330,45 @@ class Engine:
         self._outlived.add(step.held)
 
     async def _refuse(self, step: Step, error: PermanentError) -> None:
-        """A refusal is a batch's end, told to its callers in the provider's own words.
+        """End a batch that was refused, with the provider's own words for its callers; one that may be paid for waits.
 
-        One that may have been paid for is given up only when the refusals last. Where an earlier create was searched
-        for in vain and a later one is refused, nothing is known to be paid any more: the next refusal is the end.
+        Where an earlier create was searched for in vain and a later one is refused, nothing is known to be paid any
+        more: the next refusal is the end.
         """
         self._telemetry.warn(
             "step_refused", batch_id=step.batch.batch_id, status=error.status, reason=str(error)
         )
-        if _paid(step.batch) and not lifecycle.given_up(step.batch, step.now):
+        if not _paid(step.batch):
+            await self._end_refused(step, error)
+        elif isinstance(error, CreateRefused):
             delay_s = lifecycle.backoff_s(step.batch.n_stumbles + 3)
-            unmade = isinstance(error, CreateRefused)
-            await self._store.release(step.held, delay_s, str(error), denied=True, create_refused=unmade)
-            return
-        await self._end_refused(step, error)
+            await self._store.release(step.held, delay_s, str(error), denied=True, create_refused=True)
+        else:
+            await self._park(step, error, lifecycle.parked_pause_s())
+
+    async def _park(self, step: Step, error: PermanentError, delay_s: float) -> None:
+        """Keep a batch that may be paid for while its key is refused; only a cancel or the end of retention ends it."""
+        batch = step.batch
+        if rereading.is_over(batch, step.now):
+            await self._end_refused(step, error)
+        elif batch.cancel_requested and batch.state is not BatchState.ENDED:
+            reason = f"cancelled while the key was refused; at {batch.spec.provider} the batch may go on"
+            ending = msgspec.json.encode(Ending())
+            await self._store.ended(step.held, Outcome.CANCELLED, "", ending, reason)
+        else:
+            await self._store.hold(
+                step.held, delay_s, lifecycle.parked_sentence(batch, str(error)), parked=True
+            )
 
     async def _wait(self, step: Step, wait: Waiting) -> None:
         """The batch waits, without a stumble; of a key just refused the callers are told, if nothing is paid."""
         batch = step.batch
-        if wait.refusal is not None and (wait.lasts or not _paid(batch)) and not step.estranged:
+        if wait.refusal is not None and not step.estranged:
             self._telemetry.warn("step_refused", batch_id=batch.batch_id, reason=str(wait))
-            await self._end_refused(step, wait.refusal)
+            if _paid(batch):
+                await self._park(step, wait.refusal, wait.wait_s)
+            else:
+                await self._end_refused(step, wait.refusal)
             return
         self._telemetry.log(
             "batch_held", batch_id=batch.batch_id, reason=str(wait), delay_s=round(wait.wait_s, 2)
@@ -397,4 +411,6 @@ async def _failing(error: Exception) -> None:
 
 
 def _has_results(batch: Batch) -> bool:
-    return bool(Ending.decode(batch.ending).results)
+    return bool(Ending.decode(batch.ending).results) or (
+        batch.n_unread > 0 and batch.provider_batch_id is not None
+    )

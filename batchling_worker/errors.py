@@ -79,16 +79,13 @@ class QuotaFull(TemporaryError):
 class Waiting(TemporaryError):
     """Nothing is wrong with the batch: it waits for room in a quota, or until its account may be called again.
 
-    `refusal` is what the provider last said of a refused key, and `lasts` whether it has said so for long.
+    `refusal` is what the provider last said of a refused key.
     """
 
-    def __init__(
-        self, reason: str, *, delay_s: float, refusal: PermanentError | None = None, lasts: bool = False
-    ) -> None:
+    def __init__(self, reason: str, *, delay_s: float, refusal: PermanentError | None = None) -> None:
         super().__init__(reason, delay_s=delay_s)
         self.wait_s = delay_s
         self.refusal = refusal
-        self.lasts = lasts
 
 
 class StaleClaim(WorkerError):

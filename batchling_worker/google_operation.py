@@ -71,6 +71,10 @@ class Operation(msgspec.Struct, frozen=True):
         if outcome is None or awaited:
             return Running(status=state.lower() or "unknown", n_done=n_done, n_total=n_total)
         ending = self._failed(results) if outcome is Outcome.FAILED else Ending(results=results)
+        if n_done:
+            ending = msgspec.structs.replace(
+                ending, n_succeeded=bounds.count(stats.get("successfulRequestCount"))
+            )
         return Ended(status=state.lower(), outcome=outcome, ending=ending, n_done=n_done, n_total=n_total)
 
     def _failed(self, results: tuple[str, ...]) -> Ending:

@@ -57,6 +57,7 @@ LOST_PATIENCE: Final = 10
 FINAL: Final = {OVERDUE: 504, DEFECT: 500}
 """Codes of ours with which a batch ends that may be paid for, so that none of its requests is run again -> status."""
 LOST_AFTER: Final = dt.timedelta(minutes=15)
+PARKED_S: Final = 30.0
 FILE_PATIENCE: Final = 10
 """Creates in a row that may fail for an input file that is not seen."""
 FORGOTTEN_PATIENCE_S: Final = 10.0
@@ -249,15 +250,24 @@ def window(said: str) -> dt.timedelta:
 
 
 def given_up(batch: Batch, now: dt.datetime) -> bool:
-    """Whether a batch, or its results, that the provider has denied many times and for long is given up."""
+    """Whether a batch that the provider has denied to know many times and for long is lost."""
     if batch.denied_since is None:
         return False
     return batch.n_denied >= LOST_PATIENCE and now - batch.denied_since >= LOST_AFTER
 
 
-def refused_for_good(n_refused: int, since_s: float) -> bool:
-    """Whether a key has been refused so often and for so long that those who paid with it are told."""
-    return n_refused >= LOST_PATIENCE and since_s >= LOST_AFTER.total_seconds()
+def parked_pause_s() -> float:
+    """How long a paid batch waits whose key is refused, before the provider is asked again."""
+    return random.uniform(PARKED_S / 2, PARKED_S)  # noqa: S311 - jitter, not a secret
+
+
+def parked_sentence(batch: Batch, reason: str) -> str:
+    """What a paid batch says of itself while its key is refused, and what to do about it."""
+    return (
+        f"{reason.rstrip('.')}. Batch {batch.batch_id} may be paid for and waits until the key is accepted: put the "
+        f"key right (`batchling retry {batch.batch_id}` looks at once), or give the batch up with "
+        f"`batchling cancel {batch.batch_id}`."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -439,6 +449,11 @@ def _gone(batch: Batch, outcome: Outcome, attempt: int) -> Refuse:
     if outcome is Outcome.LOST:
         return _refusal(502, "batch_lost", f"The provider no longer knows batch {batch.batch_id}, {tried}.")
     return _refusal(502, ROW_LOST, f"The provider's results hold no answer to this request, {tried}.")
+
+
+def unanswered(batch: Batch) -> Refuse:
+    """What the caller of a request gets that a reopened batch holds no answer to."""
+    return _refusal(502, ROW_LOST, batch.error or f"Batch {batch.batch_id} holds no answer to this request.")
 
 
 def defect(name: str) -> Refuse:

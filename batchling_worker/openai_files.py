@@ -13,7 +13,7 @@ from batchling_client.wire.keys import ProviderBatchId
 
 from . import http_errors, quota, status_words
 from .batch_object import BatchObject
-from .errors import Denied, FileNotReady, MaybeDone, PermanentError, QuotaFull, TemporaryError
+from .errors import FileNotReady, MaybeDone, PermanentError, QuotaFull, TemporaryError
 from .looking import BatchList, Hint, ListPage, StrangeWords, chunks, looked_at
 from .openai_dialect import BatchPage, Dialect, Query
 from .openai_search import BatchSearch, file_name
@@ -30,7 +30,7 @@ from .provider import (
     Submission,
 )
 from .provider_call import ProviderCall
-from .result_rows import rows_of
+from .result_rows import of_each, rows_of
 
 IDS_TOGETHER: Final = 100
 """Two hundred ids would make a URL of 8 KB, which is where gateways begin to refuse."""
@@ -103,17 +103,10 @@ class OpenAIFiles:
 
     async def results(self, account: Account, ending: Ending) -> AsyncGenerator[Answer, None]:
         """Every readable row of every result file, in any order; memory is that of the longest row."""
-        denied: Denied | None = None
-        for one in ending.results:
-            try:
-                async with contextlib.aclosing(self._rows(account, one, ending.after)) as rows:
-                    async for answer in rows:
-                        yield answer
-            except Denied as error:
-                # What the other file holds was paid for, whatever became of this one.
-                denied = error
-        if denied is not None:
-            raise denied
+        read = functools.partial(self._rows, account, ending.after)
+        async with contextlib.aclosing(of_each(ending.results, read)) as rows:
+            async for answer in rows:
+                yield answer
 
     async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:
         """Asks the provider to cancel; done or unknown batches are no error."""
@@ -183,7 +176,7 @@ class OpenAIFiles:
             self._strange_words.hear(batch.word)
         return self._dialect.told(batch, dt.datetime.now(dt.UTC))
 
-    def _rows(self, account: Account, one: str, after: str) -> AsyncGenerator[Answer, None]:
+    def _rows(self, account: Account, after: str, one: str) -> AsyncGenerator[Answer, None]:
         call = self._call(account, "read results", "GET", f"/files/{quote(one, safe='')}/content")
         return rows_of(call, one, self._dialect.rows())
 

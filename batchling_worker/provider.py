@@ -164,6 +164,8 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     """Body of that refusal, the provider's own."""
     hopeless: bool = False
     """It is one request that will never fit into the quota of enqueued tokens."""
+    n_succeeded: int | None = None
+    """How many requests the provider counts as answered; None where it shows no counts."""
     after: str = ""
     """The cursor of the last answer that was read already: a provider that knows cursors goes on behind it."""
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Iterator
-from typing import Protocol
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from typing import Protocol, TypeVar
 
 from .errors import Denied, PermanentError, TemporaryError
 from .provider import Answer
 from .provider_call import ProviderCall
 from .result_lines import LineSplitter
+
+T = TypeVar("T")
 
 logger = logging.getLogger("batchling.worker")
 
@@ -28,13 +30,39 @@ class LineReader(Protocol):
         ...
 
 
+async def of_each(
+    files: Iterable[T], read: Callable[[T], AsyncGenerator[Answer, None]]
+) -> AsyncGenerator[Answer, None]:
+    """Read every file; one that cannot be read delays its error until the rows of the others have been read."""
+    failures: list[TemporaryError | PermanentError] = []
+    for one in files:
+        try:
+            async with contextlib.aclosing(read(one)) as answers:
+                async for answer in answers:
+                    yield answer
+        except (TemporaryError, PermanentError) as error:
+            failures.append(error)
+    if failures:
+        # A file that is not seen (yet) says less than any other failure.
+        raise next((one for one in failures if not isinstance(one, Denied)), failures[0])
+
+
+def no_result_file(provider: str, named: str) -> TemporaryError:
+    """Return the error for a download that succeeded and holds not a single row, such as a page of a gateway."""
+    return TemporaryError(f"{provider} sent something other than results for {named}")
+
+
 async def rows_of(call: ProviderCall, named: str, reader: LineReader) -> AsyncGenerator[Answer, None]:
-    """Every readable row of the file that the call fetches and logs name so; raises `Denied` where it is unseen."""
-    splitter = LineSplitter()
+    """Yield every readable row of the file that the call fetches.
+
+    Raises `Denied` where the file is not seen, and `TemporaryError` where what was sent holds no row at all.
+    """
+    splitter, n_rows = LineSplitter(), 0
     try:
         async with contextlib.aclosing(call.whole()) as pieces:
             async for piece in pieces:
                 for answer in reader.answers(splitter.feed(piece)):
+                    n_rows += 1
                     yield answer
     except PermanentError as error:
         if error.status not in UNSEEN:
@@ -42,6 +70,7 @@ async def rows_of(call: ProviderCall, named: str, reader: LineReader) -> AsyncGe
         raise Denied(str(error)) from None
     n_broken = reader.n_broken
     for answer in reader.answers([splitter.rest()]):
+        n_rows += 1
         yield answer
     provider = call.deed.provider
     if not call.framed and reader.n_broken > n_broken:
@@ -54,3 +83,5 @@ async def rows_of(call: ProviderCall, named: str, reader: LineReader) -> AsyncGe
             reader.n_broken,
             splitter.n_too_long,
         )
+    if not n_rows and (reader.n_broken or splitter.n_too_long):
+        raise no_result_file(provider, named)

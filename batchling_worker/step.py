@@ -31,6 +31,7 @@ class Knobs:
     poll_interval_s: float
     max_attempts: int
     reconcile_patience_s: float
+    results_patience_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from redis.asyncio import Redis
@@ -14,13 +14,14 @@ from redis.exceptions import ResponseError
 from batchling_client.wire.batches import Batch, EarlyRead
 from batchling_client.wire.connection import UNREACHABLE, ask
 from batchling_client.wire.ids import new_batch_id
-from batchling_client.wire.keys import BatchId, Keys, LaneId, Mailbox, ProviderBatchId
+from batchling_client.wire.keys import BatchId, Keys, LaneId, Mailbox, ProviderBatchId, RequestId
 from batchling_client.wire.records import CorruptRecord, Row, WorkerPresence
 from batchling_client.wire.scripts import BatchCap, Claim, Delivered, Fsync, RowIn, RowOut, Scripts
 from batchling_client.wire.soundness import Told
 from batchling_client.wire.states import BatchState, Outcome, Verdict
 
 from .errors import NotOnDisk, StaleClaim, TemporaryError
+from .rereading import Tally
 from .standing import Standing
 
 KEEP_MS: Final = 35 * 24 * 3600 * 1000
@@ -112,7 +113,9 @@ class Store:
             denied=denied,
         )
 
-    async def hold(self, held: Held, delay_s: float, why: str, *, unmade: bool = False) -> None:
+    async def hold(
+        self, held: Held, delay_s: float, why: str, *, unmade: bool = False, parked: bool = False
+    ) -> None:
         """Hands back a batch that waits for something outside of it; a stale claim has nothing to hand back."""
         await self.scripts.hold(
             batch_id=held.batch_id,
@@ -120,6 +123,7 @@ class Store:
             delay_ms=int(delay_s * 1000),
             why=why,
             unmade=unmade,
+            parked=parked,
         )
 
     async def lane_of(self, batch_id: BatchId) -> str:
@@ -249,9 +253,37 @@ class Store:
             _fresh(reply.verdict)
             return reply
 
-    async def collected(self, held: Held) -> None:
-        """Stores that every result was read."""
-        _fresh(await self.scripts.collected(batch_id=held.batch_id, token=held.token))
+    async def tally(self, batch: Batch, *, n_retry: int) -> Tally:
+        """Count the requests that still wait in a batch; where its counters say that some may, they are looked up.
+
+        `n_retry` of them are known to be worth another attempt.
+        """
+        names = ("n_requests", "n_dropped", "n_succeeded", "n_failed", "n_requeued")
+        raw = await self.redis.execute_command("HMGET", self.keys.batch(batch.batch_id), *names)
+        n_rows, *moved = (int(one) if one and one.isdigit() else 0 for one in raw)
+        n_left = n_rows - sum(moved)
+        if batch.reopened_at is not None:
+            n_left = sum([len(ids) async for ids in self.adopted(batch.batch_id)])
+        elif n_left > n_retry:
+            n_left = sum([len(rows) async for rows in self.unanswered(batch.batch_id)])
+        return Tally(n_left=n_left, n_succeeded=moved[1], n_failed=moved[2])
+
+    async def unread(self, held: Held, delay_s: float, ending: bytes, why: str, *, held_back: bool) -> None:
+        """Hand back an ended batch whose results lack rows; `held_back` = nothing of it is ever run again."""
+        _fresh(
+            await self.scripts.unread(
+                batch_id=held.batch_id,
+                token=held.token,
+                delay_ms=int(delay_s * 1000),
+                ending=ending,
+                why=why,
+                held_back=held_back,
+            )
+        )
+
+    async def collected(self, held: Held, error: str) -> None:
+        """Stores that every result was read; `error` is the batch's own, where one of a reading stands in its place."""
+        _fresh(await self.scripts.collected(batch_id=held.batch_id, token=held.token, error=error))
         self._mailboxes.pop(held.batch_id, None)
 
     async def requeue(self, held: Held, batch: Batch, rows: Sequence[RowIn], cap: BatchCap) -> None:
@@ -300,6 +332,51 @@ class Store:
                 for row, owner in zip(rows, owners, strict=True)
                 if owner is not None and owner.startswith(mine)
             ]
+
+    async def kept(self, batch_id: BatchId) -> AsyncGenerator[list[RequestId], None]:
+        """The requests that a batch ended without an answer to, some at a time, none twice in a row of them."""
+        cursor: Any = 0
+        while True:
+            cursor, members = await self.redis.execute_command(
+                "SSCAN", self.keys.unanswered(batch_id), cursor, "COUNT", ROWS_AT_ONCE
+            )
+            yield [RequestId(one.decode()) for one in members if one.isascii()]
+            if int(cursor) == 0:
+                return
+
+    async def adopted(self, batch_id: BatchId) -> AsyncGenerator[list[RequestId], None]:
+        """Those of them that wait in the reopened batch."""
+        mine = f"{batch_id}|".encode()
+        async for ids in self.kept(batch_id):
+            owners = []
+            if ids:
+                owners = await self.redis.execute_command("MGET", *(self.keys.request(one) for one in ids))
+            yield [
+                one
+                for one, owner in zip(ids, owners, strict=True)
+                if owner is not None and owner.startswith(mine)
+            ]
+
+    async def keep(self, held: Held, request_ids: Sequence[RequestId]) -> None:
+        """Remember requests that a batch settles without an answer of its provider's."""
+        _fresh(
+            await self.scripts.keep(
+                batch_id=held.batch_id, token=held.token, keep_ms=KEEP_MS, request_ids=request_ids
+            )
+        )
+
+    async def adopt(self, held: Held, request_ids: Sequence[RequestId], *, last: bool = False) -> None:
+        """Put requests of a reopened batch back in flight; the `last` call ends the adoption."""
+        _fresh(
+            await self.scripts.adopt(
+                batch_id=held.batch_id,
+                token=held.token,
+                attempt=self.max_attempts,
+                keep_ms=KEEP_MS,
+                request_ids=request_ids,
+                last=last,
+            )
+        )
 
     async def _rows(self, batch_id: BatchId, start: int) -> list[bytes]:
         try:

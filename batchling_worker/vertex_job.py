@@ -61,6 +61,8 @@ class Job(msgspec.Struct, frozen=True):
         ending = Ending(results=results)
         if outcome is Outcome.FAILED:
             ending = self._failed(results, n_succeeded)
+        if n_done:
+            ending = msgspec.structs.replace(ending, n_succeeded=n_succeeded)
         return Ended(
             status=state.lower(), outcome=outcome, ending=ending, n_done=n_done, n_total=n_done + n_open
         )

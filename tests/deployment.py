@@ -72,6 +72,7 @@ class Deployment:
             "BATCHLING_TICK_SECONDS": "0.05",
             "BATCHLING_POLL_INTERVAL_SECONDS": "0.1",
             "BATCHLING_RECONCILE_PATIENCE_SECONDS": "1.5",
+            "BATCHLING_RESULTS_PATIENCE_SECONDS": "2",
             **self.sandbox.settings(),
         }
         return self

@@ -134,6 +134,7 @@ async def _work(settings: WorkerSettings) -> None:
         poll_interval_s=settings.poll_interval_seconds,
         max_attempts=settings.max_attempts,
         reconcile_patience_s=settings.reconcile_patience_seconds,
+        results_patience_s=settings.results_patience_seconds,
     )
     accounts = Accounts(
         store, settings.providers, settings.seal_pair()[1], silence_s=settings.http_silence_seconds

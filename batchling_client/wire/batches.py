@@ -94,6 +94,16 @@ class Batch:
     ended_at: dt.datetime | None
     collected_at: dt.datetime | None
     settled_at: dt.datetime | None
+    unread_since: dt.datetime | None
+    """When a reading first found fewer results than there should be; None while none did."""
+    n_unread: int
+    """Readings in a row that did."""
+    reopened_at: dt.datetime | None
+    """When it was reopened to be read once more; nothing of such a batch is run again."""
+    adopted: bool
+    """Whether the requests of a reopened batch are back in flight in it."""
+    held_since: dt.datetime | None
+    """Since when an ended batch has waited for results that cannot be read; a cancel then ends it at once."""
     provider_batch_id: ProviderBatchId | None
     provider_status: str
     outcome: Outcome | None
@@ -165,6 +175,11 @@ class Batch:
                 ended_at=time("ended_at"),
                 collected_at=time("collected_at"),
                 settled_at=time("settled_at"),
+                unread_since=time("unread_since"),
+                n_unread=number("n_unread"),
+                reopened_at=time("reopened_at"),
+                adopted=text("adopted") == "1",
+                held_since=time("held_since"),
                 provider_batch_id=ProviderBatchId(text("provider_batch_id")) or None,
                 provider_status=text("provider_status"),
                 outcome=Outcome(text("outcome")) if b"outcome" in fields else None,

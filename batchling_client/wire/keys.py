@@ -48,6 +48,12 @@ KEYSPACE: Final = (
     KeyKind(word="batch", redis_type="hash", lifetime=EXPIRES, holds="state of record of one batch"),
     KeyKind(word="rows", redis_type="list", lifetime=EXPIRES, holds="packed rows of one batch, in order"),
     KeyKind(
+        word="unanswered",
+        redis_type="set",
+        lifetime=EXPIRES,
+        holds="ids of requests that one batch ended without an answer to",
+    ),
+    KeyKind(
         word="request", redis_type="string", lifetime=EXPIRES, holds="batch|attempt|mailboxes, in flight"
     ),
     KeyKind(
@@ -117,6 +123,9 @@ class Keys:
 
     def rows(self, batch_id: str) -> str:
         return f"{self.prefix}rows:{batch_id}"
+
+    def unanswered(self, batch_id: str) -> str:
+        return f"{self.prefix}unanswered:{batch_id}"
 
     def request(self, request_id: str) -> str:
         return self._request_prefix + request_id

@@ -234,9 +234,10 @@ class Scripts:
         """Takes back a step that did not kill its worker: `survived.lua`."""
         return _verdict(await self._run("survived", self._batch(batch_id), [batch_id, token]))
 
-    async def retry(self, *, batch_id: BatchId) -> Verdict:
+    async def retry(self, *, batch_id: BatchId, account: str = "") -> Verdict:
         """Has a batch looked at now, a quarantined one too: `retry.lua`."""
-        return _verdict(await self._run("retry", self._batch(batch_id), [batch_id]))
+        keys = [*self._batch(batch_id), self.keys.circuit(account)]
+        return _verdict(await self._run("retry", keys, [batch_id]))
 
     async def extend(self, *, batch_id: BatchId, token: int, lease_ms: int) -> Verdict:
         """Extends a claim's lease: `extend.lua`."""
@@ -257,10 +258,17 @@ class Scripts:
         return _verdict(await self._run("release", self._batch(batch_id), args))
 
     async def hold(
-        self, *, batch_id: BatchId, token: int, delay_ms: int, why: str, unmade: bool = False
+        self,
+        *,
+        batch_id: BatchId,
+        token: int,
+        delay_ms: int,
+        why: str,
+        unmade: bool = False,
+        parked: bool = False,
     ) -> Verdict:
         """Hands back a claimed batch that waits for something outside of it: `hold.lua`."""
-        args: list[Arg] = [batch_id, token, delay_ms, why, int(unmade)]
+        args: list[Arg] = [batch_id, token, delay_ms, why, int(unmade), int(parked)]
         return _verdict(await self._run("hold", self._batch(batch_id), args))
 
     async def seal(self, *, batch_id: BatchId, token: int, lane_id: LaneId) -> Verdict:
@@ -363,9 +371,16 @@ class Scripts:
             return Delivered(verdict=verdict, n_answered=reply[1], n_retry=reply[2], n_unknown=reply[3])
         return Delivered(verdict=verdict, mailboxes=tuple(Mailbox(name.decode()) for name in reply[1:]))
 
-    async def collected(self, *, batch_id: BatchId, token: int) -> Verdict:
+    async def collected(self, *, batch_id: BatchId, token: int, error: str = "") -> Verdict:
         """Stores that every result was read: `collected.lua`."""
-        return _verdict(await self._run("collected", self._batch(batch_id), [batch_id, token]))
+        return _verdict(await self._run("collected", self._batch(batch_id), [batch_id, token, error]))
+
+    async def unread(
+        self, *, batch_id: BatchId, token: int, delay_ms: int, ending: bytes, why: str, held_back: bool
+    ) -> Verdict:
+        """Hands back an ended batch whose results lack rows, to be read again: `unread.lua`."""
+        args: list[Arg] = [batch_id, token, delay_ms, ending, why, int(held_back)]
+        return _verdict(await self._run("unread", self._batch(batch_id), args))
 
     async def requeue(
         self,
@@ -404,6 +419,36 @@ class Scripts:
         """Ends a batch for ever: `settle.lua`."""
         keys = [*self._batch(batch_id), self.keys.rows(batch_id)]
         return _verdict(await self._run("settle", keys, [batch_id, token, state, keep_ms]))
+
+    async def keep(
+        self, *, batch_id: BatchId, token: int, keep_ms: int, request_ids: Sequence[RequestId]
+    ) -> Verdict:
+        """Remembers requests that a batch settles without an answer: `keep.lua`."""
+        keys = [self.keys.batch(batch_id), self.keys.unanswered(batch_id)]
+        args: list[Arg] = [token, keep_ms, len(request_ids), *request_ids]
+        return _verdict(await self._run("keep", keys, args))
+
+    async def reopen(self, *, batch_id: BatchId, keep_ms: int) -> Verdict:
+        """Has a batch that is over read once more: `reopen.lua`."""
+        keys = [*self._batch(batch_id), self.keys.unanswered(batch_id)]
+        return _verdict(await self._run("reopen", keys, [batch_id, ",".join(TERMINAL_STATES), keep_ms]))
+
+    async def adopt(
+        self,
+        *,
+        batch_id: BatchId,
+        token: int,
+        attempt: int,
+        keep_ms: int,
+        request_ids: Sequence[RequestId],
+        last: bool,
+    ) -> Verdict:
+        """Puts requests of a reopened batch back in flight: `adopt.lua`."""
+        keys = [self.keys.batch(batch_id)]
+        for request_id in request_ids:
+            keys += (self.keys.request(request_id), self.keys.result(request_id))
+        args: list[Arg] = [token, batch_id, attempt, keep_ms, int(last)]
+        return _verdict(await self._run("adopt", keys, args))
 
     async def cancel(self, *, batch_id: BatchId, lane_id: LaneId, ending: bytes, error: str) -> Verdict:
         """Asks for a batch to be cancelled: `cancel.lua`."""

@@ -1,33 +1,118 @@
-"""Collect: the results of an ended batch are read as a stream and delivered, a chunk at a time."""
+"""Collect: the results of an ended batch are streamed and delivered, a chunk at a time, until none is missing."""
 
 from __future__ import annotations
 
+import msgspec
+
+from batchling_client.wire.states import Outcome
+
+from .. import lifecycle, rereading
 from ..delivery import chunks
-from ..provider import Ending
+from ..errors import PermanentError, TemporaryError
+from ..provider import Ended, Ending, NotFound, Running, error_body
+from ..rereading import Complete, ReadAgain, Reading
 from ..step import Step
+
+UNREADABLE = "batch_results_unreadable"
 
 
 async def collect(step: Step) -> None:
-    """Delivers every readable result of an ended batch; may be torn off and begun again at any row.
+    """Deliver every readable result of an ended batch; may be torn off and begun again at any row.
 
-    A request that is answered already is left alone, so nothing is delivered twice; memory is that of one chunk.
+    A request that is answered already is left alone, so nothing is delivered twice; memory is that of one chunk. Where
+    the results lack rows that the provider may have answered, the batch is handed back to be looked at and read again.
     """
-    ending = Ending.decode(step.batch.ending)
-    n_answered = n_retry = n_unknown = 0
-    async for chunk in chunks(step, ending):
-        if not chunk.rows:
-            continue
-        reply = await step.store.deliver(step.held, chunk.rows)
-        n_answered, n_retry = n_answered + reply.n_answered, n_retry + reply.n_retry
-        n_unknown += reply.n_unknown
-        step.reach("collect.chunk")
+    ending, running = Ending.decode(step.batch.ending), False
+    if step.batch.n_unread and step.batch.provider_batch_id is not None:
+        ending, running = await _looked_again(step, ending)
+    reading = await _read(step, ending, running=running)
     step.reach("collect.delivered")
-    await step.store.collected(step.held)
+    tally = await step.store.tally(step.batch, n_retry=reading.n_retry)
+    match rereading.judge(step.batch, ending, reading, tally, step.knobs.results_patience_s):
+        case Complete():
+            await _collected(step, ending, reading)
+        case ReadAgain() as again if rereading.is_over(step.batch, step.now):
+            await _given_up(step, again.why)
+        case ReadAgain() as again:
+            await _read_again(step, ending, again)
+
+
+async def _looked_again(step: Step, ending: Ending) -> tuple[Ending, bool]:
+    """The references and counts that the batch itself shows now, and whether it is shown as running."""
+    provider_batch_id = step.batch.provider_batch_id
+    if provider_batch_id is None:
+        return ending, False
+    try:
+        seen = (await step.provider.look(step.way(), [provider_batch_id])).get(provider_batch_id, NotFound())
+    except (TemporaryError, PermanentError):
+        # The files that are known may be readable all the same.
+        return ending, False
+    if not isinstance(seen, Ended):
+        # A batch that is not found any more may still have files.
+        return ending, isinstance(seen, Running)
+    fresh = seen.ending
+    return msgspec.structs.replace(
+        ending,
+        results=fresh.results or ending.results,
+        n_succeeded=ending.n_succeeded if fresh.n_succeeded is None else fresh.n_succeeded,
+    ), False
+
+
+async def _read(step: Step, ending: Ending, *, running: bool) -> Reading:
+    n_answered = n_retry = n_unknown = n_ok = n_foreign = 0
+    failure: PermanentError | TemporaryError | None = None
+    try:
+        async for chunk in chunks(step, ending):
+            n_foreign += chunk.n_foreign
+            if not chunk.rows:
+                continue
+            reply = await step.store.deliver(step.held, chunk.rows)
+            n_answered, n_retry = n_answered + reply.n_answered, n_retry + reply.n_retry
+            n_unknown, n_ok = n_unknown + reply.n_unknown, n_ok + chunk.n_ok
+            step.reach("collect.chunk")
+    except PermanentError as error:
+        if not n_answered + n_retry + n_unknown:
+            # Not one file can be read: it is the key that is refused, or the way there.
+            raise
+        failure = error
+    except TemporaryError as error:
+        failure = error
+    return Reading(
+        n_answered=n_answered,
+        n_retry=n_retry,
+        n_unknown=n_unknown,
+        n_ok=n_ok,
+        n_foreign=n_foreign,
+        failure=failure,
+        running=running,
+    )
+
+
+async def _collected(step: Step, ending: Ending, reading: Reading) -> None:
+    outcome = step.batch.outcome or Outcome.FAILED
+    await step.store.collected(step.held, lifecycle.error_sentence(ending, outcome))
     step.reach("collect.recorded")
     step.telemetry.log(
         "batch_collected",
         batch_id=step.batch.batch_id,
-        n_answered=n_answered,
-        n_retry=n_retry,
-        n_unknown=n_unknown,
+        n_answered=reading.n_answered,
+        n_retry=reading.n_retry,
+        n_unknown=reading.n_unknown,
     )
+
+
+async def _read_again(step: Step, ending: Ending, again: ReadAgain) -> None:
+    event = "results_held" if again.held else "results_incomplete"
+    step.telemetry.warn(
+        event, batch_id=step.batch.batch_id, reason=again.why, delay_s=round(again.delay_s, 2)
+    )
+    await step.store.unread(
+        step.held, again.delay_s, msgspec.json.encode(ending), again.why, held_back=again.held
+    )
+    step.reach("collect.unread")
+
+
+async def _given_up(step: Step, why: str) -> None:
+    """End a batch whose results stayed unreadable until the provider no longer keeps them."""
+    ending = Ending(status=502, body=error_body(UNREADABLE, why).decode())
+    await step.store.ended(step.held, Outcome.FAILED, "", msgspec.json.encode(ending), why)

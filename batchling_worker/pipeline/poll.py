@@ -65,6 +65,8 @@ async def _surely(step: Step, seen: Seen, room: asyncio.Semaphore) -> Seen:
 async def poll(step: Step, seen: Seen, passage: Passage = nullcontext) -> None:
     """Takes a batch from `submitted` to `ended`, or says when to look again; what can be read early is delivered."""
     batch = step.batch
+    if batch.reopened_at is not None and not batch.adopted:
+        await _adopt(step)
     if not isinstance(seen, Ended) and lifecycle.cancel_is_over(batch, step.now):
         await _end_unconfirmed(step)
         return
@@ -124,6 +126,15 @@ def _pause_s(step: Step) -> float:
     )
 
 
+async def _adopt(step: Step) -> None:
+    """Puts the requests that a reopened batch had left without an answer back in flight in it."""
+    async for request_ids in step.store.kept(step.batch.batch_id):
+        await step.store.adopt(step.held, request_ids)
+        step.reach("poll.adopting")
+    await step.store.adopt(step.held, (), last=True)
+    step.reach("poll.adopted")
+
+
 async def _early(step: Step, seen: Running, passage: Passage) -> EarlyRead:
     """Delivers the rows that have succeeded so far; answers how far they were read, for the next look.
 
@@ -169,14 +180,10 @@ async def _taught(step: Step, ending: Ending) -> Ending:
 
 
 async def _refused_a_look(step: Step, error: PermanentError) -> None:
-    """A revoked key must not give up a batch that was paid for at the first refusal."""
-    if step.estranged:
-        await _out_of_sight(step)
-        return
-    if not lifecycle.given_up(step.batch, step.now):
-        raise Denied(str(error))
-    ending = Ending(status=error.status, body=error.body.decode(errors="replace"))
-    await step.store.ended(step.held, Outcome.FAILED, "", msgspec.json.encode(ending), str(error))
+    """A revoked key gives up no batch that was paid for: the engine parks it."""
+    if not step.estranged:
+        raise error
+    await _out_of_sight(step)
 
 
 async def _out_of_sight(step: Step) -> None:
@@ -191,7 +198,8 @@ async def _not_found(step: Step) -> None:
     if step.estranged:
         await _out_of_sight(step)
         return
-    if not lifecycle.given_up(step.batch, step.now):
+    reopened = step.batch.reopened_at is not None
+    if not reopened and (not lifecycle.given_up(step.batch, step.now) or await _is_listed(step)):
         raise Denied("the provider does not know this batch (yet)", delay_s=step.knobs.poll_interval_s)
     step.telemetry.warn("batch_lost", batch_id=step.batch.batch_id)
     reason = "the provider no longer knows this batch"
@@ -212,6 +220,13 @@ async def _end_overdue(step: Step, seen: Running) -> None:
     step.telemetry.warn("batch_overdue", batch_id=step.batch.batch_id, status=seen.status)
     ending = msgspec.json.encode(Ending(complaints=(complaint,)))
     await step.store.ended(step.held, Outcome.FAILED, seen.status, ending, complaint.message)
+
+
+async def _is_listed(step: Step) -> bool:
+    """Whether a search shows a batch that a look does not; where the search is refused, the 404s were the key's."""
+    if not step.provider.facts.searchable:
+        return False
+    return bool(await step.provider.find(step.way(), step.sought(step.batch.label)))
 
 
 async def _ask_to_cancel(step: Step) -> None:

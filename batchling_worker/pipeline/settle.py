@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
+from batchling_client.wire.keys import RequestId
 from batchling_client.wire.records import Result, Row
 from batchling_client.wire.scripts import BatchCap, RowIn, RowOut
 from batchling_client.wire.states import Outcome, RowKind
@@ -24,6 +26,8 @@ async def settle(step: Step) -> None:
     batch = step.batch
     ending = Ending.decode(batch.ending)
     n_requeued = n_refused = 0
+    if batch.reopened_at is not None:
+        n_refused = await _refused_again(step, ending)
     async for rows in step.store.unanswered(batch.batch_id):
         again: dict[lifecycle.Requeue, list[RowIn]] = {}
         refused: list[RowOut] = []
@@ -32,7 +36,11 @@ async def settle(step: Step) -> None:
                 case lifecycle.Requeue() as fate:
                     again.setdefault(fate, []).append(_again(row, fate))
                 case lifecycle.Refuse() as fate:
-                    refused.append(_refusal(row, fate))
+                    refused.append(_refusal(row.request_id, fate))
+        kept = _kept(step, rows, refused)
+        if kept:
+            await step.store.keep(step.held, kept)
+            step.reach("settle.kept")
         if refused:
             await step.store.deliver(step.held, refused)
             n_refused += len(refused)
@@ -68,12 +76,37 @@ def _again(row: Row, fate: lifecycle.Requeue) -> RowIn:
     )
 
 
-def _refusal(row: Row, fate: lifecycle.Refuse) -> RowOut:
+def _kept(step: Step, rows: Sequence[Row], refused: Sequence[RowOut]) -> list[RequestId]:
+    """Requests that the provider may yet prove to have answered, so that `batchling retry` can read the batch again."""
+    if step.batch.provider_batch_id is None:
+        return []
+    if step.batch.outcome in (Outcome.COMPLETED, Outcome.LOST):
+        return [row.request_id for row in rows]
+    return [row.request_id for row in refused]
+
+
+async def _refused_again(step: Step, ending: Ending) -> int:
+    """Answers every request with an error that a reopened batch has left open once more; none of them is run again."""
+    n_refused, most = 0, step.knobs.max_attempts
+    async for request_ids in step.store.adopted(step.batch.batch_id):
+        refused = []
+        for request_id in request_ids:
+            fate = lifecycle.row_fate(step.batch, ending, request_id, most, most)
+            if isinstance(fate, lifecycle.Requeue):
+                fate = lifecycle.unanswered(step.batch)
+            refused.append(_refusal(request_id, fate))
+        if refused:
+            await step.store.deliver(step.held, refused)
+            n_refused += len(refused)
+    return n_refused
+
+
+def _refusal(request_id: RequestId, fate: lifecycle.Refuse) -> RowOut:
     headers = {"content-type": "application/json"}
     packed = Result.pack(
         kind=RowKind.FAILURE, status=fate.status, headers=headers, body=fate.body, origin=fate.origin
     )
-    return RowOut(request_id=row.request_id, kind=RowKind.FAILURE, packed=packed)
+    return RowOut(request_id=request_id, kind=RowKind.FAILURE, packed=packed)
 
 
 async def _cap(step: Step, ending: Ending, fate: lifecycle.Requeue) -> BatchCap:

@@ -87,7 +87,10 @@ class _Batch(msgspec.Struct, frozen=True, kw_only=True):
         if not self._has_ended(word, counts):
             n_done = n_rows - counts.get("processing", n_rows)
             return Running(status=word or "unknown", n_done=n_done, n_total=n_rows)
-        outcome, ending = _outcome(counts), Ending(results=(provider_batch_id,))
+        outcome, ending = (
+            _outcome(counts),
+            Ending(results=(provider_batch_id,), n_succeeded=counts.get("succeeded", 0) if counts else None),
+        )
         if self.archived_at is not None:
             message = "Anthropic has archived this batch: its results can no longer be read."
             outcome = Outcome.LOST

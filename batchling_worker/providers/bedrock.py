@@ -42,6 +42,7 @@ from ..provider import (
     error_body,
 )
 from ..result_lines import LineSplitter
+from ..result_rows import no_result_file, of_each
 from ..row_search import unsearchable
 
 T = TypeVar("T")
@@ -164,18 +165,10 @@ class Bedrock:
             keys = await self._call(
                 account, _deed(account, "list result files"), functools.partial(aws.keys_below, s3, place)
             )
-            for key in keys:
-                if not key.endswith(RESULTS):
-                    continue
-                splitter = LineSplitter()
-                async with contextlib.aclosing(
-                    aws.pieces(account, _deed(account, "read results"), s3, place.bucket, key)
-                ) as pieces:
-                    async for piece in pieces:
-                        for line in splitter.feed(piece):
-                            if answer := _read(line):
-                                yield answer
-                if answer := _read(splitter.rest()):
+            files = [key for key in keys if key.endswith(RESULTS)]
+            read = functools.partial(_rows, account, s3, place.bucket)
+            async with contextlib.aclosing(of_each(files, read)) as answers:
+                async for answer in answers:
                     yield answer
 
     async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:
@@ -297,8 +290,29 @@ def _told(job: Mapping[str, Any]) -> Look:
     ending = Ending(
         results=(f"{output.rstrip('/')}/",) if output and (n_done or not failed) else (),
         complaints=(Complaint(code="job_failed", message=message or "The job failed."),) if failed else (),
+        n_succeeded=int(job.get("successRecordCount") or 0) if n_total else None,
     )
     return Ended(status=word, outcome=outcome, ending=ending, n_done=n_done, n_total=n_total)
+
+
+async def _rows(account: Account, s3: Any, bucket: str, key: str) -> AsyncGenerator[Answer, None]:
+    """Every readable record of one output file; raises `TemporaryError` where it holds something else."""
+    splitter, n_rows, n_lines = LineSplitter(), 0, 0
+    async with contextlib.aclosing(
+        aws.pieces(account, _deed(account, "read results"), s3, bucket, key)
+    ) as pieces:
+        async for piece in pieces:
+            for line in splitter.feed(piece):
+                n_lines += 1 if line.strip() else 0
+                if answer := _read(line):
+                    n_rows += 1
+                    yield answer
+    rest = splitter.rest()
+    if answer := _read(rest):
+        n_rows += 1
+        yield answer
+    if not n_rows and (n_lines or rest.strip() or splitter.n_too_long):
+        raise no_result_file(FACTS.name, key)
 
 
 def _read(line: bytes) -> Answer | None:

@@ -59,7 +59,7 @@ class DoublewordDialect(Dialect):
 class Doubleword(OpenAIFiles):
     """Reads result files from the line on that the last reading came to."""
 
-    def _rows(self, account: Account, one: str, after: str) -> AsyncGenerator[Answer, None]:
+    def _rows(self, account: Account, after: str, one: str) -> AsyncGenerator[Answer, None]:
         n_lines = int(after) if after.isascii() and after.isdigit() else 0
         path = f"/files/{quote(one, safe='')}/content" + (f"?skip={n_lines}" if n_lines else "")
         return rows_of(self._call(account, "read results", "GET", path), one, Lines(n_lines=n_lines))

@@ -40,7 +40,7 @@ from ..provider import (
     Submission,
 )
 from ..provider_call import ProviderCall
-from ..result_rows import rows_of
+from ..result_rows import of_each, rows_of
 from ..row_search import found_by_rows, unsearchable
 
 FACTS: Final = ProviderFacts(
@@ -206,12 +206,12 @@ class Gemini:
         """Every readable row of the result file, whatever its place: rows are known by their keys alone."""
         parts = google_rows.Parts(member="embedding", whole="embeddings")
         with contextlib.closing(parts):
-            for one in ending.results:
-                async with contextlib.aclosing(self._rows(account, one)) as rows:
-                    async for row in rows:
-                        answer = parts.taken(row)
-                        if answer is not None:
-                            yield answer
+            read = functools.partial(self._rows, account)
+            async with contextlib.aclosing(of_each(ending.results, read)) as rows:
+                async for row in rows:
+                    answer = parts.taken(row)
+                    if answer is not None:
+                        yield answer
 
     async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:
         """Asks the provider to cancel; done or unknown batches are no error."""

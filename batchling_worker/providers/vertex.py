@@ -41,6 +41,7 @@ from ..provider import (
 )
 from ..provider_call import ProviderCall
 from ..result_lines import LineSplitter
+from ..result_rows import no_result_file, of_each
 from ..row_search import unsearchable
 from ..vertex_job import Job, JobPage
 
@@ -203,10 +204,9 @@ class Vertex:
             shards = [found for found in await objects.below(Place.read(one)) if _is_shard(found.name)]
             if not shards:
                 raise Denied(f"{self.facts.name}: there is nothing in {one} yet")
-            for shard in shards:
-                async with contextlib.aclosing(_rows(objects, shard)) as rows:
-                    async for answer in rows:
-                        yield answer
+            async with contextlib.aclosing(of_each(shards, functools.partial(_rows, objects))) as rows:
+                async for answer in rows:
+                    yield answer
 
     async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:
         """Asks the provider to cancel; done or unknown batches are no error."""
@@ -291,14 +291,18 @@ def _is_shard(name: str) -> bool:
 
 
 async def _rows(objects: Objects, shard: Found) -> AsyncGenerator[Answer, None]:
-    splitter, lines = LineSplitter(), google_rows.Lines(_answer)
+    splitter, lines, n_rows = LineSplitter(), google_rows.Lines(_answer), 0
     async with contextlib.aclosing(objects.pieces(shard)) as pieces:
         async for piece in pieces:
             for answer in lines.answers(splitter.feed(piece)):
+                n_rows += 1
                 yield answer
     for answer in lines.answers([splitter.rest()]):
+        n_rows += 1
         yield answer
     lines.tell_of_broken(FACTS.name, shard.name, splitter.n_too_long)
+    if not n_rows and (lines.n_broken or splitter.n_too_long):
+        raise no_result_file(FACTS.name, shard.name)
 
 
 def _answer(row: Mapping[str, bytes]) -> Answer | None:

@@ -37,6 +37,7 @@ from ..provider import (
 from ..provider_call import ProviderCall
 from ..request_lines import one_line
 from ..result_lines import JSON_TYPE, UNRUN, answer_of, lost
+from ..result_rows import no_result_file
 from ..row_search import unsearchable
 
 FACTS: Final = ProviderFacts(
@@ -78,6 +79,8 @@ CANCEL_SETTLES: Final = dt.timedelta(seconds=20)
 """For so long after a cancel rows that were called cancelled may yet prove to have succeeded."""
 APPEND_SETTLES: Final = dt.timedelta(minutes=10)
 """For so long a container that has fewer rows than it was meant for is taken for one whose counters lag behind."""
+ERROR_FIELDS: Final = frozenset({"error", "code", "message", "detail"})
+"""What an error that is answered with 200 has instead of results."""
 CANNOT_BE_CANCELLED: Final = frozenset({403, 412})
 OTHER_CONTENT: Final = 412
 STATUSES: Final = {
@@ -221,6 +224,8 @@ class Xai:
                     if error.status != 404:
                         raise
                     raise Denied(str(error)) from None
+                if "results" not in page and not page.keys().isdisjoint(ERROR_FIELDS):
+                    raise no_result_file(FACTS.name, container)
                 for raw in elements_of(page.get("results", b"")):
                     answer = answer_in(raw, kind)
                     if answer is not None:
@@ -353,7 +358,9 @@ def _told(container: _Container, now: dt.datetime) -> Look:
     complaints = (Complaint(code="", message=refusal),) if refusal else ()
 
     def ended(status: str, outcome: Outcome) -> Ended:
-        ending = Ending(results=(reference,) if n_total else (), complaints=complaints)
+        ending = Ending(
+            results=(reference,) if n_total else (), complaints=complaints, n_succeeded=n_succeeded
+        )
         return Ended(status=status, outcome=outcome, ending=ending, n_done=n_done, n_total=n_total)
 
     if refusal and not n_pending:

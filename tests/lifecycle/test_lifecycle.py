@@ -437,16 +437,6 @@ def test_a_batch_is_given_up_only_after_many_looks_and_a_long_time(
     assert lifecycle.given_up(denied, NOW) is given_up
 
 
-@pytest.mark.parametrize(
-    ("n_refused", "since_s", "for_good"),
-    [(0, 86_400, False), (9, 86_400, False), (10, 899, False), (10, 900, True)],
-)
-def test_a_key_is_refused_for_good_only_after_many_refusals_and_a_long_time(
-    n_refused: int, since_s: float, for_good: bool
-) -> None:
-    assert lifecycle.refused_for_good(n_refused, since_s) is for_good
-
-
 def test_bad_weather_alone_never_gives_a_batch_up() -> None:
     stumbled = batch(n_stumbles=500, n_denied=0, denied_since=None, submitted_at=ago(1_000_000))
     assert not lifecycle.given_up(stumbled, NOW)

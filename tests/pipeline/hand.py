@@ -49,7 +49,13 @@ class Hand:
         )
         self.telemetry = Telemetry()
         self.accounts = Accounts(self.store, settings.providers, settings.seal_pair()[1], silence_s=30.0)
-        knobs = Knobs(namespace="default", poll_interval_s=0.0, max_attempts=3, reconcile_patience_s=1.5)
+        knobs = Knobs(
+            namespace="default",
+            poll_interval_s=0.0,
+            max_attempts=3,
+            reconcile_patience_s=1.5,
+            results_patience_s=0.4,
+        )
         self.engine = Engine(
             store=self.store,
             accounts=self.accounts,

@@ -191,7 +191,7 @@ async def test_a_running_batch_of_a_provider_that_nobody_knows_does_not_hold_the
             "lane": LaneSpec.decode(spec).lane_id,
             "state": "submitted",
             "provider_batch_id": "x",
-            "create_at": "1",
+            "create_at": str(int(time.time() * 1000)),
         },
     )
     ids = await deployment.ask(20, rows=1, model="another-model")

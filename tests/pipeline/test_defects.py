@@ -25,7 +25,9 @@ from tests.scripts.byhand import ByHand, ids
 
 from .hand import Hand
 
-KNOBS = Knobs(namespace="default", poll_interval_s=1.0, max_attempts=3, reconcile_patience_s=1.0)
+KNOBS = Knobs(
+    namespace="default", poll_interval_s=1.0, max_attempts=3, reconcile_patience_s=1.0, results_patience_s=0.4
+)
 ENDING = b'{"results":["file"]}'
 
 

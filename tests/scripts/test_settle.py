@@ -65,6 +65,7 @@ async def test_every_key_of_a_full_life_is_declared_and_every_declared_key_was_s
     await byhand.scripts.collected(batch_id=batch_id, token=token)
     await look()
     token = await byhand.claimed(batch_id)
+    await byhand.scripts.keep(batch_id=batch_id, token=token, keep_ms=KEEP_MS, request_ids=[bad])
     await byhand.requeue(batch_id, token, [row(bad, attempt=2)], target=BatchId("b-second"))
     assert await byhand.settle(batch_id, token) is Verdict.OK
     await look()

@@ -1,6 +1,7 @@
 -- Asks for a batch to be cancelled: one that no provider knows ends at once, another at its next look, which is now
 -- unless a step of its submission is under way. A quarantined one is looked at again; where even that cannot be hoped
--- for, because it has ended or was to be cancelled already, it ends at once without results, so that its callers are told.
+-- for, because it has ended or was to be cancelled already, it ends at once without results, so that its callers are told; so
+-- does one that is held, as its results cannot be read.
 -- Asked for again after half a minute, a cancel that the provider has not confirmed ends the batch here at its next look.
 -- One that another run of Redis had opened is closed and searched for at its provider first, which may know of it.
 -- KEYS  1 schedule  2 batch  3 lane
@@ -35,6 +36,7 @@ local function remember_cancel()
   redis.call('HSET', batch, 'cancel_requested', 1, 'updated_at', now)
 end
 local hopeless = quarantined and (state == 'ended' or redis.call('HGET', batch, 'cancel_requested') == '1')
+hopeless = hopeless or state == 'ended' and redis.call('HEXISTS', batch, 'held_since') == 1
 local early = state == 'open' or state == 'sealed'
 if early and not hopeless and may_be_forgotten(batch) then
   if state == 'open' then
@@ -50,7 +52,7 @@ if early or hopeless then
   end
   redis.call('HSET', batch, 'state', 'ended', 'outcome', 'cancelled', 'provider_status', '', 'ending', ending,
     'error', err, 'cancel_requested', 1, 'ended_at', now, 'updated_at', now)
-  redis.call('HDEL', batch, 'collected_at', 'denied_since', 'n_denied')
+  redis.call('HDEL', batch, 'collected_at', 'denied_since', 'n_denied', 'unread_since', 'held_since', 'n_unread')
   let_go(batch, schedule, id, now)
   return 'OK'
 end

@@ -18,7 +18,7 @@ local now = now_ms()
 go_on_when_full(batch)
 redis.call('HSET', batch, 'state', 'ended', 'outcome', outcome, 'provider_status', status, 'ending', ending,
   'ended_at', now, 'updated_at', now, 'n_stumbles', 0)
-redis.call('HDEL', batch, 'collected_at', 'denied_since', 'n_denied')
+redis.call('HDEL', batch, 'collected_at', 'denied_since', 'n_denied', 'unread_since', 'held_since', 'n_unread')
 if err ~= '' then
   redis.call('HSET', batch, 'error', err)
 else

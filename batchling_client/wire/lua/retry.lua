@@ -1,11 +1,11 @@
 -- Has a batch looked at now: one that is quarantined, with nothing held against it any more, or one that waits.
--- KEYS  1 schedule  2 batch
+-- KEYS  1 schedule  2 batch  3 circuit of the account that sees the batch, which is forgotten: a key may have been put right
 -- ARGV  1 batch id
 -- Verdicts  'OK'  'BUSY' a step is under way  'TOO_LATE' it is terminal  'GONE' no such batch
 --@include _clock
 --@include _fence
 --@include _room
-local schedule, batch = KEYS[1], KEYS[2]
+local schedule, batch, circuit = KEYS[1], KEYS[2], KEYS[3]
 local id = ARGV[1]
 local state = redis.call('HGET', batch, 'state')
 if not state then
@@ -26,5 +26,8 @@ if quarantined then
   redis.call('HDEL', batch, 'quarantined_at', 'error')
 end
 redis.call('HSET', batch, 'n_stumbles', 0, 'updated_at', now)
+-- A held batch is read several times once more.
+redis.call('HDEL', batch, 'unread_since', 'n_unread')
+redis.call('UNLINK', circuit)
 let_go(batch, schedule, id, now)
 return 'OK'

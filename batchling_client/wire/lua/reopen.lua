@@ -1,0 +1,31 @@
+-- Reopens a batch that is over, so that it is looked at and its results are read once more; nothing of it is run again.
+-- Only one that its provider knows and that left requests without an answer has anything to be read for.
+-- KEYS  1 schedule  2 batch  3 unanswered
+-- ARGV  1 batch id  2 the terminal states, comma separated  3 keep ms
+-- Verdicts  'OK'  'TOO_LATE' there is nothing to read again  'BUSY' it is not over  'GONE' no such batch
+--@include _clock
+--@include _fence
+--@include _room
+local schedule, batch, unanswered = KEYS[1], KEYS[2], KEYS[3]
+local id, terminal, keep_ms = ARGV[1], ',' .. ARGV[2] .. ',', ARGV[3]
+local state = redis.call('HGET', batch, 'state')
+if not state then
+  return 'GONE'
+end
+if not string.find(terminal, ',' .. state .. ',', 1, true) then
+  return 'BUSY'
+end
+local known = redis.call('HGET', batch, 'provider_batch_id') or ''
+if known == '' or redis.call('EXISTS', unanswered) == 0 then
+  return 'TOO_LATE'
+end
+local now = now_ms()
+go_on_when_full(batch)
+redis.call('HDEL', batch, 'settled_at', 'ended_at', 'collected_at', 'outcome', 'ending', 'error', 'denied_since',
+  'n_denied', 'cancel_requested', 'cancel_at', 'cancel_again', 'cancel_asked_at', 'n_cancels', 'unread_since', 'held_since',
+  'n_unread', 'early', 'quota', 'adopted')
+redis.call('HSET', batch, 'state', 'submitted', 'reopened_at', now, 'n_stumbles', 0, 'updated_at', now)
+redis.call('PEXPIRE', batch, keep_ms)
+redis.call('PEXPIRE', unanswered, keep_ms)
+let_go(batch, schedule, id, now)
+return 'OK'
