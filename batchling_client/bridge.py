@@ -10,7 +10,9 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
+from .errors import QueueUnreachable
 from .wire.ending import carry_through
+from .wire.redis_errors import shortage_of
 
 T = TypeVar("T")
 
@@ -19,14 +21,30 @@ SILENCE_S: Final = 2.0
 _LOOK_EVERY_S: Final = 0.1
 
 
+START_S: Final = 10.0
+"""How long the background thread may take to have an event loop."""
+
+
 class Bridge:
-    """A thread with an event loop; runs until it is stopped."""
+    """A thread with an event loop; runs until it is stopped. Raises `QueueUnreachable` where it cannot begin."""
 
     def __init__(self) -> None:
         self._ready = threading.Event()
+        self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._serve, name="batchling", daemon=True)
-        self._thread.start()
-        self._ready.wait()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise _cannot_begin(error) from None
+        if not self._ready.wait(START_S):
+            raise _cannot_begin(TimeoutError(f"no event loop after {START_S:g} seconds"))
+        if self._failure is not None:
+            raise _cannot_begin(self._failure) from None
+
+    @property
+    def lives(self) -> bool:
+        """Whether its thread still runs."""
+        return self._thread.is_alive()
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -58,17 +76,39 @@ class Bridge:
 
     def stop(self) -> None:
         """Ends the loop and its thread; what still runs there is cancelled."""
-        self._loop.call_soon_threadsafe(self._stopped.set)
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._stopped.set)
         self._thread.join()
 
     def _serve(self) -> None:
-        asyncio.run(self._wait())
+        waiting = self._wait()
+        try:
+            asyncio.run(waiting)
+        except BaseException as error:
+            # Left to the thread it would be printed, and whoever waits for the loop would never hear of it.
+            self._failure = error
+            if self._ready.is_set():
+                raise
+        finally:
+            waiting.close()
+            self._ready.set()
 
     async def _wait(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopped = asyncio.Event()
         self._ready.set()
         await self._stopped.wait()
+
+
+def _cannot_begin(error: BaseException) -> QueueUnreachable:
+    """What to say where the process has no thread, file or event loop left to give."""
+    shortage = shortage_of(error)
+    if shortage is not None:
+        return QueueUnreachable(shortage)
+    return QueueUnreachable(
+        f"batchling cannot start the background thread that a plain block needs ({type(error).__name__}: {error}). "
+        "Free threads or files, raise the limits of the process, or use `async with batchify()`."
+    )
 
 
 async def on(loop: asyncio.AbstractEventLoop, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -165,7 +205,7 @@ _shared: Final = _Shared()
 def hold() -> Bridge:
     """The bridge of this process, started for its first user."""
     with _shared.lock:
-        if _shared.bridge is None:
+        if _shared.bridge is None or not _shared.bridge.lives:
             _shared.bridge = Bridge()
         _shared.n_users += 1
         return _shared.bridge

@@ -15,6 +15,7 @@ import msgspec
 from . import children
 from .errors import QueueUnreachable, WrongSettings
 from .interceptor import warn_once
+from .wire import redis_errors
 
 UP_S: Final = 60.0
 """How long the stack may take to come up."""
@@ -41,13 +42,14 @@ async def redis_url(home: Path) -> str:
             'No queue is set: install the embedded one with `pip install "batchling[all]"`, '
             "or set BATCHLING_REDIS_URL."
         )
-    command = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "batchling_worker.stack", "up", "--json"),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=PIPE,
-        stderr=PIPE,
-        env=_environment(home),
-    )
+    with redis_errors.shortages_as(QueueUnreachable):
+        command = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "batchling_worker.stack", "up", "--json"),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=PIPE,
+            stderr=PIPE,
+            env=_environment(home),
+        )
     try:
         async with asyncio.timeout(UP_S):
             out, err = await command.communicate()

@@ -205,10 +205,10 @@ class Enqueue:
             try:
                 await self._credentials.store(lane)
                 rows, lost_reply = await self._place(lane, rows, lost_reply=lost_reply, before=before)
-            except UNREACHABLE:
+            except UNREACHABLE as error:
                 # The script may have run: ids make the resend harmless, and a failure since then is the answer.
                 lost_reply = True
-                await self._outage.over()
+                await self._outage.over(error)
                 self._credentials.doubt()
             except OutOfMemoryError:
                 self._refuse(rows, QueueFull.sentence, kind=QueueFull)

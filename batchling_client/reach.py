@@ -21,6 +21,7 @@ from . import settings
 from .errors import QueueUnreachable
 from .inspection import Inspection
 from .settings import ClientSettings
+from .wire import redis_errors
 from .wire.connection import UNREACHABLE, connect, place_of
 from .wire.keys import DRAINED_VERSIONS, Keys
 from .wire.scripts import Scripts
@@ -104,6 +105,17 @@ def unreachable(url: str, error: Exception) -> QueueUnreachable:
     """What to say of a Redis that does not answer, never with its password."""
     if isinstance(error, BusyLoadingError):
         return QueueUnreachable(f"Redis at {place_of(url)} is still loading its data: try again in a moment.")
+    shortage = redis_errors.shortage_of(error)
+    if shortage is not None:
+        return QueueUnreachable(shortage)
+    mistake = redis_errors.mistake_of(error)
+    if mistake is not None:
+        return QueueUnreachable(f"Redis at {place_of(url)} {mistake}.")
+    if redis_errors.name_is_unknown(error):
+        return QueueUnreachable(
+            f"Redis at {place_of(url)} cannot be reached: its host name has no address. Correct it in "
+            "BATCHLING_REDIS_URL, or see whether this machine is online."
+        )
     return QueueUnreachable(
         f"Redis at {place_of(url)} cannot be reached ({type(error).__name__}): "
         "start it, or set BATCHLING_REDIS_URL."
@@ -122,13 +134,14 @@ async def running_url(home: Path) -> str:
     """The URL of the embedded stack's Redis, where that stack runs; raises `QueueUnreachable`."""
     if importlib.util.find_spec("batchling_worker") is None:
         raise QueueUnreachable(NOT_RUNNING)
-    asked = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "batchling_worker.stack", "status", "--json"),
-        stdin=DEVNULL,
-        stdout=PIPE,
-        stderr=PIPE,
-        env={**os.environ, "BATCHLING_HOME": str(home)},
-    )
+    with redis_errors.shortages_as(QueueUnreachable):
+        asked = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "batchling_worker.stack", "status", "--json"),
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=PIPE,
+            env={**os.environ, "BATCHLING_HOME": str(home)},
+        )
     try:
         async with asyncio.timeout(STATUS_S):
             out, err = await asked.communicate()

@@ -81,6 +81,7 @@ class Results:
         self._run_id = run_id
         self._outage = Outage(redis)
         self._complaints = complaints.Complaints()
+        self._watch = display.Watch(Inspection(redis, keys), run_id)
         self._tally = Tally(run_id=run_id)
         self._patience_s = patience_s
         self._alone_since_s: float | None = None
@@ -138,18 +139,18 @@ class Results:
                 flying: list[Any] = await self._redis.mget([keys.request(one.request_id) for one in some])
                 packed: list[Any] = await self._redis.mget([keys.result(one.request_id) for one in some])
                 return [(place is not None, result) for place, result in zip(flying, packed, strict=True)]
-            except UNREACHABLE:
+            except UNREACHABLE as error:
                 if not patient:
                     raise
-                await self._outage.over()
+                await self._outage.over(error)
 
     async def _say_why(self) -> None:
         inspection = Inspection(self._redis, self._keys)
         try:
-            batches = await inspection.batches_of(self._run_id)
+            batches = await self._watch.look()
             await self._say_alone(inspection)
-        except UNREACHABLE:
-            await self._outage.over()
+        except UNREACHABLE as error:
+            await self._outage.over(error)
             return
         for line in self._complaints.news(batches):
             display.warn(line)

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from . import bridge, errors, replies, scope, session
 from .calls import Calls, Request, Terms
 from .dry_run import Rehearsal
-from .errors import BatchCancelled, BatchTooSmall, DeadlinePassed, RequestLost
+from .errors import BatchCancelled, BatchTooSmall, DeadlinePassed, QueueUnreachable, RequestLost
 from .inspection import Inspection
 from .interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough
 from .passed import Passed, Passing, Why, sentence_of
@@ -249,8 +249,13 @@ class Run:
             return request
         if self._rehearsal is not None:
             return self._rehearsal.ask_blocking(request, request.size)
-        self._hold_bridge()
-        shared = bridge.hold()
+        try:
+            self._hold_bridge()
+            shared = bridge.hold()
+        except QueueUnreachable as error:
+            with self._lock:
+                self._n_refused += 1
+            return replies.of_error(QueueUnreachable, status=503, sentence=str(error))
         try:
             return shared.call(self._blocked.wait(self._ask(request, call.body)))
         finally:
@@ -514,8 +519,8 @@ class Run:
     def _hold_bridge(self) -> None:
         with self._lock:
             if not self._bridged and not self._closed:
-                self._bridged = True
                 bridge.hold()
+                self._bridged = True
 
     def _say_what_goes_on(self) -> None:
         n_withdrawn = len(self._withdrawn)

@@ -14,10 +14,11 @@ from typing import Any, Final
 from .calls import Request
 from .credentials import Credentials
 from .enqueue import Enqueue, Report, Unwanted
+from .errors import QueueUnreachable
 from .interceptor import HttpReply
 from .outage import Outage
 from .waiters import DRAIN_PERIOD_S, Waiters
-from .wire import connection
+from .wire import connection, redis_errors
 from .wire.ending import end
 from .wire.ids import new_mailbox
 from .wire.keys import Keys, RequestId
@@ -49,7 +50,7 @@ class Session:
         self.redis = connection.connect(deployment.redis_url)
         self.scripts = Scripts(self.redis, self.keys)
         mailbox = new_mailbox()
-        outage = Outage(self.redis)
+        outage = Outage(self.redis, connection.place_of(deployment.redis_url))
         self._mailbox = mailbox
         self._waiters = Waiters(
             self.redis,
@@ -64,6 +65,7 @@ class Session:
         self._n_users = 0
         self._owner: asyncio.Task[None] | None = None
         self._finished = asyncio.Event()
+        self._reason = ""
 
     @property
     def over(self) -> bool:
@@ -168,11 +170,22 @@ class Session:
         try:
             await asyncio.wait([finished, *labours], return_when=asyncio.FIRST_COMPLETED)
             for labour in labours:
-                if labour.done() and not labour.cancelled():
-                    # A labour ends by itself only where it broke down; its callers must not hang on it.
-                    _logger.critical("The session with Redis broke down: %r", labour.exception())
+                if labour.done() and not labour.cancelled() and (failure := labour.exception()) is not None:
+                    self._fail(failure)
         finally:
             await self._close_down([finished, *labours])
+
+    def _fail(self, failure: BaseException) -> None:
+        """Take note of why a labour ended by itself: only what broke down does, and no caller may hang on it."""
+        mistake = redis_errors.mistake_of(failure)
+        if isinstance(failure, QueueUnreachable):
+            self._reason = str(failure)
+        elif mistake is not None:
+            self._reason = f"Redis at {connection.place_of(self.deployment.redis_url)} {mistake}."
+        else:
+            _logger.critical("The session with Redis broke down: %r", failure)
+            return
+        _logger.error("%s", self._reason)
 
     async def _close_down(self, labours: Sequence[asyncio.Task[Any]]) -> None:
         # A loop at its end cancels this too, once, at any of these steps: the next one follows all the same.
@@ -180,7 +193,7 @@ class Session:
         try:
             await end(labours)
         finally:
-            self._waiters.give_up()
+            self._waiters.give_up(self._reason)
             try:
                 await self._farewell()
             finally:

@@ -176,8 +176,8 @@ class _Queueing:
                     keep_ms=KEEP_MS,
                 )
                 return
-            except UNREACHABLE:
-                await self._outage.over()
+            except UNREACHABLE as error:
+                await self._outage.over(error)
             except OutOfMemoryError:
                 raise QueueFull from None
 

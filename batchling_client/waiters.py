@@ -35,6 +35,7 @@ QUIET_S: Final = 20.0
 """After this much silence the subscription is asked for a sign of life."""
 PONG_S: Final = 5.0
 _PLACE: Final = re.compile(rb"([A-Za-z0-9_-]+)\|")
+_QUEUED: Final = "What was queued before goes on: run it again to get the answers without paying twice."
 _UNREADABLE: Final = (
     "The record of batch {} in Redis, in which this request was, is damaged and was refused: the provider may have "
     "run the request already. Send it again to have it run anew."
@@ -123,9 +124,9 @@ class Waiters:
         """The entry of the mailbox that was read last."""
         return self._last_mail
 
-    def give_up(self) -> None:
-        """Tells all who still wait that the session is at its end."""
-        sentence = "The connection to the queue was closed before the answer came; the request goes on."
+    def give_up(self, reason: str = "") -> None:
+        """Tells all who still wait that the session is at its end, and why."""
+        sentence = f"{reason or 'The connection to the queue was closed before the answer came.'} {_QUEUED}"
         reply = replies.of_error(QueueUnreachable, status=503, sentence=sentence)
         for request_id in list(self._futures):
             self.answer(request_id, reply)
@@ -145,8 +146,8 @@ class Waiters:
                 await pubsub.subscribe(self._keys.notice(self._mailbox))
                 while await self._heard(pubsub):
                     self._nudge.set()
-            except UNREACHABLE:
-                await self._outage.over()
+            except UNREACHABLE as error:
+                await self._outage.over(error)
             finally:
                 with contextlib.suppress(*UNREACHABLE):
                     await pubsub.aclose()
@@ -177,8 +178,8 @@ class Waiters:
                 if self._loop.time() >= next_look:
                     await self._look_after()
                     next_look = self._loop.time() + self._drain_period_s
-            except UNREACHABLE:
-                await self._outage.over()
+            except UNREACHABLE as error:
+                await self._outage.over(error)
                 self._nudge.set()
 
     async def _read_announced(self) -> None:
