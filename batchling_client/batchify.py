@@ -265,27 +265,29 @@ class Block:
             return
         await check_reachable(run.redis, deployment.redis_url)
         inspection = Inspection(run.redis, run.keys)
-        fit_worker_lives = False
         with contextlib.suppress(*UNREACHABLE):
             # A Redis that goes away from here on is waited for; the companion looks for a worker again.
-            fit_worker_lives = await presence.fit_worker_lives(inspection, deployment.seal_public_key)
-        companions = [display.show(run, self._wishes.live_display)]
-        if not fit_worker_lives:
-            companions.append(
-                presence.watch(
-                    inspection,
-                    deployment.seal_public_key,
-                    asked=lambda: run.progress.n_waiting > 0,
-                    patience_s=presence.PATIENCE_S
-                    if self._settings.redis_url
-                    else presence.EMBEDDED_PATIENCE_S,
-                )
-            )
+            await presence.fit_worker_lives(inspection, deployment.seal_public_key)
+        patience_s = presence.PATIENCE_S if self._settings.redis_url else presence.EMBEDDED_PATIENCE_S
+        companions = [
+            display.show(run, self._wishes.live_display),
+            presence.watch(
+                inspection,
+                deployment.seal_public_key,
+                asked=lambda: run.progress.n_waiting > 0,
+                patience_s=patience_s,
+            ),
+        ]
         self._companions = [asyncio.create_task(companion) for companion in companions]
 
     async def _close(
         self, run: Run, *, interrupted: bool, held_up: asyncio.AbstractEventLoop | None = None
     ) -> None:
+        for companion in self._companions:
+            companion.cancel()
+        if self._companions:
+            # The display takes a last look, which a second cancel would break off.
+            await asyncio.wait(self._companions, timeout=display.LAST_LOOK_S)
         await end(self._companions)
         await run.close(interrupted=interrupted, held_up=held_up)
         if run.progress.n_requests:

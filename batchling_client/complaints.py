@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from .wire.batches import Batch
-from .wire.keys import BatchId
 
 MOST_OF_A_RUN: Final = 20
 LONGEST: Final = 300
@@ -23,33 +22,34 @@ class Complaints:
     """What was said of a run's batches already."""
 
     def __init__(self) -> None:
-        self._said: set[tuple[BatchId, str]] = set()
+        self._said: set[tuple[str, str]] = set()
         self._n_lines = 0
 
     def news(self, batches: Iterable[Batch]) -> list[str]:
-        """A line for each reason that is new for a batch; after `MOST_OF_A_RUN` one last line that says so."""
+        """A line for each reason that is new for a model; after `MOST_OF_A_RUN` one last line that says so."""
         room = MOST_OF_A_RUN - self._n_lines
         if room < 0:
             return []
-        fresh = []
-        for batch in batches:
-            told = (batch.batch_id, _VARYING.sub("#", batch.error))
-            if _waits_for_a_reason(batch) and told not in self._said:
-                self._said.add(told)
-                fresh.append(batch)
-        lines = reasons(fresh)
+        fresh = {cause: waiting for cause, waiting in _by_cause(batches).items() if cause not in self._said}
+        self._said.update(fresh)
+        lines = [_line(whose, waiting) for (whose, _), waiting in fresh.items()]
         self._n_lines += len(lines)
         return lines if len(lines) <= room else [*lines[:room], THAT_IS_ALL]
 
 
 def reasons(batches: Iterable[Batch]) -> list[str]:
     """Why batches wait now, a line for each reason of a model, with how much waits for it."""
+    return [_line(whose, waiting) for (whose, _), waiting in _by_cause(batches).items()]
+
+
+def _by_cause(batches: Iterable[Batch]) -> dict[tuple[str, str], list[Batch]]:
+    """The batches that wait, by model and by what holds them."""
     groups: dict[tuple[str, str], list[Batch]] = {}
     for batch in batches:
         if _waits_for_a_reason(batch):
             whose = f"{batch.spec.provider}/{batch.spec.model}"
             groups.setdefault((whose, _VARYING.sub("#", batch.error)), []).append(batch)
-    return [_line(whose, together) for (whose, _), together in groups.items()]
+    return groups
 
 
 def _waits_for_a_reason(batch: Batch) -> bool:

@@ -21,6 +21,9 @@ from .wire.states import BatchState
 logger = logging.getLogger("batchling")
 
 LOOK_S: Final = 1.0
+LONGEST_LOOK_S: Final = 5.0
+PACE: Final = 1000
+"""So many running batches are looked at in a second: a look at thousands costs a good part of one."""
 LAST_LOOK_S: Final = 1.0
 """How long the last look may take: a block's end must not wait for its display."""
 
@@ -93,7 +96,7 @@ async def _follow(run: Shown, screen: Screen) -> None:
     try:
         while True:
             await _look(run, watch, screen)
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(min(max(LOOK_S, watch.n_running / PACE), LONGEST_LOOK_S))
     finally:
         with contextlib.suppress(Exception):
             await asyncio.wait_for(_look(run, watch, screen), LAST_LOOK_S)
@@ -109,20 +112,30 @@ async def _look(run: Shown, watch: Watch, screen: Screen) -> None:
 
 
 class Watch:
-    """Looks at a run's batches again and again; one that is terminal is not read twice."""
+    """Looks at a run's batches again and again; one that has not changed is not read twice."""
 
     def __init__(self, looking: inspection.Inspection, run_id: RunId) -> None:
         self._looking = looking
         self._run_id = run_id
         self._known: dict[BatchId, Batch] = {}
+        self._marks: dict[BatchId, object] = {}
+
+    @property
+    def n_running(self) -> int:
+        """How many batches the last look found that were not at their end before it."""
+        return len(self._marks)
 
     async def look(self) -> list[Batch]:
         """The run's batches as they stand now, those its requests moved on to included, oldest first."""
         wanted = set(await self._looking.batch_ids_of(self._run_id))
         wanted.update(batch.moved_to for batch in self._known.values() if batch.moved_to is not None)
-        stale = sorted(batch_id for batch_id in wanted if not self._is_over(batch_id))
+        running = sorted(batch_id for batch_id in wanted if not self._is_over(batch_id))
+        # Taken before the batches are read: what changes in between is read once more.
+        marks = dict(zip(running, await self._looking.marks(running), strict=True))
+        stale = [one for one in running if one not in self._known or self._marks.get(one) != marks[one]]
         for batch in await self._looking.batches_named(stale):
             self._known[batch.batch_id] = batch
+        self._marks = marks
         return [self._known[batch_id] for batch_id in sorted(self._known)]
 
     def _is_over(self, batch_id: BatchId) -> bool:

@@ -1,4 +1,4 @@
-"""Looks whether a worker is there that can open what this client seals, and says so once when none is."""
+"""Looks whether what requests need is there: a worker that can open what this client seals, room in Redis."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from .wire.records import CorruptRecord
 _logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S: Final = 0.5
+AGAIN_EVERY_S: Final = 2.0
+"""The same while nothing is amiss."""
 PATIENCE_S: Final = 3.0
 """How long requests wait before their caller is told that no worker is alive."""
 EMBEDDED_PATIENCE_S: Final = 15.0
@@ -25,6 +27,10 @@ EMBEDDED_PATIENCE_S: Final = 15.0
 NO_WORKER: Final = (
     "No worker is alive: the requests wait safely in Redis. "
     "Start one with `celery -A batchling_worker worker` (or `batchling up`)."
+)
+REDIS_FULL: Final = (
+    "Redis is full: workers cannot store answers until it has room. Raise its `maxmemory`; nothing is lost "
+    "meanwhile."
 )
 _OTHER_KEY: Final = (
     "No live worker can open the credentials that this client seals: give client and workers the same "
@@ -50,21 +56,29 @@ async def fit_worker_lives(inspection: Inspection, public_key: str) -> bool:
 async def watch(
     inspection: Inspection, public_key: str, *, asked: Callable[[], bool], patience_s: float
 ) -> None:
-    """Say one line when requests have waited for `patience_s` and no fit worker lives; return once one does."""
-    asked_at: float | None = None
+    """Warn once of each thing that requests have waited for in vain for `patience_s`; look for ever."""
     loop = asyncio.get_running_loop()
+    amiss_since: float | None = None
     said = ""
     while True:
+        line = said
         with contextlib.suppress(*UNREACHABLE):
-            try:
-                if await fit_worker_lives(inspection, public_key):
-                    return
-                line = NO_WORKER
-            except WrongSettings as error:
-                line = str(error)
-            if asked_at is None and asked():
-                asked_at = loop.time()
-            if asked_at is not None and loop.time() - asked_at >= patience_s and line != said:
-                said = line
-                _logger.warning("%s", line)
-        await asyncio.sleep(LOOK_EVERY_S)
+            line = await _amiss(inspection, public_key)
+        if not line:
+            amiss_since, said = None, ""
+        elif amiss_since is None and asked():
+            amiss_since = loop.time()
+        if line and amiss_since is not None and loop.time() - amiss_since >= patience_s and line != said:
+            said = line
+            _logger.warning("%s", line)
+        await asyncio.sleep(LOOK_EVERY_S if line else AGAIN_EVERY_S)
+
+
+async def _amiss(inspection: Inspection, public_key: str) -> str:
+    """What requests would wait for now, '' where nothing is amiss."""
+    try:
+        if not await fit_worker_lives(inspection, public_key):
+            return NO_WORKER
+    except WrongSettings as error:
+        return str(error)
+    return REDIS_FULL if await inspection.is_full() else ""
