@@ -30,6 +30,7 @@ LONG: Final = (
     "death/",
     "failover/",
     "pipeline/",
+    "providers/test_lies.py",
     "stack/test_mending.py",
     "weather/",
 )
