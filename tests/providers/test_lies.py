@@ -51,7 +51,7 @@ def _lies() -> Iterator[tuple[str, Lie]]:
     yield "the list names other files", Lie(fault=faults.ListWithOtherIds())
     yield "the list names no files", Lie(fault=faults.ListWithoutFileIds())
     for what in ("html", "error", "nothing", "half", "half the lines"):
-        yield f"a download is {what}", Lie(fault=faults.GarbleDownload(what=what))  # type: ignore[arg-type]
+        yield f"a download is {what}", Lie(fault=faults.GarbleDownload(what=what))
     for status in (404, 500):
         yield f"the error file answers {status}", Lie(fault=faults.RefuseErrorFile(status=status))
     failed = faults.FailBatch(code="server_error", message="The server had an error. Please try again.")
@@ -61,12 +61,12 @@ def _lies() -> Iterator[tuple[str, Lie]]:
     yield "the end has another word", Lie(fault=faults.SayStatus(word="complete"))
     yield "running has another word", Lie(fault=faults.SayStatus(word="preparing", when="running"))
     for call in ("create", "look", "download"):
-        yield f"a {call} is redirected", Lie(fault=faults.RedirectCall(call=call))  # type: ignore[arg-type]
+        yield f"a {call} is redirected", Lie(fault=faults.RedirectCall(call=call))
     yield "a look is an error under 200", Lie(fault=faults.RefusePoll(status=200, times=2))
     for junk in ("echo", "error", "text"):
-        yield f"a row is {junk}", Lie(fault=faults.JunkRows(what=junk), told="no junk")  # type: ignore[arg-type]
+        yield f"a row is {junk}", Lie(fault=faults.JunkRows(what=junk), told="no junk")
     for shape in ("text", "object", "number"):
-        vllm = faults.VllmRows(what=shape, message=WORDS)  # type: ignore[arg-type]
+        vllm = faults.VllmRows(what=shape, message=WORDS)
         yield f"a row fails as vLLM says it, {shape}", Lie(fault=vllm, told="one refused")
     yield "there is no money", Lie(fault=faults.OutOfMoney(times=None), told="all refused", status=0)
 
