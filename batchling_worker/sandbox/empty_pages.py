@@ -45,7 +45,7 @@ def beside(
     for step in path:
         place[step] = dict(place[step])
         place = place[step]
-    place[last] = f"{_MARK}{query.get(name, '')}"
+    place[last] = f"{_MARK}{query.get(name, '').removeprefix(_MARK)}"
     return said
 
 

@@ -20,6 +20,7 @@ import pytest
 
 from batchling_client.wire.keys import RequestId
 from batchling_client.wire.records import Result
+from batchling_worker import providers
 from batchling_worker.sandbox import Limits, Sandbox, faults
 from batchling_worker.sandbox.fault import Fault
 from tests.deployment import Deployment
@@ -142,7 +143,8 @@ async def told(deployment: Deployment, provider: str, lies: dict[str, Lie]) -> d
         model = f"{form.model}-{number}"
         fault = lie.fault
         deployment.sandbox.faults.add(msgspec.structs.replace(fault, provider=provider, model=model))
-        ids[name] = await deployment.ask(N_ROWS, provider=provider, model=model)
+        n_rows = max(N_ROWS, providers.load(provider).facts.min_rows)
+        ids[name] = await deployment.ask(n_rows, provider=provider, model=model)
     everything = [one for some in ids.values() for one in some]
 
     async def complete() -> bool:

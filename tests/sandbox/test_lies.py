@@ -51,14 +51,16 @@ class TestLists:
         self, sandbox: Sandbox, caller: Caller
     ) -> None:
         batch_id = await caller.create(lines(1))
-        sandbox.faults.add(faults.EmptyPage())
-        page = (await caller.http.get("/batches")).json()
-        assert page["data"] == []
-        if caller.provider == "openai":
-            assert page["has_more"]
-            params = {"after": page["last_id"]}
-        else:
-            params = {"cursor": page["paging"]["next_cursor"]}
+        sandbox.faults.add(faults.EmptyPage(times=3))
+        params: dict[str, str] = {}
+        for _ in range(3):
+            page = (await caller.http.get("/batches", params=params)).json()
+            assert page["data"] == []
+            if caller.provider == "openai":
+                assert page["has_more"]
+                params = {"after": page["last_id"]}
+            else:
+                params = {"cursor": page["paging"]["next_cursor"]}
         [batch] = (await caller.http.get("/batches", params=params)).json()["data"]
         assert batch["id"] == batch_id
 
