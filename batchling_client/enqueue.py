@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from . import mail, replies
+from .cached import discard_unfit
 from .calls import Lane, Request
 from .credentials import KEEP_MS, Credentials
 from .errors import QueueFull, QueueUnreachable
@@ -268,6 +269,10 @@ class Enqueue:
             told = await mail.told_since(redis, keys, self._mailbox, before)
             again = [row for row in answered if row.request_id not in told]
             answered = [row for row in answered if row.request_id in told]
+        if answered:
+            unfit = await discard_unfit(self._scripts, lane.packed_spec, [row.request_id for row in answered])
+            again += [row for row in answered if row.request_id in unfit]
+            answered = [row for row in answered if row.request_id not in unfit]
         self._waiters.placed(row.request_id for row in placed)
         if answered:
             self._waiters.announce(row.request_id for row in answered)

@@ -310,19 +310,32 @@ class Engine:
             self._telemetry.warn("store_away", batch_id=batch_id)
             self._outlived.add(step.held)
         except Exception as error:  # noqa: BLE001 - a defect of ours must not lose a batch: it is looked at again
-            await self._failed(step.held, step.batch.n_stumbles, error)
+            await self._failed(step.held, step.batch.n_stumbles, error, step)
 
-    async def _failed(self, held: Held, n_stumbles: int, error: Exception) -> None:
+    async def _failed(self, held: Held, n_stumbles: int, error: Exception, step: Step | None = None) -> None:
         """The batch is looked at again after a pause; the process lives, so nothing is held against the batch."""
         # The text of an unforeseen error may hold anything, a key included: only its kind and place are told.
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{type(error).__name__} at {place.filename.rpartition('/')[2]}:{place.lineno}"
         self._telemetry.warn("step_failed", batch_id=held.batch_id, error=where)
         try:
-            await self._store.release(held, lifecycle.backoff_s(n_stumbles + 3), where)
-        except (*UNREACHABLE, RedisError):
+            if step is not None and lifecycle.defect_lasts(step.batch, where):
+                await self._end_defect(step, where)
+            else:
+                await self._store.release(held, lifecycle.backoff_s(n_stumbles + 3), where)
+        except (StaleClaim, *UNREACHABLE, RedisError):
             # Refused as well: a Redis that lacks replicas or cannot save may have refused the step's own move.
             self._outlived.add(held)
+
+    async def _end_defect(self, step: Step, where: str) -> None:
+        """Answer the callers of a batch on which our own code fails again and again; nothing of it is run again."""
+        if step.batch.state is BatchState.ENDED and lifecycle.DEFECT.encode() in step.batch.ending:
+            # Not even this end can be settled.
+            await give_up(self._store, step.held, self._telemetry)
+            return
+        complaint = lifecycle.step_defect(step.batch, where)
+        ending = msgspec.json.encode(Ending(complaints=(complaint,)))
+        await self._store.ended(step.held, Outcome.FAILED, "", ending, complaint.message)
 
     def _stale(self, step: Step) -> None:
         """Another worker has taken over while this one was held up: it lives, and so it says."""

@@ -40,6 +40,8 @@ GRID_LEAST_S: Final = 1.0
 """Shorter intervals are left as they are: to wait for company would cost more than it saves."""
 SOONER: Final = 0.25
 """By this share of its interval a look may come sooner, to fall together with those of its account's other batches."""
+DEFECTS_ALLOWED: Final = 8
+"""Failures in a row of our own code on one batch; their pauses add up to some minutes."""
 CANCEL_PAUSE_S: Final = 10.0
 """How soon after the first request to cancel the second one follows; each later pause is twice as long."""
 CANCEL_PATIENCE: Final = dt.timedelta(minutes=15)
@@ -178,6 +180,25 @@ def may_be_forgotten(batch: Batch) -> bool:
 def forgotten_patience_s(patience_s: float) -> float:
     """How long after a first search a create shows that was on its way when Redis forgot it."""
     return min(patience_s, FORGOTTEN_PATIENCE_S)
+
+
+def defect_lasts(batch: Batch, where: str) -> bool:
+    """Return whether a step has failed for the same defect of ours so often that waiting longer helps nobody."""
+    return batch.error == where and batch.n_stumbles >= DEFECTS_ALLOWED
+
+
+def step_defect(batch: Batch, where: str) -> Complaint:
+    """Return why the callers of a batch are answered on which our own code fails again and again."""
+    there = (
+        f"; {batch.spec.provider} may have run it as {batch.provider_batch_id}"
+        if batch.provider_batch_id
+        else ""
+    )
+    n_failures = batch.n_stumbles + 1
+    message = (
+        f"batchling itself failed {n_failures} times in a row on batch {batch.batch_id} ({where}){there}"
+    )
+    return Complaint(code=DEFECT, message=message)
 
 
 def cancel_is_due(batch: Batch, now: dt.datetime) -> bool:

@@ -467,6 +467,10 @@ class Scripts:
         args: list[Arg] = [number, packed, n_requests, keep_ms]
         return _verdict(await self._run("remember", [self.keys.run_requests(run_id)], args))
 
+    async def discard(self, *, request_id: RequestId, packed: bytes) -> Verdict:
+        """Drops a stored result that is no answer, unless another has taken its place; OK or GONE: `discard.lua`."""
+        return _verdict(await self._run("discard", [self.keys.result(request_id)], [packed]))
+
     async def forget(self, *, request_id: RequestId, batch_id: BatchId) -> Verdict:
         """Drops a request that nobody will answer; answers OK, UNREADABLE, LIVES or GONE: `forget.lua`."""
         keys = [self.keys.request(request_id), self.keys.batch(batch_id)]

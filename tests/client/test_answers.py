@@ -44,6 +44,19 @@ async def test_a_rerun_is_answered_without_being_asked_again(answerer: Answerer)
     assert sum(answerer.times_answered.values()) == 3
 
 
+async def test_what_was_kept_and_is_no_answer_is_asked_anew_once(answerer: Answerer) -> None:
+    answerer.answer = lambda row: (200, b'{"model":"m","messages":[]}', "provider")
+    async with batchify(batch_window_seconds=LINGER_S) as run:
+        await ask_all(run, "one", "two")
+    answerer.answer = lambda row: (200, completion("now it works"), "provider")
+    for n_asked in (2, 2):
+        async with batchify(batch_window_seconds=LINGER_S) as run:
+            replies = await ask_all(run, "one", "two")
+        assert [content(reply) for reply in replies] == ["now it works"] * 2
+        assert run.progress.n_succeeded == n_asked
+    assert list(answerer.times_answered.values()) == [2, 2]
+
+
 async def test_without_cache_a_rerun_is_asked_again(answerer: Answerer) -> None:
     for _ in range(2):
         async with batchify(batch_window_seconds=LINGER_S, cache=False) as run:

@@ -557,3 +557,11 @@ def test_a_wait_that_is_not_plain_says_why() -> None:
 )
 def test_a_completion_window_is_read_as_hours_or_days(said: str, hours: int) -> None:
     assert lifecycle.window(said) == dt.timedelta(hours=hours)
+
+
+def test_a_defect_ends_a_batch_only_when_it_repeats() -> None:
+    where = "OverflowError at batch_object.py:7"
+    assert not lifecycle.defect_lasts(batch(error=where, n_stumbles=7), where)
+    assert not lifecycle.defect_lasts(batch(error="groq answered 503", n_stumbles=80), where)
+    assert lifecycle.defect_lasts(batch(error=where, n_stumbles=8), where)
+    assert where in lifecycle.step_defect(batch(), where).message

@@ -1,0 +1,10 @@
+-- Drops the stored result of a request that is no answer, so that the request is asked anew.
+-- KEYS  1 result
+-- ARGV  1 the result as it was read
+-- Verdicts  'OK' dropped  'GONE' another result, or none, is there now: nothing was done
+local result, seen = KEYS[1], ARGV[1]
+if redis.pcall('GET', result) ~= seen then
+  return 'GONE'
+end
+redis.call('UNLINK', result)
+return 'OK'
