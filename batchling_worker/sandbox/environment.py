@@ -13,11 +13,11 @@ from batchling_client.wire.stand_ins import StandIn
 
 from . import emulator
 
-_SDK_KEYS: Final = ("GOOGLE_API_KEY", "TOGETHERAI_API_KEY")
-"""Set as the keys of the registry are: SDKs prefer them to those."""
+_BEARER: Final = "AWS_BEARER_TOKEN_BEDROCK"
+"""Always set: AWS' own SDK asks for some credential, and prefers this one for Bedrock."""
 _OTHER_KEYS: Final = re.compile(
     r"BATCHLING_PROVIDERS__\w+__API_KEY|(?:OPENAI|ANTHROPIC)_ADMIN(?:_API)?_KEY|ANTHROPIC_\w*(?:KEY|TOKEN)"
-    r"|AZURE_\w*API_KEY|REPLICATE_API_TOKEN|CO_API_KEY"
+    r"|AZURE_\w*API_KEY|GOOGLE_API_KEY|TOGETHERAI_API_KEY|REPLICATE_API_TOKEN|CO_API_KEY"
     r"|(?:AI21|CEREBRAS|COHERE|DASHSCOPE|DEEPINFRA|DEEPSEEK|FIREWORKS|FIREWORKS_AI|HYPERBOLIC|JINA|MOONSHOT|NEBIUS"
     r"|NVIDIA|NVIDIA_NIM|OPENROUTER|PERPLEXITY|PERPLEXITYAI|SAMBANOVA|VOYAGE|ZAI)_API_KEY",
     re.IGNORECASE,
@@ -36,13 +36,14 @@ def variables(
     told = {SANDBOX: url, SERVED: ",".join(served)}
     for route in ROUTES:
         for header, name in route.variables.items():
-            if header in route.credential_headers and (header == route.api_key_header or name in before):
+            always = header == route.api_key_header and not name.startswith("BATCHLING_")
+            if header in route.credential_headers and (always or name in before):
                 told[name] = NO_ACCOUNT
         if not served or route.provider in served:
             module = importlib.import_module(f"{__package__}.{route.provider}")
             pointing: Mapping[str, str] = getattr(module, "BASE_URL_VARIABLES", {})
             told.update({name: f"{url}/{route.provider}{path}" for name, path in pointing.items()})
-    told.update(dict.fromkeys(_SDK_KEYS, NO_ACCOUNT))
+    told[_BEARER] = NO_ACCOUNT
     told.update({name: NO_ACCOUNT for name in before if _OTHER_KEYS.fullmatch(name)})
     # A proxy for the outside world does not reach the loopback interface.
     for name in ("NO_PROXY", "no_proxy"):

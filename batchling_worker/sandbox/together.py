@@ -30,7 +30,7 @@ from .scan import LineError, LineRules, peek_model
 from .shelf import FileShelf
 from .world import Limits, World
 
-BASE_URL_VARIABLES: Mapping[str, str] = {"TOGETHER_BASE_URL": "/v1"}
+BASE_URL_VARIABLES: Mapping[str, str] = {"TOGETHER_BASE_URL": ""}
 """Variables in which SDKs look for a base URL -> the path below the provider's own."""
 
 _BATCHABLE = frozenset({"/v1/audio/transcriptions", "/v1/audio/translations", "/v1/chat/completions"})

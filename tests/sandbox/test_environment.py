@@ -32,7 +32,9 @@ def test_every_key_is_replaced_and_none_is_left() -> None:
     assert program["MY_OWN_SETTING"] == "kept"
     assert told[SANDBOX] == URL
     for route in ROUTES:
-        assert told[route.variables[route.api_key_header]] == NO_ACCOUNT
+        if route.provider != "bedrock":
+            assert told[route.variables[route.api_key_header]] == NO_ACCOUNT
+    assert told["AWS_BEARER_TOKEN_BEDROCK"] == NO_ACCOUNT
 
 
 def test_official_sdks_go_to_the_sandbox_by_the_environment_alone(monkeypatch: pytest.MonkeyPatch) -> None:
