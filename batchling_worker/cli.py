@@ -107,7 +107,7 @@ def _home() -> Path:
     part = _part("batchling_worker.settings")
     try:
         home: Path = part.load().home
-    except part.settings.WrongSetting as error:
+    except part.WrongSetting as error:
         raise click.UsageError(str(error)) from None
     return home
 
