@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 
 from . import complaints, inspection
 from .wire.batches import Batch
+from .wire.ending import is_cancelled
 from .wire.keys import BatchId, Keys, RunId
 from .wire.states import BatchState
 
@@ -94,7 +95,7 @@ def tell(line: str) -> None:
 async def _follow(run: Shown, screen: Screen) -> None:
     watch = Watch(inspection.Inspection(run.redis, run.keys), run.id)
     try:
-        while True:
+        while not is_cancelled():
             await _look(run, watch, screen)
             await asyncio.sleep(min(max(LOOK_S, watch.n_running / PACE), LONGEST_LOOK_S))
     finally:

@@ -12,6 +12,7 @@ from .errors import WrongSettings
 from .inspection import Inspection
 from .wire import sealing
 from .wire.connection import UNREACHABLE
+from .wire.ending import is_cancelled
 from .wire.records import CorruptRecord
 
 _logger = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ async def watch(
     loop = asyncio.get_running_loop()
     amiss_since: float | None = None
     said = ""
-    while True:
+    while not is_cancelled():
         line = said
         with contextlib.suppress(*UNREACHABLE):
             line = await _amiss(inspection, public_key)

@@ -37,6 +37,12 @@ async def end(tasks: Collection[asyncio.Task[Any]]) -> None:
         raise cancelled
 
 
+def is_cancelled() -> bool:
+    """Whether the running task was told to end; redis-py may answer that with a ConnectionError, which is caught."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 async def carry_through(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run `make()` to its end, however often the caller is cancelled meanwhile, and only then let it be cancelled.
 
