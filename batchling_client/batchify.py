@@ -116,7 +116,6 @@ def batchify(
         cache=cache,
         vertex_gcs_prefix=vertex_gcs_prefix,
         stream=stream,
-        stand_ins=used.base_urls,
         account=account_of(account, used),
         namespace=used.namespace,
     )

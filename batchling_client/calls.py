@@ -18,10 +18,12 @@ from .interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough
 from .occurrences import Occurrence, Occurrences
 from .pace import Pace
 from .passed import Passed, Why, costs
+from .unbatched import unbatched
 from .wire import ids, records, sealing
+from .wire.charges import Charge
 from .wire.keys import LaneId, RequestId, RunId
 from .wire.records import LaneSpec, Row
-from .wire.routes import STAGING_HEADER, Route, Routes, Unbatched, window_words
+from .wire.routes import STAGING_HEADER, Route, Routes, Unbatched, is_signature, window_words
 from .wire.scripts import BatchCap
 
 OnStream = Literal["pass", "batch"]
@@ -29,17 +31,6 @@ OnStream = Literal["pass", "batch"]
 
 LONGEST_LINGERS: Final = 15
 """An open batch is sealed at the latest after this many lingers."""
-
-_UNBILLED: Final = frozenset(
-    {"assistants", "batches", "containers", "conversations", "count_tokens", "evals", "files"}
-    | {"fine-tuning", "fine_tuning"}
-    | {"models", "organization", "tokenize", "uploads", "vector_stores", "webhooks"}
-)
-"""First or second words of paths whose calls no batch could make cheaper: they pass silently."""
-_UNBILLED_VERBS: Final = frozenset(
-    {"asyncBatchEmbedContent", "batchGenerateContent", "cancel", "computeTokens", "countTokens", "download"}
-)
-"""The same, of verbs behind a path's last word."""
 
 _STREAMED: Final = (
     "A call asks for a streamed answer, which no batch gives: it goes straight to {} at full price. "
@@ -68,6 +59,13 @@ _KEY_FOLLOWS: Final = (
     "A call to {} carries no API key yet, and one that a middleware adds is not seen: it goes straight to the provider "
     "at full price. Give the key in the client's own headers to have it batched."
 )
+_SIGNED: Final = (
+    "A call to {} is signed with AWS credentials, and a signature is good for that one call: it goes there at full "
+    "price. Give the client an API key to have it batched."
+)
+_OTHER_MODEL: Final = (
+    "Calls to {} at {} are batched for models whose name holds {!r} only: those to {} go there at full price."
+)
 _GCS_PREFIX: Final = re.compile(r"gs://[a-z0-9][a-z0-9._-]+(?:/[^\r\n\t#?*\[\]]*)?")
 _URLENCODED: Final = (
     "A call to {} {} sends a form, which no batch takes: it goes straight to the provider at full price. "
@@ -78,9 +76,6 @@ _FORMS: Final = {"multipart/": _MULTIPART, "application/x-www-form-urlencoded": 
 _RENEWED: Final = (
     "Calls to {} {}. With the next token a rerun counts as another account, and pays for its requests again. "
     "Give the account a name to prevent that: batchify(account='NAME'), or BATCHLING_ACCOUNT=NAME."
-)
-_NO_BATCHES: Final = (
-    "{} takes no batches of {}: such calls go straight to the provider at full price. Endpoints it takes: {}."
 )
 
 
@@ -111,8 +106,6 @@ class Terms:
     cache: bool = True
     vertex_gcs_prefix: str | None = None
     stream: OnStream = "pass"
-    stand_ins: Mapping[str, str] = field(default_factory=dict)
-    """What stands in for a provider's host, by name: answers of a sandbox must never pass for the provider's own."""
     account: str | None = None
     """Whose requests these are, by name; None = the credential tells accounts apart."""
     namespace: str = ""
@@ -188,9 +181,15 @@ class Calls:
         """Take note of a call that no batch takes; True if it costs money, which is counted and warned of."""
         if method != "POST":
             return False
-        found = self._routes.of_call(host, path)
-        if found is not None:
-            return _note_path(self.passed, found[0], host, path)
+        known = unbatched(self._routes, host, path)
+        if known is not None and known.charge is Charge.UNKNOWN:
+            self.passed.warn(known.sentence)
+            return False
+        if known is not None:
+            self.passed.note(Why.STREAM if known.streamed else Why.NO_BATCHES, host, known.sentence)
+            return True
+        if self._routes.of_call(host, path) is not None:
+            return False
         if not costs(method, path):
             self.passed.saw(host)
             return False
@@ -231,9 +230,9 @@ class Calls:
         if head.stream is True:
             instead = _OR_GIVE if self.terms.stream == "pass" and sse.read(call) is not None else ""
             return self._pass(call, Why.STREAM, _STREAMED.format(route.provider, instead))
-        unbatched = _unbatched(route, body)
-        if unbatched is not None:
-            sentence = _UNBATCHED.format(unbatched.reason, route.provider)
+        reason = _unbatched(route, body)
+        if reason is not None:
+            sentence = _UNBATCHED.format(reason.reason, route.provider)
             return self._pass(call, Why.UNBATCHED, sentence)
         model = place.model or head.model
         if not isinstance(model, str) or not model:
@@ -242,6 +241,10 @@ class Calls:
                 code="model_missing",
                 param="model",
             )
+        part = route.only_models.get(place.endpoint, "")
+        if part not in model:
+            sentence = _OTHER_MODEL.format(call.path, route.provider, part, model)
+            return self._pass(call, Why.NO_BATCHES, sentence)
         size = records.line_bytes(body)
         if size > min(route.max_row_bytes, route.max_bytes):
             return replies.refusal(
@@ -336,6 +339,8 @@ class Calls:
                 param="completion_window",
             )
         secrets = route.secrets(call.headers)
+        if not route.signed and any(is_signature(value) for value in secrets.values()):
+            return self._pass(call, Why.SIGNED, _SIGNED.format(call.host))
         if not _has_credential(secrets):
             if call.headers_may_follow:
                 return self._pass(call, Why.NO_KEY, _KEY_FOLLOWS.format(route.provider))
@@ -353,7 +358,8 @@ class Calls:
             headers[STAGING_HEADER] = (terms.vertex_gcs_prefix or "").rstrip("/")
         spec = LaneSpec(
             provider=route.provider,
-            host=terms.stand_ins.get(route.provider, route.batch_host(call.host)),
+            # Of a base URL the whole of it: answers of a sandbox must never pass for the provider's own.
+            host=route.batch_host(call.host),
             endpoint=endpoint,
             model=model,
             fingerprint=sealing.fingerprint(secrets)
@@ -407,32 +413,3 @@ def _unbatched(route: Route, body: bytes) -> Unbatched | None:
         return None
     fields = _decode_fields(body)
     return next((one for one in route.unbatched if bytes(fields.get(one.field, b"")) == one.value), None)
-
-
-_VERSION: Final = re.compile(r"v\d+[a-z]*\d*")
-
-
-def _note_verb(passed: Passed, route: Route, host: str, verb: str) -> bool:
-    """Google's calls name a verb behind the model: one of them asks for a stream, others cost nothing."""
-    if verb.startswith("stream"):
-        passed.note(Why.STREAM, host, _STREAMED.format(route.provider, ""))
-    elif verb not in _UNBILLED_VERBS:
-        endpoints = ", ".join(sorted(set(route.endpoints.values())))
-        passed.note(Why.NO_BATCHES, host, _NO_BATCHES.format(route.provider, f":{verb}", endpoints))
-    else:
-        return False
-    return True
-
-
-def _note_path(passed: Passed, route: Route, host: str, path: str) -> bool:
-    verb = path.rpartition("/")[2].partition(":")[2]
-    if verb:
-        return _note_verb(passed, route, host, verb)
-    words = [word for word in path.split("/") if word and word != "openai" and not _VERSION.fullmatch(word)]
-    if not _UNBILLED.isdisjoint(words[:2]) or not words:
-        return False
-    # Ids are left out, so that a thousand such calls are one warning.
-    kind = "/".join(word for word in words if not any(letter.isdigit() for letter in word))
-    endpoints = ", ".join(sorted(set(route.endpoints.values())))
-    passed.note(Why.NO_BATCHES, host, _NO_BATCHES.format(route.provider, f"/{kind}", endpoints))
-    return True

@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
+from .wire.charges import Charge, charge
 from .wire.routes import Routes
 
 _logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class Why(enum.StrEnum):
     NO_BATCHES = "endpoint without batches"
     UNBATCHED = "parameter that no batch takes"
     NO_KEY = "API key added later"
+    SIGNED = "signed for one call"
     OTHER_TASK = "task outside the block"
     LEFT = "after the block had ended"
     THREAD = "thread outside the block"
@@ -63,7 +65,7 @@ class Passing:
 
 def costs(method: str, path: str) -> bool:
     """Say whether a call of this path costs money, whichever host it goes to."""
-    return method == "POST" and _COSTLY.search(path) is not None
+    return method == "POST" and _COSTLY.search(path) is not None and charge(path) is not Charge.FREE
 
 
 class Passed:

@@ -16,7 +16,7 @@ from .errors import RequestRefused, WrongSettings
 from .interceptor import HttpCall, HttpReply
 from .passed import costs
 from .wire.rehearsing import NO_ACCOUNT, SANDBOX, SERVED
-from .wire.routes import ROUTES, Route, Routes
+from .wire.routes import ROUTES, Route, Routes, plain_host
 
 PATIENCE_S: Final = 600.0
 _HOP_BY_HOP: Final = frozenset(
@@ -98,7 +98,7 @@ class SandboxGate:
         self._served = served
 
     def wants(self, method: str, host: str, path: str) -> bool:
-        if host == self._site:
+        if plain_host(host) == self._site:
             return False
         return self._routes.of_call(host, path) is not None or costs(method, path)
 
@@ -138,16 +138,16 @@ class SandboxGate:
 
 
 def _site(url: str) -> str:
-    return urlsplit(url).netloc.lower()
+    return plain_host(urlsplit(url).netloc.lower())
 
 
 def _target(route: Route, call: HttpCall) -> str:
     """Return the path and query of the call at the sandbox."""
     parts = urlsplit(call.url)
     path = parts.path
-    for site in route.hosts:
+    for site in (*route.hosts, route.site):
         host, slash, prefix = site.partition("/")
-        if slash and host == call.host and path.startswith(f"/{prefix}/"):
+        if slash and host == plain_host(call.host) and path.startswith(f"/{prefix}/"):
             path = path[len(prefix) + 1 :]
             break
     if not any(route.provider == one.provider for one in ROUTES):

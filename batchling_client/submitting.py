@@ -82,7 +82,6 @@ async def submit(wish: Wish, used: ClientSettings, environment: Mapping[str, str
         run_id=new_run_id(),
         run_name=wish.name,
         completion_window=wish.completion_window,
-        stand_ins=used.base_urls,
         account=account_of(wish.account, used),
         namespace=used.namespace,
     )

@@ -9,7 +9,7 @@ import httpx
 
 from batchling_client.wire import sealing
 from batchling_client.wire.records import LaneSpec
-from batchling_client.wire.routes import STAGING_HEADER
+from batchling_client.wire.routes import STAGING_HEADER, plain_host
 from batchling_client.wire.stand_ins import routes_of
 
 from .errors import PermanentError
@@ -61,7 +61,7 @@ class Accounts:
         if route is None:
             raise PermanentError(f"No provider is called {spec.provider!r}.")
         settings = self._providers.get(spec.provider, ProviderSettings())
-        base_url = settings.base_url or self._own_base_url(spec, facts, settings)
+        base_url = self._base_url(spec, facts, settings)
         if settings.own_credential:
             credential = _own_credential(facts)
             whose: str = sealing.fingerprint(_OWN)
@@ -89,25 +89,37 @@ class Accounts:
             role_arn=settings.role_arn,
         )
 
-    def _own_base_url(self, spec: LaneSpec, facts: ProviderFacts, settings: ProviderSettings) -> str:
-        """Where a lane's batches go: the host that its caller named only if the registry has it as the provider's."""
-        if facts.base_url == f"https://{spec.host}" and "*" not in spec.host:
-            return facts.base_url
+    def _base_url(self, spec: LaneSpec, facts: ProviderFacts, settings: ProviderSettings) -> str:
+        """Return where a lane's batches go: the settings' base URL, or the host that its caller named.
+
+        The latter only if the registry has it as one of the provider's, and settings put nothing in its place.
+        """
         route = self._routes.of_host(spec.host)
-        if route is None or route.provider != spec.provider:
+        registered = route is not None and route.provider == spec.provider and "*" not in spec.host
+        if settings.base_url and not (
+            registered and route is not None and not route.stands_in_for(spec.host)
+        ):
+            return settings.base_url
+        if route is None or not registered:
             if "*" not in facts.base_url:
                 return facts.base_url
             raise PermanentError(
                 f"{spec.provider} has a host for each of its customers, and {spec.host!r} is none: name yours "
                 f"in BATCHLING_PROVIDERS__{spec.provider.upper()}__BASE_URL."
             )
-        if settings.api_key is not None and route.tenants:
+        if settings.api_key is not None and (settings.base_url or route.takes_own_keys(spec.host)):
             # Whoever can make a call could else have the workers' own key sent to a host of his.
+            setting = f"BATCHLING_PROVIDERS__{spec.provider.upper()}"
             raise PermanentError(
-                f"{spec.host} is one of many hosts of {spec.provider}, and the workers have a key of their own: "
-                f"name the host that it is for in BATCHLING_PROVIDERS__{spec.provider.upper()}__BASE_URL."
+                f"The workers' key for {spec.provider} is not sent to {spec.host}: name the host that the key is for "
+                f"in {setting}__BASE_URL."
+                + (
+                    f" {setting}__ALL_HOSTS=true sends calls of every region there."
+                    if settings.base_url
+                    else ""
+                )
             )
-        return f"https://{spec.host}"
+        return f"https://{plain_host(spec.host)}"
 
     async def _unseal(self, spec: LaneSpec) -> dict[str, str]:
         sealed = await self._store.credential(spec.fingerprint, spec.provider)

@@ -86,15 +86,25 @@ def _session() -> Any:
     return boto3.session.Session()
 
 
-def client(service: str, region: str, endpoint: str, keys: Keys, silence_s: float) -> Any:
+def client(
+    service: str,
+    region: str,
+    endpoint: str,
+    keys: Keys,
+    silence_s: float,
+    *,
+    fips: bool = False,
+    dual_stack: bool = False,
+) -> Any:
     """A client of a service; '' = the service's own endpoint. It tries each call once: trying again is the step's.
 
     Raises `PermanentError` where the settings of AWS that the worker's environment has make none.
     """
+    config = _Config(endpoint=endpoint, silence_s=silence_s, fips=fips, dual_stack=dual_stack)
     try:
         if keys == Keys():
-            return _own_client(service, region, endpoint, silence_s)
-        return _client(service, region, endpoint, keys, silence_s)
+            return _own_client(service, region, config)
+        return _client(service, region, config, keys)
     except (BotoCoreError, ValueError) as error:
         name = type(error).__name__
     raise PermanentError(
@@ -104,12 +114,36 @@ def client(service: str, region: str, endpoint: str, keys: Keys, silence_s: floa
     )
 
 
-def _client(service: str, region: str, endpoint: str, keys: Keys, silence_s: float) -> Any:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Config:
+    """How a client is to reach its service; `endpoint` '' = where the service's own endpoint of that kind is."""
+
+    endpoint: str
+    silence_s: float
+    fips: bool
+    dual_stack: bool
+
+    def of_botocore(self) -> Config:
+        own = not self.endpoint
+        return Config(
+            retries={"total_max_attempts": 1},
+            connect_timeout=CONNECT_S,
+            read_timeout=self.silence_s,
+            max_pool_connections=20,
+            request_checksum_calculation="when_required",
+            s3=None if own else {"addressing_style": "path"},
+            # Unset and False differ: the first leaves it to the AWS settings of the worker's environment.
+            use_fips_endpoint=True if own and self.fips else None,
+            use_dualstack_endpoint=True if own and self.dual_stack else None,
+        )
+
+
+def _client(service: str, region: str, config: _Config, keys: Keys) -> Any:
     return _session().client(
         service,
         region_name=region,
-        endpoint_url=endpoint or None,
-        config=_config(endpoint, silence_s),
+        endpoint_url=config.endpoint or None,
+        config=config.of_botocore(),
         aws_access_key_id=keys.access_key_id,
         aws_secret_access_key=keys.secret_access_key,
         aws_session_token=keys.session_token or None,
@@ -117,20 +151,9 @@ def _client(service: str, region: str, endpoint: str, keys: Keys, silence_s: flo
 
 
 @functools.lru_cache(maxsize=32)
-def _own_client(service: str, region: str, endpoint: str, silence_s: float) -> Any:
+def _own_client(service: str, region: str, config: _Config) -> Any:
     return _session().client(
-        service, region_name=region, endpoint_url=endpoint or None, config=_config(endpoint, silence_s)
-    )
-
-
-def _config(endpoint: str, silence_s: float) -> Config:
-    return Config(
-        retries={"total_max_attempts": 1},
-        connect_timeout=CONNECT_S,
-        read_timeout=silence_s,
-        max_pool_connections=20,
-        request_checksum_calculation="when_required",
-        s3={"addressing_style": "path"} if endpoint else None,
+        service, region_name=region, endpoint_url=config.endpoint or None, config=config.of_botocore()
     )
 
 

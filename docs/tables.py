@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from batchling_client.wire.keys import KEYSPACE, PERMANENT
-from batchling_client.wire.routes import Routes, window_words
+from batchling_client.wire.no_batches import ANY_PATH, NO_BATCHES
+from batchling_client.wire.routes import ROUTES, Routes, window_words
 from batchling_worker import providers
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -49,6 +50,34 @@ def keys_table() -> str:
     return _table(heading, rows)
 
 
+def hosts_table() -> str:
+    """A line a registered provider: where its calls are batched."""
+    rows = [
+        (
+            route.provider,
+            ", ".join(f"`{host}`" for host in route.hosts if host not in route.calls_only),
+            "a key that belongs to the workers is sent there only if settings name the host"
+            if set(route.own_keys) == set(route.hosts)
+            else ", ".join(f"`{host}` takes keys of its own" for host in route.own_keys),
+        )
+        for route in ROUTES
+    ]
+    return _table(("provider", "hosts", "keys"), rows)
+
+
+def no_batches_table() -> str:
+    """A line a known place whose calls pass."""
+    rows = [
+        (
+            ", ".join(f"`{host}`" for host in each.hosts),
+            "all" if each.paths == ANY_PATH else f"`{each.paths}`",
+            each.reason,
+        )
+        for each in NO_BATCHES
+    ]
+    return _table(("hosts", "paths", "reason"), rows)
+
+
 def sdks_table() -> str:
     """A line a tested SDK: whose batches it gets, and its version in each environment of `make test-sdks`."""
     matrix = tomllib.loads((ROOT / "tests" / "sdks" / "matrix.toml").read_text(encoding="utf-8"))
@@ -78,6 +107,7 @@ def written(page: str, tables: Mapping[str, str]) -> str:
 PAGES: Final = {
     "README.md": {"providers": providers_table, "sdks": sdks_table},
     "docs/how-it-works.md": {"keys": keys_table},
+    "docs/hosts.md": {"hosts": hosts_table, "no-batches": no_batches_table},
 }
 
 

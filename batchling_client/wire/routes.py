@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from .no_batches import NO_BATCHES, VERTEX_HOSTS, NoBatches, host_pattern
+
 MB: Final = 1_000_000
 STAGING_HEADER: Final = "x-batchling-staging"
 """Among the headers of a lane, and no HTTP header at all: where the files of its batches lie."""
@@ -23,6 +25,9 @@ WORDS: Final = {
 }
 """What the words of a path may be. Endpoints become paths again, below a base URL that none of them may leave."""
 
+_SLASHES: Final = re.compile("/{2,}")
+_LOOPBACK: Final = re.compile(r"(?:localhost|::1|\[::1\])(:\d+)?")
+_FINAL_DOT: Final = re.compile(r"\.(?=(?::\d+)?$)")
 _HOURS: Final = re.compile(r"[0-9]{1,6}h")
 
 
@@ -58,6 +63,14 @@ class Route:
     such as a region. A path may follow, below which the endpoints are."""
     calls_only: tuple[str, ...] = ()
     """Those of the hosts that take calls and no batches: batches of such calls go to the first host."""
+    aliases: tuple[str, ...] = ()
+    """Those of the hosts that are other names of the first one, and no regions."""
+    stand_in: str = ""
+    """The base URL in the settings, which stands in for the first host and its aliases."""
+    site: str = ""
+    """The host of that base URL, and its path: calls below it are the provider's."""
+    all_hosts: bool = False
+    """Whether the base URL stands in for every host of the provider."""
     endpoints: Mapping[str, str]
     """Path as the SDK calls it -> endpoint as the batch names it. A path may hold `{model}`, which may hold slashes,
     and other `{words}`, which may not, as `WORDS` has it; these are filled in where the endpoint names them."""
@@ -70,14 +83,21 @@ class Route:
     """The one of them in which an API key travels: as a bearer in `authorization`, bare in any other."""
     query_credentials: Mapping[str, str] = field(default_factory=dict)
     """Name in a URL's query -> the credential header that it stands for, where the call has no such header."""
-    tenants: bool = False
-    """Whether hosts behind a `*` are its customers': the workers' own key goes to none that settings do not name."""
+    own_keys: tuple[str, ...] = ()
+    """Those of the hosts that take keys of their own, such as each customer's: the workers' key is sent to one of them
+    only if settings name it."""
+    signed: bool = False
+    """Whether signed calls are batched, with a credential of the workers' own."""
     batch_headers: tuple[str, ...] = ()
     """Headers that apply to a whole batch and therefore split lanes; `?name` stands for a name in the URL's query."""
     model_in_row: bool = False
     """Whether a row names its model in the body, also where the call names it in the path, and that counts."""
     models: Mapping[str, str] = field(default_factory=dict)
     """A call's model -> the one that its batches are for, where settings say so."""
+    only_models: Mapping[str, str] = field(default_factory=dict)
+    """Endpoint -> what the name of a model must hold for a batch to take it there."""
+    charges: str = ""
+    """A pattern of paths that cost money here, and elsewhere nothing."""
     unbatched: tuple[Unbatched, ...] = ()
     staged: bool = False
     """Whether its files lie in the caller's Cloud Storage, so that a lane has a place there in `STAGING_HEADER`."""
@@ -86,16 +106,31 @@ class Route:
     batch_queries: frozenset[str] = field(init=False, repr=False, compare=False)
     """Those of the batch headers that stand for names in the query."""
     _templates: tuple[tuple[re.Pattern[str], str], ...] = field(init=False, repr=False, compare=False)
+    _host_patterns: tuple[re.Pattern[str], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        patterns = tuple(host_pattern(host) for host in self.hosts)
+        object.__setattr__(self, "_host_patterns", patterns)
         queries = frozenset(name for name in self.batch_headers if name.startswith("?"))
         object.__setattr__(self, "batch_queries", queries)
         templates = tuple((_path_of(path), name) for path, name in self.endpoints.items() if "{" in path)
         object.__setattr__(self, "_templates", templates)
 
     def batch_host(self, host: str) -> str:
-        """The host that batches of a call to this one go to."""
+        """Return the host, or the base URL, that batches of a call to this host go to."""
+        host = plain_host(host)
+        if self.stand_in and self.stands_in_for(host):
+            return self.stand_in
         return self.hosts[0] if host in self.calls_only else host
+
+    def stands_in_for(self, host: str) -> bool:
+        """Return whether the base URL in the settings takes the place of a host; regions keep their own."""
+        home = {self.hosts[0], *self.aliases, *self.calls_only, self.site.partition("/")[0]}
+        return self.all_hosts or host in home or not any(each.fullmatch(host) for each in self._host_patterns)
+
+    def takes_own_keys(self, host: str) -> bool:
+        """Return whether a host takes keys of its own, so that the workers' is not meant for it."""
+        return any(host_pattern(each).fullmatch(host) for each in self.own_keys)
 
     def credential(self, api_key: str) -> dict[str, str]:
         """The header that carries an API key."""
@@ -119,8 +154,20 @@ class Route:
         return None
 
 
+def is_signature(value: str) -> bool:
+    """Return whether a credential is a signature of AWS, which is good for one call alone."""
+    return value.startswith(_SIGNATURE)
+
+
 def _signer(value: str) -> str:
-    return value.partition("/")[0] if value.startswith(_SIGNATURE) else value
+    return value.partition("/")[0] if is_signature(value) else value
+
+
+def plain_host(host: str) -> str:
+    """Return the one spelling of a host, with or without a port: this machine is 127.0.0.1 by all of its names."""
+    plain = _FINAL_DOT.sub("", host)
+    own = _LOOPBACK.fullmatch(plain)
+    return plain if own is None else f"127.0.0.1{own[1] or ''}"
 
 
 def window_words(windows: Collection[str]) -> str:
@@ -146,10 +193,6 @@ def _path_of(template: str) -> re.Pattern[str]:
     )
 
 
-def _host_of(template: str) -> re.Pattern[str]:
-    return re.compile(re.escape(template).replace(r"\*", "[a-z0-9-]+"))
-
-
 def _openai_paths(prefix: str, endpoints: Iterable[str]) -> dict[str, str]:
     return {prefix + endpoint: endpoint for endpoint in endpoints}
 
@@ -168,7 +211,11 @@ _OPENAI_ENDPOINTS: Final = (
 ROUTES: Final = (
     Route(
         provider="openai",
-        hosts=("api.openai.com",),
+        # Projects with data residency are known at their region's host alone.
+        hosts=(
+            "api.openai.com",
+            *(f"{region}.api.openai.com" for region in ("us", "eu", "ae", "au", "in", "jp")),
+        ),
         endpoints=_openai_paths("", _OPENAI_ENDPOINTS),
         max_rows=50_000,
         max_bytes=200 * MB,
@@ -230,11 +277,13 @@ ROUTES: Final = (
         max_bytes=512 * MB,
         max_row_bytes=512 * MB,
         windows=tuple(f"{hours}h" for hours in range(1, 169)),
+        charges=r"/v1/(?:conversations(?:/[^/]+(?:/restart)?)?|moderations|chat/moderations)",
         variables={"authorization": "MISTRAL_API_KEY"},
     ),
     Route(
         provider="together",
         hosts=("api.together.ai", "api.together.xyz", "api-inference.together.ai"),
+        aliases=("api.together.xyz",),
         # Where together 3.1 sends chat completions, and nothing else (run, 2026-11-25).
         calls_only=("api-inference.together.ai",),
         endpoints=_openai_paths(
@@ -266,12 +315,7 @@ ROUTES: Final = (
     ),
     Route(
         provider="vertex",
-        hosts=(
-            "aiplatform.googleapis.com",
-            "*-aiplatform.googleapis.com",
-            "aiplatform.us.rep.googleapis.com",
-            "aiplatform.eu.rep.googleapis.com",
-        ),
+        hosts=VERTEX_HOSTS,
         endpoints={
             "/{version}/projects/{project}/locations/{location}/publishers/google/models/{model}:generateContent": (
                 "/{version}/projects/{project}/locations/{location}:generateContent"
@@ -287,7 +331,9 @@ ROUTES: Final = (
     ),
     Route(
         provider="anthropic",
-        hosts=("api.anthropic.com",),
+        # The second is the Claude Platform on AWS, where Anthropic's API has its own keys.
+        hosts=("api.anthropic.com", "aws-external-anthropic.*.api.aws"),
+        own_keys=("aws-external-anthropic.*.api.aws",),
         endpoints={"/v1/messages": "/v1/messages"},
         max_rows=100_000,
         max_bytes=256 * MB,
@@ -319,8 +365,30 @@ ROUTES: Final = (
     ),
     Route(
         provider="bedrock",
-        hosts=("bedrock-runtime.*.amazonaws.com",),
-        endpoints={"/model/{model}/invoke": "/invoke", "/model/{model}/converse": "/converse"},
+        # Of each partition of AWS the plain and the dual-stack suffix, with and without FIPS.
+        hosts=tuple(
+            f"bedrock-runtime{fips}.*.{suffix}"
+            for fips in ("", "-fips")
+            for suffix in (
+                *("amazonaws.com", "api.aws", "amazonaws.com.cn", "api.amazonwebservices.com.cn"),
+                *(
+                    "amazonaws.eu",
+                    "api.amazonwebservices.eu",
+                    "c2s.ic.gov",
+                    "api.aws.ic.gov",
+                    "sc2s.sgov.gov",
+                ),
+                *("api.aws.scloud", "cloud.adc-e.uk", "csp.hci.ic.gov", "api.aws.hci.ic.gov"),
+            )
+        ),
+        endpoints={
+            "/model/{model}/invoke": "/invoke",
+            "/model/{model}/converse": "/converse",
+            "/openai/v1/chat/completions": "/openai/v1/chat/completions",
+        },
+        # The body of a chat completion is what OpenAI's models are invoked with; other models have bodies of their own.
+        only_models={"/openai/v1/chat/completions": "openai."},
+        signed=True,
         max_rows=50_000,
         max_bytes=1000 * MB,
         max_row_bytes=200 * MB,
@@ -335,7 +403,7 @@ ROUTES: Final = (
     Route(
         provider="azure",
         hosts=("*.openai.azure.com", "*.services.ai.azure.com", "*.cognitiveservices.azure.com"),
-        tenants=True,
+        own_keys=("*.openai.azure.com", "*.services.ai.azure.com", "*.cognitiveservices.azure.com"),
         endpoints={
             **_openai_paths("/openai", ("/v1/chat/completions", "/v1/responses")),
             "/openai/deployments/{model}/chat/completions": "/chat/completions",
@@ -366,7 +434,10 @@ ROUTES: Final = (
     ),
     Route(
         provider="xai",
-        hosts=("api.x.ai",),
+        hosts=(
+            "api.x.ai",
+            *(f"{region}.api.x.ai" for region in ("us", "us-east-1", "us-west-1", "eu-west-1")),
+        ),
         endpoints=_openai_paths(
             "",
             (
@@ -388,6 +459,13 @@ ROUTES: Final = (
 )
 
 
+def _sites(route: Route, routes: Iterable[Route]) -> list[str]:
+    """Return the site that stands in for a provider, unless its host is a registered one, which stays whose it is."""
+    host = route.site.partition("/")[0]
+    registered = any(each.fullmatch(host) for one in routes for each in one._host_patterns)
+    return [] if not route.site or registered else [route.site]
+
+
 @dataclass(frozen=True, slots=True)
 class Routes:
     """Finds the route of a call."""
@@ -398,7 +476,9 @@ class Routes:
     _by_template: tuple[tuple[re.Pattern[str], Route], ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        named = [(host, route) for route in self.routes for host in route.hosts]
+        named = [
+            (host, route) for route in self.routes for host in (*route.hosts, *_sites(route, self.routes))
+        ]
         by_host: dict[str, list[tuple[str, Route]]] = {}
         for site, route in named:
             if "*" not in site:
@@ -407,11 +487,12 @@ class Routes:
         for sites in by_host.values():
             sites.sort(key=lambda site: -len(site[0]))
         object.__setattr__(self, "_by_host", by_host)
-        templates = tuple((_host_of(host), route) for host, route in named if "*" in host)
+        templates = tuple((host_pattern(host), route) for host, route in named if "*" in host)
         object.__setattr__(self, "_by_template", templates)
 
     def of_host(self, host: str) -> Route | None:
         """The provider that a whole host is of."""
+        host = plain_host(host)
         for prefix, route in self._by_host.get(host, ()):
             if not prefix:
                 return route
@@ -422,6 +503,9 @@ class Routes:
 
     def of_call(self, host: str, path: str) -> tuple[Route, Place | None] | None:
         """The provider's route, and where the call goes, if a batch takes it; None = no provider's."""
+        host = plain_host(host)
+        if "//" in path:
+            path = _SLASHES.sub("/", path)
         met: Route | None = None
         for prefix, route in self._by_host.get(host, ()):
             if path.startswith(f"{prefix}/"):
@@ -433,6 +517,11 @@ class Routes:
             met = self.of_host(host)
             return (met, met.place(path)) if met is not None else None
         return met, None
+
+    def without_batches(self, host: str, path: str) -> NoBatches | None:
+        """Return what is known of a place where official clients are and batches are not."""
+        host = plain_host(host)
+        return next((each for each in NO_BATCHES if each.has(host, path)), None)
 
     def named(self, provider: str) -> Route | None:
         """The route of a provider by name."""

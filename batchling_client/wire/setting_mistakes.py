@@ -16,4 +16,9 @@ def mistake_in(error: ValidationError | SettingsError) -> tuple[str, str]:
         return "BATCHLING_PROVIDERS", "must be JSON"
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     name = "__".join(str(part) for part in first["loc"]).upper()
-    return f"BATCHLING_{name}", first["msg"].removeprefix("Value error, ").rstrip(".")
+    reason = first["msg"].removeprefix("Value error, ").rstrip(".")
+    if reason.startswith("BATCHLING_"):
+        # What is wrong between several settings names the one to mend itself.
+        named, _, reason = reason.partition(" ")
+        return named, reason
+    return f"BATCHLING_{name}", reason

@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_settings import NoDecode
 
-from .routes import MB, ROUTES, Route, Routes
+from .routes import MB, ROUTES, Route, Routes, plain_host
 
 OWN_ENDPOINTS: Final = ("/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions")
 OWN_WINDOWS: Final = ("24h",)
@@ -26,11 +26,17 @@ OWN_MAX_BYTES: Final = 100 * MB
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _ENDPOINT: Final = re.compile(r"(/[A-Za-z0-9_.-]+)+")
 _VERSION: Final = re.compile(r"/v\d+[a-z0-9]*")
+_CALLED: Final = re.compile(
+    r"/(?:completions|responses|messages|embeddings|moderations|rerank|ocr|batches|batch/jobs"
+    r"|(?:images|audio|videos)/\w+|[^/]*:\w+)$"
+)
+"""How the URL of a call ends, which SDKs add themselves."""
 _OWN_PORTS: Final = {"http": 80, "https": 443}
 
 
 def _usable_url(url: str | None) -> str | None:
-    """The base URL without a slash at its end; a key in it would stand in Redis, as part of a lane."""
+    """The base URL as one spelling has it; a key in it would stand in Redis, as part of a lane."""
+    url = _bare(url or "")
     if not url:
         return None
     try:
@@ -39,10 +45,21 @@ def _usable_url(url: str | None) -> str | None:
     except ValueError:
         raise ValueError("is not a URL") from None
     if parts.scheme not in _OWN_PORTS or not parts.hostname or port == 0:
-        raise ValueError("is not a URL that begins with http:// or https:// and a host")
+        raise ValueError("must begin with http:// or https:// and a host, such as https://gateway.example/v1")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError("may hold scheme, host, port and path only: a key goes into API_KEY")
-    return url.rstrip("/")
+    path = re.sub("/{2,}", "/", parts.path).rstrip("/")
+    if _CALLED.search(path):
+        raise ValueError("ends in the path of a call: leave out what comes behind the version, such as /v1")
+    return f"{parts.scheme}://{_host(parts)}{path}"
+
+
+def _bare(url: str) -> str:
+    """The text without the quotes and blanks that environment files leave around it."""
+    url = url.strip()
+    while len(url) > 1 and url[0] == url[-1] and url[0] in "'\"":
+        url = url[1:-1].strip()
+    return url
 
 
 def _listed(said: object) -> object:
@@ -81,7 +98,10 @@ class StandIn(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
     base_url: Annotated[str | None, AfterValidator(_usable_url)] = None
-    """Stands in for a registered provider's scheme and host, a path prefix included; or is the endpoint's own."""
+    """Stands in for a registered provider's scheme and host, a path prefix included, and not for those of its other
+    regions; or is the endpoint's own. With or without the version at its end, as SDKs spell it."""
+    all_hosts: bool = False
+    """The base URL stands in for every host of a registered provider, its regions included."""
     endpoints: Annotated[
         tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_usable_endpoints)
     ] = ()
@@ -108,15 +128,15 @@ def checked(stand_ins: Mapping[str, S]) -> dict[str, S]:
         if registry.named(name) is not None:
             if said.endpoints or said.windows:
                 raise ValueError(f"has ENDPOINTS or WINDOWS for {name}, whose own are known: leave them out")
-            found[name] = said
+            found[name] = _rooted(name, said, registry)
             continue
         own = said.model_copy(update={"base_url": _root(name, said)})
         host, _ = site_of(own.base_url or "")
         taken = registry.of_host(host)
         if taken is not None:
             raise ValueError(
-                f"has {name} at {host}, which is a host of {taken.provider}: "
-                f"say it in BATCHLING_PROVIDERS__{taken.provider.upper()}"
+                f"{_setting(name)} names {host}, a host of {taken.provider}: "
+                f"set {_setting(taken.provider)} instead"
             )
         found[name] = own
     return found
@@ -125,13 +145,46 @@ def checked(stand_ins: Mapping[str, S]) -> dict[str, S]:
 def told_apart(stand_ins: Mapping[str, S]) -> dict[str, S]:
     """The same; raises ValueError where a call could be of two endpoints."""
     names: dict[tuple[str, str], str] = {}
-    registry = Routes()
-    for name, said in stand_ins.items():
-        if registry.named(name) is None:
-            other = names.setdefault(site_of(said.base_url or ""), name)
-            if other != name:
-                raise ValueError(f"has {other} and {name} at the same base URL")
+    for route in routes_of(stand_ins).routes:
+        said = stand_ins.get(route.provider)
+        if said is None or said.base_url is None:
+            continue
+        host, prefix = site_of(said.base_url)
+        for path in route.endpoints:
+            other = names.setdefault((host, prefix + path), route.provider)
+            if other != route.provider:
+                raise ValueError(
+                    f"{_setting(route.provider)} is the same URL as {_setting(other)}: "
+                    f"calls to {prefix}{path} there could be of either"
+                )
     return dict(stand_ins)
+
+
+def _setting(provider: str) -> str:
+    return f"BATCHLING_PROVIDERS__{provider.upper()}__BASE_URL"
+
+
+def _rooted(name: str, said: S, registry: Routes) -> S:
+    """The same for a registered provider, its base URL without the part that the provider's own paths begin with."""
+    route = registry.named(name)
+    if said.base_url is None or route is None:
+        return said
+    path = urlsplit(said.base_url).path
+    longest = max((len(found[0]) for root in _roots(route) if (found := root.search(path))), default=0)
+    return said.model_copy(update={"base_url": said.base_url[: len(said.base_url) - longest]})
+
+
+def _roots(route: Route) -> list[re.Pattern[str]]:
+    """What the base URLs of SDKs end with for a provider: its paths up to the version, or up to a deployment."""
+    roots = {_VERSION.pattern}
+    for path in route.endpoints:
+        before, version, _ = path.partition("/v1/")
+        if version and before:
+            roots |= {re.escape(before), re.escape(before) + _VERSION.pattern}
+        before, deployments, _ = path.partition("/deployments/")
+        if deployments:
+            roots.add(f"{re.escape(before)}/deployments/[^/]+")
+    return [re.compile(f"{root}$") for root in roots]
 
 
 def _root(name: str, said: StandIn) -> str:
@@ -152,37 +205,33 @@ def _ends_in_version(url: str) -> bool:
 
 
 def site_of(base_url: str) -> tuple[str, str]:
-    """Host and path prefix of the calls that go to a base URL, as interceptors tell them."""
+    """Host and path prefix of the calls that go to a base URL, as routes compare them."""
     parts = urlsplit(base_url)
-    return _host(parts), unquote(parts.path).rstrip("/")
+    return plain_host(_host(parts)), unquote(parts.path).rstrip("/")
 
 
 def _host(parts: SplitResult) -> str:
-    name = parts.hostname or ""
+    name = (parts.hostname or "").removesuffix(".")
     if parts.port is None or parts.port == _OWN_PORTS.get(parts.scheme):
-        return name
+        return f"[{name}]" if ":" in name else name
     return f"[{name}]:{parts.port}" if ":" in name else f"{name}:{parts.port}"
 
 
 def routes_of(stand_ins: Mapping[str, StandIn]) -> Routes:
     """The registry as the settings have it: calls to a stand-in are its provider's, and own endpoints are providers."""
     registry = Routes()
-    routes = [_stood_in(route, stand_ins.get(route.provider, StandIn()), registry) for route in ROUTES]
+    routes = [_stood_in(route, stand_ins.get(route.provider, StandIn())) for route in ROUTES]
     own = [own_route(name, said) for name, said in stand_ins.items() if registry.named(name) is None]
     return Routes((*routes, *own))
 
 
-def _stood_in(route: Route, said: StandIn, registry: Routes) -> Route:
-    hosts = route.hosts
-    if said.base_url is not None:
-        host, prefix = site_of(said.base_url)
-        # A host of the registry stays its provider's, whatever stands in for another.
-        if registry.of_host(host) is None:
-            hosts = (*hosts, host + prefix)
+def _stood_in(route: Route, said: StandIn) -> Route:
     max_bytes = min(route.max_bytes, said.max_bytes or route.max_bytes)
     return replace(
         route,
-        hosts=hosts,
+        stand_in=said.base_url or "",
+        site="".join(site_of(said.base_url)) if said.base_url else "",
+        all_hosts=said.all_hosts,
         max_rows=min(route.max_rows, said.max_rows or route.max_rows),
         max_bytes=max_bytes,
         max_row_bytes=min(route.max_row_bytes, max_bytes),
@@ -198,6 +247,8 @@ def own_route(name: str, said: StandIn) -> Route:
     return Route(
         provider=name,
         hosts=(host + prefix,),
+        stand_in=said.base_url or "",
+        site=host + prefix,
         endpoints={_below_version(endpoint): endpoint for endpoint in endpoints},
         max_rows=said.max_rows or OWN_MAX_ROWS,
         max_bytes=max_bytes,

@@ -65,7 +65,12 @@ FACTS: Final = ProviderFacts(
     verified=("SDK", "docs"),
 )
 
-KINDS: Final = {"/invoke": "InvokeModel", "/converse": "Converse"}
+KINDS: Final = {
+    "/invoke": "InvokeModel",
+    "/converse": "Converse",
+    "/openai/v1/chat/completions": "InvokeModel",
+}
+"""Endpoint -> how a job invokes its model. OpenAI's models are invoked with the body of a chat completion."""
 OUTCOMES: Final = {
     "Completed": Outcome.COMPLETED,
     # What it did not get to in time is in no file: as good as expired.
@@ -76,7 +81,11 @@ OUTCOMES: Final = {
 }
 NOTHING_TO_STOP: Final = frozenset({400, 404, 409})
 FIND_PAGES: Final = 20
-REGION: Final = re.compile(r"https://bedrock(?:-runtime)?\.([a-z0-9-]+)\.amazonaws\.com")
+RUNTIME: Final = re.compile(
+    r"https://bedrock(?:-runtime)?(?P<fips>-fips)?\.(?P<region>[a-z0-9-]+)\."
+    r"(?:(?P<dual>api\.[a-z0-9.-]+)|[a-z0-9.-]+)"
+)
+"""A host of AWS that calls go to; jobs are made in its region, and over the same kind of endpoint."""
 RESULTS: Final = ".jsonl.out"
 STATUSES: Final = {
     "ModelTimeoutException": 408,
@@ -259,13 +268,23 @@ def _client(account: Account, service: str, endpoint: str) -> Any:
             status=401,
         )
     keys = _keys(account)
-    region = REGION.match(account.base_url)
-    return aws.client(service, region[1] if region else "us-east-1", endpoint, keys, _silence_s(account))
+    runtime = RUNTIME.fullmatch(account.base_url)
+    if runtime is None:
+        return aws.client(service, "us-east-1", endpoint, keys, _silence_s(account))
+    return aws.client(
+        service,
+        runtime["region"],
+        endpoint,
+        keys,
+        _silence_s(account),
+        fips=runtime["fips"] is not None,
+        dual_stack=runtime["dual"] is not None,
+    )
 
 
 def _bedrock(account: Account) -> Any:
     # Calls come to the host of the runtime; jobs are made at its neighbour.
-    return _client(account, "bedrock", "" if REGION.match(account.base_url) else account.base_url)
+    return _client(account, "bedrock", "" if RUNTIME.fullmatch(account.base_url) else account.base_url)
 
 
 def _s3(account: Account) -> Any:

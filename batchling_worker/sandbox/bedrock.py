@@ -116,6 +116,8 @@ def perform(endpoint: str, body: bytes | msgspec.Raw, created: int) -> Answer | 
         ask = Ask(model=str(asked.get("model")), prompt=prompt)
     if ask.model.startswith(answers.UNKNOWN_MODEL_PREFIX):
         return Problem(400, "ValidationException", "The provided model identifier is invalid.")
+    if "openai." in ask.model:
+        return answers.perform("/v1/chat/completions", body, created)
     text = answers.reply(ask)
     n_in, n_out = answers.tokens(answers.question(ask)), answers.tokens(text)
     if endpoint == "/converse":
@@ -198,6 +200,9 @@ class BedrockJobs:
         yield self._gate.route("GET", "/model-invocation-job/{id:.+}", self._show)
         yield self._gate.route("GET", "/model-invocation-jobs", self._list)
         yield self._gate.route("POST", "/model-invocation-job/{id:.+}/stop", self._stop)
+        yield self._gate.route(
+            "POST", "/openai/v1/chat/completions", self._realtime("/openai/v1/chat/completions")
+        )
         for word, endpoint in (("invoke", "/invoke"), ("converse", "/converse")):
             yield self._gate.route("POST", f"/model/{{model:.+}}/{word}", self._realtime(endpoint))
         yield self._gate.unknown_route()
@@ -312,11 +317,12 @@ class BedrockJobs:
 
     def _realtime(self, endpoint: str) -> Any:
         async def answer(request: web.Request, owner: str) -> web.StreamResponse:
-            model, at = request.match_info["model"], self._world.clock.now()
+            asked, at = msgspec.json.decode(await request.read()), self._world.clock.now()
+            model = request.match_info.get("model") or str(asked.get("model"))
             refuse = self._world.faults.take(RefuseRealtime, self.name, model)
             if refuse is not None:
                 raise refusal_of(refuse)
-            body = _encode({**msgspec.json.decode(await request.read()), "model": model})
+            body = _encode({**asked, "model": model})
             found = perform(endpoint, body, int(at))
             status = 200 if isinstance(found, Answer) else found.status
             cost = (

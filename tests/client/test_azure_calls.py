@@ -24,7 +24,7 @@ MESSAGES: Any = [{"role": "user", "content": "hé"}]
 
 def calls() -> Calls:
     used = settings.load()
-    return Calls(Terms(run_id=new_run_id(), run_name="", stand_ins=used.base_urls), used.routes())
+    return Calls(Terms(run_id=new_run_id(), run_name=""), used.routes())
 
 
 def sent(reader: Calls, call: HttpCall) -> tuple[Request, dict[str, Any]]:

@@ -14,8 +14,8 @@ from batchling_client.waiters import Waiters
 from batchling_client.wire.ending import end
 from batchling_client.wire.ids import new_run_id
 from batchling_client.wire.keys import RequestId
-from batchling_client.wire.routes import Routes
 from batchling_client.wire.scripts import Enqueued, Scripts
+from batchling_client.wire.stand_ins import StandIn, routes_of
 from tests.waiting import wait_until
 
 from .answerer import Answerer, completion
@@ -27,7 +27,8 @@ OPENAI: dict[str, Any] = {"host": "api.openai.com", "path": "/v1/chat/completion
 
 
 def identity(call: HttpCall, **terms: Any) -> RequestId:
-    read = Calls(Terms(run_id=new_run_id(), run_name="", **terms), Routes()).read(call)
+    said = {name: StandIn(base_url=url) for name, url in terms.pop("stand_ins", {}).items()}
+    read = Calls(Terms(run_id=new_run_id(), run_name="", **terms), routes_of(said)).read(call)
     assert isinstance(read, Request)
     return read.request_id
 

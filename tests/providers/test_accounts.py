@@ -33,7 +33,7 @@ MANY = Route(
     max_bytes=1,
     max_row_bytes=1,
     windows=("24h",),
-    tenants=True,
+    own_keys=("*.api.openai.com",),
 )
 
 
@@ -145,13 +145,28 @@ async def test_a_workers_own_key_goes_to_no_host_that_anybody_can_have(
     assert "sk-workers" not in str(refusal.value)
     assert await place(own, lane("api.openai.com")) == ("https://api.openai.com", "Bearer sk-workers")
     named = with_settings(openai=ProviderSettings(api_key=WORKERS, base_url="https://eu.api.openai.com"))
-    assert await place(named, lane("us.api.openai.com")) == ("https://eu.api.openai.com", "Bearer sk-workers")
+    assert await place(named, lane("api.openai.com")) == ("https://eu.api.openai.com", "Bearer sk-workers")
+    with pytest.raises(PermanentError, match="ALL_HOSTS=true"):
+        await place(named, lane("us.api.openai.com"))
+
+
+async def test_a_base_url_moves_no_other_region_of_its_provider(with_settings: Open) -> None:
+    gateway = ProviderSettings(base_url="https://gw.example/openai/v1")
+    said = with_settings(openai=gateway)
+    for host in ("api.openai.com", "https://gw.example/openai", "gw.example", "evil.example"):
+        assert await place(said, lane(host)) == ("https://gw.example/openai", "Bearer sk-callers")
+    assert await place(said, lane("eu.api.openai.com")) == ("https://eu.api.openai.com", "Bearer sk-callers")
+    everywhere = with_settings(openai=gateway.model_copy(update={"all_hosts": True}))
+    assert await place(everywhere, lane("eu.api.openai.com")) == (
+        "https://gw.example/openai",
+        "Bearer sk-callers",
+    )
 
 
 async def test_a_providers_regions_are_the_providers_own(
     with_settings: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    regional = replace(MANY, tenants=False)
+    regional = replace(MANY, own_keys=())
     monkeypatch.setattr(accounts_of_worker, "routes_of", lambda said: Routes((regional,)))
     own = with_settings(openai=ProviderSettings(api_key=WORKERS))
     assert await place(own, lane("eu.api.openai.com")) == ("https://eu.api.openai.com", "Bearer sk-workers")
@@ -174,10 +189,12 @@ async def test_a_workers_own_key_for_azure_goes_to_the_resource_in_its_settings_
     with_settings: Open,
 ) -> None:
     facts, spec = Providers({}).load("azure").facts, lane("theirs.openai.azure.com", "azure")
-    with pytest.raises(PermanentError, match="one of many hosts of azure"):
+    with pytest.raises(PermanentError, match="not sent to theirs"):
         await with_settings(azure=ProviderSettings(api_key=WORKERS)).open(spec, facts)
     mine = ProviderSettings(api_key=WORKERS, base_url="https://mine.openai.azure.com")
-    account = await with_settings(azure=mine).open(spec, facts)
+    with pytest.raises(PermanentError, match="not sent to theirs"):
+        await with_settings(azure=mine).open(spec, facts)
+    account = await with_settings(azure=mine).open(lane("mine.openai.azure.com", "azure"), facts)
     assert account.base_url == "https://mine.openai.azure.com"
     assert account.headers["api-key"] == "sk-workers"
     theirs = await with_settings().open(spec, facts)

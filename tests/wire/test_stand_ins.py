@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import pytest
 
 from batchling_client.wire.routes import ROUTES, Route, Routes
@@ -76,7 +78,7 @@ def test_one_server_for_several_providers_is_told_by_path() -> None:
 def test_no_setting_takes_a_registered_host_from_its_provider() -> None:
     found = routes(openai="https://api.groq.com/openai")
     assert of_call(found, "api.groq.com", "/openai" + CHAT) == ("groq", CHAT)
-    with pytest.raises(ValueError, match=r"acme at api\.groq\.com, which is a host of groq"):
+    with pytest.raises(ValueError, match=r"ACME__BASE_URL names api\.groq\.com, a host of groq"):
         routes(acme="https://api.groq.com/openai/v1")
 
 
@@ -122,7 +124,7 @@ def test_settings_that_cannot_be_meant_are_refused(stand_ins: dict[str, dict[str
 
 def test_two_names_for_one_place_are_refused_where_calls_are_told_apart() -> None:
     both = checked({"a": StandIn(base_url="http://x"), "b": StandIn(base_url="https://x/v1/")})
-    with pytest.raises(ValueError, match="a and b at the same base URL"):
+    with pytest.raises(ValueError, match="B__BASE_URL is the same URL as BATCHLING_PROVIDERS__A__BASE_URL"):
         told_apart(both)
     apart = checked({"a": StandIn(base_url="http://x"), "b": StandIn(base_url="http://x/b")})
     assert told_apart(apart) == apart
@@ -147,3 +149,107 @@ def test_a_base_url_that_is_none_or_holds_a_key_is_refused_without_being_told(ba
     with pytest.raises(ValueError, match="base_url") as refusal:
         StandIn(base_url=base_url)
     assert "CANARY" not in str(refusal.value)
+
+
+SPELT: Final = {
+    "openai": ("", "/v1", "/v1/", "//v1//"),
+    "groq": ("", "/openai", "/openai/v1", "/v1"),
+    "mistral": ("", "/v1"),
+    "together": ("", "/v1"),
+    "xai": ("", "/v1"),
+    "anthropic": ("", "/v1"),
+    "gemini": ("", "/v1", "/v1beta"),
+    "vertex": ("", "/v1beta1"),
+    "azure": ("", "/openai", "/openai/v1", "/openai/deployments/my-model"),
+    "doubleword": ("", "/v1"),
+}
+
+
+@pytest.mark.parametrize(("provider", "ends"), SPELT.items())
+@pytest.mark.parametrize("prefix", ["", "/team/llm"])
+def test_a_base_url_means_the_same_with_and_without_its_version(
+    provider: str, ends: tuple[str, ...], prefix: str
+) -> None:
+    found = {
+        said.base_url
+        for end in ends
+        for said in checked({provider: StandIn(base_url=f"https://gw.example{prefix}{end}")}).values()
+    }
+    assert found == {f"https://gw.example{prefix}"}
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "https://GW.Example/v1",
+        "HTTPS://gw.example:443/v1/",
+        "  https://gw.example  ",
+        '"https://gw.example/v1"',
+        "'https://gw.example/v1/'",
+        "https://gw.example.//v1",
+    ],
+)
+def test_a_base_url_is_read_as_people_write_it(spelling: str) -> None:
+    for provider, kept in (("openai", "https://gw.example"), ("acme", "https://gw.example/v1")):
+        assert checked({provider: StandIn(base_url=spelling)})[provider].base_url == kept
+
+
+@pytest.mark.parametrize("written", ["localhost", "127.0.0.1", "[::1]", "LOCALHOST"])
+@pytest.mark.parametrize("called", ["localhost:8000", "127.0.0.1:8000", "[::1]:8000"])
+@pytest.mark.parametrize("provider", ["openai", "acme"])
+def test_this_machine_is_one_host_by_all_of_its_names(written: str, called: str, provider: str) -> None:
+    found = routes(**{provider: f"http://{written}:8000/v1"})
+    for path in (CHAT, "//v1//chat/completions"):
+        assert of_call(found, called, path) == (provider, CHAT)
+    assert of_call(found, called.replace("8000", "8001"), CHAT) is None
+
+
+@pytest.mark.parametrize("own", ["", ":80"])
+def test_a_port_that_is_the_schemes_own_may_be_said(own: str) -> None:
+    assert of_call(routes(openai=f"http://[::1]{own}"), "::1", CHAT) == ("openai", CHAT)
+    assert of_call(routes(openai=f"http://localhost{own}"), "127.0.0.1", CHAT) == ("openai", CHAT)
+    assert of_call(routes(), "api.openai.com.", CHAT) == ("openai", CHAT)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "/v1/chat/completions",
+        "/v1/batches",
+        "/v1/messages/",
+        "/v1/responses",
+        "/v1/batch/jobs",
+        "/v1beta/models/m:generateContent",
+    ],
+)
+def test_a_base_url_that_is_that_of_a_call_is_refused(end: str) -> None:
+    with pytest.raises(ValueError, match="ends in the path of a call"):
+        StandIn(base_url=f"https://gw.example{end}")
+
+
+@pytest.mark.parametrize("second", ["mistral", "acme"])
+def test_a_url_of_two_providers_whose_calls_are_alike_is_refused(second: str) -> None:
+    both = checked({"openai": StandIn(base_url="http://x/v1"), second: StandIn(base_url="http://x")})
+    with pytest.raises(ValueError, match="is the same URL as BATCHLING_PROVIDERS__"):
+        told_apart(both)
+
+
+def test_one_base_url_leaves_the_other_regions_of_its_provider_where_they_are() -> None:
+    route = routes(openai="https://gw.example/openai").named("openai")
+    assert route is not None
+    assert route.batch_host("api.openai.com") == route.batch_host("gw.example") == "https://gw.example/openai"
+    assert route.batch_host("eu.api.openai.com") == "eu.api.openai.com"
+    said = checked({"openai": StandIn(base_url="https://gw.example/openai", all_hosts=True)})
+    everywhere = routes_of(said).named("openai")
+    assert everywhere is not None
+    assert everywhere.batch_host("eu.api.openai.com") == "https://gw.example/openai"
+
+
+def test_a_base_url_stands_in_for_the_other_names_of_one_host() -> None:
+    route = routes(together="https://gw.example").named("together")
+    assert route is not None
+    assert {route.batch_host(host) for host in route.hosts} == {"https://gw.example"}
+    azure = routes(azure="https://mine.openai.azure.com").named("azure")
+    assert azure is not None
+    assert azure.batch_host("mine.openai.azure.com") == "https://mine.openai.azure.com"
+    assert azure.batch_host("other.openai.azure.com") == "other.openai.azure.com"
