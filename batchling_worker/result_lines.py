@@ -144,6 +144,8 @@ class RowError:
     message: str
     status: int
     body: bytes
+    guessed: bool = False
+    """Whether the status follows from the words, and no number names it."""
 
     @classmethod
     def read(cls, raw: bytes) -> RowError | None:
@@ -164,11 +166,13 @@ class RowError:
         if code is None and not told and not said.get("type"):
             return None
         words = told if isinstance(told, str) else msgspec.json.encode(told or said).decode()
+        named = error_words.named_in(said)
         return cls(
             code=code if isinstance(code, str) else str(bounds.count(code) or ""),
             message=words[:LONGEST_WORDS],
-            status=error_words.status_in(said),
+            status=named or error_words.status_in(said),
             body=msgspec.json.encode({"error": said}),
+            guessed=not named,
         )
 
 
@@ -217,7 +221,9 @@ class RowReader:
         error = RowError.read(raw)
         if error is None:
             return lost(custom_id)
-        if not status and error.code in UNRUN:
+        # What an adapter knows of its provider's codes goes before what their words suggest.
+        is_known = error.code in UNRUN or (error.guessed and error.code and self.unrun is not told_by)
+        if not status and is_known:
             return unrun(custom_id, error.code, error.message, self.unrun)
         status = status or error.status
         if not status:

@@ -68,13 +68,14 @@ def number_of(said: object) -> int:
     return said if isinstance(said, int) and LEAST_ERROR <= said <= MOST_STATUS else 0
 
 
+def named_in(error: Mapping[str, object]) -> int:
+    """Return the HTTP status that a number in an error object names; 0 where none does."""
+    return next((number for name in STATUS_FIELDS if (number := number_of(error.get(name)))), 0)
+
+
 def status_in(error: Mapping[str, object]) -> int:
     """Return the HTTP status that an error object names, or that its words stand for; 0 where it tells none."""
-    for name in STATUS_FIELDS:
-        number = number_of(error.get(name))
-        if number:
-            return number
-    return status_of(
+    return named_in(error) or status_of(
         *(word for name in ("code", "type", "status") if isinstance(word := error.get(name), str))
     )
 

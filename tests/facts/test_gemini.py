@@ -520,7 +520,7 @@ class TestAdapter:
         batch = await submit(account, asked(), {ID: body("Why?", MODEL)})
         sandbox.clock.advance(60)
         look = await ended(account, batch)
-        assert (look.outcome, look.ending) == (Outcome.EXPIRED, Ending())
+        assert (look.outcome, look.ending) == (Outcome.EXPIRED, Ending(n_succeeded=0))
 
     async def test_a_cancelled_batch_may_hand_out_nothing(self, sandbox: Sandbox, account: Account) -> None:
         sandbox.faults.add(faults.ForgetDoneOnCancel())
@@ -529,7 +529,7 @@ class TestAdapter:
         await PROVIDER.cancel(account, batch)
         sandbox.clock.advance(60)
         look = await ended(account, batch)
-        assert (look.outcome, look.ending) == (Outcome.CANCELLED, Ending())
+        assert (look.outcome, look.ending) == (Outcome.CANCELLED, Ending(n_succeeded=0))
 
     async def test_a_key_that_is_refused_is_not_taken_for_a_batch_that_has_ended(
         self, sandbox: Sandbox, http: httpx.AsyncClient
