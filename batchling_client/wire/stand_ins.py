@@ -143,7 +143,12 @@ def checked(stand_ins: Mapping[str, S]) -> dict[str, S]:
 
 
 def told_apart(stand_ins: Mapping[str, S]) -> dict[str, S]:
-    """The same; raises ValueError where a call could be of two endpoints."""
+    """The same; raises ValueError where a call could be of two endpoints.
+
+    Registered providers may share one URL, as a gateway or a test server for many of them has it: calls that could be
+    of several are of the first in the registry.
+    """
+    registry = Routes()
     names: dict[tuple[str, str], str] = {}
     for route in routes_of(stand_ins).routes:
         said = stand_ins.get(route.provider)
@@ -152,7 +157,7 @@ def told_apart(stand_ins: Mapping[str, S]) -> dict[str, S]:
         host, prefix = site_of(said.base_url)
         for path in route.endpoints:
             other = names.setdefault((host, prefix + path), route.provider)
-            if other != route.provider:
+            if other != route.provider and not (registry.named(other) and registry.named(route.provider)):
                 raise ValueError(
                     f"{_setting(route.provider)} is the same URL as {_setting(other)}: "
                     f"calls to {prefix}{path} there could be of either"

@@ -227,11 +227,19 @@ def test_a_base_url_that_is_that_of_a_call_is_refused(end: str) -> None:
         StandIn(base_url=f"https://gw.example{end}")
 
 
-@pytest.mark.parametrize("second", ["mistral", "acme"])
-def test_a_url_of_two_providers_whose_calls_are_alike_is_refused(second: str) -> None:
-    both = checked({"openai": StandIn(base_url="http://x/v1"), second: StandIn(base_url="http://x")})
+def test_a_url_of_a_registered_provider_and_an_own_endpoint_whose_calls_are_alike_is_refused() -> None:
+    both = checked({"openai": StandIn(base_url="http://x/v1"), "acme": StandIn(base_url="http://x")})
     with pytest.raises(ValueError, match="is the same URL as BATCHLING_PROVIDERS__"):
         told_apart(both)
+
+
+def test_registered_providers_may_share_a_url_and_the_first_takes_the_calls_they_have_in_common() -> None:
+    names = ("mistral", "anthropic", "openai")
+    shared = told_apart(checked({name: StandIn(base_url="http://127.0.0.1:9") for name in names}))
+    found = routes_of(shared)
+    chat = found.of_call("127.0.0.1:9", "/v1/chat/completions")
+    assert chat is not None
+    assert chat[0].provider == "openai"
 
 
 def test_one_base_url_leaves_the_other_regions_of_its_provider_where_they_are() -> None:
