@@ -859,6 +859,7 @@ async def test_a_block_is_entered_once() -> None:
             pass
 
 
+@pytest.mark.usefixtures("nothing_intercepted")
 async def test_a_library_that_slips_past_is_an_error_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batchling_client.interceptors.ADAPTERS", ())
     with pytest.raises(batchling_client.NotIntercepted, match="full price"):

@@ -8,15 +8,17 @@ import logging
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from redis.asyncio import Redis
 
-from batchling_client import Run, batchify, session
-from batchling_client.wire.keys import BatchId
+from batchling_client import Run, batchify, display, presence, session
+from batchling_client.inspection import Inspection
+from batchling_client.wire.keys import BatchId, Keys, RunId
 from tests.waiting import wait_until
 
 from .answerer import Answerer
@@ -229,6 +231,65 @@ async def test_a_block_left_normally_that_is_cancelled_meanwhile_is_closed_first
         await task
     assert "1 of 1 requests answered" in caplog.text
     assert all(one.over for one in session._sessions.open.values())
+
+
+class HidesCancels(Redis):
+    """Answer a cancel with a ConnectionError, as redis-py does now and then."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.asked = asyncio.Event()
+
+    async def execute_command(self, *words: Any, **options: Any) -> Any:
+        asking: Coroutine[Any, Any, Any] = super().execute_command(*words, **options)  # type: ignore[no-untyped-call]
+        self.asked.set()
+        try:
+            return await asking
+        except asyncio.CancelledError:
+            raise ConnectionError("closed by a cancel") from None
+
+
+class OfRun:
+    """A run, as its display sees it."""
+
+    id = RunId("r1")
+    name = None
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self.redis = redis
+        self.keys = keys
+
+    def summary(self) -> str:
+        return ""
+
+    def hear(self, reasons: Sequence[str]) -> None:
+        """Nobody asks why batches wait."""
+
+
+def the_display(redis: Redis, keys: Keys) -> Coroutine[Any, Any, None]:
+    return display.show(OfRun(redis, keys), live=False)
+
+
+def the_watch_for_workers(redis: Redis, keys: Keys) -> Coroutine[Any, Any, None]:
+    return presence.watch(Inspection(redis, keys), "", asked=lambda: False, patience_s=60)
+
+
+@pytest.mark.parametrize("companion", [the_display, the_watch_for_workers])
+async def test_a_companion_of_a_block_ends_at_one_cancel_though_redis_py_hides_it(
+    companion: Callable[[Redis, Keys], Coroutine[Any, Any, None]], redis_server: RedisServer, namespace: str
+) -> None:
+    assert redis_server.process is not None
+    async with HidesCancels(unix_socket_path=f"{redis_server.home}/redis.sock") as hiding:
+        redis_server.process.send_signal(signal.SIGSTOP)
+        try:
+            task = asyncio.create_task(companion(hiding, Keys(namespace)))
+            await hiding.asked.wait()
+            # An event loop at its end cancels each task once and waits for it.
+            task.cancel()
+        finally:
+            redis_server.process.send_signal(signal.SIGCONT)
+        await asyncio.wait([task], timeout=20)
+        assert task.done()
 
 
 async def test_an_entry_that_is_broken_off_leaves_nothing(redis: Answerer) -> None:

@@ -314,6 +314,7 @@ async def test_calls_that_are_outside_on_purpose_are_not_warned_of(
     assert len(warnings(caplog)) == 1
 
 
+@pytest.mark.usefixtures("nothing_intercepted")
 async def test_patches_stay_while_tasks_outlive_their_block_and_no_longer(site: Site) -> None:
     plain = vars(httpx.AsyncClient)["send"]
     go_on = asyncio.Event()
@@ -329,6 +330,7 @@ async def test_patches_stay_while_tasks_outlive_their_block_and_no_longer(site: 
     assert run.progress.n_passed == 0
 
 
+@pytest.mark.usefixtures("nothing_intercepted")
 def test_interception_is_let_go_of_in_the_middle_of_being_switched_on() -> None:
     plain = vars(httpx.Client)["send"]
     interceptors.install()

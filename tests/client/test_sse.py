@@ -276,8 +276,9 @@ def test_what_a_model_thinks_comes_before_what_it_says_and_nothing_is_left_out()
 
 def test_every_event_of_a_response_is_one_that_openai_documents() -> None:
     events = told(RESPONSE, "/v1/responses")
+    documented: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
     for event in events:
-        parsed: Any = TypeAdapter(ResponseStreamEvent).validate_python(event)
+        parsed = documented.validate_python(event)
         assert parsed.type == event["type"]
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     assert [event["type"] for event in events][:2] == ["response.created", "response.in_progress"]
@@ -317,8 +318,9 @@ def test_a_response_that_did_not_complete_says_so_at_its_end(status: str) -> Non
 
 def test_every_event_of_a_message_is_one_that_anthropic_documents() -> None:
     events = told(MESSAGE, "/v1/messages")
+    documented: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
     for event in events:
-        parsed: Any = TypeAdapter(RawMessageStreamEvent).validate_python(event)
+        parsed = documented.validate_python(event)
         assert parsed.type == event["type"]
     starts = [event["index"] for event in events if event["type"] == "content_block_start"]
     assert starts == list(range(len(MESSAGE["content"])))
