@@ -284,16 +284,13 @@ class Engine:
         batch_id = step.batch.batch_id
         try:
             try:
-                await work
+                await self._or_ended(step, work)
             except Waiting as wait:
                 await self._wait(step, wait)
             except NotYet as error:
                 self._telemetry.log("step_waits", batch_id=batch_id, reason=str(error))
                 await self._store.release(step.held, error.delay_s or 0.0)
             except TemporaryError as error:
-                if _paid(step.batch) and rereading.is_over(step.batch, step.now):
-                    await self._end_refused(step, PermanentError(str(error), status=502))
-                    return
                 delay_s = error.delay_s or lifecycle.backoff_s(step.batch.n_stumbles)
                 self._telemetry.warn(
                     "step_stumbled", batch_id=batch_id, reason=str(error), delay_s=round(delay_s, 2)
@@ -311,6 +308,33 @@ class Engine:
             self._outlived.add(step.held)
         except Exception as error:  # noqa: BLE001 - a defect of ours must not lose a batch: it is looked at again
             await self._failed(step.held, step.batch.n_stumbles, error, step)
+
+    async def _or_ended(self, step: Step, work: Coroutine[Any, Any, None]) -> None:
+        """Run the work; a batch that still cannot be submitted, or looked at, after its longest wait ends here."""
+        batch = step.batch
+        try:
+            await work
+        except TemporaryError as error:
+            if isinstance(error, NotYet) or (isinstance(error, Waiting) and error.refusal is not None):
+                raise
+            if batch.state in SUBMIT_STATES and lifecycle.submission_is_over(batch, step.now):
+                await self._end_unsubmitted(step, error)
+            elif _paid(batch) and rereading.is_over(batch, step.now):
+                await self._end_refused(step, PermanentError(str(error), status=502))
+            else:
+                raise
+
+    async def _end_unsubmitted(self, step: Step, error: TemporaryError) -> None:
+        """Answer the callers of a batch that could not be submitted for so long; nothing of it is created again."""
+        batch = step.batch
+        if lifecycle.may_be_made(batch):
+            label = batch.label or lifecycle.label_of(self._knobs.namespace, batch.batch_id)
+            complaint = lifecycle.unfound(batch, label, str(error))
+        else:
+            complaint = lifecycle.unsubmitted(batch, str(error))
+        self._telemetry.warn("batch_unsubmitted", batch_id=batch.batch_id, reason=str(error))
+        ending = msgspec.json.encode(Ending(complaints=(complaint,)))
+        await self._store.ended(step.held, Outcome.FAILED, "", ending, complaint.message)
 
     async def _failed(self, held: Held, n_stumbles: int, error: Exception, step: Step | None = None) -> None:
         """The batch is looked at again after a pause; the process lives, so nothing is held against the batch."""
@@ -386,7 +410,7 @@ class Engine:
         self._telemetry.log(
             "batch_held", batch_id=batch.batch_id, reason=str(wait), delay_s=round(wait.wait_s, 2)
         )
-        await self._store.hold(step.held, wait.wait_s, str(wait))
+        await self._store.hold(step.held, wait.wait_s, str(wait), away=wait.away)
 
     async def _end_refused(self, step: Step, error: PermanentError) -> None:
         body = error.body or json.dumps({"error": {"message": str(error), "type": "batch_error"}}).encode()

@@ -79,13 +79,16 @@ class QuotaFull(TemporaryError):
 class Waiting(TemporaryError):
     """Nothing is wrong with the batch: it waits for room in a quota, or until its account may be called again.
 
-    `refusal` is what the provider last said of a refused key.
+    `refusal` is what the provider last said of a refused key. `away` = the account cannot be called.
     """
 
-    def __init__(self, reason: str, *, delay_s: float, refusal: PermanentError | None = None) -> None:
+    def __init__(
+        self, reason: str, *, delay_s: float, refusal: PermanentError | None = None, away: bool = False
+    ) -> None:
         super().__init__(reason, delay_s=delay_s)
         self.wait_s = delay_s
         self.refusal = refusal
+        self.away = away
 
 
 class StaleClaim(WorkerError):

@@ -48,16 +48,20 @@ CANCEL_PATIENCE: Final = dt.timedelta(minutes=15)
 """OpenAI documents ten minutes until a cancelled batch is."""
 STRANGE_PATIENCE: Final = dt.timedelta(days=1)
 """For so long past its completion window a batch is looked at whose status nobody knows."""
+SEARCH_PATIENCE: Final = dt.timedelta(days=1)
+"""For so long past its completion window a batch is searched for whose create was not answered."""
 RUN_PATIENCE: Final = dt.timedelta(days=30)
 """The same of any other batch that does not end; no provider promises to keep results longer."""
 REQUESTS_KEPT: Final = dt.timedelta(days=34)
 """A day less than a request in flight is kept in Redis, so that its caller gets an error and not silence."""
 LONGEST_WINDOW: Final = 4
 OVERDUE: Final = "batch_overdue"
+UNSENT: Final = "batch_not_submitted"
+UNFOUND: Final = "batch_not_found_again"
 DEFECT: Final = "batch_step_failed"
 LOST_PATIENCE: Final = 10
-FINAL: Final = {OVERDUE: 504, DEFECT: 500}
-"""Codes of ours with which a batch ends that may be paid for, so that none of its requests is run again -> status."""
+FINAL: Final = {OVERDUE: 504, UNSENT: 504, UNFOUND: 504, DEFECT: 500}
+"""Codes of ours with which a batch ends so that none of its requests is run again -> status."""
 LOST_AFTER: Final = dt.timedelta(minutes=15)
 PARKED_S: Final = 30.0
 FILE_PATIENCE: Final = 10
@@ -232,6 +236,45 @@ def run_is_over(batch: Batch, status: str, now: dt.datetime) -> bool:
     patience = RUN_PATIENCE if status_words.is_known(status) else STRANGE_PATIENCE
     begun = batch.submitted_at or batch.created_at
     return now - begun >= min(window(batch.spec.completion_window) + patience, REQUESTS_KEPT)
+
+
+def submission_is_over(batch: Batch, now: dt.datetime) -> bool:
+    """Return whether the callers of a batch are answered that cannot be submitted: it was tried for a whole window.
+
+    Where a create may have been sent, a day longer: then a batch that it made has ended, and its rows show whose it is.
+    """
+    if now - batch.created_at >= REQUESTS_KEPT:
+        return True
+    return batch.unable_since is not None and now - batch.unable_since >= _submission_patience(batch)
+
+
+def unsubmitted(batch: Batch, reason: str) -> Complaint:
+    """Return why the callers of a batch are answered that its provider surely has not; `reason` is the last one."""
+    provider = batch.spec.provider
+    message = (
+        f"batchling could not submit batch {batch.batch_id} to {provider}, so nothing was paid: {reason}"
+    )
+    return Complaint(code=UNSENT, message=message)
+
+
+def unfound(batch: Batch, label: str, reason: str) -> Complaint:
+    """Return why the callers of a batch are answered that its provider may have; `reason` is the last one."""
+    provider, hours = batch.spec.provider, _submission_patience(batch) // dt.timedelta(hours=1)
+    message = (
+        f"{provider} did not answer the create of batch {batch.batch_id}, and a search of {hours} hours did not show "
+        f"whether it made the batch: {reason}. Nothing was created again. A batch with the label {label} there "
+        f"is this one, and {provider} may bill for it"
+    )
+    return Complaint(code=UNFOUND, message=message)
+
+
+def may_be_made(batch: Batch) -> bool:
+    """Return whether a create may have been sent for a batch that is not submitted."""
+    return batch.create_at is not None or batch.doubted_at is not None or may_be_forgotten(batch)
+
+
+def _submission_patience(batch: Batch) -> dt.timedelta:
+    return window(batch.spec.completion_window) + (SEARCH_PATIENCE if may_be_made(batch) else dt.timedelta())
 
 
 def overdue(batch: Batch, status: str) -> Complaint:

@@ -15,6 +15,7 @@ from typing import Final, TypeAlias
 from batchling_client.wire.batches import Batch
 from batchling_client.wire.states import Outcome
 
+from . import lifecycle
 from .errors import TemporaryError, WorkerError
 from .provider import Ending
 
@@ -25,9 +26,6 @@ HELD_FIRST_S: Final = 60.0
 HELD_LONGEST_S: Final = 3600.0
 PROVIDERS_KEEP: Final = dt.timedelta(days=30)
 """No provider promises to keep results longer."""
-REQUESTS_KEPT: Final = dt.timedelta(days=34)
-"""A day less than a request in flight is kept in Redis, so that its caller gets an error and not silence."""
-LONGEST_NUMBER: Final = 5
 LONGEST_ASKED_S: Final = 300.0
 
 
@@ -161,12 +159,5 @@ def held_sentence(batch: Batch, ending: Ending, reading: Reading) -> str:
 def is_over(batch: Batch, now: dt.datetime) -> bool:
     """Whether a batch that cannot be read is given up: completion window and provider's retention are over."""
     begun = batch.submitted_at or batch.create_at or batch.created_at
-    ends_at = begun + _window(batch.spec.completion_window) + PROVIDERS_KEEP
-    return now >= min(ends_at, batch.created_at + REQUESTS_KEPT)
-
-
-def _window(said: str) -> dt.timedelta:
-    hours = {"h": 1, "d": 24}.get(said[-1:], 0)
-    number = said[:-1]
-    known = hours > 0 and number.isdecimal() and len(number) < LONGEST_NUMBER
-    return dt.timedelta(hours=int(number) * hours) if known else dt.timedelta(days=1)
+    ends_at = begun + lifecycle.window(batch.spec.completion_window) + PROVIDERS_KEEP
+    return now >= min(ends_at, batch.created_at + lifecycle.REQUESTS_KEPT)

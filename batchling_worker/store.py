@@ -114,7 +114,14 @@ class Store:
         )
 
     async def hold(
-        self, held: Held, delay_s: float, why: str, *, unmade: bool = False, parked: bool = False
+        self,
+        held: Held,
+        delay_s: float,
+        why: str,
+        *,
+        unmade: bool = False,
+        parked: bool = False,
+        away: bool = False,
     ) -> None:
         """Hands back a batch that waits for something outside of it; a stale claim has nothing to hand back."""
         await self.scripts.hold(
@@ -124,6 +131,7 @@ class Store:
             why=why,
             unmade=unmade,
             parked=parked,
+            away=away,
         )
 
     async def lane_of(self, batch_id: BatchId) -> str:

@@ -88,6 +88,8 @@ class Batch:
     create_at: dt.datetime | None
     doubted_at: dt.datetime | None
     """When a search found no batch that an earlier run of Redis may have known of; None after the next create."""
+    unable_since: dt.datetime | None
+    """Since when it could not be submitted, whatever was tried; None while nothing kept it, or its quota only."""
     submitted_at: dt.datetime | None
     confirmed_at: dt.datetime | None
     """When the provider last showed the batch itself as running, and not a list that it is in; None = never."""
@@ -170,6 +172,7 @@ class Batch:
                 account=text("account"),
                 create_at=time("create_at"),
                 doubted_at=time("doubted_at"),
+                unable_since=time("unable_since"),
                 submitted_at=time("submitted_at"),
                 confirmed_at=time("confirmed_at"),
                 ended_at=time("ended_at"),

@@ -266,9 +266,10 @@ class Scripts:
         why: str,
         unmade: bool = False,
         parked: bool = False,
+        away: bool = False,
     ) -> Verdict:
         """Hands back a claimed batch that waits for something outside of it: `hold.lua`."""
-        args: list[Arg] = [batch_id, token, delay_ms, why, int(unmade), int(parked)]
+        args: list[Arg] = [batch_id, token, delay_ms, why, int(unmade), int(parked), int(away)]
         return _verdict(await self._run("hold", self._batch(batch_id), args))
 
     async def seal(self, *, batch_id: BatchId, token: int, lane_id: LaneId) -> Verdict:

@@ -77,6 +77,9 @@ async def submit(step: Step) -> None:
     if batch.cancel_requested:
         await _end(step, Outcome.CANCELLED, Ending())
         return
+    if sent_before and lifecycle.submission_is_over(batch, step.now):
+        await _end_unsubmitted(step, batch.error)
+        return
     if sent_before and not await _admitted(step):
         return
     async with _source(step, label) as readied:
@@ -127,6 +130,9 @@ async def _over_quota(step: Step, error: QuotaFull) -> None:
     if lesson.hopeless:
         body = error_body("token_limit_exceeded", refusal.why)
         raise PermanentError(refusal.why, status=429, body=body)
+    if lifecycle.submission_is_over(batch, step.now):
+        await _end_unsubmitted(step, refusal.why)
+        return
     look_s = lifecycle.held_look_s(batch, step.knobs.poll_interval_s, step.now)
     await step.store.hold(step.held, look_s, f"held: {refusal.why}", unmade=True)
 
@@ -348,7 +354,10 @@ async def _created(step: Step, submission: Submission, source: Source) -> None:
 
 
 async def _refused(step: Step, error: TemporaryError) -> None:
-    """The provider surely made no batch: the next try may create at once."""
+    """The provider surely made no batch: the next try may create at once, unless this was the last one."""
+    if lifecycle.submission_is_over(step.batch, step.now):
+        await _end_unsubmitted(step, str(error))
+        return
     delay_s = lifecycle.backoff_s(step.batch.n_stumbles, error.delay_s)
     _say_stumbled(step, error, delay_s)
     await step.store.release(step.held, delay_s, str(error), create_refused=True)
@@ -377,6 +386,13 @@ async def _cancel_surplus(step: Step, provider_batch_id: ProviderBatchId) -> Non
     )
     with contextlib.suppress(PermanentError):
         await step.provider.cancel(step.way(), provider_batch_id)
+
+
+async def _end_unsubmitted(step: Step, reason: str) -> None:
+    """Answer the callers of a batch of which the provider surely has none, and which was tried for long enough."""
+    complaint = lifecycle.unsubmitted(step.batch, reason)
+    step.telemetry.warn("batch_unsubmitted", batch_id=step.batch.batch_id, reason=reason)
+    await _end(step, Outcome.FAILED, Ending(complaints=(complaint,)))
 
 
 async def _end(step: Step, outcome: Outcome, ending: Ending) -> None:

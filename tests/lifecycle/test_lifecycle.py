@@ -533,9 +533,27 @@ def test_a_batch_that_never_ends_is_given_up_long_after_its_window(status: str, 
     assert lifecycle.run_is_over(batch(submitted_at=NOW - lifecycle.REQUESTS_KEPT), status, NOW)
 
 
+@pytest.mark.parametrize(
+    ("created", "hours"), [({}, 24), ({"create_at": NOW}, 48), ({"doubted_at": NOW}, 48)]
+)
+def test_a_batch_that_cannot_be_submitted_has_a_window_for_it_and_a_day_more_after_a_create(
+    created: dict[str, dt.datetime], hours: int
+) -> None:
+    one = batch(created_at=ago(100 * 3600), **created)
+    second = hours * 3600.0
+    assert not lifecycle.submission_is_over(one, NOW), "it waits for its quota"
+    assert not lifecycle.submission_is_over(dataclasses.replace(one, unable_since=ago(second - 1)), NOW)
+    assert lifecycle.submission_is_over(dataclasses.replace(one, unable_since=ago(second)), NOW)
+    assert lifecycle.submission_is_over(
+        dataclasses.replace(one, created_at=NOW - lifecycle.REQUESTS_KEPT), NOW
+    )
+
+
 def test_a_batch_that_is_given_up_runs_none_of_its_requests_again() -> None:
     for complaint, status in (
         (lifecycle.overdue(batch(), "odd"), 504),
+        (lifecycle.unsubmitted(batch(), "500"), 504),
+        (lifecycle.unfound(batch(), "label", "500"), 504),
         (Complaint(code=lifecycle.DEFECT, message="please try again later"), 500),
     ):
         fate = lifecycle.row_fate(

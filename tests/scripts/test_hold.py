@@ -52,3 +52,24 @@ async def test_only_a_batch_in_submission_goes_back(byhand: ByHand) -> None:
         batch = await byhand.batch(batch_id)
         assert batch.state is state
         assert batch.create_at is not None
+
+
+async def test_the_time_since_when_a_batch_cannot_be_submitted_is_kept_until_only_its_quota_holds_it(
+    byhand: ByHand,
+) -> None:
+    batch_id = await byhand.sealed(ids(1))
+    hold, release = byhand.scripts.hold, byhand.scripts.release
+    await hold(batch_id=batch_id, token=await byhand.claimed(batch_id), delay_ms=0, why="away", away=True)
+    first = (await byhand.batch(batch_id)).unable_since
+    assert first is not None
+    await hold(batch_id=batch_id, token=await byhand.claimed(batch_id), delay_ms=0, why="away", away=True)
+    await release(batch_id=batch_id, token=await byhand.claimed(batch_id), delay_ms=0, error="500")
+    await hold(batch_id=batch_id, token=await byhand.claimed(batch_id), delay_ms=0, why="key", parked=True)
+    assert (await byhand.batch(batch_id)).unable_since == first
+    await hold(batch_id=batch_id, token=await byhand.claimed(batch_id), delay_ms=0, why="held: full")
+    assert (await byhand.batch(batch_id)).unable_since is None
+    await release(batch_id=batch_id, token=await byhand.claimed(batch_id), delay_ms=0, error="500")
+    assert (await byhand.batch(batch_id)).unable_since is not None
+    running = await byhand.at_provider(ids(2))
+    await release(batch_id=running, token=await byhand.claimed(running), delay_ms=0, error="500")
+    assert (await byhand.batch(running)).unable_since is None

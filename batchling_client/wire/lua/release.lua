@@ -1,6 +1,7 @@
 -- Hands a claimed batch back in the state it is in, to be looked at again after a delay.
 -- KEYS  1 schedule  2 batch
--- ARGV  1 batch id  2 token  3 delay ms  4 error, or '' to keep the last
+-- ARGV  1 batch id  2 token  3 delay ms  4 error, or '' to keep the last; the first error that keeps a batch from being
+--       submitted is stored with its time
 --       5 '1' = the provider surely made no batch of the create, so that the next try need not search for one
 --       6 '1' = the provider answered and denies: it does not know the batch or its results, or the key has no right.
 --       Denials in a row are counted with the time of the first; any other release ends the row of them.
@@ -19,6 +20,10 @@ go_on_when_full(batch)
 if err ~= '' then
   redis.call('HSET', batch, 'error', err)
   redis.call('HINCRBY', batch, 'n_stumbles', 1)
+  local state = redis.call('HGET', batch, 'state')
+  if state == 'sealed' or state == 'submitting' then
+    redis.call('HSETNX', batch, 'unable_since', now)
+  end
 end
 if denied then
   redis.call('HSETNX', batch, 'denied_since', now)
