@@ -311,7 +311,7 @@ class Calls:
             lane = self._lanes.setdefault(key, made)
             before = self._fingerprints.setdefault(shared, lane.spec.fingerprint)
         if terms.account is None and terms.cache:
-            self._warn_of_renewal(lane, changed=before != lane.spec.fingerprint)
+            self._warn_of_renewal(route, lane, changed=before != lane.spec.fingerprint)
         return lane
 
     def _pace_of(self, spec: LaneSpec, route: Route) -> Pace:
@@ -319,13 +319,12 @@ class Calls:
         with self._lock:
             return self._paces.setdefault(spec.lane_id, made)
 
-    def _warn_of_renewal(self, lane: Lane, *, changed: bool) -> None:
-        provider = lane.spec.provider
-        what = renewed_tokens.kind_of(provider, lane.secrets)
+    def _warn_of_renewal(self, route: Route, lane: Lane, *, changed: bool) -> None:
+        what = renewed_tokens.kind_of(route, lane.secrets)
         if what is None and not changed:
             return
         seen = f"carry {what}" if what else "have changed their API key"
-        self.passed.warn(_RENEWED.format(provider, seen))
+        self.passed.warn(_RENEWED.format(route.provider, seen))
 
     def _new_lane(
         self, route: Route, call: HttpCall, endpoint: str, model: str

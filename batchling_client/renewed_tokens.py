@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import msgspec
 
+from .wire.routes import Route
+
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 LONGEST_TOKEN: Final = 32_768
 
@@ -20,10 +22,9 @@ _BEGINNINGS: Final = {
     "ASIA": "temporary AWS credentials, which are renewed",
 }
 _JWT: Final = "a JWT that expires, as Entra ID and other identity providers issue them"
-_BEARER_OF_VERTEX: Final = "an access token, which Google renews every hour"
 
 
-def kind_of(provider: str, secrets: Mapping[str, str]) -> str | None:
+def kind_of(route: Route, secrets: Mapping[str, str]) -> str | None:
     """What kind of token a call carries, in words, if it is one that is renewed; None for a key that stays.
 
     A guess from the token's shape, fit for a warning. What a token claims is never taken for who sends it.
@@ -35,8 +36,8 @@ def kind_of(provider: str, secrets: Mapping[str, str]) -> str | None:
                 return words
         if _expires(token):
             return _JWT
-        if provider == "vertex" and name == "authorization" and token:
-            return _BEARER_OF_VERTEX
+        if route.renewed_bearer and name == "authorization" and token:
+            return route.renewed_bearer
     return None
 
 

@@ -83,6 +83,8 @@ class Route:
     """The one of them in which an API key travels: as a bearer in `authorization`, bare in any other."""
     query_credentials: Mapping[str, str] = field(default_factory=dict)
     """Name in a URL's query -> the credential header that it stands for, where the call has no such header."""
+    renewed_bearer: str = ""
+    """What a bearer token is here, in words, where every one of them is renewed; "" where keys stay."""
     own_keys: tuple[str, ...] = ()
     """Those of the hosts that take keys of their own, such as each customer's: the workers' key is sent to one of them
     only if settings name it."""
@@ -326,6 +328,7 @@ ROUTES: Final = (
         max_row_bytes=1_000 * MB,
         windows=("24h",),
         batch_headers=("x-goog-user-project",),
+        renewed_bearer="an access token, which Google renews every hour",
         staged=True,
         variables={"authorization": "CLOUDSDK_AUTH_ACCESS_TOKEN"},
     ),
