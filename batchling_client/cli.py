@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import json
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
@@ -256,8 +257,8 @@ def new() -> None:
 @_redis_url
 @_as_json
 def doctor(redis_url: str | None, *, as_json: bool) -> int:
-    """Check Redis, durability, workers, keys, clock and interception, and say how to mend what is wrong."""
-    findings = asyncio.run(examine(redis_url))
+    """Check Redis, durability, workers, keys, clock, base URLs and interception, and say how to mend what is wrong."""
+    findings = asyncio.run(examine(redis_url, os.environ))
     sound = all(finding.sound for finding in findings)
     as_objects = {"ok": sound, "findings": [finding.as_json() for finding in findings]}
     _print(as_objects if as_json else [str(finding) for finding in findings], as_json=as_json)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from . import coverage, leftovers
+from . import base_urls, coverage, leftovers, settings
 from .errors import QueueUnreachable, WrongSettings
 from .reach import Reached, reach
 from .settings import ClientSettings
@@ -16,8 +17,8 @@ from .wire.finding import Finding, Health
 from .wire.records import CorruptRecord
 
 
-async def examine(redis_url: str | None) -> list[Finding]:
-    """Looks at everything once; changes and starts nothing."""
+async def examine(redis_url: str | None, environment: Mapping[str, str]) -> list[Finding]:
+    """Look at everything once; change and start nothing."""
     found = []
     try:
         found += await _deployment(redis_url)
@@ -30,6 +31,8 @@ async def examine(redis_url: str | None) -> list[Finding]:
         found.append(
             Finding(check="redis", health=Health.FAILURE, says=says, mend=mend or "Run `batchling up`.")
         )
+    with contextlib.suppress(WrongSettings):
+        found += await base_urls.tried(settings.load(redis_url=redis_url), environment)
     found += await coverage.interception()
     return found
 
@@ -44,7 +47,6 @@ async def _deployment(redis_url: str | None) -> list[Finding]:
         if told.info.get("redis_mode") != "sentinel":
             found += await _of_workers(reached)
             found += await leftovers.of_versions(reached)
-        found += of_base_urls(reached.settings)
         return found
 
 
@@ -76,16 +78,6 @@ async def _of_workers(reached: Reached) -> list[Finding]:
     ]
     digests = [worker.seal_public_key for worker in workers]
     return [alive, *(clock for clock in clocks if not clock.sound), of_keys(reached.settings, digests)]
-
-
-def of_base_urls(used: ClientSettings) -> list[Finding]:
-    """Whose calls are batched by settings alone: workers must have the same ones."""
-    return [
-        Finding(
-            check=f"provider {name}", health=Health.OK, says=f"calls below {base_url} go into its batches"
-        )
-        for name, base_url in sorted(used.base_urls.items())
-    ]
 
 
 def of_keys(used: ClientSettings, worker_digests: Sequence[str]) -> Finding:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from .no_batches import NO_BATCHES, VERTEX_HOSTS, NoBatches, host_pattern
@@ -48,6 +49,18 @@ class Unbatched(NamedTuple):
     """In JSON."""
     reason: str
     """Half a sentence about such calls."""
+
+
+class FreeCall(NamedTuple):
+    """A GET that costs nothing, with which a base URL is tried."""
+
+    path: str
+    """Below the base URL, query included; "" = whether a server answers at all is all that is asked."""
+    headers: Mapping[str, str] = MappingProxyType({})
+    """Those that it needs beside the key."""
+
+
+_LIST: Final = FreeCall("/v1/batches?limit=1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +116,8 @@ class Route:
     unbatched: tuple[Unbatched, ...] = ()
     staged: bool = False
     """Whether its files lie in the caller's Cloud Storage, so that a lane has a place there in `STAGING_HEADER`."""
+    free_call: FreeCall = _LIST
+    """The list of batches, as short as it can be asked for."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """Header -> the environment variable in which the provider's own SDK looks for it, the API key's included."""
     batch_queries: frozenset[str] = field(init=False, repr=False, compare=False)
@@ -255,6 +270,7 @@ ROUTES: Final = (
             "6d",
             "7d",
         ),
+        free_call=FreeCall("/openai/v1/batches?limit=1"),
         variables={"authorization": "GROQ_API_KEY"},
     ),
     Route(
@@ -280,6 +296,7 @@ ROUTES: Final = (
         max_row_bytes=512 * MB,
         windows=tuple(f"{hours}h" for hours in range(1, 169)),
         charges=r"/v1/(?:conversations(?:/[^/]+(?:/restart)?)?|moderations|chat/moderations)",
+        free_call=FreeCall("/v1/batch/jobs?page_size=1"),
         variables={"authorization": "MISTRAL_API_KEY"},
     ),
     Route(
@@ -313,6 +330,7 @@ ROUTES: Final = (
         api_key_header="x-goog-api-key",
         query_credentials={"key": "x-goog-api-key"},
         batch_headers=("x-goog-user-project",),
+        free_call=FreeCall("/v1beta/batches?pageSize=1"),
         variables={"x-goog-api-key": "GEMINI_API_KEY"},
     ),
     Route(
@@ -330,6 +348,8 @@ ROUTES: Final = (
         batch_headers=("x-goog-user-project",),
         renewed_bearer="an access token, which Google renews every hour",
         staged=True,
+        # Its lists are below a project, which settings do not name.
+        free_call=FreeCall(""),
         variables={"authorization": "CLOUDSDK_AUTH_ACCESS_TOKEN"},
     ),
     Route(
@@ -350,6 +370,7 @@ ROUTES: Final = (
             "anthropic-version",
             "anthropic-workspace-id",
         ),
+        free_call=FreeCall("/v1/messages/batches?limit=1", {"anthropic-version": "2023-06-01"}),
         variables={"x-api-key": "ANTHROPIC_API_KEY", "authorization": "ANTHROPIC_AUTH_TOKEN"},
         unbatched=(
             Unbatched("speed", b'"fast"', "ask for speed='fast' are in a hurry, and no batch takes them"),
@@ -398,6 +419,7 @@ ROUTES: Final = (
         windows=tuple(f"{hours}h" for hours in range(24, 169)),
         credential_headers=("authorization", "x-aws-credentials"),
         api_key_header="x-aws-credentials",
+        free_call=FreeCall("/model-invocation-jobs?maxResults=1"),
         variables={
             "authorization": "AWS_BEARER_TOKEN_BEDROCK",
             "x-aws-credentials": "BATCHLING_AWS_CREDENTIALS",
@@ -420,6 +442,7 @@ ROUTES: Final = (
         api_key_header="api-key",
         batch_headers=("?api-version",),
         model_in_row=True,
+        free_call=FreeCall("/openai/v1/batches?limit=1"),
         variables={"api-key": "AZURE_OPENAI_API_KEY", "authorization": "AZURE_OPENAI_AD_TOKEN"},
     ),
     Route(

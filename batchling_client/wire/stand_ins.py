@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_settings import NoDecode
 
-from .routes import MB, ROUTES, Route, Routes, plain_host
+from .routes import MB, ROUTES, FreeCall, Route, Routes, plain_host
 
 OWN_ENDPOINTS: Final = ("/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions")
 OWN_WINDOWS: Final = ("24h",)
@@ -261,6 +261,7 @@ def own_route(name: str, said: StandIn) -> Route:
         windows=said.windows or OWN_WINDOWS,
         batch_headers=("openai-organization", "openai-project"),
         models=said.models,
+        free_call=FreeCall("/batches?limit=1"),
         variables={"authorization": f"{re.sub('[^A-Z0-9]', '_', name.upper())}_API_KEY"},
     )
 

@@ -8,9 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from batchling_client import doctor
-from batchling_client.settings import ClientSettings
-from batchling_client.wire.stand_ins import StandIn
 from batchling_worker.sandbox import Sandbox
 from batchling_worker.stack import control
 
@@ -91,18 +88,12 @@ async def test_an_endpoint_of_ones_own_is_batched_by_settings_alone(
     assert (ledger.totals.n_batches, ledger.totals.n_rows, ledger.realtime) == (1, 5, [])
 
 
-async def test_a_dry_run_and_the_doctor_know_it(
-    env: dict[str, str], sandbox: Sandbox, tmp_path: Path
-) -> None:
+async def test_a_dry_run_knows_it(env: dict[str, str], sandbox: Sandbox, tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM, encoding="utf-8")
     dry = await batchling("run", f"{program}:main", "--dry-run", env=env, prelude=PATIENT)
     assert f"acme/{MODEL} /v1/chat/completions: 5 requests, 1 batch" in dry.err, dry.err
     assert sandbox.ledger().calls == {}
-
-    [found] = doctor.of_base_urls(ClientSettings(providers={"acme": StandIn(base_url="http://localhost:1")}))
-    assert (found.check, found.sound) == ("provider acme", True)
-    assert "http://localhost:1/v1" in found.says
 
 
 @pytest.mark.parametrize("name", ["ACME", "OPENAI"])
