@@ -95,8 +95,10 @@ def tell(line: str) -> None:
 async def _follow(run: Shown, screen: Screen) -> None:
     watch = Watch(inspection.Inspection(run.redis, run.keys), run.id)
     try:
-        while not is_cancelled():
+        while True:
             await _look(run, watch, screen)
+            if is_cancelled():
+                return
             await asyncio.sleep(min(max(LOOK_S, watch.n_running / PACE), LONGEST_LOOK_S))
     finally:
         with contextlib.suppress(Exception):

@@ -61,10 +61,12 @@ async def watch(
     loop = asyncio.get_running_loop()
     amiss_since: float | None = None
     said = ""
-    while not is_cancelled():
+    while True:
         line = said
         with contextlib.suppress(*UNREACHABLE):
             line = await _amiss(inspection, public_key)
+        if is_cancelled():
+            return
         if not line:
             amiss_since, said = None, ""
         elif amiss_since is None and asked():
