@@ -49,7 +49,16 @@ class Denied(TemporaryError):
 
 
 class MaybeDone(TemporaryError):
-    """The answer to a call got lost: it may or may not have had its effect."""
+    """The answer to a call got lost: it may or may not have had its effect.
+
+    `refusal` is what the call was refused with, where it came in a way that leaves the effect open all the same.
+    """
+
+    def __init__(
+        self, reason: str, *, delay_s: float | None = None, refusal: PermanentError | None = None
+    ) -> None:
+        super().__init__(reason, delay_s=delay_s)
+        self.refusal = refusal
 
 
 class CreateBegun(TemporaryError):

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final, TypeAlias
 
+from batchling_client.wire import answer_shape
+
 from . import google_status, loose_json
-from .provider import ROW_LOST, Answer, error_body
-from .result_lines import EMPTY_BODIES, JSON_TYPE
+from .provider import Answer
+from .result_lines import JSON_TYPE, answer_of
 
 logger = logging.getLogger("batchling.worker")
 
@@ -74,9 +76,7 @@ def decoded(field: bytes | None) -> object:
 
 def answered(custom_id: str, body: bytes) -> Answer:
     """The answer of a row that succeeded; of an empty body it is that the row was lost."""
-    if not body.startswith(b"{") or body in EMPTY_BODIES:
-        return lost(custom_id)
-    return Answer(custom_id=custom_id, status=200, body=body, headers=_JSON_HEADERS)
+    return answer_of(custom_id, 200, answer_shape.unpacked(body))
 
 
 def failed(custom_id: str, error: object) -> Answer:
@@ -86,12 +86,6 @@ def failed(custom_id: str, error: object) -> Answer:
     return Answer(
         custom_id=custom_id, status=said.status, body=said.body, headers=_JSON_HEADERS, origin=origin
     )
-
-
-def lost(custom_id: str) -> Answer:
-    """The answer of a row that is named without one."""
-    body = error_body(ROW_LOST, "The provider's results name this request and hold no answer to it.")
-    return Answer(custom_id=custom_id, status=503, body=body, headers=_JSON_HEADERS, origin=ROW_LOST)
 
 
 def part_name(custom_id: str, at: int, n: int) -> str:
@@ -121,8 +115,7 @@ class Parts:
             return None
         member = _member(answer, self.member)
         if member is None:
-            failure = answer if answer.status != 200 else lost(custom_id)
-            return self._tell(custom_id, failure.status, failure.body, failure.origin)
+            return self._tell(custom_id, answer.status, answer.body, answer.origin)
         if int(n) > 1:
             places = self._places.setdefault(custom_id, {})
             places[int(at)] = self._put(member)
@@ -158,4 +151,7 @@ class Parts:
 def _member(answer: Answer, name: str) -> bytes | None:
     if answer.status != 200:
         return None
-    return loose_json.fields_of(answer.body).get(name)
+    try:
+        return loose_json.fields_of(answer.body).get(name)
+    except (ValueError, TypeError, RecursionError):
+        return None

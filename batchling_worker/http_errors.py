@@ -37,6 +37,10 @@ TRY_LATER: Final = frozenset({425, 429})
 NOT_HANDLED: Final = frozenset({408, 409})
 """Gateways say 408 of a call that the provider may yet finish, and 409 may mean that it is there already."""
 
+SURE: Final = frozenset({401, 402, 403})
+"""Refusals that hold whatever status they come under."""
+UNKNOWN_THERE: Final = frozenset({404, 410})
+
 KEY_REFUSED: Final = re.compile(rb"API_KEY_INVALID|incorrect api key", re.IGNORECASE)
 """How the providers say it that answer 400 to a key they do not know (Google, xAI; 2026-11-23)."""
 
@@ -142,10 +146,24 @@ def of_error_instead(deed: Deed, status: int, body: bytes) -> TemporaryError | P
     inner = said.get("error")
     told = error_words.status_in(inner if isinstance(inner, dict) else {}) or error_words.status_in(said)
     clean = redacted(deed, body[:LONGEST_BODY])
-    if told:
-        return of_status(deed, told, {}, clean)
+    failure = of_status(deed, told, {}, clean) if told else None
+    if failure is not None and (not isinstance(failure, PermanentError) or _is_sure(deed, failure)):
+        return failure
     reason = f"{deed.provider} answered {status} with an error when asked to {deed.does}: {message_of(clean)}"
-    return MaybeDone(reason) if deed.paid else TemporaryError(reason)
+    return MaybeDone(reason, refusal=failure) if deed.paid else TemporaryError(reason)
+
+
+def _is_sure(deed: Deed, refusal: PermanentError) -> bool:
+    """Return whether a refusal that came as a success can be believed.
+
+    A key or an account without money is refused before anything is done, and an upload costs nothing. Of any other call
+    the batch may exist: a create may have made it, and what a look is refused for says nothing of it.
+    """
+    if refusal.status in SURE or money.is_lacking(refusal.status, refusal.body.decode(errors="replace")):
+        return True
+    if deed.paid:
+        return False
+    return deed.submits or refusal.status in UNKNOWN_THERE
 
 
 def of_unreadable(deed: Deed) -> TemporaryError:

@@ -335,6 +335,9 @@ async def _created(step: Step, submission: Submission, source: Source) -> None:
             source.lines.seek(0)
         provider_batch_id = await step.provider.create(step.way(), submission, source)
     except MaybeDone as error:
+        if error.refusal is not None and (step.batch.create_at is not None or step.batch.n_denied):
+            # Its like was searched for in vain before: the refusal is one.
+            raise error.refusal from None
         _say_stumbled(step, error, SEARCH_FIRST_S)
         await step.store.release(step.held, SEARCH_FIRST_S, str(error))
     except QuotaFull as error:

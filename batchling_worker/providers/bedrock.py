@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Final, TypeVar
 
 import msgspec
 
+from batchling_client.wire import answer_shape
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.states import Outcome
 
@@ -25,7 +26,6 @@ from ..http_errors import Deed
 from ..looking import BatchList, Hint, ListPage, looked_at
 from ..loose_json import fields_of, text_in
 from ..provider import (
-    ROW_LOST,
     Account,
     Answer,
     Complaint,
@@ -39,9 +39,8 @@ from ..provider import (
     Sought,
     Source,
     Submission,
-    error_body,
 )
-from ..result_lines import LineSplitter
+from ..result_lines import LineSplitter, answer_of
 from ..result_rows import no_result_file, of_each
 from ..row_search import unsearchable
 
@@ -323,18 +322,18 @@ async def _rows(account: Account, s3: Any, bucket: str, key: str) -> AsyncGenera
         async for piece in pieces:
             for line in splitter.feed(piece):
                 n_lines += 1 if line.strip() else 0
-                if answer := _read(line):
+                if answer := answer_in(line):
                     n_rows += 1
                     yield answer
     rest = splitter.rest()
-    if answer := _read(rest):
+    if answer := answer_in(rest):
         n_rows += 1
         yield answer
     if not n_rows and (n_lines or rest.strip() or splitter.n_too_long):
         raise no_result_file(FACTS.name, key)
 
 
-def _read(line: bytes) -> Answer | None:
+def answer_in(line: bytes) -> Answer | None:
     """The answer of a record; None for a line that is none."""
     try:
         row = fields_of(line)
@@ -346,10 +345,7 @@ def _read(line: bytes) -> Answer | None:
         return None
     if error is not None:
         return _failed(custom_id, error)
-    if not output.startswith(b"{") or output == b"{}":
-        body = error_body(ROW_LOST, "The provider's results name this request and hold no answer to it.")
-        return Answer(custom_id=custom_id, status=503, body=body, headers=JSON_HEADERS, origin=ROW_LOST)
-    return Answer(custom_id=custom_id, status=200, body=output, headers=JSON_HEADERS)
+    return answer_of(custom_id, 200, answer_shape.unpacked(output))
 
 
 def _failed(custom_id: str, error: Mapping[str, bytes]) -> Answer:

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from batchling_client.wire import answer_shape
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.states import Outcome
 
@@ -425,7 +426,7 @@ def answer_in(raw: bytes, kind: str) -> Answer | None:
     if not custom_id:
         return None
     result = _object(row.get("batch_result"))
-    for name, body in _object(result.get("response")).items():
+    for name, body in _object(answer_shape.unpacked(result.get("response", b""))).items():
         return _told_as(custom_id, name, body, kind)
     error = _value(result.get("error")) or _value(row.get("error_message"))
     return _failed(custom_id, error) if error else lost(custom_id)
@@ -448,6 +449,7 @@ def _value(raw: bytes | None) -> object:
 
 def _told_as(custom_id: str, name: str, body: bytes, kind: str) -> Answer:
     """Requests for a response are answered in the shape of a chat."""
+    body = answer_shape.unpacked(body)
     if name == KINDS["/v1/chat/completions"] and kind == KINDS["/v1/responses"]:
         try:
             body = as_response(body)

@@ -21,6 +21,7 @@ from batchling_worker.aws import Place
 from batchling_worker.errors import PermanentError
 from batchling_worker.http_errors import Deed
 from batchling_worker.provider import Account, Ending
+from batchling_worker.providers.bedrock import answer_in
 from batchling_worker.sandbox import Limits, Sandbox, faults
 from tests.form import Ability, Form
 from tests.providers.wire import Wire, answer
@@ -185,6 +186,19 @@ def test_a_key_sees_its_own_jobs_and_a_bad_one_nothing(stored: Sandbox) -> None:
         other.get_model_invocation_job(jobIdentifier=arn)
     with pytest.raises(ClientError, match="UnrecognizedClientException"):
         client(stored, "bedrock", "invalid").list_model_invocation_jobs()
+
+
+def test_an_answer_in_a_text_of_json_is_taken_out_and_an_empty_one_is_lost() -> None:
+    inner = {"content": [{"type": "text", "text": "hello"}]}
+    for told in (inner, json.dumps(inner)):
+        found = answer_in(json.dumps({"recordId": "a", "modelOutput": told}).encode())
+        assert found is not None
+        assert (found.status, json.loads(found.body)) == (200, inner)
+    nothing: tuple[object, ...] = ({}, None, "", [])
+    for empty in nothing:
+        found = answer_in(json.dumps({"recordId": "a", "modelOutput": empty}).encode())
+        assert found is not None
+        assert found.origin == "batch_row_lost"
 
 
 async def test_half_of_a_surrogate_pair_in_a_record_costs_nothing(stored: Sandbox) -> None:

@@ -580,6 +580,9 @@ class TestAdapter:
                 b'{"key":"h","error":"No."}',
                 b'{"key":"i","error":{"code":1,"message":"Cancelled."}}',
                 b'{"key":"j","response":{"x":1},"error":{}}',
+                b'{"key":"l","response":"{\\"x\\":1}"}',
+                b'{"key":"m.0.1","response":"{\\"embedding\\":{}}"}',
+                b'{"key":"n.0.2","response":"no JSON"}',
                 b'{"key":7,"response":{"x":1}}',
                 b'{"response":{"x":1}}',
                 b'{"key":"k","respo',
@@ -589,7 +592,7 @@ class TestAdapter:
         )
         found = {one.custom_id: (one.status, one.origin) for one in await self._read(http, content)}
         assert found == {
-            **dict.fromkeys("abcdj", (200, "provider")),
+            **dict.fromkeys("abcdjlmn", (200, "provider")),
             **dict.fromkeys("efg", (503, "batch_row_lost")),
             "h": (500, "provider"),
             "i": (499, "batch_cancelled"),

@@ -512,6 +512,15 @@ class TestAdapter:
             "c": (200, "provider"),
         }
 
+    async def test_an_answer_in_a_text_is_taken_out_and_another_text_is_not_lost(
+        self, account: Account, bucket: Any
+    ) -> None:
+        told = json.dumps({"candidates": []})
+        rows = ({"custom_id": one, "response": text} for one, text in (("a", told), ("b", "no JSON")))
+        found = await self._read(account, bucket, *rows)
+        assert {one: said.body for one, said in found.items()} == {"a": told.encode(), "b": b'"no JSON"'}
+        assert {said.origin for said in found.values()} == {"provider"}
+
     @staticmethod
     async def _read(account: Account, bucket: Any, *lines: dict[str, Any]) -> dict[str, Answer]:
         bucket.blob("out/predictions_00001.jsonl").upload_from_string(jsonl(*lines))

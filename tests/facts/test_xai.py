@@ -291,6 +291,23 @@ class TestRows:
         assert answer is not None
         assert answer.body == body
 
+    @pytest.mark.parametrize("kind", ["chat_get_completion", "responses"])
+    def test_an_answer_in_a_text_of_json_is_taken_out(self, kind: str) -> None:
+        chat = {"id": "c1", "choices": [{"message": {"content": "hello"}}]}
+        as_it_is, in_a_text = (
+            xai.answer_in(
+                json.dumps(
+                    {"batch_request_id": "a", "batch_result": {"response": {"chat_get_completion": told}}}
+                ).encode(),
+                kind,
+            )
+            for told in (chat, json.dumps(chat))
+        )
+        assert as_it_is is not None
+        assert in_a_text is not None
+        assert in_a_text.status == 200
+        assert json.loads(in_a_text.body) == json.loads(as_it_is.body)
+
     def test_a_row_in_json_that_python_alone_takes_is_answered_with_it(self) -> None:
         told = b'{"id":"c1","choices":[{"message":{"content":"cut \\ud83d"},"p":NaN}]}'
         raw = b'{"batch_request_id":"a","batch_result":{"response":{"chat_get_completion":%b}}}' % told

@@ -39,6 +39,12 @@ WEATHER: dict[str, list[Fault]] = {
     "answer is 409 though it happened": [FailCreateAnswer(status=409)],
     "answer is 500 though it happened": [FailCreateAnswer(status=500)],
     "answer is 504 in HTML though it happened": [FailCreateAnswer(status=504, body="<html>")],
+    "answer is an error under 200 though it happened": [FailCreateAnswer(status=200)],
+    "refused under 200": [RefuseCreate(status=200)],
+    "answer lost, then searches are an error under 200": [
+        DropCreateAnswer(),
+        RefusePoll(status=200, times=2),
+    ],
     "never arrived": [DropCreateRequest()],
     "refused 429 with Retry-After": [RefuseCreate(status=429, retry_after="1", times=2)],
     "refused 503": [RefuseCreate(status=503)],
@@ -86,6 +92,20 @@ async def test_each_request_is_answered_once_and_billed_once(
     [batch] = await deployment.settled()
     assert batch.n_succeeded == 20
     assert deployment.billed() == dict.fromkeys(ids, 1)
+
+
+async def test_a_create_that_is_refused_under_200_for_good_is_told_in_the_providers_words(
+    deployment: Deployment, provider: str
+) -> None:
+    words = "This project may not create batches."
+    deployment.sandbox.faults.add(RefuseCreate(status=200, message=words, times=None))
+    deployment.fork()
+    ids = await deployment.ask(3, provider=provider)
+
+    results = await deployment.answered(ids, hurried=True)
+
+    assert all(result.status >= 400 and words in result.body.decode() for result in results)
+    assert deployment.billed() == {}
 
 
 async def test_a_create_that_came_through_twice_is_billed_once(deployment: Deployment, provider: str) -> None:

@@ -426,6 +426,8 @@ async def test_a_rate_limit_is_not_taken_for_an_empty_purse(wire: Wire, wired: D
         (b'{"error":{"message":"upstream is down","code":502}}', TemporaryError, 0),
         (b'{"object":"error","message":"upstream is down","code":503}', TemporaryError, 0),
         (b'{"success":false,"message":"upstream is down"}', TemporaryError, 0),
+        (b'{"error":{"message":"upstream is down","type":"invalid_request_error"}}', TemporaryError, 0),
+        (b'{"error":{"message":"upstream is down","code":422}}', TemporaryError, 0),
         (b'{"error":{"message":"upstream is down","code":"insufficient_quota"}}', PermanentError, 429),
         (b'{"error":{"message":"upstream is down","type":"authentication_error"}}', PermanentError, 401),
         (b'{"error":{"message":"upstream is down","code":"403"}}', PermanentError, 403),
@@ -440,6 +442,21 @@ async def test_an_error_that_is_sent_as_a_success_is_one(
     assert "upstream is down" in str(look)
     assert getattr(look, "status", 0) == status
     assert type(create) is (MaybeDone if kind is TemporaryError else PermanentError)
+
+
+async def test_a_create_that_is_refused_under_200_may_have_been_made(wire: Wire, wired: Desk) -> None:
+    wire.reply = lambda seen: answer(b'{"error":{"message":"No.","code":400}}')
+    error = await failure_of_create(wired)
+    assert isinstance(error, MaybeDone)
+    assert error.refusal is not None
+    assert (error.refusal.status, http_errors.message_of(error.refusal.body)) == (400, "No.")
+
+
+async def test_an_upload_that_is_refused_under_200_is_refused(wire: Wire, wired: Desk) -> None:
+    wire.reply = lambda seen: answer(b'{"error":{"message":"Too large.","code":413}}')
+    with pytest.raises(PermanentError) as caught:
+        await wired.upload()
+    assert caught.value.status == 413
 
 
 async def test_a_batch_that_is_unknown_under_200_is_not_found(wire: Wire, wired: Desk) -> None:
