@@ -147,10 +147,13 @@ def of_error_instead(deed: Deed, status: int, body: bytes) -> TemporaryError | P
     told = error_words.status_in(inner if isinstance(inner, dict) else {}) or error_words.status_in(said)
     clean = redacted(deed, body[:LONGEST_BODY])
     failure = of_status(deed, told, {}, clean) if told else None
-    if failure is not None and (not isinstance(failure, PermanentError) or _is_sure(deed, failure)):
+    if isinstance(failure, MaybeDone) or (isinstance(failure, TemporaryError) and not deed.paid):
         return failure
+    refusal = failure if isinstance(failure, PermanentError) else None
+    if refusal is not None and _is_sure(deed, refusal):
+        return refusal
     reason = f"{deed.provider} answered {status} with an error when asked to {deed.does}: {message_of(clean)}"
-    return MaybeDone(reason, refusal=failure) if deed.paid else TemporaryError(reason)
+    return MaybeDone(reason, refusal=refusal) if deed.paid else TemporaryError(reason)
 
 
 def _is_sure(deed: Deed, refusal: PermanentError) -> bool:

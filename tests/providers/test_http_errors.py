@@ -428,6 +428,7 @@ async def test_a_rate_limit_is_not_taken_for_an_empty_purse(wire: Wire, wired: D
         (b'{"success":false,"message":"upstream is down"}', TemporaryError, 0),
         (b'{"error":{"message":"upstream is down","type":"invalid_request_error"}}', TemporaryError, 0),
         (b'{"error":{"message":"upstream is down","code":422}}', TemporaryError, 0),
+        (b'{"error":{"message":"upstream is down","code":429}}', TemporaryError, 0),
         (b'{"error":{"message":"upstream is down","code":"insufficient_quota"}}', PermanentError, 429),
         (b'{"error":{"message":"upstream is down","type":"authentication_error"}}', PermanentError, 401),
         (b'{"error":{"message":"upstream is down","code":"403"}}', PermanentError, 403),
