@@ -12,10 +12,12 @@ import batchling_worker
 from batchling_client.wire.states import BatchState, Verdict
 from batchling_worker import providers
 from batchling_worker.crash import EXIT_CODE
-from batchling_worker.sandbox.faults import DropCreateAnswer, FailRows, Fault, StickBatch
+from batchling_worker.sandbox.faults import DropCreateAnswer, FailRows, Fault, RefuseDownload, StickBatch
 from tests.deployment import SLOW_MODEL, Deployment
 from tests.form import Ability, names
 from tests.waiting import wait_until
+
+from .test_rereading import retried
 
 EARLY = tuple(name for name in names() if providers.load(name).facts.early_results)
 STUCK_S = 3600.0
@@ -38,6 +40,8 @@ POINTS: dict[str, list[Fault]] = {
     "collect.chunk": [],
     "collect.delivered": [],
     "collect.recorded": [],
+    "collect.unread": [RefuseDownload(status=500)],
+    "settle.kept": [FailRows(n=9, status=500)],
     "settle.chunk": [],
     "settle.requeued": [FailRows(n=9, status=500)],
     "settle.walked": [],
@@ -45,6 +49,7 @@ POINTS: dict[str, list[Fault]] = {
 }
 """Each point with the weather in which a worker comes by."""
 CANCEL_POINTS = ("poll.before_cancel", "poll.cancel_asked")
+REOPEN_POINTS = ("poll.adopting", "poll.adopted")
 N_ROWS = 140
 """More than one chunk."""
 
@@ -67,14 +72,16 @@ def test_every_point_of_the_worker_is_died_at() -> None:
         for source in folder.rglob("*.py")
         for point in re.findall(r"\breach\(\s*\"([^\"]*)\"", source.read_text(encoding="utf-8"))
     }
-    assert named == {*POINTS, *CANCEL_POINTS}
+    assert named == {*POINTS, *CANCEL_POINTS, *REOPEN_POINTS}
 
 
 def _passing(point: str) -> Sequence[str]:
     """The providers whose batches come by at a point."""
     if point.startswith("poll.early"):
         return EARLY
-    if point == "settle.requeued":
+    if point == "collect.unread":
+        return names(Ability.OPENAI_FILES)
+    if point in ("settle.kept", "settle.requeued"):
         # Of the failed rows a few go into another batch.
         able = names(Ability.ROW_STATUSES)
         return [name for name in able if providers.load(name).facts.min_rows == 1]
@@ -133,6 +140,33 @@ async def test_death_around_a_cancel_leaves_nobody_waiting(
     assert set(hasty.sandbox.ledger().billed()) == done
 
 
+@pytest.mark.parametrize("point", REOPEN_POINTS)
+async def test_death_while_a_batch_is_reopened_answers_and_bills_once(hasty: Deployment, point: str) -> None:
+    hasty.sandbox.faults.add(RefuseDownload(status=500, times=None))
+    first = hasty.fork()
+    ids = await hasty.ask(N_ROWS)
+    await wait_until(lambda: _held(hasty), description="its results are held")
+    [batch] = await hasty.batches()
+    await hasty.scripts.cancel(
+        batch_id=batch.batch_id, lane_id=batch.lane_id, ending=b"{}", error="by a person"
+    )
+    assert {result.status for result in await hasty.answered(ids)} == {499}
+    await hasty.settled()
+    hasty.kill_fork(first)
+    hasty.sandbox.faults.clear()
+    doomed = patient(hasty, point)
+    assert (await retried(hasty, batch.batch_id)).batch_ids == (batch.batch_id,)
+
+    assert await hasty.fork_died(doomed) == EXIT_CODE
+    await hasty.due()
+    hasty.fork(crash_at=point)
+
+    [settled] = await hasty.settled()
+    assert (settled.n_succeeded, settled.n_failed) == (N_ROWS, 0)
+    assert {result.status for result in await hasty.answered(ids)} == {200}
+    assert hasty.sandbox.ledger().billed() == dict.fromkeys(ids, 1)
+
+
 @pytest.mark.parametrize("point", ["submit.armed", "submit.created", "collect.chunk"])
 async def test_a_celery_worker_that_dies_there_loses_and_doubles_nothing(
     deployment: Deployment, point: str
@@ -147,6 +181,10 @@ async def test_a_celery_worker_that_dies_there_loses_and_doubles_nothing(
     assert {result.status for result in results} == {200}
     await deployment.settled()
     assert deployment.billed() == dict.fromkeys(ids, 1)
+
+
+async def _held(deployment: Deployment) -> bool:
+    return any(batch.held_since is not None for batch in await deployment.batches())
 
 
 async def _at_provider(deployment: Deployment) -> bool:
