@@ -25,7 +25,16 @@ from . import lifecycle, rereading
 from .accounts import AccountKey, Accounts, account_key
 from .circuit import Circuits
 from .company import Company
-from .errors import CreateRefused, Denied, NotYet, PermanentError, StaleClaim, TemporaryError, Waiting
+from .errors import (
+    CreateRefused,
+    Denied,
+    NotYet,
+    PermanentError,
+    StaleClaim,
+    TemporaryError,
+    Waiting,
+    WorkerError,
+)
 from .lease import lease
 from .list_pages import ListPages
 from .naming import of_refusal
@@ -35,7 +44,7 @@ from .pipeline.give_up import give_up
 from .pipeline.poll import look, poll
 from .pipeline.settle import settle
 from .pipeline.submit import submit
-from .provider import Account, Ending, Look, Running, Seen
+from .provider import Account, Complaint, Ending, Look, Running, Seen
 from .providers import Providers
 from .step import Knobs, Step
 from .store import Held, Store
@@ -319,8 +328,11 @@ class Engine:
                 raise
             if batch.state in SUBMIT_STATES and lifecycle.submission_is_over(batch, step.now):
                 await self._end_unsubmitted(step, error)
+            elif batch.state is BatchState.ENDED and isinstance(error, Waiting):
+                # The reading that comes after it says more.
+                raise
             elif _paid(batch) and rereading.is_over(batch, step.now):
-                await self._end_refused(step, PermanentError(str(error), status=502))
+                await self._end_unread(step, error)
             else:
                 raise
 
@@ -335,6 +347,12 @@ class Engine:
         self._telemetry.warn("batch_unsubmitted", batch_id=batch.batch_id, reason=str(error))
         ending = msgspec.json.encode(Ending(complaints=(complaint,)))
         await self._store.ended(step.held, Outcome.FAILED, "", ending, complaint.message)
+
+    async def _end_unread(self, step: Step, error: WorkerError) -> None:
+        """Answer the callers of a batch that may be paid for and can no longer be read; nothing of it is run again."""
+        complaint = Complaint(code=lifecycle.UNREADABLE, message=str(error))
+        ending = msgspec.json.encode(Ending(complaints=(complaint,)))
+        await self._store.ended(step.held, Outcome.FAILED, "", ending, str(error))
 
     async def _failed(self, held: Held, n_stumbles: int, error: Exception, step: Step | None = None) -> None:
         """The batch is looked at again after a pause; the process lives, so nothing is held against the batch."""
@@ -387,7 +405,8 @@ class Engine:
         """Keep a batch that may be paid for while its key is refused; only a cancel or the end of retention ends it."""
         batch = step.batch
         if rereading.is_over(batch, step.now):
-            await self._end_refused(step, error)
+            # A fault of the provider's server would have its requests run again.
+            await (self._end_unread(step, error) if error.status >= 500 else self._end_refused(step, error))
         elif batch.cancel_requested and batch.state is not BatchState.ENDED:
             reason = f"cancelled while the key was refused; at {batch.spec.provider} the batch may go on"
             ending = msgspec.json.encode(Ending())

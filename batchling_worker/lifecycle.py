@@ -56,11 +56,12 @@ REQUESTS_KEPT: Final = dt.timedelta(days=34)
 """A day less than a request in flight is kept in Redis, so that its caller gets an error and not silence."""
 LONGEST_WINDOW: Final = 4
 OVERDUE: Final = "batch_overdue"
+UNREADABLE: Final = "batch_results_unreadable"
 UNSENT: Final = "batch_not_submitted"
 UNFOUND: Final = "batch_not_found_again"
 DEFECT: Final = "batch_step_failed"
 LOST_PATIENCE: Final = 10
-FINAL: Final = {OVERDUE: 504, UNSENT: 504, UNFOUND: 504, DEFECT: 500}
+FINAL: Final = {OVERDUE: 504, UNSENT: 504, UNFOUND: 504, UNREADABLE: 502, DEFECT: 500}
 """Codes of ours with which a batch ends so that none of its requests is run again -> status."""
 LOST_AFTER: Final = dt.timedelta(minutes=15)
 PARKED_S: Final = 30.0

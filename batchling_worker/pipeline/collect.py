@@ -9,11 +9,9 @@ from batchling_client.wire.states import Outcome
 from .. import lifecycle, rereading
 from ..delivery import chunks
 from ..errors import PermanentError, TemporaryError
-from ..provider import Ended, Ending, NotFound, Running, error_body
+from ..provider import Complaint, Ended, Ending, NotFound, Running
 from ..rereading import Complete, ReadAgain, Reading
 from ..step import Step
-
-UNREADABLE = "batch_results_unreadable"
 
 
 async def collect(step: Step) -> None:
@@ -114,5 +112,5 @@ async def _read_again(step: Step, ending: Ending, again: ReadAgain) -> None:
 
 async def _given_up(step: Step, why: str) -> None:
     """End a batch whose results stayed unreadable until the provider no longer keeps them."""
-    ending = Ending(status=502, body=error_body(UNREADABLE, why).decode())
+    ending = Ending(complaints=(Complaint(code=lifecycle.UNREADABLE, message=why),))
     await step.store.ended(step.held, Outcome.FAILED, "", msgspec.json.encode(ending), why)

@@ -554,6 +554,7 @@ def test_a_batch_that_is_given_up_runs_none_of_its_requests_again() -> None:
         (lifecycle.overdue(batch(), "odd"), 504),
         (lifecycle.unsubmitted(batch(), "500"), 504),
         (lifecycle.unfound(batch(), "label", "500"), 504),
+        (Complaint(code=lifecycle.UNREADABLE, message="groq answered 500"), 502),
         (Complaint(code=lifecycle.DEFECT, message="please try again later"), 500),
     ):
         fate = lifecycle.row_fate(
