@@ -166,6 +166,7 @@ def _is_error(fields: Mapping[str, bytes]) -> bool:
         or _text(fields, "type") == "error"
         or fields.get("success") == b"false"
         or fields.keys() == {"detail"}
+        or "__type" in fields
     )
 
 
@@ -189,6 +190,8 @@ def _failure(fields: Mapping[str, bytes]) -> Unfit:
     status = error_words.status_in(error) or error_words.status_in(outer) or 500
     if isinstance(said, dict):
         inner = b'{"error":%b}' % raw
+    elif "__type" in fields:
+        inner = msgspec.json.encode(outer)
     else:
         words = said if isinstance(said, str) and said else _words(outer)
         inner = msgspec.json.encode(

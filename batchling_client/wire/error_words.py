@@ -15,9 +15,10 @@ _STATUSES: Final = tuple(
     (re.compile(words), status)
     for words, status in (
         (r"^(?:insufficient_(?:user_)?quota|rate_?limit.*|resource_?exhausted|too_?many_requests)$", 429),
+        (r"^throttl(?:ing|ed)(?:_?error)?$", 429),
         (r"^(?:invalid_api_key|authentication_?error|unauthenticated|unauthorized)$", 401),
         (r"^billing_error$", 402),
-        (r"^(?:permission_?(?:error|denied)(?:_?error)?|forbidden)$", 403),
+        (r"^(?:permission_?(?:error|denied)(?:_?error)?|access_?denied(?:_?error)?|forbidden)$", 403),
         (r"^(?:.*_)?not_?found(?:_?error)?$", 404),
         (r"^(?:request|payload|entity)_too_large(?:_?error)?$", 413),
         (r"^(?:unprocessable_?entity(?:_?error)?)$", 422),
@@ -43,6 +44,7 @@ _FAULT: Final = re.compile(
     r"|gateway time-?out|\b(?:http|error|status)[ :]*(?:code)?[ :]*5\d\d\b",
     re.IGNORECASE,
 )
+_EXCEPTION: Final = re.compile("_exception$")
 _HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
@@ -53,6 +55,8 @@ def status_of(*words: str) -> int:
         if number:
             return number
         plain = _HUMP.sub("_", word[:LONGEST_WORD].strip()).lower().replace("-", "_").replace(" ", "_")
+        # AWS spells `namespace#InternalServerException`.
+        plain = _EXCEPTION.sub("_error", plain.rpartition("#")[2])
         for known, status in _STATUSES:
             if known.match(plain):
                 return status
@@ -76,7 +80,7 @@ def named_in(error: Mapping[str, object]) -> int:
 def status_in(error: Mapping[str, object]) -> int:
     """Return the HTTP status that an error object names, or that its words stand for; 0 where it tells none."""
     return named_in(error) or status_of(
-        *(word for name in ("code", "type", "status") if isinstance(word := error.get(name), str))
+        *(word for name in ("code", "type", "status", "__type") if isinstance(word := error.get(name), str))
     )
 
 

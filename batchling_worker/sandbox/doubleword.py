@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ _BATCHABLE = frozenset(
 )
 _WINDOWS_S = {"1h": 3600.0, "24h": 86_400.0}
 _MAX_PAGE = 100
+_TRIED_AGAIN = frozenset({408, 425, 429})
+"""What the server tries again by itself, as it does every 5xx."""
 _RESERVED = frozenset(
     {"created_by_email", "context_name", "context_type", "request_source", "created_by", "dw_user_agent"}
 )
@@ -62,6 +65,10 @@ def _perform(endpoint: str, body: bytes | msgspec.Raw, created: int) -> Answer |
 
 
 def _row_error(status: int, code: str | None, message: str) -> Mapping[str, Any]:
+    """Return what a failed row says; what the model's server refused is told with its status, in JSON."""
+    if 400 <= status < 500 and status not in _TRIED_AGAIN:
+        body = json.dumps({"error": {"message": message, "type": "invalid_request_error", "code": code}})
+        message = json.dumps({"type": "NonRetriableHttpStatus", "status": status, "body": body})
     return {"code": None, "message": message}
 
 

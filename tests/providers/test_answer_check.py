@@ -42,3 +42,19 @@ def test_an_error_that_is_called_a_success_counts_as_the_error_it_is(code: int, 
 
 def test_an_answer_in_a_text_is_taken_out() -> None:
     assert checked(answer(json.dumps({"choices": [1]})), CHAT).body == b'{"choices": [1]}'
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("InternalServerException", 500),
+        ("ThrottlingException", 429),
+        ("AccessDeniedException", 403),
+        ("ValidationException", 400),
+        ("com.amazonaws.bedrock#ServiceUnavailableException", 503),
+    ],
+)
+def test_an_error_as_aws_words_it_is_the_failure_that_it_names(kind: str, status: int) -> None:
+    body = {"__type": kind, "message": "No."}
+    seen = checked(answer(body), "/model/m/invoke")
+    assert (seen.status, seen.origin, json.loads(seen.body)) == (status, "provider", body)
