@@ -101,12 +101,12 @@ async def test_a_batch_that_cannot_be_found_again_ends_with_its_label_and_is_not
     assert len(deployment.sandbox.batches()) == 1
 
 
-async def test_an_account_that_cannot_be_called_counts_and_a_submission_that_succeeds_ends_the_count(
+async def test_a_batch_that_could_not_be_submitted_for_a_while_is_answered_all_the_same(
     deployment: Deployment, hand: Hand
 ) -> None:
     deployment.sandbox.faults.add(RefuseUpload(status=500, times=3))
     batch_id, ids = await asked(deployment, 3)
-    held = await stepped(hand, batch_id, until_error="held for")
+    held = await stepped(hand, batch_id, until_error="500")
     assert held.unable_since is not None
 
     batch = await to_its_end(hand, batch_id)
