@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import os
 import sys
@@ -16,6 +17,7 @@ from . import children
 from .errors import QueueUnreachable, WrongSettings
 from .interceptor import warn_once
 from .wire import redis_errors
+from .wire.ending import carry_through
 
 UP_S: Final = 60.0
 """How long the stack may take to come up."""
@@ -54,11 +56,14 @@ async def redis_url(home: Path) -> str:
         async with asyncio.timeout(UP_S):
             out, err = await command.communicate()
     except TimeoutError:
-        command.kill()
-        await command.communicate()
+        await _kill(command)
         raise QueueUnreachable(
             f"The embedded stack did not come up within {UP_S:.0f} seconds: see the logs in {home}."
         ) from None
+    except asyncio.CancelledError:
+        # The loop may close next, and what waits for a child on a closed loop prints a traceback.
+        await carry_through(lambda: _kill(command))
+        raise
     if command.returncode == WRONG_USAGE:
         raise WrongSettings(_last_line(err))
     if command.returncode != 0:
@@ -78,6 +83,13 @@ def _environment(home: Path) -> dict[str, str]:
     # The stack outlives the block that starts it.
     kept = {name: value for name, value in os.environ.items() if name != children.VARIABLE}
     return {**kept, "BATCHLING_HOME": str(home)}
+
+
+async def _kill(command: asyncio.subprocess.Process) -> None:
+    """Kill the command that starts the stack and wait for its end; the next block starts or attaches anew."""
+    with contextlib.suppress(ProcessLookupError):
+        command.kill()
+    await command.communicate()
 
 
 def _last_line(output: bytes) -> str:

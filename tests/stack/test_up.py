@@ -7,6 +7,7 @@ import os
 import signal
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -183,3 +184,34 @@ def children_s() -> float:
     """What the ended children of this process have had of the processors: how long it took says more of the machine."""
     used = os.times()
     return used.children_user + used.children_system
+
+
+CANCELLED_START = """
+import asyncio
+
+import psutil
+
+from batchling import batchify
+
+
+async def main() -> None:
+    try:
+        async with asyncio.timeout(0.2):
+            async with batchify(live_display=False):
+                raise SystemExit("the block was entered before the stack was up")
+    except TimeoutError:
+        print("timed out")
+
+
+asyncio.run(main())
+print([child.name() for child in psutil.Process().children()])
+"""
+
+
+def test_a_block_that_is_cancelled_while_the_stack_starts_leaves_no_child_behind(bench: Bench) -> None:
+    environment = {**bench.environment, "BATCHLING_HOME": str(bench.home)}
+    done = subprocess.run(
+        [sys.executable, "-c", CANCELLED_START], env=environment, capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "timed out\n[]\n", "")
