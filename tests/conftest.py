@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import signal
 from pathlib import Path
 from typing import Final
 
 import pytest
+
+from batchling_client import interceptors
 
 # A shell that runs the tests in the background has them, and every program that they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -23,16 +26,22 @@ with contextlib.suppress(ImportError):
 HERE: Final = Path(__file__).parent
 LONG: Final = (
     "cli/test_bulk.py",
+    "cli/test_doctor.py",
     "cli/test_looking.py",
     "cli/test_own_endpoint.py",
     "cli/test_rehearsing.py",
     "cli/test_running.py",
+    "client/test_exits.py",
     "death/",
+    "docs/test_examples.py",
     "failover/",
     "pipeline/",
     "providers/test_lies.py",
+    "scripts/test_model.py",
     "stack/test_mending.py",
+    "stack/test_settings_checked.py",
     "weather/",
+    "worker/test_app.py",
 )
 """Folders and files whose tests run whole deployments, or wait for leases, backoffs and fail-overs."""
 LONG_S: Final = 180.0
@@ -45,3 +54,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.long)
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(LONG_S))
+
+
+@pytest.fixture
+def nothing_intercepted() -> None:
+    """Collect what earlier tests left in reference cycles: a context of theirs keeps interception on until then."""
+    if interceptors._switch.n_users:
+        gc.collect()
+    assert interceptors._switch.n_users == 0

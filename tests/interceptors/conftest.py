@@ -35,3 +35,8 @@ def library(request: pytest.FixtureRequest) -> Iterator[Any]:
 @pytest.fixture(autouse=True)
 def fresh_warnings() -> None:
     interceptor.warned.clear()
+
+
+@pytest.fixture(autouse=True)
+def libraries_as_they_were(nothing_intercepted: None) -> None:
+    """Start every test here with unpatched libraries, which many of them compare with."""
