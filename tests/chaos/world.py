@@ -32,6 +32,8 @@ LEASE_S: Final = 2.0
 TICK_S: Final = 0.1
 POLL_S: Final = 0.3
 PATIENCE_S: Final = 8.0
+RESULTS_PATIENCE_S: Final = 24.0
+"""How long results are read again: longer than any lie about them lasts, and three times over within the calm."""
 MAX_ATTEMPTS: Final = 8
 READY: Final = b" ready.\n"
 
@@ -241,6 +243,7 @@ class World:
             "BATCHLING_TICK_SECONDS": str(TICK_S),
             "BATCHLING_POLL_INTERVAL_SECONDS": str(POLL_S),
             "BATCHLING_RECONCILE_PATIENCE_SECONDS": str(PATIENCE_S),
+            "BATCHLING_RESULTS_PATIENCE_SECONDS": str(RESULTS_PATIENCE_S),
             "BATCHLING_MAX_ATTEMPTS": str(MAX_ATTEMPTS),
             "BATCHLING_PROVIDERS__GROQ__BASE_URL": f"{provider_url}/groq",
             "BATCHLING_PROVIDERS__OPENAI__BASE_URL": f"{provider_url}/openai",
