@@ -479,7 +479,7 @@ def _status_of(complaint: Complaint) -> int:
         return FINAL[complaint.code]
     if is_lacking_money(complaint):
         return LIMITED
-    if not error_words.is_fault(complaint.code, complaint.message):
+    if _speaks_of_quota(complaint) or not error_words.is_fault(complaint.code, complaint.message):
         return 400
     return max(error_words.status_of(complaint.code), 500)
 
@@ -491,7 +491,14 @@ def _is_own_fault(ending: Ending) -> bool:
     complaint = next(iter(ending.complaints), None)
     if complaint is None or complaint.line is not None or is_lacking_money(complaint):
         return False
+    if _speaks_of_quota(complaint):
+        # Its sentence asks to try again later, as a fault's does, and a full quota costs no attempt.
+        return False
     return error_words.is_fault(complaint.code, complaint.message)
+
+
+def _speaks_of_quota(complaint: Complaint) -> bool:
+    return quota.refusal_in(complaint.message, complaint.code) is not None
 
 
 def is_lacking_money(complaint: Complaint) -> bool:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from batchling_client.wire.batches import Batch
 from batchling_client.wire.records import LINE_OVERHEAD
-from batchling_worker import quota
+from batchling_client.wire.states import Outcome
+from batchling_worker import lifecycle, quota
+from batchling_worker.provider import Complaint, Ending
 from batchling_worker.quota import Limit
 
-from .test_lifecycle import batch
+from .test_lifecycle import ONE, batch
 
 TOLD = (
     "Enqueued token limit reached for gpt-4o in organization org-x. Limit: 90,000 enqueued tokens. "
@@ -136,3 +139,16 @@ def test_without_a_limit_a_batch_keeps_its_size() -> None:
 def test_quotas_are_told_apart_by_account_and_model() -> None:
     ids = {quota.quota_id(account, model) for account in ("a", "b") for model in ("m", "n")}
     assert len(ids) == 4
+
+
+def test_a_quota_whose_words_ask_to_try_again_is_no_fault_of_the_server() -> None:
+    full = Ending(complaints=(Complaint(code="token_limit_exceeded", message=TOLD),))
+    failed = batch(outcome=Outcome.FAILED, n_lines=1)
+
+    fate = lifecycle.row_fate(failed, full, ONE, attempt=1, max_attempts=3)
+    alone = msgspec.structs.replace(full, hopeless=True)
+    refusal = lifecycle.row_fate(failed, alone, ONE, attempt=1, max_attempts=3)
+
+    assert fate == lifecycle.Requeue(counts=False)
+    assert isinstance(refusal, lifecycle.Refuse)
+    assert refusal.status == 400
