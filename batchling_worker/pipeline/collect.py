@@ -75,6 +75,9 @@ async def _read(step: Step, ending: Ending, *, running: bool) -> Reading:
         failure = error
     except TemporaryError as error:
         failure = error
+    if failure is not None and step.estranged:
+        # The files of another account: that this one cannot read them says nothing about them.
+        raise step.estrangement()
     return Reading(
         n_answered=n_answered,
         n_retry=n_retry,

@@ -65,8 +65,19 @@ AGAIN: dict[str, tuple[Fault, int]] = {
     "an answer that is a number": (spoilt(ANSWER % (200, "7")), 3),
     "an answer that is empty": (spoilt(ANSWER % (200, "{}")), 3),
     "an answer that is null": (spoilt(ANSWER % (200, "null")), 3),
-    "a status that is none": (spoilt(ANSWER % ('"fine"', '{"a":1}')), 3),
-    "a status beyond HTTP": (spoilt(ANSWER % (777, '{"a":1}')), 3),
+    "a status that is none": (
+        spoilt(
+            ANSWER
+            % ('"fine"', '{"choices":[{"index":0,"message":{"role":"assistant","content":"ok"}}],"a":1}')
+        ),
+        3,
+    ),
+    "a status beyond HTTP": (
+        spoilt(
+            ANSWER % (777, '{"choices":[{"index":0,"message":{"role":"assistant","content":"ok"}}],"a":1}')
+        ),
+        3,
+    ),
     "neither answer nor error": (spoilt(NO_ANSWER % "null"), 3),
     "an error that is a text": (spoilt(NO_ANSWER % '"overloaded"'), 3),
     "an error that is a list": (spoilt(NO_ANSWER % '["a",{"b":1}]'), 3),
@@ -86,9 +97,19 @@ KEPT: dict[str, Fault] = {
     "rows nobody asked for, of any name": beside(OTHER.replace("CUSTOM_ID", "b" * 26), "{}"),
     "a custom_id of a megabyte": beside(OTHER.replace("CUSTOM_ID", "c" * 1_000_000)),
     "blank lines": beside("", "  ", "\r"),
-    "a status spelt as a text": spoilt(ANSWER % ('"200"', '{"a":1}')),
-    "half of a surrogate pair": spoilt(ANSWER % (200, '{"text":"cut \\ud83d"}')),
-    "NaN in an answer": spoilt(ANSWER % (200, '{"score":NaN}')),
+    "a status spelt as a text": spoilt(
+        ANSWER % ('"200"', '{"choices":[{"index":0,"message":{"role":"assistant","content":"ok"}}],"a":1}')
+    ),
+    "half of a surrogate pair": spoilt(
+        ANSWER
+        % (
+            200,
+            '{"choices":[{"index":0,"message":{"role":"assistant","content":"ok"}}],"text":"cut \\ud83d"}',
+        )
+    ),
+    "NaN in an answer": spoilt(
+        ANSWER % (200, '{"choices":[{"index":0,"message":{"role":"assistant","content":"ok"}}],"score":NaN}')
+    ),
     "a byte order mark": spoilt("\xef\xbb\xbf" + OTHER),
     "answers with CRLF": spoilt(OTHER + "\r"),
     "an error file id of ''": BlankFileIds(),
@@ -213,7 +234,9 @@ async def test_a_cancelled_batch_tells_its_callers(deployment: Deployment, provi
 
     assert verdict == "OK"
     assert {result.origin for result in results} == {"batch_cancelled"}
-    assert {json.loads(result.body)["error"]["message"] for result in results} == {"cancelled by a person"}
+    assert {json.loads(result.body)["error"]["message"] for result in results} == {
+        f"Batch {batch.batch_id} was cancelled by a person."
+    }
     [batch] = await deployment.settled()
     assert batch.state is BatchState.CANCELLED
     assert deployment.billed() == {}
