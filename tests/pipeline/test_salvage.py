@@ -32,7 +32,8 @@ from tests.waiting import wait_until
 
 ANSWER = '{"custom_id":"CUSTOM_ID","response":{"status_code":%s,"request_id":"q","body":%s},"error":null}'
 NO_ANSWER = '{"custom_id":"CUSTOM_ID","response":null,"error":%s}'
-OTHER = ANSWER % (200, '{"other":1}')
+CHOICES = '"choices":[{"index":0,"message":{"role":"assistant","content":"ok"}}]'
+OTHER = ANSWER % (200, "{" + CHOICES + ',"other":1}')
 
 
 def spoilt(*lines: str) -> SpoilRows:
