@@ -85,7 +85,7 @@ class Bridge:
         try:
             asyncio.run(waiting)
         except BaseException as error:
-            # Left to the thread it would be printed, and whoever waits for the loop would never hear of it.
+            # Raised in the thread, it would only be printed, and the caller waiting for the loop would hang.
             self._failure = error
             if self._ready.is_set():
                 raise

@@ -1,4 +1,4 @@
-"""Answers of earlier runs: one that is none of its endpoint is dropped and asked for anew."""
+"""Drops stored answers that do not fit their endpoint, and requests them again."""
 
 from __future__ import annotations
 

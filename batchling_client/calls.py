@@ -357,7 +357,7 @@ class Calls:
             headers[STAGING_HEADER] = (terms.vertex_gcs_prefix or "").rstrip("/")
         spec = LaneSpec(
             provider=route.provider,
-            # Of a base URL the whole of it: answers of a sandbox must never pass for the provider's own.
+            # Use the whole base URL: a sandbox's answers must never be served as the provider's own.
             host=route.batch_host(call.host),
             endpoint=endpoint,
             model=model,

@@ -38,7 +38,7 @@ class Credentials:
     async def store(self, lane: Lane) -> None:
         """Makes sure that Redis holds the lane's credential for as long as its requests may be in flight.
 
-        Of a named account it is the newest one that its callers had.
+        For a named account it is the newest credential its callers used.
         """
         spec, secrets = lane.spec, lane.secrets
         account = spec.fingerprint if sealing.names_account(spec.fingerprint) else ""

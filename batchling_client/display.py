@@ -115,7 +115,7 @@ async def _look(run: Shown, watch: Watch, screen: Screen) -> None:
 
 
 class Watch:
-    """Looks at a run's batches again and again; one that has not changed is not read twice."""
+    """Reads a run's batches repeatedly, and skips batches that have not changed."""
 
     def __init__(self, looking: inspection.Inspection, run_id: RunId) -> None:
         self._looking = looking

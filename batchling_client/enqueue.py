@@ -161,7 +161,7 @@ class Enqueue:
                         [one for one in some if not self._waiters.expects(one.request_id)], outcomes
                     )
                 except (RedisError, CorruptRecord, OSError):
-                    # Nobody waits for these: what cannot be taken back goes on.
+                    # Nobody waits for these requests: those that cannot be withdrawn keep running.
                     for one in (*some, *self._unwanted):
                         _outcome(outcomes, one).running.append(one.request_id)
                     self._unwanted.clear()

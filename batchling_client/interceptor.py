@@ -100,7 +100,7 @@ class Handler(Protocol):
 
 
 class _Passing:
-    """In the place of a block, for a call that has been counted: whatever library it goes on over asks nobody again."""
+    """Replaces the block for a call that was counted, so that no other library counts it again."""
 
     passed: None = None
 

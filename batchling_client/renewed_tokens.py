@@ -25,7 +25,7 @@ _JWT: Final = "a JWT that expires, as Entra ID and other identity providers issu
 
 
 def kind_of(route: Route, secrets: Mapping[str, str]) -> str | None:
-    """What kind of token a call carries, in words, if it is one that is renewed; None for a key that stays.
+    """Name the kind of token a call carries if it expires and is renewed; None for a permanent key.
 
     A guess from the token's shape, fit for a warning. What a token claims is never taken for who sends it.
     """
