@@ -103,14 +103,15 @@ def _owes_answers(batch: Batch, ending: Ending, reading: Reading, tally: Tally) 
 def _counts_answers(ending: Ending, reading: Reading, tally: Tally) -> bool:
     """Whether requests that were not found may be among those that the provider counts as answered.
 
-    Where every file was read, and rows of ours are in them, a row that is missing is missing for good.
+    Where every file was read, and rows of ours are in them, a row that is missing is missing for good. Rows that came
+    before the end, of a file that the batch does not name any more, do not show that every file was read.
     """
     found_none = not (tally.n_succeeded + tally.n_failed + reading.n_retry)
     if found_none and reading.n_foreign:
         return True
     if ending.n_succeeded is not None and ending.n_succeeded <= _n_ok(reading, tally):
         return False
-    return reading.failure is not None or found_none
+    return reading.failure is not None or found_none or not ending.results
 
 
 def _n_ok(reading: Reading, tally: Tally) -> int:

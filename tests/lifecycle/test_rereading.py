@@ -43,10 +43,12 @@ def judged(
     n_left: int = 3,
     n_succeeded: int = 0,
     n_failed: int = 0,
+    results: tuple[str, ...] = ("file-1",),
 ) -> rereading.Verdict:
     one = ended(outcome) if patient else ended(outcome, n_unread=9, since_s=PATIENCE_S)
     tally = Tally(n_left=n_left, n_succeeded=n_succeeded, n_failed=n_failed)
-    return rereading.judge(one, Ending(n_succeeded=counted), reading or Reading(), tally, PATIENCE_S)
+    ending = Ending(n_succeeded=counted, results=results)
+    return rereading.judge(one, ending, reading or Reading(), tally, PATIENCE_S)
 
 
 def held(verdict: rereading.Verdict) -> bool:
@@ -79,7 +81,9 @@ def test_pauses_grow_and_several_readings_come_before_anything_is_run_again() ->
     waited_s = 0.0
     while True:
         one = ended(n_unread=len(pauses), since_s=waited_s)
-        verdict = rereading.judge(one, Ending(n_succeeded=10), reading, tally, PATIENCE_S)
+        verdict = rereading.judge(
+            one, Ending(n_succeeded=10, results=("file-1",)), reading, tally, PATIENCE_S
+        )
         if not isinstance(verdict, ReadAgain):
             break
         pauses.append(verdict.delay_s)
@@ -118,6 +122,12 @@ def test_where_none_of_the_answers_is_found_nothing_is_run_again() -> None:
     assert held(judged(patient=False, counted=0, reading=Reading(n_foreign=3)))
     assert judged(patient=False, counted=0) == Complete(), "none was answered"
     assert judged(patient=False, counted=5, n_succeeded=2) == Complete(), "files were read to their end"
+
+
+def test_answers_that_came_before_the_end_do_not_show_that_the_others_are_missing() -> None:
+    assert held(judged(patient=False, counted=3, n_succeeded=2, n_left=1, results=()))
+    assert held(judged(patient=False, counted=None, n_succeeded=2, n_left=1, results=()))
+    assert judged(patient=False, counted=2, n_succeeded=2, n_left=1, results=()) == Complete()
 
 
 @pytest.mark.parametrize(
