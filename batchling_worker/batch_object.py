@@ -81,6 +81,8 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
         if outcome is None and not status_words.is_running(self._said):
             outcome = self._end_shown(n_completed + n_failed, n_total, now)
         output, errors = file_id(self.output_file_id), file_id(self.error_file_id)
+        if outcome is Outcome.COMPLETED and not (n_completed or n_failed or output or errors):
+            outcome = self._empty_end(now)
         awaited = (n_completed > 0 and not output) or (n_failed > 0 and not errors)
         # Where no counts are told, a batch that is complete has at least one file.
         awaited = awaited or not (counts or output or errors)
@@ -112,6 +114,17 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
                 return outcome
         has_files = bool(file_id(self.output_file_id) or file_id(self.error_file_id))
         return Outcome.COMPLETED if has_files and 0 < n_total <= n_done else None
+
+    def _empty_end(self, now: dt.datetime) -> Outcome:
+        """How a batch has ended that is called completed and shows neither rows nor files.
+
+        It has failed where it shows its errors, or a time of its failure, and no time of its completion.
+        """
+        if bounds.moment(self.completed_at) is not None:
+            return Outcome.COMPLETED
+        failed_at = bounds.moment(self.failed_at)
+        has_failed = failed_at is not None and failed_at <= now.timestamp() + CLOCKS_APART_S
+        return Outcome.FAILED if has_failed or any(_complaints(self.errors)) else Outcome.COMPLETED
 
     def _ended_just_now(self, outcome: Outcome, now: dt.datetime) -> bool:
         told = {

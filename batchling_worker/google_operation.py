@@ -67,6 +67,8 @@ class Operation(msgspec.Struct, frozen=True):
         if outcome is None and self.done is True:
             outcome = Outcome.FAILED if self.error else Outcome.COMPLETED
         results = self._results()
+        if outcome is Outcome.COMPLETED and self.error and not (results or n_done):
+            outcome = Outcome.FAILED
         awaited = outcome is Outcome.COMPLETED and not results and self._ended_just_now(now)
         if outcome is None or awaited:
             return Running(status=state.lower() or "unknown", n_done=n_done, n_total=n_total)

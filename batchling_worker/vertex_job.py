@@ -53,6 +53,8 @@ class Job(msgspec.Struct, frozen=True):
         outcome = status_words.outcome_of(state)
         if outcome is None and not status_words.is_running(state) and self._has_ended:
             outcome = Outcome.FAILED if self.error else Outcome.COMPLETED
+        if outcome is Outcome.COMPLETED and self.error and not (results or n_done):
+            outcome = Outcome.FAILED
         if outcome is None:
             early = Ending(results=results) if results else None
             return Running(

@@ -172,6 +172,37 @@ def test_complaints_may_stand_beside_a_completed_batch() -> None:
     assert (done.outcome, done.ending.complaints) == (Outcome.COMPLETED, (READ,))
 
 
+@pytest.mark.parametrize("counts", [None, {}, {"total": 0, "completed": 0, "failed": 0}])
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"errors": {"data": [{"code": "server_error", "message": "The server had an error."}]}},
+        {"errors": [{"code": "invalid_request", "message": "no such model"}]},
+        {"failed_at": LONG_AGO},
+    ],
+)
+def test_a_completed_batch_with_errors_and_neither_rows_nor_files_has_failed(
+    said: dict[str, Any], counts: Any
+) -> None:
+    told = ended(status="complete", completed_at=None, request_counts=counts, **said)
+    assert told.outcome is Outcome.FAILED
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"completed_at": LONG_AGO},
+        {"output_file_id": "file-1"},
+        {"error_file_id": "file-2"},
+        {"request_counts": {"total": 2, "completed": 1, "failed": 1}},
+    ],
+)
+def test_a_completed_batch_that_shows_anything_of_its_rows_has_not_failed(said: dict[str, Any]) -> None:
+    errors = [{"code": "server_error", "message": "The server had an error."}]
+    told = ended(**{"status": "complete", "completed_at": None, "errors": errors, **said})
+    assert told.outcome is Outcome.COMPLETED
+
+
 @pytest.mark.parametrize("counts", [None, [], {}, {"total": None, "completed": "many", "failed": -1}])
 def test_counts_are_never_needed(counts: Any) -> None:
     done = ended(status="completed", request_counts=counts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -22,6 +23,12 @@ LONG_AGO = "2026-11-22T12:00:00Z"
 
 def gemini(word: str, **more: Any) -> Look:
     said = {"name": "batches/1", "metadata": {"state": word, **more}}
+    return msgspec.json.decode(json.dumps(said), type=Operation).look(NOW)
+
+
+def gemini_with(word: str, **more: Any) -> Look:
+    """A batch that says more beside its metadata."""
+    said = {"name": "batches/1", "metadata": {"state": word}, **more}
     return msgspec.json.decode(json.dumps(said), type=Operation).look(NOW)
 
 
@@ -86,6 +93,17 @@ def test_any_other_word_is_none(provider: str, word: str) -> None:
 def test_a_word_that_nobody_knows_is_an_end_where_an_end_is_shown(seen: Look, outcome: Outcome) -> None:
     assert isinstance(seen, Ended)
     assert seen.outcome is outcome
+
+
+@pytest.mark.parametrize("looked", [gemini_with, vertex])
+def test_a_job_that_is_called_succeeded_beside_an_error_and_has_no_results_has_failed(
+    looked: Callable[..., Look],
+) -> None:
+    error = {"code": 13, "message": "The importer failed."}
+    seen = looked("JOB_STATE_SUCCEEDED", error=error)
+    assert isinstance(seen, Ended)
+    assert seen.outcome is Outcome.FAILED
+    assert "The importer failed." in seen.ending.body
 
 
 def test_a_word_that_nobody_knows_is_no_end_while_rows_are_open() -> None:
