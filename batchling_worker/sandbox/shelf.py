@@ -54,7 +54,7 @@ class FileShelf:
             created_at=created_at,
             expires_at=created_at + retention_s,
             model=model,
-            hidden_until=created_at + hidden_s,
+            hidden_until=created_at + hidden_s if hidden_s else 0.0,
             processed_at=created_at + pending_s,
         )
         self._files[file.id] = file

@@ -109,7 +109,8 @@ def view(batch: Batch, now: float, n_total: int, n_failed: int) -> BatchView:
     elif shown != "validating":
         n_done = int(n_total * done_share(batch, now))
         counts = {"total": n_total, "completed": max(0, n_done - n_failed), "failed": n_failed}
-    ids_due = outcome is not None and now >= outcome.ended_at + batch.plan.late_ids_s
+    late_s = batch.plan.late_ids_s
+    ids_due = outcome is not None and (not late_s or now >= outcome.ended_at + late_s)
     early_output, early_errors = (ran and outcome is None and batch.early_ids) or (None, None)
     return BatchView(
         id=batch.id,

@@ -209,6 +209,13 @@ class TestCalls:
         dated = email.utils.parsedate_to_datetime(answer.headers["date"]).timestamp()
         assert dated == int(now + seconds) == answer.json()["created_at"]
 
+    async def test_a_clock_that_is_put_back_hides_no_results(self, sandbox: Sandbox, caller: Caller) -> None:
+        batch = await caller.finish(lines(2))
+        sandbox.faults.add(faults.SkewClock(seconds=-3600.0))
+        shown = await caller.batch(batch["id"])
+        assert shown["output_file_id"] == batch["output_file_id"]
+        assert len(await caller.ids(shown["output_file_id"])) == 2
+
 
 class TestUnable:
     def test_every_reason_is_a_sentence_of_a_fault(self, sandbox: Sandbox) -> None:
