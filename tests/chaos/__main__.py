@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
 import click
 
-from batchling_client.wire.connection import UNREACHABLE
 from tests.waiting import wait_until
 
 from . import checker, report, schedule
 from .demon import Demon
-from .evidence import batches_of, gather
+from .evidence import gather
 from .power import Disk
+from .rest import CALM_S, Rest
 from .schedule import Counts
 from .wiretap import Wiretap
 from .world import LEASE_S, World
@@ -34,8 +32,6 @@ SECONDS_A_ROLL: Final = 25
 SECONDS_A_CUT: Final = 10
 LONGEST_STOP_S: Final = LEASE_S + 1.5
 """Past the lease, and well within the patience with a create that went unanswered."""
-CALM_S: Final = 360.0
-"""Longer than the longest pause after stumbles, five minutes."""
 KEY_LETTERS: Final = "0123456789abcdef"
 
 
@@ -116,9 +112,15 @@ async def _run(world: World, seconds: float, counts: Counts) -> list[checker.Vio
             )
             struck = await demon.struck()
             calm_since = time.monotonic()
-            await _come_to_rest(world, demon)
+            rest = Rest(world)
+            await rest.come()
+            demon.broken += rest.broken
             click.echo(
                 f"calm         {time.monotonic() - calm_since:.1f} s until all was answered and settled"
+            )
+            click.echo(
+                f"held         {len(rest.retried)} batches, which were retried; {len(rest.given_up)} of them had files "
+                "that stay broken, and were cancelled"
             )
             evidence, page = await gather(world, demon, wiretap)
         finally:
@@ -134,29 +136,6 @@ async def _run(world: World, seconds: float, counts: Counts) -> list[checker.Vio
     for line in (*figures, *report.of_violations(violations)):
         click.echo(line)
     return violations
-
-
-async def _come_to_rest(world: World, demon: Demon) -> None:
-    """Lets the clients end their rounds and every batch settle; what does not is left to the checker."""
-    (world.home / "stop").touch()
-
-    async def settled() -> bool:
-        try:
-            return all(batch.state.terminal for batch in await batches_of(world))
-        except UNREACHABLE:
-            return False
-
-    waits: dict[str, Callable[[], Awaitable[bool] | bool]] = {
-        "the clients end": lambda: all(slot.finished for slot in world.clients),
-        "every batch settles": settled,
-    }
-    for description, condition in waits.items():
-        try:
-            await wait_until(condition, description=description, within_s=CALM_S)
-        except AssertionError as error:
-            demon.broken.append(str(error))
-    with contextlib.suppress(FileNotFoundError):
-        (world.home / "stop").unlink()
 
 
 if __name__ == "__main__":

@@ -5,9 +5,11 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
+
+from batchling_client.wire.answer_shape import UNFIT, UNFIT_STATUS
 
 from .history import Event
 from .plan import Content, Question
@@ -28,6 +30,7 @@ Wrong: TypeAlias = Literal[
     "broken",
 ]
 OUTCOMES: Final = frozenset({"answered", "failed", "cancelled"})
+CANCELLED: Final = 499
 SHOWN_BEGINNING: Final = 60
 SHOWN_WHOLE: Final = 100
 """The sandbox quotes a prompt up to this length whole, and of a longer one the beginning."""
@@ -53,6 +56,8 @@ class Evidence:
     """By custom_id: how often the provider billed it."""
     sent: Mapping[str, Content] = field(default_factory=dict)
     """By custom_id: what the provider was sent under it."""
+    spoilt: Collection[Content] = ()
+    """What the provider answered at no cost, under 200, with something other than an answer."""
     n_realtime: int = 0
     leaks: Sequence[str] = ()
     left: Sequence[str] = ()
@@ -105,15 +110,15 @@ def _calls(evidence: Evidence) -> Iterator[Violation]:
                     wrong="doubled", what=f"{call} was answered {len(found)} times in life {life}"
                 )
             for event in found:
-                yield from _answer(evidence.questions[call], event)
+                yield from _answer(evidence.questions[call], event, evidence.spoilt)
 
 
-def _answer(question: Question, event: Event) -> Iterator[Violation]:
+def _answer(question: Question, event: Event, spoilt: Collection[Content]) -> Iterator[Violation]:
     if event.what == "cancelled":
         if question.cancel_after_s is None:
             yield Violation(wrong="lost", what=f"{question.call} was cancelled and nobody asked for that")
         return
-    if event.status != question.status:
+    if event.status != question.status and not _is_fair(question, event, spoilt):
         what = f"{question.call} got {event.status} instead of {question.status}: {event.text}"
         yield Violation(wrong="failed", what=what)
     elif event.what == "answered":
@@ -122,6 +127,17 @@ def _answer(question: Question, event: Event) -> Iterator[Violation]:
         if quoted not in event.text:
             what = f"{question.call} asked {quoted!r} and got {event.text!r}"
             yield Violation(wrong="mixed up", what=what)
+
+
+def _is_fair(question: Question, event: Event, spoilt: Collection[Content]) -> bool:
+    """Whether an error is what the provider left to be told.
+
+    It sent something other than an answer, or it lost the answer and the rest of its batch for good, so that the batch
+    was given up.
+    """
+    if event.status == UNFIT_STATUS and UNFIT in event.text:
+        return question.content in spoilt
+    return event.status == CANCELLED and "batch_cancelled" in event.text and question.n_lost > 0
 
 
 def _runs(evidence: Evidence) -> Iterator[Violation]:

@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import msgspec
-
 from batchling_client.wire.connection import UNREACHABLE
 from batchling_worker.sandbox.faults import AnyFault
 from tests.waiting import wait_until
@@ -124,19 +122,13 @@ class Demon:
     async def _blow_gusts(self, began: float, gusts: Sequence[tuple[float, AnyFault]]) -> None:
         for at_s, fault in gusts:
             await asyncio.sleep(max(0.0, began + at_s - time.monotonic()))
-            reply = await self.world.http.post("/_sandbox/faults", content=msgspec.json.encode([fault]))
-            reply.raise_for_status()
+            await self.world.arm(fault)
             self.armed[type(fault).__name__] += 1
             self.say(f"armed {fault}")
 
     async def struck(self) -> Counter[str]:
         """The faults that struck, by name; afterwards the weather is fair."""
-        left = msgspec.json.decode(
-            (await self.world.http.get("/_sandbox/faults")).content, type=list[AnyFault]
-        )
-        await self.world.http.delete("/_sandbox/faults")
-        if self.world.network is not None:
-            await asyncio.to_thread(self.world.network.heal)
+        left = await self.world.calm()
         return self.armed - Counter(type(fault).__name__ for fault in left)
 
     async def _deal(self, blow: Blow) -> None:

@@ -13,7 +13,7 @@ import msgspec
 from batchling_client.wire.batches import Batch
 from batchling_client.wire.keys import EXPIRES, KEYSPACE, BatchId
 from batchling_worker.sandbox import LedgerPage
-from batchling_worker.sandbox.ledger import BilledBatch
+from batchling_worker.sandbox.ledger import BilledBatch, ExecutedRow
 
 from . import history, plan
 from .checker import Evidence
@@ -41,6 +41,7 @@ async def gather(world: World, demon: Demon, wiretap: Wiretap) -> tuple[Evidence
         events={client: _placed(some) for client, some in events.items()},
         paid=page.billed(),
         sent=sent,
+        spoilt={sent[row.custom_id] for row in page.rows if row.custom_id in sent and _is_spoilt(row)},
         n_realtime=len(page.realtime),
         leaks=[*_in_files(world), *await _in_redis(world), *wiretap.leaks],
         left=await _left(world),
@@ -54,6 +55,11 @@ async def gather(world: World, demon: Demon, wiretap: Wiretap) -> tuple[Evidence
         recovery_bound_s=LEASE_S + TICK_S + GRACE_S,
     )
     return evidence, page
+
+
+def _is_spoilt(row: ExecutedRow) -> bool:
+    """Whether the provider sent something other than an answer for a row, and charged nothing for it."""
+    return row.status_code == 200 and not row.cost_usd
 
 
 async def batches_of(world: World) -> list[Batch]:

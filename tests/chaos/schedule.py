@@ -70,8 +70,21 @@ GUSTS: Final[tuple[Callable[[], AnyFault], ...]] = (
     faults.ListWithoutFileIds,
     faults.EmptyPage,
     lambda: faults.EmptyPage(cursor=False),
+    lambda: faults.GarbleDownload(what="html"),
+    lambda: faults.GarbleDownload(what="error"),
+    lambda: faults.GarbleDownload(what="nothing"),
+    lambda: faults.GarbleDownload(what="half"),
+    lambda: faults.GarbleDownload(what="half the lines"),
+    lambda: faults.RefuseErrorFile(status=404, seconds=4.0),
+    lambda: faults.RefuseErrorFile(status=500, seconds=4.0),
+    lambda: faults.FailBatch(code="server_error", message="The server had an error."),
+    lambda: faults.SayStatus(word="complete"),
     lambda: faults.SayStatus(word="preparing", when="running"),
     lambda: faults.StickCancel(seconds=3.0),
+    lambda: faults.JunkRows(what="echo"),
+    lambda: faults.JunkRows(what="error"),
+    lambda: faults.JunkRows(what="text"),
+    lambda: faults.VllmRows(status=500, what="object"),
     lambda: faults.RedirectCall(call="upload"),
     lambda: faults.RedirectCall(call="create"),
     lambda: faults.RedirectCall(call="look"),
@@ -83,7 +96,7 @@ WRONG_CLOCKS: Final = (
     faults.SkewClock(provider="groq", seconds=-60.0),
     faults.SkewClock(provider="openai", seconds=20.0),
 )
-"""Both providers' clocks are wrong from the start until the weather is fair."""
+"""Both providers' clocks are wrong, from the start to the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +154,7 @@ def blows(seed: int, seconds: float, counts: Counts, longest_stop_s: float) -> l
 def gusts(seed: int, seconds: float) -> list[tuple[float, AnyFault]]:
     """Every fault with the second at which it is armed."""
     rng = random.Random(f"{seed}:gusts")
-    found: list[tuple[float, AnyFault]] = [(0.0, skew) for skew in WRONG_CLOCKS]
+    found: list[tuple[float, AnyFault]] = []
     at_s = 0.0
     while at_s < seconds:
         found.append((at_s, rng.choice(GUSTS)()))

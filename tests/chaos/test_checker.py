@@ -154,6 +154,23 @@ def test_an_error_instead_of_an_answer_is_named_and_a_foreseen_one_is_not() -> N
     assert check(told(event("asked"), told_why, questions={wrong.call: wrong}, paid={})) == []
 
 
+def test_a_row_that_the_provider_spoilt_may_fail_as_such_and_no_other_row_may() -> None:
+    unfit = event("failed", status=502, text="InternalServerError batch_answer_unfit no answer")
+    evidence = told(event("asked"), unfit, paid={}, spoilt={ONE.content})
+    assert check(evidence) == []
+    assert wrongs(replace(evidence, spoilt={TWO.content})) == {"failed"}
+    assert wrongs(told(event("asked"), event("failed", status=502), paid={}, spoilt={ONE.content})) == {
+        "failed"
+    }
+
+
+def test_a_row_whose_answer_the_provider_lost_for_good_may_be_given_up_and_no_other_row_may() -> None:
+    cancelled = event("failed", status=499, text="APIStatusError batch_cancelled given up")
+    lossy = replace(ONE, n_lost=1)
+    assert check(told(event("asked"), cancelled, paid={"id0": 1}, questions={lossy.call: lossy})) == []
+    assert wrongs(told(event("asked"), cancelled, paid={"id0": 1})) == {"failed"}
+
+
 @pytest.mark.parametrize(
     ("found", "wrong"),
     [

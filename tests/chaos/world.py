@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Final, Self
 
 import httpx
+import msgspec
 import psutil
 from redis.asyncio import Redis
 
 from batchling_client.wire.connection import UNREACHABLE, connect
 from batchling_client.wire.keys import Keys
+from batchling_worker.sandbox.faults import AnyFault
 from batchling_worker.stack.redis_binary import find
 from tests.redis_server import free_port
 from tests.waiting import wait_until
@@ -27,6 +29,7 @@ from tests.waiting import wait_until
 from .client import KEYS
 from .network import Network
 from .power import Disk
+from .schedule import WRONG_CLOCKS
 
 LEASE_S: Final = 2.0
 TICK_S: Final = 0.1
@@ -143,6 +146,7 @@ class World:
         self._start_sandbox(port)
         await self.start_redis()
         await wait_until(self._sandbox_answers, description="the sandbox answers", within_s=60)
+        await self.arm(*WRONG_CLOCKS)
         if self.cuts:
             self.network = Network(self.url, self.sandbox_url).__enter__()
         env = self._env()
@@ -177,6 +181,20 @@ class World:
                     process.wait(20)
                 except subprocess.TimeoutExpired:
                     process.kill()
+
+    async def arm(self, *faults: AnyFault) -> None:
+        """Arm faults at the provider."""
+        reply = await self.http.post("/_sandbox/faults", content=msgspec.json.encode(faults))
+        reply.raise_for_status()
+
+    async def calm(self) -> list[AnyFault]:
+        """Disarm every fault but the wrong clocks, and return those that have not struck."""
+        left = msgspec.json.decode((await self.http.get("/_sandbox/faults")).content, type=list[AnyFault])
+        await self.http.delete("/_sandbox/faults")
+        await self.arm(*WRONG_CLOCKS)
+        if self.network is not None:
+            await asyncio.to_thread(self.network.heal)
+        return left
 
     def bury(self, pids: Sequence[int]) -> None:
         """Remembers children whose parent dies, so that none outlives the world."""
