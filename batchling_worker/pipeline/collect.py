@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
+from typing import Final
+
 import msgspec
 
-from batchling_client.wire.states import Outcome
+from batchling_client.wire.keys import RequestId
+from batchling_client.wire.records import Row
+from batchling_client.wire.states import Outcome, RowKind
 
-from .. import lifecycle, rereading
+from .. import lifecycle, requeueing, rereading
 from ..delivery import chunks
 from ..errors import PermanentError, TemporaryError
 from ..provider import Complaint, Ended, Ending, NotFound, Running
 from ..rereading import Complete, ReadAgain, Reading
 from ..step import Step
+
+MOST_REFUSED: Final = 10_000
+"""Rows of a held batch that one reading requeues: their ids are in memory meanwhile."""
 
 
 async def collect(step: Step) -> None:
@@ -23,7 +31,8 @@ async def collect(step: Step) -> None:
     ending, running = Ending.decode(step.batch.ending), False
     if step.batch.n_unread and step.batch.provider_batch_id is not None:
         ending, running = await _looked_again(step, ending)
-    reading = await _read(step, ending, running=running)
+    refused: set[RequestId] = set()
+    reading = await _read(step, ending, refused, running=running)
     step.reach("collect.delivered")
     tally = await step.store.tally(step.batch, n_retry=reading.n_retry)
     match rereading.judge(step.batch, ending, reading, tally, step.knobs.results_patience_s):
@@ -32,6 +41,8 @@ async def collect(step: Step) -> None:
         case ReadAgain() as again if rereading.is_over(step.batch, step.now):
             await _given_up(step, again.why)
         case ReadAgain() as again:
+            if again.held and refused:
+                await _requeue_refused(step, ending, refused)
             await _read_again(step, ending, again)
 
 
@@ -56,7 +67,8 @@ async def _looked_again(step: Step, ending: Ending) -> tuple[Ending, bool]:
     ), False
 
 
-async def _read(step: Step, ending: Ending, *, running: bool) -> Reading:
+async def _read(step: Step, ending: Ending, refused: set[RequestId], *, running: bool) -> Reading:
+    """Deliver what the result files hold; `refused` takes the requests whose row asks for another attempt."""
     n_answered = n_retry = n_unknown = n_ok = n_foreign = 0
     failure: PermanentError | TemporaryError | None = None
     try:
@@ -67,6 +79,8 @@ async def _read(step: Step, ending: Ending, *, running: bool) -> Reading:
             reply = await step.store.deliver(step.held, chunk.rows)
             n_answered, n_retry = n_answered + reply.n_answered, n_retry + reply.n_retry
             n_unknown, n_ok = n_unknown + reply.n_unknown, n_ok + chunk.n_ok
+            if len(refused) < MOST_REFUSED:
+                refused.update(row.request_id for row in chunk.rows if row.kind is RowKind.RETRY)
             step.reach("collect.chunk")
     except PermanentError as error:
         if not n_answered + n_retry + n_unknown:
@@ -100,6 +114,20 @@ async def _collected(step: Step, ending: Ending, reading: Reading) -> None:
         n_retry=reading.n_retry,
         n_unknown=reading.n_unknown,
     )
+
+
+async def _requeue_refused(step: Step, ending: Ending, refused: AbstractSet[RequestId]) -> None:
+    """Run the rows of a held batch again that a readable file refuses: the unreadable one does not hold them up."""
+    if step.batch.reopened_at is not None:
+        return
+    async for rows in step.store.unanswered(step.batch.batch_id):
+        again: dict[lifecycle.Requeue, list[Row]] = {}
+        for row in rows:
+            fate = requeueing.fate_of(step, ending, row) if row.request_id in refused else None
+            if isinstance(fate, lifecycle.Requeue):
+                again.setdefault(fate, []).append(row)
+        for fate, moved in again.items():
+            await requeueing.requeue(step, ending, moved, fate)
 
 
 async def _read_again(step: Step, ending: Ending, again: ReadAgain) -> None:

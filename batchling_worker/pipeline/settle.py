@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from batchling_client.wire.keys import RequestId
 from batchling_client.wire.records import Result, Row
-from batchling_client.wire.scripts import BatchCap, RowIn, RowOut
+from batchling_client.wire.scripts import RowOut
 from batchling_client.wire.states import Outcome, RowKind
 
-from .. import lifecycle, quota
+from .. import lifecycle, requeueing
 from ..provider import Ending
 from ..step import Step
-
-LINGER_MS: Final = 500
-LONGEST_MS: Final = 5_000
 
 
 async def settle(step: Step) -> None:
@@ -29,12 +25,12 @@ async def settle(step: Step) -> None:
     if batch.reopened_at is not None:
         n_refused = await _refused_again(step, ending)
     async for rows in step.store.unanswered(batch.batch_id):
-        again: dict[lifecycle.Requeue, list[RowIn]] = {}
+        again: dict[lifecycle.Requeue, list[Row]] = {}
         refused: list[RowOut] = []
         for row in rows:
-            match _fate(step, ending, row):
+            match requeueing.fate_of(step, ending, row):
                 case lifecycle.Requeue() as fate:
-                    again.setdefault(fate, []).append(_again(row, fate))
+                    again.setdefault(fate, []).append(row)
                 case lifecycle.Refuse() as fate:
                     refused.append(_refusal(row.request_id, fate))
         kept = _kept(step, rows, refused)
@@ -45,7 +41,7 @@ async def settle(step: Step) -> None:
             await step.store.deliver(step.held, refused)
             n_refused += len(refused)
         for fate, moved in again.items():
-            await step.store.requeue(step.held, batch, moved, await _cap(step, ending, fate))
+            await requeueing.requeue(step, ending, moved, fate)
             n_requeued += len(moved)
             step.reach("settle.requeued")
         step.reach("settle.chunk")
@@ -54,26 +50,6 @@ async def settle(step: Step) -> None:
     await step.store.settle(step.held, state)
     step.reach("settle.settled")
     step.telemetry.settled(batch, state, n_requeued=n_requeued, n_refused=n_refused)
-
-
-def _fate(step: Step, ending: Ending, row: Row) -> lifecycle.RowFate:
-    """What becomes of a row; one that our own code fails on is told so, and the others go on."""
-    try:
-        return lifecycle.row_fate(step.batch, ending, row.request_id, row.attempt, step.knobs.max_attempts)
-    except Exception as error:  # noqa: BLE001 - a defect of ours with one row must not hold up the others for ever
-        name = type(error).__name__
-        step.telemetry.warn("row_failed", batch_id=step.batch.batch_id, step="settle", error=name)
-        return lifecycle.defect(name)
-
-
-def _again(row: Row, fate: lifecycle.Requeue) -> RowIn:
-    attempt = row.attempt + 1 if fate.counts else row.attempt
-    return RowIn(
-        request_id=row.request_id,
-        packed=row.next_attempt(attempt),
-        size=row.size,
-        attempt=attempt,
-    )
 
 
 def _kept(step: Step, rows: Sequence[Row], refused: Sequence[RowOut]) -> list[RequestId]:
@@ -107,27 +83,3 @@ def _refusal(request_id: RequestId, fate: lifecycle.Refuse) -> RowOut:
         kind=RowKind.FAILURE, status=fate.status, headers=headers, body=fate.body, origin=fate.origin
     )
     return RowOut(request_id=request_id, kind=RowKind.FAILURE, packed=packed)
-
-
-async def _cap(step: Step, ending: Ending, fate: lifecycle.Requeue) -> BatchCap:
-    batch, facts = step.batch, step.provider.facts
-    size = quota.Size(rows=facts.max_rows, n_bytes=facts.max_bytes)
-    if batch.outcome is Outcome.SPLIT or lifecycle.over_quota(ending) is not None:
-        size = quota.next_size(batch, await _limit(step))
-    elif fate.halved:
-        n_sent = batch.n_lines or batch.n_requests
-        size = quota.Size(rows=max(1, n_sent // 2), n_bytes=facts.max_bytes)
-    wait_ms = int(fate.wait_s * 1000)
-    return BatchCap(
-        rows=min(size.rows, facts.max_rows),
-        bytes=min(size.n_bytes, facts.max_bytes),
-        linger_ms=LINGER_MS + wait_ms,
-        longest_ms=LONGEST_MS + wait_ms,
-    )
-
-
-async def _limit(step: Step) -> int | None:
-    """The limit of enqueued tokens that is known by now; for a batch that counted against none, its own size."""
-    if not step.batch.quota_id:
-        return quota.tokens_of(step.batch)
-    return (await step.store.standing.quota_of(step.batch.quota_id)).limit

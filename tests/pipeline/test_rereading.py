@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import httpx
 import pytest
 
 from batchling_client import steering
@@ -12,6 +13,7 @@ from batchling_client.wire.batches import Batch
 from batchling_client.wire.keys import BatchId, RequestId
 from batchling_client.wire.states import BatchState
 from batchling_worker import batch_object
+from batchling_worker.provider import Ending
 from batchling_worker.sandbox.faults import (
     EmptyFiles,
     FailRows,
@@ -21,7 +23,7 @@ from batchling_worker.sandbox.faults import (
     RefuseDownload,
     SpoilRows,
 )
-from tests.deployment import Deployment
+from tests.deployment import CANARY, Deployment
 from tests.waiting import wait_until
 
 from .hand import Hand
@@ -90,6 +92,14 @@ async def to_its_end(hand: Hand, batch_id: BatchId) -> Batch:
 async def retried(deployment: Deployment, batch_id: BatchId) -> steering.Retried:
     inspection = Inspection(deployment.redis, deployment.keys)
     return await steering.retry(inspection, deployment.scripts, batch_id)
+
+
+async def delete_file(deployment: Deployment, file_id: str) -> None:
+    """The file is gone at the provider, for good."""
+    headers = {"authorization": f"Bearer {CANARY}"}
+    async with httpx.AsyncClient(headers=headers) as http:
+        gone = await http.delete(f"{deployment.sandbox.url}/groq/openai/v1/files/{file_id}")
+        gone.raise_for_status()
 
 
 @pytest.mark.parametrize("download", NO_RESULT_FILE)
@@ -177,6 +187,26 @@ async def test_a_batch_whose_answers_are_counted_and_unreadable_is_held_and_read
     batch = await to_its_end(hand, batch_id)
     assert (batch.n_succeeded, batch.error) == (5, "")
     assert deployment.billed() == dict.fromkeys(ids, 1)
+
+
+async def test_rows_that_one_file_refuses_do_not_wait_with_a_batch_that_is_held_for_the_other(
+    deployment: Deployment, hand: Hand
+) -> None:
+    deployment.sandbox.faults.add(FailRows(n=3, status=500))
+    batch_id, ids = await asked(deployment, 5)
+    await hand.bring(batch_id, BatchState.ENDED)
+    output, _ = Ending.decode((await hand.batch(batch_id)).ending).results
+    await delete_file(deployment, output)
+
+    await stepped(hand, batch_id, until_error="Nothing is run again")
+
+    [again] = [batch.batch_id for batch in await deployment.batches() if batch.batch_id != batch_id]
+    assert (await to_its_end(hand, again)).n_succeeded == 3
+    await hand.step(batch_id)
+    held = await hand.batch(batch_id)
+    assert (held.held_since is not None, held.n_requeued) == (True, 3)
+    assert [result is None for result in await deployment.results(ids)].count(True) == 2
+    assert deployment.sandbox.ledger().billed() == dict.fromkeys(ids, 1)
 
 
 @pytest.mark.parametrize(
