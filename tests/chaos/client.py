@@ -28,6 +28,7 @@ BATCH_SIZE: Final = 40
 N_THREADS: Final = 24
 PAUSE_S: Final = 0.3
 SDKS: Final[dict[str, Any]] = {"groq": groq, "openai": openai}
+STATUS_ERRORS: Final = (groq.APIStatusError, openai.APIStatusError)
 CLASSES: Final = {"groq": ("Groq", "AsyncGroq"), "openai": ("OpenAI", "AsyncOpenAI")}
 
 
@@ -94,8 +95,8 @@ class Asker:
 
     def _failed(self, question: Question, error: Exception) -> None:
         status = getattr(error, "status_code", 0)
-        ours = errors.of(error)
-        words = f"{type(error).__name__} {ours.code if ours else ''} {error}"
+        code = error.response.headers.get(errors.HEADER, "") if isinstance(error, STATUS_ERRORS) else ""
+        words = f"{type(error).__name__} {code} {error}"
         self._notes.note("failed", call=question.call, status=status, text=words[:500])
 
 
