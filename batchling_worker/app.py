@@ -29,7 +29,7 @@ from batchling_client.wire.keys import DRAINED_VERSIONS, WIRE_VERSION, Keys
 from batchling_client.wire.records import WorkerPresence
 from batchling_client.wire.scripts import Fsync
 
-from . import dashboard, leaving, tasks
+from . import dashboard, foreign_settings, leaving, tasks
 from .accounts import Accounts
 from .crash import CrashPoint, no_crash
 from .dispatch import Dispatch
@@ -60,7 +60,8 @@ POOLS: Final = ("prefork", "threads", "solo")
 
 def make_app(settings: WorkerSettings) -> Celery:
     """A Celery app that runs the pipeline of one deployment."""
-    app = Celery("batchling", broker=broker_url(settings.redis_url))
+    # No fix-ups: where DJANGO_SETTINGS_MODULE is set, Celery's would set up that project in each of our processes.
+    app = Celery("batchling", broker=broker_url(settings.redis_url), fixups=[])
     app.conf.update(
         result_backend=None,
         task_ignore_result=True,
@@ -262,6 +263,9 @@ def _send_events(app: Celery, events: Sequence[tuple[str, Fields]]) -> None:
 def app_or_exit() -> Celery:
     """The app of this process' environment; a mistake in it ends the process with one sentence and exit code 2."""
     dashboard.prepare(sys.argv, os.environ)
+    ignored = foreign_settings.leave_out(os.environ)
+    if ignored is not None:
+        sys.stderr.write(ignored + "\n")
     try:
         settings = load()
         if not settings.redis_url:
