@@ -4,11 +4,12 @@ SHELL := /bin/sh
 VENV ?= .venv
 BIN := $(VENV)/bin
 SDKS := $(VENV)-sdks
+PYTHONS := $(VENV)-pythons
 ARGS ?=
 # Most tests wait for other processes: more than one a core keeps the cores busy.
 JOBS ?= 4
 
-.PHONY: help demo test test-long test-sdks chaos weather lint format bench constraints clean
+.PHONY: help demo test test-pythons test-long test-sdks chaos weather lint format bench constraints clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +42,13 @@ demo: $(VENV)/.installed-all ## Run the demo: no account, no Redis, nothing to s
 
 test: $(VENV)/.installed-dev ## Run the test suite, but for what takes minutes
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+test-pythons: ## Run the test suite on every declared version of Python that is found here
+	@mkdir -p $(PYTHONS)
+	@for python in `tools/pythons`; do \
+		echo "== $$python"; \
+		$(MAKE) --no-print-directory VENV=$(PYTHONS)/`basename $$python` PYTHON=$$python test || exit 1; \
+	done
 
 test-long: $(VENV)/.installed-dev ## Run the long tests: deaths at every step, stopped workers, fail-overs, bad weather
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "long and not weather" $(ARGS)
@@ -79,5 +87,5 @@ constraints: ## Pin the newest versions that fit together (needs uv)
 	done
 
 clean: ## Remove the virtual environments and everything built
-	rm -rf .venv .venv-sdks .ci-venv .ci-venv-sdks build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-sdks .venv-pythons .ci-venv .ci-venv-sdks .ci-venv-pythons build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

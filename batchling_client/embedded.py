@@ -18,6 +18,7 @@ from .errors import QueueUnreachable, WrongSettings
 from .interceptor import warn_once
 from .wire import redis_errors
 from .wire.ending import carry_through
+from .wire.installing import install
 
 UP_S: Final = 60.0
 """How long the stack may take to come up."""
@@ -41,8 +42,7 @@ async def redis_url(home: Path) -> str:
     """The URL of the embedded stack's Redis, started if need be; raises `QueueUnreachable` and `WrongSettings`."""
     if importlib.util.find_spec("batchling_worker") is None:
         raise QueueUnreachable(
-            'No queue is set: install the embedded one with `pip install "batchling[all]"`, '
-            "or set BATCHLING_REDIS_URL."
+            f"No queue is set: install the embedded one with {install()}, or set BATCHLING_REDIS_URL."
         )
     with redis_errors.shortages_as(QueueUnreachable):
         command = await asyncio.create_subprocess_exec(

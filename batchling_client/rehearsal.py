@@ -16,6 +16,7 @@ import msgspec
 
 from . import sandboxed
 from .errors import QueueUnreachable, WrongSettings
+from .wire.installing import install
 
 STOP_S: Final = 90.0
 WRONG_USE: Final = 2
@@ -29,7 +30,7 @@ def rehearsal(home: Path) -> Iterator[None]:
     They end with this process, however it ends. Raises `WrongSettings` or `QueueUnreachable`.
     """
     if importlib.util.find_spec("batchling_worker") is None:
-        raise WrongSettings('A rehearsal needs the sandbox: pip install "batchling[all]".')
+        raise WrongSettings(f"A rehearsal needs the sandbox: run {install()}.")
     with (
         tempfile.TemporaryFile() as complaints,
         subprocess.Popen(

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import click
 
+from batchling_client.wire.installing import install
+
 UNREACHABLE: Final = 3
 
 
@@ -117,7 +119,7 @@ def _part(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise click.UsageError(f'This command needs {error.name}: pip install "batchling[all]".') from None
+        raise click.UsageError(f"This command needs {error.name}: run {install()}.") from None
 
 
 def _speed(word: str) -> tuple[str, float]:

@@ -23,7 +23,7 @@ from batchling_client.wire.states import BatchState, Outcome, RowKind, Verdict
 
 from .figures import Cell, Report, Target, median, quantile
 from .rows import AT_ONCE, KEEP_MS, Lane, chat_lane
-from .stand import Stack, embedded_stack
+from .stand import embedded_stack
 
 N_BATCHES: Final = 200
 """As many as one tick of a worker claims at once."""
@@ -39,7 +39,7 @@ _EVAL_WORDS: Final = (b"EVALSHA", b"EVAL")
 def measure(n_batches: int = N_BATCHES, largest: int = LARGEST) -> Report:
     """Runs both, on a stack whose worker serves another namespace and so stays out of the way."""
     with embedded_stack({}) as stack:
-        times = asyncio.run(_measure(stack, n_batches, largest))
+        times = asyncio.run(timed(stack.redis_url, stack.redis.pid, n_batches, largest))
     rows: list[list[Cell]] = []
     for name, taken in sorted(times.items(), key=lambda one: -max(call.script_ms for call in one[1])):
         script = [call.script_ms for call in taken]
@@ -103,11 +103,12 @@ class _TimedScripts(Scripts):
             return None
 
 
-async def _measure(stack: Stack, n_batches: int, largest: int) -> dict[str, list[_Call]]:
-    redis = connect(stack.redis_url)
+async def timed(redis_url: str, redis_pid: int, n_batches: int, largest: int) -> dict[str, list[_Call]]:
+    """Take the crowd and then the largest batch through every script; return the calls by script."""
+    redis = connect(redis_url)
     try:
         await redis.config_set("slowlog-log-slower-than", 0)
-        scripts = _TimedScripts(redis, Keys("benchmark"), stack.redis.pid)
+        scripts = _TimedScripts(redis, Keys("benchmark"), redis_pid)
         lanes = [Lane(scripts=scripts, spec=chat_lane(f"{number:020x}")) for number in range(n_batches)]
         await _Life(scripts, lanes, 2 * AT_ONCE).live()
         await _Life(scripts, lanes[:1], largest).live()

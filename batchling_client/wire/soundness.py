@@ -92,7 +92,9 @@ def refusal(findings: Iterable[Finding], place: str) -> str | None:
 
 
 def _of_version(info: Mapping[str, Any]) -> Finding:
-    text = str(info.get("redis_version", "unknown"))
+    # Valkey tells the version of Redis that it is compatible with, and its own besides.
+    valkey = info.get("valkey_version")
+    text = f"Valkey {valkey}" if valkey else str(info.get("redis_version", "unknown"))
     return judge(
         "version",
         _numbers(info) >= OLDEST,

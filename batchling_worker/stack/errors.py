@@ -9,3 +9,11 @@ class StackError(Exception):
 
 class WrongSetting(StackError):
     """No worker would run with a setting of the caller's environment; the text names it, and never its value."""
+
+
+def install(extra: str = "all") -> str:
+    """Return the words for installing batchling with an extra, to be put into a sentence."""
+    # Needed only when the stack cannot start: the client takes longer to import than an attach may last.
+    from batchling_client.wire import installing  # noqa: PLC0415
+
+    return installing.install(extra)

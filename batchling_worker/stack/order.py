@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 
@@ -15,6 +15,8 @@ class Order:
     socket: str
     redis_binary: str
     flower: bool
+    redis_words: Sequence[str] = ()
+    """Options that the server needs to read the data of this home."""
     followed: Mapping[str, str] = field(default_factory=dict)
     """Digests of the settings that a worker of it would have: see `State.followed`."""
 

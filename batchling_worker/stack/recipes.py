@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
 from .keeper import Recipe
 from .layout import Layout
+from .redis_binary import MALLOC
 
 _WORKER_WORDS: Final = (
     *("--pool", "threads", "--concurrency", "4"),
@@ -32,8 +34,8 @@ class Recipes:
             "BATCHLING_REDIS_URL": self._url,
         }
 
-    def redis(self, binary: str) -> Recipe:
-        """Durable, never evicting, on a unix socket only."""
+    def redis(self, binary: str, words: Sequence[str] = ()) -> Recipe:
+        """Durable, never evicting, on a unix socket only; `words` are further options."""
         argv = [binary, "--port", "0", "--unixsocket", self._socket, "--unixsocketperm", "700"]
         argv += [
             "--dir",
@@ -45,11 +47,11 @@ class Recipes:
             "--save",
             "",
         ]
-        argv += ["--maxmemory-policy", "noeviction", "--daemonize", "no"]
+        argv += ["--maxmemory-policy", "noeviction", "--daemonize", "no", *words]
         # Once it runs, Redis shows a title in the place of its words.
-        return self._recipe(
-            "redis", argv, self._url, {"--unixsocket", self._socket}, {f"unixsocket:{self._socket}"}
-        )
+        marks = ({"--unixsocket", self._socket}, {f"unixsocket:{self._socket}"})
+        recipe = self._recipe("redis", argv, self._url, *marks)
+        return replace(recipe, environment={**MALLOC, **self._environment})
 
     def worker(self) -> Recipe:
         """One home, one node name: Flower shows a restarted worker as the same one."""

@@ -48,7 +48,7 @@ class Supervisor:
         self._served: Child | None = None
         known = state.read(self._layout.state)
         recipes = Recipes(self._layout, self._socket, environment)
-        self._redis = Keeper(recipes.redis(order.redis_binary))
+        self._redis = Keeper(recipes.redis(order.redis_binary, order.redis_words))
         self._worker = Keeper(recipes.worker())
         flower_url = known.flower.label if known and known.flower else None
         self._flower = Keeper(recipes.flower(flower_url)) if order.flower else None

