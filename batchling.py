@@ -1,5 +1,10 @@
-"""The short import: `from batchling import batchify`."""
+"""The short import, `from batchling import batchify`, and `python -m batchling`, which is the command."""
 
-from batchling_client import batchify, errors
+from batchling_client import __version__, batchify, errors
 
-__all__ = ["batchify", "errors"]
+__all__ = ["__version__", "batchify", "errors"]
+
+if __name__ == "__main__":
+    from batchling_client.cli import main
+
+    main()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+import difflib
 import errno
 import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import click
 
 from .errors import BatchlingError, NotIntercepted, QueueFull, QueueUnreachable
+from .wire.installing import install
 
 GROUP: Final = "batchling.commands"
 WORKER_COMMANDS: Final = ("demo", "down", "sandbox", "status", "up")
@@ -19,6 +23,8 @@ WORKER_COMMANDS: Final = ("demo", "down", "sandbox", "status", "up")
 
 WRONG_USE: Final = 2
 INTERRUPTED: Final = 130
+_CLOSE: Final = 0.6
+_LARGEST: Final = 1_000_000
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _CODES: Final[dict[type[BatchlingError], int]] = {QueueFull: 3, QueueUnreachable: 3, NotIntercepted: 1}
 
@@ -48,6 +54,17 @@ class CommandGroup(click.Group):
         if ".py:" in first or (first.startswith("--") and any(".py:" in word for word in args)):
             args = ["run", *args]
         return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Finds the command; a misspelt one is answered with the commands that were probably meant."""
+        name = args[0] if args else ""
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            raise click.UsageError(
+                _unknown(name, self.list_commands(ctx)), None if name.endswith(".py") else ctx
+            )
+        return super().resolve_command(ctx, args)
 
     def main(
         self, args: Sequence[str] | None = None, prog_name: str | None = None, *rest: Any, **extra: Any
@@ -82,14 +99,40 @@ def _added() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=GROUP)}
 
 
+def _unknown(name: str, commands: Sequence[str]) -> str:
+    """What to say of a first word that is no command."""
+    if name.endswith(".py"):
+        return f"{name} names no function: type `batchling {name}:{_function_of(Path(name))}`."
+    close = difflib.get_close_matches(name, commands, n=3, cutoff=_CLOSE)
+    close = close or [one for one in commands if one.startswith(name)]
+    meant = " or ".join(f"`batchling {one}`" for one in close[:3])
+    return (
+        f"There is no command {name!r}: did you mean {meant}?" if meant else f"There is no command {name!r}."
+    )
+
+
+def _function_of(file: Path) -> str:
+    """The function of a script that is most probably meant to be run."""
+    try:
+        if file.stat().st_size > _LARGEST:
+            return "FUNC"
+        body = ast.parse(file.read_bytes()).body
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return "FUNC"
+    names = [one.name for one in body if isinstance(one, ast.AsyncFunctionDef)]
+    names += [one.name for one in body if isinstance(one, ast.FunctionDef)]
+    public = [name for name in names if not name.startswith("_")]
+    return "main" if "main" in public else next(iter(public), "FUNC")
+
+
 def _absent(name: str) -> click.Command:
     def say() -> NoReturn:
-        raise click.UsageError(f'`batchling {name}` is part of the worker: pip install "batchling[all]".')
+        raise click.UsageError(f"`batchling {name}` is part of the worker: run {install()}.")
 
     return click.Command(
         name,
         callback=say,
-        short_help='Needs pip install "batchling[all]".',
+        short_help=f"Needs {install()}.",
         context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
     )
 
@@ -97,7 +140,8 @@ def _absent(name: str) -> click.Command:
 def _sentence(error: click.ClickException) -> str:
     text = error.format_message()
     if isinstance(error, click.UsageError) and error.ctx is not None and "pip install" not in text:
-        return f"{text.rstrip('.')}: see `{error.ctx.command_path} --help`."
+        see = f"see `{error.ctx.command_path} --help`."
+        return f"{text} {see.capitalize()}" if text.endswith("?") else f"{text.rstrip('.')}: {see}"
     return text
 
 

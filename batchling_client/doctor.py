@@ -11,7 +11,7 @@ from . import base_urls, coverage, leftovers, settings
 from .errors import QueueUnreachable, WrongSettings
 from .reach import Reached, reach
 from .settings import ClientSettings
-from .wire import sealing, soundness
+from .wire import sealing, setting_names, soundness
 from .wire.connection import ask
 from .wire.finding import Finding, Health
 from .wire.records import CorruptRecord
@@ -19,7 +19,7 @@ from .wire.records import CorruptRecord
 
 async def examine(redis_url: str | None, environment: Mapping[str, str]) -> list[Finding]:
     """Look at everything once; change and start nothing."""
-    found = []
+    found = _of_names(environment)
     try:
         found += await _deployment(redis_url)
     except WrongSettings as error:
@@ -35,6 +35,19 @@ async def examine(redis_url: str | None, environment: Mapping[str, str]) -> list
         found += await base_urls.tried(settings.load(redis_url=redis_url), environment)
     found += await coverage.interception()
     return found
+
+
+def _of_names(environment: Mapping[str, str]) -> list[Finding]:
+    """What the environment sets in vain."""
+    return [
+        Finding(
+            check="settings",
+            health=Health.FAILURE if one.meant else Health.NOTE,
+            says=f"nothing reads {one.name}",
+            mend=f"Did you mean {one.meant}?" if one.meant else "Remove it: no setting has that name.",
+        )
+        for one in setting_names.unread(environment)
+    ]
 
 
 async def _deployment(redis_url: str | None) -> list[Finding]:

@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from .errors import WrongSettings
 from .wire import connection, sealing, stand_ins
 from .wire.routes import Routes
-from .wire.setting_mistakes import mistake_in
+from .wire.setting_mistakes import mistake_in, sentence
 from .wire.stand_ins import StandIn
 
 LONGEST_ACCOUNT: Final = 200
@@ -106,4 +106,4 @@ def load(*, redis_url: str | None = None) -> ClientSettings:
         return ClientSettings() if redis_url is None else ClientSettings(redis_url=redis_url)
     except (ValidationError, SettingsError) as error:
         name, reason = mistake_in(error)
-    raise WrongSettings(f"{name} {reason}.")
+    raise WrongSettings(sentence(name, reason))

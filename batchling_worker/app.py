@@ -15,7 +15,7 @@ from celery.signals import after_setup_logger, worker_process_init, worker_proce
 from celery.worker import state as worker_state
 from kombu import Queue
 
-from batchling_client.wire import sealing
+from batchling_client.wire import sealing, setting_names
 from batchling_client.wire.connection import (
     CONNECT_SECONDS,
     HEALTH_SECONDS,
@@ -264,8 +264,9 @@ def app_or_exit() -> Celery:
     """The app of this process' environment; a mistake in it ends the process with one sentence and exit code 2."""
     dashboard.prepare(sys.argv, os.environ)
     ignored = foreign_settings.leave_out(os.environ)
-    if ignored is not None:
-        sys.stderr.write(ignored + "\n")
+    for said in (ignored, *setting_names.unread(os.environ)):
+        if said is not None:
+            sys.stderr.write(f"{said}\n")
     try:
         settings = load()
         if not settings.redis_url:

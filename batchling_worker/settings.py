@@ -18,7 +18,7 @@ from pydantic_settings import (
 )
 
 from batchling_client.wire import sealing, stand_ins
-from batchling_client.wire.setting_mistakes import mistake_in
+from batchling_client.wire.setting_mistakes import mistake_in, sentence
 from batchling_client.wire.stand_ins import StandIn
 
 RESULT_TTL_S: Final = 30 * 24 * 3600
@@ -126,7 +126,7 @@ def load(environment: Mapping[str, str] | None = None) -> WorkerSettings:
         return WorkerSettings() if environment is None else _of(environment)
     except (ValidationError, SettingsError) as error:
         name, reason = mistake_in(error)
-    raise WrongSetting(f"{name} is not usable: {reason}.")
+    raise WrongSetting(sentence(name, reason))
 
 
 def _of(environment: Mapping[str, str]) -> WorkerSettings:

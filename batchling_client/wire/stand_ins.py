@@ -62,13 +62,19 @@ def _bare(url: str) -> str:
     return url
 
 
+def _json(text: str) -> object:
+    try:
+        parsed: object = json.loads(text)
+    except ValueError:
+        raise ValueError("is not JSON, although it begins like it") from None
+    return parsed
+
+
 def _listed(said: object) -> object:
     """Words between commas, or a JSON list."""
     if isinstance(said, str):
         return (
-            json.loads(said)
-            if said.startswith("[")
-            else [one.strip() for one in said.split(",") if one.strip()]
+            _json(said) if said.startswith("[") else [one.strip() for one in said.split(",") if one.strip()]
         )
     return said
 
@@ -78,7 +84,7 @@ def _mapped(said: object) -> object:
     if not isinstance(said, str):
         return said
     if said.startswith("{"):
-        return json.loads(said)
+        return _json(said)
     pairs = [one.partition("=") for one in said.split(",") if one.strip()]
     if not all(name.strip() and value.strip() for name, _, value in pairs):
         raise ValueError("holds pairs between commas, such as gpt-4o=gpt-4o-batch")

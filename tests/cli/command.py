@@ -25,7 +25,7 @@ class Finished:
         lines = self.err.strip().splitlines()
         assert len(lines) == 1, self.err
         assert lines[0].startswith("batchling: ")
-        assert lines[0].endswith(".")
+        assert lines[0].endswith((".", "?"))
         return lines[0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,9 +11,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+import batchling as batchling_module
 from batchling_client.cli import main
 from batchling_client.runner import WrongTarget, load, split
 from batchling_client.wire import sealing
+from batchling_client.wire.installing import install
 
 from .command import batchling, clean_environment, contents
 
@@ -24,7 +27,7 @@ def invoke(*words: str) -> Result:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["frobnicate"], "No such command 'frobnicate'"),
+        (["frobnicate"], "There is no command 'frobnicate'"),
         (["show"], "Missing argument 'ID'"),
         (["batches", "--limit", "many"], "is not a valid integer"),
         (["batches", "--redis-url", "http://127.0.0.1"], "must start with redis://"),
@@ -154,7 +157,7 @@ async def test_a_worker_command_without_the_worker_says_what_to_install(command:
     )
 
     assert gone.code == 2
-    assert 'pip install "batchling[all]"' in gone.sentence
+    assert install() in gone.sentence
 
 
 async def test_a_part_without_its_library_says_what_to_install() -> None:
@@ -235,7 +238,7 @@ async def test_a_block_with_a_wrong_setting_of_the_worker_is_one_sentence_and_st
     wrong = await batchling("run", f"{script}:answers", env=env)
 
     assert wrong.code == 2
-    assert "BATCHLING_LEASE_SECONDS is not usable" in wrong.sentence
+    assert "BATCHLING_LEASE_SECONDS must be " in wrong.sentence
     assert contents(short_home) == []
 
 
@@ -265,3 +268,54 @@ def test_the_client_imports_neither_rich_nor_http_libraries_nor_the_worker() -> 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["lane"], "`batchling lanes`"),
+        (["sandbx"], "`batchling sandbox`"),
+        (["cancle", "x"], "`batchling cancel`"),
+        (["doctor", "--jsn"], "'--json'"),
+        (["--verison"], "'--version'"),
+    ],
+)
+def test_a_misspelt_word_is_answered_with_the_one_that_was_meant(words: list[str], meant: str) -> None:
+    result = invoke(*words)
+
+    assert result.exit_code == 2
+    assert re.search(f"[Dd]id you mean {meant}", result.stderr)
+
+
+def test_a_word_like_no_command_is_one_sentence() -> None:
+    result = invoke("xyzzy")
+
+    assert result.exit_code == 2
+    assert result.stderr.startswith("batchling: There is no command 'xyzzy': see `")
+
+
+@pytest.mark.parametrize(
+    ("source", "typed"),
+    [
+        ("def tidy(): ...\nasync def label(): ...\n", "label"),
+        ("async def ask(): ...\nasync def main(): ...\n", "main"),
+        ("async def _hidden(): ...\n", "FUNC"),
+        ("this is no Python", "FUNC"),
+    ],
+)
+def test_a_script_without_a_function_says_what_to_type(tmp_path: Path, source: str, typed: str) -> None:
+    script = tmp_path / "label.py"
+    script.write_text(source)
+
+    result = invoke(str(script))
+
+    assert result.exit_code == 2
+    assert result.stderr == f"batchling: {script} names no function: type `batchling {script}:{typed}`.\n"
+
+
+def test_the_module_is_the_command() -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "batchling", "--version"], capture_output=True, text=True, check=True
+    )
+
+    assert told.stdout == f"batchling {batchling_module.__version__}\n"

@@ -41,7 +41,7 @@ def test_a_wrong_setting_is_one_sentence_that_tells_no_value(tmp_path: Path) -> 
         tmp_path, REDIS_URL="redis://127.0.0.1:1", LEASE_SECONDS="soon", PROVIDERS__GROQ__API_KEY="gsk-CANARY"
     )
     assert ended.returncode == 2
-    assert ended.stderr.startswith("BATCHLING_LEASE_SECONDS is not usable: ")
+    assert ended.stderr.startswith("BATCHLING_LEASE_SECONDS must be ")
     assert "Traceback" not in ended.stderr
     assert "CANARY" not in ended.stderr
 
