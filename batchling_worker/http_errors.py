@@ -44,6 +44,8 @@ UNKNOWN_THERE: Final = frozenset({404, 410})
 KEY_REFUSED: Final = re.compile(rb"API_KEY_INVALID|incorrect api key", re.IGNORECASE)
 """How the providers say it that answer 400 to a key they do not know (Google, xAI; 2026-11-23)."""
 
+DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s")
+"""A duration as Google's JSON spells it."""
 LONGEST_WISH_S: Final = 3600.0
 """The longest pause before another try of a call that submits something."""
 LONGEST_LOOK_WISH_S: Final = 300.0
@@ -247,16 +249,26 @@ class _Said(msgspec.Struct):
 
 
 class _Wish(msgspec.Struct):
-    retry_after_seconds: float | None = None
+    retry_after_seconds: object = None
+    error: object = None
 
 
 def _wish_in(body: bytes) -> float | None:
-    """Doubleword tells it in the body (2026-11-23)."""
+    """Return how long an error body asks to wait: Doubleword in a field (2026-11-23), Google in a `RetryInfo`."""
     try:
-        said = msgspec.json.decode(body, type=_Wish).retry_after_seconds
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        # Google's endpoints that stream put their error into a list.
+        told = msgspec.json.decode(body, type=_Wish | list[_Wish])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return said if said is not None and said >= 0 else None
+    for said in (told if isinstance(told, list) else [told])[:1]:
+        if isinstance(said.retry_after_seconds, (int, float)):
+            return _number(str(said.retry_after_seconds))
+        details = said.error.get("details") if isinstance(said.error, dict) else None
+        for detail in details[:MOST_FLAWS] if isinstance(details, list) else []:
+            delay = detail.get("retryDelay") if isinstance(detail, dict) else None
+            if isinstance(delay, str) and (found := DURATION.fullmatch(delay)):
+                return float(found[1])
+    return None
 
 
 def message_of(body: bytes) -> str:

@@ -348,6 +348,47 @@ async def test_a_wish_is_honoured_up_to_a_bound_that_fits_the_call(
         assert (look.delay_s, create.delay_s) == (of_look, of_create)
 
 
+def google_error(delay: object) -> bytes:
+    """An error of Google's with the delay in its details, as of the wire on 2026-11-23."""
+    details = [
+        {"@type": "type.googleapis.com/google.rpc.Help", "links": []},
+        {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay},
+    ]
+    error = {"code": 429, "message": "Too many requests.", "status": "RESOURCE_EXHAUSTED", "details": details}
+    return json.dumps({"error": error}).encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "of_look", "of_create"),
+    [
+        (google_error("7s"), 7.0, 7.0),
+        (google_error("34.074824224s"), 34.074824224, 34.074824224),
+        (b"[%b]" % google_error("7s"), 7.0, 7.0),
+        (google_error("1800s"), 300.0, 1800.0),
+        (google_error("86400s"), None, 3600.0),
+        (google_error("999999999999s"), None, None),
+        (google_error("-7s"), None, None),
+        (google_error("soon"), None, None),
+        (google_error(7), None, None),
+        (b'{"error":{"details":{"retryDelay":"7s"}}}', None, None),
+        (b'{"error":{"details":["7s",null,[]]}}', None, None),
+        (b"[]", None, None),
+        (b'{"retry_after_seconds":42}', 42.0, 42.0),
+        (b'{"retry_after_seconds":-1}', None, None),
+        (b'{"retry_after_seconds":true}', None, None),
+        (b'{"retry_after_seconds":%b}' % (b"9" * 5000), None, None),
+    ],
+)
+def test_a_wish_in_the_body_is_honoured_as_one_in_a_header(
+    body: bytes, of_look: float | None, of_create: float | None
+) -> None:
+    look = http_errors.Deed(provider="gemini", does="look at a batch")
+    create = http_errors.Deed(provider="gemini", does="create a batch", paid=True, submits=True)
+    assert http_errors.wish_of(look, httpx.Headers(), body) == of_look
+    assert http_errors.wish_of(create, httpx.Headers(), body) == of_create
+    assert http_errors.wish_of(look, httpx.Headers({"retry-after": "12"}), body) == 12.0
+
+
 def openai_error(message: str, code: str = "") -> bytes:
     return json.dumps(
         {"error": {"message": message, "type": code or "x", "param": None, "code": code}}
