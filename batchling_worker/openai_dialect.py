@@ -143,10 +143,20 @@ def cursor_after(page: BatchPage) -> str:
     Raises `TemporaryError` where there is more and nothing says where: to take that for the end could have a batch
     that is not shown paid for twice.
     """
-    if page.has_more not in (True, "true"):
+    if not says_more(page.has_more):
         return ""
     last = page.batches[-1].known_id if page.batches else ""
     cursor = page.last_id if isinstance(page.last_id, str) and page.last_id else last
     if not cursor:
-        raise TemporaryError("the list of batches has more pages and does not say where they begin")
+        raise no_cursor()
     return cursor
+
+
+def says_more(has_more: object) -> bool:
+    """Return whether a page says that it is not the last one."""
+    return has_more in (True, "true")
+
+
+def no_cursor() -> TemporaryError:
+    """Return the error for a page that says that there is more and not where."""
+    return TemporaryError("the list of batches has more pages and does not say where they begin")

@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Final
 
-from ..openai_dialect import BatchPage, Dialect, Query
+from ..openai_dialect import BatchPage, Dialect, Query, no_cursor, says_more
 from ..openai_files import OpenAIFiles
 from ..provider import ProviderFacts
 
@@ -31,8 +31,13 @@ def _page(cursor: str) -> Query:
 
 
 def _next_cursor(page: BatchPage) -> str:
-    cursor = page.paging.get("next_cursor") if isinstance(page.paging, dict) else None
-    return cursor if isinstance(cursor, str) else ""
+    paging = page.paging if isinstance(page.paging, dict) else {}
+    cursor = paging.get("next_cursor")
+    if isinstance(cursor, str) and cursor:
+        return cursor
+    if says_more(page.has_more) or says_more(paging.get("has_more")):
+        raise no_cursor()
+    return ""
 
 
 def _by_ids(ids: Sequence[str]) -> Query:

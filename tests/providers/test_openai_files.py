@@ -334,12 +334,21 @@ async def test_a_search_goes_on_behind_an_empty_page(wire: Wire, wired: Desk) ->
     assert await find(wired, "wanted") == ["wanted"]
 
 
-@pytest.mark.parametrize("body", [b'{"object":"list","data":[],"has_more":true}', b'{"error":"busy"}', b"{}"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"object":"list","data":[],"has_more":true}',
+        b'{"object":"list","data":[],"has_more":true,"paging":{"next_cursor":null}}',
+        b'{"error":"busy"}',
+        b"{}",
+    ],
+)
+@pytest.mark.parametrize("provider", ["openai", "groq", "azure", "doubleword"])
 async def test_what_is_no_page_or_hides_the_next_one_proves_nothing(
-    wire: Wire, http: httpx.AsyncClient, body: bytes
+    wire: Wire, http: httpx.AsyncClient, provider: str, body: bytes
 ) -> None:
-    account = Account(base_url=wire.url, headers=credential("openai", KEY), http=http, digest="a" * 20)
-    wired = Desk(provider=providers.load("openai"), account=account)
+    account = Account(base_url=wire.url, headers=credential(provider, KEY), http=http, digest="a" * 20)
+    wired = Desk(provider=providers.load(provider), account=account)
     wire.reply = lambda seen: answer(body)
     with pytest.raises(TemporaryError):
         await find(wired, "wanted")
