@@ -11,7 +11,7 @@ import contextlib
 import json
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -19,9 +19,11 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 import pytest
 
+from batchling_client.wire.batches import Batch
 from batchling_client.wire.keys import RequestId
 from batchling_client.wire.records import Result
-from batchling_worker import providers
+from batchling_client.wire.states import BatchState
+from batchling_worker import lifecycle, providers
 from batchling_worker.sandbox import Limits, Sandbox, faults
 from batchling_worker.sandbox.fault import Fault
 from tests.deployment import Deployment
@@ -44,6 +46,8 @@ class Lie:
     told: Told = "answered"
     status: int = 400
     needs: tuple[Ability, ...] = ()
+    beside: tuple[Fault, ...] = ()
+    """What is told of the same batch as well."""
 
 
 def _lies() -> Iterator[tuple[str, Lie]]:
@@ -58,6 +62,15 @@ def _lies() -> Iterator[tuple[str, Lie]]:
         yield f"the error file answers {status}", Lie(fault=faults.RefuseErrorFile(status=status))
     failed = faults.FailBatch(code="server_error", message="The server had an error. Please try again.")
     yield "the batch fails for a fault of the server", Lie(fault=failed, needs=(Ability.WHOLE_FAILURE,))
+    yield (
+        "the failure for a fault of the server has a word for success",
+        Lie(fault=faults.SayStatus(word="complete"), beside=(failed,), needs=(Ability.WHOLE_FAILURE,)),
+    )
+    refused = faults.FailBatch(code="invalid_request", message=WORDS)
+    yield (
+        "the errors are a bare list",
+        Lie(fault=faults.BareErrors(), beside=(refused,), told="all refused", needs=(Ability.WHOLE_FAILURE,)),
+    )
     in_file = faults.FailInErrorFile(message=WORDS, n=None)
     yield "the reasons are in the error file", Lie(fault=in_file, told="all refused")
     yield "the end has another word", Lie(fault=faults.SayStatus(word="complete"))
@@ -74,8 +87,12 @@ def _lies() -> Iterator[tuple[str, Lie]]:
 
 
 LIES: Final = dict(_lies())
-OF_CALLS: Final = (faults.EmptyPage(times=4), faults.RefusePoll(status=200, times=2))
-"""Told in the list, which is for every model."""
+OF_CALLS: Final = (
+    faults.EmptyPage(times=4),
+    faults.RefusePoll(status=200, times=2),
+    faults.RedirectCall(call="upload", times=2),
+)
+"""Told in the list and of uploads, which are for every model."""
 
 
 @pytest.fixture
@@ -100,7 +117,9 @@ async def deployment(sandbox: Sandbox, forks: Forks) -> AsyncIterator[Deployment
 def shown(sandbox: Sandbox, provider: str, lie: Lie) -> bool:
     """Whether the provider's API can show the lie."""
     [unable] = [one.traits.unable for one in sandbox.emulators if one.name == provider]
-    return type(lie.fault) not in unable and form_of(provider).can(*lie.needs)
+    return not any(type(fault) in unable for fault in (lie.fault, *lie.beside)) and form_of(provider).can(
+        *lie.needs
+    )
 
 
 def wrong(form: Form, lie: Lie, results: Sequence[Result | None], n_runs: Sequence[int]) -> list[str]:
@@ -142,8 +161,8 @@ async def told(deployment: Deployment, provider: str, lies: dict[str, Lie]) -> d
     ids: dict[str, list[RequestId]] = {}
     for number, (name, lie) in enumerate(lies.items()):
         model = f"{form.model}-{number}"
-        fault = lie.fault
-        deployment.sandbox.faults.add(msgspec.structs.replace(fault, provider=provider, model=model))
+        for fault in (lie.fault, *lie.beside):
+            deployment.sandbox.faults.add(msgspec.structs.replace(fault, provider=provider, model=model))
         n_rows = max(N_ROWS, providers.load(provider).facts.min_rows)
         ids[name] = await deployment.ask(n_rows, provider=provider, model=model)
     everything = [one for some in ids.values() for one in some]
@@ -192,3 +211,41 @@ async def test_a_providers_wrong_clock_changes_nothing(deployment: Deployment, s
 
     said = await asyncio.gather(*map(broken, names()))
     assert {provider: words for provider, words in zip(names(), said, strict=True) if words} == {}
+
+
+@pytest.mark.parametrize("provider", names(Ability.CANCEL))
+async def test_a_cancel_that_is_never_confirmed_ends_here_and_nothing_is_created_again(
+    deployment: Deployment, provider: str
+) -> None:
+    deployment.sandbox.faults.add(
+        faults.StickBatch(state="in_progress", seconds=None, done=0.0), faults.StickCancel()
+    )
+    ids = await deployment.ask(max(N_ROWS, providers.load(provider).facts.min_rows), provider=provider)
+    deployment.fork()
+    batch = await first_batch(deployment, lambda one: one.state is BatchState.SUBMITTED)
+
+    await deployment.scripts.cancel(batch_id=batch.batch_id, lane_id=batch.lane_id, ending=b"{}", error="")
+    asked = await first_batch(deployment, lambda one: one.n_cancels > 0)
+    assert asked.cancel_at is not None
+    long_ago = int((asked.cancel_at - lifecycle.CANCEL_PATIENCE).timestamp() * 1000)
+    await deployment.redis.execute_command(
+        "HSET", deployment.keys.batch(batch.batch_id), "cancel_at", long_ago
+    )
+    ended = await first_batch(deployment, lambda one: one.state.terminal)
+
+    assert f"{provider} has not confirmed the cancel" in ended.error
+    assert {result.status for result in await deployment.answered(ids)} == {499}
+    assert len(await deployment.batches()) == len(deployment.sandbox.ledger().batches) == 1
+
+
+async def first_batch(deployment: Deployment, is_so: Callable[[Batch], bool]) -> Batch:
+    """The one batch there is, once it is so."""
+    found: list[Batch] = []
+
+    async def check() -> bool:
+        await deployment.hurry()
+        found[:] = await deployment.batches()
+        return is_so(found[0])
+
+    await wait_until(check, description="the batch is so", within_s=WITHIN_S)
+    return found[0]
