@@ -81,12 +81,14 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
         if outcome is None and not status_words.is_running(self._said):
             outcome = self._end_shown(n_completed + n_failed, n_total, now)
         output, errors = file_id(self.output_file_id), file_id(self.error_file_id)
-        if outcome is Outcome.COMPLETED and not (n_completed or n_failed or output or errors):
-            outcome = self._empty_end(now)
+        just_now = outcome is not None and self._ended_just_now(outcome, now)
         awaited = (n_completed > 0 and not output) or (n_failed > 0 and not errors)
         # Where no counts are told, a batch that is complete has at least one file.
         awaited = awaited or not (counts or output or errors)
-        if outcome is None or (awaited and self._ended_just_now(outcome, now)):
+        is_empty = not (n_completed or n_failed or output or errors)
+        if outcome is Outcome.COMPLETED and is_empty and self._has_failed(now):
+            outcome, awaited = Outcome.FAILED, True
+        if outcome is None or (awaited and just_now):
             return Running(status=self.word or "unknown", n_done=n_completed + n_failed, n_total=n_total)
         return Ended(
             status=self.word,
@@ -115,16 +117,15 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
         has_files = bool(file_id(self.output_file_id) or file_id(self.error_file_id))
         return Outcome.COMPLETED if has_files and 0 < n_total <= n_done else None
 
-    def _empty_end(self, now: dt.datetime) -> Outcome:
-        """How a batch has ended that is called completed and shows neither rows nor files.
+    def _has_failed(self, now: dt.datetime) -> bool:
+        """Whether a batch that is called completed, and shows neither rows nor files, names a failure instead.
 
-        It has failed where it shows its errors, or a time of its failure, and no time of its completion.
+        A time of its completion is no proof: some providers have one field for the time of any end.
         """
-        if bounds.moment(self.completed_at) is not None:
-            return Outcome.COMPLETED
         failed_at = bounds.moment(self.failed_at)
-        has_failed = failed_at is not None and failed_at <= now.timestamp() + CLOCKS_APART_S
-        return Outcome.FAILED if has_failed or any(_complaints(self.errors)) else Outcome.COMPLETED
+        if failed_at is not None and bounds.moment(self.completed_at) is None:
+            return failed_at <= now.timestamp() + CLOCKS_APART_S
+        return any(_complaints(self.errors))
 
     def _ended_just_now(self, outcome: Outcome, now: dt.datetime) -> bool:
         told = {

@@ -178,20 +178,26 @@ def test_complaints_may_stand_beside_a_completed_batch() -> None:
     [
         {"errors": {"data": [{"code": "server_error", "message": "The server had an error."}]}},
         {"errors": [{"code": "invalid_request", "message": "no such model"}]},
+        {"errors": "the importer failed", "completed_at": LONG_AGO},
         {"failed_at": LONG_AGO},
     ],
 )
 def test_a_completed_batch_with_errors_and_neither_rows_nor_files_has_failed(
     said: dict[str, Any], counts: Any
 ) -> None:
-    told = ended(status="complete", completed_at=None, request_counts=counts, **said)
+    told = ended(**{"status": "complete", "completed_at": None, "request_counts": counts, **said})
     assert told.outcome is Outcome.FAILED
+
+
+def test_a_completed_batch_with_errors_may_show_its_rows_a_moment_later() -> None:
+    errors = [{"message": "one line was skipped"}]
+    assert isinstance(look(status="completed", completed_at=int(NOW.timestamp()), errors=errors), Running)
 
 
 @pytest.mark.parametrize(
     "said",
     [
-        {"completed_at": LONG_AGO},
+        {"completed_at": LONG_AGO, "failed_at": LONG_AGO, "errors": None},
         {"output_file_id": "file-1"},
         {"error_file_id": "file-2"},
         {"request_counts": {"total": 2, "completed": 1, "failed": 1}},
