@@ -49,6 +49,6 @@ __all__ = [
 ]
 
 # An import has an effect only where a variable in the environment asks for it: in a process that was started inside a
-# block, and in one that takes part in a rehearsal.
+# block or under `--sandbox`.
 children.heed()
 sandboxed.heed()

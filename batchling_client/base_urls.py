@@ -156,7 +156,7 @@ class _Trial:
                 f"{self._base_url} redirects the call to another path of its host ({answer.status})",
                 f"Set {self._setting}__BASE_URL to the path that the server uses.",
             )
-        https = "" if here.scheme == "https" else ", perhaps to one that begins with https://"
+        https = "" if here.scheme == "https" else ": the server may want https://"
         return self._failure(
             f"{self._base_url} redirects the call to another host, port or scheme ({answer.status}); keys are not "
             f"sent there",
@@ -256,7 +256,7 @@ def _words(error: Exception) -> str:
     if isinstance(reason, TimeoutError):
         return f"no answer within {PATIENCE_S:.0f} s"
     if isinstance(reason, socket.gaierror):
-        return "there is no such host"
+        return "the name of its host cannot be resolved"
     if isinstance(reason, OSError):
         return reason.strerror or type(reason).__name__
     return f"its answer is not HTTP, or its URL is none ({type(reason).__name__})"

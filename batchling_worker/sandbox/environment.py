@@ -9,7 +9,6 @@ from typing import Final
 
 from batchling_client.wire.rehearsing import NO_ACCOUNT, SANDBOX, SERVED
 from batchling_client.wire.routes import ROUTES
-from batchling_client.wire.stand_ins import StandIn
 
 from . import emulator
 
@@ -56,6 +55,5 @@ def provider_settings(url: str) -> dict[str, str]:
     told: dict[str, str] = {}
     for name in emulator.names():
         told |= emulator.settings(name, f"{url}/{name}")
-    if "all_hosts" in StandIn.model_fields:
-        told |= {f"BATCHLING_PROVIDERS__{name.upper()}__ALL_HOSTS": "true" for name in emulator.names()}
+        told[f"BATCHLING_PROVIDERS__{name.upper()}__ALL_HOSTS"] = "true"
     return told
