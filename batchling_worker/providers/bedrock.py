@@ -300,6 +300,8 @@ def _told(job: Mapping[str, Any]) -> Look:
     outcome = OUTCOMES.get(word) or status_words.outcome_of(word)
     if outcome is None and not status_words.is_running(word) and job.get("endTime"):
         outcome = Outcome.FAILED if job.get("message") else Outcome.COMPLETED
+    if outcome is Outcome.COMPLETED and job.get("message") and job.get("processedRecordCount") == 0:
+        outcome = Outcome.FAILED
     if outcome is None:
         return Running(status=word or "unknown", n_done=n_done, n_total=n_total)
     output = job.get("outputDataConfig", {}).get("s3OutputDataConfig", {}).get("s3Uri", "")

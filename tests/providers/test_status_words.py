@@ -88,6 +88,9 @@ def test_any_other_word_is_none(provider: str, word: str) -> None:
         ),
         (bedrock_look("Odd", endTime=NOW), Outcome.COMPLETED),
         (bedrock_look("Odd", endTime=NOW, message="no"), Outcome.FAILED),
+        (bedrock_look("Complete", message="no", processedRecordCount=0), Outcome.FAILED),
+        (bedrock_look("Complete", message="no", processedRecordCount=3), Outcome.COMPLETED),
+        (bedrock_look("Complete", message="no"), Outcome.COMPLETED),
     ],
 )
 def test_a_word_that_nobody_knows_is_an_end_where_an_end_is_shown(seen: Look, outcome: Outcome) -> None:
