@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Mapping
+from importlib.metadata import metadata
 from typing import Final
 
 from batchling_client.wire.installing import install
@@ -14,9 +15,6 @@ from ..errors import PermanentError
 from ..openai_endpoint import own_endpoint
 from ..provider import Provider
 from ..settings import ProviderSettings
-
-_EXTRAS: Final = ("bedrock", "vertex")
-"""The providers whose libraries are an extra of their own."""
 
 
 def names() -> tuple[str, ...]:
@@ -36,7 +34,8 @@ def load(name: str) -> Provider:
     try:
         provider: Provider = importlib.import_module(f"{__name__}.{name}").PROVIDER
     except ModuleNotFoundError as error:
-        extra = name if name in _EXTRAS else "worker"
+        # A provider with libraries of its own has an extra of its name.
+        extra = name if name in (metadata("batchling").get_all("Provides-Extra") or ()) else "worker"
         raise PermanentError(
             f"{name} needs {error.name}, which this worker does not have: run {install(extra)}."
         ) from None
