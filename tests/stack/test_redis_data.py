@@ -15,7 +15,7 @@ from batchling_worker.stack import redis_binary, redis_data
 from batchling_worker.stack.errors import StackError
 from batchling_worker.stack.redis_data import RELAXED, Family, Written
 
-from ..redis_server import redis_server
+from ..redis_server import redis_server, skip_without_package
 from .bench import Bench
 from .test_redis_binary import pretend
 
@@ -100,6 +100,7 @@ def test_who_can_read_what(
 
 
 def test_the_server_that_can_read_the_data_is_chosen(tmp_path: Path) -> None:
+    skip_without_package()
     path = redis_of(tmp_path / "bin", "8.2.3")
 
     fresh = redis_binary.choose(path, tmp_path / "fresh")
@@ -110,6 +111,7 @@ def test_the_server_that_can_read_the_data_is_chosen(tmp_path: Path) -> None:
 
 
 def test_the_packaged_server_loads_what_a_newer_redis_wrote(tmp_path: Path) -> None:
+    skip_without_package()
     data = data_of(tmp_path, REDIS_8 + EMPTY_END, b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$6\r\nbefore\r\n")
     server = redis_binary.choose("", data)
 
@@ -149,6 +151,7 @@ def test_the_procfiles_redis_refuses_such_data_too(tmp_path: Path) -> None:
 
 
 def test_a_redis_that_cannot_load_its_data_is_quoted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    skip_without_package()
     monkeypatch.setattr("batchling_worker.stack.attach.START_PATIENCE_S", 3.0)
     # Of a kind that no server knows: the packaged one is told to try, and stops there.
     base = data_of(bench.home / "redis", REDIS_8 + UNKNOWN_KIND) / "appendonlydir"

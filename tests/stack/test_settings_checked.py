@@ -24,7 +24,7 @@ def test_a_wrong_setting_is_one_sentence_and_starts_nothing(bench: Bench, name: 
     answer = bench.run("up", **{name: value})
 
     assert answer.returncode == 2
-    assert answer.stderr.startswith(f"{name} ")
+    assert answer.stderr.startswith((f"{name} ", "BATCHLING_PROVIDERS__GROQ has no setting API_KEYS: "))
     assert answer.stderr.count("\n") == 1
     assert SECRET not in answer.stderr
     assert bench.everything() == []
@@ -48,3 +48,15 @@ def test_a_stack_is_up_as_soon_as_the_setting_is_mended(bench: Bench) -> None:
 
     assert bench.run("up").returncode == 0
     assert len(bench.everything()) == 3
+
+
+def test_a_start_names_variables_that_nobody_reads(bench: Bench) -> None:
+    first = bench.run("up", BATCHLING_REDIS=SECRET, BATCHLING_LEASE_SECOND="3")
+    later = bench.run("up", BATCHLING_REDIS=SECRET)
+
+    assert first.returncode == later.returncode == 0
+    assert first.stderr == (
+        "Nothing reads BATCHLING_LEASE_SECOND: did you mean BATCHLING_LEASE_SECONDS? "
+        "Nothing reads BATCHLING_REDIS: did you mean BATCHLING_REDIS_URL?\n"
+    )
+    assert later.stderr == ""

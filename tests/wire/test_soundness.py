@@ -8,7 +8,7 @@ from batchling_client.wire import soundness
 from batchling_client.wire.connection import ask, connect
 from batchling_client.wire.finding import Finding, Health
 from batchling_client.wire.soundness import Told
-from tests.redis_server import free_port, redis_server
+from tests.redis_server import free_port, redis_server, skip_without_waitaof
 
 DURABLE = ("--appendonly", "yes", "--save", "")
 INFO = {
@@ -118,6 +118,7 @@ async def test_a_user_who_may_not_ask_is_told_so_and_not_refused() -> None:
 
 
 async def test_what_needs_the_disks_word_is_refused_where_redis_cannot_give_it() -> None:
+    skip_without_waitaof()
     for words, able in (
         ((*DURABLE,), True),
         (("--appendonly", "no"), False),
