@@ -13,6 +13,7 @@ from typing import Final
 
 import click
 
+from batchling_client.wire.ending import end
 from tests.waiting import wait_until
 
 from . import checker, report, schedule
@@ -124,9 +125,7 @@ async def _run(world: World, seconds: float, counts: Counts) -> list[checker.Vio
             )
             evidence, page = await gather(world, demon, wiretap)
         finally:
-            for task in beside:
-                task.cancel()
-            await asyncio.gather(*beside, return_exceptions=True)
+            await end(beside)
     violations = checker.check(evidence)
     figures = report.of_run(
         evidence=evidence, page=page, demon=demon, struck=struck, n_heard=wiretap.n_messages

@@ -13,6 +13,7 @@ from batchling_client import steering
 from batchling_client.inspection import Inspection
 from batchling_client.wire.batches import Batch
 from batchling_client.wire.connection import UNREACHABLE
+from batchling_client.wire.ending import end
 from batchling_client.wire.keys import BatchId
 from batchling_client.wire.scripts import Scripts
 from batchling_client.wire.states import BatchState
@@ -51,8 +52,7 @@ class Rest:
                 await wait_until(condition, description=description, within_s=CALM_S)
             except AssertionError as error:
                 self.broken.append(str(error))
-        person.cancel()
-        await asyncio.gather(person, return_exceptions=True)
+        await end([person])
         with contextlib.suppress(FileNotFoundError):
             (self.world.home / "stop").unlink()
 
