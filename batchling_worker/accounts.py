@@ -43,10 +43,12 @@ class Accounts:
         seal_private_key: str,
         *,
         silence_s: float,
+        keeps_files: bool = False,
     ) -> None:
         self._store = store
         self._providers = providers
         self._seal_private_key = seal_private_key
+        self._keeps_files = keeps_files
         self._routes = routes_of(providers)
         self._http = httpx.AsyncClient(
             timeout=httpx.Timeout(silence_s, connect=CONNECT_S, pool=TURN_S),
@@ -87,6 +89,7 @@ class Accounts:
             staging=staging,
             staging_url=settings.staging_url.rstrip("/"),
             role_arn=settings.role_arn,
+            keeps_files=self._keeps_files,
         )
 
     def _base_url(self, spec: LaneSpec, facts: ProviderFacts, settings: ProviderSettings) -> str:

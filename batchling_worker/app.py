@@ -176,9 +176,16 @@ def _assemble(app: Celery, settings: WorkerSettings) -> None:
             max_attempts=settings.max_attempts,
             reconcile_patience_s=settings.reconcile_patience_seconds,
             results_patience_s=settings.results_patience_seconds,
+            keeps_files=settings.keep_files,
         )
         reach = CrashPoint(settings.crash_at, settings.home / "crashed") if settings.crash_at else no_crash
-        accounts = Accounts(store, settings.providers, private_key, silence_s=settings.http_silence_seconds)
+        accounts = Accounts(
+            store,
+            settings.providers,
+            private_key,
+            silence_s=settings.http_silence_seconds,
+            keeps_files=settings.keep_files,
+        )
         return Engine(
             store=store,
             accounts=accounts,

@@ -264,6 +264,11 @@ def keys_below(s3: Any, place: Place) -> list[str]:
     return [one["Key"] for page in pages for one in page.get("Contents", ())]
 
 
+def delete(s3: Any, place: Place) -> None:
+    """Delete an object; S3 answers the same where there is none."""
+    s3.delete_object(Bucket=place.bucket, Key=place.key)
+
+
 async def pieces(account: Account, deed: Deed, s3: Any, bucket: str, key: str) -> AsyncGenerator[bytes, None]:
     """An object in pieces; where it breaks off, the rest is asked for while that brings any of it."""
     n_got, tag = 0, ""

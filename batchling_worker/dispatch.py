@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
 from functools import partial
 from typing import Final, assert_never
 
@@ -50,6 +51,10 @@ class Dispatch:
                 self._runtime.start(partial(_step, claim=claim, held=held), version)
         for first in range(0, len(polls), POLLS_A_MESSAGE):
             self._runtime.start(partial(_poll, helds=polls[first : first + POLLS_A_MESSAGE]), version)
+
+    def delete_files(self, members: Sequence[str], version: int) -> Future[None]:
+        """Delete files that batches need no more, on this process' own loop, without waiting for it."""
+        return self._runtime.start(lambda engine: engine.delete_files(members), version)
 
     def _letters(self, claims: Sequence[Claim]) -> Iterable[tuple[str, list[object]]]:
         polls: list[tuple[str, int]] = []

@@ -46,6 +46,7 @@ from .pipeline.settle import settle
 from .pipeline.submit import submit
 from .provider import Account, Complaint, Ending, Look, Running, Seen
 from .providers import Providers
+from .spent_files import Deletion
 from .step import Knobs, Step
 from .store import Held, Store
 from .telemetry import Telemetry
@@ -80,6 +81,7 @@ class Engine:
         self._circuits = Circuits(store.standing, telemetry)
         self._company = Company()
         self._outlived = Outlived(store)
+        self._spent_files = Deletion(store, accounts, providers, telemetry)
         self._leaving = False
 
     async def submit(self, held: Held) -> None:
@@ -112,6 +114,10 @@ class Engine:
                 await self._alone(held, POLL_STATES, self._poll_one)
 
         await self._handing_back(helds, work())
+
+    async def delete_files(self, members: Sequence[str]) -> None:
+        """Delete files at providers that batches need no more."""
+        await self._spent_files.delete(members)
 
     def leave(self) -> None:
         """From now on each step that would begin hands its batch back instead."""
@@ -434,6 +440,7 @@ class Engine:
     async def _end_refused(self, step: Step, error: PermanentError) -> None:
         body = error.body or json.dumps({"error": {"message": str(error), "type": "batch_error"}}).encode()
         ending = await of_refusal(step, error, body)
+        ending = msgspec.structs.replace(ending, certain=not _paid(step.batch) and step.surely_unmade)
         await self._store.ended(step.held, Outcome.FAILED, "", msgspec.json.encode(ending), str(error))
 
     async def _settle_if_collected(self, step: Step) -> None:

@@ -131,6 +131,16 @@ class Objects:
 
         return await self._call("list result files", listed, short=True)
 
+    async def delete(self, place: Place) -> None:
+        """Delete an object; one that is gone is no error."""
+        blob = self._client.bucket(place.bucket).blob(place.name)
+        delete = functools.partial(blob.delete, timeout=self._timeout, retry=None)
+        try:
+            await self._call("delete a file", delete, short=True)
+        except PermanentError as error:
+            if error.status not in (404, 410):
+                raise
+
     async def pieces(self, found: Found) -> AsyncGenerator[bytes, None]:
         """An object in pieces; raises `TemporaryError` where it is not all there any more."""
         for start in range(0, found.size, CHUNK):

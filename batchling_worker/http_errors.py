@@ -289,6 +289,20 @@ def message_of(body: bytes) -> str:
     return body[:LONGEST_REASON].decode(errors="replace").strip()
 
 
+def with_words(body: bytes, words: str) -> bytes:
+    """Return an error body whose sentence is followed by more words; one of an unknown shape stays as it is."""
+    try:
+        said = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return body
+    inner = said.get("error", said) if isinstance(said, dict) else None
+    for holder, name in ((inner, "message"), (said, "error"), (said, "message"), (said, "detail")):
+        if isinstance(holder, dict) and isinstance(holder.get(name), str):
+            holder[name] = f"{holder[name]} {words}"
+            return msgspec.json.encode(said)
+    return body
+
+
 class Flaw(NamedTuple):
     """One entry of a list of validation errors: its code, and where and what is wrong."""
 

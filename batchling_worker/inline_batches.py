@@ -28,6 +28,7 @@ from .provider import (
     Seen,
     Sought,
     Source,
+    SpentFiles,
     Submission,
 )
 from .provider_call import ProviderCall
@@ -191,6 +192,9 @@ class InlineBatches:
             except (Denied, PermanentError) as error:
                 if surely or (isinstance(error, PermanentError) and error.status in (401, 403)):
                     raise
+
+    async def delete(self, account: Account, spent: SpentFiles) -> None:
+        """Do nothing: requests and results are parts of the batch, which its provider deletes in time."""
 
     async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:
         """Asks the provider to cancel; done or unknown batches are no error."""

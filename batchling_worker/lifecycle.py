@@ -16,7 +16,7 @@ from batchling_client.wire.states import BatchState, Outcome, RowKind
 
 from . import money, quota, status_words
 from .blame import is_certain
-from .provider import ROW_LOST, Answer, Complaint, Ending, Running, error_body
+from .provider import LABEL_PREFIX, ROW_LOST, Answer, Complaint, Ending, Running, error_body
 
 RETRIED_STATUSES: Final = frozenset({408, 409, 425, 429})
 RETRIED_ORIGINS: Final = frozenset({"batch_expired", ROW_LOST})
@@ -544,4 +544,4 @@ def _words(complaint: Complaint) -> str:
 def label_of(namespace: str, batch_id: BatchId) -> str:
     """The label by which a provider can be searched for a batch: ASCII, at most 64 characters."""
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in namespace)
-    return f"batchling-{safe[:24]}-{batch_id}"
+    return f"{LABEL_PREFIX}{safe[:24]}-{batch_id}"

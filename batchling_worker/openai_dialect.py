@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Final, TypeAlias
 
@@ -32,6 +32,7 @@ class FileObject(msgspec.Struct, frozen=True):
 
     id: object = None
     filename: object = None
+    purpose: object = None
 
     @property
     def known_id(self) -> str:
@@ -69,6 +70,8 @@ class Dialect:
     """The cursor of the page after this one, or ''."""
     by_ids: Callable[[Sequence[str]], Query] | None = None
     """The query for certain batches, where the list takes one."""
+    results_expire: bool = False
+    """Whether a create may ask for the result files to be deleted some time after they were made."""
     uploads: str = "/files"
     batches: str = "/batches"
 
@@ -85,9 +88,9 @@ class Dialect:
         name, url = msgspec.json.encode(custom_id), msgspec.json.encode(endpoint)
         return b'{"custom_id":%b,"method":"POST","url":%b,"body":%b}\n' % (name, url, one_line(body))
 
-    async def stored(self, call: ProviderCall, name: str, lines: BinaryIO) -> str:
-        """Stores an input file; its id, or '' where the answer tells none."""
-        file = await call.upload(FileObject, {"purpose": "batch"}, name, lines, UPLOAD_PATIENCE)
+    async def stored(self, call: ProviderCall, name: str, lines: BinaryIO, form: Mapping[str, str]) -> str:
+        """Stores an input file, with more fields in its form; its id, or '' where the answer tells none."""
+        file = await call.upload(FileObject, {"purpose": "batch", **form}, name, lines, UPLOAD_PATIENCE)
         return file.known_id
 
     def wish(self, submission: Submission, input_file_id: str) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import functools
+import re
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from typing import BinaryIO, Final
 from urllib.parse import quote
@@ -15,7 +16,7 @@ from . import http_errors, quota, status_words
 from .batch_object import BatchObject
 from .errors import FileNotReady, MaybeDone, PermanentError, QuotaFull, TemporaryError
 from .looking import BatchList, Hint, ListPage, StrangeWords, chunks, looked_at
-from .openai_dialect import BatchPage, Dialect, Query
+from .openai_dialect import BatchPage, Dialect, FileObject, Query
 from .openai_search import BatchSearch, file_name
 from .provider import (
     Account,
@@ -27,6 +28,7 @@ from .provider import (
     Seen,
     Sought,
     Source,
+    SpentFiles,
     Submission,
 )
 from .provider_call import ProviderCall
@@ -34,6 +36,15 @@ from .result_rows import of_each, rows_of
 
 IDS_TOGETHER: Final = 100
 """Two hundred ids would make a URL of 8 KB, which is where gateways begin to refuse."""
+EXPIRY_S: Final = 30 * 24 * 3600
+"""Uploads and results ask to be deleted after so long: as late as providers allow, as a batch may run and be read."""
+_STORAGE_FULL: Final = re.compile(
+    r"quota for files|file (?:storage )?quota|storage (?:quota|limit)"
+    r"|(?:maximum|limit) (?:number )?of files|too many files",
+    re.IGNORECASE,
+)
+GONE: Final = frozenset({404, 410})
+MOST_REMEMBERED: Final = 100
 MISSING_WORDS: Final = ("find", "found", "no such", "not exist", "not ready", "processed")
 
 
@@ -44,6 +55,8 @@ class OpenAIFiles:
         self._facts = facts
         self._dialect = dialect
         self._strange_words = StrangeWords(facts.name)
+        self._no_expiry: set[str] = set()
+        """Base URLs that have refused an expiry, as older versions and gateways may."""
 
     @property
     def facts(self) -> ProviderFacts:
@@ -55,11 +68,15 @@ class OpenAIFiles:
 
     async def upload(self, account: Account, submission: Submission, lines: BinaryIO) -> str:
         """Stores the input file under its label, read as a stream from its start; answers its id."""
-        call = self._call(account, "store a file", "POST", self._dialect.uploads)
-        input_file_id = await self._dialect.stored(call, file_name(submission), lines)
-        if not input_file_id:
-            raise http_errors.of_unreadable(call.deed)
-        return input_file_id
+        expiry_s = self._expiry_s(account)
+        if expiry_s:
+            form = {"expires_after[anchor]": "created_at", "expires_after[seconds]": str(expiry_s)}
+            try:
+                return await self._stored(account, submission, lines, form)
+            except PermanentError as error:
+                self._learn_no_expiry(account, error)
+            lines.seek(0)
+        return await self._stored(account, submission, lines, {})
 
     async def create(self, account: Account, submission: Submission, source: Source) -> ProviderBatchId:
         """Creates the batch; raises `FileNotReady` where the provider does not see its input file yet.
@@ -68,7 +85,7 @@ class OpenAIFiles:
         """
         call = self._call(account, "create a batch", "POST", self._dialect.batches, paid=True)
         try:
-            batch = await self._dialect.made(call, self._dialect.wish(submission, source.file_id))
+            batch = await self._made(account, call, submission, source)
         except MaybeDone:
             raise
         except (PermanentError, TemporaryError) as error:
@@ -112,6 +129,62 @@ class OpenAIFiles:
         """Asks the provider to cancel; done or unknown batches are no error."""
         path = f"{self._dialect.batches}/{quote(provider_batch_id, safe='')}/cancel"
         await self._call(account, "cancel a batch", "POST", path).cancel()
+
+    async def delete(self, account: Account, spent: SpentFiles) -> None:
+        """Delete files; one that is gone is no error."""
+        for one in (*spent.inputs, *spent.results):
+            if await self._is_for_batches(account, one):
+                path = f"/files/{quote(one, safe='')}"
+                await self._call(account, "delete a file", "DELETE", path).nudge(GONE)
+
+    async def _is_for_batches(self, account: Account, file_id: str) -> bool:
+        """Return whether nothing speaks against it: ids come from Redis, and a key can delete other files too."""
+        call = self._call(account, "look at a file", "GET", f"/files/{quote(file_id, safe='')}")
+        try:
+            purpose = (await call.ask(FileObject)).purpose
+        except PermanentError:
+            return True
+        return not isinstance(purpose, str) or purpose.startswith("batch")
+
+    async def _stored(
+        self, account: Account, submission: Submission, lines: BinaryIO, form: Mapping[str, str]
+    ) -> str:
+        call = self._call(account, "store a file", "POST", self._dialect.uploads)
+        try:
+            input_file_id = await self._dialect.stored(call, file_name(submission), lines, form)
+        except PermanentError as error:
+            raise with_advice(error, self.facts.name) from None
+        if not input_file_id:
+            raise http_errors.of_unreadable(call.deed)
+        return input_file_id
+
+    async def _made(
+        self, account: Account, call: ProviderCall, submission: Submission, source: Source
+    ) -> BatchObject:
+        """Send the create; where an expiry of the results is refused, and so no batch was made, send it without."""
+        wish = self._dialect.wish(submission, source.file_id)
+        expiry_s = self._expiry_s(account) if self._dialect.results_expire else 0
+        if expiry_s:
+            expiry = {"anchor": "created_at", "seconds": expiry_s}
+            try:
+                return await self._dialect.made(call, {**wish, "output_expires_after": expiry})
+            except PermanentError as error:
+                self._learn_no_expiry(account, error)
+        return await self._dialect.made(call, wish)
+
+    def _expiry_s(self, account: Account) -> int:
+        """Return after how long files are to be deleted by the provider; 0 = nothing is asked for."""
+        if account.keeps_files or self.facts.file_expiry_s is None or _place_of(account) in self._no_expiry:
+            return 0
+        shortest_s, longest_s = self.facts.file_expiry_s
+        return max(shortest_s, min(EXPIRY_S, longest_s))
+
+    def _learn_no_expiry(self, account: Account, error: PermanentError) -> None:
+        """Remember that an expiry is refused here; raises the error where it speaks of something else."""
+        if error.status not in (400, 422) or b"expires_after" not in str(error).encode() + error.body:
+            raise error
+        if len(self._no_expiry) < MOST_REMEMBERED:
+            self._no_expiry.add(_place_of(account))
 
     def _call(
         self, account: Account, does: str, method: str, path: str, *, paid: bool = False
@@ -179,6 +252,25 @@ class OpenAIFiles:
     def _rows(self, account: Account, after: str, one: str) -> AsyncGenerator[Answer, None]:
         call = self._call(account, "read results", "GET", f"/files/{quote(one, safe='')}/content")
         return rows_of(call, one, self._dialect.rows())
+
+
+def _place_of(account: Account) -> str:
+    return f"{account.base_url} {account.query}"
+
+
+def with_advice(error: PermanentError, provider: str) -> PermanentError:
+    """Return the error of an upload; one that speaks of too many files, or too large ones in all, says what to do."""
+    said = f"{error} {error.body.decode(errors='replace')}"
+    if error.status not in (400, 403, 413, 422, 429) or _STORAGE_FULL.search(said) is None:
+        return error
+    advice = (
+        f"Delete files at {provider} that are no longer needed (its console, or DELETE /files/ID), then send the "
+        "requests again. batchling deletes its own files after use, unless BATCHLING_KEEP_FILES is true or the key may "
+        "not delete files."
+    )
+    return PermanentError(
+        f"{error} {advice}", status=error.status, body=http_errors.with_words(error.body, advice)
+    )
 
 
 def speaks_of_missing_file(error: PermanentError, input_file_id: str) -> bool:

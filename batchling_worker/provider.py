@@ -16,6 +16,8 @@ from batchling_client.wire.states import Outcome
 
 from .weather import Weather
 
+LABEL_PREFIX: Final = "batchling-"
+"""Begins the label of every batch."""
 ROW_LOST: Final = "batch_row_lost"
 """Origin of an answer that says: the provider's results hold none for this request."""
 
@@ -63,6 +65,10 @@ class ProviderFacts:
     """Whether workers can go by a credential of their own surroundings instead of the callers'."""
     model_in_path: bool = False
     """Whether the body of a request need not name its model."""
+    file_expiry_s: tuple[int, int] | None = None
+    """Shortest and longest time after which the provider deletes an uploaded file, where an upload can ask for that."""
+    equal_files_are_one: bool = False
+    """Whether an upload of bytes that are stored already is answered with the id of the stored file."""
     verified: tuple[str, ...] = ("docs",)
     """What the adapter is held to: `docs`, `capture` (of the wire), `SDK` (it drives the sandbox), `live`."""
 
@@ -99,6 +105,8 @@ class Account:
     """The role that the provider reads and writes these files as."""
     weather: Weather = field(default_factory=Weather, repr=False, compare=False)
     """What the calls of the step that opened this account have shown."""
+    keeps_files: bool = False
+    """Whether the settings want every file to stay at the provider."""
     pages: SharedPages | None = field(default=None, repr=False, compare=False)
     """Where pages of its lists are shared with other steps; None = every step reads them itself."""
 
@@ -141,6 +149,28 @@ class Source:
     """The lines themselves, for a provider whose facts say `inline`; read as a stream, from its start."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpentFiles:
+    """Files of a batch that nobody needs any more: those that it was made of, or those of its results."""
+
+    endpoint: str
+    label: str
+    provider_batch_id: ProviderBatchId | None
+    inputs: tuple[str, ...] = ()
+    """What `upload` answered."""
+    results: tuple[str, ...] = ()
+    """The references of the batch's `Ending`."""
+
+
+def is_ours(key: str, staging: str) -> bool:
+    """Return whether an object below a place of the settings is one that a batch of ours made.
+
+    Names of objects come from Redis and from providers, and a credential may delete others too.
+    """
+    folder = f"{staging.strip('/')}/" if staging.strip("/") else ""
+    return key.startswith(f"{folder}{LABEL_PREFIX}")
+
+
 class Complaint(msgspec.Struct, frozen=True, kw_only=True):
     """One reason a provider gave for failing a batch; `line` counts from 1."""
 
@@ -166,6 +196,8 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     """It is one request that will never fit into the quota of enqueued tokens."""
     n_succeeded: int | None = None
     """How many requests the provider counts as answered; None where it shows no counts."""
+    certain: bool = False
+    """Whether the provider itself showed this end, or surely made no batch: nothing can come of the batch any more."""
     after: str = ""
     """The cursor of the last answer that was read already: a provider that knows cursors goes on behind it."""
 
@@ -275,4 +307,8 @@ class Provider(Protocol):
 
     async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:
         """Asks the provider to cancel; done or unknown batches are no error."""
+        ...
+
+    async def delete(self, account: Account, spent: SpentFiles) -> None:
+        """Delete files; one that is gone is no error. Do nothing where the provider deletes them all itself."""
         ...

@@ -91,6 +91,23 @@ def judge(batch: Batch, ending: Ending, reading: Reading, tally: Tally, patience
     return Complete()
 
 
+def in_doubt(batch: Batch, ending: Ending, reading: Reading, tally: Tally) -> bool:
+    """Return whether an answer may yet come out of the files of a batch that was read to its end.
+
+    They are deleted only where the provider itself showed the end, or surely made no batch, every file was read, and
+    nothing that the provider counts as answered is missing.
+    """
+    if not ending.certain or reading.failure is not None or reading.running or reading.n_foreign:
+        return True
+    if batch.provider_batch_id is None or tally.n_left <= reading.n_retry:
+        return False
+    if batch.outcome is Outcome.COMPLETED:
+        return True
+    if ending.n_succeeded is None:
+        return batch.outcome is not Outcome.FAILED or bool(ending.results)
+    return ending.n_succeeded > _n_ok(reading, tally)
+
+
 def _owes_answers(batch: Batch, ending: Ending, reading: Reading, tally: Tally) -> bool:
     """Whether the results may hold more than was read: of a batch that did not complete, only where counts say so."""
     if batch.provider_batch_id is None or batch.outcome in (None, Outcome.LOST, Outcome.SPLIT):

@@ -96,6 +96,8 @@ class WorkerSettings(BaseSettings):
     """How long a batch whose create went unanswered is searched for before it is created again."""
     results_patience_seconds: float = Field(default=180.0, ge=0)
     """How long the results of an ended batch are read again before a request that they lack is run again."""
+    keep_files: bool = False
+    """Leave input and result files at the provider: no expiry is asked for, and nothing is deleted."""
     fsync_intent: bool = False
     """A create is sent only once Redis has confirmed that the record of it is on disk (WAITAOF, Redis 7.2)."""
     fsync_replicas: int = Field(default=0, ge=0)

@@ -32,6 +32,7 @@ class Knobs:
     max_attempts: int
     reconcile_patience_s: float
     results_patience_s: float
+    keeps_files: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +105,11 @@ class Step:
             is_another=is_another,
             holds=holds,
         )
+
+    @property
+    def surely_unmade(self) -> bool:
+        """Whether no create was sent for the batch before this step, not even one that Redis may have forgotten."""
+        return not lifecycle.may_be_made(self.batch)
 
     @property
     def estranged(self) -> bool:

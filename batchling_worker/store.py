@@ -29,6 +29,13 @@ KEEP_MS: Final = 35 * 24 * 3600 * 1000
 MAIL_MS: Final = 24 * 3600 * 1000
 PRESENCE_S: Final = 15
 ROWS_AT_ONCE: Final = 128
+SPENT_INPUTS_MS: Final = 3_000
+"""So soon after its results were read the input file of a batch is deleted: by then the batch is settled."""
+SPENT_RESULTS_MS: Final = 7 * 24 * 3600 * 1000
+SPENT_AGAIN_MS: Final = 3600 * 1000
+"""How long after a delete that failed the next one is tried."""
+SPENT_AT_ONCE: Final = 8
+_OVER: Final = frozenset(state.value.encode() for state in BatchState if state.terminal)
 UNREADABLE_LEASES: Final = 4
 """For how many leases a batch whose record cannot be read is left to workers that may be able to."""
 
@@ -275,6 +282,54 @@ class Store:
         elif n_left > n_retry:
             n_left = sum([len(rows) async for rows in self.unanswered(batch.batch_id)])
         return Tally(n_left=n_left, n_succeeded=moved[1], n_failed=moved[2])
+
+    async def spend(self, held: Held) -> None:
+        """Note that the files of a batch are needed no more, but its results for a week, in case a person asks."""
+        _fresh(
+            await self.scripts.spend(
+                batch_id=held.batch_id,
+                token=held.token,
+                inputs_ms=SPENT_INPUTS_MS,
+                results_ms=SPENT_RESULTS_MS,
+                keep_ms=KEEP_MS,
+            )
+        )
+
+    async def claim_spent(self) -> list[str]:
+        """Claim files that are due to be deleted; those that are not taken out are due again later."""
+        return await self.scripts.claim_spent(most=SPENT_AT_ONCE, pause_ms=SPENT_AGAIN_MS)
+
+    async def deleted(self, member: str) -> None:
+        """Take files out that are deleted, or that stay where they are."""
+        await self.redis.execute_command("ZREM", self.keys.spent_files, member)
+
+    async def batch(self, batch_id: BatchId) -> Batch | None:
+        """Read a batch, without a claim; None where there is none. Raises `CorruptRecord`."""
+        try:
+            fields = await self.redis.execute_command("HGETALL", self.keys.batch(batch_id))
+        except UNREACHABLE:
+            raise
+        except ResponseError as error:
+            raise CorruptRecord("a stored batch is no hash") from error
+        return Batch.decode(fields) if fields else None
+
+    async def uses_file(self, file_id: str, but: BatchId) -> bool:
+        """Return whether another batch that is not over was made of an input file, or is to be."""
+        start = 0
+        while ids := await self.redis.execute_command(
+            "ZRANGE", self.keys.batches, start, start + ROWS_AT_ONCE - 1
+        ):
+            start += len(ids)
+            async with self.redis.pipeline(transaction=False) as pipe:
+                for one in ids:
+                    name = self.keys.batch(one.decode(errors="replace"))
+                    pipe.execute_command("HMGET", name, "state", "input_file_id", "former_file_id")
+                known = await pipe.execute(raise_on_error=False)
+            for one, fields in zip(ids, known, strict=True):
+                another = isinstance(fields, list) and one != but.encode()
+                if another and file_id.encode() in fields[1:] and fields[0] not in _OVER:
+                    return True
+        return False
 
     async def unread(self, held: Held, delay_s: float, ending: bytes, why: str, *, held_back: bool) -> None:
         """Hand back an ended batch whose results lack rows; `held_back` = nothing of it is ever run again."""

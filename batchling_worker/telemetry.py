@@ -8,7 +8,7 @@ row_failed, step_stumbled, step_refused, step_failed, step_stale, step_waits, ba
 circuit_open, circuit_closed, key_refused, claim_stuck, tick_failed, messages_not_sent, tick_died, steps_died,
 redis_unsound, redis_forgetful, early_delivered, early_not_read, intent_not_on_disk, batch_unreadable, batch_given_up,
 store_away, store_back, worker_leaving, results_incomplete, results_held, provider_status_unknown,
-result_lines_skipped; at debug level step_begun.
+result_lines_skipped, files_deleted, files_not_deleted; at debug level step_begun.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -39,6 +40,8 @@ HEARTBEAT_S: Final = 5.0
 FAILED_TICK_S: Final = 1.0
 OLDER_TICK_S: Final = 0.5
 """How often an older wire version in which nothing is due is looked at."""
+DELETE_S: Final = 1.0
+"""How often a worker looks for files to delete."""
 MISSED_BEFORE_INLINE: Final = 2
 """After this many claims that nobody began, messages are being lost: the tick's own process runs the step."""
 JOIN_S: Final = 5.0
@@ -85,6 +88,8 @@ class Ticker:
         self._fitness = fitness
         self._known = known
         self._tick_s = tick_s
+        self._deleting: Future[None] | None = None
+        self._delete_at = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._main, name="batchling-tick", daemon=True)
 
@@ -172,9 +177,22 @@ class Ticker:
                 logger.debug("tick_failed", exc_info=True)
             return False
         version.failing = ""
+        if not version.older:
+            # A list of files that Redis does not take keeps no batch waiting.
+            with contextlib.suppress(ResponseError):
+                await self._delete_files(version.store)
         if version.older and not n_claimed:
             version.look_at = time.monotonic() + OLDER_TICK_S
         return sealed or n_claimed >= CLAIMS_A_TICK
+
+    async def _delete_files(self, store: Store) -> None:
+        """Every second, claim some files that batches need no more, unless the last ones are still being deleted."""
+        if time.monotonic() < self._delete_at or (self._deleting is not None and not self._deleting.done()):
+            return
+        self._delete_at = time.monotonic() + DELETE_S
+        members = await store.claim_spent()
+        if members:
+            self._deleting = self._dispatch.delete_files(members, store.keys.version)
 
     async def _fit(self, store: Store) -> bool:
         """After an outage it may be another Redis: what it is, is told; one never seen before may be refused."""

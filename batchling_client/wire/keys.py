@@ -90,6 +90,12 @@ KEYSPACE: Final = (
         lifetime=EXPIRES,
         holds="a page of a provider's list of batches, for the steps of one sweep",
     ),
+    KeyKind(
+        word="spent_files",
+        redis_type="zset",
+        lifetime=EXPIRES,
+        holds="files of a batch that are needed no more -> when they are deleted, ms",
+    ),
     KeyKind(word="worker", redis_type="string", lifetime=EXPIRES, holds="heartbeat of one worker"),
     KeyKind(word="workers", redis_type="zset", lifetime=EXPIRES, holds="worker name -> last heartbeat, ms"),
 )
@@ -111,6 +117,7 @@ class Keys:
         self.runs = prefix + "runs"
         self.lanes = prefix + "lanes"
         self.workers = prefix + "workers"
+        self.spent_files = prefix + "spent_files"
         self.notice_prefix = prefix + "notice:"
         self._request_prefix = prefix + "request:"
         self._result_prefix = prefix + "result:"

@@ -376,6 +376,18 @@ class Scripts:
         """Stores that every result was read: `collected.lua`."""
         return _verdict(await self._run("collected", self._batch(batch_id), [batch_id, token, error]))
 
+    async def spend(
+        self, *, batch_id: BatchId, token: int, inputs_ms: int, results_ms: int, keep_ms: int
+    ) -> Verdict:
+        """Note when the files of an ended batch are to be deleted: `spend.lua`."""
+        keys = [self.keys.spent_files, self.keys.batch(batch_id)]
+        return _verdict(await self._run("spend", keys, [batch_id, token, inputs_ms, results_ms, keep_ms]))
+
+    async def claim_spent(self, *, most: int, pause_ms: int) -> list[str]:
+        """Claim files that are due to be deleted: `claim_spent.lua`."""
+        members = await self._run("claim_spent", [self.keys.spent_files], [most, pause_ms])
+        return [member.decode(errors="replace") for member in members]
+
     async def unread(
         self, *, batch_id: BatchId, token: int, delay_ms: int, ending: bytes, why: str, held_back: bool
     ) -> Verdict:

@@ -37,6 +37,8 @@ async def collect(step: Step) -> None:
     tally = await step.store.tally(step.batch, n_retry=reading.n_retry)
     match rereading.judge(step.batch, ending, reading, tally, step.knobs.results_patience_s):
         case Complete():
+            if not step.knobs.keeps_files and not rereading.in_doubt(step.batch, ending, reading, tally):
+                await step.store.spend(step.held)
             await _collected(step, ending, reading)
         case ReadAgain() as again if rereading.is_over(step.batch, step.now):
             await _given_up(step, again.why)

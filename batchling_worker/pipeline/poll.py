@@ -86,7 +86,8 @@ async def poll(step: Step, seen: Seen, passage: Passage = nullcontext) -> None:
                 if seen.outcome is Outcome.COMPLETED
                 else lifecycle.error_sentence(seen.ending, seen.outcome)
             )
-            ending = msgspec.json.encode(await _taught(step, await named(step, seen.ending)))
+            told = await _taught(step, await named(step, seen.ending))
+            ending = msgspec.json.encode(msgspec.structs.replace(told, certain=True))
             await step.store.ended(step.held, seen.outcome, seen.status, ending, error)
             step.reach("poll.recorded")
             step.telemetry.ended(batch, seen.outcome)

@@ -61,7 +61,7 @@ async def submit(step: Step) -> None:
     batch = step.batch
     forgotten = batch.create_at is None and lifecycle.may_be_forgotten(batch)
     if batch.cancel_requested and not forgotten and batch.create_at is None and batch.doubted_at is None:
-        await _end(step, Outcome.CANCELLED, Ending())
+        await _end(step, Outcome.CANCELLED, Ending(certain=True))
         return
     if batch.state is BatchState.SEALED and not forgotten and not await _admitted(step):
         return
@@ -109,7 +109,7 @@ async def _admitted(step: Step) -> bool:
             tokens = quota.tokens_of(batch)
             why = f"split: about {tokens:,} tokens are over the limit of {admission.limit:,} enqueued tokens"
             step.telemetry.log("batch_split", batch_id=batch.batch_id, tokens=tokens, limit=admission.limit)
-            ending = msgspec.json.encode(Ending())
+            ending = msgspec.json.encode(Ending(certain=step.surely_unmade))
             await step.store.ended(step.held, Outcome.SPLIT, "", ending, why)
             return False
         case Verdict.HELD:

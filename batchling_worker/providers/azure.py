@@ -34,6 +34,7 @@ FACTS: Final = ProviderFacts(
     least_look_s=60.0,
     source="https://learn.microsoft.com/azure/ai-foundry/openai/how-to/batch",
     checked_on=dt.date(2026, 11, 23),
+    file_expiry_s=(1_209_600, 2_592_000),
     verified=("SDK", "docs"),
 )
 PENDING: Final = frozenset({"notrunning", "pending", "running", "uploaded"})
@@ -87,5 +88,6 @@ class AzureFiles(OpenAIFiles):
 
 
 PROVIDER: Final = AzureFiles(
-    FACTS, AzureDialect(root="/openai/v1", page=page_after, next_cursor=cursor_after)
+    FACTS,
+    AzureDialect(root="/openai/v1", page=page_after, next_cursor=cursor_after, results_expire=True),
 )

@@ -38,7 +38,9 @@ from ..provider import (
     Seen,
     Sought,
     Source,
+    SpentFiles,
     Submission,
+    is_ours,
 )
 from ..result_lines import LineSplitter, answer_of
 from ..result_rows import no_result_file, of_each
@@ -178,6 +180,17 @@ class Bedrock:
             async with contextlib.aclosing(of_each(files, read)) as answers:
                 async for answer in answers:
                     yield answer
+
+    async def delete(self, account: Account, spent: SpentFiles) -> None:
+        """Delete objects in S3: input files, and everything below the outputs of the job."""
+        s3, deed, own = _s3(account), _deed(account, "delete a file"), _staging(account)
+        places = [Place.read(one) for one in spent.inputs]
+        for one in map(Place.read, spent.results):
+            keys = await self._call(account, deed, functools.partial(aws.keys_below, s3, one))
+            places += [Place(bucket=one.bucket, key=key) for key in keys]
+        for place in places:
+            if place.bucket == own.bucket and is_ours(place.key, own.key):
+                await self._call(account, deed, functools.partial(aws.delete, s3, place))
 
     async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:
         """Asks to stop the job; ended or unknown jobs are no error."""

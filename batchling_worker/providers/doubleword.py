@@ -15,7 +15,7 @@ from ..batch_object import BatchObject, file_id
 from ..loose_json import whole
 from ..openai_dialect import PAGE_ROWS, Dialect, Query, cursor_after, page_after
 from ..openai_files import OpenAIFiles
-from ..provider import Account, Answer, Ended, Ending, Look, ProviderFacts, Running
+from ..provider import Account, Answer, Ended, Ending, Look, ProviderFacts, Running, SpentFiles
 from ..result_lines import RowReader
 from ..result_rows import rows_of
 
@@ -31,6 +31,7 @@ FACTS: Final = ProviderFacts(
     discount_percent=50,
     source="https://docs.doubleword.ai/batches/getting-started-with-batched-api",
     checked_on=dt.date(2026, 11, 23),
+    file_expiry_s=(3_600, 2_592_000),
     verified=("docs", "SDK"),
 )
 
@@ -58,6 +59,9 @@ class DoublewordDialect(Dialect):
 
 class Doubleword(OpenAIFiles):
     """Reads result files from the line on that the last reading came to."""
+
+    async def delete(self, account: Account, spent: SpentFiles) -> None:
+        """Do nothing: files expire, and with an input file its batch, rows and results are deleted too."""
 
     def _rows(self, account: Account, after: str, one: str) -> AsyncGenerator[Answer, None]:
         n_lines = int(after) if after.isascii() and after.isdigit() else 0

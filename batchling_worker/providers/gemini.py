@@ -37,6 +37,7 @@ from ..provider import (
     Seen,
     Sought,
     Source,
+    SpentFiles,
     Submission,
 )
 from ..provider_call import ProviderCall
@@ -67,6 +68,7 @@ BATCH_VERBS: Final = {
     "embedContent": "asyncBatchEmbedContent",
     MANY_CONTENTS: "asyncBatchEmbedContent",
 }
+GONE: Final = frozenset({403, 404})
 CHUNK_BYTES: Final = 8 * 1024 * 1024
 """As the SDK sends it; the protocol asks for multiples of 256 KiB."""
 CLOCKS_APART: Final = dt.timedelta(minutes=15)
@@ -212,6 +214,22 @@ class Gemini:
                     answer = parts.taken(row)
                     if answer is not None:
                         yield answer
+
+    async def delete(self, account: Account, spent: SpentFiles) -> None:
+        """Delete an input file by itself, and results with their batch: its output is no file of the Files API."""
+        paths = [f"/{_Place.of(spent.endpoint).version}/{quote(one)}" for one in spent.inputs]
+        if spent.results and spent.provider_batch_id is not None:
+            path = _Name.of(spent.provider_batch_id).path
+            try:
+                batch = await self._call(account, "look at a batch", "GET", path).ask(Operation)
+            except PermanentError as error:
+                if error.status != 404:
+                    raise
+            else:
+                paths += [path] if batch.is_of(spent.label, ()) else []
+        for path in paths:
+            # A file that is gone is answered with 403, as one of another project is.
+            await self._call(account, "delete a file", "DELETE", path).nudge(GONE)
 
     async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:
         """Asks the provider to cancel; done or unknown batches are no error."""

@@ -21,7 +21,10 @@ FACTS: Final = ProviderFacts(
     discount_percent=50,
     source="https://developers.openai.com/api/docs/guides/batch",
     checked_on=dt.date(2026, 11, 23),
+    file_expiry_s=(3_600, 2_592_000),
     verified=("SDK", "capture", "docs"),
 )
 
-PROVIDER: Final = OpenAIFiles(FACTS, Dialect(root="/v1", page=page_after, next_cursor=cursor_after))
+PROVIDER: Final = OpenAIFiles(
+    FACTS, Dialect(root="/v1", page=page_after, next_cursor=cursor_after, results_expire=True)
+)

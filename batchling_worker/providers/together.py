@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from typing import BinaryIO, Final
 
 import msgspec
@@ -28,6 +29,7 @@ FACTS: Final = ProviderFacts(
     discount_percent=50,
     source="https://docs.together.ai/docs/inference/batch/overview",
     checked_on=dt.date(2026, 11, 23),
+    equal_files_are_one=True,
     verified=("docs", "capture", "SDK"),
 )
 STORED_BEFORE: Final = frozenset({409})
@@ -90,10 +92,10 @@ class TogetherDialect(Dialect):
         """One request as a line of the input file; the endpoint is the job's."""
         return bare_line(custom_id, body)
 
-    async def stored(self, call: ProviderCall, name: str, lines: BinaryIO) -> str:
+    async def stored(self, call: ProviderCall, name: str, lines: BinaryIO, form: Mapping[str, str]) -> str:
         """Stores an input file; its id, which may be that of equal bytes stored before."""
-        form = {"purpose": "batch-api", "file_name": name}
-        file = await call.upload(StoredFile, form, name, lines, UPLOAD_PATIENCE, fine=STORED_BEFORE)
+        fields = {"purpose": "batch-api", "file_name": name, **form}
+        file = await call.upload(StoredFile, fields, name, lines, UPLOAD_PATIENCE, fine=STORED_BEFORE)
         return next((one for one in (file.id, file.file_id) if isinstance(one, str)), "")
 
     def wish(self, submission: Submission, input_file_id: str) -> dict[str, object]:

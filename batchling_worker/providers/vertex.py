@@ -37,7 +37,9 @@ from ..provider import (
     Seen,
     Sought,
     Source,
+    SpentFiles,
     Submission,
+    is_ours,
 )
 from ..provider_call import ProviderCall
 from ..result_lines import LineSplitter
@@ -207,6 +209,18 @@ class Vertex:
             async with contextlib.aclosing(of_each(shards, functools.partial(_rows, objects))) as rows:
                 async for answer in rows:
                     yield answer
+
+    async def delete(self, account: Account, spent: SpentFiles) -> None:
+        """Delete objects in Cloud Storage: input files, and everything below the outputs of the job."""
+        account = await self._opened(account)
+        objects = self._objects(account)
+        own = self._staging(account)
+        places = [Place.read(one) for one in spent.inputs]
+        for one in spent.results:
+            places += [Place(found.bucket, found.name) for found in await objects.below(Place.read(one))]
+        for place in places:
+            if place.bucket == own.bucket and is_ours(place.name, own.name):
+                await objects.delete(place)
 
     async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:
         """Asks the provider to cancel; done or unknown batches are no error."""

@@ -33,6 +33,7 @@ from ..provider import (
     Seen,
     Sought,
     Source,
+    SpentFiles,
     Submission,
 )
 from ..provider_call import ProviderCall
@@ -237,6 +238,9 @@ class Xai:
                 if following == token:
                     raise TemporaryError("xai's results go on behind a page that is the same again")
                 token = following
+
+    async def delete(self, account: Account, spent: SpentFiles) -> None:
+        """Do nothing: a container holds the requests and their results, and expires after thirty days."""
 
     async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:
         """Asks the provider to cancel; done or unknown batches are no error."""

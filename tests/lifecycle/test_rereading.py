@@ -150,3 +150,36 @@ def test_a_batch_is_given_up_when_window_and_retention_are_over(
         created_at=NOW - age,
     )
     assert rereading.is_over(one, NOW) is over
+
+
+def doubted(
+    *,
+    outcome: Outcome = Outcome.COMPLETED,
+    certain: bool = True,
+    counted: int | None = 3,
+    reading: Reading | None = None,
+    n_left: int = 0,
+    n_succeeded: int = 3,
+    results: tuple[str, ...] = ("file-1",),
+) -> bool:
+    ending = Ending(certain=certain, n_succeeded=counted, results=results)
+    tally = Tally(n_left=n_left, n_succeeded=n_succeeded, n_failed=0)
+    return rereading.in_doubt(ended(outcome), ending, reading or Reading(), tally)
+
+
+def test_a_batch_whose_every_answer_was_read_is_in_no_doubt() -> None:
+    assert not doubted()
+    assert not doubted(n_left=2, reading=Reading(n_retry=2))
+    assert not doubted(outcome=Outcome.EXPIRED, n_left=4)
+    assert not doubted(outcome=Outcome.CANCELLED, n_left=4)
+    assert not doubted(outcome=Outcome.FAILED, counted=None, n_succeeded=0, n_left=3, results=())
+
+
+@pytest.mark.parametrize("failing", [Reading(failure=BROKEN), Reading(running=True), Reading(n_foreign=1)])
+def test_files_that_may_hold_more_are_in_doubt(failing: Reading) -> None:
+    assert doubted(certain=False)
+    assert doubted(reading=failing)
+    assert doubted(n_left=1)
+    assert doubted(outcome=Outcome.EXPIRED, n_left=4, counted=4)
+    assert doubted(outcome=Outcome.EXPIRED, n_left=4, counted=None)
+    assert doubted(outcome=Outcome.FAILED, n_left=1, counted=None)
