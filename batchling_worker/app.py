@@ -177,6 +177,7 @@ def _assemble(app: Celery, settings: WorkerSettings) -> None:
             reconcile_patience_s=settings.reconcile_patience_seconds,
             results_patience_s=settings.results_patience_seconds,
             keeps_files=settings.keep_files,
+            poll_unnamed="poll_interval_seconds" not in settings.model_fields_set,
         )
         reach = CrashPoint(settings.crash_at, settings.home / "crashed") if settings.crash_at else no_crash
         accounts = Accounts(

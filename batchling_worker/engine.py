@@ -151,10 +151,16 @@ class Engine:
     def _pages(self, account: Account, steps: Sequence[Step]) -> ListPages:
         """The pages of an account's list that steps share: those of this look, and none of the last one."""
         shortest_s = self._knobs.poll_interval_s
-        interval_s = min(lifecycle.interval_s(step.batch, shortest_s, step.least_look_s) for step in steps)
+        unnamed = self._knobs.poll_unnamed
+
+        def pause_s(step: Step) -> float:
+            wanted = (step.batch, shortest_s, step.now, step.least_look_s)
+            interval_s = lifecycle.interval_s(step.batch, shortest_s, step.least_look_s)
+            return min(interval_s, lifecycle.pace_s(*wanted, unnamed=unnamed))
+
         # What stands in headers may choose whose batches a list shows, such as a project's.
         place = f"{account.digest} {steps[0].batch.spec.headers}"
-        return ListPages(self._store.redis, self._store.keys, place, fresh_s=interval_s / 2)
+        return ListPages(self._store.redis, self._store.keys, place, fresh_s=min(map(pause_s, steps)) / 2)
 
     async def _poll_early(self, looks: Sequence[tuple[Step, Look]]) -> None:
         """Those with results to be read come last, some side by side: they may take long."""

@@ -33,6 +33,8 @@ class Knobs:
     reconcile_patience_s: float
     results_patience_s: float
     keeps_files: bool = False
+    poll_unnamed: bool = False
+    """Whether no setting names the interval between looks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -124,6 +124,7 @@ def _pause_s(step: Step) -> float:
         step.least_look_s,
         account=step.way().digest,
         elapsed_s=step.elapsed_s,
+        unnamed=step.knobs.poll_unnamed,
     )
 
 

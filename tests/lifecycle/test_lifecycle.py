@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import itertools
 import json
 import random
 import re
@@ -584,3 +585,56 @@ def test_a_defect_ends_a_batch_only_when_it_repeats() -> None:
     assert not lifecycle.defect_lasts(batch(error="groq answered 503", n_stumbles=80), where)
     assert lifecycle.defect_lasts(batch(error=where, n_stumbles=8), where)
     assert where in lifecycle.step_defect(batch(), where).message
+
+
+def looks_of(
+    runs_s: float, *, poll_s: float = 0.0, unnamed: bool = True, least_s: float = 0.0
+) -> list[float]:
+    """When a batch of one account is looked at, in seconds since it was made, until it shows its end."""
+    one = batch(poll_s=poll_s, submitted_at=NOW)
+    looks = [lifecycle.first_look_s(one, 10.0)]
+    while looks[-1] < runs_s:
+        moment = NOW + dt.timedelta(seconds=looks[-1])
+        pause_s = lifecycle.next_look_s(one, 10.0, moment, least_s, account="acc", unnamed=unnamed)
+        looks.append(looks[-1] + pause_s)
+    return looks
+
+
+def test_a_young_batch_is_looked_at_sooner_where_nobody_named_an_interval() -> None:
+    looks = looks_of(15.0)
+    assert looks[-1] - 15.0 <= 2.5
+    assert len(looks) <= 9
+
+
+@pytest.mark.parametrize(("poll_s", "unnamed"), [(10.5, True), (0.0, False)])
+def test_an_interval_that_somebody_named_is_kept(poll_s: float, unnamed: bool) -> None:
+    looks = looks_of(120.0, poll_s=poll_s, unnamed=unnamed)
+    pauses = [later - sooner for sooner, later in itertools.pairwise(looks[1:])]
+    assert min(pauses) >= 0.75 * (poll_s or 10.0) - 1e-3
+
+
+@given(age_s=st.floats(0, 24 * 3600), late_s=st.floats(0, 0.5), least_s=st.sampled_from((0.0, 10.0, 60.0)))
+def test_looks_at_young_batches_fall_on_slots_of_their_account_and_bound_its_load(
+    age_s: float, late_s: float, least_s: float
+) -> None:
+    """Each slot is one of a quarter of the interval; old batches lose nothing, and a provider's wish is kept."""
+
+    def slot_after(now: dt.datetime, age: float) -> float:
+        one = batch(submitted_at=now - dt.timedelta(seconds=age))
+        pause_s = lifecycle.next_look_s(one, 10.0, now, least_s, account="acc", unnamed=True)
+        assert pause_s >= max(0.75 * least_s, 1.25 if age < 40.0 else 7.5) - 1e-3 or age < least_s
+        return now.timestamp() + pause_s
+
+    first = slot_after(NOW, 0.0)
+    slot = slot_after(NOW + dt.timedelta(seconds=late_s), age_s)
+    quarter = max(10.0, least_s) / 4
+    assert (slot - first) / quarter == pytest.approx(round((slot - first) / quarter), abs=1e-2)
+
+
+def test_a_steady_batch_is_looked_at_as_before() -> None:
+    for age_s in (40.0, 400.0, 4000.0):
+        one = batch(submitted_at=ago(age_s))
+        pauses = [
+            lifecycle.next_look_s(one, 10.0, NOW, account="acc", unnamed=unnamed) for unnamed in (True, False)
+        ]
+        assert pauses[0] == pauses[1]
