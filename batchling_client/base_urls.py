@@ -197,7 +197,7 @@ class _Trial:
 
     def _headers(self) -> dict[str, str]:
         agent = {"user-agent": f"batchling/{__version__}", "accept": "application/json"}
-        return {**agent, **self._call.headers, **self._key.headers}
+        return {**agent, **self._call.headers, **self._key.headers, **self._route.own_headers}
 
     def _url(self, path: str) -> str:
         return quote(f"{self._base_url}{path}", safe="/:?&=%[]@!$'()*+,;~")

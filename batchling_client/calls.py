@@ -6,7 +6,7 @@ import hashlib
 import re
 import secrets
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 from urllib.parse import parse_qsl, urlsplit
@@ -19,11 +19,19 @@ from .occurrences import Occurrence, Occurrences
 from .pace import Pace
 from .passed import Passed, Why, costs
 from .unbatched import unbatched
-from .wire import ids, records, sealing
+from .wire import carried, ids, records, sealing
 from .wire.charges import Charge
 from .wire.keys import LaneId, RequestId, RunId
 from .wire.records import LaneSpec, Row
-from .wire.routes import STAGING_HEADER, Route, Routes, Unbatched, is_signature, window_words
+from .wire.routes import (
+    STAGING_HEADER,
+    Route,
+    Routes,
+    Unbatched,
+    is_signature,
+    plain_host,
+    window_words,
+)
 from .wire.scripts import BatchCap
 
 OnStream = Literal["pass", "batch"]
@@ -31,6 +39,9 @@ OnStream = Literal["pass", "batch"]
 
 LONGEST_LINGERS: Final = 15
 """An open batch is sealed at the latest after this many lingers."""
+
+MOST_REMEMBERED: Final = 1_000
+"""So many hosts, and sets of header names, a run remembers what follows from them."""
 
 _STREAMED: Final = (
     "A call asks for a streamed answer, which no batch gives: it goes straight to {} at full price. "
@@ -73,6 +84,10 @@ _URLENCODED: Final = (
 )
 _FORMS: Final = {"multipart/": _MULTIPART, "application/x-www-form-urlencoded": _URLENCODED}
 """How the content type of a form begins -> what is told of it."""
+_LEFT_OUT: Final = (
+    "Calls to {} carry the {} {!r}, which is not sent with their batches. If the server needs it, name it in "
+    "BATCHLING_PROVIDERS__{}__{}, for callers and workers."
+)
 _RENEWED: Final = (
     "Calls to {} {}. With the next token a rerun counts as another account, and pays for its requests again. "
     "Give the account a name to prevent that: batchify(account='NAME'), or BATCHLING_ACCOUNT=NAME."
@@ -139,7 +154,8 @@ class Lane:
     pace: Pace
     """Shared by all that this run has of the lane."""
     secrets: Mapping[str, str] = field(repr=False)
-    """The credential headers as the SDK sent them; of a named account those of the latest call."""
+    """The credential headers as the SDK sent them, and what travels beside them; of a named account those of the latest
+    call."""
     route: Route
 
 
@@ -166,6 +182,8 @@ class Calls:
         self._paces: dict[LaneId, Pace] = {}
         self._fingerprints: dict[tuple[str | None, ...], str] = {}
         self._occurrences = Occurrences()
+        self._gateways: dict[tuple[str, str], bool] = {}
+        self._left_out: dict[tuple[str, ...], list[str]] = {}
         # Without the cache no other run may meet its requests, and its own repeated calls still do.
         self._salt = b"" if terms.cache else secrets.token_bytes(16)
         self._lock = threading.Lock()
@@ -281,24 +299,68 @@ class Calls:
         except (ValueError, RecursionError):
             # JSON that is beyond the decoder (numbers, surrogates) is the provider's to judge.
             canonical = call.body
+        canonical += self._apart(lane, call)
         equal = hashlib.blake2b(canonical, digest_size=16, key=lane.lane_id.encode()).digest()
         is_retry = call.headers.get("x-stainless-retry-count", "0") != "0"
         place = self._occurrences.take(equal, is_retry=is_retry)
         request_id = ids.request_id(lane.lane_id, canonical, place.number, self._salt)
         return self.request(lane, request_id, call.body, place)
 
+    def _apart(self, lane: Lane, call: HttpCall) -> bytes:
+        """Tell calls apart by what a gateway may need and does not get, and warn of it: it may name a tenant."""
+        route = lane.route
+        if not self._at_gateway(route, call.host):
+            return b""
+        query = carried.query_of(call.url)
+        # An SDK's calls have the same names from first to last.
+        names = (route.provider, *call.headers, *query)
+        missed = self._left_out.get(names)
+        if missed is None:
+            missed = route.left_out([*(f"{carried.HEADER}{name}" for name in call.headers), *query])
+            if len(self._left_out) < MOST_REMEMBERED:
+                self._left_out[names] = missed
+            self._warn_of(route, call.host, missed)
+        if not missed:
+            return b""
+        fields = {**query, **{f"{carried.HEADER}{name}": said for name, said in call.headers.items()}}
+        return f"\n{carried.digest({name: fields[name] for name in missed})}".encode()
+
+    def _warn_of(self, route: Route, host: str, missed: Sequence[str]) -> None:
+        for name in missed:
+            is_query = name.startswith(carried.QUERY)
+            what, setting = ("query field", "LANE_QUERY") if is_query else ("header", "LANE_HEADERS")
+            place = host.rpartition("://")[2]
+            self.passed.warn(_LEFT_OUT.format(place, what, name[1:65], route.provider.upper(), setting))
+
+    def _at_gateway(self, route: Route, host: str) -> bool:
+        """Whether calls to a host go to what settings put in the provider's place, or to the user's own."""
+        if not route.stand_in:
+            return False
+        place = (route.provider, host)
+        known = self._gateways.get(place)
+        if known is None:
+            known = route.stands_in_for(plain_host(host))
+            if len(self._gateways) < MOST_REMEMBERED:
+                self._gateways[place] = known
+        return known
+
+    def _secrets(self, route: Route, call: HttpCall) -> dict[str, str]:
+        """The credential headers of a call, and marked, what else of it travels with a batch."""
+        at_gateway = self._at_gateway(route, call.host)
+        return {
+            **route.secrets(call.headers),
+            **route.carried(call.headers, call.url, at_gateway=at_gateway),
+        }
+
     def _lane(
         self, route: Route, call: HttpCall, endpoint: str, model: str
     ) -> Lane | HttpReply | PassThrough:
         header = call.headers.get
-        terms, secrets = self.terms, route.secrets(call.headers)
+        terms, secrets = self.terms, self._secrets(route, call)
         shared = (route.provider, call.host, endpoint, model, *[header(name) for name in route.batch_headers])
         named = terms.account is not None and _has_credential(secrets)
-        key = (
-            (*shared, terms.account)
-            if named
-            else (*shared, *(word for one in secrets.items() for word in one))
-        )
+        told = carried.parted(secrets)[1] if named else secrets
+        key = (*shared, terms.account if named else None, *(word for one in told.items() for word in one))
         lane = self._lanes.get(key)
         if lane is not None:
             if named:
@@ -320,7 +382,7 @@ class Calls:
             return self._paces.setdefault(spec.lane_id, made)
 
     def _warn_of_renewal(self, route: Route, lane: Lane, *, changed: bool) -> None:
-        what = renewed_tokens.kind_of(route, lane.secrets)
+        what = renewed_tokens.kind_of(route, carried.parted(lane.secrets)[0])
         if what is None and not changed:
             return
         seen = f"carry {what}" if what else "have changed their API key"
@@ -337,7 +399,8 @@ class Calls:
                 code="completion_window_unknown",
                 param="completion_window",
             )
-        secrets = route.secrets(call.headers)
+        secrets = self._secrets(route, call)
+        beside = carried.parted(secrets)[1]
         if not route.signed and any(is_signature(value) for value in secrets.values()):
             return self._pass(call, Why.SIGNED, _SIGNED.format(call.host))
         if not _has_credential(secrets):
@@ -355,6 +418,8 @@ class Calls:
                     _UNSTAGED.format(route.provider), code="staging_missing", param="vertex_gcs_prefix"
                 )
             headers[STAGING_HEADER] = (terms.vertex_gcs_prefix or "").rstrip("/")
+        if beside:
+            headers[carried.CARRIED_HEADER] = carried.named(beside)
         spec = LaneSpec(
             provider=route.provider,
             # Use the whole base URL: a sandbox's answers must never be served as the provider's own.
@@ -363,7 +428,9 @@ class Calls:
             model=model,
             fingerprint=sealing.fingerprint(secrets)
             if terms.account is None
-            else sealing.account_fingerprint(terms.account, route.provider, terms.namespace),
+            else sealing.account_fingerprint(
+                terms.account, route.provider, terms.namespace, carried.digest(beside)
+            ),
             completion_window=terms.completion_window,
             headers=tuple(sorted(headers.items())),
         )

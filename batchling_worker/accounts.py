@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Final, TypeAlias
 
 import httpx
 
-from batchling_client.wire import sealing
+from batchling_client.wire import carried, sealing
 from batchling_client.wire.records import LaneSpec
 from batchling_client.wire.routes import STAGING_HEADER, plain_host
 from batchling_client.wire.stand_ins import routes_of
@@ -64,25 +65,37 @@ class Accounts:
             raise PermanentError(f"No provider is called {spec.provider!r}.")
         settings = self._providers.get(spec.provider, ProviderSettings())
         base_url = self._base_url(spec, facts, settings)
-        if settings.own_credential:
-            credential = _own_credential(facts)
-            whose: str = sealing.fingerprint(_OWN)
-        elif settings.api_key is not None:
-            credential = route.credential(settings.api_key.get_secret_value())
-            whose = sealing.fingerprint(credential)
+        headers = {name: said for name, said in spec.headers if not carried.refused(name)}
+        names = headers.pop(carried.CARRIED_HEADER, "")
+        beside: dict[str, str] = {}
+        if settings.own_credential or settings.api_key is not None:
+            if settings.api_key is None or settings.own_credential:
+                credential, told = _own_credential(facts), dict(_OWN)
+            else:
+                credential = told = route.credential(settings.api_key.get_secret_value())
+            if names:
+                beside = carried.parted(await self._unseal(spec))[1]
+                _check_allowed(beside, spec.provider, settings)
+            whose: str = sealing.fingerprint({**told, **beside})
         else:
-            credential = await self._unseal(spec)
+            credential, beside = carried.parted(await self._unseal(spec))
             # Of a named account the token is another one from hour to hour, and the account is not.
             whose = spec.fingerprint
-        headers = dict(spec.headers)
+        _check_carried(beside, names)
         staging = _staging(headers.pop(STAGING_HEADER, ""), spec.provider, settings)
         return Account(
             base_url=base_url.rstrip("/"),
             headers={
                 **{name: said for name, said in headers.items() if not name.startswith("?")},
+                **_marked(beside, carried.HEADER),
                 **credential,
+                **route.own_headers,
             },
-            query=tuple((name[1:], said) for name, said in headers.items() if name.startswith("?")),
+            query=(
+                *((name[1:], said) for name, said in headers.items() if name.startswith("?")),
+                *_marked(beside, carried.QUERY).items(),
+            ),
+            secrets=(*beside.values(), *route.own_headers.values()),
             http=self._http,
             digest=_digest(base_url.rstrip("/"), whose),
             own_credential=settings.own_credential,
@@ -154,6 +167,38 @@ class Accounts:
     async def close(self) -> None:
         """Closes the HTTP client."""
         await self._http.aclose()
+
+
+def _marked(beside: Mapping[str, str], mark: str) -> dict[str, str]:
+    return {name[1:]: said for name, said in beside.items() if name.startswith(mark)}
+
+
+def _check_carried(beside: Mapping[str, str], names: str) -> None:
+    """Raise `PermanentError` unless just what the lane names is carried, and nothing that changes a call."""
+    if carried.named(beside) != names or len(beside) > carried.MOST_CARRIED:
+        raise PermanentError(
+            "What was stored for this batch beside its credential is not what the batch names, and was refused: "
+            "call again.",
+            status=401,
+        )
+    for name, said in beside.items():
+        refused = name.startswith(carried.HEADER) and carried.refusal_of(name[1:], chosen_by="calls")
+        if refused or not carried.is_usable(said):
+            raise PermanentError(f"The field {name[1:65]!r} of a call cannot travel with its batch.")
+
+
+def _check_allowed(beside: Mapping[str, str], provider: str, settings: ProviderSettings) -> None:
+    """Raise `PermanentError` where callers' fields would travel with the workers' key, unnamed by the settings."""
+    # Not those of known gateways either: by some of them, a gateway is told where to send the key.
+    allowed = {f"{carried.HEADER}{name}" for name in (*settings.lane_headers, *settings.headers)}
+    allowed |= {f"{carried.QUERY}{name}" for name in settings.lane_query}
+    for name in beside:
+        if name not in allowed:
+            setting = "LANE_QUERY" if name.startswith(carried.QUERY) else "LANE_HEADERS"
+            raise PermanentError(
+                f"The workers' key for {provider} is not sent along with the field {name[1:65]!r} of a call: name it "
+                f"in BATCHLING_PROVIDERS__{provider.upper()}__{setting} of the workers."
+            )
 
 
 def _own_credential(facts: ProviderFacts) -> dict[str, str]:

@@ -7,7 +7,7 @@ import email.utils
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -54,6 +54,8 @@ LONGEST_BODY: Final = 64 * 1024
 LONGEST_REASON: Final = 300
 CREDENTIAL_WORDS: Final = ("authorization", "cookie", "key", "secret", "token")
 SHORTEST_SECRET: Final = 6
+LONG_VALUE: Final = 12
+"""A value that came sealed is left out of texts from this length on: a shorter one may be a word of the text."""
 MOST_FLAWS: Final = 1000
 SUBJECTS: Final = frozenset(
     {"id", "batch_id", "name", "data", "job", "file", "batches", "operations", "results", "items"}
@@ -177,9 +179,9 @@ def of_unreadable(deed: Deed) -> TemporaryError:
     return MaybeDone(reason) if deed.paid else TemporaryError(reason)
 
 
-def secrets_of(headers: Mapping[str, str]) -> tuple[str, ...]:
-    """Every credential in request headers, with and without its scheme, longest first."""
-    found: set[str] = set()
+def secrets_of(headers: Mapping[str, str], more: Iterable[str] = ()) -> tuple[str, ...]:
+    """Every credential in request headers, with and without its scheme, and long ones of `more`, longest first."""
+    found = {one for one in more if len(one) >= LONG_VALUE}
     for name, value in headers.items():
         if any(word in name.lower() for word in CREDENTIAL_WORDS):
             found.update((value, value.rpartition(" ")[2]))

@@ -91,8 +91,10 @@ class Account:
     base_url: str
     headers: Mapping[str, str] = field(repr=False)
     http: httpx.AsyncClient = field(repr=False)
-    query: tuple[tuple[str, str], ...] = ()
+    query: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     """What goes into the query of every call."""
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """Values among headers and query that came sealed, as keys of gateways."""
     digest: str
     """Names host and credential without telling the latter: what one account made, another may not even see."""
     own_credential: bool = False

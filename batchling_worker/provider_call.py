@@ -83,7 +83,10 @@ class ProviderCall:
         self._url = account.base_url.rstrip("/") + path
         self._headers = {**account.headers, "user-agent": user_agent()}
         self.deed = Deed(
-            provider=provider, does=does, paid=paid, secrets=http_errors.secrets_of(account.headers)
+            provider=provider,
+            does=does,
+            paid=paid,
+            secrets=http_errors.secrets_of(account.headers, account.secrets),
         )
 
     async def ask(self, shape: type[T], query: Iterable[tuple[str, str]] = ()) -> T:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from . import carried
 from .no_batches import NO_BATCHES, VERTEX_HOSTS, NoBatches, host_pattern
 
 MB: Final = 1_000_000
@@ -105,6 +106,12 @@ class Route:
     """Whether signed calls are batched, with a credential of the workers' own."""
     batch_headers: tuple[str, ...] = ()
     """Headers that apply to a whole batch and therefore split lanes; `?name` stands for a name in the URL's query."""
+    own_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Headers with which settings have every call there sent; secrets."""
+    lane_headers: frozenset[str] = frozenset()
+    """Headers of calls that settings have travel with the batch, and split lanes."""
+    lane_query: frozenset[str] = frozenset()
+    """The same of fields of a call's query."""
     model_in_row: bool = False
     """Whether a row names its model in the body, also where the call names it in the path, and that counts."""
     models: Mapping[str, str] = field(default_factory=dict)
@@ -122,6 +129,11 @@ class Route:
     """Header -> the environment variable in which the provider's own SDK looks for it, the API key's included."""
     batch_queries: frozenset[str] = field(init=False, repr=False, compare=False)
     """Those of the batch headers that stand for names in the query."""
+    _carrying: tuple[tuple[tuple[str, ...], frozenset[str]], ...] = field(
+        init=False, repr=False, compare=False
+    )
+    """Names of headers and of query fields that travel: from a provider's own host, and from a gateway."""
+    _own_carried: Mapping[str, str] = field(init=False, repr=False, compare=False)
     _templates: tuple[tuple[re.Pattern[str], str], ...] = field(init=False, repr=False, compare=False)
     _host_patterns: tuple[re.Pattern[str], ...] = field(init=False, repr=False, compare=False)
 
@@ -130,8 +142,24 @@ class Route:
         object.__setattr__(self, "_host_patterns", patterns)
         queries = frozenset(name for name in self.batch_headers if name.startswith("?"))
         object.__setattr__(self, "batch_queries", queries)
+        object.__setattr__(self, "_carrying", (self._travelling((), ()), self._travelling(*carried.KNOWN)))
+        own = {
+            f"{carried.HEADER}{name}": said
+            for name, said in self.own_headers.items()
+            if not carried.refused(name)
+        }
+        object.__setattr__(self, "_own_carried", own)
         templates = tuple((_path_of(path), name) for path, name in self.endpoints.items() if "{" in path)
         object.__setattr__(self, "_templates", templates)
+
+    def _travelling(
+        self, headers: Iterable[str], query: Iterable[str]
+    ) -> tuple[tuple[str, ...], frozenset[str]]:
+        elsewhere = {*self.credential_headers, *self.batch_headers}
+        names = {*self.lane_headers, *headers} - elsewhere
+        return tuple(sorted(names)), frozenset(
+            name for name in (*self.lane_query, *query) if f"{carried.QUERY}{name}" not in elsewhere
+        )
 
     def batch_host(self, host: str) -> str:
         """Return the host, or the base URL, that batches of a call to this host go to."""
@@ -148,6 +176,21 @@ class Route:
     def takes_own_keys(self, host: str) -> bool:
         """Return whether a host takes keys of its own, so that the workers' is not meant for it."""
         return any(host_pattern(each).fullmatch(host) for each in self.own_keys)
+
+    def carried(self, headers: Mapping[str, str], url: str, *, at_gateway: bool) -> dict[str, str]:
+        """Return what travels with the batch of a call beside its credential, by marked names."""
+        names, query_names = self._carrying[at_gateway]
+        found = carried.of_call(headers, url, names=names, query_names=query_names)
+        own = self._own_carried
+        return {**found, **own} if own else found
+
+    def left_out(self, names: Iterable[str]) -> list[str]:
+        """Return which headers and query fields a gateway may need and does not get, all by marked names."""
+        names_now, query_now = self._carrying[True]
+        standard = {*self.credential_headers, *self.batch_headers, *carried.KNOWN_HEADERS, *names_now}
+        known = {f"{carried.HEADER}{name}" for name in standard if not name.startswith(carried.QUERY)}
+        known |= {f"{carried.QUERY}{name}" for name in (*self.query_credentials, *query_now)}
+        return carried.left_out(names, known={*known, *self.batch_queries})
 
     def credential(self, api_key: str) -> dict[str, str]:
         """The header that carries an API key."""

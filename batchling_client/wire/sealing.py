@@ -15,6 +15,7 @@ import msgspec
 from nacl.exceptions import CryptoError
 from nacl.public import PrivateKey, PublicKey, SealedBox
 
+from . import carried
 from .keys import Fingerprint
 
 PUBLIC_FILE: Final = "seal.pub"
@@ -36,16 +37,27 @@ class SealBroken(ValueError):
 
 
 def fingerprint(headers: Mapping[str, str]) -> Fingerprint:
-    """Names a credential without telling it: 20 hex digits, equal for the same secret in another header's dress."""
-    secrets = "\n".join(value.removeprefix("Bearer ").strip() for _, value in sorted(headers.items()))
+    """Names a credential without telling it: 20 hex digits, equal for the same secret in another header's dress.
+
+    What is carried beside it, for a gateway, counts with its names.
+    """
+    credentials, beside = carried.parted(headers)
+    secrets = "\n".join(value.removeprefix("Bearer ").strip() for _, value in sorted(credentials.items()))
+    if beside:
+        secrets = f"{secrets}\n{carried.digest(beside)}"
     return Fingerprint(
         hashlib.blake2b(secrets.encode(), digest_size=10, person=b"batchling-cred").hexdigest()
     )
 
 
-def account_fingerprint(name: str, provider: str, namespace: str) -> Fingerprint:
-    """Stand for all credentials of one account at a provider, by the name that its callers give: 20 characters."""
-    named = msgspec.json.encode((namespace, provider, name))
+def account_fingerprint(name: str, provider: str, namespace: str, beside: str = "") -> Fingerprint:
+    """Stand for all credentials of one account at a provider, by the name that its callers give: 20 characters.
+
+    `beside` is the digest of what is carried for a gateway: by that, tenants of one account may differ.
+    """
+    named = msgspec.json.encode(
+        (namespace, provider, name, beside) if beside else (namespace, provider, name)
+    )
     return Fingerprint(
         _NAMED + hashlib.blake2b(named, digest_size=10, person=b"batchling-name").hexdigest()[:19]
     )

@@ -9,12 +9,13 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic_settings import NoDecode
 
+from . import carried
 from .routes import MB, ROUTES, FreeCall, Route, Routes, plain_host
 
 OWN_ENDPOINTS: Final = ("/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions")
@@ -98,6 +99,44 @@ def _usable_endpoints(endpoints: tuple[str, ...]) -> tuple[str, ...]:
     return endpoints
 
 
+def _header_pairs(said: object) -> object:
+    """Pairs like `name=value` or `name: value` between commas, or a JSON object."""
+    if isinstance(said, str) and not said.strip().startswith("{"):
+        pairs = [re.split("[=:]", one, maxsplit=1) for one in said.split(",") if one.strip()]
+        if not all(len(pair) == 2 and pair[0].strip() and pair[1].strip() for pair in pairs):
+            raise ValueError(
+                'holds a JSON object such as {"x-portkey-api-key": "pk-..."}, or name=value between commas'
+            )
+        return {name.strip(): value.strip() for name, value in pairs}
+    if isinstance(said, str):
+        try:
+            return json.loads(said)
+        except ValueError:
+            # The error would hold the text, and with it a key.
+            pass
+        raise ValueError('holds a JSON object such as {"x-portkey-api-key": "pk-..."}')
+    return said
+
+
+def _usable_headers(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    found = {name.lower(): value for name, value in headers.items()}
+    for name, value in found.items():
+        refusal = "" if name == "authorization" else carried.refusal_of(name, chosen_by="settings")
+        if refusal:
+            raise ValueError(f"has {name[:40]!r}, which {refusal}")
+        if not carried.is_usable(value.get_secret_value()):
+            raise ValueError(f"has a value for {name} that no header can have")
+    return found
+
+
+def _usable_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        refusal = carried.refusal_of(name.lower(), chosen_by="calls")
+        if refusal:
+            raise ValueError(f"names {name[:40]!r}, which {refusal}")
+    return tuple(name.lower() for name in names)
+
+
 class StandIn(BaseModel):
     """What a deployment says of one provider, as far as client and workers read it alike; never its key."""
 
@@ -116,6 +155,16 @@ class StandIn(BaseModel):
     """The completion windows that it takes."""
     models: Annotated[dict[str, str], NoDecode, BeforeValidator(_mapped)] = {}
     """A call's model -> the one that its batches are for, such as the batch deployment beside a standard one."""
+    headers: Annotated[
+        dict[str, SecretStr], NoDecode, BeforeValidator(_header_pairs), AfterValidator(_usable_headers)
+    ] = Field(default={}, repr=False)
+    """Sent with every call there, such as the key of a gateway; kept like an API key."""
+    lane_headers: Annotated[
+        tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_usable_names)
+    ] = ()
+    """Headers of calls that a gateway needs beside the key: they travel with the batch, sealed, and split lanes."""
+    lane_query: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = ()
+    """Fields of a call's query that do the same."""
     max_rows: int | None = Field(default=None, ge=1)
     """How many requests a batch may hold; for a registered provider, fewer than it takes."""
     max_bytes: int | None = Field(default=None, ge=1)
@@ -131,11 +180,14 @@ def checked(stand_ins: Mapping[str, S]) -> dict[str, S]:
     found: dict[str, S] = {}
     for spelt, said in stand_ins.items():
         name = spelt.lower()
-        if registry.named(name) is not None:
+        route = registry.named(name)
+        if route is not None:
             if said.endpoints or said.windows:
                 raise ValueError(f"has ENDPOINTS or WINDOWS for {name}, whose own are known: leave them out")
+            _check_headers(name, said, route.api_key_header)
             found[name] = _rooted(name, said, registry)
             continue
+        _check_headers(name, said, "authorization")
         own = said.model_copy(update={"base_url": _root(name, said)})
         host, _ = site_of(own.base_url or "")
         taken = registry.of_host(host)
@@ -146,6 +198,12 @@ def checked(stand_ins: Mapping[str, S]) -> dict[str, S]:
             )
         found[name] = own
     return found
+
+
+def _check_headers(name: str, said: StandIn, api_key_header: str) -> None:
+    if api_key_header in said.headers:
+        setting = f"BATCHLING_PROVIDERS__{name.upper()}"
+        raise ValueError(f"{setting}__HEADERS holds {api_key_header}: give that key in {setting}__API_KEY")
 
 
 def told_apart(stand_ins: Mapping[str, S]) -> dict[str, S]:
@@ -247,6 +305,7 @@ def _stood_in(route: Route, said: StandIn) -> Route:
         max_bytes=max_bytes,
         max_row_bytes=min(route.max_row_bytes, max_bytes),
         models=said.models,
+        **_carrying(said),
     )
 
 
@@ -267,9 +326,18 @@ def own_route(name: str, said: StandIn) -> Route:
         windows=said.windows or OWN_WINDOWS,
         batch_headers=("openai-organization", "openai-project"),
         models=said.models,
+        **_carrying(said),
         free_call=FreeCall("/batches?limit=1"),
         variables={"authorization": f"{re.sub('[^A-Z0-9]', '_', name.upper())}_API_KEY"},
     )
+
+
+def _carrying(said: StandIn) -> dict[str, Any]:
+    return {
+        "own_headers": {name: value.get_secret_value() for name, value in said.headers.items()},
+        "lane_headers": frozenset(said.lane_headers),
+        "lane_query": frozenset(said.lane_query),
+    }
 
 
 def _below_version(endpoint: str) -> str:

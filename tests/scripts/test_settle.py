@@ -62,6 +62,7 @@ async def test_every_key_of_a_full_life_is_declared_and_every_declared_key_was_s
     await byhand.ended(batch_id, await byhand.claimed(batch_id))
     token = await byhand.claimed(batch_id)
     await byhand.deliver(batch_id, token, [out(good)])
+    await store.spend(Held(batch_id=batch_id, token=token))
     await byhand.scripts.collected(batch_id=batch_id, token=token)
     await look()
     token = await byhand.claimed(batch_id)

@@ -1,0 +1,168 @@
+"""Headers and query fields that a gateway needs travel with the batch, sealed, and tell tenants apart."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from batchling_client import settings
+from batchling_client.calls import Calls, Request, Terms
+from batchling_client.errors import WrongSettings
+from batchling_client.wire.carried import CARRIED_HEADER
+from batchling_client.wire.ids import new_run_id
+from batchling_worker.settings import load as load_workers
+
+from .asking import a_call
+
+HOST, PATH = "gateway.example", "/v1/chat/completions"
+ACME = "BATCHLING_PROVIDERS__ACME"
+SECRET = "pk-CANARY-0123456789"
+GATEWAYS = {
+    "Portkey": {"x-portkey-api-key": SECRET, "x-portkey-provider": "openai"},
+    "Helicone": {"helicone-auth": f"Bearer {SECRET}"},
+    "Cloudflare": {"cf-aig-authorization": f"Bearer {SECRET}"},
+    "Azure API Management": {"ocp-apim-subscription-key": SECRET},
+    "LiteLLM": {"x-litellm-api-key": SECRET},
+    "Kong": {"apikey": SECRET},
+}
+
+
+@pytest.fixture(autouse=True)
+def gateway(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"{ACME}__BASE_URL", f"https://{HOST}/v1")
+
+
+def calls(account: str | None = None) -> Calls:
+    terms = Terms(run_id=new_run_id(), run_name="", account=account, namespace="default")
+    return Calls(terms, settings.load().routes())
+
+
+def read(headers: dict[str, str] | None = None, *, account: str | None = None, **more: Any) -> Request:
+    request = calls(account).read(a_call(host=HOST, path=PATH, headers=headers or {}, **more))
+    assert isinstance(request, Request)
+    return request
+
+
+@pytest.mark.parametrize("gateway", GATEWAYS)
+def test_a_known_gateways_headers_travel_sealed_without_any_setting(gateway: str) -> None:
+    headers = GATEWAYS[gateway]
+    lane = read(headers).lane
+    assert {name: lane.secrets[f"+{name}"] for name in headers} == headers
+    assert SECRET not in repr(lane)
+    assert SECRET.encode() not in lane.packed_spec
+    assert dict(lane.spec.headers)[CARRIED_HEADER] == ",".join(f"+{name}" for name in sorted(headers))
+
+
+def test_a_provider_behind_a_gateway_is_treated_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHLING_PROVIDERS__ANTHROPIC__BASE_URL", "https://other.example")
+    message = {"model": "claude", "max_tokens": 1, "messages": []}
+    request = calls().read(
+        a_call(
+            host="other.example",
+            path="/v1/messages",
+            key=None,
+            headers={"x-api-key": "sk-ant", "x-portkey-api-key": SECRET, "anthropic-beta": "b"},
+            body=json.dumps(message).encode(),
+        )
+    )
+    assert isinstance(request, Request)
+    assert request.lane.secrets == {"x-api-key": "sk-ant", "+x-portkey-api-key": SECRET}
+
+
+def test_headers_and_query_fields_that_settings_name_travel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"{ACME}__LANE_HEADERS", "X-Tenant, X-Team")
+    monkeypatch.setenv(f"{ACME}__LANE_QUERY", "region")
+    call = a_call(host=HOST, path=PATH, headers={"x-tenant": "a"})
+    request = calls().read(replace(call, url=f"{call.url}?region=eu&api-version=7&other=1"))
+    assert isinstance(request, Request)
+    beside = {name: said for name, said in request.lane.secrets.items() if name != "authorization"}
+    assert beside == {"+x-tenant": "a", "?api-version": "7", "?region": "eu"}
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("account", [None, "evals"])
+def test_two_tenants_by_header_never_make_the_same_request(
+    monkeypatch: pytest.MonkeyPatch, named: bool, account: str | None
+) -> None:
+    if named:
+        monkeypatch.setenv(f"{ACME}__LANE_HEADERS", "x-tenant")
+    made = [read({"x-tenant": one} if one else {}, account=account) for one in ("a", "b", "")]
+    again = read({"x-tenant": "a"}, account=account)
+    assert len({one.request_id for one in made}) == 3
+    assert again.request_id == made[0].request_id
+    assert len({one.lane.lane_id for one in made}) == (3 if named else 1)
+
+
+def test_a_header_that_nobody_named_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    reading = calls()
+    with caplog.at_level(logging.WARNING):
+        for tenant in ("a-secret-tenant", "another-tenant"):
+            reading.read(a_call(host=HOST, path=PATH, headers={"x-tenant": tenant, "x-request-id": tenant}))
+    [warning] = [one.getMessage() for one in caplog.records]
+    assert "header 'x-tenant'" in warning
+    assert f"{ACME}__LANE_HEADERS" in warning
+    assert "secret" not in warning
+
+
+def test_a_providers_own_host_is_sent_no_gateways_headers(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        call = a_call(
+            host="api.openai.com", path=PATH, headers={"x-portkey-api-key": SECRET, "x-tenant": "a"}
+        )
+        request = calls().read(call)
+    assert isinstance(request, Request)
+    assert request.lane.secrets.keys() == {"authorization"}
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    "name", ["x-portkey-custom-host", "helicone-target-url", "host", "content-length", "x-forwarded-host"]
+)
+def test_a_call_cannot_name_a_host_or_a_length_to_the_gateway(name: str) -> None:
+    assert f"+{name}" not in read({name: "evil.example"}).lane.secrets
+
+
+@pytest.mark.parametrize("setting", ["LANE_HEADERS", "HEADERS"])
+@pytest.mark.parametrize("name", ["host", "content-length", "authorization", "x-batchling-staging"])
+def test_a_setting_that_would_change_a_call_is_refused(
+    monkeypatch: pytest.MonkeyPatch, setting: str, name: str
+) -> None:
+    said = name if setting == "LANE_HEADERS" else json.dumps({name: SECRET})
+    monkeypatch.setenv(f"{ACME}__{setting}", said)
+    with pytest.raises(WrongSettings) as refusal:
+        settings.load()
+    assert name in str(refusal.value)
+    assert SECRET not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        json.dumps({"X-Portkey-Api-Key": SECRET}),
+        f"x-portkey-api-key={SECRET}",
+        f"x-portkey-api-key: {SECRET}",
+    ],
+)
+def test_headers_of_the_settings_are_sent_with_every_call_and_shown_nowhere(
+    monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    monkeypatch.setenv(f"{ACME}__HEADERS", said)
+    used = settings.load()
+    assert read().lane.secrets["+x-portkey-api-key"] == SECRET
+    workers = load_workers()
+    for shown in (repr(used), repr(workers), repr(used.routes()), workers.model_dump_json()):
+        assert SECRET not in shown
+
+
+@pytest.mark.parametrize("said", ["x-portkey-api-key", '{"x-portkey-api-key"', "=,="])
+def test_headers_that_cannot_be_read_are_refused_without_their_text(
+    monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    monkeypatch.setenv(f"{ACME}__HEADERS", f"{said} {SECRET}" if "=" not in said else said)
+    with pytest.raises(WrongSettings) as refusal:
+        settings.load()
+    assert SECRET not in str(refusal.value)
