@@ -47,9 +47,9 @@ def read(headers: dict[str, str] | None = None, *, account: str | None = None, *
     return request
 
 
-@pytest.mark.parametrize("gateway", GATEWAYS)
-def test_a_known_gateways_headers_travel_sealed_without_any_setting(gateway: str) -> None:
-    headers = GATEWAYS[gateway]
+@pytest.mark.parametrize("kind", GATEWAYS)
+def test_a_known_gateways_headers_travel_sealed_without_any_setting(kind: str) -> None:
+    headers = GATEWAYS[kind]
     lane = read(headers).lane
     assert {name: lane.secrets[f"+{name}"] for name in headers} == headers
     assert SECRET not in repr(lane)

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from batchling_client.wire import carried, sealing
 from batchling_client.wire.records import LaneSpec
 from batchling_client.wire.stand_ins import checked
+from batchling_worker import providers
 from batchling_worker.accounts import Accounts
 from batchling_worker.errors import PermanentError
 from batchling_worker.provider import Account, Ending, SpentFiles
@@ -42,14 +43,14 @@ async def opened() -> AsyncIterator[Open]:
         await one.close()
 
 
-def lane(beside: dict[str, str], *, names: str | None = None, fingerprint: str = "") -> LaneSpec:
+def lane(beside: dict[str, str], *, names: str | None = None, provider: str = "acme") -> LaneSpec:
     told = carried.named(beside) if names is None else names
     return LaneSpec(
-        provider="acme",
+        provider=provider,
         host="https://gateway.example/v1",
         endpoint="/v1/chat/completions",
         model="m",
-        fingerprint=fingerprint or sealing.fingerprint({**KEY, **beside}),
+        fingerprint=sealing.fingerprint({**KEY, **beside}),
         completion_window="24h",
         headers=((carried.CARRIED_HEADER, told),) if told else (),
     )
@@ -60,14 +61,15 @@ def acme(**more: object) -> ProviderSettings:
 
 
 async def account_of(accounts: Accounts, spec: LaneSpec, said: ProviderSettings) -> Account:
-    return await accounts.open(spec, Providers(checked({"acme": said})).load("acme").facts)
+    facts = Providers(checked({spec.provider: said})).load(spec.provider).facts
+    return await accounts.open(spec, facts)
 
 
 async def test_every_call_of_a_batch_carries_them(opened: Open, wire: Wire) -> None:
     said = acme(base_url=f"{wire.url}/v1", headers={"x-llm-gateway-key": GATEWAY_KEY})
     beside = {"+x-portkey-api-key": "pk-1", **TENANT, "?api-version": "7"}
-    account = await account_of(opened({**KEY, **beside}, acme=said), lane(beside), said)
-    desk = Desk(provider=Providers(checked({"acme": said})).load("acme"), account=account)
+    account = await account_of(opened({**KEY, **beside}, openai=said), lane(beside, provider="openai"), said)
+    desk = Desk(provider=providers.load("openai"), account=account)
     row = b'{"custom_id":"r0","response":{"status_code":200,"body":{}}}\n'
     wire.reply = lambda seen: answer(
         row if seen.target.partition("?")[0].endswith("/content") else b'{"id":"file-7","status":"completed"}'
@@ -140,10 +142,10 @@ async def test_another_tenants_fields_are_refused(opened: Open) -> None:
 async def test_errors_do_not_repeat_the_key_of_a_gateway(opened: Open, wire: Wire) -> None:
     said = acme(base_url=f"{wire.url}/v1", headers={"x-team": "team-CANARY-0123"})
     beside = {"+x-portkey-config": GATEWAY_KEY, "?subscription-key": "sub-CANARY-0123"}
-    account = await account_of(opened({**KEY, **beside}, acme=said), lane(beside), said)
+    account = await account_of(opened({**KEY, **beside}, openai=said), lane(beside, provider="openai"), said)
     echo = f"no {GATEWAY_KEY}, no sub-CANARY-0123, no team-CANARY-0123"
     wire.reply = lambda seen: answer(json.dumps({"error": {"message": echo}}).encode(), status=400)
-    desk = Desk(provider=Providers(checked({"acme": said})).load("acme"), account=account)
+    desk = Desk(provider=providers.load("openai"), account=account)
     with pytest.raises(PermanentError) as caught:
         await desk.upload()
     assert "CANARY" not in str(caught.value)

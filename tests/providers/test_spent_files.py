@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 
+import httpx
 import pytest
 
 from batchling_worker.errors import PermanentError, TemporaryError
@@ -134,6 +135,30 @@ async def test_files_that_expire_do_not_count_against_a_quota_of_lasting_ones(
     sandbox.limits = Limits(max_files=2)
     for number in range(4):
         assert await desk.upload({f"r{number}": desk.body()}, f"batchling-test-{number}")
+
+
+@pytest.mark.parametrize("beyond", [-1, 1])
+async def test_the_sandbox_takes_the_expiry_of_the_facts_and_none_beyond(
+    desk: Desk, sandbox: Sandbox, http: httpx.AsyncClient, beyond: int
+) -> None:
+    allowed = desk.provider.facts.file_expiry_s
+    if allowed is None:
+        return
+    edge = allowed[0] if beyond < 0 else allowed[1]
+    root = "/openai/v1" if desk.provider.facts.name == "azure" else "/v1"
+
+    async def status(seconds: int) -> int:
+        form = {"purpose": "batch", "expires_after[anchor]": "created_at"}
+        reply = await http.post(
+            f"{desk.account.base_url}{root}/files",
+            headers=desk.account.headers,
+            data={**form, "expires_after[seconds]": str(seconds)},
+            files={"file": ("a.jsonl", desk.lines({"r0": desk.body()}).getvalue())},
+        )
+        return reply.status_code
+
+    assert await status(edge) in (200, 201)
+    assert await status(edge + beyond) == 400
 
 
 async def test_a_file_that_is_for_something_else_is_never_deleted(wire: Wire, wired: Desk) -> None:
