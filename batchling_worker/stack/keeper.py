@@ -80,6 +80,7 @@ class Keeper:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.child: Child | None = None
+        self.n_deaths = 0
         self._popen: subprocess.Popen[bytes] | None = None
         self._started_at_s = 0.0
         self._delay_s = 0.0
@@ -96,6 +97,7 @@ class Keeper:
         if self._popen.poll() is None if self._popen else alive(self.child):
             return True
         logger.info("child_ended name=%s pid=%d", self.recipe.name, self.child.pid)
+        self.n_deaths += 1
         lived_s = time.monotonic() - self._started_at_s
         self._delay_s = (
             FIRST_DELAY_S if lived_s > STEADY_S else min(self._delay_s * 2 or FIRST_DELAY_S, LONGEST_DELAY_S)

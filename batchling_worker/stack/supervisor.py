@@ -27,6 +27,8 @@ logger = logging.getLogger("batchling.stack")
 LOOK_SECONDS: Final = 0.5
 STARTING_LOOK_SECONDS: Final = 0.01
 TRIM_SECONDS: Final = 60.0
+HOPELESS_DEATHS: Final = 5
+"""A Redis that died so often and never answered is given up; the next `up` tries anew."""
 LOCK_PATIENCE_S: Final = 5.0
 WORKER_PATIENCE_S: Final = 20.0
 """For running steps to end; what is left then is taken over when its lease ends."""
@@ -65,6 +67,9 @@ class Supervisor:
         trimmed_s = time.monotonic()
         while True:
             whole = self._tend()
+            if self._served is None and self._redis.n_deaths >= HOPELESS_DEATHS:
+                logger.error("redis_does_not_start n_deaths=%d", self._redis.n_deaths)
+                return self.stop()
             wish = wishes.wait(LOOK_SECONDS if whole else STARTING_LOOK_SECONDS)
             if wish is signal.SIGTERM or not self._at_home():
                 return self.stop()

@@ -16,6 +16,7 @@ from batchling_worker.stack.errors import StackError
 from batchling_worker.stack.redis_data import RELAXED, Family, Written
 
 from ..redis_server import redis_server, skip_without_package
+from ..waiting import wait_until
 from .bench import Bench
 from .test_redis_binary import pretend
 
@@ -150,9 +151,8 @@ def test_the_procfiles_redis_refuses_such_data_too(tmp_path: Path) -> None:
     assert re.fullmatch(r".*written by Valkey 99\.9\.9, which .* cannot read: .*\n", refused.stderr)
 
 
-def test_a_redis_that_cannot_load_its_data_is_quoted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_redis_that_cannot_load_its_data_is_quoted_and_given_up(bench: Bench) -> None:
     skip_without_package()
-    monkeypatch.setattr("batchling_worker.stack.attach.START_PATIENCE_S", 3.0)
     # Of a kind that no server knows: the packaged one is told to try, and stops there.
     base = data_of(bench.home / "redis", REDIS_8 + UNKNOWN_KIND) / "appendonlydir"
 
@@ -160,3 +160,4 @@ def test_a_redis_that_cannot_load_its_data_is_quoted(bench: Bench, monkeypatch: 
         bench.up(PATH="")
 
     assert (base / "appendonly.aof.1.base.rdb").read_bytes() == REDIS_8 + UNKNOWN_KIND
+    await wait_until(lambda: bench.everything() == [], description="nothing starts it again", within_s=30)
