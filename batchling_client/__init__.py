@@ -21,6 +21,7 @@ from .errors import (
     WrongSettings,
 )
 from .run import Progress, Run
+from .scope import outside
 
 try:
     __version__ = version("batchling")
@@ -46,6 +47,7 @@ __all__ = [
     "WrongSettings",
     "__version__",
     "batchify",
+    "outside",
 ]
 
 # An import has an effect only where a variable in the environment asks for it: in a process that was started inside a

@@ -11,6 +11,8 @@ import contextlib
 import math
 import os
 import re
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -32,11 +34,13 @@ from . import (
     self_test,
     settings,
 )
+from . import in_flight as in_flight_of
 from .bridge import Bridge
 from .calls import Terms
 from .errors import DryRun, QueueUnfit, QueueUnreachable, WrongSettings
 from .inspection import Inspection
 from .interceptor import warn_once
+from .own_context import apart
 from .reach import unreachable
 from .run import Fallback, Run
 from .session import Deployment
@@ -48,6 +52,8 @@ from .wire.ids import new_run_id
 from .wire.routes import Routes, window_words
 
 DEFAULT_POLL_S: Final = 10.0
+SAY_WAITING_AFTER_S: Final = 2.0
+"""How long a block waits for its calls at its end before it says so."""
 _SPAN: Final = re.compile(
     r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?"
 )
@@ -75,6 +81,8 @@ def batchify(
     redis_url: str | None = None,
     stream: Literal["pass", "batch"] = "pass",
     account: str | None = None,
+    detach: bool = False,
+    enabled: bool | None = None,
 ) -> Block:
     """A block for `async with` or `with`: LLM calls of unchanged SDK code inside it are answered from batches.
 
@@ -89,6 +97,9 @@ def batchify(
     as its twin without a stream, whose answer it shares.
     `account` names whose requests these are, where the key is a token that is renewed: runs of the same name share
     batches and answers, whatever their tokens.
+    A block that is left normally waits for its calls in flight, those of tasks and threads that nobody awaits too.
+    With `detach` it is left once they are queued, and the next run of the program gets their answers.
+    A block that is not `enabled` does nothing, as for unit tests (None: BATCHLING_ENABLED).
 
     Raises `WrongSettings` (a ValueError) for values that cannot work; entering the block raises
     `QueueUnreachable` when there is no Redis, and `QueueUnfit` when it would lose requests.
@@ -126,6 +137,8 @@ def batchify(
         deadline_s=_seconds(deadline),
         on_deadline=on_deadline,
         on_too_few=on_too_few,
+        detach=detach,
+        enabled=used.enabled if enabled is None else enabled,
     )
     return Block(used, terms, wishes, routes)
 
@@ -138,6 +151,8 @@ class _Wishes:
     deadline_s: float | None
     on_deadline: Fallback
     on_too_few: Fallback
+    detach: bool
+    enabled: bool
 
 
 class Block:
@@ -151,13 +166,17 @@ class Block:
         self._run: Run | None = None
         self._token: scope.Token | None = None
         self._bridge: Bridge | None = None
+        self._threads: in_flight_of.Threads | None = None
         self._companions: list[asyncio.Task[None]] = []
         self._pid = os.getpid()
         self._left = False
+        self._says_waiting = False
 
     async def __aenter__(self) -> Run:
         if scope.running_loop() is None:
             raise RuntimeError(_NO_ASYNCIO)
+        if not self._wishes.enabled:
+            return self._open_disabled()
         run = await self._open(is_dry=self._is_dry())
         self._token = scope.enter_task(run)
         return run
@@ -165,6 +184,23 @@ class Block:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
+        if error is None and self._token is not None and not self._left:
+            try:
+                await self._wait_for_calls(self._token)
+            except BaseException as broken_off:
+                await self._leave_task(broken_off)
+                raise
+        return await self._leave_task(error)
+
+    async def _wait_for_calls(self, token: scope.Token) -> None:
+        """Return once no call is in flight, with display and scope open meanwhile; a cancel breaks it off."""
+        in_flight = self._in_flight(in_flight_of.tasks_of(token))
+        while in_flight is not None and (pause_s := self._pause_s(in_flight)) is not None:  # noqa: ASYNC110
+            # Calls of other threads and loops count too, and have no event of this one.
+            await asyncio.sleep(pause_s)
+        self._detach()
+
+    async def _leave_task(self, error: BaseException | None) -> bool:
         self._leave_scope()
         run = self._run
         if run is None or self._is_left_already() or self._is_left_by_child():
@@ -193,6 +229,8 @@ class Block:
         scope.when_forgotten(token, interceptors.let_go)
 
     def __enter__(self) -> Run:
+        if not self._wishes.enabled:
+            return self._open_disabled()
         is_dry = self._is_dry()
         shared = bridge.hold()
         try:
@@ -206,6 +244,7 @@ class Block:
                 bridge.let_go()
             raise
         self._bridge = shared
+        self._threads = in_flight_of.Threads()
         ctrl_c.watch(run.release)
         scope.enter_process(run)
         return run
@@ -213,6 +252,23 @@ class Block:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
+        # An event loop of this thread must not be held up: its own calls could never be answered.
+        if error is None and self._threads is not None and not self._left and scope.running_loop() is None:
+            try:
+                self._wait_for_calls_of_threads(self._threads)
+            except BaseException as interrupted:
+                self._leave_threads(interrupted)
+                raise
+        return self._leave_threads(error)
+
+    def _wait_for_calls_of_threads(self, threads: in_flight_of.Threads) -> None:
+        """Do in the exiting thread what `_wait_for_calls` does; Ctrl-C breaks it off."""
+        in_flight = self._in_flight(threads.may_ask)
+        while in_flight is not None and (pause_s := self._pause_s(in_flight)) is not None:
+            time.sleep(pause_s)
+        self._detach()
+
+    def _leave_threads(self, error: BaseException | None) -> bool:
         run, shared = self._run, self._bridge
         if shared is None or run is None or self._is_left_already():
             return False
@@ -224,30 +280,44 @@ class Block:
             dry_end = self._is_dry_end(error)
             interrupted = error is not None and not dry_end
             _let_calls_go()
-            held_up = run.leave_running_loop(interrupted=interrupted)
+            say_late = interrupted and run.holds_up()
+            if say_late:
+                run.say_late_what_goes_on()
             try:
-                shared.finish(partial(self._close, run, interrupted=interrupted, held_up=held_up))
+                shared.finish(partial(self._close, run, interrupted=interrupted, say=not say_late))
             finally:
                 bridge.let_go()
         return dry_end
 
+    def _in_flight(self, may_ask: Callable[[float], bool]) -> in_flight_of.InFlight | None:
+        """Return what this process waits for before it leaves the block."""
+        if self._run is None or os.getpid() != self._pid:
+            return None
+        counted = in_flight_of.Unsent(self._run) if self._wishes.detach else self._run
+        return in_flight_of.InFlight(counted, may_ask)
+
+    def _pause_s(self, in_flight: in_flight_of.InFlight) -> float | None:
+        run = self._run
+        pause_s = in_flight.pause_s()
+        if run is None or pause_s is None or self._left:
+            return None
+        if not self._wishes.detach and not self._says_waiting and in_flight.waited_s > SAY_WAITING_AFTER_S:
+            self._says_waiting = True
+            display.tell(run.words_of_in_flight())
+        return pause_s
+
+    def _detach(self) -> None:
+        if self._wishes.detach and self._run is not None and not self._left and os.getpid() == self._pid:
+            self._run.detach()
+
     async def _open(self, *, is_dry: bool) -> Run:
-        if self._run is not None:
-            raise RuntimeError("A batchify() block is entered once: call batchify() again for another one.")
+        self._check_entered_once()
         self._pid = os.getpid()
-        deployment = None if is_dry else await deployment_of(self._settings)
-        run = Run(
-            terms=self._terms,
-            deployment=deployment,
-            routes=self._routes,
-            name=self._wishes.name,
-            deadline_s=self._wishes.deadline_s,
-            on_deadline=self._wishes.on_deadline,
-            on_too_few=self._wishes.on_too_few,
-        )
+        deployment = None if is_dry else await apart(deployment_of(self._settings))
+        run = self._new_run(deployment)
         interceptors.install()
         try:
-            await self._start(run, deployment)
+            await apart(self._start(run, deployment))
         except BaseException as error:
             interceptors.uninstall()
             if not isinstance(error, GeneratorExit):
@@ -257,6 +327,28 @@ class Block:
         children.block_opened()
         atexit.register(self._leave_at_exit)
         return run
+
+    def _check_entered_once(self) -> None:
+        if self._run is not None:
+            raise RuntimeError("A batchify() block is entered once: call batchify() again for another one.")
+
+    def _new_run(self, deployment: Deployment | None) -> Run:
+        return Run(
+            terms=self._terms,
+            deployment=deployment,
+            routes=self._routes,
+            name=self._wishes.name,
+            deadline_s=self._wishes.deadline_s,
+            on_deadline=self._wishes.on_deadline,
+            on_too_few=self._wishes.on_too_few,
+            enabled=self._wishes.enabled,
+        )
+
+    def _open_disabled(self) -> Run:
+        """Yield a run that catches nothing; leaving the block does nothing either."""
+        self._check_entered_once()
+        self._run, self._left = self._new_run(None), True
+        return self._run
 
     async def _start(self, run: Run, deployment: Deployment | None) -> None:
         await self_test.check()
@@ -279,18 +371,18 @@ class Block:
         ]
         self._companions = [asyncio.create_task(companion) for companion in companions]
 
-    async def _close(
-        self, run: Run, *, interrupted: bool, held_up: asyncio.AbstractEventLoop | None = None
-    ) -> None:
+    async def _close(self, run: Run, *, interrupted: bool, say: bool = True) -> None:
         for companion in self._companions:
             companion.cancel()
         if self._companions:
             # The display takes a last look, which a second cancel would break off.
             await asyncio.wait(self._companions, timeout=display.LAST_LOOK_S)
         await end(self._companions)
-        await run.close(interrupted=interrupted, held_up=held_up)
+        await run.close(interrupted=interrupted, say=say)
         if run.progress.n_requests:
             display.report(run)
+        elif run.passed.n_left_alone and not run.progress.passed:
+            display.tell(run.summary())
         elif not interrupted or run.progress.passed:
             display.warn(run.summary())
 

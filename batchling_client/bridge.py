@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import concurrent.futures
 import contextlib
 import os
 import threading
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Final, TypeVar
 
+from . import scope
 from .errors import QueueUnreachable
+from .own_context import own_context
 from .wire.ending import carry_through
 from .wire.redis_errors import shortage_of
 
@@ -31,7 +35,9 @@ class Bridge:
     def __init__(self) -> None:
         self._ready = threading.Event()
         self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._serve, name="batchling", daemon=True)
+        # In a context of its own: no span of the code that happens to start it goes on in it.
+        target = partial(own_context().run, self._serve)
+        self._thread = threading.Thread(target=target, name=scope.BACKGROUND, daemon=True)
         try:
             self._thread.start()
         except RuntimeError as error:
@@ -78,7 +84,12 @@ class Bridge:
         """Ends the loop and its thread; what still runs there is cancelled."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._stopped.set)
-        self._thread.join()
+        self.join(None)
+
+    def join(self, patience_s: float | None) -> None:
+        """Return once the thread has ended, or at once in that thread itself."""
+        if threading.current_thread() is not self._thread:
+            self._thread.join(patience_s)
 
     def _serve(self) -> None:
         waiting = self._wait()
@@ -189,6 +200,7 @@ class Blocked:
 class _Shared:
     def __init__(self) -> None:
         self.renew()
+        atexit.register(self.join)
         # A thread of the parent does not exist in a forked child, and may have held the lock.
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self.renew)
@@ -196,7 +208,13 @@ class _Shared:
     def renew(self) -> None:
         self.lock = threading.Lock()
         self.bridge: Bridge | None = None
+        self.ending: Bridge | None = None
         self.n_users = 0
+
+    def join(self) -> None:
+        """Wait at the end of the program for a loop that still withdraws requests."""
+        if self.ending is not None:
+            self.ending.join(SILENCE_S)
 
 
 _shared: Final = _Shared()
@@ -220,4 +238,5 @@ def let_go() -> None:
         if _shared.n_users > 0:
             return
         bridge, _shared.bridge = _shared.bridge, None
+        _shared.ending = bridge
     bridge.stop()

@@ -41,6 +41,7 @@ class Rehearsal:
     def __init__(self) -> None:
         self._tallies: dict[Lane, _Tally] = {}
         self._last_at = 0.0
+        self._n_ended = 0
         self._lock = threading.Lock()
 
     async def ask(self, request: Request, n_bytes: int) -> NoReturn:
@@ -48,14 +49,19 @@ class Rehearsal:
         self._count(request, n_bytes)
         while (rest_s := self._rest_s()) > 0:  # noqa: ASYNC110 - quiet has no event of its own
             await asyncio.sleep(rest_s)
-        raise DryRun(DryRun.__doc__)
+        self._end()
 
     def ask_blocking(self, request: Request, n_bytes: int) -> NoReturn:
         """Counts the request and ends the call, in the caller's thread."""
         self._count(request, n_bytes)
         while (rest_s := self._rest_s()) > 0:
             time.sleep(rest_s)
-        raise DryRun(DryRun.__doc__)
+        self._end()
+
+    @property
+    def n_waiting(self) -> int:
+        """How many of the calls have not ended yet, of those that were not cancelled before."""
+        return self.n_requests - self._n_ended if self._rest_s() > -QUIET_S else 0
 
     @property
     def n_requests(self) -> int:
@@ -75,6 +81,11 @@ class Rehearsal:
         with self._lock:
             self._tallies.setdefault(request.lane, _Tally()).count(request.lane, n_bytes)
             self._last_at = time.monotonic()
+
+    def _end(self) -> NoReturn:
+        with self._lock:
+            self._n_ended += 1
+        raise DryRun(DryRun.__doc__)
 
     def _rest_s(self) -> float:
         return self._last_at + QUIET_S - time.monotonic()

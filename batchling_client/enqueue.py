@@ -92,6 +92,7 @@ class Enqueue:
         self._waiters = waiters
         self._outage = outage
         self._waiting: dict[Lane, deque[Request]] = {}
+        self._n_sending = 0
         self._unwanted: deque[Unwanted] = deque()
         self._none_unwanted = asyncio.Event()
         self._none_unwanted.set()
@@ -128,6 +129,11 @@ class Enqueue:
         unwanted = list(self._unwanted)
         self._unwanted.clear()
         return unwanted
+
+    @property
+    def n_unsent(self) -> int:
+        """How many requests Redis has neither taken nor refused yet."""
+        return self._n_sending + sum(len(rows) for rows in self._waiting.values())
 
     @property
     def n_unwanted(self) -> int:
@@ -185,7 +191,11 @@ class Enqueue:
                 # To the end of the line: a long lane does not hold up the others.
                 self._waiting[lane] = rows
             if chunk:
-                await self._send_chunk(lane, chunk)
+                self._n_sending = len(chunk)
+                try:
+                    await self._send_chunk(lane, chunk)
+                finally:
+                    self._n_sending = 0
 
     def _take(self, rows: deque[Request]) -> list[RowIn]:
         chunk: list[RowIn] = []

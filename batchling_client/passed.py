@@ -39,6 +39,7 @@ class Why(enum.StrEnum):
     UPLOAD = "file or form"
     NO_BATCHES = "endpoint without batches"
     UNBATCHED = "parameter that no batch takes"
+    NO_MODEL = "no model named"
     NO_KEY = "API key added later"
     SIGNED = "signed for one call"
     OTHER_TASK = "task outside the block"
@@ -75,6 +76,8 @@ class Passed:
         self.title = title
         self.caught = False
         """Whether the run has caught a call."""
+        self.n_left_alone = 0
+        """How many calls test doubles have answered."""
         self._routes = routes
         self._calls: Counter[tuple[Why, str]] = Counter()
         self._posts: Counter[str] = Counter()
@@ -105,6 +108,11 @@ class Passed:
             self._warned.add(sentence)
         # A log line and not a Python warning, which an SDK would take for a broken connection where it is an error.
         _logger.warning("%s%s", sentence, f" (run {self.title})" if self.title else "")
+
+    def leave_alone(self) -> None:
+        """Count a call that a test double answers in the place of its provider."""
+        with self._lock:
+            self.n_left_alone += 1
 
     def saw(self, host: str) -> None:
         """Count a POST that this run neither catches nor knows to cost money."""

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 
 import wrapt
 
-from . import gate, scope
+from . import gate, own_transports, scope
 from .interceptor import PASSING, Handler
 
 Wrapper: TypeAlias = Callable[..., Any]
@@ -47,6 +47,10 @@ class Patch:
     def innermost(self, instance: object) -> Callable[..., Any]:
         """The library's own method, bound, below what others laid on it before us, as far as they tell."""
         return _bound(inspect.unwrap(self._original), instance)
+
+    def is_replaced(self, library: str) -> bool:
+        """Whether somebody else's function was in the place of the library's own before us."""
+        return own_transports.is_replaced(self._original, library)
 
     def block(self) -> Handler | None:
         """The innermost open block."""

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from redis.asyncio import Redis
 
-from . import bridge, errors, replies, scope, session
+from . import bridge, errors, relay, replies, scope, session
 from .calls import Calls, Request, Terms
 from .dry_run import Rehearsal
 from .errors import BatchCancelled, BatchTooSmall, DeadlinePassed, QueueUnreachable, RequestLost
@@ -92,7 +92,11 @@ class Run:
         deadline_s: float | None = None,
         on_deadline: Fallback = "error",
         on_too_few: Fallback = "error",
+        enabled: bool = True,
     ) -> None:
+        """Make a run whose requests wait on the running event loop."""
+        self._home = scope.running_loop()
+        self._enabled = enabled
         self._terms = terms
         self._name = name
         self._deployment = deployment
@@ -112,8 +116,10 @@ class Run:
         self._withdrawn: set[RequestId] = set()
         self._said_given_up = False
         self._blocked = bridge.Blocked()
+        self._relays = relay.Relays()
         self._bridged = False
         self._closed = False
+        self._detached = False
         self._leaving: asyncio.Task[None] | None = None
         self._reasons: tuple[str, ...] = ()
 
@@ -175,6 +181,8 @@ class Run:
     def summary(self) -> str:
         """The run in one line."""
         now = self.progress
+        if not self._enabled:
+            return f"batchling is switched off: run {self._title()} caught no call (see BATCHLING_ENABLED)."
         if not now.n_requests:
             return self._nothing_caught(now.passed)
         passed = f" {sentence_of(now.passed)}." if now.passed else ""
@@ -198,6 +206,11 @@ class Run:
                 f"It saw POSTs of other kinds only: {others}. If these are LLM calls, register the host with "
                 "BATCHLING_PROVIDERS__<NAME>__BASE_URL and the path with __ENDPOINTS"
             )
+        elif self._passed.n_left_alone:
+            n = self._passed.n_left_alone
+            seen = (
+                f"It left {'1 call' if n == 1 else f'{n:,} calls'} to test doubles that answer by themselves"
+            )
         else:
             seen = (
                 "It saw no LLM call at all: calls of other processes and of HTTP libraries that batchling does not "
@@ -213,7 +226,51 @@ class Run:
         """The batches that hold requests of this run, as they stand now, oldest first."""
         if self._rehearsal is not None:
             return []
+        if asyncio.get_running_loop() is not self._home:
+            return await self._relays.wait(self._look)
+        return await self._look()
+
+    async def _look(self) -> list[Batch]:
         return await Inspection(self.redis, self.keys).batches_of(self.id)
+
+    def n_in_flight(self) -> int:
+        """Return how many calls somebody still waits for, on a loop that runs."""
+        if self._rehearsal is not None:
+            return self._rehearsal.n_waiting
+        return self.progress.n_waiting - self._relays.n_unheard()
+
+    def n_made(self) -> int:
+        """Return how many calls were made until now."""
+        return self.progress.n_requests
+
+    def n_unsent(self) -> int:
+        """Return how many calls are not in Redis yet."""
+        return sum(seat.session.n_unsent for seat in list(self._seats.values()))
+
+    def detach(self) -> None:
+        """Have calls that wait now go on without their callers: threads are released, and nothing is withdrawn."""
+        if self._rehearsal is not None:
+            return
+        self._detached = True
+        n_waiting = self.progress.n_waiting
+        if n_waiting:
+            _logger.warning("%s", self._words_of_detached(n_waiting))
+        self.release()
+
+    def words_of_in_flight(self) -> str:
+        """Return what to say at the end of a block that waits for its calls."""
+        n = max(0, self.n_in_flight())
+        calls = "1 call" if n == 1 else f"{n:,} calls"
+        return (
+            f"Run {self._title()} is at its end and waits for {calls} in flight. Ctrl-C leaves them; "
+            "batchify(detach=True) does not wait."
+        )
+
+    def _words_of_detached(self, n: int) -> str:
+        requests = "1 request is" if n == 1 else f"{n:,} requests are"
+        again = "Run the program again to get the answers without paying twice; " if self._terms.cache else ""
+        look = f"`batchling show {self.id}` shows what became of them"
+        return f"{requests} queued and finished without this block (run {self._title()}). {again}{look}."
 
     def wants(self, method: str, host: str, path: str) -> bool:
         """Say cheaply whether such a call may be batched."""
@@ -236,7 +293,9 @@ class Run:
             return self._pass_foreign(request)
         if self._rehearsal is not None:
             return self._rehearsal.ask(request, request.size)
-        return self._ask(request, call.body)
+        if asyncio.get_running_loop() is self._home:
+            return self._ask(request, call.body)
+        return self._ask_from_afar(request, call.body)
 
     def answer_blocking(self, call: HttpCall) -> HttpReply | PassThrough:
         """Answer the call in the caller's own thread and block it meanwhile."""
@@ -253,9 +312,7 @@ class Run:
             self._hold_bridge()
             shared = bridge.hold()
         except QueueUnreachable as error:
-            with self._lock:
-                self._n_refused += 1
-            return replies.of_error(QueueUnreachable, status=503, sentence=str(error))
+            return self._refuse(error)
         try:
             return shared.call(self._blocked.wait(self._ask(request, call.body)))
         finally:
@@ -265,35 +322,32 @@ class Run:
         """Has the calls for which threads wait, and all later ones, raise CancelledError; fit for a signal handler."""
         self._blocked.release()
 
-    def leave_running_loop(self, *, interrupted: bool) -> asyncio.AbstractEventLoop | None:
-        """Begins the end of the run on the event loop that the calling thread is about to hold up, if it has one.
-
-        What is begun goes on when that loop turns again: `close` must not wait for it.
-        """
+    def holds_up(self) -> bool:
+        """Say whether calls wait on the event loop that the calling thread holds up and cannot turn."""
         loop = scope.running_loop()
-        seat = None if loop is None else self._seats.get(loop)
-        if loop is None or seat is None:
-            return None
-        self._closed = True
-        self._leaving = loop.create_task(self._leave_late(seat, interrupted=interrupted))
-        return loop
+        return loop is not None and self._relays.waits_on(loop)
 
-    async def close(self, *, interrupted: bool, held_up: asyncio.AbstractEventLoop | None = None) -> None:
+    def say_late_what_goes_on(self) -> None:
+        """Say what goes on once the running loop, which is being held up, has turned again or come to its end."""
+        self._leaving = asyncio.get_running_loop().create_task(self._say_late())
+
+    async def _say_late(self) -> None:
+        try:
+            await carry_through(partial(self._relays.wait, self._leave_all))
+        finally:
+            self._say_what_goes_on()
+
+    async def close(self, *, interrupted: bool, say: bool = True) -> None:
         """Ends the run: requests cancelled in it that no provider was told of are taken back, the others go on.
 
         Answers that tasks still await come all the same. Left by an exception, waiting threads are released, and what
-        goes on is said. The loop that is `held_up` meanwhile, and any that stops or is blocked, is not waited for.
+        goes on is said.
         """
         self._closed = True
         if interrupted:
             self.release()
-        here = asyncio.get_running_loop()
-        for loop, seat in list(self._seats.items()):
-            if loop is here:
-                await self._leave(seat)
-            elif loop is not held_up:
-                await bridge.on(loop, partial(self._leave, seat))
-        if interrupted and held_up is None:
+        await self._leave_all()
+        if interrupted and say:
             self._say_what_goes_on()
         if self._bridged:
             self._bridged = False
@@ -398,6 +452,34 @@ class Run:
             seat.n_failed += 1
         return reply
 
+    async def _ask_from_afar(self, request: Request, body: bytes) -> HttpReply | PassThrough:
+        """Ask on the background loop for a call of another one, which may be closed before the answer comes."""
+        has_place = True
+
+        async def ask() -> HttpReply | PassThrough:
+            nonlocal has_place
+            has_place = False
+            reply = await self._ask(request, body)
+            has_place = isinstance(reply, HttpReply) and reply.status < 400
+            return reply
+
+        try:
+            self._hold_bridge()
+            return await self._relays.wait(ask)
+        except QueueUnreachable as error:
+            return self._refuse(error)
+        except asyncio.CancelledError:
+            if has_place and request.place is not None:
+                # It was not begun, or its answer met nobody: the same call made again gets that one.
+                self._calls.free(request.place, left=False)
+            raise
+
+    def _refuse(self, error: QueueUnreachable) -> HttpReply:
+        """Answer a call for which the process has no thread, file or event loop."""
+        with self._lock:
+            self._n_refused += 1
+        return replies.of_error(QueueUnreachable, status=503, sentence=str(error))
+
     def _count(self, seat: _Seat, request: Request) -> None:
         """Count a call; one that takes the place of a call that left is the same request."""
         place = request.place
@@ -455,6 +537,8 @@ class Run:
 
     def _regret(self, seat: _Seat, request_id: RequestId) -> None:
         seat.n_left += 1
+        if self._detached:
+            return
         seat.regretted.append(request_id)
         if self._closed:
             self._withdraw(seat)
@@ -483,8 +567,17 @@ class Run:
         again = f"the same call made again, {where}, gets the answer and costs nothing more"
         return f"{calls} given up, and their batches finish all the same: {again}"
 
+    async def _leave_all(self) -> None:
+        here = asyncio.get_running_loop()
+        for loop, seat in list(self._seats.items()):
+            if loop is here:
+                await self._leave(seat)
+            else:
+                await bridge.on(loop, partial(self._leave, seat))
+
     async def _leave(self, seat: _Seat) -> None:
         await self._blocked.gone()
+        await self._relays.gone()
         if seat.timer is not None:
             seat.timer.cancel()
         if seat.regretted:
@@ -494,15 +587,6 @@ class Run:
             seat.left = True
             seat.session.let_go()
         await seat.session.ended()
-
-    async def _leave_late(self, seat: _Seat, *, interrupted: bool) -> None:
-        try:
-            await self._leave(seat)
-        finally:
-            # A loop at its end cancels this, and the session, which takes back what is to be taken back all the same.
-            await seat.session.cut_off()
-            if interrupted:
-                self._say_what_goes_on()
 
     def _seat(self) -> _Seat:
         loop = asyncio.get_running_loop()

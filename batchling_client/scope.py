@@ -9,7 +9,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from typing import Final, Protocol, final
 
 from .interceptor import PASS_THROUGH, Handler, HttpCall, PassThrough, warn_once
@@ -43,11 +43,13 @@ _LEFT: Final = (
 class Token:
     """One open block; its handler is None once it is closed, wherever it is still referred to."""
 
-    __slots__ = ("__weakref__", "handler", "loop", "outer", "passed", "pid")
+    __slots__ = ("__weakref__", "handler", "is_outside", "loop", "outer", "passed", "pid")
 
     def __init__(self, handler: Handler | None, outer: "Token | None") -> None:
         self.handler = handler
         self.outer = outer
+        # One that never had a handler: no block around it counts for what is inside it.
+        self.is_outside = handler is None
         self.pid = os.getpid()
         self.loop = None if handler is None else running_loop()
         # Kept when the block is closed: tasks that outlive it are still counted.
@@ -62,8 +64,8 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-_OUTSIDE: Final = Token(None, None)
-"""In the place of a block: none is open here."""
+BACKGROUND: Final = "batchling"
+"""The name of the thread in which calls of blocking code wait."""
 
 _task: ContextVar[Token | None] = ContextVar("batchling_block", default=None)
 # Appended to, removed from and copied, each one atomic; read through a copy.
@@ -94,6 +96,14 @@ def leave_task(token: Token) -> None:
         _task.set(_nearest_open(token.outer))
 
 
+def is_within(context: Context, token: Token) -> bool:
+    """Say whether code of that context is in the block, or in one that was opened inside it."""
+    block = context.get(_task)
+    while block is not None and block is not token:
+        block = block.outer
+    return block is not None
+
+
 def when_forgotten(token: Token, done: Callable[[], None]) -> None:
     """Call `done` once no task, callback or connection that was started in a block holds its context any more."""
     weakref.finalize(token, done).atexit = False
@@ -121,8 +131,12 @@ def surround(handler: Handler) -> None:
 
 @contextmanager
 def outside() -> Iterator[None]:
-    """No block is open for what the body does: a call that was let pass is not asked about again further down."""
-    before = _task.set(_OUTSIDE)
+    """Take what the body does, and the tasks that it starts, out of every open block: its calls are not batched.
+
+    Such calls go to their providers at full price, without a warning. Threads that the body starts are outside of a
+    plain block only where they open `outside()` themselves, or are started with `asyncio.to_thread`.
+    """
+    before = _task.set(Token(None, None))
     try:
         yield
     finally:
@@ -139,10 +153,12 @@ def current() -> Handler | None:
     block = _task.get()
     if block is None and not _process and not _of_tasks:
         return _around[0] if _around else None
-    if block is _OUTSIDE:
-        return None
-    task = _nearest_open(block)
     pid = os.getpid()
+    if block is not None and block.is_outside:
+        return _opened_in(block, pid)
+    task = _nearest_open(block)
+    if task is not None and task.is_outside:
+        return _opened_in(task, pid) or _Left(block or task)
     if task is not None and task.pid == pid and not _process:
         return task.handler
     if task is not None or _process:
@@ -163,8 +179,14 @@ def _innermost(task: Token | None, process: list[Token], pid: int) -> Handler | 
     return Foreign(_FORKED, inherited.passed)
 
 
+def _opened_in(outside: Token, pid: int) -> Handler | None:
+    """Return the newest plain block that was opened inside an `outside()`."""
+    found = (block.handler for block in reversed(_process.copy()) if block.outer is outside)
+    return next(found, None) if outside.pid == pid else None
+
+
 def _nearest_open(block: Token | None) -> Token | None:
-    while block is not None and block.handler is None:
+    while block is not None and block.handler is None and not block.is_outside:
         block = block.outer
     return block
 

@@ -61,14 +61,19 @@ async def _is_caught(probe: _ProbeOf, module: ModuleType) -> bool:
 
 
 async def _httpx(module: Any) -> bool:
-    def slipped_past(request: object) -> object:
+    def slipped_past(transport: object, request: object) -> object:
         return module.Response(500)
 
+    async def slipped_past_too(transport: object, request: object) -> object:
+        return module.Response(500)
+
+    nowhere = type("Nowhere", (module.BaseTransport,), {"handle_request": slipped_past})
+    nowhere_too = type("Nowhere", (module.AsyncBaseTransport,), {"handle_async_request": slipped_past_too})
     probe = module.Request("POST", _URL)
     # A transport of its own: a client that opened none costs no TLS context and no connection.
-    async with module.AsyncClient(transport=module.MockTransport(slipped_past), trust_env=False) as client:
+    async with module.AsyncClient(transport=nowhere_too(), trust_env=False) as client:
         awaited = await client.send(probe)
-    with module.Client(transport=module.MockTransport(slipped_past), trust_env=False) as client:
+    with module.Client(transport=nowhere(), trust_env=False) as client:
         blocking = client.send(probe)
     return bool(awaited.status_code == blocking.status_code == _CAUGHT)
 

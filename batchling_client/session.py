@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import logging
 import os
 from collections.abc import Iterable, Sequence
@@ -17,6 +16,7 @@ from .enqueue import Enqueue, Report, Unwanted
 from .errors import QueueUnreachable
 from .interceptor import HttpReply
 from .outage import Outage
+from .own_context import own_context
 from .waiters import DRAIN_PERIOD_S, Waiters
 from .wire import connection, redis_errors
 from .wire.ending import end
@@ -77,8 +77,8 @@ class Session:
         future = self._waiters.expect(request.request_id)
         self._enqueue.add(request)
         if self._owner is None:
-            # In a context of its own: it outlives the block that happens to be open now.
-            self._owner = self.loop.create_task(self._live(), context=contextvars.Context())
+            # In a context of its own: it outlives the block that happens to be open now, and the caller's span.
+            self._owner = self.loop.create_task(self._live(), context=own_context())
         return future
 
     def leave(self, request_id: RequestId, future: asyncio.Future[HttpReply]) -> None:
@@ -97,6 +97,11 @@ class Session:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(FAREWELL_S):
                     await self._enqueue.withdrawals_done()
+
+    @property
+    def n_unsent(self) -> int:
+        """How many requests Redis has neither taken nor refused yet."""
+        return self._enqueue.n_unsent
 
     def is_late(self, request_id: RequestId) -> bool:
         """Whether the request has joined a batch that was being cancelled already."""

@@ -85,6 +85,9 @@ class ClientSettings(BaseSettings):
     """Name of the account whose requests these are, for tokens that are renewed: runs with the same name share batches
     and answers. Unset = the API key tells accounts apart."""
 
+    enabled: bool = True
+    """Whether blocks do anything; `false` switches all of them off, for unit tests."""
+
     providers: Annotated[
         dict[str, StandIn], AfterValidator(stand_ins.checked), AfterValidator(stand_ins.told_apart)
     ] = {}

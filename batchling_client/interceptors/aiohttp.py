@@ -8,17 +8,21 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, Final, cast
 
+from .. import gate, own_transports
 from ..interceptor import (
     PASSING,
+    Handler,
     HttpCall,
     HttpReply,
     PassThrough,
     host_of,
 )
+from ..own_transports import Way
 from ..patching import Patch, Patcher, Target
 
 LONGEST_HEADER: Final = 8000
 """The library's own parser takes no longer one."""
+_CONNECTING: Final = ("connect", "_create_connection", "_create_direct_connection", "_resolve_host")
 _UNFIT: Final = re.compile(rb"[\r\n\0]")
 
 
@@ -77,6 +81,16 @@ class _Library:
         self._connector: Callable[[HttpReply], Any] = type(
             "CannedConnector", (library.BaseConnector,), {"__init__": canned, "_create_connection": create}
         )
+
+    def has_own_way(self, connector: Any) -> bool:
+        """Say whether a connector connects in a way of its own, or finds hosts by a resolver of its own."""
+        plain = self._names.TCPConnector
+        if not isinstance(connector, plain):
+            return True
+        if any(getattr(type(connector), name, None) is not getattr(plain, name) for name in _CONNECTING):
+            return True
+        resolver = getattr(connector, "_resolver", None)
+        return resolver is not None and own_transports.package_of(resolver) != "aiohttp"
 
     def call(self, session: Any, method: str, url: Any, options: Mapping[str, Any]) -> HttpCall:
         """The call in neutral form; a body that can be read only once is left unread."""
@@ -178,12 +192,32 @@ def _sending(library: _Library, patch: Patch) -> Callable[..., Awaitable[Any]]:
         handler = patch.handler(method.upper(), _host(url), url.path)
         if handler is None or handler is PASSING:
             return await plain(session)(method, str_or_url, **options)
+        way = _way(library, session, handler, patch, options)
+        if way is not Way.PLAIN:
+            if way is Way.OWN:
+                own_transports.note_unseen(handler, url.host or "", session.connector)
+            else:
+                own_transports.leave_alone(handler)
+            return await plain(session)(method, str_or_url, **options)
+        proxy = options.get("proxy") or getattr(session, "_default_proxy", None)
+        if proxy is not None:
+            own_transports.note_proxy(handler, url.host or "", proxy)
         reply = await handler.answer(library.call(session, method.upper(), url, options))
         if isinstance(reply, PassThrough):
             return await plain(session)(method, str_or_url, **options)
         return await library.answered(patch.innermost, session, reply, method, str_or_url, options)
 
     return _request
+
+
+def _way(library: _Library, session: Any, handler: Handler, patch: Patch, options: Mapping[str, Any]) -> Way:
+    """Say how a request of this session would reach the network."""
+    if handler.passed is None or gate.of_process() is not None:
+        # The probe of a block, and a rehearsal, in which no connector may reach a provider.
+        return Way.PLAIN
+    if patch.is_replaced("aiohttp") or own_transports.is_socket_replaced():
+        return Way.DOUBLE
+    return Way.OWN if library.has_own_way(session.connector) else Way.PLAIN
 
 
 def _targets(module: ModuleType) -> Iterator[Target]:

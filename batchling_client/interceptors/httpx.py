@@ -12,7 +12,7 @@ from datetime import timedelta
 from types import ModuleType
 from typing import Any, Final, Protocol, cast
 
-from .. import scope
+from .. import gate, own_transports, scope
 from ..interceptor import (
     PASS_THROUGH,
     PASSING,
@@ -22,7 +22,11 @@ from ..interceptor import (
     PassThrough,
     host_of,
 )
+from ..own_transports import Way
 from ..patching import Patch, Patcher, Target
+
+_ADAPTERS: Final = frozenset({"httpx_aiohttp", "litellm"})
+"""Packages whose transports only send, over another library."""
 
 
 class _Url(Protocol):
@@ -83,6 +87,9 @@ class _Library:
         self._byte_stream_class: type = names.ByteStream
         self._request_not_read: type[Exception] = names.RequestNotRead
         self._client_default: object = names.USE_CLIENT_DEFAULT
+        self.name: str = names.__name__
+        self._plain: tuple[type, ...] = (names.HTTPTransport, names.AsyncHTTPTransport)
+        self._doubles: tuple[type, ...] = (names.MockTransport, names.ASGITransport, names.WSGITransport)
 
     def call(self, request: _Request) -> HttpCall:
         """Return the request in neutral form; a body that can be read only once is left unread."""
@@ -113,6 +120,30 @@ class _Library:
             default_encoding=encoding,
             stream=self._byte_stream(reply.body),
         )
+
+    def is_double(self, transport: object) -> bool:
+        """Say whether a transport answers by itself."""
+        return isinstance(transport, self._doubles)
+
+    def way(self, client: _Client, transport: object) -> Way:
+        """Say how a request of this client would reach the network."""
+        if self.is_double(transport) or own_transports.is_socket_replaced():
+            return Way.DOUBLE
+        if own_transports.package_of(transport) in _ADAPTERS:
+            return Way.PLAIN
+        own = next((one for one in self._plain if isinstance(transport, one)), None)
+        if own is None:
+            return Way.OWN
+        name = "handle_request" if own is self._plain[0] else "handle_async_request"
+        if name in vars(transport) or getattr(type(transport), name) is not getattr(own, name):
+            return Way.OWN
+        pool = getattr(transport, "_pool", None)
+        core = self.name.replace("httpx", "httpcore")
+        asked = [(getattr(own, name), self.name), (getattr(type(pool), name, None), core)]
+        asked += [(getattr(type(client), "_send_single_request", None), self.name)]
+        if any(one is not None and own_transports.is_replaced(one, library) for one, library in asked):
+            return Way.DOUBLE
+        return Way.PLAIN
 
     def takes_steps(self, client: _Client, request: _Request, options: Mapping[str, object]) -> bool:
         """Say whether the library itself would do more with this request than hand it to a transport."""
@@ -172,6 +203,14 @@ class _Send:
             if handler is PASSING:
                 with scope.outside():
                     return plain(client)(request, **options)
+            transport = client._transport_for_url(request.url)
+            way = self._way(client, handler, request, transport)
+            if way is Way.DOUBLE:
+                own_transports.leave_alone(handler)
+                return plain(client)(request, **options)
+            if way is Way.OWN:
+                with own_transports.through(handler, request.url.host, transport):
+                    return plain(client)(request, **options)
             if self._library.takes_steps(client, request, options):
                 return plain(self._shadow(client, handler))(request, **options)
             started = time.perf_counter()
@@ -193,6 +232,14 @@ class _Send:
             if handler is PASSING:
                 with scope.outside():
                     return await plain(client)(request, **options)
+            transport = client._transport_for_url(request.url)
+            way = self._way(client, handler, request, transport)
+            if way is Way.DOUBLE:
+                own_transports.leave_alone(handler)
+                return await plain(client)(request, **options)
+            if way is Way.OWN:
+                with own_transports.through(handler, request.url.host, transport):
+                    return await plain(client)(request, **options)
             if self._library.takes_steps(client, request, options):
                 return await plain(self._shadow(client, handler))(request, **options)
             started = time.perf_counter()
@@ -207,6 +254,20 @@ class _Send:
             return self._answered(reply, client, request, options, started)
 
         return send
+
+    def _way(self, client: _Client, handler: Handler, request: _Request, transport: _Transport) -> Way:
+        if gate.of_process() is not None:
+            # In a rehearsal nothing may reach a provider: only what cannot is left alone.
+            return Way.DOUBLE if self._library.is_double(transport) else Way.PLAIN
+        if handler.passed is None:
+            # The probe of a block, which is not sent.
+            return Way.PLAIN
+        way = self._library.way(client, transport)
+        proxy = getattr(getattr(transport, "_pool", None), "_proxy_url", None)
+        if way is Way.PLAIN and proxy is not None:
+            name = proxy.host.decode("ascii", "replace")
+            own_transports.note_proxy(handler, request.url.host, f"//{host_of(name, proxy.port)}")
+        return way
 
     def _handler(self, client: _Client, request: _Request) -> Handler | None:
         # A closed client is left to the library, which has its own words for it.
@@ -234,6 +295,52 @@ class _Send:
         return response
 
 
+class _Onward:
+    """The library's own transport, asked by one of a client's own to send what a block may want."""
+
+    def __init__(self, library: _Library, patch: Patch) -> None:
+        self._library = library
+        self._patch = patch
+
+    def blocking(self) -> Callable[..., Any]:
+        def handle_request(transport: object, request: _Request) -> Any:
+            plain = self._patch.plain(transport)
+            handler = self._handler(request)
+            if handler is None:
+                return plain(request)
+            reply = handler.answer_blocking(self._library.call(request))
+            if isinstance(reply, PassThrough):
+                with scope.outside():
+                    return plain(request)
+            return self._library.response(reply, request)
+
+        return handle_request
+
+    def awaiting(self) -> Callable[..., Awaitable[Any]]:
+        async def handle_async_request(transport: object, request: _Request) -> Any:
+            plain = self._patch.plain(transport)
+            handler = self._handler(request)
+            if handler is None:
+                return await plain(request)
+            reply = await handler.answer(self._library.call(request))
+            if isinstance(reply, PassThrough):
+                with scope.outside():
+                    return await plain(request)
+            return self._library.response(reply, request)
+
+        return handle_async_request
+
+    def _handler(self, request: _Request) -> Handler | None:
+        passage = own_transports.current()
+        if passage is None or self._patch.block() is None:
+            return None
+        url = request.url
+        if not passage.handler.wants(request.method, host_of(url.host, url.port), url.path):
+            return None
+        passage.caught = True
+        return None if self._patch.is_replaced(self._library.name) else passage.handler
+
+
 def _targets(module: ModuleType) -> Iterator[Target]:
     if not hasattr(module, "USE_CLIENT_DEFAULT"):
         # Somebody's stand-in of that name.
@@ -242,6 +349,8 @@ def _targets(module: ModuleType) -> Iterator[Target]:
     blocking, awaiting = names.Client, names.AsyncClient
     yield blocking, "send", lambda patch: _Send(library, blocking, patch).blocking()
     yield awaiting, "send", lambda patch: _Send(library, awaiting, patch).awaiting()
+    yield names.HTTPTransport, "handle_request", lambda patch: _Onward(library, patch).blocking()
+    yield names.AsyncHTTPTransport, "handle_async_request", lambda patch: _Onward(library, patch).awaiting()
 
 
 _patcher: Final = Patcher(("httpx", "httpx2"), _targets)

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any, Final, Protocol, cast
 from urllib.parse import unquote, urlsplit
 
-from .. import scope
+from .. import gate, own_transports, scope
 from ..interceptor import (
     OWN_PORTS,
     PASS_THROUGH,
@@ -18,6 +18,7 @@ from ..interceptor import (
     PassThrough,
     host_of,
 )
+from ..own_transports import Way
 from ..patching import Patch, Patcher, Target
 
 
@@ -50,7 +51,7 @@ class _HandlerAdapter:
         if isinstance(reply, PassThrough):
             with scope.outside():
                 return self._session.get_adapter(url=request.url).send(request, **options)
-        return self._response(reply, request)
+        return _response(self._library, reply, request)
 
     def close(self) -> None:
         """Closes nothing: the session's own adapters are its own to close."""
@@ -61,17 +62,6 @@ class _HandlerAdapter:
         if not self._handler.wants(request.method, host, path):
             return None
         return _call(request, host, path)
-
-    def _response(self, reply: HttpReply, request: _Request) -> Any:
-        headers = [(name.decode("latin-1"), value.decode("utf-8")) for name, value in reply.raw_headers()]
-        raw = self._library.packages.urllib3.HTTPResponse(
-            body=io.BytesIO(reply.body),
-            headers=headers,
-            status=reply.status,
-            preload_content=False,
-            decode_content=False,
-        )
-        return self._library.adapters.HTTPAdapter().build_response(request, raw)
 
 
 def _place(url: str) -> tuple[str, str]:
@@ -117,6 +107,13 @@ def _sending(library: Any, patch: Patch) -> Callable[..., Any]:
         if handler is PASSING:
             with scope.outside():
                 return patch.plain(session)(request, **options)
+        way, adapter = _way(library, session, handler, url, options)
+        if way is Way.DOUBLE:
+            own_transports.leave_alone(handler)
+            return patch.plain(session)(request, **options)
+        if way is Way.OWN:
+            with own_transports.through(handler, urlsplit(url).hostname or "", adapter):
+                return patch.plain(session)(request, **options)
         shadow = library.Session.__new__(library.Session)
         vars(shadow).update(vars(session), adapters={"": _HandlerAdapter(library, session, handler)})
         return patch.plain(shadow)(request, **options)
@@ -124,10 +121,79 @@ def _sending(library: Any, patch: Patch) -> Callable[..., Any]:
     return send
 
 
+def _way(
+    library: Any, session: _Session, handler: Handler, url: str, options: Mapping[str, Any]
+) -> tuple[Way, object]:
+    """Say how a request of this session would reach the network, and by which adapter."""
+    if handler.passed is None or gate.of_process() is not None:
+        # The probe of a block, and a rehearsal, in which no adapter may reach a provider.
+        return Way.PLAIN, None
+    if (
+        own_transports.is_replaced(type(session).get_adapter, "requests")
+        or own_transports.is_socket_replaced()
+    ):
+        return Way.DOUBLE, None
+    try:
+        adapter = session.get_adapter(url=url)
+    except library.exceptions.RequestException:
+        return Way.PLAIN, None
+    own = library.adapters.HTTPAdapter
+    if own_transports.is_recorder(adapter):
+        return Way.DOUBLE, adapter
+    if "send" in vars(adapter) or getattr(type(adapter), "send", None) is not own.send:
+        return Way.OWN, adapter
+    pools = library.packages.urllib3.connectionpool
+    classes = [pools.HTTPConnectionPool.ConnectionCls, pools.HTTPSConnectionPool.ConnectionCls]
+    if own_transports.is_replaced(own.send, "requests") or any(map(own_transports.is_foreign_class, classes)):
+        return Way.DOUBLE, adapter
+    proxies = {**getattr(session, "proxies", {}), **(options.get("proxies") or {})}
+    proxy = library.utils.select_proxy(url, proxies)
+    if proxy:
+        own_transports.note_proxy(handler, urlsplit(url).hostname or "", proxy)
+    return Way.PLAIN, adapter
+
+
+def _onward(library: Any, patch: Patch) -> Callable[..., Any]:
+    """The library's own adapter, asked by one of a session's own to send what a block may want."""
+
+    def send(adapter: object, request: _Request, *args: Any, **options: Any) -> Any:
+        plain = patch.plain(adapter)
+        passage = own_transports.current()
+        if passage is None or patch.block() is None or not isinstance(request.url, str):
+            return plain(request, *args, **options)
+        host, path = _place(request.url)
+        if not passage.handler.wants(request.method, host, path):
+            return plain(request, *args, **options)
+        passage.caught = True
+        if patch.is_replaced("requests"):
+            return plain(request, *args, **options)
+        reply = passage.handler.answer_blocking(_call(request, host, path))
+        if isinstance(reply, PassThrough):
+            with scope.outside():
+                return plain(request, *args, **options)
+        return _response(library, reply, request)
+
+    return send
+
+
+def _response(library: Any, reply: HttpReply, request: _Request) -> Any:
+    headers = [(name.decode("latin-1"), value.decode("utf-8")) for name, value in reply.raw_headers()]
+    raw = library.packages.urllib3.HTTPResponse(
+        body=io.BytesIO(reply.body),
+        headers=headers,
+        status=reply.status,
+        preload_content=False,
+        decode_content=False,
+    )
+    return library.adapters.HTTPAdapter().build_response(request, raw)
+
+
 def _targets(module: ModuleType) -> Iterator[Target]:
     library = cast("Any", module)
     if hasattr(library, "Session"):
         yield library.Session, "send", lambda patch: _sending(library, patch)
+        if hasattr(library, "adapters"):
+            yield library.adapters.HTTPAdapter, "send", lambda patch: _onward(library, patch)
 
 
 _patcher: Final = Patcher(("requests",), _targets)

@@ -1,0 +1,28 @@
+"""The context in which batchling's own work runs: looks, probes and reads are no part of the trace of a caller."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
+
+_OTEL: Final = "opentelemetry.context"
+
+
+def own_context() -> contextvars.Context:
+    """Return a context without a caller's span, in which OpenTelemetry, where it is imported, records none either."""
+    context = contextvars.Context()
+    tracing: Any = sys.modules.get(_OTEL)
+    key = getattr(tracing, "_SUPPRESS_INSTRUMENTATION_KEY", None)
+    if key is not None:
+        context.run(lambda: tracing.attach(tracing.set_value(key, True)))
+    return context
+
+
+async def apart(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in a context of its own; cancelling the caller cancels it."""
+    return await asyncio.get_running_loop().create_task(work, context=own_context())

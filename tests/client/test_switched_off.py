@@ -1,0 +1,80 @@
+"""Blocks that are switched off, and calls that are taken out of a block."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+import batchling
+from batchling_client import batchify, outside, scope
+
+OFF: list[dict[str, Any]] = [{"enabled": False}, {}]
+
+
+@pytest.mark.parametrize("how", OFF, ids=["parameter", "setting"])
+async def test_a_block_that_is_switched_off_does_nothing(
+    how: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # No queue is needed, and none is asked for.
+    monkeypatch.setenv("BATCHLING_REDIS_URL", "redis://127.0.0.1:1")
+    if not how:
+        monkeypatch.setenv("BATCHLING_ENABLED", "false")
+    async with batchify(name="off", **how) as run:
+        assert scope.current() is None
+        assert (run.name, run.progress.n_requests) == ("off", 0)
+    with batchify(**how) as run:
+        assert scope.current() is None
+    assert "switched off" in run.summary()
+    assert capfd.readouterr().err == ""
+
+
+async def test_a_parameter_wins_over_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHLING_ENABLED", "false")
+    async with batchify(enabled=True, dry_run=True) as run:
+        assert scope.current() is run
+
+
+async def test_outside_takes_calls_tasks_and_threads_out_of_a_block() -> None:
+    def seen() -> object:
+        return scope.current()
+
+    async def of_a_task() -> object:
+        return scope.current()
+
+    with batchify(dry_run=True) as run:
+        assert scope.current() is run
+        with outside():
+            assert scope.current() is None
+            assert await asyncio.create_task(of_a_task()) is None
+            assert await asyncio.to_thread(seen) is None
+        assert scope.current() is run
+
+    found: list[object] = []
+
+    @outside()
+    def thread() -> None:
+        found.append(scope.current())
+
+    with batchify(dry_run=True):
+        one = threading.Thread(target=thread)
+        one.start()
+        one.join(10)
+    assert found == [None]
+
+
+async def test_a_block_inside_outside_is_a_block_again() -> None:
+    async with batchify(dry_run=True):
+        with outside():
+            async with batchify(dry_run=True) as inner:
+                assert scope.current() is inner
+            assert scope.current() is None
+            with batchify(dry_run=True) as plain:
+                assert scope.current() is plain
+            assert scope.current() is None
+
+
+def test_it_is_in_the_short_import() -> None:
+    assert batchling.outside is outside
