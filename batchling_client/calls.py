@@ -20,10 +20,11 @@ from .pace import Pace
 from .passed import Passed, Why, costs
 from .unbatched import unbatched
 from .wire import carried, ids, records, sealing
-from .wire.charges import Charge
+from .wire.charges import Charge, charge
 from .wire.keys import LaneId, RequestId, RunId
 from .wire.records import LaneSpec, Row
 from .wire.routes import (
+    ROUTES,
     STAGING_HEADER,
     Route,
     Routes,
@@ -77,6 +78,13 @@ _SIGNED: Final = (
 _OTHER_MODEL: Final = (
     "Calls to {} at {} are batched for models whose name holds {!r} only: those to {} go there at full price."
 )
+_NO_MODEL: Final = (
+    "A call to {} {} names no model, and a batch is made for one: it goes straight to the provider at full price. "
+    "Name a model to have it batched."
+)
+_MODEL_OPTIONAL: Final = re.compile(r"/(?:moderations|responses|images/[a-z]+|videos(?:/[a-z]+)?)$")
+"""Endpoints at which the provider, or a stored prompt, names the model where the request does not."""
+_REGISTERED: Final = frozenset(route.provider for route in ROUTES)
 _GCS_PREFIX: Final = re.compile(r"gs://[a-z0-9][a-z0-9._-]+(?:/[^\r\n\t#?*\[\]]*)?")
 _URLENCODED: Final = (
     "A call to {} {} sends a form, which no batch takes: it goes straight to the provider at full price. "
@@ -253,6 +261,10 @@ class Calls:
             sentence = _UNBATCHED.format(reason.reason, route.provider)
             return self._pass(call, Why.UNBATCHED, sentence)
         model = place.model or head.model
+        if model is None and _needs_no_model(route, place.endpoint):
+            if charge(call.path, route.charges) is Charge.FREE:
+                return PASS_THROUGH
+            return self._pass(call, Why.NO_MODEL, _NO_MODEL.format(route.provider, call.path))
         if not isinstance(model, str) or not model:
             return replies.refusal(
                 "The request names no model, which a batch is made for: give `model`.",
@@ -479,3 +491,8 @@ def _unbatched(route: Route, body: bytes) -> Unbatched | None:
         return None
     fields = _decode_fields(body)
     return next((one for one in route.unbatched if bytes(fields.get(one.field, b"")) == one.value), None)
+
+
+def _needs_no_model(route: Route, endpoint: str) -> bool:
+    """Say whether the provider takes a request without a model; servers of one model, as endpoints of one's own, do."""
+    return route.provider not in _REGISTERED or _MODEL_OPTIONAL.search(endpoint) is not None
