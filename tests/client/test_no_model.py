@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from batchling_client import settings
 from batchling_client.calls import Calls, Request, Terms
 from batchling_client.interceptor import PassThrough
 from batchling_client.passed import Passed
 from batchling_client.wire.ids import new_run_id
 from batchling_client.wire.routes import Routes
-from batchling_client.wire.stand_ins import StandIn, routes_of
 
 from .asking import a_call
 
@@ -51,9 +51,11 @@ def test_a_call_that_needs_no_model_passes(
     assert caplog.text.count("names no model") == costs
 
 
-def test_a_server_of_one_model_needs_none_named(caplog: pytest.LogCaptureFixture) -> None:
-    routes = routes_of({"mine": StandIn(base_url="http://127.0.0.1:9")})
-    asked = calls(routes)
+def test_a_server_of_one_model_needs_none_named(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATCHLING_PROVIDERS__MINE__BASE_URL", "http://127.0.0.1:9")
+    asked = calls(settings.load().routes())
     body = {"messages": [{"role": "user", "content": "hi"}]}
     passed = asked.read(a_body("/v1/chat/completions", body, "127.0.0.1:9"))
     assert isinstance(passed, PassThrough)
