@@ -127,7 +127,11 @@ class _Library:
 
     def way(self, client: _Client, transport: object) -> Way:
         """Say how a request of this client would reach the network."""
-        if self.is_double(transport) or own_transports.is_socket_replaced():
+        if (
+            self.is_double(transport)
+            or own_transports.is_recorder(transport)
+            or own_transports.is_socket_replaced()
+        ):
             return Way.DOUBLE
         if own_transports.package_of(transport) in _ADAPTERS:
             return Way.PLAIN

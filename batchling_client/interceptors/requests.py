@@ -110,7 +110,8 @@ def _sending(library: Any, patch: Patch) -> Callable[..., Any]:
         way, adapter = _way(library, session, handler, url, options)
         if way is Way.DOUBLE:
             own_transports.leave_alone(handler)
-            return patch.plain(session)(request, **options)
+            with scope.outside():
+                return patch.plain(session)(request, **options)
         if way is Way.OWN:
             with own_transports.through(handler, urlsplit(url).hostname or "", adapter):
                 return patch.plain(session)(request, **options)
