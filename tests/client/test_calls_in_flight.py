@@ -88,7 +88,7 @@ async def test_a_group_around_the_block_is_answered(answerer: Answerer) -> None:
         block = batchify(batch_window_seconds=LINGER_S, live_display=False)
         async with block as run:
             tasks = [group.create_task(create(client, n)) for n in range(N_CALLS)]
-    assert [task.result().partition(" r")[0] for task in tasks] == [f"prompt {n}" for n in range(N_CALLS)]
+    assert [task.result().rpartition(" ")[0] for task in tasks] == [f"prompt {n}" for n in range(N_CALLS)]
     assert run.progress.n_succeeded == N_CALLS
 
 
@@ -151,7 +151,7 @@ async def test_a_long_wait_is_said_once(
     answerer: Answerer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO, logger="batchling")
-    monkeypatch.setattr("batchling_client.batchify.SAY_WAITING_AFTER_S", 0.1)
+    monkeypatch.setattr(sys.modules[batchify.__module__], "SAY_WAITING_AFTER_S", 0.1)
     answerer.go_on.clear()
     asyncio.get_running_loop().call_later(0.6, answerer.go_on.set)
     async with batchify(batch_window_seconds=LINGER_S, live_display=False) as run:
@@ -207,7 +207,7 @@ def test_what_a_pool_has_not_begun_yet_is_answered_too(working: None) -> None:
         with batchify(batch_window_seconds=LINGER_S, live_display=False) as run:
             futures += [pool.submit(call, n) for n in range(5)]
         assert run.progress.n_succeeded == 5
-    assert [str(one.result()).partition(" r")[0] for one in futures] == [f"prompt {n}" for n in range(5)]
+    assert [str(one.result()).rpartition(" ")[0] for one in futures] == [f"prompt {n}" for n in range(5)]
 
 
 def test_threads_that_do_something_else_are_not_waited_for(

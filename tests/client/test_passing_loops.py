@@ -33,6 +33,10 @@ from tests.client.asking import ask
 def files():
     return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
 
+async def counted(n):
+    while run.progress.n_requests < n:
+        await asyncio.sleep(0.005)
+
 look = redis.Redis.from_url(os.environ["BATCHLING_REDIS_URL"])
 with batchify(batch_window_seconds=0.05, live_display=False) as run:
     asyncio.run(ask(run, "warm"))
@@ -42,7 +46,7 @@ with batchify(batch_window_seconds=0.05, live_display=False) as run:
         if n % 2:
             # One that is given up with its loop.
             task = loop.create_task(ask(run, f"left {n}"))
-            loop.run_until_complete(asyncio.sleep(0.02))
+            loop.run_until_complete(counted(n + 2))
             task.cancel()
             loop.run_until_complete(asyncio.wait([task]))
         else:
