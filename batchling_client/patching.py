@@ -59,7 +59,13 @@ class Patch:
     def handler(self, method: str, host: str, path: str) -> Handler | None:
         """The innermost open block, where it wants such a call; `PASSING` where the call passes and was counted."""
         handler = self.block()
-        if handler is None or handler.wants(method, host, path):
+        if handler is None:
+            return None
+        if handler.wants(method, host, path):
+            passage = own_transports.current()
+            if passage is not None:
+                # A client's own transport sends on over a library that is covered, too.
+                passage.caught = True
             return handler
         return PASSING if handler.passes(method, host, path) else None
 

@@ -25,9 +25,6 @@ from ..interceptor import (
 from ..own_transports import Way
 from ..patching import Patch, Patcher, Target
 
-_ADAPTERS: Final = frozenset({"httpx_aiohttp", "litellm"})
-"""Packages whose transports only send, over another library."""
-
 
 class _Url(Protocol):
     @property
@@ -133,7 +130,8 @@ class _Library:
             or own_transports.is_socket_replaced()
         ):
             return Way.DOUBLE
-        if own_transports.package_of(transport) in _ADAPTERS:
+        if "aiohttp" in type(transport).__module__:
+            # Those of SDKs that only send, over another library: httpx_aiohttp, a copy of it in an SDK, litellm's.
             return Way.PLAIN
         own = next((one for one in self._plain if isinstance(transport, one)), None)
         if own is None:

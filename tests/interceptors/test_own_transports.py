@@ -126,6 +126,26 @@ async def test_a_transport_that_caches_is_asked_first_and_warned_of_once(
     assert caplog.text.count("client's own transport (Cached)") == 1
 
 
+@pytest.mark.parametrize("library", LIBRARIES, ids=lambda one: one.__name__)
+async def test_a_transport_that_sends_over_another_library_is_batched_there(
+    library: Any, batch: FakeHandler, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Over(library.BaseTransport, library.AsyncBaseTransport):  # type: ignore[misc]
+        def handle_request(self, request: Any) -> Any:
+            with requests.Session() as session:
+                answer = session.post(str(request.url), data=request.content)
+            return library.Response(answer.status_code, content=answer.content)
+
+        async def handle_async_request(self, request: Any) -> Any:
+            async with aiohttp.ClientSession() as session, session.post(str(request.url), json={}) as answer:
+                return library.Response(answer.status, content=await answer.read())
+
+    with task_block(batch):
+        assert await ask_both(both_colours(library, Over())) == ["batch"] * 2
+    assert len(batch.calls) == 2
+    assert not caplog.records
+
+
 def in_place_of_the_library(library: Any) -> list[tuple[Any, str]]:
     """What recorders and doubles replace."""
     core = pytest.importorskip(library.__name__.replace("httpx", "httpcore"))
