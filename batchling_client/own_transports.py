@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from . import gate
 from .interceptor import Handler
 
 _RECORDERS: Final = frozenset(
@@ -42,6 +43,11 @@ _UNSEEN: Final = (
     "A call to {} was answered by its client's own transport ({}), which sent it in a way that batchling does not see, "
     "or not at all: it is not batched. What that transport sends costs full price."
 )
+
+
+def may_send(handler: Handler) -> bool:
+    """Say whether a client's own transport may be asked: not in a rehearsal, not in a dry run, not for a probe."""
+    return gate.of_process() is None and handler.passed is not None and not handler.passed.sends_nothing
 
 
 def leave_alone(handler: Handler) -> None:

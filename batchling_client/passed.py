@@ -76,6 +76,8 @@ class Passed:
         self.title = title
         self.caught = False
         """Whether the run has caught a call."""
+        self.sends_nothing = False
+        """Whether the run is a dry one, in which no transport may be asked to send."""
         self.n_left_alone = 0
         """How many calls test doubles have answered."""
         self._routes = routes

@@ -101,6 +101,7 @@ class Run:
         self._name = name
         self._deployment = deployment
         self._passed = Passed(routes, title=f"{name!r} {terms.run_id}" if name else terms.run_id)
+        self._passed.sends_nothing = deployment is None
         self._calls = Calls(terms, routes, self._passed)
         self._rehearsal = Rehearsal() if deployment is None else None
         self._deadline_s = deadline_s

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, Final, cast
 
-from .. import gate, own_transports
+from .. import own_transports
 from ..interceptor import (
     PASSING,
     Handler,
@@ -212,8 +212,7 @@ def _sending(library: _Library, patch: Patch) -> Callable[..., Awaitable[Any]]:
 
 def _way(library: _Library, session: Any, handler: Handler, patch: Patch, options: Mapping[str, Any]) -> Way:
     """Say how a request of this session would reach the network."""
-    if handler.passed is None or gate.of_process() is not None:
-        # The probe of a block, and a rehearsal, in which no connector may reach a provider.
+    if not own_transports.may_send(handler):
         return Way.PLAIN
     if patch.is_replaced("aiohttp") or own_transports.is_socket_replaced():
         return Way.DOUBLE

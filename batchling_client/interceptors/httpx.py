@@ -12,7 +12,7 @@ from datetime import timedelta
 from types import ModuleType
 from typing import Any, Final, Protocol, cast
 
-from .. import gate, own_transports, scope
+from .. import own_transports, scope
 from ..interceptor import (
     PASS_THROUGH,
     PASSING,
@@ -258,12 +258,9 @@ class _Send:
         return send
 
     def _way(self, client: _Client, handler: Handler, request: _Request, transport: _Transport) -> Way:
-        if gate.of_process() is not None:
-            # In a rehearsal nothing may reach a provider: only what cannot is left alone.
+        if not own_transports.may_send(handler):
+            # Only what cannot reach a provider is left alone.
             return Way.DOUBLE if self._library.is_double(transport) else Way.PLAIN
-        if handler.passed is None:
-            # The probe of a block, which is not sent.
-            return Way.PLAIN
         way = self._library.way(client, transport)
         proxy = getattr(getattr(transport, "_pool", None), "_proxy_url", None)
         if way is Way.PLAIN and proxy is not None:

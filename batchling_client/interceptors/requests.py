@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any, Final, Protocol, cast
 from urllib.parse import unquote, urlsplit
 
-from .. import gate, own_transports, scope
+from .. import own_transports, scope
 from ..interceptor import (
     OWN_PORTS,
     PASS_THROUGH,
@@ -126,8 +126,7 @@ def _way(
     library: Any, session: _Session, handler: Handler, url: str, options: Mapping[str, Any]
 ) -> tuple[Way, object]:
     """Say how a request of this session would reach the network, and by which adapter."""
-    if handler.passed is None or gate.of_process() is not None:
-        # The probe of a block, and a rehearsal, in which no adapter may reach a provider.
+    if not own_transports.may_send(handler):
         return Way.PLAIN, None
     if (
         own_transports.is_replaced(type(session).get_adapter, "requests")

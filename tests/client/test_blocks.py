@@ -359,6 +359,9 @@ def provider_url() -> Iterator[str]:
 class WithoutLoop(httpx.AsyncBaseTransport):
     """Sends calls to any host to one URL, and awaits nothing of any event loop."""
 
+    # Like the transports of SDKs that only send, over another library.
+    __module__ = "httpx_aiohttp"
+
     def __init__(self, url: str) -> None:
         self._url = httpx.URL(url)
         self._over = httpx.HTTPTransport()

@@ -146,6 +146,19 @@ async def test_a_transport_that_sends_over_another_library_is_batched_there(
     assert not caplog.records
 
 
+@pytest.mark.parametrize("library", LIBRARIES, ids=lambda one: one.__name__)
+async def test_a_dry_run_asks_no_transport_to_send(library: Any, batch: FakeHandler) -> None:
+    batch.passed.sends_nothing = True
+    with task_block(batch):
+        assert await ask_both(both_colours(library, *signing(library))) == ["batch"] * 2
+        with requests.Session() as session:
+            session.mount("https://", Recorded())
+            assert said(session.post(URL, json={}).json()) == "batch"
+        connector = OfItsOwn()
+        async with aiohttp.ClientSession(connector=connector) as own, own.post(URL, json={}) as answer:
+            assert said(await answer.json()) == "batch"
+
+
 def in_place_of_the_library(library: Any) -> list[tuple[Any, str]]:
     """What recorders and doubles replace."""
     core = pytest.importorskip(library.__name__.replace("httpx", "httpcore"))
