@@ -23,6 +23,9 @@ from .errors import (
 from .run import Progress, Run
 from .scope import outside
 
+DryRunEarlyExit = DryRun
+"""The name that the original, in-process batchling gives to `DryRun`."""
+
 try:
     __version__ = version("batchling")
 except PackageNotFoundError:
@@ -36,6 +39,7 @@ __all__ = [
     "BatchlingError",
     "DeadlinePassed",
     "DryRun",
+    "DryRunEarlyExit",
     "NotIntercepted",
     "Progress",
     "QueueFull",

@@ -37,18 +37,20 @@ from . import (
 from . import in_flight as in_flight_of
 from .bridge import Bridge
 from .calls import Terms
-from .errors import DryRun, QueueUnfit, QueueUnreachable, WrongSettings
+from .dry_run import Rehearsal
+from .errors import DryRun, DryRunOver, QueueUnfit, QueueUnreachable, WrongSettings
 from .inspection import Inspection
 from .interceptor import warn_once
 from .own_context import apart
-from .reach import unreachable
+from .reach import running_url, unreachable
 from .run import Fallback, Run
 from .session import Deployment
 from .settings import ClientSettings
 from .wire import sealing, soundness
-from .wire.connection import UNREACHABLE, ask, place_of
+from .wire.connection import UNREACHABLE, ask, connect, place_of
 from .wire.ending import carry_through, end
 from .wire.ids import new_run_id
+from .wire.keys import Keys
 from .wire.routes import Routes, window_words
 
 DEFAULT_POLL_S: Final = 10.0
@@ -91,7 +93,8 @@ def batchify(
     `batch_poll_interval_seconds` at most (left at 10, the worker's own setting decides). With `cache` a rerun gets
     the answers and running requests of earlier runs. `deadline` is in seconds or like "2h", counted from each call.
     `on_too_few` says what becomes of requests that are too few for a batch of their provider. A `dry_run` counts the
-    calls that are made until none comes for a moment, ends them and the block, and reports what would have been sent.
+    calls that are made until none comes for a moment, ends them, reports what would have been sent, and raises
+    `errors.DryRun` at the end of the block, so that nothing after it runs without its answers.
     A call with stream=True passes at full price; with `stream="batch"` its row goes into a batch without it, and a
     stream is made of the finished answer (of chat completions, responses and Anthropic's messages): the same request
     as its twin without a stream, whose answer it shares.
@@ -105,6 +108,8 @@ def batchify(
     `QueueUnreachable` when there is no Redis, and `QueueUnfit` when it would lose requests.
     """
     used = settings.load(redis_url=redis_url)
+    if unused := settings.of_the_original(os.environ):
+        warn_once(unused, os.getpid())
     routes = sandboxed.routes(used.routes())
     _check_number("batch_size", batch_size, least=1, whole=True)
     _check_number("batch_window_seconds", batch_window_seconds, least=0.0)
@@ -178,12 +183,14 @@ class Block:
         if not self._wishes.enabled:
             return self._open_disabled()
         run = await self._open(is_dry=self._is_dry())
+        if run.rehearsal is not None:
+            run.rehearsal.owned_by(asyncio.current_task())
         self._token = scope.enter_task(run)
         return run
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
+    ) -> Literal[False]:
         if error is None and self._token is not None and not self._left:
             try:
                 await self._wait_for_calls(self._token)
@@ -200,7 +207,7 @@ class Block:
             await asyncio.sleep(pause_s)
         self._detach()
 
-    async def _leave_task(self, error: BaseException | None) -> bool:
+    async def _leave_task(self, error: BaseException | None) -> Literal[False]:
         self._leave_scope()
         run = self._run
         if run is None or self._is_left_already() or self._is_left_by_child():
@@ -210,14 +217,15 @@ class Block:
         if isinstance(error, GeneratorExit) or scope.running_loop() is None:
             # A coroutine or generator that is thrown away must not await, and its loop may turn no more.
             self._close_from_afar(run)
-            return dry_end
+            return False
         try:
             await carry_through(partial(self._close, run, interrupted=error is not None and not dry_end))
         except asyncio.CancelledError:
             if isinstance(error, asyncio.CancelledError) and not dry_end:
                 return False
             raise
-        return dry_end
+        self._end_dry_run(run, dry_end=dry_end)
+        return False
 
     def _leave_scope(self) -> None:
         token, self._token = self._token, None
@@ -251,7 +259,7 @@ class Block:
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
+    ) -> Literal[False]:
         # An event loop of this thread must not be held up: its own calls could never be answered.
         if error is None and self._threads is not None and not self._left and scope.running_loop() is None:
             try:
@@ -268,7 +276,7 @@ class Block:
             time.sleep(pause_s)
         self._detach()
 
-    def _leave_threads(self, error: BaseException | None) -> bool:
+    def _leave_threads(self, error: BaseException | None) -> Literal[False]:
         run, shared = self._run, self._bridge
         if shared is None or run is None or self._is_left_already():
             return False
@@ -287,7 +295,8 @@ class Block:
                 shared.finish(partial(self._close, run, interrupted=interrupted, say=not say_late))
             finally:
                 bridge.let_go()
-        return dry_end
+        self._end_dry_run(run, dry_end=dry_end)
+        return False
 
     def _in_flight(self, may_ask: Callable[[float], bool]) -> in_flight_of.InFlight | None:
         """Return what this process waits for before it leaves the block."""
@@ -379,6 +388,8 @@ class Block:
             await asyncio.wait(self._companions, timeout=display.LAST_LOOK_S)
         await end(self._companions)
         await run.close(interrupted=interrupted, say=say)
+        if run.rehearsal is not None and run.rehearsal.n_requests and self._terms.cache:
+            await look_up(run.rehearsal, self._settings)
         if run.progress.n_requests:
             display.report(run)
         elif run.passed.n_left_alone and not run.progress.passed:
@@ -425,13 +436,25 @@ class Block:
         return self._wishes.dry_run or (isinstance(outer, Run) and outer.is_dry)
 
     def _is_dry_end(self, error: BaseException | None) -> bool:
-        if self._run is None or not self._run.is_dry or not self._run.progress.n_requests:
+        """Whether the block is left because its calls were counted: by `DryRun`, what was made of it, or at its end."""
+        rehearsal = self._run.rehearsal if self._run is not None else None
+        if rehearsal is None or not rehearsal.n_requests:
             return False
-        if isinstance(error, DryRun):
+        rehearsal.let_owner_end()
+        if error is None or isinstance(error, DryRun):
             return True
         # asyncio makes a plain cancellation of it on the way through gather; one that somebody asked for is not ours.
-        task = None if self._bridge is not None else asyncio.current_task()
-        return isinstance(error, asyncio.CancelledError) and task is not None and not task.cancelling()
+        task = asyncio.current_task() if scope.running_loop() is not None else None
+        return isinstance(error, asyncio.CancelledError) and (task is None or not task.cancelling())
+
+    def _end_dry_run(self, run: Run, *, dry_end: bool) -> None:
+        """End the program: what follows the block would work on answers that are not there."""
+        if dry_end:
+            n = run.progress.n_requests
+            counted = "1 request was" if n == 1 else f"{n:,} requests were"
+            raise DryRunOver(
+                f"The dry run ends here: {counted} counted, and nothing after the block runs."
+            ) from None
 
 
 def _let_calls_go() -> None:
@@ -448,6 +471,23 @@ async def deployment_of(used: ClientSettings) -> Deployment:
         namespace=used.namespace,
         seal_public_key=used.seal_public_key or _stored_public_key(used),
     )
+
+
+async def look_up(rehearsal: Rehearsal, used: ClientSettings) -> None:
+    """Find out which of a dry run's requests earlier runs have made, where Redis runs; start none for it."""
+    try:
+        url = used.redis_url or await running_url(used.home)
+        redis = connect(url)
+        try:
+            await rehearsal.look_up(redis, Keys(used.namespace))
+        except (*UNREACHABLE, RedisError) as error:
+            rehearsal.not_looked_up(str(unreachable(url, error)))
+        finally:
+            with contextlib.suppress(*UNREACHABLE):
+                await redis.aclose()
+    except QueueUnreachable as error:
+        if embedded.was_used(used.home):
+            rehearsal.not_looked_up(str(error))
 
 
 async def check_reachable(redis: Redis, url: str) -> None:

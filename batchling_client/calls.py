@@ -38,6 +38,8 @@ from .wire.scripts import BatchCap
 OnStream = Literal["pass", "batch"]
 """What becomes of a call that asks for a streamed answer."""
 
+IDENTITY_WINDOW: Final = "24h"
+"""The completion window in the ids of requests, whatever theirs is."""
 LONGEST_LINGERS: Final = 15
 """An open batch is sealed at the latest after this many lingers."""
 
@@ -165,6 +167,16 @@ class Lane:
     """The credential headers as the SDK sent them, and what travels beside them; of a named account those of the latest
     call."""
     route: Route
+    reused: list[int] = field(default_factory=list)
+    """How many of the run's requests here earlier runs had made, a number for each time that some were queued."""
+
+    @property
+    def identity(self) -> LaneId:
+        """What its requests are known by: answers count for every completion window of the lane."""
+        spec = self.spec
+        if spec.completion_window == IDENTITY_WINDOW:
+            return self.lane_id
+        return msgspec.structs.replace(spec, completion_window=IDENTITY_WINDOW).lane_id
 
 
 class Request(msgspec.Struct, frozen=True, eq=False, gc=False):
@@ -228,6 +240,11 @@ class Calls:
         if not isinstance(lane, Lane):
             return lane
         return self._placed(lane, call)
+
+    @property
+    def n_reused(self) -> int:
+        """How many of the run's requests earlier runs had made already."""
+        return sum(sum(lane.reused) for lane in list(self._lanes.values()))
 
     def free(self, place: Occurrence, *, left: bool) -> None:
         """Free the place of a call that got no answer: the next equal call takes it, and joins its request."""
@@ -312,10 +329,11 @@ class Calls:
             # JSON that is beyond the decoder (numbers, surrogates) is the provider's to judge.
             canonical = call.body
         canonical += self._apart(lane, call)
-        equal = hashlib.blake2b(canonical, digest_size=16, key=lane.lane_id.encode()).digest()
+        identity = lane.identity
+        equal = hashlib.blake2b(canonical, digest_size=16, key=identity.encode()).digest()
         is_retry = call.headers.get("x-stainless-retry-count", "0") != "0"
         place = self._occurrences.take(equal, is_retry=is_retry)
-        request_id = ids.request_id(lane.lane_id, canonical, place.number, self._salt)
+        request_id = ids.request_id(identity, canonical, place.number, self._salt)
         return self.request(lane, request_id, call.body, place)
 
     def _apart(self, lane: Lane, call: HttpCall) -> bytes:

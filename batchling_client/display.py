@@ -40,6 +40,8 @@ class Shown(Protocol):
     def redis(self) -> Redis: ...
     @property
     def keys(self) -> Keys: ...
+    @property
+    def n_reused(self) -> int: ...
     def summary(self) -> str: ...
     def hear(self, reasons: Sequence[str]) -> None:
         """Takes note of why its batches wait."""
@@ -49,8 +51,8 @@ class Shown(Protocol):
 class Screen(Protocol):
     """Where looks at a run are shown."""
 
-    def draw(self, batches: Sequence[Batch], now: dt.datetime) -> None:
-        """Shows the batches as they stand now, oldest first."""
+    def draw(self, batches: Sequence[Batch], now: dt.datetime, n_reused: int = 0) -> None:
+        """Show the batches as they stand now, oldest first, and how many requests earlier runs had made."""
         ...
 
     def close(self) -> None:
@@ -109,7 +111,7 @@ async def _look(run: Shown, watch: Watch, screen: Screen) -> None:
     try:
         batches = await watch.look()
         run.hear(complaints.reasons(batches))
-        screen.draw(batches, dt.datetime.now(dt.UTC))
+        screen.draw(batches, dt.datetime.now(dt.UTC), run.n_reused)
     except Exception as error:  # noqa: BLE001 - Redis may be away for a while; the waiters are who must care
         logger.debug("look_failed error=%s", type(error).__name__)
 
@@ -152,10 +154,15 @@ class LogScreen:
     def __init__(self, *, to_stderr: bool) -> None:
         self._say = tell if to_stderr else _log_quietly
         self._said: dict[BatchId, BatchState] = {}
+        self._n_reused = self._n_reused_said = 0
         self._complaints = complaints.Complaints()
 
-    def draw(self, batches: Sequence[Batch], now: dt.datetime) -> None:
-        """Says what is new."""
+    def draw(self, batches: Sequence[Batch], now: dt.datetime, n_reused: int = 0) -> None:
+        """Say what is new; the number of reused requests once it has stopped growing."""
+        if self._n_reused_said != n_reused == self._n_reused:
+            self._n_reused_said = n_reused
+            self._say(reused_line(n_reused))
+        self._n_reused = n_reused
         for batch in batches:
             if self._said.get(batch.batch_id) is not batch.state:
                 self._said[batch.batch_id] = batch.state
@@ -165,6 +172,11 @@ class LogScreen:
 
     def close(self) -> None:
         """Nothing to put back."""
+
+
+def reused_line(n_reused: int) -> str:
+    """Say how many requests cost nothing more."""
+    return f"from earlier runs  {n_reused:,}"
 
 
 def line_of(batch: Batch, now: dt.datetime) -> str:

@@ -79,6 +79,11 @@ async def redis_url(home: Path) -> str:
     return status.redis.url
 
 
+def was_used(home: Path) -> bool:
+    """Whether an embedded stack has ever kept data there."""
+    return (home / "redis").is_dir()
+
+
 def _environment(home: Path) -> dict[str, str]:
     # The stack outlives the block that starts it.
     kept = {name: value for name, value in os.environ.items() if name != children.VARIABLE}

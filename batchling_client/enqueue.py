@@ -97,6 +97,7 @@ class Enqueue:
         self._none_unwanted = asyncio.Event()
         self._none_unwanted.set()
         self._open: dict[LaneId, BatchId] = {}
+        self._asked_again: set[RequestId] = set()
         self._overdue: dict[BatchId, set[RequestId]] = {}
         self._wake = asyncio.Event()
         self.late: set[RequestId] = set()
@@ -108,6 +109,8 @@ class Enqueue:
         if rows is None:
             rows = self._waiting[request.lane] = deque()
         rows.append(request)
+        if request.place is None or request.place.again:
+            self._asked_again.add(request.request_id)
         self._wake.set()
 
     def withdraw(self, request_ids: Iterable[RequestId], report: Report, *, cancel: bool = False) -> None:
@@ -283,12 +286,22 @@ class Enqueue:
             unfit = await discard_unfit(self._scripts, lane.packed_spec, [row.request_id for row in answered])
             again += [row for row in answered if row.request_id in unfit]
             answered = [row for row in answered if row.request_id not in unfit]
+        # After a lost reply, a request that is queued already may be the one that the reply was about.
+        met = answered if lost_reply else [*answered, *placed]
+        self._count_reused(lane, {row.request_id for row in met}.difference(queued))
+        self._asked_again.difference_update(row.request_id for row in rows[:n_taken])
         self._waiters.placed(row.request_id for row in placed)
         if answered:
             self._waiters.announce(row.request_id for row in answered)
         if n_taken < len(rows):
             self._fresh(lane)
         return [*again, *rows[n_taken:]], False
+
+    def _count_reused(self, lane: Lane, met: set[RequestId]) -> None:
+        """Count the requests that were there before their run asked for them."""
+        n_reused = len(met - self._asked_again)
+        if n_reused:
+            lane.reused.append(n_reused)
 
     def _fresh(self, lane: Lane) -> BatchId:
         batch_id = self._open[lane.lane_id] = new_batch_id()

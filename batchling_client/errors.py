@@ -15,7 +15,7 @@ BatchlingError
 ├── AnswerUnreadable     the stored answer is damaged
 └── DeadlinePassed       the deadline of the run came before the answer
 
-DryRun (a BaseException) ends the calls of a dry run.
+DryRun (a BaseException) ends a dry run: each of its calls, and at the end of its block the program.
 
 An SDK raises its own exceptions; `of` finds in one of them what HTTP could not say.
 """
@@ -136,11 +136,19 @@ class DeadlinePassed(BatchlingError):
     sentence = "The deadline of the run came before the answer to this request."
 
 
-class DryRun(asyncio.CancelledError):
-    """Ends a call of a dry run; the block swallows it, and no SDK takes it for a failure to be tried again.
+class DryRun(BaseException):
+    """Ends a dry run: each of its calls, and at the end of its block the program, so that nothing after it runs."""
+
+
+class DryRunCall(DryRun, asyncio.CancelledError):
+    """Ends a call of a dry run; no SDK takes it for a failure to be tried again.
 
     A cancellation to asyncio, so that tasks which nobody awaits any more end without a complaint.
     """
+
+
+class DryRunOver(DryRun, SystemExit):
+    """Ends the program of a dry run with its block; uncaught, Python prints the sentence and no traceback."""
 
 
 _BY_CODE: Final[dict[str, type[BatchlingError]]] = {

@@ -32,6 +32,8 @@ class RunRecord:
     name: str
     started_at: dt.datetime
     n_requests: int
+    n_reused: int = 0
+    """How many of them earlier runs had made, answered or still in flight."""
     batches: tuple[Batch, ...] = ()
 
     def as_json(self) -> dict[str, object]:
@@ -42,6 +44,7 @@ class RunRecord:
             "name": self.name or None,
             "started_at": self.started_at.isoformat(),
             "n_requests": self.n_requests,
+            "n_reused": self.n_reused,
             "n_batches": len(self.batches),
             "batches_by_state": dict(states),
         }
@@ -326,6 +329,7 @@ def _run_record(run_id: RunId, fields: Mapping[bytes, bytes], batches: Sequence[
         name=fields.get(b"name", b"").decode(),
         started_at=_time(float(fields[b"started_at"])),
         n_requests=int(fields.get(b"n_requests", b"0")),
+        n_reused=int(fields.get(b"n_reused", b"0")),
         batches=tuple(batches),
     )
 

@@ -48,9 +48,16 @@ def runs(found: Sequence[RunRecord]) -> list[str]:
     """A line a run, under a heading."""
     if not found:
         return ["No runs."]
-    heading = ("RUN", "NAME", "STARTED", "REQUESTS", "BATCHES")
+    heading = ("RUN", "NAME", "STARTED", "REQUESTS", "FROM EARLIER", "BATCHES")
     rows = [
-        (record.run_id, record.name or "-", _time(record.started_at), str(record.n_requests), _states(record))
+        (
+            record.run_id,
+            record.name or "-",
+            _time(record.started_at),
+            str(record.n_requests),
+            str(record.n_reused),
+            _states(record),
+        )
         for record in found
     ]
     return _columns([heading, *rows])
@@ -117,8 +124,9 @@ def batch(found: Batch) -> list[str]:
 def run(found: RunRecord, now: dt.datetime) -> list[str]:
     """One run and its batches."""
     title = f"{found.run_id} {found.name}".rstrip()
+    earlier = f" ({found.n_reused} from earlier runs)" if found.n_reused else ""
     return [
-        f"Run {title}: {found.n_requests} requests, started {_time(found.started_at)}",
+        f"Run {title}: {found.n_requests} requests{earlier}, started {_time(found.started_at)}",
         *batches(found.batches, now),
     ]
 

@@ -45,15 +45,15 @@ class LiveScreen:
         self._live: Live | None = None
         self._complaints = complaints.Complaints()
 
-    def draw(self, batches: Sequence[Batch], now: dt.datetime) -> None:
-        """Draws one line a batch, the rest summed up in one more."""
-        if not batches:
+    def draw(self, batches: Sequence[Batch], now: dt.datetime, n_reused: int = 0) -> None:
+        """Draw one line a batch, one for the rest of them, and one for the requests that earlier runs had made."""
+        if not batches and not n_reused:
             return
         if self._live is None:
             self._live = self._start()
         for line in self._complaints.news(batches):
             self._console.print(Text(line, style="red"))
-        self._live.update(self._table(batches, now), refresh=True)
+        self._live.update(self._table(batches, now, n_reused), refresh=True)
 
     def close(self) -> None:
         """Leaves the last look on the terminal, and the terminal as it was."""
@@ -73,7 +73,7 @@ class LiveScreen:
         live.start()
         return live
 
-    def _table(self, batches: Sequence[Batch], now: dt.datetime) -> Table:
+    def _table(self, batches: Sequence[Batch], now: dt.datetime, n_reused: int) -> Table:
         shown, rest = display.pick(batches, max(1, min(self._n_lines, self._console.height - 4)))
         table = Table.grid(padding=(0, 2))
         for justify in ("left", "left", "right", "right", "left"):
@@ -86,6 +86,8 @@ class LiveScreen:
                 Text(display.age_of(batch, now), style="dim"),
                 Text(_short(batch.provider_batch_id or batch.batch_id), style="dim"),
             )
+        if n_reused:
+            table.add_row(Text("from earlier runs"), Text(), Text(f"{n_reused:,}"))
         if rest:
             words = ", ".join(f"{n} {state}" for state, n in sorted(rest.items()))
             table.add_row(Text(f"and {sum(rest.values())} more: {words}", style="dim"))

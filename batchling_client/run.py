@@ -50,6 +50,8 @@ class Progress:
     n_succeeded: int = 0
     n_failed: int = 0
     n_left: int = 0
+    n_reused: int = 0
+    """How many of the requests earlier runs had made: their answers are not paid for again."""
     reasons: tuple[str, ...] = ()
     """Why batches with waiting requests do not get on, in their providers' words; none where all is well."""
     passed: tuple[Passing, ...] = ()
@@ -155,12 +157,23 @@ class Run:
         return self._rehearsal is not None
 
     @property
+    def n_reused(self) -> int:
+        """How many of its requests earlier runs had made, answered or still in flight."""
+        return self._calls.n_reused
+
+    @property
+    def rehearsal(self) -> Rehearsal | None:
+        """What counts the requests of a dry run."""
+        return self._rehearsal
+
+    @property
     def progress(self) -> Progress:
         """The counts as they stand now."""
         if self._rehearsal is not None:
             return Progress(
                 n_requests=self._rehearsal.n_requests + self._n_refused,
                 n_failed=self._n_refused,
+                n_reused=self._rehearsal.n_reused,
                 passed=self._passed.counts(),
             )
         seats = list(self._seats.values())
@@ -176,6 +189,7 @@ class Run:
             n_succeeded=n_succeeded,
             n_failed=n_failed,
             n_left=n_left,
+            n_reused=self._calls.n_reused,
             passed=self._passed.counts(),
         )
 
@@ -193,6 +207,7 @@ class Run:
         words += [f"{now.n_failed:,} failed"] if now.n_failed else []
         words += [f"{now.n_waiting:,} waiting"] if now.n_waiting else []
         words += [f"{now.n_left:,} left"] if now.n_left else []
+        words += [f"{now.n_reused:,} from earlier runs"] if now.n_reused else []
         why = f". Waiting: {'; '.join(now.reasons)}" if now.reasons else ""
         given_up = f". {self._words_of_given_up(len(self._given_up))}" if self._given_up else ""
         end = "." if passed and not (why + given_up).endswith(".") else ""
@@ -293,7 +308,7 @@ class Run:
         if scope.running_loop() is None:
             return self._pass_foreign(request)
         if self._rehearsal is not None:
-            return self._rehearsal.ask(request, request.size)
+            return self._rehearsal.ask(request)
         if asyncio.get_running_loop() is self._home:
             return self._ask(request, call.body)
         return self._ask_from_afar(request, call.body)
@@ -308,7 +323,7 @@ class Run:
         if not isinstance(request, Request):
             return request
         if self._rehearsal is not None:
-            return self._rehearsal.ask_blocking(request, request.size)
+            return self._rehearsal.ask_blocking(request)
         try:
             self._hold_bridge()
             shared = bridge.hold()
@@ -407,7 +422,7 @@ class Run:
     async def _pass_foreign(self, request: Request) -> PassThrough:
         """Lets a call pass that no event loop of asyncio awaits; a dry run counts and ends it as any other."""
         if self._rehearsal is not None:
-            self._rehearsal.ask_blocking(request, request.size)
+            self._rehearsal.ask_blocking(request)
         spec = request.lane.spec
         self._passed.note(Why.NO_ASYNCIO, spec.host, _FOREIGN_LOOP.format(spec.provider))
         return PASS_THROUGH

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -101,6 +102,16 @@ class ClientSettings(BaseSettings):
     def routes(self) -> Routes:
         """The registry as this deployment has it."""
         return stand_ins.routes_of(self.providers)
+
+
+def of_the_original(environment: Mapping[str, str]) -> str:
+    """Say that a variable of the original, in-process batchling is not used, where one is set; "" where none is."""
+    if not environment.get("BATCHLING_CACHE_PATH"):
+        return ""
+    return (
+        "BATCHLING_CACHE_PATH is not used: answers are kept in Redis, which without BATCHLING_REDIS_URL lies in "
+        "BATCHLING_HOME. Unset it; a cache file of the original batchling is not read."
+    )
 
 
 def load(*, redis_url: str | None = None) -> ClientSettings:

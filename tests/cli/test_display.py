@@ -42,6 +42,7 @@ class Shown:
     keys: Keys
     id: RunId
     name: str | None = None
+    n_reused: int = 0
 
     def summary(self) -> str:
         return "all is well"

@@ -403,7 +403,7 @@ def test_calls_that_another_loop_than_asyncios_awaits_pass_with_one_warning(
 
 
 def test_a_dry_run_sends_nothing_for_another_loop_than_asyncios(provider_url: str) -> None:
-    with batchify(dry_run=True) as run:
+    with pytest.raises(DryRun), batchify(dry_run=True) as run:
         driven_by_hand(create_twice(provider_url))
     assert run.progress.n_requests == 1
 
@@ -712,9 +712,10 @@ async def test_a_dry_run_counts_gathered_calls_and_ends_the_block(
     monkeypatch.setenv("BATCHLING_REDIS_URL", "redis://127.0.0.1:1")
     monkeypatch.setattr("batchling_client.dry_run.QUIET_S", 2.0)
     after = False
-    async with batchify(dry_run=True, batch_size=2) as run:
-        await asyncio.gather(*(groq_client.chat.completions.create(**ASK) for _ in range(5)))
-        after = True
+    with pytest.raises(DryRun, match="5 requests were counted"):  # noqa: PT012 - what is not to run is in it
+        async with batchify(dry_run=True, batch_size=2) as run:
+            await asyncio.gather(*(groq_client.chat.completions.create(**ASK) for _ in range(5)))
+            after = True
     assert not after
     assert run.progress.n_requests == 5
     assert "5 requests in 3 batches" in run.summary()
@@ -722,7 +723,12 @@ async def test_a_dry_run_counts_gathered_calls_and_ends_the_block(
 
 
 def test_a_dry_run_ends_a_blocking_block_too() -> None:
-    with batchify(dry_run=True) as run, groq.Groq() as client, ThreadPoolExecutor(4) as pool:
+    with (  # noqa: PT012 - the block ends where its calls are awaited
+        pytest.raises(DryRun),
+        batchify(dry_run=True) as run,
+        groq.Groq() as client,
+        ThreadPoolExecutor(4) as pool,
+    ):
         for asked in [pool.submit(lambda: client.chat.completions.create(**ASK)) for _ in range(4)]:
             asked.result()
     assert run.progress.n_requests == 4
@@ -888,8 +894,8 @@ async def test_a_block_inside_a_dry_run_sends_nothing_either(
     groq_client: groq.AsyncGroq, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("batchling_client.dry_run.QUIET_S", 2.0)
-    async with batchify(dry_run=True) as outer:
-        async with batchify() as inner:
+    with pytest.raises(DryRun):  # noqa: PT012 - two blocks
+        async with batchify(dry_run=True) as outer, batchify() as inner:
+            assert inner.is_dry
             await asyncio.gather(*(groq_client.chat.completions.create(**ASK) for _ in range(3)))
-        assert inner.is_dry
     assert (inner.progress.n_requests, outer.progress.n_requests) == (3, 0)

@@ -254,6 +254,7 @@ class OfRun:
 
     id = RunId("r1")
     name = None
+    n_reused = 0
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self.redis = redis

@@ -37,7 +37,7 @@ local now = now_ms()
 local placements, queued, joined_batches, cancelled = {}, false, {}, {}
 local n_requests, n_bytes, created_at = nil, nil, now
 local full, taken, opened = false, n, false
-local fresh_rows, n_fresh = {}, 0
+local fresh_rows, n_fresh, n_reused = {}, 0, 0
 for i = 1, n do
   local request, result = KEYS[FIRST_KEY + 2 * i - 1], KEYS[FIRST_KEY + 2 * i]
   local answered = redis.pcall('GETRANGE', result, 0, 0)
@@ -49,9 +49,11 @@ for i = 1, n do
   end
   if answered == '+' or (answered == '-' and not ask_failed_anew) then
     placements[i] = 'D'
+    n_reused = n_reused + 1
   elseif owner then
     if not string.find(',' .. waiting .. ',', ',' .. mailbox .. ',', 1, true) then
       redis.call('SET', request, owner .. '|' .. flying_attempt .. '|' .. one_more(waiting, mailbox), 'KEEPTTL')
+      n_reused = n_reused + 1
     end
     joined_batches[owner] = true
     if cancelled[owner] == nil then
@@ -121,6 +123,9 @@ if taken > 0 then
   redis.pcall('HSETNX', run, 'name', run_name)
   redis.pcall('HSETNX', run, 'started_at', now)
   redis.pcall('HINCRBY', run, 'n_requests', taken)
+  if n_reused > 0 then
+    redis.pcall('HINCRBY', run, 'n_reused', n_reused)
+  end
   redis.pcall('HSET', run, 'mailbox:' .. mailbox, 1)
   redis.pcall('ZADD', runs, 'NX', now, run_id)
   redis.pcall('ZREMRANGEBYSCORE', runs, '-inf', now - keep_ms)
