@@ -8,17 +8,19 @@ import datetime as dt
 import json
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import click
 
-from . import __version__, bulk_commands, listing, runner, settings, steering
+from . import __version__, bulk_commands, listing, program, runner, settings, steering
 from .command_group import CommandGroup
 from .doctor import examine
 from .inspection import RunRecord
 from .reach import Reached, reach
 from .rehearsal import rehearsal
 from .run_cancel import CancelledRun, cancel_run
+from .run_command import RunCommand, options_behind
 from .wire import sealing
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -73,17 +75,33 @@ def _batchify_options(command: F) -> F:
     return command
 
 
-@main.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
-@click.argument("target", metavar="FILE.py:FUNC")
-@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[ARGS]...")
+@main.command(cls=RunCommand)
+@click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="TARGET [ARGS]...")
 @click.option("--sandbox", is_flag=True, help="Rehearse before the local sandbox: no account, no cost.")
 @_batchify_options
-def run(target: str, words: Sequence[str], *, sandbox: bool, **options: Any) -> int:
-    """Run an async function of a file under batchify.
+@click.pass_context
+def run(ctx: click.Context, /, words: Sequence[str], *, sandbox: bool, **options: Any) -> object:
+    """Run a function, a script or a module under batchify.
 
-    ARGS are handed to it: words by position, `--name value` by name; what follows `--` is not read as our options.
+    \b
+    TARGET is  FILE.py:FUNC   a function of a file, async or not
+               SCRIPT.py      a script, as `python SCRIPT.py` runs it
+               -m MODULE      a module, as `python -m MODULE` runs it
+               COMMAND        a Python command of this environment
+
+    Options stand before the target, and the ARGS behind it belong to the target. A function gets words as positional
+    arguments, `--name value` by name and `--name` alone as True; behind FILE.py:FUNC the options from --batch-size to
+    --vertex-gcs-prefix are still batchling's, unless `--` stands before them.
     """
     given = {name: value for name, value in options.items() if value is not None}
+    to_run: program.Program | None = None
+    if words[0].startswith("-m"):
+        to_run = program.module(words)
+    elif not runner.is_place(words[0]):
+        to_run = program.script(words[0], words[1:])
+    else:
+        behind, rest = options_behind(ctx, words[1:])
+        given |= behind
     with contextlib.suppress(ValueError, KeyError):
         given["deadline"] = float(given["deadline"])
     with contextlib.ExitStack() as stage:
@@ -92,7 +110,10 @@ def run(target: str, words: Sequence[str], *, sandbox: bool, **options: Any) -> 
                 raise click.UsageError("--sandbox has a Redis of its own: leave --redis-url out")
             stage.enter_context(rehearsal(settings.load().home))
             given.setdefault("batch_poll_interval_seconds", REHEARSAL_POLL_S)
-        return runner.run(runner.load(target, words), given)
+        if to_run is not None:
+            # It runs once this command is over, so that a program made with click finds no command around it.
+            return partial(program.run, to_run, given, stage.pop_all())
+        return runner.run(runner.load(words[0], rest), given)
 
 
 @main.command()

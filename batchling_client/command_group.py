@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 import errno
 import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import click
 
 from .errors import BatchlingError, NotIntercepted, QueueFull, QueueUnreachable
+from .target import WrongTarget, without_function
 from .wire.installing import install
 
 GROUP: Final = "batchling.commands"
@@ -24,7 +23,6 @@ WORKER_COMMANDS: Final = ("demo", "down", "sandbox", "status", "up")
 WRONG_USE: Final = 2
 INTERRUPTED: Final = 130
 _CLOSE: Final = 0.6
-_LARGEST: Final = 1_000_000
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _CODES: Final[dict[type[BatchlingError], int]] = {QueueFull: 3, QueueUnreachable: 3, NotIntercepted: 1}
 
@@ -51,7 +49,13 @@ class CommandGroup(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """`batchling FILE.py:FUNC` is `batchling run FILE.py:FUNC`, with options on either side."""
         first = args[0] if args else ""
-        if ".py:" in first or (first.startswith("--") and any(".py:" in word for word in args)):
+        if first.endswith(".py"):
+            raise WrongTarget(without_function(first))
+        if (
+            ":" in first
+            or os.sep in first
+            or (first.startswith("--") and any(".py:" in word for word in args))
+        ):
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
@@ -61,9 +65,7 @@ class CommandGroup(click.Group):
         """Finds the command; a misspelt one is answered with the commands that were probably meant."""
         name = args[0] if args else ""
         if not name.startswith("-") and self.get_command(ctx, name) is None:
-            raise click.UsageError(
-                _unknown(name, self.list_commands(ctx)), None if name.endswith(".py") else ctx
-            )
+            raise click.UsageError(_unknown(name, self.list_commands(ctx)), ctx)
         return super().resolve_command(ctx, args)
 
     def main(
@@ -73,6 +75,8 @@ class CommandGroup(click.Group):
         extra["standalone_mode"] = False
         try:
             code = super().main(args, prog_name or "batchling", *rest, **extra)
+            if callable(code):
+                code = code()
             sys.stdout.flush()
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message())
@@ -101,28 +105,12 @@ def _added() -> dict[str, EntryPoint]:
 
 def _unknown(name: str, commands: Sequence[str]) -> str:
     """What to say of a first word that is no command."""
-    if name.endswith(".py"):
-        return f"{name} names no function: type `batchling {name}:{_function_of(Path(name))}`."
     close = difflib.get_close_matches(name, commands, n=3, cutoff=_CLOSE)
     close = close or [one for one in commands if one.startswith(name)]
     meant = " or ".join(f"`batchling {one}`" for one in close[:3])
     return (
         f"There is no command {name!r}: did you mean {meant}?" if meant else f"There is no command {name!r}."
     )
-
-
-def _function_of(file: Path) -> str:
-    """The function of a script that is most probably meant to be run."""
-    try:
-        if file.stat().st_size > _LARGEST:
-            return "FUNC"
-        body = ast.parse(file.read_bytes()).body
-    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
-        return "FUNC"
-    names = [one.name for one in body if isinstance(one, ast.AsyncFunctionDef)]
-    names += [one.name for one in body if isinstance(one, ast.FunctionDef)]
-    public = [name for name in names if not name.startswith("_")]
-    return "main" if "main" in public else next(iter(public), "FUNC")
 
 
 def _absent(name: str) -> click.Command:

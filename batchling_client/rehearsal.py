@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Final
 
@@ -23,14 +23,25 @@ WRONG_USE: Final = 2
 """How the stage ends where a setting of the worker's is not usable."""
 
 
+NEEDED: Final = {
+    "worker": ("batchling_worker", "celery", "httpx", "kombu"),
+    "embedded": ("psutil",),
+    "sandbox": ("aiohttp", "multidict"),
+}
+"""Extra -> what of it a rehearsal imports."""
+
+
 @contextlib.contextmanager
 def rehearsal(home: Path) -> Iterator[None]:
     """Sandbox and stack for as long as the context is open; the environment points at them, with no real API key in it.
 
     They end with this process, however it ends. Raises `WrongSettings` or `QueueUnreachable`.
     """
-    if importlib.util.find_spec("batchling_worker") is None:
-        raise WrongSettings(f"A rehearsal needs the sandbox: run {install()}.")
+    missing = [extra for extra, modules in NEEDED.items() if not all(map(_is_there, modules))]
+    if missing:
+        raise WrongSettings(
+            f"A rehearsal needs what {_words(missing)} of batchling would install: run {install(','.join(missing))}."
+        )
     with (
         tempfile.TemporaryFile() as complaints,
         subprocess.Popen(
@@ -53,6 +64,14 @@ def rehearsal(home: Path) -> Iterator[None]:
                 stage.wait(STOP_S)
             except subprocess.TimeoutExpired:
                 stage.kill()
+
+
+def _is_there(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def _words(extras: Sequence[str]) -> str:
+    return f"the extra {extras[0]}" if len(extras) == 1 else f"the extras {' and '.join(extras)}"
 
 
 def _told(stage: subprocess.Popen[bytes], complaints: IO[bytes]) -> dict[str, str]:

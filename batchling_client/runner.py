@@ -1,34 +1,33 @@
-"""Runs an async function of a person's file under `batchify`, as `batchling run` does."""
+"""Runs a function of a person's file under `batchify`, as `batchling run FILE.py:FUNC` does."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib.util
 import inspect
+import os
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from . import errors
+from . import errors, scope, target
 from .batchify import batchify
-from .errors import BatchlingError, QueueUnreachable
+from .errors import DryRun, QueueUnreachable
+from .run import Run
+from .target import WrongTarget, own_part, reason, say
 
 DONE: Final = 0
 FAILED: Final = 1
 UNREACHABLE: Final = 3
+COMMANDS: Final = ("click", "cloup", "rich_click", "typer")
+"""Libraries whose commands are callables, and read `sys.argv` when they are called."""
 
-UserFunction = Callable[..., Awaitable[object]]
-
-
-class WrongTarget(BatchlingError):
-    """What was to be run is not there, or cannot be run like that."""
-
-    code = "wrong_target"
-    sentence = "What was to be run is not there, or cannot be run like that."
+UserFunction = Callable[..., object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,70 +38,119 @@ class Target:
     name: str
     function: UserFunction = field(repr=False)
     args: tuple[str, ...] = ()
-    kwargs: Mapping[str, str] = field(default_factory=dict)
+    kwargs: Mapping[str, str | bool] = field(default_factory=dict)
+
+
+def is_place(word: str) -> bool:
+    """Whether the word means a function, FILE.py:FUNC, and no script."""
+    return ":" in word and not Path(word).is_file()
 
 
 def load(place: str, words: Sequence[str]) -> Target:
-    """Loads `FILE.py:FUNC` and fits the words to the function's parameters; raises `WrongTarget`."""
+    """Load `FILE.py:FUNC` and fit the words to the function's parameters; raises `WrongTarget`."""
     path, colon, name = place.rpartition(":")
     if not colon or not path.endswith(".py") or not name.isidentifier():
-        raise WrongTarget(f"{place!r} is not FILE.py:FUNC, such as script.py:main.")
+        raise WrongTarget(f"{place!r} is not FILE.py:FUNC, such as {_meant(path, name)}.")
     file = Path(path)
     if not file.is_file():
         raise WrongTarget(f"There is no file {path}: check the path.")
     function = getattr(_module(file.absolute()), name, None)
     if function is None:
-        raise WrongTarget(f"{path} has no function {name}: check the name.")
-    _check_async(path, name, function)
+        has = f": it has {', '.join(names)}" if (names := target.functions_in(file)) else ""
+        raise WrongTarget(f"{path} has no function {name}{has or ': check the name'}.")
+    _check(path, name, function)
     args, kwargs = split(words)
     try:
-        inspect.signature(function).bind(*args, **kwargs)
+        signature = inspect.signature(function)
+    except ValueError:
+        # Nothing is known of the parameters of some functions that are written in C.
+        return Target(file=file.absolute(), name=name, function=function, args=tuple(args), kwargs=kwargs)
+    try:
+        signature.bind(*args, **kwargs)
     except TypeError as error:
         raise WrongTarget(
-            f"{name}{inspect.signature(function)} cannot be called like that: {error}."
+            f"{name}{signature} cannot be called like that: {error}{_hint(signature, kwargs)}."
         ) from None
     return Target(file=file.absolute(), name=name, function=function, args=tuple(args), kwargs=kwargs)
 
 
-def split(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Words of a command line as positional strings and `--name value` pairs; raises `WrongTarget`."""
+def split(words: Sequence[str]) -> tuple[list[str], dict[str, str | bool]]:
+    """Split words into positional strings and named ones: `--name value`, `--name=value`, or `--name` alone for True.
+
+    The first `--` alone is left out.
+    """
     args: list[str] = []
-    kwargs: dict[str, str] = {}
-    rest = iter(words)
-    for word in rest:
-        if not word.startswith("--") or word == "--":
+    kwargs: dict[str, str | bool] = {}
+    rest = deque(words)
+    separated = False
+    while rest:
+        word = rest.popleft()
+        if word == "--" and not separated:
+            separated = True
+        elif not word.startswith("--") or word == "--":
             args.append(word)
-            continue
-        name, equals, value = word[2:].partition("=")
-        given = value if equals else next(rest, None)
-        if given is None:
-            raise WrongTarget(f"{word} needs a value: {word} VALUE.")
-        kwargs[name.replace("-", "_")] = given
+        else:
+            name, equals, value = word[2:].partition("=")
+            is_bare = not equals and (not rest or rest[0].startswith("--"))
+            given: str | bool = True if is_bare else value if equals else rest.popleft()
+            kwargs[name.replace("-", "_")] = given
     return args, kwargs
 
 
 def run(target: Target, options: Mapping[str, Any]) -> int:
-    """Runs the function under `batchify(**options)` and answers the exit code.
+    """Run the function under `batchify(**options)` and return the exit code.
 
     The function's own error is printed with its traceback. Raises what entering the block raises
     (`WrongSettings`, `QueueUnreachable`, `QueueUnfit`, `NotIntercepted`), and KeyboardInterrupt.
     """
-    return asyncio.run(_run(target, options))
+    if _is_async(target.function):
+        return asyncio.run(_run(target, options))
+    return _run_blocking(target, options)
 
 
 async def _run(target: Target, options: Mapping[str, Any]) -> int:
-    entered = False
+    block: Run | None = None
     try:
         async with batchify(**options) as block:
-            entered = True
-            await target.function(*target.args, **target.kwargs)
+            # The threads that the function starts are in the block, too: nobody can open a plain one around it.
+            scope.enter_process(block)
+            try:
+                await _awaited(target.function(*target.args, **target.kwargs))
+            finally:
+                scope.leave_process(block)
+    except DryRun:
+        return DONE
     except Exception as error:
-        if not entered:
+        if block is None:
             raise
         return _blame(target, error)
+    return _code_of(block)
+
+
+def _run_blocking(target: Target, options: Mapping[str, Any]) -> int:
+    block: Run | None = None
+    try:
+        with batchify(**options) as block:
+            result = target.function(*target.args, **target.kwargs)
+            if inspect.isawaitable(result):
+                asyncio.run(_awaited(result))
+    except DryRun:
+        return DONE
+    except Exception as error:
+        if block is None:
+            raise
+        return _blame(target, error)
+    return _code_of(block)
+
+
+async def _awaited(result: Any) -> object:
+    return await result
+
+
+def _code_of(block: Run) -> int:
     n_failed, n_requests = block.progress.n_failed, block.progress.n_requests
     if n_failed:
-        _say(f"{n_failed} of {n_requests} requests failed.")
+        say(f"{n_failed} of {n_requests} requests failed.")
         return FAILED
     return DONE
 
@@ -110,18 +158,10 @@ async def _run(target: Target, options: Mapping[str, Any]) -> int:
 def _blame(target: Target, error: Exception) -> int:
     ours = errors.of(error)
     if isinstance(ours, QueueUnreachable):
-        _say(str(ours))
+        say(str(ours))
         return UNREACHABLE
-    traceback.print_exception(error.with_traceback(_own_part(target, error)))
+    traceback.print_exception(error.with_traceback(own_part(error, str(target.file))))
     return FAILED
-
-
-def _own_part(target: Target, error: Exception) -> Any:
-    """The traceback from the person's file on: the frames above it are ours and say nothing."""
-    step = error.__traceback__
-    while step is not None and Path(step.tb_frame.f_code.co_filename) != target.file:
-        step = step.tb_next
-    return step or error.__traceback__
 
 
 def _module(file: Path) -> ModuleType:
@@ -138,29 +178,40 @@ def _module(file: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:  # noqa: BLE001 - a person's file may raise anything
         del sys.modules[name]
-        raise WrongTarget(f"{file.name} cannot be imported: {_reason(file, error)}.") from None
+        raise WrongTarget(f"{file.name} cannot be imported: {reason(str(file), error)}.") from None
     return module
 
 
-def _reason(file: Path, error: Exception) -> str:
-    if isinstance(error, SyntaxError):
-        return f"{error.msg} in line {error.lineno}"
-    lines = [
-        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)
-    ]
-    where = f" in line {lines[-1]}" if lines else ""
-    text = " ".join(str(error).split()).rstrip(".")
-    return f"{type(error).__name__}{where}{f', {text}' if text else ''}"
+def _meant(path: str, name: str) -> str:
+    """Return what a person may have meant, where such a file is there."""
+    for file in (f"{path}.py", f"{path.replace('.', os.sep)}.py"):
+        if path and name.isidentifier() and Path(file).is_file():
+            return f"{file}:{name}"
+    names = target.functions_in(Path(path)) if path.endswith(".py") else []
+    return f"{path}:{names[0]}" if names else "script.py:main"
 
 
-def _check_async(path: str, name: str, function: object) -> None:
+def _hint(signature: inspect.Signature, kwargs: Mapping[str, object]) -> str:
+    ours = {*inspect.signature(batchify).parameters, "sandbox"}
+    misplaced = [name for name in kwargs if name in ours and name not in signature.parameters]
+    if not misplaced:
+        return ""
+    options = " and ".join(f"--{name.replace('_', '-')}" for name in misplaced)
+    return f". To give {options} to batchling, type it before FILE.py:FUNC"
+
+
+def _is_async(function: object) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 - of an object whose call is a coroutine function
+    )
+
+
+def _check(path: str, name: str, function: object) -> None:
     if not callable(function):
-        raise WrongTarget(f"{name} in {path} is no function.")
-    if inspect.isasyncgenfunction(function):
-        raise WrongTarget(f"{name} in {path} yields: write an `async def` that awaits it all.")
-    if not inspect.iscoroutinefunction(function) and not inspect.iscoroutinefunction(function.__call__):
-        raise WrongTarget(f"{name} in {path} is not async: declare it with `async def`.")
-
-
-def _say(sentence: str) -> None:
-    print(f"batchling: {sentence}", file=sys.stderr, flush=True)  # noqa: T201 - the command's own words
+        raise WrongTarget(f"{name} in {path} is not a function.")
+    if type(function).__module__.partition(".")[0] in COMMANDS:
+        raise WrongTarget(
+            f"{name} in {path} is a command that reads its own arguments: `batchling run {path} ARGS`."
+        )
+    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        raise WrongTarget(f"{name} in {path} yields: name a function that calls it and uses what it yields.")

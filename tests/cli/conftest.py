@@ -10,11 +10,13 @@ import pytest
 
 from batchling_worker.sandbox import Sandbox
 from tests.deployment import MODEL, SLOW_MODEL, Deployment
+from tests.forks import Forks
 
 SCRIPT = """
 import asyncio
 import sys
 
+import click
 import httpx
 
 URL = "https://api.groq.com/openai/v1/chat/completions"
@@ -39,7 +41,8 @@ async def breaks():
     raise ValueError("a mistake of the user")
 
 
-def sync():
+@click.command()
+def command():
     pass
 
 
@@ -69,6 +72,21 @@ async def deployment(sandbox: Sandbox) -> AsyncIterator[Deployment]:
     with tempfile.TemporaryDirectory(prefix="bl-") as home:
         async with Deployment(home=Path(home), sandbox=sandbox) as running:
             yield running
+
+
+@pytest.fixture(scope="module")
+def sandbox_of_all() -> Iterator[Sandbox]:
+    with Sandbox(speeds={"*": 0.1}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+async def shared_env(sandbox_of_all: Sandbox) -> AsyncIterator[dict[str, str]]:
+    """The environment of one deployment, which the tests of a module share."""
+    with Forks() as forks, tempfile.TemporaryDirectory(prefix="bl-") as home:
+        async with Deployment(home=Path(home), sandbox=sandbox_of_all, forks=forks) as running:
+            running.fork()
+            yield running.env
 
 
 @pytest.fixture

@@ -145,7 +145,14 @@ async def test_a_submission_killed_in_the_middle_is_done_again_and_pays_nothing_
         ([line("a", "x", body={"messages": []})], "line 2: The request names no model"),
         ([line("a", "x", body={**body("x"), "stream": True})], "line 2: it asks for a streamed answer"),
         ([line("a", "x", body=[1])], "line 2: its body is not a JSON object"),
-        (["", *["{"] * 12], "line 12: it is not a JSON object; and 2 more"),
+        (
+            ["", *["{"] * 12, line("", "x")],
+            "line 3: it is not a JSON object (so in 12 lines); line 15: its `",
+        ),
+        (
+            [line(f"a{n}", "x", method="N" * n) for n in range(2)] + [[n] for n in range(12)],
+            "line 4: it is not a JSON object (so in 12 lines).",
+        ),
     ],
 )
 async def test_a_bad_line_is_named_by_its_number_and_nothing_is_queued(

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 import batchling as batchling_module
 from batchling_client.cli import main
-from batchling_client.runner import WrongTarget, load, split
+from batchling_client.runner import load, split
 from batchling_client.wire import sealing
 from batchling_client.wire.installing import install
 
@@ -31,13 +31,27 @@ def invoke(*words: str) -> Result:
         (["show"], "Missing argument 'ID'"),
         (["batches", "--limit", "many"], "is not a valid integer"),
         (["batches", "--redis-url", "http://127.0.0.1"], "must start with redis://"),
-        (["run"], "Missing argument 'FILE.py:FUNC'"),
-        (["run", "script.py"], "is not FILE.py:FUNC"),
+        (["run"], "Missing argument 'TARGET"),
+        (["run", "-m"], "-m needs a module"),
+        (["run", "-m", "no_such_module.part"], "There is no module no_such_module.part"),
+        (["run", "-m", "batchling_client"], "is a package without a __main__"),
+        (["run", "script.py"], "There is no file script.py"),
+        (["run", "no_such_script"], "There is no file no_such_script"),
+        (["run", "tests"], "tests is a folder"),
+        (["run", "ls"], "is not a Python program"),
+        (["script.py"], "There is no file script.py"),
+        (
+            ["tests/conftest.py"],
+            "type `batchling tests/conftest.py:pytest_collection_modifyitems`",
+        ),
+        (["script:main"], "is not FILE.py:FUNC, such as script.py:main"),
+        (["tests.conftest:main"], "is not FILE.py:FUNC, such as tests/conftest.py:main"),
+        (["./script"], "There is no file ./script"),
         (["run", "script.py:"], "is not FILE.py:FUNC"),
         (["run", "script:main"], "is not FILE.py:FUNC"),
         (["absent.py:main"], "There is no file absent.py"),
-        (["run", "absent.py:main", "--on-deadline", "cry"], "is not one of 'error', 'realtime'"),
-        (["run", "absent.py:main", "--sandbox", "--redis-url", "redis://h"], "has a Redis of its own"),
+        (["run", "--on-deadline", "cry", "absent.py:main"], "is not one of 'error', 'realtime'"),
+        (["run", "--sandbox", "--redis-url", "redis://h", "absent.py:main"], "has a Redis of its own"),
         (["sandbox", "--seconds", "slow"], "is not MODEL=SECONDS"),
         (["sandbox", "--port", "99999"], "99999 is not in the range 0<=x<=65535"),
         (["sandbox", "--port", "-1"], "-1 is not in the range 0<=x<=65535"),
@@ -56,13 +70,13 @@ def test_wrong_use_is_one_sentence_and_exit_code_2(words: list[str], told: str) 
 @pytest.mark.parametrize(
     ("function", "told"),
     [
-        ("absent", "has no function absent"),
-        ("sync", "is not async"),
+        ("absent", "has no function absent: it has ask, answers, words"),
         ("yields", "yields"),
-        ("NUMBER", "is no function"),
+        ("NUMBER", "is not a function"),
+        ("command", "is a command that reads its own arguments: `batchling run"),
     ],
 )
-def test_what_is_no_async_function_is_not_run(script: Path, function: str, told: str) -> None:
+def test_a_target_that_is_not_a_function_is_not_run(script: Path, function: str, told: str) -> None:
     result = invoke("run", f"{script}:{function}")
 
     assert result.exit_code == 2
@@ -90,11 +104,22 @@ def test_a_file_that_cannot_be_imported_is_one_sentence(tmp_path: Path, source: 
     assert "broken" not in sys.modules
 
 
-@pytest.mark.parametrize("words", [["--sideways", "1"], ["a", "b"], ["--n"]])
-def test_arguments_that_do_not_fit_are_told_before_anything_starts(script: Path, words: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--sideways", "1"], "unexpected keyword argument 'sideways'."),
+        (["a", "b"], "too many positional arguments."),
+        (["--sandbox"], "To give --sandbox to batchling, type it before FILE.py:FUNC."),
+        (["--on-deadline", "error"], "To give --on-deadline to batchling, type it before FILE.py:FUNC."),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named_before_anything_starts(
+    script: Path, words: list[str], why: str
+) -> None:
     result = invoke("run", f"{script}:answers", *words)
 
     assert result.exit_code == 2
+    assert result.stderr.strip().endswith(why)
     assert len(result.stderr.strip().splitlines()) == 1
 
 
@@ -110,8 +135,8 @@ def test_words_become_positions_and_names() -> None:
         ["a", "-5", ""],
         {"one_thing": "b", "other": "c=d"},
     )
-    with pytest.raises(WrongTarget):
-        split(["--alone"])
+    assert split(["--flag", "--count", "3", "--last"]) == ([], {"flag": True, "count": "3", "last": True})
+    assert split(["--flag", "--", "a", "--", "--b"]) == (["a", "--"], {"flag": True, "b": True})
 
 
 def test_a_script_finds_its_neighbours_and_keeps_loaded_modules(
@@ -310,7 +335,8 @@ def test_a_script_without_a_function_says_what_to_type(tmp_path: Path, source: s
     result = invoke(str(script))
 
     assert result.exit_code == 2
-    assert result.stderr == f"batchling: {script} names no function: type `batchling {script}:{typed}`.\n"
+    instead = f"type `batchling {script}:{typed}`, or `batchling run {script}` to run it as a program"
+    assert result.stderr == f"batchling: {script} names no function: {instead}.\n"
 
 
 def test_the_module_is_the_command() -> None:
