@@ -18,7 +18,7 @@ import click
 from . import presence, settings
 from .reach import reach
 from .results_file import Results, Tally
-from .submitting import Submitted, Wish, WrongFile
+from .submitting import Counted, Wish, WrongFile
 from .submitting import submit as submit_file
 from .wire.keys import Keys, RunId
 
@@ -35,6 +35,11 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--name", default="", help="Name of the run.")
 @click.option("--completion-window", default="24h", show_default=True, help="What the provider promises.")
 @click.option("--account", help="Name of the account, where its token is renewed.")
+@click.option(
+    "--model", help="Model of lines that name none, where the provider's files leave it to the create."
+)
+@click.option("--vertex-gcs-prefix", help="Staging prefix for Vertex.")
+@click.option("--dry-run", is_flag=True, help="Queue nothing: check the file and say what would be sent.")
 @_redis_url
 @_as_json
 def submit(
@@ -44,13 +49,16 @@ def submit(
     name: str,
     completion_window: str,
     account: str | None,
+    model: str | None,
+    vertex_gcs_prefix: str | None,
     redis_url: str | None,
     *,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Queue a file of requests, one a line, and print the run's id.
 
-    Lines are those of the provider's own batch files (custom_id, method, url, body), or bare bodies with --endpoint.
+    Lines are those of the provider's own batch files, or bare bodies with --endpoint, in UTF-8 or UTF-16.
     The API key is read from the variable that the provider's SDK reads. Submitted again, nothing is paid for twice.
     """
     wish = Wish(
@@ -60,11 +68,22 @@ def submit(
         name=name,
         completion_window=completion_window,
         account=account,
+        model=model,
+        vertex_gcs_prefix=vertex_gcs_prefix,
+        dry_run=dry_run,
     )
-    done: Submitted = asyncio.run(submit_file(wish, settings.load(redis_url=redis_url), os.environ))
+    done = asyncio.run(submit_file(wish, settings.load(redis_url=redis_url), os.environ))
+    if isinstance(done, Counted):
+        click.echo(json.dumps(done.as_json(), indent=2) if as_json else done.report)
+        return
     click.echo(json.dumps(done.as_json(), indent=2) if as_json else done.run_id)
     before = f", {done.n_answered:,} of them answered already" if done.n_answered else ""
     click.echo(f"batchling: {done.n_requests:,} requests{before}.", err=True)
+    if done.assumed_model is not None:
+        click.echo(
+            f"batchling: Lines that name no model are for {done.assumed_model}: give --model for another.",
+            err=True,
+        )
     if done.n_late:
         click.echo(
             f"batchling: {done.n_late:,} of them are in batches that are being cancelled: submit the file again once "

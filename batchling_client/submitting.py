@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 
-from .batchify import account_of, check_reachable, deployment_of
+from . import line_shapes
+from .batchify import account_of, check_reachable, deployment_of, look_up
 from .calls import Calls, Request, Terms
 from .credentials import KEEP_MS, Credentials
+from .dry_run import Rehearsal
 from .enqueue import Enqueue
 from .errors import BatchlingError, QueueFull, WrongSettings
 from .interceptor import HttpReply
@@ -29,6 +34,15 @@ from .wire.scripts import Scripts
 
 BYTES_AT_ONCE: Final = 1024 * 1024
 COMPLAINTS_SAID: Final = 10
+HOST_VARIABLES: Final = (
+    ("azure", "AZURE_OPENAI_ENDPOINT"),
+    ("bedrock", "AWS_REGION"),
+    ("bedrock", "AWS_DEFAULT_REGION"),
+)
+"""The variables in which a provider's SDK looks for the host of an account, or for its region."""
+VERTEX_LOCATION: Final = "us-central1"
+"""Where Google's SDKs call Vertex AI without GOOGLE_CLOUD_LOCATION."""
+_NUMBER: Final = re.compile(r"\d+")
 
 
 class WrongFile(BatchlingError):
@@ -48,6 +62,10 @@ class Wish:
     name: str
     completion_window: str
     account: str | None = None
+    model: str | None = None
+    """The model of lines that name none."""
+    dry_run: bool = False
+    vertex_gcs_prefix: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +77,8 @@ class Submitted:
     n_answered: int
     n_late: int
     """Those that have joined batches that are being cancelled."""
+    assumed_model: str | None = None
+    """The model of lines that name none, where the person named none either."""
 
     def as_json(self) -> dict[str, object]:
         """What `batchling submit --json` prints."""
@@ -70,19 +90,34 @@ class Submitted:
         }
 
 
-async def submit(wish: Wish, used: ClientSettings, environment: Mapping[str, str]) -> Submitted:
-    """Looks the whole file through, then queues it, as `batchify` would queue the same calls of a program.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """What would become of a file: a dry run queues nothing."""
+
+    n_requests: int
+    n_reused: int
+    report: str
+
+    def as_json(self) -> dict[str, object]:
+        """What `batchling submit --dry-run --json` prints."""
+        return {"n_requests": self.n_requests, "n_reused": self.n_reused, "report": self.report}
+
+
+async def submit(wish: Wish, used: ClientSettings, environment: Mapping[str, str]) -> Submitted | Counted:
+    """Look the whole file through, then queue it, as `batchify` would queue the same calls of a program.
 
     Done again after it was torn off, it attaches to what is queued, running and answered already. Raises `WrongFile`,
     `WrongSettings`, `QueueUnreachable` and `QueueFull`.
     """
-    routes = used.routes()
-    route = _route(wish, routes)
+    route = _route(wish, used.routes())
+    # Several providers may share a base URL, and the person has said which one is meant.
+    routes = Routes((route,))
     terms = Terms(
         run_id=new_run_id(),
         run_name=wish.name,
         completion_window=wish.completion_window,
         account=account_of(wish.account, used),
+        vertex_gcs_prefix=wish.vertex_gcs_prefix,
         namespace=used.namespace,
     )
     try:
@@ -93,10 +128,18 @@ async def submit(wish: Wish, used: ClientSettings, environment: Mapping[str, str
         if not file.seekable():
             raise WrongFile(f"{wish.path} is read twice, which this kind of file does not allow.")
         lines = RequestFile(
-            file=file, route=route, headers=_headers(route, environment), endpoint=wish.endpoint
+            file=file,
+            route=route,
+            headers=headers_of(route, environment),
+            endpoint=wish.endpoint,
+            model=wish.model or line_shapes.MODELS.get(route.provider),
+            host=host_of(route, environment),
+            words=words_of(route, environment),
         )
         checking = Calls(terms, routes)
         n_requests = _checked(wish.path, lines, checking)
+        if wish.dry_run:
+            return await _count(lines, Calls(terms, routes, checking.passed), used)
         deployment = await deployment_of(used)
         redis = connect(deployment.redis_url)
         try:
@@ -109,10 +152,25 @@ async def submit(wish: Wish, used: ClientSettings, environment: Mapping[str, str
                 # The same warnings are not for two passes over one file.
                 Calls(terms, routes, checking.passed),
             )
-            return await queueing.queue(wish.path, lines, n_requests)
+            done = await queueing.queue(wish.path, lines, n_requests)
+            return replace(done, assumed_model=_assumed(wish, lines))
         finally:
             with contextlib.suppress(*UNREACHABLE):
                 await redis.aclose()
+
+
+async def _count(lines: RequestFile, calls: Calls, used: ClientSettings) -> Counted:
+    rehearsal = Rehearsal()
+    for line in lines.lines():
+        request = calls.read(line.call) if isinstance(line, Ask) else None
+        if isinstance(request, Request):
+            rehearsal.count(request)
+    await look_up(rehearsal, used)
+    return Counted(n_requests=rehearsal.n_requests, n_reused=rehearsal.n_reused, report=rehearsal.report())
+
+
+def _assumed(wish: Wish, lines: RequestFile) -> str | None:
+    return lines.model if lines.unnamed and wish.model is None else None
 
 
 class _Queueing:
@@ -210,8 +268,6 @@ def _route(wish: Wish, routes: Routes) -> Route:
     if route is None:
         known = ", ".join(sorted(one.provider for one in routes.routes))
         raise WrongSettings(f"There is no provider {wish.provider!r}: use one of {known}.")
-    if all("*" in host for host in route.hosts):
-        raise WrongSettings(f"{wish.provider} has no host of its own, which a file would have to name.")
     if wish.endpoint is not None and path_of(route, wish.endpoint) is None:
         endpoints = sorted(set(route.endpoints.values()))
         raise WrongSettings(
@@ -225,7 +281,42 @@ def _route(wish: Wish, routes: Routes) -> Route:
     return route
 
 
-def _headers(route: Route, environment: Mapping[str, str]) -> dict[str, str]:
+def host_of(route: Route, environment: Mapping[str, str]) -> str:
+    """Return the host of the calls: that of the settings, or the one in the variable of the provider's SDK."""
+    if route.provider == "vertex":
+        location = words_of(route, environment)["location"]
+        regional = "" if location == "global" else f"{location}-"
+        return route.site or f"{regional}aiplatform.googleapis.com"
+    for host in (*route.hosts, route.site):
+        if host and "*" not in host:
+            return host
+    for provider, variable in HOST_VARIABLES:
+        value = environment.get(variable, "").strip()
+        if provider == route.provider and value:
+            return (
+                f"bedrock-runtime.{value}.amazonaws.com" if provider == "bedrock" else urlsplit(value).netloc
+            )
+    variables = " or ".join(variable for provider, variable in HOST_VARIABLES if provider == route.provider)
+    raise WrongSettings(
+        f"Calls to {route.provider} go to a host of your own: set {variables or 'its base URL'}, or "
+        f"BATCHLING_PROVIDERS__{route.provider.upper()}__BASE_URL."
+    )
+
+
+def words_of(route: Route, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what the provider's SDK reads from its variables for the paths of calls; raises `WrongSettings`."""
+    if route.provider != "vertex":
+        return {}
+    project = environment.get("GOOGLE_CLOUD_PROJECT", "").strip()
+    if not project:
+        raise WrongSettings("Calls to vertex name a project: set GOOGLE_CLOUD_PROJECT.")
+    return {
+        "project": project,
+        "location": environment.get("GOOGLE_CLOUD_LOCATION", "").strip() or VERTEX_LOCATION,
+    }
+
+
+def headers_of(route: Route, environment: Mapping[str, str]) -> dict[str, str]:
     """The headers that the provider's SDK makes of its environment variables; raises `WrongSettings` without a key."""
     headers = {}
     for name, variable in route.variables.items():
@@ -241,21 +332,26 @@ def _headers(route: Route, environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _checked(path: Path, lines: RequestFile, calls: Calls) -> int:
-    """How many requests the file holds; raises `WrongFile` naming bad lines by number."""
+    """Return how many requests the file holds; raises `WrongFile`, which names each mistake once."""
     check = Check(calls)
-    said: list[BadLine] = []
-    n_bad = 0
+    mistakes: dict[str, BadLine] = {}
+    counts: Counter[str] = Counter()
     for line in lines.lines():
         bad = check.complaint(line)
         if bad is not None:
-            n_bad += 1
-            if len(said) < COMPLAINTS_SAID:
-                said.append(bad)
-    if n_bad:
-        more = f"; and {n_bad - len(said):,} more" if n_bad > len(said) else ""
-        named = "; ".join(str(bad).rstrip(".") for bad in said)
+            kind = _NUMBER.sub("0", bad.why)
+            counts[kind] += 1
+            if len(mistakes) < COMPLAINTS_SAID:
+                mistakes.setdefault(kind, bad)
+    if counts:
+        named = [
+            f"{str(bad).rstrip('.')}{f' (so in {counts[kind]:,} lines)' if counts[kind] > 1 else ''}"
+            for kind, bad in mistakes.items()
+        ]
+        n_more = sum(counts[kind] for kind in counts.keys() - mistakes.keys())
+        more = f"; and {n_more:,} lines with other mistakes" if n_more else ""
         raise WrongFile(
-            f"Nothing of {path} was queued, as lines of it cannot go into a batch: {named}{more}."
+            f"Nothing of {path} was queued, as lines of it cannot go into a batch: {'; '.join(named)}{more}."
         )
     if not check.n_requests:
         raise WrongFile(f"{path} holds no request.")

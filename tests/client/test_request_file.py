@@ -6,9 +6,15 @@ import dataclasses
 import io
 import json
 import tracemalloc
+from pathlib import Path
 
-from batchling_client.calls import Calls, Terms
+import pytest
+
+from batchling_client import submitting
+from batchling_client.calls import Calls, Lane, Terms
 from batchling_client.request_file import SLACK, Ask, BadLine, Check, RequestFile
+from batchling_client.settings import ClientSettings
+from batchling_client.submitting import Counted, Wish, submit
 from batchling_client.wire.ids import new_run_id
 from batchling_client.wire.routes import Route, Routes
 
@@ -66,3 +72,114 @@ def test_a_file_is_looked_through_in_the_memory_of_some_lines() -> None:
     tracemalloc.stop()
     assert (complaints, check.n_requests) == (0, 3000)
     assert peak < len(raw) / 10
+
+
+CHATTING = {"messages": [{"role": "user", "content": "\u00c4\u2028"}]}
+NAMED = {"model": "m", **CHATTING}
+CONTENTS = {"contents": [{"parts": [{"text": "x"}]}]}
+WRITTEN = {"custom_id": "1", "method": "POST", "url": CHAT, "body": NAMED}
+
+
+@pytest.mark.parametrize(
+    ("provider", "line", "name", "endpoint", "model"),
+    [
+        ("openai", {"custom_id": "a", "method": "POST", "url": CHAT, "body": NAMED}, "a", CHAT, "m"),
+        ("openai", {"custom_id": "a", "url": f"https://api.openai.com{CHAT}", "body": NAMED}, "a", CHAT, "m"),
+        ("groq", {"custom_id": "a", "method": "POST", "url": CHAT, "body": NAMED}, "a", CHAT, "m"),
+        ("doubleword", {"custom_id": "a", "method": "POST", "url": CHAT, "body": NAMED}, "a", CHAT, "m"),
+        ("sference", {"custom_id": "a", "body": NAMED}, "a", CHAT, "m"),
+        ("together", {"custom_id": "a", "body": NAMED}, "a", CHAT, "m"),
+        ("azure", {"custom_id": "a", "url": "/chat/completions", "body": NAMED}, "a", CHAT, "m"),
+        ("azure", {"custom_id": "a", "url": "/v1/responses", "body": NAMED}, "a", "/v1/responses", "m"),
+        ("mistral", {"custom_id": "0", "body": NAMED}, "0", CHAT, "m"),
+        ("mistral", {"custom_id": "0", "body": CHATTING}, "0", CHAT, "given"),
+        ("anthropic", {"custom_id": "a", "params": NAMED}, "a", "/v1/messages", "m"),
+        ("gemini", {"key": "a", "request": CONTENTS}, "a", "/v1beta/models:generateContent", "given"),
+        (
+            "gemini",
+            {"request": {"model": "models/m", **CONTENTS}, "metadata": {"key": "a"}},
+            "a",
+            "/v1beta/models:generateContent",
+            "m",
+        ),
+        ("gemini", {"key": "a", "request": {"content": {}}}, "a", "/v1beta/models:embedContent", "given"),
+        (
+            "vertex",
+            {"request": CONTENTS},
+            "1",
+            "/v1/projects/p/locations/us-central1:generateContent",
+            "given",
+        ),
+        ("bedrock", {"recordId": "a", "modelInput": CHATTING}, "a", "/invoke", "given"),
+        ("bedrock", {"modelInput": CHATTING}, "1", "/invoke", "given"),
+        ("xai", {"custom_id": "a", "method": "POST", "url": CHAT, "body": NAMED}, "a", CHAT, "m"),
+        (
+            "xai",
+            {"batch_request_id": "a", "batch_request": {"chat_get_completion": NAMED}},
+            "a",
+            CHAT,
+            "m",
+        ),
+        (
+            "xai",
+            {"batch_request_id": "a", "batch_request": {"responses": {"model": "m", "input": "x"}}},
+            "a",
+            "/v1/responses",
+            "m",
+        ),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_lines_are_those_of_the_providers_own_batch_files(
+    provider: str, line: dict[str, object], name: str, endpoint: str, model: str, encoding: str
+) -> None:
+    """In any encoding that Windows writes, with its line ends, and read twice."""
+    route = Routes().named(provider)
+    assert route is not None
+    raw = 2 * (json.dumps(line, ensure_ascii=False) + "\r\n")
+    environment = {
+        **dict.fromkeys(route.variables.values(), "a-key"),
+        "AZURE_OPENAI_ENDPOINT": "https://acme.openai.azure.com",
+        "AWS_REGION": "us-east-1",
+        "GOOGLE_CLOUD_PROJECT": "p",
+    }
+    file = RequestFile(
+        file=io.BytesIO(raw.encode(encoding)),
+        route=route,
+        headers=submitting.headers_of(route, environment),
+        model="given",
+        host=submitting.host_of(route, environment),
+        words=submitting.words_of(route, environment),
+    )
+    terms = Terms(run_id=new_run_id(), run_name="", vertex_gcs_prefix="gs://bucket/files")
+    calls = Calls(terms, Routes())
+    for _ in range(2):
+        asks = [line for line in file.lines() if isinstance(line, Ask)]
+        assert [ask.number for ask in asks] == [1, 2]
+        lane = calls.lane_of(asks[0].call)
+        assert isinstance(lane, Lane)
+        assert (asks[0].custom_id, lane.spec.endpoint, lane.spec.model) == (name, endpoint, model)
+
+
+def test_lines_of_a_batch_file_that_name_no_place_go_to_the_endpoint() -> None:
+    lines = [{"custom_id": "a", "body": {"model": "m", "input": "x"}}, {"model": "m", "input": "x"}]
+    raw = "\n".join(json.dumps(line) for line in lines).encode()
+    route = Routes().named("openai")
+
+    [bad, bare] = lines_of(raw, route=route)
+    asks = lines_of(raw, route=route, endpoint="/v1/embeddings")
+
+    assert str(bad) == "line 1: it has no `url`: give --endpoint"
+    assert "give --endpoint where lines are bare bodies" in str(bare)
+    assert [ask.custom_id for ask in asks if isinstance(ask, Ask)] == ["a", "2"]
+
+
+async def test_a_dry_run_of_a_file_needs_no_redis_and_says_what_would_be_sent(tmp_path: Path) -> None:
+    file = tmp_path / "in.jsonl"
+    file.write_text("".join(json.dumps({**WRITTEN, "custom_id": str(n)}) + "\n" for n in range(3)))
+    wish = Wish(path=file, provider="groq", endpoint=None, name="", completion_window="24h", dry_run=True)
+
+    counted = await submit(wish, ClientSettings(home=tmp_path / "home"), {"GROQ_API_KEY": "a-key"})
+
+    assert isinstance(counted, Counted)
+    assert counted.report.startswith("Dry run, nothing was queued or sent: 3 requests in 1 batch, about ")
