@@ -286,7 +286,7 @@ class Enqueue:
             unfit = await discard_unfit(self._scripts, lane.packed_spec, [row.request_id for row in answered])
             again += [row for row in answered if row.request_id in unfit]
             answered = [row for row in answered if row.request_id not in unfit]
-        # After a lost reply, a request that is queued already may be the one that the reply was about.
+        # After a lost reply, a request that is queued already may have been queued by the call itself.
         met = answered if lost_reply else [*answered, *placed]
         self._count_reused(lane, {row.request_id for row in met}.difference(queued))
         self._asked_again.difference_update(row.request_id for row in rows[:n_taken])

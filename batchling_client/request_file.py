@@ -78,7 +78,7 @@ class RequestFile:
     """The model of lines that name none."""
     host: str = ""
     words: Mapping[str, str] = field(default_factory=dict)
-    """What stands in a path of the provider for these words of it, such as the project."""
+    """Values for words in a path of the provider, such as the project."""
     unnamed: list[int] = field(default_factory=list, repr=False)
     """The number of the first line that names no model, where `model` stood in for it."""
 
@@ -216,7 +216,7 @@ class _Recoded:
         self._text = text
 
     def readline(self, longest: int, /) -> bytes:
-        """Return the next line, or that many characters of one that is longer."""
+        """Return the next line, or that many characters of a longer line."""
         return self._text.readline(longest).encode("utf-8", "replace")
 
 

@@ -112,7 +112,7 @@ threading.Thread(target=for_ever, daemon=True).start()
 async def test_threads_that_outlive_the_end_of_a_script_are_in_the_block(
     folder: Path, shared_env: dict[str, str], sandbox_of_all: Sandbox
 ) -> None:
-    """Calls of a daemon thread end with the program, as the thread does, and none is sent at full price."""
+    """Calls of a daemon thread end with the program, as the thread does; no call is sent at full price."""
     done = await run("program.py", env=shared_env, source=THREADS)
 
     assert (done.code, done.out.split()) == (0, ["__main__", "[]", *["200"] * 6]), done.err

@@ -712,7 +712,7 @@ async def test_a_dry_run_counts_gathered_calls_and_ends_the_block(
     monkeypatch.setenv("BATCHLING_REDIS_URL", "redis://127.0.0.1:1")
     monkeypatch.setattr("batchling_client.dry_run.QUIET_S", 2.0)
     after = False
-    with pytest.raises(DryRun, match="5 requests were counted"):  # noqa: PT012 - what is not to run is in it
+    with pytest.raises(DryRun, match="5 requests were counted"):  # noqa: PT012 - its last line must not run
         async with batchify(dry_run=True, batch_size=2) as run:
             await asyncio.gather(*(groq_client.chat.completions.create(**ASK) for _ in range(5)))
             after = True

@@ -190,6 +190,23 @@ async def test_a_list_of_yesterday_is_cut_at_the_next_join(byhand: ByHand) -> No
     assert await byhand.place(one) == f"{batch_id}|2|+,{','.join(named)}"
 
 
+async def test_a_run_counts_the_requests_that_earlier_runs_had_made(byhand: ByHand) -> None:
+    """Answered or in flight, and not those that it sends again itself."""
+    answered, flying, fresh = ids(3)
+    await byhand.in_state(BatchState.SETTLED, [answered])
+    batch_id = await byhand.opened([flying])
+    run_id, mailbox = new_run_id(), new_mailbox()
+    rows = [row(one) for one in (answered, flying, fresh)]
+
+    for _ in range(2):
+        reply = await byhand.enqueue(rows[1:], into=batch_id, run_id=run_id, mailbox=mailbox)
+    assert reply.placements == (J, J)
+    await byhand.enqueue(rows[:1], into=batch_id, run_id=run_id, mailbox=mailbox)
+
+    assert await byhand.redis.execute_command("HGET", byhand.keys.run(run_id), "n_reused") == b"2"
+    assert await byhand.redis.execute_command("HGET", byhand.keys.run(byhand.run_id), "n_reused") is None
+
+
 async def test_an_answered_request_is_not_asked_again(byhand: ByHand) -> None:
     [one] = ids(1)
     await byhand.in_state(BatchState.SETTLED, [one])
