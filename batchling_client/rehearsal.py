@@ -71,7 +71,8 @@ def _is_there(module: str) -> bool:
 
 
 def _words(extras: Sequence[str]) -> str:
-    return f"the extra {extras[0]}" if len(extras) == 1 else f"the extras {' and '.join(extras)}"
+    words = " and ".join(filter(None, (", ".join(extras[:-1]), extras[-1])))
+    return f"the extra{'s' if len(extras) > 1 else ''} {words}"
 
 
 def _told(stage: subprocess.Popen[bytes], complaints: IO[bytes]) -> dict[str, str]:

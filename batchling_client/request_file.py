@@ -21,10 +21,8 @@ from .wire.routes import Route
 LONGEST_CUSTOM_ID: Final = 512
 SLACK: Final = 64 * 1024
 """What a line may hold beside its body."""
-UNNAMED: Final = frozenset({"bedrock", "gemini", "vertex"})
-"""Providers whose lines need no id: the number of the line is taken for it."""
-MODEL_AT_CREATE: Final = frozenset({"mistral"})
-"""Providers whose create names the model of all lines, though calls name it in their bodies."""
+VERSION: Final = "v1beta"
+"""The version in a path whose lines and endpoint name none."""
 _OTHER_WORDS: Final = re.compile(r"\{(?!model\})")
 
 
@@ -102,7 +100,7 @@ class RequestFile:
     def _line(self, number: int, line: bytes) -> Ask | BadLine:
         try:
             fields = line_shapes.decode_fields(line)
-            read = line_shapes.read(fields)
+            read = line_shapes.read(fields, self.route.lines)
         except _UNREADABLE:
             return BadLine(number, "it is not a JSON object")
         if read is None and self.endpoint:
@@ -112,13 +110,13 @@ class RequestFile:
         if read.method != "POST":
             return BadLine(number, "its `method` is not POST")
         custom_id = read.custom_id
-        if custom_id is None and self.route.provider in UNNAMED:
+        if custom_id is None and self.route.lines.may_lack_id:
             custom_id = str(number)
         if not isinstance(custom_id, str) or not 0 < len(custom_id) <= LONGEST_CUSTOM_ID:
             return BadLine(number, f"its `custom_id` is not a text of 1 to {LONGEST_CUSTOM_ID} characters")
         url = self.endpoint if read.url is None else read.url
         if url is None:
-            url = line_shapes.path_of(self.route.provider, _fields_of(read.body))
+            url = line_shapes.path_of(self.route.lines, _fields_of(read.body))
         if not isinstance(url, str):
             return BadLine(number, "it has no `url`: give --endpoint")
         for word, value in self.words.items():
@@ -132,7 +130,7 @@ class RequestFile:
             return BadLine(number, f"{self.route.provider} takes no batches of {endpoint[:100]}, but {known}")
         named = line_shapes.model_of(fields := _fields_of(body))
         model = named or self.model
-        if model is None and (self.route.provider in MODEL_AT_CREATE or "{model}" in path):
+        if model is None and (self.route.lines.lacks_model or "{model}" in path):
             return BadLine(number, "it names no model: give --model")
         if model is not None and "{model}" in path:
             if named is None and not self.unnamed:
@@ -172,7 +170,7 @@ def path_of(route: Route, endpoint: str) -> str | None:
     # Words of a path that only its own lines know, such as a project, cannot be made up.
     return next(
         (
-            path.replace("{version}", "v1beta")
+            path.replace("{version}", VERSION)
             for path, taken in route.endpoints.items()
             if plain in (taken, path) and not _OTHER_WORDS.search(path.replace("{version}", ""))
         ),

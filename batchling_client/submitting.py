@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 
-from . import line_shapes
 from .batchify import account_of, check_reachable, deployment_of, look_up
 from .calls import Calls, Request, Terms
 from .credentials import KEEP_MS, Credentials
@@ -34,14 +33,6 @@ from .wire.scripts import Scripts
 
 BYTES_AT_ONCE: Final = 1024 * 1024
 COMPLAINTS_SAID: Final = 10
-HOST_VARIABLES: Final = (
-    ("azure", "AZURE_OPENAI_ENDPOINT"),
-    ("bedrock", "AWS_REGION"),
-    ("bedrock", "AWS_DEFAULT_REGION"),
-)
-"""The variables in which a provider's SDK looks for the host of an account, or for its region."""
-VERTEX_LOCATION: Final = "us-central1"
-"""Where Google's SDKs call Vertex AI without GOOGLE_CLOUD_LOCATION."""
 _NUMBER: Final = re.compile(r"\d+")
 
 
@@ -127,14 +118,15 @@ async def submit(wish: Wish, used: ClientSettings, environment: Mapping[str, str
     with file:
         if not file.seekable():
             raise WrongFile(f"{wish.path} is read twice, which this kind of file does not allow.")
+        words = words_of(route, environment)
         lines = RequestFile(
             file=file,
             route=route,
             headers=headers_of(route, environment),
             endpoint=wish.endpoint,
-            model=wish.model or line_shapes.MODELS.get(route.provider),
-            host=host_of(route, environment),
-            words=words_of(route, environment),
+            model=wish.model or route.lines.model or None,
+            host=host_of(route, words),
+            words=words,
         )
         checking = Calls(terms, routes)
         n_requests = _checked(wish.path, lines, checking)
@@ -281,39 +273,24 @@ def _route(wish: Wish, routes: Routes) -> Route:
     return route
 
 
-def host_of(route: Route, environment: Mapping[str, str]) -> str:
-    """Return the host of the calls: that of the settings, or the one in the variable of the provider's SDK."""
-    if route.provider == "vertex":
-        location = words_of(route, environment)["location"]
-        regional = "" if location == "global" else f"{location}-"
-        return route.site or f"{regional}aiplatform.googleapis.com"
-    for host in (*route.hosts, route.site):
-        if host and "*" not in host:
-            return host
-    for provider, variable in HOST_VARIABLES:
-        value = environment.get(variable, "").strip()
-        if provider == route.provider and value:
-            return (
-                f"bedrock-runtime.{value}.amazonaws.com" if provider == "bedrock" else urlsplit(value).netloc
-            )
-    variables = " or ".join(variable for provider, variable in HOST_VARIABLES if provider == route.provider)
-    raise WrongSettings(
-        f"Calls to {route.provider} go to a host of your own: set {variables or 'its base URL'}, or "
-        f"BATCHLING_PROVIDERS__{route.provider.upper()}__BASE_URL."
-    )
+def host_of(route: Route, words: Mapping[str, str]) -> str:
+    """Return the host of the calls: that of the settings, or the one of the account or region in these words."""
+    host = route.site or next((host for host in route.hosts if "*" not in host and not route.lines.host), "")
+    return host or route.lines.host.format_map(words).removeprefix("global-")
 
 
 def words_of(route: Route, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return what the provider's SDK reads from its variables for the paths of calls; raises `WrongSettings`."""
-    if route.provider != "vertex":
-        return {}
-    project = environment.get("GOOGLE_CLOUD_PROJECT", "").strip()
-    if not project:
-        raise WrongSettings("Calls to vertex name a project: set GOOGLE_CLOUD_PROJECT.")
-    return {
-        "project": project,
-        "location": environment.get("GOOGLE_CLOUD_LOCATION", "").strip() or VERTEX_LOCATION,
-    }
+    """Return what the provider's SDK reads from its variables for hosts and paths; raises `WrongSettings`."""
+    words = {}
+    for word, variable in route.lines.variables.items():
+        value = environment.get(variable, "").strip() or route.lines.words.get(word, "")
+        words[word] = urlsplit(value).netloc if "://" in value else value
+        is_in_a_path = any(f"{{{word}}}" in path for path in route.lines.paths.values())
+        if not value and (is_in_a_path or not route.site):
+            base = f"BATCHLING_PROVIDERS__{route.provider.upper()}__BASE_URL"
+            or_base = "" if is_in_a_path else f", or {base}"
+            raise WrongSettings(f"Calls to {route.provider} name a {word}: set {variable}{or_base}.")
+    return words
 
 
 def headers_of(route: Route, environment: Mapping[str, str]) -> dict[str, str]:

@@ -65,6 +65,27 @@ _LIST: Final = FreeCall("/v1/batches?limit=1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LineForm:
+    """What lines of a provider's own batch files leave out, and where it comes from instead."""
+
+    paths: Mapping[str, str] = field(default_factory=lambda: {"messages": "/v1/chat/completions"})
+    """A field of the body -> the path of the call, for lines that name none; "" stands for any body."""
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    """The key of a request in the provider's own lists -> the path of a call of that kind."""
+    may_lack_id: bool = False
+    lacks_model: bool = False
+    """Whether the create names the model, so that lines need not."""
+    model: str = ""
+    """The model of lines that name none, where nobody has said another one; "" = it must be said."""
+    host: str = ""
+    """The host of calls, where the route has none of its own; it may hold `{words}` of the variables."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """A word of path or host -> the variable in which the provider's SDK looks for it; a URL stands for its host."""
+    words: Mapping[str, str] = field(default_factory=dict)
+    """What SDKs take for a word whose variable is not set."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """What makes a call a provider's, which of its calls a batch takes, and how much fits into one.
 
@@ -125,6 +146,8 @@ class Route:
     """Whether its files lie in the caller's Cloud Storage, so that a lane has a place there in `STAGING_HEADER`."""
     free_call: FreeCall = _LIST
     """The list of batches, as short as it can be asked for."""
+    lines: LineForm = field(default_factory=LineForm)
+    """What lines of its own batch files look like."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """Header -> the environment variable in which the provider's own SDK looks for it, the API key's included."""
     batch_queries: frozenset[str] = field(init=False, repr=False, compare=False)
@@ -318,6 +341,7 @@ ROUTES: Final = (
     ),
     Route(
         provider="mistral",
+        lines=LineForm(lacks_model=True),
         hosts=("api.mistral.ai", "api.eu.mistral.ai", "api.us.mistral.ai"),
         endpoints=_openai_paths(
             "",
@@ -359,6 +383,16 @@ ROUTES: Final = (
     ),
     Route(
         provider="gemini",
+        lines=LineForm(
+            paths={
+                "requests": "/v1beta/models/{model}:batchEmbedContents",
+                "contents": "/v1beta/models/{model}:generateContent",
+                "content": "/v1beta/models/{model}:embedContent",
+            },
+            may_lack_id=True,
+            # Google's examples of batch files are for this one.
+            model="gemini-2.5-flash",
+        ),
         hosts=("generativelanguage.googleapis.com",),
         endpoints={
             f"/{{version}}/{models}/{{model}}:{verb}": f"/{{version}}/{models}:{verb}"
@@ -378,6 +412,17 @@ ROUTES: Final = (
     ),
     Route(
         provider="vertex",
+        lines=LineForm(
+            paths={
+                "": (
+                    "/v1/projects/{project}/locations/{location}/publishers/google/models/{model}:generateContent"
+                )
+            },
+            may_lack_id=True,
+            host="{location}-aiplatform.googleapis.com",
+            variables={"project": "GOOGLE_CLOUD_PROJECT", "location": "GOOGLE_CLOUD_LOCATION"},
+            words={"location": "us-central1"},
+        ),
         hosts=VERTEX_HOSTS,
         endpoints={
             "/{version}/projects/{project}/locations/{location}/publishers/google/models/{model}:generateContent": (
@@ -397,6 +442,7 @@ ROUTES: Final = (
     ),
     Route(
         provider="anthropic",
+        lines=LineForm(paths={"": "/v1/messages"}),
         # The second is the Claude Platform on AWS, where Anthropic's API has its own keys.
         hosts=("api.anthropic.com", "aws-external-anthropic.*.api.aws"),
         own_keys=("aws-external-anthropic.*.api.aws",),
@@ -432,6 +478,12 @@ ROUTES: Final = (
     ),
     Route(
         provider="bedrock",
+        lines=LineForm(
+            paths={"": "/model/{model}/invoke"},
+            may_lack_id=True,
+            host="bedrock-runtime.{region}.amazonaws.com",
+            variables={"region": "AWS_REGION"},
+        ),
         # Of each partition of AWS the plain and the dual-stack suffix, with and without FIPS.
         hosts=tuple(
             f"bedrock-runtime{fips}.*.{suffix}"
@@ -470,6 +522,7 @@ ROUTES: Final = (
     ),
     Route(
         provider="azure",
+        lines=LineForm(host="{endpoint}", variables={"endpoint": "AZURE_OPENAI_ENDPOINT"}),
         hosts=("*.openai.azure.com", "*.services.ai.azure.com", "*.cognitiveservices.azure.com"),
         own_keys=("*.openai.azure.com", "*.services.ai.azure.com", "*.cognitiveservices.azure.com"),
         endpoints={
@@ -503,6 +556,16 @@ ROUTES: Final = (
     ),
     Route(
         provider="xai",
+        lines=LineForm(
+            kinds={
+                "chat_get_completion": "/v1/chat/completions",
+                "responses": "/v1/responses",
+                "image_generation": "/v1/images/generations",
+                "image_edit": "/v1/images/edits",
+                "video_generation": "/v1/videos/generations",
+                "video_extension": "/v1/videos/extensions",
+            }
+        ),
         hosts=(
             "api.x.ai",
             *(f"{region}.api.x.ai" for region in ("us", "us-east-1", "us-west-1", "eu-west-1")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -81,12 +82,16 @@ def sandbox_of_all() -> Iterator[Sandbox]:
 
 
 @pytest.fixture(scope="module")
-async def shared_env(sandbox_of_all: Sandbox) -> AsyncIterator[dict[str, str]]:
-    """The environment of one deployment, which the tests of a module share."""
-    with Forks() as forks, tempfile.TemporaryDirectory(prefix="bl-") as home:
-        async with Deployment(home=Path(home), sandbox=sandbox_of_all, forks=forks) as running:
+def shared_env(sandbox_of_all: Sandbox) -> Iterator[dict[str, str]]:
+    """The environment of one deployment, which the tests of a module share; each has an event loop of its own."""
+    with Forks() as forks, tempfile.TemporaryDirectory(prefix="bl-") as home, asyncio.Runner() as runner:
+        running = Deployment(home=Path(home), sandbox=sandbox_of_all, forks=forks)
+        runner.run(running.__aenter__())
+        try:
             running.fork()
             yield running.env
+        finally:
+            runner.run(running.__aexit__())
 
 
 @pytest.fixture

@@ -339,6 +339,30 @@ def test_a_script_without_a_function_says_what_to_type(tmp_path: Path, source: s
     assert result.stderr == f"batchling: {script} names no function: {instead}.\n"
 
 
+async def test_a_rehearsal_on_a_plain_install_names_the_missing_extras(script: Path) -> None:
+    words = ("run", "--sandbox", f"{script}:answers")
+    gone = "import sys; sys.modules.update(dict.fromkeys(({}), None)); "
+
+    plain = await batchling(
+        *words, env=clean_environment(), prelude=gone.format("'aiohttp', 'celery', 'psutil'")
+    )
+    one = await batchling(*words, env=clean_environment(), prelude=gone.format("'aiohttp', 'multidict'"))
+
+    assert plain.code == one.code == 2
+    assert "the extras worker, embedded and sandbox of" in plain.sentence
+    assert "the extra sandbox of batchling" in one.sentence
+
+
+def test_a_cache_file_of_the_original_is_named_as_not_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("BATCHLING_CACHE_PATH", "cache.db")
+    for _ in range(2):
+        batchling_module.batchify()
+
+    assert caplog.text.count("BATCHLING_CACHE_PATH is not used") == 1
+
+
 def test_the_module_is_the_command() -> None:
     told = subprocess.run(
         [sys.executable, "-m", "batchling", "--version"], capture_output=True, text=True, check=True

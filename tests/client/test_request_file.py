@@ -143,13 +143,14 @@ def test_lines_are_those_of_the_providers_own_batch_files(
         "AWS_REGION": "us-east-1",
         "GOOGLE_CLOUD_PROJECT": "p",
     }
+    words = submitting.words_of(route, environment)
     file = RequestFile(
         file=io.BytesIO(raw.encode(encoding)),
         route=route,
         headers=submitting.headers_of(route, environment),
         model="given",
-        host=submitting.host_of(route, environment),
-        words=submitting.words_of(route, environment),
+        host=submitting.host_of(route, words),
+        words=words,
     )
     terms = Terms(run_id=new_run_id(), run_name="", vertex_gcs_prefix="gs://bucket/files")
     calls = Calls(terms, Routes())
