@@ -93,7 +93,7 @@ from concurrent.futures import ThreadPoolExecutor
 from asking import *
 
 def show(text):
-    print(ask(text))
+    sys.stdout.write(f"{ask(text)} ")
 
 def for_ever():
     while True:
