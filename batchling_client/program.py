@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
@@ -133,6 +133,7 @@ def _leave(program: Program, stage: contextlib.ExitStack, block: Run, ending: _E
     # Calls that daemon threads begin from here on end with the program, too, and never reach the provider.
     interceptors.install()
     scope.enter_process(block)
+    threading.excepthook = _quietly(threading.excepthook)
     block.release()
     with contextlib.suppress(DryRun):
         if is_torn:
@@ -142,6 +143,17 @@ def _leave(program: Program, stage: contextlib.ExitStack, block: Run, ending: _E
     names = [] if program.is_module or ending.broken else target.idle_functions_in(Path(program.name))
     if names and not block.progress.n_requests and not block.progress.passed:
         target.say(f"To run a function of {program.name}: `batchling run {program.name}:{names[0]}`.")
+
+
+def _quietly(
+    hook: Callable[[threading.ExceptHookArgs], object],
+) -> Callable[[threading.ExceptHookArgs], object]:
+    """Leave out that a thread ends with its call: without batchling, daemon threads end in silence, too."""
+
+    def told(args: threading.ExceptHookArgs, /) -> object:
+        return None if issubclass(args.exc_type, asyncio.CancelledError) else hook(args)
+
+    return told
 
 
 def _threads() -> list[threading.Thread]:
