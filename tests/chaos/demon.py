@@ -156,7 +156,7 @@ class Demon:
             # Workers that die faster than they start would leave nobody to be tested.
             await wait_until(self._two_ready, description="two workers", within_s=LONGEST_START_S)
         slot, holder = await self._choose(blow)
-        if slot is None or slot.process is None:
+        if slot is None or slot.process is None or not await self._spares_nothing(slot):
             return
         kind, children = blow.kind, slot.children()
         if kind == "kill pool child" and (slot.pool != "prefork" or not children):
@@ -202,6 +202,16 @@ class Demon:
                 return aims[blow.target % len(aims)]
             await asyncio.sleep(AIM_EVERY_S)
         return self._victim(blow), 0
+
+    async def _spares_nothing(self, slot: Slot) -> bool:
+        """Whether no batch that was torn often enough is under way there; one that just began may not be logged yet."""
+        running = await self._running()
+        self.begins.read_on()
+        pids = slot.pids()
+        return not any(
+            self.torn[batch] >= MOST_TORN and self.begins.pid_of.get((batch, token), pids[0]) in pids
+            for batch, token in running
+        )
 
     async def _running(self) -> tuple[tuple[str, int], ...]:
         """Each batch on which a step is under way, with its token; none while Redis is away."""
