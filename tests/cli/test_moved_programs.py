@@ -22,6 +22,8 @@ from tests.deployment import MODEL, SLOW_MODEL
 
 QUESTION = "What is the capital of France?"
 KEY = "a-key-of-a-test"
+# The class of google-genai's own session, with aiohttp installed.
+pytestmark = pytest.mark.filterwarnings("ignore:Inheritance class:DeprecationWarning")
 
 
 class Painting(BaseModel):
