@@ -102,6 +102,8 @@ ASKED: dict[str, Callable[[], Awaitable[str]]] = {
 }
 
 
+@pytest.mark.long
+@pytest.mark.timeout(180)
 async def test_many_providers_are_asked_at_once_and_answer_in_their_own_time(sandbox_of_all: Sandbox) -> None:
     """The shapes of one list of providers, and of a race between them."""
     async with batchify(batch_window_seconds=0.1, batch_poll_interval_seconds=0.1) as run:
