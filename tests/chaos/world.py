@@ -263,6 +263,8 @@ class World:
             "BATCHLING_RECONCILE_PATIENCE_SECONDS": str(PATIENCE_S),
             "BATCHLING_RESULTS_PATIENCE_SECONDS": str(RESULTS_PATIENCE_S),
             "BATCHLING_MAX_ATTEMPTS": str(MAX_ATTEMPTS),
+            # What was sent under which custom_id is read back from the input files.
+            "BATCHLING_KEEP_FILES": "true",
             "BATCHLING_PROVIDERS__GROQ__BASE_URL": f"{provider_url}/groq",
             "BATCHLING_PROVIDERS__OPENAI__BASE_URL": f"{provider_url}/openai",
         }
