@@ -12,6 +12,7 @@ import math
 import os
 import re
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -393,7 +394,8 @@ class Block:
         if run.progress.n_requests:
             display.report(run)
         elif run.passed.n_left_alone and not run.progress.passed:
-            display.tell(run.summary())
+            if not run.is_dry:
+                display.tell(run.summary())
         elif not interrupted or run.progress.passed:
             display.warn(run.summary())
 
@@ -448,13 +450,19 @@ class Block:
         return isinstance(error, asyncio.CancelledError) and (task is None or not task.cancelling())
 
     def _end_dry_run(self, run: Run, *, dry_end: bool) -> None:
-        """End the program: what follows the block would work on answers that are not there."""
+        """End the program: what follows the block would work on answers that are not there.
+
+        A block whose calls test doubles answered has withheld nothing, and ends with a warning.
+        """
         if dry_end:
             n = run.progress.n_requests
             counted = "1 request was" if n == 1 else f"{n:,} requests were"
             raise DryRunOver(
                 f"The dry run ends here: {counted} counted, and nothing after the block runs."
             ) from None
+        if run.is_dry and run.passed.n_left_alone and not run.progress.n_requests:
+            # Whoever counts requests in a test sees it with the other warnings of that test.
+            warnings.warn(f"The dry run counted nothing. {run.summary()}", stacklevel=3)
 
 
 def _let_calls_go() -> None:

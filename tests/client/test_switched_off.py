@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Any
+from typing import Any, Final
 
+import httpx
 import pytest
 
 import batchling
@@ -78,3 +79,28 @@ async def test_a_block_inside_outside_is_a_block_again() -> None:
 
 def test_it_is_in_the_short_import() -> None:
     assert batchling.outside is outside
+
+
+EU: Final = "https://eu.api.openai.com/v1/chat/completions"
+CALL: Final = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello?"}]}
+KEY: Final = {"authorization": "Bearer sk-canary-5f1c2d"}
+COUNTED_NOTHING: Final = "counted nothing.* left 1 call to test doubles"
+
+
+def _double() -> httpx.MockTransport:
+    return httpx.MockTransport(lambda request: httpx.Response(200, json={}))
+
+
+async def test_a_dry_run_that_a_test_double_answers_says_that_it_counted_nothing() -> None:
+    with pytest.warns(UserWarning, match=COUNTED_NOTHING):
+        async with batchify(dry_run=True), httpx.AsyncClient(transport=_double()) as client:
+            assert (await client.post(EU, json=CALL, headers=KEY)).json() == {}
+
+
+def test_a_plain_dry_run_that_a_test_double_answers_says_that_it_counted_nothing() -> None:
+    with (
+        pytest.warns(UserWarning, match=COUNTED_NOTHING),
+        batchify(dry_run=True),
+        httpx.Client(transport=_double()) as client,
+    ):
+        assert client.post(EU, json=CALL, headers=KEY).json() == {}
