@@ -403,7 +403,7 @@ def test_calls_that_another_loop_than_asyncios_awaits_pass_with_one_warning(
 
 
 def test_a_dry_run_sends_nothing_for_another_loop_than_asyncios(provider_url: str) -> None:
-    with batchify(dry_run=True) as run:
+    with pytest.raises(DryRun), batchify(dry_run=True) as run:
         driven_by_hand(create_twice(provider_url))
     assert run.progress.n_requests == 1
 

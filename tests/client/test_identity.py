@@ -60,7 +60,6 @@ OTHERS: dict[str, tuple[HttpCall, dict[str, Any]]] = {
     "provider": (a_call(), {}),
     "endpoint": (a_call(host="api.openai.com", path="/v1/responses"), {}),
     "model": (a_call(**OPENAI, model="llama-2"), {}),
-    "completion window": (a_call(), {"completion_window": "48h"}),
     "prompt": (a_call("hello ", **OPENAI), {}),
     "one more parameter": (a_call(**OPENAI, temperature=0), {}),
     "a whole number": (a_call(**OPENAI, temperature=1), {}),
@@ -75,6 +74,10 @@ OTHERS: dict[str, tuple[HttpCall, dict[str, Any]]] = {
 def test_what_does_not_change_what_is_asked_makes_no_other_request(like: str) -> None:
     call, terms = SAME[like]
     assert identity(call, **terms) == identity(a_call(**OPENAI))
+
+
+def test_another_completion_window_makes_no_other_request() -> None:
+    assert identity(a_call(), completion_window="48h") == identity(a_call())
 
 
 def test_whatever_changes_what_is_asked_or_who_pays_makes_another_request() -> None:
