@@ -29,6 +29,7 @@ LONG: Final = (
     "cli/test_doctor.py",
     "cli/test_looking.py",
     "cli/test_own_endpoint.py",
+    "cli/test_programs.py",
     "cli/test_rehearsing.py",
     "cli/test_running.py",
     "client/test_exits.py",

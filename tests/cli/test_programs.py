@@ -300,7 +300,6 @@ if __name__ == "__main__":
 OVER = "The dry run ends here: 3 requests were counted, and nothing after the block runs."
 
 
-@pytest.mark.long
 async def test_nothing_after_the_block_of_a_dry_run_runs(folder: Path) -> None:
     """Uncaught, its exception is one line; under `batchling run` the exit code is 0."""
     output = folder / "out.jsonl"
@@ -331,7 +330,6 @@ async def answers(n, what="reused"):
 """
 
 
-@pytest.mark.long
 async def test_what_earlier_runs_have_answered_is_counted_and_not_paid_again(
     folder: Path, shared_env: dict[str, str], sandbox_of_all: Sandbox
 ) -> None:

@@ -7,6 +7,8 @@ from redis.asyncio import Redis
 from batchling_client.wire.keys import EXPIRES, KEYSPACE, Keys
 
 BY_WORD = {kind.word: kind for kind in KEYSPACE}
+GONE = -2
+"""What PTTL answers for a key that is not there."""
 
 
 async def words_in_use(redis: Redis, keys: Keys) -> dict[str, list[bytes]]:
@@ -27,9 +29,12 @@ async def strays(redis: Redis, keys: Keys) -> list[str]:
                 complaints.append(f"{key!r} is not declared")
                 continue
             redis_type = (await redis.execute_command("TYPE", key)).decode()
+            ttl_ms = await redis.execute_command("PTTL", key)
+            if redis_type == "none" or ttl_ms in (0, GONE):
+                # It has expired since it was listed.
+                continue
             if redis_type != kind.redis_type:
                 complaints.append(f"{key!r} is a {redis_type}, not a {kind.redis_type}")
-            ttl_ms = await redis.execute_command("PTTL", key)
             if kind.lifetime == EXPIRES and ttl_ms <= 0:
                 complaints.append(f"{key!r} never expires")
             if kind.lifetime != EXPIRES and ttl_ms != -1:
