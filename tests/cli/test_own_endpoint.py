@@ -109,7 +109,7 @@ async def test_a_rehearsal_plays_an_endpoint_that_only_settings_know(
     program = tmp_path / "program.py"
     program.write_text(PROGRAM, encoding="utf-8")
 
-    played = await batchling("run", f"{program}:main", "--sandbox", "--batch-window-seconds", "0.3", env=env)
+    played = await batchling("run", "--sandbox", "--batch-window-seconds", "0.3", f"{program}:main", env=env)
 
     assert played.code == 0, played.err
     assert [f"question {n}" in line for n, line in enumerate(played.out.splitlines())] == [True] * 5

@@ -25,7 +25,7 @@ async def test_both_spellings_answer_from_a_batch(
     deployment.worker()
 
     done = await batchling(
-        *spelling, f"{script}:answers", "3", *QUICK, "--name", "by hand", env=deployment.env
+        *spelling, *QUICK, "--name", "by hand", f"{script}:answers", "3", env=deployment.env
     )
 
     assert done.code == 0, done.err
@@ -95,7 +95,7 @@ async def test_ctrl_c_says_how_many_go_on_and_exits_130(deployment: Deployment, 
 async def test_a_rehearsal_needs_no_account_and_leaves_nothing(script: Path, short_home: Path) -> None:
     env = {**clean_environment(), "BATCHLING_HOME": str(short_home)}
 
-    done = await batchling("run", f"{script}:answers", "3", "--sandbox", env=env)
+    done = await batchling("run", "--sandbox", f"{script}:answers", "3", env=env)
 
     assert done.code == 0, done.err
     assert done.out == "statuses 200 200 200\n"
@@ -104,7 +104,7 @@ async def test_a_rehearsal_needs_no_account_and_leaves_nothing(script: Path, sho
 
 async def test_a_killed_rehearsal_is_cleared_away(script: Path, short_home: Path) -> None:
     env = {**clean_environment(), "BATCHLING_HOME": str(short_home)}
-    running = await start("run", f"{script}:answers", "1", "--model", SLOW_MODEL, "--sandbox", env=env)
+    running = await start("run", "--sandbox", f"{script}:answers", "1", "--model", SLOW_MODEL, env=env)
 
     await wait_until(
         lambda: any(short_home.glob("sandbox/*/run/redis.sock")), description="the stack is up", within_s=20
