@@ -28,6 +28,8 @@ LOOKS_A_PAGE: Final = 2
 MISSING_A_BARREN_PAGE: Final = 4
 """A list is read on behind a page that shows nothing new while it can still save so many looks for each of them."""
 MOST_BARREN: Final = 20
+MOST_PAGES: Final = 1000
+"""No sweep goes on for longer, pages that other steps have read included."""
 CONFIRMED_SHARE: Final = 20
 """One in so many running batches of a list is looked at by itself at each sweep."""
 LEAST_CONFIRMED: Final = 2
@@ -178,15 +180,20 @@ async def _swept(account: Account, lists: Iterable[BatchList]) -> dict[ProviderB
 
 
 async def _sweep(account: Account, batches: BatchList, hints: dict[ProviderBatchId, Hint]) -> None:
-    """Read pages while they save more looks than they cost; a cursor that comes again ends it."""
+    """Read pages while they save more looks than they cost; a cursor that comes again ends it.
+
+    A page that another step has read costs no call, so it may show nothing of these batches.
+    """
     missing = set(batches.ids)
+    n_to_read = max(1, len(missing) // LOOKS_A_PAGE)
     cursor, cursors, n_barren = "", {""}, 0
-    for _ in range(max(1, len(missing) // LOOKS_A_PAGE)):
-        page = await _page(account, batches, cursor)
+    while n_to_read > 0 and len(cursors) <= MOST_PAGES:
+        page, is_shared = await _page(account, batches, cursor)
+        n_to_read -= not is_shared
         found = {hint.provider_batch_id: hint for hint in page.hints if hint.provider_batch_id in missing}
         hints |= found
         missing -= found.keys()
-        n_barren = 0 if found else n_barren + 1
+        n_barren = 0 if found else n_barren + (not is_shared)
         cursor = page.following
         if not cursor or cursor in cursors or len(missing) <= 1:
             return
@@ -195,18 +202,22 @@ async def _sweep(account: Account, batches: BatchList, hints: dict[ProviderBatch
         cursors.add(cursor)
 
 
-async def _page(account: Account, batches: BatchList, cursor: str) -> ListPage:
+async def _page(account: Account, batches: BatchList, cursor: str) -> tuple[ListPage, bool]:
+    """Return the page, and whether another step has read it."""
     if account.pages is None:
-        return await batches.page(cursor)
+        return await batches.page(cursor), False
+    is_shared = True
 
     async def read() -> bytes:
+        nonlocal is_shared
+        is_shared = False
         return msgspec.json.encode(await batches.page(cursor))
 
     packed = await account.pages.page(f"{batches.name}\n{cursor}", read)
     try:
-        return _decode_page(packed)
+        return _decode_page(packed), is_shared
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return await batches.page(cursor)
+        return await batches.page(cursor), False
 
 
 class StrangeWords:

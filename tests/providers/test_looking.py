@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import httpx
@@ -13,7 +13,7 @@ from batchling_client.wire.states import Outcome
 from batchling_worker import looking
 from batchling_worker.errors import PermanentError, TemporaryError
 from batchling_worker.looking import BatchList, Hint, ListPage, looked_at
-from batchling_worker.provider import Account, Ended, Ending, Look, NotFound, Running, Seen
+from batchling_worker.provider import Account, Ended, Ending, Look, NotFound, Running, Seen, SharedPages
 
 PAGE = 10
 RUNNING = Running(status="in_progress", n_done=1, n_total=2)
@@ -25,6 +25,18 @@ def ids(n: int) -> list[ProviderBatchId]:
     return [ProviderBatchId(f"b{number:04}") for number in range(n)]
 
 
+class Kept:
+    """Pages that stay for as long as a test takes."""
+
+    def __init__(self) -> None:
+        self._pages: dict[str, bytes] = {}
+
+    async def page(self, name: str, read: Callable[[], Awaitable[bytes]]) -> bytes:
+        if name not in self._pages:
+            self._pages[name] = await read()
+        return self._pages[name]
+
+
 @dataclass(kw_only=True)
 class World:
     """A provider: what its batches are, and what its list says of them."""
@@ -34,10 +46,13 @@ class World:
     list_page: Callable[[str], ListPage]
     looked: list[ProviderBatchId] = field(default_factory=list)
     cursors: list[str] = field(default_factory=list)
+    pages: SharedPages | None = None
 
     async def look(self, wanted: Sequence[ProviderBatchId]) -> dict[ProviderBatchId, Seen]:
         self.looked, self.cursors = [], []
-        account = Account(base_url="http://nowhere", headers={}, http=self.http, digest="a" * 20)
+        account = Account(
+            base_url="http://nowhere", headers={}, http=self.http, digest="a" * 20, pages=self.pages
+        )
         batches = BatchList(name="batches", ids=wanted, page=self._page)
         return await looked_at(account, wanted, lists=[batches], at_one=self._at_one)
 
@@ -159,6 +174,18 @@ async def test_batches_deep_in_a_long_list_are_looked_at_themselves(world: World
     world.list_page = pages_of([ProviderBatchId(f"old-{n}") for n in range(10_000)])
     assert await world.look(ids(12)) == dict.fromkeys(ids(12), RUNNING)
     assert len(world.cursors) <= 4
+
+
+async def test_pages_that_another_step_has_read_lead_on_to_batches_deep_in_the_list(world: World) -> None:
+    every = ids(1_000)
+    world.batches = dict.fromkeys(every, RUNNING)
+    world.list_page, world.pages = pages_of(every), Kept()
+    for first in range(0, len(every), 50):
+        some = every[first : first + 50]
+        seen = await world.look(some)
+        assert len(world.cursors) <= 5, "one sweep of the list serves all steps"
+        assert world.looked == some[:3]
+        assert listed(seen) == some[3:]
 
 
 def failing_at(
