@@ -461,7 +461,7 @@ class Block:
                 f"The dry run ends here: {counted} counted, and nothing after the block runs."
             ) from None
         if run.is_dry and run.passed.n_left_alone and not run.progress.n_requests:
-            # Whoever counts requests in a test sees it with the other warnings of that test.
+            # A Python warning, so that a test that counts requests shows it in its report.
             warnings.warn(f"The dry run counted nothing. {run.summary()}", stacklevel=3)
 
 

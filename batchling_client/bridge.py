@@ -35,7 +35,7 @@ class Bridge:
     def __init__(self) -> None:
         self._ready = threading.Event()
         self._failure: BaseException | None = None
-        # In a context of its own: no span of the code that happens to start it goes on in it.
+        # The thread has a context of its own, so that its work is not traced as part of the span that started it.
         target = partial(own_context().run, self._serve)
         self._thread = threading.Thread(target=target, name=scope.BACKGROUND, daemon=True)
         try:

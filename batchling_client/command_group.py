@@ -104,7 +104,7 @@ def _added() -> dict[str, EntryPoint]:
 
 
 def _unknown(name: str, commands: Sequence[str]) -> str:
-    """What to say of a first word that is no command."""
+    """Return the error for a first word that is not a command, with the commands that it resembles."""
     close = difflib.get_close_matches(name, commands, n=3, cutoff=_CLOSE)
     close = close or [one for one in commands if one.startswith(name)]
     meant = " or ".join(f"`batchling {one}`" for one in close[:3])

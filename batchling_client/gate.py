@@ -48,7 +48,7 @@ def of_process() -> Gate | None:
 
 
 def behind(handler: Handler | None) -> Handler | None:
-    """Return the block with the gate behind it, or the block alone if there is no gate."""
+    """Return the block so that calls it lets through meet the gate, or the block itself if there is no gate."""
     return Gated(handler, _closed[0]) if _closed else handler
 
 

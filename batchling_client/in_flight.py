@@ -100,7 +100,7 @@ class Threads:
         self._before = weakref.WeakSet(threading.enumerate())
 
     def may_ask(self, quiet_s: float) -> bool:
-        """Say whether a thread may yet make a call: one that works, or waits for work that it was just given."""
+        """Return whether a thread may still make a call: it is working, or has just been given work."""
         if quiet_s >= QUIET_S:
             return False
         mine = threading.current_thread()

@@ -29,6 +29,7 @@ LARGEST: Final = 10_000
 RUNS: Final = 3
 PATIENCE_S: Final = 120.0
 START_S: Final = 0.005
+WRITTEN_MS: Final = 10_000
 
 
 def measure() -> Report:
@@ -66,7 +67,7 @@ def _round(server: Server) -> dict[str, float]:
             work_s = time.perf_counter() - began_s
             script_ms = [call.script_ms for taken in calls.values() for call in taken]
             with Redis.from_url(f"unix://{layout.socket()}") as client:
-                used, n_keys = client.info("memory")["used_memory"], client.dbsize()
+                used = client.info("memory")["used_memory"]
             found = {
                 "work s": work_s,
                 "CPU s": cpu_s(process),
@@ -77,7 +78,7 @@ def _round(server: Server) -> dict[str, float]:
                 "RSS MiB": process.memory_info().rss / MIB,
                 "peak MiB": peak_rss_mib(process),
             }
-            time.sleep(1.5)  # `everysec` has written everything by then
+            n_keys = _written(server, layout)
             process.kill()
         files = (layout.redis / "appendonlydir").iterdir()
         found["file MiB"] = sum(file.stat().st_size for file in files) / MIB
@@ -90,6 +91,17 @@ def _round(server: Server) -> dict[str, float]:
                 if client.dbsize() != n_keys:
                     raise RuntimeError(f"{client.dbsize()} of {n_keys} keys are back")
         return found
+
+
+def _written(server: Server, layout: Layout) -> int:
+    """Wait until all that was written is in the server's file; return the number of keys."""
+    with Redis.from_url(f"unix://{layout.socket()}", single_connection_client=True) as client:
+        # WAITAOF waits for the writes of its own connection, and so for every write before them.
+        client.set("last", 1)
+        n_files, _ = client.execute_command("WAITAOF", 1, 0, WRITTEN_MS)
+        if n_files != 1:
+            raise RuntimeError(f"{server} has not written its file within {WRITTEN_MS} ms")
+        return int(client.dbsize())
 
 
 @contextlib.contextmanager
