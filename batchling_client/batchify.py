@@ -243,7 +243,7 @@ class Block:
         is_dry = self._is_dry()
         shared = bridge.hold()
         try:
-            run = shared.call(self._open(is_dry=is_dry))
+            run = shared.call(self._open(is_dry=is_dry, awaits_worker=not self._settings.redis_url))
         except BaseException:
             with ctrl_c.deferred():
                 if self._run is not None and not self._is_left_already():
@@ -320,14 +320,14 @@ class Block:
         if self._wishes.detach and self._run is not None and not self._left and os.getpid() == self._pid:
             self._run.detach()
 
-    async def _open(self, *, is_dry: bool) -> Run:
+    async def _open(self, *, is_dry: bool, awaits_worker: bool = False) -> Run:
         self._check_entered_once()
         self._pid = os.getpid()
         deployment = None if is_dry else await apart(deployment_of(self._settings))
         run = self._new_run(deployment)
         interceptors.install()
         try:
-            await apart(self._start(run, deployment))
+            await apart(self._start(run, deployment, awaits_worker=awaits_worker))
         except BaseException as error:
             interceptors.uninstall()
             if not isinstance(error, GeneratorExit):
@@ -360,12 +360,14 @@ class Block:
         self._run, self._left = self._new_run(None), True
         return self._run
 
-    async def _start(self, run: Run, deployment: Deployment | None) -> None:
+    async def _start(self, run: Run, deployment: Deployment | None, *, awaits_worker: bool) -> None:
         await self_test.check()
         if deployment is None:
             return
         await check_reachable(run.redis, deployment.redis_url)
         inspection = Inspection(run.redis, run.keys)
+        if awaits_worker:
+            await presence.first_worker(inspection, presence.STARTING_S)
         with contextlib.suppress(*UNREACHABLE):
             # A Redis that goes away from here on is waited for; the companion looks for a worker again.
             await presence.fit_worker_lives(inspection, deployment.seal_public_key)

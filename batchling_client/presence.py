@@ -20,6 +20,10 @@ _logger = logging.getLogger(__name__)
 LOOK_EVERY_S: Final = 0.5
 AGAIN_EVERY_S: Final = 2.0
 """The same while nothing is amiss."""
+STARTING_EVERY_S: Final = 0.05
+"""The same while the worker of an embedded stack starts."""
+STARTING_S: Final = 10.0
+"""How long a plain block waits, at its entry, for the worker of an embedded stack that starts."""
 PATIENCE_S: Final = 3.0
 """How long requests wait before their caller is told that no worker is alive."""
 EMBEDDED_PATIENCE_S: Final = 15.0
@@ -52,6 +56,16 @@ async def fit_worker_lives(inspection: Inspection, public_key: str) -> bool:
     if not any(worker.seal_public_key == digest for worker in workers):
         raise WrongSettings(_OTHER_KEY)
     return True
+
+
+async def first_worker(inspection: Inspection, patience_s: float) -> None:
+    """Return once a worker lives, or after `patience_s`: the requests of who enters without one wait safely."""
+    with contextlib.suppress(TimeoutError, *UNREACHABLE, CorruptRecord):
+        async with asyncio.timeout(patience_s):
+            while True:
+                if await inspection.workers():
+                    return
+                await asyncio.sleep(STARTING_EVERY_S)
 
 
 async def watch(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -29,6 +30,12 @@ class Dispatch:
         self._app = app
         self._runtime = runtime
         self._messages = messages
+
+    def open(self) -> None:
+        """Open the connection that messages are sent by; where the broker is away, the first message opens it."""
+        with contextlib.suppress(Exception), self._app.producer_or_acquire() as producer:
+            for queue in self._app.amqp.queues.values():
+                producer.maybe_declare(queue)
 
     def send(self, claims: Sequence[Claim], version: int) -> None:
         """Sends each claim of a wire version to the queue once (or as the tests wish)."""

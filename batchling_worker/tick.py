@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from celery import bootsteps
+from celery.signals import worker_ready
 from celery.worker import state
 from redis.exceptions import ResponseError
 
@@ -37,6 +38,8 @@ CLAIM_AT_ONCE: Final = 200
 CLAIMS_A_TICK: Final = 1_000
 """Looks that fall due together are claimed together, so that few messages hold them."""
 HEARTBEAT_S: Final = 5.0
+CONNECTING_S: Final = 5.0
+"""How long the first heartbeat waits for Celery's own connections; requests need not wait for them."""
 FAILED_TICK_S: Final = 1.0
 OLDER_TICK_S: Final = 0.5
 """How often an older wire version in which nothing is due is looked at."""
@@ -91,11 +94,17 @@ class Ticker:
         self._deleting: Future[None] | None = None
         self._delete_at = 0.0
         self._stopping = threading.Event()
+        self._connected = threading.Event()
+        self._opened = False
         self._thread = threading.Thread(target=self._main, name="batchling-tick", daemon=True)
 
     def start(self) -> None:
         """Starts ticking on a thread of its own: the broker's reconnect loop must not hold it up."""
         self._thread.start()
+
+    def connected(self) -> None:
+        """Celery reads the queue now."""
+        self._connected.set()
 
     def stop(self) -> None:
         """Claims nothing more."""
@@ -130,12 +139,13 @@ class Ticker:
         versions = [_Version(store=store, older=i > 0) for i, store in enumerate(self._make_stores())]
         away = False
         beat_at = 0.0
+        connected_by = time.monotonic() + CONNECTING_S
         while not self._stopping.is_set():
             again = False
             try:
                 if (away or not self._known) and not await self._fit(versions[0].store):
                     break
-                if time.monotonic() >= beat_at:
+                if time.monotonic() >= beat_at and self._is_connected(connected_by):
                     beat_at = time.monotonic() + HEARTBEAT_S
                     for version in versions:
                         # A list that is full or damaged keeps no batch waiting.
@@ -156,6 +166,19 @@ class Ticker:
             for version in versions:
                 await version.store.depart(self._presence)
                 await version.store.redis.aclose()
+
+    def _is_connected(self, by: float) -> bool:
+        """Whether Celery has opened its connections, or has had its time for it: a worker that lives reads the queue.
+
+        What it sends by is opened before the first heartbeat, too, as the first batch would wait for it.
+        """
+        if self._opened:
+            return True
+        if not self._connected.is_set() and time.monotonic() < by:
+            return False
+        self._opened = True
+        self._dispatch.open()
+        return True
 
     async def _tick(self, version: _Version) -> bool:
         """A tick of one wire version, if it is time; one that fails is told once and holds up no other.
@@ -271,7 +294,12 @@ class TickStep(bootsteps.StartStopStep):
         except UnfitWorker as error:
             _say(str(error))
             raise SystemExit(USAGE) from None
+        worker_ready.connect(self._connected)
         self.ticker.start()
+
+    def _connected(self, **_: Any) -> None:
+        if self.ticker is not None:
+            self.ticker.connected()
 
     def close(self, parent: Any) -> None:
         if self.ticker is not None:

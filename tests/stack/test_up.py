@@ -186,6 +186,30 @@ def children_s() -> float:
     return used.children_user + used.children_system
 
 
+ENTERED = """
+import redis
+from batchling import batchify
+
+with batchify(live_display=False, batch_window_seconds=60):
+    look = redis.Redis.from_url("unix://" + sys_home + "/run/redis.sock")
+    commands = {client["cmd"] for client in look.client_list()}
+    print(sum(look.zcard(key) for key in look.scan_iter("*:workers")), commands & {"psubscribe"})
+"""
+
+
+def test_a_plain_block_is_entered_once_the_worker_of_its_new_stack_reads_the_queue(bench: Bench) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ENTERED.replace("sys_home", repr(str(bench.home)))],
+        env={**bench.environment, "BATCHLING_HOME": str(bench.home)},
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+
+    # Celery listens on its control channel when it has opened its other connections.
+    assert done.stdout == "1 {'psubscribe'}\n", done.stderr
+
+
 CANCELLED_START = """
 import asyncio
 
