@@ -29,7 +29,9 @@ class Relays:
         Raises `QueueUnreachable` where no background loop can be started.
         """
         relay = _Relay(bridge.hold(), make, self._forget)
+        # Before it begins: the background loop may be through with it before this thread gets its next turn.
         self._waiting[relay] = None
+        relay.begin()
         return await relay.result()
 
     def n_unheard(self) -> int:
@@ -64,9 +66,13 @@ class _Relay(Generic[T]):
         self._make = make
         self._forget = forget
         self._ended: asyncio.Future[None] = self.loop.create_future()
+
+    def begin(self) -> None:
+        """Start the work; where the background loop takes none, the call is forgotten and the error raised."""
         try:
             self._there.call_soon_threadsafe(self._begin)
         except BaseException:
+            self._forget(self)
             bridge.let_go()
             raise
 

@@ -253,7 +253,7 @@ class Run:
         """Return how many calls somebody still waits for, on a loop that runs."""
         if self._rehearsal is not None:
             return self._rehearsal.n_waiting
-        return self.progress.n_waiting - self._relays.n_unheard()
+        return max(0, self.progress.n_waiting - self._relays.n_unheard())
 
     def n_made(self) -> int:
         """Return how many calls were made until now."""
@@ -275,7 +275,7 @@ class Run:
 
     def words_of_in_flight(self) -> str:
         """Return what to say at the end of a block that waits for its calls."""
-        n = max(0, self.n_in_flight())
+        n = self.n_in_flight()
         calls = "1 call" if n == 1 else f"{n:,} calls"
         return (
             f"Run {self._title()} is at its end and waits for {calls} in flight. Ctrl-C leaves them; "
@@ -578,10 +578,14 @@ class Run:
             _logger.warning("Run %s: %s.", self._title(), self._words_of_given_up(len(running)))
 
     def _words_of_given_up(self, n: int) -> str:
-        calls = "1 call was" if n == 1 else f"{n:,} calls were"
+        given_up = (
+            "1 call was given up, and its batch finishes"
+            if n == 1
+            else f"{n:,} calls were given up, and their batches finish"
+        )
         where = "in this run or the next" if self._terms.cache else "in this run"
         again = f"the same call made again, {where}, gets the answer and costs nothing more"
-        return f"{calls} given up, and their batches finish all the same: {again}"
+        return f"{given_up} all the same: {again}"
 
     async def _leave_all(self) -> None:
         here = asyncio.get_running_loop()

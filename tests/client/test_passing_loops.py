@@ -7,13 +7,15 @@ import contextvars
 import gc
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from redis.asyncio.client import Pipeline, Redis
 
-from batchling_client import Run, batchify
+from batchling_client import Run, batchify, bridge
 from batchling_client.interceptor import HttpReply
 from batchling_client.own_context import own_context
 from tests.waiting import wait_until
@@ -96,6 +98,36 @@ async def test_a_loop_that_is_closed_over_its_call_keeps_no_block_from_being_lef
     kept[0]._log_destroy_pending = False  # type: ignore[attr-defined]
     kept.clear()
     gc.collect()
+
+
+async def test_a_call_that_ends_before_its_thread_has_another_turn_keeps_no_block_open(
+    answerer: Answerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = threading.Event()
+
+    def program(run: Run) -> None:
+        shared = bridge.hold()
+        begin = shared.loop.call_soon_threadsafe
+
+        def begin_and_end(work: Callable[[], None]) -> object:
+            handle = begin(work)
+            begin(lambda: ended_after(work))
+            assert ended.wait(10)
+            return handle
+
+        def ended_after(work: Any) -> None:
+            work.__self__.task.add_done_callback(lambda _: ended.set())
+
+        monkeypatch.setattr(shared.loop, "call_soon_threadsafe", begin_and_end)
+        try:
+            assert asyncio.run(ask(run)).status == 200
+        finally:
+            monkeypatch.undo()
+            bridge.let_go()
+
+    async with asyncio.timeout(20), batchify(batch_window_seconds=LINGER_S, live_display=False) as run:
+        await asyncio.to_thread(program, run)
+    assert run.n_in_flight() == 0
 
 
 async def test_a_call_given_up_on_a_passing_loop_is_joined_there(answerer: Answerer) -> None:
