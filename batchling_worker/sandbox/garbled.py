@@ -34,6 +34,8 @@ def _half(path: Path, start: int, n_bytes: int, *, whole_lines: bool) -> bytes:
         file.seek(start)
         content = file.read(n_bytes)
     if not whole_lines:
-        return content[: len(content) // 2]
+        half = content[: len(content) // 2]
+        # Cut in the middle of a line, also where two halves are equally long.
+        return half[:-2] if half.endswith(b"\n") else half
     lines = content.splitlines(keepends=True)
     return b"".join(lines[: len(lines) // 2])
