@@ -53,16 +53,17 @@ def _by_cause(batches: Iterable[Batch]) -> dict[tuple[str, str], list[Batch]]:
 
 
 def _waits_for_a_reason(batch: Batch) -> bool:
-    return bool(batch.error) and not batch.state.terminal
+    return bool(batch.error) and not batch.state.terminal and _n_waiting(batch) > 0
 
 
 def _line(whose: str, batches: Sequence[Batch]) -> str:
     words = " ".join(batches[0].error.split())
     words = words if len(words) <= LONGEST else f"{words[: LONGEST - 1]}…"
-    n_waiting = sum(max(0, batch.n_requests - _n_gone(batch)) for batch in batches)
+    n_waiting = sum(map(_n_waiting, batches))
     where = f"batch {batches[0].batch_id}" if len(batches) == 1 else f"{len(batches)} batches"
     return f"{whose}: {words} ({n_waiting:,} request{'' if n_waiting == 1 else 's'} in {where})"
 
 
-def _n_gone(batch: Batch) -> int:
-    return batch.n_succeeded + batch.n_failed + batch.n_requeued + batch.n_dropped
+def _n_waiting(batch: Batch) -> int:
+    """How many of its requests have no answer and are in no other batch."""
+    return batch.n_requests - batch.n_succeeded - batch.n_failed - batch.n_requeued - batch.n_dropped

@@ -121,6 +121,16 @@ def test_each_reason_to_wait_is_one_warning_for_a_batch(caplog: pytest.LogCaptur
     ]
 
 
+def test_a_batch_whose_requests_have_all_ended_waits_for_nothing() -> None:
+    ended = batch(1, "ended", error="the provider reports the batch as failed", n_failed=8, n_requeued=2)
+    ending = batch(2, "ended", error="the provider reports the batch as failed", n_failed=8)
+
+    assert complaints.reasons([ended]) == []
+    assert complaints.reasons([ended, ending]) == [
+        "groq/m: the provider reports the batch as failed (2 requests in batch b002)"
+    ]
+
+
 def test_warnings_come_to_an_end(caplog: pytest.LogCaptureFixture) -> None:
     screen = display.LogScreen(to_stderr=False)
 
