@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from . import children
+from . import children, settings
 from .errors import QueueUnreachable, WrongSettings
 from .interceptor import warn_once
 from .wire import redis_errors
@@ -85,8 +85,9 @@ def was_used(home: Path) -> bool:
 
 
 def _environment(home: Path) -> dict[str, str]:
-    # The stack outlives the block that starts it.
-    kept = {name: value for name, value in os.environ.items() if name != children.VARIABLE}
+    # The stack outlives the block that starts it, and need not repeat what entering the block said.
+    left_out = (children.VARIABLE, settings.CACHE_PATH)
+    kept = {name: value for name, value in os.environ.items() if name not in left_out}
     return {**kept, "BATCHLING_HOME": str(home)}
 
 

@@ -104,12 +104,16 @@ class ClientSettings(BaseSettings):
         return stand_ins.routes_of(self.providers)
 
 
+CACHE_PATH: Final = "BATCHLING_CACHE_PATH"
+"""A variable of the original, in-process batchling."""
+
+
 def of_the_original(environment: Mapping[str, str]) -> str:
     """Say that a variable of the original, in-process batchling is not used, where one is set; "" where none is."""
-    if not environment.get("BATCHLING_CACHE_PATH"):
+    if not environment.get(CACHE_PATH):
         return ""
     return (
-        "BATCHLING_CACHE_PATH is not used: answers are kept in Redis, which without BATCHLING_REDIS_URL lies in "
+        f"{CACHE_PATH} is not used: answers are kept in Redis, which without BATCHLING_REDIS_URL lies in "
         "BATCHLING_HOME. Unset it; a cache file of the original batchling is not read."
     )
 

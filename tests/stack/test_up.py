@@ -210,6 +210,18 @@ def test_a_plain_block_is_entered_once_the_worker_of_its_new_stack_reads_the_que
     assert done.stdout == "1 {'psubscribe'}\n", done.stderr
 
 
+def test_the_cache_file_of_the_original_is_named_once_when_a_block_starts_the_stack(bench: Bench) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import batchling\nwith batchling.batchify(): pass"],
+        env={**bench.environment, "BATCHLING_HOME": str(bench.home), "BATCHLING_CACHE_PATH": "cache.db"},
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+
+    assert done.stderr.count("BATCHLING_CACHE_PATH") == 1, done.stderr
+
+
 CANCELLED_START = """
 import asyncio
 
