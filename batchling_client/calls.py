@@ -95,8 +95,8 @@ _URLENCODED: Final = (
 _FORMS: Final = {"multipart/": _MULTIPART, "application/x-www-form-urlencoded": _URLENCODED}
 """How the content type of a form begins -> what is told of it."""
 _LEFT_OUT: Final = (
-    "Calls to {} carry the {} {!r}, which is not sent with their batches. If the server needs it, name it in "
-    "BATCHLING_PROVIDERS__{}__{}, for callers and workers."
+    "Calls to {} carry the {} {!r}, which is not sent with their batches; calls that differ in it share no answers. "
+    "If the server needs it, name it in BATCHLING_PROVIDERS__{}__{}, for callers and workers."
 )
 _RENEWED: Final = (
     "Calls to {} {}. With the next token a rerun counts as another account, and pays for its requests again. "

@@ -65,9 +65,14 @@ _STANDARD: Final = re.compile(
     r"|(?:x-stainless|x-goog|x-amz|x-amzn|amz|openai|anthropic|x-ms|sec|x-b3|x-datadog|sentry|x-fern|x-client|x-sdk"
     r"|x-forwarded|proxy|transfer|x-server|x-cloud|x-batchling)-.*"
     r"|.*(?:request|correlation|trace|span|transaction|operation|invocation|idempotency)[-_]?(?:id|key|parent)?.*"
-    r"|.*(?:timestamp|nonce|retry|attempt).*)"
+    r"|.*(?:timestamp|nonce|retry|attempt).*"
+    r"|.*(?:session|conversation|run|task|job|message|call|event|generation|execution|sample)[-_]id"
+    r"|x-irid|x-ray-id|helicone-session-.*|langfuse.*|langsmith.*)"
 )
-"""What HTTP libraries, SDKs and tracers send by themselves, and what is another value for each call."""
+"""What HTTP libraries, SDKs and tracers send by themselves, and what has another value in each call or run.
+
+`x-irid` is the id that inspect_ai gives each of its calls.
+"""
 _STANDARD_QUERY: Final = frozenset({"alt", "beta", "key", "$alt", "prettyprint"})
 
 

@@ -108,6 +108,18 @@ def test_a_header_that_nobody_named_is_warned_of_once(caplog: pytest.LogCaptureF
     assert "secret" not in warning
 
 
+@pytest.mark.parametrize("name", ["x-irid", "x-session-id", "x-eval-run-id", "langfuse_trace_id"])
+def test_an_id_of_a_call_or_a_run_makes_no_rerun_pay_again(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """inspect_ai gives each call an id of its own in `x-irid`."""
+    with caplog.at_level(logging.WARNING):
+        first, rerun = read({name: "uMGxqp6sZ2"}), read({name: "aNk7Wv93Lf"})
+    assert rerun.request_id == first.request_id
+    assert rerun.lane.lane_id == first.lane.lane_id
+    assert not caplog.records
+
+
 def test_a_providers_own_host_is_sent_no_gateways_headers(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         call = a_call(

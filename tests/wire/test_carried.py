@@ -84,6 +84,10 @@ def test_what_sdks_tracers_and_retries_send_is_not_missed() -> None:
             "openai-beta",
             "http-referer",
             "x-title",
+            "x-irid",
+            "x-run-id",
+            "helicone-session-id",
+            "langfuse_session_id",
         ),
         "1",
     )
