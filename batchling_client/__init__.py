@@ -5,6 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from . import children, sandboxed
 from .batchify import batchify
 from .errors import (
+    AnswerUnfit,
     AnswerUnreadable,
     BatchCancelled,
     BatchExpired,
@@ -32,6 +33,7 @@ except PackageNotFoundError:
     __version__ = "0+unknown"
 
 __all__ = [
+    "AnswerUnfit",
     "AnswerUnreadable",
     "BatchCancelled",
     "BatchExpired",

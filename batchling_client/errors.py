@@ -12,7 +12,8 @@ BatchlingError
 ├── BatchExpired         the provider did not get to the request in time, in any of its attempts
 ├── BatchCancelled       the batch was cancelled before the request was answered
 ├── RequestLost          Redis or the provider no longer knows the request
-├── AnswerUnreadable     the stored answer is damaged
+├── AnswerUnreadable     the answer is damaged, or its provider's result file cannot be read
+├── AnswerUnfit          the provider calls the request a success, and its answer is something else
 └── DeadlinePassed       the deadline of the run came before the answer
 
 DryRun (a BaseException) ends a dry run: each of its calls, and at the end of its block the program.
@@ -129,6 +130,13 @@ class AnswerUnreadable(BatchlingError):
     )
 
 
+class AnswerUnfit(BatchlingError):
+    """The provider calls the request a success, and what it answered is no answer of the endpoint."""
+
+    code = "batch_answer_unfit"
+    sentence = "The provider calls the request a success, but its body is not an answer of the endpoint."
+
+
 class DeadlinePassed(BatchlingError):
     """The deadline of the run came before the answer."""
 
@@ -164,6 +172,7 @@ _BY_CODE: Final[dict[str, type[BatchlingError]]] = {
             BatchCancelled,
             RequestLost,
             AnswerUnreadable,
+            AnswerUnfit,
             DeadlinePassed,
         )
     },
@@ -172,6 +181,10 @@ _BY_CODE: Final[dict[str, type[BatchlingError]]] = {
     "batch_model_mismatch": RequestRefused,
     "batch_row_corrupt": RequestRefused,
     "batch_unreadable": AnswerUnreadable,
+    "batch_results_unreadable": AnswerUnreadable,
+    "batch_not_found_again": RequestLost,
+    "batch_not_submitted": BatchFailed,
+    "batch_overdue": BatchExpired,
 }
 
 

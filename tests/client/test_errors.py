@@ -8,6 +8,8 @@ import httpx
 import pytest
 
 from batchling_client import errors
+from batchling_client.wire import answer_shape
+from batchling_worker import lifecycle
 
 HEADERS = {errors.HEADER: "batch_expired", "content-type": "application/json"}
 REPLY = httpx.Response(504, headers=HEADERS, json={"error": {"message": "three times too late"}})
@@ -54,3 +56,25 @@ def test_an_error_of_ours_is_found_with_its_words(error: Exception, says: str) -
 )
 def test_what_the_provider_said_itself_is_not_ours(error: Exception) -> None:
     assert errors.of(error) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (answer_shape.UNFIT, errors.AnswerUnfit),
+        (lifecycle.UNREADABLE, errors.AnswerUnreadable),
+        (lifecycle.UNFOUND, errors.RequestLost),
+        (lifecycle.UNSENT, errors.BatchFailed),
+        (lifecycle.OVERDUE, errors.BatchExpired),
+        (lifecycle.DEFECT, errors.BatchlingError),
+    ],
+)
+def test_every_code_with_which_workers_end_a_batch_has_its_class(
+    code: str, kind: type[errors.BatchlingError]
+) -> None:
+    reply = httpx.Response(502, headers={errors.HEADER: code}, json={"error": {"message": "why"}})
+
+    found = errors.of(SdkError(response=reply))
+
+    assert type(found) is kind
+    assert str(found) == "why"
