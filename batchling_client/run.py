@@ -39,6 +39,8 @@ _FOREIGN_LOOP: Final = (
 ASKED_AGAIN: Final = 3
 GRACE_S: Final = 0.1
 """A cancelled request is withdrawn after this long, unless it is asked for again meanwhile, as by an SDK's retry."""
+COUNTING_S: Final = 1.0
+"""For this long the warning of calls that were given up counts them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +119,8 @@ class Run:
         # Of calls that left without an answer: touched from every loop, one step of a set at a time.
         self._given_up: set[RequestId] = set()
         self._withdrawn: set[RequestId] = set()
-        self._said_given_up = False
+        self._left_running: set[RequestId] = set()
+        """Requests that were given up while their batch ran, those asked for again since included."""
         self._blocked = bridge.Blocked()
         self._relays = relay.Relays()
         self._bridged = False
@@ -567,15 +570,26 @@ class Run:
         seat.session.withdraw(regretted, self._hear_withdrawn)
 
     def _hear_withdrawn(self, withdrawn: Sequence[RequestId], running: Sequence[RequestId]) -> None:
-        """Takes note of what became of requests that nobody waits for; those whose batches run are said once."""
+        """Note what became of requests that nobody waits for, and warn once of those whose batches run.
+
+        Calls with the same timeout are given up one after the other, so the warning waits until it can count them.
+        """
         self._withdrawn.update(withdrawn)
         self._given_up.update(running)
         if not running or self._closed:
             return
         with self._lock:
-            first, self._said_given_up = not self._said_given_up, True
+            first = not self._left_running
+            self._left_running.update(running)
         if first:
-            _logger.warning("Run %s: %s.", self._title(), self._words_of_given_up(len(running)))
+            asyncio.get_running_loop().call_later(COUNTING_S, self._say_given_up)
+
+    def _say_given_up(self) -> None:
+        """Warn of the calls given up so far; a run that has ended meanwhile counts them in its summary."""
+        if not self._closed:
+            with self._lock:
+                n_calls = len(self._left_running)
+            _logger.warning("Run %s: %s.", self._title(), self._words_of_given_up(n_calls))
 
     def _words_of_given_up(self, n: int) -> str:
         given_up = (

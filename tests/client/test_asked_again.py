@@ -227,14 +227,15 @@ async def test_the_first_time_and_in_the_summary_it_is_said_that_asking_again_is
 ) -> None:
     answerer.go_on.clear()
     async with batchify(batch_window_seconds=LINGER_S, name="evals") as run:
-        await give_up(run, "q0", "q1", "q2")
+        for prompt in ("q0", "q1", "q2"):
+            await give_up(run, prompt)
         await wait_until(lambda: "given up" in caplog.text, description="it is said")
         answerer.go_on.set()
         await ask(run, "q0")
 
     [said] = [record.getMessage() for record in caplog.records if "given up" in record.getMessage()]
     assert "Run 'evals'" in said
-    assert "given up, and their batches finish all the same" in said
+    assert "3 calls were given up, and their batches finish all the same" in said
     assert "in this run or the next, gets the answer and costs nothing more" in said
     assert "1 of 3 requests answered, 2 left" in run.summary()
     assert "2 calls were given up" in run.summary()
