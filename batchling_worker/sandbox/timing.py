@@ -87,6 +87,12 @@ def shown_ask(ask: CreateAsk, *, metadata: bool, input_file: bool) -> CreateAsk:
     )
 
 
+def shows_files(batch: Batch, now: float) -> bool:
+    """Return whether the batch has ended and its result files are there, which may be some time later."""
+    outcome, late_s = batch.outcome, batch.plan.late_ids_s
+    return outcome is not None and (not late_s or now >= outcome.ended_at + late_s)
+
+
 def view(batch: Batch, now: float, n_total: int, n_failed: int) -> BatchView:
     """Return the batch as shown at `now`; the counts are for the rows that run and those failed so far."""
     shown, outcome = status(batch, now), batch.outcome
@@ -109,8 +115,6 @@ def view(batch: Batch, now: float, n_total: int, n_failed: int) -> BatchView:
     elif shown != "validating":
         n_done = int(n_total * done_share(batch, now))
         counts = {"total": n_total, "completed": max(0, n_done - n_failed), "failed": n_failed}
-    late_s = batch.plan.late_ids_s
-    ids_due = outcome is not None and (not late_s or now >= outcome.ended_at + late_s)
     early_output, early_errors = (ran and outcome is None and batch.early_ids) or (None, None)
     return BatchView(
         id=batch.id,
@@ -131,8 +135,8 @@ def view(batch: Batch, now: float, n_total: int, n_failed: int) -> BatchView:
         counts=counts,
         n_undone=outcome.n_undone if outcome else 0,
         errors=outcome.errors if outcome else [],
-        output_file_id=outcome.output_file_id if outcome and ids_due else early_output,
-        error_file_id=outcome.error_file_id if outcome and ids_due else early_errors,
+        output_file_id=outcome.output_file_id if outcome and shows_files(batch, now) else early_output,
+        error_file_id=outcome.error_file_id if outcome and shows_files(batch, now) else early_errors,
         input_tokens=outcome.input_tokens if outcome else 0,
         output_tokens=outcome.output_tokens if outcome else 0,
         word=_word(batch),

@@ -319,6 +319,8 @@ class Vertex:
         if made.exported < 0 or batch.executed is None:
             return view
         if view.status in _ENDED:
+            if not timing.shows_files(batch, self._world.clock.now()):
+                return view
             await self._export(batch, self._published(view, batch.owner), None)
             made.exported = -1
         elif view.status in ("in_progress", "finalizing"):

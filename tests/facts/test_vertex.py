@@ -235,6 +235,18 @@ class TestJobs:
         assert "Hi." in "".join(chunk.text or "" for chunk in chunks)
         assert sandbox.ledger().totals.n_realtime == 2
 
+    def test_every_row_of_a_job_whose_output_comes_late_is_there_in_the_end(
+        self, sandbox: Sandbox, vertex: genai.Client, bucket: Any
+    ) -> None:
+        sandbox.speeds.set({"*": 10.0})
+        sandbox.faults.add(faults.LateFileIds(seconds=60.0))
+        job = create(vertex, bucket, *(line(f"r{number}") for number in range(6)))
+        assert finish(sandbox, vertex, job, 7).state is types.JobState.JOB_STATE_RUNNING
+        assert finish(sandbox, vertex, job).state is types.JobState.JOB_STATE_SUCCEEDED
+        assert 0 < len(rows(bucket)) < 6
+        finish(sandbox, vertex, job, 60)
+        assert len(rows(bucket)) == 6
+
 
 class TestCloudStorage:
     @pytest.mark.parametrize("size", [10, 9 * MIB, 20 * MIB])
