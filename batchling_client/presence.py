@@ -59,7 +59,7 @@ async def fit_worker_lives(inspection: Inspection, public_key: str) -> bool:
 
 
 async def first_worker(inspection: Inspection, patience_s: float) -> None:
-    """Return once a worker lives, or after `patience_s`: the requests of who enters without one wait safely."""
+    """Return once a worker lives, or after `patience_s`; until one does, requests wait safely in Redis."""
     with contextlib.suppress(TimeoutError, *UNREACHABLE, CorruptRecord):
         async with asyncio.timeout(patience_s):
             while True:

@@ -168,9 +168,9 @@ class Ticker:
                 await version.store.redis.aclose()
 
     def _is_connected(self, by: float) -> bool:
-        """Whether Celery has opened its connections, or has had its time for it: a worker that lives reads the queue.
+        """Return whether Celery reads the queue, or has had until `by` for it.
 
-        What it sends by is opened before the first heartbeat, too, as the first batch would wait for it.
+        The first time, open the connection for messages too, so that the first batch need not wait for it.
         """
         if self._opened:
             return True
