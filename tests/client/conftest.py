@@ -116,3 +116,11 @@ async def answerer(redis_server: RedisServer, namespace: str) -> AsyncIterator[A
     yield worker
     await end([task])
     await worker.redis.aclose()
+
+
+@pytest.fixture
+async def redis(redis_server: RedisServer, namespace: str) -> AsyncIterator[Answerer]:
+    """A worker's view of Redis, which does nothing by itself."""
+    worker = Answerer(redis_server.url, namespace)
+    yield worker
+    await worker.redis.aclose()

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,14 +30,6 @@ from .conftest import RedisServer
 LINGER_S = 0.05
 ROOT = Path(__file__).parents[2]
 N_CALLS = 3
-
-
-@pytest.fixture
-async def redis(redis_server: RedisServer, namespace: str) -> AsyncIterator[Answerer]:
-    """A worker's view of Redis, which does nothing by itself."""
-    worker = Answerer(redis_server.url, namespace)
-    yield worker
-    await worker.redis.aclose()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import logging
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,6 @@ from .conftest import RedisServer
 
 ROOT = Path(__file__).parents[2]
 N_CALLS = 3
-
-
-@pytest.fixture
-async def redis(redis_server: RedisServer, namespace: str) -> AsyncIterator[Answerer]:
-    """A worker's view of Redis, which does nothing."""
-    worker = Answerer(redis_server.url, namespace)
-    yield worker
-    await worker.redis.aclose()
 
 
 async def asks(run: Run) -> None:
