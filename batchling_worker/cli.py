@@ -51,7 +51,10 @@ def status(*, as_json: bool) -> int:
 )
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD...]")
 def sandbox(port: int, speeds: tuple[str, ...], served: tuple[str, ...], command: tuple[str, ...]) -> int:
-    """Run CMD against the provider emulators: no call of it reaches a real provider, and its exit code is passed on.
+    """Run CMD against the provider emulators and pass its exit code on.
+
+    Calls of SDKs that read their base URL from the environment go to the emulators, and so does every call once the
+    program has imported batchling. A program without batchling still reaches real hosts that its code names.
 
     Without CMD, serve the emulators and print the environment that points programs at them.
     """
