@@ -131,7 +131,7 @@ class AnswerUnreadable(BatchlingError):
 
 
 class AnswerUnfit(BatchlingError):
-    """The provider calls the request a success, and what it answered is no answer of the endpoint."""
+    """The provider reports success, but the body is not an answer of the endpoint."""
 
     code = "batch_answer_unfit"
     sentence = "The provider calls the request a success, but its body is not an answer of the endpoint."

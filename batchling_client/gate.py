@@ -48,7 +48,7 @@ def of_process() -> Gate | None:
 
 
 def behind(handler: Handler | None) -> Handler | None:
-    """Return the block so that calls it lets through meet the gate, or the block itself if there is no gate."""
+    """Return the block; where there is a gate, it checks the calls that the block lets through."""
     return Gated(handler, _closed[0]) if _closed else handler
 
 

@@ -347,7 +347,7 @@ class Run:
         return loop is not None and self._relays.waits_on(loop)
 
     def say_late_what_goes_on(self) -> None:
-        """Say what goes on once the running loop, which is being held up, has turned again or come to its end."""
+        """Report the requests that continue, once the blocked event loop runs again or has ended."""
         self._leaving = asyncio.get_running_loop().create_task(self._say_late())
 
     async def _say_late(self) -> None:
@@ -359,8 +359,8 @@ class Run:
     async def close(self, *, interrupted: bool, say: bool = True) -> None:
         """Ends the run: requests cancelled in it that no provider was told of are taken back, the others go on.
 
-        Answers that tasks still await come all the same. Left by an exception, waiting threads are released, and what
-        goes on is said.
+        Answers that tasks still await come all the same. Where an exception left the block, waiting threads are
+        released, and the requests that continue are reported.
         """
         self._closed = True
         if interrupted:

@@ -189,7 +189,7 @@ def _check_carried(beside: Mapping[str, str], names: str) -> None:
 
 def _check_allowed(beside: Mapping[str, str], provider: str, settings: ProviderSettings) -> None:
     """Raise `PermanentError` where callers' fields would travel with the workers' key, unnamed by the settings."""
-    # Not those of known gateways either: by some of them, a gateway is told where to send the key.
+    # Nor those of known gateways: some of them tell the gateway which host to send the key to.
     allowed = {f"{carried.HEADER}{name}" for name in (*settings.lane_headers, *settings.headers)}
     allowed |= {f"{carried.QUERY}{name}" for name in settings.lane_query}
     for name in beside:

@@ -79,7 +79,7 @@ _STANDARD_QUERY: Final = frozenset({"alt", "beta", "key", "$alt", "prettyprint"}
 def refusal_of(name: str, *, chosen_by: str) -> str:
     """Return why a header of this name cannot be set by `calls` or `settings`; '' where it can."""
     if _NAME.fullmatch(name) is None:
-        return "is no name of a header"
+        return "is not a valid header name"
     if _REFUSED.fullmatch(name) or (chosen_by == "calls" and name in CHOOSES_A_HOST):
         return "cannot travel with a batch"
     return ""
