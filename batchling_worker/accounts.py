@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final, TypeAlias
 
 import httpx
@@ -68,7 +68,8 @@ class Accounts:
         headers = {name: said for name, said in spec.headers if not carried.refused(name)}
         names = headers.pop(carried.CARRIED_HEADER, "")
         beside: dict[str, str] = {}
-        if settings.own_credential or settings.api_key is not None:
+        has_own = settings.own_credential or settings.api_key is not None
+        if has_own:
             if settings.api_key is None or settings.own_credential:
                 credential, told = _own_credential(facts), dict(_OWN)
             else:
@@ -82,6 +83,7 @@ class Accounts:
             # Of a named account the token is another one from hour to hour, and the account is not.
             whose = spec.fingerprint
         _check_carried(beside, names)
+        brought = {*headers, *_marked(beside, carried.HEADER)}
         staging = _staging(headers.pop(STAGING_HEADER, ""), spec.provider, settings)
         return Account(
             base_url=base_url.rstrip("/"),
@@ -89,7 +91,7 @@ class Accounts:
                 **{name: said for name, said in headers.items() if not name.startswith("?")},
                 **_marked(beside, carried.HEADER),
                 **credential,
-                **route.own_headers,
+                **_without(route.own_headers, settings.lane_headers if has_own else None, brought),
             },
             query=(
                 *((name[1:], said) for name, said in headers.items() if name.startswith("?")),
@@ -171,6 +173,20 @@ class Accounts:
 
 def _marked(beside: Mapping[str, str], mark: str) -> dict[str, str]:
     return {name[1:]: said for name, said in beside.items() if name.startswith(mark)}
+
+
+def _without(
+    own_headers: Mapping[str, str], left_to_calls: Collection[str] | None, brought: Collection[str]
+) -> dict[str, str]:
+    """Return the headers of the settings without those that the call has brought itself.
+
+    With the workers' key, those that `left_to_calls` lacks stay as the workers say them.
+    """
+    return {
+        name: said
+        for name, said in own_headers.items()
+        if name not in brought or not (left_to_calls is None or name in left_to_calls)
+    }
 
 
 def _check_carried(beside: Mapping[str, str], names: str) -> None:

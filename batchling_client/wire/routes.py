@@ -179,7 +179,8 @@ class Route:
         self, headers: Iterable[str], query: Iterable[str]
     ) -> tuple[tuple[str, ...], frozenset[str]]:
         elsewhere = {*self.credential_headers, *self.batch_headers}
-        names = {*self.lane_headers, *headers} - elsewhere
+        named = (name for name in self.own_headers if not carried.refused(name))
+        names = {*self.lane_headers, *named, *headers} - elsewhere
         return tuple(sorted(names)), frozenset(
             name for name in (*self.lane_query, *query) if f"{carried.QUERY}{name}" not in elsewhere
         )
@@ -201,11 +202,16 @@ class Route:
         return any(host_pattern(each).fullmatch(host) for each in self.own_keys)
 
     def carried(self, headers: Mapping[str, str], url: str, *, at_gateway: bool) -> dict[str, str]:
-        """Return what travels with the batch of a call beside its credential, by marked names."""
+        """Return what travels with the batch of a call beside its credential, by marked names.
+
+        A header of the call comes before the same header of the settings, as it would without batchling.
+        """
         names, query_names = self._carrying[at_gateway]
         found = carried.of_call(headers, url, names=names, query_names=query_names)
-        own = self._own_carried
-        return {**found, **own} if own else found
+        if not self._own_carried:
+            return found
+        own = {mark: said for mark, said in self._own_carried.items() if mark[1:] not in headers}
+        return {**own, **found}
 
     def left_out(self, names: Iterable[str]) -> list[str]:
         """Return which headers and query fields a gateway may need and does not get, all by marked names."""

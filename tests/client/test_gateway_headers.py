@@ -170,6 +170,32 @@ def test_headers_of_the_settings_are_sent_with_every_call_and_shown_nowhere(
         assert SECRET not in shown
 
 
+@pytest.mark.parametrize("lane_headers", ["", "x-team"])
+def test_a_header_of_the_call_comes_before_the_same_header_of_the_settings(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, lane_headers: str
+) -> None:
+    monkeypatch.setenv(f"{ACME}__HEADERS", "x-team=red,x-portkey-api-key=pk-red")
+    monkeypatch.setenv(f"{ACME}__LANE_HEADERS", lane_headers)
+    with caplog.at_level(logging.WARNING):
+        red, blue = read(), read({"x-team": "blue", "x-portkey-api-key": "pk-blue"})
+        again = read({"x-team": "red"})
+    assert [one.lane.secrets["+x-team"] for one in (red, blue, again)] == ["red", "blue", "red"]
+    assert [one.lane.secrets["+x-portkey-api-key"] for one in (red, blue)] == ["pk-red", "pk-blue"]
+    assert red.lane.lane_id == again.lane.lane_id != blue.lane.lane_id
+    assert red.request_id == again.request_id != blue.request_id
+    assert caplog.records == []
+
+
+def test_a_header_that_splits_lanes_anyway_comes_before_that_of_the_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(f"{ACME}__HEADERS", "openai-organization=org-red")
+    red, blue = read().lane, read({"openai-organization": "org-blue"}).lane
+    assert red.secrets["+openai-organization"] == "org-red"
+    assert "+openai-organization" not in blue.secrets
+    assert ("openai-organization", "org-blue") in blue.spec.headers
+
+
 @pytest.mark.parametrize("said", ["x-portkey-api-key", '{"x-portkey-api-key"', "=,="])
 def test_headers_that_cannot_be_read_are_refused_without_their_text(
     monkeypatch: pytest.MonkeyPatch, said: str

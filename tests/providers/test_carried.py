@@ -104,6 +104,23 @@ async def test_two_tenants_are_two_accounts(opened: Open) -> None:
     assert len(digests) == 2
 
 
+@pytest.mark.parametrize(
+    ("workers", "tenant"),
+    [
+        ({}, "a"),
+        ({"api_key": SecretStr("sk-workers"), "lane_headers": ("x-tenant",)}, "a"),
+        ({"api_key": SecretStr("sk-workers")}, "the workers"),
+    ],
+)
+async def test_a_header_of_the_call_comes_before_that_of_the_settings_unless_the_key_is_the_workers(
+    opened: Open, workers: dict[str, object], tenant: str
+) -> None:
+    said = acme(headers={"x-tenant": "the workers", "x-gateway": "g"}, **workers)
+    account = await account_of(opened({**KEY, **TENANT}, acme=said), lane(TENANT), said)
+    assert account.headers["x-tenant"] == tenant
+    assert account.headers["x-gateway"] == "g"
+
+
 @pytest.mark.parametrize("field", ["+x-tenant", "+x-portkey-config", "?api-version"])
 async def test_the_workers_key_goes_with_nothing_that_their_settings_do_not_name(
     opened: Open, field: str
