@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,7 +16,8 @@ from . import gate, interceptors, replies, scope, settings
 from .errors import RequestRefused, WrongSettings
 from .interceptor import HttpCall, HttpReply
 from .passed import costs
-from .wire.rehearsing import NO_ACCOUNT, SANDBOX, SERVED
+from .wire.no_batches import host_pattern
+from .wire.rehearsing import NO_ACCOUNT, SANDBOX, SERVED, hosts
 from .wire.routes import ROUTES, Route, Routes, plain_host
 
 PATIENCE_S: Final = 600.0
@@ -60,8 +62,11 @@ def heed(environment: Mapping[str, str] = os.environ) -> None:
         # Whoever opens a block is given the sentence.
         known = Routes()
     served = [name for name in environment.get(SERVED, "").split(",") if name]
-    gate.close(SandboxGate(url, known, served))
+    closed = SandboxGate(url, known, served)
+    gate.close(closed)
     interceptors.install()
+    # An audit hook cannot be taken off again; this one heeds its gate while that is closed.
+    sys.addaudithook(closed.check_connection)
 
 
 def over() -> None:
@@ -96,6 +101,25 @@ class SandboxGate:
         self._site = _site(url)
         self._routes = known
         self._served = served
+        self._hosts = re.compile("|".join(host_pattern(one).pattern for one in hosts(known.routes)))
+
+    def check_connection(self, event: str, args: tuple[object, ...]) -> None:
+        """Raise for a connection or call of `urllib` to a provider that no HTTP library of ours has seen."""
+        if not event.startswith(("socket.", "urllib.")) or gate.of_process() is not self:
+            return
+        if event in ("socket.getaddrinfo", "socket.gethostbyname"):
+            self._check_host(args[0])
+        elif event == "socket.connect" and isinstance(args[1], tuple):
+            self._check_host(args[1][0])
+        elif event == "urllib.Request":
+            parts = urlsplit(str(args[0]))
+            if self.wants(str(args[3]), parts.netloc.lower(), parts.path):
+                raise self.refusal(parts.hostname or "")
+
+    def _check_host(self, host: object) -> None:
+        name = host.decode("ascii", "replace") if isinstance(host, bytes) else host
+        if isinstance(name, str) and self._hosts.fullmatch(name.rstrip(".").lower()):
+            raise self.refusal(name)
 
     def wants(self, method: str, host: str, path: str) -> bool:
         if plain_host(host) == self._site:

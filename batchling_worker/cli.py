@@ -12,6 +12,10 @@ import click
 from batchling_client.wire.installing import install
 
 UNREACHABLE: Final = 3
+_ISOLATED: Final = (
+    "{} with -I, -E or -S does not load batchling: calls whose host the code names reach real providers. Leave the "
+    "option out to rehearse them."
+)
 
 
 @click.command()
@@ -53,8 +57,10 @@ def status(*, as_json: bool) -> int:
 def sandbox(port: int, speeds: tuple[str, ...], served: tuple[str, ...], command: tuple[str, ...]) -> int:
     """Run CMD against the provider emulators and pass its exit code on.
 
-    Calls of SDKs that read their base URL from the environment go to the emulators, and so does every call once the
-    program has imported batchling. A program without batchling still reaches real hosts that its code names.
+    The calls of every Python process that CMD starts go to the emulators or are refused, whatever host and key its code
+    names, if batchling is installed for that Python. Elsewhere they go by the base URLs in the environment, and Python
+    refuses other connections to known providers. Programs that are not Python, python -I, -E and -S, and processes
+    that are started with an environment of their own reach the hosts that their code names.
 
     Without CMD, serve the emulators and print the environment that points programs at them.
     """
@@ -78,6 +84,8 @@ def _perform(
     if shutil.which(command[0]) is None:
         raise click.UsageError(f"There is no command {command[0]!r}: check its name and PATH.")
     part = _part("batchling_worker.rehearsal")
+    if part.ignores_environment(command):
+        click.echo(f"batchling: {_ISOLATED.format(command[0])}", err=True)
     try:
         code: int = part.perform(_home(), command, port=port, speeds=speeds, served=served)
     except part.settings.WrongSetting as error:

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Final
+
+from batchling_client.wire.rehearsing import SAID
 
 from . import providers, settings
 from .sandbox import Sandbox, environment
@@ -63,6 +66,7 @@ def stage(
         told = {"BATCHLING_HOME": str(own), **pointed}
         try:
             running = attach.up(own, environment={**_QUICK, **kept, **told})
+            (own / SAID).mkdir(mode=0o700)
             # What the program's settings say of providers stays, so that its calls are known by their hosts: where
             # they go is the worker's to say, and it knows no host but the sandbox.
             seen = {"BATCHLING_HOME": str(own), "BATCHLING_REDIS_URL": running.redis_url}
@@ -91,6 +95,24 @@ def perform(
             running.append(program)
             code = program.wait()
     return code if code >= 0 else 128 - code
+
+
+def ignores_environment(command: Sequence[str]) -> bool:
+    """Return whether a command runs Python with an option that keeps it from joining the rehearsal."""
+    if not re.fullmatch(r"python[\d.]*", Path(command[0]).name):
+        return False
+    words = iter(command[1:])
+    for word in words:
+        if not re.fullmatch(r"-[a-zA-Z]+.*", word):
+            return False
+        letters = re.split("[cmWX]", word[1:], maxsplit=1)[0]
+        if {"I", "E", "S"} & set(letters):
+            return True
+        if word[len(letters) + 1 : len(letters) + 2] in ("c", "m"):
+            return False
+        if word in ("-W", "-X"):
+            next(words, "")
+    return False
 
 
 @contextlib.contextmanager

@@ -38,6 +38,7 @@ LONG: Final = (
     "failover/",
     "pipeline/",
     "providers/test_lies.py",
+    "sandbox/test_startup_sdks.py",
     "scripts/test_model.py",
     "stack/test_mending.py",
     "stack/test_settings_checked.py",

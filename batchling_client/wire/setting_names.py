@@ -52,7 +52,7 @@ OF_A_PROVIDER: Final = (
     "STAGING_URL",
     "WINDOWS",
 )
-SET_BY_BATCHLING: Final = ("AWS_CREDENTIALS", "BLOCK_OF", "SANDBOX", "SANDBOX_PROVIDERS")
+SET_BY_BATCHLING: Final = ("AWS_CREDENTIALS", "BLOCK_OF", "SANDBOX", "SANDBOX_HOSTS", "SANDBOX_PROVIDERS")
 """Marks that batchling leaves in the environment of child processes."""
 
 _SLIP: Final = re.compile(r"BATCH(?:LIN|ING|LINGS|LNG|ILNG)_+")

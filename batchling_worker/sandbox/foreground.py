@@ -11,6 +11,8 @@ from collections.abc import Collection, Mapping
 from types import FrameType
 from typing import TextIO
 
+from batchling_client.wire.rehearsing import STARTUP
+
 from . import environment
 from .server import Sandbox
 from .world import Limits
@@ -42,9 +44,16 @@ def serve(
                 **environment.provider_settings(sandbox.url),
                 **environment.variables(sandbox.url, served, os.environ),
             }
-            lines = [f"export {name}={shlex.quote(value)}" for name, value in told.items()]
+            lines = [_export(name, value) for name, value in told.items()]
             print("\n".join(lines), file=out or sys.stdout, flush=True)
             stopped.wait()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _export(name: str, value: str) -> str:
+    if name == environment.PYTHONPATH:
+        # Whoever reads these lines may have a path of its own.
+        return f'export {name}={shlex.quote(str(STARTUP))}"${{{name}:+:${name}}}"'
+    return f"export {name}={shlex.quote(value)}"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from batchling_worker.rehearsal import ignores_environment
 from tests.waiting import wait_until
 
 from .command import batchling, clean_environment, contents, ended, start
@@ -33,8 +34,9 @@ try:
     ask(openai.OpenAI(base_url="https://llm.invalid/v1", api_key="sk-CANARY", max_retries=0))
 except openai.PermissionDeniedError as error:
     print("refused:", "llm.invalid" in str(error))
-# A child that knows nothing of batchling goes by its SDK's variables.
-child = "import openai; print(openai.OpenAI().models.list().data[0].id)"
+# A child knows nothing of batchling, and names a real host and key.
+child = "import openai; c = openai.OpenAI(base_url='https://api.openai.com/v1', api_key='sk-CANARY')"
+child += "; print(c.models.list().data[0].id)"
 print("child:", subprocess.run([sys.executable, "-c", child], capture_output=True, text=True).stdout.strip())
 sys.exit(int(sys.argv[1]))
 """
@@ -75,6 +77,29 @@ async def test_a_signal_ends_the_program_and_then_the_sandbox(
     # Python ends itself by the signal after its traceback.
     assert done.code == 128 + number
     assert contents(short_home) == []
+
+
+async def test_an_option_that_keeps_python_out_of_the_rehearsal_is_warned_of(short_home: Path) -> None:
+    env = {**clean_environment(), "BATCHLING_HOME": str(short_home)}
+    done = await batchling("sandbox", "--", sys.executable, "-I", "-c", "print(1)", env=env, within_s=120)
+    assert (done.code, done.out) == (0, "1\n")
+    assert "-I, -E or -S" in done.sentence
+
+
+@pytest.mark.parametrize(
+    ("command", "ignores"),
+    [
+        ("python -I x.py", True),
+        ("/usr/bin/python3.12 -u -sE -m pytest", True),
+        ("python3 -W error -S x.py", True),
+        ("python x.py -I", False),
+        ("python -m pytest -E", False),
+        ("python -c -I", False),
+        ("pytest -S", False),
+    ],
+)
+def test_options_of_python_are_read_up_to_its_program(command: str, ignores: bool) -> None:
+    assert ignores_environment(command.split()) is ignores
 
 
 async def test_a_command_that_is_not_there_is_one_sentence(short_home: Path) -> None:

@@ -1,6 +1,7 @@
 """The environment of a rehearsal points SDKs at the sandbox and holds no real key."""
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -34,7 +35,29 @@ def test_every_key_is_replaced_and_none_is_left() -> None:
     for route in ROUTES:
         if route.provider != "bedrock":
             assert told[route.variables[route.api_key_header]] == NO_ACCOUNT
+
+
+def test_aws_signs_for_an_account_that_is_not_there_only_where_there_is_no_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(environment, "_AMAZON", tmp_path / "none")
+    files = {name: str(tmp_path / name) for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE")}
+    alone = environment.variables(URL, (), files)
+    assert (alone["AWS_ACCESS_KEY_ID"], alone["AWS_SECRET_ACCESS_KEY"]) == (NO_ACCOUNT, NO_ACCOUNT)
+    assert alone["AWS_ENDPOINT_URL_BEDROCK_RUNTIME"] == f"{URL}/bedrock"
+    assert "AWS_BEARER_TOKEN_BEDROCK" not in alone
+    own = environment.variables(URL, (), {**files, "AWS_PROFILE": "own"})
+    (tmp_path / "AWS_CONFIG_FILE").touch()
+    for told in (own, environment.variables(URL, (), files)):
+        assert "AWS_ACCESS_KEY_ID" not in told
+
+
+def test_a_token_for_bedrock_is_replaced_and_its_calls_keep_the_host_that_takes_it() -> None:
+    told = environment.variables(URL, (), {"AWS_BEARER_TOKEN_BEDROCK": "CANARY"})
     assert told["AWS_BEARER_TOKEN_BEDROCK"] == NO_ACCOUNT
+    # AWS' own SDK sends a token over TLS only.
+    assert not [name for name in told if name.startswith("AWS_ENDPOINT_URL")]
+    assert "AWS_ACCESS_KEY_ID" not in told
 
 
 def test_official_sdks_go_to_the_sandbox_by_the_environment_alone(monkeypatch: pytest.MonkeyPatch) -> None:
