@@ -43,6 +43,12 @@ class Relays:
         tasks = [relay.task for relay in list(self._waiting) if relay.loop.is_closed()]
         await end([one for one in tasks if one is not None and one.get_loop() is asyncio.get_running_loop()])
 
+    async def ended_here(self) -> None:
+        """Return once the calls of the running loop have ended."""
+        here = asyncio.get_running_loop()
+        while waiting := [relay.ended for relay in list(self._waiting) if relay.loop is here]:
+            await asyncio.wait(waiting)
+
     def waits_on(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Say whether a call of that loop waits."""
         return any(relay.loop is loop for relay in list(self._waiting))
@@ -65,7 +71,7 @@ class _Relay(Generic[T]):
         self._there = shared.loop
         self._make = make
         self._forget = forget
-        self._ended: asyncio.Future[None] = self.loop.create_future()
+        self.ended: asyncio.Future[None] = self.loop.create_future()
 
     def begin(self) -> None:
         """Start the work; where the background loop takes none, the call is forgotten and the error raised."""
@@ -80,15 +86,15 @@ class _Relay(Generic[T]):
         """Return what the work returned; a cancelled caller hears of it once the work has ended, too."""
         cancelled: asyncio.CancelledError | None = None
         try:
-            while not self._ended.done():
+            while not self.ended.done():
                 try:
                     # The future itself stays: a caller that was cancelled still has to wait for it.
-                    await asyncio.shield(self._ended)
+                    await asyncio.shield(self.ended)
                 except asyncio.CancelledError as error:
                     cancelled = error
                     self.cancel()
         finally:
-            if not self._ended.done():
+            if not self.ended.done():
                 self.cancel()
         if cancelled is not None:
             raise cancelled
@@ -119,5 +125,5 @@ class _Relay(Generic[T]):
         bridge.let_go()
 
     def _tell(self) -> None:
-        if not self._ended.done():
-            self._ended.set_result(None)
+        if not self.ended.done():
+            self.ended.set_result(None)

@@ -351,10 +351,19 @@ class Run:
         self._leaving = asyncio.get_running_loop().create_task(self._say_late())
 
     async def _say_late(self) -> None:
+        leave = partial(self._relays.wait, self._leave_all)
+        # Held to the end: with its last call the background loop would go, and what it takes back be uncounted.
+        bridge.hold()
         try:
-            await carry_through(partial(self._relays.wait, self._leave_all))
+            await carry_through(leave)
+        except asyncio.CancelledError:
+            # The loop is at its end, and its other calls with it: their requests are taken back, too.
+            await carry_through(self._relays.ended_here)
+            await carry_through(leave)
+            raise
         finally:
             self._say_what_goes_on()
+            bridge.let_go()
 
     async def close(self, *, interrupted: bool, say: bool = True) -> None:
         """Ends the run: requests cancelled in it that no provider was told of are taken back, the others go on.

@@ -228,10 +228,23 @@ def test_a_plain_block_inside_a_coroutine_is_left_and_all_its_calls_are_answered
     assert "Warning" not in done.stderr
 
 
+SLOW_END = """
+            import time
+            from asyncio import runners
+            cancel_all = runners._cancel_all_tasks
+            def held_up(loop):
+                time.sleep(0.5)
+                cancel_all(loop)
+            runners._cancel_all_tasks = held_up
+"""
+
+
+@pytest.mark.parametrize("before", ["", SLOW_END], ids=["at-once", "after-a-pause"])
 async def test_a_plain_block_inside_a_coroutine_left_by_an_exception_takes_back_and_says_what_goes_on(
+    before: str,
     answerer: Answerer,
 ) -> None:
-    done = await asyncio.to_thread(in_a_coroutine, PLAIN_BROKEN, 60)
+    done = await asyncio.to_thread(in_a_coroutine, before + PLAIN_BROKEN, 60)
     assert "ZeroDivisionError" in done.stderr
     run_id = done.stdout.strip()
     # The loop ends with the program, and the call that was still awaited with it.
