@@ -282,7 +282,7 @@ class Block:
         if shared is None or run is None or self._is_left_already():
             return False
         with ctrl_c.deferred():
-            scope.leave_process(run)
+            _leave_process(run)
             ctrl_c.let_go(run.release)
             if self._is_left_by_child():
                 return False
@@ -465,6 +465,14 @@ class Block:
         if run.is_dry and run.passed.n_left_alone and not run.progress.n_requests:
             # A Python warning, so that a test that counts requests shows it in its report.
             warnings.warn(f"The dry run counted nothing. {run.summary()}", stacklevel=3)
+
+
+def _leave_process(run: Run) -> None:
+    token = scope.leave_process(run)
+    if token is not None:
+        # Threads that outlive the block are seen as long as there are any.
+        interceptors.install()
+        scope.when_forgotten(token, interceptors.let_go)
 
 
 def _let_calls_go() -> None:

@@ -39,11 +39,17 @@ _LEFT: Final = (
 )
 
 
+_LEFT_BY_THREAD: Final = (
+    "A call to {} was made after its batchify block had ended, by a thread, a pool or an exit handler that was started "
+    "inside the block, and sent at full price. Join such threads, and shut their pool down, inside the block."
+)
+
+
 @final
 class Token:
     """One open block; its handler is None once it is closed, wherever it is still referred to."""
 
-    __slots__ = ("__weakref__", "handler", "is_outside", "loop", "outer", "passed", "pid")
+    __slots__ = ("__weakref__", "before", "handler", "is_outside", "loop", "outer", "passed", "pid")
 
     def __init__(self, handler: Handler | None, outer: "Token | None") -> None:
         self.handler = handler
@@ -54,6 +60,8 @@ class Token:
         self.loop = None if handler is None else running_loop()
         # Kept when the block is closed: tasks that outlive it are still counted.
         self.passed = None if handler is None else handler.passed
+        # Of a plain block: what its code had been started in.
+        self.before: Token | None = None
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
@@ -68,6 +76,8 @@ BACKGROUND: Final = "batchling"
 """The name of the thread in which calls of blocking code wait."""
 
 _task: ContextVar[Token | None] = ContextVar("batchling_block", default=None)
+# The block in which a thread, an item of a pool or the code of a plain block was started.
+_started_in: ContextVar[Token | None] = ContextVar("batchling_started_in", default=None)
 # Appended to, removed from and copied, each one atomic; read through a copy.
 _process: list[Token] = []
 # The open blocks of tasks, for threads and tasks that are in none of them; kept as the other list is.
@@ -105,23 +115,72 @@ def is_within(context: Context, token: Token) -> bool:
 
 
 def when_forgotten(token: Token, done: Callable[[], None]) -> None:
-    """Call `done` once no task, callback or connection that was started in a block holds its context any more."""
+    """Call `done` once nothing that was started in a block holds it any more: no task, thread or callback."""
     weakref.finalize(token, done).atexit = False
 
 
 def enter_process(handler: Handler) -> None:
     """Open a block for every thread of this process."""
     _around.clear()
-    _process.append(Token(handler, _nearest_open(_task.get())))
+    block = Token(handler, _nearest_open(_task.get()))
+    block.before = _started_in.get()
+    _started_in.set(block)
+    _process.append(block)
 
 
-def leave_process(handler: Handler) -> None:
-    """Close the newest process-wide block of this handler; without one nothing happens."""
+def leave_process(handler: Handler) -> Token | None:
+    """Close the newest process-wide block of this handler and return it; without one nothing happens."""
     for block in reversed(_process.copy()):
         if block.handler is handler:
             block.handler = None
             _process.remove(block)
-            return
+            _forget(block)
+            return block
+    return None
+
+
+def _forget(block: Token) -> None:
+    """Have the code that leaves a block come from where it came from; left in another context, nothing is changed."""
+    newer = _started_in.get()
+    if newer is block:
+        _started_in.set(block.before)
+        return
+    while newer is not None:
+        if newer.before is block:
+            newer.before = block.before
+        newer = newer.before
+
+
+def starting_block() -> Token | None:
+    """Return the block in which a thread is started here: an open one, or the ended one that this code comes from."""
+    pid = os.getpid()
+    block = _task.get()
+    task = _nearest_open(block)
+    if task is not None and task.is_outside:
+        return _opened_in(task, pid)
+    plain = next((one for one in reversed(_process.copy()) if one.pid == pid), None)
+    found = plain or task or block or _started_in.get()
+    return found if found is not None and found.pid == pid else None
+
+
+def ended(passed: Passed) -> Token:
+    """Return a block that has ended and whose calls are counted here."""
+    block = Token(None, None)
+    block.is_outside = False
+    block.passed = passed
+    return block
+
+
+@contextmanager
+def started_in(block: Token) -> Iterator[None]:
+    """Have the body run as code that was started in a block."""
+    before = _started_in.set(block)
+    try:
+        yield
+    finally:
+        # A coroutine that is thrown away ends in a context that was never changed.
+        with suppress(ValueError):
+            _started_in.reset(before)
 
 
 def surround(handler: Handler) -> None:
@@ -152,18 +211,25 @@ def current() -> Handler | None:
     """
     block = _task.get()
     if block is None and not _process and not _of_tasks:
-        return _around[0] if _around else None
+        left = None if _started_in.get() is None else _left(os.getpid())
+        return left or (_around[0] if _around else None)
     pid = os.getpid()
     if block is not None and block.is_outside:
-        return _opened_in(block, pid)
+        return _handler(_opened_in(block, pid))
     task = _nearest_open(block)
     if task is not None and task.is_outside:
-        return _opened_in(task, pid) or _Left(block or task)
+        return _handler(_opened_in(task, pid)) or _Left(block or task)
     if task is not None and task.pid == pid and not _process:
         return task.handler
     if task is not None or _process:
         return _innermost(task, _process.copy(), pid)
-    return _Left(block) if block is not None and block.pid == pid else _Beside(pid)
+    return _Left(block) if block is not None and block.pid == pid else _left(pid) or _Beside(pid)
+
+
+def _left(pid: int) -> "_Left | None":
+    """Return the ended block in which the code that runs here was started."""
+    block = _started_in.get()
+    return None if block is None or block.handler is not None or block.pid != pid else _Left(block)
 
 
 def _innermost(task: Token | None, process: list[Token], pid: int) -> Handler | None:
@@ -179,10 +245,14 @@ def _innermost(task: Token | None, process: list[Token], pid: int) -> Handler | 
     return Foreign(_FORKED, inherited.passed)
 
 
-def _opened_in(outside: Token, pid: int) -> Handler | None:
+def _opened_in(outside: Token, pid: int) -> Token | None:
     """Return the newest plain block that was opened inside an `outside()`."""
-    found = (block.handler for block in reversed(_process.copy()) if block.outer is outside)
+    found = (block for block in reversed(_process.copy()) if block.outer is outside)
     return next(found, None) if outside.pid == pid else None
+
+
+def _handler(block: Token | None) -> Handler | None:
+    return None if block is None else block.handler
 
 
 def _nearest_open(block: Token | None) -> Token | None:
@@ -220,7 +290,7 @@ class Foreign(_OutOfReach):
 
 
 class _Left(_OutOfReach):
-    """A block that has ended, for the tasks that outlive it."""
+    """A block that has ended, for the tasks and threads that outlive it."""
 
     def __init__(self, block: Token) -> None:
         self._block = block
@@ -232,7 +302,8 @@ class _Left(_OutOfReach):
             return False
         if _idle(_of_tasks.copy(), self._block.pid):
             return _Beside(self._block.pid).passes(method, host, path)
-        passed.note(Why.LEFT, host, _LEFT.format(host))
+        sentence = _LEFT_BY_THREAD if running_loop() is None else _LEFT
+        passed.note(Why.LEFT, host, sentence.format(host))
         return True
 
 

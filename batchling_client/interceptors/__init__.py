@@ -1,4 +1,7 @@
-"""The registry of libraries whose calls are caught, or seen and warned of, and the switch for all of them."""
+"""The registry of libraries whose calls are caught, or seen and warned of, and the switch for all of them.
+
+Threads are in it too: what a block starts remembers the block, so that calls after its end are seen.
+"""
 
 import importlib
 import os
@@ -17,6 +20,7 @@ ADAPTERS: Final = (
     "batchling_client.interceptors.lm15",
     "batchling_client.interceptors.urllib3",
     "batchling_client.interceptors.grpc",
+    "batchling_client.interceptors.threads",
 )
 
 WARNED_OF: Final = frozenset({"urllib3", "grpc"})

@@ -17,6 +17,7 @@ from batchling_client.wire.keys import EXPIRES, KEYSPACE, Keys
 from batchling_worker.stack.redis_binary import find
 
 from .answerer import Answerer
+from .gateway import Site, serving
 
 
 class RedisServer:
@@ -124,3 +125,10 @@ async def redis(redis_server: RedisServer, namespace: str) -> AsyncIterator[Answ
     worker = Answerer(redis_server.url, namespace)
     yield worker
     await worker.redis.aclose()
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """An unknown host that answers LLM calls."""
+    with serving() as there:
+        yield there
