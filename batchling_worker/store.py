@@ -428,11 +428,14 @@ class Store:
             )
         )
 
-    async def adopt(self, held: Held, request_ids: Sequence[RequestId], *, last: bool = False) -> None:
+    async def adopt(
+        self, held: Held, lane_id: LaneId, request_ids: Sequence[RequestId], *, last: bool = False
+    ) -> None:
         """Put requests of a reopened batch back in flight; the `last` call ends the adoption."""
         _fresh(
             await self.scripts.adopt(
                 batch_id=held.batch_id,
+                lane_id=lane_id,
                 token=held.token,
                 attempt=self.max_attempts,
                 keep_ms=KEEP_MS,

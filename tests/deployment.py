@@ -231,8 +231,9 @@ class Deployment:
         rows: int = 50_000,
         headers: Mapping[str, str] | None = None,
         endpoint: str | None = None,
+        again: Sequence[RequestId] = (),
     ) -> list[RequestId]:
-        """Enqueues n requests as a client would, one for each prompt where prompts are given."""
+        """Enqueues n requests as a client would, one for each prompt where prompts are given; `again`: these."""
         route, form = Routes().named(provider), form_of(provider)
         assert route is not None
         model = form.model if model is None else model
@@ -255,7 +256,7 @@ class Deployment:
             completion_window="24h",
         )
         run_id, mailbox = new_run_id(), new_mailbox()
-        ids = [new_request_id() for _ in range(n)]
+        ids = list(again) or [new_request_id() for _ in range(n)]
         incoming = []
         for i, request_id in enumerate(ids):
             prompt = prompts[i] if prompts else f"question {i}"

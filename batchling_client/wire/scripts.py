@@ -360,7 +360,7 @@ class Scripts:
     ) -> Delivered:
         """Stores results and announces them: `deliver.lua`."""
         k = self.keys
-        keys = [k.batch(batch_id), *(k.mailbox(mailbox) for mailbox in mailboxes)]
+        keys = [k.batch(batch_id), k.unanswered(batch_id), *(k.mailbox(mailbox) for mailbox in mailboxes)]
         args: list[Arg] = [token, batch_id, max_attempts, keep_ms, mail_ms, k.notice_prefix]
         args += [len(mailboxes), *mailboxes]
         for row in rows:
@@ -450,6 +450,7 @@ class Scripts:
         self,
         *,
         batch_id: BatchId,
+        lane_id: LaneId,
         token: int,
         attempt: int,
         keep_ms: int,
@@ -457,7 +458,8 @@ class Scripts:
         last: bool,
     ) -> Verdict:
         """Puts requests of a reopened batch back in flight: `adopt.lua`."""
-        keys = [self.keys.batch(batch_id)]
+        schedule, batch = self._batch(batch_id)
+        keys = [schedule, self.keys.lane(lane_id), batch]
         for request_id in request_ids:
             keys += (self.keys.request(request_id), self.keys.result(request_id))
         args: list[Arg] = [token, batch_id, attempt, keep_ms, int(last)]

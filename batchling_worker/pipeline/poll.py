@@ -130,10 +130,11 @@ def _pause_s(step: Step) -> float:
 
 async def _adopt(step: Step) -> None:
     """Puts the requests that a reopened batch had left without an answer back in flight in it."""
+    lane_id = step.batch.lane_id
     async for request_ids in step.store.kept(step.batch.batch_id):
-        await step.store.adopt(step.held, request_ids)
+        await step.store.adopt(step.held, lane_id, request_ids)
         step.reach("poll.adopting")
-    await step.store.adopt(step.held, (), last=True)
+    await step.store.adopt(step.held, lane_id, (), last=True)
     step.reach("poll.adopted")
 
 

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from batchling_client.wire.keys import BatchId, RequestId
-from batchling_client.wire.states import BatchState
+from batchling_client.wire.keys import BatchId, Mailbox, RequestId
+from batchling_client.wire.states import BatchState, Verdict
 from batchling_worker.sandbox.faults import RefuseDownload, RefuseKey
 from tests.deployment import Deployment
 
@@ -69,6 +69,41 @@ async def test_answers_that_the_provider_still_has_replace_the_errors(
     assert {result.status for result in await deployment.answered(ids)} == {200}
     assert (batch.state, batch.n_succeeded, batch.n_failed) == (BatchState.SETTLED, 5, 0)
     assert len(await deployment.batches()) == 1
+    assert deployment.billed() == dict.fromkeys(ids, 1)
+
+
+async def withdrawn(deployment: Deployment, ids: list[RequestId]) -> None:
+    """Everybody who waits for these requests gives up."""
+    for request_id in ids:
+        place = await deployment.redis.execute_command("GET", deployment.keys.request(request_id))
+        owner, _, mailbox = place.decode().split("|")
+        verdict = await deployment.scripts.withdraw(
+            request_id=request_id, batch_id=BatchId(owner), mailbox=Mailbox(mailbox)
+        )
+        assert verdict is Verdict.OK
+
+
+@pytest.mark.parametrize("given_up", ["before the first look", "after the first look", "not at all"])
+async def test_asked_again_before_the_retry_and_not_sent_yet_a_request_gets_the_answer_that_is_paid_for(
+    deployment: Deployment, hand: Hand, given_up: str
+) -> None:
+    batch_id, ids = await thrown_away(deployment, hand, "cancelled", n=3)
+    await deployment.ask(3, again=ids, linger_ms=60_000)
+    [other] = [batch.batch_id for batch in await deployment.batches() if batch.batch_id != batch_id]
+    if given_up == "before the first look":
+        await withdrawn(deployment, ids)
+
+    await retried(deployment, batch_id)
+    await one_step(hand, batch_id)
+    if given_up == "after the first look":
+        await withdrawn(deployment, ids)
+    batch = await to_its_end(hand, batch_id)
+    await to_its_end(hand, other)
+    await deployment.ask(3, again=ids)
+
+    assert {result.status for result in await deployment.answered(ids)} == {200}
+    assert (batch.n_succeeded, batch.n_failed) == (3, 0)
+    assert len(await deployment.batches()) == 2, "nothing is queued anew"
     assert deployment.billed() == dict.fromkeys(ids, 1)
 
 

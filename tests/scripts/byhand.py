@@ -64,9 +64,13 @@ class ByHand:
         self.redis = redis
         self.keys = keys
         self.scripts = Scripts(redis, keys)
-        self.lane_id: LaneId = SPEC.lane_id
+        self.spec = SPEC
         self.mailbox: Mailbox = new_mailbox()
         self.run_id: RunId = new_run_id()
+
+    @property
+    def lane_id(self) -> LaneId:
+        return self.spec.lane_id
 
     async def enqueue(
         self,
@@ -82,7 +86,7 @@ class ByHand:
         return await self.scripts.enqueue(
             batch_id=into,
             lane_id=self.lane_id,
-            spec=SPEC.encode(),
+            spec=self.spec.encode(),
             mailbox=mailbox or self.mailbox,
             run_id=run_id or self.run_id,
             run_name="test",
@@ -190,7 +194,7 @@ class ByHand:
         return await self.scripts.requeue(
             target=target or new_batch_id(),
             lane_id=self.lane_id,
-            spec=SPEC.encode(),
+            spec=self.spec.encode(),
             source_id=source,
             token=token,
             cap=cap,
@@ -291,6 +295,11 @@ class ByHand:
 
     async def ids_of(self, batch_id: BatchId) -> list[RequestId]:
         return [one.request_id for one in await self.rows_of(batch_id)]
+
+    async def kept(self, batch_id: BatchId) -> set[RequestId]:
+        """The requests that a batch settled without an answer, for which it can be read again."""
+        members: Any = await self.redis.execute_command("SMEMBERS", self.keys.unanswered(batch_id))
+        return {RequestId(one.decode()) for one in members}
 
     async def place(self, request_id: RequestId) -> str | None:
         """What stands in Redis of a request in flight."""

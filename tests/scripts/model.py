@@ -35,6 +35,16 @@ class ModelBatch:
     armed: bool = False
     """A create may have been sent of which nobody knows how it went."""
     given_up: bool = False
+    stranded: bool = False
+    """Given up at some time: requests may wait in it until their clients find out."""
+    unreadable: bool = False
+    known: bool = False
+    """Its provider's id is stored: it may be paid for, and is never created again."""
+    held: bool = False
+    """Its answers are counted and cannot be read."""
+    kept: set[RequestId] = field(default_factory=set)
+    """Requests that it settled without an answer, so that a retry can read for them."""
+    reopened: bool = False
 
     @property
     def never_sent(self) -> bool:
@@ -43,6 +53,7 @@ class ModelBatch:
     def let_go(self) -> None:
         self.token += 1
         self.unended = []
+        self.unreadable = False
 
 
 @dataclass
@@ -209,33 +220,107 @@ class Model:
             batch.let_go()
         return True
 
+    def uploaded(self, hold: Hold) -> bool:
+        """The step got further than those before it that never ended."""
+        moved = self.move(hold, (BatchState.SUBMITTING,), None, spent=False)
+        if moved:
+            self.batches[hold.batch_id].unended = []
+        return moved
+
     def give_up(self, hold: Hold) -> bool:
         """Its rows are gone; the requests in it are stranded until their clients find out."""
         if not self.move(hold, tuple(BatchState), BatchState.FAILED, spent=True):
             return False
-        self.batches[hold.batch_id].given_up = True
+        batch = self.batches[hold.batch_id]
+        batch.given_up = batch.stranded = batch.unreadable = True
+        return True
+
+    def unreadable(self, hold: Hold) -> bool:
+        moved = self.move(hold, tuple(BatchState), None, spent=True)
+        if moved:
+            self.batches[hold.batch_id].unreadable = True
+        return moved
+
+    def unread(self, hold: Hold, *, held: bool) -> bool:
+        moved = self.move(hold, (BatchState.ENDED,), None, spent=True)
+        if moved:
+            self.batches[hold.batch_id].held = held
+        return moved
+
+    def collected(self, hold: Hold) -> bool:
+        return self.unread(hold, held=False)
+
+    def ended(self, hold: Hold, before: Collection[BatchState]) -> bool:
+        moved = self.move(hold, before, BatchState.ENDED, spent=True)
+        if moved:
+            self.batches[hold.batch_id].held = False
+        return moved
+
+    def keep(self, hold: Hold, kept: Collection[RequestId]) -> bool:
+        fresh = self.fresh(hold, (BatchState.ENDED,))
+        if fresh:
+            self.batches[hold.batch_id].kept |= set(kept)
+        return fresh
+
+    def settle(self, hold: Hold) -> bool:
+        batch = self.batches[hold.batch_id]
+        unreadable = batch.unreadable
+        moved = self.move(hold, (BatchState.ENDED,), BatchState.SETTLED, spent=True)
+        if moved:
+            batch.unreadable = unreadable
+        return moved
+
+    def reopen(self, batch_id: BatchId) -> Verdict:
+        batch = self.batches.get(batch_id)
+        if batch is None:
+            return Verdict.GONE
+        if not batch.state.terminal:
+            return Verdict.BUSY
+        if not batch.known or not batch.kept:
+            return Verdict.TOO_LATE
+        batch.state, batch.reopened = BatchState.SUBMITTED, True
+        batch.cancel_requested = batch.held = batch.given_up = False
+        batch.let_go()
+        return Verdict.OK
+
+    def adopt(self, hold: Hold, wanted: Collection[RequestId]) -> bool:
+        """Drop failures; what is in flight or answered with a success stays.
+
+        An open batch from which an adopted request was withdrawn is closed: it has the row of that request.
+        """
+        if not self.fresh(hold, (BatchState.SUBMITTED,)):
+            return False
+        for one in wanted:
+            if one not in self.flying and not self.results.get(one):
+                left, _ = self.dropped.pop(one, (None, 0))
+                if left is not None and self.batches[left].state is BatchState.OPEN:
+                    self._close(left)
+                self.results.pop(one, None)
+                self.flying[one] = Flight(hold.batch_id, MAX_ATTEMPTS, [])
         return True
 
     def forget(self, one: RequestId, batch_id: BatchId) -> Verdict:
         flight = self.flying.get(one)
         if flight is None or flight.batch_id != batch_id:
             return Verdict.GONE
-        if not self.batches[batch_id].given_up:
+        batch = self.batches[batch_id]
+        if not batch.state.terminal:
             return Verdict.LIVES
         del self.flying[one]
-        return Verdict.UNREADABLE
+        return Verdict.UNREADABLE if batch.unreadable else Verdict.OK
 
     def cancel(self, batch_id: BatchId) -> Verdict:
         batch = self.batches.get(batch_id)
         if batch is None:
             return Verdict.GONE
         over = batch.state is BatchState.ENDED or batch.state.terminal
-        if over and not batch.quarantined:
+        held = batch.state is BatchState.ENDED and batch.held
+        if over and not batch.quarantined and not held:
             return Verdict.TOO_LATE
-        hopeless = batch.quarantined and (over or batch.cancel_requested)
+        hopeless = held or (batch.quarantined and (over or batch.cancel_requested))
         batch.quarantined, batch.cancel_requested = False, True
         if batch.never_sent or hopeless:
-            batch.state = BatchState.ENDED
+            batch.state, batch.held = BatchState.ENDED, False
             if self.open == batch_id:
                 self.open = None
         elif batch.state is BatchState.OPEN:
@@ -256,10 +341,7 @@ class Model:
         batch = self.batches[batch_id]
         if not batch.never_sent:
             return Verdict.TOO_LATE
-        del self.flying[one]
-        if batch.state is BatchState.OPEN:
-            self.dropped[one] = (batch_id, flight.attempt)
-        batch.n_dropped += 1
+        self._drop(one)
         return Verdict.OK
 
     def drop(
@@ -302,17 +384,37 @@ class Model:
         for one, kind in rows:
             flight = self.flying.get(one)
             if flight is None or flight.batch_id != hold.batch_id:
-                continue
-            if kind is RowKind.RETRY and flight.attempt < MAX_ATTEMPTS:
+                if kind is not RowKind.SUCCESS or not self._may_answer_elsewhere(hold.batch_id, one):
+                    continue
+                if flight is None:
+                    flight = Flight(hold.batch_id, 1, [])
+                else:
+                    self._drop(one)
+            elif kind is RowKind.RETRY and flight.attempt < MAX_ATTEMPTS:
                 left.add(one)
                 continue
             left.discard(one)
             n_answered += 1
             self.batches[hold.batch_id].unended = []
-            del self.flying[one]
+            self.flying.pop(one, None)
             self.results[one] = kind is RowKind.SUCCESS
             self.mail.update((mailbox, one) for mailbox in flight.mailboxes)
         return n_answered, len(left)
+
+    def _may_answer_elsewhere(self, batch_id: BatchId, one: RequestId) -> bool:
+        """Whether a reopened batch answers a request that it had left without an answer and that is not in it."""
+        batch, flight = self.batches[batch_id], self.flying.get(one)
+        if not batch.reopened or one not in batch.kept or self.results.get(one):
+            return False
+        return flight is None or self.batches[flight.batch_id].never_sent
+
+    def _drop(self, one: RequestId) -> None:
+        """A request leaves its batch before it is sent; its row stays while the batch is open."""
+        flight = self.flying.pop(one)
+        batch = self.batches[flight.batch_id]
+        if batch.state is BatchState.OPEN:
+            self.dropped[one] = (flight.batch_id, flight.attempt)
+        batch.n_dropped += 1
 
     def requeue(
         self, hold: Hold, target: BatchId, rows: Sequence[tuple[RequestId, int]], cap: int

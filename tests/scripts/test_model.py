@@ -45,17 +45,18 @@ N_LIVES = int(os.environ.get("MODEL_LIVES", "50"))
 """How many lives are tried; `MODEL_LIVES=5000` for a night of them."""
 SUBMIT_STATES = (BatchState.SEALED, BatchState.SUBMITTING)
 POLL_STATES = (BatchState.SUBMITTED,)
+UNSENT_STATES = (BatchState.OPEN, *SUBMIT_STATES)
 END_STATES = (*SUBMIT_STATES, *POLL_STATES, BatchState.ENDED)
 MOVES = (
     *("seal", "submit", "uploaded", "progress", "ended", "deliver", "collected", "settle", "release", "hold"),
-    *("extend", "unreadable", "give_up"),
+    *("extend", "unreadable", "give_up", "unread", "adopt"),
 )
 NEXT_MOVES = {
     BatchState.OPEN: ("seal",),
     BatchState.SEALED: ("submit", "submit", "release", "hold"),
     BatchState.SUBMITTING: ("submit", "release", "hold"),
-    BatchState.SUBMITTED: ("progress", "ended", "ended"),
-    BatchState.ENDED: ("deliver", "collected", "settle", "settle"),
+    BatchState.SUBMITTED: ("adopt", "progress", "ended", "ended"),
+    BatchState.ENDED: ("deliver", "unread", "collected", "settle", "settle"),
 }
 
 clients = st.integers(0, N_CLIENTS - 1)
@@ -195,6 +196,21 @@ class Life(RuleBasedStateMachine):
         batch_id = known[pick % len(known)]
         assert self.run(self.byhand.scripts.retry(batch_id=batch_id)) is self.model.retry(batch_id)
 
+    @precondition(lambda self: any(batch.kept for batch in self.model.batches.values()))
+    @rule(pick=st.integers(0, 99), wrong=st.booleans(), read=st.booleans())
+    def reopen(self, pick: int, wrong: bool, read: bool) -> None:
+        """A person has a batch read again, twice; a worker adopts what it had left without an answer."""
+        known = [one for one, batch in self.model.batches.items() if wrong or batch.kept]
+        batch_id = known[pick % len(known)]
+        for _ in range(2):
+            verdict = self.run(self.byhand.scripts.reopen(batch_id=batch_id, keep_ms=KEEP_MS))
+            assert verdict is self.model.reopen(batch_id)
+            if verdict is Verdict.OK:
+                self.tombs.pop(batch_id, None)
+        hold = self._claim(batch_id) if read else None
+        if hold is not None:
+            self._adopt_all(hold, sorted(self.model.batches[batch_id].kept), last=True)
+
     @rule(target=holds, passed_ms=st.sampled_from((0, 1, LEASE_MS // 2, LEASE_MS + 1)))
     def tick(self, passed_ms: int) -> MultipleResults[Hold]:
         """Time passes, and a worker claims whatever is due: each batch once, and no other."""
@@ -318,9 +334,10 @@ class Life(RuleBasedStateMachine):
             moved = self.model.move(hold, (BatchState.SUBMITTING,), BatchState.SUBMITTED, spent=True)
             self._same(verdict, moved)
             batch.armed = batch.armed and not moved
+            batch.known = batch.known or moved
 
     def _uploaded(self, hold: Hold, _: Chance) -> None:
-        moved = self.model.move(hold, (BatchState.SUBMITTING,), None, spent=False)
+        moved = self.model.uploaded(hold)
         work = self.byhand.scripts.uploaded(
             batch_id=hold.batch_id, token=hold.token, input_file_id="file", n_lines=1
         )
@@ -331,7 +348,7 @@ class Life(RuleBasedStateMachine):
         self._same(self.run(work), self.model.fresh(hold))
 
     def _unreadable(self, hold: Hold, _: Chance) -> None:
-        moved = self.model.move(hold, tuple(BatchState), None, spent=True)
+        moved = self.model.unreadable(hold)
         work = self.byhand.scripts.unreadable(
             batch_id=hold.batch_id, token=hold.token, delay_ms=0, patience_ms=LEASE_MS
         )
@@ -376,17 +393,56 @@ class Life(RuleBasedStateMachine):
             self.model.batches[hold.batch_id].armed = False
 
     def _ended(self, hold: Hold, chance: Chance) -> None:
-        moved = self.model.move(hold, END_STATES, BatchState.ENDED, spent=True)
+        moved = self.model.ended(hold, END_STATES)
         self._same(self.run(self.byhand.ended(hold.batch_id, hold.token, chance.outcome)), moved)
 
     def _collected(self, hold: Hold, _: Chance) -> None:
-        moved = self.model.move(hold, (BatchState.ENDED,), None, spent=True)
+        moved = self.model.collected(hold)
         work = self.byhand.scripts.collected(batch_id=hold.batch_id, token=hold.token)
         self._same(self.run(work), moved)
 
+    def _unread(self, hold: Hold, chance: Chance) -> None:
+        """The results lack rows: they are read again, or the batch is held where they cannot be read."""
+        moved = self.model.unread(hold, held=chance.doubled)
+        work = self.byhand.scripts.unread(
+            batch_id=hold.batch_id,
+            token=hold.token,
+            delay_ms=0,
+            ending=b"{}",
+            why="lacks rows",
+            held_back=chance.doubled,
+        )
+        self._same(self.run(work), moved)
+
+    def _adopt(self, hold: Hold, chance: Chance) -> None:
+        """A worker adopts the requests of a reopened batch; torn off, only some of them."""
+        kept = sorted(self.model.batches[hold.batch_id].kept)
+        some = kept[: len(kept) // 2] if chance.torn_off else kept
+        for _ in range(2 if chance.doubled else 1):
+            self._adopt_all(hold, some, last=not chance.torn_off)
+
+    def _adopt_all(self, hold: Hold, wanted: Sequence[RequestId], *, last: bool) -> None:
+        work = self.byhand.scripts.adopt(
+            batch_id=hold.batch_id,
+            lane_id=self.byhand.lane_id,
+            token=hold.token,
+            attempt=MAX_ATTEMPTS,
+            keep_ms=KEEP_MS,
+            request_ids=wanted,
+            last=last,
+        )
+        self._same(self.run(work), self.model.adopt(hold, wanted))
+
+    def _keep(self, hold: Hold, kept: Sequence[RequestId]) -> None:
+        work = self.byhand.scripts.keep(
+            batch_id=hold.batch_id, token=hold.token, keep_ms=KEEP_MS, request_ids=kept
+        )
+        self._same(self.run(work), self.model.keep(hold, kept))
+
     def _deliver(self, hold: Hold, chance: Chance) -> None:
         """A chunk of results in which rows are doubled, missing, or another batch's."""
-        rows = [one for one, _ in self.model.batches[hold.batch_id].rows] + self.asked[:1]
+        batch = self.model.batches[hold.batch_id]
+        rows = [one for one, _ in batch.rows] + sorted(batch.kept) + self.asked[:1]
         for _ in range(2 if chance.doubled else 1):
             self._deliver_once(hold, [(rows[n % len(rows)], kind) for n, kind in chance.results])
 
@@ -406,15 +462,24 @@ class Life(RuleBasedStateMachine):
         assert expected in (None, (reply.n_answered, reply.n_retry))
 
     def _settle(self, hold: Hold, chance: Chance) -> None:
-        """A walk over what is left, each request moved on or refused; only a walk to the end may settle."""
+        """A walk over what is left, each request moved on or refused; only a walk to the end may settle.
+
+        Requests of a batch that its provider knows are kept first, and those of a reopened one are never run again.
+        """
+        batch = self.model.batches[hold.batch_id]
         left = [one for one, _ in self.model.batches[hold.batch_id].rows]
         walk = left[: len(left) // 2] if chance.torn_off else left
         waiting = {one: self.model.flying[one].attempt for one in self.model.waiting_in(hold.batch_id)}
         again = [(one, 2) for one in walk if waiting.get(one, MAX_ATTEMPTS) < MAX_ATTEMPTS]
+        if batch.reopened:
+            again = []
+        kept = [one for one in walk if one in waiting and (chance.doubled or (one, 2) not in again)]
+        if batch.known and kept:
+            self._keep(hold, kept)
         self._requeue(hold, again * (2 if chance.doubled else 1), chance.cap)
         self._deliver_once(hold, [(one, RowKind.FAILURE) for one in walk if (one, 2) not in again])
         if not chance.torn_off:
-            settled = self.model.move(hold, (BatchState.ENDED,), BatchState.SETTLED, spent=True)
+            settled = self.model.settle(hold)
             self._same(self.run(self.byhand.settle(hold.batch_id, hold.token)), settled)
             if settled:
                 self.tombs[hold.batch_id] = self.run(self.byhand.fields(hold.batch_id))
@@ -456,11 +521,14 @@ class Life(RuleBasedStateMachine):
                 expected.quarantined,
             )
             held = [(one.request_id, one.attempt) for one in rows]
-            assert held == ([] if expected.state.terminal else expected.rows)
+            assert held == ([] if expected.state.terminal or expected.reopened else expected.rows)
+            assert not (expected.known and batch.state in UNSENT_STATES), "a batch would be paid for twice"
+            assert (batch.held_since is not None) is expected.held
+            assert await byhand.kept(batch_id) == expected.kept, "nobody could read for a request again"
             assert len({one for one, _ in held}) == len(held), "a request stands in a batch twice"
             if expected.armed and expected.state is BatchState.SUBMITTING:
                 assert batch.create_at is not None, "the next worker would create without a search"
-            if not expected.given_up:
+            if not expected.stranded:
                 gone = batch.n_succeeded + batch.n_failed + batch.n_requeued + batch.n_dropped
                 n_waiting = len(self.model.waiting_in(batch_id))
                 assert batch.n_requests == gone + n_waiting, "the counters do not add up"
@@ -487,8 +555,9 @@ class Life(RuleBasedStateMachine):
             else:
                 assert place == flight.place
                 batch = model.batches[flight.batch_id]
-                assert batch.given_up or not batch.state.terminal, "a request waits for ever"
-                assert batch.given_up or one in await byhand.ids_of(flight.batch_id), "a request is lost"
+                assert batch.stranded or not batch.state.terminal, "a request waits for ever"
+                told_at_the_end = batch.kept if batch.reopened else await byhand.ids_of(flight.batch_id)
+                assert batch.stranded or one in told_at_the_end, "a request is lost"
             result = await byhand.result(one)
             assert (None if result is None else result.status == 200) == model.results.get(one)
             assert flight is None or result is None, "a request is answered and in flight"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from batchling_client.wire.ids import new_batch_id, new_mailbox
 from batchling_client.wire.keys import BatchId
 from batchling_client.wire.states import BatchState, Placement, Verdict
 
-from .byhand import ByHand, ids, row
+from .byhand import SPEC, ByHand, ids, row
 from .model import MOST_NAMED
 
 EARLY = (BatchState.OPEN, BatchState.SEALED)
@@ -167,3 +168,31 @@ async def test_a_withdrawal_and_a_submission_at_once_agree_on_what_is_sent(byhan
 
     dropped = {one for one, verdict in zip(asked, verdicts, strict=True) if verdict is Verdict.OK}
     assert sent == set(asked) - dropped
+
+
+async def test_asked_for_in_another_lane_and_then_in_the_first_again_it_has_one_row_in_each_batch(
+    byhand: ByHand,
+) -> None:
+    """Lanes that differ in the completion window alone share request ids."""
+    [one, another] = ids(2)
+    first_lane, second_lane = SPEC, msgspec.structs.replace(SPEC, completion_window="1h")
+    first = await byhand.opened([one, another])
+    await byhand.withdraw(one, first)
+    byhand.spec = second_lane
+    second = await byhand.opened([one])
+    await byhand.withdraw(one, second)
+    byhand.spec = first_lane
+
+    guess, placements = new_batch_id(), list[Placement]()
+    while not placements:
+        reply = await byhand.enqueue([row(one)], into=guess)
+        placements, guess = [*reply.placements], reply.open_batch or new_batch_id()
+
+    assert placements == [Placement.QUEUED]
+    for batch_id in (first, second):
+        rows = await byhand.ids_of(batch_id)
+        assert len(set(rows)) == len(rows)
+    assert (await byhand.batch(first)).state is BatchState.SEALED
+    place = await byhand.place(one)
+    assert place is not None
+    assert not place.startswith((first, second))

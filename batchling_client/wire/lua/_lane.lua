@@ -5,6 +5,8 @@
 -- shortest(wish, held): how long to linger with what the batch holds of it already. The impatient set the pace: whoever
 --   puts requests into the batch stores the shortest linger and the shortest longest one, for those who come later.
 -- close_batch(...): closes the open batch to new requests for ever and makes it due now.
+-- leave_row(...): closes the batch if it is open, as a request that was withdrawn from it is put in flight elsewhere. Its
+--   row is still there: asked for again later, the request would get a second row there and be paid for twice.
 -- Includes _sound.
 local function takes_requests(batch)
   local held = redis.pcall('HMGET', batch, 'state', 'n_requests', 'n_bytes', 'created_at')
@@ -58,4 +60,10 @@ local function close_batch(lane, batch, schedule, id, now)
   end
   redis.call('HINCRBY', batch, 'token', 1)
   redis.call('ZADD', schedule, now, id)
+end
+
+local function leave_row(lane, batch, schedule, id, now)
+  if redis.pcall('HGET', batch, 'state') == 'open' then
+    close_batch(lane, batch, schedule, id, now)
+  end
 end

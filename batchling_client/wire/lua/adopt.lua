@@ -1,35 +1,38 @@
 -- Puts requests back in flight in a reopened batch that it had ended without an answer to; who asks for one of them joins.
 -- One that is in flight elsewhere, or answered with a success by now, is left alone; a failure that is stored is dropped.
--- KEYS  1 batch; then for each request: request, result
+-- A request that was withdrawn from an open batch is in flight nowhere: it is adopted, and the batch with its row is closed.
+-- KEYS  1 schedule  2 lane  3 batch; then for each request: request, result
 -- ARGV  1 token  2 batch id  3 the attempt that a request stands for: its last  4 keep ms  5 '1' = no more follow
 -- Verdicts  'OK'  'STALE'
+--@include _clock
 --@include _fence
---@include _room
+--@include _server
 --@include _sound
-local batch = KEYS[1]
+--@include _lane
+--@include _recount
+--@include _room
+--@include _withdrawn
+local schedule, lane, batch = KEYS[1], KEYS[2], KEYS[3]
 local token, id, attempt, keep_ms, last = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5] == '1'
 if not holds(batch, token) or redis.call('HGET', batch, 'state') ~= 'submitted' then
   return 'STALE'
 end
 go_on_when_full(batch)
 local n_adopted = 0
-for i = 2, #KEYS, 2 do
+for i = 4, #KEYS, 2 do
   local request, result = KEYS[i], KEYS[i + 1]
-  if not word(request) and redis.pcall('GETRANGE', result, 0, 0) ~= '+' then
+  local flying = word(request)
+  local left = flying and string.match(flying, '^|([%w_-]+)|')
+  if (not flying or left) and redis.pcall('GETRANGE', result, 0, 0) ~= '+' then
+    if left then
+      leave_row(lane, batch_key(batch, id, left), schedule, left, now_ms())
+    end
     redis.call('SET', request, id .. '|' .. attempt .. '|', 'PX', keep_ms)
     redis.call('UNLINK', result)
     n_adopted = n_adopted + 1
   end
 end
--- They were counted as failed, or as moved on.
-for _, field in ipairs({'n_failed', 'n_requeued'}) do
-  local counted = math.max(0, tonumber(redis.call('HGET', batch, field) or '') or 0)
-  local n = math.min(counted, n_adopted)
-  if n > 0 then
-    count(batch, field, -n)
-    n_adopted = n_adopted - n
-  end
-end
+recount(batch, n_adopted)
 if last then
   redis.call('HSET', batch, 'adopted', 1)
 end

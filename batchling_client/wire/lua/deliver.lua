@@ -1,6 +1,8 @@
 -- Stores results of a batch's requests and announces them; a request that is answered already, or is not in this
 -- batch, is left alone, so a chunk may be delivered any number of times.
--- KEYS  1 batch; then a mailbox each; then for each row: request, result
+-- A success in a reopened batch also answers a request that the batch had ended without an answer to and that has left it
+-- since, unless a provider may have been sent it again: it is paid for, and would be paid for once more.
+-- KEYS  1 batch  2 unanswered; then a mailbox each; then for each row: request, result
 -- ARGV  1 token  2 batch id  3 attempts allowed  4 keep result ms  5 keep mailbox ms  6 channel prefix
 --       7 number of mailboxes; their names; then for each row: kind (S success, F failure, R worth another attempt),
 --       request id, packed result
@@ -10,11 +12,14 @@
 --@include _clock
 --@include _fence
 --@include _room
+--@include _server
 --@include _sound
-local batch = KEYS[1]
+--@include _recount
+--@include _withdrawn
+local batch, unanswered = KEYS[1], KEYS[2]
 local token, batch_id, attempts, keep_ms, mail_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 local channel_prefix, n_mailboxes = ARGV[6], tonumber(ARGV[7])
-local first_key, first_arg = 1 + n_mailboxes, 7 + n_mailboxes
+local first_key, first_arg = 2 + n_mailboxes, 7 + n_mailboxes
 local NAME = '[%w_-]+'
 local n = (#ARGV - first_arg) / 3
 
@@ -23,16 +28,44 @@ if not holds(batch, token) then
 end
 local stream, mail = {}, {}
 for m = 1, n_mailboxes do
-  stream[ARGV[7 + m]] = KEYS[1 + m]
+  stream[ARGV[7 + m]] = KEYS[2 + m]
   mail[ARGV[7 + m]] = {}
 end
 
-local mine, attempt_of, unknown, missing = {}, {}, 0, {}
+local reopened = redis.call('HEXISTS', batch, 'reopened_at') == 1
+
+-- The batch in which a request of a reopened batch waits now, '' for none, and who waits; nil where it is not to be answered.
+local function elsewhere(i, owner, waiting)
+  local at = first_arg + 3 * i - 2
+  if ARGV[at] ~= 'S' or redis.pcall('SISMEMBER', unanswered, ARGV[at + 1]) ~= 1 then
+    return nil
+  end
+  if redis.pcall('GETRANGE', KEYS[first_key + 2 * i], 0, 0) == '+' then
+    return nil
+  end
+  if not owner or owner == '' then
+    return '', ''
+  end
+  local other = batch_key(batch, batch_id, owner)
+  local state = redis.pcall('HGET', other, 'state')
+  if state ~= 'open' and state ~= 'sealed' or may_be_forgotten(other) then
+    return nil
+  end
+  return owner, waiting
+end
+
+local mine, attempt_of, unknown, missing, moved = {}, {}, 0, {}, {}
 for i = 1, n do
   local flying = word(KEYS[first_key + 2 * i - 1])
   local owner, attempt, waiting = nil, nil, nil
   if flying then
     owner, attempt, waiting = string.match(flying, '^([^|]*)|([^|]*)|(.*)$')
+  end
+  if owner ~= batch_id and reopened then
+    local other, others = elsewhere(i, owner, waiting)
+    if other then
+      moved[i], owner, waiting = {id = other, attempt = attempt}, batch_id, others
+    end
   end
   if owner == batch_id then
     mine[i], attempt_of[i] = waiting, tonumber(attempt) or attempts
@@ -54,7 +87,7 @@ if next(missing) then
 end
 
 go_on_when_full(batch)
-local n_succeeded, n_failed = 0, 0
+local n_succeeded, n_failed, n_moved = 0, 0, 0
 local answered, left = {}, {}
 for i = 1, n do
   if mine[i] then
@@ -68,7 +101,16 @@ for i = 1, n do
     else
       answered[request_id], left[request_id] = true, nil
       redis.call('SET', KEYS[first_key + 2 * i], packed, 'PX', keep_ms)
-      redis.call('UNLINK', KEYS[first_key + 2 * i - 1])
+      if not moved[i] then
+        redis.call('UNLINK', KEYS[first_key + 2 * i - 1])
+      else
+        n_moved = n_moved + 1
+        if moved[i].id ~= '' then
+          local other = batch_key(batch, batch_id, moved[i].id)
+          withdrawn(KEYS[first_key + 2 * i - 1], other, moved[i].id, moved[i].attempt)
+          count(other, 'n_dropped', 1)
+        end
+      end
       for name in string.gmatch(mine[i], NAME) do
         table.insert(mail[name], request_id)
       end
@@ -79,6 +121,9 @@ for i = 1, n do
       end
     end
   end
+end
+if n_moved > 0 then
+  recount(batch, n_moved)
 end
 if n_succeeded > 0 then
   count(batch, 'n_succeeded', n_succeeded)

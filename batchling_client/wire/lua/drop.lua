@@ -13,6 +13,7 @@
 --@include _server
 --@include _sound
 --@include _waiters
+--@include _withdrawn
 local schedule, batch, lane = KEYS[1], KEYS[2], KEYS[3]
 local id, packed, keep_ms, mail_ms, channel_prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local ending, err, n_mailboxes = ARGV[6], ARGV[7], tonumber(ARGV[8])
@@ -47,12 +48,7 @@ for i = 1, #ARGV - first_arg do
         table.insert(mail[name], request_id)
       end
       redis.call('SET', result, packed, 'PX', keep_ms)
-      if state == 'open' then
-        -- Its row stays in the batch: were it asked for again before the seal, a second row would be paid for twice.
-        redis.call('SET', request, '|' .. owner .. '|' .. attempt, 'KEEPTTL')
-      else
-        redis.call('UNLINK', request)
-      end
+      withdrawn(request, batch, owner, attempt)
       n_dropped = n_dropped + 1
     end
   end

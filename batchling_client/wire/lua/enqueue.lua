@@ -18,6 +18,7 @@
 --@include _lane
 --@include _room
 --@include _waiters
+--@include _withdrawn
 local schedule, lane, batch, rows, batches, lanes = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local run, run_batches, runs = KEYS[7], KEYS[8], KEYS[9]
 local id, lane_id, spec, mailbox, run_id, run_name = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
@@ -45,7 +46,7 @@ for i = 1, n do
   local owner, flying_attempt, waiting, dropped_from, attempt = nil, nil, nil, nil, nil
   if flying then
     owner, flying_attempt, waiting = string.match(flying, '^([%w_-]+)|([^|]*)|(.*)$')
-    dropped_from, attempt = string.match(flying, '^|([^|]+)|(.*)$')
+    dropped_from, attempt = string.match(flying, '^|([%w_-]+)|(.*)$')
   end
   if answered == '+' or (answered == '-' and not ask_failed_anew) then
     placements[i] = 'D'
@@ -57,8 +58,7 @@ for i = 1, n do
     end
     joined_batches[owner] = true
     if cancelled[owner] == nil then
-      -- A batch of the same namespace, so in the same slot: its key is that of ours with another id.
-      cancelled[owner] = redis.pcall('HGET', string.sub(batch, 1, -#id - 1) .. owner, 'cancel_requested') == '1'
+      cancelled[owner] = redis.pcall('HGET', batch_key(batch, id, owner), 'cancel_requested') == '1'
     end
     placements[i] = cancelled[owner] and 'L' or 'J'
   else
@@ -85,6 +85,9 @@ for i = 1, n do
       if n_requests >= cap_rows or (n_requests > 0 and n_bytes + size > cap_bytes) then
         full, taken = true, i - 1
         break
+      end
+      if dropped_from then
+        leave_row(lane, batch_key(batch, id, dropped_from), schedule, dropped_from, now)
       end
       n_requests, n_bytes = n_requests + 1, n_bytes + size
       n_fresh = n_fresh + 1

@@ -7,6 +7,7 @@
 --@include _room
 --@include _server
 --@include _sound
+--@include _withdrawn
 local request, batch = KEYS[1], KEYS[2]
 local batch_id, mailbox = ARGV[1], ARGV[2]
 local flying = word(request)
@@ -34,11 +35,6 @@ if state ~= 'open' and state ~= 'sealed' or may_be_forgotten(batch) then
   return 'TOO_LATE'
 end
 go_on_when_full(batch)
-if state == 'open' then
-  -- Its row stays in the batch: were it asked for again before the seal, a second row would be paid for twice.
-  redis.call('SET', request, '|' .. owner .. '|' .. attempt, 'KEEPTTL')
-else
-  redis.call('UNLINK', request)
-end
+withdrawn(request, batch, owner, attempt)
 count(batch, 'n_dropped', 1)
 return 'OK'
