@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import enum
 import logging
-import re
 import threading
 from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
-from .wire.charges import Charge, charge
+from .wire.charges import costs_anywhere
 from .wire.routes import Routes
 
 _logger = logging.getLogger(__name__)
@@ -19,15 +18,6 @@ MOST_WARNINGS: Final = 20
 """A run logs no more kinds than this; its counts hold all of them."""
 MOST_HOSTS: Final = 50
 _NAMED_HOSTS: Final = 3
-
-_COSTLY: Final = re.compile(
-    r"(?:/(?:chat/)?completions|/embeddings|/rerank|/converse(?:-stream)?|/invoke(?:-with-response-stream)?"
-    r"|(?:^|/v\d+[a-z0-9]*|/openai|/api|/ai|/inference)/responses|(?:/v1[a-z0-9]*|/anthropic|/claude)/messages"
-    r"|/images/(?:generations|edits|variations)|/audio/(?:transcriptions|translations|speech)"
-    r"|:(?:generateContent|streamGenerateContent|embedContent|batchEmbedContents|predict|rawPredict|streamRawPredict))/?$"
-)
-"""Paths of LLM calls, whatever the host. `messages` and `responses` are words of many other APIs too, so that they
-count below a version or a name of an LLM API only."""
 
 
 class Why(enum.StrEnum):
@@ -66,7 +56,7 @@ class Passing:
 
 def costs(method: str, path: str) -> bool:
     """Say whether a call of this path costs money, whichever host it goes to."""
-    return method == "POST" and _COSTLY.search(path) is not None and charge(path) is not Charge.FREE
+    return method == "POST" and costs_anywhere(path)
 
 
 class Passed:

@@ -1,4 +1,4 @@
-"""Whether a POST that no batch takes costs money, read from its path alone."""
+"""Whether a POST costs money, read from its path alone: at a known provider, and at any other host."""
 
 from __future__ import annotations
 
@@ -73,6 +73,34 @@ _CHARGED_VERBS: Final = frozenset(
 )
 """Verbs that Google's calls name behind a colon."""
 
+_COSTLY_ANYWHERE: Final = re.compile(
+    r"(?:"
+    r"(?:^|/)(?:(?:chat/)?completions|chat/classifications|responses/compact|audio/(?:transcriptions|translations|speech)"
+    r"|images/(?:generations|edits|variations)|(?:multimodal|contextualized)?embeddings|reranks?|reranking"
+    r"|converse(?:-stream)?|invoke(?:-with-(?:response|bidirectional)-stream)?"
+    # SageMaker, Databricks, AgentCore.
+    r"|(?:async-)?invocations(?:-(?:response|bidirectional)-stream)?|agentAliases/[^/]+/sessions/[^/]+/text)"
+    r"|(?:^|/v\d+[a-z0-9]*|/openai|/api|/ai|/inference)/responses|(?:/v1[a-z0-9]*|/anthropic|/claude)/messages"
+    # Words of other APIs too: below a version only.
+    r"|/v\d+[a-z]*\d*/(?:chat|complete|completion|embed|generate|interactions|ocr|decisions|summarize|classify"
+    r"|classifications|ranking|videos(?:/(?:generations|edits|extensions|[^/]+/remix))?"
+    r"|speech|speak|listen|stt|tts|text-to-speech/[^/]+|speech-to-text"
+    r"|(?:text|image|video)_to_(?:video|image|speech)|inference/[^/]+/[^/]+"
+    r"|(?:(?:models|deployments)/[^/]+/[^/]+/)?predictions"
+    r"|threads/(?:[^/]+/)?runs|threads/[^/]+/runs/[^/]+/submit_tool_outputs)"
+    # watsonx, Cloudflare, Snowflake, Oracle, DashScope, MiniMax, Predibase, fal.
+    r"|/ml/v\d+/(?:deployments/[^/]+/)?text/(?:chat|generation)(?:_stream)?|/ai/run/.+|/cortex/inference:(?:complete|embed)"
+    r"|/\d{8}/actions/(?:chat|(?:generate|embed|rerank|summarize)Text)|/services/aigc/[^/]+/[^/]+"
+    r"|/text/chatcompletion(?:_v2|_pro)?|/llms/[^/]+/generate(?:_stream)?|/fal-ai/.+"
+    rf"|:(?:{'|'.join(sorted(_CHARGED_VERBS))})"
+    r")/?$"
+)
+"""Paths of LLM calls, whatever the host: of the providers in the registry, and of those that litellm can be pointed at.
+
+Paths that agents run behind, and moderations that one provider charges for, cost at that provider only: elsewhere they
+are anybody's.
+"""
+
 
 def charge(path: str, also: str = "") -> Charge:
     """Return what a POST to a path costs; `also` is a pattern of paths that a provider charges for beside the usual."""
@@ -89,6 +117,11 @@ def charge(path: str, also: str = "") -> Charge:
     if not first or not _FREE_WORDS.isdisjoint({*first, "/".join(first)}):
         return Charge.FREE
     return Charge.UNKNOWN
+
+
+def costs_anywhere(path: str) -> bool:
+    """Return whether a POST to a path is an LLM call that costs money, whichever host it goes to."""
+    return _COSTLY_ANYWHERE.search(path) is not None and _FREE_TAILS.search(path.rstrip("/")) is None
 
 
 def _words(path: str) -> list[str]:

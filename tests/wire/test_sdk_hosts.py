@@ -13,7 +13,7 @@ import pytest
 from botocore.exceptions import BotoCoreError
 
 from batchling_client.unbatched import unbatched
-from batchling_client.wire.charges import Charge, charge
+from batchling_client.wire.charges import Charge, charge, costs_anywhere
 from batchling_client.wire.no_batches import NO_BATCHES
 from batchling_client.wire.routes import ROUTES, Routes
 
@@ -164,6 +164,36 @@ def test_every_path_of_an_sdk_is_batched_or_free_or_warned_of(package: str) -> N
         batched = found is not None and found[1] is not None
         free = charge(path, route.charges) is Charge.FREE
         assert batched or (unbatched(routes, route.hosts[0], path) is None) == free, path
+
+
+ONLY_AT_ITS_PROVIDER: Final = re.compile(
+    r"/v1/(?:agents/)?sessions/[^/]+/events|/v1/deployments/[^/]+/run|/v1/dreams|/v1/queue/submit"
+    r"|/v1/(?:chat/)?moderations|/v1/conversations.*|/v1/workflows/.*"
+)
+"""What costs at one provider and is free, or another thing altogether, at the next."""
+_GENAI_VERB: Final = re.compile(r"['\"]\{(?:model|resourceName|file_search_store_name)\}(:\w+)")
+
+
+@pytest.mark.parametrize("package", ["openai", "anthropic", "groq", "together", "mistralai"])
+def test_every_path_of_an_sdk_that_costs_is_known_at_every_host_and_no_free_one(package: str) -> None:
+    route = Routes().named(SDKS[package])
+    assert route is not None
+    for posted in posts_of(package):
+        path = f"/v1{posted}" if package == "together" and not posted.startswith("/v1/") else posted
+        cost = charge(path, route.charges)
+        assert ONLY_AT_ITS_PROVIDER.fullmatch(path) or costs_anywhere(path) == (cost is Charge.FULL_PRICE), (
+            path
+        )
+
+
+def test_what_every_verb_of_google_genai_costs_is_known_at_every_host() -> None:
+    verbs = {verb for _, text in sources("google.genai") for verb in _GENAI_VERB.findall(text)}
+    assert len(verbs) > 5
+    for verb in verbs:
+        path = f"/v1beta/models/gemini{verb}"
+        assert charge(path) is not Charge.UNKNOWN, path
+        assert costs_anywhere(path) == (charge(path) is Charge.FULL_PRICE), path
+    assert costs_anywhere("/v1beta/interactions")
 
 
 def test_no_host_has_batches_and_has_none() -> None:
