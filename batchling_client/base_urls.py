@@ -145,7 +145,8 @@ class _Trial:
             )
         return self._failure(
             f"{self._base_url} refuses the key in {self._key.variable} ({answer.status})",
-            f"Correct {self._key.variable}, or {self._setting}__BASE_URL if the key is for another server.",
+            f"Correct {self._key.variable}, or {self._setting}__BASE_URL if the key is for another server; "
+            f"give headers that a gateway needs in {self._setting}__HEADERS.",
         )
 
     def _redirected(self, answer: _Answer) -> Finding:

@@ -15,26 +15,35 @@ from typing import BinaryIO
 
 import click
 
-from . import presence, settings
-from .reach import reach
+from . import presence, settings, steering
+from .reach import Reached, reach
 from .results_file import Results, Tally
 from .submitting import Counted, Wish, WrongFile
 from .submitting import submit as submit_file
+from .target import say
 from .wire.keys import Keys, RunId
 
 _redis_url = click.option("--redis-url", metavar="URL", help="Instead of BATCHLING_REDIS_URL.")
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-@click.command()
+@click.command(short_help="Queue a file of requests, print the run's id.")
 @click.argument("file", metavar="FILE.jsonl", type=click.Path(path_type=Path))
 @click.option(
-    "--provider", required=True, metavar="NAME", help="Whose batches; its SDK's variable has the key."
+    "--provider",
+    required=True,
+    metavar="NAME",
+    help="Provider to submit to; its API key is read from its SDK's usual variable.",
 )
 @click.option("--endpoint", help="Lines are bare bodies for this endpoint, such as /v1/chat/completions.")
 @click.option("--name", default="", help="Name of the run.")
-@click.option("--completion-window", default="24h", show_default=True, help="What the provider promises.")
-@click.option("--account", help="Name of the account, where its token is renewed.")
+@click.option(
+    "--completion-window",
+    default="24h",
+    show_default=True,
+    help="Time in which the provider promises answers.",
+)
+@click.option("--account", help="Name of the account, for tokens that are renewed.")
 @click.option(
     "--model", help="Model of lines that name none, where the provider's files leave it to the create."
 )
@@ -78,50 +87,61 @@ def submit(
         return
     click.echo(json.dumps(done.as_json(), indent=2) if as_json else done.run_id)
     before = f", {done.n_answered:,} of them answered already" if done.n_answered else ""
-    click.echo(f"batchling: {done.n_requests:,} requests{before}.", err=True)
+    how = f"`batchling results {done.run_id} -o OUT.jsonl --wait` writes the answers"
+    n_requests = f"{done.n_requests:,} request{'' if done.n_requests == 1 else 's'}"
+    say(f"{n_requests}{before}; {how}.")
     if done.assumed_model is not None:
-        click.echo(
-            f"batchling: Lines that name no model are for {done.assumed_model}: give --model for another.",
-            err=True,
-        )
+        say(f"Lines that name no model are for {done.assumed_model}: give --model for another.")
     if done.n_late:
-        click.echo(
-            f"batchling: {done.n_late:,} of them are in batches that are being cancelled: submit the file again once "
-            "these have ended.",
-            err=True,
+        say(
+            f"{done.n_late:,} of them are in batches that are being cancelled: submit the file again once these have "
+            "ended."
         )
 
 
-@click.command()
-@click.argument("run_id", metavar="RUN")
+@click.command(short_help="Write the answers of a submitted run.")
+@click.argument("run", metavar="RUN")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="OUT.jsonl", help="Instead of stdout."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="OUT.jsonl",
+    help="Write to a file instead of stdout.",
 )
-@click.option("--wait", is_flag=True, help="Until every request is answered.")
+@click.option("--wait", is_flag=True, help="Wait until every request is answered.")
 @_redis_url
 @_as_json
-def results(run_id: str, output: Path | None, redis_url: str | None, *, wait: bool, as_json: bool) -> int:
+def results(run: str, output: Path | None, redis_url: str | None, *, wait: bool, as_json: bool) -> int:
     """Write the answers of a submitted run, one a line, in the order of its file.
 
-    A line has the file's custom_id (or the number of the line), and `response` or `error`.
+    RUN is the id that `submit` printed, or the name of the run. A line has the file's custom_id (or the number of the
+    line), and `response` or `error`.
     """
     if as_json and output is None:
-        raise click.UsageError("--json tells how the requests stand: give -o for the answers")
+        raise click.UsageError("--json prints a summary: add `-o FILE` for the answers")
 
     async def fetch() -> Tally:
         async with reach(redis_url) as reached:
             with _opened(output) as out:
                 used = reached.settings
                 patience_s = presence.PATIENCE_S if used.redis_url else presence.EMBEDDED_PATIENCE_S
-                found = Results(reached.redis, Keys(used.namespace), RunId(run_id), patience_s=patience_s)
+                keys = Keys(used.namespace)
+                found = Results(reached.redis, keys, await _run_of(reached, keys, run), patience_s=patience_s)
                 return await found.write(out, wait=wait)
 
     tally = asyncio.run(fetch())
     if as_json:
         click.echo(json.dumps(tally.as_json(), indent=2))
     else:
-        click.echo(f"batchling: {tally}", err=True)
+        for line in tally.lines():
+            say(line)
     return 0 if tally.complete else 1
+
+
+async def _run_of(reached: Reached, keys: Keys, run: str) -> RunId:
+    if await reached.redis.execute_command("EXISTS", keys.run(run)):
+        return RunId(run)
+    return await steering.run_called(reached.inspection, run) or RunId(run)
 
 
 @contextlib.contextmanager

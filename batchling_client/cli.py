@@ -7,6 +7,7 @@ import contextlib
 import datetime as dt
 import json
 import os
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -16,11 +17,13 @@ import click
 from . import __version__, bulk_commands, listing, program, runner, settings, steering
 from .command_group import CommandGroup
 from .doctor import examine
+from .folding import folded, width_of
 from .inspection import RunRecord
 from .reach import Reached, reach
 from .rehearsal import rehearsal
 from .run_cancel import CancelledRun, cancel_run
 from .run_command import RunCommand, options_behind
+from .target import say
 from .wire import sealing
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -30,44 +33,50 @@ REHEARSAL_POLL_S: Final = 0.5
 
 _redis_url = click.option("--redis-url", metavar="URL", help="Instead of BATCHLING_REDIS_URL.")
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-_limit = click.option("--limit", default=1000, show_default=True, help="How many, the newest first.")
+_limit = click.option("--limit", default=1000, show_default=True, help="How many to list, newest first.")
 
 
 @click.group(cls=CommandGroup)
 @click.version_option(__version__, message="batchling %(version)s")
 def main() -> None:
-    """LLM calls of unchanged SDK code, answered from half-price provider batches.
+    """Answer LLM calls of unchanged SDK code from half-price provider batches.
 
-    `batchling FILE.py:FUNC` is short for `batchling run FILE.py:FUNC`.
+    `batchling FILE.py:FUNC` is short for `batchling run FILE.py:FUNC`. To try it without an account: `batchling demo`,
+    or `batchling run --sandbox SCRIPT.py`.
     """
 
 
 def _batchify_options(command: F) -> F:
     options = (
         click.option("--batch-size", type=int, help="Seal a batch at this many requests."),
-        click.option("--batch-window-seconds", type=float, help="Seal after this long a quiet (2)."),
+        click.option("--batch-window-seconds", type=float, help="Seal when no call came for this long (2)."),
         click.option("--batch-poll-interval-seconds", type=float, help="Time between looks at a batch (10)."),
-        click.option("--completion-window", help="What the provider promises (24h)."),
-        click.option("--dry-run/--no-dry-run", default=None, help="Send nothing: say what would be sent."),
+        click.option("--completion-window", help="Time in which the provider promises answers (24h)."),
+        click.option("--dry-run/--no-dry-run", default=None, help="Send nothing: report what would be sent."),
         click.option("--cache/--no-cache", default=None, help="Reuse answers of earlier runs (on)."),
         click.option("--live-display/--no-live-display", default=None, help="Progress on a terminal (on)."),
         click.option("--vertex-gcs-prefix", help="Staging prefix for Vertex."),
         click.option("--name", help="Name of the run."),
         click.option("--deadline", help="When a request must be answered: seconds, or like 2h."),
         click.option(
-            "--on-deadline", type=click.Choice(["error", "realtime"]), help="What happens then (error)."
+            "--on-deadline",
+            type=click.Choice(["error", "realtime"]),
+            help="After a passed deadline: an error, or the call at full price (error).",
         ),
         click.option(
             "--on-too-few",
             type=click.Choice(["error", "realtime"]),
-            help="What happens to requests that are too few for a batch of their provider (error).",
+            help="With fewer requests than a batch must have: an error, or calls at full price (error).",
         ),
         click.option(
             "--stream",
             type=click.Choice(["pass", "batch"]),
             help="Calls with stream=True: at full price, or made of a batch's answer (pass).",
         ),
-        click.option("--account", help="Name of the account, where its token is renewed."),
+        click.option(
+            "--detach/--no-detach", default=None, help="Do not wait for calls in flight at the end (off)."
+        ),
+        click.option("--account", help="Name of the account, for tokens that are renewed."),
         _redis_url,
     )
     for option in reversed(options):
@@ -77,7 +86,7 @@ def _batchify_options(command: F) -> F:
 
 @main.command(cls=RunCommand)
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="TARGET [ARGS]...")
-@click.option("--sandbox", is_flag=True, help="Rehearse before the local sandbox: no account, no cost.")
+@click.option("--sandbox", is_flag=True, help="Rehearse against the local sandbox: no account, no cost.")
 @_batchify_options
 @click.pass_context
 def run(ctx: click.Context, /, words: Sequence[str], *, sandbox: bool, **options: Any) -> object:
@@ -128,7 +137,7 @@ def batches(limit: int, redis_url: str | None, *, as_json: bool) -> None:
             found = await reached.inspection.batches(limit)
             older = [(one.inspection.version, await one.inspection.batches(limit)) for one in reached.older]
         by_version = [(reached.inspection.version, found), *((v, left) for v, left in older if left)]
-        lines = listing.batches_by_version(by_version, _now())
+        lines = listing.batches_by_version(by_version, _now(), _width())
         _print(listing.batches_json(by_version) if as_json else lines, as_json=as_json)
         _name_unreadable(reached)
 
@@ -145,7 +154,9 @@ def runs(limit: int, redis_url: str | None, *, as_json: bool) -> None:
     async def look() -> None:
         async with reach(redis_url) as reached:
             found = await reached.inspection.runs(limit)
-        _print([one.as_json() for one in found] if as_json else listing.runs(found), as_json=as_json)
+        _print(
+            [one.as_json() for one in found] if as_json else listing.runs(found, _width()), as_json=as_json
+        )
         _name_unreadable(reached)
 
     asyncio.run(look())
@@ -162,7 +173,8 @@ def lanes(limit: int, redis_url: str | None, *, as_json: bool) -> None:
         async with reach(redis_url) as reached:
             found = await reached.inspection.lanes(limit)
         _print(
-            [lane.as_json() for lane in found] if as_json else listing.lanes(found, _now()), as_json=as_json
+            [lane.as_json() for lane in found] if as_json else listing.lanes(found, _now(), _width()),
+            as_json=as_json,
         )
         _name_unreadable(reached)
 
@@ -181,10 +193,12 @@ def show(name: str, redis_url: str | None, *, as_json: bool) -> None:
             there = (await reached.keyspace_of(name)).inspection
             found = await steering.find(there, name)
         if isinstance(found, RunRecord):
-            _print(listing.run_json(found) if as_json else listing.run(found, _now()), as_json=as_json)
+            _print(
+                listing.run_json(found) if as_json else listing.run(found, _now(), _width()), as_json=as_json
+            )
         else:
             as_object = {**listing.batch_json(found), "wire_version": there.version}
-            _print(as_object if as_json else listing.batch(found), as_json=as_json)
+            _print(as_object if as_json else listing.batch(found, _width()), as_json=as_json)
 
     asyncio.run(look())
 
@@ -192,15 +206,15 @@ def show(name: str, redis_url: str | None, *, as_json: bool) -> None:
 @main.command()
 @click.argument("name", metavar="ID")
 @click.option(
-    "--keep-submitted", is_flag=True, help="Of a run: what a provider has goes on; answers are kept."
+    "--keep-submitted", is_flag=True, help="Runs only: let submitted batches finish and keep their answers."
 )
 @_redis_url
 @_as_json
 def cancel(name: str, redis_url: str | None, *, keep_submitted: bool, as_json: bool) -> int:
     """Cancel a batch, or a run.
 
-    A batch goes as a whole, with the requests that other runs have in it. Of a run, what no provider was told of is
-    dropped, and the batches are cancelled in which nobody else waits for a request.
+    Cancelling a batch cancels every request in it, other runs' included. Cancelling a run drops its unsubmitted
+    requests and cancels the batches that no other run waits for.
     """
 
     async def steer() -> steering.Cancelled | CancelledRun:
@@ -219,7 +233,7 @@ def cancel(name: str, redis_url: str | None, *, keep_submitted: bool, as_json: b
     lines = [f"Batch {batch_id} is being cancelled." for batch_id in done.batch_ids]
     _print(done.as_json() if as_json else lines, as_json=as_json)
     if not done.batch_ids:
-        click.echo(f"batchling: {name} has ended already: there is nothing to cancel.", err=True)
+        say(f"{name} has ended already: there is nothing to cancel.")
     return 0 if done.batch_ids else 1
 
 
@@ -228,19 +242,19 @@ def _tell_cancelled(done: CancelledRun, *, as_json: bool) -> int:
     if done.done_something:
         return 0
     if not (done.kept or done.left or done.n_shared):
-        click.echo(f"batchling: {done.run_id} has ended already: there is nothing to cancel.", err=True)
+        say(f"{done.run_id} has ended already: there is nothing to cancel.")
     return 1
 
 
-@main.command()
+@main.command(short_help="Retry a waiting or quarantined batch now.")
 @click.argument("name", metavar="ID")
 @_redis_url
 @_as_json
 def retry(name: str, redis_url: str | None, *, as_json: bool) -> int:
     """Retry a waiting or quarantined batch now, or all batches of a run.
 
-    A batch that failed, was lost, cancelled or given up is looked at and read once more, as long as its provider keeps
-    it: the answers that are found replace the errors. Nothing is run or paid for again.
+    A batch that failed, was lost, cancelled or given up is read once more while its provider keeps it, and answers that
+    are found replace the errors. No request is run or paid for again.
     """
 
     async def steer() -> steering.Retried:
@@ -253,7 +267,7 @@ def retry(name: str, redis_url: str | None, *, as_json: bool) -> int:
     if not done.batch_ids:
         over = "it has ended, and its provider has no more answers to read"
         why = "a worker is at it at this moment" if done.busy else over
-        click.echo(f"batchling: There is nothing to retry in {name}: {why}.", err=True)
+        say(f"There is nothing to retry in {name}: {why}.")
     return 0 if done.batch_ids else 1
 
 
@@ -263,7 +277,7 @@ main.add_command(bulk_commands.results)
 
 @main.group()
 def keys() -> None:
-    """The keys that callers' credentials are sealed with."""
+    """Make the keys that seal callers' credentials."""
 
 
 @keys.command()
@@ -274,7 +288,7 @@ def new() -> None:
     click.echo(f"BATCHLING_SEAL_PRIVATE_KEY={private}")
 
 
-@main.command()
+@main.command(short_help="Check the deployment and say how to mend it.")
 @_redis_url
 @_as_json
 def doctor(redis_url: str | None, *, as_json: bool) -> int:
@@ -282,7 +296,10 @@ def doctor(redis_url: str | None, *, as_json: bool) -> int:
     findings = asyncio.run(examine(redis_url, os.environ))
     sound = all(finding.sound for finding in findings)
     as_objects = {"ok": sound, "findings": [finding.as_json() for finding in findings]}
-    _print(as_objects if as_json else [str(finding) for finding in findings], as_json=as_json)
+    _print(
+        as_objects if as_json else [folded(str(finding), _width(), indent=22) for finding in findings],
+        as_json=as_json,
+    )
     return 0 if sound else 1
 
 
@@ -298,7 +315,11 @@ def _name_unreadable(reached: Reached) -> None:
     """Names on stderr what was left out because it cannot be read."""
     for inspection in (reached.inspection, *(one.inspection for one in reached.older)):
         for sentence in inspection.unreadable:
-            click.echo(f"batchling: {sentence}", err=True)
+            say(sentence)
+
+
+def _width() -> int | None:
+    return width_of(sys.stdout)
 
 
 def _now() -> dt.datetime:

@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn
 import click
 
 from .errors import BatchlingError, NotIntercepted, QueueFull, QueueUnreachable
+from .folding import folded, width_of
 from .target import WrongTarget, without_function
 from .wire.installing import install
 
@@ -139,5 +140,5 @@ def _give_up_stdout() -> None:
 
 
 def _say(sentence: str, code: int) -> int:
-    click.echo(f"batchling: {sentence}", err=True)
+    click.echo(folded(f"batchling: {sentence}", width_of(sys.stderr)), err=True)
     return code

@@ -12,6 +12,8 @@ MOST_OF_A_RUN: Final = 20
 LONGEST: Final = 300
 _VARYING: Final = re.compile(r"\S*\d\S*")
 """Request ids, times and counts: a provider that names another one in each answer says the same all the same."""
+_HELD: Final = re.compile(r"^held for \d+ s: ")
+"""How an account waits after a failure: the failure itself was a reason to wait already."""
 
 THAT_IS_ALL: Final = (
     "More batches wait for more reasons, which are not said here: look with `batchling batches`."
@@ -48,7 +50,7 @@ def _by_cause(batches: Iterable[Batch]) -> dict[tuple[str, str], list[Batch]]:
     for batch in batches:
         if _waits_for_a_reason(batch):
             whose = f"{batch.spec.provider}/{batch.spec.model}"
-            groups.setdefault((whose, _VARYING.sub("#", batch.error)), []).append(batch)
+            groups.setdefault((whose, _VARYING.sub("#", _HELD.sub("", batch.error))), []).append(batch)
     return groups
 
 

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from redis.asyncio import Redis
 
 from . import complaints, inspection
+from .folding import folded, width_of
 from .wire.batches import Batch
 from .wire.ending import is_cancelled
 from .wire.keys import BatchId, Keys, RunId
@@ -75,7 +76,7 @@ def warn(line: str) -> None:
     if logger.hasHandlers():
         logger.warning("%s", line)
     elif sys.stderr is not None:
-        print(f"batchling: {line}", file=sys.stderr, flush=True)  # noqa: T201 - stderr is the display
+        _print(line)
 
 
 def report(run: Shown) -> None:
@@ -91,7 +92,12 @@ def tell(line: str) -> None:
     if logger.isEnabledFor(logging.INFO) and logger.hasHandlers():
         logger.info("%s", line)
     elif sys.stderr is not None:
-        print(f"batchling: {line}", file=sys.stderr, flush=True)  # noqa: T201 - stderr is the display
+        _print(line)
+
+
+def _print(line: str) -> None:
+    line = folded(f"batchling: {line}", width_of(sys.stderr))
+    print(line, file=sys.stderr, flush=True)  # noqa: T201 - stderr is the display
 
 
 async def _follow(run: Shown, screen: Screen) -> None:

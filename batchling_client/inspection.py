@@ -21,6 +21,8 @@ from .wire.records import CorruptRecord, LaneSpec, WorkerPresence
 from .wire.states import IN_FLIGHT_STATES
 
 READ_AT_ONCE: Final = 100
+MOST_NAMED: Final = 1000
+"""A run is found by its name among so many of the newest."""
 """Hashes read in one round trip: a look never holds Redis for long."""
 
 
@@ -179,6 +181,12 @@ class Inspection:
         hashes = await self._hashes([self._keys.run(run_id) for run_id in names])
         found = [await self._run(run_id, fields) for run_id, fields in zip(names, hashes, strict=True)]
         return [record for record in found if record is not None]
+
+    async def runs_called(self, name: str) -> list[RunId]:
+        """Return the runs of that name, newest first."""
+        run_ids = [RunId(run_id) for run_id in await self._newest(self._keys.runs, MOST_NAMED)]
+        names = await self._pipelined([("HGET", self._keys.run(run_id), "name") for run_id in run_ids])
+        return [run_id for run_id, told in zip(run_ids, names, strict=True) if told == name.encode()]
 
     async def run(self, run_id: RunId) -> RunRecord | None:
         """One run with its batches, None when there is none of that id (any more)."""

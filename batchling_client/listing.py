@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from .display import age_of, rows_all, rows_done, state_of
+from .folding import folded
 from .inspection import LaneRecord, RunRecord
 from .wire.batches import Batch
 
+INDENT: Final = 4
 
-def batches(found: Sequence[Batch], now: dt.datetime) -> list[str]:
-    """A line a batch, under a heading."""
+
+def batches(found: Sequence[Batch], now: dt.datetime, width: int | None = None) -> list[str]:
+    """A line a batch, under a heading; below it the error, where a line has no room for it."""
     if not found:
         return ["No batches."]
     heading = ("BATCH", "PROVIDER/MODEL", "STATE", "DONE", "AGE", "PROVIDER'S ID", "ERROR")
@@ -27,15 +31,17 @@ def batches(found: Sequence[Batch], now: dt.datetime) -> list[str]:
         )
         for batch in found
     ]
-    return _columns([heading, *rows])
+    return _columns([heading, *rows], width)
 
 
-def batches_by_version(found: Sequence[tuple[int, Sequence[Batch]]], now: dt.datetime) -> list[str]:
+def batches_by_version(
+    found: Sequence[tuple[int, Sequence[Batch]]], now: dt.datetime, width: int | None = None
+) -> list[str]:
     """The batches of this wire version, and below them those of older ones, which workers drain."""
     (_, own), *older = found
-    lines = batches(own, now)
+    lines = batches(own, now, width)
     for version, left in older:
-        lines += ["", f"Of wire version {version}, which this release drains:", *batches(left, now)]
+        lines += ["", f"Of wire version {version}, which this release drains:", *batches(left, now, width)]
     return lines
 
 
@@ -44,7 +50,7 @@ def batches_json(found: Sequence[tuple[int, Sequence[Batch]]]) -> list[dict[str,
     return [{**batch.as_json(), "wire_version": version} for version, some in found for batch in some]
 
 
-def runs(found: Sequence[RunRecord]) -> list[str]:
+def runs(found: Sequence[RunRecord], width: int | None = None) -> list[str]:
     """A line a run, under a heading."""
     if not found:
         return ["No runs."]
@@ -60,10 +66,10 @@ def runs(found: Sequence[RunRecord]) -> list[str]:
         )
         for record in found
     ]
-    return _columns([heading, *rows])
+    return _columns([heading, *rows], width)
 
 
-def lanes(found: Sequence[LaneRecord], now: dt.datetime) -> list[str]:
+def lanes(found: Sequence[LaneRecord], now: dt.datetime, width: int | None = None) -> list[str]:
     """A line a lane, under a heading."""
     if not found:
         return ["No lanes."]
@@ -92,7 +98,7 @@ def lanes(found: Sequence[LaneRecord], now: dt.datetime) -> list[str]:
         )
         for lane in found
     ]
-    return _columns([heading, *rows])
+    return _columns([heading, *rows], width)
 
 
 def _tokens(lane: LaneRecord) -> str:
@@ -114,20 +120,22 @@ def _hold(lane: LaneRecord, now: dt.datetime) -> str:
     return ""
 
 
-def batch(found: Batch) -> list[str]:
+def batch(found: Batch, width: int | None = None) -> list[str]:
     """Everything worth knowing of one batch, a line a fact."""
     return [
-        f"{name}: {_word(value)}" for name, value in batch_json(found).items() if value not in (None, "", 0)
+        folded(f"{name}: {_word(value)}", width, indent=INDENT)
+        for name, value in batch_json(found).items()
+        if value not in (None, "", 0)
     ]
 
 
-def run(found: RunRecord, now: dt.datetime) -> list[str]:
+def run(found: RunRecord, now: dt.datetime, width: int | None = None) -> list[str]:
     """One run and its batches."""
     title = f"{found.run_id} {found.name}".rstrip()
     earlier = f" ({found.n_reused} from earlier runs)" if found.n_reused else ""
     return [
         f"Run {title}: {found.n_requests} requests{earlier}, started {_time(found.started_at)}",
-        *batches(found.batches, now),
+        *batches(found.batches, now, width),
     ]
 
 
@@ -158,9 +166,23 @@ def run_json(found: RunRecord) -> dict[str, object]:
     return {**found.as_json(), "batches": [one.as_json() for one in found.batches]}
 
 
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return [_padded(row, widths) for row in rows]
+def _columns(rows: Sequence[Sequence[str]], width: int | None) -> list[str]:
+    """Return the rows as lines; where a terminal is too narrow, with the last cell of a row below it, and cut."""
+    lines = [_padded(row, _widths(rows)) for row in rows]
+    if width is None or max(map(len, lines)) <= width:
+        return lines
+    short = [row[:-1] for row in rows]
+    lines = []
+    for row in rows:
+        line = _padded(row[:-1], _widths(short))
+        lines.append(line if len(line) <= width else f"{line[: width - 1]}…")
+        if row is not rows[0] and row[-1] not in ("", "-"):
+            lines += folded(f"{' ' * INDENT}{row[-1]}", width, indent=INDENT).splitlines()
+    return lines
+
+
+def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
 
 
 def _padded(row: Iterable[str], widths: Sequence[int]) -> str:

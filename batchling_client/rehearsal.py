@@ -14,7 +14,7 @@ from typing import IO, Final
 
 import msgspec
 
-from . import sandboxed
+from . import sandboxed, target
 from .errors import QueueUnreachable, WrongSettings
 from .wire.installing import install
 
@@ -23,6 +23,7 @@ WRONG_USE: Final = 2
 """How the stage ends where a setting of the worker's is not usable."""
 
 
+SAYS: Final = "Rehearsal: a local sandbox makes up every answer, and nothing is paid."
 NEEDED: Final = {
     "worker": ("batchling_worker", "celery", "httpx", "kombu"),
     "embedded": ("psutil",),
@@ -42,6 +43,10 @@ def rehearsal(home: Path) -> Iterator[None]:
         raise WrongSettings(
             f"A rehearsal needs what {_words(missing)} of batchling would install: run {install(','.join(missing))}."
         )
+    at_once = sys.stderr is not None and sys.stderr.isatty()
+    if at_once:
+        # A person waits a few seconds until the stage is set.
+        target.say(SAYS)
     with (
         tempfile.TemporaryFile() as complaints,
         subprocess.Popen(
@@ -56,6 +61,8 @@ def rehearsal(home: Path) -> Iterator[None]:
     ):
         try:
             with _environment(_told(stage, complaints)):
+                if not at_once:
+                    target.say(SAYS)
                 yield
         finally:
             if stage.stdin is not None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Final
 
 import msgspec
@@ -23,6 +24,9 @@ AT_ONCE: Final = 64
 LOOK_S: Final = 1.0
 SUCCEEDED: Final = b"+"
 WAITING: Final = "batch_pending"
+MOST_REASONS: Final = 100
+MOST_LISTED: Final = 3
+LONGEST_REASON: Final = 300
 
 
 class NotSubmitted(BatchlingError):
@@ -44,6 +48,9 @@ class Tally:
     n_unsent: int = 0
     """Requests of the file that were not queued, as its submission was torn off."""
 
+    reasons: Counter[str] = field(default_factory=Counter)
+    """How many requests failed for which reason, as far as `MOST_REASONS` hold."""
+
     @property
     def complete(self) -> bool:
         """Whether every request was answered with a success."""
@@ -59,6 +66,24 @@ class Tally:
             "n_waiting": self.n_waiting,
             "n_unsent": self.n_unsent,
         }
+
+    def failed(self, reason: str) -> None:
+        """Count a failed request."""
+        self.n_failed += 1
+        text = "".join(letter if letter.isprintable() else "?" for letter in " ".join(reason.split()))
+        text = text if len(text) <= LONGEST_REASON else f"{text[: LONGEST_REASON - 1]}…"
+        if text in self.reasons or len(self.reasons) < MOST_REASONS:
+            self.reasons[text] += 1
+
+    def lines(self) -> list[str]:
+        """Return how the requests stand, and the commonest reasons of those that failed."""
+        named = self.reasons.most_common(MOST_LISTED)
+        others = self.n_failed - sum(n for _, n in named)
+        return [
+            str(self),
+            *(f"{n:,} failed: {reason}" for reason, n in named),
+            *([f"{others:,} failed for other reasons: see their lines."] if others else []),
+        ]
 
     def __str__(self) -> str:
         words = [f"{self.n_succeeded:,} of {self.n_requests:,} requests succeeded"]
@@ -118,7 +143,7 @@ class Results:
                 if packed is not None:
                     lines[n] = self._answered(some[n], packed)
                 elif not flying:
-                    self._tally.n_failed += 1
+                    self._tally.failed(RequestLost.sentence)
                     lines[n] = _error_line(some[n], RequestLost.code, RequestLost.sentence)
             if not wait or len(lines) == len(some):
                 break
@@ -178,12 +203,13 @@ class Results:
             result = Result.decode(packed)
             body = result.body
         except CorruptRecord:
-            self._tally.n_failed += 1
+            self._tally.failed(AnswerUnreadable.sentence)
             return _error_line(one, AnswerUnreadable.code, AnswerUnreadable.sentence)
         if packed[:1] == SUCCEEDED:
             self._tally.n_succeeded += 1
         else:
-            self._tally.n_failed += 1
+            status = f"{result.status} " if result.origin == "provider" else ""
+            self._tally.failed(f"{status}{_message(body)}".rstrip())
         if result.origin != "provider":
             return _error_line(one, result.origin, _message(body))
         response = {

@@ -17,6 +17,8 @@ from .wire.states import BatchState, Verdict
 NO_ENDING: Final = b"{}"
 """What is known of the end of a batch that no provider has seen: nothing."""
 
+MOST_LISTED: Final = 3
+
 
 class UnknownId(BatchlingError):
     """Neither a batch nor a run has this id."""
@@ -51,8 +53,11 @@ class Retried:
 
 
 async def find(inspection: Inspection, name: str) -> Batch | RunRecord:
-    """The batch or run of that id; raises `UnknownId`."""
+    """The batch or run of that id, or the run of that name; raises `UnknownId`."""
     found = await inspection.batch(BatchId(name)) or await inspection.run(RunId(name))
+    called = None if found is not None else await run_called(inspection, name)
+    if called is not None:
+        found = await inspection.run(called)
     if found is None and inspection.unreadable:
         raise UnknownId(inspection.unreadable[0])
     if found is None:
@@ -60,6 +65,17 @@ async def find(inspection: Inspection, name: str) -> Batch | RunRecord:
             f"There is no batch and no run {name!r} here: `batchling batches` and `batchling runs` list their ids."
         )
     return found
+
+
+async def run_called(inspection: Inspection, name: str) -> RunId | None:
+    """Return the run of that name, None if there is none; raises `UnknownId` if several have it."""
+    called = await inspection.runs_called(name)
+    if len(called) > 1:
+        newest = ", ".join(called[:MOST_LISTED])
+        raise UnknownId(
+            f"{len(called)} runs are called {name!r}: give the id of one, newest first: {newest}."
+        )
+    return called[0] if called else None
 
 
 async def cancel(scripts: Scripts, batch: Batch) -> Cancelled:

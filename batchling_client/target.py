@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Final
 
 from .errors import BatchlingError
+from .folding import folded, width_of
 
 LARGEST: Final = 1_000_000
 """A larger file is not parsed for the names of its functions."""
@@ -69,4 +70,5 @@ def reason(file: str, error: BaseException) -> str:
 
 def say(sentence: str) -> None:
     """Print a sentence of the command's own on stderr."""
-    print(f"batchling: {sentence}", file=sys.stderr, flush=True)  # noqa: T201 - the command's own words
+    line = folded(f"batchling: {sentence}", width_of(sys.stderr))
+    print(line, file=sys.stderr, flush=True)  # noqa: T201 - the command's own words

@@ -28,14 +28,14 @@ def up(*, flower: bool, as_json: bool) -> int:
 
 @click.command()
 def down() -> int:
-    """Stop the embedded stack; what waits in it is kept."""
+    """Stop the embedded stack; its requests are kept."""
     return _stack("down")
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(*, as_json: bool) -> int:
-    """Show what of the embedded stack is running."""
+    """Show the processes of the embedded stack."""
     return _stack("status", as_json=as_json)
 
 
@@ -102,7 +102,7 @@ def _check_providers(part: Any, served: tuple[str, ...]) -> None:
         raise click.UsageError(f"--provider {unknown[0]} is none of {', '.join(part.names())}")
 
 
-@click.command()
+@click.command(short_help="Show a run without an account, on a sandbox.")
 def demo() -> int:
     """Show it all without an account: a few hundred requests, two models, a sandbox for a provider."""
     play = _part("batchling_worker.demo").play

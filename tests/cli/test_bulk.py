@@ -67,12 +67,18 @@ async def test_answers_come_in_the_order_of_the_file_under_its_own_ids(
     early = await batchling("results", submitted.out.strip(), env=env)
     deployment.worker()
     done = await batchling("results", submitted.out.strip(), "-o", str(target), "--wait", "--json", env=env)
+    by_name = await batchling("results", "bulk", env=env)
 
     assert submitted.code == 0, submitted.err
     assert "500 requests" in submitted.sentence
     assert early.code == 1
     assert {json.loads(text)["error"]["code"] for text in early.out.splitlines()} == {"batch_pending"}
     assert early.sentence == "batchling: 0 of 500 requests succeeded, 500 still wait."
+    assert f"`batchling results {submitted.out.strip()} -o OUT.jsonl --wait`" in submitted.sentence
+    assert (by_name.code, by_name.out) == (1, target.read_text())
+    counted, reason = by_name.err.splitlines()
+    assert counted == "batchling: 499 of 500 requests succeeded, 1 failed."
+    assert reason.startswith("batchling: 1 failed: 400 ")
     assert done.code == 1, done.err
     tally = json.loads(done.out)
     assert (tally["n_requests"], tally["n_succeeded"], tally["n_failed"]) == (500, 499, 1)
@@ -204,6 +210,18 @@ async def test_results_of_no_such_run_are_one_sentence(deployment: Deployment, e
     assert (done.code, "no run 'r-none'" in done.sentence) == (2, True)
     away = await batchling("results", "r-none", "--redis-url", AWAY, env=env)
     assert away.code == 3
+
+
+async def test_a_name_that_two_runs_have_is_refused_with_their_ids(
+    deployment: Deployment, env: dict[str, str], tmp_path: Path
+) -> None:
+    source = written(tmp_path / "in.jsonl", [line("a", "good")])
+    words = ("submit", str(source), "--provider", "groq", "--name", "bulk")
+    run_ids = [(await batchling(*words, env=env)).out.strip() for _ in range(2)]
+    for command in ("results", "show", "cancel"):
+        done = await batchling(command, "bulk", env=env)
+        assert (done.code, done.out) == (2, "")
+        assert f"newest first: {run_ids[1]}, {run_ids[0]}." in done.sentence
 
 
 async def test_who_waits_for_results_is_told_why_and_leaves_no_half_file(

@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from batchling_client import complaints, display
+from batchling_client import complaints, display, listing
+from batchling_client.folding import folded
 from batchling_client.inspection import Inspection
 from batchling_client.wire.batches import Batch
 from batchling_client.wire.connection import connect
@@ -129,6 +130,38 @@ def test_a_batch_whose_requests_have_all_ended_waits_for_nothing() -> None:
     assert complaints.reasons([ended, ending]) == [
         "groq/m: the provider reports the batch as failed (2 requests in batch b002)"
     ]
+
+
+def test_a_failure_and_the_wait_after_it_are_one_reason() -> None:
+    said = complaints.Complaints()
+
+    first = said.news([batch(1, "submitting", error="groq could not be reached")])
+    then = said.news([batch(1, "sealed", error="held for 8 s: groq could not be reached")])
+
+    assert (len(first), then) == (1, [])
+
+
+def test_lines_are_broken_at_words_and_commands_stay_whole() -> None:
+    text = "Redis does not answer at redis://127.0.0.1:1: look with `batchling show r0mx2zjdxy4qr3za6s`."
+
+    lines = folded(text, 60, indent=4).splitlines()
+
+    assert lines[1:] == ["    `batchling show r0mx2zjdxy4qr3za6s`."]
+    assert folded(text, None) == text
+    assert max(map(len, folded(f"{text} {text}", 60).splitlines())) <= 60
+
+
+def test_a_list_fits_the_terminal_and_is_whole_in_a_pipe() -> None:
+    why = "openai answered 403 when asked to store a file: portal key or team missing"
+    found = [batch(1, "failed", error=why), batch(2, "settled")]
+
+    heading, first, *rest, last = listing.batches(found, NOW, 60)
+
+    assert "ERROR" not in heading
+    assert (first.split()[0], last.split()[0]) == ("b001", "b002")
+    assert " ".join(" ".join(rest).split()) == why
+    assert max(map(len, [heading, first, *rest, last])) <= 60
+    assert why in listing.batches(found, NOW)[1]
 
 
 def test_warnings_come_to_an_end(caplog: pytest.LogCaptureFixture) -> None:

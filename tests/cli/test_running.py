@@ -99,6 +99,7 @@ async def test_a_rehearsal_needs_no_account_and_leaves_nothing(script: Path, sho
 
     assert done.code == 0, done.err
     assert done.out == "statuses 200 200 200\n"
+    assert "a local sandbox makes up every answer" in done.err
     assert contents(short_home) == []
 
 
