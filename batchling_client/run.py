@@ -286,10 +286,10 @@ class Run:
         )
 
     def _words_of_detached(self, n: int) -> str:
-        requests = "1 request is" if n == 1 else f"{n:,} requests are"
+        requests = "1 request stays queued and needs" if n == 1 else f"{n:,} requests stay queued and need"
         again = "Run the program again to get the answers without paying twice; " if self._terms.cache else ""
         look = f"`batchling show {self.id}` shows what became of them"
-        return f"{requests} queued and finished without this block (run {self._title()}). {again}{look}."
+        return f"{requests} this block no longer (run {self._title()}). {again}{look}."
 
     def wants(self, method: str, host: str, path: str) -> bool:
         """Say cheaply whether such a call may be batched."""
