@@ -50,6 +50,8 @@ class CommandGroup(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """`batchling FILE.py:FUNC` is `batchling run FILE.py:FUNC`, with options on either side."""
         first = args[0] if args else ""
+        if first.startswith("-m"):
+            raise click.UsageError(f"-m belongs to `run`: `batchling run {' '.join(args[:2])}`", ctx)
         if first.endswith(".py"):
             raise WrongTarget(without_function(first))
         if (
@@ -107,7 +109,7 @@ def _added() -> dict[str, EntryPoint]:
 def _unknown(name: str, commands: Sequence[str]) -> str:
     """Return the error for a first word that is not a command, with the commands that it resembles."""
     close = difflib.get_close_matches(name, commands, n=3, cutoff=_CLOSE)
-    close = close or [one for one in commands if one.startswith(name)]
+    close = close or [one for one in commands if name and one.startswith(name)]
     meant = " or ".join(f"`batchling {one}`" for one in close[:3])
     return (
         f"There is no command {name!r}: did you mean {meant}?" if meant else f"There is no command {name!r}."

@@ -44,10 +44,10 @@ def script(path: str, args: Sequence[str]) -> Program:
     if Path(path).is_file():
         return Program(name=path, is_module=False, args=tuple(args))
     if Path(path).is_dir():
-        raise WrongTarget(f"{path} is a folder: name a script in it, or run a package with -m PACKAGE.")
+        raise WrongTarget(target.absent(path))
     command = None if os.sep in path or path.endswith(".py") else shutil.which(path)
     if command is None:
-        raise WrongTarget(f"There is no file {path}: check the path.")
+        raise WrongTarget(target.absent(path))
     with Path(command).open("rb") as file:
         head = file.read(HEAD)
     if not head.startswith(b"#!") or b"python" not in head:
@@ -64,6 +64,8 @@ def module(words: Sequence[str]) -> Program:
     name, args = (words[0][2:], words[1:]) if words[0] != "-m" else (words[1] if words[1:] else "", words[2:])
     if not name:
         raise WrongTarget("-m needs a module: `batchling run -m MODULE`.")
+    if name.endswith(".py") and Path(name).is_file():
+        raise WrongTarget(f"-m takes a module, and {name} is a file: `batchling run {name}`.")
     return Program(name=name, is_module=True, args=tuple(args))
 
 

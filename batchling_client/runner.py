@@ -53,7 +53,7 @@ def load(place: str, words: Sequence[str]) -> Target:
         raise WrongTarget(f"{place!r} is not FILE.py:FUNC, such as {_meant(path, name)}.")
     file = Path(path)
     if not file.is_file():
-        raise WrongTarget(f"There is no file {path}: check the path.")
+        raise WrongTarget(target.absent(path))
     function = getattr(_module(file.absolute()), name, None)
     if function is None:
         has = f": it has {', '.join(names)}" if (names := target.functions_in(file)) else ""
@@ -184,10 +184,13 @@ def _module(file: Path) -> ModuleType:
 
 def _meant(path: str, name: str) -> str:
     """Return what a person may have meant, where such a file is there."""
+    path, _, more = path.partition(":")
+    name = more or name
     for file in (f"{path}.py", f"{path.replace('.', os.sep)}.py"):
         if path and name.isidentifier() and Path(file).is_file():
             return f"{file}:{name}"
     names = target.functions_in(Path(path)) if path.endswith(".py") else []
+    names = [name] if name in names else names
     return f"{path}:{names[0]}" if names else "script.py:main"
 
 
@@ -209,6 +212,8 @@ def _is_async(function: object) -> bool:
 def _check(path: str, name: str, function: object) -> None:
     if not callable(function):
         raise WrongTarget(f"{name} in {path} is not a function.")
+    if inspect.isclass(function):
+        raise WrongTarget(f"{name} in {path} is a class: name a function.")
     if type(function).__module__.partition(".")[0] in COMMANDS:
         raise WrongTarget(
             f"{name} in {path} is a command that reads its own arguments: `batchling run {path} ARGS`."

@@ -41,10 +41,17 @@ def idle_functions_in(file: Path) -> list[str]:
     return [] if b"__main__" in file.read_bytes() else functions_in(file)
 
 
+def absent(path: str) -> str:
+    """Say that there is no file of this path to run."""
+    if path and Path(path).is_dir():
+        return f"{path} is a folder: name a script in it, or run a package with -m PACKAGE."
+    return f"There is no file {path or repr(path)}: check the path."
+
+
 def without_function(path: str) -> str:
     """Say what to type instead of `batchling FILE.py`."""
     if not Path(path).is_file():
-        return f"There is no file {path}: check the path."
+        return absent(path)
     name = next(iter(functions_in(Path(path))), "FUNC")
     typed = f"type `batchling {path}:{name}`, or `batchling run {path}` to run it as a program"
     return f"{path} names no function: {typed}."
@@ -61,7 +68,7 @@ def own_part(error: BaseException, file: str) -> TracebackType | None:
 def reason(file: str, error: BaseException) -> str:
     """Say in one line why a file cannot be loaded."""
     if isinstance(error, SyntaxError):
-        return f"{error.msg} in line {error.lineno}"
+        return f"{error.msg} in line {error.lineno}" if error.lineno else error.msg
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     where = f" in line {lines[-1]}" if lines else ""
     text = " ".join(str(error).split()).rstrip(".")
