@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, Protocol
 
 from .interceptor import PASS_THROUGH, Handler, HttpCall, HttpReply, PassThrough
-from .passed import Passed
+from .passed import Passed, not_sent
 
 
 class Gate(Protocol):
@@ -14,6 +15,10 @@ class Gate(Protocol):
 
     def wants(self, method: str, host: str, path: str) -> bool:
         """Say whether such a call would reach a real provider."""
+        ...
+
+    def refused(self, call: HttpCall) -> HttpReply | None:
+        """Return the error with which such a call is answered; None if it goes to the sandbox."""
         ...
 
     def refusal(self, host: str) -> Exception:
@@ -52,6 +57,12 @@ def behind(handler: Handler | None) -> Handler | None:
     return Gated(handler, _closed[0]) if _closed else handler
 
 
+def judged(gate: Gate, call: HttpCall) -> AbstractContextManager[None]:
+    """Have a call that the gate is about to refuse counted as refused, where its block would count it as passed."""
+    wanted = gate.wants(call.method, call.host, call.path)
+    return not_sent() if wanted and gate.refused(call) is not None else nullcontext()
+
+
 class Gated:
     """A block, or none, in a process whose calls do not reach real providers."""
 
@@ -73,23 +84,25 @@ class Gated:
         return self._answer(call)
 
     def answer_blocking(self, call: HttpCall) -> HttpReply | PassThrough:
-        if self._handler is not None and self._is_caught(call.method, call.host, call.path):
-            reply = self._handler.answer_blocking(call)
-            if not isinstance(reply, PassThrough):
-                return reply
-        else:
-            self.passes(call.method, call.host, call.path)
+        with judged(self._gate, call):
+            if self._handler is not None and self._is_caught(call.method, call.host, call.path):
+                reply = self._handler.answer_blocking(call)
+                if not isinstance(reply, PassThrough):
+                    return reply
+            else:
+                self.passes(call.method, call.host, call.path)
         if not self._gate.wants(call.method, call.host, call.path):
             return PASS_THROUGH
         return self._gate.answer_blocking(call)
 
     async def _answer(self, call: HttpCall) -> HttpReply | PassThrough:
-        if self._handler is not None and self._is_caught(call.method, call.host, call.path):
-            reply = await self._handler.answer(call)
-            if not isinstance(reply, PassThrough):
-                return reply
-        else:
-            self.passes(call.method, call.host, call.path)
+        with judged(self._gate, call):
+            if self._handler is not None and self._is_caught(call.method, call.host, call.path):
+                reply = await self._handler.answer(call)
+                if not isinstance(reply, PassThrough):
+                    return reply
+            else:
+                self.passes(call.method, call.host, call.path)
         if not self._gate.wants(call.method, call.host, call.path):
             return PASS_THROUGH
         return await self._gate.answer(call)

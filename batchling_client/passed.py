@@ -6,6 +6,9 @@ import enum
 import logging
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final
 
@@ -59,6 +62,21 @@ def costs(method: str, path: str) -> bool:
     return method == "POST" and costs_anywhere(path)
 
 
+_unsent: ContextVar[bool] = ContextVar("batchling_unsent", default=False)
+
+
+@contextmanager
+def not_sent() -> Iterator[None]:
+    """Count the calls that the body notes as refused: a rehearsal answers them itself, and they cost nothing."""
+    before = _unsent.set(True)
+    try:
+        yield
+    finally:
+        # A coroutine that is thrown away ends in a context that was never changed.
+        with suppress(ValueError):
+            _unsent.reset(before)
+
+
 class Passed:
     """What one run counts; it outlives the run's block, and holds nothing of the run itself."""
 
@@ -73,6 +91,7 @@ class Passed:
         self._routes = routes
         self._calls: Counter[tuple[Why, str]] = Counter()
         self._posts: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
         self._warned: set[str] = set()
         self._lock = threading.Lock()
 
@@ -88,6 +107,10 @@ class Passed:
         named = host.rpartition("://")[2].partition("/")[0]
         place = "".join(letter if letter.isprintable() else "?" for letter in named)
         with self._lock:
+            if _unsent.get():
+                if place in self._refused or len(self._refused) < MOST_HOSTS:
+                    self._refused[place] += 1
+                return
             self._calls[why, self._place(place)] += 1
         if sentence:
             self.warn(sentence)
@@ -120,8 +143,15 @@ class Passed:
 
     def posts(self) -> str:
         """Return the hosts of all other POSTs with their counts, in words; empty where there were none."""
+        return self._words_of(self._posts)
+
+    def refusals(self) -> str:
+        """Return the hosts of the calls that a rehearsal refused with their counts, in words, or nothing."""
+        return self._words_of(self._refused)
+
+    def _words_of(self, counts: Counter[str]) -> str:
         with self._lock:
-            found = self._posts.most_common()
+            found = counts.most_common()
         words = [f"{n:,} to {host}" for host, n in found[:_NAMED_HOSTS]]
         return ", ".join([*words, *(["others"] if len(found) > _NAMED_HOSTS else [])])
 

@@ -204,6 +204,8 @@ class Run:
         if not now.n_requests:
             return self._nothing_caught(now.passed)
         passed = f" {sentence_of(now.passed)}." if now.passed else ""
+        refused = self._passed.refusals()
+        passed += f" The rehearsal refused calls, which cost nothing: {refused}." if refused else ""
         if self._rehearsal is not None:
             return self._rehearsal.report() + passed
         words = [f"{now.n_succeeded:,} of {now.n_requests:,} requests answered"]
@@ -220,6 +222,8 @@ class Run:
         others = self._passed.posts()
         if passed:
             seen = f"{sentence_of(tuple(passed))}. The warnings above say why, and which setting or parameter helps"
+        elif refused := self._passed.refusals():
+            seen = f"The rehearsal refused what it saw: {refused}. The errors say why"
         elif others:
             seen = (
                 f"It saw POSTs of other kinds only: {others}. If these are LLM calls, register the host with "

@@ -135,6 +135,19 @@ class SandboxGate:
         return await asyncio.to_thread(self.answer_blocking, call)
 
     def answer_blocking(self, call: HttpCall) -> HttpReply:
+        read = self._read(call)
+        if isinstance(read, HttpReply):
+            return read
+        # The call to the sandbox is ours, and none of a block.
+        with scope.outside():
+            return self._forwarded(read, call)
+
+    def refused(self, call: HttpCall) -> HttpReply | None:
+        read = self._read(call)
+        return read if isinstance(read, HttpReply) else None
+
+    def _read(self, call: HttpCall) -> Route | HttpReply:
+        """Return the route of a call that the sandbox answers, else the refusal."""
         found = self._routes.of_call(call.host, call.path)
         if found is None:
             return _refused(_UNKNOWN.format(call.host))
@@ -143,7 +156,7 @@ class SandboxGate:
             return _refused(_NOT_SERVED.format(", ".join(self._served), call.host, route.provider))
         if call.body_unread:
             return _refused(_UNREAD.format(call.host))
-        return self._forwarded(route, call)
+        return route
 
     def _forwarded(self, route: Route, call: HttpCall) -> HttpReply:
         there = urlsplit(self._url)

@@ -8,9 +8,9 @@ from typing import Final
 
 from .passed import Passed, Why
 
-_OVER_URLLIB3: Final = (
-    "A call to {} goes over urllib3 by itself, where batchling catches none: it is not batched and goes at full "
-    "price. "
+_OVER_ANOTHER: Final = (
+    "A call to {} goes over {} by itself, where batchling catches none: it is not batched and goes "
+    "at full price. {}"
 )
 _ANY_SDK: Final = "Send it over httpx, requests or aiohttp to have it batched."
 BEDROCK_WAY: Final = (
@@ -58,11 +58,11 @@ PROVIDERS: Final = ("/xai_api.", "/google.cloud.aiplatform.", "/google.ai.genera
 """How the gRPC methods of providers begin."""
 
 
-def note_http(passed: Passed | None, host: str) -> None:
-    """Count a batchable call that goes over urllib3 by itself, and warn of the first one of a run."""
+def note_http(passed: Passed | None, host: str, library: str) -> None:
+    """Count a batchable call that goes over a library that is only watched, and warn of the first one of a run."""
     if passed is not None:
         way = BEDROCK_WAY if _BEDROCK_HOST.fullmatch(host) else _ANY_SDK
-        passed.note(Why.LIBRARY, host, _OVER_URLLIB3.format(host) + way)
+        passed.note(Why.LIBRARY, host, _OVER_ANOTHER.format(host, library, way))
 
 
 def note_rpc(passed: Passed | None, method: str) -> None:

@@ -19,11 +19,12 @@ ADAPTERS: Final = (
     "batchling_client.interceptors.requests",
     "batchling_client.interceptors.lm15",
     "batchling_client.interceptors.urllib3",
+    "batchling_client.interceptors.http_client",
     "batchling_client.interceptors.grpc",
     "batchling_client.interceptors.threads",
 )
 
-WARNED_OF: Final = frozenset({"urllib3", "grpc"})
+WARNED_OF: Final = frozenset({"urllib3", "http.client", "grpc"})
 """Libraries whose calls are seen and not caught: they pass with a warning."""
 
 

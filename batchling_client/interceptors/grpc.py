@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from .. import gate, uncaught
+from ..passed import not_sent
 from ..patching import Patch, Patcher, Target
 
 _CALLABLES: Final = {
@@ -28,10 +29,12 @@ def _calling(patch: Patch) -> Callable[..., Any]:
         if block is not None:
             spelt = getattr(stub, "_method", b"")
             method = spelt.decode() if isinstance(spelt, bytes) else spelt
-            uncaught.note_rpc(block.passed, method)
             shut = gate.of_process()
             if shut is not None and method.startswith(uncaught.PROVIDERS):
+                with not_sent():
+                    uncaught.note_rpc(block.passed, method)
                 raise shut.refusal(method)
+            uncaught.note_rpc(block.passed, method)
         return patch.plain(stub)(*args, **options)
 
     return call

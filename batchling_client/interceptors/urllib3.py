@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 from urllib.parse import unquote, urlsplit
 
 from .. import gate, uncaught
-from ..interceptor import OWN_PORTS, HttpCall, HttpReply, host_of
+from ..interceptor import OWN_PORTS, Handler, HttpCall, HttpReply, host_of
 from ..passed import costs
 from ..patching import Patch, Patcher, Target
 
@@ -25,19 +25,25 @@ def _opening(library: Any, patch: Patch) -> Callable[..., Any]:
             own = called.port == OWN_PORTS.get(called.scheme)
             host = host_of(name, None if own else called.port)
             path = unquote(parts.path)
-            if block.wants(method, host, path):
-                uncaught.note_http(block.passed, host)
-            elif costs(method, path):
-                # Other calls were seen above: requests sends over this library.
-                block.passes(method, host, path)
             shut = gate.of_process()
             if shut is not None and shut.wants(method, host, path):
                 whole = url if parts.hostname else f"{pool.scheme}://{host}{url}"
                 call = _call(method, whole, host, path, *args, **options)
+                with gate.judged(shut, call):
+                    _note(block, method, host, path)
                 return _response(library, method, shut.answer_blocking(call), **options)
+            _note(block, method, host, path)
         return patch.plain(pool)(method, url, *args, **options)
 
     return urlopen
+
+
+def _note(block: Handler, method: str, host: str, path: str) -> None:
+    if block.wants(method, host, path):
+        uncaught.note_http(block.passed, host, "urllib3")
+    elif costs(method, path):
+        # Other calls were seen above: requests sends over this library.
+        block.passes(method, host, path)
 
 
 def _call(

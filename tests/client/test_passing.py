@@ -1,23 +1,28 @@
 """Calls that pass a block at full price: each kind is warned of once a run, counted, and summed up at the end."""
 
 import asyncio
+import contextlib
 import gc
+import http.client
 import os
 import subprocess
 import sys
 import textwrap
 import threading
+import urllib.request
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import httpx
 import httpx2
 import pytest
 import requests
+import urllib3
 from lm15.transports import StdlibAsyncTransport, StdlibTransport, TransportRequest
 
 from batchling_client import Run, batchify, children, interceptors, scope
@@ -157,6 +162,23 @@ def over_requests(url: str) -> None:
     assert requests.post(url, json={}, timeout=10).status_code == 200
 
 
+def over_urllib(url: str) -> None:
+    with urllib.request.urlopen(urllib.request.Request(url, b"{}", method="POST"), timeout=10) as response:
+        assert response.status == 200
+
+
+def over_http_client(url: str) -> None:
+    parts = urlsplit(url)
+    with contextlib.closing(http.client.HTTPConnection(parts.netloc, timeout=10)) as connection:
+        connection.request("POST", parts.path, b"{}")
+        assert connection.getresponse().status == 200
+
+
+def over_urllib3(url: str) -> None:
+    with urllib3.PoolManager() as pool:
+        assert pool.request("POST", url, body=b"{}").status == 200
+
+
 def over_httpx(library: ModuleType) -> Callable[[str], None]:
     def post(url: str) -> None:
         assert library.post(url, json={}).status_code == 200
@@ -196,6 +218,9 @@ BLOCKING = {
     "httpx": over_httpx(httpx),
     "httpx2": over_httpx(httpx2),
     "lm15": over_lm15,
+    "urllib": over_urllib,
+    "http.client": over_http_client,
+    "urllib3": over_urllib3,
 }
 AWAITING = {
     "aiohttp": over_aiohttp,

@@ -1,6 +1,7 @@
 """In a rehearsal no call leaves for a real provider: it goes to the sandbox or is refused, over every library."""
 
 import asyncio
+import http.client
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
@@ -15,11 +16,14 @@ import urllib3
 from lm15.transports import StdlibAsyncTransport, StdlibTransport, TransportRequest
 
 from batchling_client import gate, interceptors, sandboxed, scope
+from batchling_client.calls import Terms
 from batchling_client.errors import RequestRefused
+from batchling_client.run import Run
+from batchling_client.wire.ids import new_run_id
 from batchling_client.wire.rehearsing import NO_ACCOUNT
 from batchling_client.wire.routes import Routes
 
-from .fakes import FakeHandler, Upstream, refusing, task_block
+from .fakes import FakeHandler, Upstream, process_block, refusing, task_block
 
 KNOWN = "https://api.openai.com/v1/chat/completions"
 UNKNOWN = "https://llm.invalid/v1/chat/completions"
@@ -173,3 +177,38 @@ def test_a_sandbox_that_has_gone_is_an_answer_and_no_call_goes_elsewhere() -> No
         interceptors.uninstall()
     assert gone.status_code == 503
     assert "does not answer" in gone.json()["error"]["message"]
+
+
+def test_calls_that_are_refused_are_free_and_not_counted_as_passed(
+    rehearsed: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run's summary tells what was paid for; what the sandbox answers is counted as in a real run."""
+    terms = Terms(run_id=new_run_id(), run_name="")
+    run = Run(terms=terms, deployment=None, routes=Routes())
+    with process_block(run):
+        assert httpx.post(UNKNOWN, json={}).status_code == 403
+        assert requests.post(UNKNOWN, json={}, timeout=10).status_code == 403
+        assert httpx.post(KNOWN, content=iter([b"{}"])).status_code == 403
+        assert httpx.post("https://api.groq.com/openai/v1/audio/speech", json={}).status_code == 403
+        assert urllib3.PoolManager().request("POST", UNKNOWN).status == 403
+        with pytest.raises(RequestRefused):
+            http.client.HTTPSConnection("llm.invalid").request("POST", "/v1/chat/completions")
+        with grpc.insecure_channel("127.0.0.1:9") as channel, pytest.raises(RequestRefused):
+            channel.unary_unary("/xai_api.Chat/GetCompletion")(b"x")
+        assert run.progress.n_passed == 0
+        assert httpx.post("https://api.openai.com/v1/audio/speech", json={}).status_code == 200
+    assert [(one.host, one.n_calls) for one in run.progress.passed] == [("api.openai.com", 1)]
+    refused = run.passed.refusals()
+    assert "4 to llm.invalid" in refused
+    assert "1 to api.openai.com" in refused
+    assert "1 to xai-sdk" in refused or "others" in refused
+    assert len(caplog.records) == 1
+
+
+def test_a_run_whose_calls_were_all_refused_says_so(rehearsed: Upstream) -> None:
+    terms = Terms(run_id=new_run_id(), run_name="")
+    run = Run(terms=terms, deployment=None, routes=Routes())
+    with process_block(run):
+        httpx.post(UNKNOWN, json={})
+    assert "The rehearsal refused what it saw: 1 to llm.invalid" in run.summary()
+    assert "full price" not in run.summary()

@@ -1,9 +1,11 @@
 """gRPC and urllib3 by itself: a batchable call is warned of once and goes on, anything else is left alone."""
 
 import asyncio
+import http.client
 import logging
 import socket
 import timeit
+import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -205,6 +207,55 @@ def test_urllib3_by_itself_is_warned_of(
     assert len(caplog.records) == 1
     assert "httpx, requests or aiohttp" in caplog.text
     assert "CANARY" not in caplog.text
+
+
+@pytest.mark.parametrize("through", ["direct", "proxy", "tunnel"])
+def test_http_client_by_itself_is_warned_of_once_and_goes_on(
+    through: str, upstream: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler = FakeHandler()
+    site = upstream.url.removeprefix("http://")
+    path = "/openai/v1/chat%2Fcompletions?x=CANARY"
+    with process_block(handler):
+        for _ in range(2):
+            connection = http.client.HTTPConnection(site)
+            if through == "tunnel":
+                # What is asked for is at the other end; nobody answers there.
+                connection.set_tunnel("API.groq.com", 80)
+                with pytest.raises(OSError, match="Tunnel connection failed"):
+                    connection.request("POST", path, b"{}")
+            else:
+                connection.request(
+                    "POST", f"http://API.groq.com{path}" if through == "proxy" else path, b"{}"
+                )
+                assert connection.getresponse().status == 200
+            connection.close()
+    there = site if through == "direct" else "api.groq.com"
+    assert handler.wanted == [("POST", there, "/openai/v1/chat/completions")] * 2
+    assert handler.calls == []
+    assert len(caplog.records) == 1
+    assert "over http.client by itself" in caplog.text
+    assert "CANARY" not in caplog.text
+
+
+def test_urllib_is_asked_about_posts_only_and_left_alone_outside_of_blocks(
+    upstream: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler = FakeHandler(wanting=False)
+    with process_block(handler):
+        urllib.request.urlopen(f"{upstream.url}/v1/models").read()
+        with scope.outside():
+            urllib.request.urlopen(f"{upstream.url}/v1/chat/completions", b"{}").read()
+    urllib.request.urlopen(f"{upstream.url}/v1/chat/completions", b"{}").read()
+    assert handler.wanted == []
+    assert caplog.records == []
+
+
+def test_what_urllib3_sends_is_asked_about_once(upstream: Upstream) -> None:
+    handler = FakeHandler()
+    with process_block(handler), urllib3.PoolManager() as pool:
+        pool.request("POST", f"{upstream.url}/v1/chat/completions", body=b"{}")
+    assert len(handler.wanted) == 1
 
 
 @pytest.mark.parametrize("takes_steps", [False, True])

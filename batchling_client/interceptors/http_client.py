@@ -1,0 +1,80 @@
+"""http.client by itself, as urllib.request has it: ``HTTPConnection.putrequest``, which every request passes.
+
+Nothing is caught here: an LLM call is warned of and goes on, or is refused in a rehearsal. urllib3 sends over it too,
+and was asked about above.
+"""
+
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any, Final, cast
+from urllib.parse import unquote, urlsplit
+
+from .. import gate, own_transports, uncaught
+from ..interceptor import Handler, host_of
+from ..passed import costs, not_sent
+from ..patching import Patch, Patcher, Target
+
+_SEEN_ABOVE: Final = "urllib3."
+
+
+def _putting(patch: Patch) -> Callable[..., None]:
+    def putrequest(connection: Any, method: str, url: str, *args: Any, **options: Any) -> None:
+        if method == "POST":
+            block = None if _is_seen_above(connection) else patch.block()
+            if block is not None:
+                _note(block, method, *_place(connection, url))
+        patch.plain(connection)(method, url, *args, **options)
+
+    return putrequest
+
+
+def _is_seen_above(connection: object) -> bool:
+    return any(base.__module__.startswith(_SEEN_ABOVE) for base in type(connection).__mro__)
+
+
+def _place(connection: Any, url: str) -> tuple[str, str]:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return "", ""
+    tunnel = getattr(connection, "_tunnel_host", None)
+    if parts.hostname:
+        # Through a proxy the whole URL is asked for.
+        name = parts.hostname
+        own = port in (None, {"http": 80, "https": 443}.get(parts.scheme))
+    else:
+        name, port = (tunnel, connection._tunnel_port) if tunnel else (connection.host, connection.port)
+        own = port in (None, connection.default_port)
+    return host_of(str(name).strip("[]").lower(), None if own else port), unquote(parts.path)
+
+
+def _note(block: Handler, method: str, host: str, path: str) -> None:
+    shut = gate.of_process()
+    if shut is not None and shut.wants(method, host, path):
+        with not_sent():
+            _count(block, method, host, path)
+        raise shut.refusal(host)
+    if own_transports.is_socket_replaced():
+        if block.wants(method, host, path) or costs(method, path):
+            own_transports.leave_alone(block)
+        return
+    _count(block, method, host, path)
+
+
+def _count(block: Handler, method: str, host: str, path: str) -> None:
+    if block.wants(method, host, path):
+        uncaught.note_http(block.passed, host, "http.client")
+    else:
+        block.passes(method, host, path)
+
+
+def _targets(module: ModuleType) -> Iterator[Target]:
+    library = cast("Any", module)
+    if hasattr(library, "HTTPConnection"):
+        yield library.HTTPConnection, "putrequest", _putting
+
+
+_patcher: Final = Patcher(("http.client",), _targets)
+install = _patcher.install
+uninstall = _patcher.uninstall
