@@ -253,9 +253,8 @@ class Block:
                 bridge.let_go()
             raise
         self._bridge = shared
-        self._threads = in_flight_of.Threads()
         ctrl_c.watch(run.release)
-        scope.enter_process(run)
+        self._threads = in_flight_of.Threads(scope.enter_process(run).items)
         return run
 
     def __exit__(

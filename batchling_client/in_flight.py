@@ -8,7 +8,8 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
 from contextvars import Context
 from typing import Any, Final, Protocol
 
@@ -94,10 +95,11 @@ def tasks_of(block: scope.Token) -> Callable[[float], bool]:
 
 
 class Threads:
-    """The threads of this process, as they were when a plain block was opened."""
+    """The threads of this process, as they were when a plain block was opened, and what pools have yet to do for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, items: Collection[Future[Any]]) -> None:
         self._before = weakref.WeakSet(threading.enumerate())
+        self._items = items
 
     def may_ask(self, quiet_s: float) -> bool:
         """Return whether a thread may still make a call: it is working, or has just been given work."""
@@ -111,7 +113,12 @@ class Threads:
             and thread.name != scope.BACKGROUND
             and not (thread.daemon and thread in self._before)
         ]
-        return bool(others) and (quiet_s < BEGIN_S or any(not _waits(thread) for thread in others))
+        return bool(others) and (
+            quiet_s < BEGIN_S
+            or any(not _waits(thread) for thread in others)
+            # A pool's thread waits for a moment between two items, which is long where it gets no processor.
+            or bool(self._items)
+        )
 
 
 def _is_in(block: scope.Token, task: asyncio.Task[Any]) -> bool:

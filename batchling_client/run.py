@@ -114,6 +114,7 @@ class Run:
         self._seats: dict[asyncio.AbstractEventLoop, _Seat] = {}
         self._lock = threading.Lock()
         self._n_refused = 0
+        self._n_blocking = 0
         self._n_overdue = 0
         self._n_too_few = 0
         # Of calls that left without an answer: touched from every loop, one step of a set at a time.
@@ -260,7 +261,8 @@ class Run:
         """Return how many calls somebody still waits for, on a loop that runs."""
         if self._rehearsal is not None:
             return self._rehearsal.n_waiting
-        return max(0, self.progress.n_waiting - self._relays.n_unheard())
+        # The answer of a call that blocks its thread is on its way until that thread goes on.
+        return max(self.progress.n_waiting - self._relays.n_unheard(), self._n_blocking)
 
     def n_made(self) -> int:
         """Return how many calls were made until now."""
@@ -336,9 +338,13 @@ class Run:
             shared = bridge.hold()
         except QueueUnreachable as error:
             return self._refuse(error)
+        with self._lock:
+            self._n_blocking += 1
         try:
             return shared.call(self._blocked.wait(self._ask(request, call.body)))
         finally:
+            with self._lock:
+                self._n_blocking -= 1
             bridge.let_go()
 
     def release(self) -> None:

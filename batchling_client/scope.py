@@ -8,9 +8,10 @@ import asyncio
 import os
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from contextvars import Context, ContextVar
-from typing import Final, Protocol, final
+from typing import Any, Final, Protocol, final
 
 from .interceptor import PASS_THROUGH, Handler, HttpCall, PassThrough, warn_once
 from .passed import Passed, Why, costs
@@ -49,7 +50,7 @@ _LEFT_BY_THREAD: Final = (
 class Token:
     """One open block; its handler is None once it is closed, wherever it is still referred to."""
 
-    __slots__ = ("__weakref__", "before", "handler", "is_outside", "loop", "outer", "passed", "pid")
+    __slots__ = ("__weakref__", "before", "handler", "is_outside", "items", "loop", "outer", "passed", "pid")
 
     def __init__(self, handler: Handler | None, outer: "Token | None") -> None:
         self.handler = handler
@@ -60,8 +61,9 @@ class Token:
         self.loop = None if handler is None else running_loop()
         # Kept when the block is closed: tasks that outlive it are still counted.
         self.passed = None if handler is None else handler.passed
-        # Of a plain block: what its code had been started in.
+        # Of a plain block: what its code had been started in, and what pools have left to do of what it gave them.
         self.before: Token | None = None
+        self.items: set[Future[Any]] = set()
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
@@ -119,13 +121,14 @@ def when_forgotten(token: Token, done: Callable[[], None]) -> None:
     weakref.finalize(token, done).atexit = False
 
 
-def enter_process(handler: Handler) -> None:
-    """Open a block for every thread of this process."""
+def enter_process(handler: Handler) -> Token:
+    """Open a block for every thread of this process, and return it."""
     _around.clear()
     block = Token(handler, _nearest_open(_task.get()))
     block.before = _started_in.get()
     _started_in.set(block)
     _process.append(block)
+    return block
 
 
 def leave_process(handler: Handler) -> Token | None:

@@ -59,9 +59,12 @@ def _submitting(patch: Patch) -> Callable[..., Any]:
 
         before = _grows.set(True)
         try:
-            return patch.plain(pool)(remembering, *args, **options)
+            item = patch.plain(pool)(remembering, *args, **options)
         finally:
             _grows.reset(before)
+        block.items.add(item)
+        item.add_done_callback(block.items.discard)
+        return item
 
     return submit
 

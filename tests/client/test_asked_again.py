@@ -223,12 +223,12 @@ async def test_a_call_left_on_one_event_loop_is_joined_from_another(answerer: An
 
 
 async def test_the_first_time_and_in_the_summary_it_is_said_that_asking_again_is_free(
-    answerer: Answerer, caplog: pytest.LogCaptureFixture
+    answerer: Answerer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("batchling_client.run.COUNTING_S", 3.0)
     answerer.go_on.clear()
     async with batchify(batch_window_seconds=LINGER_S, name="evals") as run:
-        for prompt in ("q0", "q1", "q2"):
-            await give_up(run, prompt)
+        await give_up(run, "q0", "q1", "q2")
         await wait_until(lambda: "given up" in caplog.text, description="it is said")
         answerer.go_on.set()
         await ask(run, "q0")

