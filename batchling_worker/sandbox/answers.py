@@ -222,13 +222,17 @@ def _response(ask: Ask, created: int) -> Answer:
         "top_p": 1.0,
         "usage": {
             "input_tokens": n_in,
-            "input_tokens_details": {"cached_tokens": 0},
+            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
             "output_tokens": n_out,
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": n_in + n_out,
         },
     }
     return Answer(body, n_in, n_out)
+
+
+def _input_tokens(ask: Ask, created: int) -> Answer:
+    return Answer({"object": "response.input_tokens", "input_tokens": _prompt_tokens(_read_input(ask))}, 0, 0)
 
 
 def _read_input(ask: Ask) -> Ask:
@@ -263,9 +267,19 @@ def _vector(item: object, ask: Ask) -> list[float] | str:
     return vector.tolist()
 
 
+_MODERATED = {
+    "harassment": ("threatening",),
+    "hate": ("threatening",),
+    "illicit": ("violent",),
+    "self-harm": ("instructions", "intent"),
+    "sexual": ("minors",),
+    "violence": ("graphic",),
+}
+
+
 def _moderation(ask: Ask, created: int) -> Answer:
     items = ask.input if isinstance(ask.input, list) else [ask.input]
-    names = ("harassment", "hate", "illicit", "self-harm", "sexual", "violence")
+    names = [name for kind, more in _MODERATED.items() for name in (kind, *(f"{kind}/{one}" for one in more))]
     verdict = {
         "flagged": False,
         "categories": dict.fromkeys(names, False),
@@ -308,6 +322,7 @@ def _transcription(ask: Ask, created: int) -> Answer:
 ENDPOINTS: dict[str, Callable[[Ask, int], Answer]] = {
     "/v1/chat/completions": _chat,
     "/v1/responses": _response,
+    "/v1/responses/input_tokens": _input_tokens,
     "/v1/embeddings": _embedding,
     "/v1/completions": _completion,
     "/v1/moderations": _moderation,

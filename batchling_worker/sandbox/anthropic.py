@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 from multidict import MultiMapping
 
-from . import answers, faults, schema_examples, streams, unable
+from . import answers, faults, message_events, schema_examples, streams, unable
 from .answers import Answer, Problem
 from .dialect import Page, Refusal, Traits
 from .gate import new_request_id
@@ -101,6 +101,7 @@ class AnthropicDialect:
             no_money=(400, None, "Your credit balance is too low to access the Anthropic API."),
             unable={
                 **unable.NOT_PENDING,
+                **unable.ONE_SHAPE,
                 **unable.OWN_LINES,
                 **unable.OWN_ERRORS,
                 **unable.ONE_RESULT_FILE,
@@ -344,28 +345,8 @@ def _content(params: _Params, ask: answers.Ask, mark: str) -> tuple[dict[str, An
 
 
 def _events(message: dict[str, Any]) -> Iterator[bytes]:
-    [block] = message["content"]
-    usage = message["usage"]
-    nothing: dict[str, Any] = {"text": ""} if block["type"] == "text" else {"input": {}}
-    opened = {**message, "content": [], "stop_reason": None, "usage": {**usage, "output_tokens": 1}}
-    yield _event("message_start", message=opened)
-    yield _event("content_block_start", index=0, content_block={**block, **nothing})
-    if block["type"] == "text":
-        for word in streams.words(block["text"]):
-            yield _event("content_block_delta", index=0, delta={"type": "text_delta", "text": word})
-    else:
-        given = msgspec.json.encode(block["input"]).decode()
-        yield _event(
-            "content_block_delta", index=0, delta={"type": "input_json_delta", "partial_json": given}
-        )
-    yield _event("content_block_stop", index=0)
-    stop = {"stop_reason": message["stop_reason"], "stop_sequence": None}
-    yield _event("message_delta", delta=stop, usage={"output_tokens": usage["output_tokens"]})
-    yield _event("message_stop")
-
-
-def _event(kind: str, **fields: Any) -> bytes:
-    return streams.sse({"type": kind, **fields}, kind)
+    for event in message_events.events(message):
+        yield streams.sse(event, event["type"])
 
 
 def _mark(body: bytes | msgspec.Raw) -> str:

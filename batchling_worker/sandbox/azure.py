@@ -34,6 +34,14 @@ BASE_URL_VARIABLES: Mapping[str, str] = {"AZURE_OPENAI_ENDPOINT": ""}
 _CHAT: Final = "/v1/chat/completions"
 _RESPONSES: Final = "/v1/responses"
 _BATCHABLE: Final = frozenset({_CHAT, _RESPONSES, "/chat/completions", "/responses"})
+_BESIDE: Final = (
+    "/audio/transcriptions",
+    "/audio/translations",
+    "/completions",
+    "/embeddings",
+    "/images/generations",
+)
+"""What else a resource answers, and no batch takes."""
 _DAY_S: Final = 86_400
 _FOR_EVER_S: Final = 3650 * _DAY_S
 _RETENTION_S: Final = range(14 * _DAY_S, 30 * _DAY_S + 1)
@@ -50,7 +58,9 @@ def _perform(endpoint: str, body: bytes, created: int) -> Answer | Problem:
 _V1: Final = Traits(
     name="azure",
     root="/openai/v1",
-    realtime_endpoints=frozenset({_CHAT, _RESPONSES, "/v1/embeddings"}),
+    realtime_endpoints=frozenset(
+        {_CHAT, _RESPONSES, f"{_RESPONSES}/input_tokens", *(f"/v1{path}" for path in _BESIDE)}
+    ),
     purposes=frozenset({"assistants", "batch", "evals", "fine-tune"}),
     key_headers=("api-key", "Authorization"),
     perform=_perform,
@@ -60,6 +70,8 @@ _V1: Final = Traits(
     retention_s=_RETENTION_S,
     most_lasting_files=500,
     most_files=10_000,
+    speech="mp3",
+    takes_parts=True,
 )
 _DATED: Final = replace(
     _V1,
@@ -67,8 +79,10 @@ _DATED: Final = replace(
     realtime_endpoints=frozenset({_RESPONSES}),
     realtime_paths={
         "/deployments/{deployment}/chat/completions": _CHAT,
-        "/deployments/{deployment}/embeddings": "/v1/embeddings",
+        **{f"/deployments/{{deployment}}{path}": f"/v1{path}" for path in _BESIDE},
     },
+    speech_path="/deployments/{deployment}/audio/speech",
+    takes_parts=False,
     required_query=("api-version",),
 )
 
@@ -114,6 +128,9 @@ class AzureDialect:
 
     def batch_object(self, view: BatchView) -> dict[str, Any]:
         """Return a batch as JSON."""
+        return dated(self._object(view)) if view.dated else self._object(view)
+
+    def _object(self, view: BatchView) -> dict[str, Any]:
         errors = [_own(error) for error in view.errors]
         return {
             "id": view.id,
@@ -184,6 +201,15 @@ class AzureDialect:
         }
 
 
+def dated(shown: dict[str, Any]) -> dict[str, Any]:
+    """Return a batch as the REST samples of dated versions show it."""
+    times = {name: _iso(at) for name, at in shown.items() if name.endswith("_at")}
+    blank = {name: shown[name] or "" for name in ("output_file_id", "error_file_id")}
+    counts = None if shown["status"] == "validating" else shown["request_counts"]
+    word = shown["status"].capitalize()
+    return {**shown, **times, **blank, "status": word, "request_counts": counts, "endpoint": None}
+
+
 class DatedDialect(AzureDialect):
     """The same resource under `?api-version=`, as the REST samples show it."""
 
@@ -192,12 +218,7 @@ class DatedDialect(AzureDialect):
 
     def batch_object(self, view: BatchView) -> dict[str, Any]:
         """Return a batch as JSON."""
-        shown = super().batch_object(view)
-        times = {name: _iso(at) for name, at in shown.items() if name.endswith("_at")}
-        blank = {name: shown[name] or "" for name in ("output_file_id", "error_file_id")}
-        counts = None if view.status == "validating" else shown["request_counts"]
-        word = shown["status"].capitalize()
-        return {**shown, **times, **blank, "status": word, "request_counts": counts, "endpoint": None}
+        return dated(self._object(view))
 
 
 class AzureBatches(BatchesApi):

@@ -14,13 +14,12 @@ import msgspec
 from aiohttp import web
 from multidict import MultiMapping
 
-from . import answers, empty_pages, timing, unable
-from .answers import Answer, Ask, Message, Part, Problem
+from . import aws_answers, empty_pages, timing, unable
+from .answers import Answer
+from .aws_realtime import AwsRealtime
 from .book import BatchBook
 from .dialect import Refusal, Traits
-from .faults import RefuseRealtime
-from .gate import Gate, json_reply, refusal_of
-from .ledger import RealtimeCall, cost_usd
+from .gate import Gate, json_reply
 from .object_store import ObjectStore
 from .records import Batch, BatchView, CreateAsk
 from .scan import LineError, LineRules
@@ -103,28 +102,6 @@ _done_of = msgspec.json.Decoder(_Done).decode
 _encode = msgspec.json.encode
 
 
-def perform(endpoint: str, body: bytes | msgspec.Raw, created: int) -> Answer | Problem:
-    """Answer a request in Anthropic's shape, in that of Converse, or in a plain one for other models."""
-    asked = msgspec.json.decode(body)
-    messages = asked.get("messages")
-    if endpoint == "/converse" or messages:
-        if not isinstance(messages, list) or not messages:
-            return Problem(400, "ValidationException", "The request has no messages.")
-        ask = Ask(model=str(asked.get("model")), messages=[_message(one) for one in messages])
-    else:
-        prompt = asked.get("prompt") or asked.get("inputText") or _encode(asked).decode()
-        ask = Ask(model=str(asked.get("model")), prompt=prompt)
-    if ask.model.startswith(answers.UNKNOWN_MODEL_PREFIX):
-        return Problem(400, "ValidationException", "The provided model identifier is invalid.")
-    if "openai." in ask.model:
-        return answers.perform("/v1/chat/completions", body, created)
-    text = answers.reply(ask)
-    n_in, n_out = answers.tokens(answers.question(ask)), answers.tokens(text)
-    if endpoint == "/converse":
-        return Answer(_converse(text, n_in, n_out), n_in, n_out)
-    return Answer(_anthropic(ask.model, text, n_in, n_out) if messages else _plain(text), n_in, n_out)
-
-
 class BedrockDialect:
     """Bedrock: what is wrong with a record is told in its result, what is wrong with a job when it fails."""
 
@@ -134,7 +111,7 @@ class BedrockDialect:
         realtime_endpoints=frozenset(),
         purposes=frozenset({"batch"}),
         bad_key_status=403,
-        perform=perform,
+        perform=aws_answers.perform,
         request_id_header="x-amzn-requestid",
         cursor=("nextToken", ("nextToken",)),
         no_money=(
@@ -144,6 +121,7 @@ class BedrockDialect:
         ),
         unable={
             **unable.NOT_PENDING,
+            **unable.ONE_SHAPE,
             **unable.OWN_LINES,
             **unable.OWN_ERRORS,
             **unable.ONE_RESULT_FILE,
@@ -186,6 +164,7 @@ class BedrockJobs:
         self._shelf = FileShelf(world, self.name, lambda: secrets.token_hex(8))
         self._book = BatchBook(world, self._dialect, self._shelf)
         self._weather = Weather(world, self._dialect.traits)
+        self._realtime = AwsRealtime(world, self.name)
         self._store = ObjectStore(world, self.name, self._weather)
         self._asked: dict[str, _JobAsk] = {}
         self._by_token: dict[tuple[str, str], Batch] = {}
@@ -200,11 +179,7 @@ class BedrockJobs:
         yield self._gate.route("GET", "/model-invocation-job/{id:.+}", self._show)
         yield self._gate.route("GET", "/model-invocation-jobs", self._list)
         yield self._gate.route("POST", "/model-invocation-job/{id:.+}/stop", self._stop)
-        yield self._gate.route(
-            "POST", "/openai/v1/chat/completions", self._realtime("/openai/v1/chat/completions")
-        )
-        for word, endpoint in (("invoke", "/invoke"), ("converse", "/converse")):
-            yield self._gate.route("POST", f"/model/{{model:.+}}/{word}", self._realtime(endpoint))
+        yield from self._realtime.routes(self._gate)
         yield self._gate.unknown_route()
 
     async def batches(self) -> list[Mapping[str, object]]:
@@ -314,37 +289,6 @@ class BedrockJobs:
             raise Refusal(409, "The job has ended already.")
         self._book.cancel(batch)
         return json_reply({})
-
-    def _realtime(self, endpoint: str) -> Any:
-        async def answer(request: web.Request, owner: str) -> web.StreamResponse:
-            asked, at = msgspec.json.decode(await request.read()), self._world.clock.now()
-            model = request.match_info.get("model") or str(asked.get("model"))
-            refuse = self._world.faults.take(RefuseRealtime, self.name, model)
-            if refuse is not None:
-                raise refusal_of(refuse)
-            body = _encode({**asked, "model": model})
-            found = perform(endpoint, body, int(at))
-            status = 200 if isinstance(found, Answer) else found.status
-            cost = (
-                cost_usd(found.input_tokens, found.output_tokens, batch=False)
-                if isinstance(found, Answer)
-                else 0.0
-            )
-            self._world.ledger.realtime(
-                RealtimeCall(
-                    provider=self.name,
-                    endpoint=endpoint,
-                    model=model,
-                    status_code=status,
-                    cost_usd=cost,
-                    at=at,
-                )
-            )
-            if isinstance(found, Problem):
-                raise Refusal(found.status, found.message, code=found.code)
-            return json_reply(found.body)
-
-        return answer
 
     def _caught_up(self, handler: Any) -> Any:
         """Results lie in the store from the moment a job has ended, whoever has looked at it."""
@@ -503,39 +447,6 @@ def _write_record(records: BinaryIO, inputs: Mapping[str, msgspec.Raw], line: by
     elif status:
         record["modelOutput"] = body
     records.write(_encode(record) + b"\n")
-
-
-def _message(said: Any) -> Message:
-    content = said.get("content") if isinstance(said, dict) else None
-    if isinstance(content, list):
-        content = [Part(text=part.get("text")) for part in content if isinstance(part, dict)]
-    return Message(content=content if isinstance(content, str | list) else "")
-
-
-def _converse(text: str, n_in: int, n_out: int) -> dict[str, Any]:
-    return {
-        "output": {"message": {"role": "assistant", "content": [{"text": text}]}},
-        "stopReason": "end_turn",
-        "usage": {"inputTokens": n_in, "outputTokens": n_out, "totalTokens": n_in + n_out},
-        "metrics": {"latencyMs": 100},
-    }
-
-
-def _anthropic(model: str, text: str, n_in: int, n_out: int) -> dict[str, Any]:
-    return {
-        "id": f"msg_bdrk_{secrets.token_hex(12)}",
-        "type": "message",
-        "role": "assistant",
-        "model": model,
-        "content": [{"type": "text", "text": text}],
-        "stop_reason": "end_turn",
-        "stop_sequence": None,
-        "usage": {"input_tokens": n_in, "output_tokens": n_out},
-    }
-
-
-def _plain(text: str) -> dict[str, Any]:
-    return {"outputs": [{"text": text, "stop_reason": "stop"}]}
 
 
 def _moment(said: str) -> float:

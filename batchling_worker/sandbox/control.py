@@ -46,6 +46,7 @@ class Control:
             yield web.route(method, f"/_sandbox/{path}", _loopback_only(handler))
         for emulator in self._emulators:
             yield from emulator.routes()
+        yield web.route("*", "/{tail:.*}", self._nothing)
 
     async def catch_up(self) -> list[dict[str, object]]:
         """Move every batch of every provider on to now and return them, with their provider's name."""
@@ -63,6 +64,13 @@ class Control:
         self._world.markers.clear()
         self._world.ledger.clear()
         self._world.clock.reset()
+
+    async def _nothing(self, request: web.Request) -> web.Response:
+        names = ", ".join(f"/{emulator.name}" for emulator in self._emulators)
+        message = f"The batchling sandbox does not emulate {request.method} {request.path}: paths begin with {names}."
+        return _json(
+            {"error": {"message": message, "type": "invalid_request_error", "code": "unknown_url"}}, 404
+        )
 
     async def _ledger(self, request: web.Request) -> web.Response:
         await self.catch_up()

@@ -55,6 +55,11 @@ class Page:
     envelope: Mapping[str, Any]
 
 
+def _storage_full(most: int) -> Refusal:
+    message = f"You have exceeded your file storage quota of {most} bytes. Please delete files."
+    return Refusal(400, message, code="storage_quota_exceeded")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traits:
     """A provider's constants; `root` is between base URL and `/files`, `limits_creates` is by the hour."""
@@ -86,6 +91,11 @@ class Traits:
     """Makes of an endpoint and a call's headers the endpoint that answers, where a version decides what is taken."""
     unwelcome_agents: tuple[str, ...] = ()
     """How the `User-Agent` of callers begins that are refused at the door."""
+    speech: str = ""
+    """The format that audio has where a call names none; "" where no call is for speech."""
+    speech_path: str = "/audio/speech"
+    takes_parts: bool = False
+    """Whether a file can be uploaded in parts."""
     batches: str = "/batches"
     uploads: str = "/files"
     batch_purposes: frozenset[str] = frozenset({"batch"})
@@ -114,6 +124,8 @@ class Traits:
     """How many files without expiry an owner may have; `most_files` of any kind."""
     most_files: int | None = None
     most_stored_bytes: int | None = None
+    storage_full: Callable[[int], Refusal] = _storage_full
+    """Makes the refusal of an upload that goes above so many bytes."""
     no_money: tuple[int, str | None, str] = (
         429,
         "insufficient_quota",

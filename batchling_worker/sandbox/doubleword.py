@@ -88,7 +88,11 @@ class DoublewordDialect:
         early_files=True,
         works_late=True,
         no_money=(402, None, "Account balance too low. Please add credits to continue."),
-        unable={**unable.NOT_PENDING, faults.ExpireBatch: "Its batches go on when their window is over."},
+        unable={
+            **unable.NOT_PENDING,
+            **unable.ONE_SHAPE,
+            faults.ExpireBatch: "Its batches go on when their window is over.",
+        },
         max_bytes=100_000_000,
     )
 

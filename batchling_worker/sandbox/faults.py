@@ -18,6 +18,7 @@ import msgspec
 from .fault import FailingFault, Fault, RefusingFault, RowsFault
 from .lies import (
     BareErrors,
+    DatedShape,
     EmptyPage,
     FailInErrorFile,
     GarbleDownload,
@@ -41,6 +42,7 @@ __all__ = (
     "BlankFileIds",
     "BreakRows",
     "CutCreateAnswer",
+    "DatedShape",
     "DoubleCreate",
     "DropCreateAnswer",
     "DropCreateRequest",
@@ -387,6 +389,7 @@ AnyFault = (
     | RefuseRealtime
     | StaleList
     | BareErrors
+    | DatedShape
     | ListWithOtherIds
     | ListWithoutFileIds
     | EmptyPage

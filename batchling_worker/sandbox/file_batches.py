@@ -13,6 +13,7 @@ from .files_api import FilesApi
 from .gate import Gate
 from .realtime import RealtimeApi
 from .shelf import FileShelf
+from .uploads_api import UploadsApi
 from .world import World
 
 
@@ -42,6 +43,11 @@ class FileBatches:
             )
             for one in (dialect, *others)
         ]
+        self._uploads = [
+            (gate, UploadsApi(world, one, self._shelf, api))
+            for one, (gate, api, *_) in zip((dialect, *others), self._apis, strict=True)
+            if one.traits.takes_parts
+        ]
 
     def routes(self) -> Iterator[web.RouteDef]:
         """Return every route of the provider."""
@@ -49,6 +55,8 @@ class FileBatches:
             yield from files.routes(gate)
             yield from batches.routes(gate)
             yield from realtime.routes(gate)
+        for gate, uploads in self._uploads:
+            yield from uploads.routes(gate)
         yield self._gate.unknown_route()
 
     async def batches(self) -> list[Mapping[str, object]]:
@@ -59,3 +67,5 @@ class FileBatches:
         """Forget files and batches."""
         await self._book.clear()
         self._shelf.clear()
+        for _, uploads in self._uploads:
+            uploads.clear()

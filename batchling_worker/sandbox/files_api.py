@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 from multidict import MultiMapping
 
+from . import room
 from .book import BatchBook
 from .dialect import FileDialect, Refusal
 from .form import Form, FormError
@@ -75,14 +76,20 @@ class FilesApi:
         path = self._shelf.scratch()
         try:
             fields, filename = await self._receive(request, path)
-            purpose = self._check(fields, filename)
-            retention_s = self._retention_s(fields)
-            await self.check_lines(path, purpose)
-            lasting = "expires_after[seconds]" not in fields
-            self._check_room(owner, path.stat().st_size, lasting=lasting)
+            file = await self.keep(path, fields, filename, owner)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
+        lost = await self._weather.after_upload(request)
+        return lost or json_reply(self._dialect.file_object(file), self._dialect.traits.created_status)
+
+    async def keep(self, path: Path, fields: dict[str, str], filename: str, owner: str) -> StoredFile:
+        """Check what was uploaded and put it among the owner's files, or raise Refusal."""
+        purpose = self.check(fields, filename)
+        retention_s = self.retention_s(fields)
+        await self.check_lines(path, purpose)
+        lasting = "expires_after[seconds]" not in fields
+        self.check_room(owner, _size(path), lasting=lasting)
         file = self._shelf.add(
             path,
             owner=owner,
@@ -94,8 +101,7 @@ class FilesApi:
             pending_s=self._weather.holds_file_pending(),
         )
         file.lasting = lasting
-        lost = await self._weather.after_upload(request)
-        return lost or json_reply(self._dialect.file_object(file), self._dialect.traits.created_status)
+        return file
 
     async def _receive(self, request: web.Request, path: Path) -> tuple[dict[str, str], str]:
         fields: dict[str, str] = {}
@@ -124,7 +130,13 @@ class FilesApi:
                     raise Refusal(400, message, param="file")
                 file.write(chunk)
 
-    def _check(self, fields: dict[str, str], filename: str) -> str:
+    def check_room(self, owner: str, n_bytes: int, *, lasting: bool = True) -> None:
+        """Raise Refusal where an upload is one too many for its owner."""
+        files = self._shelf.newest_first(owner)
+        room.check_room(self._dialect.traits, self._world.limits, files, n_bytes, lasting=lasting)
+
+    def check(self, fields: dict[str, str], filename: str) -> str:
+        """Return the purpose of an upload, or raise Refusal."""
         purpose = fields.get("purpose")
         if purpose is None:
             raise Refusal(400, "Missing required parameter: 'purpose'.", param="purpose")
@@ -134,24 +146,8 @@ class FilesApi:
             raise self._dialect.wrong_file_name()
         return purpose
 
-    def _check_room(self, owner: str, n_bytes: int, *, lasting: bool) -> None:
-        """Raise Refusal where an upload is one too many for its owner."""
-        traits, limits = self._dialect.traits, self._world.limits
-        files = self._shelf.newest_first(owner)
-        uploaded = [file for file in files if file.purpose != "batch_output"]
-        most_lasting = traits.most_lasting_files if limits.max_files is None else limits.max_files
-        most_bytes = traits.most_stored_bytes if limits.max_stored_bytes is None else limits.max_stored_bytes
-        if lasting and most_lasting is not None and sum(one.lasting for one in uploaded) >= most_lasting:
-            message = f"The quota for files without expiry is reached. The maximum is {most_lasting}."
-            raise Refusal(400, message, code="quotaExceeded")
-        if traits.most_files is not None and len(uploaded) >= traits.most_files:
-            message = f"The quota for files is reached. The maximum is {traits.most_files}."
-            raise Refusal(400, message, code="quotaExceeded")
-        if most_bytes is not None and sum(file.n_bytes for file in files) + n_bytes > most_bytes:
-            message = f"You have exceeded your file storage quota of {most_bytes} bytes. Please delete files."
-            raise Refusal(400, message, code="storage_quota_exceeded")
-
-    def _retention_s(self, fields: dict[str, str]) -> float:
+    def retention_s(self, fields: dict[str, str]) -> float:
+        """Return how long an upload is kept, or raise Refusal."""
         allowed = self._dialect.traits.retention_s
         anchor, seconds = fields.get("expires_after[anchor]"), fields.get("expires_after[seconds]")
         if anchor is None and seconds is None:
@@ -189,3 +185,7 @@ class FilesApi:
         if file is None:
             raise Refusal(404, f"No such File object: {file_id}", param="id")
         return file
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size

@@ -68,8 +68,7 @@ class Gate:
 
         async def enter(request: web.Request) -> web.StreamResponse:
             await _drain(request)
-            message = f"Unknown request URL: {request.method} {request.path}."
-            return self._refuse(Refusal(404, message, code="unknown_url"))
+            return self._refuse(not_emulated(request))
 
         return web.route("*", f"/{self._dialect.traits.name}/{{tail:.*}}", enter)
 
@@ -129,6 +128,12 @@ class Gate:
         return web.Response(
             status=refusal.status, body=encoded, headers=headers, content_type="application/json"
         )
+
+
+def not_emulated(request: web.Request) -> Refusal:
+    """Return the refusal of a call that the sandbox does not have."""
+    message = f"The batchling sandbox does not emulate {request.method} {request.path}."
+    return Refusal(404, message, code="unknown_url")
 
 
 def new_request_id() -> str:

@@ -95,6 +95,27 @@ _decode_line = msgspec.json.Decoder(_Line).decode
 _decode_create = msgspec.json.Decoder(_Create).decode
 
 
+def _storage_full(most: int) -> Refusal:
+    """Return the refusal of an upload without room, as it was reported (googleapis/python-genai#1172)."""
+    metric = "generativelanguage.googleapis.com/file_storage_bytes"
+    message = (
+        "You exceeded your current quota, please check your plan and billing details.\n"
+        f"* Quota exceeded for metric: {metric}, limit: {most}"
+    )
+    violation = {
+        "quotaMetric": metric,
+        "quotaId": "FileStorageBytesPerProject",
+        "quotaValue": str(most),
+    }
+    details = [
+        {"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [violation]},
+        # The longest time there is: nothing but a delete makes room.
+        {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "9223372036854775807s"},
+    ]
+    error = {"code": 429, "message": message, "status": "RESOURCE_EXHAUSTED", "details": details}
+    return Refusal(429, message, raw=msgspec.json.encode({"error": error}).decode())
+
+
 class GeminiDialect:
     """How the Gemini API words things."""
 
@@ -110,8 +131,16 @@ class GeminiDialect:
         max_bytes=2_000_000_000,
         status_path=("metadata", "state"),
         cursor=("pageToken", ("nextPageToken",)),
+        most_stored_bytes=20 << 30,
+        storage_full=_storage_full,
         no_money=(429, None, "You exceeded your current quota, please check your plan and billing details."),
-        unable={**unable.NOT_PENDING, **unable.OWN_LINES, **unable.OWN_ERRORS, **unable.ONE_RESULT_FILE},
+        unable={
+            **unable.NOT_PENDING,
+            **unable.ONE_SHAPE,
+            **unable.OWN_LINES,
+            **unable.OWN_ERRORS,
+            **unable.ONE_RESULT_FILE,
+        },
     )
 
     def new_batch_id(self) -> str:

@@ -18,6 +18,7 @@ from aiohttp import web
 from .dialect import Refusal, Traits
 from .gate import Gate, json_reply
 from .records import StoredFile
+from .room import check_room
 from .shelf import FileShelf
 from .weather import Weather
 from .world import World
@@ -90,6 +91,8 @@ class GeminiFiles:
         most = self._traits.byte_limit(self._world.limits)
         if not size.isdigit() or int(size) > most:
             raise Refusal(400, f"The file is too large. The limit is {most} bytes.")
+        files = [file for file in self._shelf.newest_first(owner) if file.purpose == PURPOSE]
+        check_room(self._traits, self._world.limits, files, int(size), lasting=False)
         wish = _decode(await request.read())
         name = wish.name or f"files/{secrets.token_hex(6)}"
         name = name if name.startswith("files/") else f"files/{name}"

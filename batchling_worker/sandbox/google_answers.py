@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import zlib
 from array import array
 from typing import Any
 
@@ -102,6 +104,28 @@ def perform(endpoint: str, body: bytes | msgspec.Raw, created: int) -> Answer | 
     if endpoint == EMBED_MANY:
         return _embed_many(model, asked)
     return _embed(asked) if endpoint == EMBED else _generate(model, asked)
+
+
+def token_count(asked: dict[str, Any]) -> dict[str, Any]:
+    """Return how many tokens the contents have, which may be those of a whole request."""
+    within = _get(asked, "generateContentRequest")
+    contents = (within if isinstance(within, dict) else asked).get("contents")
+    texts = [_text(content) for content in contents] if isinstance(contents, list) else []
+    n_tokens = sum(map(answers.tokens, texts))
+    details = [{"modality": "TEXT", "tokenCount": n_tokens}]
+    return {"totalTokens": n_tokens, "promptTokensDetails": details}
+
+
+def tokens_info(asked: dict[str, Any]) -> dict[str, Any]:
+    """Return the tokens of each content: here words."""
+    info = []
+    for content in asked.get("contents") or []:
+        words = _text(content).split()
+        encoded = [base64.b64encode(word.encode("utf-8", "surrogatepass")).decode() for word in words]
+        ids = [str(zlib.crc32(word.encode("utf-8", "surrogatepass")) % 250_000) for word in words]
+        role = content.get("role", "user") if isinstance(content, dict) else "user"
+        info.append({"tokens": encoded, "tokenIds": ids, "role": role})
+    return {"tokensInfo": info}
 
 
 def _generate(model: str, asked: dict[str, Any]) -> Answer | Problem:

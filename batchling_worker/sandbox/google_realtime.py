@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -15,7 +16,10 @@ from .ledger import RealtimeCall, cost_usd
 from .world import World
 
 STREAM = "streamGenerateContent"
-VERBS = google_answers.VERBS | {STREAM}
+COUNT = "countTokens"
+COMPUTE = "computeTokens"
+"""Vertex alone has it."""
+VERBS = google_answers.VERBS | {STREAM, COUNT}
 
 
 class GoogleRealtime:
@@ -27,6 +31,8 @@ class GoogleRealtime:
 
     async def answer(self, request: web.Request, model: str, verb: str) -> web.StreamResponse:
         """Answer one call of a verb of a model; raise Refusal where it fails."""
+        if verb in (COUNT, COMPUTE):
+            return self._count(await request.read(), model, verb)
         endpoint = google_answers.GENERATE if verb == STREAM else verb
         created = self._world.clock.now()
         found = self._perform(endpoint, model, await request.read(), int(created))
@@ -34,6 +40,17 @@ class GoogleRealtime:
         if isinstance(found, Problem):
             raise Refusal(found.status, found.message, code=found.code)
         return await _stream(request, found) if verb == STREAM else json_reply(found.body)
+
+    def _count(self, body: bytes, model: str, verb: str) -> web.StreamResponse:
+        """Answer a call that counts, which costs nothing."""
+        try:
+            asked = msgspec.json.decode(body, type=dict[str, Any])
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Refusal(400, f"Invalid JSON payload received. {error}.") from error
+        if not google_answers.knows(model):
+            raise Refusal(404, f"models/{model} is not found for API version v1.")
+        count = google_answers.tokens_info if verb == COMPUTE else google_answers.token_count
+        return json_reply(count(asked))
 
     def _perform(self, endpoint: str, model: str, body: bytes, created: int) -> Answer | Problem:
         refuse = self._world.faults.take(faults.RefuseRealtime, self._provider, model)

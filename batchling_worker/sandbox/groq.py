@@ -33,10 +33,11 @@ class GroqDialect:
         name="groq",
         root="/openai/v1",
         realtime_endpoints=_BATCHABLE | {"/v1/embeddings", "/v1/responses"},
+        speech="mp3",
         purposes=frozenset({"batch"}),
         cursor=("cursor", ("paging", "next_cursor")),
         no_money=(400, "blocked_api_access", "API access is blocked: the spend limit has been reached."),
-        unable=unable.NOT_PENDING,
+        unable={**unable.NOT_PENDING, **unable.ONE_SHAPE},
     )
 
     def new_file_id(self) -> str:

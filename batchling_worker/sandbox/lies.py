@@ -64,6 +64,10 @@ class BareErrors(Fault):
     """The batch's `errors` are a bare list, in place of an object that holds one; Groq was seen to do so."""
 
 
+class DatedShape(Fault):
+    """The batch looks as in samples of older versions: ISO times, a capital status, nulls for `endpoint` and counts."""
+
+
 class StickCancel(Fault):
     """A cancel of the batch is accepted and comes to an end after `seconds` (None = never)."""
 

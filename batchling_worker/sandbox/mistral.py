@@ -93,7 +93,7 @@ class MistralDialect:
         self.traits = Traits(
             name="mistral",
             root="/v1",
-            realtime_endpoints=_BATCHABLE,
+            realtime_endpoints=_BATCHABLE | {"/v1/audio/speech"},
             purposes=frozenset({"batch", "fine-tune", "ocr"}),
             # A page of its documents says for ever, another a day.
             output_retention_s=86_400,
@@ -105,7 +105,7 @@ class MistralDialect:
             cursor=None,
             request_id_header="mistral-correlation-id",
             no_money=(402, None, "Payment is required: the workspace has no credits left."),
-            unable={**unable.NOT_PENDING, **unable.OWN_LINES, **unable.OWN_ERRORS},
+            unable={**unable.NOT_PENDING, **unable.ONE_SHAPE, **unable.OWN_LINES, **unable.OWN_ERRORS},
         )
 
     def new_file_id(self) -> str:

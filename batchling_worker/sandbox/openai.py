@@ -42,12 +42,15 @@ class OpenAIDialect:
     traits = Traits(
         name="openai",
         root="/v1",
-        realtime_endpoints=_BATCHABLE | {"/v1/audio/transcriptions", "/v1/audio/translations"},
+        realtime_endpoints=_BATCHABLE
+        | {"/v1/audio/transcriptions", "/v1/audio/translations", "/v1/responses/input_tokens"},
         purposes=frozenset({"assistants", "batch", "evals", "fine-tune", "user_data", "vision"}),
         scoping_headers=("OpenAI-Organization", "OpenAI-Project"),
         limits_creates=True,
         most_stored_bytes=100_000_000_000,
-        unable=unable.NOT_PENDING,
+        speech="mp3",
+        takes_parts=True,
+        unable={**unable.NOT_PENDING, **unable.ONE_SHAPE},
     )
 
     def new_file_id(self) -> str:

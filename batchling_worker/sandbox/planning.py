@@ -45,6 +45,7 @@ def plan_batch(world: World, provider: str, model: str | None, now: float) -> Ba
         bad_error_file=take(faults.RefuseErrorFile),
         word=take(faults.SayStatus),
         bare_errors=take(faults.BareErrors) is not None,
+        dated=take(faults.DatedShape) is not None,
         cancel_stuck=take(faults.StickCancel),
     )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from . import answers
+from . import answers, speech
 from .answers import Answer, Ask, Problem
 
 
@@ -107,6 +108,10 @@ def _transcription(given: _Given) -> dict[str, Any]:
     }
 
 
+def _speech(given: _Given) -> dict[str, Any]:
+    return {"audio_data": base64.b64encode(speech.sound(str(given.said), "mp3")).decode()}
+
+
 ENDPOINTS: Final[Mapping[str, Callable[[_Given], dict[str, Any]]]] = {
     "/v1/fim/completions": _fim,
     "/v1/moderations": _moderation,
@@ -116,6 +121,7 @@ ENDPOINTS: Final[Mapping[str, Callable[[_Given], dict[str, Any]]]] = {
     "/v1/ocr": _ocr,
     "/v1/conversations": _conversation,
     "/v1/audio/transcriptions": _transcription,
+    "/v1/audio/speech": _speech,
 }
 
 

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from aiohttp import web
 
-from . import answers, faults
+from . import answers, faults, speech
 from .dialect import Dialect, Refusal
 from .form import Form, FormError
 from .gate import Gate, json_reply, new_request_id, refusal_of
@@ -32,6 +32,8 @@ class RealtimeApi:
             yield gate.route("POST", endpoint.removeprefix("/v1"), self._handler(endpoint))
         for path, endpoint in self._dialect.traits.realtime_paths.items():
             yield gate.route("POST", path, self._handler(endpoint))
+        if self._dialect.traits.speech:
+            yield gate.route("POST", self._dialect.traits.speech_path, self._speak)
         yield gate.route("GET", "/models", self._models)
 
     def _handler(self, endpoint: str) -> Callable[[web.Request, str], Awaitable[web.StreamResponse]]:
@@ -54,14 +56,31 @@ class RealtimeApi:
             return await _stream(request, events(decorated))
         return json_reply(decorated)
 
+    async def _speak(self, request: web.Request, owner: str) -> web.StreamResponse:
+        body, created = await request.read(), self._world.clock.now()
+        found = self._failed(body) or speech.perform(body, self._dialect.traits.speech)
+        answer = found if isinstance(found, answers.Problem) else found[1]
+        self._bill(speech.ENDPOINT, _model(body), answer, created)
+        if isinstance(found, answers.Problem):
+            raise Refusal(found.status, found.message, code=found.code)
+        spoken, billed = found
+        if spoken.events:
+            return await _stream(request, spoken.pieces(billed.input_tokens, billed.output_tokens))
+        headers = {"x-request-id": new_request_id()}
+        return web.Response(body=spoken.audio, content_type=spoken.content_type, headers=headers)
+
     def _perform(self, endpoint: str, body: bytes, created: int) -> answers.Answer | answers.Problem:
+        return self._failed(body) or self._dialect.traits.perform(endpoint, body, created)
+
+    def _failed(self, body: bytes) -> answers.Problem | None:
+        """Return why a call fails that is told to fail; raise Refusal for a fault."""
         refuse = self._world.faults.take(faults.RefuseRealtime, self._provider, _model(body))
         if refuse is not None:
             raise refusal_of(refuse)
         marker = self._world.markers.find(body, "realtime")
         if marker is not None and marker.status is not None:
             return answers.Problem(marker.status, None, "This request asked the sandbox to fail it.")
-        return self._dialect.traits.perform(endpoint, body, created)
+        return None
 
     def _bill(
         self, endpoint: str, model: str | None, found: answers.Answer | answers.Problem, at: float

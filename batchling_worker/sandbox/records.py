@@ -110,6 +110,7 @@ class BatchPlan:
     bad_error_file: RefuseErrorFile | None = None
     word: SayStatus | None = None
     bare_errors: bool = False
+    dated: bool = False
     cancel_stuck: StickCancel | None = None
 
 
@@ -196,5 +197,7 @@ class BatchView:
     """What is shown in place of the status."""
     bare_errors: bool = False
     """Whether its errors are a list by itself."""
+    dated: bool = False
+    """Whether it is shown as older versions of its API show batches."""
     files: ShownFiles = "own"
     """Which result files it names: in lists they may be another's, or none."""

@@ -80,6 +80,7 @@ class SferenceDialect:
             no_money=(402, None, "Insufficient credits"),
             unable={
                 **unable.NOT_PENDING,
+                **unable.ONE_SHAPE,
                 **unable.OWN_LINES,
                 **unable.OWN_ERRORS,
                 **unable.ONE_RESULT_FILE,

@@ -141,6 +141,7 @@ def view(batch: Batch, now: float, n_total: int, n_failed: int) -> BatchView:
         output_tokens=outcome.output_tokens if outcome else 0,
         word=_word(batch),
         bare_errors=batch.plan.bare_errors,
+        dated=batch.plan.dated,
     )
 
 

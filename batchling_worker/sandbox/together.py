@@ -110,6 +110,7 @@ class TogetherDialect:
         name="together",
         root="/v1",
         realtime_endpoints=_BATCHABLE | {"/v1/completions", "/v1/embeddings"},
+        speech="wav",
         purposes=frozenset({"batch-api", "calibration", "eval", "fine-tune"}),
         uploads="/files/upload",
         # A file for fine-tuning was taken for a batch.
@@ -119,7 +120,13 @@ class TogetherDialect:
         unwelcome_agents=("Python-urllib/",),
         cursor=None,
         no_money=(402, None, "Credit limit exceeded, please add credits."),
-        unable={**unable.NOT_PENDING, **unable.OWN_LINES, **unable.OWN_ERRORS, **unable.NO_PAGES},
+        unable={
+            **unable.NOT_PENDING,
+            **unable.ONE_SHAPE,
+            **unable.OWN_LINES,
+            **unable.OWN_ERRORS,
+            **unable.NO_PAGES,
+        },
     )
 
     def new_file_id(self) -> str:
@@ -277,6 +284,7 @@ class TogetherFiles(FilesApi):
         begun = self._begun.get(file_id)
         if begun is None or begun.owner != owner or begun.path is None:
             raise Refusal(404, f"File {file_id} not found")
+        self.check_room(owner, begun.path.stat().st_size)
         del self._begun[file_id]
         self._by_checksum[owner, begun.checksum] = file_id
         file = self._shelf.add(

@@ -23,6 +23,7 @@ NO_RESULT_IDS: Final[Reasons] = dict.fromkeys(
     "Its batches do not name where their results are.",
 )
 OWN_ERRORS: Final[Reasons] = {faults.BareErrors: "Its errors have a shape of their own."}
+ONE_SHAPE: Final[Reasons] = {faults.DatedShape: "Its batches look the same in every version of its API."}
 NO_PAGES: Final[Reasons] = {faults.EmptyPage: "Its list has no pages."}
 NO_STATUS: Final[Reasons] = {faults.SayStatus: "No word says how a batch stands: its counts do."}
 NO_UPLOADS: Final[Reasons] = dict.fromkeys(

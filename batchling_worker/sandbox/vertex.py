@@ -16,11 +16,11 @@ from . import empty_pages, google_answers, google_lines, timing, unable
 from .answers import Answer
 from .book import BatchBook
 from .dialect import Refusal, Traits
-from .gate import Gate, json_reply
+from .gate import Gate, json_reply, not_emulated
 from .gcs import ROOT, CloudStorage, StoredObject
 from .gemini_files import timestamp
 from .google_lines import BadLine, InputLine, Ran
-from .google_realtime import VERBS, GoogleRealtime
+from .google_realtime import COMPUTE, VERBS, GoogleRealtime
 from .records import Batch, BatchView, CreateAsk, StoredFile
 from .scan import LineError, LineRules
 from .shelf import FileShelf
@@ -120,7 +120,13 @@ class VertexDialect:
         status_path=("state",),
         cursor=("pageToken", ("nextPageToken",)),
         no_money=(403, None, "This API method requires billing to be enabled."),
-        unable={**unable.NOT_PENDING, **unable.OWN_LINES, **unable.OWN_ERRORS, **unable.ONE_RESULT_FILE},
+        unable={
+            **unable.NOT_PENDING,
+            **unable.ONE_SHAPE,
+            **unable.OWN_LINES,
+            **unable.OWN_ERRORS,
+            **unable.ONE_RESULT_FILE,
+        },
     )
     location = ""
     """Where the job that is being made is: its name says so."""
@@ -168,10 +174,11 @@ class Vertex:
         yield gate.route("GET", f"{jobs}/{{job:\\d+}}", self._show)
         yield gate.route("DELETE", f"{jobs}/{{job:\\d+}}", self._delete)
         yield gate.route("POST", f"{jobs}/{{job:\\d+}}:cancel", self._cancel)
-        verbs = "|".join(sorted(VERBS))
+        verbs = "|".join(sorted(VERBS | {COMPUTE}))
         yield gate.route(
             "POST", f"{_PARENT}/publishers/google/models/{{model}}:{{verb:{verbs}}}", self._answer
         )
+        # Behind the door: which project there is, is told to nobody without a token.
         yield gate.route("*", "/{tail:.*}", self._nothing)
 
     async def batches(self) -> list[Mapping[str, object]]:
@@ -189,7 +196,7 @@ class Vertex:
         return await self._realtime.answer(request, request.match_info["model"], request.match_info["verb"])
 
     async def _nothing(self, request: web.Request, owner: str) -> web.StreamResponse:
-        raise Refusal(404, f"Unknown request URL: {request.method} {request.path}.")
+        raise not_emulated(request)
 
     async def _create(self, request: web.Request, owner: str) -> web.StreamResponse:
         try:

@@ -73,6 +73,7 @@ class XaiDialect:
         no_money=(429, "resource_exhausted", "Your team has used all available credits."),
         unable={
             **unable.NOT_PENDING,
+            **unable.ONE_SHAPE,
             **unable.OWN_LINES,
             **unable.OWN_ERRORS,
             **unable.ONE_RESULT_FILE,
