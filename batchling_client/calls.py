@@ -364,7 +364,7 @@ class Calls:
 
     def _at_gateway(self, route: Route, host: str) -> bool:
         """Whether calls to a host go to what settings put in the provider's place, or to the user's own."""
-        if not route.stand_in:
+        if not route.stand_in or route.rehearsed:
             return False
         place = (route.provider, host)
         known = self._gateways.get(place)

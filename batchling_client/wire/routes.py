@@ -106,6 +106,8 @@ class Route:
     """The host of that base URL, and its path: calls below it are the provider's."""
     all_hosts: bool = False
     """Whether the base URL stands in for every host of the provider."""
+    rehearsed: bool = False
+    """Whether the base URL is that of the sandbox, which takes what the provider's own host takes."""
     endpoints: Mapping[str, str]
     """Path as the SDK calls it -> endpoint as the batch names it. A path may hold `{model}`, which may hold slashes,
     and other `{words}`, which may not, as `WORDS` has it; these are filled in where the endpoint names them."""
