@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from . import scope
+from . import green_threads, scope
 from .errors import QueueUnreachable
 from .own_context import own_context
 from .wire.ending import carry_through
@@ -37,12 +37,13 @@ class Bridge:
         self._failure: BaseException | None = None
         # The thread has a context of its own, so that its work is not traced as part of the span that started it.
         target = partial(own_context().run, self._serve)
-        self._thread = threading.Thread(target=target, name=scope.BACKGROUND, daemon=True)
+        self._thread = green_threads.real_thread(target, scope.BACKGROUND)
+        self._number = 0
         try:
             self._thread.start()
         except RuntimeError as error:
             raise _cannot_begin(error) from None
-        if not self._ready.wait(START_S):
+        if not self._wait_until_ready():
             raise _cannot_begin(TimeoutError(f"no event loop after {START_S:g} seconds"))
         if self._failure is not None:
             raise _cannot_begin(self._failure) from None
@@ -60,6 +61,8 @@ class Bridge:
         """Runs a coroutine on the background loop and blocks the calling thread; Ctrl-C cancels the coroutine."""
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
+            if green_threads.replaced():
+                green_threads.wait(future.done)
             return future.result()
         except concurrent.futures.CancelledError:
             # An Exception there, which an SDK would take for a broken connection and try again.
@@ -73,7 +76,10 @@ class Bridge:
         interrupted: KeyboardInterrupt | None = None
         while not future.done():
             try:
-                concurrent.futures.wait([future])
+                if green_threads.replaced():
+                    green_threads.wait(future.done)
+                else:
+                    concurrent.futures.wait([future])
             except KeyboardInterrupt as error:
                 interrupted = error
         if interrupted is not None:
@@ -88,10 +94,17 @@ class Bridge:
 
     def join(self, patience_s: float | None) -> None:
         """Return once the thread has ended, or at once in that thread itself."""
-        if threading.current_thread() is not self._thread:
+        if threading.get_native_id() != self._number:
             self._thread.join(patience_s)
 
+    def _wait_until_ready(self) -> bool:
+        if green_threads.replaced():
+            green_threads.wait_at_standstill(self._ready.is_set, START_S)
+            return self._ready.is_set()
+        return self._ready.wait(START_S)
+
     def _serve(self) -> None:
+        self._number = threading.get_native_id()
         waiting = self._wait()
         try:
             asyncio.run(waiting)

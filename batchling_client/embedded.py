@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import importlib.util
 import os
-import sys
-from asyncio.subprocess import PIPE
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from . import children, settings
+from . import children, settings, stack_command
 from .errors import QueueUnreachable, WrongSettings
 from .interceptor import warn_once
 from .wire import redis_errors
-from .wire.ending import carry_through
 from .wire.installing import install
 
 UP_S: Final = 60.0
@@ -44,32 +39,21 @@ async def redis_url(home: Path) -> str:
         raise QueueUnreachable(
             f"No queue is set: install the embedded one with {install()}, or set BATCHLING_REDIS_URL."
         )
-    with redis_errors.shortages_as(QueueUnreachable):
-        command = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "batchling_worker.stack", "up", "--json"),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=PIPE,
-            stderr=PIPE,
-            env=_environment(home),
-        )
     try:
-        async with asyncio.timeout(UP_S):
-            out, err = await command.communicate()
+        with redis_errors.shortages_as(QueueUnreachable):
+            command = await stack_command.run("up", env=_environment(home), within_s=UP_S)
     except TimeoutError:
-        await _kill(command)
         raise QueueUnreachable(
             f"The embedded stack did not come up within {UP_S:.0f} seconds: see the logs in {home}."
         ) from None
-    except asyncio.CancelledError:
-        # The loop may close next, and what waits for a child on a closed loop prints a traceback.
-        await carry_through(lambda: _kill(command))
-        raise
-    if command.returncode == WRONG_USAGE:
-        raise WrongSettings(_last_line(err))
-    if command.returncode != 0:
-        raise QueueUnreachable(_last_line(err) or "The embedded stack did not come up: try `batchling up`.")
+    if command.code == WRONG_USAGE:
+        raise WrongSettings(_last_line(command.err))
+    if command.code != 0:
+        raise QueueUnreachable(
+            _last_line(command.err) or "The embedded stack did not come up: try `batchling up`."
+        )
     try:
-        status = _decode(_last_line(out))
+        status = _decode(_last_line(command.out))
     except msgspec.DecodeError:
         raise QueueUnreachable(
             "The embedded stack did not say where its Redis is: try `batchling up`."
@@ -89,13 +73,6 @@ def _environment(home: Path) -> dict[str, str]:
     left_out = (children.VARIABLE, settings.CACHE_PATH)
     kept = {name: value for name, value in os.environ.items() if name not in left_out}
     return {**kept, "BATCHLING_HOME": str(home)}
-
-
-async def _kill(command: asyncio.subprocess.Process) -> None:
-    """Kill the command that starts the stack and wait for its end; the next block starts or attaches anew."""
-    with contextlib.suppress(ProcessLookupError):
-        command.kill()
-    await command.communicate()
 
 
 def _last_line(output: bytes) -> str:

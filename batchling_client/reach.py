@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import importlib.util
 import os
-import sys
-from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +14,7 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import BusyLoadingError, RedisError
 
-from . import settings
+from . import settings, stack_command
 from .errors import QueueUnreachable
 from .inspection import Inspection
 from .settings import ClientSettings
@@ -134,25 +131,18 @@ async def running_url(home: Path) -> str:
     """The URL of the embedded stack's Redis, where that stack runs; raises `QueueUnreachable`."""
     if importlib.util.find_spec("batchling_worker") is None:
         raise QueueUnreachable(NOT_RUNNING)
-    with redis_errors.shortages_as(QueueUnreachable):
-        asked = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "batchling_worker.stack", "status", "--json"),
-            stdin=DEVNULL,
-            stdout=PIPE,
-            stderr=PIPE,
-            env={**os.environ, "BATCHLING_HOME": str(home)},
+    env = {**os.environ, "BATCHLING_HOME": str(home)}
+    try:
+        with redis_errors.shortages_as(QueueUnreachable):
+            asked = await stack_command.run("status", env=env, within_s=STATUS_S)
+    except TimeoutError:
+        raise QueueUnreachable(NOT_RUNNING) from None
+    if asked.code != 0:
+        raise QueueUnreachable(
+            asked.err.decode("utf-8", "replace").strip().rpartition("\n")[2] or NOT_RUNNING
         )
     try:
-        async with asyncio.timeout(STATUS_S):
-            out, err = await asked.communicate()
-    except TimeoutError:
-        asked.kill()
-        await asked.communicate()
-        raise QueueUnreachable(NOT_RUNNING) from None
-    if asked.returncode != 0:
-        raise QueueUnreachable(err.decode("utf-8", "replace").strip().rpartition("\n")[2] or NOT_RUNNING)
-    try:
-        status = msgspec.json.decode(out, type=_Status)
+        status = msgspec.json.decode(asked.out, type=_Status)
     except msgspec.DecodeError:
         raise QueueUnreachable(NOT_RUNNING) from None
     if status.redis is None:

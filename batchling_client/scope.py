@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from contextvars import Context, ContextVar
 from typing import Any, Final, Protocol, final
 
+from . import green_threads
 from .interceptor import PASS_THROUGH, Handler, HttpCall, PassThrough, warn_once
 from .passed import Passed, Why, costs
 
@@ -69,9 +70,11 @@ class Token:
 def running_loop() -> asyncio.AbstractEventLoop | None:
     """Return the event loop that runs in this thread, or None where none of asyncio's does."""
     try:
-        return asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
     except RuntimeError:
         return None
+    # asyncio does not tell the green threads of one real thread apart; a loop remembers which of them runs it.
+    return loop if not green_threads.replaced() or green_threads.is_run_here(loop) else None
 
 
 BACKGROUND: Final = "batchling"

@@ -116,6 +116,64 @@ async def test_threads_that_outlive_the_end_of_a_script_are_in_the_block(
     done = await run("program.py", env=shared_env, source=THREADS)
 
     assert (done.code, done.out.split()) == (0, ["__main__", "[]", *["200"] * 6]), done.err
+    assert "LoopExit" not in done.err
+    assert n_realtime(sandbox_of_all) == 0
+
+
+GREENLETS = """
+from gevent import monkey
+
+monkey.patch_all()
+import gevent
+from asking import *
+
+jobs = [gevent.spawn(ask, f"greenlet {n}") for n in range(3)]
+gevent.joinall(jobs)
+print([job.value for job in jobs])
+"""
+GREENLETS_IN_A_BLOCK = """
+from gevent import monkey
+
+monkey.patch_all()
+import gevent
+from asking import *
+from batchling import batchify
+
+def ask_on_a_loop(text):
+    return asyncio.run(ask_async(text))
+
+with batchify(batch_window_seconds=0.1, batch_poll_interval_seconds=0.1):
+    print(asyncio.run(ask_async("on the block's own thread")))
+    jobs = [gevent.spawn(ask, f"greenlet {n}") for n in range(3)]
+    jobs += [gevent.spawn(ask_on_a_loop, "on a loop")]
+    gevent.sleep(0)
+print([job.value for job in jobs])
+"""
+
+
+async def test_greenlets_of_a_program_that_patches_threads_late_are_answered(
+    folder: Path, shared_env: dict[str, str], sandbox_of_all: Sandbox
+) -> None:
+    done = await run("program.py", env=shared_env, source=GREENLETS)
+
+    assert (done.code, done.out) == (0, "[200, 200, 200]\n"), done.err
+    assert "3 of 3 requests answered" in done.err
+    assert "Traceback" not in done.err
+    assert n_realtime(sandbox_of_all) == 0
+
+
+async def test_a_plain_block_beside_greenlets_leaves_their_event_loops_alone_and_waits_for_them(
+    folder: Path, shared_env: dict[str, str], sandbox_of_all: Sandbox
+) -> None:
+    (folder / "program.py").write_text(GREENLETS_IN_A_BLOCK)
+
+    done = await batchling(
+        env=shared_env,
+        prelude="import runpy; runpy.run_path('program.py', run_name='__main__'); raise SystemExit\n",
+    )
+
+    assert (done.code, done.out) == (0, "200\n[200, 200, 200, 200]\n"), done.err
+    assert "5 of 5 requests answered" in done.err
     assert "Traceback" not in done.err
     assert n_realtime(sandbox_of_all) == 0
 
