@@ -430,6 +430,8 @@ class Run:
             # A call that was let through is tried again by the SDK: the retry is no new request.
             return PASS_THROUGH
         request = self._calls.read(call)
+        if isinstance(request, Request):
+            request.lane.pace.ask(request.request_id, _caller())
         if not isinstance(request, PassThrough):
             self._passed.caught = True
         if isinstance(request, HttpReply):
@@ -478,6 +480,7 @@ class Run:
             seat.session.leave(request_id, future)
             return self._miss(seat, request_id, lane.spec.host)
         finally:
+            lane.pace.left(request_id)
             if place is not None and not is_answered:
                 self._calls.free(place, left=is_left)
         self._given_up.discard(request_id)
@@ -683,6 +686,13 @@ class Run:
 
     def _title(self) -> str:
         return f"{self._name!r} {self.id}" if self._name else self.id
+
+
+def _caller() -> object:
+    """Return the thread or the task that makes a call: it makes its next one after this one's answer."""
+    loop = scope.running_loop()
+    task = asyncio.current_task(loop) if loop is not None else None
+    return task or threading.current_thread()
 
 
 async def _at_once(reply: HttpReply | PassThrough) -> HttpReply | PassThrough:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -12,10 +14,10 @@ from batchling_client.pace import Pace
 from batchling_client.wire.keys import BatchId, RequestId
 
 from .answerer import Answerer, completion
-from .asking import ask, ask_all
+from .asking import a_call, ask, ask_all
 
 LINGER_S = 0.05
-SIGN = "each batch was opened only after the one before it was answered"
+SIGN = "make more calls at once"
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -35,6 +37,52 @@ async def behind_a_semaphore(run: Run) -> None:
             await ask(run, f"q{n}")
 
     await asyncio.gather(*(one(n) for n in range(20)))
+
+
+async def behind_a_semaphore_slowly(run: Run) -> None:
+    """Calls take as long to be made as to be answered: fewer than four wait at a time."""
+    limit = asyncio.Semaphore(4)
+
+    async def one(n: int) -> None:
+        async with limit:
+            await asyncio.sleep(0.02 * (n % 7))
+            await ask(run, f"q{n}")
+
+    await asyncio.gather(*(one(n) for n in range(40)))
+
+
+async def in_a_pool(run: Run) -> None:
+    def one(n: int) -> None:
+        time.sleep(0.02 * (n % 7))
+        assert getattr(run.answer_blocking(a_call(f"q{n}")), "status", None) == 200
+
+    with ThreadPoolExecutor(4) as pool:
+        loop = asyncio.get_running_loop()
+        await asyncio.gather(*(loop.run_in_executor(pool, one, n) for n in range(20)))
+
+
+async def by_workers_of_a_queue(run: Run) -> None:
+    queue: asyncio.Queue[int] = asyncio.Queue()
+    for n in range(20):
+        queue.put_nowait(n)
+
+    async def work() -> None:
+        while not queue.empty():
+            n = queue.get_nowait()
+            await asyncio.sleep(0.02 * (n % 7))
+            await ask(run, f"q{n}")
+
+    await asyncio.gather(*(work() for _ in range(4)))
+
+
+@pytest.mark.parametrize("program", [behind_a_semaphore_slowly, in_a_pool, by_workers_of_a_queue])
+async def test_waves_that_overlap_are_warned_of_once_in_a_run(
+    answerer: Answerer, caplog: pytest.LogCaptureFixture, program: Callable[[Run], Awaitable[None]]
+) -> None:
+    async with batchify(batch_window_seconds=LINGER_S) as run:
+        await program(run)
+    [said] = warnings(caplog)
+    assert "at a time for groq/llama" in said
 
 
 @pytest.mark.parametrize(
@@ -87,6 +135,78 @@ async def test_a_rerun_in_a_loop_that_is_answered_already_is_not_warned_of(
         await ask_all(run, *(f"q{n}" for n in range(5)))
     async with batchify(batch_window_seconds=LINGER_S) as run:
         await in_a_loop(run)
+    assert warnings(caplog) == []
+
+
+class Overlapping:
+    """A lane whose batches overlap: each call is queued in a batch of its own, and each is answered alone."""
+
+    def __init__(self, *, max_rows: int = 50_000) -> None:
+        self.pace = Pace(run="r", lane="acme/m", max_rows=max_rows)
+        self.waiting: list[RequestId] = []
+        self._n_calls = 0
+
+    def call(self, caller: object) -> None:
+        self._n_calls += 1
+        request_id = RequestId(f"r{self._n_calls}")
+        self.pace.ask(request_id, caller)
+        # Rounds of batches are not seen: a batch is opened before an answer of the last one is there.
+        self.pace.queued(BatchId("b"), [request_id])
+        self.waiting.append(request_id)
+
+    def answer(self, n_calls: int = 1) -> None:
+        for _ in range(n_calls):
+            self.pace.left(self.waiting[0])
+            self.pace.answered(self.waiting.pop(0))
+
+
+class Caller:
+    """A thread or a task."""
+
+
+def test_a_pool_whose_batches_overlap_is_warned_of_by_its_threads(caplog: pytest.LogCaptureFixture) -> None:
+    lane, threads = Overlapping(), [Caller() for _ in range(20)]
+    for n in range(60):
+        # Not all of the threads have a call at any moment.
+        if len(lane.waiting) == (13 if n < 14 else 12):
+            lane.answer(7)
+        lane.call(threads[n % 20])
+    [said] = warnings(caplog)
+    assert "20 calls wait at a time for acme/m" in said
+    assert "each of the last 40 calls was made only after an earlier one was answered" in said
+
+
+def test_rounds_that_fill_up_and_grow_no_more_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    """A limit that is kept by other means than threads and semaphores."""
+    lane = Overlapping()
+    for n in range(60):
+        if n >= 20:
+            lane.answer()
+        lane.call(Caller())
+    [said] = warnings(caplog)
+    assert "20 calls wait at a time" in said
+
+
+@pytest.mark.parametrize("max_rows", [50_000, 100])
+def test_calls_that_are_made_at_once_and_slowly_are_not_warned_of(
+    max_rows: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Answers come while calls are still being made, as many a second, give or take."""
+    lane, keep = Overlapping(max_rows=max_rows), [Caller() for _ in range(2000)]
+    for n, caller in enumerate(keep):
+        lane.call(caller)
+        if n % 50 == 49 and n > 200:
+            lane.answer(min(len(lane.waiting), 45 + n % 7))
+    assert warnings(caplog) == []
+
+
+def test_callers_that_have_gone_count_as_callers(caplog: pytest.LogCaptureFixture) -> None:
+    """Requests of a server, each in a task of its own that ends with its answer."""
+    lane = Overlapping()
+    for n in range(40):
+        lane.call(Caller())
+        if n % 3 == 2:
+            lane.answer(2)
     assert warnings(caplog) == []
 
 
