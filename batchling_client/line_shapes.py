@@ -24,6 +24,8 @@ class Line:
     url: Any
     method: Any
     body: bytes
+    field: str = "body"
+    """The field that holds the body."""
 
 
 def read(fields: Fields, form: LineForm) -> Line | None:
@@ -35,7 +37,7 @@ def read(fields: Fields, form: LineForm) -> Line | None:
     for name in ("body", "params", "modelInput", "request"):
         if name in fields:
             method = _value(fields["method"]) if "method" in fields else "POST"
-            return Line(custom_id=custom_id, url=url, method=method, body=bytes(fields[name]))
+            return Line(custom_id=custom_id, url=url, method=method, body=bytes(fields[name]), field=name)
     asked = _object(fields, "batch_request") or {}
     for kind, path in form.kinds.items():
         if kind in asked:

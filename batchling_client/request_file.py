@@ -115,6 +115,11 @@ class RequestFile:
         if not isinstance(custom_id, str) or not 0 < len(custom_id) <= LONGEST_CUSTOM_ID:
             return BadLine(number, f"its `custom_id` is not a text of 1 to {LONGEST_CUSTOM_ID} characters")
         url = self.endpoint if read.url is None else read.url
+        if url is None and read.field not in ("body", self.route.lines.body):
+            return BadLine(
+                number,
+                f"its `{read.field}` is that of another provider's files: give --endpoint to send it here",
+            )
         if url is None:
             url = line_shapes.path_of(self.route.lines, _fields_of(read.body))
         if not isinstance(url, str):

@@ -68,6 +68,8 @@ _LIST: Final = FreeCall("/v1/batches?limit=1")
 class LineForm:
     """What lines of a provider's own batch files leave out, and where it comes from instead."""
 
+    body: str = "body"
+    """The field of a line that holds the request."""
     paths: Mapping[str, str] = field(default_factory=lambda: {"messages": "/v1/chat/completions"})
     """A field of the body -> the path of the call, for lines that name none; "" stands for any body."""
     kinds: Mapping[str, str] = field(default_factory=dict)
@@ -392,6 +394,7 @@ ROUTES: Final = (
     Route(
         provider="gemini",
         lines=LineForm(
+            body="request",
             paths={
                 "requests": "/v1beta/models/{model}:batchEmbedContents",
                 "contents": "/v1beta/models/{model}:generateContent",
@@ -421,6 +424,7 @@ ROUTES: Final = (
     Route(
         provider="vertex",
         lines=LineForm(
+            body="request",
             paths={
                 "": (
                     "/v1/projects/{project}/locations/{location}/publishers/google/models/{model}:generateContent"
@@ -450,7 +454,7 @@ ROUTES: Final = (
     ),
     Route(
         provider="anthropic",
-        lines=LineForm(paths={"": "/v1/messages"}),
+        lines=LineForm(body="params", paths={"": "/v1/messages"}),
         # The second is the Claude Platform on AWS, where Anthropic's API has its own keys.
         hosts=("api.anthropic.com", "aws-external-anthropic.*.api.aws"),
         own_keys=("aws-external-anthropic.*.api.aws",),
@@ -487,6 +491,7 @@ ROUTES: Final = (
     Route(
         provider="bedrock",
         lines=LineForm(
+            body="modelInput",
             paths={"": "/model/{model}/invoke"},
             may_lack_id=True,
             host="bedrock-runtime.{region}.amazonaws.com",

@@ -162,6 +162,24 @@ def test_lines_are_those_of_the_providers_own_batch_files(
         assert (asks[0].custom_id, lane.spec.endpoint, lane.spec.model) == (name, endpoint, model)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"custom_id": "a", "params": {"model": "m", "max_tokens": 1, "messages": []}},
+        {"recordId": "a", "modelInput": {"model": "m", "messages": []}},
+        {"key": "a", "request": {"model": "m", "messages": []}},
+    ],
+)
+def test_a_line_of_another_providers_files_is_sent_here_only_if_the_person_says_where(
+    line: dict[str, object],
+) -> None:
+    raw = json.dumps(line).encode()
+    [bad] = lines_of(raw, route=Routes().named("openai"))
+    [ask] = lines_of(raw, route=Routes().named("openai"), endpoint=CHAT)
+    assert "another provider's files" in str(bad)
+    assert isinstance(ask, Ask)
+
+
 def test_lines_of_a_batch_file_that_name_no_place_go_to_the_endpoint() -> None:
     lines = [{"custom_id": "a", "body": {"model": "m", "input": "x"}}, {"model": "m", "input": "x"}]
     raw = "\n".join(json.dumps(line) for line in lines).encode()
