@@ -12,7 +12,7 @@ from batchling_client.wire import answer_shape
 
 from . import google_status, loose_json
 from .provider import Answer
-from .result_lines import JSON_TYPE, answer_of
+from .result_lines import JSON_TYPE, answer_or_lost
 
 logger = logging.getLogger("batchling.worker")
 
@@ -75,8 +75,8 @@ def decoded(field: bytes | None) -> object:
 
 
 def answered(custom_id: str, body: bytes) -> Answer:
-    """The answer of a row that succeeded; of an empty body it is that the row was lost."""
-    return answer_of(custom_id, 200, answer_shape.unpacked(body))
+    """The answer of a row without an error; a row that has no answer either was lost."""
+    return answer_or_lost(custom_id, answer_shape.unpacked(body))
 
 
 def failed(custom_id: str, error: object) -> Answer:

@@ -246,8 +246,6 @@ def code_of(body: bytes) -> str:
 
 class _Said(msgspec.Struct):
     error: object = None
-    message: object = None
-    detail: object = None
 
 
 class _Wish(msgspec.Struct):
@@ -276,33 +274,38 @@ def _wish_in(body: bytes) -> float | None:
 def message_of(body: bytes) -> str:
     """The sentence in a provider's error body, or the body's beginning where it has no known shape."""
     try:
-        said = msgspec.json.decode(body, type=_Said)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return body[:LONGEST_REASON].decode(errors="replace").strip()
-    # Where a word stands beside a sentence, the sentence says more.
-    plain = isinstance(said.error, str) and " " not in said.error and isinstance(said.message, str)
-    for part in (said.message,) if plain else (said.error, said.message, said.detail):
-        words = part.get("message") if isinstance(part, dict) else part
-        if isinstance(words, str) and words:
-            return words[:LONGEST_REASON]
-    flaws = flaws_of(said.detail)
-    if flaws:
-        return "; ".join(flaw.words for flaw in flaws)[:LONGEST_REASON]
-    return body[:LONGEST_REASON].decode(errors="replace").strip()
+        said = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        said = body.decode(errors="replace")
+    words = error_words.words_in(said, LONGEST_REASON)
+    return words or body[:LONGEST_REASON].decode(errors="replace").strip()
 
 
 def with_words(body: bytes, words: str) -> bytes:
-    """Return an error body whose sentence is followed by more words; one of an unknown shape stays as it is."""
+    """Return an error body whose sentence is followed by more words.
+
+    A text becomes a longer text. A page, a list, and an object that has no sentence of its own become an error object.
+    """
     try:
         said = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return body
+        text = body.decode(errors="replace").strip()
+        if error_words.words_in(text) == text[: error_words.LONGEST_SAID]:
+            return f"{text} {words}".strip().encode()
+        said = None
     inner = said.get("error", said) if isinstance(said, dict) else None
     for holder, name in ((inner, "message"), (said, "error"), (said, "message"), (said, "detail")):
         if isinstance(holder, dict) and isinstance(holder.get(name), str):
             holder[name] = f"{holder[name]} {words}"
             return msgspec.json.encode(said)
-    return body
+    code = said.get("code") if isinstance(said, dict) else None
+    error = {
+        "message": f"{message_of(body)} {words}".strip(),
+        "type": "batch_error",
+        "param": None,
+        "code": code if isinstance(code, str | int) else None,
+    }
+    return msgspec.json.encode({"error": error})
 
 
 class Flaw(NamedTuple):

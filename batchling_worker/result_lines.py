@@ -25,8 +25,6 @@ UNRUN: Final = {"batch_expired": (504, "batch_expired"), "batch_cancelled": (499
 """Codes of rows that never ran -> the status and origin of their answer."""
 UNRUN_OTHERWISE: Final = (500, "provider")
 """A row that the provider could not run for a reason of its own is as good as a 500."""
-ODD_BODY_STARTS: Final = (b"[", b"t", b"f", b"n", b"-", *(b"%d" % digit for digit in range(10)))
-"""How a body begins that is neither an object nor a text: no endpoint answers so."""
 LONGEST_WORDS: Final = 1000
 EMPTY_BODIES: Final = frozenset({b"", b"{}", b"null", b'""'})
 
@@ -156,22 +154,24 @@ class RowError:
             said = raw[:LONGEST_WORDS].decode(errors="replace")
         if isinstance(said, dict) and isinstance(said.get("error"), dict | str):
             said = said["error"]
+        words = error_words.words_in(said, LONGEST_WORDS)
         if not isinstance(said, dict):
-            words = said if isinstance(said, str) else raw.decode(errors="replace") if said else ""
-            message = words[:LONGEST_WORDS]
+            message = words or (raw[:LONGEST_WORDS].decode(errors="replace") if said else "")
+            status = error_words.UNPROCESSABLE if error_words.is_list_of_flaws(said) else 0
             return (
-                cls(code="", message=message, status=0, body=error_body(None, message)) if message else None
+                cls(code="", message=message, status=status, body=error_body(None, message))
+                if message
+                else None
             )
-        code, told = said.get("code"), said.get("message") or said.get("detail")
-        if code is None and not told and not said.get("type"):
+        code = said.get("code")
+        if code is None and not words and not said.get("type"):
             return None
-        words = told if isinstance(told, str) else msgspec.json.encode(told or said).decode()
         named = error_words.named_in(said)
         return cls(
             code=code if isinstance(code, str) else str(bounds.count(code) or ""),
-            message=words[:LONGEST_WORDS],
+            message=words or msgspec.json.encode(said).decode()[:LONGEST_WORDS],
             status=named or error_words.status_in(said),
-            body=msgspec.json.encode({"error": said}),
+            body=msgspec.json.encode({"error": error_words.as_error(said)}),
             guessed=not named,
         )
 
@@ -254,7 +254,7 @@ class RowReader:
     def _loose(self, line: bytes) -> Answer | None:
         """The answer of a row in JSON that Python alone takes: half a surrogate pair, NaN, a byte order mark."""
         try:
-            row = json.loads(line, strict=False)
+            row = json.loads(_as_text(line), strict=False)
         except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict) or not isinstance(row.get("custom_id"), str):
@@ -283,19 +283,30 @@ def answer_of(
     request_id: object = None,
     id_header: str = "x-request-id",
 ) -> Answer:
-    """The answer of a row with a status and a body, if these make one; else that of a row that was lost."""
+    """The answer of a row with a status and a body.
+
+    A success with a body that is no answer stays one here: `answer_check` makes it a failure, which is never run again,
+    as the provider has counted it as done. A row with neither a status nor a body was lost.
+    """
     status = bounds.http_status(said)
-    if not 200 <= status <= 599 or not _is_text(body):
-        return lost(custom_id)
+    if status < 200:
+        if body in EMPTY_BODIES:
+            return lost(custom_id)
+        # Whatever the status was to be, the body says how the request went, and `answer_check` reads it.
+        status = 200
+    body = _as_text(body)
     if 300 <= status < 400:
         return _redirected(custom_id, status, body)
-    if status < 400 and ((len(body) <= 4 and body in EMPTY_BODIES) or body.startswith(ODD_BODY_STARTS)):
-        return lost(custom_id)
     headers = _JSON_HEADERS
     # It becomes the value of an HTTP header: a provider must not be able to end one there.
     if isinstance(request_id, str) and request_id and request_id.isascii() and request_id.isprintable():
         headers = {"content-type": JSON_TYPE, id_header: request_id}
     return Answer(custom_id=custom_id, status=status, body=body, headers=headers)
+
+
+def answer_or_lost(custom_id: str, body: bytes) -> Answer:
+    """The answer of a row whose provider names no status: one without an answer and without an error was lost."""
+    return lost(custom_id) if body in (b"", b"null") else answer_of(custom_id, 200, body)
 
 
 def _redirected(custom_id: str, status: int, body: bytes) -> Answer:
@@ -312,14 +323,9 @@ def _redirected(custom_id: str, status: int, body: bytes) -> Answer:
     )
 
 
-def _is_text(body: bytes) -> bool:
-    if body.isascii():
-        return True
-    try:
-        body.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+def _as_text(body: bytes) -> bytes:
+    """Return the body with U+FFFD for each byte that is not UTF-8: the rest of it was paid for."""
+    return body if body.isascii() else body.decode(errors="replace").encode()
 
 
 def unrun(

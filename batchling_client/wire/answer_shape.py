@@ -20,6 +20,10 @@ UNFIT: Final = "batch_answer_unfit"
 """Code of an answer whose body is none."""
 UNFIT_STATUS: Final = 502
 LONGEST_QUOTE: Final = 300
+LONGEST_ERROR: Final = 64 * 1024
+"""A field of an error that is longer is not read."""
+DEEPEST_TEXT: Final = 3
+"""So many times over, JSON in a text is taken out of it."""
 
 _ANSWER_FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "/completions": frozenset({"choices"}),
@@ -83,6 +87,16 @@ _GENERAL_FIELDS: Final = frozenset(
     ]
 )
 """Fields by which an object of an unknown endpoint is told from the request that led to it."""
+_ERROR_FIELDS: Final = frozenset(
+    [
+        *error_words.STATUS_FIELDS,
+        *error_words.VOICES,
+        *("type", "param", "instance", "path", "timestamp", "success", "object"),
+        *("request_id", "requestId", "trace_id", "traceId", "error_code", "errorCode"),
+    ]
+)
+"""An object that has no other fields, and one of `error_words.VOICES`, is an error."""
+_PLAIN_ERRORS: Final = frozenset({"error", "errors", "fault", "detail"})
 _NOTHING: Final = frozenset({b"", b"null", b"{}", b"[]", b'""', b"false", b"0"})
 _ENDED_BADLY: Final = frozenset({"failed", "cancelled", "canceled", "error"})
 
@@ -107,8 +121,12 @@ def unpacked(body: bytes) -> bytes:
         return body
     try:
         inner = json.loads(body, strict=False)
-        if isinstance(inner, str) and inner.lstrip().startswith("{") and isinstance(json.loads(inner), dict):
-            return inner.strip().encode()
+        for _ in range(DEEPEST_TEXT):
+            if not isinstance(inner, str):
+                break
+            text, inner = inner.strip(), json.loads(inner, strict=False)
+            if isinstance(inner, dict):
+                return text.encode()
     except (ValueError, RecursionError):
         pass
     return body
@@ -118,12 +136,17 @@ def unfit(endpoint: str, body: bytes) -> Unfit | None:
     """Return why the body of a success cannot be an answer of the endpoint; None for one that can."""
     fields = _fields_of(body)
     if fields is None:
-        return None if body.startswith(b'"') and endpoint.endswith(_TEXTS) else _no_answer(endpoint, body)
+        if body.startswith(b'"') and endpoint.endswith(_TEXTS):
+            return None
+        fields = _only_error_in(body)
+        return _no_answer(endpoint, body) if fields is None else _failure(fields)
     if _has_failed(endpoint, fields):
         return _failure(fields)
     if _is_answer(endpoint, fields):
         return None
-    return _failure(fields) if _is_error(fields) else _no_answer(endpoint, body)
+    if _is_error(fields):
+        return _failure(fields)
+    return _failure(fields, unnamed=UNFIT_STATUS) if _says_why(fields) else _no_answer(endpoint, body)
 
 
 def is_plausible(body: bytes) -> bool:
@@ -152,7 +175,7 @@ def _is_answer(endpoint: str, fields: Mapping[str, bytes]) -> bool:
         if endpoint.endswith(ending):
             found = [fields[name] for name in wanted if fields.get(name, b"null") != b"null"]
             return any(value not in _NOTHING for value in found) or bool(found and not _is_error(fields))
-    if _is_error(fields):
+    if _is_error_of_any_endpoint(fields):
         return False
     is_line = "custom_id" in fields and "body" in fields
     is_request = bool(fields.keys() & _REQUEST_FIELDS) and not fields.keys() & _GENERAL_FIELDS
@@ -170,6 +193,31 @@ def _is_error(fields: Mapping[str, bytes]) -> bool:
     )
 
 
+def _is_error_of_any_endpoint(fields: Mapping[str, bytes]) -> bool:
+    """Whether an object is an error where nothing is known of the answers."""
+    if _is_error(fields):
+        return True
+    plain = fields.keys() & _PLAIN_ERRORS or error_words.number_of(_value(fields.get("status", b"")))
+    return bool(plain) and _says_why(fields)
+
+
+def _says_why(fields: Mapping[str, bytes]) -> bool:
+    """Whether an object has nothing but the fields of an error, and says what is wrong."""
+    return fields.keys() <= _ERROR_FIELDS and bool(error_words.words_in(_small(fields)))
+
+
+def _only_error_in(body: bytes) -> Mapping[str, bytes] | None:
+    """The error that a list begins with, as of Google's endpoints that stream; None for anything else."""
+    if not body.startswith(b"[") or len(body) > LONGEST_ERROR:
+        return None
+    said = _value(body)
+    first = said[0] if isinstance(said, list) and said else None
+    if error_words.is_list_of_flaws(said):
+        return {"detail": body}
+    fields = _fields_of(json.dumps(first).encode()) if isinstance(first, dict) else None
+    return fields if fields is not None and _is_error(fields) else None
+
+
 def _has_failed(endpoint: str, fields: Mapping[str, bytes]) -> bool:
     """Whether it is an object that the endpoint made and that says of itself that it failed, such as a Response."""
     if not endpoint.endswith("/responses") and any(endpoint.endswith(ending) for ending in _ANSWER_FIELDS):
@@ -177,38 +225,40 @@ def _has_failed(endpoint: str, fields: Mapping[str, bytes]) -> bool:
     return _text(fields, "status") in _ENDED_BADLY and ("id" in fields or "object" in fields)
 
 
-def _failure(fields: Mapping[str, bytes]) -> Unfit:
-    """The provider's own error, in the shape that SDKs read."""
-    raw = next((fields[name] for name in ("error", "detail") if fields.get(name, b"") not in _NOTHING), b"")
-    said = _value(raw)
-    outer = {
-        name: _value(value)
-        for name, value in fields.items()
-        if name != "error" and len(value) < LONGEST_QUOTE
-    }
-    error = said if isinstance(said, dict) else outer
-    status = error_words.status_in(error) or error_words.status_in(outer) or 500
-    if isinstance(said, dict):
-        inner = b'{"error":%b}' % raw
+def _failure(fields: Mapping[str, bytes], unnamed: int = 500) -> Unfit:
+    """The provider's own error, in the shape that SDKs read; one that names no status counts as `unnamed`."""
+    outer = _small(fields)
+    said = outer.get("error")
+    named = (error_words.status_in(said) if isinstance(said, dict) else 0) or error_words.status_in(outer)
+    if isinstance(said, dict) and error_words.as_error(said) is said:
+        inner = b'{"error":%b}' % fields["error"]
     elif "__type" in fields:
         inner = msgspec.json.encode(outer)
     else:
-        words = said if isinstance(said, str) and said else _words(outer)
-        inner = msgspec.json.encode(
-            {"error": {"message": words, "code": outer.get("code"), "type": "batch_error"}}
-        )
-    return Unfit(status=status, body=inner, own=True)
+        whole = said if isinstance(said, dict) else outer
+        code = whole.get("code")
+        error = {
+            "message": error_words.words_in(whole) or _without_words(outer),
+            "code": code if isinstance(code, str | int) else None,
+            "type": "batch_error",
+        }
+        inner = msgspec.json.encode({"error": error})
+    return Unfit(status=named or unnamed, body=inner, own=bool(named) or unnamed != UNFIT_STATUS)
 
 
-def _words(outer: Mapping[str, object]) -> str:
-    message = outer.get("message")
-    if isinstance(message, str) and message:
-        return message
-    return f"The provider reports this request as {outer.get('status') or 'failed'} and gives no reason."
+def _small(fields: Mapping[str, bytes]) -> dict[str, object]:
+    """The fields as values, but for those that are too long for an error's."""
+    return {name: _value(value) for name, value in fields.items() if len(value) < LONGEST_ERROR}
+
+
+def _without_words(outer: Mapping[str, object]) -> str:
+    status = outer.get("status")
+    told = status if isinstance(status, str) and status else "failed"
+    return f"The provider reports this request as {told[:LONGEST_QUOTE]} and gives no reason."
 
 
 def _no_answer(endpoint: str, body: bytes) -> Unfit:
-    quote = body[:LONGEST_QUOTE].decode(errors="replace")
+    quote = body[:LONGEST_QUOTE].decode(errors="replace") or "it is empty"
     message = f"The provider reports success, but its answer is none of {endpoint}: {quote}"
     error = {"message": message, "type": "batch_error", "param": None, "code": UNFIT}
     return Unfit(status=UNFIT_STATUS, body=msgspec.json.encode({"error": error}), own=False)

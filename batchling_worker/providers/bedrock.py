@@ -42,7 +42,7 @@ from ..provider import (
     Submission,
     is_ours,
 )
-from ..result_lines import LineSplitter, answer_of
+from ..result_lines import LineSplitter, answer_or_lost
 from ..result_rows import no_result_file, of_each
 from ..row_search import unsearchable
 
@@ -360,7 +360,7 @@ def answer_in(line: bytes) -> Answer | None:
         return None
     if error is not None:
         return _failed(custom_id, error)
-    return answer_of(custom_id, 200, answer_shape.unpacked(output))
+    return answer_or_lost(custom_id, answer_shape.unpacked(output))
 
 
 def _failed(custom_id: str, error: Mapping[str, bytes]) -> Answer:

@@ -98,7 +98,7 @@ def read_row(custom_id: str, fields: Mapping[str, bytes]) -> Answer:
     """The answer of a result line, from its custom_id and its fields in JSON."""
     result, error = fields.get("result_json", b""), fields.get("error_json", b"")
     word = text_in(fields.get("status", b"")).lower()
-    if result not in EMPTY_BODIES:
+    if result not in EMPTY_BODIES or (word == "completed" and result not in (b"", b"null")):
         return answer_of(custom_id, 200, result)
     if word in UNRUN:
         return unrun(custom_id, UNRUN[word])

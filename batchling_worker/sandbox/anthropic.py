@@ -209,7 +209,7 @@ class AnthropicDialect:
         elif row.status >= 400:
             result = {"type": "errored", "error": row.body}
         else:
-            result = {"type": "succeeded", "message": row.body}
+            result = {"type": "succeeded", "message": row.body} if row.status else {}
         return msgspec.json.encode({"custom_id": row.custom_id, "result": result})
 
     def page(self, query: MultiMapping[str], newest_first: Sequence[Batch], limits: Limits) -> Page:

@@ -184,7 +184,7 @@ class SferenceDialect:
             kind = _KINDS.get(row.status, "server_error" if row.status >= 500 else "invalid_request_error")
             status, error = "failed", {"type": kind, "message": said.detail}
         else:
-            status, result = "completed", row.body
+            status, result = "completed", row.body if row.status else None
         return msgspec.json.encode(
             {"custom_id": row.custom_id, "status": status, "result_json": result, "error_json": error}
         )

@@ -500,6 +500,8 @@ def _shown(line: bytes, asked: Mapping[str, bytes]) -> bytes:
     told = ""
     if status >= 300:
         told, body = f"{_WORDS.get(status, 'Bad Request')}: {body.decode()}", b"{}"
+    elif not status:
+        body = b"null"
     return (
         b'{"status":%b,"processed_time":"2026-11-23T00:00:00.000+00:00","request":%b,"response":%b,"custom_id":%b}\n'
         % (_encode(told), asked.get(ran.custom_id, b"{}"), body, _encode(ran.custom_id))

@@ -17,6 +17,7 @@ from urllib3.exceptions import SSLError
 
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_worker import aws, providers
+from batchling_worker.answer_check import checked
 from batchling_worker.aws import Place
 from batchling_worker.errors import PermanentError
 from batchling_worker.http_errors import Deed
@@ -188,17 +189,22 @@ def test_a_key_sees_its_own_jobs_and_a_bad_one_nothing(stored: Sandbox) -> None:
         client(stored, "bedrock", "invalid").list_model_invocation_jobs()
 
 
-def test_an_answer_in_a_text_of_json_is_taken_out_and_an_empty_one_is_lost() -> None:
+def test_an_answer_in_a_text_of_json_is_taken_out_and_an_absent_one_is_lost() -> None:
     inner = {"content": [{"type": "text", "text": "hello"}]}
     for told in (inner, json.dumps(inner)):
         found = answer_in(json.dumps({"recordId": "a", "modelOutput": told}).encode())
         assert found is not None
         assert (found.status, json.loads(found.body)) == (200, inner)
-    nothing: tuple[object, ...] = ({}, None, "", [])
-    for empty in nothing:
-        found = answer_in(json.dumps({"recordId": "a", "modelOutput": empty}).encode())
+    nothing: tuple[dict[str, object], ...] = ({}, {"modelOutput": None})
+    for absent in nothing:
+        found = answer_in(json.dumps({"recordId": "a", **absent}).encode())
         assert found is not None
         assert found.origin == "batch_row_lost"
+    empty: tuple[object, ...] = ({}, "", [])
+    for output in empty:
+        found = answer_in(json.dumps({"recordId": "a", "modelOutput": output}).encode())
+        assert found is not None
+        assert checked(found, "/invoke").origin == "batch_answer_unfit", "it was run, and is not run again"
 
 
 async def test_half_of_a_surrogate_pair_in_a_record_costs_nothing(stored: Sandbox) -> None:

@@ -576,7 +576,7 @@ class TestAdapter:
                 b'\xef\xbb\xbf{"key":"d","response":{"x":1}}',
                 b'{"key":"e","response":{}}',
                 b'{"key":"f"}',
-                b'{"key":"g","response":[]}',
+                b'{"key":"g","response":null}',
                 b'{"key":"h","error":"No."}',
                 b'{"key":"i","error":{"code":1,"message":"Cancelled."}}',
                 b'{"key":"j","response":{"x":1},"error":{}}',
@@ -592,8 +592,8 @@ class TestAdapter:
         )
         found = {one.custom_id: (one.status, one.origin) for one in await self._read(http, content)}
         assert found == {
-            **dict.fromkeys("abcdjlmn", (200, "provider")),
-            **dict.fromkeys("efg", (503, "batch_row_lost")),
+            **dict.fromkeys("abcdejlmn", (200, "provider")),
+            **dict.fromkeys("fg", (503, "batch_row_lost")),
             "h": (500, "provider"),
             "i": (499, "batch_cancelled"),
         }

@@ -207,7 +207,8 @@ class TestRows:
             ({"status": "cancelled", "result_json": None, "error_json": None}, 499, "batch_cancelled"),
             ({"status": "expired"}, 504, "batch_expired"),
             ({"status": "failed"}, 503, "batch_row_lost"),
-            ({"status": "completed", "result_json": {}}, 503, "batch_row_lost"),
+            ({"status": "completed", "result_json": {}}, 200, "provider"),
+            ({"status": "completed"}, 503, "batch_row_lost"),
             ({}, 503, "batch_row_lost"),
         ],
     )

@@ -520,7 +520,7 @@ class TestAdapter:
         )
         assert {one: (said.status, said.origin) for one, said in found.items()} == {
             "a": (503, "batch_row_lost"),
-            "b": (503, "batch_row_lost"),
+            "b": (200, "provider"),
             "c": (200, "provider"),
         }
 

@@ -17,6 +17,7 @@ from openai import APIStatusError, BadRequestError, NotFoundError, OpenAI, Permi
 from batchling_client.wire.keys import BatchId, ProviderBatchId
 from batchling_client.wire.routes import Routes
 from batchling_client.wire.states import Outcome
+from batchling_worker.answer_check import checked
 from batchling_worker.chat_as_response import as_response
 from batchling_worker.provider import Account, Answer, Ended, Ending, Running, Sought, Submission
 from batchling_worker.providers import xai
@@ -266,8 +267,6 @@ class TestRows:
             {"batch_result": {}},
             {"batch_result": {"response": {}}},
             {"batch_result": {"response": None, "error": {}}},
-            {"batch_result": {"response": {"chat_get_completion": {}}}},
-            {"batch_result": {"response": {"chat_get_completion": None}}},
             {"batch_result": 7},
             {"batch_result": {"response": []}},
         ],
@@ -275,6 +274,15 @@ class TestRows:
     def test_a_row_that_says_nothing_was_lost(self, row: JSON) -> None:
         answer = read(row)
         assert (answer.status, answer.origin) == (503, "batch_row_lost")
+
+    @pytest.mark.parametrize("body", [{}, None, [], "no JSON"])
+    @pytest.mark.parametrize("endpoint", ["/v1/chat/completions", "/v1/responses"])
+    def test_a_row_with_an_answer_that_is_none_is_not_run_again(self, endpoint: str, body: object) -> None:
+        line = {"batch_request_id": "a", "batch_result": {"response": {"chat_get_completion": body}}}
+        found = xai.answer_in(json.dumps(line).encode(), xai.KINDS[endpoint])
+        assert found is not None
+        answer = checked(found, endpoint)
+        assert (answer.status, answer.origin) == (502, "batch_answer_unfit")
 
     def test_no_error_stands_beside_an_answer(self) -> None:
         row = {"batch_result": {"response": {"chat_get_completion": ANSWERED}, "error": {"code": 0}}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import pytest
 
@@ -55,30 +56,12 @@ AGAIN: dict[str, tuple[Fault, int]] = {
     "the whole batch expired": (ExpireBatch(done=0.0), 40),
     "NUL bytes for a line": (spoilt("\0\0\0\0"), 3),
     "a line that is not UTF-8": (spoilt('\xff\xfe{"custom_id"'), 3),
-    "an answer that is not UTF-8": (spoilt(ANSWER % (200, '{"text":"\xff"}')), 3),
     "JSON that is no object": (spoilt("[1]", '"x"', "7", "null", "true"), 3),
     "custom_id null": (spoilt(OTHER.replace('"CUSTOM_ID"', "null")), 3),
     "custom_id a number": (spoilt(OTHER.replace('"CUSTOM_ID"', "12")), 3),
     "custom_id missing": (spoilt('{"response":{"status_code":200,"body":{}}}', "{}"), 3),
     "JSON nested without end": (spoilt(ANSWER % (200, "[" * 100_000 + "]" * 100_000)), 3),
     "a line of 50 MB": (SpoilRows(n=1, lines=("A" * 50_000_000,)), 1),
-    "an answer that is a list": (spoilt(ANSWER % (200, "[1]")), 3),
-    "an answer that is a number": (spoilt(ANSWER % (200, "7")), 3),
-    "an answer that is empty": (spoilt(ANSWER % (200, "{}")), 3),
-    "an answer that is null": (spoilt(ANSWER % (200, "null")), 3),
-    "a status that is none": (
-        spoilt(
-            ANSWER
-            % ('"fine"', '{"choices":[{"index":0,"message":{"role":"assistant","content":"ok"}}],"a":1}')
-        ),
-        3,
-    ),
-    "a status beyond HTTP": (
-        spoilt(
-            ANSWER % (777, '{"choices":[{"index":0,"message":{"role":"assistant","content":"ok"}}],"a":1}')
-        ),
-        3,
-    ),
     "neither answer nor error": (spoilt(NO_ANSWER % "null"), 3),
     "an error that is a text": (spoilt(NO_ANSWER % '"overloaded"'), 3),
     "an error that is a list": (spoilt(NO_ANSWER % '["a",{"b":1}]'), 3),
@@ -101,6 +84,9 @@ KEPT: dict[str, Fault] = {
     "a status spelt as a text": spoilt(
         ANSWER % ('"200"', '{"choices":[{"index":0,"message":{"role":"assistant","content":"ok"}}],"a":1}')
     ),
+    "a status that is none": spoilt(ANSWER % ('"fine"', "{" + CHOICES + ',"a":1}')),
+    "a status beyond HTTP": spoilt(ANSWER % (777, "{" + CHOICES + ',"a":1}')),
+    "an answer that is not UTF-8": spoilt(ANSWER % (200, "{" + CHOICES + ',"a":"\xff"}')),
     "half of a surrogate pair": spoilt(
         ANSWER
         % (
@@ -129,6 +115,39 @@ KEPT: dict[str, Fault] = {
     "counters of other types": LieInCounts(counts={"total": "40", "completed": 1.5, "failed": [7]}),
 }
 """What costs no row a second attempt."""
+
+
+NO_ANSWERS: dict[str, tuple[str, int, str]] = {
+    "an answer in a list": ("[{" + CHOICES + "}]", 502, "batch_answer_unfit"),
+    "a number": ("7", 502, "batch_answer_unfit"),
+    "an empty object": ("{}", 502, "batch_answer_unfit"),
+    "null": ("null", 502, "batch_answer_unfit"),
+    "a text": ('"ok"', 502, "batch_answer_unfit"),
+    "a list of validation errors": ('{"detail":[{"loc":["n"],"msg":"is 7"}]}', 422, "provider"),
+    "a sentence": ('{"message":"is 7"}', 502, "batch_answer_unfit"),
+}
+"""The body of a row with status 200, and what its caller gets."""
+
+
+@pytest.mark.parametrize(("body", "provider"), in_turn(NO_ANSWERS))
+async def test_a_row_that_is_counted_as_done_and_holds_no_answer_is_paid_for_once(
+    deployment: Deployment, provider: str, body: str
+) -> None:
+    said, status, origin = NO_ANSWERS[body]
+    deployment.sandbox.faults.add(spoilt(ANSWER % (200, said)))
+    deployment.fork()
+    ids = await deployment.ask(40, provider=provider)
+
+    results = await deployment.answered(ids)
+
+    assert Counter((result.status, result.origin) for result in results) == {
+        (200, "provider"): 37,
+        (status, origin): 3,
+    }
+    assert all(json.loads(result.body)["error"]["message"] for result in results if result.status != 200)
+    [batch] = await deployment.settled()
+    assert (batch.n_requests, batch.n_succeeded, batch.n_failed) == (40, 37, 3)
+    assert deployment.billed() == dict.fromkeys(ids, 1)
 
 
 @pytest.mark.parametrize(("damage", "provider"), in_turn(AGAIN))

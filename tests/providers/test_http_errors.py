@@ -207,14 +207,76 @@ async def test_a_key_that_is_refused_with_400_is_refused_like_any_other(
             b'{"detail":[{"loc":["line 2","body","n"],"msg":"too many","type":"t"},{"msg":"too few"}]}',
             "line 2.body.n: too many; too few",
         ),
-        (b'{"detail":[{"loc":"body","msg":7},"x"]}', "7"),
-        (b'{"status_code":400,"detail":"not valid","extra":[{"key":"k","message":"m"}]}', "not valid"),
+        (b'{"detail":[{"loc":"body","msg":7},"x"]}', "x"),
+        (b'{"status_code":400,"detail":"not valid","extra":[{"key":"k","message":"m"}]}', "not valid (k: m)"),
         (b'{"detail":[]}', '{"detail":[]}'),
         (b'{"error":"a sentence","request_id":"r"}', "a sentence"),
+        (b'{"error":"bad_request","message":"a sentence"}', "a sentence"),
+        (b'{"errors":[{"status":"400","title":"Bad","detail":"a sentence"}]}', "a sentence"),
+        (b'{"errors":["one", {"message": "two"}]}', "one; two"),
+        (
+            b'{"title":"Not valid.","status":400,"errors":{"model":["is gone"],"n":["is 7"]}}',
+            "model: is gone; n: is 7",
+        ),
+        (b'{"type":"about:blank","title":"Bad Request","status":400,"detail":"a sentence"}', "a sentence"),
+        (b'{"fault":{"faultstring":"a sentence","detail":{"errorcode":"x.y"}}}', "a sentence"),
+        (b'{"__type":"ValidationException","message":"a sentence"}', "a sentence"),
+        (
+            b'{"error":{"code":400,"message":"a sentence","details":[{"@type":"t","fieldViolations":'
+            b'[{"field":"contents[0]","description":"is empty"}]}]}}',
+            "a sentence (contents[0]: is empty)",
+        ),
+        (b'[{"error":{"code":429,"message":"a sentence"}}]', "a sentence"),
+        (b"a sentence\n", "a sentence"),
+        (
+            b"<!DOCTYPE html>\n<html><head><title>502 Bad &amp; Gone</title></head><p>x</p></html>",
+            "502 Bad & Gone",
+        ),
+        (b"<html><head><style>p{}</style></head><body><p>a\nsentence</p></body></html>", "a sentence"),
     ],
 )
 def test_the_sentence_is_found_in_every_shape_that_providers_have(body: bytes, words: str) -> None:
     assert http_errors.message_of(body) == words
+
+
+def test_the_words_of_an_error_are_bounded() -> None:
+    for said in ("a" * 10_000, [{"msg": "a" * 1000, "loc": [0]}] * 100, {"error": {"message": "a" * 10_000}}):
+        assert 100 < len(http_errors.message_of(json.dumps(said).encode())) <= http_errors.LONGEST_REASON
+    deep = b'{"error":' * 500 + b'"x"' + b"}" * 500
+    assert len(http_errors.message_of(deep)) <= http_errors.LONGEST_REASON
+
+
+@pytest.mark.parametrize(
+    ("body", "becomes"),
+    [
+        (b"Too many files", b"Too many files Delete some."),
+        (b"", b"Delete some."),
+        (b'{"error":"Too many files"}', b'{"error":"Too many files Delete some."}'),
+        (
+            b'{"error":{"message":"Too many files","n":1}}',
+            b'{"error":{"message":"Too many files Delete some.","n":1}}',
+        ),
+        (b'{"detail":"Too many files"}', b'{"detail":"Too many files Delete some."}'),
+    ],
+)
+def test_more_words_follow_the_sentence_of_an_error(body: bytes, becomes: bytes) -> None:
+    assert http_errors.with_words(body, "Delete some.") == becomes
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"detail":[{"loc":["body"],"msg":"Too many files","type":"t"}]}',
+        b'{"errors":[{"detail":"Too many files"}]}',
+        b'{"fault":{"faultstring":"Too many files"}}',
+        b'[{"error":{"message":"Too many files"}}]',
+        b'"Too many files"',
+        b"<html><title>Too many files</title></html>",
+    ],
+)
+def test_more_words_follow_those_of_an_error_of_any_other_shape(body: bytes) -> None:
+    message = json.loads(http_errors.with_words(body, "Delete some."))["error"]["message"]
+    assert message.removeprefix("body: ") == "Too many files Delete some."
 
 
 @pytest.mark.parametrize("status", [425, 429])

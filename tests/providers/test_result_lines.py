@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 
 from batchling_client.wire.states import RowKind
 from batchling_worker import lifecycle, result_lines
+from batchling_worker.answer_check import checked
 from batchling_worker.provider import ROW_LOST, Answer
 from batchling_worker.result_lines import LineSplitter, RowReader
+
+CHAT = "/v1/chat/completions"
 
 
 def split(pieces: list[bytes]) -> list[bytes]:
@@ -98,29 +101,60 @@ def test_a_row_that_never_ran_carries_the_provider_s_reason(
     "response",
     [
         {"status_code": 0, "request_id": "", "body": {}},
-        {"status_code": 0, "request_id": "", "body": {"id": "x"}},
-        {"status_code": 200, "request_id": "", "body": {}},
-        {"status_code": 200, "request_id": "", "body": None},
-        {"status_code": 200, "request_id": "", "body": ""},
-        {"status_code": 200},
-        {"status_code": 999, "body": {"id": "x"}},
-        {"status_code": None, "body": {"id": "x"}},
-        {"status_code": True, "body": {"id": "x"}},
-        {"status_code": "ok", "body": {"id": "x"}},
-        {"status_code": 101, "body": {"id": "x"}},
-        {"status_code": 200.5, "body": {"id": "x"}},
-        {"status_code": 200, "body": [{"id": "x"}]},
-        {"status_code": 200, "body": 7},
-        {"status_code": 200, "body": False},
+        {"status_code": None, "request_id": "", "body": None},
+        {"status_code": 999},
         {},
         None,
     ],
 )
-def test_a_row_without_an_answer_is_lost_and_worth_another_attempt(response: Any) -> None:
+def test_a_row_without_a_status_and_an_answer_is_lost_and_worth_another_attempt(response: Any) -> None:
     answer = read_one(row(response))
     assert (answer.status, answer.origin) == (503, ROW_LOST)
     assert lifecycle.row_kind(answer) is RowKind.RETRY
     assert json.loads(answer.body)["error"]["code"] == "batch_row_lost"
+
+
+ANSWER = {"id": "x", "choices": [{"message": {"content": "hi"}}]}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, None, "", [], [ANSWER], [[ANSWER]], 7, 0, -1.5, True, False, "a sentence", "[1]", {"id": "x"}],
+)
+def test_a_success_whose_body_is_no_answer_is_a_failure_and_never_run_again(body: Any) -> None:
+    """The provider has counted the row as done: to run it again would be to pay for it again."""
+    for said in ({"status_code": 200, "body": body}, {"status_code": 201, "request_id": "", "body": body}):
+        answer = checked(read_one(row(said)), CHAT)
+        assert (answer.status, answer.origin) == (502, "batch_answer_unfit")
+        assert lifecycle.row_kind(answer) is RowKind.FAILURE
+        assert json.dumps(body)[:40] in json.loads(answer.body)["error"]["message"]
+
+
+def test_a_success_without_any_body_says_that_it_is_empty() -> None:
+    answer = checked(read_one(row({"status_code": 200})), CHAT)
+    assert (answer.status, lifecycle.row_kind(answer)) == (502, RowKind.FAILURE)
+    assert "it is empty" in json.loads(answer.body)["error"]["message"]
+
+
+@pytest.mark.parametrize("status", [0, 101, 777, None, True, "fine", 200.5, [200]])
+def test_an_answer_beside_a_status_that_is_none_is_taken(status: Any) -> None:
+    said = {"status_code": status, "body": ANSWER}
+    answer = checked(read_one(row(said)), CHAT)
+    assert (answer.status, json.loads(answer.body)) == (200, ANSWER)
+
+
+@pytest.mark.parametrize("how", ["in the answer", "beside half of a surrogate pair"])
+def test_bytes_that_are_not_utf_8_cost_no_more_than_themselves(how: str) -> None:
+    half = b"" if how == "in the answer" else b" \\ud83d"
+    line = b'{"custom_id":"r1","response":{"status_code":200,"body":{"choices":[{"text":"\xff!%b"}]}}}' % half
+    answer = checked(read_one(line), "/v1/completions")
+    assert answer.status == 200
+    assert json.loads(answer.body)["choices"][0]["text"].startswith("\ufffd!")
+
+
+def test_an_answer_in_a_text_in_a_text_is_taken_out_of_both() -> None:
+    answer = read_one(row({"status_code": 200, "body": json.dumps(json.dumps(ANSWER))}))
+    assert json.loads(answer.body) == ANSWER
 
 
 def test_oddly_typed_fields_do_not_cost_the_row() -> None:
@@ -158,6 +192,11 @@ REFUSED: dict[str, dict[str, Any]] = {
     "a status as a text": row(None, {"message": WHY, "code": "400"}),
     "a type alone": row(None, {"message": WHY, "type": "BadRequestError"}),
     "a code in words": row(None, {"message": WHY, "code": "invalid_request_error"}),
+    "a list of validation errors": row(None, {"detail": [{"loc": ["body"], "msg": WHY}], "code": 400}),
+    "problem details": row(
+        None, {"type": "about:blank", "title": "Bad Request", "status": 400, "detail": WHY}
+    ),
+    "a list of errors": row(None, {"errors": [{"status": "400", "title": "Bad", "detail": WHY}]}),
     "a body in a text": row({"status_code": 400, "body": json.dumps({"error": OBJECT})}),
 }
 
@@ -166,7 +205,8 @@ REFUSED: dict[str, dict[str, Any]] = {
 def test_the_reason_of_a_failed_row_arrives_with_its_status(how: str) -> None:
     answer = read_one(REFUSED[how])
     assert (answer.status, answer.origin) == (400, "provider")
-    assert json.loads(answer.body)["error"]["message"] == WHY
+    assert json.loads(answer.body)["error"]["message"].removeprefix("body: ") == WHY
+    assert answer.body.decode().count("maximum context length") == 1
     assert lifecycle.row_kind(answer) is RowKind.FAILURE
 
 

@@ -95,6 +95,15 @@ ERRORS: list[tuple[str, dict[str, Any], int, str]] = [
     (CHAT, {"object": "error", "message": "no", "code": 404}, 404, "no"),
     (CHAT, {"success": False, "message": "no"}, 500, "no"),
     (CHAT, {"detail": "no"}, 500, "no"),
+    (CHAT, {"detail": "Not Found"}, 404, "Not Found"),
+    (CHAT, {"detail": [{"type": "missing", "loc": ["body", "n"], "msg": "no"}]}, 422, "body.n: no"),
+    (CHAT, {"error": {"detail": [{"loc": ["body", "n"], "msg": "no"}]}}, 422, "body.n: no"),
+    (CHAT, {"errors": [{"status": "403", "title": "Forbidden", "detail": "that is no"}]}, 403, "that is no"),
+    (CHAT, {"type": "about:blank", "title": "Bad Request", "status": 400, "detail": "no"}, 400, "no"),
+    (CHAT, {"object": "error"}, 500, "gives no reason"),
+    ("/v1/odd", {"errors": [{"status": 400, "detail": "no"}]}, 400, "no"),
+    ("/v1/odd", {"title": "Not Found", "status": 404}, 404, "Not Found"),
+    ("/v1/odd", {"detail": [{"loc": ["n"], "msg": "no"}]}, 422, "n: no"),
     ("/v1/messages", {"type": "error", "error": {"type": "overloaded_error", "message": "no"}}, 503, "no"),
     ("/v1/odd", {"error": {"message": "no", "status": "UNAVAILABLE"}}, 503, "no"),
     (
@@ -127,6 +136,33 @@ def test_an_error_is_told_in_its_own_words(
     assert seen is not None
     assert (seen.status, seen.own) == (status, True)
     assert words in json.loads(seen.body)["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"message": "no"},
+        {"message": "no", "code": 1234, "request_id": "r"},
+        {"errors": ["no"]},
+        {"fault": {"faultstring": "no", "detail": {"errorcode": "x.y"}}},
+        {"title": "no", "instance": "/x"},
+    ],
+)
+def test_words_that_name_no_status_arrive_and_the_request_is_not_run_again(body: dict[str, Any]) -> None:
+    seen = answer_shape.unfit(CHAT, json.dumps(body).encode())
+    assert seen is not None
+    assert (seen.status, seen.own) == (502, False)
+    assert json.loads(seen.body)["error"]["message"] == "no"
+
+
+def test_a_list_that_begins_with_an_error_is_that_error() -> None:
+    """Google's endpoints that stream answer so."""
+    seen = answer_shape.unfit(CHAT, b'[{"error":{"code":429,"message":"no","status":"RESOURCE_EXHAUSTED"}}]')
+    assert seen is not None
+    assert (seen.status, seen.own, json.loads(seen.body)["error"]["message"]) == (429, True, "no")
+    seen = answer_shape.unfit(CHAT, b'[{"loc":["body"],"msg":"no"}]')
+    assert seen is not None
+    assert (seen.status, json.loads(seen.body)["error"]["message"]) == (422, "body: no")
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"7", b"null", b"<html>", b'"text"', b"{", b'{"choices":null}'])
