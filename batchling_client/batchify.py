@@ -214,7 +214,7 @@ class Block:
         if run is None or self._is_left_already() or self._is_left_by_child():
             return False
         dry_end = self._is_dry_end(error)
-        _let_calls_go()
+        _let_calls_go(run)
         if isinstance(error, GeneratorExit) or scope.running_loop() is None:
             # A coroutine or generator that is thrown away must not await, and its loop may turn no more.
             self._close_from_afar(run)
@@ -248,7 +248,7 @@ class Block:
             with ctrl_c.deferred():
                 if self._run is not None and not self._is_left_already():
                     # The interrupt came between the last step of the entry and this thread's hearing of it.
-                    _let_calls_go()
+                    _let_calls_go(self._run)
                     shared.finish(partial(self._close, self._run, interrupted=False))
                 bridge.let_go()
             raise
@@ -287,7 +287,7 @@ class Block:
                 return False
             dry_end = self._is_dry_end(error)
             interrupted = error is not None and not dry_end
-            _let_calls_go()
+            _let_calls_go(run)
             say_late = interrupted and run.holds_up()
             if say_late:
                 run.say_late_what_goes_on()
@@ -333,7 +333,7 @@ class Block:
                 await carry_through(partial(run.close, interrupted=False))
             raise
         self._run = run
-        children.block_opened()
+        children.block_opened(run.passed)
         atexit.register(self._leave_at_exit)
         return run
 
@@ -423,7 +423,7 @@ class Block:
         if self._bridge is not None:
             self.__exit__(SystemExit, SystemExit(), None)
         elif not self._is_left_already():
-            _let_calls_go()
+            _let_calls_go(run)
             self._close_from_afar(run)
 
     def _is_left_by_child(self) -> bool:
@@ -474,9 +474,9 @@ def _leave_process(run: Run) -> None:
         scope.when_forgotten(token, interceptors.let_go)
 
 
-def _let_calls_go() -> None:
+def _let_calls_go(run: Run) -> None:
     """Undo what the entry of a block did to this process' HTTP libraries and to its children."""
-    children.block_closed()
+    children.block_closed(run.passed)
     interceptors.uninstall()
 
 

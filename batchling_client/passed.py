@@ -6,7 +6,7 @@ import enum
 import logging
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -40,6 +40,7 @@ class Why(enum.StrEnum):
     THREAD = "thread outside the block"
     OTHER_LOOP = "event loop of another thread"
     NO_ASYNCIO = "outside of asyncio"
+    CHILD = "child process"
     LIBRARY = "HTTP library that is not intercepted"
     DEADLINE = "deadline passed"
     TOO_FEW = "too few for a batch"
@@ -60,6 +61,10 @@ class Passing:
 def costs(method: str, path: str) -> bool:
     """Say whether a call of this path costs money, whichever host it goes to."""
     return method == "POST" and costs_anywhere(path)
+
+
+def _no_look() -> None:
+    """Look nowhere: this process has started no other."""
 
 
 _unsent: ContextVar[bool] = ContextVar("batchling_unsent", default=False)
@@ -88,6 +93,10 @@ class Passed:
         """Whether the run is a dry one, in which no transport may be asked to send."""
         self.n_left_alone = 0
         """How many calls test doubles have answered."""
+        self.look: Callable[[], None] = _no_look
+        """Adds what child processes have counted since."""
+        self.note_of_child: Callable[[str], None] | None = None
+        """Counts a call to a host in a process that is forked from this one."""
         self._routes = routes
         self._calls: Counter[tuple[Why, str]] = Counter()
         self._posts: Counter[str] = Counter()
@@ -102,8 +111,8 @@ class Passed:
         found = self._routes.of_call(host, path)
         return (found is not None and found[1] is not None) or costs(method, path)
 
-    def note(self, why: Why, host: str, sentence: str = "") -> None:
-        """Count a call, and log the sentence the first time that this run meets it."""
+    def note(self, why: Why, host: str, sentence: str = "", *, n_calls: int = 1) -> None:
+        """Count calls, and log the sentence the first time that this run meets it."""
         named = host.rpartition("://")[2].partition("/")[0]
         place = "".join(letter if letter.isprintable() else "?" for letter in named)
         with self._lock:
@@ -111,7 +120,7 @@ class Passed:
                 if place in self._refused or len(self._refused) < MOST_HOSTS:
                     self._refused[place] += 1
                 return
-            self._calls[why, self._place(place)] += 1
+            self._calls[why, self._place(place)] += n_calls
         if sentence:
             self.warn(sentence)
 
@@ -137,6 +146,7 @@ class Passed:
 
     def counts(self) -> tuple[Passing, ...]:
         """Return the calls that passed, the most frequent first."""
+        self.look()
         with self._lock:
             found = self._calls.most_common()
         return tuple(Passing(reason=why.value, host=host, n_calls=n) for (why, host), n in found)

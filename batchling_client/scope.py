@@ -229,13 +229,24 @@ def current() -> Handler | None:
         return task.handler
     if task is not None or _process:
         return _innermost(task, _process.copy(), pid)
-    return _Left(block) if block is not None and block.pid == pid else _left(pid) or _Beside(pid)
+    if block is not None and block.pid == pid:
+        return _Left(block)
+    return _left(pid) or _foreign(_of_tasks.copy(), pid) or _Beside(pid)
 
 
-def _left(pid: int) -> "_Left | None":
+def _left(pid: int) -> "_Left | Foreign | None":
     """Return the ended block in which the code that runs here was started."""
     block = _started_in.get()
-    return None if block is None or block.handler is not None or block.pid != pid else _Left(block)
+    if block is None or (block.handler is not None and block.pid == pid):
+        return None
+    return _Left(block) if block.pid == pid else Foreign(_FORKED, block.passed)
+
+
+def _foreign(blocks: list[Token], pid: int) -> "Foreign | None":
+    """Return the newest of blocks that are all those of the process from which this one was forked."""
+    if not blocks or any(block.pid == pid for block in blocks):
+        return None
+    return Foreign(_FORKED, blocks[-1].passed)
 
 
 def _innermost(task: Token | None, process: list[Token], pid: int) -> Handler | None:
@@ -283,15 +294,20 @@ class _OutOfReach:
 class Foreign(_OutOfReach):
     """The block of another process, which counts for itself: one warning for this process, whatever passes."""
 
-    def __init__(self, sentence: str, judge: Passed | None = None) -> None:
+    def __init__(
+        self, sentence: str, judge: Passed | None = None, note: Callable[[str], None] | None = None
+    ) -> None:
         self.passed: Passed | None = None
         self._sentence = sentence
         self._costs = costs_of(judge)
+        self._note = judge.note_of_child if judge is not None else note
 
     def passes(self, method: str, host: str, path: str) -> bool:
         if not self._costs(method, host, path):
             return False
         warn_once(self._sentence, os.getpid())
+        if self._note is not None:
+            self._note(host)
         return True
 
 

@@ -22,6 +22,8 @@ _CALLABLES: Final = {
 }
 """Where every channel's calls pass, those of stubs that are older than the block too: module -> class, methods."""
 
+_LIKE_A_CALL: Final = "/v1/chat/completions"
+
 
 def _calling(patch: Patch) -> Callable[..., Any]:
     def call(stub: Any, *args: Any, **options: Any) -> Any:
@@ -35,6 +37,9 @@ def _calling(patch: Patch) -> Callable[..., Any]:
                     uncaught.note_rpc(block.passed, method)
                 raise shut.refusal(method)
             uncaught.note_rpc(block.passed, method)
+            if block.passed is None and method in uncaught.RPCS:
+                # A child process of a block, which counts by host and path.
+                block.passes("POST", uncaught.RPCS[method][0], _LIKE_A_CALL)
         return patch.plain(stub)(*args, **options)
 
     return call

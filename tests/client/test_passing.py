@@ -340,12 +340,13 @@ if __name__ == "__main__":
     from batchling import batchify
 
     for method in ("spawn", "forkserver"):
-        with batchify(live_display=False):
+        with batchify(live_display=False) as run:
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
                 said = list(pool.map(ask, range(2)))
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
             outside = list(pool.map(ask, range(2)))
-        print(method, [len(lines) for lines in said], outside, flush=True)
+        passed = [(one.reason, one.n_calls) for one in run.progress.passed]
+        print(method, [len(lines) for lines in said], outside, passed, flush=True)
 """
 
 
@@ -355,7 +356,11 @@ def test_spawned_processes_say_once_that_their_block_does_not_reach_them(tmp_pat
     done = subprocess.run(
         [sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=False
     )
-    assert done.stdout.splitlines() == ["spawn [1, 0] [[], []]", "forkserver [1, 0] [[], []]"], done.stderr
+    assert done.stdout.splitlines() == [
+        f"{method} [1, 0] [[], []] [('child process', 2)]" for method in ("spawn", "forkserver")
+    ], done.stderr
+    # The summary of a block that has caught nothing.
+    assert done.stderr.count("2 calls passed at full price") == 2
     assert len(site.called) == 8
 
 
@@ -376,7 +381,7 @@ def test_a_child_that_imports_batchling_says_once_that_it_is_in_no_block(site: S
 
     before = dict(os.environ)
     with block():
-        assert os.environ[children.VARIABLE] == str(os.getpid())
+        assert os.environ[children.VARIABLE].startswith(f"{os.getpid()}:")
         inside = said()
     assert dict(os.environ) == before
     assert inside.count("started inside a batchify block") == 1

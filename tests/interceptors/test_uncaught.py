@@ -135,6 +135,22 @@ def test_a_chat_over_grpc_is_warned_of_once_and_answered(
     assert "https://api.x.ai/v1" in caplog.text
 
 
+def test_a_chat_over_grpc_in_a_child_process_of_a_block_is_counted_and_warned_of(
+    channel: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    noted: list[str] = []
+    interceptors.install()
+    scope.surround(scope.Foreign("no block reaches here", note=noted.append))
+    try:
+        assert channel.unary_unary(CHAT)(b"x") == b"x"
+        assert channel.unary_unary("/my.Service/Do")(b"x") == b"x"
+    finally:
+        scope._around.clear()
+        interceptors.uninstall()
+    assert noted == ["xai-sdk"]
+    assert "no block reaches here" in caplog.text
+
+
 async def test_a_chat_over_grpc_aio_is_warned_of_once_and_answered(
     aio_channel: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
