@@ -92,9 +92,12 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_file_is_private_and_grows_with_hosts_and_not_with_calls(file: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
     calls = child_calls.ChildCalls(str(file))
-    threads = [
-        threading.Thread(target=lambda: [calls.note("a.example") for _ in range(50)]) for _ in range(4)
-    ]
+
+    def count() -> None:
+        for _ in range(50):
+            calls.note("a.example")
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
