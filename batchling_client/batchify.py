@@ -170,6 +170,7 @@ class Block:
         self._wishes = wishes
         self._routes = routes
         self._run: Run | None = None
+        self._outer: Run | None = None
         self._token: scope.Token | None = None
         self._bridge: Bridge | None = None
         self._threads: in_flight_of.Threads | None = None
@@ -392,8 +393,13 @@ class Block:
         await run.close(interrupted=interrupted, say=say)
         if run.rehearsal is not None and run.rehearsal.n_requests and self._terms.cache:
             await look_up(run.rehearsal, self._settings)
+        if self._outer is not None:
+            self._outer.note_inner_block()
         if run.progress.n_requests:
             display.report(run)
+        elif run.has_inner_block and not run.progress.passed:
+            # It has reported for itself.
+            pass
         elif run.passed.n_left_alone and not run.progress.passed:
             if not run.is_dry:
                 display.tell(run.summary())
@@ -407,6 +413,8 @@ class Block:
                 companion.get_loop().call_soon_threadsafe(companion.cancel)
         with contextlib.suppress(QueueUnreachable):
             run.close_from_afar()
+        if self._outer is not None:
+            self._outer.note_inner_block()
         if run.progress.n_requests:
             display.report(run)
 
@@ -436,7 +444,8 @@ class Block:
     def _is_dry(self) -> bool:
         """Whether this block, or one around it such as `batchling run --dry-run`, only counts."""
         outer = scope.current()
-        return self._wishes.dry_run or (isinstance(outer, Run) and outer.is_dry)
+        self._outer = outer if isinstance(outer, Run) else None
+        return self._wishes.dry_run or (self._outer is not None and self._outer.is_dry)
 
     def _is_dry_end(self, error: BaseException | None) -> bool:
         """Whether the block is left because its calls were counted: by `DryRun`, what was made of it, or at its end."""

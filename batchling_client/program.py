@@ -102,11 +102,13 @@ def _ending_of(code: CodeType, main: ModuleType, block: Run) -> _Ending:
     try:
         exec(code, main.__dict__)  # noqa: S102 - the program that the person named
     except SystemExit as raised:
-        ending = _Ending(raised=raised)
+        if not isinstance(raised, DryRun):
+            ending = _Ending(raised=raised)
     except KeyboardInterrupt as raised:
         return _Ending(raised=raised, broken=True)
     except BaseException as error:  # noqa: BLE001 - as Python does, for whatever a program lets through
-        if not isinstance(error, (DryRun, asyncio.CancelledError)) or not block.is_dry:
+        is_dry_end = isinstance(error, DryRun) or (block.is_dry and isinstance(error, asyncio.CancelledError))
+        if not is_dry_end:
             ending = _Ending(raised=SystemExit(_blame(error, code)), broken=True)
     try:
         while threads := [thread for thread in _threads() if not _is_of_a_pool(thread)]:
@@ -143,7 +145,7 @@ def _leave(program: Program, stage: contextlib.ExitStack, block: Run, ending: _E
         else:
             stage.close()
     names = [] if program.is_module or ending.broken else target.idle_functions_in(Path(program.name))
-    if names and not block.progress.n_requests and not block.progress.passed:
+    if names and not (block.progress.n_requests or block.progress.passed or block.has_inner_block):
         target.say(f"To run a function of {program.name}: `batchling run {program.name}:{names[0]}`.")
 
 

@@ -126,6 +126,7 @@ class Run:
         self._relays = relay.Relays()
         self._bridged = False
         self._closed = False
+        self._has_inner_block = False
         self._detached = False
         self._leaving: asyncio.Task[None] | None = None
         self._reasons: tuple[str, ...] = ()
@@ -159,6 +160,15 @@ class Run:
     def is_dry(self) -> bool:
         """Whether nothing is queued and nothing sent."""
         return self._rehearsal is not None
+
+    @property
+    def has_inner_block(self) -> bool:
+        """Whether a block inside of this one has been left, and so has reported its own calls."""
+        return self._has_inner_block
+
+    def note_inner_block(self) -> None:
+        """Remember that a block inside of this one has been left."""
+        self._has_inner_block = True
 
     @property
     def n_reused(self) -> int:
@@ -235,6 +245,8 @@ class Run:
             seen = (
                 f"It left {'1 call' if n == 1 else f'{n:,} calls'} to test doubles that answer by themselves"
             )
+        elif self._has_inner_block:
+            seen = "The blocks inside it report calls of their own"
         else:
             seen = (
                 "It saw no LLM call at all: calls of other processes and of HTTP libraries that batchling does not "

@@ -380,6 +380,35 @@ async def test_nothing_after_the_block_of_a_dry_run_runs(folder: Path) -> None:
     assert output.read_text() == "precious"
 
 
+OWN_BLOCK = """
+from asking import *
+from batchling import batchify
+
+async def main():
+    async with batchify({}):
+        await asyncio.gather(*map(ask_async, range(3)))
+
+asyncio.run(main())
+open("out.jsonl", "w").close()
+"""
+
+
+async def test_a_script_with_a_block_of_its_own_gets_no_advice_and_its_dry_run_is_no_failure(
+    folder: Path, shared_env: dict[str, str]
+) -> None:
+    output = folder / "out.jsonl"
+    output.write_text("precious")
+    own = await run("program.py", env=shared_env, source=OWN_BLOCK.format("dry_run=True"))
+    outer = await run("--dry-run", "program.py", env=shared_env, source=OWN_BLOCK.format(""))
+
+    for done in (own, outer):
+        assert (done.code, done.out) == (0, ""), done.err
+        assert "3 requests in 1 batch" in done.err
+        assert "caught no call" not in done.err
+        assert "To run a function" not in done.err
+    assert output.read_text() == "precious"
+
+
 ANSWERS = """
 from asking import *
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -431,6 +432,18 @@ async def test_the_innermost_block_wins_and_the_outer_comes_back(
             await groq_client.chat.completions.create(**ASK)
         await groq_client.chat.completions.create(**ASK)
     assert (inner.progress.n_requests, outer.progress.n_requests) == (1, 1)
+
+
+@pytest.mark.parametrize("is_dry", [False, True])
+async def test_a_block_whose_calls_an_inner_one_caught_does_not_complain(
+    answerer: Answerer, groq_client: groq.AsyncGroq, caplog: pytest.LogCaptureFixture, is_dry: bool
+) -> None:
+    over = pytest.raises(DryRun) if is_dry else contextlib.nullcontext()
+    with caplog.at_level(logging.INFO), over:
+        async with batchify() as outer, batchify(batch_window_seconds=LINGER_S, dry_run=is_dry):
+            await groq_client.chat.completions.create(**ASK)
+    assert "caught no call" not in caplog.text
+    assert "blocks inside it" in outer.summary()
 
 
 async def test_two_blocks_side_by_side_keep_apart(answerer: Answerer, groq_client: groq.AsyncGroq) -> None:
