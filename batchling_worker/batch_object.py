@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
 import msgspec
@@ -96,7 +96,7 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
             ending=Ending(
                 results=tuple(one for one in (output, errors) if one),
                 complaints=tuple(_complaints(self.errors)),
-                n_succeeded=n_completed if n_total or n_completed or n_failed else None,
+                n_succeeded=n_completed if _tells_successes(outcome, counts) else None,
             ),
             n_done=n_completed + n_failed,
             n_total=n_total,
@@ -142,6 +142,16 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
 def file_id(said: object) -> str:
     """A file id, or '': for no file, providers say null, an empty string or (Groq) an empty object."""
     return said.strip() if isinstance(said, str) else ""
+
+
+def _tells_successes(outcome: Outcome, counts: Mapping[str, object]) -> bool:
+    """Whether counts say how many requests were answered, which those that lag behind the end do not."""
+    n_total, n_completed, n_failed = (
+        bounds.count(counts.get(name)) for name in ("total", "completed", "failed")
+    )
+    if not bounds.is_count(counts.get("completed")) or not (n_total or n_completed or n_failed):
+        return False
+    return bool(n_completed) or outcome is not Outcome.COMPLETED or n_failed >= n_total
 
 
 def _complaints(errors: object) -> Iterator[Complaint]:

@@ -23,6 +23,11 @@ def count(said: object) -> int:
     return said if isinstance(said, int) and 0 < said <= LARGEST_COUNT else 0
 
 
+def is_count(said: object) -> bool:
+    """Return whether it is a counter at all, 0 included."""
+    return count(said) > 0 or (said in (0, "0") and not isinstance(said, bool))
+
+
 def line(said: object) -> int | None:
     """Return a line number, which counts from 1; None for anything else."""
     return count(said) or None

@@ -109,6 +109,7 @@ class OperationPage(msgspec.Struct, frozen=True, rename="camel"):
 
     operations: list[Operation] | None = None
     next_page_token: object = None
+    token_in_snake_case: object = msgspec.field(default=None, name="next_page_token")
     error: object = None
     """There in an error under a 200, which is no empty page."""
 
@@ -120,7 +121,8 @@ class OperationPage(msgspec.Struct, frozen=True, rename="camel"):
     @property
     def next_token(self) -> str:
         """What the next page is asked for with, or ''."""
-        return self.next_page_token if isinstance(self.next_page_token, str) else ""
+        tokens = (self.next_page_token, self.token_in_snake_case)
+        return next((one for one in tokens if isinstance(one, str)), "")
 
 
 def reaches_back_to(oldest: dt.datetime, operations: Sequence[Operation]) -> bool:

@@ -34,12 +34,15 @@ NOTHING_SENT: Final = (
     httpx.InvalidURL,
 )
 TRY_LATER: Final = frozenset({425, 429})
-NOT_HANDLED: Final = frozenset({408, 409})
-"""Gateways say 408 of a call that the provider may yet finish, and 409 may mean that it is there already."""
+NOT_HANDLED: Final = frozenset({408, 409, 499})
+"""Gateways say 408 and 499 of a call that the provider may yet finish, and 409 may mean that it is there already."""
 
 SURE: Final = frozenset({401, 402, 403})
 """Refusals that hold whatever status they come under."""
 UNKNOWN_THERE: Final = frozenset({404, 410})
+
+AFTER_THE_DEED: Final = frozenset({302, 303})
+"""With these a server may show what it made of a call: the place is to be asked with GET."""
 
 KEY_REFUSED: Final = re.compile(rb"API_KEY_INVALID|incorrect api key", re.IGNORECASE)
 """How the providers say it that answer 400 to a key they do not know (Google, xAI; 2026-11-23)."""
@@ -120,7 +123,20 @@ def _redirected(deed: Deed, status: int, headers: Mapping[str, str]) -> Temporar
     if not deed.submits:
         return TemporaryError(reason)
     error = {"message": reason, "type": "batch_error", "param": None, "code": "redirected"}
-    return PermanentError(reason, status=502, body=msgspec.json.encode({"error": error}))
+    refusal = PermanentError(reason, status=502, body=msgspec.json.encode({"error": error}))
+    if deed.paid and status in AFTER_THE_DEED and _stays(headers):
+        # It may lead to the batch that was made.
+        return MaybeDone(reason, refusal=refusal)
+    return refusal
+
+
+def _stays(headers: Mapping[str, str]) -> bool:
+    """Return whether a redirect names a path and no host; nothing is done by a server that sends a call elsewhere."""
+    place = headers.get("location", "")
+    try:
+        return bool(place) and not httpx.URL(place).host
+    except (httpx.InvalidURL, UnicodeError):
+        return False
 
 
 def _origin(headers: Mapping[str, str]) -> str:

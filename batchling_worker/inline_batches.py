@@ -86,6 +86,11 @@ class PageShape(Protocol):
         """The cursor of the page after this one, or ''; raises `TemporaryError` where there is one, and no cursor."""
         ...
 
+    @property
+    def tells_more(self) -> bool:
+        """Whether it says if it is the last page; where it does not, only what follows it shows that."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InlineDialect:
@@ -223,6 +228,9 @@ class InlineBatches:
             if not cursor or (listed and all(older)):
                 return
             if cursor in cursors:
+                if not page.tells_more:
+                    # The server knows no pages: it shows the whole list each time.
+                    return
                 break
             cursors.add(cursor)
         # To say "there is none" of a list that was not read to its end could have a second batch paid for.

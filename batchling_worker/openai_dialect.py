@@ -143,12 +143,14 @@ def page_after(cursor: str) -> Query:
 def cursor_after(page: BatchPage) -> str:
     """Return the id behind which such a list goes on, which an empty page may do as well.
 
-    Raises `TemporaryError` where there is more and nothing says where: to take that for the end could have a batch
-    that is not shown paid for twice.
+    Where a page does not say whether it is the last one, only what follows it shows that. Raises `TemporaryError` where
+    there is more and nothing says where: to take that for the end could have a batch that is not shown paid for twice.
     """
+    last = page.batches[-1].known_id if page.batches else ""
+    if page.has_more is None:
+        return last
     if not says_more(page.has_more):
         return ""
-    last = page.batches[-1].known_id if page.batches else ""
     cursor = page.last_id if isinstance(page.last_id, str) and page.last_id else last
     if not cursor:
         raise no_cursor()

@@ -98,6 +98,9 @@ class BatchSearch:
             if not cursor or _reaches_back_to(oldest, page.batches):
                 return
             if cursor in cursors:
+                if page.has_more is None:
+                    # The server knows no pages: it shows the whole list each time.
+                    return
                 break
             cursors.add(cursor)
         # To say "there is none" of a list that was not read to its end could have a second batch paid for.

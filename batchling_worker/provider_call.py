@@ -194,7 +194,7 @@ class ProviderCall:
                         target = redirected(response)
                         body = await response.aread()
                         failure = http_errors.of_status(
-                            self.deed, response.status_code, response.headers, body
+                            self.deed, response.status_code, _headers_of(response), body
                         )
             except http_errors.FOREIGN as error:
                 failure = http_errors.of_exception(self.deed, error)
@@ -285,7 +285,7 @@ class ProviderCall:
                 self._weather.saw(None)
                 return response
             failure = http_errors.of_status(
-                self.deed, response.status_code, response.headers, response.content
+                self.deed, response.status_code, _headers_of(response), response.content
             )
             target = redirected(response)
             if target is None:
@@ -326,15 +326,29 @@ def redirected(response: httpx.Response) -> str | None:
     307 and 308 promise of a call that has a body.
     """
     kept = KEEPS_THE_METHOD if response.request.method not in SAFE_METHODS else REDIRECTING
+    target = _place_there(response)
+    return str(target) if response.status_code in kept and target is not None else None
+
+
+def _place_there(response: httpx.Response) -> httpx.URL | None:
+    """Return the URL that a redirect names where it is one of the server that sent it, else None."""
     place = response.headers.get("location", "")
-    if response.status_code not in kept or not place:
+    if not place:
         return None
     try:
         target = response.url.join(place)
     except (httpx.InvalidURL, UnicodeError, ValueError):
         return None
     here = (response.url.scheme, response.url.host, response.url.port)
-    return str(target) if (target.scheme, target.host, target.port) == here and not target.userinfo else None
+    return target if (target.scheme, target.host, target.port) == here and not target.userinfo else None
+
+
+def _headers_of(response: httpx.Response) -> Mapping[str, str]:
+    """Return the headers; a redirect that stays at its server names a path in them, and no host."""
+    target = _place_there(response)
+    if target is None:
+        return response.headers
+    return {**response.headers, "location": target.raw_path.decode("ascii", "replace")}
 
 
 def _framed(response: httpx.Response) -> bool:

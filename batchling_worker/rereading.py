@@ -57,6 +57,8 @@ class Tally:
     """Requests that still wait in it, those worth another attempt included."""
     n_succeeded: int
     n_failed: int
+    n_gone: int = 0
+    """Requests that left it unanswered: given up, or in another batch now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +134,9 @@ def _counts_answers(ending: Ending, reading: Reading, tally: Tally) -> bool:
 
 
 def _n_ok(reading: Reading, tally: Tally) -> int:
-    return max(tally.n_succeeded, reading.n_ok)
+    """How many answers of this batch are known; more rows than that are of another batch, whose file was sent."""
+    n_at_most = tally.n_succeeded + tally.n_failed + tally.n_gone + reading.n_retry
+    return max(tally.n_succeeded, min(reading.n_ok, n_at_most))
 
 
 def _waited_s(batch: Batch) -> float:

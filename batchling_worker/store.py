@@ -281,7 +281,7 @@ class Store:
             n_left = sum([len(ids) async for ids in self.adopted(batch.batch_id)])
         elif n_left > n_retry:
             n_left = sum([len(rows) async for rows in self.unanswered(batch.batch_id)])
-        return Tally(n_left=n_left, n_succeeded=moved[1], n_failed=moved[2])
+        return Tally(n_left=n_left, n_succeeded=moved[1], n_failed=moved[2], n_gone=moved[0] + moved[3])
 
     async def spend(self, held: Held) -> None:
         """Note that the files of a batch are needed no more, but its results for a week, in case a person asks."""

@@ -16,10 +16,10 @@ from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.states import Outcome
 
 from .. import bounds, status_words
-from ..errors import TemporaryError
 from ..inline_batches import InlineBatches, InlineDialect, Query, Shown, moment
 from ..loose_json import fields_of, text_in
-from ..provider import Answer, Complaint, Ended, Ending, Look, ProviderFacts, Running
+from ..openai_dialect import no_cursor, says_more
+from ..provider import Answer, Ended, Ending, Look, ProviderFacts, Running
 from ..result_lines import answer_of, lost, unrun
 
 FACTS: Final = ProviderFacts(
@@ -68,7 +68,6 @@ class _Batch(msgspec.Struct, frozen=True, kw_only=True):
     request_counts: object = None
     created_at: object = None
     ended_at: object = None
-    archived_at: object = None
 
     def shown(self) -> Shown:
         known = self.request_counts if isinstance(self.request_counts, dict) else {}
@@ -87,15 +86,16 @@ class _Batch(msgspec.Struct, frozen=True, kw_only=True):
         if not self._has_ended(word, counts):
             n_done = n_rows - counts.get("processing", n_rows)
             return Running(status=word or "unknown", n_done=n_done, n_total=n_rows)
-        outcome, ending = (
-            _outcome(counts),
-            Ending(results=(provider_batch_id,), n_succeeded=counts.get("succeeded", 0) if counts else None),
-        )
-        if self.archived_at is not None:
-            message = "Anthropic has archived this batch: its results can no longer be read."
-            outcome = Outcome.LOST
-            ending = Ending(complaints=(Complaint(code="batch_archived", message=message),))
-        return Ended(status=word, outcome=outcome, ending=ending, n_done=n_rows, n_total=n_rows)
+        # One that is archived is read as any other: it was paid for, and only a download tells whether it is gone.
+        ending = Ending(results=(provider_batch_id,), n_succeeded=self._n_succeeded(counts))
+        return Ended(status=word, outcome=_outcome(counts), ending=ending, n_done=n_rows, n_total=n_rows)
+
+    def _n_succeeded(self, counts: Mapping[str, int]) -> int | None:
+        """How many requests were answered; None where counts are absent or still call requests unanswered."""
+        known = self.request_counts if isinstance(self.request_counts, dict) else {}
+        if not counts or not bounds.is_count(known.get("succeeded")):
+            return None
+        return None if "processing" in counts and "succeeded" not in counts else counts.get("succeeded", 0)
 
     def _has_ended(self, word: str, counts: Mapping[str, int]) -> bool:
         """Whether the word is one for an end, or nobody knows it and the rest of the object shows an end."""
@@ -119,13 +119,20 @@ class _Page(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def next_cursor(self) -> str:
-        if self.has_more is not True:
-            return ""
         known = [one.id for one in self.batches if isinstance(one.id, str)]
-        cursor = self.last_id if isinstance(self.last_id, str) and self.last_id else "".join(known[-1:])
+        last = "".join(known[-1:])
+        if not self.tells_more:
+            return last
+        if not says_more(self.has_more):
+            return ""
+        cursor = self.last_id if isinstance(self.last_id, str) and self.last_id else last
         if not cursor:
-            raise TemporaryError("the list of batches has more pages and does not say where they begin")
+            raise no_cursor()
         return cursor
+
+    @property
+    def tells_more(self) -> bool:
+        return self.has_more is not None
 
 
 def _outcome(counts: Mapping[str, int]) -> Outcome:

@@ -323,9 +323,21 @@ def _told(job: Mapping[str, Any]) -> Look:
     ending = Ending(
         results=(f"{output.rstrip('/')}/",) if output and (n_done or not failed) else (),
         complaints=(Complaint(code="job_failed", message=message or "The job failed."),) if failed else (),
-        n_succeeded=int(job.get("successRecordCount") or 0) if n_total else None,
+        n_succeeded=_n_succeeded(job, outcome, n_total),
     )
     return Ended(status=word, outcome=outcome, ending=ending, n_done=n_done, n_total=n_total)
+
+
+def _n_succeeded(job: Mapping[str, Any], outcome: Outcome, n_total: int) -> int | None:
+    """How many records were answered; None where counts are absent or lag behind the end."""
+    n_succeeded, n_failed = (
+        bounds.count(job.get("successRecordCount")),
+        bounds.count(job.get("errorRecordCount")),
+    )
+    if not n_total or not bounds.is_count(job.get("successRecordCount")):
+        return None
+    lags = outcome is Outcome.COMPLETED and not n_succeeded and n_failed < n_total
+    return None if lags else n_succeeded
 
 
 async def _rows(account: Account, s3: Any, bucket: str, key: str) -> AsyncGenerator[Answer, None]:

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from .. import http_errors
+from .. import bounds, http_errors
 from ..batch_object import BatchObject
 from ..openai_dialect import LABEL_NAME, BatchPage, Dialect, Query, bare_line
 from ..openai_files import OpenAIFiles
@@ -135,7 +135,9 @@ class MistralDialect(Dialect):
             raise http_errors.of_unreadable(call.deed)
         jobs, number = page.data or [], int(dict(query)["page"])
         n_so_far = number * PAGE_ROWS + len(jobs)
-        more = n_so_far < page.total if isinstance(page.total, int) else bool(jobs)
+        # A total that is less than what was shown is none, and one may count the jobs of its page.
+        told = isinstance(page.total, int) and page.total >= n_so_far
+        more = len(jobs) >= PAGE_ROWS or (n_so_far < bounds.count(page.total) if told else bool(jobs))
         return BatchPage(data=[job.batch for job in jobs], paging=str(number + 1) if more else "")
 
 

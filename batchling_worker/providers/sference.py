@@ -89,6 +89,10 @@ class _Page(msgspec.Struct, frozen=True, kw_only=True):
     def next_cursor(self) -> str:
         return ""
 
+    @property
+    def tells_more(self) -> bool:
+        return True
+
 
 def _opening(submission: Submission) -> bytes:
     return b'{"window":%b,"requests":' % msgspec.json.encode(submission.completion_window)

@@ -365,7 +365,10 @@ def _told(container: _Container, now: dt.datetime) -> Look:
 
     def ended(status: str, outcome: Outcome) -> Ended:
         ending = Ending(
-            results=(reference,) if n_total else (), complaints=complaints, n_succeeded=n_succeeded
+            results=(reference,) if n_total else (),
+            complaints=complaints,
+            # Counters that leave requests out lag behind.
+            n_succeeded=n_succeeded if n_succeeded or n_done >= n_total else None,
         )
         return Ended(status=status, outcome=outcome, ending=ending, n_done=n_done, n_total=n_total)
 

@@ -124,6 +124,16 @@ def test_where_none_of_the_answers_is_found_nothing_is_run_again() -> None:
     assert judged(patient=False, counted=5, n_succeeded=2) == Complete(), "files were read to their end"
 
 
+def test_the_file_of_another_batch_proves_nothing_about_the_rows_of_this_one() -> None:
+    foreign = Reading(n_ok=3, n_unknown=3)
+    assert held(judged(patient=False, counted=3, reading=foreign))
+    assert isinstance(judged(outcome=Outcome.EXPIRED, counted=3, reading=foreign), ReadAgain)
+    given_up = Tally(n_left=1, n_succeeded=0, n_failed=0, n_gone=3)
+    late = ended(n_unread=9, since_s=PATIENCE_S)
+    ending = Ending(n_succeeded=3, results=("file-1",))
+    assert rereading.judge(late, ending, foreign, given_up, PATIENCE_S) == Complete(), "callers gave those up"
+
+
 def test_answers_that_came_before_the_end_do_not_show_that_the_others_are_missing() -> None:
     assert held(judged(patient=False, counted=3, n_succeeded=2, n_left=1, results=()))
     assert held(judged(patient=False, counted=None, n_succeeded=2, n_left=1, results=()))

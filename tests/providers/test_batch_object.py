@@ -209,6 +209,23 @@ def test_a_completed_batch_that_shows_anything_of_its_rows_has_not_failed(said: 
     assert told.outcome is Outcome.COMPLETED
 
 
+@pytest.mark.parametrize(
+    ("counts", "n_succeeded"),
+    [
+        ({"total": 6}, None),
+        ({"total": 6, "failed": 6}, None),
+        ({"total": 6, "completed": 0, "failed": 0}, None),
+        ({"total": 6, "completed": None, "failed": 0}, None),
+        ({"total": 6, "completed": 0, "failed": 6}, 0),
+        ({"total": 6, "completed": "4", "failed": 0}, 4),
+    ],
+)
+def test_counts_that_do_not_add_up_do_not_deny_that_requests_were_answered(
+    counts: dict[str, Any], n_succeeded: int | None
+) -> None:
+    assert ended(status="completed", request_counts=counts).ending.n_succeeded == n_succeeded
+
+
 @pytest.mark.parametrize("counts", [None, [], {}, {"total": None, "completed": "many", "failed": -1}])
 def test_counts_are_never_needed(counts: Any) -> None:
     done = ended(status="completed", request_counts=counts)

@@ -139,6 +139,7 @@ async def test_a_full_pool_sends_nothing(wire: Wire, wired: Desk) -> None:
         answer(b"", status=504),
         answer(b"{}", status=408),
         answer(b"{}", status=409),
+        answer(b"{}", status=499),
         b"nonsense\r\n\r\n",
     ],
 )
@@ -344,12 +345,23 @@ async def test_an_upload_and_a_create_are_sent_to_the_same_host_whole(
     assert create.body == created.body
 
 
-@pytest.mark.parametrize("status", [301, 302, 303])
-async def test_a_create_follows_no_redirect_that_may_change_its_method(
-    wire: Wire, wired: Desk, status: int
-) -> None:
-    wire.reply = to("/moved", status, b'{"id":"it-1","status":"validating"}')
+async def test_a_create_follows_no_redirect_that_may_change_its_method(wire: Wire, wired: Desk) -> None:
+    wire.reply = to("/moved", 301, b'{"id":"it-1","status":"validating"}')
     assert type(await failure_of_create(wired)) is PermanentError
+    assert len(wire.seen) == 1
+
+
+@pytest.mark.parametrize("place", ["/v1/batches/batch_1", "{url}/v1/batches/batch_1", "batches/batch_1"])
+@pytest.mark.parametrize("status", [302, 303])
+async def test_a_create_that_is_redirected_to_a_place_of_its_server_may_have_made_a_batch(
+    wire: Wire, wired: Desk, status: int, place: str
+) -> None:
+    location = place.format(url=wire.url)
+    wire.reply = lambda seen: answer(b"", status=status, headers=f"Location: {location}\r\n")
+    error = await failure_of_create(wired)
+    assert isinstance(error, MaybeDone)
+    assert error.refusal is not None
+    assert "redirects to another path" in str(error)
     assert len(wire.seen) == 1
 
 
@@ -493,6 +505,9 @@ NO_MONEY: list[tuple[int, bytes]] = [
         b'{"error":{"code":429,"message":"You exceeded your current quota, please check your plan and billing details. '
         b'* Quota exceeded for metric: batch_tokens, limit: 0","status":"RESOURCE_EXHAUSTED"}}',
     ),
+    (429, openai_error("Your project has exceeded its monthly spending cap.", "RESOURCE_EXHAUSTED")),
+    (429, b'{"object":"error","message":"You have exceeded your monthly usage limit."}'),
+    (403, openai_error("user quota is not enough")),
 ]
 
 

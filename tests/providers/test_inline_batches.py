@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from batchling_client.wire.keys import ProviderBatchId
+from batchling_client.wire.states import Outcome
 from batchling_worker import inline_batches, providers
 from batchling_worker.errors import Denied, MaybeDone, PermanentError, QuotaFull, TemporaryError
 from batchling_worker.inline_batches import InlineBatches
@@ -262,6 +263,55 @@ async def test_a_search_goes_on_behind_an_empty_page(wire: Wire, inline: Desk) -
     wire.reply = lambda seen: answer(told.page(more="next"))
     with pytest.raises(TemporaryError, match="the same again"):
         await find(inline)
+
+
+@pytest.mark.parametrize("inline", ["anthropic"], indirect=True)
+@pytest.mark.parametrize("has_more", ['"has_more": "true"', '"last_id": "full"'])
+async def test_a_search_goes_on_behind_a_page_that_does_not_say_that_it_is_the_last(
+    wire: Wire, inline: Desk, has_more: str
+) -> None:
+    told = Told(inline)
+    ours = told.batch("ours", 2, ended=True)
+    first = b'{"data": [%b], %b}' % (json.dumps(told.batch("full", 9)).encode(), has_more.encode())
+    replies = {"/ours/": told.rows("r0", "r1"), "/ours": json.dumps(ours).encode(), "=full": told.page(ours)}
+    wire.reply = lambda seen: answer(
+        next((said for place, said in replies.items() if place in seen.target), first)
+    )
+    assert await find(inline) == ["ours"]
+
+
+@pytest.mark.parametrize("inline", ["anthropic"], indirect=True)
+async def test_a_server_that_shows_its_whole_list_each_time_is_searched_to_its_end(
+    wire: Wire, inline: Desk
+) -> None:
+    batches = json.dumps([Told(inline).batch(one, 9) for one in ("a", "b")]).encode()
+    wire.reply = lambda seen: answer(b'{"data": %b}' % batches)
+    assert await find(inline) == []
+    assert len(wire.seen) == 2
+
+
+@pytest.mark.parametrize("inline", ["anthropic"], indirect=True)
+@pytest.mark.parametrize("counts", [{}, {"succeeded": 0, "processing": 2}, {"errored": 2}])
+async def test_counts_that_do_not_add_up_do_not_deny_that_requests_were_answered(
+    wire: Wire, inline: Desk, counts: dict[str, int]
+) -> None:
+    shown = {**Told(inline).batch("b", 2, ended=True), "request_counts": counts}
+    wire.reply = lambda seen: answer(json.dumps(shown).encode())
+    assert (await inline.ended(ProviderBatchId("b"))).ending.n_succeeded is None
+
+
+@pytest.mark.parametrize("inline", ["anthropic"], indirect=True)
+async def test_the_results_of_an_archived_batch_are_read_and_none_of_it_counts_as_lost(
+    wire: Wire, inline: Desk
+) -> None:
+    told = Told(inline)
+    shown = {**told.batch("b", 2, ended=True), "archived_at": NOW.isoformat(), "results_url": None}
+    wire.reply = lambda seen: answer(
+        told.rows("r0", "r1") if "/results" in seen.target else json.dumps(shown).encode()
+    )
+    look = await inline.ended(ProviderBatchId("b"))
+    assert (look.outcome, look.ending.n_succeeded) == (Outcome.COMPLETED, 2)
+    assert [one.custom_id for one in await inline.answers(look.ending)] == ["r0", "r1"]
 
 
 @pytest.mark.parametrize("body", [b'{"error":{"message":"busy"}}', b"{}"])

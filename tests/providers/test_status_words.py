@@ -119,6 +119,17 @@ def test_no_word_is_both_an_end_and_none() -> None:
     assert not status_words.RUNNING & set(status_words.ENDS)
 
 
+def test_a_job_of_bedrock_whose_counts_are_absent_or_lag_behind_may_have_answered_requests() -> None:
+    told = {"status": "Completed", "totalRecordCount": 6, "processedRecordCount": 6}
+    for counts in ({}, {"successRecordCount": 0, "errorRecordCount": 0}):
+        look = bedrock._told({**told, **counts})
+        assert isinstance(look, Ended)
+        assert look.ending.n_succeeded is None
+    look = bedrock._told({**told, "successRecordCount": 0, "errorRecordCount": 6})
+    assert isinstance(look, Ended)
+    assert look.ending.n_succeeded == 0
+
+
 @pytest.mark.parametrize(
     "number", ["9" * 400, "9" * 5000, "1e999", '"' + "9" * 400 + '"', '"²"', "-1", "true"]
 )
