@@ -32,6 +32,8 @@ _ANSWER_FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "/embeddings": frozenset({"data", "embedding", "embeddings"}),
     "/moderations": frozenset({"results"}),
     "/classifications": frozenset({"results"}),
+    "/images/generations": frozenset({"data", "images", "image", "url"}),
+    "/images/edits": frozenset({"data", "images", "image", "url"}),
     "/ocr": frozenset({"pages", "document_annotation"}),
     "/conversations": frozenset({"outputs", "conversation_id"}),
     "/transcriptions": frozenset({"text", "segments", "words"}),
@@ -42,6 +44,14 @@ _ANSWER_FIELDS: Final[Mapping[str, frozenset[str]]] = {
     ":batchEmbedContents": frozenset({"embeddings", "embedding"}),
 }
 """How an endpoint ends -> the fields of which each of its answers has one."""
+_NEVER_EMPTY: Final = (
+    "/embeddings",
+    "/images/generations",
+    "/images/edits",
+    ":embedContent",
+    ":batchEmbedContents",
+)
+"""Endpoints of which no answer has all of its fields empty: each request brings at least one vector or image."""
 _TEXTS: Final = ("/transcriptions", "/translations")
 """Endpoints that may answer with a text."""
 _REQUEST_FIELDS: Final = frozenset({"messages", "contents", "prompt", "input", "inputText", "requests"})
@@ -174,7 +184,9 @@ def _is_answer(endpoint: str, fields: Mapping[str, bytes]) -> bool:
     for ending, wanted in _ANSWER_FIELDS.items():
         if endpoint.endswith(ending):
             found = [fields[name] for name in wanted if fields.get(name, b"null") != b"null"]
-            return any(value not in _NOTHING for value in found) or bool(found and not _is_error(fields))
+            if any(value not in _NOTHING for value in found):
+                return True
+            return bool(found) and not _is_error(fields) and not endpoint.endswith(_NEVER_EMPTY)
     if _is_error_of_any_endpoint(fields):
         return False
     is_line = "custom_id" in fields and "body" in fields

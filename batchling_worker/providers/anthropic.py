@@ -20,7 +20,7 @@ from ..inline_batches import InlineBatches, InlineDialect, Query, Shown, moment
 from ..loose_json import fields_of, text_in
 from ..openai_dialect import no_cursor, says_more
 from ..provider import Answer, Ended, Ending, Look, ProviderFacts, Running
-from ..result_lines import answer_of, lost, unrun
+from ..result_lines import EMPTY_BODIES, answer_of, lost, unrun
 
 FACTS: Final = ProviderFacts(
     name="anthropic",
@@ -154,19 +154,18 @@ def _read_row(custom_id: str, fields: Mapping[str, bytes]) -> Answer:
         return unrun(custom_id, UNRUN[word])
     if word == "succeeded":
         return answer_of(custom_id, 200, result.get("message", b""), custom_id, "request-id")
-    if word == "errored":
-        return _failed(custom_id, result.get("error", b"{}"))
-    return lost(custom_id)
+    error = result.get("error", b"")
+    return lost(custom_id) if error in EMPTY_BODIES else _failed(custom_id, error)
 
 
 def _failed(custom_id: str, body: bytes) -> Answer:
-    """The answer of a row with an error, which holds the very body of a realtime error."""
+    """The answer of a row with an error, which holds the very body of a realtime error; gateways send less."""
+    if not body.lstrip().startswith(b"{"):
+        body = msgspec.json.encode({"message": text_in(body) or body.decode(errors="replace")})
     outer = fields_of(body)
-    if "error" not in outer:
+    if not outer.get("error", b"").startswith(b"{"):
         outer, body = {"error": body}, b'{"type":"error","error":%b}' % body
     kind = text_in(fields_of(outer["error"]).get("type", b""))
-    if not kind:
-        return lost(custom_id)
     request_id = text_in(outer.get("request_id", b"")) or custom_id
     return answer_of(custom_id, STATUSES.get(kind, UNKNOWN_ERROR), body, request_id, "request-id")
 

@@ -301,6 +301,27 @@ async def test_counts_that_do_not_add_up_do_not_deny_that_requests_were_answered
 
 
 @pytest.mark.parametrize("inline", ["anthropic"], indirect=True)
+@pytest.mark.parametrize("word", ["errored", "failed"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "No room."},
+        "No room.",
+        {"type": "error", "error": "No room."},
+        {"error": {"message": "No room."}},
+    ],
+)
+async def test_the_words_of_a_failed_row_arrive_whatever_else_it_lacks(
+    wire: Wire, inline: Desk, word: str, error: object
+) -> None:
+    row = {"custom_id": "r0", "result": {"type": word, "error": error}}
+    wire.reply = lambda seen: answer(json.dumps(row).encode() + b"\n")
+    (failed,) = await inline.answers(ending())
+    assert (failed.custom_id, failed.status, failed.origin) == ("r0", 500, "provider")
+    assert b"No room." in failed.body
+
+
+@pytest.mark.parametrize("inline", ["anthropic"], indirect=True)
 async def test_the_results_of_an_archived_batch_are_read_and_none_of_it_counts_as_lost(
     wire: Wire, inline: Desk
 ) -> None:

@@ -59,6 +59,42 @@ def test_an_answer_in_json_that_python_alone_takes_is_one() -> None:
     assert answer_shape.unfit(CHAT, b'{"choices":[{"message":{"content":"\\ud83d"}}],"x":NaN}') is None
 
 
+EMPTY: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/embeddings", {"object": "list", "data": [], "model": "m"}),
+    ("/v1/models:embedContent", {"embedding": {}}),
+    ("/v1/models:batchEmbedContents", {"embeddings": []}),
+    ("/v1/images/generations", {"created": 1, "data": []}),
+    ("/v1/images/generations", {"created": 1, "data": None}),
+    ("/v1/images/edits", {"created": 1}),
+]
+
+
+@pytest.mark.parametrize(("endpoint", "body"), EMPTY)
+def test_an_answer_without_a_single_vector_or_image_is_none(endpoint: str, body: dict[str, Any]) -> None:
+    seen = answer_shape.unfit(endpoint, json.dumps(body).encode())
+    assert seen is not None
+    assert seen.status == answer_shape.UNFIT_STATUS
+
+
+SENTENCES: list[dict[str, Any]] = [
+    {"message": "Endpoint request timed out"},
+    {"code": 1026, "message": "Endpoint request timed out"},
+    {"status": "error", "msg": "Endpoint request timed out", "request_id": "r"},
+    {"success": False, "msg": "Endpoint request timed out"},
+]
+
+
+@pytest.mark.parametrize("endpoint", [CHAT, "/v1/images/generations", "/v1/images/edits"])
+@pytest.mark.parametrize("body", SENTENCES)
+def test_a_gateways_sentence_under_success_is_a_failure_that_says_it(
+    endpoint: str, body: dict[str, Any]
+) -> None:
+    seen = answer_shape.unfit(endpoint, json.dumps(body).encode())
+    assert seen is not None
+    assert seen.status >= 500
+    assert b"Endpoint request timed out" in seen.body
+
+
 REQUESTS: list[tuple[str, dict[str, Any]]] = [
     (CHAT, {"model": "m", "messages": [{"role": "user", "content": "hi"}]}),
     ("/v1/responses", {"model": "m", "input": "hi"}),
