@@ -18,6 +18,7 @@ from batchling_client.wire import error_words
 
 from . import money
 from .errors import MaybeDone, PermanentError, TemporaryError
+from .slow_answers import TooSlowError
 
 FOREIGN: Final = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError, OSError)
 """Everything that httpx raises for a call; the last four stand outside of its HTTPError.
@@ -85,6 +86,8 @@ def of_exception(deed: Deed, error: Exception) -> TemporaryError | PermanentErro
     if isinstance(error, UnicodeError) or _unfit_header(error):
         return _unfit_credential(deed)
     name = type(error).__name__
+    if isinstance(error, TooSlowError):
+        return TemporaryError(f"{deed.provider} answers too slowly when asked to {deed.does}: {error}")
     if isinstance(error, NOTHING_SENT):
         words = _clean(deed, str(error))
         return TemporaryError(f"{deed.provider} could not be reached to {deed.does}: {name} {words}".rstrip())

@@ -17,7 +17,7 @@ from typing import BinaryIO, Final, NamedTuple, TypeVar
 import httpx
 import msgspec
 
-from . import http_errors, loose_json
+from . import http_errors, loose_json, slow_answers
 from .errors import PermanentError, TemporaryError, WorkerError
 from .http_errors import Deed
 from .provider import Account
@@ -80,6 +80,7 @@ class ProviderCall:
         self.answered_at = dt.datetime.now(dt.UTC)
         """When the provider answered, by its own clock where it tells."""
         self._part = Part()
+        self._too_slow = False
         self._url = account.base_url.rstrip("/") + path
         self._headers = {**account.headers, "user-agent": user_agent()}
         self.deed = Deed(
@@ -188,8 +189,11 @@ class ProviderCall:
                     if response.is_success:
                         failure = None
                         self.framed, self._part = _framed(response), _part(response)
-                        async for piece in response.aiter_bytes():
-                            yield piece
+                        longest_s = slow_answers.longest_s(self._http.timeout)
+                        pieces = slow_answers.paced(response.aiter_bytes(), longest_s)
+                        async with contextlib.aclosing(pieces):
+                            async for piece in pieces:
+                                yield piece
                     else:
                         target = redirected(response)
                         body = await response.aread()
@@ -198,6 +202,7 @@ class ProviderCall:
                         )
             except http_errors.FOREIGN as error:
                 failure = http_errors.of_exception(self.deed, error)
+                self._too_slow = isinstance(error, slow_answers.TooSlowError)
             if target is None:
                 break
             url, params = target, None
@@ -220,7 +225,7 @@ class ProviderCall:
                 if n_got >= self._part.total:
                     return
             except TemporaryError:
-                if n_got == n_before or n_resumed == RESUMED_AT_MOST:
+                if n_got == n_before or n_resumed == RESUMED_AT_MOST or self._too_slow:
                     raise
             except PermanentError as error:
                 if error.status != RANGE_NOT_SATISFIABLE:
@@ -263,9 +268,13 @@ class ProviderCall:
         failure: WorkerError
         self.deed = replace(self.deed, submits=content is not None or files is not None)
         url, params = self._url, self._params(query)
+        patience = self._http.timeout if timeout is None else timeout
         for _ in range(REDIRECTS + 1):
-            try:
-                response = await self._http.request(
+
+            async def ask(
+                trace: slow_answers.Trace, url: str = url, params: httpx.QueryParams | None = params
+            ) -> httpx.Response:
+                return await self._http.request(
                     self._method,
                     url,
                     params=params,
@@ -273,10 +282,14 @@ class ProviderCall:
                     data=data,
                     files=files,
                     headers=self._headers,
-                    timeout=self._http.timeout if timeout is None else timeout,
+                    timeout=patience,
                     follow_redirects=False,
-                    extensions={"trace": self._weather.trace},
+                    extensions={"trace": trace},
                 )
+
+            try:
+                longest_s = slow_answers.longest_s(patience)
+                response = await slow_answers.in_time(ask, self._weather.trace, longest_s)
             except http_errors.FOREIGN as error:
                 failure = http_errors.of_exception(self.deed, error)
                 break

@@ -10,7 +10,7 @@ import logging
 import socket
 import ssl
 import traceback
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ from batchling_client.wire.keys import ProviderBatchId
 from batchling_worker import http_errors
 from batchling_worker.errors import MaybeDone, PermanentError, TemporaryError, WorkerError
 from batchling_worker.provider import Ending, NotFound, Running
-from batchling_worker.provider_call import REDIRECTS
+from batchling_worker.provider_call import REDIRECTS, ProviderCall
 
 from .conftest import KEY
 from .desk import Desk
@@ -159,6 +159,39 @@ async def test_a_create_that_runs_into_silence_is_never_taken_for_undone(wire: W
         assert type(await failure_of_create(desk)) is MaybeDone
     await asyncio.wait_for(wire.asked.wait(), 10)
     assert len(wire.seen) == 1
+
+
+async def dripping(size: int = 10_000) -> AsyncIterator[bytes]:
+    """An answer that is never silent and never done."""
+    yield answer(b"{", length=size)
+    for _ in range(size):
+        await asyncio.sleep(0.02)
+        yield b" "
+
+
+async def test_an_answer_that_comes_a_byte_at_a_time_ends_in_bounded_time(wire: Wire, wired: Desk) -> None:
+    wire.reply = lambda seen: dripping()
+    async with httpx.AsyncClient(timeout=httpx.Timeout(10.0, read=0.2), verify=False) as http:
+        desk = replace(wired, account=replace(wired.account, http=http))
+        assert type(await failure_of_look(desk)) is TemporaryError
+        assert type(await failure_of_create(desk)) is MaybeDone
+        with pytest.raises(TemporaryError, match="answers too slowly when asked to read results"):
+            await desk.answers(Ending(results=("file-1",)))
+
+
+async def test_a_call_whose_sending_takes_long_is_no_slow_answer(wire: Wire, wired: Desk) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(10):
+            await asyncio.sleep(0.1)
+            yield b" "
+        yield b"{}"
+
+    wire.reply = lambda seen: answer(b'{"id":"batch_1"}')
+    async with httpx.AsyncClient(timeout=httpx.Timeout(10.0, read=0.2), verify=False) as http:
+        call = ProviderCall(
+            replace(wired.account, http=http), "x", "create a batch", "POST", "/v1", paid=True
+        )
+        assert await call.hand_over(dict[str, str], pieces, len(b" " * 10 + b"{}"), 1.0) == {"id": "batch_1"}
 
 
 @pytest.mark.parametrize(
