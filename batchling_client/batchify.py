@@ -391,6 +391,8 @@ class Block:
             await asyncio.wait(self._companions, timeout=display.LAST_LOOK_S)
         await end(self._companions)
         await run.close(interrupted=interrupted, say=say)
+        if run.rehearsal is not None:
+            run.rehearsal.unhush()
         if run.rehearsal is not None and run.rehearsal.n_requests and self._terms.cache:
             await look_up(run.rehearsal, self._settings)
         if self._outer is not None:
@@ -415,6 +417,8 @@ class Block:
             run.close_from_afar()
         if self._outer is not None:
             self._outer.note_inner_block()
+        if run.rehearsal is not None:
+            run.rehearsal.unhush()
         if run.progress.n_requests:
             display.report(run)
 

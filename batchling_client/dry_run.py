@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
@@ -15,14 +17,20 @@ from .calls import Lane, Request
 from .errors import DryRunCall
 from .wire.keys import Keys, RequestId
 
-QUIET_S: Final = 0.2
-"""Calls are counted until none has come for this long; then all of them end."""
+QUIET_S: Final = 1.0
+"""Calls are counted until none has come for this long; then all of them end.
+
+Long enough for programs that begin their calls one after the other, on a busy machine too.
+"""
 BYTES_PER_TOKEN: Final = 4
 LOOKED_UP_AT_ONCE: Final = 500
 SUCCESS: Final = b"+"
 """How a stored success begins."""
 WITHDRAWN: Final = b"|"
 """How the place of a request begins that no batch holds any more."""
+_NOT_COUNTED: Final = (
+    "Calls that wait for the answers of others, such as later rounds of a loop, are not counted."
+)
 
 
 @dataclass(slots=True)
@@ -65,6 +73,8 @@ class Rehearsal:
         self._lock = threading.Lock()
         self._owner: asyncio.Task[Any] | None = None
         self._owner_is_cancelled = False
+        self._hushed: int | None = None
+        self._is_over = False
         self._asking: set[asyncio.Task[Any]] = set()
         self._ended: set[asyncio.AbstractEventLoop] = set()
 
@@ -113,6 +123,23 @@ class Rehearsal:
             self._owner_is_cancelled = False
             self._owner.uncancel()
 
+    def hush(self) -> None:
+        """Log nothing from now on: what the program logs of calls that end without an answer is no news of it."""
+        with self._lock:
+            if self._is_over or self._hushed is not None:
+                return
+            self._hushed = logging.root.manager.disable
+            logging.disable(logging.CRITICAL)
+        # Tasks that are cancelled before they begin.
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+
+    def unhush(self) -> None:
+        """Log again as before, and from now on."""
+        with self._lock:
+            self._is_over = True
+            if self._hushed is not None:
+                logging.disable(self._hushed)
+
     @property
     def n_requests(self) -> int:
         return sum(len(counted.ids) for counted in self._counted.values())
@@ -160,7 +187,7 @@ class Rehearsal:
             parts += [f"{len(self._running):,} in batches that run already"] if self._running else []
             rest = f"to be sent: {sent}" if n_sent else "nothing would be sent"
             sent = f"{_n(self.n_requests, 'request')}, of them {', '.join(parts)}; {rest}"
-        return f"Dry run, nothing was queued or sent: {sent}.{self._not_looked_up}"
+        return f"Dry run, nothing was queued or sent: {sent}. {_NOT_COUNTED}{self._not_looked_up}"
 
     def _tallies(self) -> dict[Lane, _Tally]:
         tallies: dict[Lane, _Tally] = {}
@@ -179,6 +206,7 @@ class Rehearsal:
         if here in self._ended:
             return
         self._ended.add(here)
+        self.hush()
         owner = self._owner
         waiting = asyncio.all_tasks() if owner is None else {owner} if owner.get_loop() is here else set()
         for task in waiting - self._asking:
@@ -188,7 +216,8 @@ class Rehearsal:
     def _end(self) -> NoReturn:
         with self._lock:
             self._n_ended += 1
-        raise DryRunCall(DryRunCall.__doc__)
+        self.hush()
+        raise DryRunCall("The dry run ended this call: nothing was sent.")
 
     def _rest_s(self) -> float:
         return self._last_at + QUIET_S - time.monotonic()

@@ -27,6 +27,7 @@ from batchling_client import (
     DryRun,
     QueueUnreachable,
     RequestRefused,
+    Run,
     WrongSettings,
     batchify,
     errors,
@@ -760,6 +761,30 @@ def test_a_dry_run_ends_a_blocking_block_too() -> None:
         for asked in [pool.submit(lambda: client.chat.completions.create(**ASK)) for _ in range(4)]:
             asked.result()
     assert run.progress.n_requests == 4
+
+
+async def test_what_a_program_logs_of_calls_that_a_dry_run_ends_is_left_out(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Evaluation tools log each call that fails, with a traceback; the report says instead what was not counted."""
+
+    async def logs_its_end(run: Run, text: str) -> None:
+        try:
+            await ask(run, text)
+        except BaseException:
+            logging.getLogger("program").exception("no answer to %s", text)
+            raise
+
+    with pytest.raises(DryRun):  # noqa: PT012 - the block ends where its calls are awaited
+        async with batchify(dry_run=True) as run:
+            logging.getLogger("program").error("before")
+            await asyncio.gather(*(logs_its_end(run, f"prompt {n}") for n in range(3)))
+    logging.getLogger("program").error("after")
+
+    said = [record.getMessage() for record in caplog.records if record.name == "program"]
+    assert said == ["before", "after"]
+    assert "Calls that wait for the answers of others" in run.summary()
+    assert "Traceback" not in capfd.readouterr().err
 
 
 async def test_a_dry_run_does_not_swallow_what_is_not_its_own() -> None:
