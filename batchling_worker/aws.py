@@ -274,11 +274,11 @@ async def pieces(account: Account, deed: Deed, s3: Any, bucket: str, key: str) -
     n_got, tag = 0, ""
     for n_resumed in range(RESUMED_AT_MOST + 1):
         n_before = n_got
-        wanted = {"Range": f"bytes={n_got}-", "IfMatch": tag} if n_got else {}
+        wanted = {"Range": f"bytes={n_got}-", **({"IfMatch": tag} if tag else {})} if n_got else {}
         try:
             ask = functools.partial(s3.get_object, Bucket=bucket, Key=key, **wanted)
             answer = await call(account, deed, ask)
-            tag, read = answer["ETag"], functools.partial(answer["Body"].read, PIECE)
+            tag, read = answer.get("ETag", ""), functools.partial(answer["Body"].read, PIECE)
             while piece := await call(account, deed, read):
                 n_got += len(piece)
                 yield piece

@@ -37,6 +37,7 @@ LONG: Final = (
     "docs/test_examples.py",
     "failover/",
     "pipeline/",
+    "providers/test_every_fault.py",
     "providers/test_lies.py",
     "sandbox/test_startup_sdks.py",
     "scripts/test_model.py",

@@ -21,7 +21,7 @@ from batchling_client.wire.states import Outcome
 
 from .. import aws, bounds, status_words
 from ..aws import Place
-from ..errors import PermanentError
+from ..errors import MaybeDone, PermanentError
 from ..http_errors import Deed
 from ..looking import BatchList, Hint, ListPage, looked_at
 from ..loose_json import fields_of, text_in
@@ -138,7 +138,11 @@ class Bedrock:
             _deed(account, "create a batch", paid=True),
             lambda: bedrock.create_model_invocation_job(**wish),
         )
-        return ProviderBatchId(made["jobArn"])
+        name = made.get("jobArn")
+        if not name:
+            # The SDK reads half an answer as one without fields.
+            raise MaybeDone("Bedrock's answer to a create does not name the job.")
+        return ProviderBatchId(name)
 
     async def find(self, account: Account, sought: Sought) -> Sequence[ProviderBatchId]:
         """The job of the submission's name: there can be one at the most."""

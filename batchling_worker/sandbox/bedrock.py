@@ -14,7 +14,7 @@ import msgspec
 from aiohttp import web
 from multidict import MultiMapping
 
-from . import aws_answers, empty_pages, timing, unable
+from . import aws_answers, empty_pages, faults, timing, unable
 from .answers import Answer
 from .aws_realtime import AwsRealtime
 from .book import BatchBook
@@ -126,6 +126,8 @@ class BedrockDialect:
             **unable.OWN_ERRORS,
             **unable.ONE_RESULT_FILE,
             **unable.NO_RESULT_IDS,
+            **unable.OBJECT_STORE,
+            faults.DoubleCreate: "A create that comes through twice carries the same token and makes one job.",
         },
     )
 
@@ -315,8 +317,10 @@ class BedrockJobs:
     async def _export(self, view: BatchView) -> None:
         if view.status not in _TERMINAL or view.status == "failed" or view.id in self._exported:
             return
-        self._exported.add(view.id)
         batch = next(batch for _, batch in self._by_token.items() if batch.id == view.id)
+        if not timing.shows_files(batch, self._world.clock.now()):
+            return
+        self._exported.add(view.id)
         files = [
             self._shelf.find(one, batch.owner)
             for one in (view.output_file_id, view.error_file_id)

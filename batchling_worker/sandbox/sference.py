@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 from multidict import MultiMapping
 
-from . import unable
+from . import faults, unable
 from .answers import Answer
 from .dialect import Page, Refusal, Traits
 from .gate import json_reply
@@ -88,6 +88,7 @@ class SferenceDialect:
                 **unable.NO_PAGES,
                 **unable.NO_UPLOADS,
                 **unable.NO_METADATA,
+                faults.LieInCounts: "It tells only how many requests it was given.",
             },
         )
 

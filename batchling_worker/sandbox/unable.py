@@ -34,3 +34,7 @@ NO_METADATA: Final[Reasons] = dict.fromkeys(
     (faults.DropMetadata, faults.HideInputFileId, faults.ListWithoutLabels),
     "Its batches show neither metadata nor an input file.",
 )
+OBJECT_STORE: Final[Reasons] = {
+    faults.HideFile: "Its input lies in an object store, which shows an object as soon as it is written.",
+    faults.HideOutput: "Its results lie in an object store, which lists an object as soon as it can be read.",
+}

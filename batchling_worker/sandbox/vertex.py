@@ -126,6 +126,7 @@ class VertexDialect:
             **unable.OWN_LINES,
             **unable.OWN_ERRORS,
             **unable.ONE_RESULT_FILE,
+            **unable.OBJECT_STORE,
         },
     )
     location = ""

@@ -14,7 +14,7 @@ import msgspec
 from aiohttp import web
 from multidict import MultiMapping
 
-from . import answers, empty_pages, unable
+from . import answers, empty_pages, faults, unable
 from .answers import Answer, Problem
 from .book import BatchBook
 from .dialect import Refusal, Traits
@@ -79,6 +79,9 @@ class XaiDialect:
             **unable.ONE_RESULT_FILE,
             **unable.NO_RESULT_IDS,
             **unable.NO_STATUS,
+            faults.HideFile: "A container can be found as soon as it is made.",
+            faults.LieInCounts: "Its counts are all that says how a batch stands: with others it would stand so.",
+            faults.LateFileIds: "Its results are pages of the batch, which no id stands for.",
         },
     )
 
@@ -282,7 +285,10 @@ class Xai:
         """Send a page as a file, so that it can be refused, slow or cut off like one."""
         container = self._find(request, owner)
         written: list[Written] = []
+        now = self._world.clock.now()
         for part in container.parts:
+            if part.outcome is not None and now < part.outcome.ended_at + part.plan.hide_output_s:
+                raise Refusal(404, f"Results of {container.id} are not found.")
             written += await self._book.written(part) or ()
         _, limit = _page(request.query, default=_MAX_PAGE)
         places = _places(request.query.get("pagination_token", ""), len(written))

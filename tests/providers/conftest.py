@@ -42,11 +42,19 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """`name` is each provider that has the abilities in the test's mark `needs`."""
-    if "name" in metafunc.fixturenames:
+    parametrized = {
+        word for mark in metafunc.definition.iter_markers("parametrize") for word in _names_of(mark)
+    }
+    if "name" in metafunc.fixturenames and "name" not in parametrized:
         needed = [one for mark in metafunc.definition.iter_markers("needs") for one in mark.args]
         if "wired" in metafunc.fixturenames:
             needed.append(Ability.OPENAI_FILES)
         metafunc.parametrize("name", names(*needed))
+
+
+def _names_of(mark: pytest.Mark) -> list[str]:
+    names = mark.args[0]
+    return names.split(",") if isinstance(names, str) else list(names)
 
 
 def staging(sandbox: Sandbox, name: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection
 
 import pytest
 
@@ -12,14 +12,26 @@ from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.states import Outcome
 from batchling_worker import blame
 from batchling_worker.answer_check import checked
-from batchling_worker.errors import FileNotReady, MaybeDone, PermanentError, TemporaryError
-from batchling_worker.provider import Ended, NotFound, Running
+from batchling_worker.errors import FileNotReady, MaybeDone, PermanentError, TemporaryError, WorkerError
+from batchling_worker.provider import Ended, NotFound, Running, SpentFiles
 from batchling_worker.sandbox import Limits, Sandbox, faults
 from tests.form import Ability
 
 from .desk import Desk, codes, said
 
 LONG_S = 60.0
+
+
+OWN_STORAGE = frozenset({"bedrock", "vertex"})
+"""Their files lie in the user's own bucket."""
+KEPT = frozenset({"doubleword"})
+"""With a file its batch would be deleted too: files stay until they expire."""
+NO_STORAGE = OWN_STORAGE | {"anthropic", "sference", "xai"}
+"""The others of these take the requests in the create call, or in calls for it, and keep no files."""
+
+
+def unable_of(sandbox: Sandbox, name: str) -> Collection[type[faults.Fault]]:
+    return next(one.traits.unable for one in sandbox.emulators if one.name == name)
 
 
 def since(sandbox: Sandbox) -> dt.datetime:
@@ -172,6 +184,43 @@ async def test_results_that_break_off_or_are_refused_are_read_in_full_the_next_t
         assert len(await desk.answers(ending)) == 3, "what breaks off is taken up again, or told"
     assert sandbox.faults.n_struck(type(fault)) == 1
     assert len(await desk.answers_by_id(ending)) == 3
+
+
+@pytest.mark.parametrize("status", [404, 500])
+async def test_a_second_result_file_that_cannot_be_read_is_told_and_read_later(
+    desk: Desk, sandbox: Sandbox, status: int
+) -> None:
+    if faults.RefuseErrorFile in unable_of(sandbox, desk.provider.facts.name):
+        return
+    sandbox.faults.add(faults.RefuseErrorFile(status=status, seconds=LONG_S), faults.FailRows(status=400))
+    batch = await desk.submit(desk.requests(4))
+    sandbox.clock.advance(LONG_S / 2)
+    ending = (await desk.ended(batch)).ending
+    with pytest.raises(WorkerError):
+        await desk.answers(ending)
+    sandbox.clock.advance(LONG_S)
+    assert len(await desk.answers_by_id(ending)) == 4
+
+
+async def test_a_full_storage_of_files_is_told_and_has_room_again_later(desk: Desk, sandbox: Sandbox) -> None:
+    name = desk.provider.facts.name
+    if name in NO_STORAGE:
+        assert not desk.form.can(Ability.INPUT_FILE) or name in OWN_STORAGE
+        return
+    sandbox.limits = Limits(min_rows=1, max_stored_bytes=2 * len(desk.lines(desk.requests(3)).getvalue()))
+    first = await desk.upload(desk.requests(3))
+    with pytest.raises(WorkerError) as caught:
+        await desk.upload(desk.requests(4), "batchling-test-2")
+    assert "quota" in str(caught.value)
+    if isinstance(caught.value, TemporaryError):
+        assert caught.value.delay_s is None or caught.value.delay_s <= 3600.0, "nobody waits for ever"
+    spent = SpentFiles(
+        endpoint=desk.form.endpoint, label="batchling-test-1", provider_batch_id=None, inputs=(first,)
+    )
+    await desk.provider.delete(desk.account, spent)
+    if name in KEPT:
+        sandbox.clock.advance(31 * 86_400.0)
+    assert await desk.upload(desk.requests(4), "batchling-test-3")
 
 
 @pytest.mark.needs(Ability.UPLOAD)
