@@ -259,7 +259,8 @@ def retry(name: str, redis_url: str | None, *, as_json: bool) -> int:
 
     async def steer() -> steering.Retried:
         async with reach(redis_url) as reached:
-            return await steering.retry(reached.inspection, reached.scripts, name)
+            there = await reached.keyspace_of(name)
+            return await steering.retry(there.inspection, there.scripts, name)
 
     done = asyncio.run(steer())
     lines = [f"Batch {batch_id} is due now." for batch_id in done.batch_ids]

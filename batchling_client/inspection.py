@@ -188,6 +188,24 @@ class Inspection:
         names = await self._pipelined([("HGET", self._keys.run(run_id), "name") for run_id in run_ids])
         return [run_id for run_id, told in zip(run_ids, names, strict=True) if told == name.encode()]
 
+    async def ids_beginning_with(self, prefix: str) -> tuple[list[BatchId], list[RunId]]:
+        """Return the batches and the runs whose ids begin so, newest first."""
+        batch_ids = await self._newest(self._keys.batches, MOST_NAMED)
+        run_ids = await self._newest(self._keys.runs, MOST_NAMED)
+        return (
+            [BatchId(one) for one in batch_ids if one.startswith(prefix)],
+            [RunId(one) for one in run_ids if one.startswith(prefix)],
+        )
+
+    async def batches_at_provider(self, provider_batch_id: str) -> list[BatchId]:
+        """Return the batches that a provider knows by that id, newest first."""
+        batch_ids = [BatchId(one) for one in await self._newest(self._keys.batches, MOST_NAMED)]
+        told = await self._pipelined(
+            [("HGET", self._keys.batch(one), "provider_batch_id") for one in batch_ids]
+        )
+        wanted = provider_batch_id.encode()
+        return [one for one, known in zip(batch_ids, told, strict=True) if known == wanted]
+
     async def run(self, run_id: RunId) -> RunRecord | None:
         """One run with its batches, None when there is none of that id (any more)."""
         (fields,) = await self._hashes([self._keys.run(run_id)])

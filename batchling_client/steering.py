@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from .credentials import KEEP_MS
 from .errors import BatchlingError
@@ -18,6 +18,8 @@ NO_ENDING: Final = b"{}"
 """What is known of the end of a batch that no provider has seen: nothing."""
 
 MOST_LISTED: Final = 3
+SHORTEST_PREFIX: Final = 4
+"""A shorter beginning of an id names nothing: `cancel b` would mean whatever batch there is."""
 
 
 class UnknownId(BatchlingError):
@@ -53,11 +55,15 @@ class Retried:
 
 
 async def find(inspection: Inspection, name: str) -> Batch | RunRecord:
-    """The batch or run of that id, or the run of that name; raises `UnknownId`."""
+    """Return the batch or run that a person names; raises `UnknownId` if there is none, or more than one.
+
+    `name` is an id, a run's name, a provider's id of a batch, or the beginning of an id: the first that fits.
+    """
     found = await inspection.batch(BatchId(name)) or await inspection.run(RunId(name))
-    called = None if found is not None else await run_called(inspection, name)
-    if called is not None:
-        found = await inspection.run(called)
+    if found is None:
+        batch_ids, run_ids = await _meant(inspection, name)
+        found = await inspection.batch(batch_ids[0]) if batch_ids else None
+        found = await inspection.run(run_ids[0]) if run_ids else found
     if found is None and inspection.unreadable:
         raise UnknownId(inspection.unreadable[0])
     if found is None:
@@ -67,15 +73,44 @@ async def find(inspection: Inspection, name: str) -> Batch | RunRecord:
     return found
 
 
-async def run_called(inspection: Inspection, name: str) -> RunId | None:
-    """Return the run of that name, None if there is none; raises `UnknownId` if several have it."""
-    called = await inspection.runs_called(name)
-    if len(called) > 1:
-        newest = ", ".join(called[:MOST_LISTED])
-        raise UnknownId(
-            f"{len(called)} runs are called {name!r}: give the id of one, newest first: {newest}."
-        )
-    return called[0] if called else None
+async def run_named(inspection: Inspection, name: str) -> RunId | None:
+    """Return the run that a person names by its name or the beginning of its id, None if there is none.
+
+    Raises `UnknownId` if there is more than one.
+    """
+    called = _single(f"runs are called {name!r}", await inspection.runs_called(name))
+    if called is None and len(name) >= SHORTEST_PREFIX:
+        _, run_ids = await inspection.ids_beginning_with(name)
+        called = _single(f"runs have ids that begin with {name!r}", run_ids)
+    return called
+
+
+async def _meant(inspection: Inspection, name: str) -> tuple[list[BatchId], list[RunId]]:
+    """The one batch or the one run that a name stands for which is no id; both empty where it stands for none."""
+    called = _single(f"runs are called {name!r}", await inspection.runs_called(name))
+    if called is not None:
+        return [], [called]
+    if not name:
+        return [], []
+    at_provider = await inspection.batches_at_provider(name)
+    if _single(f"batches have the id {name!r} at their providers", at_provider) is not None:
+        return at_provider, []
+    if len(name) < SHORTEST_PREFIX:
+        return [], []
+    batch_ids, run_ids = await inspection.ids_beginning_with(name)
+    _single(f"ids begin with {name!r}", [*batch_ids, *run_ids])
+    return batch_ids, run_ids
+
+
+_Id = TypeVar("_Id", bound=str)
+
+
+def _single(what: str, ids: Sequence[_Id]) -> _Id | None:
+    """Return the only id, None if there is none; raises `UnknownId` if there are several."""
+    if len(ids) > 1:
+        newest = ", ".join(ids[:MOST_LISTED])
+        raise UnknownId(f"{len(ids)} {what}: give one id in full, newest first: {newest}.")
+    return ids[0] if ids else None
 
 
 async def cancel(scripts: Scripts, batch: Batch) -> Cancelled:

@@ -97,9 +97,9 @@ def of_exception(deed: Deed, error: Exception) -> TemporaryError | PermanentErro
 
 
 def of_status(
-    deed: Deed, status: int, headers: Mapping[str, str], body: bytes
+    deed: Deed, status: int, headers: Mapping[str, str], body: bytes, asked: httpx.URL | None = None
 ) -> TemporaryError | PermanentError:
-    """The worker's error for an answer that is no success."""
+    """The worker's error for an answer that is no success; `asked` is the URL that gave it."""
     clean = redacted(deed, body[:LONGEST_BODY])
     reason = f"{deed.provider} answered {status} when asked to {deed.does}: {message_of(clean)}".rstrip(": ")
     wish_s = wish_of(deed, headers, clean)
@@ -112,16 +112,18 @@ def of_status(
             status = int(httpx.codes.UNAUTHORIZED)
         return PermanentError(reason, status=status, body=clean)
     if 300 <= status < 400:
-        return _redirected(deed, status, headers)
+        return _redirected(deed, status, headers, asked)
     return MaybeDone(reason, delay_s=wish_s) if deed.paid else TemporaryError(reason, delay_s=wish_s)
 
 
-def _redirected(deed: Deed, status: int, headers: Mapping[str, str]) -> TemporaryError | PermanentError:
+def _redirected(
+    deed: Deed, status: int, headers: Mapping[str, str], asked: httpx.URL | None
+) -> TemporaryError | PermanentError:
     """The error for a redirect that is not followed; a call that submits something is told to its callers."""
+    setting = f"BATCHLING_PROVIDERS__{deed.provider.upper()}__BASE_URL (the base URL)"
     reason = (
-        f"{deed.provider} answered {status} when asked to {deed.does}: it redirects to {_origin(headers)}. A key is "
-        f"sent to no other address than that of the settings: put the final one into "
-        f"BATCHLING_PROVIDERS__{deed.provider.upper()}__BASE_URL (the base URL)"
+        f"{deed.provider} answered {status} when asked to {deed.does}: "
+        f"{_of_the_same_host(headers, asked, setting) or _of_another_host(headers, setting)}"
     )
     if not deed.submits:
         return TemporaryError(reason)
@@ -140,6 +142,32 @@ def _stays(headers: Mapping[str, str]) -> bool:
         return bool(place) and not httpx.URL(place).host
     except (httpx.InvalidURL, UnicodeError):
         return False
+
+
+def _of_the_same_host(headers: Mapping[str, str], asked: httpx.URL | None, setting: str) -> str:
+    """What is wrong with a redirect to the host that gave it; '' for one to another host, or to none."""
+    place = headers.get("location", "")
+    try:
+        target = asked.join(place) if asked is not None and place else None
+    except (httpx.InvalidURL, UnicodeError, ValueError):
+        target = None
+    if asked is None or target is None or target.userinfo:
+        return ""
+    if (target.scheme, target.host, target.port) != (asked.scheme, asked.host, asked.port):
+        return ""
+    if target == asked:
+        return f"it redirects to the same URL again, so that no call ever arrives. Check {setting} and what answers there"
+    return (
+        "it redirects to another path of the same host, again and again or in a way that may change the call "
+        f"(only 307 and 308 keep a POST as it is). Put the final address into {setting}"
+    )
+
+
+def _of_another_host(headers: Mapping[str, str], setting: str) -> str:
+    return (
+        f"it redirects to {_origin(headers)}. A key is sent to no other address than that of the settings: put the final "
+        f"one into {setting}"
+    )
 
 
 def _origin(headers: Mapping[str, str]) -> str:

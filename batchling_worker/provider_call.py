@@ -198,7 +198,7 @@ class ProviderCall:
                         target = redirected(response)
                         body = await response.aread()
                         failure = http_errors.of_status(
-                            self.deed, response.status_code, _headers_of(response), body
+                            self.deed, response.status_code, _headers_of(response), body, response.url
                         )
             except http_errors.FOREIGN as error:
                 failure = http_errors.of_exception(self.deed, error)
@@ -298,7 +298,7 @@ class ProviderCall:
                 self._weather.saw(None)
                 return response
             failure = http_errors.of_status(
-                self.deed, response.status_code, _headers_of(response), response.content
+                self.deed, response.status_code, _headers_of(response), response.content, response.url
             )
             target = redirected(response)
             if target is None:

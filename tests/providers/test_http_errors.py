@@ -380,7 +380,9 @@ async def test_an_upload_and_a_create_are_sent_to_the_same_host_whole(
 
 async def test_a_create_follows_no_redirect_that_may_change_its_method(wire: Wire, wired: Desk) -> None:
     wire.reply = to("/moved", 301, b'{"id":"it-1","status":"validating"}')
-    assert type(await failure_of_create(wired)) is PermanentError
+    error = await failure_of_create(wired)
+    assert type(error) is PermanentError
+    assert "another path of the same host" in str(error)
     assert len(wire.seen) == 1
 
 
@@ -403,6 +405,16 @@ async def test_a_redirect_in_a_circle_ends(wire: Wire, wired: Desk) -> None:
     error = await failure_of_look(wired)
     assert type(error) is TemporaryError
     assert "base URL" in str(error)
+    assert "to the same URL again" in str(error)
+    assert "another" not in str(error)
+    assert len(wire.seen) == REDIRECTS + 1
+
+
+async def test_redirects_from_path_to_path_end(wire: Wire, wired: Desk) -> None:
+    wire.reply = lambda seen: answer(b"", status=307, headers=f"Location: /x{len(wire.seen)}\r\n")
+    error = await failure_of_look(wired)
+    assert type(error) is TemporaryError
+    assert "another path of the same host, again and again" in str(error)
     assert len(wire.seen) == REDIRECTS + 1
 
 
