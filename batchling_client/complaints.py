@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from .wire.batches import Batch
+from .wire.records import LaneSpec
+from .wire.states import BatchState
 
 MOST_OF_A_RUN: Final = 20
 LONGEST: Final = 300
@@ -42,6 +44,36 @@ class Complaints:
 def reasons(batches: Iterable[Batch]) -> list[str]:
     """Why batches wait now, a line for each reason of a model, with how much waits for it."""
     return [_line(whose, waiting) for (whose, _), waiting in _by_cause(batches).items()]
+
+
+def of_lane(batches: Iterable[Batch], spec: LaneSpec) -> str:
+    """Return why requests of a lane have no answer yet, in one sentence; '' where no batch of the lane has any."""
+    waiting = [one for one in batches if one.spec == spec and not one.state.terminal and _n_waiting(one) > 0]
+    if not waiting:
+        return ""
+    held = [one for one in waiting if one.error]
+    batch = (held or waiting)[-1]
+    if held:
+        words = " ".join(batch.error.split()).rstrip(".")
+        return f"Batch {batch.batch_id} waits: {words[:LONGEST]}."
+    return f"Batch {batch.batch_id} {_stage(batch)}."
+
+
+def _stage(batch: Batch) -> str:
+    """How far a batch has come that nothing holds up."""
+    match batch.state:
+        case BatchState.OPEN:
+            return "was not submitted yet: it was open for more requests (batch_window_seconds)"
+        case BatchState.SEALED:
+            return "was not submitted yet: no worker had begun with it"
+        case BatchState.SUBMITTING:
+            return f"was being submitted to {batch.spec.provider}"
+        case BatchState.SUBMITTED:
+            since = f" since {batch.submitted_at:%Y-%m-%d %H:%M:%S} UTC" if batch.submitted_at else ""
+            status = f", which calls it {batch.provider_status}" if batch.provider_status else ""
+            return f"runs at {batch.spec.provider}{since}{status}"
+        case _:
+            return f"has ended at {batch.spec.provider}, and its results were being read"
 
 
 def _by_cause(batches: Iterable[Batch]) -> dict[tuple[str, str], list[Batch]]:

@@ -19,6 +19,7 @@ from .dry_run import Rehearsal
 from .errors import BatchCancelled, BatchTooSmall, DeadlinePassed, QueueUnreachable, RequestLost
 from .inspection import Inspection
 from .interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough
+from .overdue import Overdue
 from .passed import Passed, Passing, Why, sentence_of
 from .session import Deployment, Session
 from .sse import Streamed
@@ -81,6 +82,7 @@ class _Seat:
     regretted: list[RequestId] = field(default_factory=list)
     timer: asyncio.TimerHandle | None = None
     left: bool = False
+    overdue: Overdue = field(default_factory=Overdue)
 
 
 class Run:
@@ -490,7 +492,15 @@ class Run:
             raise
         except TimeoutError:
             seat.session.leave(request_id, future)
-            return self._miss(seat, request_id, lane.spec.host)
+            why = ""
+            if self._on_deadline == "error":
+                try:
+                    why = await seat.overdue.why(self.look, lane.spec)
+                except asyncio.CancelledError:
+                    self._regret(seat, request_id)
+                    is_left = True
+                    raise
+            return self._miss(seat, request_id, lane.spec.host, why)
         finally:
             lane.pace.left(request_id)
             if place is not None and not is_answered:
@@ -570,7 +580,7 @@ class Run:
             )
         return PASS_THROUGH
 
-    def _miss(self, seat: _Seat, request_id: RequestId, host: str) -> HttpReply | PassThrough:
+    def _miss(self, seat: _Seat, request_id: RequestId, host: str, why: str) -> HttpReply | PassThrough:
         realtime = self._on_deadline == "realtime"
         seat.session.withdraw([request_id], self._hear_withdrawn, cancel=realtime)
         with self._lock:
@@ -578,7 +588,8 @@ class Run:
             first = self._n_overdue == 1
         if not realtime:
             seat.n_failed += 1
-            return replies.of_error(DeadlinePassed, status=504)
+            sentence = f"{DeadlinePassed.sentence} {why}".rstrip()
+            return replies.of_error(DeadlinePassed, status=504, sentence=sentence)
         seat.n_left += 1
         self._passed.note(Why.DEADLINE, host)
         if first:

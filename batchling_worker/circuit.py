@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 from collections.abc import AsyncIterator
 from typing import Final
@@ -98,6 +99,6 @@ def _waiting(entry: Entry) -> Waiting:
     # Not all at the same moment: what comes while the trial runs has to wait once more.
     delay_s = entry.wait_ms / 1000 + random.uniform(0.0, 0.2 + entry.wait_ms / 10_000)  # noqa: S311 - jitter
     if entry.verdict is not Verdict.PARKED:
-        return Waiting(f"held for {delay_s:.0f} s: {entry.why}", delay_s=delay_s, away=True)
+        return Waiting(f"held for {math.ceil(delay_s)} s: {entry.why}", delay_s=delay_s, away=True)
     refusal = PermanentError(entry.why, status=entry.status, body=entry.body)
     return Waiting(f"parked: {entry.why}", delay_s=delay_s, refusal=refusal)

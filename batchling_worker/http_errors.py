@@ -156,7 +156,7 @@ def _of_the_same_host(headers: Mapping[str, str], asked: httpx.URL | None, setti
     if (target.scheme, target.host, target.port) != (asked.scheme, asked.host, asked.port):
         return ""
     if target == asked:
-        return f"it redirects to the same URL again, so that no call ever arrives. Check {setting} and what answers there"
+        return f"it redirects to the same URL again, and no call ever arrives. Check {setting} and what answers there"
     return (
         "it redirects to another path of the same host, again and again or in a way that may change the call "
         f"(only 307 and 308 keep a POST as it is). Put the final address into {setting}"
@@ -165,8 +165,8 @@ def _of_the_same_host(headers: Mapping[str, str], asked: httpx.URL | None, setti
 
 def _of_another_host(headers: Mapping[str, str], setting: str) -> str:
     return (
-        f"it redirects to {_origin(headers)}. A key is sent to no other address than that of the settings: put the final "
-        f"one into {setting}"
+        f"it redirects to {_origin(headers)}. A key is sent to no other address than that of the settings: put the "
+        f"final one into {setting}"
     )
 
 

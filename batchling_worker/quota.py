@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import math
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -145,7 +146,7 @@ def words_of_wait(admission: Admission, held_s: float) -> str:
     """Why a batch waits for room in its quota, for people."""
     n, limit = admission.n_others, admission.limit
     if held_s > 0:
-        return f"held for {held_s:.0f} s: the quota of enqueued tokens is full: {admission.why}"
+        return f"held for {math.ceil(held_s)} s: the quota of enqueued tokens is full: {admission.why}"
     if n == 0:
         return "held: an older batch of the same quota of enqueued tokens goes first"
     whose = "1 of own batches holds" if n == 1 else f"{n} of own batches hold"

@@ -11,16 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from batchling_client import Run, batchify, presence
+from batchling_client import DeadlinePassed, Run, batchify, overdue, presence
 from batchling_client.display import Watch
 from batchling_client.inspection import Inspection
 from batchling_client.wire import sealing
+from batchling_client.wire.batches import Batch
 from batchling_client.wire.keys import BatchId, Keys, RunId
 from batchling_client.wire.records import WorkerPresence
 from tests.waiting import wait_until
 
 from .answerer import Answerer
-from .asking import ask
+from .asking import ask, error_of
 from .conftest import RedisServer
 
 ROOT = Path(__file__).parents[2]
@@ -68,6 +69,42 @@ async def test_a_cause_is_warned_of_once_however_many_batches_it_holds(
         for call in calls:
             call.cancel()
     assert len(said(caplog, "401")) == 1
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("the quota of enqueued tokens is full.", "waits: the quota of enqueued tokens is full."),
+        ("", "was not submitted yet: it was open for more requests (batch_window_seconds)."),
+    ],
+)
+async def test_a_deadline_says_why_the_batch_waited(
+    byhand: Answerer, monkeypatch: pytest.MonkeyPatch, reason: str, words: str
+) -> None:
+    monkeypatch.setattr(overdue, "LOOK_S", 60.0)
+    async with batchify(batch_window_seconds=60, deadline=600, live_display=False) as run:
+        first = asyncio.create_task(ask(run, "0"))
+        [batch_id] = await batch_ids(byhand, 1)
+        await hold(byhand, batch_id, reason)
+        monkeypatch.setattr(run, "_deadline_s", 0.2)
+        replies = await asyncio.gather(*(ask(run, prompt) for prompt in ("1", "2")))
+        first.cancel()
+    for reply in replies:
+        error = error_of(reply)
+        assert (reply.status, error["code"]) == (504, "deadline_passed")
+        assert error["message"] == f"{DeadlinePassed.sentence} Batch {batch_id} {words}"
+
+
+async def test_a_deadline_is_told_though_redis_does_not_say_why(
+    byhand: Answerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unable(run: Run) -> list[Batch]:
+        raise ConnectionError
+
+    monkeypatch.setattr(Run, "look", unable)
+    async with batchify(batch_window_seconds=60, deadline=0.2, live_display=False) as run:
+        reply = await ask(run)
+    assert error_of(reply)["message"] == DeadlinePassed.sentence
 
 
 PLAIN = """
