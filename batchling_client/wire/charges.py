@@ -23,7 +23,7 @@ _FREE_TAILS: Final = re.compile(
     r"cancel|count_tokens|count-tokens|count-tokens:rawPredict|input_tokens|tokenize|detokenize|tokenize-text"
     r"|estimate|estimate-cost|estimate-price"
     r"|chat/completions/[^/]+"
-    r"|messages/batches|uploads/[^/]+/complete"
+    r"|messages/batches|uploads/[^/]+/complete|upload/complete"
     r"|threads/[^/]+/messages(?:/[^/]+)?|threads/[^/]+/runs/[^/]+"
     r")$"
 )

@@ -39,6 +39,7 @@ FREE: Final = [
     ("api.x.ai", "/v1/tokenize-text"),
     ("api.mistral.ai", "/v1/batch/jobs"),
     ("api.together.ai", "/v1/fine-tunes/estimate-price"),
+    ("api.together.ai", "/v2/projects/p1/models/upload/complete"),
     ("generativelanguage.googleapis.com", "/v1beta/models/m:countTokens"),
     ("generativelanguage.googleapis.com", "/v1beta/cachedContents"),
     ("generativelanguage.googleapis.com", "/upload/v1beta/files"),
