@@ -401,9 +401,11 @@ class Calls:
             return made
         with self._lock:
             lane = self._lanes.setdefault(key, made)
-            before = self._fingerprints.setdefault(shared, lane.spec.fingerprint)
+            # What is carried for a gateway beside the key may differ from tenant to tenant.
+            credential = sealing.fingerprint(carried.parted(lane.secrets)[0])
+            before = self._fingerprints.setdefault(shared, credential)
         if terms.account is None and terms.cache:
-            self._warn_of_renewal(route, lane, changed=before != lane.spec.fingerprint)
+            self._warn_of_renewal(route, lane, changed=before != credential)
         return lane
 
     def _pace_of(self, spec: LaneSpec, route: Route) -> Pace:

@@ -105,7 +105,7 @@ def _header_pairs(said: object) -> object:
         pairs = [re.split("[=:]", one, maxsplit=1) for one in said.split(",") if one.strip()]
         if not all(len(pair) == 2 and pair[0].strip() and pair[1].strip() for pair in pairs):
             raise ValueError(
-                'holds a JSON object such as {"x-portkey-api-key": "pk-..."}, or name=value between commas'
+                'must be a JSON object such as {"x-portkey-api-key": "pk-..."}, or name=value between commas'
             )
         return {name.strip(): value.strip() for name, value in pairs}
     if isinstance(said, str):
@@ -114,7 +114,7 @@ def _header_pairs(said: object) -> object:
         except ValueError:
             # The error would hold the text, and with it a key.
             pass
-        raise ValueError('holds a JSON object such as {"x-portkey-api-key": "pk-..."}')
+        raise ValueError('must be a JSON object such as {"x-portkey-api-key": "pk-..."}')
     return said
 
 

@@ -97,6 +97,17 @@ def test_two_tenants_by_header_never_make_the_same_request(
     assert len({one.lane.lane_id for one in made}) == (3 if named else 1)
 
 
+def test_two_tenants_of_one_key_are_not_taken_for_a_key_that_has_changed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(f"{ACME}__LANE_HEADERS", "x-tenant")
+    reading = calls()
+    with caplog.at_level(logging.WARNING):
+        for tenant in ("a", "b"):
+            reading.read(a_call(host=HOST, path=PATH, headers={"x-tenant": tenant}))
+    assert caplog.records == []
+
+
 def test_a_header_that_nobody_named_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
     reading = calls()
     with caplog.at_level(logging.WARNING):
