@@ -39,15 +39,28 @@ def let_go(interrupted: Callable[[], None]) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def only_release() -> None:
+    """Have the first Ctrl-C from now on release open blocks and raise nothing, and the next one end what hangs.
+
+    For a program whose own code has ended: Python joins the threads of its pools then, and prints the traceback of an
+    interrupt.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, _tell):
+        signal.signal(signal.SIGINT, _release)
+
+
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
     """Hold back Ctrl-C in the main thread until the body is done, where no handler but Python's and ours is set."""
     before = (
         signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
     )
-    if before not in (signal.default_int_handler, _tell):
+    if before not in (signal.default_int_handler, _tell, _release):
         yield
         return
+    pass_on = _release if before is _release else _tell
     pressed: list[tuple[int, FrameType | None]] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -58,9 +71,16 @@ def deferred() -> Iterator[None]:
         yield
     finally:
         if signal.getsignal(signal.SIGINT) is note:
-            signal.signal(signal.SIGINT, _tell if _watching else signal.default_int_handler)
+            after = _release if before is _release else _tell if _watching else signal.default_int_handler
+            signal.signal(signal.SIGINT, after)
         if pressed:
-            _tell(*pressed[-1])
+            pass_on(*pressed[-1])
+
+
+def _release(_number: int, _frame: FrameType | None) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for interrupted in _watching:
+        interrupted()
 
 
 def _tell(number: int, frame: FrameType | None) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, Final, NoReturn
 
-from . import errors, interceptors, scope, target
+from . import ctrl_c, errors, interceptors, scope, target
 from .batchify import batchify
 from .errors import DryRun, QueueUnreachable
 from .run import Run
@@ -91,7 +91,8 @@ def run(program: Program, options: Mapping[str, Any], stage: contextlib.ExitStac
     ending = _ending_of(code, main, block)
     if _threads():
         # Python itself ends the threads of pools, before it calls this.
-        atexit.register(_leave, program, stage, block, ending)
+        atexit.register(_leave_at_exit, program, stage, block, ending)
+        ctrl_c.only_release()
     else:
         _leave(program, stage, block, ending)
     raise ending.raised
@@ -129,6 +130,12 @@ def _blame(error: BaseException, code: CodeType) -> int:
     trace = target.own_part(error, code.co_filename)
     sys.excepthook(type(error), error.with_traceback(trace), trace)
     return FAILED
+
+
+def _leave_at_exit(program: Program, stage: contextlib.ExitStack, block: Run, ending: _Ending) -> None:
+    # Python would print a traceback of ours; what an interrupt leaves undone, the next run finds in Redis.
+    with contextlib.suppress(KeyboardInterrupt):
+        _leave(program, stage, block, ending)
 
 
 def _leave(program: Program, stage: contextlib.ExitStack, block: Run, ending: _Ending) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import os
+import pty
 import sys
 from pathlib import Path
 
 import pytest
 
 from batchling_worker.sandbox import Sandbox
-from tests.deployment import MODEL
+from tests.deployment import MODEL, SLOW_MODEL, Deployment
+from tests.waiting import wait_until
 
-from .command import Finished, batchling, clean_environment
+from .command import PROGRAM, Finished, batchling, clean_environment
 
 ASK = f"""
 import asyncio
@@ -176,6 +181,63 @@ async def test_a_plain_block_beside_greenlets_leaves_their_event_loops_alone_and
     assert "5 of 5 requests answered" in done.err
     assert "Traceback" not in done.err
     assert n_realtime(sandbox_of_all) == 0
+
+
+POOL = f"""
+from concurrent.futures import ThreadPoolExecutor
+import asking
+
+body = asking.body
+asking.body = lambda text: {{**body(text), "model": "{SLOW_MODEL}"}}
+pool = ThreadPoolExecutor(2)
+for n in range(4):
+    pool.submit(asking.ask, n)
+"""
+ON_A_TERMINAL = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+
+
+async def test_ctrl_c_while_python_joins_a_pool_at_its_end_is_no_traceback(
+    folder: Path, deployment: Deployment
+) -> None:
+    (folder / "program.py").write_text(POOL)
+    deployment.worker()
+    ours, theirs = pty.openpty()
+    seen = bytearray()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", ON_A_TERMINAL + PROGRAM, "run", *QUICK, "program.py"),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=deployment.env,
+        start_new_session=True,
+    )
+
+    def read() -> None:
+        with contextlib.suppress(OSError):
+            seen.extend(os.read(ours, 65536))
+
+    async def submitted() -> bool:
+        return any(batch.provider_batch_id for batch in await deployment.batches())
+
+    loop = asyncio.get_running_loop()
+    loop.add_reader(ours, read)
+    try:
+        await wait_until(submitted, description="the batch is submitted", within_s=40)
+        os.write(ours, b"\x03")
+        await asyncio.wait_for(process.wait(), 45)
+        await wait_until(lambda: b"requests answered" in seen, description="its summary is here")
+    finally:
+        loop.remove_reader(ours)
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        os.close(ours)
+        os.close(theirs)
+    words = " ".join(seen.decode().split())
+    assert [one for one in ("Traceback", "KeyboardInterrupt", "Exception ignored") if one in words] == [], (
+        words
+    )
+    assert "0 of 2 requests answered, 2 left" in words
 
 
 async def test_a_package_is_run_with_its_relative_imports(folder: Path, shared_env: dict[str, str]) -> None:
