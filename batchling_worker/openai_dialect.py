@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, Final, TypeAlias
+from typing import BinaryIO, ClassVar, Final, TypeAlias
 
 import msgspec
 
@@ -92,6 +92,13 @@ class Dialect:
         """Stores an input file, with more fields in its form; its id, or '' where the answer tells none."""
         file = await call.upload(FileObject, {"purpose": "batch", **form}, name, lines, UPLOAD_PATIENCE)
         return file.known_id
+
+    expiry_word: ClassVar[str] = "expires_after"
+    """What an error that refuses an expiry speaks of."""
+
+    def expiry(self, expiry_s: int) -> Mapping[str, str]:
+        """Return the fields of an upload that ask for its deletion after so many seconds."""
+        return {"expires_after[anchor]": "created_at", "expires_after[seconds]": str(expiry_s)}
 
     def wish(self, submission: Submission, input_file_id: str) -> dict[str, object]:
         """The body of a create call."""

@@ -70,9 +70,8 @@ class OpenAIFiles:
         """Stores the input file under its label, read as a stream from its start; answers its id."""
         expiry_s = self._expiry_s(account)
         if expiry_s:
-            form = {"expires_after[anchor]": "created_at", "expires_after[seconds]": str(expiry_s)}
             try:
-                return await self._stored(account, submission, lines, form)
+                return await self._stored(account, submission, lines, self._dialect.expiry(expiry_s))
             except PermanentError as error:
                 self._learn_no_expiry(account, error)
             lines.seek(0)
@@ -181,7 +180,8 @@ class OpenAIFiles:
 
     def _learn_no_expiry(self, account: Account, error: PermanentError) -> None:
         """Remember that an expiry is refused here; raises the error where it speaks of something else."""
-        if error.status not in (400, 422) or b"expires_after" not in str(error).encode() + error.body:
+        word = self._dialect.expiry_word.encode()
+        if error.status not in (400, 422) or word not in str(error).encode() + error.body:
             raise error
         if len(self._no_expiry) < MOST_REMEMBERED:
             self._no_expiry.add(_place_of(account))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from typing import Final
+from typing import ClassVar, Final
 
 import msgspec
 
@@ -16,6 +16,7 @@ from ..provider import ProviderFacts, Submission
 from ..provider_call import ProviderCall
 
 LONGEST_HOURS: Final = 168
+HOUR_S: Final = 3600
 PAGE_ROWS: Final = 100
 
 FACTS: Final = ProviderFacts(
@@ -31,6 +32,8 @@ FACTS: Final = ProviderFacts(
     discount_percent=50,
     source="https://docs.mistral.ai/studio/batch-processing",
     checked_on=dt.date(2026, 11, 23),
+    # No document names the longest; one that is refused is left out.
+    file_expiry_s=(3_600, 2_592_000),
     verified=("docs", "capture", "SDK"),
 )
 WORDS: Final = {
@@ -106,6 +109,12 @@ class MistralDialect(Dialect):
     def line(self, custom_id: str, endpoint: str, body: bytes) -> bytes:
         """One request as a line of the input file; the endpoint is the job's."""
         return bare_line(custom_id, body)
+
+    expiry_word: ClassVar[str] = "expiry"
+
+    def expiry(self, expiry_s: int) -> Mapping[str, str]:
+        """Return the field of an upload that asks for its deletion, in hours (`extra/batch/client.py` of its SDK)."""
+        return {"expiry": str(expiry_s // HOUR_S)}
 
     def wish(self, submission: Submission, input_file_id: str) -> dict[str, object]:
         """The body of a create call."""

@@ -88,7 +88,7 @@ class FilesApi:
         purpose = self.check(fields, filename)
         retention_s = self.retention_s(fields)
         await self.check_lines(path, purpose)
-        lasting = "expires_after[seconds]" not in fields
+        lasting = not fields.keys() & {"expires_after[seconds]", "expiry"}
         self.check_room(owner, _size(path), lasting=lasting)
         file = self._shelf.add(
             path,

@@ -254,6 +254,16 @@ class MistralFiles(FilesApi):
         yield gate.route("GET", "/files/{file_id}/url", self._sign)
         yield gate.route("GET", "/signed/{signature}", self._read_signed, keyless=lambda request: True)
 
+    def retention_s(self, fields: dict[str, str]) -> float:
+        """Return how long an upload is kept: `expiry` is in hours."""
+        hours, allowed = fields.get("expiry"), self._dialect.traits.retention_s
+        if hours is None:
+            return self._dialect.traits.input_retention_s
+        if not hours.isdigit() or int(hours) * 3600 not in allowed:
+            most = allowed[-1] // 3600
+            raise invalid("less_than_equal", ["body", "expiry"], f"Input should be from 1 to {most}")
+        return int(hours) * 3600.0
+
     async def _sign(self, request: web.Request, owner: str) -> web.StreamResponse:
         file, hours = self.find(request, owner), request.query.get("expiry", "24")
         if not hours.isdigit() or int(hours) not in _HOURS:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from mistralai.client import Mistral
 from mistralai.client.errors import SDKError
-from mistralai.client.models import BatchJob, BatchRequest
+from mistralai.client.models import BatchJob, BatchRequest, File
 
 from batchling_client.wire.routes import Routes
 from batchling_worker import providers
@@ -255,6 +255,14 @@ class TestFiles:
     def test_the_lines_of_a_file_are_counted(self, mistral: Mistral) -> None:
         file_id = upload(mistral, jsonl(row("a"), row("b")))
         assert mistral.files.retrieve(file_id=file_id).num_lines == 2
+
+    def test_an_upload_is_kept_for_so_many_hours(self, mistral: Mistral) -> None:
+        file = File(file_name="a.jsonl", content=jsonl(row("a")))
+        kept = mistral.files.upload(file=file, purpose="batch", expiry=48)
+        assert kept.expires_at == kept.created_at + 48 * 3600
+        with pytest.raises(SDKError) as caught:
+            mistral.files.upload(file=file, purpose="batch", expiry=721)
+        assert caught.value.status_code == 422
 
     def test_too_large_a_file_is_refused(self, sandbox: Sandbox, mistral: Mistral) -> None:
         sandbox.limits = Limits(max_bytes=100)
