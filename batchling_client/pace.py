@@ -43,8 +43,11 @@ class _Rounds:
         self.n_callers = 0
         self.most = 0
         """How many calls waited at a time."""
-        self._callers: weakref.WeakSet[object] = weakref.WeakSet()
-        self._asked: dict[RequestId, object] = {}
+        # Callers are counted and not kept: a task holds its whole context.
+        self._numbers: weakref.WeakKeyDictionary[object, int] = weakref.WeakKeyDictionary()
+        self._n_numbers = 0
+        self._callers: set[int] = set()
+        self._asked: dict[RequestId, int] = {}
         self._waiting: set[RequestId] = set()
         self._n_full = 0
         self._began_at = 0
@@ -53,7 +56,11 @@ class _Rounds:
         self._are_turns_awaited = False
 
     def ask(self, request_id: RequestId, caller: object) -> None:
-        self._asked[request_id] = caller
+        number = self._numbers.get(caller)
+        if number is None:
+            self._n_numbers += 1
+            number = self._numbers[caller] = self._n_numbers
+        self._asked[request_id] = number
         if self.n_made >= max(self._looks_at, ROUNDS * self.most):
             # Now and then: a look at hundreds of tasks costs more than a call.
             self._looks_at = self.n_made + max(ROUNDS, self.most // 2)
@@ -64,9 +71,8 @@ class _Rounds:
         caller = self._asked.get(request_id)
         if caller is None or request_id in self._waiting:
             return
-        if caller not in self._callers:
-            self._callers.add(caller)
-            self.n_callers += 1
+        self._callers.add(caller)
+        self.n_callers = len(self._callers)
         self._waiting.add(request_id)
         self.n_made += 1
         if len(self._waiting) > self.most:

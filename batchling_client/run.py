@@ -251,8 +251,8 @@ class Run:
             seen = "The blocks inside it report calls of their own"
         else:
             seen = (
-                "It saw no LLM call at all: calls of other processes and of HTTP libraries that batchling does not "
-                "cover are invisible to it, `batchling doctor` lists the covered ones"
+                "It saw no LLM call at all: calls of programs that do not import batchling, and of HTTP libraries that "
+                "it does not cover, are invisible to it; `batchling doctor` lists the covered ones"
             )
         return f"Run {self._title()} caught no call. {seen}."
 
@@ -444,7 +444,7 @@ class Run:
             # A call that was let through is tried again by the SDK: the retry is no new request.
             return PASS_THROUGH
         request = self._calls.read(call)
-        if isinstance(request, Request):
+        if isinstance(request, Request) and self._rehearsal is None:
             request.lane.pace.ask(request.request_id, _caller())
         if not isinstance(request, PassThrough):
             self._passed.caught = True

@@ -128,8 +128,10 @@ def enter_process(handler: Handler) -> Token:
     """Open a block for every thread of this process, and return it."""
     _around.clear()
     block = Token(handler, _nearest_open(_task.get()))
-    block.before = _started_in.get()
-    _started_in.set(block)
+    if block.loop is not None:
+        # For the tasks that are started here. The context of blocking code may last as long as the process.
+        block.before = _started_in.get()
+        _started_in.set(block)
     _process.append(block)
     return block
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -198,6 +199,15 @@ def test_calls_that_are_made_at_once_and_slowly_are_not_warned_of(
         if n % 50 == 49 and n > 200:
             lane.answer(min(len(lane.waiting), 45 + n % 7))
     assert warnings(caplog) == []
+
+
+def test_a_caller_is_not_kept() -> None:
+    """A task holds its context, and with it the block."""
+    lane, caller = Overlapping(), Caller()
+    lane.call(caller)
+    kept = weakref.ref(caller)
+    del caller
+    assert kept() is None
 
 
 def test_callers_that_have_gone_count_as_callers(caplog: pytest.LogCaptureFixture) -> None:

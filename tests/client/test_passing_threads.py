@@ -285,6 +285,23 @@ def test_an_exit_handler_of_a_block_is_counted_and_keeps_nothing_patched(site: S
     assert len(site.called) == 2
 
 
+@pytest.mark.usefixtures("nothing_intercepted")
+def test_a_plain_block_that_another_thread_leaves_keeps_nothing_patched(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = vars(httpx.Client)["send"]
+    opened = block()
+    run = opened.__enter__()
+    leaving = threading.Thread(target=opened.__exit__, args=(None, None, None))
+    leaving.start()
+    leaving.join(30)
+    gc.collect()
+    assert vars(httpx.Client)["send"] is plain
+    ask_blocking(site.url)
+    assert run.progress.n_passed == 0
+    assert warnings(caplog) == []
+
+
 def test_a_thread_of_a_block_keeps_no_process_alive(site: Site) -> None:
     program = """
 import sys, threading
