@@ -63,6 +63,11 @@ class Callers(Protocol):
         """The entry of the session's mailbox that was read last."""
         ...
 
+    @property
+    def told_early(self) -> Collection[RequestId]:
+        """Requests whose failure was found before the mail that tells of it was read."""
+        ...
+
     def expects(self, request_id: RequestId) -> bool:
         """Whether the request is still wanted."""
         ...
@@ -215,10 +220,13 @@ class Enqueue:
 
     async def _send_chunk(self, lane: Lane, rows: Sequence[RowIn]) -> None:
         lost_reply, before = False, self._waiters.last_mail
+        told_early = {row.request_id for row in rows if row.request_id in self._waiters.told_early}
         while rows:
             try:
                 await self._credentials.store(lane)
-                rows, lost_reply = await self._place(lane, rows, lost_reply=lost_reply, before=before)
+                rows, lost_reply = await self._place(
+                    lane, rows, lost_reply=lost_reply, before=before, told_early=told_early
+                )
             except UNREACHABLE as error:
                 # The script may have run: ids make the resend harmless, and a failure since then is the answer.
                 lost_reply = True
@@ -236,11 +244,18 @@ class Enqueue:
                 return
 
     async def _place(
-        self, lane: Lane, rows: Sequence[RowIn], *, lost_reply: bool, before: bytes
+        self,
+        lane: Lane,
+        rows: Sequence[RowIn],
+        *,
+        lost_reply: bool,
+        before: bytes,
+        told_early: Collection[RequestId],
     ) -> tuple[Sequence[RowIn], bool]:
         """Sends rows once; answers those that are still to be sent, if any, and whether their last reply was lost.
 
-        `before` is the last mail that was read before they were sent for the first time.
+        `before` is the last mail that was read before they were sent for the first time, and `told_early` are those of
+        which later mail tells that they had failed before.
         """
         terms = lane.terms
         batch_id = self._open.get(lane.lane_id) or self._fresh(lane)
@@ -279,7 +294,7 @@ class Enqueue:
         if answered and lost_reply:
             # Only what this session was told since is an answer to the lost call; an earlier failure is not.
             redis, keys = self._scripts.redis, self._scripts.keys
-            told = await mail.told_since(redis, keys, self._mailbox, before)
+            told = (await mail.told_since(redis, keys, self._mailbox, before)).difference(told_early)
             again = [row for row in answered if row.request_id not in told]
             answered = [row for row in answered if row.request_id in told]
         if answered:

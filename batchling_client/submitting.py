@@ -242,6 +242,10 @@ class _Nobody:
     def last_mail(self) -> bytes:
         return b"0-0"
 
+    @property
+    def told_early(self) -> frozenset[RequestId]:
+        return frozenset()
+
     def expects(self, request_id: RequestId) -> bool:
         return True
 

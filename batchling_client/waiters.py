@@ -70,6 +70,8 @@ class Waiters:
         self._placed: deque[RequestId] = deque()
         self._nudge = asyncio.Event()
         self._last_mail = b"0-0"
+        self.told_early: set[RequestId] = set()
+        """Requests whose failure was found before the mail that tells of it was read."""
 
     @property
     def n_outstanding(self) -> int:
@@ -212,6 +214,7 @@ class Waiters:
             for entry_id, request_ids in entries:
                 await self._read_answers(request_ids)
                 self._last_mail = entry_id
+                self.told_early.difference_update(request_ids)
             if not entries:
                 return
 
@@ -280,7 +283,10 @@ class Waiters:
             values: list[Any] = await self._redis.mget([self._keys.result(request_id) for request_id in some])
             for request_id, packed in zip(some, values, strict=True):
                 if packed is not None:
-                    self.answer(request_id, replies.of_result(request_id, packed))
+                    reply = replies.of_result(request_id, packed)
+                    if reply.status >= 400:
+                        self.told_early.add(request_id)
+                    self.answer(request_id, reply)
 
     def _say_if_idle(self) -> None:
         if not self._futures:

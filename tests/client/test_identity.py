@@ -187,10 +187,23 @@ async def test_an_answer_that_goes_between_two_looks_is_asked_for_again(
     assert list(answerer.times_answered.values()) == [2]
 
 
+@pytest.mark.parametrize("mail_is_late", [False, True])
 async def test_a_failure_from_before_an_outage_is_not_the_answer_to_what_was_asked_in_it(
-    own_redis: RedisServer, namespace: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    mail_is_late: bool,
+    own_redis: RedisServer,
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("BATCHLING_REDIS_URL", own_redis.url)
+    read_mailbox = Waiters._read_mailbox
+
+    async def read_late(self: Waiters) -> None:
+        # Until then the answers are found by looking for them.
+        await (read_mailbox(self) if "Redis is away" in caplog.text else self._look_after())
+
+    if mail_is_late:
+        monkeypatch.setattr(Waiters, "_read_mailbox", read_late)
     worker = Answerer(own_redis.url, namespace, lambda row: (400, b'{"error":{"message":"no"}}', "provider"))
     work = asyncio.create_task(worker.work())
     async with batchify(batch_window_seconds=LINGER_S) as outer:

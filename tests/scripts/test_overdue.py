@@ -21,6 +21,7 @@ class Nobody:
     """Callers who have turned to the provider and expect nothing any more."""
 
     last_mail = b"0-0"
+    told_early: frozenset[RequestId] = frozenset()
 
     def expects(self, request_id: RequestId) -> bool:
         return False
