@@ -26,6 +26,7 @@ with contextlib.suppress(ImportError):
 HERE: Final = Path(__file__).parent
 LONG: Final = (
     "cli/test_bulk.py",
+    "cli/test_display.py",
     "cli/test_doctor.py",
     "cli/test_looking.py",
     "cli/test_own_endpoint.py",
@@ -33,16 +34,19 @@ LONG: Final = (
     "cli/test_rehearsing.py",
     "cli/test_running.py",
     "client/test_exits.py",
+    "client/test_passing_children.py",
     "death/",
     "docs/test_examples.py",
     "failover/",
     "pipeline/",
     "providers/test_every_fault.py",
     "providers/test_lies.py",
+    "sandbox/test_startup.py",
     "sandbox/test_startup_sdks.py",
     "scripts/test_model.py",
     "stack/test_mending.py",
     "stack/test_settings_checked.py",
+    "stack/test_up.py",
     "weather/",
     "worker/test_app.py",
 )

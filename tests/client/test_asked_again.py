@@ -182,7 +182,7 @@ async def test_a_call_past_its_deadline_made_again_joins_its_request(
     answerer: Answerer, caplog: pytest.LogCaptureFixture
 ) -> None:
     answerer.go_on.clear()
-    async with batchify(batch_window_seconds=LINGER_S, deadline=0.3) as run:
+    async with batchify(batch_window_seconds=LINGER_S, deadline=1.5) as run:
         assert (await ask(run)).status == 504
         await wait_until(lambda: "1 call was given up" in caplog.text, description="it is said")
         answerer.go_on.set()
