@@ -124,7 +124,7 @@ class Rehearsal:
             self._owner.uncancel()
 
     def hush(self) -> None:
-        """Log nothing from now on: what the program logs of calls that end without an answer is no news of it."""
+        """Log nothing from now on: the program would report each ended call as a failure."""
         with self._lock:
             if self._is_over or self._hushed is not None:
                 return

@@ -275,7 +275,7 @@ class Run:
         """Return how many calls somebody still waits for, on a loop that runs."""
         if self._rehearsal is not None:
             return self._rehearsal.n_waiting
-        # The answer of a call that blocks its thread is on its way until that thread goes on.
+        # A call that blocks its thread is in flight until that thread has taken the answer.
         return max(self.progress.n_waiting - self._relays.n_unheard(), self._n_blocking)
 
     def n_made(self) -> int:

@@ -137,7 +137,7 @@ class SandboxGate:
         read = self._read(call)
         if isinstance(read, HttpReply):
             return read
-        # The call to the sandbox is ours, and none of a block.
+        # This call to the sandbox is made by batchling: no block may catch it.
         with scope.outside():
             return self._forwarded(read, call)
 

@@ -62,7 +62,7 @@ class Token:
         self.loop = None if handler is None else running_loop()
         # Kept when the block is closed: tasks that outlive it are still counted.
         self.passed = None if handler is None else handler.passed
-        # Of a plain block: what its code had been started in, and what pools have left to do of what it gave them.
+        # For plain blocks only: the block in which this one was opened, and the work that pools have not done yet.
         self.before: Token | None = None
         self.items: set[Future[Any]] = set()
 
@@ -160,7 +160,7 @@ def _forget(block: Token) -> None:
 
 
 def starting_block() -> Token | None:
-    """Return the block in which a thread is started here: an open one, or the ended one that this code comes from."""
+    """Return the block that a thread started here belongs to: an open one, or the ended one that started this code."""
     pid = os.getpid()
     block = _task.get()
     task = _nearest_open(block)

@@ -86,7 +86,7 @@ async def run_named(inspection: Inspection, name: str) -> RunId | None:
 
 
 async def _meant(inspection: Inspection, name: str) -> tuple[list[BatchId], list[RunId]]:
-    """The one batch or the one run that a name stands for which is no id; both empty where it stands for none."""
+    """The batch or run that a name other than an id stands for; both are empty where there is none."""
     called = _single(f"runs are called {name!r}", await inspection.runs_called(name))
     if called is not None:
         return [], [called]

@@ -1,7 +1,7 @@
 """http.client by itself, as urllib.request has it: ``HTTPConnection.putrequest``, which every request passes.
 
-Nothing is caught here: an LLM call is warned of and goes on, or is refused in a rehearsal. urllib3 sends over it too,
-and was asked about above.
+Nothing is caught here: an LLM call is sent with a warning, or refused in a rehearsal. urllib3 also sends over it; its
+calls are handled in `urllib3.py`.
 """
 
 from collections.abc import Callable, Iterator
