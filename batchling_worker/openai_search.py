@@ -98,8 +98,8 @@ class BatchSearch:
             if not cursor or _reaches_back_to(oldest, page.batches):
                 return
             if cursor in cursors:
-                if page.has_more is None:
-                    # The server knows no pages: it shows the whole list each time.
+                if page.has_more is None and page.batches and cursor == page.batches[-1].known_id:
+                    # The server knows no pages: it shows the whole list each time, and no cursor of its own.
                     return
                 break
             cursors.add(cursor)

@@ -105,8 +105,11 @@ def _registering(patch: Patch) -> Callable[..., Any]:
     return register
 
 
+_STARTS: Final = next(owner for owner in threading.Thread.__mro__ if "start" in vars(owner))
+"""The class whose `start` begins a thread: gevent puts a subclass in the place of Python's own."""
+
 _PLACES: Final[dict[str, tuple[Any, str, Callable[[Patch], Callable[..., Any]]]]] = {
-    "threading": (threading.Thread, "start", _starting),
+    "threading": (_STARTS, "start", _starting),
     "concurrent.futures.thread": (pools.ThreadPoolExecutor, "submit", _submitting),
     "atexit": (atexit, "register", _registering),
 }

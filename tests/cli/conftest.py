@@ -64,7 +64,7 @@ def script(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(speeds={MODEL: 0.3, SLOW_MODEL: 30.0}) as running:
+    with Sandbox(speeds={MODEL: 0.3, SLOW_MODEL: 60.0}) as running:
         yield running
 
 

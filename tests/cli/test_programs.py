@@ -448,7 +448,7 @@ from batchling import batchify
 
 async def main():
     async with batchify({}):
-        await asyncio.gather(*map(ask_async, range(3)))
+        await asyncio.gather(*map(ask_async, ("own 1", "own 2", "own 3")))
 
 asyncio.run(main())
 open("out.jsonl", "w").close()
