@@ -24,7 +24,7 @@ COPIED = (
 MODEL, NEW = "groq", "acme"
 SUITES = ("tests/floors/test_providers.py", "tests/providers", "tests/wire/test_routes.py")
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(460)]
 
 
 def renamed(text: str) -> str:
@@ -70,7 +70,7 @@ def test_a_new_provider_of_four_files_passes_all_that_runs_over_the_registry(tmp
         env={**os.environ, "PYTHONPATH": str(tmp_path), "PYTEST_ADDOPTS": ""},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=400,
     )
     assert ran.returncode == 0, ran.stdout[-3000:]
     n_passed = int(ran.stdout.rpartition(" passed")[0].rpartition("\n")[2].rpartition(" ")[2] or 0)
