@@ -99,7 +99,7 @@ def of_exception(deed: Deed, error: Exception) -> TemporaryError | PermanentErro
 def of_status(
     deed: Deed, status: int, headers: Mapping[str, str], body: bytes, asked: httpx.URL | None = None
 ) -> TemporaryError | PermanentError:
-    """The worker's error for an answer that is no success; `asked` is the URL that gave it."""
+    """Return the worker's error for an answer whose status is not a success; `asked` is the URL that was called."""
     clean = redacted(deed, body[:LONGEST_BODY])
     reason = f"{deed.provider} answered {status} when asked to {deed.does}: {message_of(clean)}".rstrip(": ")
     wish_s = wish_of(deed, headers, clean)

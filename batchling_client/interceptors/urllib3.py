@@ -1,6 +1,6 @@
 """urllib3 by itself, as boto3 has it: ``HTTPConnectionPool.urlopen``. Nothing is caught here: a batchable call is
-warned of and goes on, or is answered by the sandbox in a rehearsal. What requests sends was asked about before it comes
-here."""
+sent with a warning, or answered by the sandbox in a rehearsal. Calls of requests also pass here; `requests.py` has
+handled them before."""
 
 import io
 from collections.abc import Callable, Iterator, Mapping

@@ -238,7 +238,7 @@ def _has_failed(endpoint: str, fields: Mapping[str, bytes]) -> bool:
 
 
 def _failure(fields: Mapping[str, bytes], unnamed: int = 500) -> Unfit:
-    """The provider's own error, in the shape that SDKs read; one that names no status counts as `unnamed`."""
+    """The provider's own error, in the shape that SDKs read; its status is `unnamed` where the error names none."""
     outer = _small(fields)
     said = outer.get("error")
     named = (error_words.status_in(said) if isinstance(said, dict) else 0) or error_words.status_in(outer)

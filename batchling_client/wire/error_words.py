@@ -16,7 +16,7 @@ MOST_STATUS: Final = 599
 LONGEST_WORD: Final = 100
 LONGEST_SAID: Final = 1000
 MOST_ENTRIES: Final = 20
-"""Of a list of errors, so many are put into words."""
+"""How many errors of a list are put into words."""
 DEEPEST: Final = 5
 STATUS_FIELDS: Final = ("status_code", "status", "code", "raw_status_code", "http_status", "statusCode")
 VOICES: Final = (
@@ -140,7 +140,7 @@ def words_in(said: object, most: int = LONGEST_SAID) -> str:
 
 
 def as_error(said: Mapping[str, object]) -> Mapping[str, object]:
-    """Return an error object with a `message`, where SDKs look for the words; one that has it stays as it is."""
+    """Return an error object with a `message`, where SDKs look for the words; an existing `message` is kept."""
     message = said.get("message")
     words = "" if isinstance(message, str) and message else words_in(said)
     if not words:

@@ -32,7 +32,7 @@ FACTS: Final = ProviderFacts(
     discount_percent=50,
     source="https://docs.mistral.ai/studio/batch-processing",
     checked_on=dt.date(2026, 11, 23),
-    # No document names the longest; one that is refused is left out.
+    # The longest expiry is not documented: an upload whose expiry is refused is made again without one.
     file_expiry_s=(3_600, 2_592_000),
     verified=("docs", "capture", "SDK"),
 )

@@ -459,7 +459,7 @@ def _told_as(custom_id: str, name: str, body: bytes, kind: str) -> Answer:
     """Requests for a response are answered in the shape of a chat."""
     body = answer_shape.unpacked(body)
     if name == KINDS["/v1/chat/completions"] and kind == KINDS["/v1/responses"]:
-        # A body that is no chat is no answer either: `answer_check` says so to its caller.
+        # A body that cannot be read as a chat is reported to its caller by `answer_check`.
         with contextlib.suppress(ValueError, RecursionError):
             body = as_response(body)
     return answer_of(custom_id, 200, body)
