@@ -66,6 +66,12 @@ class Waiters:
         self._futures: dict[RequestId, asyncio.Future[HttpReply]] = {}
         # The second and later callers of one request: rare, and a list for each of thousands would cost.
         self._others: dict[RequestId, list[asyncio.Future[HttpReply]]] = {}
+        self._unsent: set[RequestId] = set()
+        """Requests that are asked for and neither queued nor found answered yet: an answer that Redis has now is an
+        older one, and may be the failure after which they are asked for again."""
+        self._told_unsent: set[RequestId] = set()
+        """Those of them that mail was read of meanwhile: it may have told of the answer that is waited for."""
+        self._looks_now = False
         self._announced: list[RequestId] = []
         self._placed: deque[RequestId] = deque()
         self._nudge = asyncio.Event()
@@ -82,6 +88,8 @@ class Waiters:
         future: asyncio.Future[HttpReply] = self._loop.create_future()
         if self._futures.setdefault(request_id, future) is not future:
             self._others.setdefault(request_id, []).append(future)
+        else:
+            self._unsent.add(request_id)
         return future
 
     def expects(self, request_id: RequestId) -> bool:
@@ -98,12 +106,14 @@ class Waiters:
                 self._futures[request_id] = others.pop()
             else:
                 del self._futures[request_id]
+                self._sent(request_id)
         if not others:
             self._others.pop(request_id, None)
         self._say_if_idle()
 
     def answer(self, request_id: RequestId, reply: HttpReply) -> None:
         """Resolves all who wait for the request."""
+        self._sent(request_id)
         future = self._futures.pop(request_id, None)
         if future is not None and not future.done():
             future.set_result(reply)
@@ -112,13 +122,28 @@ class Waiters:
                 other.set_result(reply)
         self._say_if_idle()
 
+    def _sent(self, request_id: RequestId) -> None:
+        self._unsent.discard(request_id)
+        self._told_unsent.discard(request_id)
+
     def placed(self, request_ids: Iterable[RequestId]) -> None:
         """Takes note of requests that Redis holds, so that they are looked after."""
-        self._placed.extend(request_ids)
+        for request_id in request_ids:
+            self._unsent.discard(request_id)
+            if request_id in self._told_unsent:
+                self._told_unsent.discard(request_id)
+                self._placed.appendleft(request_id)
+                self._looks_now = True
+                self._nudge.set()
+            else:
+                self._placed.append(request_id)
 
     def announce(self, request_ids: Iterable[RequestId]) -> None:
         """Takes note of requests that are answered; their answers are read at once."""
-        self._announced.extend(request_ids)
+        answered = list(request_ids)
+        self._unsent.difference_update(answered)
+        self._told_unsent.difference_update(answered)
+        self._announced.extend(answered)
         self._nudge.set()
 
     @property
@@ -138,6 +163,8 @@ class Waiters:
         request_ids = list(self._futures)
         self._futures.clear()
         self._others.clear()
+        self._unsent.clear()
+        self._told_unsent.clear()
         return request_ids
 
     async def listen(self) -> None:
@@ -177,7 +204,8 @@ class Waiters:
             try:
                 await self._read_announced()
                 await self._read_mailbox()
-                if self._loop.time() >= next_look:
+                if self._looks_now or self._loop.time() >= next_look:
+                    self._looks_now = False
                     await self._look_after()
                     next_look = self._loop.time() + self._drain_period_s
             except UNREACHABLE as error:
@@ -195,7 +223,7 @@ class Waiters:
                 self._announced[:0] = some
                 raise
             for request_id in some:
-                if request_id in self._futures:
+                if self._awaits(request_id):
                     # Its time was over between the enqueue that found it answered and this look.
                     self.answer(request_id, replies.of_error(RequestLost, status=503))
 
@@ -212,6 +240,7 @@ class Waiters:
                 self._last_mail = b"0-0"
                 return
             for entry_id, request_ids in entries:
+                self._told_unsent |= self._unsent.intersection(request_ids)
                 await self._read_answers(request_ids)
                 self._last_mail = entry_id
                 self.told_early.difference_update(request_ids)
@@ -223,7 +252,7 @@ class Waiters:
         try:
             while due:
                 # A call that is given up and made again is placed each time.
-                some = [one for one in dict.fromkeys(due[-AT_ONCE:]) if one in self._futures]
+                some = [one for one in dict.fromkeys(due[-AT_ONCE:]) if self._awaits(one)]
                 await self._look_after_some(some)
                 del due[-AT_ONCE:]
         finally:
@@ -239,7 +268,7 @@ class Waiters:
         await self._read_answers(request_ids)
         owners: dict[RequestId, BatchId] = {}
         for request_id, place in zip(request_ids, flying, strict=True):
-            if request_id not in self._futures:
+            if not self._awaits(request_id):
                 continue
             owner = _owner(place)
             if owner:
@@ -276,13 +305,17 @@ class Waiters:
             self.answer(request_id, replies.of_error(AnswerUnreadable, status=502, sentence=sentence))
         return verdict in (Verdict.OK, Verdict.UNREADABLE)
 
+    def _awaits(self, request_id: RequestId) -> bool:
+        """Whether an answer that Redis has to the request is the one that somebody here waits for."""
+        return request_id in self._futures and request_id not in self._unsent
+
     async def _read_answers(self, request_ids: Sequence[RequestId]) -> None:
-        wanted = [request_id for request_id in request_ids if request_id in self._futures]
+        wanted = [request_id for request_id in request_ids if self._awaits(request_id)]
         for first in range(0, len(wanted), AT_ONCE):
             some = wanted[first : first + AT_ONCE]
             values: list[Any] = await self._redis.mget([self._keys.result(request_id) for request_id in some])
             for request_id, packed in zip(some, values, strict=True):
-                if packed is not None:
+                if packed is not None and self._awaits(request_id):
                     reply = replies.of_result(request_id, packed)
                     if reply.status >= 400:
                         self.told_early.add(request_id)
