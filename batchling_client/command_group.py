@@ -14,7 +14,7 @@ import click
 
 from .errors import BatchlingError, NotIntercepted, QueueFull, QueueUnreachable
 from .folding import folded, width_of
-from .target import WrongTarget, without_function
+from .target import WrongTarget, say, without_function
 from .wire.installing import install
 
 GROUP: Final = "batchling.commands"
@@ -76,6 +76,8 @@ class CommandGroup(click.Group):
     ) -> NoReturn:
         """Runs a command and exits: mistakes and bad weather end in one sentence on stderr."""
         extra["standalone_mode"] = False
+        # Commands of the worker print their sentences through the context: they cannot import this package.
+        extra.setdefault("obj", say)
         try:
             code = super().main(args, prog_name or "batchling", *rest, **extra)
             if callable(code):
@@ -117,12 +119,12 @@ def _unknown(name: str, commands: Sequence[str]) -> str:
 
 
 def _absent(name: str) -> click.Command:
-    def say() -> NoReturn:
+    def refuse() -> NoReturn:
         raise click.UsageError(f"`batchling {name}` is part of the worker: run {install()}.")
 
     return click.Command(
         name,
-        callback=say,
+        callback=refuse,
         short_help=f"Needs {install()}.",
         context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
     )

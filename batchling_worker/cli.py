@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,11 +12,22 @@ import click
 
 from batchling_client.wire.installing import install
 
-UNREACHABLE: Final = 3
 _ISOLATED: Final = (
     "{} with -I, -E or -S does not load batchling: calls whose host the code names reach real providers. Leave the "
     "option out to rehearse them."
 )
+
+
+class Refused(click.ClickException):
+    """Ends a command with one sentence about a setting, not about how the command was typed."""
+
+    exit_code = 2
+
+
+class Unreachable(click.ClickException):
+    """Ends a command with one sentence about a stack that cannot be started or stopped."""
+
+    exit_code = 3
 
 
 @click.command()
@@ -85,14 +97,13 @@ def _perform(
         raise click.UsageError(f"There is no command {command[0]!r}: check its name and PATH.")
     part = _part("batchling_worker.rehearsal")
     if part.ignores_environment(command):
-        click.echo(f"batchling: {_ISOLATED.format(command[0])}", err=True)
+        _say(_ISOLATED.format(command[0]))
     try:
         code: int = part.perform(_home(), command, port=port, speeds=speeds, served=served)
     except part.settings.WrongSetting as error:
-        raise click.UsageError(str(error)) from None
+        raise Refused(str(error)) from None
     except part.StackError as error:
-        click.echo(f"batchling: {error}", err=True)
-        return UNREACHABLE
+        raise Unreachable(str(error)) from None
     return code
 
 
@@ -105,15 +116,32 @@ def _check_providers(part: Any, served: tuple[str, ...]) -> None:
 @click.command(short_help="Show a run without an account, on a sandbox.")
 def demo() -> int:
     """Show it all without an account: a few hundred requests, two models, a sandbox for a provider."""
-    play = _part("batchling_worker.demo").play
-    code: int = play(_home())
+    part = _part("batchling_worker.demo")
+    errors = _part("batchling_worker.stack.errors")
+    try:
+        code: int = part.play(_home())
+    except errors.StackError as error:
+        raise Unreachable(str(error)) from None
     return code
 
 
 def _stack(command: str, *, flower: bool = False, as_json: bool = False) -> int:
-    words = [command, *(["--flower"] if flower else []), *(["--json"] if as_json else [])]
-    code: int = _part("batchling_worker.stack.__main__").main(words)
-    return code
+    part = _part("batchling_worker.stack.__main__")
+    try:
+        status = part.run(command, flower=flower)
+    except part.StackError as error:
+        kind = Refused if isinstance(error, part.WrongSetting) else Unreachable
+        raise kind(str(error)) from None
+    if status.notice:
+        _say(status.notice)
+    click.echo(part.spelt(status, as_json=as_json))
+    return 0
+
+
+def _say(sentence: str) -> None:
+    """Print a sentence on stderr, as the command group does."""
+    say: Callable[[str], None] = click.get_current_context().obj
+    say(sentence)
 
 
 def _home() -> Path:
@@ -121,7 +149,7 @@ def _home() -> Path:
     try:
         home: Path = part.load().home
     except part.WrongSetting as error:
-        raise click.UsageError(str(error)) from None
+        raise Refused(str(error)) from None
     return home
 
 

@@ -21,7 +21,6 @@ from batchling import batchify
 
 from .rehearsal import Stage, stage
 from .sandbox import LedgerPage
-from .stack.errors import StackError
 
 FAST: Final = "llama-3.1-8b-instant"
 SLOW: Final = "openai/gpt-oss-20b"
@@ -29,23 +28,21 @@ SPEEDS: Final = {FAST: 1.0, SLOW: 5.0}
 N_EACH: Final = 150
 KEY: Final = "sandbox-needs-no-key"
 URL: Final = "https://api.groq.com/openai/v1/chat/completions"
-UNREACHABLE: Final = 3
 
 Ask: TypeAlias = Callable[[str, str], Awaitable[tuple[str, str]]]
 """Model and prompt in, model and answer out."""
 
 
 def play(home: Path) -> int:
-    """Plays the demo below `home` and answers the exit code: 0 when all was answered and nothing billed twice."""
+    """Play the demo below `home` and return the exit code: 0 when all was answered and nothing billed twice.
+
+    Raises `StackError`.
+    """
     started_s = time.monotonic()
     click.echo("Starting a stack of its own (Redis, one worker), and a sandbox that stands in for Groq.")
-    try:
-        with _ended_in_order(), stage(home, speeds=SPEEDS) as held, _environment(held):
-            done_s = asyncio.run(_program())
-            page = held.sandbox.ledger()
-    except StackError as error:
-        click.echo(f"batchling: {error}", err=True)
-        return UNREACHABLE
+    with _ended_in_order(), stage(home, speeds=SPEEDS) as held, _environment(held):
+        done_s = asyncio.run(_program())
+        page = held.sandbox.ledger()
     _account(page, done_s, time.monotonic() - started_s)
     complete = len(done_s) == len(SPEEDS) and page.totals.n_rows == N_EACH * len(SPEEDS)
     return 0 if complete and page.totals.n_billed_twice == 0 and page.totals.n_realtime == 0 else 1

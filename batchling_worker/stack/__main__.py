@@ -22,14 +22,24 @@ def main(words: list[str]) -> int:
     """Runs one command; returns the exit code."""
     options = _parser().parse_args(words)
     try:
-        status = _run(options.command, _home(options.home), flower=options.flower)
+        status = run(options.command, options.home, flower=options.flower)
     except StackError as error:
         print(error, file=sys.stderr)
         return WRONG_USAGE if isinstance(error, WrongSetting) else UNREACHABLE
     if status.notice:
         print(status.notice, file=sys.stderr)
-    print(json.dumps(status.to_json()) if options.json else _spell(status))
+    print(spelt(status, as_json=options.json))
     return 0
+
+
+def run(command: str, home: str | None = None, *, flower: bool = False) -> StackStatus:
+    """Run one command and return the stack's status after it; raises `StackError`."""
+    return _run(command, _home(home), flower=flower)
+
+
+def spelt(status: StackStatus, *, as_json: bool) -> str:
+    """Return a status as it is printed."""
+    return json.dumps(status.to_json()) if as_json else _spell(status)
 
 
 def _parser() -> argparse.ArgumentParser:
