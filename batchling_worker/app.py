@@ -31,6 +31,7 @@ from batchling_client.wire.scripts import Fsync
 
 from . import dashboard, foreign_settings, leaving, tasks
 from .accounts import Accounts
+from .backlog import key_prefix, queue_of
 from .crash import CrashPoint, no_crash
 from .dispatch import Dispatch
 from .engine import Engine
@@ -90,11 +91,6 @@ def make_app(settings: WorkerSettings) -> Celery:
     return app
 
 
-def queue_of(version: int) -> str:
-    """The Celery queue that workers of a wire version send to; those of older versions never read it."""
-    return "batchling" if version == tasks.FIRST_VERSION else f"batchling.{version}"
-
-
 def _drained() -> list[int]:
     """The wire versions worked on, the worker's own first."""
     return sorted(DRAINED_VERSIONS, reverse=True)
@@ -142,7 +138,7 @@ def transport_options(redis_url: str, namespace: str) -> dict[str, object]:
         "socket_connect_timeout": float(said.get("socket_connect_timeout", CONNECT_SECONDS)),
         "socket_keepalive": not redis_url.startswith("unix://"),
         "health_check_interval": float(said.get("health_check_interval", HEALTH_SECONDS)),
-        "global_keyprefix": f"batchling:celery:{namespace}:",
+        "global_keyprefix": key_prefix(namespace),
     }
     if redis_url.startswith("sentinel://"):
         options["master_name"] = parse_sentinel(redis_url).service

@@ -24,6 +24,7 @@ from batchling_client.wire.records import WorkerPresence
 from batchling_client.wire.scripts import Claim
 from batchling_client.wire.states import BatchState
 
+from .backlog import Backlog
 from .dispatch import Dispatch
 from .errors import UnfitWorker
 from .fitness import Fitness
@@ -60,6 +61,7 @@ class _Version:
     """One wire version as the tick sees it."""
 
     store: Store
+    backlog: Backlog
     older: bool
     look_at: float = 0.0
     failing: str = ""
@@ -136,7 +138,10 @@ class Ticker:
 
     async def _loop(self) -> None:
         still_at_forks(asyncio.get_running_loop())
-        versions = [_Version(store=store, older=i > 0) for i, store in enumerate(self._make_stores())]
+        versions = [
+            _Version(store=store, backlog=_backlog_of(store), older=i > 0)
+            for i, store in enumerate(self._make_stores())
+        ]
         away = False
         beat_at = 0.0
         connected_by = time.monotonic() + CONNECTING_S
@@ -188,7 +193,8 @@ class Ticker:
         if time.monotonic() < version.look_at:
             return False
         try:
-            n_claimed, sealed = await self.once(version.store)
+            is_full = await version.backlog.is_full()
+            n_claimed, sealed = (0, False) if is_full else await self.once(version.store)
         except UNREACHABLE:
             raise
         except Exception as error:
@@ -306,6 +312,11 @@ class TickStep(bootsteps.StartStopStep):
             self.ticker.stop()
             self.ticker.join()
         type(self).leave(parent)
+
+
+def _backlog_of(store: Store) -> Backlog:
+    keys = store.keys
+    return Backlog(store.redis, keys.namespace, keys.version, patience_s=store.lease_ms / 1000)
 
 
 def _say(sentence: str) -> None:

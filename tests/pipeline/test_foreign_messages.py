@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from batchling_worker import tasks
-from batchling_worker.app import make_app, queue_of
+from batchling_worker.app import make_app
+from batchling_worker.backlog import queue_of
 from batchling_worker.settings import WorkerSettings
 from tests.deployment import Deployment
 

@@ -15,7 +15,8 @@ from batchling_client.wire.keys import BatchId, CustomId, Keys, ProviderBatchId,
 from batchling_client.wire.scripts import Scripts
 from batchling_client.wire.states import BatchState
 from batchling_worker import providers, tasks
-from batchling_worker.app import make_app, queue_of
+from batchling_worker.app import make_app
+from batchling_worker.backlog import queue_of
 from batchling_worker.provider import Account, Ended, Provider, Source, Submission
 from batchling_worker.settings import WorkerSettings
 from tests.client.asking import ask_all, content

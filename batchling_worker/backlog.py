@@ -1,0 +1,51 @@
+"""The Celery queue as the tick sees it: what is claimed faster than it is begun would only lapse there."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from . import tasks
+
+LONG: Final = 2
+"""So many messages wait only while every slot of every worker is taken."""
+
+
+def queue_of(version: int) -> str:
+    """Return the Celery queue that workers of a wire version send to; those of older versions never read it."""
+    return "batchling" if version == tasks.FIRST_VERSION else f"batchling.{version}"
+
+
+def key_prefix(namespace: str) -> str:
+    """Return what the Redis keys of a deployment's Celery begin with."""
+    return f"batchling:celery:{namespace}:"
+
+
+class Backlog:
+    """The queue of one wire version."""
+
+    def __init__(self, redis: Redis, namespace: str, version: int, *, patience_s: float) -> None:
+        self._redis = redis
+        self._key = key_prefix(namespace) + queue_of(version)
+        self._patience_s = patience_s
+        self._n_before = 0
+        self._moved_at = 0.0
+
+    async def is_full(self) -> bool:
+        """Return whether what is claimed now would have to wait for a slot.
+
+        False as well where no message was taken for `patience_s`: perhaps nobody reads the queue, and only claims that
+        lapse tell.
+        """
+        try:
+            n = int(await self._redis.execute_command("LLEN", self._key))
+        except ResponseError:
+            # A key of another type keeps no batch waiting.
+            n = 0
+        if n < LONG or n < self._n_before or self._n_before < LONG:
+            self._moved_at = time.monotonic()
+        self._n_before = n
+        return n >= LONG and time.monotonic() - self._moved_at < self._patience_s
