@@ -28,6 +28,12 @@ SUCCESS: Final = b"+"
 """How a stored success begins."""
 WITHDRAWN: Final = b"|"
 """How the place of a request begins that no batch holds any more."""
+_TOO_FEW: Final = "would fail; send more at once"
+TOO_FEW_IN_BLOCK: Final = {
+    "error": f"{_TOO_FEW}, or set on_too_few='realtime' to send them at full price",
+    "realtime": "would be sent at full price (on_too_few='realtime')",
+}
+"""What becomes of requests that are too few for a batch of their provider, by the block's `on_too_few`."""
 _NOT_COUNTED: Final = (
     "Calls that wait for the answers of others, such as later rounds of a loop, are not counted."
 )
@@ -40,16 +46,23 @@ class _Tally:
     n_batches: int = 0
     n_open_rows: int = 0
     n_open_bytes: int = 0
+    n_in_small: int = 0
+    """Requests in full batches that are smaller than the provider takes."""
 
     def count(self, lane: Lane, size: int) -> None:
         full = self.n_open_rows >= lane.cap.rows or self.n_open_bytes + size > lane.cap.bytes
         if full or self.n_batches == 0:
+            self.n_in_small = self.n_too_few(lane)
             self.n_batches += 1
             self.n_open_rows = self.n_open_bytes = 0
         self.n_open_rows += 1
         self.n_open_bytes += size
         self.n_requests += 1
         self.n_bytes += size
+
+    def n_too_few(self, lane: Lane) -> int:
+        """How many requests are in batches of fewer than the provider takes."""
+        return self.n_in_small + (self.n_open_rows if self.n_open_rows < lane.route.min_rows else 0)
 
 
 @dataclass(slots=True)
@@ -63,7 +76,9 @@ class _Counted:
 class Rehearsal:
     """Counts requests by lane; each call ends in `DryRun` once no new one comes."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, too_few: str = _TOO_FEW) -> None:
+        """Make a rehearsal; `too_few` is what becomes of requests that are too few for a batch of their provider."""
+        self._too_few = too_few
         self._counted: dict[Lane, _Counted] = {}
         self._answered: set[RequestId] = set()
         self._running: set[RequestId] = set()
@@ -187,7 +202,15 @@ class Rehearsal:
             parts += [f"{len(self._running):,} in batches that run already"] if self._running else []
             rest = f"to be sent: {sent}" if n_sent else "nothing would be sent"
             sent = f"{_n(self.n_requests, 'request')}, of them {', '.join(parts)}; {rest}"
-        return f"Dry run, nothing was queued or sent: {sent}. {_NOT_COUNTED}{self._not_looked_up}"
+        few = "".join(self._words_of_too_few(lane, tally) for lane, tally in tallies.items())
+        return f"Dry run, nothing was queued or sent: {sent}.{few} {_NOT_COUNTED}{self._not_looked_up}"
+
+    def _words_of_too_few(self, lane: Lane, tally: _Tally) -> str:
+        n_too_few = tally.n_too_few(lane)
+        if not n_too_few:
+            return ""
+        needed = f"Batches of {lane.spec.provider} hold at least {lane.route.min_rows:,} requests"
+        return f" {needed}: {n_too_few:,} for {lane.spec.model} {self._too_few}."
 
     def _tallies(self) -> dict[Lane, _Tally]:
         tallies: dict[Lane, _Tally] = {}

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from . import bridge, errors, relay, replies, scope, session
 from .calls import Calls, Request, Terms
-from .dry_run import Rehearsal
+from .dry_run import TOO_FEW_IN_BLOCK, Rehearsal
 from .errors import BatchCancelled, BatchTooSmall, DeadlinePassed, QueueUnreachable, RequestLost
 from .inspection import Inspection
 from .interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough
@@ -109,7 +109,7 @@ class Run:
         self._passed = Passed(routes, title=f"{name!r} {terms.run_id}" if name else terms.run_id)
         self._passed.sends_nothing = deployment is None
         self._calls = Calls(terms, routes, self._passed)
-        self._rehearsal = Rehearsal() if deployment is None else None
+        self._rehearsal = Rehearsal(too_few=TOO_FEW_IN_BLOCK[on_too_few]) if deployment is None else None
         self._deadline_s = deadline_s
         self._on_deadline = on_deadline
         self._on_too_few = on_too_few

@@ -113,6 +113,8 @@ class Route:
     endpoints: Mapping[str, str]
     """Path as the SDK calls it -> endpoint as the batch names it. A path may hold `{model}`, which may hold slashes,
     and other `{words}`, which may not, as `WORDS` has it; these are filled in where the endpoint names them."""
+    min_rows: int = 1
+    """Fewer requests than this are no batch that the provider takes."""
     max_rows: int
     max_bytes: int
     max_row_bytes: int
@@ -521,6 +523,7 @@ ROUTES: Final = (
         # The body of a chat completion is what OpenAI's models are invoked with; other models have bodies of their own.
         only_models={"/openai/v1/chat/completions": "openai."},
         signed=True,
+        min_rows=100,
         max_rows=50_000,
         max_bytes=1000 * MB,
         max_row_bytes=200 * MB,

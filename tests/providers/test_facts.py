@@ -16,8 +16,9 @@ def test_every_route_has_a_provider_and_every_provider_a_route() -> None:
 def test_limits_and_windows_are_those_of_the_route(name: str) -> None:
     facts, route = providers.load(name).facts, Routes().named(name)
     assert route is not None
-    assert (facts.name, facts.max_rows, facts.max_bytes, facts.windows) == (
+    assert (facts.name, facts.min_rows, facts.max_rows, facts.max_bytes, facts.windows) == (
         route.provider,
+        route.min_rows,
         route.max_rows,
         route.max_bytes,
         route.windows,
