@@ -126,7 +126,7 @@ def test_processes_that_need_a_pair_at_once_agree_on_one(tmp_path: Path) -> None
         assert racer.stdin is not None
         racer.stdin.write("go\n")
         racer.stdin.flush()
-    said = [racer.communicate(timeout=30)[0].split() for racer in racers]
+    said = [racer.communicate(timeout=50)[0].split() for racer in racers]
     assert all(racer.returncode == 0 for racer in racers)
     assert len({tuple(pair) for pair in said}) == 1
     assert sealing.stored_pair(tmp_path) == tuple(said[0])
