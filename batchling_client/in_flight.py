@@ -21,6 +21,8 @@ BEGIN_S: Final = 0.05
 """How long it stays open for threads that wait for work: what was handed to a pool a moment ago is not begun yet."""
 PAUSE_S: Final = 0.02
 LONGEST_PAUSE_S: Final = 0.25
+LONGEST_STEP_S: Final = 0.1
+"""The most that one look adds to the quiet: while an import or a busy event loop holds up all else, nobody can call."""
 _WAITING: Final = frozenset({"concurrent.futures.thread", "queue", "selectors", "threading"})
 """Modules in whose code a thread is that waits for others."""
 
@@ -65,7 +67,8 @@ class InFlight:
         """Ask `may_ask` with the seconds since the last call, whether another one may be made now."""
         self._run = run
         self._may_ask = may_ask
-        self._began_at = self._quiet_since = time.monotonic()
+        self._began_at = self._looked_at = time.monotonic()
+        self._quiet_s = 0.0
         self._n_made = run.n_made()
 
     @property
@@ -76,11 +79,13 @@ class InFlight:
         """Return the seconds until the next look, or None once the block may end."""
         now, n_made = time.monotonic(), self._run.n_made()
         n_in_flight = self._run.n_in_flight()
+        self._quiet_s += min(now - self._looked_at, LONGEST_STEP_S)
+        self._looked_at = now
         if n_in_flight or n_made != self._n_made:
-            self._n_made, self._quiet_since = n_made, now
+            self._n_made, self._quiet_s = n_made, 0.0
         if n_in_flight:
             return min(PAUSE_S + (now - self._began_at) / 20, LONGEST_PAUSE_S)
-        return PAUSE_S if self._may_ask(now - self._quiet_since) else None
+        return PAUSE_S if self._may_ask(self._quiet_s) else None
 
 
 def tasks_of(block: scope.Token) -> Callable[[float], bool]:

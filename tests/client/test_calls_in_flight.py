@@ -75,6 +75,24 @@ async def test_tasks_that_nobody_awaits_are_answered(
         await asyncio.gather(*tasks)
 
 
+async def test_tasks_that_hold_up_the_loop_before_they_call_are_answered(
+    answerer: Answerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an import does that takes long: nobody could call meanwhile."""
+    monkeypatch.setattr(in_flight, "QUIET_S", 0.5)
+
+    async def late(run: Run, n: int) -> str:
+        time.sleep(0.3)  # noqa: ASYNC251 - what is played
+        await asyncio.sleep(0.1)
+        return content(await ask(run, f"prompt {n}"))
+
+    async with batchify(batch_window_seconds=LINGER_S, live_display=False) as run:
+        tasks = [asyncio.create_task(late(run, n)) for n in range(N_CALLS)]
+
+    assert run.progress.n_succeeded == N_CALLS
+    await asyncio.gather(*tasks)
+
+
 async def test_a_group_around_the_block_is_answered(answerer: Answerer) -> None:
     async with groq.AsyncGroq() as client, asyncio.TaskGroup() as group:
         block = batchify(batch_window_seconds=LINGER_S, live_display=False)
