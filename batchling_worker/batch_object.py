@@ -11,7 +11,7 @@ import msgspec
 from batchling_client.wire.states import Outcome
 
 from . import bounds, status_words
-from .provider import Complaint, Ended, Ending, Look, Running
+from .provider import Complaint, Ended, Ending, Look, Running, label_in
 
 MOST_COMPLAINTS: Final = 1000
 
@@ -43,7 +43,7 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def known_id(self) -> str:
         """The provider's id, or ''."""
-        return _text(self.id)
+        return bounds.identifier(self.id)
 
     @property
     def word(self) -> str:
@@ -64,12 +64,14 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
         return self.made_at is not None and self.made_at < moment.timestamp()
 
     def is_of(self, label_name: str, label: str, input_file_ids: Collection[str]) -> bool | None:
-        """Whether the batch carries this label or was made from one of these files; None where it does not tell."""
+        """Whether the batch carries this label or was made from one of these files; None where it does not tell.
+
+        A file that is none of these proves nothing: a gateway may show another id of it than the one it gave out.
+        """
         metadata = self.metadata if isinstance(self.metadata, dict) else {}
         named, file = _text(metadata.get(label_name)), file_id(self.input_file_id)
-        if (label and named == label) or (file and file in input_file_ids):
-            return True
-        return False if named or (file and input_file_ids) else None
+        ours = label_in(named, label) if named else None
+        return True if ours or (file and file in input_file_ids) else ours
 
     def look(self, now: dt.datetime) -> Look:
         """How the batch stands. A status that nobody knows is an end where the rest of the object says so."""
@@ -140,8 +142,15 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def file_id(said: object) -> str:
-    """A file id, or '': for no file, providers say null, an empty string or (Groq) an empty object."""
-    return said.strip() if isinstance(said, str) else ""
+    """A file id, or '': for no file, providers say null, an empty string or (Groq) an empty object.
+
+    Gateways show a file as the object that their Files API has for it, or as a list of one.
+    """
+    if isinstance(said, list) and len(said) == 1:
+        said = said[0]
+    if isinstance(said, dict):
+        said = said.get("id", said.get("file_id"))
+    return bounds.identifier(said).strip()
 
 
 def _tells_successes(outcome: Outcome, counts: Mapping[str, object]) -> bool:

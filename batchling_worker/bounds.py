@@ -28,6 +28,14 @@ def is_count(said: object) -> bool:
     return count(said) > 0 or (said in (0, "0") and not isinstance(said, bool))
 
 
+def identifier(said: object) -> str:
+    """Return an id as a text, also one that JSON carries as a number; '' for anything else, 0 included."""
+    if isinstance(said, str):
+        return said
+    is_number = isinstance(said, int) and not isinstance(said, bool) and 0 < said < 10**MOST_DIGITS
+    return str(said) if is_number else ""
+
+
 def line(said: object) -> int | None:
     """Return a line number, which counts from 1; None for anything else."""
     return count(said) or None

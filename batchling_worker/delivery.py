@@ -35,6 +35,20 @@ class Chunk:
     n_foreign: int = 0
     """How many rows with a 2xx were left out, as they name no request of ours."""
 
+    _places: dict[RequestId, int] = field(default_factory=dict)
+
+    def add(self, row: RowOut, *, ok: bool) -> None:
+        """Add a row; a success takes the place of a failure of the same request: who tries again may write both."""
+        place = self._places.setdefault(row.request_id, len(self.rows))
+        if place == len(self.rows):
+            self.rows.append(row)
+        elif row.kind is RowKind.SUCCESS and self.rows[place].kind is not RowKind.SUCCESS:
+            self.rows[place] = row
+        else:
+            return
+        self.n_bytes += len(row.packed)
+        self.n_ok += ok
+
     @property
     def full(self) -> bool:
         """Whether it is time to deliver it: memory is that of one chunk."""
@@ -56,9 +70,7 @@ async def chunks(step: Step, ending: Ending, only: RowKind | None = None) -> Asy
                     chunk.n_foreign += row is None and 200 <= answer.status < 300
                     if row is None or only not in (None, row.kind):
                         continue
-                    chunk.rows.append(row)
-                    chunk.n_bytes += len(row.packed)
-                    chunk.n_ok += 200 <= answer.status < 300
+                    chunk.add(row, ok=200 <= answer.status < 300)
                     if chunk.full:
                         yield chunk
                         chunk = Chunk(cursor=chunk.cursor)

@@ -12,7 +12,7 @@ import msgspec
 from batchling_client.wire.states import Outcome
 
 from . import bounds, google_status, status_words
-from .provider import Complaint, Ended, Ending, Look, Running
+from .provider import Complaint, Ended, Ending, Look, Running, label_in
 
 LATE_RESULTS: Final = dt.timedelta(minutes=10)
 """For so long after its end a batch that succeeded may yet show its results (reported 2026; ellmer #926)."""
@@ -50,9 +50,10 @@ class Operation(msgspec.Struct, frozen=True):
         """Whether the batch carries this label or was made of one of these files; None where it does not tell."""
         metadata = fields(self.metadata)
         named, file = _text(metadata, "displayName"), _text(fields(metadata.get("inputConfig")), "fileName")
-        if (label and named == label) or (file and file in input_files):
+        ours = label_in(named, label) if named else None
+        if ours or (file and file in input_files):
             return True
-        return False if named or (file and input_files) else None
+        return False if ours is False or (file and input_files) else None
 
     def look(self, now: dt.datetime) -> Look:
         """How the batch stands; a state that is not known to be an end is one only where the operation is done."""

@@ -213,12 +213,13 @@ class InlineBatches:
             account = replace(account, headers={**self._dialect.headers, **account.headers})
         return ProviderCall(account, self._facts.name, does, method, self._dialect.root + path, paid=paid)
 
-    async def _made_since(self, account: Account, oldest: dt.datetime, label: str) -> AsyncIterator[Shown]:
-        cursor, cursors = "", {""}
+    async def _made_since(self, account: Account, since: dt.datetime, label: str) -> AsyncIterator[Shown]:
+        cursor, cursors, oldest = "", {""}, since
         for _ in range(FIND_PAGES):
-            page = await self._page(
+            page, behind = await self._page(
                 account, "search its batches", self._dialect.page_query(cursor, MOST_FOUND)
             )
+            oldest = min(oldest, since - behind)
             listed = [batch.shown() for batch in page.batches]
             older = [shown.created_at is not None and shown.created_at < oldest for shown in listed]
             for shown, is_older in zip(listed, older, strict=True):
@@ -236,16 +237,16 @@ class InlineBatches:
         # To say "there is none" of a list that was not read to its end could have a second batch paid for.
         raise unsearchable(self._facts.name, label)
 
-    async def _page(self, account: Account, does: str, query: Query) -> PageShape:
-        """Read a page; raises `TemporaryError` where the answer is none."""
+    async def _page(self, account: Account, does: str, query: Query) -> tuple[PageShape, dt.timedelta]:
+        """Read a page, and how far its provider's clock is behind; raises `TemporaryError` where the answer is none."""
         call = self._call(account, does, "GET", "")
         page = await call.ask(self._dialect.page, query)
         if not page.is_whole:
             raise http_errors.of_unreadable(call.deed)
-        return page
+        return page, call.behind
 
     async def _list_page(self, account: Account, query: Query) -> ListPage:
-        page = await self._page(account, "look at batches", query)
+        page, _ = await self._page(account, "look at batches", query)
         listed = [batch.shown() for batch in page.batches]
         hints = [
             Hint.of(shown.provider_batch_id, self._heard(shown))

@@ -20,6 +20,8 @@ UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _OUT_OF_RANGE: Final = "out of range"
 _MOST_DIGITS: Final = 400
 _HALF_PAIR: Final = re.compile("[\ud800-\udfff]")
+_BETWEEN_ROWS: Final = re.compile(r"(?:[\s,\[\]\0\x1e\ufeff]|data:)*")
+_decoder: Final = json.JSONDecoder(strict=False)
 _decode_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_elements: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
@@ -34,6 +36,33 @@ def fields_of(raw: bytes) -> dict[str, bytes]:
     except UNREADABLE:
         found = json.loads(raw, strict=False)
     return {name: json.dumps(value).encode() for name, value in dict(found).items()}
+
+
+def objects_in(line: bytes) -> list[bytes]:
+    """Return the JSON objects of a line that is not one itself, each as it is spelt; behind them what is none, if any.
+
+    Servers write rows as a list, behind a comma, behind `data:`, with NULs around them, without a line break between
+    them, or as JSON texts.
+    """
+    text, at, found = line.decode(errors="replace"), 0, []
+    while (at := _skipped(text, at)) < len(text):
+        try:
+            value, end = _decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            value, end = None, len(text)
+        if isinstance(value, str) and value.lstrip().startswith("{"):
+            found.append(value.encode("utf-8", "replace"))
+        elif isinstance(value, dict) or found:
+            found.append(text[at:end].encode())
+        else:
+            return [line]
+        at = end
+    return found or [line]
+
+
+def _skipped(text: str, at: int) -> int:
+    found = _BETWEEN_ROWS.match(text, at)
+    return found.end() if found else at
 
 
 def elements_of(raw: bytes) -> list[bytes]:

@@ -9,7 +9,7 @@ from typing import BinaryIO, ClassVar, Final, TypeAlias
 
 import msgspec
 
-from . import http_errors
+from . import bounds, http_errors
 from .batch_object import BatchObject
 from .errors import TemporaryError
 from .provider import Account, Look, Submission
@@ -37,7 +37,7 @@ class FileObject(msgspec.Struct, frozen=True):
     @property
     def known_id(self) -> str:
         """The provider's id, or ''."""
-        return self.id if isinstance(self.id, str) else ""
+        return bounds.identifier(self.id)
 
 
 class BatchPage(msgspec.Struct, frozen=True):
@@ -158,7 +158,7 @@ def cursor_after(page: BatchPage) -> str:
         return last
     if not says_more(page.has_more):
         return ""
-    cursor = page.last_id if isinstance(page.last_id, str) and page.last_id else last
+    cursor = bounds.identifier(page.last_id) or last
     if not cursor:
         raise no_cursor()
     return cursor

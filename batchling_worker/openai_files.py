@@ -57,6 +57,7 @@ class OpenAIFiles:
         self._strange_words = StrangeWords(facts.name)
         self._no_expiry: set[str] = set()
         """Base URLs that have refused an expiry, as older versions and gateways may."""
+        self._foreign: set[str] = set()
 
     @property
     def facts(self) -> ProviderFacts:
@@ -102,7 +103,12 @@ class OpenAIFiles:
     async def find(self, account: Account, sought: Sought) -> list[ProviderBatchId]:
         """The batches with the label or an input file sought; else those that file name or rows give away."""
         search = BatchSearch(
-            provider=self, account=account, sought=sought, dialect=self._dialect, ask=self._asker(account)
+            provider=self,
+            account=account,
+            sought=sought,
+            dialect=self._dialect,
+            ask=self._asker(account),
+            foreign=self._foreign,
         )
         return await search.found()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote
 
@@ -14,7 +14,7 @@ from batchling_client.wire.keys import ProviderBatchId
 from .batch_object import BatchObject, file_id
 from .errors import PermanentError
 from .openai_dialect import LABEL_NAME, Dialect, FileObject
-from .provider import Account, Provider, Sought, Submission
+from .provider import Account, Provider, Sought, Submission, label_in
 from .provider_call import ProviderCall
 from .row_search import found_by_rows, unsearchable
 
@@ -22,11 +22,15 @@ FIND_PAGES: Final = 200
 FIND_MARGIN: Final = dt.timedelta(minutes=15)
 """How far the provider's clock may be behind ours for a batch to be found all the same."""
 LOOKS_TOGETHER: Final = 8
+UNSEEN_FILE: Final = frozenset({400, 403, 404, 410})
+"""Of a file of another's, under which names a gateway may show ours, a look is refused in any of these ways."""
+MOST_FOREIGN: Final = 10_000
+FILE_ENDING: Final = ".jsonl"
 
 
 def file_name(submission: Submission) -> str:
     """The name under which a submission's input file is stored."""
-    return f"{submission.label}.jsonl"
+    return f"{submission.label}{FILE_ENDING}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +43,8 @@ class BatchSearch:
     dialect: Dialect
     ask: Callable[[str, str], ProviderCall]
     """A call that reads: what it does, in words, and its path."""
+    foreign: set[str] = field(default_factory=set)
+    """Labels and batches that an earlier search has seen to be made of a file of another name, which stays so."""
 
     async def found(self) -> list[ProviderBatchId]:
         """Every batch of the submission, the oldest first.
@@ -61,11 +67,10 @@ class BatchSearch:
                     yield batch
 
     async def _found_in_list(self) -> list[ProviderBatchId]:
-        oldest = self.sought.since - FIND_MARGIN
         found: list[ProviderBatchId] = []
         nameless: list[ProviderBatchId] = []
         seen: set[str] = set()
-        async for batch in self._made_since(oldest):
+        async for batch, oldest in self._made_since():
             # Where pages are counted, a batch that is made meanwhile shifts others onto the next one.
             if batch.known_id in seen:
                 continue
@@ -73,7 +78,7 @@ class BatchSearch:
             ours = self._is_ours(batch)
             if ours:
                 await self._keep(batch, found)
-            elif ours is None and not batch.made_before(oldest):
+            elif ours is None and not batch.made_before(oldest) and not self._is_foreign(batch.known_id):
                 nameless.append(ProviderBatchId(batch.known_id))
         if found or not nameless:
             return found[::-1]
@@ -85,15 +90,18 @@ class BatchSearch:
         if not await self.sought.is_another(provider_batch_id):
             found.append(provider_batch_id)
 
-    async def _made_since(self, oldest: dt.datetime) -> AsyncGenerator[BatchObject, None]:
+    async def _made_since(self) -> AsyncGenerator[tuple[BatchObject, dt.datetime], None]:
+        """Yield every batch of the list, each with the time before which no batch is ours by the provider's clock."""
         cursor, cursors = "", {""}
+        oldest = self.sought.since - FIND_MARGIN
         for _ in range(FIND_PAGES):
             call = self.ask("search its batches", self.dialect.batches)
             query = [*self.dialect.page(cursor), *self.dialect.made_since(oldest)]
             page = await self.dialect.listed(call, query)
+            oldest = min(oldest, self.sought.since - FIND_MARGIN - call.behind)
             for batch in page.batches:
                 if batch.known_id:
-                    yield batch
+                    yield batch, oldest
             cursor = self.dialect.next_cursor(page)
             if not cursor or _reaches_back_to(oldest, page.batches):
                 return
@@ -125,16 +133,36 @@ class BatchSearch:
         try:
             path = f"{self.dialect.batches}/{quote(one, safe='')}"
             batch = await self.dialect.shown(self.ask("look at a batch", path))
-            ours, input_file_id = self._is_ours(batch), file_id(batch.input_file_id)
-            if ours is not None or not input_file_id:
-                return ours
-            file = await self.ask("look at a file", f"/files/{quote(input_file_id, safe='')}").ask(FileObject)
         except PermanentError as error:
             if error.status != 404:
                 raise
             return None
-        named = isinstance(file.filename, str) and file.filename
-        return file.filename == file_name(self.sought.submission) if named else None
+        ours, input_file_id = self._is_ours(batch), file_id(batch.input_file_id)
+        if ours is not None or not input_file_id:
+            return ours
+        return await self._is_made_of_ours(one, input_file_id)
+
+    async def _is_made_of_ours(self, one: ProviderBatchId, input_file_id: str) -> bool | None:
+        """Whether the file of a batch has the name that ours was stored under; None where that cannot be seen."""
+        call = self.ask("look at a file", f"/files/{quote(input_file_id, safe='')}")
+        try:
+            name = (await call.ask(FileObject)).filename
+        except PermanentError as error:
+            if error.status not in UNSEEN_FILE:
+                raise
+            return None
+        if not isinstance(name, str) or not name:
+            return None
+        ours = label_in(name.removesuffix(FILE_ENDING), self.sought.submission.label)
+        if ours is False and len(self.foreign) < MOST_FOREIGN:
+            self.foreign.add(self._named(one))
+        return ours
+
+    def _is_foreign(self, one: str) -> bool:
+        return self._named(one) in self.foreign
+
+    def _named(self, one: str) -> str:
+        return f"{self.sought.submission.label} {one}"
 
     def _is_ours(self, batch: BatchObject) -> bool | None:
         return batch.is_of(LABEL_NAME, self.sought.submission.label, self.sought.input_file_ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final, Protocol, TypeAlias
@@ -20,6 +21,8 @@ LABEL_PREFIX: Final = "batchling-"
 """Begins the label of every batch."""
 ROW_LOST: Final = "batch_row_lost"
 """Origin of an answer that says: the provider's results hold none for this request."""
+
+_SEPARATORS: Final = re.compile(r"[^a-z0-9]+")
 
 
 def error_body(
@@ -171,6 +174,19 @@ def is_ours(key: str, staging: str) -> bool:
     """
     folder = f"{staging.strip('/')}/" if staging.strip("/") else ""
     return key.startswith(f"{folder}{LABEL_PREFIX}")
+
+
+def label_in(shown: str, label: str) -> bool | None:
+    """Return whether what a provider shows as a batch's label is this one; None where it may be the beginning of it.
+
+    Gateways change case and separators, put words of their own in front, and cut long values off.
+    """
+    plain, wanted = _SEPARATORS.sub("-", shown.lower()), _SEPARATORS.sub("-", label.lower())
+    if not wanted or not plain.strip("-"):
+        return False
+    if re.search(rf"(?:^|-){re.escape(wanted)}(?:-|$)", plain):
+        return True
+    return None if wanted.startswith(plain) else False
 
 
 class Complaint(msgspec.Struct, frozen=True, kw_only=True):

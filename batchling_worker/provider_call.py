@@ -32,6 +32,8 @@ REDIRECTS: Final = 5
 """So many redirects in a row are followed."""
 REDIRECTING: Final = frozenset({301, 302, 303, 307, 308})
 KEEPS_THE_METHOD: Final = frozenset({307, 308})
+FURTHEST_BEHIND: Final = dt.timedelta(days=1)
+"""A clock that is further off is not believed: a search goes back as far as the clock of the list is behind."""
 SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
@@ -79,8 +81,14 @@ class ProviderCall:
         """Whether the answer that is streamed tells its length, so that a cut is never taken for its end."""
         self.answered_at = dt.datetime.now(dt.UTC)
         """When the provider answered, by its own clock where it tells."""
+        self.behind = dt.timedelta()
+        """How far the provider's clock is behind this worker's, where its answer shows that."""
         self._part = Part()
         self._too_slow = False
+        self._as_sent = False
+        """Whether the body is taken as it is sent, whatever encoding its headers name."""
+        self._misnamed = False
+        """Whether the last body was not in the encoding that its headers name."""
         self._url = account.base_url.rstrip("/") + path
         self._headers = {**account.headers, "user-agent": user_agent()}
         self.deed = Deed(
@@ -190,7 +198,8 @@ class ProviderCall:
                         failure = None
                         self.framed, self._part = _framed(response), _part(response)
                         longest_s = slow_answers.longest_s(self._http.timeout)
-                        pieces = slow_answers.paced(response.aiter_bytes(), longest_s)
+                        body_of = response.aiter_raw if self._as_sent else response.aiter_bytes
+                        pieces = slow_answers.paced(body_of(), longest_s)
                         async with contextlib.aclosing(pieces):
                             async for piece in pieces:
                                 yield piece
@@ -203,6 +212,7 @@ class ProviderCall:
             except http_errors.FOREIGN as error:
                 failure = http_errors.of_exception(self.deed, error)
                 self._too_slow = isinstance(error, slow_answers.TooSlowError)
+                self._misnamed = isinstance(error, httpx.DecodingError)
             if target is None:
                 break
             url, params = target, None
@@ -225,6 +235,9 @@ class ProviderCall:
                 if n_got >= self._part.total:
                     return
             except TemporaryError:
+                if self._misnamed and not n_got and not self._as_sent:
+                    self._as_sent = True
+                    continue
                 if n_got == n_before or n_resumed == RESUMED_AT_MOST or self._too_slow:
                     raise
             except PermanentError as error:
@@ -294,6 +307,8 @@ class ProviderCall:
                 failure = http_errors.of_exception(self.deed, error)
                 break
             self.answered_at = http_errors.date_of(response.headers) or self.answered_at
+            behind = dt.datetime.now(dt.UTC) - self.answered_at
+            self.behind = min(max(dt.timedelta(), behind), FURTHEST_BEHIND)
             if response.is_success or response.status_code in fine:
                 self._weather.saw(None)
                 return response
@@ -373,6 +388,9 @@ def _part(response: httpx.Response) -> Part:
     if response.status_code != httpx.codes.PARTIAL_CONTENT:
         return Part()
     said = _CONTENT_RANGE.match(response.headers.get("content-range", ""))
+    if said is None and "range" not in response.request.headers:
+        # It was not asked for a part: this is the beginning, and the whole is longer by an amount that nobody names.
+        return Part(total=sys.maxsize)
     if said is None or "content-encoding" in response.headers:
         # Nobody can tell where these bytes belong.
         return Part(first=sys.maxsize)

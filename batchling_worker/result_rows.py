@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
+from . import gzipped
 from .errors import Denied, PermanentError, TemporaryError
 from .provider import Answer
 from .provider_call import ProviderCall
@@ -59,17 +60,19 @@ async def rows_of(call: ProviderCall, named: str, reader: LineReader) -> AsyncGe
     """
     splitter, n_rows = LineSplitter(), 0
     try:
-        async with contextlib.aclosing(call.whole()) as pieces:
+        async with contextlib.aclosing(gzipped.unpacked(call.whole())) as pieces:
             async for piece in pieces:
                 for answer in reader.answers(splitter.feed(piece)):
                     n_rows += 1
                     yield answer
+    except gzipped.NotWholeError as error:
+        raise TemporaryError(f"{call.deed.provider} sent a broken gzip file for {named}: {error}") from None
     except PermanentError as error:
         if error.status not in UNSEEN:
             raise
         raise Denied(str(error)) from None
     n_broken = reader.n_broken
-    for answer in reader.answers([splitter.rest()]):
+    for answer in reader.answers(splitter.rest()):
         n_rows += 1
         yield answer
     provider = call.deed.provider

@@ -73,7 +73,7 @@ class _Batch(msgspec.Struct, frozen=True, kw_only=True):
         known = self.request_counts if isinstance(self.request_counts, dict) else {}
         counts = {name: bounds.count(n) for name, n in known.items() if bounds.count(n)}
         n_rows = sum(counts.values())
-        provider_batch_id = ProviderBatchId(self.id if isinstance(self.id, str) else "")
+        provider_batch_id = ProviderBatchId(bounds.identifier(self.id))
         return Shown(
             provider_batch_id=provider_batch_id,
             look=self._look(provider_batch_id, counts, n_rows),
@@ -119,13 +119,12 @@ class _Page(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def next_cursor(self) -> str:
-        known = [one.id for one in self.batches if isinstance(one.id, str)]
-        last = "".join(known[-1:])
+        last = "".join([known for one in self.batches if (known := bounds.identifier(one.id))][-1:])
         if not self.tells_more:
             return last
         if not says_more(self.has_more):
             return ""
-        cursor = self.last_id if isinstance(self.last_id, str) and self.last_id else last
+        cursor = bounds.identifier(self.last_id) or last
         if not cursor:
             raise no_cursor()
         return cursor

@@ -356,11 +356,12 @@ async def _rows(account: Account, s3: Any, bucket: str, key: str) -> AsyncGenera
                 if answer := answer_in(line):
                     n_rows += 1
                     yield answer
-    rest = splitter.rest()
-    if answer := answer_in(rest):
-        n_rows += 1
-        yield answer
-    if not n_rows and (n_lines or rest.strip() or splitter.n_too_long):
+    for line in splitter.rest():
+        n_lines += 1 if line.strip() else 0
+        if answer := answer_in(line):
+            n_rows += 1
+            yield answer
+    if not n_rows and (n_lines or splitter.n_too_long):
         raise no_result_file(FACTS.name, key)
 
 

@@ -175,10 +175,10 @@ class Gemini:
     async def find(self, account: Account, sought: Sought) -> list[ProviderBatchId]:
         """The batches with the label or an input file sought; else those that their rows give away."""
         version = _Place.of(sought.submission.endpoint).version
-        oldest = sought.since - CLOCKS_APART
+        since = sought.since - CLOCKS_APART
         found: list[tuple[str, ProviderBatchId]] = []
         nameless: list[ProviderBatchId] = []
-        async for batch in self._made_since(account, version, oldest, sought.submission.label):
+        async for batch, oldest in self._made_since(account, version, since, sought.submission.label):
             one = _provider_batch_id(version, batch.known_name)
             ours = batch.is_of(sought.submission.label, sought.input_file_ids)
             if ours:
@@ -270,13 +270,15 @@ class Gemini:
         return name if isinstance(name, str) and name else file.name
 
     async def _made_since(
-        self, account: Account, version: str, oldest: dt.datetime, label: str
-    ) -> AsyncGenerator[Operation, None]:
-        token, tokens = "", {""}
+        self, account: Account, version: str, since: dt.datetime, label: str
+    ) -> AsyncGenerator[tuple[Operation, dt.datetime], None]:
+        """Yield every batch of the list, each with the time before which no batch is ours by the provider's clock."""
+        token, tokens, oldest = "", {""}, since
         for _ in range(FIND_PAGES):
-            page = await self._page(account, "search its batches", version, token)
+            page, behind = await self._page(account, "search its batches", version, token)
+            oldest = min(oldest, since - behind)
             for batch in page.batches:
-                yield batch
+                yield batch, oldest
             token = page.next_token
             if not token or reaches_back_to(oldest, page.batches):
                 return
@@ -286,16 +288,19 @@ class Gemini:
         # To say "there is none" of a list that was not read to its end could have a second batch paid for.
         raise unsearchable(self.facts.name, label)
 
-    async def _page(self, account: Account, does: str, version: str, token: str) -> OperationPage:
+    async def _page(
+        self, account: Account, does: str, version: str, token: str
+    ) -> tuple[OperationPage, dt.timedelta]:
+        """Read a page of the list, and how far its provider's clock is behind."""
         query = [("pageSize", PAGE_SIZE), *([("pageToken", token)] if token else [])]
         call = self._call(account, does, "GET", f"/{version}/batches")
         page = await call.ask(OperationPage, query)
         if page.error is not None:
             raise http_errors.of_unreadable(call.deed)
-        return page
+        return page, call.behind
 
     async def _list_page(self, account: Account, version: str, token: str) -> ListPage:
-        page = await self._page(account, "look at batches", version, token)
+        page, _ = await self._page(account, "look at batches", version, token)
         hints = [
             Hint.of(_provider_batch_id(version, batch.known_name), _told(batch, version))
             for batch in page.batches

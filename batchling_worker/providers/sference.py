@@ -51,7 +51,7 @@ class _Batch(msgspec.Struct, frozen=True, kw_only=True):
     created_at: object = None
 
     def shown(self) -> Shown:
-        provider_batch_id = ProviderBatchId(self.id if isinstance(self.id, str) else "")
+        provider_batch_id = ProviderBatchId(bounds.identifier(self.id))
         n_rows = bounds.count(self.request_count)
         return Shown(
             provider_batch_id=provider_batch_id,

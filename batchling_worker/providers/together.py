@@ -96,7 +96,7 @@ class TogetherDialect(Dialect):
         """Stores an input file; its id, which may be that of equal bytes stored before."""
         fields = {"purpose": "batch-api", "file_name": name, **form}
         file = await call.upload(StoredFile, fields, name, lines, UPLOAD_PATIENCE, fine=STORED_BEFORE)
-        return next((one for one in (file.id, file.file_id) if isinstance(one, str)), "")
+        return bounds.identifier(file.id) or bounds.identifier(file.file_id)
 
     def wish(self, submission: Submission, input_file_id: str) -> dict[str, object]:
         """The body of a create call, which has no place for a label."""

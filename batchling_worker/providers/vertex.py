@@ -311,7 +311,7 @@ async def _rows(objects: Objects, shard: Found) -> AsyncGenerator[Answer, None]:
             for answer in lines.answers(splitter.feed(piece)):
                 n_rows += 1
                 yield answer
-    for answer in lines.answers([splitter.rest()]):
+    for answer in lines.answers(splitter.rest()):
         n_rows += 1
         yield answer
     lines.tell_of_broken(FACTS.name, shard.name, splitter.n_too_long)

@@ -36,6 +36,7 @@ from ..provider import (
     Source,
     SpentFiles,
     Submission,
+    label_in,
 )
 from ..provider_call import ProviderCall
 from ..request_lines import one_line
@@ -126,7 +127,7 @@ class _Container(msgspec.Struct, frozen=True):
 
     @property
     def known_id(self) -> str:
-        return _text(self.batch_id)
+        return bounds.identifier(self.batch_id)
 
     @property
     def counts(self) -> _State:
@@ -193,7 +194,7 @@ class Xai:
             made = [
                 one
                 async for one in self._made_since(account, sought.since - FIND_MARGIN, label)
-                if _label(one) == label
+                if label_in(_label(one), label)
             ]
             made.reverse()
         whole = [one for one in made if _count(one.counts.num_requests) >= max(1, _n_meant(one) or n_lines)]
@@ -253,23 +254,24 @@ class Xai:
     ) -> ProviderCall:
         return ProviderCall(account, FACTS.name, does, method, f"/v1{path}", paid=paid)
 
-    async def _page(self, account: Account, does: str, token: str) -> tuple[_Page, dt.datetime]:
-        """Read a page of the list, and the time there; raises `TemporaryError` where the answer is no page."""
+    async def _page(self, account: Account, does: str, token: str) -> tuple[_Page, ProviderCall]:
+        """Read a page of the list; return the call as well. Raises `TemporaryError` where the answer is no page."""
         call = self._call(account, does, "GET", "/batches")
         page = await call.ask(
             _Page, [("limit", LIST_ROWS), *([("pagination_token", token)] if token else [])]
         )
         if page.error is not None:
             raise http_errors.of_unreadable(call.deed)
-        return page, call.answered_at
+        return page, call
 
     async def _made_since(
-        self, account: Account, oldest: dt.datetime, label: str
+        self, account: Account, since: dt.datetime, label: str
     ) -> AsyncGenerator[_Container, None]:
         """Every container that is not surely older; the list's order is not documented, so it is read to its end."""
-        token, tokens = "", {""}
+        token, tokens, oldest = "", {""}, since
         for _ in range(FIND_PAGES):
-            page, _now = await self._page(account, "search its batches", token)
+            page, call = await self._page(account, "search its batches", token)
+            oldest = min(oldest, since - call.behind)
             for one in page.batches or ():
                 made_at = _moment(one.create_time)
                 if one.known_id and (made_at is None or made_at >= oldest):
@@ -283,8 +285,10 @@ class Xai:
         raise unsearchable(FACTS.name, label)
 
     async def _list_page(self, account: Account, token: str) -> ListPage:
-        page, now = await self._page(account, "look at batches", token)
-        hints = [Hint.of(one.known_id, _told(one, now)) for one in page.batches or () if one.known_id]
+        page, call = await self._page(account, "look at batches", token)
+        hints = [
+            Hint.of(one.known_id, _told(one, call.answered_at)) for one in page.batches or () if one.known_id
+        ]
         return ListPage(hints=hints, following=_text(page.pagination_token))
 
     async def _shown(self, account: Account, container: str) -> _Container | None:

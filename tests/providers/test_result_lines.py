@@ -22,12 +22,54 @@ CHAT = "/v1/chat/completions"
 def split(pieces: list[bytes]) -> list[bytes]:
     splitter = LineSplitter()
     lines = [line for piece in pieces for line in splitter.feed(piece)]
-    return [*lines, splitter.rest()]
+    return lines + splitter.rest()
 
 
 @given(st.lists(st.sampled_from([b"\n", b"a", b"bc", b"\r\n", b"", b"x\ny\n", b"\n\n"])))
 def test_lines_do_not_depend_on_where_pieces_are_cut(pieces: list[bytes]) -> None:
     assert split(pieces) == b"".join(pieces).split(b"\n")
+
+
+ROWS = [
+    {"custom_id": f"r{number}", "response": {"status_code": 200, "body": {"n": "}{"}}} for number in range(3)
+]
+SPELT = [json.dumps(one).encode() for one in ROWS]
+
+
+@pytest.mark.parametrize(
+    "file",
+    {
+        "a list in one line": b"[" + b",".join(SPELT) + b"]",
+        "a list in several lines": b"[\n" + b",\n".join(SPELT) + b"\n]\n",
+        "a comma behind each": b",\n".join(SPELT) + b",\n",
+        "no line breaks": b"".join(SPELT),
+        "carriage returns": b"\r".join(SPELT) + b"\r",
+        "a NUL behind each": b"\0\r\n".join(SPELT) + b"\0",
+        "NULs around all": bytes(512) + b"\n".join(SPELT) + bytes(512),
+        "record separators": b"".join(b"\x1e" + one + b"\n" for one in SPELT),
+        "server-sent events": b"".join(b"data: " + one + b"\n\n" for one in SPELT),
+        "texts": b"\n".join(json.dumps(one.decode()).encode() for one in SPELT),
+        "a byte order mark": b"\xef\xbb\xbf" + b"\n".join(SPELT),
+    }.items(),
+    ids=lambda file: file[0],
+)
+@pytest.mark.parametrize("size", [7, 1_000_000])
+def test_rows_are_read_however_a_server_puts_them_behind_each_other(
+    file: tuple[str, bytes], size: int
+) -> None:
+    lines = split([file[1][at : at + size] for at in range(0, len(file[1]), size)])
+    assert [json.loads(line) for line in lines if line.strip(b"\0\r\n ,[]")] == ROWS
+    answers = list(RowReader().answers(lines))
+    assert [answer.custom_id for answer in answers] == ["r0", "r1", "r2"]
+
+
+@pytest.mark.parametrize("begun", [b'{"custom_id": "r9", "resp', b"<html>", b"null", b"12"])
+def test_what_is_no_row_stays_what_it_is_behind_the_rows_of_its_line(begun: bytes) -> None:
+    reader = RowReader()
+    lines = split([SPELT[0] + begun + b"\n" + SPELT[1]])
+    assert lines == [SPELT[0], begun, SPELT[1]]
+    assert [answer.custom_id for answer in reader.answers(lines)] == ["r0", "r1"]
+    assert reader.n_broken == 1
 
 
 def test_a_line_without_end_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
