@@ -371,14 +371,13 @@ class Block:
         with contextlib.suppress(*UNREACHABLE):
             # A Redis that goes away from here on is waited for; the companion looks for a worker again.
             await presence.fit_worker_lives(inspection, deployment.seal_public_key)
-        patience_s = presence.PATIENCE_S if self._settings.redis_url else presence.EMBEDDED_PATIENCE_S
         companions = [
             display.show(run, self._wishes.live_display),
             presence.watch(
                 inspection,
                 deployment.seal_public_key,
                 asked=lambda: run.progress.n_waiting > 0,
-                patience_s=patience_s,
+                patience_s=presence.patience_s(self._settings.redis_url),
             ),
         ]
         self._companions = [asyncio.create_task(companion) for companion in companions]

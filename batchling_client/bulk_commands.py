@@ -124,7 +124,7 @@ def results(run: str, output: Path | None, redis_url: str | None, *, wait: bool,
         async with reach(redis_url) as reached:
             with _opened(output) as out:
                 used = reached.settings
-                patience_s = presence.PATIENCE_S if used.redis_url else presence.EMBEDDED_PATIENCE_S
+                patience_s = presence.patience_s(used.redis_url)
                 keys = Keys(used.namespace)
                 found = Results(reached.redis, keys, await _run_of(reached, keys, run), patience_s=patience_s)
                 return await found.write(out, wait=wait)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Callable
 from typing import Final
 
@@ -14,6 +15,7 @@ from .wire import sealing
 from .wire.connection import UNREACHABLE
 from .wire.ending import is_cancelled
 from .wire.records import CorruptRecord
+from .wire.rehearsing import SANDBOX
 
 _logger = logging.getLogger(__name__)
 
@@ -26,8 +28,8 @@ STARTING_S: Final = 10.0
 """How long a plain block waits, at its entry, for the worker of an embedded stack that starts."""
 PATIENCE_S: Final = 3.0
 """How long requests wait before their caller is told that no worker is alive."""
-EMBEDDED_PATIENCE_S: Final = 15.0
-"""The same where the stack was started a moment ago, its worker with it."""
+STARTED_PATIENCE_S: Final = 15.0
+"""The same where a stack or a rehearsal was started a moment ago, its worker with it."""
 
 NO_WORKER: Final = (
     "No worker is alive: the requests wait safely in Redis. "
@@ -41,6 +43,12 @@ _OTHER_KEY: Final = (
     "No live worker can open the credentials that this client seals: give client and workers the same "
     "BATCHLING_SEAL_PUBLIC_KEY and BATCHLING_SEAL_PRIVATE_KEY (`batchling keys new` prints a pair)."
 )
+
+
+def patience_s(redis_url: str | None) -> float:
+    """Return how long requests wait before their caller is told that no worker is alive; None = the embedded stack."""
+    has_started = not redis_url or bool(os.environ.get(SANDBOX))
+    return STARTED_PATIENCE_S if has_started else PATIENCE_S
 
 
 async def fit_worker_lives(inspection: Inspection, public_key: str) -> bool:

@@ -18,6 +18,7 @@ from batchling_client.wire import sealing
 from batchling_client.wire.batches import Batch
 from batchling_client.wire.keys import BatchId, Keys, RunId
 from batchling_client.wire.records import WorkerPresence
+from batchling_client.wire.rehearsing import SANDBOX
 from tests.waiting import wait_until
 
 from .answerer import Answerer
@@ -229,3 +230,14 @@ async def n_read(worker: Answerer) -> int:
     """How often Redis was asked for whole batches."""
     stats = await worker.redis.info("commandstats")
     return int(stats["cmdstat_hgetall"]["calls"])
+
+
+def test_a_rehearsal_gives_the_worker_that_it_starts_as_much_time_as_an_embedded_stack(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its Redis is named by a URL, as that of workers which run elsewhere is."""
+    url = "unix:///tmp/redis.sock"
+    monkeypatch.delenv(SANDBOX, raising=False)
+    assert presence.patience_s(url) < presence.patience_s(None)
+    monkeypatch.setenv(SANDBOX, "http://127.0.0.1:8099")
+    assert presence.patience_s(url) == presence.patience_s(None)
