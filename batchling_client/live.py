@@ -27,6 +27,9 @@ STYLES: Final[Mapping[BatchState, str]] = {
     BatchState.CANCELLED: "magenta",
 }
 SHORT_ID: Final = 20
+GAP: Final = 2
+LEAST_WIDTHS: Final = ((1, 11), (4, 12), (0, 16), (1, 4), (0, 4), (4, 4))
+"""On a narrow terminal these columns are cut in turn, each to so many characters: state, id, model."""
 
 
 class _Terminal(Console):
@@ -75,23 +78,41 @@ class LiveScreen:
 
     def _table(self, batches: Sequence[Batch], now: dt.datetime, n_reused: int) -> Table:
         shown, rest = display.pick(batches, max(1, min(self._n_lines, self._console.height - 4)))
-        table = Table.grid(padding=(0, 2))
+        table = Table.grid(padding=(0, GAP))
         for justify in ("left", "left", "right", "right", "left"):
             table.add_column(justify=justify, no_wrap=True, overflow="ellipsis")
-        for batch in shown:
-            table.add_row(
+        rows = [
+            (
                 Text(f"{batch.spec.provider}/{batch.spec.model}"),
                 Text(display.state_of(batch), style=STYLES[batch.state]),
                 Text(f"{display.rows_done(batch)}/{display.rows_all(batch)}"),
                 Text(display.age_of(batch, now), style="dim"),
                 Text(_short(batch.provider_batch_id or batch.batch_id), style="dim"),
             )
+            for batch in shown
+        ]
+        _fit(rows, self._console.width)
+        for row in rows:
+            table.add_row(*row)
         if n_reused:
             table.add_row(Text("from earlier runs"), Text(), Text(f"{n_reused:,}"))
         if rest:
             words = ", ".join(f"{n} {state}" for state, n in sorted(rest.items()))
             table.add_row(Text(f"and {sum(rest.values())} more: {words}", style="dim"))
         return table
+
+
+def _fit(rows: Sequence[Sequence[Text]], width: int) -> None:
+    """Cut states, ids and models so that a row fits; counts and ages are shown whole."""
+    widths = [max((cell.cell_len for cell in column), default=0) for column in zip(*rows, strict=True)]
+    over = sum(widths) + GAP * (len(widths) - 1) - width
+    for column, least in LEAST_WIDTHS:
+        if over > 0:
+            kept = max(min(least, widths[column]), widths[column] - over)
+            over -= widths[column] - kept
+            widths[column] = kept
+            for row in rows:
+                row[column].truncate(kept, overflow="ellipsis")
 
 
 def _short(name: str) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from batchling_client import complaints, display, listing
+from batchling_client import complaints, display, listing, live
 from batchling_client.folding import folded
 from batchling_client.inspection import Inspection
 from batchling_client.wire.batches import Batch
@@ -297,3 +297,29 @@ async def test_output_that_goes_to_a_file_stays_in_the_file(
     assert out.read_text(encoding="utf-8") == "statuses 200 200\n"
     assert "statuses" not in seen
     assert "groq/llama-3.1-8b-instant" in seen
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80])
+def test_a_narrow_terminal_shows_counts_and_ages_whole(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {
+        "COLUMNS": str(columns),
+        "FORCE_COLOR": "1",
+        "NO_COLOR": "1",
+        "TERM": "xterm",
+    }.items():
+        monkeypatch.setenv(name, value)
+    long_id = "batch_0189af5b67b74c173fd0189af5b67b7"
+    status = "waiting for the input file"
+    running = batch(1, "submitted", provider_status=status, n_done=4, provider_batch_id=long_id)
+    settled = batch(2, "settled", n_requests=12_345, n_succeeded=12_345, provider_batch_id=long_id)
+    screen = live.LiveScreen(n_lines=10)
+
+    screen.draw([running, settled], NOW)
+    screen.close()
+
+    lines = capsys.readouterr().err.splitlines()
+    assert any("4/10" in line and "1:15" in line for line in lines)
+    assert any("12345/12345" in line and "1:15" in line for line in lines)
+    assert columns < 80 or any("submitted" in line for line in lines)
