@@ -9,7 +9,7 @@ ARGS ?=
 # Most tests wait for other processes: more than one a core keeps the cores busy.
 JOBS ?= 4
 
-.PHONY: help demo test test-pythons test-long test-sdks chaos weather lint format bench constraints clean
+.PHONY: help demo test test-pythons test-long test-sdks chaos weather lint format bench picture constraints clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ format: $(VENV)/.installed-dev ## Format the code and mend what ruff can mend
 
 bench: $(VENV)/.installed-dev ## Run the benchmarks
 	$(BIN)/python -m benchmarks $(ARGS)
+
+picture: $(VENV)/.installed-dev ## Draw the picture in the README anew (needs tmux)
+	$(BIN)/python docs/picture.py
 
 constraints: ## Pin the newest versions that fit together (needs uv)
 	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade --quiet \

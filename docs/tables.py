@@ -14,7 +14,7 @@ from batchling_worker import providers
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 VERIFIED: Final = {"SDK": "official SDK", "capture": "wire captures", "docs": "documents"}
-"""How the README words what an adapter and its emulator are held to."""
+"""How the page of the providers words what an adapter and its emulator are held to."""
 
 
 def providers_table() -> str:
@@ -105,7 +105,7 @@ def written(page: str, tables: Mapping[str, str]) -> str:
 
 
 PAGES: Final = {
-    "README.md": {"providers": providers_table, "sdks": sdks_table},
+    "docs/providers.md": {"providers": providers_table, "sdks": sdks_table},
     "docs/how-it-works.md": {"keys": keys_table},
     "docs/hosts.md": {"hosts": hosts_table, "no-batches": no_batches_table},
 }

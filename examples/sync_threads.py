@@ -1,7 +1,7 @@
 """A synchronous SDK client in a thread pool: each call blocks its own thread until its batch is done.
 
 For real:   GROQ_API_KEY=... python examples/sync_threads.py
-Rehearsed:  see "Rehearsing" in the README
+Rehearsed:  see "Rehearsing" in docs/commands.md
 
 A batch holds at most as many requests as there are threads, since each waits in its own: for thousands of requests use
 the asynchronous client.

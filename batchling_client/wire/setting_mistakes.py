@@ -38,7 +38,7 @@ _WORDS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
     "tuple_type": lambda _: "must be a list",
 }
 """By pydantic's name of a mistake: what a person is to do. The mapping holds limits of ours, never a value."""
-_OTHERWISE: Final = "has a value that cannot be read: see the settings in the README"
+_OTHERWISE: Final = "has a value that cannot be read: see docs/settings.md"
 
 
 def mistake_in(error: ValidationError | SettingsError) -> tuple[str, str]:

@@ -31,11 +31,18 @@ async def run(*words: str, home: Path, **settings: str) -> str:
     return out.decode()
 
 
-async def rehearsed(example: str) -> str:
+async def rehearsed(example: str, **settings: str) -> str:
     """The output of `batchling run --sandbox`."""
     main = "from batchling_client.cli import main; main()"
     with tempfile.TemporaryDirectory(prefix="bl-") as home:
-        return await run("-c", main, "run", "--sandbox", f"examples/{example}", home=Path(home))
+        return await run("-c", main, "run", "--sandbox", f"examples/{example}", home=Path(home), **settings)
+
+
+async def test_the_quickstart_prints_an_answer_for_each_word() -> None:
+    printed = await rehearsed("quickstart.py", OPENAI_API_KEY="sk-test")
+
+    for word in ("batch", "queue", "lease"):
+        assert f"Explain the word '{word}'" in printed
 
 
 async def test_streaming_batches_prints_the_faster_model_first() -> None:

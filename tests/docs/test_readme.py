@@ -1,4 +1,4 @@
-"""The README says what the code does: tables of settings, parameters, commands and providers are held against it."""
+"""README and docs say what the code does: their tables and the README's example are held against it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ from batchling_worker.settings import ProviderSettings, WorkerSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+MOST_LINES = 130
 TABLES: dict[str, Any] = runpy.run_path(str(ROOT / "docs" / "tables.py"))
 
 
-def section(heading: str) -> str:
-    _, found, rest = README.partition(f"\n## {heading}\n")
-    assert found, f"the README has no section {heading}"
-    return rest.partition("\n## ")[0]
+def page(name: str) -> str:
+    return (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
 
 
 def rows(text: str) -> list[list[str]]:
@@ -50,13 +49,13 @@ def fields() -> dict[str, tuple[str, object]]:
 
 
 def test_the_settings_table_names_every_setting_and_no_other() -> None:
-    told = {row[0].strip("`"): row[2] for row in rows(section("Settings"))}
+    told = {row[0].strip("`"): row[2] for row in rows(page("settings"))}
 
     assert told == {name: reader for name, (reader, _) in fields().items()}
 
 
 def test_the_settings_table_tells_the_defaults() -> None:
-    told = {row[0].strip("`"): row[1] for row in rows(section("Settings"))}
+    told = {row[0].strip("`"): row[1] for row in rows(page("settings"))}
 
     for name, (_, default) in fields().items():
         if isinstance(default, bool):
@@ -66,7 +65,7 @@ def test_the_settings_table_tells_the_defaults() -> None:
 
 
 def test_the_parameters_table_is_the_signature() -> None:
-    told = {row[0].strip("`"): row[1].strip("`") for row in rows(section("Using it"))}
+    told = {row[0].strip("`"): row[1].strip("`") for row in rows(page("batchify"))}
 
     signature = inspect.signature(batchify)
     expected = {name: str(parameter.default) for name, parameter in signature.parameters.items()}
@@ -74,7 +73,7 @@ def test_the_parameters_table_is_the_signature() -> None:
 
 
 def test_the_commands_table_names_every_command_and_no_other() -> None:
-    cells = [row[0] for row in rows(section("Commands"))]
+    cells = [row[0] for row in rows(page("commands"))]
     told = {
         words.removeprefix("batchling ").split()[0]
         for cell in cells
@@ -86,7 +85,7 @@ def test_the_commands_table_names_every_command_and_no_other() -> None:
 
 
 def test_every_error_that_is_named_exists_and_every_one_is_named() -> None:
-    named = set(re.findall(r"`([A-Z]\w+)`", section("Using it"))) - {"None", "False"}
+    named = set(re.findall(r"`([A-Z]\w+)`", page("batchify"))) - {"None", "False"}
     ours = {
         name
         for name, kind in vars(errors).items()
@@ -98,11 +97,28 @@ def test_every_error_that_is_named_exists_and_every_one_is_named() -> None:
     assert ours <= named
 
 
-@pytest.mark.parametrize("page", sorted(TABLES["PAGES"]))
-def test_tables_made_from_the_code_are_up_to_date(page: str) -> None:
+@pytest.mark.parametrize("path", sorted(TABLES["PAGES"]))
+def test_tables_made_from_the_code_are_up_to_date(path: str) -> None:
     rendered = TABLES["rendered"]
 
-    assert (ROOT / page).read_text(encoding="utf-8") == rendered(page), "run `python docs/tables.py`"
+    assert (ROOT / path).read_text(encoding="utf-8") == rendered(path), "run `python docs/tables.py`"
+
+
+def test_the_readme_opens_with_an_example_that_runs() -> None:
+    """`test_examples.py` runs it."""
+    _, _, rest = README.partition("```python\n")
+
+    assert rest.partition("```")[0] == (ROOT / "examples" / "quickstart.py").read_text(encoding="utf-8")
+
+
+def test_the_readme_stays_short_enough_to_be_read() -> None:
+    assert len(README.splitlines()) <= MOST_LINES
+
+
+def test_the_readme_names_every_provider() -> None:
+    section = README.partition("\n## Providers\n")[2].partition("\n## ")[0].lower()
+
+    assert [name for name in TABLES["providers"].names() if name not in section] == []
 
 
 def test_the_env_example_knows_every_setting_a_deployment_has() -> None:
