@@ -434,7 +434,7 @@ class Engine:
             await self._store.ended(step.held, Outcome.CANCELLED, "", ending, reason)
         else:
             await self._store.hold(
-                step.held, delay_s, lifecycle.parked_sentence(batch, str(error)), parked=True
+                step.held, delay_s, lifecycle.parked_sentence(batch, str(error), error.status), parked=True
             )
 
     async def _wait(self, step: Step, wait: Waiting) -> None:

@@ -79,6 +79,13 @@ def answered(custom_id: str, body: bytes) -> Answer:
     return answer_or_lost(custom_id, answer_shape.unpacked(body))
 
 
+def told(custom_id: str, body: bytes, error: object) -> Answer:
+    """The answer of a row with a body, an error or both: beside an answer, an error is a warning or a status of 0."""
+    if error and not answer_shape.is_plausible(answer_shape.unpacked(body)):
+        return failed(custom_id, error)
+    return answered(custom_id, body)
+
+
 def failed(custom_id: str, error: object) -> Answer:
     """The answer of a row that failed, in the shape of a realtime call's; a cancelled one never ran."""
     said = google_status.failure(error)

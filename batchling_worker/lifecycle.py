@@ -70,6 +70,7 @@ FINAL: Final = {OVERDUE: 504, UNSENT: 504, UNFOUND: 504, UNREADABLE: 502, DEFECT
 """Codes of ours with which a batch ends so that none of its requests is run again -> status."""
 LOST_AFTER: Final = dt.timedelta(minutes=15)
 PARKED_S: Final = 30.0
+KEY_REFUSED: Final = frozenset({401, 403})
 FILE_PATIENCE: Final = 10
 """Creates in a row that may fail for an input file that is not seen."""
 FORGOTTEN_PATIENCE_S: Final = 10.0
@@ -345,12 +346,18 @@ def parked_pause_s() -> float:
     return random.uniform(PARKED_S / 2, PARKED_S)  # noqa: S311 - jitter, not a secret
 
 
-def parked_sentence(batch: Batch, reason: str) -> str:
-    """What a paid batch says of itself while its key is refused, and what to do about it."""
+def parked_sentence(batch: Batch, reason: str, status: int) -> str:
+    """What a paid batch says of itself while its looks are refused with a status, and what to do about it."""
+    provider, batch_id = batch.spec.provider, batch.batch_id
+    if money.is_lacking(status, reason):
+        until, way = "the account can pay", f"`batchling retry {batch_id}` looks at once"
+    elif status in KEY_REFUSED:
+        until, way = "the key is accepted", f"put the key right (`batchling retry {batch_id}` looks at once)"
+    else:
+        until, way = f"{provider} answers otherwise", f"`batchling retry {batch_id}` looks at once"
     return (
-        f"{reason.rstrip('.')}. Batch {batch.batch_id} may be paid for and waits until the key is accepted: put the "
-        f"key right (`batchling retry {batch.batch_id}` looks at once), or give the batch up with "
-        f"`batchling cancel {batch.batch_id}`."
+        f"{reason.rstrip('.')}. Batch {batch_id} may be paid for and waits until {until}: {way}, "
+        f"or give the batch up with `batchling cancel {batch_id}`."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -29,8 +30,12 @@ FILE_ENDING: Final = ".jsonl"
 
 
 def file_name(submission: Submission) -> str:
-    """The name under which a submission's input file is stored."""
-    return f"{submission.label}{FILE_ENDING}"
+    """Return a name for a submission's input file, a new one each time.
+
+    An upload whose answer was lost may have been stored: servers refuse its name from then on, as llm-d's batch gateway
+    did with a 500 (its issue 214).
+    """
+    return f"{submission.label}-{secrets.token_hex(4)}{FILE_ENDING}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -226,9 +226,10 @@ async def _end_overdue(step: Step, seen: Running) -> None:
 
 
 async def _is_listed(step: Step) -> bool:
-    """Whether a search shows a batch that a look does not; where the search is refused, the 404s were the key's."""
-    if not step.provider.facts.searchable:
-        return False
+    """Whether a search shows a batch that a look does not; where the search is refused, the 404s were the key's.
+
+    Where only rows can tell, a batch of the list that cannot be looked at is an error: it may be this one.
+    """
     return bool(await step.provider.find(step.way(), step.sought(step.batch.label)))
 
 

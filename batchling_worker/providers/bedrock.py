@@ -375,9 +375,10 @@ def answer_in(line: bytes) -> Answer | None:
     custom_id, output = text_in(row.get("recordId", b"")), row.get("modelOutput", b"")
     if not custom_id:
         return None
-    if error is not None:
+    output = answer_shape.unpacked(output)
+    if error is not None and not answer_shape.is_plausible(output):
         return _failed(custom_id, error)
-    return answer_or_lost(custom_id, answer_shape.unpacked(output))
+    return answer_or_lost(custom_id, output)
 
 
 def _failed(custom_id: str, error: Mapping[str, bytes]) -> Answer:

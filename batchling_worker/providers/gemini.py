@@ -406,7 +406,7 @@ def _answer(row: Mapping[str, bytes]) -> Answer | None:
         return None
     # Older servers say `status` where newer ones say `error`.
     error = google_rows.decoded(row.get("error")) or google_rows.decoded(row.get("status"))
-    return google_rows.failed(key, error) if error else google_rows.answered(key, row.get("response", b""))
+    return google_rows.told(key, row.get("response", b""), error)
 
 
 def _inline_key(row: Mapping[str, bytes]) -> str:

@@ -324,10 +324,8 @@ def _answer(row: Mapping[str, bytes]) -> Answer | None:
     if not custom_id:
         return None
     status = google_rows.text_of(row.get("status"))
-    if status:
-        return google_rows.failed(custom_id, _error_in(status))
     # A row that the job did not get to has its request only.
-    return google_rows.answered(custom_id, row.get("response", b""))
+    return google_rows.told(custom_id, row.get("response", b""), _error_in(status) if status else None)
 
 
 def _error_in(status: str) -> dict[str, object]:

@@ -189,6 +189,13 @@ def test_a_key_sees_its_own_jobs_and_a_bad_one_nothing(stored: Sandbox) -> None:
         client(stored, "bedrock", "invalid").list_model_invocation_jobs()
 
 
+def test_an_error_beside_an_answer_is_no_failure() -> None:
+    told = {"recordId": "a", "modelOutput": {"content": []}, "error": {"errorCode": 0, "errorMessage": ""}}
+    found = answer_in(json.dumps(told).encode())
+    assert found is not None
+    assert found.status == 200
+
+
 def test_an_answer_in_a_text_of_json_is_taken_out_and_an_absent_one_is_lost() -> None:
     inner = {"content": [{"type": "text", "text": "hello"}]}
     for told in (inner, json.dumps(inner)):

@@ -581,6 +581,8 @@ class TestAdapter:
                 b'{"key":"i","error":{"code":1,"message":"Cancelled."}}',
                 b'{"key":"j","response":{"x":1},"error":{}}',
                 b'{"key":"l","response":"{\\"x\\":1}"}',
+                b'{"key":"o","response":{"candidates":[]},"error":{"code":"warning","message":"An old model."}}',
+                b'{"key":"p","response":{"candidates":[]},"status":{"code":0,"message":"OK"}}',
                 b'{"key":"m.0.1","response":"{\\"embedding\\":{}}"}',
                 b'{"key":"n.0.2","response":"no JSON"}',
                 b'{"key":7,"response":{"x":1}}',
@@ -592,7 +594,7 @@ class TestAdapter:
         )
         found = {one.custom_id: (one.status, one.origin) for one in await self._read(http, content)}
         assert found == {
-            **dict.fromkeys("abcdejlmn", (200, "provider")),
+            **dict.fromkeys("abcdejlmnop", (200, "provider")),
             **dict.fromkeys("fg", (503, "batch_row_lost")),
             "h": (500, "provider"),
             "i": (499, "batch_cancelled"),

@@ -36,7 +36,10 @@ class Hand:
             {
                 "redis_url": env["REDIS_URL"],
                 "home": env["HOME"],
-                "providers": {"groq": {"base_url": env["PROVIDERS__GROQ__BASE_URL"]}},
+                "providers": {
+                    one: {"base_url": env[f"PROVIDERS__{one.upper()}__BASE_URL"]}
+                    for one in ("anthropic", "groq")
+                },
             }
         )
         self.torn_at = ""

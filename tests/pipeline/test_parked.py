@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -11,7 +12,8 @@ from batchling_client.inspection import Inspection
 from batchling_client.wire.batches import Batch
 from batchling_client.wire.keys import BatchId, RequestId
 from batchling_client.wire.states import BatchState
-from batchling_worker.sandbox.faults import RefuseKey
+from batchling_worker.provider import NotFound
+from batchling_worker.sandbox.faults import RefuseKey, RefusePoll
 from tests.deployment import Deployment
 
 from .hand import Hand
@@ -45,6 +47,45 @@ async def several_steps(hand: Hand, batch_id: BatchId) -> Batch:
     for _ in range(4):
         await hand.step(batch_id)
     return await hand.batch(batch_id)
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "words"),
+    [
+        (400, "This id is malformed.", "waits until groq answers otherwise: `batchling retry"),
+        (407, "Proxy Authentication Required", "waits until groq answers otherwise: `batchling retry"),
+        (402, "Insufficient Balance", "waits until the account can pay: `batchling retry"),
+    ],
+)
+async def test_what_a_paid_batch_waits_for_is_named(
+    deployment: Deployment, hand: Hand, status: int, message: str, words: str
+) -> None:
+    batch_id, _ = await asked(deployment, 5)
+    await hand.bring(batch_id, BatchState.SUBMITTED)
+    deployment.sandbox.faults.add(RefusePoll(status=status, times=None, message=message))
+    error = (await several_steps(hand, batch_id)).error
+    assert message in error
+    assert words in error
+
+
+async def test_a_batch_is_not_lost_that_its_list_shows_and_its_looks_do_not(
+    deployment: Deployment, hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = await deployment.ask(5, provider="anthropic")
+    [batch] = await deployment.batches()
+    await hand.bring(batch.batch_id, BatchState.SUBMITTED)
+    unknown = AsyncMock(return_value=NotFound())
+    with monkeypatch.context() as patched:
+        patched.setattr("batchling_worker.inline_batches.InlineBatches._look_at", unknown)
+        denied = ("n_denied", 50, "denied_since", LONG_AGO)
+        await deployment.redis.execute_command("HSET", deployment.keys.batch(batch.batch_id), *denied)
+        await hand.step(batch.batch_id)
+        waiting = await hand.batch(batch.batch_id)
+        assert waiting.state is BatchState.SUBMITTED
+        assert f"may be {waiting.label}" in waiting.error
+    ended = await to_its_end(hand, batch.batch_id)
+    assert ended.n_succeeded == 5
+    assert deployment.billed() == dict.fromkeys(ids, 1)
 
 
 @pytest.mark.parametrize("status", [401, 403])

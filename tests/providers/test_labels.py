@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 from email.utils import format_datetime
 from typing import Any
 
@@ -152,6 +153,16 @@ async def test_ids_that_are_numbers_are_ids(provider: str, wire: Wire, http: htt
     [found] = await at.find(since=SINCE)
     assert found == "1001"
     assert (await at.ended(found)).ending.results == ("7",)
+
+
+async def test_no_two_uploads_have_the_same_name(wire: Wire, http: httpx.AsyncClient) -> None:
+    at = desk("openai", wire, http)
+    wire.reply = lambda seen: answer(b'{"id": "file-1"}')
+    for _ in range(2):
+        await at.upload()
+    names = {re.findall(rb'filename="([^"]+)"', seen.body)[0].decode() for seen in wire.seen}
+    assert len(names) == 2
+    assert {label_in(name.removesuffix(".jsonl"), LABEL) for name in names} == {True}
 
 
 async def test_a_created_batch_and_a_stored_file_may_have_numbers(
