@@ -14,7 +14,7 @@ import click
 
 from .errors import BatchlingError, NotIntercepted, QueueFull, QueueUnreachable
 from .folding import folded, width_of
-from .target import WrongTarget, say, without_function
+from .target import WrongTarget, absent, in_dots, say, without_function
 from .wire.installing import install
 
 GROUP: Final = "batchling.commands"
@@ -51,7 +51,9 @@ class CommandGroup(click.Group):
         """`batchling FILE.py:FUNC` is `batchling run FILE.py:FUNC`, with options on either side."""
         first = args[0] if args else ""
         if first.startswith("-m"):
-            raise click.UsageError(f"-m belongs to `run`: `batchling run {' '.join(args[:2])}`", ctx)
+            raise WrongTarget(f"-m is an option of `run`: type `batchling run {' '.join(args[:2])}`.")
+        if in_dots(first):
+            raise WrongTarget(absent(first))
         if first.endswith(".py"):
             raise WrongTarget(without_function(first))
         if (

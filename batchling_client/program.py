@@ -66,6 +66,8 @@ def module(words: Sequence[str]) -> Program:
         raise WrongTarget("-m needs a module: `batchling run -m MODULE`.")
     if name.endswith(".py") and Path(name).is_file():
         raise WrongTarget(f"-m takes a module, and {name} is a file: `batchling run {name}`.")
+    if ":" in name:
+        raise WrongTarget(f"-m takes a module, and {name} names a function: `batchling run FILE.py:FUNC`.")
     return Program(name=name, is_module=True, args=tuple(args))
 
 

@@ -45,7 +45,19 @@ def absent(path: str) -> str:
     """Say that there is no file of this path to run."""
     if path and Path(path).is_dir():
         return f"{path} is a folder: name a script in it, or run a package with -m PACKAGE."
+    dotted = in_dots(path)
+    if dotted:
+        return f"There is no file {path}: type `batchling run {dotted}` to run a function of a file."
     return f"There is no file {path or repr(path)}: check the path."
+
+
+def in_dots(path: str) -> str | None:
+    """Return FILE.py:FUNC where a person typed it as Python imports it, as in `package.file.func`; else None."""
+    *folders, name = path.split(".")
+    if not folders or not all(part.isidentifier() for part in (*folders, name)):
+        return None
+    file = Path(*folders).with_suffix(".py")
+    return f"{file}:{name}" if file.is_file() else None
 
 
 def without_function(path: str) -> str:

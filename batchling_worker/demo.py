@@ -26,6 +26,8 @@ FAST: Final = "llama-3.1-8b-instant"
 SLOW: Final = "openai/gpt-oss-20b"
 SPEEDS: Final = {FAST: 1.0, SLOW: 5.0}
 N_EACH: Final = 150
+LONGEST: Final = 30
+"""Of an answer as it is shown: a line fits on a terminal of 80 columns."""
 KEY: Final = "sandbox-needs-no-key"
 URL: Final = "https://api.groq.com/openai/v1/chat/completions"
 
@@ -39,7 +41,7 @@ def play(home: Path) -> int:
     Raises `StackError`.
     """
     started_s = time.monotonic()
-    click.echo("Starting a stack of its own (Redis, one worker), and a sandbox that stands in for Groq.")
+    click.echo("Starting a Redis, a worker and a sandbox that stands in for Groq.")
     with _ended_in_order(), stage(home, speeds=SPEEDS) as held, _environment(held):
         done_s = asyncio.run(_program())
         page = held.sandbox.ledger()
@@ -106,15 +108,15 @@ def _account(page: LedgerPage, done_s: dict[str, float], passed_s: float) -> Non
     if len(done_s) == len(SPEEDS):
         ahead, behind = sorted(done_s, key=done_s.__getitem__)
         lead_s = done_s[behind] - done_s[ahead]
-        click.echo(f"\n{ahead} was done {lead_s:.1f} s before {behind}: no answer waited for another batch.")
+        click.echo(f"\n{ahead} was done {lead_s:.1f} s before {behind}.")
+        click.echo("No answer waited for another batch.")
     twice = "none twice" if not totals.n_billed_twice else f"{totals.n_billed_twice} TWICE"
     click.echo(
-        f"The sandbox's ledger: {totals.n_batches} batches, {totals.n_rows} rows billed, {twice}, "
+        f"The sandbox billed {totals.n_rows} rows in {totals.n_batches} batches, {twice}; "
         f"{totals.n_realtime} calls at full price."
     )
-    click.echo(
-        f"Done in {passed_s:.1f} s, stack and sandbox are gone again. Your turn: async with batchify(): ..."
-    )
+    click.echo(f"Done in {passed_s:.1f} s; stack and sandbox have ended. Your turn:")
+    click.echo("\n    batchling run --sandbox SCRIPT.py")
 
 
 @contextlib.contextmanager
@@ -144,4 +146,4 @@ def _ended_in_order() -> Iterator[None]:
 
 def _short(text: str) -> str:
     line = " ".join(text.split())
-    return f'"{line}"' if len(line) <= 60 else f'"{line[:59]}…"'
+    return f'"{line}"' if len(line) <= LONGEST else f'"{line[: LONGEST - 1]}…"'

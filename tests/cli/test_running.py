@@ -127,7 +127,8 @@ async def test_the_demo_answers_everything_once_and_leaves_nothing(short_home: P
         done.out.index("gpt-oss-20b: all 150 answered"),
     )
     assert first < second
-    assert "2 batches, 300 rows billed, none twice, 0 calls at full price" in done.out
+    assert "300 rows in 2 batches, none twice; 0 calls at full price" in done.out
+    assert all(len(line) < 80 for line in done.out.splitlines())
     assert contents(short_home) == []
 
 
