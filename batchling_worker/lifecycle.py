@@ -283,8 +283,8 @@ def unfound(batch: Batch, label: str, reason: str) -> Complaint:
     provider, hours = batch.spec.provider, _submission_patience(batch) // dt.timedelta(hours=1)
     message = (
         f"{provider} did not answer the create of batch {batch.batch_id}, and a search of {hours} hours did not show "
-        f"whether it made the batch: {reason}. Nothing was created again. A batch with the label {label} there "
-        f"is this one, and {provider} may bill for it"
+        f"whether it made the batch: {reason.rstrip('.')}. Nothing was created again. A batch with the label "
+        f"{label} there is this one, and {provider} may bill for it"
     )
     return Complaint(code=UNFOUND, message=message)
 

@@ -170,7 +170,7 @@ def _why(n_unexplained: int, reading: Reading) -> str:
 def held_sentence(batch: Batch, ending: Ending, reading: Reading) -> str:
     """What a held batch says of itself, and what to do about it."""
     counted = "answers" if ending.n_succeeded is None else f"{ending.n_succeeded} answers"
-    reason = reading.failure or "no result names a request of this batch"
+    reason = str(reading.failure or "no result names a request of this batch").rstrip(".")
     return (
         f"{batch.spec.provider} has {counted} in batch {batch.provider_batch_id} that cannot be read: {reason}. "
         f"Nothing is run again. `batchling retry {batch.batch_id}` reads the results again, "

@@ -179,6 +179,7 @@ async def test_a_batch_whose_answers_are_counted_and_unreadable_is_held_and_read
     await hand.step(batch_id)
 
     assert f"groq has 5 answers in batch {held.provider_batch_id} that cannot be read" in held.error
+    assert ".." not in held.error
     assert f"`batchling retry {batch_id}`" in held.error
     assert (await hand.batch(batch_id)).state is BatchState.ENDED
     assert await deployment.results(ids) == [None] * 5
