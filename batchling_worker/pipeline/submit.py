@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import BinaryIO, Final
 
 import msgspec
@@ -30,10 +30,12 @@ from ..errors import (
     TemporaryError,
     Waiting,
 )
-from ..provider import Ending, ProviderFacts, Source, Submission, error_body
+from ..provider import Ended, Ending, ProviderFacts, Running, Seen, Source, Submission, error_body
 from ..step import Step
 
 SEARCH_FIRST_S: Final = 1.0
+SURELY_UNMADE: Final = frozenset({0, 401, 402, 403})
+"""Of creates that are refused with these, and with no status, no batch is searched for."""
 COMMIT_GRACE_S: Final = 10.0
 """How long a leaving worker waits for a create that is on its way."""
 
@@ -326,7 +328,34 @@ async def _create_and_commit(step: Step, submission: Submission, source: Source)
     try:
         await _created(step, submission, source)
     except PermanentError as error:
-        raise CreateRefused(str(error), status=error.status, body=error.body) from None
+        if not await _made_all_the_same(step, submission.label, source.file_id, error):
+            raise CreateRefused(str(error), status=error.status, body=error.body) from None
+
+
+async def _made_all_the_same(step: Step, label: str, file_id: str, error: PermanentError) -> bool:
+    """Adopt the batch that a refused create has made: a gateway may fail once its provider has done what was asked.
+
+    One search for the label, which costs a call; where it fails, or shows nothing but a failure, the refusal stands.
+    """
+    if error.status in SURELY_UNMADE or not step.provider.facts.searchable:
+        return False
+    sought = step.sought(label)
+    if file_id:
+        sought = dataclasses.replace(sought, input_file_ids=(file_id, *sought.input_file_ids))
+    made: Sequence[ProviderBatchId] = ()
+    looks: Mapping[ProviderBatchId, Seen] = {}
+    with contextlib.suppress(TemporaryError, PermanentError, CreateBegun):
+        made = await step.provider.find(step.way(), sought)
+        looks = await step.provider.look(step.way(), made[:1]) if made else {}
+    look = looks.get(made[0]) if made else None
+    if isinstance(look, Running) or (isinstance(look, Ended) and look.outcome is not Outcome.FAILED):
+        step.telemetry.log(
+            "batch_found_again", batch_id=step.batch.batch_id, provider_batch_id=made[0], refusal=str(error)
+        )
+        await _commit(step, made[0])
+        return True
+    step.way().weather.saw(error)
+    return False
 
 
 async def _created(step: Step, submission: Submission, source: Source) -> None:
