@@ -14,7 +14,7 @@ import re
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
 from typing import Final, Literal
@@ -29,6 +29,7 @@ from . import (
     display,
     embedded,
     interceptors,
+    own_transports,
     presence,
     sandboxed,
     scope,
@@ -64,6 +65,11 @@ _SPAN_SECONDS: Final = (86_400, 3_600, 60, 1)
 _NO_ASYNCIO: Final = (
     "`async with batchify()` needs asyncio, and no event loop of asyncio runs here (under trio none does). "
     "Use asyncio, or a synchronous client in a plain `with batchify():`."
+)
+
+_NO_NETWORK: Final = (
+    "{0} replaces the network of this program, so the batchify block that opens now is off: it catches no call and "
+    "reaches no Redis. Open the block before {0} if calls that {0} does not answer are to be batched."
 )
 
 
@@ -182,7 +188,7 @@ class Block:
     async def __aenter__(self) -> Run:
         if scope.running_loop() is None:
             raise RuntimeError(_NO_ASYNCIO)
-        if not self._wishes.enabled:
+        if self._is_off():
             return self._open_disabled()
         run = await self._open(is_dry=self._is_dry())
         if run.rehearsal is not None:
@@ -239,7 +245,7 @@ class Block:
         scope.when_forgotten(token, interceptors.let_go)
 
     def __enter__(self) -> Run:
-        if not self._wishes.enabled:
+        if self._is_off():
             return self._open_disabled()
         is_dry = self._is_dry()
         shared = bridge.hold()
@@ -353,6 +359,13 @@ class Block:
             on_too_few=self._wishes.on_too_few,
             enabled=self._wishes.enabled,
         )
+
+    def _is_off(self) -> bool:
+        double = own_transports.double_of_network()
+        if double is not None and self._wishes.enabled and not self._is_dry():
+            display.warn(_NO_NETWORK.format(double))
+            self._wishes = replace(self._wishes, enabled=False)
+        return not self._wishes.enabled
 
     def _open_disabled(self) -> Run:
         """Yield a run that catches nothing; leaving the block does nothing either."""

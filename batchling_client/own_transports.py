@@ -10,7 +10,7 @@ import contextlib
 import enum
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
@@ -34,6 +34,8 @@ _RECORDERS: Final = frozenset(
     | {"unittest", "vcr"}
 )
 """Packages whose functions answer in the place of a library's, also where they look like wrappers of it."""
+_DEEPEST: Final = 50
+_OURS: Final = __name__.partition(".")[0]
 _PROXY: Final = (
     "Calls to {} go through a proxy of their client's own, and the worker sends their batches without it. If they must "
     "go through that proxy, set HTTPS_PROXY for the worker, or make them inside `with batchling.outside():`, at full "
@@ -42,6 +44,10 @@ _PROXY: Final = (
 _UNSEEN: Final = (
     "A call to {} was answered by its client's own transport ({}), which sent it in a way that batchling does not see, "
     "or not at all: it is not batched. What that transport sends costs full price."
+)
+_UNSEEN_CODE: Final = (
+    "A call to {} was answered by {}, which replaces code of {} and sent the call in a way that batchling does not "
+    "see, or not at all: it is not batched. What that code sends costs full price."
 )
 
 
@@ -73,7 +79,7 @@ class Passage:
 
     handler: Handler
     caught: bool = False
-    """Whether the library's own transport was asked to send it."""
+    """Whether a library that is covered was asked to send it."""
 
 
 _passage: ContextVar[Passage | None] = ContextVar("batchling_passage", default=None)
@@ -85,8 +91,8 @@ def current() -> Passage | None:
 
 
 @contextlib.contextmanager
-def through(handler: Handler, host: str, transport: object) -> Iterator[None]:
-    """Have the library's own transport ask the handler about what the client's own one sends on."""
+def through(handler: Handler, host: str, by: object) -> Iterator[None]:
+    """Have the library's own transport ask the handler about what a transport or code of the program sends on."""
     passage = Passage(handler)
     before = _passage.set(passage)
     try:
@@ -94,29 +100,87 @@ def through(handler: Handler, host: str, transport: object) -> Iterator[None]:
     finally:
         with contextlib.suppress(ValueError):
             _passage.reset(before)
-    if not passage.caught:
-        note_unseen(handler, host, transport)
+        _judge(passage, host, by)
 
 
-def note_unseen(handler: Handler, host: str, transport: object) -> None:
-    """Warn once in a run of a call that is left to its client's own transport."""
-    if handler.passed is not None:
-        handler.passed.warn(_UNSEEN.format(host, type(transport).__name__))
+def _judge(passage: Passage, host: str, by: object) -> None:
+    """Warn of a call that nothing of ours has seen, unless it went the way of one that was caught: from a cache."""
+    passed = passage.handler.passed
+    if passed is None:
+        return
+    name = by.name if isinstance(by, Code) else type(by).__qualname__
+    if passage.caught:
+        passed.ways_seen.add(name)
+    elif name not in passed.ways_seen:
+        note_unseen(passage.handler, host, by)
 
 
-def is_replaced(function: object, library: str) -> bool:
-    """Say whether somebody else's function is in the place of the library's own; an observer's wrapper is not."""
-    seen = 0
-    while seen < 50:
-        seen += 1
+def note_unseen(handler: Handler, host: str, by: object) -> None:
+    """Warn once in a run of a call that is left to its client's own transport, or to code of the program."""
+    if handler.passed is None:
+        return
+    if isinstance(by, Code):
+        handler.passed.warn(_UNSEEN_CODE.format(host, by.name, by.library))
+    else:
+        handler.passed.warn(_UNSEEN.format(host, type(by).__name__))
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """Code of the program or of a third package that is in the place of a library's own."""
+
+    name: str
+    library: str
+
+
+def way_of(function: object, library: str) -> Way:
+    """Say how a call that meets this function travels; a wrapper that names what it wraps is taken for an observer."""
+    for _ in range(_DEEPEST):
         package = _package_of(function)
-        if package in _RECORDERS:
-            return True
+        if package in _RECORDERS or is_recorder(getattr(function, "mock", None)):
+            return Way.DOUBLE
         inner = getattr(function, "__wrapped__", None)
         if inner is None:
-            return package != library
+            return Way.PLAIN if package == library else Way.OWN
         function = inner
-    return True
+    return Way.OWN
+
+
+def is_ours(function: object) -> bool:
+    """Say whether a function is one of batchling's own."""
+    return _package_of(function) == _OURS
+
+
+def _is_wrapped(function: object, library: str) -> bool:
+    """Say whether somebody put a function of their own around that of the library."""
+    while is_ours(function):
+        function = getattr(function, "__wrapped__", None)
+    return _package_of(function) != library
+
+
+def way_through(functions: Iterable[tuple[object, str]], *, asks: object = None) -> tuple[Way, Code | None]:
+    """Say how a call travels that meets these functions of these libraries, and who answers or sends it instead.
+
+    None is a place that this version of the library does not have. A wrapper of `asks` is asked even where it names
+    what it wraps: the call is caught below, so that a wrapper that signs is batched with its result.
+    """
+    stranger: Code | None = None
+    for function, library in functions:
+        way = Way.PLAIN if function is None else way_of(function, library)
+        if way is Way.DOUBLE:
+            return way, None
+        asked = way is Way.OWN or (
+            function is not None and function is asks and _is_wrapped(function, library)
+        )
+        if asked and stranger is None:
+            stranger = code(function, library)
+    return (Way.PLAIN, None) if stranger is None else (Way.OWN, stranger)
+
+
+def code(function: object, library: str) -> Code:
+    """Describe a function that is in the place of a library's own."""
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    return Code(f"{module}.{name}" if name else type(function).__qualname__, library)
 
 
 def package_of(instance: object) -> str:
@@ -155,7 +219,12 @@ def _package_of(function: Any) -> str:
     return str(module).partition(".")[0]
 
 
+def double_of_network() -> str | None:
+    """Return the package of a recorder that answers below every library, in the place of the network itself."""
+    replaced = getattr(sys.modules.get("socket"), "socket", None)
+    return str(replaced.__module__).partition(".")[0] if is_foreign_class(replaced) else None
+
+
 def is_socket_replaced() -> bool:
-    """Say whether a recorder answers below every library, in the place of the network itself."""
-    module = sys.modules.get("socket")
-    return is_foreign_class(getattr(module, "socket", None))
+    """Say whether a recorder answers in the place of the network itself."""
+    return double_of_network() is not None

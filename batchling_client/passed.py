@@ -93,6 +93,8 @@ class Passed:
         """Whether the run is a dry one, in which no transport may be asked to send."""
         self.n_left_alone = 0
         """How many calls test doubles have answered."""
+        self.ways_seen: set[str] = set()
+        """Transports of clients' own, and other code of the program, that have sent a call where it is caught."""
         self.look: Callable[[], None] = _no_look
         """Adds what child processes have counted since."""
         self.note_of_child: Callable[[str], None] | None = None

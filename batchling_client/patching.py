@@ -12,6 +12,7 @@ import wrapt
 
 from . import gate, own_transports, scope
 from .interceptor import PASSING, Handler
+from .own_transports import Way
 
 Wrapper: TypeAlias = Callable[..., Any]
 
@@ -48,9 +49,14 @@ class Patch:
         """The library's own method, bound, below what others laid on it before us, as far as they tell."""
         return _bound(inspect.unwrap(self._original), instance)
 
-    def is_replaced(self, library: str) -> bool:
-        """Whether somebody else's function was in the place of the library's own before us."""
-        return own_transports.is_replaced(self._original, library)
+    @property
+    def original(self) -> object:
+        """What stood there before us."""
+        return self._original
+
+    def way(self, library: str) -> Way:
+        """Say how a call would travel from here on, were it not for us."""
+        return own_transports.way_of(self._original, library)
 
     def block(self) -> Handler | None:
         """The innermost open block."""
@@ -79,6 +85,21 @@ def _bound(method: Any, instance: object) -> Callable[..., Any]:
 
 Target: TypeAlias = tuple[Any, str, Callable[[Patch], Wrapper]]
 """A class, the name of its method, and what makes the function that takes its place."""
+
+
+def own_class(module: ModuleType, name: str, submodule: str) -> Any:
+    """Return the class of a library, which its submodule has also where a test put a double in its place; or None."""
+    for place in (sys.modules.get(f"{module.__name__}.{submodule}"), module):
+        found = getattr(place, name, None)
+        if isinstance(found, type):
+            return found
+    return None
+
+
+def _holder(owner: Any, method: str) -> Any:
+    """Return what holds the method: the module, or the class itself or a base of it. None = a double, without one."""
+    places = owner.__mro__ if isinstance(owner, type) else (owner,) if isinstance(owner, ModuleType) else ()
+    return next((place for place in places if method in vars(place)), None)
 
 
 class Patcher:
@@ -121,7 +142,10 @@ class Patcher:
         self._patch(importlib.import_module(module.__name__))
 
     def _patch(self, library: ModuleType) -> None:
-        for owner, method, make in self._targets(library):
+        for named, method, make in self._targets(library):
+            owner = _holder(named, method)
+            if owner is None:
+                continue
             patch = self._patches.get((owner, method))
             if patch is None or not patch.on_top:
                 if patch is not None:

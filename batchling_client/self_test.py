@@ -6,13 +6,14 @@ Libraries whose calls are only warned of are not probed: nothing goes out at ful
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any, Final, TypeAlias
 
-from . import scope
+from . import own_transports, scope
 from .errors import NotIntercepted
 from .interceptor import HttpCall, HttpReply
+from .own_transports import Way
 
 _HOST: Final = "probe.batchling.invalid"
 _URL: Final = f"https://{_HOST}/"
@@ -43,11 +44,31 @@ async def check() -> None:
         module = sys.modules.get(name)
         if not isinstance(module, ModuleType) or not hasattr(module, _MARKS[name]):
             continue
+        if _is_asked_first(module, _ASKED_FIRST.get(name, ())):
+            continue
         if not await _is_caught(probe, module):
             raise NotIntercepted(
                 f"Calls of {name} do not reach batchling, since something else took its place there: they would "
                 "be sent at full price. See `batchling doctor`."
             )
+
+
+def _is_asked_first(module: ModuleType, places: Iterable[str]) -> bool:
+    """Say whether a double or other code of the program answers or sends the calls of a library before we see them.
+
+    It is asked as without batchling, a probe too. A function on top of ours that keeps calls from us is no such code.
+    """
+    for place in places:
+        owner, _, method = place.partition(".")
+        holder = getattr(module, owner, None)
+        if not isinstance(holder, type):
+            return True
+        function = getattr(holder, method, None)
+        if method in _PATCHED and not own_transports.is_ours(function):
+            continue
+        if own_transports.way_of(function, module.__name__) is not Way.PLAIN:
+            return True
+    return False
 
 
 async def _is_caught(probe: _ProbeOf, module: ModuleType) -> bool:
@@ -120,6 +141,16 @@ _PROBES: Final[Mapping[str, _ProbeOf]] = {
     "dspy._vendor.lm15.transports": _lm15,
     "lm15.transports": _lm15,
 }
+_OF_HTTPX: Final = tuple(
+    f"{name}.{method}" for name in ("Client", "AsyncClient") for method in ("send", "_transport_for_url")
+)
+_ASKED_FIRST: Final[Mapping[str, tuple[str, ...]]] = {
+    "httpx": _OF_HTTPX,
+    "httpx2": _OF_HTTPX,
+    "aiohttp": ("ClientSession._request",),
+    "requests": ("Session.send", "Session.request", "Session.get_adapter"),
+}
+_PATCHED: Final = frozenset({"send", "_request"})
 _MARKS: Final[Mapping[str, str]] = {
     "httpx": "MockTransport",
     "httpx2": "MockTransport",

@@ -15,6 +15,7 @@ __all__ = ["ADAPTERS", "WARNED_OF", "install", "let_go", "uninstall"]
 
 ADAPTERS: Final = (
     "batchling_client.interceptors.httpx",
+    "batchling_client.interceptors.httpcore",
     "batchling_client.interceptors.aiohttp",
     "batchling_client.interceptors.requests",
     "batchling_client.interceptors.lm15",

@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from types import ModuleType
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from .. import own_transports
 from ..interceptor import (
@@ -18,7 +18,7 @@ from ..interceptor import (
     host_of,
 )
 from ..own_transports import Way
-from ..patching import Patch, Patcher, Target
+from ..patching import Patch, Patcher, Target, own_class
 
 LONGEST_HEADER: Final = 8000
 """The library's own parser takes no longer one."""
@@ -65,6 +65,7 @@ class _Library:
     def __init__(self, module: ModuleType) -> None:
         # Names of a library that is never imported here: without its types.
         self._names: Any = module
+        self._session = own_class(module, "ClientSession", "client")
         library = self._names
 
         def canned(connector: Any, reply: HttpReply) -> None:
@@ -126,7 +127,7 @@ class _Library:
     ) -> Any:
         """The library's own response to the call, made by its own code out of the reply."""
         connector = self._connector(reply)
-        shadow = self._names.ClientSession.__new__(self._names.ClientSession)
+        shadow = self._session.__new__(self._session)
         vars(shadow).update(vars(session), _connector=connector, _connector_owner=False)
         unhurried = self._names.ClientTimeout(total=None)
         try:
@@ -192,10 +193,10 @@ def _sending(library: _Library, patch: Patch) -> Callable[..., Awaitable[Any]]:
         handler = patch.handler(method.upper(), _host(url), url.path)
         if handler is None or handler is PASSING:
             return await plain(session)(method, str_or_url, **options)
-        way = _way(library, session, handler, patch, options)
+        way, by = _way(library, session, handler, patch)
         if way is not Way.PLAIN:
             if way is Way.OWN:
-                own_transports.note_unseen(handler, url.host or "", session.connector)
+                own_transports.note_unseen(handler, url.host or "", by)
             else:
                 own_transports.leave_alone(handler)
             return await plain(session)(method, str_or_url, **options)
@@ -210,13 +211,16 @@ def _sending(library: _Library, patch: Patch) -> Callable[..., Awaitable[Any]]:
     return _request
 
 
-def _way(library: _Library, session: Any, handler: Handler, patch: Patch, options: Mapping[str, Any]) -> Way:
-    """Say how a request of this session would reach the network."""
+def _way(library: _Library, session: Any, handler: Handler, patch: Patch) -> tuple[Way, object]:
+    """Say how a request of this session would reach the network, and by what where that is not the library."""
     if not own_transports.may_send(handler):
-        return Way.PLAIN
-    if patch.is_replaced("aiohttp") or own_transports.is_socket_replaced():
-        return Way.DOUBLE
-    return Way.OWN if library.has_own_way(session.connector) else Way.PLAIN
+        return Way.PLAIN, None
+    if own_transports.is_socket_replaced():
+        return Way.DOUBLE, None
+    way, by = own_transports.way_through([(patch.original, "aiohttp")])
+    if way is not Way.PLAIN:
+        return way, by
+    return (Way.OWN if library.has_own_way(session.connector) else Way.PLAIN), session.connector
 
 
 def _targets(module: ModuleType) -> Iterator[Target]:
@@ -224,7 +228,7 @@ def _targets(module: ModuleType) -> Iterator[Target]:
         # Somebody's stand-in of that name.
         return
     library = _Library(module)
-    yield cast("Any", module).ClientSession, "_request", lambda patch: _sending(library, patch)
+    yield own_class(module, "ClientSession", "client"), "_request", lambda patch: _sending(library, patch)
 
 
 _patcher: Final = Patcher(("aiohttp",), _targets)

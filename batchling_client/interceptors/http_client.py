@@ -6,7 +6,7 @@ calls are handled in `urllib3.py`.
 
 from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import Any, Final, cast
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from .. import gate, own_transports, uncaught
@@ -70,9 +70,10 @@ def _count(block: Handler, method: str, host: str, path: str) -> None:
 
 
 def _targets(module: ModuleType) -> Iterator[Target]:
-    library = cast("Any", module)
-    if hasattr(library, "HTTPConnection"):
-        yield library.HTTPConnection, "putrequest", _putting
+    # A recorder may have put a class of its own in the place of the module's name.
+    own = (one for one in object.__subclasses__() if one.__module__ == module.__name__)
+    for connection in [one for one in own if one.__name__ == "HTTPConnection"]:
+        yield connection, "putrequest", _putting
 
 
 _patcher: Final = Patcher(("http.client",), _targets)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, ItemsView, Iterator, Mapping, Sequence
 from datetime import timedelta
 from types import ModuleType
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol
 
 from .. import own_transports, scope
 from ..interceptor import (
@@ -23,7 +23,21 @@ from ..interceptor import (
     host_of,
 )
 from ..own_transports import Way
-from ..patching import Patch, Patcher, Target
+from ..patching import Patch, Patcher, Target, own_class
+
+_DEFAULT: Final = "_transports.default"
+_DOUBLES: Final = (
+    ("MockTransport", "_transports.mock"),
+    ("ASGITransport", "_transports.asgi"),
+    ("WSGITransport", "_transports.wsgi"),
+)
+_STEPS: Final = (
+    "_send_handling_auth",
+    "_send_handling_redirects",
+    "_send_single_request",
+    "_transport_for_url",
+)
+"""Between `send` and the transport; tests put doubles in the place of these too."""
 
 
 class _Url(Protocol):
@@ -79,14 +93,16 @@ class _Library:
     def __init__(self, module: ModuleType) -> None:
         # The names are looked up once: both libraries have them, and share no base class to type them with.
         names: Any = module
-        self._response: Callable[..., _Response] = names.Response
+        self._response: Callable[..., _Response] = own_class(module, "Response", "_models")
         self._byte_stream: Callable[[bytes], object] = names.ByteStream
         self._byte_stream_class: type = names.ByteStream
         self._request_not_read: type[Exception] = names.RequestNotRead
         self._client_default: object = names.USE_CLIENT_DEFAULT
         self.name: str = names.__name__
-        self._plain: tuple[type, ...] = (names.HTTPTransport, names.AsyncHTTPTransport)
-        self._doubles: tuple[type, ...] = (names.MockTransport, names.ASGITransport, names.WSGITransport)
+        self._plain: tuple[type, ...] = tuple(
+            own_class(module, name, _DEFAULT) for name in ("HTTPTransport", "AsyncHTTPTransport")
+        )
+        self._doubles: tuple[type, ...] = tuple(own_class(module, *place) for place in _DOUBLES)
 
     def call(self, request: _Request) -> HttpCall:
         """Return the request in neutral form; a body that can be read only once is left unread."""
@@ -122,30 +138,38 @@ class _Library:
         """Say whether a transport answers by itself."""
         return isinstance(transport, self._doubles)
 
-    def way(self, client: _Client, transport: object) -> Way:
-        """Say how a request of this client would reach the network."""
+    def way_to_transport(self, client: _Client, send: object) -> tuple[Way, object]:
+        """Say how a request of this client would reach its transport, and what code of the program does it."""
+        steps = [send, *(getattr(client, step, None) for step in _STEPS)]
+        return own_transports.way_through([(one, self.name) for one in steps], asks=send)
+
+    def way(self, transport: object) -> tuple[Way, object]:
+        """Say how a request would go on from a client's transport, and what does it where that is not the library."""
         if (
             self.is_double(transport)
             or own_transports.is_recorder(transport)
             or own_transports.is_socket_replaced()
         ):
-            return Way.DOUBLE
+            return Way.DOUBLE, transport
         if "aiohttp" in type(transport).__module__:
             # Those of SDKs that only send, over another library: httpx_aiohttp, a copy of it in an SDK, litellm's.
-            return Way.PLAIN
+            return Way.PLAIN, transport
         own = next((one for one in self._plain if isinstance(transport, one)), None)
         if own is None:
-            return Way.OWN
+            return Way.OWN, transport
         name = "handle_request" if own is self._plain[0] else "handle_async_request"
         if name in vars(transport) or getattr(type(transport), name) is not getattr(own, name):
-            return Way.OWN
+            return Way.OWN, transport
+        return self.way_below(transport, getattr(own, name), name)
+
+    def way_below(self, transport: object, send: object, name: str) -> tuple[Way, object]:
+        """Say how a request would go on from `send`, the library's own method of this name."""
+        if own_transports.is_socket_replaced():
+            return Way.DOUBLE, transport
         pool = getattr(transport, "_pool", None)
         core = self.name.replace("httpx", "httpcore")
-        asked = [(getattr(own, name), self.name), (getattr(type(pool), name, None), core)]
-        asked += [(getattr(type(client), "_send_single_request", None), self.name)]
-        if any(one is not None and own_transports.is_replaced(one, library) for one, library in asked):
-            return Way.DOUBLE
-        return Way.PLAIN
+        places = [(send, self.name), (getattr(type(pool), name, None), core)]
+        return own_transports.way_through(places, asks=send)
 
     def takes_steps(self, client: _Client, request: _Request, options: Mapping[str, object]) -> bool:
         """Say whether the library itself would do more with this request than hand it to a transport."""
@@ -205,13 +229,12 @@ class _Send:
             if handler is PASSING:
                 with scope.outside():
                     return plain(client)(request, **options)
-            transport = client._transport_for_url(request.url)
-            way = self._way(client, handler, request, transport)
+            way, by = self._way(client, handler, request)
             if way is Way.DOUBLE:
                 own_transports.leave_alone(handler)
                 return plain(client)(request, **options)
             if way is Way.OWN:
-                with own_transports.through(handler, request.url.host, transport):
+                with own_transports.through(handler, request.url.host, by):
                     return plain(client)(request, **options)
             if self._library.takes_steps(client, request, options):
                 return plain(self._shadow(client, handler))(request, **options)
@@ -234,13 +257,12 @@ class _Send:
             if handler is PASSING:
                 with scope.outside():
                     return await plain(client)(request, **options)
-            transport = client._transport_for_url(request.url)
-            way = self._way(client, handler, request, transport)
+            way, by = self._way(client, handler, request)
             if way is Way.DOUBLE:
                 own_transports.leave_alone(handler)
                 return await plain(client)(request, **options)
             if way is Way.OWN:
-                with own_transports.through(handler, request.url.host, transport):
+                with own_transports.through(handler, request.url.host, by):
                     return await plain(client)(request, **options)
             if self._library.takes_steps(client, request, options):
                 return await plain(self._shadow(client, handler))(request, **options)
@@ -257,16 +279,22 @@ class _Send:
 
         return send
 
-    def _way(self, client: _Client, handler: Handler, request: _Request, transport: _Transport) -> Way:
+    def _way(self, client: _Client, handler: Handler, request: _Request) -> tuple[Way, object]:
+        library = self._library
         if not own_transports.may_send(handler):
             # Only what cannot reach a provider is left alone.
-            return Way.DOUBLE if self._library.is_double(transport) else Way.PLAIN
-        way = self._library.way(client, transport)
+            transport = client._transport_for_url(request.url)
+            return (Way.DOUBLE if library.is_double(transport) else Way.PLAIN), transport
+        way, by = library.way_to_transport(client, self._patch.original)
+        if way is not Way.PLAIN:
+            return way, by
+        transport = client._transport_for_url(request.url)
+        way, by = library.way(transport)
         proxy = getattr(getattr(transport, "_pool", None), "_proxy_url", None)
         if way is Way.PLAIN and proxy is not None:
             name = proxy.host.decode("ascii", "replace")
             own_transports.note_proxy(handler, request.url.host, f"//{host_of(name, proxy.port)}")
-        return way
+        return way, by
 
     def _handler(self, client: _Client, request: _Request) -> Handler | None:
         # A closed client is left to the library, which has its own words for it.
@@ -304,7 +332,7 @@ class _Onward:
     def blocking(self) -> Callable[..., Any]:
         def handle_request(transport: object, request: _Request) -> Any:
             plain = self._patch.plain(transport)
-            handler = self._handler(request)
+            handler = self._handler(transport, request, "handle_request")
             if handler is None:
                 return plain(request)
             reply = handler.answer_blocking(self._library.call(request))
@@ -318,7 +346,7 @@ class _Onward:
     def awaiting(self) -> Callable[..., Awaitable[Any]]:
         async def handle_async_request(transport: object, request: _Request) -> Any:
             plain = self._patch.plain(transport)
-            handler = self._handler(request)
+            handler = self._handler(transport, request, "handle_async_request")
             if handler is None:
                 return await plain(request)
             reply = await handler.answer(self._library.call(request))
@@ -329,27 +357,30 @@ class _Onward:
 
         return handle_async_request
 
-    def _handler(self, request: _Request) -> Handler | None:
+    def _handler(self, transport: object, request: _Request, method: str) -> Handler | None:
         passage = own_transports.current()
         if passage is None or self._patch.block() is None:
             return None
         url = request.url
         if not passage.handler.wants(request.method, host_of(url.host, url.port), url.path):
             return None
-        passage.caught = True
-        return None if self._patch.is_replaced(self._library.name) else passage.handler
+        way, _ = self._library.way_below(transport, self._patch.original, method)
+        passage.caught = way is not Way.OWN
+        return passage.handler if way is Way.PLAIN else None
 
 
 def _targets(module: ModuleType) -> Iterator[Target]:
     if not hasattr(module, "USE_CLIENT_DEFAULT"):
         # Somebody's stand-in of that name.
         return
-    library, names = _Library(module), cast("Any", module)
-    blocking, awaiting = names.Client, names.AsyncClient
+    library = _Library(module)
+    blocking = own_class(module, "Client", "_client")
+    awaiting = own_class(module, "AsyncClient", "_client")
+    transports = [own_class(module, name, _DEFAULT) for name in ("HTTPTransport", "AsyncHTTPTransport")]
     yield blocking, "send", lambda patch: _Send(library, blocking, patch).blocking()
     yield awaiting, "send", lambda patch: _Send(library, awaiting, patch).awaiting()
-    yield names.HTTPTransport, "handle_request", lambda patch: _Onward(library, patch).blocking()
-    yield names.AsyncHTTPTransport, "handle_async_request", lambda patch: _Onward(library, patch).awaiting()
+    yield transports[0], "handle_request", lambda patch: _Onward(library, patch).blocking()
+    yield transports[1], "handle_async_request", lambda patch: _Onward(library, patch).awaiting()
 
 
 _patcher: Final = Patcher(("httpx", "httpx2"), _targets)

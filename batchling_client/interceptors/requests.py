@@ -19,7 +19,7 @@ from ..interceptor import (
     host_of,
 )
 from ..own_transports import Way
-from ..patching import Patch, Patcher, Target
+from ..patching import Patch, Patcher, Target, own_class
 
 
 class _Request(Protocol):
@@ -107,15 +107,16 @@ def _sending(library: Any, patch: Patch) -> Callable[..., Any]:
         if handler is PASSING:
             with scope.outside():
                 return patch.plain(session)(request, **options)
-        way, adapter = _way(library, session, handler, url, options)
+        way, by = _way(library, session, handler, url, options, patch.original)
         if way is Way.DOUBLE:
             own_transports.leave_alone(handler)
             with scope.outside():
                 return patch.plain(session)(request, **options)
         if way is Way.OWN:
-            with own_transports.through(handler, urlsplit(url).hostname or "", adapter):
+            with own_transports.through(handler, urlsplit(url).hostname or "", by):
                 return patch.plain(session)(request, **options)
-        shadow = library.Session.__new__(library.Session)
+        plain_class = own_class(library, "Session", "sessions")
+        shadow = plain_class.__new__(plain_class)
         vars(shadow).update(vars(session), adapters={"": _HandlerAdapter(library, session, handler)})
         return patch.plain(shadow)(request, **options)
 
@@ -123,16 +124,16 @@ def _sending(library: Any, patch: Patch) -> Callable[..., Any]:
 
 
 def _way(
-    library: Any, session: _Session, handler: Handler, url: str, options: Mapping[str, Any]
+    library: Any, session: _Session, handler: Handler, url: str, options: Mapping[str, Any], send: object
 ) -> tuple[Way, object]:
-    """Say how a request of this session would reach the network, and by which adapter."""
+    """Say how a request of this session would reach the network, and by what where that is not the library."""
     if not own_transports.may_send(handler):
         return Way.PLAIN, None
-    if (
-        own_transports.is_replaced(type(session).get_adapter, "requests")
-        or own_transports.is_socket_replaced()
-    ):
+    if own_transports.is_socket_replaced():
         return Way.DOUBLE, None
+    way, by = own_transports.way_through([(send, "requests"), (session.get_adapter, "requests")])
+    if way is not Way.PLAIN:
+        return way, by
     try:
         adapter = session.get_adapter(url=url)
     except library.exceptions.RequestException:
@@ -142,15 +143,23 @@ def _way(
         return Way.DOUBLE, adapter
     if "send" in vars(adapter) or getattr(type(adapter), "send", None) is not own.send:
         return Way.OWN, adapter
-    pools = library.packages.urllib3.connectionpool
-    classes = [pools.HTTPConnectionPool.ConnectionCls, pools.HTTPSConnectionPool.ConnectionCls]
-    if own_transports.is_replaced(own.send, "requests") or any(map(own_transports.is_foreign_class, classes)):
-        return Way.DOUBLE, adapter
+    below, code = _way_below(library, own.send)
+    if below is not Way.PLAIN:
+        return below, code
     proxies = {**getattr(session, "proxies", {}), **(options.get("proxies") or {})}
     proxy = library.utils.select_proxy(url, proxies)
     if proxy:
         own_transports.note_proxy(handler, urlsplit(url).hostname or "", proxy)
     return Way.PLAIN, adapter
+
+
+def _way_below(library: Any, send: object) -> tuple[Way, object]:
+    """Say how a request would go on from `send`, the method of the library's own adapter."""
+    pools = library.packages.urllib3.connectionpool
+    classes = [pools.HTTPConnectionPool.ConnectionCls, pools.HTTPSConnectionPool.ConnectionCls]
+    if any(map(own_transports.is_foreign_class, classes)):
+        return Way.DOUBLE, None
+    return own_transports.way_through([(send, "requests"), (pools.HTTPConnectionPool.urlopen, "urllib3")])
 
 
 def _onward(library: Any, patch: Patch) -> Callable[..., Any]:
@@ -164,8 +173,9 @@ def _onward(library: Any, patch: Patch) -> Callable[..., Any]:
         host, path = _place(request.url)
         if not passage.handler.wants(request.method, host, path):
             return plain(request, *args, **options)
-        passage.caught = True
-        if patch.is_replaced("requests"):
+        way, _ = _way_below(library, patch.original)
+        passage.caught = way is not Way.OWN
+        if way is not Way.PLAIN:
             return plain(request, *args, **options)
         reply = passage.handler.answer_blocking(_call(request, host, path))
         if isinstance(reply, PassThrough):
@@ -191,9 +201,9 @@ def _response(library: Any, reply: HttpReply, request: _Request) -> Any:
 def _targets(module: ModuleType) -> Iterator[Target]:
     library = cast("Any", module)
     if hasattr(library, "Session"):
-        yield library.Session, "send", lambda patch: _sending(library, patch)
+        yield own_class(module, "Session", "sessions"), "send", lambda patch: _sending(library, patch)
         if hasattr(library, "adapters"):
-            yield library.adapters.HTTPAdapter, "send", lambda patch: _onward(library, patch)
+            yield own_class(module, "HTTPAdapter", "adapters"), "send", lambda patch: _onward(library, patch)
 
 
 _patcher: Final = Patcher(("requests",), _targets)

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 from .. import gate, uncaught
 from ..interceptor import OWN_PORTS, Handler, HttpCall, HttpReply, host_of
 from ..passed import costs
-from ..patching import Patch, Patcher, Target
+from ..patching import Patch, Patcher, Target, own_class
 
 
 def _opening(library: Any, patch: Patch) -> Callable[..., Any]:
@@ -89,7 +89,11 @@ def _response(
 def _targets(module: ModuleType) -> Iterator[Target]:
     library = cast("Any", module)
     if hasattr(library, "HTTPConnectionPool"):
-        yield library.HTTPConnectionPool, "urlopen", lambda patch: _opening(library, patch)
+        yield (
+            own_class(module, "HTTPConnectionPool", "connectionpool"),
+            "urlopen",
+            lambda patch: _opening(library, patch),
+        )
 
 
 _patcher: Final = Patcher(("urllib3",), _targets)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from typing import Any, Final
 
@@ -104,3 +105,19 @@ def test_a_plain_dry_run_that_a_test_double_answers_says_that_it_counted_nothing
         httpx.Client(transport=_double()) as client,
     ):
         assert client.post(EU, json=CALL, headers=KEY).json() == {}
+
+
+@pytest.mark.parametrize("package", ["httpretty", "mocket"])
+async def test_a_block_that_opens_while_a_double_replaces_the_network_is_off(
+    package: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Both put a class of their own in the place of socket.socket, over which no Redis can be reached.
+    double = type("socket", (socket.socket,), {"__module__": f"{package}.core"})
+    monkeypatch.setattr(socket, "socket", double)
+    async with batchify() as run:
+        assert scope.current() is None
+    with batchify() as run:
+        assert scope.current() is None
+    assert "switched off" in run.summary()
+    monkeypatch.undo()
+    assert caplog.text.count(f"{package} replaces the network") == 2

@@ -65,16 +65,16 @@ def test_many_threads_that_switch_at_once_end_with_what_was_there(library: Any) 
     assert sends(library) == before
 
 
-def test_a_foreign_patch_below_ours_is_called_for_what_passes_only(library: Any, upstream: Upstream) -> None:
+def test_a_foreign_patch_below_ours_is_asked_and_hides_no_call(library: Any, upstream: Upstream) -> None:
     log: list[str] = []
     original = library.Client.send
     below = library.Client.send = foreign(original, log)
     with process_block(FakeHandler()):
         assert ask(library, upstream) == "batch"
-        assert log == []
+        assert log == ["foreign"]
     assert library.Client.send is below
     assert ask(library, upstream) == "upstream"
-    assert log == ["foreign"]
+    assert log == ["foreign"] * 2
     library.Client.send = original
 
 
