@@ -25,4 +25,11 @@ def own_context() -> contextvars.Context:
 
 async def apart(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine in a context of its own; cancelling the caller cancels it."""
-    return await asyncio.get_running_loop().create_task(work, context=own_context())
+    return await task_apart(asyncio.get_running_loop(), work)
+
+
+def task_apart(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Start a coroutine in a context of its own, also where a tracer hands the caller's span to every new task."""
+    context = own_context()
+    # ddtrace looks for a span where the task is made, and takes it along whatever context the task is given.
+    return context.run(lambda: loop.create_task(work, context=context))

@@ -16,7 +16,7 @@ from .enqueue import Enqueue, Report, Unwanted
 from .errors import QueueUnreachable
 from .interceptor import HttpReply
 from .outage import Outage
-from .own_context import own_context
+from .own_context import task_apart
 from .waiters import DRAIN_PERIOD_S, Waiters
 from .wire import connection, redis_errors
 from .wire.ending import end
@@ -78,7 +78,7 @@ class Session:
         self._enqueue.add(request)
         if self._owner is None:
             # In a context of its own: it outlives the block that happens to be open now, and the caller's span.
-            self._owner = self.loop.create_task(self._live(), context=own_context())
+            self._owner = task_apart(self.loop, self._live())
         return future
 
     def leave(self, request_id: RequestId, future: asyncio.Future[HttpReply]) -> None:
