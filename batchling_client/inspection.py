@@ -127,7 +127,7 @@ class Inspection:
 
     async def marks(self, batch_ids: Sequence[BatchId]) -> list[object]:
         """A mark for each batch, which is another one whenever the batch has changed: far cheaper than the batch."""
-        fields = ("updated_at", "state", "error", "n_dropped", "quarantined_at")
+        fields = ("updated_at", "state", "error", "silence", "n_dropped", "quarantined_at")
         replies = await self._pipelined([("HMGET", self._keys.batch(one), *fields) for one in batch_ids])
         return [tuple(reply) if isinstance(reply, list) else reply for reply in replies]
 

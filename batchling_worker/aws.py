@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import functools
 import re
@@ -26,14 +27,20 @@ from botocore.exceptions import (
 from urllib3.exceptions import HTTPError
 
 from . import http_errors, money
+from .blocking import TooSlowError, in_thread
 from .errors import MaybeDone, PermanentError, TemporaryError, WorkerError
 from .http_errors import Deed, wish_of
 from .provider import Account
+from .slow_answers import SILENCES
+from .weather import Underway
 
 T = TypeVar("T")
 
 CONNECT_S: Final = 10
-PIECE: Final = 1 << 18
+PIECE: Final = 1 << 16
+STORE_PATIENCE: Final = 2.5
+"""How many times longer than usual S3 may chew on a file."""
+USUAL_SILENCE_S: Final = 120.0
 RESUMED_AT_MOST: Final = 50
 # One part at a time: memory is that of a part, and s3transfer's own threads would multiply it.
 UPLOAD: Final = TransferConfig(use_threads=False)
@@ -157,16 +164,37 @@ def _own_client(service: str, region: str, config: _Config) -> Any:
     )
 
 
-async def call(account: Account, deed: Deed, work: Callable[[], T], *, short: bool = True) -> T:
+async def call(
+    account: Account, deed: Deed, work: Callable[[], T], break_off: Callable[[], None] = lambda: None
+) -> T:
     """What a blocking call of the library answers, made in a thread; raises the worker's errors.
 
-    Of one that is not short, such as a whole upload, silence tells nothing.
+    One that takes too long is broken off, if that can be done.
     """
-    if short:
-        account.weather.asked()
+    account.weather.asked()
+    return await _made(account, deed, lambda _: work(), break_off)
+
+
+async def store(account: Account, deed: Deed, s3: Any, place: Place, file: BinaryIO) -> None:
+    """Store a file in S3; raises the worker's errors. Silence tells nothing while it is sent."""
+    await _made(
+        account, deed, lambda underway: upload(s3, place, underway.watched(file)), patience=STORE_PATIENCE
+    )
+
+
+async def _made(
+    account: Account,
+    deed: Deed,
+    work: Callable[[Underway], T],
+    break_off: Callable[[], None] = lambda: None,
+    *,
+    patience: float = 1.0,
+) -> T:
     failure: WorkerError
     try:
-        answer = await asyncio.to_thread(work)
+        with account.weather.call(deed.provider, deed.does, patience) as underway:
+            longest_s = SILENCES * (account.http.timeout.read or USUAL_SILENCE_S)
+            answer = await in_thread(lambda: work(underway), underway, longest_s, break_off)
     except ClientError as error:
         secrets = deed.secrets or await asyncio.to_thread(_own_secrets)
         failure = _of_answer(dataclasses.replace(deed, secrets=secrets), error)
@@ -222,8 +250,14 @@ def _fit_to_be_left_out(*secrets: str | None) -> tuple[str, ...]:
     return tuple(one for one in secrets if one and len(one) >= http_errors.SHORTEST_SECRET)
 
 
+class _TooSlow(TemporaryError):
+    """An answer comes so slowly that to ask for the rest of it would take as long."""
+
+
 def _of_silence(deed: Deed, error: Exception) -> WorkerError:
     name = type(error).__name__
+    if isinstance(error, TooSlowError) and not deed.paid:
+        return _TooSlow(f"{deed.provider} was asked to {deed.does}, and next to nothing came for too long")
     if isinstance(error, NOTHING_SENT):
         return TemporaryError(f"{deed.provider} could not be reached to {deed.does}: {name}")
     words = f"{deed.provider} was asked to {deed.does} and the answer was lost ({name})"
@@ -278,11 +312,20 @@ async def pieces(account: Account, deed: Deed, s3: Any, bucket: str, key: str) -
         try:
             ask = functools.partial(s3.get_object, Bucket=bucket, Key=key, **wanted)
             answer = await call(account, deed, ask)
-            tag, read = answer.get("ETag", ""), functools.partial(answer["Body"].read, PIECE)
-            while piece := await call(account, deed, read):
+            tag, body = answer.get("ETag", ""), answer["Body"]
+            read, break_off = functools.partial(body.read, PIECE), functools.partial(_break_off, body)
+            while piece := await call(account, deed, read, break_off):
                 n_got += len(piece)
                 yield piece
             return
+        except _TooSlow:
+            raise
         except TemporaryError:
             if n_got == n_before or n_resumed == RESUMED_AT_MOST:
                 raise
+
+
+def _break_off(body: Any) -> None:
+    """End a reading of a body that another thread waits for, where the library can."""
+    with contextlib.suppress(Exception):
+        body._raw_stream.shutdown()

@@ -9,7 +9,7 @@ import functools
 import json
 import os
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -18,10 +18,11 @@ from redis.exceptions import RedisError
 from batchling_client.wire.batches import Batch
 from batchling_client.wire.connection import UNREACHABLE
 from batchling_client.wire.ending import end
+from batchling_client.wire.keys import LaneId
 from batchling_client.wire.records import CorruptRecord
 from batchling_client.wire.states import BatchState, Outcome, Verdict
 
-from . import lifecycle, rereading
+from . import lifecycle, rereading, silences
 from .accounts import AccountKey, Accounts, account_key
 from .circuit import Circuits
 from .company import Company
@@ -136,7 +137,7 @@ class Engine:
             account = await self._account(steps[0].batch)
             account = dataclasses.replace(account, pages=self._pages(account, steps))
             steps = [dataclasses.replace(step, account=account) for step in steps]
-            async with self._circuits.through(account, steps[0].batch.spec.provider, None):
+            async with self._through(account, steps, None):
                 seen = await look(steps)
         except (TemporaryError, PermanentError) as error:
             seen = [error] * len(steps)
@@ -156,6 +157,17 @@ class Engine:
         for some in chunks(running, MOVES_TOGETHER):
             await asyncio.gather(*(self._guarded(step, poll(step, one)) for step, one in some))
         await self._poll_early(early)
+
+    @contextlib.asynccontextmanager
+    async def _through(
+        self, account: Account, steps: Sequence[Step], lane_id: LaneId | None
+    ) -> AsyncIterator[None]:
+        """Calls of steps to their account; the batches show which of them the provider leaves unanswered."""
+        async with (
+            self._circuits.through(account, steps[0].batch.spec.provider, lane_id),
+            silences.shown(self._store, [step.held for step in steps], account.weather),
+        ):
+            yield
 
     def _pages(self, account: Account, steps: Sequence[Step]) -> ListPages:
         """The pages of an account's list that steps share: those of this look, and none of the last one."""
@@ -179,7 +191,7 @@ class Engine:
             # What one download shows of the account is not to be taken for another's.
             account = dataclasses.replace(step.way(), weather=Weather())
             step = dataclasses.replace(step, account=account)
-            through = functools.partial(self._circuits.through, account, step.batch.spec.provider, None)
+            through = functools.partial(self._through, account, [step], None)
             async with room:
                 await self._guarded(step, poll(step, seen, through))
 
@@ -203,7 +215,7 @@ class Engine:
                 bound = dataclasses.replace(step, account=account)
                 lane_id = batch.lane_id if batch.state in SUBMIT_STATES else None
                 try:
-                    async with self._circuits.through(account, batch.spec.provider, lane_id):
+                    async with self._through(account, [step], lane_id):
                         await work(bound)
                 except (Denied, PermanentError, Waiting):
                     if not bound.estranged:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
+import io
 import threading
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
@@ -22,14 +22,20 @@ from google.oauth2.credentials import Credentials
 from urllib3.exceptions import HTTPError
 
 from . import http_errors
+from .blocking import in_thread
 from .errors import Denied, PermanentError, TemporaryError, WorkerError
 from .http_errors import Deed
 from .provider import Account
+from .slow_answers import SILENCES
+from .weather import Underway
 
 T = TypeVar("T")
 
 CONNECT_S: Final = 10.0
 CHUNK: Final = 8 * 1024 * 1024
+STORE_PATIENCE: Final = 2.5
+"""How many times longer than usual Cloud Storage may chew on a file."""
+USUAL_SILENCE_S: Final = 120.0
 SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
 NO_TOKEN: Final = "The Google credential was refused or has run out, which a caller's does within the hour"
 
@@ -89,7 +95,7 @@ class Objects:
     def __init__(self, account: Account, provider: str, token: str) -> None:
         self._account = account
         self._provider = provider
-        self._timeout = (CONNECT_S, account.http.timeout.read or 120.0)
+        self._timeout = (CONNECT_S, account.http.timeout.read or USUAL_SILENCE_S)
         self._secrets = (token,) if token else ()
         # The project is of no use here, and without one the library would search the environment for it.
         self._client = storage.Client(
@@ -101,26 +107,28 @@ class Objects:
     async def upload(self, place: Place, file: BinaryIO, size: int) -> None:
         """Stores a file, read from its start; one that is there already under this name stays as it is."""
         blob = self._client.bucket(place.bucket).blob(place.name, chunk_size=CHUNK)
-        send = functools.partial(
-            blob.upload_from_file,
-            file,
-            rewind=True,
-            size=size,
-            content_type="application/jsonl",
-            if_generation_match=0,
-            checksum="md5",
-            timeout=self._timeout,
-            retry=None,
-        )
+
+        def send(underway: Underway) -> None:
+            blob.upload_from_file(
+                underway.watched(file),
+                rewind=True,
+                size=size,
+                content_type="application/jsonl",
+                if_generation_match=0,
+                checksum="md5",
+                timeout=self._timeout,
+                retry=None,
+            )
+
         try:
-            await self._call("store a file", send)
+            await self._call("store a file", send, patience=STORE_PATIENCE)
         except _TakenError:
             return
 
     async def below(self, place: Place) -> list[Found]:
         """The objects whose names begin with the place's and a slash."""
 
-        def listed() -> list[Found]:
+        def listed(_: Underway) -> list[Found]:
             found = self._client.list_blobs(
                 place.bucket, prefix=f"{place.name}/", timeout=self._timeout, retry=None
             )
@@ -134,7 +142,10 @@ class Objects:
     async def delete(self, place: Place) -> None:
         """Delete an object; one that is gone is no error."""
         blob = self._client.bucket(place.bucket).blob(place.name)
-        delete = functools.partial(blob.delete, timeout=self._timeout, retry=None)
+
+        def delete(_: Underway) -> None:
+            blob.delete(timeout=self._timeout, retry=None)
+
         try:
             await self._call("delete a file", delete, short=True)
         except PermanentError as error:
@@ -147,30 +158,51 @@ class Objects:
             end = min(start + CHUNK, found.size)
             # Made anew, as one out of a list would be read from whatever address the answer named.
             blob = self._client.bucket(found.bucket).blob(found.name, generation=found.generation)
-            read = functools.partial(
-                blob.download_as_bytes,
-                start=start,
-                end=end - 1,
-                raw_download=True,
-                checksum=None,
-                timeout=self._timeout,
-                retry=None,
-            )
-            piece: bytes = await self._call("read results", read)
+            piece = await self._call("read results", functools.partial(self._part, blob, start, end))
             if len(piece) != end - start:
                 raise TemporaryError(f"{self._provider}: a result file in Cloud Storage was cut off")
             yield piece
 
-    async def _call(self, does: str, work: Callable[[], T], *, short: bool = False) -> T:
+    def _part(self, blob: storage.Blob, start: int, end: int, underway: Underway) -> bytes:
+        """Return a part of an object; blocks."""
+        sink = _Sink(underway)
+        blob.download_to_file(
+            sink,
+            start=start,
+            end=end - 1,
+            raw_download=True,
+            checksum=None,
+            timeout=self._timeout,
+            retry=None,
+        )
+        return sink.getvalue()
+
+    async def _call(
+        self, does: str, work: Callable[[Underway], T], *, short: bool = False, patience: float = 1.0
+    ) -> T:
         deed = Deed(provider=self._provider, does=f"{does} in Cloud Storage", secrets=self._secrets)
-        return await answered(self._account, deed, work, short=short)
+        return await answered(self._account, deed, work, short=short, patience=patience)
+
+
+class _Sink(io.BytesIO):
+    """Takes what a download brings, and shows that it brings something."""
+
+    def __init__(self, underway: Underway) -> None:
+        super().__init__()
+        self._underway = underway
+
+    def write(self, piece: Any, /) -> int:
+        self._underway.brought(len(piece))
+        return super().write(piece)
 
 
 class _TakenError(TemporaryError):
     """An object of this name is there already."""
 
 
-async def answered(account: Account, deed: Deed, work: Callable[[], T], *, short: bool) -> T:
+async def answered(
+    account: Account, deed: Deed, work: Callable[[Underway], T], *, short: bool, patience: float = 1.0
+) -> T:
     """What a blocking call of Google's libraries answers, made in a thread; raises the worker's errors.
 
     They are raised outside of the `except` that caught the library's, which hold the request with its headers. Only a
@@ -180,7 +212,9 @@ async def answered(account: Account, deed: Deed, work: Callable[[], T], *, short
         account.weather.asked()
     failure: WorkerError
     try:
-        answer = await asyncio.to_thread(work)
+        with account.weather.call(deed.provider, deed.does, patience) as underway:
+            longest_s = SILENCES * (account.http.timeout.read or USUAL_SILENCE_S)
+            answer = await in_thread(lambda: work(underway), underway, longest_s)
     except PreconditionFailed:
         failure = _TakenError(f"{deed.provider}: the object is there already")
     except GoogleAPICallError as error:

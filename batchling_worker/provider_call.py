@@ -10,7 +10,7 @@ import importlib.metadata
 import random
 import re
 import sys
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import BinaryIO, Final, NamedTuple, TypeVar
 
@@ -21,6 +21,7 @@ from . import http_errors, loose_json, slow_answers
 from .errors import PermanentError, TemporaryError, WorkerError
 from .http_errors import Deed
 from .provider import Account
+from .weather import Underway
 
 T = TypeVar("T")
 
@@ -30,6 +31,9 @@ RESUME_PAUSE_S: Final = 1.0
 RANGE_NOT_SATISFIABLE: Final = 416
 REDIRECTS: Final = 5
 """So many redirects in a row are followed."""
+LARGE: Final = 1024 * 1024
+LARGE_PATIENCE: Final = 2.5
+"""How many times longer than usual a call may take unseen that sends more than that in one piece."""
 REDIRECTING: Final = frozenset({301, 302, 303, 307, 308})
 KEEPS_THE_METHOD: Final = frozenset({307, 308})
 FURTHEST_BEHIND: Final = dt.timedelta(days=1)
@@ -152,7 +156,7 @@ class ProviderCall:
         response = await self._send(
             data=fields,
             files={"file": (name, file, "application/octet-stream")},
-            timeout=self._longest(patience),
+            patience=patience,
             fine=fine,
         )
         return self._decoded(response, shape)
@@ -176,7 +180,7 @@ class ProviderCall:
         The provider may chew on it for `patience` times the usual silence. Raises the worker's errors.
         """
         self._headers |= {"content-type": "application/json", "content-length": str(n_bytes)}
-        response = await self._send(content=pieces, timeout=self._longest(patience))
+        response = await self._send(content=pieces, patience=patience)
         return self._decoded(response, shape)
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
@@ -186,14 +190,9 @@ class ProviderCall:
         for _ in range(REDIRECTS + 1):
             target = None
             try:
-                async with self._http.stream(
-                    self._method,
-                    url,
-                    params=params,
-                    headers=self._headers,
-                    follow_redirects=False,
-                    extensions={"trace": self._weather.trace},
-                ) as response:
+                async with contextlib.AsyncExitStack() as stack:
+                    underway = stack.enter_context(self._weather.call(self.deed.provider, self.deed.does))
+                    response = await stack.enter_async_context(self._opened(url, params, underway))
                     if response.is_success:
                         failure = None
                         self.framed, self._part = _framed(response), _part(response)
@@ -202,7 +201,9 @@ class ProviderCall:
                         pieces = slow_answers.paced(body_of(), longest_s)
                         async with contextlib.aclosing(pieces):
                             async for piece in pieces:
-                                yield piece
+                                underway.brought(len(piece))
+                                with underway.ours():
+                                    yield piece
                     else:
                         target = redirected(response)
                         body = await response.aread()
@@ -219,6 +220,25 @@ class ProviderCall:
         self._weather.saw(failure)
         if failure is not None:
             raise failure
+
+    def _opened(
+        self, url: str, params: httpx.QueryParams | None, underway: Underway
+    ) -> contextlib.AbstractAsyncContextManager[httpx.Response]:
+        return self._http.stream(
+            self._method,
+            url,
+            params=params,
+            headers=self._headers,
+            follow_redirects=False,
+            extensions={"trace": self._traced(underway)},
+        )
+
+    def _traced(self, underway: Underway) -> slow_answers.Trace:
+        async def trace(event: str, more: object) -> None:
+            underway.moved()
+            await self._weather.trace(event, more)
+
+        return trace
 
     async def whole(self) -> AsyncGenerator[bytes, None]:
         """The answer's body like `stream`; where it breaks off, the rest is asked for while that brings any of it.
@@ -275,34 +295,48 @@ class ProviderCall:
         content: bytes | Callable[[], AsyncIterable[bytes]] | None = None,
         data: dict[str, str] | None = None,
         files: dict[str, tuple[str, BinaryIO, str]] | None = None,
-        timeout: httpx.Timeout | None = None,
+        patience: float = 1.0,
         fine: frozenset[int] = frozenset(),
     ) -> httpx.Response:
         failure: WorkerError
         self.deed = replace(self.deed, submits=content is not None or files is not None)
         url, params = self._url, self._params(query)
-        patience = self._http.timeout if timeout is None else timeout
+        timeout = self._longest(patience)
+        if isinstance(content, bytes) and len(content) > LARGE:
+            # How far it has been taken is not seen.
+            patience *= LARGE_PATIENCE
         for _ in range(REDIRECTS + 1):
 
             async def ask(
-                trace: slow_answers.Trace, url: str = url, params: httpx.QueryParams | None = params
+                trace: slow_answers.Trace,
+                underway: Underway,
+                url: str = url,
+                params: httpx.QueryParams | None = params,
             ) -> httpx.Response:
+                watched = {
+                    name: (called, underway.watched(file), kind)
+                    for name, (called, file, kind) in (files or {}).items()
+                }
                 return await self._http.request(
                     self._method,
                     url,
                     params=params,
-                    content=content() if callable(content) else content,
+                    content=_watched(content(), underway) if callable(content) else content,
                     data=data,
-                    files=files,
+                    files=watched or None,
                     headers=self._headers,
-                    timeout=patience,
+                    timeout=timeout,
                     follow_redirects=False,
                     extensions={"trace": trace},
                 )
 
             try:
-                longest_s = slow_answers.longest_s(patience)
-                response = await slow_answers.in_time(ask, self._weather.trace, longest_s)
+                with self._weather.call(self.deed.provider, self.deed.does, patience) as underway:
+                    response = await slow_answers.in_time(
+                        functools.partial(ask, underway=underway),
+                        self._traced(underway),
+                        slow_answers.longest_s(timeout),
+                    )
             except http_errors.FOREIGN as error:
                 failure = http_errors.of_exception(self.deed, error)
                 break
@@ -377,6 +411,12 @@ def _headers_of(response: httpx.Response) -> Mapping[str, str]:
     if target is None:
         return response.headers
     return {**response.headers, "location": target.raw_path.decode("ascii", "replace")}
+
+
+async def _watched(pieces: AsyncIterable[bytes], underway: Underway) -> AsyncIterator[bytes]:
+    async for piece in pieces:
+        underway.moved()
+        yield piece
 
 
 def _framed(response: httpx.Response) -> bool:

@@ -141,6 +141,10 @@ class Store:
             away=away,
         )
 
+    async def note(self, held: Held, why: str) -> None:
+        """Stores why a batch waits while its step is at work, '' = nothing holds it up; a stale claim notes nothing."""
+        await self.scripts.note(batch_id=held.batch_id, token=held.token, why=why)
+
     async def lane_of(self, batch_id: BatchId) -> str:
         """The lane id of a batch, '' when the batch is gone."""
         raw = await self.redis.execute_command("HGET", self.keys.batch(batch_id), "lane")

@@ -2,13 +2,76 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, Final, cast
 
 from .errors import PermanentError, TemporaryError, WorkerError
 
 HEADERS: Final = ".receive_response_headers."
+MOVES: Final = 16 * 1024
+"""An answer that is streamed moves once it has brought so many bytes: a byte at a time is as slow as silence."""
+
+
+@dataclass(slots=True, eq=False)
+class Underway:
+    """A call that has not ended: what it was made for, and when it last got any further."""
+
+    provider: str
+    does: str
+    patience: float
+    """So many times longer than usual its answer may take."""
+    waits: bool = True
+    """Whether it waits for the provider, and not for us."""
+    _moved_at: float = field(default_factory=time.monotonic)
+    _n_bytes: int = 0
+
+    def moved(self) -> None:
+        """The call got further: a connection, bytes that were taken, an answer that begins."""
+        self._moved_at = time.monotonic()
+
+    def brought(self, n_bytes: int) -> None:
+        """The answer has brought more bytes."""
+        self._n_bytes += n_bytes
+        if self._n_bytes >= MOVES:
+            self._n_bytes = 0
+            self.moved()
+
+    @contextlib.contextmanager
+    def ours(self) -> Iterator[None]:
+        """A block in which not the provider but the step takes its time."""
+        started_at, self.waits = time.monotonic(), False
+        try:
+            yield
+        finally:
+            self._moved_at += time.monotonic() - started_at
+            self.waits = True
+
+    def watched(self, file: BinaryIO) -> BinaryIO:
+        """Return the file as one whose reading shows that an upload gets further."""
+        return cast("BinaryIO", _Watched(file, self))
+
+    @property
+    def stalled_s(self) -> float:
+        """For how long nothing has moved."""
+        return time.monotonic() - self._moved_at if self.waits else 0.0
+
+
+class _Watched:
+    """A file whose reader is a call; everything else is the file's own."""
+
+    def __init__(self, file: BinaryIO, call: Underway) -> None:
+        self._file = file
+        self._call = call
+
+    def read(self, size: int = -1) -> bytes:
+        self._call.moved()
+        return self._file.read(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 @dataclass(slots=True)
@@ -19,6 +82,17 @@ class Weather:
     error: PermanentError | TemporaryError | None = None
     """What the last call ended with; None = a success."""
     _asked_at: float | None = None
+    _underway: set[Underway] = field(default_factory=set)
+
+    @contextlib.contextmanager
+    def call(self, provider: str, does: str, patience: float = 1.0) -> Iterator[Underway]:
+        """A block in which a call is made; it moves while the provider takes what is sent, or sends."""
+        one = Underway(provider, does, patience)
+        self._underway.add(one)
+        try:
+            yield one
+        finally:
+            self._underway.discard(one)
 
     def asked(self) -> None:
         """A call was sent, by a library that does not trace it."""
@@ -39,3 +113,8 @@ class Weather:
     def silent_s(self) -> float:
         """For how long a call that was sent in full has had no answer."""
         return 0.0 if self._asked_at is None else time.monotonic() - self._asked_at
+
+    @property
+    def slowest(self) -> Underway | None:
+        """The call under way that has been stalled the longest, measured by its patience."""
+        return max(self._underway, key=lambda one: one.stalled_s / one.patience, default=None)

@@ -187,7 +187,8 @@ class Batch:
                 provider_status=text("provider_status"),
                 outcome=Outcome(text("outcome")) if b"outcome" in fields else None,
                 ending=fields.get(b"ending", b"{}"),
-                error=text("error"),
+                # What holds a step up now is newer than what went wrong with the last one.
+                error=text("silence") or text("error"),
                 poll_s=number("poll_ms") / 1000,
                 cancel_requested=text("cancel_requested") == "1",
                 cancel_at=time("cancel_at"),

@@ -272,6 +272,10 @@ class Scripts:
         args: list[Arg] = [batch_id, token, delay_ms, why, int(unmade), int(parked), int(away)]
         return _verdict(await self._run("hold", self._batch(batch_id), args))
 
+    async def note(self, *, batch_id: BatchId, token: int, why: str) -> Verdict:
+        """Stores why a claimed batch waits while its step is at work, '' = nothing holds it up: `note.lua`."""
+        return _verdict(await self._run("note", [self.keys.batch(batch_id)], [token, why]))
+
     async def seal(self, *, batch_id: BatchId, token: int, lane_id: LaneId) -> Verdict:
         """Closes an open batch to new requests: `seal.lua`."""
         keys = [*self._batch(batch_id), self.keys.lane(lane_id)]

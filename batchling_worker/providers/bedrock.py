@@ -113,8 +113,7 @@ class Bedrock:
         """Stores the input file in S3 under its label; answers its URL. Stored again, it is the same one."""
         place = _staging(account).below(submission.label, "input.jsonl")
         s3 = _s3(account)
-        stored = functools.partial(aws.upload, s3, place, lines)
-        await aws.call(account, _deed(account, "store a file"), stored, short=False)
+        await aws.store(account, _deed(account, "store a file"), s3, place, lines)
         return str(place)
 
     async def create(self, account: Account, submission: Submission, source: Source) -> ProviderBatchId:

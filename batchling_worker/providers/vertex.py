@@ -237,7 +237,7 @@ class Vertex:
         if not account.own_credential:
             return account
         deed = Deed(provider=self.facts.name, does="get a token")
-        token = await answered(account, deed, _own.token, short=False)
+        token = await answered(account, deed, lambda _: _own.token(), short=False)
         return dataclasses.replace(account, headers={**account.headers, "authorization": f"Bearer {token}"})
 
     def _objects(self, account: Account) -> Objects:

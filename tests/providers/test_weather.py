@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
+from collections.abc import AsyncIterator
 
 import pytest
 
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_worker.errors import PermanentError, QuotaFull, TemporaryError
+from batchling_worker.provider import Ending
 from tests.waiting import wait_until
 
 from .desk import Desk
@@ -59,6 +62,63 @@ async def test_silence_begins_when_the_call_was_sent_and_ends_with_the_answer(
     wire.reply = lambda seen: answer(b'{"id":"batch_1","status":"validating"}')
     await wired.look(ONE)
     assert weather.silent_s == 0.0
+
+
+async def test_of_the_calls_under_way_the_one_that_moves_least_is_seen(wire: Wire, wired: Desk) -> None:
+    weather = wired.account.weather
+    assert weather.slowest is None
+    wire.reply = lambda seen: None
+    upload = asyncio.create_task(wired.upload())
+    await wait_until(lambda: len(wire.seen) == 1, description="the file was sent")
+    look = asyncio.create_task(wired.look(ONE))
+    await wait_until(lambda: len(wire.seen) == 2, description="the look was sent")
+
+    def slowest() -> str:
+        return weather.slowest.does if weather.slowest else ""
+
+    await wait_until(lambda: slowest() == "look at a batch", description="an upload may take longer")
+
+    for call in (upload, look):
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    assert weather.slowest is None
+
+
+async def test_a_download_that_comes_a_byte_at_a_time_is_as_slow_as_silence(wire: Wire, wired: Desk) -> None:
+    async def drops() -> AsyncIterator[bytes]:
+        yield b"HTTP/1.1 200 Fine\r\nContent-Length: 1000000\r\n\r\n"
+        while True:
+            yield b"x"
+            await asyncio.sleep(0.01)
+
+    weather = wired.account.weather
+    wire.reply = lambda seen: drops()
+    read = asyncio.create_task(wired.answers(Ending(results=("file-1",))))
+
+    await wait_until(
+        lambda: weather.slowest is not None and weather.slowest.stalled_s > 0.3,
+        description="the download is stalled",
+    )
+
+    read.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await read
+
+
+async def test_a_file_that_is_taken_slowly_is_not_stalled(wire: Wire, wired: Desk) -> None:
+    """What the step itself takes its time for is no silence either."""
+    weather = wired.account.weather
+    with weather.call("groq", "store a file") as call:
+        file = call.watched(io.BytesIO(b"0123456789"))
+        await asyncio.sleep(0.05)
+        before_s = call.stalled_s
+        assert file.read(4) == b"0123"
+        assert call.stalled_s < before_s
+        assert (file.seek(0), file.read()) == (0, b"0123456789")
+        with call.ours():
+            await asyncio.sleep(0.05)
+            assert call.stalled_s == 0.0
 
 
 @pytest.mark.parametrize("status", [400, 429])

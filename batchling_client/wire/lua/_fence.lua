@@ -8,6 +8,6 @@ end
 local function let_go(batch, schedule, id, due)
   redis.call('HINCRBY', batch, 'token', 1)
   redis.call('HSET', batch, 'starts', 0, 'missed', 0)
-  redis.call('HDEL', batch, 'unreadable_since')
+  redis.call('HDEL', batch, 'unreadable_since', 'silence')
   redis.call('ZADD', schedule, due, id)
 end

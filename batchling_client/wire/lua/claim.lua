@@ -29,6 +29,7 @@ for i = 2, #KEYS do
       end
       local token = string.format('%d', math.max(last + 1, now))
       redis.call('HSET', batch, 'token', token)
+      redis.call('HDEL', batch, 'silence')
       claimed[#claimed + 1] = {id, token, held[2] or '', count(batch, 'missed', 1), held[3] or ''}
     end
   end
