@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final, TypeAlias
 
-from batchling_client.wire import answer_shape
+from batchling_client.wire import answer_shape, error_words
 
 from . import google_status, loose_json
 from .provider import Answer
 from .result_lines import JSON_TYPE, answer_or_lost
+from .row_errors import EMPTY_BODIES, RowError, stated_in
 
 logger = logging.getLogger("batchling.worker")
 
@@ -93,6 +94,20 @@ def failed(custom_id: str, error: object) -> Answer:
     return Answer(
         custom_id=custom_id, status=said.status, body=said.body, headers=_JSON_HEADERS, origin=origin
     )
+
+
+def stated(row: Mapping[str, bytes]) -> object:
+    """The error of a row without a response, wherever it states one; None where it has a response or states none.
+
+    A number beside its words is an HTTP status or a code of google.rpc; without one the row is taken for refused.
+    """
+    if row.get("response", b"null").strip() not in EMPTY_BODIES:
+        return None
+    error = RowError.read(stated_in(row))
+    if error is None:
+        return None
+    code = int(error.code) if error.code.isdigit() else error.status or error_words.UNPROCESSABLE
+    return {"code": code, "message": error.message}
 
 
 def part_name(custom_id: str, at: int, n: int) -> str:

@@ -19,6 +19,9 @@ UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _OUT_OF_RANGE: Final = "out of range"
 _MOST_DIGITS: Final = 400
+_LONGEST_SCANNED: Final = 4 * 1024 * 1024
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[{\[]+|[}\]]+|,', re.DOTALL)
+_NAME: Final = re.compile(rb'("(?:[^"\\]|\\.)*")\s*:', re.DOTALL)
 _HALF_PAIR: Final = re.compile("[\ud800-\udfff]")
 _BETWEEN_ROWS: Final = re.compile(r"(?:[\s,\[\]\0\x1e\ufeff]|data:)*")
 _decoder: Final = json.JSONDecoder(strict=False)
@@ -34,7 +37,11 @@ def fields_of(raw: bytes) -> dict[str, bytes]:
     try:
         return {name: bytes(value) for name, value in _decode_fields(raw).items()}
     except UNREADABLE:
+        pass
+    try:
         found = json.loads(raw, strict=False)
+    except RecursionError:
+        return _shallow(raw)
     return {name: json.dumps(value).encode() for name, value in dict(found).items()}
 
 
@@ -65,12 +72,45 @@ def _skipped(text: str, at: int) -> int:
     return found.end() if found else at
 
 
+def _shallow(raw: bytes) -> dict[str, bytes]:
+    """The fields of an object of which one is nested deeper than any parser goes; raises `ValueError` for no object."""
+    fields: dict[str, bytes] = {}
+    for one in _parts(raw, b"{"):
+        name = _NAME.match(one)
+        if name is None:
+            raise ValueError("a field without a name")
+        fields[text_in(name[1])] = one[name.end() :].strip()
+    return fields
+
+
+def _parts(raw: bytes, opening: bytes) -> list[bytes]:
+    """What stands between the commas of an object or a list; raises `ValueError` for anything else."""
+    raw = raw.strip()
+    if len(raw) > _LONGEST_SCANNED or not raw.startswith(opening):
+        raise ValueError("not to be scanned")
+    parts: list[bytes] = []
+    depth, start = 0, 1
+    for found in _TOKEN.finditer(raw):
+        token = found[0]
+        depth += len(token) * (token.startswith((b"{", b"[")) - token.startswith((b"}", b"]")))
+        if depth == 0 or (depth == 1 and token == b","):
+            parts.append(raw[start : found.end() - 1].strip())
+            start = found.end()
+    if depth != 0:
+        raise ValueError("cut off")
+    return [one for one in parts if one]
+
+
 def elements_of(raw: bytes) -> list[bytes]:
     """The elements of a JSON list, each as it is spelt, as `fields_of` does it; none of what is no list."""
     try:
         return [bytes(one) for one in _decode_elements(raw)]
     except UNREADABLE:
+        pass
+    try:
         found = json.loads(raw or b"null", strict=False)
+    except RecursionError:
+        return _parts(raw, b"[")
     return [json.dumps(one).encode() for one in found] if isinstance(found, list) else []
 
 

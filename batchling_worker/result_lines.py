@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-import json
+import codecs
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 
 from batchling_client.wire import answer_shape, error_words
 
 from . import bounds
-from .loose_json import UNREADABLE, fields_of, objects_in, text_in, whole
-from .loose_json import decoded as loose_decoded
+from .loose_json import UNREADABLE, fields_of, objects_in, text_in
 from .provider import ROW_LOST, Answer, error_body
-
-T = TypeVar("T")
+from .row_errors import EMPTY_BODIES, RowError, stated_in
 
 LONGEST_LINE: Final = 256 * 1024 * 1024
 """A longer line is left out: a file without newlines must not fill the memory."""
 LONGEST_GLUED: Final = 64 * 1024 * 1024
 """A longer line is not searched for several rows, which takes some times its memory."""
+_ENCODINGS: Final = (
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+    (b"{\0", "utf-16-le"),
+    (b"\0{", "utf-16-be"),
+)
+"""How a file begins -> its encoding, where that is not UTF-8."""
 JSON_TYPE: Final = "application/json"
 UNRUN: Final = {"batch_expired": (504, "batch_expired"), "batch_cancelled": (499, "batch_cancelled")}
 """Codes of rows that never ran -> the status and origin of their answer."""
 UNRUN_OTHERWISE: Final = (500, "provider")
 """A row that the provider could not run for a reason of its own is as good as a 500."""
 LONGEST_WORDS: Final = 1000
-EMPTY_BODIES: Final = frozenset({b"", b"{}", b"null", b'""'})
 
 _GLUES: Final = (b'}{"', b"}\r{", b"},{", b"}\0")
 """What may be between two rows in one line; the same in one row costs time and nothing else."""
@@ -39,6 +43,7 @@ class _Response(msgspec.Struct):
     status_code: int
     body: msgspec.Raw = msgspec.Raw()
     request_id: str | None = None
+    error: msgspec.Raw = msgspec.Raw()
 
 
 class _Row(msgspec.Struct):
@@ -47,22 +52,7 @@ class _Row(msgspec.Struct):
     error: msgspec.Raw = msgspec.Raw()
 
 
-class _OddResponse(msgspec.Struct):
-    status_code: object = None
-    body: msgspec.Raw = msgspec.Raw()
-    request_id: object = None
-
-
-class _OddRow(msgspec.Struct):
-    """A row in which only the custom_id can be relied on."""
-
-    custom_id: str
-    response: msgspec.Raw = msgspec.Raw()
-    error: msgspec.Raw = msgspec.Raw()
-
-
 _decode_row = msgspec.json.Decoder(_Row).decode
-_decode_odd_row = msgspec.json.Decoder(_OddRow).decode
 
 
 @dataclass(slots=True)
@@ -99,9 +89,30 @@ class LineSplitter:
     n_too_long: int = 0
     _parts: list[bytes] | None = None
     _size: int = 0
+    _head: bytes | None = b""
+    """The first bytes, until there are enough of them to tell their encoding."""
+    _decoder: codecs.IncrementalDecoder | None = None
 
     def feed(self, piece: bytes) -> list[bytes]:
-        """The lines that this piece completes, without their newlines, a row each."""
+        """The lines that this piece completes, in UTF-8, without their newlines, a row each."""
+        if self._head is not None:
+            piece = self._begun(self._head + piece)
+        if self._decoder is not None:
+            piece = self._decoder.decode(piece).encode(errors="replace")
+        return self._cut(piece)
+
+    def _begun(self, head: bytes) -> bytes:
+        """Keep the first bytes until they tell their encoding; return those that are to be read now."""
+        if not head or (len(head) == 1 and any(start.startswith(head) for start, _ in _ENCODINGS)):
+            self._head = head
+            return b""
+        self._head = None
+        encoding = next((name for start, name in _ENCODINGS if head.startswith(start)), "")
+        if encoding:
+            self._decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
+        return head
+
+    def _cut(self, piece: bytes) -> list[bytes]:
         lines = piece.split(b"\n")
         if len(lines) == 1:
             self._keep(piece)
@@ -112,7 +123,10 @@ class LineSplitter:
 
     def rest(self) -> list[bytes]:
         """The last line, where no newline stands at its end; a row each."""
-        return _rows_in(self._finish(b""))
+        head, self._head = self._head or b"", None
+        if self._decoder is not None:
+            head = self._decoder.decode(b"", final=True).encode(errors="replace")
+        return _rows_in(self._finish(head))
 
     def _keep(self, part: bytes) -> None:
         self._size += len(part)
@@ -145,48 +159,6 @@ def told_by(code: str) -> tuple[int, str]:
     return UNRUN.get(code, (status, "provider") if status else UNRUN_OTHERWISE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RowError:
-    """What stands in the `error` of a row: `body` is an HTTP body with its words, `status` 0 where it tells none."""
-
-    code: str
-    message: str
-    status: int
-    body: bytes
-    guessed: bool = False
-    """Whether the status follows from the words, and no number names it."""
-
-    @classmethod
-    def read(cls, raw: bytes) -> RowError | None:
-        """Reads an object, a text or anything else; None where nothing is said."""
-        try:
-            said = loose_decoded(raw, object) if raw else None
-        except (ValueError, RecursionError):
-            said = raw[:LONGEST_WORDS].decode(errors="replace")
-        if isinstance(said, dict) and isinstance(said.get("error"), dict | str):
-            said = said["error"]
-        words = error_words.words_in(said, LONGEST_WORDS)
-        if not isinstance(said, dict):
-            message = words or (raw[:LONGEST_WORDS].decode(errors="replace") if said else "")
-            status = error_words.UNPROCESSABLE if error_words.is_list_of_flaws(said) else 0
-            return (
-                cls(code="", message=message, status=status, body=error_body(None, message))
-                if message
-                else None
-            )
-        code = said.get("code")
-        if code is None and not words and not said.get("type"):
-            return None
-        named = error_words.named_in(said)
-        return cls(
-            code=code if isinstance(code, str) else str(bounds.count(code) or ""),
-            message=words or msgspec.json.encode(said).decode()[:LONGEST_WORDS],
-            status=named or error_words.status_in(said),
-            body=msgspec.json.encode({"error": error_words.as_error(said)}),
-            guessed=not named,
-        )
-
-
 @dataclass(slots=True)
 class RowReader:
     """Makes answers of lines and counts those that it cannot."""
@@ -211,9 +183,18 @@ class RowReader:
         row = _decode_row(line)
         response, error = row.response, bytes(row.error)
         if response is None:
-            return self._unrun(row.custom_id, error)
+            return self._bare(row.custom_id, fields_of(line))
         status, body = response.status_code, bytes(response.body)
-        return self._answered(row.custom_id, status, body, response.request_id, error)
+        return self._answered(
+            row.custom_id, status, body, response.request_id, error or bytes(response.error)
+        )
+
+    def _bare(self, custom_id: str, row: Mapping[str, bytes]) -> Answer:
+        """The answer of a row without a response: what it says is wrong, or an answer at its own top level."""
+        if row.get("body", b"null") not in EMPTY_BODIES and "status_code" in row:
+            status, request_id = _number_in(row["status_code"]), text_in(row.get("request_id", b""))
+            return self._answered(custom_id, status, row["body"], request_id, row.get("error", b""))
+        return self._unrun(custom_id, stated_in(row))
 
     def _answered(
         self, custom_id: str, status: object, body: bytes, request_id: object, error: bytes
@@ -249,42 +230,43 @@ class RowReader:
             return None
 
     def _odd(self, line: bytes) -> Answer | None:
-        """The answer of a row whose fields have types that nobody documented."""
+        """The answer of a row whose fields have types that nobody documented, or are JSON that Python alone takes."""
         if not line.strip():
             return None
         try:
-            row = _decode_odd_row(line)
-        except UNREADABLE:
-            return self._loose(line)
-        response = _converted(row.response, _OddResponse)
-        if response is not None:
-            status, body = response.status_code, bytes(response.body)
-            return self._answered(row.custom_id, status, body, response.request_id, bytes(row.error))
-        return self._unrun(row.custom_id, bytes(row.error))
-
-    def _loose(self, line: bytes) -> Answer | None:
-        """The answer of a row in JSON that Python alone takes: half a surrogate pair, NaN, a byte order mark."""
-        try:
-            row = json.loads(_as_text(line), strict=False)
-        except (ValueError, RecursionError):
-            row = None
-        if not isinstance(row, dict) or not isinstance(row.get("custom_id"), str):
+            row = fields_of(line if line.isascii() else _as_text(line))
+        except (ValueError, TypeError, RecursionError):
+            row = {}
+        custom_id = text_in(row.get("custom_id", b""))
+        if not custom_id:
             self.n_broken += 1
             return None
-        custom_id, response = whole(row["custom_id"]), row.get("response")
-        error = json.dumps(row["error"]).encode() if row.get("error") else b""
-        if isinstance(response, dict):
-            body = json.dumps(response["body"]).encode() if "body" in response else b""
-            status, request_id = response.get("status_code"), response.get("request_id")
-            return self._answered(custom_id, status, body, request_id, error)
-        return self._unrun(custom_id, error)
+        response = _object_in(row.get("response", b""))
+        if not response:
+            return self._bare(custom_id, row)
+        status, body = _number_in(response.get("status_code", b"")), response.get("body", b"")
+        if (
+            "status_code" not in response
+            and "body" not in response
+            and answer_shape.is_plausible(row["response"])
+        ):
+            # The answer itself stands where its status and body should be.
+            body = row["response"]
+        error = row.get("error", b"") or response.get("error", b"")
+        return self._answered(custom_id, status, body, text_in(response.get("request_id", b"")), error)
 
 
-def _converted(raw: msgspec.Raw, shape: type[T]) -> T | None:
+def _object_in(raw: bytes) -> Mapping[str, bytes]:
+    """The fields of a JSON object; none of anything else."""
     try:
-        return msgspec.json.decode(raw, type=shape)
-    except UNREADABLE:
-        return None
+        return fields_of(raw) if raw.lstrip().startswith(b"{") else {}
+    except (ValueError, TypeError, RecursionError):
+        return {}
+
+
+def _number_in(raw: bytes) -> object:
+    """A status as JSON spells it: a number or a text."""
+    return text_in(raw) or raw.decode(errors="replace")
 
 
 def answer_of(

@@ -48,10 +48,12 @@ _NEVER_EMPTY: Final = (
     "/embeddings",
     "/images/generations",
     "/images/edits",
+    "/moderations",
+    "/classifications",
     ":embedContent",
     ":batchEmbedContents",
 )
-"""Endpoints of which no answer has all of its fields empty: each request brings at least one vector or image."""
+"""Endpoints of which no answer has all of its fields empty: each request brings a vector, an image or a verdict."""
 _TEXTS: Final = ("/transcriptions", "/translations")
 """Endpoints that may answer with a text."""
 _REQUEST_FIELDS: Final = frozenset({"messages", "contents", "prompt", "input", "inputText", "requests"})
@@ -108,6 +110,8 @@ _ERROR_FIELDS: Final = frozenset(
 """An object that has no other fields, and one of `error_words.VOICES`, is an error."""
 _PLAIN_ERRORS: Final = frozenset({"error", "errors", "fault", "detail"})
 _NOTHING: Final = frozenset({b"", b"null", b"{}", b"[]", b'""', b"false", b"0"})
+_NOT_DONE: Final = frozenset({"queued", "in_progress"})
+"""Statuses of a Response that was not answered yet: nobody answers it once its batch is done."""
 _ENDED_BADLY: Final = frozenset({"failed", "cancelled", "canceled", "error"})
 
 _decode: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -152,6 +156,12 @@ def unfit(endpoint: str, body: bytes) -> Unfit | None:
         return _no_answer(endpoint, body) if fields is None else _failure(fields)
     if _has_failed(endpoint, fields):
         return _failure(fields)
+    if endpoint.endswith("/responses") and _text(fields, "status") in _NOT_DONE:
+        return _no_answer(endpoint, body)
+    if endpoint.endswith("/completions"):
+        failed = _failed_choices(fields)
+        if failed is not None:
+            return failed
     if _is_answer(endpoint, fields):
         return None
     if _is_error(fields):
@@ -235,6 +245,27 @@ def _has_failed(endpoint: str, fields: Mapping[str, bytes]) -> bool:
     if not endpoint.endswith("/responses") and any(endpoint.endswith(ending) for ending in _ANSWER_FIELDS):
         return False
     return _text(fields, "status") in _ENDED_BADLY and ("id" in fields or "object" in fields)
+
+
+def _failed_choices(fields: Mapping[str, bytes]) -> Unfit | None:
+    """The error of a chat whose every choice is one, as gateways put it into an answer; None for any other.
+
+    Some of its tokens may be paid for, so that it is never tried again by itself.
+    """
+    if b'"error"' not in fields.get("choices", b""):
+        return None
+    choices = _value(fields["choices"])
+    if not isinstance(choices, list) or not choices or not all(map(_is_failed_choice, choices)):
+        return None
+    error = choices[0].get("error")
+    words = error_words.words_in(error) or "The provider ended this answer with an error and gives no reason."
+    named = error_words.status_in(error) if isinstance(error, dict) else 0
+    body = {"error": {"message": words, "type": "batch_error", "param": None, "code": UNFIT}}
+    return Unfit(status=named or UNFIT_STATUS, body=msgspec.json.encode(body), own=False)
+
+
+def _is_failed_choice(choice: object) -> bool:
+    return isinstance(choice, dict) and bool(choice.get("error") or choice.get("finish_reason") == "error")
 
 
 def _failure(fields: Mapping[str, bytes], unnamed: int = 500) -> Unfit:

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from batchling_client.wire.error_words import STATUS_FIELDS, number_of
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.states import Outcome
 
@@ -20,7 +21,8 @@ from ..inline_batches import InlineBatches, InlineDialect, Query, Shown, moment
 from ..loose_json import fields_of, text_in
 from ..openai_dialect import no_cursor, says_more
 from ..provider import Answer, Ended, Ending, Look, ProviderFacts, Running
-from ..result_lines import EMPTY_BODIES, answer_of, lost, unrun
+from ..result_lines import answer_of, lost, unrun
+from ..row_errors import LONGEST_WORDS, stated_in
 
 FACTS: Final = ProviderFacts(
     name="anthropic",
@@ -153,20 +155,26 @@ def _read_row(custom_id: str, fields: Mapping[str, bytes]) -> Answer:
         return unrun(custom_id, UNRUN[word])
     if word == "succeeded":
         return answer_of(custom_id, 200, result.get("message", b""), custom_id, "request-id")
-    error = result.get("error", b"")
-    return lost(custom_id) if error in EMPTY_BODIES else _failed(custom_id, error)
+    error = stated_in({name: said for name, said in result.items() if name != "type"}) or stated_in(fields)
+    return _failed(custom_id, error) if error else lost(custom_id)
 
 
 def _failed(custom_id: str, body: bytes) -> Answer:
     """The answer of a row with an error, which holds the very body of a realtime error; gateways send less."""
     if not body.lstrip().startswith(b"{"):
-        body = msgspec.json.encode({"message": text_in(body) or body.decode(errors="replace")})
+        body = msgspec.json.encode(
+            {"message": text_in(body) or body[:LONGEST_WORDS].decode(errors="replace")}
+        )
     outer = fields_of(body)
     if not outer.get("error", b"").startswith(b"{"):
         outer, body = {"error": body}, b'{"type":"error","error":%b}' % body
-    kind = text_in(fields_of(outer["error"]).get("type", b""))
+    error = fields_of(outer["error"])
+    kind = text_in(error.get("type", b""))
+    named = next(
+        (n for name in STATUS_FIELDS if (n := number_of(error.get(name, b"").decode(errors="replace")))), 0
+    )
     request_id = text_in(outer.get("request_id", b"")) or custom_id
-    return answer_of(custom_id, STATUSES.get(kind, UNKNOWN_ERROR), body, request_id, "request-id")
+    return answer_of(custom_id, STATUSES.get(kind, named or UNKNOWN_ERROR), body, request_id, "request-id")
 
 
 PROVIDER: Final = InlineBatches(

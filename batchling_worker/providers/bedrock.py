@@ -42,8 +42,9 @@ from ..provider import (
     Submission,
     is_ours,
 )
-from ..result_lines import LineSplitter, answer_or_lost
+from ..result_lines import LineSplitter, answer_or_lost, lost
 from ..result_rows import no_result_file, of_each
+from ..row_errors import EMPTY_BODIES, RowError, stated_in
 from ..row_search import unsearchable
 
 T = TypeVar("T")
@@ -368,16 +369,35 @@ def answer_in(line: bytes) -> Answer | None:
     """The answer of a record; None for a line that is none."""
     try:
         row = fields_of(line)
-        error = fields_of(row["error"]) if row.get("error", b"null") != b"null" else None
     except (ValueError, TypeError, RecursionError):
         return None
     custom_id, output = text_in(row.get("recordId", b"")), row.get("modelOutput", b"")
     if not custom_id:
         return None
     output = answer_shape.unpacked(output)
-    if error is not None and not answer_shape.is_plausible(output):
-        return _failed(custom_id, error)
-    return answer_or_lost(custom_id, output)
+    is_alone = row.get("error", b"null") in EMPTY_BODIES and output not in (b"", b"null")
+    if is_alone or answer_shape.is_plausible(output):
+        return answer_or_lost(custom_id, output)
+    error = _error_in(row)
+    return _failed(custom_id, error) if error else lost(custom_id)
+
+
+def _error_in(row: Mapping[str, bytes]) -> Mapping[str, bytes]:
+    """The error of a record, as AWS spells it, wherever the record states one."""
+    own = {name: row[name] for name in ("errorCode", "errorMessage") if name in row}
+    said = stated_in(row)
+    if own and not said:
+        return own
+    with contextlib.suppress(ValueError, TypeError, RecursionError):
+        fields = fields_of(said)
+        if "errorCode" in fields or "errorMessage" in fields:
+            return fields
+    error = RowError.read(said)
+    if error is None:
+        return {}
+    code = str(error.status or error.code)
+    spelt = code.encode() if code.isdigit() else msgspec.json.encode(code)
+    return {"errorCode": spelt, "errorMessage": msgspec.json.encode(error.message)}
 
 
 def _failed(custom_id: str, error: Mapping[str, bytes]) -> Answer:

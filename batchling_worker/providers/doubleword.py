@@ -90,7 +90,7 @@ def _with_status(answer: Answer) -> Answer:
         said = json.loads(json.loads(answer.body)["error"]["message"])
         said = {**said, **said.get("details", {})}
         status, body = said["status"], said.get("body") or said.get("message") or ""
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return answer
     if not isinstance(status, int) or not 400 <= status <= 599 or not isinstance(body, str):
         return answer

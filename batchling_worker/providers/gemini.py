@@ -406,6 +406,8 @@ def _answer(row: Mapping[str, bytes]) -> Answer | None:
         return None
     # Older servers say `status` where newer ones say `error`.
     error = google_rows.decoded(row.get("error")) or google_rows.decoded(row.get("status"))
+    if not isinstance(error, dict | str):
+        error = google_rows.stated(row)
     return google_rows.told(key, row.get("response", b""), error)
 
 

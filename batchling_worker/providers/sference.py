@@ -18,7 +18,8 @@ from .. import bounds, status_words
 from ..inline_batches import PERHAPS, InlineBatches, InlineDialect, Shown, moment
 from ..loose_json import fields_of, text_in
 from ..provider import Answer, Ended, Ending, Look, ProviderFacts, Running, Submission
-from ..result_lines import EMPTY_BODIES, answer_of, lost, unrun
+from ..result_lines import answer_of, lost, unrun
+from ..row_errors import EMPTY_BODIES, LONGEST_WORDS, stated_in
 
 FACTS: Final = ProviderFacts(
     name="sference",
@@ -106,7 +107,9 @@ def read_row(custom_id: str, fields: Mapping[str, bytes]) -> Answer:
         return answer_of(custom_id, 200, result)
     if word in UNRUN:
         return unrun(custom_id, UNRUN[word])
-    return lost(custom_id) if error in EMPTY_BODIES else _failed(custom_id, error)
+    if error in EMPTY_BODIES:
+        error = stated_in({name: said for name, said in fields.items() if name != "status"})
+    return _failed(custom_id, error) if error else lost(custom_id)
 
 
 def _failed(custom_id: str, error: bytes) -> Answer:
@@ -114,7 +117,13 @@ def _failed(custom_id: str, error: bytes) -> Answer:
 
     So it is tried again: what is wrong with a request is told at the create.
     """
-    said = fields_of(error)
+    try:
+        said = fields_of(error)
+    except (ValueError, TypeError, RecursionError):
+        said = {"message": error}
+        error = msgspec.json.encode(
+            {"message": text_in(error) or error[:LONGEST_WORDS].decode(errors="replace")}
+        )
     inner = fields_of(said["error"]) if said.get("error", b"").startswith(b"{") else said
     body = error if inner is not said else b'{"error":%b}' % error
     told = (inner.get(name, said.get(name, b"")) for name in ("status_code", "status", "code"))

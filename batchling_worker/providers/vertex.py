@@ -324,8 +324,11 @@ def _answer(row: Mapping[str, bytes]) -> Answer | None:
     if not custom_id:
         return None
     status = google_rows.text_of(row.get("status"))
+    error = _error_in(status) if status else google_rows.decoded(row.get("status"))
+    if not isinstance(error, dict) or not error:
+        error = google_rows.stated(row)
     # A row that the job did not get to has its request only.
-    return google_rows.told(custom_id, row.get("response", b""), _error_in(status) if status else None)
+    return google_rows.told(custom_id, row.get("response", b""), error)
 
 
 def _error_in(status: str) -> dict[str, object]:

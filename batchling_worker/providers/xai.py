@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from batchling_client.wire import answer_shape
+from batchling_client.wire import answer_shape, error_words
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.states import Outcome
 
@@ -42,6 +42,7 @@ from ..provider_call import ProviderCall
 from ..request_lines import one_line
 from ..result_lines import JSON_TYPE, UNRUN, answer_of, lost
 from ..result_rows import no_result_file
+from ..row_errors import LONGEST_WORDS, stated_in
 from ..row_search import unsearchable
 
 FACTS: Final = ProviderFacts(
@@ -441,6 +442,9 @@ def answer_in(raw: bytes, kind: str) -> Answer | None:
     for name, body in _object(answer_shape.unpacked(result.get("response", b""))).items():
         return _told_as(custom_id, name, body, kind)
     error = _value(result.get("error")) or _value(row.get("error_message"))
+    if not error:
+        raw = stated_in(result) or stated_in(row)
+        error = _value(raw) or raw[:LONGEST_WORDS].decode(errors="replace")
     return _failed(custom_id, error) if error else lost(custom_id)
 
 
@@ -476,7 +480,11 @@ def _failed(custom_id: str, error: object) -> Answer:
     if code == CANCELLED_CODE:
         status, origin = UNRUN["batch_cancelled"]
     else:
-        status, origin = STATUSES.get(code, 500) if isinstance(code, int) else 500, "provider"
+        named = error_words.named_in(said)
+        status, origin = (
+            STATUSES.get(code, named or 500) if isinstance(code, int) else named or 500,
+            "provider",
+        )
     words = message if isinstance(message, str) else msgspec.json.encode(error).decode()
     body = msgspec.json.encode({"code": str(code or "batch_row_failed"), "error": words})
     headers = {"content-type": JSON_TYPE}

@@ -14,7 +14,15 @@ CHAT = "/v1/chat/completions"
 ANSWERS: list[tuple[str, Any]] = [
     (CHAT, {"id": "c", "choices": [{"message": {"content": "hi"}}], "usage": None, "error": None}),
     (CHAT, {"choices": []}),
-    (CHAT, {"choices": [{"error": {"message": "cut"}}], "error": {"message": "cut"}}),
+    (
+        CHAT,
+        {
+            "choices": [
+                {"finish_reason": "error", "error": {"message": "cut"}},
+                {"message": {"content": "hi"}},
+            ]
+        },
+    ),
     ("/chat/completions", {"choices": [{}], "prompt_filter_results": []}),
     ("/v1/completions", {"choices": [{"text": ""}]}),
     ("/v1/fim/completions", {"choices": [{}]}),
@@ -24,7 +32,7 @@ ANSWERS: list[tuple[str, Any]] = [
     ("/v1/messages", {"type": "message", "content": [], "stop_reason": "refusal"}),
     ("/v1/embeddings", {"object": "list", "data": [{"embedding": [0.1]}]}),
     ("/v1/moderations", {"id": "m", "results": [{}]}),
-    ("/v1/chat/moderations", {"results": []}),
+    ("/v1/chat/moderations", {"results": [{}]}),
     ("/v1/classifications", {"results": [{}]}),
     ("/v1/ocr", {"pages": [], "model": "m"}),
     ("/v1/conversations", {"conversation_id": "c", "outputs": []}),
@@ -66,14 +74,41 @@ EMPTY: list[tuple[str, dict[str, Any]]] = [
     ("/v1/images/generations", {"created": 1, "data": []}),
     ("/v1/images/generations", {"created": 1, "data": None}),
     ("/v1/images/edits", {"created": 1}),
+    ("/v1/moderations", {"id": "m", "model": "m", "results": []}),
+    ("/v1/classifications", {"results": []}),
+    ("/v1/responses", {"id": "r", "object": "response", "status": "queued", "output": []}),
+    ("/v1/responses", {"id": "r", "object": "response", "status": "in_progress", "output": [{}]}),
 ]
 
 
 @pytest.mark.parametrize(("endpoint", "body"), EMPTY)
-def test_an_answer_without_a_single_vector_or_image_is_none(endpoint: str, body: dict[str, Any]) -> None:
+def test_an_answer_without_a_single_vector_image_verdict_or_end_is_none(
+    endpoint: str, body: dict[str, Any]
+) -> None:
     seen = answer_shape.unfit(endpoint, json.dumps(body).encode())
     assert seen is not None
     assert seen.status == answer_shape.UNFIT_STATUS
+
+
+@pytest.mark.parametrize(
+    ("choice", "status", "words"),
+    [
+        (
+            {"error": {"code": 502, "message": "upstream died"}, "finish_reason": "error"},
+            502,
+            "upstream died",
+        ),
+        ({"error": {"code": "rate_limit_exceeded", "message": "slow"}}, 429, "slow"),
+        ({"finish_reason": "error", "message": {"content": "par"}}, 502, "gives no reason"),
+    ],
+)
+def test_a_chat_whose_every_choice_is_an_error_is_one_and_is_never_run_again(
+    choice: dict[str, Any], status: int, words: str
+) -> None:
+    seen = answer_shape.unfit(CHAT, json.dumps({"id": "c", "choices": [choice]}).encode())
+    assert seen is not None
+    assert (seen.status, seen.own) == (status, False)
+    assert words in json.loads(seen.body)["error"]["message"]
 
 
 SENTENCES: list[dict[str, Any]] = [
