@@ -11,9 +11,11 @@ import msgspec
 from batchling_client.wire.states import Outcome
 
 from . import bounds, status_words
-from .provider import Complaint, Ended, Ending, Look, Running, label_in
+from .provider import Complaint, Ended, Ending, Other, Running, label_in
 
 MOST_COMPLAINTS: Final = 1000
+LABEL_NAME: Final = "batchling"
+"""The name in a batch's metadata under which its label stands."""
 
 LATE_FILES_S: Final = 15.0
 """For so long after its end a batch may yet show the files that its counts promise.
@@ -55,6 +57,19 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
         return _text(self.status) or _text(self.state)
 
     @property
+    def named(self) -> Other:
+        """What tells it from other batches."""
+        return Other(
+            provider_batch_id=self.known_id,
+            label=_text(self._metadata.get(LABEL_NAME)),
+            input_file_id=file_id(self.input_file_id),
+        )
+
+    @property
+    def _metadata(self) -> Mapping[str, object]:
+        return self.metadata if isinstance(self.metadata, dict) else {}
+
+    @property
     def made_at(self) -> float | None:
         """When it was created, in unix seconds."""
         return bounds.moment(self.created_at)
@@ -68,12 +83,12 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
 
         A file that is none of these proves nothing: a gateway may show another id of it than the one it gave out.
         """
-        metadata = self.metadata if isinstance(self.metadata, dict) else {}
-        named, file = _text(metadata.get(label_name)), file_id(self.input_file_id)
+        named, file = _text(self._metadata.get(label_name)), file_id(self.input_file_id)
         ours = label_in(named, label) if named else None
         return True if ours or (file and file in input_file_ids) else ours
 
-    def look(self, now: dt.datetime) -> Look:
+
+    def look(self, now: dt.datetime) -> Running | Ended:
         """How the batch stands. A status that nobody knows is an end where the rest of the object says so."""
         counts = self.request_counts if isinstance(self.request_counts, dict) else {}
         n_total, n_completed, n_failed = (

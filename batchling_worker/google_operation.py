@@ -12,7 +12,7 @@ import msgspec
 from batchling_client.wire.states import Outcome
 
 from . import bounds, google_status, status_words
-from .provider import Complaint, Ended, Ending, Look, Running, label_in
+from .provider import Complaint, Ended, Ending, Other, Running, label_in
 
 LATE_RESULTS: Final = dt.timedelta(minutes=10)
 """For so long after its end a batch that succeeded may yet show its results (reported 2026; ellmer #926)."""
@@ -38,6 +38,16 @@ class Operation(msgspec.Struct, frozen=True):
         return self.name if isinstance(self.name, str) and self.name.startswith("batches/") else ""
 
     @property
+    def named(self) -> Other:
+        """What tells it from other batches."""
+        metadata = fields(self.metadata)
+        return Other(
+            provider_batch_id=self.known_name,
+            label=_text(metadata, "displayName"),
+            input_file_id=_text(fields(metadata.get("inputConfig")), "fileName"),
+        )
+
+    @property
     def made_at(self) -> dt.datetime | None:
         """When the batch was created, if that is told."""
         return bounds.aware(_text(fields(self.metadata), "createTime"))
@@ -55,7 +65,7 @@ class Operation(msgspec.Struct, frozen=True):
             return True
         return False if ours is False or (file and input_files) else None
 
-    def look(self, now: dt.datetime) -> Look:
+    def look(self, now: dt.datetime) -> Running | Ended:
         """How the batch stands; a state that is not known to be an end is one only where the operation is done."""
         metadata = fields(self.metadata)
         state = _STATE.sub("", _text(metadata, "state").upper())

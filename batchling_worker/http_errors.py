@@ -55,6 +55,7 @@ LONGEST_WISH_S: Final = 3600.0
 LONGEST_LOOK_WISH_S: Final = 300.0
 """The longest pause before another look, which costs the provider little and its callers their answers."""
 LONGEST_BODY: Final = 64 * 1024
+LONGEST_NAME: Final = 100
 LONGEST_REASON: Final = 300
 CREDENTIAL_WORDS: Final = ("authorization", "cookie", "key", "secret", "token")
 SHORTEST_SECRET: Final = 6
@@ -223,6 +224,15 @@ def _is_sure(deed: Deed, refusal: PermanentError) -> bool:
 def of_unreadable(deed: Deed) -> TemporaryError:
     """The worker's error for a success whose body makes no sense."""
     reason = f"{deed.provider} was asked to {deed.does} and its answer cannot be read"
+    return MaybeDone(reason) if deed.paid else TemporaryError(reason)
+
+
+def of_another(deed: Deed, shown: str) -> TemporaryError:
+    """The worker's error for a success that shows another thing than was asked for, as a cache on the way answers."""
+    reason = (
+        f"{deed.provider} was asked to {deed.does} and the answer shows another ({shown[:LONGEST_NAME]}), which a "
+        "cache on the way may have sent: nothing is concluded from it"
+    )
     return MaybeDone(reason) if deed.paid else TemporaryError(reason)
 
 

@@ -20,9 +20,11 @@ from .looking import BatchList, Hint, ListPage, StrangeWords, looked_at
 from .provider import (
     Account,
     Answer,
+    Ended,
     Ending,
     Look,
     NotFound,
+    Other,
     ProviderFacts,
     Running,
     Seen,
@@ -30,6 +32,7 @@ from .provider import (
     Source,
     SpentFiles,
     Submission,
+    shown_as,
 )
 from .provider_call import ProviderCall
 from .request_lines import one_line
@@ -57,7 +60,7 @@ class Shown:
     """A batch as its provider shows it; `n_rows` is 0 where it does not tell."""
 
     provider_batch_id: ProviderBatchId
-    look: Look
+    look: Running | Ended
     n_rows: int
     created_at: dt.datetime | None
 
@@ -266,9 +269,10 @@ class InlineBatches:
         shown = batch.shown()
         if not shown.provider_batch_id:
             raise http_errors.of_unreadable(call.deed)
-        return self._heard(shown)
+        other = Other(provider_batch_id=shown.provider_batch_id)
+        return shown_as(self._heard(shown), provider_batch_id, other)
 
-    def _heard(self, shown: Shown) -> Look:
+    def _heard(self, shown: Shown) -> Running | Ended:
         look = shown.look
         if isinstance(look, Running) and not status_words.is_known(look.status):
             self._strange_words.hear(look.status)

@@ -10,9 +10,9 @@ from typing import BinaryIO, ClassVar, Final, TypeAlias
 import msgspec
 
 from . import bounds, http_errors
-from .batch_object import BatchObject
+from .batch_object import LABEL_NAME, BatchObject
 from .errors import TemporaryError
-from .provider import Account, Look, Submission
+from .provider import LABEL_PREFIX, Account, Ended, Running, Submission
 from .provider_call import ProviderCall
 from .request_lines import one_line
 from .result_lines import RowReader
@@ -21,8 +21,6 @@ from .result_rows import LineReader
 Query: TypeAlias = Sequence[tuple[str, str]]
 PAGE_ROWS: Final = "100"
 
-LABEL_NAME: Final = "batchling"
-"""The name in a batch's metadata under which its label stands."""
 UPLOAD_PATIENCE: Final = 2.5
 """How many times longer than usual a provider may chew on a file."""
 
@@ -91,6 +89,12 @@ class Dialect:
     async def stored(self, call: ProviderCall, name: str, lines: BinaryIO, form: Mapping[str, str]) -> str:
         """Stores an input file, with more fields in its form; its id, or '' where the answer tells none."""
         file = await call.upload(FileObject, {"purpose": "batch", **form}, name, lines, UPLOAD_PATIENCE)
+        if (
+            isinstance(file.filename, str)
+            and file.filename != name
+            and file.filename.startswith(LABEL_PREFIX)
+        ):
+            raise http_errors.of_another(call.deed, file.filename)
         return file.known_id
 
     expiry_word: ClassVar[str] = "expires_after"
@@ -128,7 +132,7 @@ class Dialect:
         """The query for batches that a label is found in; none where the list takes no such thing."""
         return ()
 
-    def told(self, batch: BatchObject, now: dt.datetime) -> Look:
+    def told(self, batch: BatchObject, now: dt.datetime) -> Running | Ended:
         """How a batch stands, from what is shown of it at a moment."""
         return batch.look(now)
 

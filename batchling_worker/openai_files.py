@@ -7,6 +7,7 @@ import datetime as dt
 import functools
 import re
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import BinaryIO, Final
 from urllib.parse import quote
 
@@ -21,15 +22,18 @@ from .openai_search import BatchSearch, file_name
 from .provider import (
     Account,
     Answer,
+    Ended,
     Ending,
     Look,
     NotFound,
     ProviderFacts,
+    Running,
     Seen,
     Sought,
     Source,
     SpentFiles,
     Submission,
+    shown_as,
 )
 from .provider_call import ProviderCall
 from .result_rows import of_each, rows_of
@@ -98,6 +102,8 @@ class OpenAIFiles:
             raise
         if not batch.known_id:
             raise http_errors.of_unreadable(call.deed)
+        if batch.named.denies(submission.label):
+            raise http_errors.of_another(call.deed, batch.named.label)
         return ProviderBatchId(batch.known_id)
 
     async def find(self, account: Account, sought: Sought) -> list[ProviderBatchId]:
@@ -248,9 +254,12 @@ class OpenAIFiles:
             return NotFound()
         if not batch.known_id and not batch.word:
             raise http_errors.of_unreadable(call.deed)
-        return self._told(batch)
+        other = batch.named
+        if self.facts.equal_files_are_one:
+            other = replace(other, input_file_id="")
+        return shown_as(self._told(batch), provider_batch_id, other)
 
-    def _told(self, batch: BatchObject) -> Look:
+    def _told(self, batch: BatchObject) -> Running | Ended:
         if not status_words.is_known(batch.word):
             self._strange_words.hear(batch.word)
         return self._dialect.told(batch, dt.datetime.now(dt.UTC))

@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 from batchling_client.wire.keys import ProviderBatchId
 
-from .batch_object import BatchObject, file_id
+from .batch_object import LABEL_NAME, BatchObject, file_id
 from .errors import PermanentError
-from .openai_dialect import LABEL_NAME, Dialect, FileObject
+from .openai_dialect import Dialect, FileObject
 from .provider import Account, Provider, Sought, Submission, label_in
 from .provider_call import ProviderCall
 from .row_search import found_by_rows, unsearchable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO, Final, Protocol, TypeAlias
 
 import httpx
@@ -229,6 +229,24 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Other:
+    """The batch that an answer shows in place of the one that was asked for; '' where it does not tell."""
+
+    provider_batch_id: str
+    label: str = ""
+    input_file_id: str = ""
+
+    def is_of(self, label: str, input_file_ids: Collection[str]) -> bool:
+        """Whether it is the one that was asked for all the same, as gateways give batches ids of their own."""
+        known = bool(self.input_file_id) and self.input_file_id in input_file_ids
+        return known or (bool(self.label and label) and label_in(self.label, label) is not False)
+
+    def denies(self, label: str) -> bool:
+        """Whether it carries the label of another batch of batchling's; any other label a gateway may have put there."""
+        return LABEL_PREFIX in self.label.lower() and label_in(self.label, label) is False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
     """A look at a batch that goes on; `status` is the provider's word, counts are for display only."""
 
@@ -242,6 +260,8 @@ class Running:
     """
     listed: bool = False
     """Whether only a list shows it so; then `early` names no results, and only says that there are some."""
+    other: Other | None = None
+    """Whose look it is, where the answer shows another id than that of the batch that was looked at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,11 +273,22 @@ class Ended:
     ending: Ending
     n_done: int = 0
     n_total: int = 0
+    other: Other | None = None
+    """As of a `Running`."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotFound:
     """The provider knows no such batch (yet, or any more)."""
+
+
+def shown_as(look: Running | Ended, asked_for: str, other: Other) -> Running | Ended:
+    """Return the look, which says so where it shows another id than the one that was asked for.
+
+    Google shows a project by its number or by its name: the last part of an id tells batches apart.
+    """
+    shown, wanted = (one.rpartition("/")[2] for one in (other.provider_batch_id, asked_for))
+    return look if not shown or shown == wanted else replace(look, other=other)
 
 
 Look: TypeAlias = Running | Ended | NotFound

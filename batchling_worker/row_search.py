@@ -36,7 +36,7 @@ async def found_by_rows(
     untold: list[ProviderBatchId] = []
     for one in unnamed:
         look = looks.get(one)
-        if not isinstance(look, Ended):
+        if not isinstance(look, Ended) or look.other is not None:
             untold.append(one)
             continue
         try:

@@ -14,11 +14,13 @@ from batchling_client.wire.states import BatchState
 
 from . import lifecycle
 from .errors import TemporaryError
-from .provider import Account, Provider, Sought, Submission
+from .provider import Account, Ended, Provider, Running, Seen, Sought, Submission
 from .providers import Providers
 from .store import Held, Store
 from .telemetry import Telemetry
 
+MOST_SHOWN: Final = 100
+"""So many characters of a foreign id are shown."""
 ESTRANGED_LONGEST_S: Final = 60.0
 """How long at most until the key that is put back is noticed."""
 
@@ -129,6 +131,17 @@ class Step:
             f"{batch.batch_id} was created with another key or host of {batch.spec.provider}: "
             f"put that one back{way_out}",
             delay_s=min(lifecycle.backoff_s(batch.n_stumbles), ESTRANGED_LONGEST_S),
+        )
+
+    def own(self, seen: Seen) -> Seen:
+        """Return what a look at the batch showed; an answer that shows another batch shows nothing of this one."""
+        other = seen.other if isinstance(seen, Running | Ended) else None
+        files = [one for one in (self.batch.input_file_id, self.batch.former_file_id) if one]
+        if other is None or other.is_of(self.batch.label, files):
+            return seen
+        return TemporaryError(
+            f"{self.batch.spec.provider} answered the look at {self.batch.provider_batch_id} with another batch "
+            f"({other.provider_batch_id[:MOST_SHOWN]}), as a cache on the way may: it is looked at again"
         )
 
     def way(self) -> Account:

@@ -9,7 +9,7 @@ import msgspec
 from batchling_client.wire.states import Outcome
 
 from . import bounds, google_status, status_words
-from .provider import Complaint, Ended, Ending, Look, Running
+from .provider import Complaint, Ended, Ending, Other, Running
 
 OWN_FAULT: Final = 500
 """From this HTTP status on the provider is to blame: where a job has got somewhere by then, the rest is tried again."""
@@ -38,7 +38,7 @@ class Job(msgspec.Struct, frozen=True):
         """When it was created, as the provider spells it."""
         return self.createTime if isinstance(self.createTime, str) else ""
 
-    def look(self) -> Look:
+    def look(self) -> Running | Ended:
         """How the job stands; a state that nobody knows is an end once an end time is shown.
 
         Rows can be read while the job runs.
@@ -68,6 +68,12 @@ class Job(msgspec.Struct, frozen=True):
         return Ended(
             status=state.lower(), outcome=outcome, ending=ending, n_done=n_done, n_total=n_done + n_open
         )
+
+    @property
+    def named(self) -> Other:
+        """What tells it from other jobs."""
+        label = self.displayName if isinstance(self.displayName, str) else ""
+        return Other(provider_batch_id=self.known_name, label=label)
 
     @property
     def _has_ended(self) -> bool:

@@ -54,7 +54,8 @@ async def _looked_again(step: Step, ending: Ending) -> tuple[Ending, bool]:
     if provider_batch_id is None:
         return ending, False
     try:
-        seen = (await step.provider.look(step.way(), [provider_batch_id])).get(provider_batch_id, NotFound())
+        looks = await step.provider.look(step.way(), [provider_batch_id])
+        seen = step.own(looks.get(provider_batch_id, NotFound()))
     except (TemporaryError, PermanentError):
         # The files that are known may be readable all the same.
         return ending, False

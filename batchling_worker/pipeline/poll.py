@@ -41,7 +41,10 @@ async def look(steps: Sequence[Step]) -> list[Seen]:
     except (TemporaryError, PermanentError) as error:
         return [error] * len(steps)
     ids = [step.batch.provider_batch_id for step in steps]
-    seen = [looks.get(one, NotFound()) if one else NotFound() for one in ids]
+    seen = [
+        step.own(looks.get(one, NotFound())) if one else NotFound()
+        for step, one in zip(steps, ids, strict=True)
+    ]
     room = asyncio.Semaphore(LOOKS_TOGETHER)
     return list(
         await asyncio.gather(*(_surely(step, one, room) for step, one in zip(steps, seen, strict=True)))
@@ -56,9 +59,8 @@ async def _surely(step: Step, seen: Seen, room: asyncio.Semaphore) -> Seen:
     if lifecycle.early_is_due(batch, seen) and batch.provider_batch_id:
         with contextlib.suppress(TemporaryError, PermanentError):
             async with room:
-                return (await step.provider.look(step.way(), [batch.provider_batch_id]))[
-                    batch.provider_batch_id
-                ]
+                looks = await step.provider.look(step.way(), [batch.provider_batch_id])
+                return step.own(looks[batch.provider_batch_id])
     return dataclasses.replace(seen, early=None)
 
 

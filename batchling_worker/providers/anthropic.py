@@ -20,7 +20,7 @@ from .. import bounds, status_words
 from ..inline_batches import InlineBatches, InlineDialect, Query, Shown, moment
 from ..loose_json import fields_of, text_in
 from ..openai_dialect import no_cursor, says_more
-from ..provider import Answer, Ended, Ending, Look, ProviderFacts, Running
+from ..provider import Answer, Ended, Ending, ProviderFacts, Running
 from ..result_lines import answer_of, lost, unrun
 from ..row_errors import LONGEST_WORDS, stated_in
 
@@ -83,7 +83,9 @@ class _Batch(msgspec.Struct, frozen=True, kw_only=True):
             created_at=moment(self.created_at),
         )
 
-    def _look(self, provider_batch_id: ProviderBatchId, counts: Mapping[str, int], n_rows: int) -> Look:
+    def _look(
+        self, provider_batch_id: ProviderBatchId, counts: Mapping[str, int], n_rows: int
+    ) -> Running | Ended:
         word = self.processing_status if isinstance(self.processing_status, str) else ""
         if not self._has_ended(word, counts):
             n_done = n_rows - counts.get("processing", n_rows)

@@ -33,6 +33,7 @@ from ..provider import (
     Ending,
     Look,
     NotFound,
+    Other,
     ProviderFacts,
     Running,
     Seen,
@@ -41,6 +42,7 @@ from ..provider import (
     SpentFiles,
     Submission,
     is_ours,
+    shown_as,
 )
 from ..result_lines import LineSplitter, answer_or_lost, lost
 from ..result_rows import no_result_file, of_each
@@ -215,13 +217,13 @@ class Bedrock:
     async def _look_at(self, account: Account, provider_batch_id: ProviderBatchId) -> Look:
         bedrock = _bedrock(account)
         try:
-            return _told(
-                await self._call(
-                    account,
-                    _deed(account, "look at a batch"),
-                    lambda: bedrock.get_model_invocation_job(jobIdentifier=provider_batch_id),
-                )
+            job = await self._call(
+                account,
+                _deed(account, "look at a batch"),
+                lambda: bedrock.get_model_invocation_job(jobIdentifier=provider_batch_id),
             )
+            other = Other(provider_batch_id=str(job.get("jobArn") or ""))
+            return shown_as(_told(job), provider_batch_id, other)
         except PermanentError as error:
             if error.status not in (400, 404):
                 raise
@@ -311,7 +313,7 @@ def _silence_s(account: Account) -> float:
     return account.http.timeout.read or 120.0
 
 
-def _told(job: Mapping[str, Any]) -> Look:
+def _told(job: Mapping[str, Any]) -> Running | Ended:
     word = str(job.get("status", ""))
     n_done, n_total = bounds.count(job.get("processedRecordCount")), bounds.count(job.get("totalRecordCount"))
     outcome = OUTCOMES.get(word) or status_words.outcome_of(word)

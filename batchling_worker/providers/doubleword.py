@@ -15,7 +15,7 @@ from ..batch_object import BatchObject, file_id
 from ..loose_json import whole
 from ..openai_dialect import PAGE_ROWS, Dialect, Query, cursor_after, page_after
 from ..openai_files import OpenAIFiles
-from ..provider import Account, Answer, Ended, Ending, Look, ProviderFacts, Running, SpentFiles
+from ..provider import Account, Answer, Ended, Ending, ProviderFacts, Running, SpentFiles
 from ..result_lines import RowReader
 from ..result_rows import rows_of
 
@@ -43,7 +43,7 @@ class DoublewordDialect(Dialect):
         """Metadata, file names and ids are searched."""
         return [("limit", PAGE_ROWS), ("search", label)]
 
-    def told(self, batch: BatchObject, now: dt.datetime) -> Look:
+    def told(self, batch: BatchObject, now: dt.datetime) -> Running | Ended:
         """A batch in which every row failed is called failed: what its rows say is to be had all the same.
 
         Past its deadline a batch goes on, `expired_at` notwithstanding. The output file grows while it runs.

@@ -34,11 +34,13 @@ from ..provider import (
     Look,
     NotFound,
     ProviderFacts,
+    Running,
     Seen,
     Sought,
     Source,
     SpentFiles,
     Submission,
+    shown_as,
 )
 from ..provider_call import ProviderCall
 from ..result_rows import of_each, rows_of
@@ -170,6 +172,8 @@ class Gemini:
             raise
         if not made.known_name:
             raise http_errors.of_unreadable(call.deed)
+        if made.named.denies(submission.label):
+            raise http_errors.of_another(call.deed, made.named.label)
         return _provider_batch_id(place.version, made.known_name)
 
     async def find(self, account: Account, sought: Sought) -> list[ProviderBatchId]:
@@ -318,7 +322,7 @@ class Gemini:
             return NotFound()
         if not batch.known_name:
             raise http_errors.of_unreadable(call.deed)
-        return _told(batch, name.version)
+        return shown_as(_told(batch, name.version), provider_batch_id, batch.named)
 
     async def _rows(self, account: Account, one: str) -> AsyncGenerator[Answer, None]:
         call = self._call(account, "read results", "GET", f"/{one}:download?alt=media")
@@ -352,7 +356,7 @@ def _provider_batch_id(version: str, name: str) -> ProviderBatchId:
     return ProviderBatchId(name if version == USUAL_VERSION else f"{version}/{name}")
 
 
-def _told(batch: Operation, version: str) -> Look:
+def _told(batch: Operation, version: str) -> Running | Ended:
     """How the batch stands; its results are named with the version that they are read under."""
     look = batch.look(dt.datetime.now(dt.UTC))
     if not isinstance(look, Ended):

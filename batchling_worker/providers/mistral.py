@@ -9,8 +9,8 @@ from typing import ClassVar, Final
 import msgspec
 
 from .. import bounds, http_errors
-from ..batch_object import BatchObject
-from ..openai_dialect import LABEL_NAME, BatchPage, Dialect, Query, bare_line
+from ..batch_object import LABEL_NAME, BatchObject
+from ..openai_dialect import BatchPage, Dialect, Query, bare_line
 from ..openai_files import OpenAIFiles
 from ..provider import ProviderFacts, Submission
 from ..provider_call import ProviderCall

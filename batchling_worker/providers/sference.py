@@ -17,7 +17,7 @@ from batchling_client.wire.states import Outcome
 from .. import bounds, status_words
 from ..inline_batches import PERHAPS, InlineBatches, InlineDialect, Shown, moment
 from ..loose_json import fields_of, text_in
-from ..provider import Answer, Ended, Ending, Look, ProviderFacts, Running, Submission
+from ..provider import Answer, Ended, Ending, ProviderFacts, Running, Submission
 from ..result_lines import answer_of, lost, unrun
 from ..row_errors import EMPTY_BODIES, LONGEST_WORDS, stated_in
 
@@ -61,7 +61,7 @@ class _Batch(msgspec.Struct, frozen=True, kw_only=True):
             created_at=moment(self.created_at),
         )
 
-    def _look(self, provider_batch_id: ProviderBatchId, n_rows: int) -> Look:
+    def _look(self, provider_batch_id: ProviderBatchId, n_rows: int) -> Running | Ended:
         word = self.status.lower() if isinstance(self.status, str) else ""
         outcome = status_words.outcome_of(word)
         if outcome is None:

@@ -40,6 +40,7 @@ from ..provider import (
     SpentFiles,
     Submission,
     is_ours,
+    shown_as,
 )
 from ..provider_call import ProviderCall
 from ..result_lines import LineSplitter
@@ -158,6 +159,8 @@ class Vertex:
             raise QuotaFull(str(error)) from None
         if not job.known_name:
             raise http_errors.of_unreadable(call.deed)
+        if job.named.denies(submission.label):
+            raise http_errors.of_another(call.deed, job.named.label)
         return _provider_batch_id(where.version, job.known_name)
 
     async def find(self, account: Account, sought: Sought) -> list[ProviderBatchId]:
@@ -279,7 +282,7 @@ class Vertex:
             return NotFound()
         if not job.known_name:
             raise http_errors.of_unreadable(call.deed)
-        return job.look()
+        return shown_as(job.look(), provider_batch_id, job.named)
 
 
 def _provider_batch_id(version: str, name: str) -> ProviderBatchId:

@@ -29,6 +29,7 @@ from ..provider import (
     Ending,
     Look,
     NotFound,
+    Other,
     ProviderFacts,
     Running,
     Seen,
@@ -37,6 +38,7 @@ from ..provider import (
     SpentFiles,
     Submission,
     label_in,
+    shown_as,
 )
 from ..provider_call import ProviderCall
 from ..request_lines import one_line
@@ -158,6 +160,8 @@ class Xai:
         container = await call.tell(_Container, {"name": _name(submission)})
         if not container.known_id:
             raise http_errors.of_unreadable(call.deed)
+        if Other(provider_batch_id=container.known_id, label=_label(container)).denies(submission.label):
+            raise http_errors.of_another(call.deed, _label(container))
         return container.known_id
 
     async def create(self, account: Account, submission: Submission, source: Source) -> ProviderBatchId:
@@ -311,7 +315,8 @@ class Xai:
             return NotFound()
         if not container.known_id:
             raise http_errors.of_unreadable(call.deed)
-        return _told(container, call.answered_at)
+        other = Other(provider_batch_id=container.known_id, label=_label(container))
+        return shown_as(_told(container, call.answered_at), provider_batch_id, other)
 
 
 def pieces(lines: BinaryIO) -> Iterator[bytes]:
@@ -356,7 +361,7 @@ def _made_at(container: _Container) -> dt.datetime | None:
     return dt.datetime.fromtimestamp(int(named[4]), dt.UTC)
 
 
-def _told(container: _Container, now: dt.datetime) -> Look:
+def _told(container: _Container, now: dt.datetime) -> Running | Ended:
     """How a container stands; there is no word for it, and all counters are 0 at first."""
     counts = container.counts
     n_total, n_pending, n_succeeded = (

@@ -16,8 +16,7 @@ from mistralai.client.models import BatchJob, BatchRequest, File
 
 from batchling_client.wire.routes import Routes
 from batchling_worker import providers
-from batchling_worker.batch_object import BatchObject
-from batchling_worker.openai_dialect import LABEL_NAME
+from batchling_worker.batch_object import LABEL_NAME, BatchObject
 from batchling_worker.provider import Ended, Running
 from batchling_worker.providers.mistral import FACTS, Job
 from batchling_worker.result_lines import RowReader

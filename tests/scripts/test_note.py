@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from batchling_client.wire.keys import BatchId
 from batchling_client.wire.states import BatchState, Outcome, Verdict
 
 from .byhand import ByHand, ids
@@ -11,7 +12,7 @@ from .byhand import ByHand, ids
 WHY = "groq has not answered for 5 s when asked to look at a batch"
 
 
-async def noted(byhand: ByHand, state: BatchState = BatchState.SUBMITTED) -> tuple[str, int]:
+async def noted(byhand: ByHand, state: BatchState = BatchState.SUBMITTED) -> tuple[BatchId, int]:
     batch_id = await byhand.in_state(state, ids(1))
     token = await byhand.claimed(batch_id)
     assert await byhand.scripts.note(batch_id=batch_id, token=token, why=WHY) is Verdict.OK
