@@ -87,7 +87,6 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
         ours = label_in(named, label) if named else None
         return True if ours or (file and file in input_file_ids) else ours
 
-
     def look(self, now: dt.datetime) -> Running | Ended:
         """How the batch stands. A status that nobody knows is an end where the rest of the object says so."""
         counts = self.request_counts if isinstance(self.request_counts, dict) else {}

@@ -12,7 +12,7 @@ import msgspec
 from . import bounds, http_errors
 from .batch_object import LABEL_NAME, BatchObject
 from .errors import TemporaryError
-from .provider import LABEL_PREFIX, Account, Ended, Running, Submission
+from .provider import Account, Ended, Other, Running, Submission
 from .provider_call import ProviderCall
 from .request_lines import one_line
 from .result_lines import RowReader
@@ -89,12 +89,9 @@ class Dialect:
     async def stored(self, call: ProviderCall, name: str, lines: BinaryIO, form: Mapping[str, str]) -> str:
         """Stores an input file, with more fields in its form; its id, or '' where the answer tells none."""
         file = await call.upload(FileObject, {"purpose": "batch", **form}, name, lines, UPLOAD_PATIENCE)
-        if (
-            isinstance(file.filename, str)
-            and file.filename != name
-            and file.filename.startswith(LABEL_PREFIX)
-        ):
-            raise http_errors.of_another(call.deed, file.filename)
+        named = Other(provider_batch_id="", label=file.filename if isinstance(file.filename, str) else "")
+        if named.denies(name):
+            raise http_errors.of_another(call.deed, named.label)
         return file.known_id
 
     expiry_word: ClassVar[str] = "expires_after"

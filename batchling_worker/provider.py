@@ -242,7 +242,7 @@ class Other:
         return known or (bool(self.label and label) and label_in(self.label, label) is not False)
 
     def denies(self, label: str) -> bool:
-        """Whether it carries the label of another batch of batchling's; any other label a gateway may have put there."""
+        """Whether it carries the label of another of our batches; any other label may be a gateway's."""
         return LABEL_PREFIX in self.label.lower() and label_in(self.label, label) is False
 
 

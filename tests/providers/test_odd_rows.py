@@ -63,7 +63,7 @@ def read(wire: Wire, http: httpx.AsyncClient, shape: str) -> Callable[[bytes], A
         if shape in ("bedrock", "vertex"):
             # Their files lie in object stores, which hand the same lines to these.
             splitter = LineSplitter()
-            lines = [*splitter.feed(file), splitter.rest()]
+            lines = [*splitter.feed(file), *splitter.rest()]
             found = [bedrock.answer_in(one) for one in lines if one.strip()]
             if shape == "vertex":
                 found = list(Lines(vertex._answer).answers(lines))
@@ -158,4 +158,4 @@ def test_an_encoding_is_told_whatever_the_pieces(size: int) -> None:
     splitter = LineSplitter()
     pieces = [whole[at : at + size] for at in range(0, len(whole), size)]
     lines = [line for piece in pieces for line in splitter.feed(piece)]
-    assert [*lines, splitter.rest()] == text.encode().split(b"\n")
+    assert [*lines, *splitter.rest()] == text.encode().split(b"\n")

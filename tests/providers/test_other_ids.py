@@ -91,6 +91,16 @@ async def test_a_create_that_shows_another_batchs_label_may_have_made_one(
         await desk.create("file-1")
 
 
+async def test_a_gateways_own_label_denies_nothing(wire: Wire, http: httpx.AsyncClient) -> None:
+    account = Account(base_url=wire.url, headers=credential("openai", KEY), http=http, digest="a" * 20)
+    desk = Desk(provider=providers.load("openai"), account=account)
+    for label in ("team-blue", "", "BATCHLING_TEST_1", "batchling-te", "team: batchling-test-1"):
+        wire.reply = lambda seen, label=label: answer(  # type: ignore[misc]
+            json.dumps({"id": "batch_2", "status": "validating", "metadata": {"batchling": label}}).encode()
+        )
+        assert await desk.create("file-1") == "batch_2"
+
+
 async def test_an_upload_that_shows_another_batchs_file_is_made_again(
     wire: Wire, http: httpx.AsyncClient
 ) -> None:

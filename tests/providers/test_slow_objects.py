@@ -22,21 +22,28 @@ KEYS = aws.Keys(access_key_id="AKIAIOSFODNN7EXAMPLE", secret_access_key="secret-
 SILENCE_S = 0.2
 
 
-async def drops(n_promised: int) -> AsyncIterator[bytes]:
+# A call that is given up leaves its connection to be closed by its library, or with it.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+async def drops(n_promised: int, over: asyncio.Event) -> AsyncIterator[bytes]:
     yield (
         b'HTTP/1.1 200 Fine\r\nContent-Type: text/plain\r\nETag: "1"\r\nContent-Length: %d\r\n\r\n'
         % n_promised
     )
-    for _ in range(600):
+    while not over.is_set():
         yield b" "
         await asyncio.sleep(0.02)
 
 
 @pytest.fixture
 async def account(wire: Wire) -> AsyncIterator[Account]:
-    wire.reply = lambda seen: drops(1_000_000)
+    over = asyncio.Event()
+    wire.reply = lambda seen: drops(1_000_000, over)
     async with httpx.AsyncClient(timeout=httpx.Timeout(SILENCE_S)) as http:
         yield Account(base_url=wire.url, headers={}, http=http, digest="a" * 20, staging_url=wire.url)
+    over.set()
+    await wait_until(lambda: threads() == 0, description="each thread ends with its connection")
 
 
 def threads() -> int:
