@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import AsyncIterator
 
@@ -44,6 +45,7 @@ async def account(wire: Wire) -> AsyncIterator[Account]:
         yield Account(base_url=wire.url, headers={}, http=http, digest="a" * 20, staging_url=wire.url)
     over.set()
     await wait_until(lambda: threads() == 0, description="each thread ends with its connection")
+    gc.collect()
 
 
 def threads() -> int:
