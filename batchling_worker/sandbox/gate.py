@@ -63,6 +63,15 @@ class Gate:
         below = f"{traits.root}{path}".removeprefix("/")
         return web.route(method, f"/{traits.name}/{MOVED}{below}", enter)
 
+    def bare_route(self, why: str) -> web.RouteDef:
+        """Return the route that answers calls of the base URL alone with the reason for them."""
+
+        async def enter(request: web.Request) -> web.StreamResponse:
+            await _drain(request)
+            return self._refuse(Refusal(404, why, code="unknown_url"))
+
+        return web.route("*", f"/{self._dialect.traits.name}", enter)
+
     def unknown_route(self) -> web.RouteDef:
         """Return the route that answers whatever no other one does."""
 

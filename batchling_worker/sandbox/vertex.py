@@ -32,6 +32,10 @@ BASE_URL_VARIABLES: Mapping[str, str] = {"GOOGLE_VERTEX_BASE_URL": ""}
 
 NUMBER = "projects/715812345678"
 """Jobs are named with their project's number, whatever the caller calls it."""
+NO_PROJECT = (
+    "The call names neither a project nor a model: google-genai calls the base URL alone where its client has no "
+    "project. Give genai.Client a project and a location, or set GOOGLE_CLOUD_PROJECT, as real batches of Vertex need one."
+)
 QUEUE_S = 72 * 3600.0
 SHARD_ROWS = 20
 _VERSION = "{version:v1(?:beta1)?}"
@@ -179,6 +183,7 @@ class Vertex:
         yield gate.route(
             "POST", f"{_PARENT}/publishers/google/models/{{model}}:{{verb:{verbs}}}", self._answer
         )
+        yield gate.bare_route(NO_PROJECT)
         # Behind the door: which project there is, is told to nobody without a token.
         yield gate.route("*", "/{tail:.*}", self._nothing)
 

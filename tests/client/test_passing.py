@@ -12,7 +12,6 @@ import threading
 import urllib.request
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
@@ -319,49 +318,6 @@ def test_threads_that_count_at_once_lose_no_call(caplog: pytest.LogCaptureFixtur
     assert sum(one.n_calls for one in passed.counts()) == 400
     assert len(passed.counts()) <= 51
     assert len(caplog.records) == 20
-
-
-SPAWNING = """
-import logging, multiprocessing, sys
-from concurrent.futures import ProcessPoolExecutor
-
-URL = {url!r}
-
-def ask(n):
-    import httpx
-    logged = []
-    handler = logging.Handler()
-    handler.emit = lambda record: logged.append(record.getMessage())
-    logging.getLogger().addHandler(handler)
-    httpx.post(URL, json={{}})
-    return [line for line in logged if "full price" in line]
-
-if __name__ == "__main__":
-    from batchling import batchify
-
-    for method in ("spawn", "forkserver"):
-        with batchify(live_display=False) as run:
-            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
-                said = list(pool.map(ask, range(2)))
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
-            outside = list(pool.map(ask, range(2)))
-        passed = [(one.reason, one.n_calls) for one in run.progress.passed]
-        print(method, [len(lines) for lines in said], outside, passed, flush=True)
-"""
-
-
-def test_spawned_processes_say_once_that_their_block_does_not_reach_them(tmp_path: Path, site: Site) -> None:
-    script = tmp_path / "spawning.py"
-    script.write_text(SPAWNING.format(url=site.url))
-    done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.stdout.splitlines() == [
-        f"{method} [1, 0] [[], []] [('child process', 2)]" for method in ("spawn", "forkserver")
-    ], done.stderr
-    # The summary of a block that has caught nothing.
-    assert done.stderr.count("2 calls passed at full price") == 2
-    assert len(site.called) == 8
 
 
 CHILD = """

@@ -185,3 +185,46 @@ def test_the_file_is_gone_with_its_process(tmp_path: Path) -> None:
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     subprocess.run([sys.executable, "-c", program], env=environment, timeout=60, check=True)
     assert list(tmp_path.glob("*.children")) == []
+
+
+SPAWNING = """
+import logging, multiprocessing, sys
+from concurrent.futures import ProcessPoolExecutor
+
+URL = {url!r}
+
+def ask(n):
+    import httpx
+    logged = []
+    handler = logging.Handler()
+    handler.emit = lambda record: logged.append(record.getMessage())
+    logging.getLogger().addHandler(handler)
+    httpx.post(URL, json={{}})
+    return [line for line in logged if "full price" in line]
+
+if __name__ == "__main__":
+    from batchling import batchify
+
+    for method in ("spawn", "forkserver"):
+        with batchify(live_display=False) as run:
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
+                said = list(pool.map(ask, range(2)))
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
+            outside = list(pool.map(ask, range(2)))
+        passed = [(one.reason, one.n_calls) for one in run.progress.passed]
+        print(method, [len(lines) for lines in said], outside, passed, flush=True)
+"""
+
+
+def test_spawned_processes_say_once_that_their_block_does_not_reach_them(tmp_path: Path, site: Site) -> None:
+    script = tmp_path / "spawning.py"
+    script.write_text(SPAWNING.format(url=site.url))
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=150, check=False
+    )
+    assert done.stdout.splitlines() == [
+        f"{method} [1, 0] [[], []] [('child process', 2)]" for method in ("spawn", "forkserver")
+    ], done.stderr
+    # The summary of a block that has caught nothing.
+    assert done.stderr.count("2 calls passed at full price") == 2
+    assert len(site.called) == 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import wave
@@ -236,6 +237,19 @@ class TestGoogle:
         with pytest.raises(genai.errors.ClientError, match="not found"):
             gemini.models.count_tokens(model="gpt-4o", contents="How are you?")
         assert sandbox.ledger().realtime == []
+
+
+def test_a_vertex_client_without_a_project_is_told_what_it_lacks(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without one it calls the base URL alone, whatever the model."""
+    monkeypatch.delenv("GOOGLE_CLOUD_PROJECT", raising=False)
+    with contextlib.closing(
+        genai.Client(vertexai=True, api_key="key", http_options={"base_url": sandbox.base_url("vertex")})
+    ) as client:
+        with pytest.raises(genai.errors.ClientError, match=r"Give genai\.Client a project") as told:
+            client.models.generate_content(model="gemini-2.5-flash", contents="How are you?")
+        assert told.value.code == 404
 
 
 @pytest.mark.parametrize("name", [*emulator.names(), "nobody"])
