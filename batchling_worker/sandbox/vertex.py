@@ -34,7 +34,7 @@ NUMBER = "projects/715812345678"
 """Jobs are named with their project's number, whatever the caller calls it."""
 NO_PROJECT = (
     "The call names neither a project nor a model: google-genai calls the base URL alone where its client has no "
-    "project. Give genai.Client a project and a location, or set GOOGLE_CLOUD_PROJECT, as real batches of Vertex need one."
+    "project. Give genai.Client a project and a location, or set GOOGLE_CLOUD_PROJECT: Vertex' batches need them."
 )
 QUEUE_S = 72 * 3600.0
 SHARD_ROWS = 20

@@ -243,9 +243,12 @@ def test_a_vertex_client_without_a_project_is_told_what_it_lacks(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without one it calls the base URL alone, whatever the model."""
-    monkeypatch.delenv("GOOGLE_CLOUD_PROJECT", raising=False)
+    for name in ("GOOGLE_CLOUD_PROJECT", "GOOGLE_API_KEY", "GEMINI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
     with contextlib.closing(
-        genai.Client(vertexai=True, api_key="key", http_options={"base_url": sandbox.base_url("vertex")})
+        genai.Client(
+            vertexai=True, location="us-central1", http_options={"base_url": sandbox.base_url("vertex")}
+        )
     ) as client:
         with pytest.raises(genai.errors.ClientError, match=r"Give genai\.Client a project") as told:
             client.models.generate_content(model="gemini-2.5-flash", contents="How are you?")
