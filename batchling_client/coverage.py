@@ -45,7 +45,7 @@ def of_sdk(sdk: Sdk, libraries: Mapping[str, Finding]) -> Finding:
         return Finding(
             check=sdk.name,
             health=Health.NOTE,
-            says=f"{sdk.version}: nothing is here that it is known to send through: its calls may not be seen",
+            says=f"{sdk.version}: none of the HTTP clients it uses is installed; its calls may not be intercepted",
             mend="Install the SDK of the provider that it is to call, or see that its calls go over httpx.",
         )
     through = [f"through {', '.join(sdk.through)}: see there"] if sdk.through else []

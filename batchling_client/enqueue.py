@@ -237,7 +237,7 @@ class Enqueue:
                 return
             except RedisError as error:
                 if passes(error):
-                    warn_once(f"Redis takes no requests just now, they wait: {error}", os.getpid())
+                    warn_once(f"Redis rejects writes, and requests wait: {error}", os.getpid())
                     await asyncio.sleep(PASSING_S)
                     continue
                 self._refuse(rows, f"Redis refused the request: {error}", kind=QueueUnreachable)

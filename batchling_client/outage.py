@@ -62,7 +62,7 @@ class Outage:
             break
         if self._away:
             self._away = False
-            _logger.warning("Redis is back: going on.")
+            _logger.warning("Reconnected to Redis.")
 
     def _judge(self, error: Exception, now_s: float) -> None:
         """Warn of an outage of its kind once; raise where it has no end by itself."""

@@ -122,8 +122,8 @@ class Accounts:
             if "*" not in facts.base_url:
                 return facts.base_url
             raise PermanentError(
-                f"{spec.provider} has a host for each of its customers, and {spec.host!r} is none: name yours "
-                f"in BATCHLING_PROVIDERS__{spec.provider.upper()}__BASE_URL."
+                f"{spec.host!r} is not a host of {spec.provider}: set "
+                f"BATCHLING_PROVIDERS__{spec.provider.upper()}__BASE_URL to yours."
             )
         if settings.api_key is not None and (settings.base_url or route.takes_own_keys(spec.host)):
             # Whoever can make a call could else have the workers' own key sent to a host of his.

@@ -488,7 +488,7 @@ def too_few_rows(provider: str, n_lines: int, min_rows: int) -> Ending:
     """How a batch ends that is smaller than its provider takes; no row is made up to fill it."""
     message = (
         f"{provider} takes batches of {min_rows} requests or more, and this one has {n_lines}: nothing was sent. "
-        "Send more at once or wait longer for company (batch_window_seconds), or say on_too_few='realtime'."
+        "Send more requests together or raise batch_window_seconds, or say on_too_few='realtime'."
     )
     return Ending(complaints=(Complaint(code=TOO_FEW_ROWS, message=message),))
 

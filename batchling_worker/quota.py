@@ -148,6 +148,6 @@ def words_of_wait(admission: Admission, held_s: float) -> str:
     if held_s > 0:
         return f"held for {math.ceil(held_s)} s: the quota of enqueued tokens is full: {admission.why}"
     if n == 0:
-        return "held: an older batch of the same quota of enqueued tokens goes first"
-    whose = "1 of own batches holds" if n == 1 else f"{n} of own batches hold"
-    return f"held: {whose} {admission.tokens_in_flight:,} of about {limit:,} enqueued tokens"
+        return "waiting for token quota: an older batch goes first"
+    whose = "another batch uses" if n == 1 else f"{n} other batches use"
+    return f"waiting for token quota: {whose} {admission.tokens_in_flight:,} of about {limit:,} tokens"

@@ -128,8 +128,8 @@ class Step:
         batch = self.batch
         way_out = "" if batch.state is BatchState.ENDED else f", or `batchling cancel {batch.batch_id}`"
         return TemporaryError(
-            f"{batch.batch_id} was created with another key or host of {batch.spec.provider}: "
-            f"put that one back{way_out}",
+            f"{batch.batch_id} was created with a different API key or host of {batch.spec.provider}: "
+            f"restore it{way_out}",
             delay_s=min(lifecycle.backoff_s(batch.n_stumbles), ESTRANGED_LONGEST_S),
         )
 

@@ -20,8 +20,8 @@ UNENDED_ALLOWED: Final = 3
 def quarantine_sentence(batch_id: BatchId) -> str:
     """What a quarantined batch says of itself, and what to do about it."""
     return (
-        f"quarantined after its step ended three workers: "
-        f"`batchling retry {batch_id}` or `batchling cancel {batch_id}`"
+        f"quarantined: three workers died on this batch. `batchling retry {batch_id}` tries again, "
+        f"`batchling cancel {batch_id}` gives it up"
     )
 
 

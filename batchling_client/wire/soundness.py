@@ -225,7 +225,7 @@ def _of_memory(info: Mapping[str, Any]) -> Finding:
             check="memory",
             health=Health.NOTE,
             says=f"{_mib(used)} used; maxmemory is not set, so that the host's {_mib(room)} are the limit",
-            mend="Set `maxmemory`: a full Redis refuses requests, one that the system kills is away.",
+            mend="Set `maxmemory`, so that a full Redis rejects requests instead of being killed by the OS.",
         )
     return Finding(check="memory", health=Health.OK, says=f"{_mib(used)} used of {_mib(room)}")
 

@@ -175,7 +175,7 @@ async def test_a_redis_that_refuses_in_the_middle_ends_the_calls_with_the_reason
         assert said in error_of(asked)["message"]
         assert said in error_of(await waiting)["message"]
     # Once for each of the two kinds of connections that were killed, one after the other.
-    assert caplog.text.count("Redis is back") <= 2
+    assert caplog.text.count("Reconnected to Redis") <= 2
     assert len([one for one in caplog.records if said in one.message]) <= 3
 
 

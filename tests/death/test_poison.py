@@ -55,7 +55,7 @@ async def test_a_batch_that_ends_three_workers_is_quarantined_and_retried_by_a_p
     assert listed["quarantined_at"] is not None
     assert f"`batchling retry {poison}` or `batchling cancel {poison}`" in listed["error"]
     shown = await batchling("show", poison, env=deployment.env)
-    assert "quarantined after its step ended three workers" in shown.out
+    assert "quarantined: three workers died on this batch" in shown.out
     assert f"batch_quarantined batch_id={poison}" in deployment.worker_logs()
 
     kill(survivor)

@@ -61,7 +61,7 @@ async def forgotten_for_long(deployment: Deployment) -> None:
 
 async def waits(deployment: Deployment, provider: str) -> None:
     """It is looked at several times, and each time it waits with a sentence for people."""
-    words = f"was created with another key or host of {provider}: put that one back"
+    words = f"was created with a different API key or host of {provider}: restore it"
     for _ in range(2):
         seen = (await only(deployment)).n_stumbles
 

@@ -129,8 +129,8 @@ async def test_two_models_of_one_key_do_not_hold_each_other(deployment: Deployme
 
     assert {result.status for result in results} == {200}
     assert waiting.state is BatchState.SEALED
-    assert "1 of own batches holds" in waiting.error
-    assert "enqueued tokens" in waiting.error
+    assert "another batch uses" in waiting.error
+    assert "token quota" in waiting.error
     assert sum(result is not None for result in await deployment.results(first)) == 0
     assert (await lane_of(deployment))["quota"]["n_batches_in_flight"] == 1
     deployment.sandbox.clock.advance(3600)
