@@ -107,7 +107,9 @@ class Bridge:
         self._number = threading.get_native_id()
         waiting = self._wait()
         try:
-            asyncio.run(waiting)
+            # Not asyncio.run, which nest_asyncio replaces by a function that leaves its loop open.
+            with asyncio.Runner() as runner:
+                runner.run(waiting)
         except BaseException as error:
             # Raised in the thread, it would only be printed, and the caller waiting for the loop would hang.
             self._failure = error

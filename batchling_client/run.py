@@ -414,7 +414,8 @@ class Run:
         self.release()
         if scope.running_loop() is None:
             # At its exit an interpreter starts no thread any more.
-            asyncio.run(carry_through(self._take_back_from_afar))
+            with asyncio.Runner() as runner:
+                runner.run(carry_through(self._take_back_from_afar))
         else:
             shared = bridge.hold()
             try:

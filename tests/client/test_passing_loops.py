@@ -198,3 +198,24 @@ def test_opentelemetry_records_none_of_our_own_calls() -> None:
     key = context._SUPPRESS_INSTRUMENTATION_KEY
     assert own_context().run(lambda: context.get_value(key)) is True
     assert context.get_value(key) is None
+
+
+def test_the_background_loop_is_closed_where_a_library_has_replaced_asyncio_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As nest_asyncio has it (nest_asyncio.py, _patch_asyncio): asyncio.run leaves its loop open for the next one.
+    kept: list[asyncio.AbstractEventLoop] = []
+
+    def run(main: Any, **options: Any) -> Any:
+        kept.append(asyncio.new_event_loop())
+        return kept[-1].run_until_complete(main)
+
+    monkeypatch.setattr(asyncio, "run", run)
+    shared = bridge.hold()
+    loop = shared.loop
+    bridge.let_go()
+    shared.join(10)
+    for one in kept:
+        one.close()
+    assert not kept
+    assert loop.is_closed()
