@@ -26,6 +26,7 @@ NAMES: Final = (
     "rolling_restart",
     "looks",
     "servers",
+    "thread_hop",
 )
 
 
