@@ -114,8 +114,8 @@ def submit(
 def results(run: str, output: Path | None, redis_url: str | None, *, wait: bool, as_json: bool) -> int:
     """Write the answers of a submitted run, one a line, in the order of its file.
 
-    RUN is the id that `submit` printed, or the name of the run. A line has the file's custom_id (or the number of the
-    line), and `response` or `error`.
+    RUN is the id that `submit` printed, or a name: of several runs the newest. A line has the file's custom_id (or the
+    number of the line), and `response` or `error`.
     """
     if as_json and output is None:
         raise click.UsageError("--json prints a summary: add `-o FILE` for the answers")

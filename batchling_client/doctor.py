@@ -11,7 +11,7 @@ from . import base_urls, coverage, leftovers, settings
 from .errors import QueueUnreachable, WrongSettings
 from .reach import Reached, reach
 from .settings import ClientSettings
-from .wire import sealing, setting_names, soundness
+from .wire import rehearsing, sealing, setting_names, soundness
 from .wire.connection import ask
 from .wire.finding import Finding, Health
 from .wire.records import CorruptRecord
@@ -39,7 +39,15 @@ async def examine(redis_url: str | None, environment: Mapping[str, str]) -> list
 
 def _of_names(environment: Mapping[str, str]) -> list[Finding]:
     """What the environment sets in vain."""
-    return [
+    by_hand = environment.get(rehearsing.SANDBOX, "")
+    refused = Finding(
+        check="settings",
+        health=Health.FAILURE,
+        says=f"{rehearsing.SANDBOX} holds no URL of a sandbox: every LLM call is refused",
+        mend="Unset it; `batchling sandbox -- CMD` sets it for CMD.",
+    )
+    found = [refused] if by_hand and "://" not in by_hand else []
+    return found + [
         Finding(
             check="settings",
             health=Health.FAILURE if one.meant else Health.NOTE,

@@ -47,6 +47,10 @@ _REFUSED: Final = (
     "This is a rehearsal, and a call to {} goes over a library that batchling cannot redirect: it was not sent. Point "
     "the client at the sandbox ({}) by its own options, or use an SDK that sends over httpx, requests or aiohttp."
 )
+_BY_HAND: Final = (
+    "BATCHLING_SANDBOX holds no URL of a sandbox, so the call was not sent: unset it, and rehearse with "
+    "`batchling sandbox -- CMD`, which sets it."
+)
 _GONE: Final = "The sandbox at {} does not answer ({}): start the rehearsal again."
 
 
@@ -147,6 +151,8 @@ class SandboxGate:
 
     def _read(self, call: HttpCall) -> Route | HttpReply:
         """Return the route of a call that the sandbox answers, else the refusal."""
+        if "://" not in self._url:
+            return _refused(_BY_HAND)
         found = self._routes.of_call(call.host, call.path)
         if found is None:
             return _refused(_UNKNOWN.format(call.host))

@@ -74,15 +74,18 @@ async def find(inspection: Inspection, name: str) -> Batch | RunRecord:
 
 
 async def run_named(inspection: Inspection, name: str) -> RunId | None:
-    """Return the run that a person names by its name or the beginning of its id, None if there is none.
+    """Return the newest run of that name, else the run whose id begins with it, None if there is none.
 
-    Raises `UnknownId` if there is more than one.
+    A program or file that is run again under its name has the answers of its earlier runs. Raises `UnknownId` if
+    several ids begin with it.
     """
-    called = _single(f"runs are called {name!r}", await inspection.runs_called(name))
-    if called is None and len(name) >= SHORTEST_PREFIX:
-        _, run_ids = await inspection.ids_beginning_with(name)
-        called = _single(f"runs have ids that begin with {name!r}", run_ids)
-    return called
+    called = await inspection.runs_called(name)
+    if called:
+        return called[0]
+    if len(name) < SHORTEST_PREFIX:
+        return None
+    _, run_ids = await inspection.ids_beginning_with(name)
+    return _single(f"runs have ids that begin with {name!r}", run_ids)
 
 
 async def _meant(inspection: Inspection, name: str) -> tuple[list[BatchId], list[RunId]]:

@@ -57,6 +57,8 @@ async def test_a_name_that_several_fit_names_them_and_none_is_taken(byhand: ByHa
             await found(byhand, name)
         assert byhand.run_id in str(caught.value)
         assert newer in str(caught.value)
+    # A file that is submitted again under its name has the answers of its earlier runs.
+    assert await steering.run_named(Inspection(byhand.redis, byhand.keys), "five") == newer
 
 
 @pytest.mark.parametrize("name", ["", "b", "nobody", "*", "b0000000000"])

@@ -8,9 +8,11 @@ import pytest
 
 from batchling_client import sandboxed, settings
 from batchling_client.calls import Calls, Request, Terms
+from batchling_client.doctor import examine
 from batchling_client.wire.carried import CARRIED_HEADER
 from batchling_client.wire.ids import new_run_id
 from batchling_client.wire.rehearsing import SANDBOX
+from batchling_client.wire.routes import Routes
 from batchling_worker.sandbox import environment
 
 from .asking import a_call
@@ -64,3 +66,16 @@ def test_the_answers_of_a_sandbox_are_never_a_providers_own(monkeypatch: pytest.
     for name, value in {**environment.provider_settings(URL), SANDBOX: URL}.items():
         monkeypatch.setenv(name, value)
     assert read("api.openai.com").lane.lane_id != real.lane.lane_id
+
+
+@pytest.mark.parametrize("value", ["1", "true", "127.0.0.1:8099"])
+async def test_a_mark_that_was_set_by_hand_refuses_calls_and_says_so(value: str) -> None:
+    gate = sandboxed.SandboxGate(value, Routes(), [])
+
+    reply = await gate.answer(a_call(host="api.openai.com", path=PATH))
+
+    assert reply.status == 403
+    assert b"unset it, and rehearse with `batchling sandbox -- CMD`" in reply.body
+    [found, *_] = await examine("redis://127.0.0.1:1/0", {SANDBOX: value})
+    assert not found.sound
+    assert "BATCHLING_SANDBOX holds no URL of a sandbox" in found.says
