@@ -28,7 +28,7 @@ WORDS: Final = {
 """What the words of a path may be. Endpoints become paths again, below a base URL that none of them may leave."""
 
 _SLASHES: Final = re.compile("/{2,}")
-_LOOPBACK: Final = re.compile(r"(?:localhost|::1|\[::1\])(:\d+)?")
+_LOOPBACK: Final = re.compile(r"(?:localhost|0\.0\.0\.0|::1?|\[::1?\])(:\d+)?")
 _FINAL_DOT: Final = re.compile(r"\.(?=(?::\d+)?$)")
 _HOURS: Final = re.compile(r"[0-9]{1,6}h")
 
@@ -258,9 +258,20 @@ def _signer(value: str) -> str:
     return value.partition("/")[0] if is_signature(value) else value
 
 
+def in_ascii(host: str) -> str:
+    """Return an international host name as DNS spells it; one that DNS cannot spell as it is."""
+    try:
+        return host.encode("idna").decode()
+    except UnicodeError:
+        return host
+
+
 def plain_host(host: str) -> str:
-    """Return the one spelling of a host, with or without a port: this machine is 127.0.0.1 by all of its names."""
-    plain = _FINAL_DOT.sub("", host)
+    """Return the one spelling of a host, with or without a port: this machine is 127.0.0.1 by all of its names.
+
+    A name in letters beyond ASCII is spelt as DNS spells it (RFC 3490).
+    """
+    plain = _FINAL_DOT.sub("", host if host.isascii() else in_ascii(host))
     own = _LOOPBACK.fullmatch(plain)
     return plain if own is None else f"127.0.0.1{own[1] or ''}"
 

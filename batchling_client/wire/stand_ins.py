@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_settings import NoDecode
 
 from . import carried
-from .routes import MB, ROUTES, FreeCall, Route, Routes, plain_host
+from .routes import MB, ROUTES, FreeCall, Route, Routes, in_ascii, plain_host
 
 OWN_ENDPOINTS: Final = ("/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions")
 OWN_WINDOWS: Final = ("24h",)
@@ -30,8 +30,11 @@ _VERSION: Final = re.compile(r"/v\d+[a-z0-9]*")
 _CALLED: Final = re.compile(
     r"/(?:completions|responses|messages|embeddings|moderations|rerank|ocr|batches|batch/jobs"
     r"|(?:images|audio|videos)/\w+|[^/]*:\w+)$"
+    r"|/v\d[^/]*/(?:chat|models|files|uploads|images|audio|videos|realtime|generate|conversations)$"
 )
 """How the URL of a call ends, which SDKs add themselves."""
+_HOST: Final = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|[0-9a-f:.]+(?:%\w+)?")
+_UNFIT_PATH: Final = re.compile(r"[\s\\<>\"{}^`|\x00-\x1f]|(?:^|/)\.{1,2}(?:/|$)|://")
 _OWN_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -49,6 +52,13 @@ def _usable_url(url: str | None) -> str | None:
         raise ValueError("must begin with http:// or https:// and a host, such as https://gateway.example/v1")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError("may hold scheme, host, port and path only: a key goes into API_KEY")
+    name = in_ascii(parts.hostname.removesuffix("."))
+    if not _HOST.fullmatch(name):
+        raise ValueError(
+            "has a host that no name of a host can be: give one URL, without blanks and placeholders"
+        )
+    if _UNFIT_PATH.search(parts.path):
+        raise ValueError("has a path with blanks, backslashes, placeholders, dots alone or another URL in it")
     path = re.sub("/{2,}", "/", parts.path).rstrip("/")
     if _CALLED.search(path):
         raise ValueError("ends in the path of a call: leave out what comes behind the version, such as /v1")
@@ -280,7 +290,7 @@ def site_of(base_url: str) -> tuple[str, str]:
 
 
 def _host(parts: SplitResult) -> str:
-    name = (parts.hostname or "").removesuffix(".")
+    name = in_ascii((parts.hostname or "").removesuffix("."))
     if parts.port is None or parts.port == _OWN_PORTS.get(parts.scheme):
         return f"[{name}]" if ":" in name else name
     return f"[{name}]:{parts.port}" if ":" in name else f"{name}:{parts.port}"

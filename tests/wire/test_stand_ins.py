@@ -194,14 +194,47 @@ def test_a_base_url_is_read_as_people_write_it(spelling: str) -> None:
         assert checked({provider: StandIn(base_url=spelling)})[provider].base_url == kept
 
 
-@pytest.mark.parametrize("written", ["localhost", "127.0.0.1", "[::1]", "LOCALHOST"])
-@pytest.mark.parametrize("called", ["localhost:8000", "127.0.0.1:8000", "[::1]:8000"])
+@pytest.mark.parametrize("written", ["localhost", "127.0.0.1", "[::1]", "LOCALHOST", "0.0.0.0"])
+@pytest.mark.parametrize("called", ["localhost:8000", "127.0.0.1:8000", "[::1]:8000", "0.0.0.0:8000"])
 @pytest.mark.parametrize("provider", ["openai", "acme"])
 def test_this_machine_is_one_host_by_all_of_its_names(written: str, called: str, provider: str) -> None:
     found = routes(**{provider: f"http://{written}:8000/v1"})
     for path in (CHAT, "//v1//chat/completions"):
         assert of_call(found, called, path) == (provider, CHAT)
     assert of_call(found, called.replace("8000", "8001"), CHAT) is None
+
+
+@pytest.mark.parametrize("written", ["bücher.example", "BÜCHER.example", "xn--bcher-kva.example"])
+@pytest.mark.parametrize("called", ["bücher.example", "xn--bcher-kva.example"])
+@pytest.mark.parametrize("provider", ["openai", "acme"])
+def test_a_host_beyond_ascii_is_one_by_both_of_its_spellings(
+    written: str, called: str, provider: str
+) -> None:
+    found = routes(**{provider: f"https://{written}/v1"})
+    assert of_call(found, called, CHAT) == (provider, CHAT)
+
+
+@pytest.mark.parametrize("provider", ["openai", "acme"])
+@pytest.mark.parametrize(
+    "written",
+    [
+        "https://gw example/v1",
+        "https://gw.exa mple",
+        "https://gw.example/a b/v1",
+        "https://gw.example/v1\\",
+        "https://gw.example/../v1",
+        "https://gw.example/./v1",
+        "https://gw.example,https://other.example/v1",
+        "https://<your-gateway>/v1",
+        "https://{HOST}/v1",
+        "https://gw.example/{team}/v1",
+        "https://gw.example/https://api.openai.com/v1",
+        "https://gw..example/v1",
+    ],
+)
+def test_a_url_that_no_server_can_have_is_refused(written: str, provider: str) -> None:
+    with pytest.raises(ValueError, match=r"has a (?:host|path)"):
+        routes(**{provider: written})
 
 
 @pytest.mark.parametrize("own", ["", ":80"])
@@ -219,6 +252,11 @@ def test_a_port_that_is_the_schemes_own_may_be_said(own: str) -> None:
         "/v1/messages/",
         "/v1/responses",
         "/v1/batch/jobs",
+        "/v1/chat",
+        "/v1/models/",
+        "/api/v1/files",
+        "/v1beta/models",
+        "/v1/realtime",
         "/v1beta/models/m:generateContent",
     ],
 )
