@@ -78,7 +78,7 @@ async def test_lanes_tell_what_holds_them(deployment: Deployment) -> None:
     async def one_is_refused_and_waits() -> bool:
         seen[:] = await look(deployment, "lanes")
         waits = any(
-            "own batches" in batch["error"] for batch in await look(deployment, "batches") if batch["error"]
+            "token quota" in batch["error"] for batch in await look(deployment, "batches") if batch["error"]
         )
         return waits and all(lane["quota"] for lane in seen)
 

@@ -53,7 +53,8 @@ async def test_a_batch_that_ends_three_workers_is_quarantined_and_retried_by_a_p
     assert batch.state is BatchState.SUBMITTING
     [listed] = [one for one in await look(deployment, "batches") if one["batch_id"] == poison]
     assert listed["quarantined_at"] is not None
-    assert f"`batchling retry {poison}` or `batchling cancel {poison}`" in listed["error"]
+    assert f"`batchling retry {poison}`" in listed["error"]
+    assert f"`batchling cancel {poison}`" in listed["error"]
     shown = await batchling("show", poison, env=deployment.env)
     assert "quarantined: three workers died on this batch" in shown.out
     assert f"batch_quarantined batch_id={poison}" in deployment.worker_logs()

@@ -62,7 +62,7 @@ async def held(deployment: Deployment, model: str = MODEL) -> Batch:
         found[:] = [
             batch
             for batch in await deployment.batches()
-            if batch.spec.model == model and batch.error.startswith("held")
+            if batch.spec.model == model and batch.error.startswith(("held", "waiting for token quota"))
         ]
         return bool(found)
 
