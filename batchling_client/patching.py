@@ -4,6 +4,7 @@ import functools
 import importlib
 import inspect
 import sys
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
 from typing import Any, Final, TypeAlias
@@ -24,8 +25,9 @@ class Patch:
         self._owner = owner
         self._method = method
         self._original: Any = vars(owner)[method]
-        # Off: uninstalled, or a newer patch of ours lies over this one and does the catching.
-        self.active = True
+        self.installed = True
+        self.newest = True
+        """Whether no patch was made of the same method since, over somebody else's that lay on this one."""
         self._wrapper = functools.wraps(self._original)(make(self))
         setattr(owner, method, self._wrapper)
 
@@ -33,6 +35,11 @@ class Patch:
     def on_top(self) -> bool:
         """Whether nobody has put anything over or in the place of ours."""
         return vars(self._owner).get(self._method) is self._wrapper
+
+    @property
+    def active(self) -> bool:
+        """Whether it catches calls: one patch of a method does, also where what lay on an older one is gone again."""
+        return self.installed and (self.newest or self.on_top)
 
     def take_off(self) -> bool:
         """Restores what was there before, unless somebody else's patch lies on ours."""
@@ -112,12 +119,14 @@ class Patcher:
         self._awaited: set[str] = set()
         # By class and method, not by module: httpx2.alias_httpx() makes two modules one.
         self._patches: dict[tuple[object, str], Patch] = {}
+        # Older patches too, as long as somebody may put them back: a double that was started over one and is stopped.
+        self._made: list[weakref.ref[Patch]] = []
 
     def install(self) -> None:
         """Patches what is imported, and sees to it that what is imported later is patched then."""
         self._installed = True
-        for patch in self._patches.values():
-            patch.active = True
+        for patch in self._alive():
+            patch.installed = True
         for name in self._libraries:
             module = sys.modules.get(name)
             if isinstance(module, ModuleType):
@@ -129,10 +138,19 @@ class Patcher:
     def uninstall(self) -> None:
         """Restores every class; below somebody else's patch ours stays, and does nothing."""
         self._installed = False
+        for patch in self._alive():
+            patch.installed = False
         for place, patch in list(self._patches.items()):
-            patch.active = False
             if patch.take_off():
                 self._patches.pop(place, None)
+        for patch in self._alive():
+            patch.take_off()
+
+    def _alive(self) -> list[Patch]:
+        found = [(one, one()) for one in list(self._made)]
+        for reference in [one for one, patch in found if patch is None]:
+            self._made.remove(reference)
+        return [patch for _, patch in found if patch is not None]
 
     def _adopt(self, module: ModuleType) -> None:
         self._awaited.discard(module.__name__)
@@ -147,10 +165,12 @@ class Patcher:
             if owner is None:
                 continue
             patch = self._patches.get((owner, method))
-            if patch is None or not patch.on_top:
-                if patch is not None:
-                    patch.active = False
-                self._patches[owner, method] = Patch(owner, method, make)
+            if patch is not None and patch.on_top:
+                continue
+            if patch is not None:
+                patch.newest = False
+            self._patches[owner, method] = made = Patch(owner, method, make)
+            self._made.append(weakref.ref(made))
         if not self._installed:
             # Uninstalled meanwhile by another thread, which may not have seen these patches.
             self.uninstall()

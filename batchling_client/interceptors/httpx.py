@@ -358,15 +358,21 @@ class _Onward:
         return handle_async_request
 
     def _handler(self, transport: object, request: _Request, method: str) -> Handler | None:
-        passage = own_transports.current()
-        if passage is None or self._patch.block() is None:
+        passage, block = own_transports.current(), self._patch.block()
+        if block is None:
             return None
+        # Without a passage nothing of ours has seen the call: a transport is used by itself, or a double that was
+        # stopped inside the block has put back a `send` from before it.
+        handler = block if passage is None else passage.handler
         url = request.url
-        if not passage.handler.wants(request.method, host_of(url.host, url.port), url.path):
+        if not handler.wants(request.method, host_of(url.host, url.port), url.path):
             return None
+        if passage is None and not own_transports.may_send(handler):
+            return handler
         way, _ = self._library.way_below(transport, self._patch.original, method)
-        passage.caught = way is not Way.OWN
-        return passage.handler if way is Way.PLAIN else None
+        if passage is not None:
+            passage.caught = way is not Way.OWN
+        return handler if way is Way.PLAIN else None
 
 
 def _targets(module: ModuleType) -> Iterator[Target]:

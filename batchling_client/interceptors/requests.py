@@ -166,18 +166,23 @@ def _onward(library: Any, patch: Patch) -> Callable[..., Any]:
     """The library's own adapter, asked by one of a session's own to send what a block may want."""
 
     def send(adapter: object, request: _Request, *args: Any, **options: Any) -> Any:
-        plain = patch.plain(adapter)
+        plain, block = patch.plain(adapter), patch.block()
+        if block is None or not isinstance(request.url, str):
+            return plain(request, *args, **options)
+        # Without a passage nothing of ours has seen the call: a double that was stopped inside the block has put
+        # back a `send` from before it, or an adapter is used by itself.
         passage = own_transports.current()
-        if passage is None or patch.block() is None or not isinstance(request.url, str):
-            return plain(request, *args, **options)
+        handler = block if passage is None else passage.handler
         host, path = _place(request.url)
-        if not passage.handler.wants(request.method, host, path):
+        if not handler.wants(request.method, host, path):
             return plain(request, *args, **options)
-        way, _ = _way_below(library, patch.original)
-        passage.caught = way is not Way.OWN
-        if way is not Way.PLAIN:
-            return plain(request, *args, **options)
-        reply = passage.handler.answer_blocking(_call(request, host, path))
+        if passage is not None or own_transports.may_send(handler):
+            way, _ = _way_below(library, patch.original)
+            if passage is not None:
+                passage.caught = way is not Way.OWN
+            if way is not Way.PLAIN:
+                return plain(request, *args, **options)
+        reply = handler.answer_blocking(_call(request, host, path))
         if isinstance(reply, PassThrough):
             with scope.outside():
                 return plain(request, *args, **options)

@@ -357,3 +357,34 @@ async def test_a_recorder_that_replaced_connections_before_the_block_stops_nothi
         assert vars(own)["putrequest"] is not before
     assert vars(own)["putrequest"] is before
     assert vars(base)["putrequest"] is putrequest
+
+
+@pytest.mark.parametrize("library", LIBRARIES, ids=lambda one: one.__name__)
+async def test_an_outer_block_catches_calls_again_once_a_double_over_it_is_stopped(
+    library: Any, batch: FakeHandler
+) -> None:
+    # A block inside the double makes a patch over it; the double puts back the patch that it was started over.
+    before = vars(library.AsyncClient)["send"]
+    with task_block(batch):
+        answer = mock.AsyncMock(return_value=of_httpx(library))
+        with mock.patch.object(library.AsyncClient, "send", answer), task_block(FakeHandler("inner")):
+            async with library.AsyncClient() as client:
+                assert said((await client.post(URL, json={})).json()) == "double"
+        async with library.AsyncClient() as client:
+            assert said((await client.post(URL, json={})).json()) == "batch"
+    assert vars(library.AsyncClient)["send"] is before
+
+
+@pytest.mark.parametrize("library", [*LIBRARIES, requests], ids=lambda one: one.__name__)
+def test_a_double_from_before_the_block_that_is_stopped_inside_it_hides_no_call(
+    library: Any, batch: FakeHandler
+) -> None:
+    owner = library.Session if library is requests else library.Client
+    before = vars(owner)["send"]
+    double = mock.patch.object(owner, "send", return_value=of_requests())
+    double.start()
+    with task_block(batch):
+        double.stop()
+        assert said(post_blocking(library)) == "batch"
+    assert vars(owner)["send"] is before
+    assert len(batch.calls) == 1
