@@ -317,7 +317,8 @@ class Block:
         pause_s = in_flight.pause_s()
         if run is None or pause_s is None or self._left:
             return None
-        if not self._wishes.detach and not self._says_waiting and in_flight.waited_s > SAY_WAITING_AFTER_S:
+        is_long = in_flight.waited_s > SAY_WAITING_AFTER_S and run.n_in_flight() > 0
+        if is_long and not self._wishes.detach and not self._says_waiting:
             self._says_waiting = True
             display.tell(run.words_of_in_flight())
         return pause_s

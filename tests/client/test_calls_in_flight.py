@@ -76,10 +76,11 @@ async def test_tasks_that_nobody_awaits_are_answered(
 
 
 async def test_tasks_that_hold_up_the_loop_before_they_call_are_answered(
-    answerer: Answerer, monkeypatch: pytest.MonkeyPatch
+    answerer: Answerer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """As an import does that takes long: nobody could call meanwhile."""
     monkeypatch.setattr(in_flight, "QUIET_S", 0.5)
+    monkeypatch.setattr(sys.modules[batchify.__module__], "SAY_WAITING_AFTER_S", 0.1)
 
     async def late(run: Run, n: int) -> str:
         time.sleep(0.3)  # noqa: ASYNC251 - what is played
@@ -90,6 +91,7 @@ async def test_tasks_that_hold_up_the_loop_before_they_call_are_answered(
         tasks = [asyncio.create_task(late(run, n)) for n in range(N_CALLS)]
 
     assert run.progress.n_succeeded == N_CALLS
+    assert "waits for 0 calls" not in capfd.readouterr().err
     await asyncio.gather(*tasks)
 
 
