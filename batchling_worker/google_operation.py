@@ -57,13 +57,14 @@ class Operation(msgspec.Struct, frozen=True):
         return self.made_at is not None and self.made_at < moment
 
     def is_of(self, label: str, input_files: Collection[str]) -> bool | None:
-        """Whether the batch carries this label or was made of one of these files; None where it does not tell."""
+        """Whether the batch carries this label or was made of one of these files; None where it does not tell.
+
+        A file that is none of these proves nothing: a gateway may show another name of it than the one it gave out.
+        """
         metadata = fields(self.metadata)
         named, file = _text(metadata, "displayName"), _text(fields(metadata.get("inputConfig")), "fileName")
         ours = label_in(named, label) if named else None
-        if ours or (file and file in input_files):
-            return True
-        return False if ours is False or (file and input_files) else None
+        return True if ours or (file and file in input_files) else ours
 
     def look(self, now: dt.datetime) -> Running | Ended:
         """How the batch stands; a state that is not known to be an end is one only where the operation is done."""

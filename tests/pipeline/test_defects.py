@@ -153,7 +153,7 @@ async def test_a_full_disk_of_the_worker_is_told_and_its_batch_goes_on_later(
             )
             await hand.step(opened.batch_id)
         waiting = await hand.batch(opened.batch_id)
-        assert (waiting.state, waiting.n_stumbles) == (BatchState.SUBMITTING, 1)
+        assert (waiting.state, waiting.n_stumbles) == (BatchState.SEALED, 1)
         assert waiting.error == "the worker cannot write the input file: No space left on device"
         await hand.bring(opened.batch_id, BatchState.ENDED)
     assert set(deployment.billed()) == set(ids)

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from batchling_client.wire.batches import Batch
-from batchling_client.wire.keys import BatchId, RequestId
-from batchling_client.wire.states import BatchState
+from batchling_client.wire.keys import BatchId, Mailbox, RequestId
+from batchling_client.wire.states import BatchState, Verdict
 from batchling_worker.sandbox.faults import (
     DropMetadata,
     Fault,
@@ -61,6 +61,24 @@ async def code_of(deployment: Deployment, ids: list[RequestId]) -> str:
     assert packed[0] == 504
     code: str = json.loads(packed[1])["error"]["code"]
     return code
+
+
+async def test_requests_that_are_given_up_while_uploads_fail_are_not_run_later(
+    deployment: Deployment, hand: Hand
+) -> None:
+    deployment.sandbox.faults.add(RefuseUpload(status=503, times=None))
+    batch_id, ids = await asked(deployment, 3)
+    await stepped(hand, batch_id, until_error="503")
+
+    for one in ids[:2]:
+        flying = await deployment.redis.execute_command("GET", deployment.keys.request(one))
+        mailbox = Mailbox(flying.decode().rpartition("|")[2])
+        withdrawn = await deployment.scripts.withdraw(request_id=one, batch_id=batch_id, mailbox=mailbox)
+        assert withdrawn is Verdict.OK
+
+    deployment.sandbox.faults.clear()
+    await to_its_end(hand, batch_id)
+    assert deployment.billed() == {ids[2]: 1}
 
 
 @pytest.mark.parametrize("why", UNABLE)

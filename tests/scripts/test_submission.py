@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from batchling_client.wire.batches import EarlyRead
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.scripts import Fsync
@@ -43,6 +45,36 @@ async def test_an_armed_create_is_remembered_until_it_is_surely_refused(byhand: 
     token = await byhand.claimed(batch_id)
     await byhand.scripts.release(batch_id=batch_id, token=token, delay_ms=0, error="429", create_refused=True)
     assert (await byhand.batch(batch_id)).create_at is None
+
+
+async def test_a_submission_that_came_to_nothing_leaves_requests_that_can_be_withdrawn(
+    byhand: ByHand,
+) -> None:
+    [one, other] = ids(2)
+    batch_id, token = await byhand.in_submission([one, other])
+    assert await byhand.withdraw(one, batch_id) is Verdict.TOO_LATE
+    token = await byhand.claimed(batch_id)
+    await byhand.scripts.release(batch_id=batch_id, token=token, delay_ms=0, error="no upload")
+    assert (await byhand.batch(batch_id)).state is BatchState.SEALED
+    assert await byhand.withdraw(other, batch_id) is Verdict.OK
+
+
+@pytest.mark.parametrize("begun", ["stored", "armed", "refused", "doubted", "opened elsewhere"])
+async def test_a_submission_that_may_have_come_to_something_stays_one(byhand: ByHand, begun: str) -> None:
+    batch_id, token = await byhand.in_submission(ids(1))
+    if begun == "stored":
+        await byhand.scripts.uploaded(batch_id=batch_id, token=token, input_file_id="file-1", n_lines=1)
+    if begun in ("armed", "refused"):
+        await byhand.scripts.arm(batch_id=batch_id, token=token)
+    if begun == "doubted":
+        await byhand.scripts.arm(batch_id=batch_id, token=token, doubted=True)
+    if begun == "opened elsewhere":
+        await byhand.opened_elsewhere(batch_id)
+    refused = begun == "refused"
+    await byhand.scripts.release(
+        batch_id=batch_id, token=token, delay_ms=0, error="no", create_refused=refused
+    )
+    assert (await byhand.batch(batch_id)).state is BatchState.SUBMITTING
 
 
 async def test_an_intent_counts_as_on_disk_only_when_redis_says_so(alone: ByHand) -> None:

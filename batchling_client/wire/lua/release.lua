@@ -1,4 +1,5 @@
--- Hands a claimed batch back in the state it is in, to be looked at again after a delay.
+-- Hands a claimed batch back in the state it is in, to be looked at again after a delay. A submission that failed
+-- before its file was stored or a create was armed leaves the batch sealed, so that its requests can be withdrawn.
 -- KEYS  1 schedule  2 batch
 -- ARGV  1 batch id  2 token  3 delay ms  4 error, or '' to keep the last; the first error that keeps a batch from being
 --       submitted is stored with its time
@@ -9,6 +10,7 @@
 --@include _clock
 --@include _fence
 --@include _room
+--@include _server
 local schedule, batch = KEYS[1], KEYS[2]
 local id, token, delay, err, refused = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5] == '1'
 local denied = ARGV[6] == '1'
@@ -33,6 +35,11 @@ else
 end
 if refused then
   redis.call('HDEL', batch, 'create_at')
+end
+local begun = redis.call('HMGET', batch, 'create_at', 'doubted_at', 'n_creates', 'input_file_id')
+local unsent = not begun[1] and not begun[2] and not begun[3] and (not begun[4] or begun[4] == '')
+if err ~= '' and unsent and redis.call('HGET', batch, 'state') == 'submitting' and not may_be_forgotten(batch) then
+  redis.call('HSET', batch, 'state', 'sealed')
 end
 redis.call('HSET', batch, 'updated_at', now)
 let_go(batch, schedule, id, now + delay)
