@@ -121,7 +121,7 @@ def test_an_sdk_that_sends_over_nothing_known_is_told_as_that(install: Install) 
     install("together", "9", "niquests")
     found = fate("together")
     assert found.health is Health.NOTE
-    assert "may not be seen" in found.says
+    assert "may not be intercepted" in found.says
     assert found.mend
 
 

@@ -181,7 +181,7 @@ async def test_a_provider_without_a_host_of_its_own_is_called_at_none_that_is_no
     with_settings: Open, host: str, key: SecretStr | None
 ) -> None:
     said = ProviderSettings(api_key=key)
-    with pytest.raises(PermanentError, match=r"BATCHLING_PROVIDERS__AZURE__BASE_URL\.$"):
+    with pytest.raises(PermanentError, match=r"BATCHLING_PROVIDERS__AZURE__BASE_URL to yours\.$"):
         await place(with_settings(azure=said), lane(host, "azure"))
 
 

@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import logging
+import re
 import tempfile
 import tracemalloc
 from collections.abc import AsyncIterator
@@ -57,7 +58,7 @@ async def test_the_upload_is_a_form_with_the_file_under_its_label(wire: Wire, wi
     (seen,) = wire.seen
     purpose, content = seen.body.split(b'name="purpose"')[1].split(b'name="file"')
     assert b"\r\n\r\nbatch\r\n" in purpose
-    assert b'; filename="batchling-x.jsonl"' in content
+    assert re.search(rb'; filename="batchling-x-\w+\.jsonl"', content)
     assert b"\r\n\r\none\ntwo\n\r\n" in content
     assert (seen.header("user-agent") or "").startswith("batchling/")
     assert seen.header("authorization") == f"Bearer {KEY}"
