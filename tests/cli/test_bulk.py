@@ -212,13 +212,17 @@ async def test_results_of_no_such_run_are_one_sentence(deployment: Deployment, e
     assert away.code == 3
 
 
-async def test_a_name_that_two_runs_have_is_refused_with_their_ids(
+async def test_a_name_that_two_runs_have_is_refused_with_their_ids_and_results_takes_the_newest(
     deployment: Deployment, env: dict[str, str], tmp_path: Path
 ) -> None:
-    source = written(tmp_path / "in.jsonl", [line("a", "good")])
-    words = ("submit", str(source), "--provider", "groq", "--name", "bulk")
-    run_ids = [(await batchling(*words, env=env)).out.strip() for _ in range(2)]
-    for command in ("results", "show", "cancel"):
+    run_ids = []
+    for name in ("older", "newer"):
+        source = written(tmp_path / f"{name}.jsonl", [line(name, "good")])
+        done = await batchling("submit", str(source), "--provider", "groq", "--name", "bulk", env=env)
+        run_ids.append(done.out.strip())
+    newest = await batchling("results", "bulk", env=env)
+    assert [json.loads(one)["custom_id"] for one in newest.out.splitlines()] == ["newer"]
+    for command in ("show", "cancel"):
         done = await batchling(command, "bulk", env=env)
         assert (done.code, done.out) == (2, "")
         assert f"newest first: {run_ids[1]}, {run_ids[0]}." in done.sentence

@@ -21,8 +21,16 @@ async def killed(deployment: Deployment) -> None:
     deployment.redis_process.wait(10)
 
 
-def remember(deployment: Deployment) -> Path:
-    """What Redis would still know if it lost its disk's last moments just now."""
+async def remember(deployment: Deployment) -> Path:
+    """What Redis would still know if it lost its disk's last moments just now.
+
+    While its disk is busy with an fsync, it answers before it writes.
+    """
+
+    async def is_written() -> bool:
+        return int((await deployment.redis.info("persistence"))["aof_buffer_length"]) == 0
+
+    await wait_until(is_written, description="what was asked is in the append-only file")
     return Path(shutil.copytree(deployment.home / "redis", deployment.home / "remembered"))
 
 
@@ -59,7 +67,7 @@ async def test_a_batch_that_was_created_and_forgotten_is_found_and_not_created_a
     ids = await deployment.ask(20)
     if known is BatchState.SUBMITTING:
         await intend(deployment)
-    remembered = remember(deployment)
+    remembered = await remember(deployment)
     first = deployment.worker()
     await wait_until(lambda: len(deployment.sandbox.batches()) == 1, description="created", within_s=30)
     kill(first)
@@ -80,7 +88,7 @@ async def test_a_forgotten_batch_that_is_not_listed_yet_is_waited_for(deployment
     deployment.env["BATCHLING_RECONCILE_PATIENCE_SECONDS"] = "6"
     deployment.sandbox.faults.add(LagList(seconds=4.0))
     ids = await deployment.ask(20)
-    remembered = remember(deployment)
+    remembered = await remember(deployment)
     deployment.worker()
     await wait_until(lambda: len(deployment.sandbox.batches()) == 1, description="created", within_s=30)
 
@@ -119,7 +127,7 @@ async def test_a_batch_that_was_created_and_forgotten_is_found_to_be_cancelled(
     deployment.sandbox.faults.add(StickBatch(state="in_progress", done=0.0, times=None))
     deployment.sandbox.faults.add(LagList(seconds=lag_s))
     ids = await deployment.ask(20)
-    remembered = remember(deployment)
+    remembered = await remember(deployment)
     first = deployment.worker()
     await wait_until(lambda: len(deployment.sandbox.batches()) == 1, description="created", within_s=30)
     kill(first)
