@@ -25,14 +25,17 @@ with contextlib.suppress(ImportError):
 
 HERE: Final = Path(__file__).parent
 LONG: Final = (
+    "cli/test_base_urls.py",
     "cli/test_bulk.py",
     "cli/test_display.py",
     "cli/test_doctor.py",
     "cli/test_looking.py",
+    "cli/test_moved_programs.py",
     "cli/test_own_endpoint.py",
     "cli/test_programs.py",
     "cli/test_rehearsing.py",
     "cli/test_running.py",
+    "cli/test_usage.py",
     "client/test_exits.py",
     "client/test_passing_children.py",
     "death/",
@@ -45,6 +48,7 @@ LONG: Final = (
     "sandbox/test_startup_sdks.py",
     "scripts/test_model.py",
     "stack/test_mending.py",
+    "stack/test_settings_apart.py",
     "stack/test_settings_checked.py",
     "stack/test_up.py",
     "weather/",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -39,19 +40,23 @@ def imported(path: Path) -> set[str]:
     return found
 
 
+@cache
+def words_of_code() -> dict[str, set[str]]:
+    """The texts in each module of the packages."""
+    return {
+        path.relative_to(ROOT).as_posix(): {
+            node.value
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        }
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+    }
+
+
 def speaking_of(name: str) -> set[str]:
     """The modules of the packages in which the provider's name stands as a word of the code."""
-    found = set()
-    for package in PACKAGES:
-        for path in (ROOT / package).rglob("*.py"):
-            words = {
-                node.value
-                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-                if isinstance(node, ast.Constant) and isinstance(node.value, str)
-            }
-            if name in words:
-                found.add(path.relative_to(ROOT).as_posix())
-    return found
+    return {module for module, words in words_of_code().items() if name in words}
 
 
 @pytest.mark.parametrize("name", providers.names())
