@@ -46,7 +46,7 @@ _OTHER_KEY: Final = (
 
 
 def patience_s(redis_url: str | None) -> float:
-    """Return how long requests wait before their caller is told that no worker is alive; None = the embedded stack."""
+    """Return after how many seconds to warn that no worker is alive; None = the embedded stack."""
     has_started = not redis_url or bool(os.environ.get(SANDBOX))
     return STARTED_PATIENCE_S if has_started else PATIENCE_S
 

@@ -24,6 +24,7 @@ SEEN: Final = ("llama-3.1-8b-instant: ", "settled", "submitted")
 COLUMNS: Final = 80
 LINES: Final = 12
 WITHIN_S: Final = 90.0
+ENDED_WITHIN_S: Final = 20.0
 LOOK_S: Final = 0.1
 _FONT_FROM_ELSEWHERE: Final = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 
@@ -39,6 +40,10 @@ def main() -> None:
     drawn = console.export_svg(title="batchling", unique_id="batchling")
     # A page that shows the picture loads no font from another host.
     PICTURE.write_text(_FONT_FROM_ELSEWHERE.sub("", drawn), encoding="utf-8")
+
+
+def _runs(tmux: list[str]) -> bool:
+    return subprocess.run([*tmux, "has-session"], check=False, stderr=subprocess.DEVNULL).returncode == 0
 
 
 def _frame() -> str:
@@ -59,9 +64,12 @@ def _frame() -> str:
                 if all(words in screen for words in SEEN):
                     return screen.rstrip("\n")
         finally:
+            # The server ends with its last program, which clears its stack away first.
             subprocess.run([*tmux, "send-keys", "C-c"], check=False)
-            time.sleep(1.0)
-            subprocess.run([*tmux, "kill-server"], check=False)
+            by = time.monotonic() + ENDED_WITHIN_S
+            while time.monotonic() < by and _runs(tmux):
+                time.sleep(LOOK_S)
+            subprocess.run([*tmux, "kill-server"], check=False, stderr=subprocess.DEVNULL)
     sys.exit(f"No answer of the faster model was seen within {WITHIN_S:g} s.")
 
 
