@@ -104,7 +104,7 @@ def through(handler: Handler, host: str, by: object) -> Iterator[None]:
 
 
 def _judge(passage: Passage, host: str, by: object) -> None:
-    """Warn of a call that nothing of ours has seen, unless it went the way of one that was caught: from a cache."""
+    """Warn of a call that no interceptor saw, unless the same code has sent a call that was caught, as a cache does."""
     passed = passage.handler.passed
     if passed is None:
         return

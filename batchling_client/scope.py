@@ -160,7 +160,7 @@ def _forget(block: Token) -> None:
 
 
 def starting_block() -> Token | None:
-    """Return the block that a thread started here belongs to: an open one, or the ended one that started this code."""
+    """Return the block of a thread that is started here: an open block, else the ended block that started this code."""
     pid = os.getpid()
     block = _task.get()
     task = _nearest_open(block)

@@ -56,7 +56,7 @@ async def check() -> None:
 def _is_asked_first(module: ModuleType, places: Iterable[str]) -> bool:
     """Say whether a double or other code of the program answers or sends the calls of a library before we see them.
 
-    It is asked as without batchling, a probe too. A function on top of ours that keeps calls from us is no such code.
+    Such code is asked first, as it would be without batchling. A function laid over our patch does not count.
     """
     for place in places:
         owner, _, method = place.partition(".")

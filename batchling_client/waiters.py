@@ -306,7 +306,7 @@ class Waiters:
         return verdict in (Verdict.OK, Verdict.UNREADABLE)
 
     def _awaits(self, request_id: RequestId) -> bool:
-        """Whether an answer that Redis has to the request is the one that somebody here waits for."""
+        """Return whether a caller waits for the request and has queued it, so that a stored answer is meant for it."""
         return request_id in self._futures and request_id not in self._unsent
 
     async def _read_answers(self, request_ids: Sequence[RequestId]) -> None:

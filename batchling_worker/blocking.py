@@ -11,7 +11,7 @@ import contextlib
 import contextvars
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from .weather import Underway
 
@@ -39,7 +39,7 @@ async def in_thread(
         if error is not None:
             done.set_exception(error)
         else:
-            done.set_result(outcome)  # type: ignore[arg-type]
+            done.set_result(cast("T", outcome))
 
     def run() -> None:
         outcome: T | None = None

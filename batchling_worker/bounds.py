@@ -29,7 +29,7 @@ def is_count(said: object) -> bool:
 
 
 def identifier(said: object) -> str:
-    """Return an id as a text, also one that JSON carries as a number; '' for anything else, 0 included."""
+    """Return an id as text, whether JSON holds a string or a positive number; '' for anything else."""
     if isinstance(said, str):
         return said
     is_number = isinstance(said, int) and not isinstance(said, bool) and 0 < said < 10**MOST_DIGITS

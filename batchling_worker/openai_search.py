@@ -24,7 +24,7 @@ FIND_MARGIN: Final = dt.timedelta(minutes=15)
 """How far the provider's clock may be behind ours for a batch to be found all the same."""
 LOOKS_TOGETHER: Final = 8
 UNSEEN_FILE: Final = frozenset({400, 403, 404, 410})
-"""Of a file of another's, under which names a gateway may show ours, a look is refused in any of these ways."""
+"""Statuses with which a provider refuses a look at a file of another account, whose id a gateway may show for ours."""
 MOST_FOREIGN: Final = 10_000
 FILE_ENDING: Final = ".jsonl"
 

@@ -230,14 +230,14 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Other:
-    """The batch that an answer shows in place of the one that was asked for; '' where it does not tell."""
+    """The batch that an answer shows instead of the requested batch; a field is '' if the answer lacks it."""
 
     provider_batch_id: str
     label: str = ""
     input_file_id: str = ""
 
     def is_of(self, label: str, input_file_ids: Collection[str]) -> bool:
-        """Whether it is the one that was asked for all the same, as gateways give batches ids of their own."""
+        """Return whether it is the requested batch after all: gateways give batches ids of their own."""
         known = bool(self.input_file_id) and self.input_file_id in input_file_ids
         return known or (bool(self.label and label) and label_in(self.label, label) is not False)
 

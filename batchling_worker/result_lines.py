@@ -14,7 +14,7 @@ from batchling_client.wire import answer_shape, error_words
 from . import bounds
 from .loose_json import UNREADABLE, fields_of, objects_in, text_in
 from .provider import ROW_LOST, Answer, error_body
-from .row_errors import EMPTY_BODIES, RowError, stated_in
+from .row_errors import EMPTY_BODIES, LONGEST_WORDS, RowError, stated_in
 
 LONGEST_LINE: Final = 256 * 1024 * 1024
 """A longer line is left out: a file without newlines must not fill the memory."""
@@ -32,7 +32,6 @@ UNRUN: Final = {"batch_expired": (504, "batch_expired"), "batch_cancelled": (499
 """Codes of rows that never ran -> the status and origin of their answer."""
 UNRUN_OTHERWISE: Final = (500, "provider")
 """A row that the provider could not run for a reason of its own is as good as a 500."""
-LONGEST_WORDS: Final = 1000
 
 _GLUES: Final = (b'}{"', b"}\r{", b"},{", b"}\0")
 """What may be between two rows in one line; the same in one row costs time and nothing else."""

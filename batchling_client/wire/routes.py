@@ -259,7 +259,7 @@ def _signer(value: str) -> str:
 
 
 def in_ascii(host: str) -> str:
-    """Return an international host name as DNS spells it; one that DNS cannot spell as it is."""
+    """Return an international host name in the ASCII form that DNS uses; unchanged if it has no such form."""
     try:
         return host.encode("idna").decode()
     except UnicodeError:
