@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.cookiejar
 from collections.abc import Collection, Mapping
 from typing import Final, TypeAlias
 
@@ -56,6 +57,7 @@ class Accounts:
             limits=httpx.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=20),
             follow_redirects=False,
             trust_env=True,
+            cookies=no_cookies(),
         )
 
     async def open(self, spec: LaneSpec, facts: ProviderFacts) -> Account:
@@ -104,6 +106,7 @@ class Accounts:
             staging=staging,
             staging_url=settings.staging_url.rstrip("/"),
             role_arn=settings.role_arn,
+            download_hosts=settings.download_hosts,
             keeps_files=self._keeps_files,
         )
 
@@ -169,6 +172,11 @@ class Accounts:
     async def close(self) -> None:
         """Closes the HTTP client."""
         await self._http.aclose()
+
+
+def no_cookies() -> http.cookiejar.CookieJar:
+    """Return a jar that keeps nothing: a cookie of one account would go along with the calls of another."""
+    return http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=()))
 
 
 def _marked(beside: Mapping[str, str], mark: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import httpx
 import msgspec
 
-from batchling_client.wire import error_words
+from batchling_client.wire import download_hosts, error_words
 
 from . import money
 from .errors import MaybeDone, PermanentError, TemporaryError
@@ -73,12 +73,14 @@ class Deed:
     """A call as errors speak of it: whose, what it does, whether it is paid for, and what no text may hold.
 
     `submits` = it brings something to the provider: until it succeeds, nothing of what it brings is paid for.
+    `downloads` = it fetches a result file, which the provider may keep on another host.
     """
 
     provider: str
     does: str
     paid: bool = False
     submits: bool = False
+    downloads: bool = False
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
@@ -124,7 +126,7 @@ def _redirected(
     setting = f"BATCHLING_PROVIDERS__{deed.provider.upper()}__BASE_URL (the base URL)"
     reason = (
         f"{deed.provider} answered {status} when asked to {deed.does}: "
-        f"{_of_the_same_host(headers, asked, setting) or _of_another_host(headers, setting)}"
+        f"{_of_the_same_host(headers, asked, setting) or _of_another_host(deed, headers, setting)}"
     )
     if not deed.submits:
         return TemporaryError(reason)
@@ -164,17 +166,32 @@ def _of_the_same_host(headers: Mapping[str, str], asked: httpx.URL | None, setti
     )
 
 
-def _of_another_host(headers: Mapping[str, str], setting: str) -> str:
+def _of_another_host(deed: Deed, headers: Mapping[str, str], setting: str) -> str:
+    there = origin_of(headers.get("location", ""))
+    if deed.downloads and there.startswith(("http://", "https://")):
+        return _of_a_download(deed, there)
     return (
-        f"it redirects to {_origin(headers)}. A key is sent to no other address than that of the settings: put the "
+        f"it redirects to {there}. A key is sent to no other address than that of the settings: put the "
         f"final one into {setting}"
     )
 
 
-def _origin(headers: Mapping[str, str]) -> str:
-    """Scheme and host of the place that a redirect names; what follows them may be a secret."""
+def _of_a_download(deed: Deed, there: str) -> str:
+    """What is wrong with a redirect of a result file to a host that the settings do not name."""
+    setting = f"BATCHLING_PROVIDERS__{deed.provider.upper()}__DOWNLOAD_HOSTS"
+    scheme, _, site = there.partition("://")
+    if scheme == "http" and not download_hosts.is_loopback(httpx.URL(there).host):
+        return f"it redirects to {there}, and result files are fetched from other hosts over https only"
+    return (
+        f"it redirects to {there}. To have result files fetched there, without the key, name {site} in {setting} "
+        "of the workers"
+    )
+
+
+def origin_of(place: str) -> str:
+    """Return scheme and host of the place that a redirect names; what follows them may be a secret."""
     try:
-        url = httpx.URL(headers.get("location", ""))
+        url = httpx.URL(place)
     except (httpx.InvalidURL, UnicodeError):
         return "a place that is no URL"
     if not url.host:

@@ -110,6 +110,8 @@ class Account:
     """The role that the provider reads and writes these files as."""
     weather: Weather = field(default_factory=Weather, repr=False, compare=False)
     """What the calls of the step that opened this account have shown."""
+    download_hosts: tuple[str, ...] = ()
+    """Where result files may be fetched from beside the base URL, without any of the headers."""
     keeps_files: bool = False
     """Whether the settings want every file to stay at the provider."""
     pages: SharedPages | None = field(default=None, repr=False, compare=False)

@@ -17,7 +17,7 @@ from typing import BinaryIO, Final, NamedTuple, TypeVar
 import httpx
 import msgspec
 
-from . import http_errors, loose_json, slow_answers
+from . import http_errors, loose_json, other_host, slow_answers
 from .errors import PermanentError, TemporaryError, WorkerError
 from .http_errors import Deed
 from .provider import Account
@@ -80,6 +80,7 @@ class ProviderCall:
         self._http = account.http
         self._weather = account.weather
         self._query = account.query
+        self._download_hosts = account.download_hosts
         self._method = method
         self.framed = True
         """Whether the answer that is streamed tells its length, so that a cut is never taken for its end."""
@@ -186,13 +187,19 @@ class ProviderCall:
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """The answer's body in pieces as they come; raises the worker's errors, also where it ends too soon."""
         failure: WorkerError | None = None
-        url, params = self._url, self._params(())
+        self.deed = replace(self.deed, downloads=True)
+        url, params, elsewhere = self._url, self._params(()), None
         for _ in range(REDIRECTS + 1):
-            target = None
+            target, place = None, None
             try:
                 async with contextlib.AsyncExitStack() as stack:
                     underway = stack.enter_context(self._weather.call(self.deed.provider, self.deed.does))
-                    response = await stack.enter_async_context(self._opened(url, params, underway))
+                    trace = self._traced(underway)
+                    response = await stack.enter_async_context(
+                        self._opened(url, params, trace)
+                        if elsewhere is None
+                        else other_host.opened(self._http, elsewhere, self._headers, trace)
+                    )
                     if response.is_success:
                         failure = None
                         self.framed, self._part = _framed(response), _part(response)
@@ -204,25 +211,36 @@ class ProviderCall:
                                 underway.brought(len(piece))
                                 with underway.ours():
                                     yield piece
+                    elif elsewhere is not None:
+                        failure = other_host.of_status(self.deed, elsewhere, response.status_code)
                     else:
-                        target = redirected(response)
                         body = await response.aread()
                         failure = http_errors.of_status(
                             self.deed, response.status_code, _headers_of(response), body, response.url
                         )
+                        target = redirected(response)
+                        if target is None and response.status_code in REDIRECTING:
+                            place = other_host.place_of(response, self._download_hosts)
             except http_errors.FOREIGN as error:
-                failure = http_errors.of_exception(self.deed, error)
+                failure = (
+                    http_errors.of_exception(self.deed, error)
+                    if elsewhere is None
+                    else other_host.of_exception(self.deed, elsewhere, error)
+                )
                 self._too_slow = isinstance(error, slow_answers.TooSlowError)
                 self._misnamed = isinstance(error, httpx.DecodingError)
-            if target is None:
+            if place is not None:
+                elsewhere = place
+            elif target is not None:
+                url, params = target, None
+            else:
                 break
-            url, params = target, None
         self._weather.saw(failure)
         if failure is not None:
             raise failure
 
     def _opened(
-        self, url: str, params: httpx.QueryParams | None, underway: Underway
+        self, url: str, params: httpx.QueryParams | None, trace: slow_answers.Trace
     ) -> contextlib.AbstractAsyncContextManager[httpx.Response]:
         return self._http.stream(
             self._method,
@@ -230,7 +248,7 @@ class ProviderCall:
             params=params,
             headers=self._headers,
             follow_redirects=False,
-            extensions={"trace": self._traced(underway)},
+            extensions={"trace": trace},
         )
 
     def _traced(self, underway: Underway) -> slow_answers.Trace:

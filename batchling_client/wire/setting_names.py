@@ -38,6 +38,7 @@ OF_A_PROVIDER: Final = (
     "ALL_HOSTS",
     "API_KEY",
     "BASE_URL",
+    "DOWNLOAD_HOSTS",
     "ENDPOINTS",
     "HEADERS",
     "LANE_HEADERS",

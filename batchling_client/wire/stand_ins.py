@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_settings import NoDecode
 
 from . import carried
+from .download_hosts import usable
 from .routes import MB, ROUTES, FreeCall, Route, Routes, in_ascii, plain_host
 
 OWN_ENDPOINTS: Final = ("/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions")
@@ -175,6 +176,11 @@ class StandIn(BaseModel):
     """Headers of calls that a gateway needs beside the key: they travel with the batch, sealed, and split lanes."""
     lane_query: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = ()
     """Fields of a call's query that do the same."""
+    download_hosts: Annotated[
+        tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(usable)
+    ] = ()
+    """Hosts beside the provider's own that workers fetch its result files from, without any credential, where a
+    download redirects there."""
     max_rows: int | None = Field(default=None, ge=1)
     """How many requests a batch may hold; for a registered provider, fewer than it takes."""
     max_bytes: int | None = Field(default=None, ge=1)

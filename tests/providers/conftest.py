@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from batchling_worker import providers
+from batchling_worker.accounts import no_cookies
 from batchling_worker.provider import Account
 from batchling_worker.sandbox import Limits, Sandbox
 from tests.form import Ability, names
@@ -36,7 +37,10 @@ def sandbox(served: Sandbox) -> Sandbox:
 
 @pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(timeout=httpx.Timeout(30.0), trust_env=False, verify=False) as client:
+    # As workers have it.
+    async with httpx.AsyncClient(
+        timeout=httpx.Timeout(30.0), trust_env=False, verify=False, cookies=no_cookies()
+    ) as client:
         yield client
 
 

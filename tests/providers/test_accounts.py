@@ -23,6 +23,8 @@ from batchling_worker.providers import Providers
 from batchling_worker.settings import ProviderSettings
 from batchling_worker.store import Store
 
+from .wire import Wire, answer
+
 CALLERS = {"authorization": "Bearer sk-callers"}
 WORKERS = SecretStr("sk-workers")
 MANY = Route(
@@ -318,3 +320,22 @@ async def test_a_credential_that_was_sealed_for_another_account_is_refused(
     spec = msgspec.structs.replace(lane("api.openai.com"), fingerprint=fingerprint)
     with pytest.raises(PermanentError, match="another one's"):
         await opened_with(spec, CALLERS, account=account)
+
+
+async def test_a_cookie_of_a_provider_goes_along_with_no_other_call(with_settings: Open, wire: Wire) -> None:
+    accounts = with_settings(openai=ProviderSettings(base_url=wire.url))
+    wire.reply = lambda seen: answer(b"{}", headers="Set-Cookie: session=of-one-account; Path=/\r\n")
+    for host in ("api.openai.com", "api.openai.com"):
+        account = await accounts.open(lane(host), Providers({}).load("openai").facts)
+        await account.http.get(account.base_url)
+    assert [seen.header("cookie") for seen in wire.seen] == [None, None]
+
+
+async def test_the_hosts_of_result_files_are_those_of_the_settings(with_settings: Open) -> None:
+    hosts = ("files.example", "*.s3.example.com")
+    accounts = with_settings(openai=ProviderSettings(download_hosts=hosts), groq=ProviderSettings())
+    found = [
+        (await accounts.open(lane(host, name), Providers({}).load(name).facts)).download_hosts
+        for host, name in (("api.openai.com", "openai"), ("api.groq.com", "groq"))
+    ]
+    assert found == [hosts, ()]
