@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final
@@ -12,13 +11,12 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from .errors import WrongSettings
-from .wire import connection, sealing, stand_ins
+from .wire import connection, keys, sealing, stand_ins
 from .wire.routes import Routes
 from .wire.setting_mistakes import mistake_in, sentence
 from .wire.stand_ins import StandIn
 
 LONGEST_ACCOUNT: Final = 200
-_NAMESPACE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 def _usable_url(url: str | None) -> str | None:
@@ -32,12 +30,6 @@ def _usable_url(url: str | None) -> str | None:
         # The library's own words may hold the password.
         raise ValueError("is not a URL that Redis can be reached at") from None
     return url
-
-
-def _usable_namespace(namespace: str) -> str:
-    if _NAMESPACE.fullmatch(namespace) is None:
-        raise ValueError("may hold up to 64 letters, digits, dots, dashes and underscores")
-    return namespace
 
 
 def _usable_key(key: str | None) -> str | None:
@@ -78,7 +70,7 @@ class ClientSettings(BaseSettings):
     """The deployment's Redis: redis://, rediss://, unix:// or sentinel://; unset = the embedded local stack."""
     home: Path = Field(default_factory=lambda: user_state_path("batchling"))
     """Where the embedded stack keeps data, logs, sockets and keys (mode 0700)."""
-    namespace: Annotated[str, AfterValidator(_usable_namespace)] = "default"
+    namespace: Annotated[str, AfterValidator(keys.usable_namespace)] = "default"
     """Key prefix and hash tag; separates deployments on one Redis."""
     seal_public_key: Annotated[str | None, AfterValidator(_usable_key)] = None
     """The key that callers' credentials are sealed with; unset = the pair kept in `home/keys`."""

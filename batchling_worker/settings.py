@@ -17,7 +17,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from batchling_client.wire import sealing, stand_ins
+from batchling_client.wire import keys, sealing, stand_ins
 from batchling_client.wire.setting_mistakes import mistake_in, sentence
 from batchling_client.wire.stand_ins import StandIn
 
@@ -74,7 +74,7 @@ class WorkerSettings(BaseSettings):
     """The deployment's Redis: redis://, rediss://, unix:// or sentinel://."""
     home: Path = Field(default_factory=lambda: user_state_path("batchling"))
     """Where the embedded stack keeps data, logs, sockets and keys (mode 0700)."""
-    namespace: str = "default"
+    namespace: Annotated[str, AfterValidator(keys.usable_namespace)] = "default"
     """Key prefix and hash tag; separates deployments on one Redis."""
     providers: Annotated[dict[str, ProviderSettings], AfterValidator(stand_ins.checked)] = {}
     """By provider name: base URL, key and limits."""

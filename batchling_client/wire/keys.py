@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, NewType
@@ -20,6 +21,8 @@ RunId = NewType("RunId", str)
 LaneId = NewType("LaneId", str)
 Fingerprint = NewType("Fingerprint", str)
 Mailbox = NewType("Mailbox", str)
+
+_NAMESPACE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 PERMANENT: Final = "permanent"
 EXPIRES: Final = "expires"
@@ -99,6 +102,13 @@ KEYSPACE: Final = (
     KeyKind(word="worker", redis_type="string", lifetime=EXPIRES, holds="heartbeat of one worker"),
     KeyKind(word="workers", redis_type="zset", lifetime=EXPIRES, holds="worker name -> last heartbeat, ms"),
 )
+
+
+def usable_namespace(namespace: str) -> str:
+    """Return the name of a deployment; raises ValueError for one that cannot be part of a key."""
+    if _NAMESPACE.fullmatch(namespace) is None:
+        raise ValueError("may hold up to 64 letters, digits, dots, dashes and underscores")
+    return namespace
 
 
 class Keys:

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -62,6 +63,11 @@ class _Control(Protocol):
     def status(self, home: Path) -> StackStatus: ...
 
 
+class _Settings(Protocol):
+    def read(self, environment: Mapping[str, str]) -> object: ...
+    def unread(self, environment: Mapping[str, str]) -> str: ...
+
+
 def _home(named: str | None) -> Path:
     home = named or os.environ.get("BATCHLING_HOME")
     # platformdirs and psutil cost a third of the time an attach may take, which needs neither.
@@ -75,7 +81,17 @@ def _run(command: str, home: Path, *, flower: bool) -> StackStatus:
     control: _Control = _load(".control")
     if command == "down":
         control.down(home)
-    return control.status(home)
+    return replace(control.status(home), notice=_mistakes())
+
+
+def _mistakes() -> str:
+    """Return what is wrong with the settings here; a look or a stop is carried out all the same."""
+    settings: _Settings = _load(".worker_settings")
+    try:
+        settings.read(os.environ)
+    except WrongSetting as error:
+        return f"{error} `batchling up` starts nothing before that is set right."
+    return settings.unread(os.environ)
 
 
 def _load(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -51,8 +52,9 @@ class Layout:
     def look(self) -> None:
         """Makes sure that what stands in the directory can be seen. Raises `StackError`."""
         try:
+            _check_directory(self.home)
             for path in (self.state, self.supervisor_lock):
-                with suppress(FileNotFoundError, NotADirectoryError):
+                with suppress(FileNotFoundError):
                     path.open("rb").close()
         except OSError as error:
             raise StackError(
@@ -94,6 +96,13 @@ class Layout:
             return None
         private = stat.S_ISDIR(seen.st_mode) and seen.st_uid == os.getuid() and not seen.st_mode & 0o077
         return directory if private else None
+
+
+def _check_directory(home: Path) -> None:
+    """Raise OSError if there is no directory, and none can be made, because of what its path names already."""
+    nearest = next(path for path in (home, *home.parents) if os.path.lexists(path))
+    if not nearest.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
 
 
 def _fits(path: Path) -> bool:

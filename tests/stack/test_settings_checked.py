@@ -15,6 +15,7 @@ SECRET = "CANARY-7c1e"
         ("BATCHLING_LEASE_SECONDS", "abc"),
         ("BATCHLING_MAX_ATTEMPTS", "0"),
         ("BATCHLING_MESSAGES", "lost"),
+        ("BATCHLING_NAMESPACE", "a{b}"),
         ("BATCHLING_PROVIDERS", SECRET),
         ("BATCHLING_PROVIDERS__GROQ__API_KEYS", SECRET),
         ("BATCHLING_SEAL_PRIVATE_KEY", SECRET),
@@ -60,3 +61,46 @@ def test_a_start_names_variables_that_nobody_reads(bench: Bench) -> None:
         "Nothing reads BATCHLING_REDIS: did you mean BATCHLING_REDIS_URL?\n"
     )
     assert later.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("BATCHLING_LEASE_SECONDS", SECRET, "BATCHLING_LEASE_SECONDS must be a number. "),
+        ("BATCHLING_SEAL_PRIVATE_KEY", SECRET, "BATCHLING_SEAL_PRIVATE_KEY "),
+        ("BATCHLING_LEASE_SECOND", "3", "Nothing reads BATCHLING_LEASE_SECOND: "),
+    ],
+)
+def test_a_look_and_a_stop_name_a_wrong_setting_and_are_carried_out(
+    bench: Bench, name: str, value: str, said: str
+) -> None:
+    bench.up()
+
+    looked = bench.run("status", **{name: value})
+    stopped = bench.run("down", **{name: value})
+
+    assert looked.returncode == stopped.returncode == 0
+    assert "Redis unix://" in looked.stdout
+    assert bench.everything() == []
+    for answer in (looked, stopped):
+        assert answer.stderr.startswith(said)
+        assert answer.stderr.count("\n") == 1
+        assert SECRET not in answer.stderr
+
+
+@pytest.mark.parametrize("command", ["status", "down"])
+@pytest.mark.parametrize("below", [".", "deeper", "deeper/still"])
+def test_a_home_that_a_file_is_in_the_way_of_is_not_called_down(
+    bench: Bench, command: str, below: str
+) -> None:
+    file = bench.home / below
+    bench.home.parent.mkdir(parents=True, exist_ok=True)
+    bench.home.write_text("a file")
+
+    answer = Bench(file, bench.environment).run(command)
+
+    assert answer.returncode == 3
+    assert (answer.stdout, answer.stderr) == (
+        "",
+        f"{file} cannot be looked into (Not a directory): set BATCHLING_HOME to a directory of your own.\n",
+    )
