@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from . import schema_examples, tool_calls
+from . import asked_json, schema_examples, tool_calls
 
 _SENTENCES = (
     "A queue walked into a bar and said: I will wait.",
@@ -110,14 +110,24 @@ def question(ask: Ask) -> str:
     return ""
 
 
+def _instructions(ask: Ask) -> str:
+    """Return what tells the model how to answer: its system prompt, and the text that the request asks about."""
+    system = [Ask(messages=[one]) for one in (ask.messages or ())[:-1] if one.role in ("system", "developer")]
+    return "\n".join([*map(question, system), question(ask)])
+
+
 def reply(ask: Ask) -> str:
-    """Return the text of the answer; where the request wants JSON, JSON that fits its schema."""
+    """Return the text of the answer; where the request wants JSON, JSON like its schema or example."""
     asked = question(ask)
-    schema = schema_examples.wanted_schema(ask.response_format, ask.text)
-    if schema is not None:
-        return msgspec.json.encode(schema_examples.example(schema, asked)).decode()
-    pick = _digest(asked)[0]
     shown = asked if len(asked) <= 100 else f"{asked[:60]} … {asked[-37:]}"
+    schema = schema_examples.wanted_schema(ask.response_format, ask.text)
+    if schema is None or schema is schema_examples.ANY_OBJECT:
+        like = asked_json.wanted(_instructions(ask), shown)
+        if like is not None:
+            return msgspec.json.encode(like).decode()
+    if schema is not None:
+        return msgspec.json.encode(schema_examples.example(schema, shown)).decode()
+    pick = _digest(asked)[0]
     return f"{_SENTENCES[pick % len(_SENTENCES)]} (Asked: {shown})"
 
 

@@ -64,6 +64,7 @@ class _Params(msgspec.Struct, frozen=True):
     tools: list[dict[str, Any]] = []
     tool_choice: dict[str, Any] | None = None
     output_config: Any = None
+    system: str | list[answers.Part] | None = None
 
 
 _decode_params = msgspec.json.Decoder(_Params).decode
@@ -263,7 +264,8 @@ def perform(endpoint: str, body: bytes | msgspec.Raw, created: int) -> Answer | 
     problem = _problem(endpoint, params) or (_refused_since(body) if strict else None)
     if problem is not None:
         return problem
-    ask = answers.Ask(model=params.model, messages=params.messages, text=params.output_config)
+    system = [answers.Message(role="system", content=params.system)] if params.system else []
+    ask = answers.Ask(model=params.model, messages=system + params.messages, text=params.output_config)
     n_in = answers.tokens(answers.question(ask)) + 4 * len(params.messages)
     if endpoint == _COUNT:
         return Answer({"input_tokens": n_in}, 0, 0)

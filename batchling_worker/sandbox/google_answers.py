@@ -136,7 +136,11 @@ def _generate(model: str, asked: dict[str, Any]) -> Answer | Problem:
     question = _text(contents[-1])
     schema = _get(config, "responseJsonSchema") or _lowered(_get(config, "responseSchema"))
     wanted = {"type": "json_schema", "json_schema": {"schema": schema}} if schema else None
-    text = answers.reply(answers.Ask(prompt=question, response_format=wanted))
+    if wanted is None and _get(config, "responseMimeType") == "application/json":
+        wanted = {"type": "json_object"}
+    said = [("system", _text(_get(asked, "systemInstruction"))), ("user", question)]
+    messages = [answers.Message(role=role, content=content) for role, content in said]
+    text = answers.reply(answers.Ask(messages=messages, response_format=wanted))
     n_candidates = max(1, _get(config, "candidateCount") or 1)
     n_in = sum(answers.tokens(_text(content)) for content in contents)
     n_out = answers.tokens(text) * n_candidates

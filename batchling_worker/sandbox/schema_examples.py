@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 _DEPTH = 16
 # Below it a schema that holds itself is given the smallest value that it takes.
@@ -19,12 +19,19 @@ _FORMATS = {
     "ipv6": "::1",
 }
 
+ANY_OBJECT: Final[dict[str, Any]] = {
+    "type": "object",
+    "properties": {"answer": {"type": "string"}},
+    "required": ["answer"],
+}
+"""For a request that wants JSON and has no schema."""
+
 
 def wanted_schema(response_format: Any, text: Any) -> dict[str, Any] | None:
     """Return the schema that a chat's `response_format` or a response's `text.format` asks for, if any."""
     wanted = response_format if response_format is not None else _get(text, "format")
     if _get(wanted, "type") == "json_object":
-        return {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
+        return ANY_OBJECT
     if _get(wanted, "type") != "json_schema":
         return None
     schema = _get(_get(wanted, "json_schema"), "schema") or _get(wanted, "schema")
