@@ -151,7 +151,7 @@ def is_ours(function: object) -> bool:
     return _package_of(function) == _OURS
 
 
-def _is_wrapped(function: object, library: str) -> bool:
+def is_wrapped(function: object, library: str) -> bool:
     """Say whether somebody put a function of their own around that of the library."""
     while is_ours(function):
         function = getattr(function, "__wrapped__", None)
@@ -170,7 +170,7 @@ def way_through(functions: Iterable[tuple[object, str]], *, asks: object = None)
         if way is Way.DOUBLE:
             return way, None
         asked = way is Way.OWN or (
-            function is not None and function is asks and _is_wrapped(function, library)
+            function is not None and function is asks and is_wrapped(function, library)
         )
         if asked and stranger is None:
             stranger = code(function, library)

@@ -23,6 +23,9 @@ from ..patching import Patch, Patcher, Target, own_class
 LONGEST_HEADER: Final = 8000
 """The library's own parser takes no longer one."""
 _CONNECTING: Final = ("connect", "_create_connection", "_create_direct_connection", "_resolve_host")
+_SENDS: Final = "_request"
+_ASKS: Final = ("request", "post")
+"""What programs call that `_SENDS` sends for; every call that a batch takes is a POST."""
 _UNFIT: Final = re.compile(rb"[\r\n\0]")
 
 
@@ -223,12 +226,25 @@ def _way(library: _Library, session: Any, handler: Handler, patch: Patch) -> tup
     return (Way.OWN if library.has_own_way(session.connector) else Way.PLAIN), session.connector
 
 
+def _renewing(patch: Patch) -> Callable[..., Any]:
+    def _ask(session: Any, *args: Any, **options: Any) -> Any:
+        _patcher.renew("aiohttp", _SENDS)
+        return patch.plain(session)(*args, **options)
+
+    return _ask
+
+
 def _targets(module: ModuleType) -> Iterator[Target]:
     if not hasattr(module, "ClientSession") or not hasattr(module, "BaseConnector"):
         # Somebody's stand-in of that name.
         return
-    library = _Library(module)
-    yield own_class(module, "ClientSession", "client"), "_request", lambda patch: _sending(library, patch)
+    library, session = _Library(module), own_class(module, "ClientSession", "client")
+    if own_transports.is_wrapped(vars(session).get(_SENDS), "aiohttp"):
+        # A double that is stopped puts the library's method in the place of ours: what calls that method looks first.
+        for name in _ASKS:
+            if not own_transports.is_wrapped(vars(session).get(name), "aiohttp"):
+                yield session, name, _renewing
+    yield session, _SENDS, lambda patch: _sending(library, patch)
 
 
 _patcher: Final = Patcher(("aiohttp",), _targets)

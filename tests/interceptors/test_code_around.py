@@ -388,3 +388,40 @@ def test_a_double_from_before_the_block_that_is_stopped_inside_it_hides_no_call(
         assert said(post_blocking(library)) == "batch"
     assert vars(owner)["send"] is before
     assert len(batch.calls) == 1
+
+
+@pytest.mark.parametrize("way", ["post", "request"])
+async def test_a_double_of_aiohttp_that_is_stopped_inside_the_block_hides_no_call(
+    way: str, batch: FakeHandler
+) -> None:
+    own = aiohttp.ClientSession
+    before = dict(vars(own))
+    double = mock.patch.object(own, "_request", autospec=True, return_value=mock.Mock())
+    double.start()
+    async with own() as session:
+        with task_block(batch):
+            ask = session.post if way == "post" else functools.partial(session.request, "POST")
+            await ask(URL, json={})
+            assert not batch.calls
+            double.stop()
+            for _ in range(2):
+                answer = await ask(URL, json={})
+                assert said(await answer.json()) == "batch"
+    assert len(batch.calls) == 2
+    assert dict(vars(own)) == before
+
+
+async def test_a_double_of_aiohttp_is_left_alone_where_programs_see_it(batch: FakeHandler) -> None:
+    own = aiohttp.ClientSession
+    with (
+        mock.patch.object(own, "_request", autospec=True) as sends,
+        mock.patch.object(own, "post") as asks,
+        task_block(batch),
+    ):
+        assert own.post is asks
+        async with own() as session:
+            session.post(URL, json={})
+            await session.request("POST", URL, json={})
+    asks.assert_called_once()
+    sends.assert_called_once()
+    assert not batch.calls
