@@ -45,7 +45,7 @@ def script(path: str, args: Sequence[str]) -> Program:
         return Program(name=path, is_module=False, args=tuple(args))
     if Path(path).is_dir():
         raise WrongTarget(target.absent(path))
-    command = None if os.sep in path or path.endswith(".py") else shutil.which(path)
+    command = None if os.sep in path or path.endswith(".py") else _command(path)
     if command is None:
         raise WrongTarget(target.absent(path))
     with Path(command).open("rb") as file:
@@ -57,6 +57,11 @@ def script(path: str, args: Sequence[str]) -> Program:
             f"{command} belongs to another Python environment: install batchling there, and run it from there."
         )
     return Program(name=command, is_module=False, args=tuple(args))
+
+
+def _command(name: str) -> str | None:
+    """Find a command beside this Python, whose environment need not be active, or on PATH."""
+    return shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
 
 
 def module(words: Sequence[str]) -> Program:

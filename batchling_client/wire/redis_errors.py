@@ -40,12 +40,29 @@ def shortage_of(error: BaseException) -> str | None:
             return "This machine has no file left to open, so batchling cannot connect to Redis: close some files."
         if number in _MEMORY:
             return "This machine has no memory left for a connection to Redis: free some, then run it again."
+        if _is_test_guard(one):
+            return (
+                f"Tests block the network here ({type(one).__name__}: {_first_line(one)}), and the connection to Redis "
+                "with it: set BATCHLING_ENABLED=false for such tests, or allow Redis' host or socket in them."
+            )
         if isinstance(one, RuntimeError) and "start new thread" in str(one):
             return (
                 "This process can start no thread, so batchling cannot connect to Redis: end some threads, or raise "
                 "the limit (`ulimit -u`)."
             )
     return None
+
+
+def _is_test_guard(error: BaseException) -> bool:
+    """Say whether a plugin that keeps tests off the network refused a socket: pytest-socket, pytest-recording."""
+    package = type(error).__module__.partition(".")[0]
+    return package == "pytest_socket" or (
+        isinstance(error, RuntimeError) and str(error).startswith("Network is disabled")
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0].rstrip(". ")
 
 
 @contextlib.contextmanager

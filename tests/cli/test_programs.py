@@ -292,9 +292,10 @@ async def test_a_click_program_with_spawned_processes_and_its_own_error(
     assert "batchling_client" not in done.err
 
 
-async def test_a_command_of_this_environment_is_found_by_its_name(folder: Path) -> None:
-    binaries = Path(sys.executable).parent
-    env = {**clean_environment(), "PATH": str(binaries), "BATCHLING_HOME": str(folder)}
+@pytest.mark.parametrize("active", [True, False])
+async def test_a_command_of_this_environment_is_found_by_its_name(folder: Path, active: bool) -> None:
+    path = Path(sys.executable).parent if active else folder
+    env = {**clean_environment(), "PATH": str(path), "BATCHLING_HOME": str(folder)}
 
     done = await run("--dry-run", "pytest", "--version", env=env)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import socket
 import subprocess
 import sys
 import threading
@@ -228,3 +229,24 @@ def test_a_socket_that_may_not_be_opened_is_a_mistake_and_one_that_is_not_there_
     assert "rights" in (mistake_of(PermissionError(errno.EACCES, "denied")) or "")
     assert mistake_of(FileNotFoundError(errno.ENOENT, "no socket")) is None
     assert mistake_of(ConnectionRefusedError(errno.ECONNREFUSED, "refused")) is None
+
+
+class SocketBlockedError(RuntimeError):
+    """As of pytest-socket."""
+
+    __module__ = "pytest_socket"
+
+
+@pytest.mark.parametrize("error", [SocketBlockedError("A test tried."), RuntimeError("Network is disabled")])
+def test_a_plugin_that_keeps_tests_off_the_network_is_named(
+    error: RuntimeError, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setenv("BATCHLING_REDIS_URL", f"unix://{tmp_path}/redis.sock")
+
+    with pytest.raises(QueueUnreachable, match=r"^Tests block the network .* BATCHLING_ENABLED=false"):  # noqa: SIM117
+        with batchify(live_display=False):
+            pass
