@@ -38,10 +38,6 @@ TRY_LATER: Final = frozenset({425, 429})
 NOT_HANDLED: Final = frozenset({408, 409, 499})
 """Gateways say 408 and 499 of a call that the provider may yet finish, and 409 may mean that it is there already."""
 
-SURE: Final = frozenset({401, 402, 403})
-"""Refusals that hold whatever status they come under."""
-UNKNOWN_THERE: Final = frozenset({404, 410})
-
 AFTER_THE_DEED: Final = frozenset({302, 303})
 """With these a server may show what it made of a call: the place is to be asked with GET."""
 
@@ -54,6 +50,8 @@ LONGEST_WISH_S: Final = 3600.0
 """The longest pause before another try of a call that submits something."""
 LONGEST_LOOK_WISH_S: Final = 300.0
 """The longest pause before another look, which costs the provider little and its callers their answers."""
+DAY_S: Final = 86_400.0
+MOST_DAYS: Final = 1e9
 LONGEST_BODY: Final = 64 * 1024
 LONGEST_NAME: Final = 100
 LONGEST_REASON: Final = 300
@@ -62,10 +60,6 @@ SHORTEST_SECRET: Final = 6
 LONG_VALUE: Final = 12
 """A value that came sealed is left out of texts from this length on: a shorter one may be a word of the text."""
 MOST_FLAWS: Final = 1000
-SUBJECTS: Final = frozenset(
-    {"id", "batch_id", "name", "data", "job", "file", "batches", "operations", "results", "items"}
-)
-"""Fields that an answer has and an error has not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +100,7 @@ def of_status(
     clean = redacted(deed, body[:LONGEST_BODY])
     reason = f"{deed.provider} answered {status} when asked to {deed.does}: {message_of(clean)}".rstrip(": ")
     wish_s = wish_of(deed, headers, clean)
+    reason += _of_long_wish(deed, headers, clean)
     if money.is_lacking(status, clean.decode(errors="replace")):
         return PermanentError(reason, status=status, body=clean)
     if status in TRY_LATER:
@@ -201,43 +196,6 @@ def origin_of(place: str) -> str:
     ]
 
 
-def of_error_instead(deed: Deed, status: int, body: bytes) -> TemporaryError | PermanentError | None:
-    """The worker's error for a success whose body is an error object and nothing else; None for any other body."""
-    if not (b'"error' in body or b'"success"' in body):
-        return None
-    try:
-        said = msgspec.json.decode(body, type=dict[str, object])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    alone = said.get("object") == "error" or not said.keys() & SUBJECTS
-    if not alone or not (said.get("error") or said.get("object") == "error" or said.get("success") is False):
-        return None
-    inner = said.get("error")
-    told = error_words.status_in(inner if isinstance(inner, dict) else {}) or error_words.status_in(said)
-    clean = redacted(deed, body[:LONGEST_BODY])
-    failure = of_status(deed, told, {}, clean) if told else None
-    if isinstance(failure, MaybeDone) or (isinstance(failure, TemporaryError) and not deed.paid):
-        return failure
-    refusal = failure if isinstance(failure, PermanentError) else None
-    if refusal is not None and _is_sure(deed, refusal):
-        return refusal
-    reason = f"{deed.provider} answered {status} with an error when asked to {deed.does}: {message_of(clean)}"
-    return MaybeDone(reason, refusal=refusal) if deed.paid else TemporaryError(reason)
-
-
-def _is_sure(deed: Deed, refusal: PermanentError) -> bool:
-    """Return whether a refusal that came as a success can be believed.
-
-    A key or an account without money is refused before anything is done, and an upload costs nothing. Of any other call
-    the batch may exist: a create may have made it, and what a look is refused for says nothing of it.
-    """
-    if refusal.status in SURE or money.is_lacking(refusal.status, refusal.body.decode(errors="replace")):
-        return True
-    if deed.paid:
-        return False
-    return deed.submits or refusal.status in UNKNOWN_THERE
-
-
 def of_unreadable(deed: Deed) -> TemporaryError:
     """The worker's error for a success whose body makes no sense."""
     reason = f"{deed.provider} was asked to {deed.does} and its answer cannot be read"
@@ -295,12 +253,27 @@ def wish_of(deed: Deed, headers: Mapping[str, str], body: bytes = b"") -> float 
     A look is put off by minutes at most. Where more than an hour is asked for, the answer is not believed: gateways
     say a day while the next call is answered.
     """
-    wish_s = retry_after_s(headers)
-    if wish_s is None:
-        wish_s = _wish_in(body)
+    wish_s = _said_wish_s(headers, body)
     if wish_s is None or deed.submits or deed.paid:
         return None if wish_s is None else min(wish_s, LONGEST_WISH_S)
     return min(wish_s, LONGEST_LOOK_WISH_S) if wish_s <= LONGEST_WISH_S else None
+
+
+def _said_wish_s(headers: Mapping[str, str], body: bytes) -> float | None:
+    wish_s = retry_after_s(headers)
+    return _wish_in(body) if wish_s is None else wish_s
+
+
+def _of_long_wish(deed: Deed, headers: Mapping[str, str], body: bytes) -> str:
+    """What an answer asks for that is longer than any pause; '' for a pause that is kept, or none."""
+    wish_s = _said_wish_s(headers, body)
+    longest_s = LONGEST_WISH_S if deed.submits or deed.paid else LONGEST_LOOK_WISH_S
+    if wish_s is None or wish_s <= longest_s:
+        return ""
+    asked = (
+        f"{wish_s / 3600:,.1f} hours" if wish_s < 2 * DAY_S else f"{min(wish_s / DAY_S, MOST_DAYS):,.0f} days"
+    )
+    return f" (it asks for a pause of {asked}; batchling tries again within {longest_s / 60:.0f} minutes)"
 
 
 def date_of(headers: Mapping[str, str]) -> dt.datetime | None:

@@ -24,6 +24,10 @@ _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[{\[]+|[}\]]+|,', re.DOTALL)
 _NAME: Final = re.compile(rb'("(?:[^"\\]|\\.)*")\s*:', re.DOTALL)
 _HALF_PAIR: Final = re.compile("[\ud800-\udfff]")
 _BETWEEN_ROWS: Final = re.compile(r"(?:[\s,\[\]\0\x1e\ufeff]|data:)*")
+_WRAPPERS: Final = ("data", "result", "file", "batch")
+_WRAPPER_NAMES: Final = tuple(f'"{name}"'.encode() for name in _WRAPPERS)
+_LONGEST_WRAPPER: Final = 4096
+_ID_FIELDS: Final = frozenset({"id", "batch_id"})
 _decoder: Final = json.JSONDecoder(strict=False)
 _decode_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_elements: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -99,6 +103,29 @@ def _parts(raw: bytes, opening: bytes) -> list[bytes]:
     if depth != 0:
         raise ValueError("cut off")
     return [one for one in parts if one]
+
+
+def unwrapped(raw: bytes) -> bytes:
+    """Return the object that stands in a wrapper such as `{"code": 0, "data": {...}}`; else the same.
+
+    It is one where the wrapper has no id of its own and the object has one.
+    """
+    if not any(name in raw[:_LONGEST_WRAPPER] for name in _WRAPPER_NAMES):
+        return raw
+    try:
+        outer = _decode_fields(raw)
+    except UNREADABLE:
+        return raw
+    if not outer.keys().isdisjoint(_ID_FIELDS):
+        return raw
+    for name in _WRAPPERS:
+        inner = bytes(outer.get(name, b""))
+        try:
+            if inner.startswith(b"{") and not _decode_fields(inner).keys().isdisjoint(_ID_FIELDS):
+                return inner
+        except UNREADABLE:
+            pass
+    return raw
 
 
 def elements_of(raw: bytes) -> list[bytes]:

@@ -17,7 +17,7 @@ from typing import BinaryIO, Final, NamedTuple, TypeVar
 import httpx
 import msgspec
 
-from . import http_errors, loose_json, other_host, slow_answers
+from . import error_instead, http_errors, loose_json, other_host, slow_answers
 from .errors import PermanentError, TemporaryError, WorkerError
 from .http_errors import Deed
 from .provider import Account
@@ -383,12 +383,10 @@ class ProviderCall:
         return longest
 
     def _decoded(self, response: httpx.Response, shape: type[T]) -> T:
-        return self._read(response, lambda body: loose_json.decoded(body, shape))
+        return self._read(response, lambda body: loose_json.decoded(loose_json.unwrapped(body), shape))
 
     def _read(self, response: httpx.Response, read: Callable[[bytes], T]) -> T:
-        failure: WorkerError | None = http_errors.of_error_instead(
-            self.deed, response.status_code, response.content
-        )
+        failure: WorkerError | None = error_instead.of_body(self.deed, response.status_code, response.content)
         if failure is None:
             try:
                 return read(response.content)

@@ -12,9 +12,9 @@ import msgspec
 from batchling_client.wire import answer_shape, error_words
 
 from . import bounds
-from .loose_json import UNREADABLE, fields_of, objects_in, text_in
+from .loose_json import UNREADABLE, elements_of, fields_of, objects_in, text_in
 from .provider import ROW_LOST, Answer, error_body
-from .row_errors import EMPTY_BODIES, LONGEST_WORDS, RowError, stated_in
+from .row_errors import EMPTY_BODIES, LONGEST_WORDS, NOTHING, RowError, stated_in
 
 LONGEST_LINE: Final = 256 * 1024 * 1024
 """A longer line is left out: a file without newlines must not fill the memory."""
@@ -193,7 +193,11 @@ class RowReader:
         if row.get("body", b"null") not in EMPTY_BODIES and "status_code" in row:
             status, request_id = _number_in(row["status_code"]), text_in(row.get("request_id", b""))
             return self._answered(custom_id, status, row["body"], request_id, row.get("error", b""))
-        return self._unrun(custom_id, stated_in(row))
+        stated, response = stated_in(row), row.get("response", b"").strip()
+        if not stated and response not in NOTHING:
+            # It was run, whatever this is: `answer_check` makes a failed row of it.
+            return answer_of(custom_id, 200, response)
+        return self._unrun(custom_id, stated)
 
     def _answered(
         self, custom_id: str, status: object, body: bytes, request_id: object, error: bytes
@@ -240,19 +244,34 @@ class RowReader:
         if not custom_id:
             self.n_broken += 1
             return None
-        response = _object_in(row.get("response", b""))
+        raw = _alone(row.get("response", b""))
+        response = _object_in(raw)
         if not response:
-            return self._bare(custom_id, row)
+            return self._bare(custom_id, {**row, "response": raw})
         status, body = _number_in(response.get("status_code", b"")), response.get("body", b"")
-        if (
-            "status_code" not in response
-            and "body" not in response
-            and answer_shape.is_plausible(row["response"])
-        ):
+        if "status_code" not in response and "body" not in response and answer_shape.is_plausible(raw):
             # The answer itself stands where its status and body should be.
-            body = row["response"]
+            body = raw
         error = row.get("error", b"") or response.get("error", b"")
         return self._answered(custom_id, status, body, text_in(response.get("request_id", b"")), error)
+
+
+def _alone(raw: bytes) -> bytes:
+    """Return the one response in a list or in a text; anything else as it is."""
+    raw = answer_shape.unpacked(raw.strip())
+    if not raw.startswith(b"["):
+        return raw
+    try:
+        said = [one.strip() for one in elements_of(raw) if one.strip() not in NOTHING]
+    except (ValueError, RecursionError):
+        return raw
+    if not said:
+        return b"null"
+    is_one = len(said) == 1 and (
+        not _object_in(said[0]).keys().isdisjoint(("status_code", "body"))
+        or answer_shape.is_plausible(said[0])
+    )
+    return said[0] if is_one else raw
 
 
 def _object_in(raw: bytes) -> Mapping[str, bytes]:

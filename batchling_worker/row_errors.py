@@ -17,7 +17,7 @@ LONGEST_WORDS: Final = 1000
 LONGEST_STATED: Final = 64 * 1024
 """A field of a row that is longer is none of an error's."""
 EMPTY_BODIES: Final = frozenset({b"", b"{}", b"null", b'""'})
-_NOTHING: Final = EMPTY_BODIES | {b"[]", b"false", b"0"}
+NOTHING: Final = EMPTY_BODIES | {b"[]", b"false", b"0"}
 _ERROR_FIELDS: Final = ("error", "errors", "fault")
 _BESIDE: Final = (*error_words.VOICES, *error_words.STATUS_FIELDS, "type", "param")
 """Fields of an error that stand in the row itself."""
@@ -73,7 +73,7 @@ def stated_in(row: Mapping[str, bytes]) -> bytes:
     fields. Of several errors it is the first.
     """
     for name in _ERROR_FIELDS:
-        if row.get(name, b"").strip() not in _NOTHING:
+        if row.get(name, b"").strip() not in NOTHING:
             return _reduced(row[name])
     beside = {name: row[name] for name in _BESIDE if 0 < len(row.get(name, b"")) <= LONGEST_STATED}
     values: dict[str, object] = {}

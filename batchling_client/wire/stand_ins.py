@@ -34,6 +34,8 @@ _CALLED: Final = re.compile(
     r"|/v\d[^/]*/(?:chat|models|files|uploads|images|audio|videos|realtime|generate|conversations)$"
 )
 """How the URL of a call ends, which SDKs add themselves."""
+_TWICE: Final = re.compile(r"(/v\d+[a-z0-9]*)\1$", re.IGNORECASE)
+_SHOUTED: Final = re.compile(r"/V\d+[A-Za-z0-9]*$")
 _HOST: Final = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|[0-9a-f:.]+(?:%\w+)?")
 _UNFIT_PATH: Final = re.compile(r"[\s\\<>\"{}^`|\x00-\x1f]|(?:^|/)\.{1,2}(?:/|$)|://")
 _OWN_PORTS: Final = {"http": 80, "https": 443}
@@ -63,6 +65,12 @@ def _usable_url(url: str | None) -> str | None:
     path = re.sub("/{2,}", "/", parts.path).rstrip("/")
     if _CALLED.search(path):
         raise ValueError("ends in the path of a call: leave out what comes behind the version, such as /v1")
+    twice = _TWICE.search(path)
+    if twice:
+        raise ValueError(f"ends in the version twice: leave out one {twice[1]}")
+    shouted = _SHOUTED.search(path)
+    if shouted:
+        raise ValueError(f"ends in {shouted[0]}: write {shouted[0].lower()}, as SDKs do")
     return f"{parts.scheme}://{_host(parts)}{path}"
 
 

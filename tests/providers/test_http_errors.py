@@ -12,7 +12,7 @@ import ssl
 import traceback
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import httpx
 import pytest
@@ -627,6 +627,84 @@ async def test_an_upload_that_is_refused_under_200_is_refused(wire: Wire, wired:
     with pytest.raises(PermanentError) as caught:
         await wired.upload()
     assert caught.value.status == 413
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (b'{"error":{"message":"The purpose is odd."}}', 400, "The purpose is odd."),
+        (b'{"error":"The purpose is odd."}', 400, "The purpose is odd."),
+        (b'{"id":null,"error":{"message":"The purpose is odd."}}', 400, "The purpose is odd."),
+        (b'{"id":"","object":"file","error":{"message":"Too large.","code":413}}', 413, "Too large."),
+        (b'{"data":{},"error":{"message":"Too large.","code":"413"}}', 413, "Too large."),
+        (b'{"success":false,"errors":[{"code":7003,"message":"No route"}],"result":null}', 400, "No route"),
+        (b'{"code":40001,"message":"The purpose is odd.","data":null}', 400, "The purpose is odd."),
+        (b'{"detail":"Not allowed here"}', 400, "Not allowed here"),
+        (b'{"detail":[{"loc":["body","file"],"msg":"field required"}]}', 422, "field required"),
+    ],
+)
+async def test_the_words_of_an_upload_refused_under_200_are_told_at_once(
+    wire: Wire, wired: Desk, body: bytes, status: int, words: str
+) -> None:
+    wire.reply = lambda seen: answer(body)
+    with pytest.raises(PermanentError, match=words) as caught:
+        await wired.upload()
+    assert (caught.value.status, words in caught.value.body.decode()) == (status, True)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"error":"overloaded, try again later"}',
+        b'{"error":{"message":"Service temporarily unavailable"}}',
+        b'{"error":{"message":"No.","code":503}}',
+        b'{"message":"An internal server error occurred"}',
+        b'{"message":"stored","file_url":"x"}',
+        b'{"object":"file"}',
+        b"{}",
+    ],
+)
+async def test_an_upload_whose_server_is_at_fault_under_200_is_made_again(
+    wire: Wire, wired: Desk, body: bytes
+) -> None:
+    wire.reply = lambda seen: answer(body)
+    with pytest.raises(TemporaryError):
+        await wired.upload()
+
+
+WRAPPED: Final = [
+    '{"data":%s}',
+    '{"code":0,"message":"ok","data":%s}',
+    '{"success":true,"errors":[],"result":%s}',
+]
+
+
+@pytest.mark.parametrize("around", WRAPPED)
+async def test_what_stands_in_a_wrapper_is_read(wire: Wire, wired: Desk, around: str) -> None:
+    said = {"id": "it-1", "status": "in_progress"}
+    wire.reply = lambda seen: answer((around % json.dumps(said)).encode())
+    assert await wired.upload() == "it-1"
+    assert await wired.create("file-1") == "it-1"
+    assert isinstance(await wired.look(ProviderBatchId("it-1")), Running)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("Fri, 31 Dec 9999 23:59:59 GMT", "days; batchling tries again within 60 minutes"),
+        ("86400", r"asks for a pause of 24.0 hours; batchling tries again within 60 minutes"),
+        ("1e300", r"asks for a pause of 1,000,000,000 days"),
+    ],
+)
+async def test_a_pause_that_is_too_long_is_cut_and_said(
+    wire: Wire, wired: Desk, said: str, words: str
+) -> None:
+    wire.reply = lambda seen: answer(b'{"error":"busy"}', status=429, headers=f"Retry-After: {said}\r\n")
+    with pytest.raises(TemporaryError, match=words) as caught:
+        await wired.upload()
+    assert caught.value.delay_s == 3600.0
+    look = await failure_of_look(wired)
+    assert "tries again within 5 minutes" in str(look)
 
 
 async def test_a_batch_that_is_unknown_under_200_is_not_found(wire: Wire, wired: Desk) -> None:

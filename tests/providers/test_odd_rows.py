@@ -68,7 +68,9 @@ def read(wire: Wire, http: httpx.AsyncClient, shape: str) -> Callable[[bytes], A
             if shape == "vertex":
                 found = list(Lines(vertex._answer).answers(lines))
             return [checked(one, endpoint) for one in found if one is not None]
-        whole = b'{"results":[%b]}' % file if shape == "xai" else file
+        whole = file
+        if shape == "xai" and b"results" not in file.replace(b"\0", b""):
+            whole = b'{"results":[%b]}' % file
         wire.reply = lambda seen: answer(whole)
         ending = Ending(
             results=(RESULTS.get(shape, "b-1 1 chat_get_completion" if shape == "xai" else "b-1"),)
@@ -132,11 +134,8 @@ async def test_a_file_in_another_encoding_is_read(
     shape: str, read: Callable[[bytes], Any], encoding: str
 ) -> None:
     body = BODIES.get(shape, CHAT).replace("hi", "h\u00e9 \U0001f600")
-    [answered] = (
-        await read((row(shape, body) + "\n").encode(encoding))
-        if shape != "xai"
-        else await read((row(shape, body)).encode())
-    )
+    file = f'{{"results":[{row(shape, body)}]}}' if shape == "xai" else row(shape, body) + "\n"
+    [answered] = await read(file.encode(encoding))
     assert (answered.status, json.loads(answered.body)) == (200, json.loads(body))
 
 
@@ -159,3 +158,53 @@ def test_an_encoding_is_told_whatever_the_pieces(size: int) -> None:
     pieces = [whole[at : at + size] for at in range(0, len(whole), size)]
     lines = [line for piece in pieces for line in splitter.feed(piece)]
     assert [*lines, *splitter.rest()] == text.encode().split(b"\n")
+
+
+RESPONSE: Final = f'{{"status_code":200,"body":{CHAT}}}'
+FAILED: Final = '{"status_code":404,"body":{"error":{"message":"no such model","code":404}}}'
+
+
+@pytest.mark.parametrize("shape", OPENAI_LIKE, indirect=True)
+@pytest.mark.parametrize(
+    ("response", "status", "words"),
+    [
+        (f"[{RESPONSE}]", 200, "hi"),
+        (f"[{CHAT}]", 200, "hi"),
+        (json.dumps(RESPONSE), 200, "hi"),
+        (json.dumps(f"[{RESPONSE}]"), 502, "status_code"),
+        (f"[{FAILED}]", 404, "no such model"),
+        (f"[{RESPONSE},{RESPONSE}]", 502, "status_code"),
+        ('[{"odd":1}]', 502, "odd"),
+        ('["odd"]', 502, "odd"),
+        ('"odd words"', 502, "odd words"),
+        ("17", 502, "17"),
+        ("true", 502, "true"),
+        (DEEP, 502, "["),
+    ],
+    ids=lambda one: str(one)[:30],
+)
+async def test_a_response_that_is_not_an_object_is_read_or_fails_once(
+    read: Callable[[bytes], Any], response: str, status: int, words: str
+) -> None:
+    [answered] = await read(f'{{"custom_id":"r1","response":{response},"error":null}}\n'.encode())
+    assert (answered.custom_id, answered.status) == ("r1", status)
+    assert answered.origin != ROW_LOST
+    assert words in answered.body.decode()
+    assert len(answered.body) < 2000
+
+
+@pytest.mark.parametrize("shape", OPENAI_LIKE, indirect=True)
+@pytest.mark.parametrize("response", ["[]", "{}", '""', "null", "false", "0", "[null]"])
+async def test_a_response_that_is_empty_is_lost(read: Callable[[bytes], Any], response: str) -> None:
+    [answered] = await read(f'{{"custom_id":"r1","response":{response}}}\n'.encode())
+    assert (answered.custom_id, answered.origin) == ("r1", ROW_LOST)
+
+
+@pytest.mark.parametrize("many", [1, 2])
+async def test_an_answer_in_a_list_is_never_run_again(
+    shape: str, read: Callable[[bytes], Any], many: int
+) -> None:
+    body = ",".join([BODIES.get(shape, CHAT)] * many)
+    [answered] = await read(row(shape, f"[{body}]").encode() + b"\n")
+    assert answered.custom_id == "r1"
+    assert answered.status == 200 or answered.origin == "batch_answer_unfit"

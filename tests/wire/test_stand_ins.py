@@ -265,6 +265,30 @@ def test_a_base_url_that_is_that_of_a_call_is_refused(end: str) -> None:
         StandIn(base_url=f"https://gw.example{end}")
 
 
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [
+        ("/v1/v1", "the version twice: leave out one /v1"),
+        ("/api/v1/v1/", "the version twice"),
+        ("/v1beta/v1beta", "leave out one /v1beta"),
+        ("/V1/v1", "the version twice"),
+        ("/V1", "ends in /V1: write /v1"),
+        ("/api/V2/", "ends in /V2: write /v2"),
+    ],
+)
+def test_a_version_that_stands_twice_or_in_capitals_is_refused(end: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        StandIn(base_url=f"https://gw.example{end}")
+
+
+@pytest.mark.parametrize("path", ["/v1/team/v1", "/v1/v2", "/V1/llm/v1", "/v1/v1beta"])
+def test_a_version_that_stands_elsewhere_in_a_path_is_kept(path: str) -> None:
+    assert (
+        checked({"acme": StandIn(base_url=f"https://gw.example{path}")})["acme"].base_url
+        == f"https://gw.example{path}"
+    )
+
+
 def test_a_url_of_a_registered_provider_and_an_own_endpoint_whose_calls_are_alike_is_refused() -> None:
     both = checked({"openai": StandIn(base_url="http://x/v1"), "acme": StandIn(base_url="http://x")})
     with pytest.raises(ValueError, match="is the same URL as BATCHLING_PROVIDERS__"):
