@@ -191,7 +191,7 @@ def show(name: str, redis_url: str | None, *, as_json: bool) -> None:
     async def look() -> None:
         async with reach(redis_url) as reached:
             there = (await reached.keyspace_of(name)).inspection
-            found = await steering.find(there, name)
+            found = await steering.find(there, name, tell=say)
         if isinstance(found, RunRecord):
             _print(
                 listing.run_json(found) if as_json else listing.run(found, _now(), _width()), as_json=as_json
@@ -220,7 +220,7 @@ def cancel(name: str, redis_url: str | None, *, keep_submitted: bool, as_json: b
     async def steer() -> steering.Cancelled | CancelledRun:
         async with reach(redis_url) as reached:
             there = await reached.keyspace_of(name)
-            found = await steering.find(there.inspection, name)
+            found = await steering.find(there.inspection, name, tell=say)
             if isinstance(found, RunRecord):
                 return await cancel_run(there.inspection, there.scripts, found, keep_submitted=keep_submitted)
             if keep_submitted:
@@ -260,7 +260,7 @@ def retry(name: str, redis_url: str | None, *, as_json: bool) -> int:
     async def steer() -> steering.Retried:
         async with reach(redis_url) as reached:
             there = await reached.keyspace_of(name)
-            return await steering.retry(there.inspection, there.scripts, name)
+            return await steering.retry(there.inspection, there.scripts, name, tell=say)
 
     done = asyncio.run(steer())
     lines = [f"Batch {batch_id} is due now." for batch_id in done.batch_ids]

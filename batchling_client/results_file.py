@@ -117,6 +117,11 @@ class Results:
         key = self._keys.run_requests(self._run_id)
         n_requests = await self._redis.execute_command("HGET", key, "n")
         if n_requests is None:
+            if await self._redis.execute_command("EXISTS", self._keys.run(self._run_id)):
+                raise NotSubmitted(
+                    f"Run {self._run_id} was not made by `batchling submit`: run its program again to get its answers, "
+                    "which are not paid for twice."
+                )
             raise NotSubmitted(
                 f"There is no run {self._run_id!r} here that `batchling submit` made: `batchling runs` lists all runs."
             )

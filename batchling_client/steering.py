@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -54,14 +54,21 @@ class Retried:
         return {"retried": list(self.batch_ids), "busy": list(self.busy), "too_late": list(self.too_late)}
 
 
-async def find(inspection: Inspection, name: str) -> Batch | RunRecord:
+def _untold(_: str) -> None:
+    """Tell nobody."""
+
+
+async def find(
+    inspection: Inspection, name: str, *, tell: Callable[[str], object] = _untold
+) -> Batch | RunRecord:
     """Return the batch or run that a person names; raises `UnknownId` if there is none, or more than one.
 
-    `name` is an id, a run's name, a provider's id of a batch, or the beginning of an id: the first that fits.
+    `name` is an id, a run's name, a provider's id of a batch, or the beginning of an id: the first that fits. Of
+    several runs with that name it is the newest, and `tell` is given a sentence about the others.
     """
     found = await inspection.batch(BatchId(name)) or await inspection.run(RunId(name))
     if found is None:
-        batch_ids, run_ids = await _meant(inspection, name)
+        batch_ids, run_ids = await _meant(inspection, name, tell)
         found = await inspection.batch(batch_ids[0]) if batch_ids else None
         found = await inspection.run(run_ids[0]) if run_ids else found
     if found is None and inspection.unreadable:
@@ -73,24 +80,39 @@ async def find(inspection: Inspection, name: str) -> Batch | RunRecord:
     return found
 
 
-async def run_named(inspection: Inspection, name: str) -> RunId | None:
+async def run_named(
+    inspection: Inspection, name: str, *, tell: Callable[[str], object] = _untold
+) -> RunId | None:
     """Return the newest run of that name, else the run whose id begins with it, None if there is none.
 
-    A program or file that is run again under its name has the answers of its earlier runs. Raises `UnknownId` if
-    several ids begin with it.
+    A program or file that is run again under its name has the answers of its earlier runs. `tell` is given a sentence
+    about other runs of that name. Raises `UnknownId` if several ids begin with it.
     """
-    called = await inspection.runs_called(name)
-    if called:
-        return called[0]
+    called = await _newest_called(inspection, name, tell)
+    if called is not None:
+        return called
     if len(name) < SHORTEST_PREFIX:
         return None
     _, run_ids = await inspection.ids_beginning_with(name)
     return _single(f"runs have ids that begin with {name!r}", run_ids)
 
 
-async def _meant(inspection: Inspection, name: str) -> tuple[list[BatchId], list[RunId]]:
+async def _newest_called(inspection: Inspection, name: str, tell: Callable[[str], object]) -> RunId | None:
+    called = await inspection.runs_called(name)
+    if len(called) > 1:
+        others = ", ".join(called[1 : MOST_LISTED + 1]) + (", ..." if len(called) > MOST_LISTED + 1 else "")
+        tell(
+            f"{len(called)} runs are called {name!r}: {called[0]} is the newest and is meant here. To choose another, "
+            f"give its id: {others}."
+        )
+    return called[0] if called else None
+
+
+async def _meant(
+    inspection: Inspection, name: str, tell: Callable[[str], object]
+) -> tuple[list[BatchId], list[RunId]]:
     """The batch or run that a name other than an id stands for; both are empty where there is none."""
-    called = _single(f"runs are called {name!r}", await inspection.runs_called(name))
+    called = await _newest_called(inspection, name, tell)
     if called is not None:
         return [], [called]
     if not name:
@@ -133,13 +155,15 @@ async def cancel(scripts: Scripts, batch: Batch) -> Cancelled:
     )
 
 
-async def retry(inspection: Inspection, scripts: Scripts, name: str) -> Retried:
+async def retry(
+    inspection: Inspection, scripts: Scripts, name: str, *, tell: Callable[[str], object] = _untold
+) -> Retried:
     """Has a batch, or every batch of a run, looked at now, quarantined ones too; raises `UnknownId`.
 
     One that is over and left requests without an answer is reopened: its results are read once more, and nothing of it
     is run again. Of a run, only batches that did not end well are.
     """
-    found = await find(inspection, name)
+    found = await find(inspection, name, tell=tell)
     batches: Sequence[Batch] = found.batches if isinstance(found, RunRecord) else (found,)
     by_verdict: dict[Verdict, list[BatchId]] = {}
     for batch in batches:

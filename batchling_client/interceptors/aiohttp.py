@@ -4,7 +4,7 @@ holds the reply already, so that middlewares, traces, cookies and ``raise_for_st
 import asyncio
 import io
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, Final
 
@@ -115,7 +115,7 @@ class _Library:
             path=url.path,
             headers=headers,
             body=body,
-            headers_may_follow=_has_middlewares(session, options),
+            headers_may_follow=bool(_middlewares(session, options)),
             body_unread=content is None,
         )
 
@@ -151,9 +151,10 @@ def _url(session: Any, str_or_url: Any, options: Mapping[str, Any]) -> Any:
     return url.extend_query(params) if params else url
 
 
-def _has_middlewares(session: Any, options: Mapping[str, Any]) -> bool:
+def _middlewares(session: Any, options: Mapping[str, Any]) -> Sequence[Any]:
     of_call = options.get("middlewares")
-    return bool(getattr(session, "_middlewares", ()) if of_call is None else of_call)
+    found: Sequence[Any] = getattr(session, "_middlewares", ()) if of_call is None else of_call
+    return found
 
 
 def _content(session: Any, options: Mapping[str, Any]) -> tuple[bytes, str] | None:
@@ -196,7 +197,7 @@ def _sending(library: _Library, patch: Patch) -> Callable[..., Awaitable[Any]]:
         handler = patch.handler(method.upper(), _host(url), url.path)
         if handler is None or handler is PASSING:
             return await plain(session)(method, str_or_url, **options)
-        way, by = _way(library, session, handler, patch)
+        way, by = _way(library, session, handler, patch, options)
         if way is not Way.PLAIN:
             if way is Way.OWN:
                 own_transports.note_unseen(handler, url.host or "", by)
@@ -214,11 +215,16 @@ def _sending(library: _Library, patch: Patch) -> Callable[..., Awaitable[Any]]:
     return _request
 
 
-def _way(library: _Library, session: Any, handler: Handler, patch: Patch) -> tuple[Way, object]:
+def _way(
+    library: _Library, session: Any, handler: Handler, patch: Patch, options: Mapping[str, Any]
+) -> tuple[Way, object]:
     """Say how a request of this session would reach the network, and by what where that is not the library."""
     if not own_transports.may_send(handler):
         return Way.PLAIN, None
-    if own_transports.is_socket_replaced():
+    # pook answers from a middleware, which it adds to each call.
+    if own_transports.is_socket_replaced() or any(
+        map(own_transports.is_recorder, _middlewares(session, options))
+    ):
         return Way.DOUBLE, None
     way, by = own_transports.way_through([(patch.original, "aiohttp")])
     if way is not Way.PLAIN:

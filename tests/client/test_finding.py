@@ -46,19 +46,34 @@ async def test_every_name_of_a_batch_or_a_run_finds_it(byhand: ByHand) -> None:
         assert await found(byhand, name) == byhand.run_id
 
 
-async def test_a_name_that_several_fit_names_them_and_none_is_taken(byhand: ByHand) -> None:
+async def test_the_newest_run_of_a_name_is_taken_and_an_id_that_several_begin_with_is_refused(
+    byhand: ByHand,
+) -> None:
     newer = RunId(byhand.run_id[:-1] + "~")
     for run_id in (byhand.run_id, newer):
         await byhand.enqueue([row(ids(1)[0])], into=BatchId("b-some"), run_id=run_id)
         await name_run(byhand, run_id, "five")
 
-    for name, words in (("five", "2 runs are called"), (byhand.run_id[:-1], "2 ids begin with")):
-        with pytest.raises(steering.UnknownId, match=words) as caught:
-            await found(byhand, name)
-        assert byhand.run_id in str(caught.value)
-        assert newer in str(caught.value)
-    # A file that is submitted again under its name has the answers of its earlier runs.
-    assert await steering.run_named(Inspection(byhand.redis, byhand.keys), "five") == newer
+    with pytest.raises(steering.UnknownId, match="2 ids begin with") as caught:
+        await found(byhand, byhand.run_id[:-1])
+    assert byhand.run_id in str(caught.value)
+    assert newer in str(caught.value)
+
+    # A program or file that is run again under its name has the answers of its earlier runs.
+    inspection = Inspection(byhand.redis, byhand.keys)
+    told: list[str] = []
+    assert await steering.run_named(inspection, "five", tell=told.append) == newer
+    named = await steering.find(inspection, "five", tell=told.append)
+    assert isinstance(named, RunRecord)
+    assert named.run_id == newer
+    assert (
+        told
+        == [
+            f"2 runs are called 'five': {newer} is the newest and is meant here. To choose another, give its id: "
+            f"{byhand.run_id}."
+        ]
+        * 2
+    )
 
 
 @pytest.mark.parametrize("name", ["", "b", "nobody", "*", "b0000000000"])

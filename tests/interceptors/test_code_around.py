@@ -425,3 +425,26 @@ async def test_a_double_of_aiohttp_is_left_alone_where_programs_see_it(batch: Fa
     asks.assert_called_once()
     sends.assert_called_once()
     assert not batch.calls
+
+
+@pytest.mark.parametrize("of_session", [True, False])
+async def test_a_double_that_answers_from_a_middleware_of_aiohttp_is_left_alone(
+    of_session: bool, batch: FakeHandler, caplog: pytest.LogCaptureFixture
+) -> None:
+    # As pook has it, where it is started inside a block.
+    answer = mock.Mock(json=mock.AsyncMock(return_value=completion("double")), release=mock.Mock())
+
+    class Answers:
+        __module__ = "pook.interceptors.aiohttp"
+
+        async def __call__(self, request: Any, handler: Any) -> Any:
+            return answer
+
+    options: dict[str, Any] = {"middlewares": (Answers(),)}
+    jar = aiohttp.DummyCookieJar()
+    with task_block(batch):
+        async with aiohttp.ClientSession(cookie_jar=jar, **(options if of_session else {})) as session:
+            found = await session.post(URL, json={}, **({} if of_session else options))
+            assert said(await found.json()) == "double"
+    assert not batch.calls
+    assert not caplog.records
