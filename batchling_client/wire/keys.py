@@ -88,6 +88,12 @@ KEYSPACE: Final = (
         word="circuit", redis_type="hash", lifetime=EXPIRES, holds="why an account or a lane is left alone"
     ),
     KeyKind(
+        word="owner",
+        redis_type="string",
+        lifetime=EXPIRES,
+        holds="batch id, by a digest of account and provider's id",
+    ),
+    KeyKind(
         word="list_page",
         redis_type="string",
         lifetime=EXPIRES,
@@ -178,6 +184,10 @@ class Keys:
     def circuit(self, name: str) -> str:
         """Of an account by its digest, or of a lane by its id."""
         return f"{self.prefix}circuit:{name}"
+
+    def owner(self, name: str) -> str:
+        """Of a batch at its provider, by a digest of account and provider's id."""
+        return f"{self.prefix}owner:{name}"
 
     def list_page(self, name: str) -> str:
         """Of an account's list of batches, by a digest of account, list and cursor."""

@@ -16,7 +16,7 @@ from batchling_client.wire.records import CorruptRecord, Result, Row
 from batchling_client.wire.scripts import RowOut
 from batchling_client.wire.states import BatchState, Outcome, RowKind, Verdict
 
-from .. import lifecycle, quota
+from .. import lifecycle, owners, quota
 from ..errors import (
     CreateBegun,
     CreateRefused,
@@ -34,6 +34,7 @@ from ..provider import Ended, Ending, ProviderFacts, Running, Seen, Source, Subm
 from ..step import Step
 
 SEARCH_FIRST_S: Final = 1.0
+MOST_SHOWN: Final = 100
 SURELY_UNMADE: Final = frozenset({0, 401, 402, 403})
 """Of creates that are refused with these, and with no status, no batch is searched for."""
 COMMIT_GRACE_S: Final = 10.0
@@ -402,6 +403,10 @@ def _say_stumbled(step: Step, error: TemporaryError, delay_s: float) -> None:
 
 
 async def _commit(step: Step, provider_batch_id: ProviderBatchId) -> None:
+    owner = await owners.other_owner(step.store, step.batch.batch_id, provider_batch_id, step.way().digest)
+    if owner:
+        await _bound_elsewhere(step, provider_batch_id, owner)
+        return
     first_look_s = lifecycle.first_look_s(step.batch, step.knobs.poll_interval_s)
     other = await step.store.submitted(step.held, provider_batch_id, first_look_s, step.way().digest)
     if other:
@@ -409,6 +414,16 @@ async def _commit(step: Step, provider_batch_id: ProviderBatchId) -> None:
         return
     step.reach("submit.committed")
     step.telemetry.submitted(step.batch, provider_batch_id)
+
+
+async def _bound_elsewhere(step: Step, provider_batch_id: ProviderBatchId, owner: str) -> None:
+    """Conclude nothing from an answer that shows another batch: this one may have been made, and is searched for."""
+    reason = (
+        f"{step.provider.facts.name} answered with {provider_batch_id[:MOST_SHOWN]}, which is batch {owner} of this "
+        "deployment: a cache on the way may have sent that answer, so this batch is searched for"
+    )
+    step.telemetry.warn("step_stumbled", batch_id=step.batch.batch_id, reason=reason, delay_s=SEARCH_FIRST_S)
+    await step.store.release(step.held, SEARCH_FIRST_S, reason)
 
 
 async def _cancel_surplus(step: Step, provider_batch_id: ProviderBatchId) -> None:

@@ -6,10 +6,17 @@ import json
 from collections.abc import AsyncIterator
 
 import httpx
+import pytest
 
+from batchling_client.wire.keys import BatchId, ProviderBatchId
+from batchling_client.wire.states import BatchState
+from batchling_worker import owners
 from tests.deployment import Deployment
 from tests.providers.wire import Reply, Seen, Wire, answer
 from tests.waiting import wait_until
+
+from .hand import Hand
+from .test_rereading import to_its_end
 
 OTHER = {"id": "batch_other", "status": "completed", "output_file_id": None, "request_counts": {"total": 0}}
 
@@ -55,3 +62,67 @@ async def test_another_batchs_end_ends_no_batch(deployment: Deployment) -> None:
         results = await deployment.answered(ids)
         assert {result.status for result in results} == {200}
         assert deployment.billed() == dict.fromkeys(ids, 1)
+
+
+@pytest.mark.parametrize("provider", ["anthropic", "sference"])
+async def test_a_create_that_shows_another_batch_binds_no_second_one_to_it(
+    deployment: Deployment, provider: str
+) -> None:
+    """A cache answers the second create with the first one's answer, though the provider has made the batch."""
+    sandbox = deployment.sandbox
+    created: list[bytes] = []
+    async with Wire() as cache, httpx.AsyncClient(timeout=30) as http:
+
+        async def reply(seen: Seen) -> AsyncIterator[bytes]:
+            method, target, _ = seen.head.split(" ", 2)
+            headers = dict(line.split(": ", 1) for line in seen.head.split("\r\n")[1:] if ": " in line)
+            passed = {
+                name: value
+                for name, value in headers.items()
+                if name.lower() not in ("host", "content-length")
+            }
+            url = sandbox.base_url(provider) + target
+            told = await http.request(method, url, headers=passed, content=seen.body)
+            body = told.content
+            if method == "POST" and target.endswith("/batches"):
+                created.append(body)
+                body = created[0]
+            yield answer(body, status=told.status_code, headers="Content-Type: application/json\r\n")
+
+        cache.reply = reply
+        deployment.env[f"BATCHLING_PROVIDERS__{provider.upper()}__BASE_URL"] = cache.url
+        sandbox.clock.freeze()
+        deployment.fork()
+        first = await deployment.ask(3, provider=provider)
+
+        async def is_submitted() -> bool:
+            return any(batch.provider_batch_id for batch in await deployment.batches())
+
+        await wait_until(is_submitted, description="the first batch is submitted", within_s=60)
+        second = await deployment.ask(4, provider=provider)
+
+        async def is_held() -> bool:
+            return any("of this deployment" in batch.error for batch in await deployment.batches())
+
+        await wait_until(is_held, description="the second batch says why it waits", within_s=60)
+        sandbox.clock.thaw()
+        results = await deployment.answered([*first, *second], within_s=90, hurried=True)
+        assert {result.status for result in results} == {200}
+        assert deployment.billed() == dict.fromkeys([*first, *second], 1)
+        ids = [batch.provider_batch_id for batch in await deployment.batches()]
+        assert len(set(ids)) == len(ids) == 2
+
+
+async def test_a_batch_that_is_over_holds_no_id_of_its_provider(deployment: Deployment) -> None:
+    async with Hand(deployment) as hand:
+        await deployment.ask(2)
+        [batch] = await deployment.batches()
+        await hand.bring(batch.batch_id, BatchState.SUBMITTED)
+        made = await hand.batch(batch.batch_id)
+        known, account = ProviderBatchId(made.provider_batch_id or ""), made.account
+        new = BatchId("b-new")
+        assert await owners.other_owner(hand.store, batch.batch_id, known, account) == ""
+        assert await owners.other_owner(hand.store, new, known, "another account") == ""
+        assert await owners.other_owner(hand.store, new, known, account) == batch.batch_id
+        await to_its_end(hand, batch.batch_id)
+        assert await owners.other_owner(hand.store, new, known, account) == ""
