@@ -34,6 +34,9 @@ NOTHING_SENT: Final = (
     httpx.UnsupportedProtocol,
     httpx.InvalidURL,
 )
+PROXY_ADVICE: Final = (
+    "check HTTPS_PROXY and HTTP_PROXY of the worker, with user and password where it asks for them"
+)
 TRY_LATER: Final = frozenset({425, 429})
 NOT_HANDLED: Final = frozenset({408, 409, 499})
 """Gateways say 408 and 499 of a call that the provider may yet finish, and 409 may mean that it is there already."""
@@ -87,7 +90,10 @@ def of_exception(deed: Deed, error: Exception) -> TemporaryError | PermanentErro
         return TemporaryError(f"{deed.provider} answers too slowly when asked to {deed.does}: {error}")
     if isinstance(error, NOTHING_SENT):
         words = _clean(deed, str(error))
-        return TemporaryError(f"{deed.provider} could not be reached to {deed.does}: {name} {words}".rstrip())
+        advice = f" ({PROXY_ADVICE})" if isinstance(error, httpx.ProxyError) else ""
+        return TemporaryError(
+            f"{deed.provider} could not be reached to {deed.does}: {name} {words}".rstrip() + advice
+        )
     if deed.paid:
         return MaybeDone(f"{deed.provider} was asked to {deed.does} and the answer was lost ({name})")
     return TemporaryError(f"{deed.provider} was asked to {deed.does} and did not answer in full ({name})")
@@ -98,7 +104,10 @@ def of_status(
 ) -> TemporaryError | PermanentError:
     """Return the worker's error for an answer whose status is not a success; `asked` is the URL that was called."""
     clean = redacted(deed, body[:LONGEST_BODY])
-    reason = f"{deed.provider} answered {status} when asked to {deed.does}: {message_of(clean)}".rstrip(": ")
+    proxied = status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED
+    who = f"a proxy on the way to {deed.provider}" if proxied else deed.provider
+    reason = f"{who} answered {status} when asked to {deed.does}: {message_of(clean)}".rstrip(": ")
+    reason += f" ({PROXY_ADVICE})" if proxied else ""
     wish_s = wish_of(deed, headers, clean)
     reason += _of_long_wish(deed, headers, clean)
     if money.is_lacking(status, clean.decode(errors="replace")):

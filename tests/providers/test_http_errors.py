@@ -32,6 +32,21 @@ T = TypeVar("T")
 BATCH = ProviderBatchId("batch_1")
 
 
+async def test_a_proxy_that_asks_for_a_password_is_named_and_its_password_is_not(
+    wire: Wire, wired: Desk
+) -> None:
+    wire.reply = lambda seen: answer(b"<html><title>Sign in</title></html>", status=407)
+    through = wire.url.replace("http://", "http://bob:sk-secret@")
+    for base_url in ("http://api.example", "https://api.example"):
+        async with httpx.AsyncClient(proxy=through) as client:
+            account = replace(wired.account, base_url=base_url, http=client)
+            error = await failure_of_look(replace(wired, account=account))
+        assert "407" in str(error)
+        assert "check HTTPS_PROXY and HTTP_PROXY of the worker" in str(error)
+        assert "sk-secret" not in str(error)
+    assert [seen.head.partition(" ")[0] for seen in wire.seen] == ["GET", "CONNECT"]
+
+
 async def failure_of_create(desk: Desk) -> WorkerError:
     with pytest.raises(WorkerError) as caught:
         await desk.create("file-1")
