@@ -254,6 +254,12 @@ class Calls:
         """The call, where it asks for a stream that is to be made of a batch's answer."""
         return sse.read(call) if self.terms.stream == "batch" else None
 
+    def _pass_form(self, call: HttpCall, route: Route) -> PassThrough | None:
+        """Let a form pass; None for a body of another kind."""
+        content_type = call.headers.get("content-type", "")
+        told = next((told for start, told in _FORMS.items() if content_type.startswith(start)), None)
+        return None if told is None else self._pass(call, Why.UPLOAD, told.format(route.provider, call.path))
+
     def lane_of(self, call: HttpCall) -> Lane | HttpReply | PassThrough:
         """The lane of a call that goes into a batch, else what becomes of it."""
         route, place = self._routes.of_call(call.host, call.path) or (None, None)
@@ -261,15 +267,12 @@ class Calls:
             return PASS_THROUGH
         body = call.body
         if call.body_unread:
-            return self._pass(call, Why.STREAMED_BODY, _STREAMED_BODY)
+            return self._pass_form(call, route) or self._pass(call, Why.STREAMED_BODY, _STREAMED_BODY)
         try:
             head = _decode_head(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            content_type = call.headers.get("content-type", "")
-            told = next((told for start, told in _FORMS.items() if content_type.startswith(start)), None)
-            if told is not None:
-                return self._pass(call, Why.UPLOAD, told.format(route.provider, call.path))
-            return replies.refusal("The body of the request is not a JSON object.", code="body_not_json")
+            not_json = "The body of the request is not a JSON object."
+            return self._pass_form(call, route) or replies.refusal(not_json, code="body_not_json")
         if head.stream is True:
             instead = _OR_GIVE if self.terms.stream == "pass" and sse.read(call) is not None else ""
             return self._pass(call, Why.STREAM, _STREAMED.format(route.provider, instead))

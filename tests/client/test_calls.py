@@ -337,6 +337,14 @@ def test_a_body_that_can_be_read_once_passes_with_one_warning_and_each_call_is_c
     ]
 
 
+def test_a_form_that_is_read_while_it_is_sent_is_told_of_as_a_form(caplog: pytest.LogCaptureFixture) -> None:
+    reader = calls()
+    headers = {**a_call().headers, "content-type": "multipart/form-data; boundary=x"}
+    assert reader.read(replace(a_call(), body=b"", body_unread=True, headers=headers)) is PASS_THROUGH
+    assert " uploads a file, which no batch takes" in caplog.text
+    assert "body as a stream" not in caplog.text
+
+
 def test_an_sdks_retry_of_a_call_that_passes_is_the_same_call() -> None:
     reader = calls()
     for n in range(3):
