@@ -270,6 +270,8 @@ class Calls:
             return self._pass_form(call, route) or self._pass(call, Why.STREAMED_BODY, _STREAMED_BODY)
         try:
             head = _decode_head(body)
+            # The decoder does not look into texts that it skips, and one such row spoils a whole file.
+            body.decode()
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             not_json = "The body of the request is not a JSON object."
             return self._pass_form(call, route) or replies.refusal(not_json, code="body_not_json")

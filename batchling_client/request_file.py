@@ -99,6 +99,11 @@ class RequestFile:
 
     def _line(self, number: int, line: bytes) -> Ask | BadLine:
         try:
+            # The decoder does not look into texts that it skips.
+            line.decode()
+        except UnicodeDecodeError:
+            return BadLine(number, "it is not in UTF-8: save the file in that encoding")
+        try:
             fields = line_shapes.decode_fields(line)
             read = line_shapes.read(fields, self.route.lines)
         except _UNREADABLE:

@@ -345,6 +345,12 @@ def test_a_form_that_is_read_while_it_is_sent_is_told_of_as_a_form(caplog: pytes
     assert "body as a stream" not in caplog.text
 
 
+def test_a_body_whose_texts_are_not_utf8_is_refused_alone() -> None:
+    body = '{"model": "m", "messages": [{"role": "user", "content": "caf\u00e9"}]}'
+    assert isinstance(calls().lane_of(replace(a_call(), body=body.encode())), Lane)
+    assert refused(replace(a_call(), body=body.encode("latin-1")))["code"] == "body_not_json"
+
+
 def test_an_sdks_retry_of_a_call_that_passes_is_the_same_call() -> None:
     reader = calls()
     for n in range(3):

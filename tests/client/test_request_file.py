@@ -43,6 +43,17 @@ def test_the_last_line_needs_no_newline_and_others_may_end_like_on_windows() -> 
     ]
 
 
+def test_a_line_in_another_encoding_is_named_and_the_others_are_read() -> None:
+    line = '{"custom_id": "%s", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "m", "n": "%s"}}\n'
+    raw = (line % ("a", "caf\u00e9")).encode("latin-1") + (line % ("b", "caf\u00e9")).encode()
+
+    first, second = lines_of(raw)
+
+    assert str(first) == "line 1: it is not in UTF-8: save the file in that encoding"
+    assert isinstance(second, Ask)
+    assert second.custom_id == "b"
+
+
 def test_a_call_of_a_file_is_the_call_that_an_sdk_makes() -> None:
     line = {"custom_id": "x", "method": "POST", "url": CHAT, "body": {"model": "m", "n": 1.0}}
     [ask] = lines_of(json.dumps(line).encode())
