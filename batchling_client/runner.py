@@ -178,8 +178,25 @@ def _module(file: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:  # noqa: BLE001 - a person's file may raise anything
         del sys.modules[name]
+        if isinstance(error, ImportError) and "relative import" in str(error):
+            return _module_of_package(file, error)
         raise WrongTarget(f"{file.name} cannot be imported: {reason(str(file), error)}.") from None
     return module
+
+
+def _module_of_package(file: Path, failure: ImportError) -> ModuleType:
+    """Import a file by its name in its package, as its relative imports need it."""
+    root = file.parent
+    while (root / "__init__.py").is_file():
+        root = root.parent
+    name = ".".join(file.with_suffix("").relative_to(root).parts)
+    if root == file.parent:
+        raise WrongTarget(f"{file.name} cannot be imported: {reason(str(file), failure)}.")
+    sys.path.insert(0, str(root))
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # noqa: BLE001 - as above
+        raise WrongTarget(f"{name} cannot be imported: {reason(str(file), error)}.") from None
 
 
 def _meant(path: str, name: str) -> str:

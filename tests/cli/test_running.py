@@ -149,3 +149,30 @@ async def test_the_stack_commands_tell_programs_what_runs(short_home: Path) -> N
     assert status["flower"] is None
     assert status["home"] == str(short_home)
     assert json.loads(listed.out) == []
+
+
+@pytest.mark.parametrize("code", [0, 2])
+async def test_a_function_of_a_file_in_a_package_may_import_relatively(
+    tmp_path: Path, short_home: Path, code: int
+) -> None:
+    package = tmp_path / "package_of_tests"
+    (package / "inner").mkdir(parents=True)
+    for folder in (package, package / "inner"):
+        (folder / "__init__.py").touch()
+    (package / "words.py").write_text("WORD = 'found'\n")
+    file = package / "inner" / "work.py"
+    file.write_text(
+        f"from ..words import WORD{'' if code == 0 else ', NONE'}\ndef main(n): print(WORD, n, __package__)\n"
+    )
+    env = {**clean_environment(), "BATCHLING_HOME": str(short_home)}
+
+    done = await batchling("run", "--dry-run", f"{file}:main", "3", env=env)
+
+    assert done.code == code, done.err
+    if code:
+        assert (
+            "package_of_tests.inner.work cannot be imported: ImportError in line 1, cannot import name"
+            in done.err
+        )
+    else:
+        assert done.out == "found 3 package_of_tests.inner\n"
