@@ -5,6 +5,6 @@ from batchling_client import DryRunEarlyExit, __version__, batchify, errors, out
 __all__ = ["DryRunEarlyExit", "__version__", "batchify", "errors", "outside"]
 
 if __name__ == "__main__":
-    from batchling_client.cli import main
+    from batchling_client.cli.main import main
 
     main()

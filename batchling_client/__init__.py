@@ -1,9 +1,8 @@
 """batchling's client: unchanged SDK code, answered from half-price provider batches."""
 
-from importlib.metadata import PackageNotFoundError, version
-
-from . import children, sandboxed
 from .batchify import batchify
+from .block import sandboxed
+from .block.run import Progress, Run
 from .errors import (
     AnswerUnfit,
     AnswerUnreadable,
@@ -21,16 +20,14 @@ from .errors import (
     RequestRefused,
     WrongSettings,
 )
-from .run import Progress, Run
-from .scope import outside
+from .intercept import child_processes
+from .intercept.scope import outside
+from .wire.deployment.installing import VERSION
 
 DryRunEarlyExit = DryRun
 """The name that the original, in-process batchling gives to `DryRun`."""
 
-try:
-    __version__ = version("batchling")
-except PackageNotFoundError:
-    __version__ = "0+unknown"
+__version__ = VERSION
 
 __all__ = [
     "AnswerUnfit",
@@ -58,5 +55,5 @@ __all__ = [
 
 # An import has an effect only where a variable in the environment asks for it: in a process that was started inside a
 # block or under `--sandbox`.
-children.heed()
+child_processes.heed()
 sandboxed.heed()

@@ -22,35 +22,27 @@ from typing import Final, Literal
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from . import (
-    bridge,
-    children,
-    ctrl_c,
-    display,
-    embedded,
-    interceptors,
-    own_transports,
-    presence,
-    sandboxed,
-    scope,
-    self_test,
-    settings,
-)
-from . import in_flight as in_flight_of
-from .bridge import Bridge
-from .calls import Terms
-from .dry_run import Rehearsal
+from . import settings
+from .block import background_loop, sandboxed, sigint
+from .block import in_flight as in_flight_of
+from .block.background_loop import Bridge
+from .block.dry_run import Rehearsal
+from .block.run import Fallback, Run
 from .errors import DryRun, DryRunOver, QueueUnfit, QueueUnreachable, WrongSettings
-from .inspection import Inspection
-from .interceptor import warn_once
-from .own_context import apart
-from .reach import running_url, unreachable
-from .run import Fallback, Run
-from .session import Deployment
+from .intercept import child_processes, own_transports, probe, scope, switch
+from .intercept.interceptor import warn_once
+from .operate import embedded_stack, worker_presence
+from .operate.connect import running_url, unreachable
+from .operate.inspection import Inspection
+from .progress import display
+from .session.calls import Terms
+from .session.own_context import apart
+from .session.session import Deployment
 from .settings import ClientSettings
-from .wire import sealing, soundness
-from .wire.connection import UNREACHABLE, ask, connect, place_of
-from .wire.ending import carry_through, end
+from .wire import sealing
+from .wire.deployment import redis_health
+from .wire.deployment.cancellation import carry_through, end
+from .wire.deployment.connection import UNREACHABLE, ask, connect, place_of
 from .wire.ids import new_run_id
 from .wire.keys import Keys
 from .wire.routes import Routes, window_words
@@ -241,26 +233,26 @@ class Block:
             return
         scope.leave_task(token)
         # Tasks that outlive the block are seen as long as there are any.
-        interceptors.install()
-        scope.when_forgotten(token, interceptors.let_go)
+        switch.install()
+        scope.when_forgotten(token, switch.let_go)
 
     def __enter__(self) -> Run:
         if self._is_off():
             return self._open_disabled()
         is_dry = self._is_dry()
-        shared = bridge.hold()
+        shared = background_loop.hold()
         try:
             run = shared.call(self._open(is_dry=is_dry, awaits_worker=not self._settings.redis_url))
         except BaseException:
-            with ctrl_c.deferred():
+            with sigint.deferred():
                 if self._run is not None and not self._is_left_already():
                     # The interrupt came between the last step of the entry and this thread's hearing of it.
                     _let_calls_go(self._run)
                     shared.finish(partial(self._close, self._run, interrupted=False))
-                bridge.let_go()
+                background_loop.let_go()
             raise
         self._bridge = shared
-        ctrl_c.watch(run.release)
+        sigint.watch(run.release)
         self._threads = in_flight_of.Threads(scope.enter_process(run).items)
         return run
 
@@ -287,9 +279,9 @@ class Block:
         run, shared = self._run, self._bridge
         if shared is None or run is None or self._is_left_already():
             return False
-        with ctrl_c.deferred():
+        with sigint.deferred():
             _leave_process(run)
-            ctrl_c.let_go(run.release)
+            sigint.let_go(run.release)
             if self._is_left_by_child():
                 return False
             dry_end = self._is_dry_end(error)
@@ -301,7 +293,7 @@ class Block:
             try:
                 shared.finish(partial(self._close, run, interrupted=interrupted, say=not say_late))
             finally:
-                bridge.let_go()
+                background_loop.let_go()
         self._end_dry_run(run, dry_end=dry_end)
         return False
 
@@ -332,16 +324,16 @@ class Block:
         self._pid = os.getpid()
         deployment = None if is_dry else await apart(deployment_of(self._settings))
         run = self._new_run(deployment)
-        interceptors.install()
+        switch.install()
         try:
             await apart(self._start(run, deployment, awaits_worker=awaits_worker))
         except BaseException as error:
-            interceptors.uninstall()
+            switch.uninstall()
             if not isinstance(error, GeneratorExit):
                 await carry_through(partial(run.close, interrupted=False))
             raise
         self._run = run
-        children.block_opened(run.passed)
+        child_processes.block_opened(run.passed)
         atexit.register(self._leave_at_exit)
         return run
 
@@ -375,23 +367,23 @@ class Block:
         return self._run
 
     async def _start(self, run: Run, deployment: Deployment | None, *, awaits_worker: bool) -> None:
-        await self_test.check()
+        await probe.check()
         if deployment is None:
             return
         await check_reachable(run.redis, deployment.redis_url)
         inspection = Inspection(run.redis, run.keys)
         if awaits_worker:
-            await presence.first_worker(inspection, presence.STARTING_S)
+            await worker_presence.first_worker(inspection, worker_presence.STARTING_S)
         with contextlib.suppress(*UNREACHABLE):
             # A Redis that goes away from here on is waited for; the companion looks for a worker again.
-            await presence.fit_worker_lives(inspection, deployment.seal_public_key)
+            await worker_presence.fit_worker_lives(inspection, deployment.seal_public_key)
         companions = [
             display.show(run, self._wishes.live_display),
-            presence.watch(
+            worker_presence.watch(
                 inspection,
                 deployment.seal_public_key,
                 asked=lambda: run.progress.n_waiting > 0,
-                patience_s=presence.patience_s(self._settings.redis_url),
+                patience_s=worker_presence.patience_s(self._settings.redis_url),
             ),
         ]
         self._companions = [asyncio.create_task(companion) for companion in companions]
@@ -455,7 +447,7 @@ class Block:
         """Whether this process was forked inside the block, whose run, threads and connections are its parent's."""
         if os.getpid() == self._pid:
             return False
-        interceptors.uninstall()
+        switch.uninstall()
         return True
 
     def _is_dry(self) -> bool:
@@ -496,19 +488,19 @@ def _leave_process(run: Run) -> None:
     token = scope.leave_process(run)
     if token is not None:
         # Threads that outlive the block are seen as long as there are any.
-        interceptors.install()
-        scope.when_forgotten(token, interceptors.let_go)
+        switch.install()
+        scope.when_forgotten(token, switch.let_go)
 
 
 def _let_calls_go(run: Run) -> None:
     """Undo what the entry of a block did to this process' HTTP libraries and to its children."""
-    children.block_closed(run.passed)
-    interceptors.uninstall()
+    child_processes.block_closed(run.passed)
+    switch.uninstall()
 
 
 async def deployment_of(used: ClientSettings) -> Deployment:
     """The deployment of the settings, the embedded stack started if need be; raises what entering a block raises."""
-    url = used.redis_url or await embedded.redis_url(used.home)
+    url = used.redis_url or await embedded_stack.redis_url(used.home)
     return Deployment(
         redis_url=url,
         namespace=used.namespace,
@@ -529,7 +521,7 @@ async def look_up(rehearsal: Rehearsal, used: ClientSettings) -> None:
             with contextlib.suppress(*UNREACHABLE):
                 await redis.aclose()
     except QueueUnreachable as error:
-        if embedded.was_used(used.home):
+        if embedded_stack.was_used(used.home):
             rehearsal.not_looked_up(str(error))
 
 
@@ -539,8 +531,8 @@ async def check_reachable(redis: Redis, url: str) -> None:
         told = await ask(redis)
     except (*UNREACHABLE, RedisError) as error:
         raise unreachable(url, error) from None
-    findings = soundness.of_redis(told)
-    unfit = soundness.refusal(findings, place_of(url))
+    findings = redis_health.of_redis(told)
+    unfit = redis_health.refusal(findings, place_of(url))
     if unfit is not None:
         raise QueueUnfit(unfit)
     for finding in findings:

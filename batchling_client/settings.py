@@ -11,10 +11,11 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from .errors import WrongSettings
-from .wire import connection, keys, sealing, stand_ins
+from .wire import keys, sealing
+from .wire.deployment import connection, provider_settings
+from .wire.deployment.provider_settings import StandIn
+from .wire.deployment.setting_errors import mistake_in, sentence
 from .wire.routes import Routes
-from .wire.setting_mistakes import mistake_in, sentence
-from .wire.stand_ins import StandIn
 
 LONGEST_ACCOUNT: Final = 200
 
@@ -82,7 +83,9 @@ class ClientSettings(BaseSettings):
     """Whether blocks do anything; `false` switches all of them off, for unit tests."""
 
     providers: Annotated[
-        dict[str, StandIn], AfterValidator(stand_ins.checked), AfterValidator(stand_ins.told_apart)
+        dict[str, StandIn],
+        AfterValidator(provider_settings.checked),
+        AfterValidator(provider_settings.told_apart),
     ] = {}
     """By provider name: base URL and limits, as the workers have them."""
 
@@ -93,7 +96,7 @@ class ClientSettings(BaseSettings):
 
     def routes(self) -> Routes:
         """The registry as this deployment has it."""
-        return stand_ins.routes_of(self.providers)
+        return provider_settings.routes_of(self.providers)
 
 
 CACHE_PATH: Final = "BATCHLING_CACHE_PATH"

@@ -15,8 +15,9 @@ from celery.signals import after_setup_logger, worker_process_init, worker_proce
 from celery.worker import state as worker_state
 from kombu import Queue
 
-from batchling_client.wire import sealing, setting_names
-from batchling_client.wire.connection import (
+from batchling_client.wire import sealing
+from batchling_client.wire.deployment import setting_names
+from batchling_client.wire.deployment.connection import (
     CONNECT_SECONDS,
     HEALTH_SECONDS,
     REPLY_SECONDS,
@@ -26,26 +27,26 @@ from batchling_client.wire.connection import (
     place_of,
 )
 from batchling_client.wire.keys import DRAINED_VERSIONS, WIRE_VERSION, Keys
-from batchling_client.wire.records import WorkerPresence
+from batchling_client.wire.records.row_and_result import WorkerPresence
 from batchling_client.wire.scripts import Fsync
 
-from . import dashboard, foreign_settings, leaving, tasks
-from .accounts import Accounts
-from .backlog import key_prefix, queue_of
-from .crash import CrashPoint, no_crash
-from .dispatch import Dispatch
-from .engine import Engine
+from .engine.accounts import Accounts
+from .engine.crash_points import CrashPoint, no_crash
+from .engine.engine import Engine
 from .errors import UnfitWorker
-from .fitness import Fitness
+from .pipeline.step import Knobs
 from .providers import Providers
-from .runtime import Runtime
+from .runtime import flower, foreign_settings, shutdown, tasks
+from .runtime.backlog import key_prefix, queue_of
+from .runtime.dispatch import Dispatch
+from .runtime.redis_health import Fitness
+from .runtime.step_loop import Runtime
+from .runtime.ticker import Ticker, TickStep
 from .settings import WorkerSettings, WrongSetting, load
 from .stack import control
 from .stack.errors import StackError
-from .step import Knobs
 from .store import Store
 from .telemetry import Fields, Telemetry
-from .tick import Ticker, TickStep
 
 USAGE: Final = 2
 FAILURE: Final = 1
@@ -224,11 +225,11 @@ def _assemble(app: Celery, settings: WorkerSettings) -> None:
         )
 
     def leave(worker: Any) -> None:
-        leaving.leave(runtime, worker.pool)
+        shutdown.leave(runtime, worker.pool)
 
     step = type("Tick", (TickStep,), {"make_ticker": staticmethod(make_ticker), "leave": staticmethod(leave)})
     app.steps["worker"].add(step)
-    worker_process_init.connect(lambda **_: leaving.listen(runtime), weak=False)
+    worker_process_init.connect(lambda **_: shutdown.listen(runtime), weak=False)
     worker_process_shutdown.connect(lambda **_: runtime.leave(), weak=False)
     after_setup_logger.connect(_quieten, weak=False)
 
@@ -266,7 +267,7 @@ def _send_events(app: Celery, events: Sequence[tuple[str, Fields]]) -> None:
 
 def app_or_exit() -> Celery:
     """The app of this process' environment; a mistake in it ends the process with one sentence and exit code 2."""
-    dashboard.prepare(sys.argv, os.environ)
+    flower.prepare(sys.argv, os.environ)
     ignored = foreign_settings.leave_out(os.environ)
     for said in (ignored, *setting_names.unread(os.environ)):
         if said is not None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from batchling_client.wire.installing import install
+from batchling_client.wire.deployment.installing import install
 
 _ISOLATED: Final = (
     "{} with -I, -E or -S does not load batchling: calls whose host the code names reach real providers. Leave the "

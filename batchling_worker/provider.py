@@ -12,10 +12,10 @@ import httpx
 import msgspec
 
 from batchling_client.wire.keys import BatchId, ProviderBatchId
-from batchling_client.wire.records import UNREADABLE, CorruptRecord
+from batchling_client.wire.records.row_and_result import UNREADABLE, CorruptRecord
 from batchling_client.wire.states import Outcome
 
-from .weather import Weather
+from .call_outcome import Weather
 
 LABEL_PREFIX: Final = "batchling-"
 """Begins the label of every batch."""

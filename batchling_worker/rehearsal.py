@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from batchling_client.wire.rehearsing import SAID
+from batchling_client.wire.deployment.rehearsing import SAID
 
 from . import providers, settings
 from .sandbox import Sandbox, environment

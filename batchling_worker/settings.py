@@ -17,9 +17,10 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from batchling_client.wire import keys, sealing, stand_ins
-from batchling_client.wire.setting_mistakes import mistake_in, sentence
-from batchling_client.wire.stand_ins import StandIn
+from batchling_client.wire import keys, sealing
+from batchling_client.wire.deployment import provider_settings
+from batchling_client.wire.deployment.provider_settings import StandIn
+from batchling_client.wire.deployment.setting_errors import mistake_in, sentence
 
 RESULT_TTL_S: Final = 30 * 24 * 3600
 
@@ -76,7 +77,7 @@ class WorkerSettings(BaseSettings):
     """Where the embedded stack keeps data, logs, sockets and keys (mode 0700)."""
     namespace: Annotated[str, AfterValidator(keys.usable_namespace)] = "default"
     """Key prefix and hash tag; separates deployments on one Redis."""
-    providers: Annotated[dict[str, ProviderSettings], AfterValidator(stand_ins.checked)] = {}
+    providers: Annotated[dict[str, ProviderSettings], AfterValidator(provider_settings.checked)] = {}
     """By provider name: base URL, key and limits."""
     seal_public_key: str | None = None
     """The key that callers' credentials are sealed with."""

@@ -1,4 +1,4 @@
-"""Batches in Redis. Beside `standing.py`, which keeps accounts, the only module of the worker that talks to it."""
+"""Batches in Redis. Beside `account_store.py`, which keeps accounts, the only module of the worker that talks to it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from batchling_client.wire.batches import Batch, EarlyRead
-from batchling_client.wire.connection import UNREACHABLE, ask
+from batchling_client.wire.deployment.connection import UNREACHABLE, ask
+from batchling_client.wire.deployment.redis_health import Told
 from batchling_client.wire.ids import new_batch_id
 from batchling_client.wire.keys import BatchId, Keys, LaneId, Mailbox, ProviderBatchId, RequestId
-from batchling_client.wire.records import CorruptRecord, Row, WorkerPresence
+from batchling_client.wire.records.batch import Batch, EarlyRead
+from batchling_client.wire.records.row_and_result import CorruptRecord, Row, WorkerPresence
 from batchling_client.wire.scripts import BatchCap, Claim, Delivered, Fsync, RowIn, RowOut, Scripts
-from batchling_client.wire.soundness import Told
 from batchling_client.wire.states import BatchState, Outcome, Verdict
 
+from .account_store import Standing
+from .decisions.rereading import Tally
 from .errors import NotOnDisk, StaleClaim, TemporaryError
-from .rereading import Tally
-from .standing import Standing
 
 KEEP_MS: Final = 35 * 24 * 3600 * 1000
 """How long a request in flight and the record of a batch are kept: longer than any completion window."""

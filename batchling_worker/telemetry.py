@@ -22,8 +22,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
-from batchling_client.wire.batches import Batch
 from batchling_client.wire.keys import BatchId, ProviderBatchId
+from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.states import BatchState, Outcome
 
 from .provider import Running

@@ -9,7 +9,7 @@ from typing import Final
 
 from redis.asyncio import Redis
 
-from batchling_client.wire.connection import ask, connect
+from batchling_client.wire.deployment.connection import ask, connect
 from batchling_client.wire.ids import new_batch_id
 from batchling_client.wire.keys import Keys
 from batchling_client.wire.scripts import Fsync, Scripts

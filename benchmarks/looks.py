@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from batchling_client.wire import sealing
 from batchling_client.wire.ids import new_batch_id
 from batchling_client.wire.keys import Keys, ProviderBatchId
-from batchling_client.wire.records import LaneSpec
+from batchling_client.wire.records.row_and_result import LaneSpec
 from batchling_client.wire.scripts import Scripts
 
 from .figures import Cell, Report, Target

@@ -10,7 +10,7 @@ from typing import Final
 
 from batchling_client.wire.ids import new_batch_id, new_mailbox, new_request_id, new_run_id
 from batchling_client.wire.keys import BatchId, Mailbox, RequestId, RunId
-from batchling_client.wire.records import LaneSpec, Row, line_bytes
+from batchling_client.wire.records.row_and_result import LaneSpec, Row, line_bytes
 from batchling_client.wire.scripts import BatchCap, Enqueued, RowIn, Scripts
 from batchling_client.wire.states import Verdict
 

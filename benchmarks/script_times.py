@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from redis.asyncio import Redis
 
-from batchling_client.wire.connection import connect
+from batchling_client.wire.deployment.connection import connect
 from batchling_client.wire.ids import new_batch_id, new_mailbox
 from batchling_client.wire.keys import BatchId, Keys, Mailbox, ProviderBatchId
 from batchling_client.wire.scripts import Arg, RowIn, RowOut, Scripts

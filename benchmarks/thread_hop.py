@@ -9,7 +9,7 @@ from typing import Final
 
 import httpx
 
-from batchling_client import bridge
+from batchling_client.block import background_loop
 
 from .figures import Cell, Report, median
 
@@ -21,7 +21,7 @@ URL: Final = "https://llm.example/v1/chat/completions"
 
 def measure() -> Report:
     """Take turns between the ways, in one process: what a machine does besides falls on all of them."""
-    shared = bridge.hold()
+    shared = background_loop.hold()
     found: dict[str, list[float]] = {}
     try:
         with (
@@ -37,7 +37,7 @@ def measure() -> Report:
                 ):
                     found.setdefault(name, []).append(seconds / N_CALLS * 1e6)
     finally:
-        bridge.let_go()
+        background_loop.let_go()
     floor = min(found["httpx's own send, over a transport in memory"])
     rows: list[list[Cell]] = [
         [name, f"{min(taken):.1f}", f"{median(taken):.1f}", f"{min(taken) / floor:.2f}"]
@@ -62,14 +62,14 @@ async def _awaited() -> float:
     return time.perf_counter() - began
 
 
-def _from_one_thread(shared: bridge.Bridge) -> float:
+def _from_one_thread(shared: background_loop.Bridge) -> float:
     began = time.perf_counter()
     for _ in range(N_CALLS):
         shared.call(_work())
     return time.perf_counter() - began
 
 
-def _from_threads(shared: bridge.Bridge, pool: ThreadPoolExecutor) -> float:
+def _from_threads(shared: background_loop.Bridge, pool: ThreadPoolExecutor) -> float:
     def some(_: int) -> None:
         for _ in range(N_CALLS // N_THREADS):
             shared.call(_work())

@@ -12,10 +12,10 @@ import psutil
 from redis.asyncio import Redis
 
 from batchling_client.wire import sealing
-from batchling_client.wire.batches import Batch
-from batchling_client.wire.connection import connect
+from batchling_client.wire.deployment.connection import connect
 from batchling_client.wire.keys import BatchId, Keys, RequestId
-from batchling_client.wire.records import Result
+from batchling_client.wire.records.batch import Batch
+from batchling_client.wire.records.row_and_result import Result
 from batchling_client.wire.scripts import Scripts
 from batchling_worker.stack import control
 

@@ -10,9 +10,9 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from batchling_client.wire import sealing
-from batchling_client.wire.batches import Batch
-from batchling_client.wire.connection import connect
+from batchling_client.wire.deployment.connection import connect
 from batchling_client.wire.keys import BatchId, Keys
+from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.scripts import Scripts
 from batchling_client.wire.states import BatchState
 

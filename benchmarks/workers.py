@@ -16,7 +16,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from batchling_client.wire.connection import UNREACHABLE, connect
+from batchling_client.wire.deployment.connection import UNREACHABLE, connect
 from batchling_client.wire.keys import Keys
 from batchling_worker.stack.redis_binary import find
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from batchling_client import interceptors
+from batchling_client.intercept import switch
 
 # A shell that runs the tests in the background has them, and every program that they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -70,6 +70,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def nothing_intercepted() -> None:
     """Collect what earlier tests left in reference cycles: a context of theirs keeps interception on until then."""
-    if interceptors._switch.n_users:
+    if switch._switch.n_users:
         gc.collect()
-    assert interceptors._switch.n_users == 0
+    assert switch._switch.n_users == 0

@@ -17,11 +17,11 @@ from typing import Any, Self
 from redis.asyncio import Redis
 
 from batchling_client.wire import sealing
-from batchling_client.wire.batches import Batch
-from batchling_client.wire.connection import UNREACHABLE, connect
+from batchling_client.wire.deployment.connection import UNREACHABLE, connect
 from batchling_client.wire.ids import new_batch_id, new_mailbox, new_request_id, new_run_id
 from batchling_client.wire.keys import BatchId, Keys, RequestId
-from batchling_client.wire.records import LaneSpec, Result, Row, line_bytes
+from batchling_client.wire.records.batch import Batch
+from batchling_client.wire.records.row_and_result import LaneSpec, Result, Row, line_bytes
 from batchling_client.wire.routes import Routes
 from batchling_client.wire.scripts import BatchCap, RowIn, Scripts
 from batchling_client.wire.states import Verdict

@@ -16,17 +16,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
-from batchling_client.wire.connection import connect
+from batchling_client.wire.deployment.connection import connect
 from batchling_client.wire.keys import Keys
 from batchling_client.wire.scripts import Claim
 from batchling_client.wire.states import BatchState
 from batchling_worker import providers
-from batchling_worker.accounts import Accounts
-from batchling_worker.crash import CrashPoint, no_crash
-from batchling_worker.engine import Engine
+from batchling_worker.engine.accounts import Accounts
+from batchling_worker.engine.crash_points import CrashPoint, no_crash
+from batchling_worker.engine.engine import Engine
 from batchling_worker.pipeline.seal import seal
+from batchling_worker.pipeline.step import Knobs
 from batchling_worker.settings import WorkerSettings
-from batchling_worker.step import Knobs
 from batchling_worker.store import Held, Store
 from batchling_worker.telemetry import Telemetry
 

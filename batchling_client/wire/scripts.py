@@ -14,8 +14,8 @@ from typing import Any, Final, TypeAlias
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-from .batches import UNENDED_ALLOWED, EarlyRead, quarantine_sentence
 from .keys import BatchId, Keys, LaneId, Mailbox, ProviderBatchId, RequestId, RunId
+from .records.batch import UNENDED_ALLOWED, EarlyRead, quarantine_sentence
 from .states import TERMINAL_STATES, BatchState, Outcome, Placement, RowKind, Verdict
 
 Arg: TypeAlias = str | bytes | int

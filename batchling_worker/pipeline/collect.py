@@ -8,15 +8,16 @@ from typing import Final
 import msgspec
 
 from batchling_client.wire.keys import RequestId
-from batchling_client.wire.records import Row
+from batchling_client.wire.records.row_and_result import Row
 from batchling_client.wire.states import Outcome, RowKind
 
-from .. import lifecycle, requeueing, rereading
-from ..delivery import chunks
+from ..decisions import lifecycle, rereading
+from ..decisions.rereading import Complete, ReadAgain, Reading
 from ..errors import PermanentError, TemporaryError
 from ..provider import Complaint, Ended, Ending, NotFound, Running
-from ..rereading import Complete, ReadAgain, Reading
-from ..step import Step
+from . import requeueing
+from .result_chunks import chunks
+from .step import Step
 
 MOST_REFUSED: Final = 10_000
 """Rows of a held batch that one reading requeues: their ids are in memory meanwhile."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from batchling_client.wire.records import CorruptRecord, Result, Row
+from batchling_client.wire.records.row_and_result import CorruptRecord, Result, Row
 from batchling_client.wire.scripts import RowOut
 from batchling_client.wire.states import RowKind
 

@@ -11,17 +11,17 @@ from typing import TypeAlias, assert_never
 
 import msgspec
 
-from batchling_client.wire.batches import EarlyRead
-from batchling_client.wire.connection import UNREACHABLE
+from batchling_client.wire.deployment.connection import UNREACHABLE
+from batchling_client.wire.records.batch import EarlyRead
 from batchling_client.wire.states import Outcome, RowKind
 
-from .. import lifecycle
-from ..delivery import chunks
+from ..decisions import lifecycle
+from ..dialects.poll_many import LOOKS_TOGETHER
 from ..errors import Denied, PermanentError, StaleClaim, TemporaryError
-from ..looking import LOOKS_TOGETHER
-from ..naming import named
 from ..provider import Ended, Ending, NotFound, Running, Seen
-from ..step import Step
+from .blamed_rows import named
+from .result_chunks import chunks
+from .step import Step
 
 Passage: TypeAlias = Callable[[], AbstractAsyncContextManager[None]]
 """A block in which the account of a step may be called."""

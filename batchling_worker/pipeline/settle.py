@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from batchling_client.wire.keys import RequestId
-from batchling_client.wire.records import Result, Row
+from batchling_client.wire.records.row_and_result import Result, Row
 from batchling_client.wire.scripts import RowOut
 from batchling_client.wire.states import Outcome, RowKind
 
-from .. import lifecycle, requeueing
+from ..decisions import lifecycle
 from ..provider import Ending
-from ..step import Step
+from . import requeueing
+from .step import Step
 
 
 async def settle(step: Step) -> None:

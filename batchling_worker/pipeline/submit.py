@@ -12,11 +12,11 @@ from typing import BinaryIO, Final
 import msgspec
 
 from batchling_client.wire.keys import CustomId, ProviderBatchId
-from batchling_client.wire.records import CorruptRecord, Result, Row
+from batchling_client.wire.records.row_and_result import CorruptRecord, Result, Row
 from batchling_client.wire.scripts import RowOut
 from batchling_client.wire.states import BatchState, Outcome, RowKind, Verdict
 
-from .. import lifecycle, owners, quota
+from ..decisions import lifecycle, quota
 from ..errors import (
     CreateBegun,
     CreateRefused,
@@ -31,7 +31,8 @@ from ..errors import (
     Waiting,
 )
 from ..provider import Ended, Ending, ProviderFacts, Running, Seen, Source, Submission, error_body
-from ..step import Step
+from . import owners
+from .step import Step
 
 SEARCH_FIRST_S: Final = 1.0
 MOST_SHOWN: Final = 100

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from importlib.metadata import metadata
 from typing import Final
 
-from batchling_client.wire.installing import install
+from batchling_client.wire.deployment.installing import install
 from batchling_client.wire.routes import ROUTES
 
+from ..dialects.openai.own_endpoint import own_endpoint
 from ..errors import PermanentError
-from ..openai_endpoint import own_endpoint
 from ..provider import Provider
 from ..settings import ProviderSettings
 

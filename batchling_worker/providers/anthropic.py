@@ -16,13 +16,14 @@ from batchling_client.wire.error_words import STATUS_FIELDS, number_of
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.states import Outcome
 
-from .. import bounds, status_words
-from ..inline_batches import InlineBatches, InlineDialect, Query, Shown, moment
-from ..loose_json import fields_of, text_in
-from ..openai_dialect import no_cursor, says_more
+from ..decisions import status_words
+from ..dialects import bounds
+from ..dialects.inline_batches import InlineBatches, InlineDialect, Query, Shown, moment
+from ..dialects.lenient_json import fields_of, text_in
+from ..dialects.openai.dialect import no_cursor, says_more
+from ..dialects.result_lines import answer_of, lost, unrun
+from ..dialects.row_errors import LONGEST_WORDS, stated_in
 from ..provider import Answer, Ended, Ending, ProviderFacts, Running
-from ..result_lines import answer_of, lost, unrun
-from ..row_errors import LONGEST_WORDS, stated_in
 
 FACTS: Final = ProviderFacts(
     name="anthropic",

@@ -15,11 +15,11 @@ import msgspec
 
 from batchling_client.wire.keys import ProviderBatchId
 
+from ..dialects.openai.dialect import Dialect, cursor_after, page_after
+from ..dialects.openai.files import OpenAIFiles
+from ..dialects.provider_call import ProviderCall
 from ..errors import FileNotReady, PermanentError, TemporaryError
-from ..openai_dialect import Dialect, cursor_after, page_after
-from ..openai_files import OpenAIFiles
 from ..provider import Account, ProviderFacts, Source, Submission
-from ..provider_call import ProviderCall
 
 FACTS: Final = ProviderFacts(
     name="azure",

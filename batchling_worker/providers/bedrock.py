@@ -19,12 +19,17 @@ from batchling_client.wire import answer_shape
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.states import Outcome
 
-from .. import aws, bounds, status_words
-from ..aws import Place
+from ..decisions import status_words
+from ..dialects import aws, bounds
+from ..dialects.aws import Place
+from ..dialects.http_errors import Deed
+from ..dialects.lenient_json import fields_of, text_in
+from ..dialects.poll_many import BatchList, Hint, ListPage, looked_at
+from ..dialects.result_file import no_result_file, of_each
+from ..dialects.result_lines import LineSplitter, answer_or_lost, lost
+from ..dialects.row_errors import EMPTY_BODIES, RowError, stated_in
+from ..dialects.row_search import unsearchable
 from ..errors import MaybeDone, PermanentError
-from ..http_errors import Deed
-from ..looking import BatchList, Hint, ListPage, looked_at
-from ..loose_json import fields_of, text_in
 from ..provider import (
     Account,
     Answer,
@@ -44,10 +49,6 @@ from ..provider import (
     is_ours,
     shown_as,
 )
-from ..result_lines import LineSplitter, answer_or_lost, lost
-from ..result_rows import no_result_file, of_each
-from ..row_errors import EMPTY_BODIES, RowError, stated_in
-from ..row_search import unsearchable
 
 T = TypeVar("T")
 

@@ -11,13 +11,13 @@ from urllib.parse import quote
 
 from batchling_client.wire.states import Outcome
 
-from ..batch_object import BatchObject, file_id
-from ..loose_json import whole
-from ..openai_dialect import PAGE_ROWS, Dialect, Query, cursor_after, page_after
-from ..openai_files import OpenAIFiles
+from ..dialects.lenient_json import whole
+from ..dialects.openai.batch_object import BatchObject, file_id
+from ..dialects.openai.dialect import PAGE_ROWS, Dialect, Query, cursor_after, page_after
+from ..dialects.openai.files import OpenAIFiles
+from ..dialects.result_file import rows_of
+from ..dialects.result_lines import RowReader
 from ..provider import Account, Answer, Ended, Ending, ProviderFacts, Running, SpentFiles
-from ..result_lines import RowReader
-from ..result_rows import rows_of
 
 FACTS: Final = ProviderFacts(
     name="doubleword",

@@ -22,10 +22,14 @@ import msgspec
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.routes import WORDS
 
-from .. import google_rows, google_status, http_errors
+from ..dialects import http_errors
+from ..dialects.google import result_rows, rpc_status
+from ..dialects.google.operation import Operation, OperationPage, reaches_back_to
+from ..dialects.poll_many import BatchList, Hint, ListPage, looked_at
+from ..dialects.provider_call import ProviderCall
+from ..dialects.result_file import of_each, rows_of
+from ..dialects.row_search import found_by_rows, unsearchable
 from ..errors import FileNotReady, PermanentError, QuotaFull, TemporaryError
-from ..google_operation import Operation, OperationPage, reaches_back_to
-from ..looking import BatchList, Hint, ListPage, looked_at
 from ..provider import (
     Account,
     Answer,
@@ -42,9 +46,6 @@ from ..provider import (
     Submission,
     shown_as,
 )
-from ..provider_call import ProviderCall
-from ..result_rows import of_each, rows_of
-from ..row_search import found_by_rows, unsearchable
 
 FACTS: Final = ProviderFacts(
     name="gemini",
@@ -130,7 +131,7 @@ class Gemini:
         if endpoint.endswith(f":{MANY_CONTENTS}"):
             contents = _contents(body)
             if contents:
-                names = (google_rows.part_name(custom_id, at, len(contents)) for at in range(len(contents)))
+                names = (result_rows.part_name(custom_id, at, len(contents)) for at in range(len(contents)))
                 return b"".join(_line(name, bytes(one)) for name, one in zip(names, contents, strict=True))
         return _line(custom_id, body)
 
@@ -161,7 +162,7 @@ class Gemini:
         try:
             made = await call.tell(Operation, {"batch": wish})
         except TemporaryError as error:
-            if google_status.speaks_of_quota(error):
+            if rpc_status.speaks_of_quota(error):
                 account.weather.saw(None)
                 raise QuotaFull(str(error)) from None
             raise
@@ -210,7 +211,7 @@ class Gemini:
 
     async def results(self, account: Account, ending: Ending) -> AsyncGenerator[Answer, None]:
         """Every readable row of the result file, whatever its place: rows are known by their keys alone."""
-        parts = google_rows.Parts(member="embedding", whole="embeddings")
+        parts = result_rows.Parts(member="embedding", whole="embeddings")
         with contextlib.closing(parts):
             read = functools.partial(self._rows, account)
             async with contextlib.aclosing(of_each(ending.results, read)) as rows:
@@ -326,7 +327,7 @@ class Gemini:
 
     async def _rows(self, account: Account, one: str) -> AsyncGenerator[Answer, None]:
         call = self._call(account, "read results", "GET", f"/{one}:download?alt=media")
-        async with contextlib.aclosing(rows_of(call, one, google_rows.Lines(_answer))) as answers:
+        async with contextlib.aclosing(rows_of(call, one, result_rows.Lines(_answer))) as answers:
             async for answer in answers:
                 yield answer
 
@@ -405,18 +406,18 @@ def _contents(body: bytes) -> list[msgspec.Raw]:
 
 
 def _answer(row: Mapping[str, bytes]) -> Answer | None:
-    key = google_rows.text_of(row.get("key")) or _inline_key(row)
+    key = result_rows.text_of(row.get("key")) or _inline_key(row)
     if not key:
         return None
     # Older servers say `status` where newer ones say `error`.
-    error = google_rows.decoded(row.get("error")) or google_rows.decoded(row.get("status"))
+    error = result_rows.decoded(row.get("error")) or result_rows.decoded(row.get("status"))
     if not isinstance(error, dict | str):
-        error = google_rows.stated(row)
-    return google_rows.told(key, row.get("response", b""), error)
+        error = result_rows.stated(row)
+    return result_rows.told(key, row.get("response", b""), error)
 
 
 def _inline_key(row: Mapping[str, bytes]) -> str:
-    metadata = google_rows.decoded(row.get("metadata"))
+    metadata = result_rows.decoded(row.get("metadata"))
     key = metadata.get("key") if isinstance(metadata, dict) else None
     return key if isinstance(key, str) else ""
 

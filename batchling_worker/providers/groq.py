@@ -6,8 +6,8 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Final
 
-from ..openai_dialect import BatchPage, Dialect, Query, no_cursor, says_more
-from ..openai_files import OpenAIFiles
+from ..dialects.openai.dialect import BatchPage, Dialect, Query, no_cursor, says_more
+from ..dialects.openai.files import OpenAIFiles
 from ..provider import ProviderFacts
 
 FACTS: Final = ProviderFacts(

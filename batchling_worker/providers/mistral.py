@@ -8,12 +8,12 @@ from typing import ClassVar, Final
 
 import msgspec
 
-from .. import bounds, http_errors
-from ..batch_object import LABEL_NAME, BatchObject
-from ..openai_dialect import BatchPage, Dialect, Query, bare_line
-from ..openai_files import OpenAIFiles
+from ..dialects import bounds, http_errors
+from ..dialects.openai.batch_object import LABEL_NAME, BatchObject
+from ..dialects.openai.dialect import BatchPage, Dialect, Query, bare_line
+from ..dialects.openai.files import OpenAIFiles
+from ..dialects.provider_call import ProviderCall
 from ..provider import ProviderFacts, Submission
-from ..provider_call import ProviderCall
 
 LONGEST_HOURS: Final = 168
 HOUR_S: Final = 3600

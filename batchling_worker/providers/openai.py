@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime as dt
 from typing import Final
 
-from ..openai_dialect import Dialect, cursor_after, page_after
-from ..openai_files import OpenAIFiles
+from ..dialects.openai.dialect import Dialect, cursor_after, page_after
+from ..dialects.openai.files import OpenAIFiles
 from ..provider import ProviderFacts
 
 FACTS: Final = ProviderFacts(

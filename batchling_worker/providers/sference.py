@@ -14,12 +14,13 @@ import msgspec
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.states import Outcome
 
-from .. import bounds, status_words
-from ..inline_batches import PERHAPS, InlineBatches, InlineDialect, Shown, moment
-from ..loose_json import fields_of, text_in
+from ..decisions import status_words
+from ..dialects import bounds
+from ..dialects.inline_batches import PERHAPS, InlineBatches, InlineDialect, Shown, moment
+from ..dialects.lenient_json import fields_of, text_in
+from ..dialects.result_lines import answer_of, lost, unrun
+from ..dialects.row_errors import EMPTY_BODIES, LONGEST_WORDS, stated_in
 from ..provider import Answer, Ended, Ending, ProviderFacts, Running, Submission
-from ..result_lines import answer_of, lost, unrun
-from ..row_errors import EMPTY_BODIES, LONGEST_WORDS, stated_in
 
 FACTS: Final = ProviderFacts(
     name="sference",

@@ -8,14 +8,14 @@ from typing import BinaryIO, Final
 
 import msgspec
 
-from .. import bounds
-from ..batch_object import BatchObject
-from ..openai_dialect import UPLOAD_PATIENCE, BatchPage, Dialect, Query, bare_line
-from ..openai_files import OpenAIFiles
+from ..dialects import bounds
+from ..dialects.openai.batch_object import BatchObject
+from ..dialects.openai.dialect import UPLOAD_PATIENCE, BatchPage, Dialect, Query, bare_line
+from ..dialects.openai.files import OpenAIFiles
+from ..dialects.provider_call import ProviderCall
+from ..dialects.result_file import LineReader
+from ..dialects.result_lines import UNRUN, RowReader
 from ..provider import ProviderFacts, Submission
-from ..provider_call import ProviderCall
-from ..result_lines import UNRUN, RowReader
-from ..result_rows import LineReader
 
 FACTS: Final = ProviderFacts(
     name="together",

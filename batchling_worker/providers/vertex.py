@@ -22,11 +22,17 @@ import msgspec
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.routes import WORDS
 
-from .. import google_rows, google_status, http_errors
+from ..dialects import http_errors
+from ..dialects.google import result_rows, rpc_status
+from ..dialects.google.cloud_storage import Found, Objects, OwnCredential, Place, answered
+from ..dialects.google.vertex_job import Job, JobPage
+from ..dialects.http_errors import Deed
+from ..dialects.poll_many import BatchList, Hint, ListPage, looked_at
+from ..dialects.provider_call import ProviderCall
+from ..dialects.result_file import no_result_file, of_each
+from ..dialects.result_lines import LineSplitter
+from ..dialects.row_search import unsearchable
 from ..errors import Denied, PermanentError, QuotaFull, TemporaryError
-from ..gcs import Found, Objects, OwnCredential, Place, answered
-from ..http_errors import Deed
-from ..looking import BatchList, Hint, ListPage, looked_at
 from ..provider import (
     Account,
     Answer,
@@ -42,11 +48,6 @@ from ..provider import (
     is_ours,
     shown_as,
 )
-from ..provider_call import ProviderCall
-from ..result_lines import LineSplitter
-from ..result_rows import no_result_file, of_each
-from ..row_search import unsearchable
-from ..vertex_job import Job, JobPage
 
 FACTS: Final = ProviderFacts(
     name="vertex",
@@ -153,7 +154,7 @@ class Vertex:
         try:
             job = await call.tell(Job, wish)
         except TemporaryError as error:
-            if not google_status.speaks_of_quota(error):
+            if not rpc_status.speaks_of_quota(error):
                 raise
             account.weather.saw(None)
             raise QuotaFull(str(error)) from None
@@ -308,7 +309,7 @@ def _is_shard(name: str) -> bool:
 
 
 async def _rows(objects: Objects, shard: Found) -> AsyncGenerator[Answer, None]:
-    splitter, lines, n_rows = LineSplitter(), google_rows.Lines(_answer), 0
+    splitter, lines, n_rows = LineSplitter(), result_rows.Lines(_answer), 0
     async with contextlib.aclosing(objects.pieces(shard)) as pieces:
         async for piece in pieces:
             for answer in lines.answers(splitter.feed(piece)):
@@ -323,26 +324,26 @@ async def _rows(objects: Objects, shard: Found) -> AsyncGenerator[Answer, None]:
 
 
 def _answer(row: Mapping[str, bytes]) -> Answer | None:
-    custom_id = google_rows.text_of(row.get("custom_id"))
+    custom_id = result_rows.text_of(row.get("custom_id"))
     if not custom_id:
         return None
-    status = google_rows.text_of(row.get("status"))
-    error = _error_in(status) if status else google_rows.decoded(row.get("status"))
+    status = result_rows.text_of(row.get("status"))
+    error = _error_in(status) if status else result_rows.decoded(row.get("status"))
     if not isinstance(error, dict) or not error:
-        error = google_rows.stated(row)
+        error = result_rows.stated(row)
     # A row that the job did not get to has its request only.
-    return google_rows.told(custom_id, row.get("response", b""), error)
+    return result_rows.told(custom_id, row.get("response", b""), error)
 
 
 def _error_in(status: str) -> dict[str, object]:
     """The error that a text such as `Bad Request: {"error": {...}}` tells."""
     words, brace, rest = status.partition("{")
-    said = google_rows.decoded(f"{brace}{rest}".encode("utf-8", "replace")) if brace else None
+    said = result_rows.decoded(f"{brace}{rest}".encode("utf-8", "replace")) if brace else None
     error = said.get("error", said) if isinstance(said, dict) else None
     if isinstance(error, dict) and "code" in error:
         return error
     code = next((code for word, code in STATUSES.items() if word in words.lower()), 500)
-    return {"code": code, "message": status[: google_status.LONGEST_MESSAGE]}
+    return {"code": code, "message": status[: rpc_status.LONGEST_MESSAGE]}
 
 
 PROVIDER: Final = Vertex()

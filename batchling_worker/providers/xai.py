@@ -16,11 +16,17 @@ from batchling_client.wire import answer_shape, error_words
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.states import Outcome
 
-from .. import bounds, http_errors
-from ..chat_as_response import as_response
+from ..dialects import bounds, http_errors
+from ..dialects.lenient_json import decoded, elements_of, fields_of, text_in
+from ..dialects.openai.chat_as_response import as_response
+from ..dialects.poll_many import BatchList, Hint, ListPage, looked_at
+from ..dialects.provider_call import ProviderCall
+from ..dialects.request_line import one_line
+from ..dialects.result_file import no_result_file
+from ..dialects.result_lines import JSON_TYPE, UNRUN, answer_of, lost
+from ..dialects.row_errors import LONGEST_WORDS, stated_in
+from ..dialects.row_search import unsearchable
 from ..errors import CreateBegun, Denied, FileNotReady, PermanentError, TemporaryError
-from ..looking import BatchList, Hint, ListPage, looked_at
-from ..loose_json import decoded, elements_of, fields_of, text_in
 from ..provider import (
     Account,
     Answer,
@@ -40,12 +46,6 @@ from ..provider import (
     label_in,
     shown_as,
 )
-from ..provider_call import ProviderCall
-from ..request_lines import one_line
-from ..result_lines import JSON_TYPE, UNRUN, answer_of, lost
-from ..result_rows import no_result_file
-from ..row_errors import LONGEST_WORDS, stated_in
-from ..row_search import unsearchable
 
 FACTS: Final = ProviderFacts(
     name="xai",

@@ -1,11 +1,11 @@
 """Provider emulators: what `batchling sandbox`, `batchling demo`, `--sandbox` and the tests talk to."""
 
-from .clock import Clock
 from .emulator import names
-from .faults import FaultTable
-from .foreground import serve
-from .ledger import LedgerPage
+from .serve import serve
 from .server import Sandbox
-from .world import Limits
+from .world.clock import Clock
+from .world.faults import FaultTable
+from .world.ledger import LedgerPage
+from .world.world import Limits
 
 __all__ = ["Clock", "FaultTable", "LedgerPage", "Limits", "Sandbox", "names", "serve"]

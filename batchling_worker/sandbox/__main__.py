@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .foreground import serve
+from .serve import serve
 
 
 def _speeds(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:

@@ -9,9 +9,9 @@ import msgspec
 from aiohttp import web
 
 from .emulator import Emulator
-from .fault import Fault
-from .faults import decode_faults
-from .world import Limits, World
+from .world.fault import Fault
+from .world.faults import decode_faults
+from .world.world import Limits, World
 
 
 class _ClockAsk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable, Mapping
+from types import ModuleType
 from typing import Protocol
 
 from aiohttp import web
 
 from batchling_client.wire.routes import ROUTES
 
-from .dialect import Traits
-from .world import World
+from .batches.dialect import Traits
+from .world.world import World
 
 
 class Emulator(Protocol):
@@ -36,7 +37,7 @@ def load(world: World) -> tuple[Emulator, ...]:
 
 
 def _load(world: World, name: str) -> Emulator:
-    emulator: Emulator = importlib.import_module(f"{__package__}.{name}").emulate(world.seen_by(name))
+    emulator: Emulator = module_of(name).emulate(world.seen_by(name))
     world.faults.spare(name, emulator.traits.unable)
     return emulator
 
@@ -46,7 +47,7 @@ def settings(name: str, base_url: str) -> dict[str, str]:
 
     Where it takes more than a base URL, its module has a function `settings(base_url)` for the rest.
     """
-    module = importlib.import_module(f"{__package__}.{name}")
+    module = module_of(name)
     more: Callable[[str], dict[str, str]] | None = getattr(module, "settings", None)
     # A rehearsal reaches no real provider, whatever region of it a call is for.
     setting = f"BATCHLING_PROVIDERS__{name.upper()}"
@@ -57,3 +58,8 @@ def settings(name: str, base_url: str) -> dict[str, str]:
 def names() -> tuple[str, ...]:
     """Return the names of the registered providers, without loading them."""
     return tuple(route.provider for route in ROUTES)
+
+
+def module_of(name: str) -> ModuleType:
+    """Import the emulator's module of a provider."""
+    return importlib.import_module(f"{__package__}.providers.{name}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from batchling_client.wire.rehearsing import HOSTS, NO_ACCOUNT, SANDBOX, SERVED, STARTUP, hosts
+from batchling_client.wire.deployment.rehearsing import HOSTS, NO_ACCOUNT, SANDBOX, SERVED, STARTUP, hosts
 from batchling_client.wire.routes import ROUTES
 
 from . import emulator
@@ -60,7 +59,7 @@ def variables(
             if header in route.credential_headers and (always or name in before):
                 told[name] = NO_ACCOUNT
         if not served or route.provider in served:
-            module = importlib.import_module(f"{__package__}.{route.provider}")
+            module = emulator.module_of(route.provider)
             pointing: Mapping[str, str] = getattr(module, "BASE_URL_VARIABLES", {})
             told.update({name: f"{url}/{route.provider}{path}" for name, path in pointing.items()})
     if before.get(_BEARER):

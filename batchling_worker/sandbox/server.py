@@ -14,12 +14,12 @@ from typing import Any, Self, TypeVar
 from aiohttp import web
 
 from . import emulator
-from .clock import Clock
 from .control import Control
-from .faults import FaultTable
-from .ledger import LedgerPage
 from .stamp import Stamp
-from .world import Held, Limits, Speeds, World
+from .world.clock import Clock
+from .world.faults import FaultTable
+from .world.ledger import LedgerPage
+from .world.world import Held, Limits, Speeds, World
 
 _HOST = "127.0.0.1"
 _PATIENCE_S = 60.0

@@ -8,9 +8,9 @@ from typing import Final
 
 from aiohttp import web
 
+from .api.gate import REQUEST_ID, new_request_id
 from .emulator import Emulator
-from .gate import REQUEST_ID, new_request_id
-from .world import World
+from .world.world import World
 
 CONTROL: Final = "_sandbox"
 

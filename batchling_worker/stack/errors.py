@@ -14,6 +14,6 @@ class WrongSetting(StackError):
 def install(extra: str = "all") -> str:
     """Return the words for installing batchling with an extra, to be put into a sentence."""
     # Needed only when the stack cannot start: the client takes longer to import than an attach may last.
-    from batchling_client.wire import installing  # noqa: PLC0415
+    from batchling_client.wire.deployment import installing  # noqa: PLC0415
 
     return installing.install(extra)

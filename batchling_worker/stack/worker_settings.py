@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from batchling_client.wire import sealing, setting_names
+from batchling_client.wire import sealing
+from batchling_client.wire.deployment import setting_names
 
 from .. import settings
 from ..settings import WorkerSettings

@@ -13,7 +13,7 @@ from typing import Final
 
 import click
 
-from batchling_client.wire.ending import end
+from batchling_client.wire.deployment.cancellation import end
 from tests.waiting import wait_until
 
 from . import checker, report, schedule

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from batchling_client.wire.connection import UNREACHABLE
-from batchling_worker.sandbox.faults import AnyFault
+from batchling_client.wire.deployment.connection import UNREACHABLE
+from batchling_worker.sandbox.world.faults import AnyFault
 from tests.waiting import wait_until
 
 from .recovery import RECONNECT_S, Begins, Death

@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import msgspec
 
-from batchling_client.wire.batches import Batch
 from batchling_client.wire.keys import EXPIRES, KEYSPACE, BatchId
+from batchling_client.wire.records.batch import Batch
 from batchling_worker.sandbox import LedgerPage
-from batchling_worker.sandbox.ledger import BilledBatch, ExecutedRow
+from batchling_worker.sandbox.world.ledger import BilledBatch, ExecutedRow
 
 from . import history, plan
 from .checker import Evidence

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError
 
-from batchling_client.wire.connection import UNREACHABLE, connect
+from batchling_client.wire.deployment.connection import UNREACHABLE, connect
 
 LOOK_EVERY_S: Final = 0.02
 WAIT_MS: Final = 5_000

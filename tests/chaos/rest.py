@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from batchling_client import steering
-from batchling_client.inspection import Inspection
-from batchling_client.wire.batches import Batch
-from batchling_client.wire.connection import UNREACHABLE
-from batchling_client.wire.ending import end
+from batchling_client.operate import steering
+from batchling_client.operate.inspection import Inspection
+from batchling_client.wire.deployment.cancellation import end
+from batchling_client.wire.deployment.connection import UNREACHABLE
 from batchling_client.wire.keys import BatchId
+from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.scripts import Scripts
 from batchling_client.wire.states import BatchState
 from tests.waiting import wait_until

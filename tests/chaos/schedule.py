@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from batchling_worker.sandbox import faults
-from batchling_worker.sandbox.faults import AnyFault
+from batchling_worker.sandbox.world import faults
+from batchling_worker.sandbox.world.faults import AnyFault
 
 Kind: TypeAlias = Literal[
     "kill worker",

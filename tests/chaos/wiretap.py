@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from batchling_client.wire.connection import UNREACHABLE, connect
+from batchling_client.wire.deployment.connection import UNREACHABLE, connect
 
 PAUSE_S: Final = 0.1
 

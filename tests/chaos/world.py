@@ -19,9 +19,9 @@ import msgspec
 import psutil
 from redis.asyncio import Redis
 
-from batchling_client.wire.connection import UNREACHABLE, connect
+from batchling_client.wire.deployment.connection import UNREACHABLE, connect
 from batchling_client.wire.keys import Keys
-from batchling_worker.sandbox.faults import AnyFault
+from batchling_worker.sandbox.world.faults import AnyFault
 from batchling_worker.stack.redis_binary import find
 from tests.redis_server import free_port
 from tests.waiting import wait_until

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-PROGRAM = "from batchling_client.cli import main; main()"
+PROGRAM = "from batchling_client.cli.main import main; main()"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from batchling_client import base_urls
+from batchling_client.operate import base_urls
 from batchling_client.settings import ClientSettings
-from batchling_client.wire.finding import Finding, Health
-from batchling_client.wire.rehearsing import SANDBOX
+from batchling_client.wire.deployment.finding import Finding, Health
+from batchling_client.wire.deployment.provider_settings import StandIn
+from batchling_client.wire.deployment.rehearsing import SANDBOX
 from batchling_client.wire.routes import ROUTES, Route
-from batchling_client.wire.stand_ins import StandIn
 from batchling_worker.sandbox import Sandbox
 
 from .command import batchling, clean_environment

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from batchling_client import BatchlingError, submitting
+from batchling_client import BatchlingError
+from batchling_client.bulk import submission
+from batchling_client.bulk.submission import Wish, WrongFile
 from batchling_client.settings import ClientSettings
-from batchling_client.submitting import Wish, WrongFile
 from batchling_worker.sandbox import Sandbox
-from batchling_worker.sandbox.faults import RefusePoll
+from batchling_worker.sandbox.world.faults import RefusePoll
 from tests.deployment import CANARY, MODEL, Deployment
 
 from .command import batchling, clean_environment, contents, ended, start
@@ -168,7 +169,7 @@ async def test_a_bad_line_is_named_by_its_number_and_nothing_is_queued(
     source = written(tmp_path / "in.jsonl", [line("first", "good"), *wrong, line("last", "good")])
 
     with pytest.raises(WrongFile) as caught:
-        await submitting.submit(wish(source), NOWHERE, KEY)
+        await submission.submit(wish(source), NOWHERE, KEY)
 
     assert str(caught.value).startswith(f"Nothing of {source} was queued")
     assert why in str(caught.value)
@@ -188,7 +189,7 @@ async def test_each_mistake_is_one_sentence(change: dict[str, Any], why: str, tm
     good = wish(written(tmp_path / "in.jsonl", [line("a", "good")]))
 
     with pytest.raises(BatchlingError) as caught:
-        await submitting.submit(dataclasses.replace(good, **change), NOWHERE, KEY)
+        await submission.submit(dataclasses.replace(good, **change), NOWHERE, KEY)
 
     assert why in str(caught.value)
     assert CANARY not in str(caught.value)

@@ -19,13 +19,14 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from batchling_client import complaints, display, listing, live
-from batchling_client.folding import folded
-from batchling_client.inspection import Inspection
-from batchling_client.wire.batches import Batch
-from batchling_client.wire.connection import connect
+from batchling_client.cli import tables
+from batchling_client.operate.inspection import Inspection
+from batchling_client.progress import display, live_screen, wait_reasons
+from batchling_client.progress.folding import folded
+from batchling_client.wire.deployment.connection import connect
 from batchling_client.wire.keys import Keys, RunId
-from batchling_client.wire.records import LaneSpec
+from batchling_client.wire.records.batch import Batch
+from batchling_client.wire.records.row_and_result import LaneSpec
 from tests.deployment import Deployment
 from tests.waiting import wait_until
 
@@ -126,14 +127,14 @@ def test_a_batch_whose_requests_have_all_ended_waits_for_nothing() -> None:
     ended = batch(1, "ended", error="the provider reports the batch as failed", n_failed=8, n_requeued=2)
     ending = batch(2, "ended", error="the provider reports the batch as failed", n_failed=8)
 
-    assert complaints.reasons([ended]) == []
-    assert complaints.reasons([ended, ending]) == [
+    assert wait_reasons.reasons([ended]) == []
+    assert wait_reasons.reasons([ended, ending]) == [
         "groq/m: the provider reports the batch as failed (2 requests in batch b002)"
     ]
 
 
 def test_a_failure_and_the_wait_after_it_are_one_reason() -> None:
-    said = complaints.Complaints()
+    said = wait_reasons.Complaints()
 
     first = said.news([batch(1, "submitting", error="groq could not be reached")])
     then = said.news([batch(1, "sealed", error="held for 8 s: groq could not be reached")])
@@ -155,13 +156,13 @@ def test_a_list_fits_the_terminal_and_is_whole_in_a_pipe() -> None:
     why = "openai answered 403 when asked to store a file: portal key or team missing"
     found = [batch(1, "failed", error=why), batch(2, "settled")]
 
-    heading, first, *rest, last = listing.batches(found, NOW, 60)
+    heading, first, *rest, last = tables.batches(found, NOW, 60)
 
     assert "ERROR" not in heading
     assert (first.split()[0], last.split()[0]) == ("b001", "b002")
     assert " ".join(" ".join(rest).split()) == why
     assert max(map(len, [heading, first, *rest, last])) <= 60
-    assert why in listing.batches(found, NOW)[1]
+    assert why in tables.batches(found, NOW)[1]
 
 
 def test_warnings_come_to_an_end(caplog: pytest.LogCaptureFixture) -> None:
@@ -172,13 +173,13 @@ def test_warnings_come_to_an_end(caplog: pytest.LogCaptureFixture) -> None:
         screen.draw([batch(1, "submitted", error=words * 200)], NOW)
 
     warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    assert len(warnings) == complaints.MOST_OF_A_RUN + 1
-    assert warnings[-1] == complaints.THAT_IS_ALL
-    assert max(map(len, warnings)) < 2 * complaints.LONGEST
+    assert len(warnings) == wait_reasons.MOST_OF_A_RUN + 1
+    assert warnings[-1] == wait_reasons.THAT_IS_ALL
+    assert max(map(len, warnings)) < 2 * wait_reasons.LONGEST
 
 
 def test_without_logging_a_warning_is_on_stderr() -> None:
-    code = "from batchling_client import display; display.warn('the key is refused')"
+    code = "from batchling_client.progress import display; display.warn('the key is refused')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == "batchling: the key is refused\n"
 
@@ -314,7 +315,7 @@ def test_a_narrow_terminal_shows_counts_and_ages_whole(
     status = "waiting for the input file"
     running = batch(1, "submitted", provider_status=status, n_done=4, provider_batch_id=long_id)
     settled = batch(2, "settled", n_requests=12_345, n_succeeded=12_345, provider_batch_id=long_id)
-    screen = live.LiveScreen(n_lines=10)
+    screen = live_screen.LiveScreen(n_lines=10)
 
     screen.draw([running, settled], NOW)
     screen.close()

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from batchling_client import doctor
+from batchling_client.operate import doctor
 from batchling_client.settings import ClientSettings
 from batchling_client.wire import sealing
-from batchling_client.wire.records import WorkerPresence
+from batchling_client.wire.records.row_and_result import WorkerPresence
 from tests.deployment import Deployment
 from tests.waiting import wait_until
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from batchling_client.wire.states import BatchState
 from batchling_worker.sandbox import Limits
-from batchling_worker.sandbox.faults import StickBatch
+from batchling_worker.sandbox.world.faults import StickBatch
 from tests.deployment import MODEL, SLOW_MODEL, Deployment
 from tests.waiting import wait_until
 

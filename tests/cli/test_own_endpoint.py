@@ -34,7 +34,7 @@ async def main():
         print(answer)
 """
 
-PATIENT = "from batchling_client import dry_run; dry_run.QUIET_S = 2.0; "
+PATIENT = "from batchling_client.block import dry_run; dry_run.QUIET_S = 2.0; "
 
 
 @pytest.fixture

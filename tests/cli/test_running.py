@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from batchling_worker.sandbox import Sandbox
-from batchling_worker.sandbox.faults import FailRows
+from batchling_worker.sandbox.world.faults import FailRows
 from tests.deployment import SLOW_MODEL, Deployment
 from tests.waiting import wait_until
 

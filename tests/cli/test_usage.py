@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 import batchling as batchling_module
-from batchling_client.cli import main
-from batchling_client.runner import load, split
+from batchling_client.cli.main import main
+from batchling_client.cli.run_function import load, split
 from batchling_client.wire import sealing
-from batchling_client.wire.installing import install
+from batchling_client.wire.deployment.installing import install
 
 from .command import batchling, clean_environment, contents
 

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from batchling_client.wire import connection
+from batchling_client.wire.deployment import connection
 from batchling_client.wire.keys import BatchId, Keys, LaneId, Mailbox, ProviderBatchId
-from batchling_client.wire.records import Result, Row
+from batchling_client.wire.records.row_and_result import Result, Row
 from batchling_client.wire.scripts import Claim, RowOut, Scripts
 from batchling_client.wire.states import BatchState, Outcome, RowKind, Verdict
 

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from batchling_client import Run
-from batchling_client.interceptor import HttpCall, HttpReply
+from batchling_client.intercept.interceptor import HttpCall, HttpReply
 
 HOST = "api.groq.com"
 PATH = "/openai/v1/chat/completions"

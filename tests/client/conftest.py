@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from batchling_client import interceptor
-from batchling_client.wire.ending import end
+from batchling_client.intercept import interceptor
+from batchling_client.wire.deployment.cancellation import end
 from batchling_client.wire.keys import EXPIRES, KEYSPACE, Keys
 from batchling_worker.stack.redis_binary import find
 

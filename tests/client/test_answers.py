@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from batchling_client import Run, batchify, errors, session
-from batchling_client.wire.ending import end
+from batchling_client import Run, batchify, errors
+from batchling_client.session import session
+from batchling_client.wire.deployment.cancellation import end
 from batchling_client.wire.ids import new_batch_id, new_mailbox, new_run_id
 from batchling_client.wire.keys import Keys
-from batchling_client.wire.records import Row
+from batchling_client.wire.records.row_and_result import Row
 from batchling_client.wire.scripts import BatchCap, RowIn
 from batchling_client.wire.states import BatchState
 from tests.redis_server import redis_server

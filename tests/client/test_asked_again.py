@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from batchling_client import Run, batchify
-from batchling_client.calls import Calls, Request, Terms
-from batchling_client.interceptor import HttpReply
-from batchling_client.occurrences import Occurrences
+from batchling_client.intercept.interceptor import HttpReply
+from batchling_client.session.calls import Calls, Request, Terms
+from batchling_client.session.occurrences import Occurrences
 from batchling_client.wire.ids import new_run_id
 from batchling_client.wire.routes import Routes
 from tests.waiting import wait_until
@@ -225,7 +225,7 @@ async def test_a_call_left_on_one_event_loop_is_joined_from_another(answerer: An
 async def test_the_first_time_and_in_the_summary_it_is_said_that_asking_again_is_free(
     answerer: Answerer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batchling_client.run.COUNTING_S", 3.0)
+    monkeypatch.setattr("batchling_client.block.run.COUNTING_S", 3.0)
     answerer.go_on.clear()
     async with batchify(batch_window_seconds=LINGER_S, name="evals") as run:
         await give_up(run, "q0", "q1", "q2")

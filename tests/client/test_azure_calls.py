@@ -12,10 +12,10 @@ import pytest
 from openai import AsyncAzureOpenAI, AsyncOpenAI
 
 from batchling_client import settings
-from batchling_client.calls import Calls, Request, Terms
-from batchling_client.interceptor import HttpCall, HttpReply, host_of
+from batchling_client.intercept.interceptor import HttpCall, HttpReply, host_of
+from batchling_client.session.calls import Calls, Request, Terms
 from batchling_client.wire.ids import new_run_id
-from batchling_client.wire.records import Row
+from batchling_client.wire.records.row_and_result import Row
 
 ENDPOINT = "https://mine.openai.azure.com"
 VERSION = "2024-10-21"

@@ -32,12 +32,12 @@ from batchling_client import (
     batchify,
     errors,
 )
-from batchling_client.interceptor import HttpReply
+from batchling_client.intercept.interceptor import HttpReply
 from batchling_client.wire import sealing
-from batchling_client.wire.batches import Batch
-from batchling_client.wire.ending import end
+from batchling_client.wire.deployment.cancellation import end
 from batchling_client.wire.keys import BatchId, Keys
-from batchling_client.wire.records import WorkerPresence
+from batchling_client.wire.records.batch import Batch
+from batchling_client.wire.records.row_and_result import WorkerPresence
 from tests.waiting import wait_until
 
 from .answerer import Answerer, completion, echo
@@ -323,7 +323,7 @@ def other_loop() -> Iterator[OtherLoop]:
 def test_a_loop_that_is_blocked_does_not_keep_a_block_from_being_left(
     working: object, other_loop: OtherLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batchling_client.bridge.SILENCE_S", 0.3)
+    monkeypatch.setattr("batchling_client.block.background_loop.SILENCE_S", 0.3)
     with batchify(batch_window_seconds=LINGER_S) as run:
         assert other_loop.do(ask(run)).status == 200
         other_loop.hold_up()
@@ -486,7 +486,8 @@ def test_a_forked_child_starts_clean_and_opens_a_block_of_its_own(working: objec
 
 LEFT_BY_CHILD = """
 import asyncio, os, signal, sys, groq
-from batchling_client import batchify, scope
+from batchling_client import batchify
+from batchling_client.intercept import scope
 from tests.client.asking import ASK
 
 def fork():
@@ -739,7 +740,7 @@ async def test_a_dry_run_counts_gathered_calls_and_ends_the_block(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, groq_client: groq.AsyncGroq
 ) -> None:
     monkeypatch.setenv("BATCHLING_REDIS_URL", "redis://127.0.0.1:1")
-    monkeypatch.setattr("batchling_client.dry_run.QUIET_S", 2.0)
+    monkeypatch.setattr("batchling_client.block.dry_run.QUIET_S", 2.0)
     after = False
     with pytest.raises(DryRun, match="5 requests were counted"):  # noqa: PT012 - its last line must not run
         async with batchify(dry_run=True, batch_size=2) as run:
@@ -825,8 +826,8 @@ async def test_redis_away_at_the_start_is_a_clear_error_without_the_password(
 async def test_nobody_working_is_said_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batchling_client.presence.PATIENCE_S", 0.2)
-    monkeypatch.setattr("batchling_client.presence.LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr("batchling_client.operate.worker_presence.PATIENCE_S", 0.2)
+    monkeypatch.setattr("batchling_client.operate.worker_presence.LOOK_EVERY_S", 0.05)
     async with batchify(batch_window_seconds=LINGER_S) as run:
         await ask_all_until(run, lambda: "No worker is alive" in caplog.text)
     assert caplog.text.count("No worker is alive") == 1
@@ -923,7 +924,7 @@ async def test_a_block_is_entered_once() -> None:
 
 @pytest.mark.usefixtures("nothing_intercepted")
 async def test_a_library_that_slips_past_is_an_error_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batchling_client.interceptors.ADAPTERS", ())
+    monkeypatch.setattr("batchling_client.intercept.switch.ADAPTERS", ())
     with pytest.raises(batchling_client.NotIntercepted, match="full price"):
         async with batchify(dry_run=True):
             pass
@@ -946,7 +947,7 @@ def test_importing_the_client_imports_no_celery_and_no_http_library() -> None:
 async def test_a_block_inside_a_dry_run_sends_nothing_either(
     groq_client: groq.AsyncGroq, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batchling_client.dry_run.QUIET_S", 2.0)
+    monkeypatch.setattr("batchling_client.block.dry_run.QUIET_S", 2.0)
     with pytest.raises(DryRun):  # noqa: PT012 - two blocks
         async with batchify(dry_run=True) as outer, batchify() as inner:
             assert inner.is_dry

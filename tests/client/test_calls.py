@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from batchling_client.calls import Calls, Lane, Request, Terms
-from batchling_client.interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough
+from batchling_client.intercept.interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough
+from batchling_client.session.calls import Calls, Lane, Request, Terms
 from batchling_client.wire.ids import new_run_id
-from batchling_client.wire.records import LaneSpec, Row
+from batchling_client.wire.records.row_and_result import LaneSpec, Row
 from batchling_client.wire.routes import ROUTES, STAGING_HEADER, Routes
 
 from .asking import HOST, PATH, a_call, error_of

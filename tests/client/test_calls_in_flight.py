@@ -18,9 +18,10 @@ import groq
 import openai
 import pytest
 
-from batchling_client import Run, batchify, in_flight
-from batchling_client.interceptor import HttpReply
-from batchling_client.wire.ending import end
+from batchling_client import Run, batchify
+from batchling_client.block import in_flight
+from batchling_client.intercept.interceptor import HttpReply
+from batchling_client.wire.deployment.cancellation import end
 from tests.waiting import wait_until
 
 from .answerer import Answerer

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from batchling_client import Run, batchify
-from batchling_client.interceptor import HttpReply
-from batchling_client.wire.ending import end
+from batchling_client.intercept.interceptor import HttpReply
+from batchling_client.wire.deployment.cancellation import end
 from batchling_client.wire.keys import BatchId, LaneId, ProviderBatchId
 from batchling_client.wire.states import BatchState, Outcome
 from tests.waiting import wait_until

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from batchling_client import coverage, sdks
-from batchling_client.wire.finding import Finding, Health
+from batchling_client.operate import installed_sdks, sdk_coverage
+from batchling_client.wire.deployment.finding import Finding, Health
 
 Install = Callable[..., None]
 
@@ -32,7 +32,9 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 def importable(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The modules that can be imported, as far as the SDKs look."""
     there: set[str] = set()
-    monkeypatch.setattr(sdks, "find_spec", lambda name: ModuleSpec(name, None) if name in there else None)
+    monkeypatch.setattr(
+        installed_sdks, "find_spec", lambda name: ModuleSpec(name, None) if name in there else None
+    )
     return there
 
 
@@ -41,12 +43,12 @@ def finding(library: str, health: Health = Health.OK) -> Finding:
     return Finding(check=library, health=health, says="", mend=mend)
 
 
-ALL_COVERED = {name: finding(name) for name in coverage.MODULES}
+ALL_COVERED = {name: finding(name) for name in sdk_coverage.MODULES}
 
 
 def fate(name: str, libraries: dict[str, Finding] | None = None) -> Finding:
-    [sdk] = [sdk for sdk in sdks.installed() if sdk.name == name]
-    return coverage.of_sdk(sdk, ALL_COVERED if libraries is None else libraries)
+    [sdk] = [sdk for sdk in installed_sdks.installed() if sdk.name == name]
+    return sdk_coverage.of_sdk(sdk, ALL_COVERED if libraries is None else libraries)
 
 
 @pytest.mark.parametrize(
@@ -133,10 +135,10 @@ def test_a_library_that_slips_past_fails_the_sdks_that_send_over_it(install: Ins
 
 
 async def test_this_environment_s_sdks_are_covered() -> None:
-    found = {one.check: one for one in await coverage.interception()}
+    found = {one.check: one for one in await sdk_coverage.interception()}
     for name in ("httpx", "httpx2", "aiohttp", "requests", "openai", "groq", "anthropic"):
         assert found[name].health is Health.OK, found[name]
     assert "openai" in found["httpx2"].says
     assert "groq" in found["httpx"].says
-    assert set(found) <= {*coverage.MODULES, *sdks.SDKS, *sdks.FRAMEWORKS}
+    assert set(found) <= {*sdk_coverage.MODULES, *installed_sdks.SDKS, *installed_sdks.FRAMEWORKS}
     assert importlib.util.find_spec("boto3") or "boto3" not in found

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from batchling_client import batchify
-from batchling_client.calls import Calls, Request, Terms
-from batchling_client.dry_run import Rehearsal
+from batchling_client.block.dry_run import Rehearsal
 from batchling_client.errors import DryRun
+from batchling_client.session.calls import Calls, Request, Terms
+from batchling_client.wire.deployment.provider_settings import StandIn, routes_of
 from batchling_client.wire.ids import new_run_id
 from batchling_client.wire.routes import ROUTES, Routes
-from batchling_client.wire.stand_ins import StandIn, routes_of
 
 from .asking import a_call, ask
 
@@ -63,7 +63,7 @@ def test_fewer_rows_that_settings_allow_count_too() -> None:
 async def test_a_dry_block_says_what_becomes_of_too_few_requests(
     on_too_few: Any, outcome: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batchling_client.dry_run.QUIET_S", 0.1)
+    monkeypatch.setattr("batchling_client.block.dry_run.QUIET_S", 0.1)
     with pytest.raises(DryRun):
         async with batchify(dry_run=True, on_too_few=on_too_few) as run:
             await ask(run, **BEDROCK)

@@ -9,7 +9,7 @@ import pytest
 
 from batchling_client import errors
 from batchling_client.wire import answer_shape
-from batchling_worker import lifecycle
+from batchling_worker.decisions import lifecycle
 
 HEADERS = {errors.HEADER: "batch_expired", "content-type": "application/json"}
 REPLY = httpx.Response(504, headers=HEADERS, json={"error": {"message": "three times too late"}})

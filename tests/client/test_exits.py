@@ -16,8 +16,11 @@ import anyio
 import pytest
 from redis.asyncio import Redis
 
-from batchling_client import Run, batchify, display, presence, session
-from batchling_client.inspection import Inspection
+from batchling_client import Run, batchify
+from batchling_client.operate import worker_presence
+from batchling_client.operate.inspection import Inspection
+from batchling_client.progress import display
+from batchling_client.session import session
 from batchling_client.wire.keys import BatchId, Keys, RunId
 from tests.waiting import wait_until
 
@@ -264,7 +267,7 @@ def the_display(redis: Redis, keys: Keys) -> Coroutine[Any, Any, None]:
 
 
 def the_watch_for_workers(redis: Redis, keys: Keys) -> Coroutine[Any, Any, None]:
-    return presence.watch(Inspection(redis, keys), "", asked=lambda: False, patience_s=60)
+    return worker_presence.watch(Inspection(redis, keys), "", asked=lambda: False, patience_s=60)
 
 
 @pytest.mark.parametrize("companion", [the_display, the_watch_for_workers])
@@ -391,7 +394,7 @@ def press():
 asyncio.run(in_a_block(press))
 """
 CTRL_C_AGAIN_IN_A_PLAIN_EXIT = """
-from batchling_client.run import Run
+from batchling_client.block.run import Run
 
 def call(run, n):
     try:

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 import pytest
 from click.testing import CliRunner
 
-from batchling_client import steering
-from batchling_client.cli import main
-from batchling_client.inspection import Inspection, RunRecord
-from batchling_client.wire import connection
+from batchling_client.cli.main import main
+from batchling_client.operate import steering
+from batchling_client.operate.inspection import Inspection, RunRecord
+from batchling_client.wire.deployment import connection
 from batchling_client.wire.keys import BatchId, Keys, RunId
 from tests.scripts.byhand import ByHand, ids, row
 

@@ -8,14 +8,14 @@ import pytest
 from redis.exceptions import ConnectionError
 
 from batchling_client import batchify
-from batchling_client.calls import Calls, Request, Terms
-from batchling_client.interceptor import HttpCall
-from batchling_client.waiters import Waiters
-from batchling_client.wire.ending import end
+from batchling_client.intercept.interceptor import HttpCall
+from batchling_client.session.calls import Calls, Request, Terms
+from batchling_client.session.waiters import Waiters
+from batchling_client.wire.deployment.cancellation import end
+from batchling_client.wire.deployment.provider_settings import StandIn, routes_of
 from batchling_client.wire.ids import new_run_id
 from batchling_client.wire.keys import RequestId
 from batchling_client.wire.scripts import Enqueued, Scripts
-from batchling_client.wire.stand_ins import StandIn, routes_of
 from tests.waiting import wait_until
 
 from .answerer import Answerer, completion

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from batchling_client import settings
-from batchling_client.calls import Calls, Request, Terms
-from batchling_client.interceptor import PassThrough
-from batchling_client.passed import Passed
+from batchling_client.intercept.interceptor import PassThrough
+from batchling_client.intercept.passed import Passed
+from batchling_client.session.calls import Calls, Request, Terms
 from batchling_client.wire.ids import new_run_id
 from batchling_client.wire.routes import Routes
 

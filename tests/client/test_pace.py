@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from batchling_client import Run, batchify
-from batchling_client.pace import Pace
+from batchling_client.session.pace import Pace
 from batchling_client.wire.keys import BatchId, RequestId
 
 from .answerer import Answerer, completion

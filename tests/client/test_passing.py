@@ -24,8 +24,9 @@ import requests
 import urllib3
 from lm15.transports import StdlibAsyncTransport, StdlibTransport, TransportRequest
 
-from batchling_client import Run, batchify, children, interceptors, scope
-from batchling_client.passed import Passed, Why
+from batchling_client import Run, batchify
+from batchling_client.intercept import child_processes, scope, switch
+from batchling_client.intercept.passed import Passed, Why
 from batchling_client.wire.routes import Routes
 
 from .gateway import Site, ask, ask_blocking, warnings
@@ -301,12 +302,12 @@ async def test_patches_stay_while_tasks_outlive_their_block_and_no_longer(site: 
 @pytest.mark.usefixtures("nothing_intercepted")
 def test_interception_is_let_go_of_in_the_middle_of_being_switched_on() -> None:
     plain = vars(httpx.Client)["send"]
-    interceptors.install()
-    with interceptors._switch.lock:
-        interceptors.let_go()
+    switch.install()
+    with switch._switch.lock:
+        switch.let_go()
         assert vars(httpx.Client)["send"] is not plain
-    interceptors.install()
-    interceptors.uninstall()
+    switch.install()
+    switch.uninstall()
     assert vars(httpx.Client)["send"] is plain
 
 
@@ -337,7 +338,7 @@ def test_a_child_that_imports_batchling_says_once_that_it_is_in_no_block(site: S
 
     before = dict(os.environ)
     with block():
-        assert os.environ[children.VARIABLE].startswith(f"{os.getpid()}:")
+        assert os.environ[child_processes.VARIABLE].startswith(f"{os.getpid()}:")
         inside = said()
     assert dict(os.environ) == before
     assert inside.count("started inside a batchify block") == 1

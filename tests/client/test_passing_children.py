@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from batchling_client import Run, batchify, child_calls, children
+from batchling_client import Run, batchify
+from batchling_client.intercept import child_calls, child_processes
 
 from .gateway import Site, ask_blocking
 
@@ -172,10 +173,10 @@ def test_a_file_that_is_not_the_parents_is_neither_read_nor_written(how: str, fi
 def test_a_file_that_cannot_be_made_leaves_the_block_as_it_is(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(children._open, "path", None)
+    monkeypatch.setattr(child_processes._open, "path", None)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
     with block() as run:
-        assert os.environ[children.VARIABLE] == f"{os.getpid()}:"
+        assert os.environ[child_processes.VARIABLE] == f"{os.getpid()}:"
         start(site)
     assert counted(run) == []
 

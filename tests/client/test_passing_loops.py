@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from redis.asyncio.client import Pipeline, Redis
 
-from batchling_client import Run, batchify, bridge
-from batchling_client.interceptor import HttpReply
-from batchling_client.own_context import own_context
+from batchling_client import Run, batchify
+from batchling_client.block import background_loop
+from batchling_client.intercept.interceptor import HttpReply
+from batchling_client.session.own_context import own_context
 from tests.waiting import wait_until
 
 from .answerer import Answerer
@@ -106,7 +107,7 @@ async def test_a_call_that_ends_before_its_thread_has_another_turn_keeps_no_bloc
     ended = threading.Event()
 
     def program(run: Run) -> None:
-        shared = bridge.hold()
+        shared = background_loop.hold()
         begin = shared.loop.call_soon_threadsafe
 
         def begin_and_end(work: Callable[[], None]) -> object:
@@ -123,7 +124,7 @@ async def test_a_call_that_ends_before_its_thread_has_another_turn_keeps_no_bloc
             assert asyncio.run(ask(run)).status == 200
         finally:
             monkeypatch.undo()
-            bridge.let_go()
+            background_loop.let_go()
 
     async with asyncio.timeout(20), batchify(batch_window_seconds=LINGER_S, live_display=False) as run:
         await asyncio.to_thread(program, run)
@@ -211,9 +212,9 @@ def test_the_background_loop_is_closed_where_a_library_has_replaced_asyncio_run(
         return kept[-1].run_until_complete(main)
 
     monkeypatch.setattr(asyncio, "run", run)
-    shared = bridge.hold()
+    shared = background_loop.hold()
     loop = shared.loop
-    bridge.let_go()
+    background_loop.let_go()
     shared.join(10)
     for one in kept:
         one.close()

@@ -20,7 +20,9 @@ import anyio.to_thread
 import httpx
 import pytest
 
-from batchling_client import Run, batchify, in_flight, scope
+from batchling_client import Run, batchify
+from batchling_client.block import in_flight
+from batchling_client.intercept import scope
 from tests.waiting import wait_until
 
 from .gateway import Site, ask, ask_blocking, warnings

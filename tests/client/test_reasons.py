@@ -11,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from batchling_client import DeadlinePassed, Run, batchify, overdue, presence
-from batchling_client.display import Watch
-from batchling_client.inspection import Inspection
+from batchling_client import DeadlinePassed, Run, batchify
+from batchling_client.operate import worker_presence
+from batchling_client.operate.inspection import Inspection
+from batchling_client.progress import overdue
+from batchling_client.progress.display import Watch
 from batchling_client.wire import sealing
-from batchling_client.wire.batches import Batch
+from batchling_client.wire.deployment.rehearsing import SANDBOX
 from batchling_client.wire.keys import BatchId, Keys, RunId
-from batchling_client.wire.records import WorkerPresence
-from batchling_client.wire.rehearsing import SANDBOX
+from batchling_client.wire.records.batch import Batch
+from batchling_client.wire.records.row_and_result import WorkerPresence
 from tests.waiting import wait_until
 
 from .answerer import Answerer
@@ -156,9 +158,9 @@ def announce(server: RedisServer, namespace: str, public_key: str) -> None:
 
 @pytest.fixture
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(presence, "PATIENCE_S", 0.1)
-    monkeypatch.setattr(presence, "LOOK_EVERY_S", 0.05)
-    monkeypatch.setattr(presence, "AGAIN_EVERY_S", 0.05)
+    monkeypatch.setattr(worker_presence, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(worker_presence, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(worker_presence, "AGAIN_EVERY_S", 0.05)
 
 
 async def test_a_worker_that_dies_in_the_middle_of_a_run_is_missed(
@@ -238,6 +240,6 @@ def test_a_rehearsal_gives_the_worker_that_it_starts_as_much_time_as_an_embedded
     """Its Redis is named by a URL, as that of workers which run elsewhere is."""
     url = "unix:///tmp/redis.sock"
     monkeypatch.delenv(SANDBOX, raising=False)
-    assert presence.patience_s(url) < presence.patience_s(None)
+    assert worker_presence.patience_s(url) < worker_presence.patience_s(None)
     monkeypatch.setenv(SANDBOX, "http://127.0.0.1:8099")
-    assert presence.patience_s(url) == presence.patience_s(None)
+    assert worker_presence.patience_s(url) == worker_presence.patience_s(None)

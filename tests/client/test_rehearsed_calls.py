@@ -6,12 +6,13 @@ import logging
 
 import pytest
 
-from batchling_client import sandboxed, settings
-from batchling_client.calls import Calls, Request, Terms
-from batchling_client.doctor import examine
+from batchling_client import settings
+from batchling_client.block import sandboxed
+from batchling_client.operate.doctor import examine
+from batchling_client.session.calls import Calls, Request, Terms
 from batchling_client.wire.carried import CARRIED_HEADER
+from batchling_client.wire.deployment.rehearsing import SANDBOX
 from batchling_client.wire.ids import new_run_id
-from batchling_client.wire.rehearsing import SANDBOX
 from batchling_client.wire.routes import Routes
 from batchling_worker.sandbox import environment
 

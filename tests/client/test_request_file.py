@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from batchling_client import submitting
-from batchling_client.calls import Calls, Lane, Terms
-from batchling_client.request_file import SLACK, Ask, BadLine, Check, RequestFile
+from batchling_client.bulk import submission
+from batchling_client.bulk.request_file import SLACK, Ask, BadLine, Check, RequestFile
+from batchling_client.bulk.submission import Counted, Wish, submit
+from batchling_client.session.calls import Calls, Lane, Terms
 from batchling_client.settings import ClientSettings
-from batchling_client.submitting import Counted, Wish, submit
 from batchling_client.wire.ids import new_run_id
 from batchling_client.wire.routes import Route, Routes
 
@@ -154,13 +154,13 @@ def test_lines_are_those_of_the_providers_own_batch_files(
         "AWS_REGION": "us-east-1",
         "GOOGLE_CLOUD_PROJECT": "p",
     }
-    words = submitting.words_of(route, environment)
+    words = submission.words_of(route, environment)
     file = RequestFile(
         file=io.BytesIO(raw.encode(encoding)),
         route=route,
-        headers=submitting.headers_of(route, environment),
+        headers=submission.headers_of(route, environment),
         model="given",
-        host=submitting.host_of(route, words),
+        host=submission.host_of(route, words),
         words=words,
     )
     terms = Terms(run_id=new_run_id(), run_name="", vertex_gcs_prefix="gs://bucket/files")

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from batchling_client import batchify
-from batchling_client.inspection import Inspection
-from batchling_client.run_cancel import CancelledRun, cancel_run
-from batchling_client.wire import connection
+from batchling_client.operate.cancel_run import CancelledRun, cancel_run
+from batchling_client.operate.inspection import Inspection
+from batchling_client.wire.deployment import connection
 from batchling_client.wire.ids import new_batch_id, new_mailbox
 from batchling_client.wire.keys import Keys, RequestId, RunId
 from batchling_client.wire.scripts import Dropped

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from redis.exceptions import ConnectionError
 
-from batchling_client import QueueUnreachable, batchify, outage
-from batchling_client.wire.redis_errors import mistake_of, shortage_of
+from batchling_client import QueueUnreachable, batchify
+from batchling_client.session import redis_outage
+from batchling_client.wire.deployment.redis_errors import mistake_of, shortage_of
 from tests.waiting import wait_until
 
 from .asking import ask, error_of
@@ -25,7 +26,8 @@ ROOT = Path(__file__).parents[2]
 NO_FILES = """
 import asyncio, json, os, resource, sys, threading, time
 import redis
-from batchling_client import QueueUnreachable, batchify, outage
+from batchling_client import QueueUnreachable, batchify
+from batchling_client.session import redis_outage
 from tests.client.asking import a_call, ask, error_of
 
 look = redis.Redis.from_url(os.environ["BATCHLING_REDIS_URL"])
@@ -57,7 +59,7 @@ with batchify(live_display=False) as run:
     print("entered")
 """
 NO_CONNECTION = """
-outage.PATIENCE_S = 0.5
+redis_outage.PATIENCE_S = 0.5
 
 async def main():
     async with batchify(batch_window_seconds=60, live_display=False) as run:
@@ -130,7 +132,7 @@ def test_a_process_that_can_start_no_thread_says_so_and_holds_no_lock(
 async def test_a_blocking_call_that_can_start_no_thread_is_answered_with_the_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from batchling_client.interceptor import HttpReply
+    from batchling_client.intercept.interceptor import HttpReply
 
     from .asking import a_call
 
@@ -147,8 +149,8 @@ async def test_a_blocking_call_that_can_start_no_thread_is_answered_with_the_rea
 
 @pytest.fixture
 def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outage, "PATIENCE_S", 0.3)
-    monkeypatch.setattr(outage, "FAIL_OVER_S", 0.3)
+    monkeypatch.setattr(redis_outage, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(redis_outage, "FAIL_OVER_S", 0.3)
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,13 @@ from openai.types.chat import ChatCompletionChunk
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from batchling_client import batchify, sse
-from batchling_client.calls import Calls, Terms
+from batchling_client import batchify
 from batchling_client.errors import WrongSettings
-from batchling_client.interceptor import PASS_THROUGH, HttpCall, HttpReply
+from batchling_client.intercept.interceptor import PASS_THROUGH, HttpCall, HttpReply
+from batchling_client.session import sse
+from batchling_client.session.calls import Calls, Terms
 from batchling_client.wire.ids import new_run_id
-from batchling_client.wire.records import Row
+from batchling_client.wire.records.row_and_result import Row
 from batchling_client.wire.routes import Routes
 from tests.interceptors.fakes import FakeHandler, process_block, task_block
 

@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 import batchling
-from batchling_client import batchify, outside, scope
+from batchling_client import batchify, outside
+from batchling_client.intercept import scope
 
 OFF: list[dict[str, Any]] = [{"enabled": False}, {}]
 

@@ -6,10 +6,10 @@ from typing import Final
 
 import pytest
 
-from batchling_client.unbatched import unbatched
+from batchling_client.session.unbatched import unbatched
 from batchling_client.wire.charges import Charge
+from batchling_client.wire.deployment.provider_settings import StandIn, checked, routes_of
 from batchling_client.wire.routes import Routes
-from batchling_client.wire.stand_ins import StandIn, checked, routes_of
 
 REGISTRY: Final = Routes()
 VERTEX: Final = "us-central1-aiplatform.googleapis.com"

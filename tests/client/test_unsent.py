@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from batchling_client import batchify
-from batchling_client.waiters import Waiters
+from batchling_client.session.waiters import Waiters
 from batchling_client.wire.scripts import Enqueued, Scripts
 from tests.waiting import wait_until
 

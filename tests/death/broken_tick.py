@@ -7,8 +7,8 @@ import sys
 from unittest import mock
 
 from batchling_worker.celery import app
+from batchling_worker.runtime.ticker import Ticker
 from batchling_worker.store import Store
-from batchling_worker.tick import Ticker
 
 __all__ = ["app"]
 

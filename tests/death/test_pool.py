@@ -9,7 +9,7 @@ import subprocess
 import psutil
 import pytest
 
-from batchling_worker.sandbox.faults import SlowDownload, SlowUpload
+from batchling_worker.sandbox.world.faults import SlowDownload, SlowUpload
 from tests.deployment import SLOW_MODEL, Deployment
 from tests.waiting import wait_until
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batchling_worker.sandbox.faults import SlowDownload, SlowUpload
+from batchling_worker.sandbox.world.faults import SlowDownload, SlowUpload
 from tests.deployment import SLOW_MODEL, Deployment
 from tests.waiting import wait_until
 

@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from batchling_client.wire.ending import end
+from batchling_client.wire.deployment.cancellation import end
 from batchling_client.wire.keys import RequestId
 from batchling_client.wire.states import BatchState
-from batchling_worker.sandbox.faults import SlowCreate, SlowDownload, SlowUpload
+from batchling_worker.sandbox.world.faults import SlowCreate, SlowDownload, SlowUpload
 from tests.deployment import SLOW_MODEL, Deployment
 from tests.waiting import wait_until
 

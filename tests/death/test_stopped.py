@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 
-from batchling_worker.sandbox.faults import SlowCreate, SlowDownload, SlowUpload
+from batchling_worker.sandbox.world.faults import SlowCreate, SlowDownload, SlowUpload
 from tests.deployment import Deployment
 from tests.waiting import wait_until
 

@@ -33,7 +33,7 @@ async def run(*words: str, home: Path, **settings: str) -> str:
 
 async def rehearsed(example: str, **settings: str) -> str:
     """The output of `batchling run --sandbox`."""
-    main = "from batchling_client.cli import main; main()"
+    main = "from batchling_client.cli.main import main; main()"
     with tempfile.TemporaryDirectory(prefix="bl-") as home:
         return await run("-c", main, "run", "--sandbox", f"examples/{example}", home=Path(home), **settings)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from batchling_client.wire.installing import install
+from batchling_client.wire.deployment.installing import install
 from batchling_worker.errors import PermanentError
 from batchling_worker.providers import load
 
@@ -25,7 +25,9 @@ def test_nothing_tells_people_to_install_another_projects_package(file: Path) ->
 
     assert not BY_NAME.search(text)
     if file in SOURCES and file.name != "installing.py":
-        assert not re.search(r"pip install ['\"]?\.", text), "batchling_client.wire.installing says it"
+        assert not re.search(r"pip install ['\"]?\.", text), (
+            "batchling_client.wire.deployment.installing says it"
+        )
 
 
 def test_the_words_name_a_checkout_and_an_extra_that_there_is() -> None:

@@ -12,9 +12,9 @@ import click
 import pytest
 
 from batchling_client import batchify, errors
-from batchling_client.cli import main
+from batchling_client.cli.main import main
 from batchling_client.settings import ClientSettings
-from batchling_client.wire.stand_ins import StandIn
+from batchling_client.wire.deployment.provider_settings import StandIn
 from batchling_worker.settings import ProviderSettings, WorkerSettings
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -22,8 +22,8 @@ from anthropic.types.messages import MessageBatch, MessageBatchResult
 from batchling_client.wire.routes import Routes
 from batchling_worker.providers.anthropic import FACTS, PROVIDER, STATUSES
 from batchling_worker.sandbox import Limits, Sandbox
-from batchling_worker.sandbox.anthropic import AnthropicDialect
-from batchling_worker.sandbox.faults import ExpireBatch, HideBatch, HideOutput, LateFileIds, LieInCounts
+from batchling_worker.sandbox.providers.anthropic import AnthropicDialect
+from batchling_worker.sandbox.world.faults import ExpireBatch, HideBatch, HideOutput, LateFileIds, LieInCounts
 from tests.form import Ability, Form
 
 MODEL = "claude-haiku-4-5"

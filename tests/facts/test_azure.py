@@ -12,7 +12,7 @@ from openai.types import Batch
 
 from batchling_worker.providers.azure import FACTS
 from batchling_worker.sandbox import Limits, Sandbox
-from batchling_worker.sandbox.faults import HoldFilePending
+from batchling_worker.sandbox.world.faults import HoldFilePending
 from tests.form import CHAT_FORM, Ability
 
 from .lines import CHAT, chat, jsonl, parse

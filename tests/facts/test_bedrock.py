@@ -16,14 +16,16 @@ from moto.server import ThreadedMotoServer
 from urllib3.exceptions import SSLError
 
 from batchling_client.wire.keys import ProviderBatchId
-from batchling_worker import aws, providers
-from batchling_worker.answer_check import checked
-from batchling_worker.aws import Place
+from batchling_worker import providers
+from batchling_worker.dialects import aws
+from batchling_worker.dialects.aws import Place
+from batchling_worker.dialects.http_errors import Deed
 from batchling_worker.errors import PermanentError
-from batchling_worker.http_errors import Deed
+from batchling_worker.pipeline.answer_check import checked
 from batchling_worker.provider import Account, Ending
 from batchling_worker.providers.bedrock import answer_in
-from batchling_worker.sandbox import Limits, Sandbox, faults
+from batchling_worker.sandbox import Limits, Sandbox
+from batchling_worker.sandbox.world import faults
 from tests.form import Ability, Form
 from tests.providers.wire import Wire, answer
 

@@ -11,11 +11,12 @@ import pytest
 from openai import APIStatusError, BadRequestError, NotFoundError, OpenAI
 from openai.types import Batch
 
-from batchling_worker.batch_object import BatchObject
-from batchling_worker.http_errors import Deed, of_status
+from batchling_worker.dialects.http_errors import Deed, of_status
+from batchling_worker.dialects.openai.batch_object import BatchObject
 from batchling_worker.provider import Ended, Ending, Running
 from batchling_worker.providers import doubleword
-from batchling_worker.sandbox import Sandbox, faults
+from batchling_worker.sandbox import Sandbox
+from batchling_worker.sandbox.world import faults
 from tests.form import CHAT_FORM, Ability, Form
 
 from .lines import CHAT, chat, jsonl, parse

@@ -18,7 +18,8 @@ from batchling_client.wire.states import Outcome
 from batchling_worker import providers
 from batchling_worker.errors import PermanentError, QuotaFull, TemporaryError
 from batchling_worker.provider import Account, Answer, Ended, Ending, Running, Source, Submission
-from batchling_worker.sandbox import Limits, Sandbox, faults
+from batchling_worker.sandbox import Limits, Sandbox
+from batchling_worker.sandbox.world import faults
 from tests.form import Ability, Form
 from tests.providers.desk import submission
 from tests.providers.wire import Seen, Wire, answer

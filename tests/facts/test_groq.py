@@ -9,7 +9,7 @@ from groq import AuthenticationError, BadRequestError, Groq, NotFoundError, Perm
 from groq.types import BatchCreateResponse, BatchRetrieveResponse
 
 from batchling_worker.sandbox import Limits, Sandbox
-from batchling_worker.sandbox.faults import BareErrors, RefuseCreate
+from batchling_worker.sandbox.world.faults import BareErrors, RefuseCreate
 from tests.form import CHAT_FORM
 
 from .lines import CHAT, chat, jsonl, parse

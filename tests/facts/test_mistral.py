@@ -16,12 +16,12 @@ from mistralai.client.models import BatchJob, BatchRequest, File
 
 from batchling_client.wire.routes import Routes
 from batchling_worker import providers
-from batchling_worker.batch_object import LABEL_NAME, BatchObject
+from batchling_worker.dialects.openai.batch_object import LABEL_NAME, BatchObject
+from batchling_worker.dialects.result_lines import RowReader
 from batchling_worker.provider import Ended, Running
 from batchling_worker.providers.mistral import FACTS, Job
-from batchling_worker.result_lines import RowReader
 from batchling_worker.sandbox import Limits, Sandbox
-from batchling_worker.sandbox.faults import ExpireBatch, FailBatch
+from batchling_worker.sandbox.world.faults import ExpireBatch, FailBatch
 from tests.form import CHAT_FORM, Ability
 
 from .lines import CHAT, jsonl, parse

@@ -18,7 +18,7 @@ from openai import (
 from openai.types import Batch
 
 from batchling_worker.sandbox import Limits, Sandbox
-from batchling_worker.sandbox.openai import OpenAIDialect
+from batchling_worker.sandbox.providers.openai import OpenAIDialect
 from tests.form import CHAT_FORM
 
 from .lines import CHAT, chat, jsonl, parse

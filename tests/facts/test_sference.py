@@ -12,11 +12,12 @@ from sference_sdk import SferenceClient
 from sference_sdk.client import ApiError
 from sference_sdk.models import Batch
 
-from batchling_worker import blame
+from batchling_worker.decisions import blame
 from batchling_worker.provider import Complaint
 from batchling_worker.providers.sference import FACTS, PROVIDER, read_row
-from batchling_worker.sandbox import Limits, Sandbox, faults
-from batchling_worker.sandbox.sference import SferenceDialect
+from batchling_worker.sandbox import Limits, Sandbox
+from batchling_worker.sandbox.providers.sference import SferenceDialect
+from batchling_worker.sandbox.world import faults
 from tests.form import Ability, Form, chat_body, chat_text
 
 MODEL = "zai-org/GLM-5-flash"

@@ -22,12 +22,13 @@ from together import (
 )
 from together.types import BatchJob
 
-from batchling_worker import blame, providers
+from batchling_worker import providers
+from batchling_worker.decisions import blame
+from batchling_worker.dialects.result_lines import RowReader
 from batchling_worker.provider import Ended, Running
 from batchling_worker.providers.together import Job, status_of
-from batchling_worker.result_lines import RowReader
 from batchling_worker.sandbox import Limits, Sandbox
-from batchling_worker.sandbox.faults import ExpireBatch
+from batchling_worker.sandbox.world.faults import ExpireBatch
 from tests.form import CHAT_FORM, Ability
 
 from .lines import CHAT, jsonl, parse

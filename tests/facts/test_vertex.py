@@ -23,11 +23,13 @@ from google.oauth2.credentials import Credentials
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.routes import Routes
 from batchling_client.wire.states import Outcome
-from batchling_worker import gcs, providers
+from batchling_worker import providers
+from batchling_worker.dialects.google import cloud_storage
+from batchling_worker.dialects.google.cloud_storage import Objects, Place
 from batchling_worker.errors import Denied, PermanentError, QuotaFull, TemporaryError
-from batchling_worker.gcs import Objects, Place
 from batchling_worker.provider import Account, Answer, Ended, Ending, Look, Running, Source, Submission
-from batchling_worker.sandbox import Sandbox, faults
+from batchling_worker.sandbox import Sandbox
+from batchling_worker.sandbox.world import faults
 from tests.form import Ability, Form
 from tests.providers.desk import submission
 from tests.providers.wire import Wire, answer
@@ -449,7 +451,7 @@ class TestAdapter:
         self, sandbox: Sandbox, account: Account, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         own = replace(account, headers={}, own_credential=True)
-        monkeypatch.setattr("batchling_worker.providers.vertex._own", gcs.OwnCredential())
+        monkeypatch.setattr("batchling_worker.providers.vertex._own", cloud_storage.OwnCredential())
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
         with pytest.raises(PermanentError, match="Application Default Credentials") as caught:
             await submit(own, asked(), {ID: body("Why?", MODEL)})
@@ -591,6 +593,6 @@ class TestWithAnEmulatorOfOthers:
         assert (found.name, found.size) == ("run/label/input.jsonl", len(content))
         pieces = [piece async for piece in objects.pieces(found)]
         assert b"".join(pieces) == content
-        assert max(map(len, pieces)) == gcs.CHUNK
+        assert max(map(len, pieces)) == cloud_storage.CHUNK
         with pytest.raises(TemporaryError):
             [piece async for piece in objects.pieces(replace(found, name="run/none"))]

@@ -17,11 +17,12 @@ from openai import APIStatusError, BadRequestError, NotFoundError, OpenAI, Permi
 from batchling_client.wire.keys import BatchId, ProviderBatchId
 from batchling_client.wire.routes import Routes
 from batchling_client.wire.states import Outcome
-from batchling_worker.answer_check import checked
-from batchling_worker.chat_as_response import as_response
+from batchling_worker.dialects.openai.chat_as_response import as_response
+from batchling_worker.pipeline.answer_check import checked
 from batchling_worker.provider import Account, Answer, Ended, Ending, Running, Sought, Submission
 from batchling_worker.providers import xai
-from batchling_worker.sandbox import Sandbox, faults
+from batchling_worker.sandbox import Sandbox
+from batchling_worker.sandbox.world import faults
 from tests.form import CHAT_FORM, Ability, Form
 
 FORM = Form(

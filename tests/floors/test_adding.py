@@ -40,7 +40,7 @@ def add(project: Path) -> set[str]:
     end = routes.index("\n    ),\n", start) + len("\n    ),\n")
     entry = routes[start:end]
     (project / ROUTES).write_text(routes.replace(entry, entry + renamed(entry)), encoding="utf-8")
-    for folder in ("batchling_worker/providers", "batchling_worker/sandbox"):
+    for folder in ("batchling_worker/providers", "batchling_worker/sandbox/providers"):
         text = (project / folder / f"{MODEL}.py").read_text(encoding="utf-8")
         (project / folder / f"{NEW}.py").write_text(renamed(text), encoding="utf-8")
     facts = "from tests.form import CHAT_FORM\n\nFORM = CHAT_FORM\n"

@@ -12,7 +12,7 @@ from batchling_worker import providers
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGES = ("batchling_client", "batchling_worker")
-SDKS = "batchling_client/sdks.py"
+SDKS = "batchling_client/operate/installed_sdks.py"
 """Names distributions, some of which are called like their provider."""
 ROUTES = "batchling_client/wire/routes.py"
 SHOWN_FIRST = frozenset({"groq", "openai"})
@@ -23,7 +23,7 @@ def files_of(name: str) -> set[str]:
     return {
         ROUTES,
         f"batchling_worker/providers/{name}.py",
-        f"batchling_worker/sandbox/{name}.py",
+        f"batchling_worker/sandbox/providers/{name}.py",
         f"tests/facts/test_{name}.py",
     }
 
@@ -66,7 +66,7 @@ def test_a_provider_is_exactly_four_files(name: str) -> None:
         assert speaking_of(name) <= files_of(name) | {SDKS}
 
 
-@pytest.mark.parametrize("folder", ["batchling_worker/providers", "batchling_worker/sandbox"])
+@pytest.mark.parametrize("folder", ["batchling_worker/providers", "batchling_worker/sandbox/providers"])
 @pytest.mark.parametrize("name", providers.names())
 def test_a_provider_imports_no_other(name: str, folder: str) -> None:
     others = set(providers.names()) - {name}

@@ -64,7 +64,7 @@ async def run(example: Example, *options: str, **settings: str) -> tuple[str, st
     program = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
-        "from batchling_client.cli import main; main()",
+        "from batchling_client.cli.main import main; main()",
         "run",
         *options,
         f"examples/{example.name}.py:main",

@@ -9,7 +9,7 @@ import pytest
 
 from batchling_client import errors
 from batchling_worker.sandbox import Sandbox
-from batchling_worker.sandbox.faults import FailBatch
+from batchling_worker.sandbox.world.faults import FailBatch
 from tests.sdks.books import Books
 
 from .asking import WAYS, Way, together

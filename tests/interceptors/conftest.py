@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from batchling_client import interceptor
+from batchling_client.intercept import interceptor
 
 from .fakes import Upstream, sends
 

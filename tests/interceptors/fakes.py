@@ -9,9 +9,9 @@ from typing import Any
 
 from aiohttp import web
 
-from batchling_client import interceptors, scope
-from batchling_client.interceptor import PASS_THROUGH, Handler, HttpCall, HttpReply, PassThrough
-from batchling_client.passed import Passed, Why
+from batchling_client.intercept import scope, switch
+from batchling_client.intercept.interceptor import PASS_THROUGH, Handler, HttpCall, HttpReply, PassThrough
+from batchling_client.intercept.passed import Passed, Why
 from batchling_client.wire.routes import Routes
 
 PATH = "/openai/v1/chat/completions"
@@ -108,25 +108,25 @@ def sends(library: Any) -> tuple[object, object]:
 @contextmanager
 def task_block(handler: Handler) -> Iterator[None]:
     """Open a block as ``async with batchify()`` does."""
-    interceptors.install()
+    switch.install()
     token = scope.enter_task(handler)
     try:
         yield
     finally:
         scope.leave_task(token)
-        interceptors.uninstall()
+        switch.uninstall()
 
 
 @contextmanager
 def process_block(handler: Handler) -> Iterator[None]:
     """Open a block as plain ``with batchify()`` does."""
-    interceptors.install()
+    switch.install()
     scope.enter_process(handler)
     try:
         yield
     finally:
         scope.leave_process(handler)
-        interceptors.uninstall()
+        switch.uninstall()
 
 
 class Upstream:

@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from batchling_client import interceptors, scope, self_test
-from batchling_client.calls import Calls, Request, Terms
 from batchling_client.errors import NotIntercepted
-from batchling_client.interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough
+from batchling_client.intercept import probe, scope, switch
+from batchling_client.intercept.interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough
+from batchling_client.session.calls import Calls, Request, Terms
 from batchling_client.wire.ids import new_run_id
 from batchling_client.wire.routes import Route, Routes
 
@@ -278,33 +278,33 @@ async def test_the_last_user_restores_the_class_and_a_foreign_patch_stays(upstre
         return vars(aiohttp.ClientSession)["_request"]
 
     before = current()
-    interceptors.install()
-    interceptors.install()
+    switch.install()
+    switch.install()
     ours: Callable[..., Any] = vars(aiohttp.ClientSession)["_request"]
     assert ours is not before
-    interceptors.uninstall()
+    switch.uninstall()
     assert current() is ours
-    interceptors.uninstall()
+    switch.uninstall()
     assert current() is before
 
 
 async def test_a_library_whose_calls_slip_past_is_told_by_the_self_test(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    interceptors.install()
+    switch.install()
     try:
-        await self_test.check()
+        await probe.check()
 
         async def foreign(session: object, method: str, url: str, **options: object) -> object:
             raise aiohttp.ClientError("nobody home")
 
         monkeypatch.setattr(aiohttp.ClientSession, "_request", foreign)
         with pytest.raises(NotIntercepted, match="aiohttp"):
-            await self_test.check()
+            await probe.check()
         monkeypatch.undo()
         assert scope.current() is None
     finally:
-        interceptors.uninstall()
+        switch.uninstall()
 
 
 class Tape:
@@ -328,7 +328,7 @@ async def test_a_recorder_below_ours_sees_what_passes_only(
     monkeypatch.setattr(aiohttp.ClientSession, "_request", tape.play)
     async with aiohttp.ClientSession() as session:
         with task_block(FakeHandler()):
-            await self_test.check()
+            await probe.check()
             response = await session.post(upstream.url + PATH, json=BODY)
             assert who(await response.read()) == "batch"
             with pytest.raises(LookupError):
@@ -338,14 +338,14 @@ async def test_a_recorder_below_ours_sees_what_passes_only(
 
 async def test_a_recorder_in_the_place_of_ours_is_found_at_the_start_of_a_block() -> None:
     plain = aiohttp.ClientSession._request
-    interceptors.install()
+    switch.install()
     aiohttp.ClientSession._request = Tape(plain).play  # type: ignore[assignment, method-assign]
     try:
         with pytest.raises(NotIntercepted, match="aiohttp"):
-            await self_test.check()
+            await probe.check()
     finally:
         aiohttp.ClientSession._request = plain  # type: ignore[method-assign]
-        interceptors.uninstall()
+        switch.uninstall()
 
 
 @pytest.mark.parametrize(("url", "host"), HOSTS)

@@ -20,7 +20,7 @@ import pytest
 import requests
 import responses
 
-from batchling_client import self_test
+from batchling_client.intercept import probe
 
 from .fakes import PATH, FakeHandler, completion, task_block
 
@@ -63,7 +63,7 @@ def post_blocking(library: Any, body: object = None) -> Any:
 async def checked(first: bool) -> None:
     """Open a block as far as the self-test; what is put over ours later is that of the next block."""
     if first:
-        await self_test.check()
+        await probe.check()
 
 
 def of_httpx(library: Any) -> Any:
@@ -194,7 +194,7 @@ async def test_a_function_in_the_place_of_aiohttp_is_asked_and_warned_of(
 
     monkeypatch.setattr(aiohttp.ClientSession, "_request", _request)
     with task_block(batch):
-        await self_test.check()
+        await probe.check()
         async with aiohttp.ClientSession() as session:
             for _ in range(2):
                 assert said(await (await session.post(URL, json={})).json()) == "own"
@@ -219,7 +219,7 @@ async def test_clients_older_than_a_double_of_their_class_are_batched(
     }
     try:
         with mock.patch(place, autospec=autospec or None), task_block(batch):
-            await self_test.check()
+            await probe.check()
             sent = clients[place].post(URL, json={})
             answer = sent if place.startswith("requests") else await sent
             found = answer.json() if "aiohttp" not in place else await answer.json()
@@ -353,7 +353,7 @@ async def test_a_recorder_that_replaced_connections_before_the_block_stops_nothi
     monkeypatch.setattr(http.client, "HTTPConnection", double)
     before = vars(own)["putrequest"]
     with task_block(batch):
-        await self_test.check()
+        await probe.check()
         assert vars(own)["putrequest"] is not before
     assert vars(own)["putrequest"] is before
     assert vars(base)["putrequest"] is putrequest

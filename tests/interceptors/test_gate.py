@@ -15,12 +15,13 @@ import requests
 import urllib3
 from lm15.transports import StdlibAsyncTransport, StdlibTransport, TransportRequest
 
-from batchling_client import gate, interceptors, sandboxed, scope
-from batchling_client.calls import Terms
+from batchling_client.block import sandboxed
+from batchling_client.block.run import Run
 from batchling_client.errors import RequestRefused
-from batchling_client.run import Run
+from batchling_client.intercept import gate, scope, switch
+from batchling_client.session.calls import Terms
+from batchling_client.wire.deployment.rehearsing import NO_ACCOUNT
 from batchling_client.wire.ids import new_run_id
-from batchling_client.wire.rehearsing import NO_ACCOUNT
 from batchling_client.wire.routes import Routes
 
 from .fakes import FakeHandler, Upstream, process_block, refusing, task_block
@@ -34,10 +35,10 @@ KEY = {"authorization": "Bearer sk-real"}
 def rehearsed(upstream: Upstream) -> Iterator[Upstream]:
     """The upstream is the sandbox of this process."""
     gate.close(sandboxed.SandboxGate(upstream.url, Routes(), ["openai", "gemini"]))
-    interceptors.install()
+    switch.install()
     yield upstream
     gate.open_again()
-    interceptors.uninstall()
+    switch.uninstall()
 
 
 async def by_aiohttp(url: str) -> tuple[int, bytes]:
@@ -169,12 +170,12 @@ def test_calls_that_cannot_be_answered_are_refused_with_an_error(rehearsed: Upst
 
 def test_a_sandbox_that_has_gone_is_an_answer_and_no_call_goes_elsewhere() -> None:
     gate.close(sandboxed.SandboxGate("http://127.0.0.1:9", Routes(), []))
-    interceptors.install()
+    switch.install()
     try:
         gone = httpx.post(KNOWN, json={})
     finally:
         gate.open_again()
-        interceptors.uninstall()
+        switch.uninstall()
     assert gone.status_code == 503
     assert "does not answer" in gone.json()["error"]["message"]
 

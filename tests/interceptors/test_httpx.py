@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from batchling_client.interceptor import HttpReply
+from batchling_client.intercept.interceptor import HttpReply
 
 from .fakes import HOSTS, PATH, FakeHandler, Upstream, process_block, refusing, task_block, who
 

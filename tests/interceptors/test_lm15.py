@@ -14,8 +14,8 @@ from lm15.transports import (
     TransportResponse,
 )
 
-from batchling_client import interceptors, self_test
 from batchling_client.errors import NotIntercepted
+from batchling_client.intercept import probe, switch
 
 from .fakes import PATH, FakeHandler, Upstream, error_reply, process_block, refusing, task_block, who
 
@@ -111,13 +111,13 @@ async def test_a_closed_transport_raises_as_it_always_did(upstream: Upstream) ->
 
 def test_the_last_user_restores_the_classes() -> None:
     before = vars(StdlibTransport)["stream"], vars(StdlibAsyncTransport)["_do_stream"]
-    interceptors.install()
-    interceptors.install()
-    interceptors.uninstall()
+    switch.install()
+    switch.install()
+    switch.uninstall()
     within = vars(StdlibTransport)["stream"], vars(StdlibAsyncTransport)["_do_stream"]
     assert within[0] is not before[0]
     assert within[1] is not before[1]
-    interceptors.uninstall()
+    switch.uninstall()
     assert (vars(StdlibTransport)["stream"], vars(StdlibAsyncTransport)["_do_stream"]) == before
 
 
@@ -132,18 +132,18 @@ def stolen(request: pytest.FixtureRequest) -> Iterator[None]:
     async def theirs_too(transport: object, sent: TransportRequest) -> object:
         raise ConnectionError
 
-    interceptors.install()
+    switch.install()
     ours = vars(owner)[request.param]
     setattr(owner, request.param, theirs if owner is StdlibTransport else theirs_too)
     yield
     setattr(owner, request.param, ours)
-    interceptors.uninstall()
+    switch.uninstall()
 
 
 @pytest.mark.usefixtures("stolen")
 async def test_a_library_whose_calls_slip_past_is_told_by_the_self_test() -> None:
     with pytest.raises(NotIntercepted, match="lm15"):
-        await self_test.check()
+        await probe.check()
 
 
 async def test_the_self_test_looks_for_no_host_where_nothing_is_caught(
@@ -153,7 +153,7 @@ async def test_the_self_test_looks_for_no_host_where_nothing_is_caught(
     monkeypatch.setattr("asyncio.open_connection", lambda *words, **_: opened.append(words))
     monkeypatch.setattr("socket.create_connection", lambda *words, **_: opened.append(words))
     name = transports.__name__
-    monkeypatch.setattr(self_test, "_PROBES", {name: self_test._PROBES[name]})
+    monkeypatch.setattr(probe, "_PROBES", {name: probe._PROBES[name]})
     with pytest.raises(NotIntercepted, match=name):
-        await self_test.check()
+        await probe.check()
     assert opened == []

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from batchling_client import interceptors, scope
+from batchling_client.intercept import scope, switch
 
 from .fakes import PATH, FakeHandler, Upstream, process_block, sends, task_block, who
 from .test_scope import run_script
@@ -34,17 +34,17 @@ def foreign(original: Callable[..., Any], log: list[str]) -> Callable[..., Any]:
 
 def test_the_last_of_several_users_restores_exactly(library: Any) -> None:
     before = sends(library)
-    interceptors.install()
+    switch.install()
     patched = sends(library)
     assert all(new is not old for new, old in zip(patched, before, strict=True))
-    interceptors.install()
-    interceptors.uninstall()
+    switch.install()
+    switch.uninstall()
     assert sends(library) == patched
-    interceptors.uninstall()
+    switch.uninstall()
     assert sends(library) == before
-    interceptors.uninstall()
-    interceptors.install()
-    interceptors.uninstall()
+    switch.uninstall()
+    switch.install()
+    switch.uninstall()
     assert sends(library) == before
 
 
@@ -53,9 +53,9 @@ def test_many_threads_that_switch_at_once_end_with_what_was_there(library: Any) 
 
     def churn() -> None:
         for _ in range(50):
-            interceptors.install()
+            switch.install()
             assert sends(library) != before
-            interceptors.uninstall()
+            switch.uninstall()
 
     threads = [threading.Thread(target=churn) for _ in range(4)]
     for thread in threads:
@@ -156,8 +156,8 @@ def test_a_patch_that_somebody_took_away_comes_back_with_the_next_block(
 
 LATER = """
 import sys
-from batchling_client import interceptors, scope
-from batchling_client.interceptor import HttpReply
+from batchling_client.intercept import scope, switch
+from batchling_client.intercept.interceptor import HttpReply
 
 assert not {"httpx", "httpx2", "aiohttp", "requests"} & set(sys.modules), "imported with the package"
 
@@ -176,7 +176,7 @@ def ask(library):
     return library.Client(verify=False).post("http://127.0.0.1:9/", json={}).text
 
 
-interceptors.install()
+switch.install()
 assert not {"httpx", "httpx2"} & set(sys.modules), "imported by install"
 scope.enter_process(Handler())
 """
@@ -188,12 +188,12 @@ scope.enter_process(Handler())
         "import {0} as lib; assert ask(lib) == 'batch'",
         "import threading; t = threading.Thread(target=__import__, args=['{0}']); t.start(); t.join(); "
         "import {0} as lib; assert ask(lib) == 'batch'",
-        "interceptors.uninstall(); import {0} as lib; assert not hasattr(lib.Client.send, '__wrapped__'); "
-        "interceptors.install(); assert ask(lib) == 'batch'",
-        "import {0} as lib; send = lib.Client.send; interceptors.install(); assert lib.Client.send is send; "
-        "interceptors.uninstall(); interceptors.uninstall(); "
+        "switch.uninstall(); import {0} as lib; assert not hasattr(lib.Client.send, '__wrapped__'); "
+        "switch.install(); assert ask(lib) == 'batch'",
+        "import {0} as lib; send = lib.Client.send; switch.install(); assert lib.Client.send is send; "
+        "switch.uninstall(); switch.uninstall(); "
         "assert lib.Client.send is send.__wrapped__; assert not hasattr(lib.AsyncClient.send, '__wrapped__')",
-        "import types; fake = sys.modules['{0}'] = types.ModuleType('{0}'); interceptors.install()",
+        "import types; fake = sys.modules['{0}'] = types.ModuleType('{0}'); switch.install()",
     ],
     ids=["later", "later in a thread", "while switched off", "counted", "stand-in"],
 )
@@ -201,22 +201,22 @@ def test_a_library_imported_after_install_is_patched_then(library: Any, steps: s
     run_script(LATER + steps.format(library.__name__))
 
 
-@pytest.mark.parametrize("first", ["interceptors.install()", "httpx2.alias_httpx()"])
+@pytest.mark.parametrize("first", ["switch.install()", "httpx2.alias_httpx()"])
 def test_httpx_that_is_an_alias_of_httpx2_is_patched_once(first: str) -> None:
     run_script(
         LATER
         + f"""
-interceptors.uninstall()
+switch.uninstall()
 import httpx2
 {first}
 httpx2.alias_httpx()
-interceptors.install()
+switch.install()
 import httpx
 assert httpx is httpx2
 assert not hasattr(httpx.Client.send.__wrapped__, "__wrapped__")
 assert ask(httpx) == "batch"
-interceptors.uninstall()
-interceptors.uninstall()
+switch.uninstall()
+switch.uninstall()
 assert not hasattr(httpx.Client.send, "__wrapped__")
 """
     )

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from batchling_client import interceptors, self_test
 from batchling_client.errors import NotIntercepted
-from batchling_client.interceptor import HttpReply
+from batchling_client.intercept import probe, switch
+from batchling_client.intercept.interceptor import HttpReply
 
 from .fakes import HOSTS, PATH, FakeHandler, Upstream, error_reply, process_block, refusing, who
 
@@ -94,30 +94,30 @@ def test_threads_of_one_session_each_get_their_answer(upstream: Upstream) -> Non
 
 def test_the_last_user_restores_the_class() -> None:
     before = vars(requests.Session)["send"]
-    interceptors.install()
-    interceptors.install()
-    interceptors.uninstall()
+    switch.install()
+    switch.install()
+    switch.uninstall()
     assert vars(requests.Session)["send"] is not before
-    interceptors.uninstall()
+    switch.uninstall()
     assert vars(requests.Session)["send"] is before
 
 
 async def test_a_library_whose_calls_slip_past_is_told_by_the_self_test(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    interceptors.install()
+    switch.install()
     try:
-        await self_test.check()
+        await probe.check()
 
         def foreign(session: object, request: object, **options: object) -> requests.Response:
             raise requests.ConnectionError
 
         monkeypatch.setattr(requests.Session, "send", foreign)
         with pytest.raises(NotIntercepted, match="requests"):
-            await self_test.check()
+            await probe.check()
         monkeypatch.undo()
     finally:
-        interceptors.uninstall()
+        switch.uninstall()
 
 
 @pytest.mark.parametrize(("url", "host"), HOSTS)

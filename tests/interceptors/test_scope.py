@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from batchling_client import scope
+from batchling_client.intercept import scope
 
 from .fakes import PATH, FakeHandler, Upstream, process_block, task_block, who
 
@@ -218,7 +218,7 @@ def test_looking_costs_next_to_nothing_where_no_block_is_open() -> None:
 
 FORKED = """
 import logging, os, sys
-from batchling_client import scope
+from batchling_client.intercept import scope
 
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
 

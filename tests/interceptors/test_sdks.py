@@ -8,7 +8,7 @@ import httpx
 import openai
 import pytest
 
-from batchling_client.interceptor import PASS_THROUGH, HttpReply
+from batchling_client.intercept.interceptor import PASS_THROUGH, HttpReply
 
 from .fakes import FakeHandler, Upstream, error_reply, process_block, task_block
 

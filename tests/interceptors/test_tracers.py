@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from batchling_client.own_context import apart, task_apart
+from batchling_client.session.own_context import apart, task_apart
 
 _span: ContextVar[str | None] = ContextVar("span", default=None)
 

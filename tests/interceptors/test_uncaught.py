@@ -18,10 +18,10 @@ import requests
 import urllib3
 from botocore.config import Config
 
-from batchling_client import interceptors, scope, uncaught
-from batchling_client.calls import Calls, Terms
-from batchling_client.interceptor import PASS_THROUGH, HttpCall, PassThrough
-from batchling_client.passed import Passed
+from batchling_client.intercept import scope, switch, uncovered_clients
+from batchling_client.intercept.interceptor import PASS_THROUGH, HttpCall, PassThrough
+from batchling_client.intercept.passed import Passed
+from batchling_client.session.calls import Calls, Terms
 from batchling_client.wire.ids import new_run_id
 from batchling_client.wire.routes import Route, Routes
 
@@ -139,14 +139,14 @@ def test_a_chat_over_grpc_in_a_child_process_of_a_block_is_counted_and_warned_of
     channel: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     noted: list[str] = []
-    interceptors.install()
+    switch.install()
     scope.surround(scope.Foreign("no block reaches here", note=noted.append))
     try:
         assert channel.unary_unary(CHAT)(b"x") == b"x"
         assert channel.unary_unary("/my.Service/Do")(b"x") == b"x"
     finally:
         scope._around.clear()
-        interceptors.uninstall()
+        switch.uninstall()
     assert noted == ["xai-sdk"]
     assert "no block reaches here" in caplog.text
 
@@ -176,8 +176,8 @@ def test_other_grpc_calls_and_calls_outside_of_blocks_are_silent(
 
 def test_every_grpc_method_that_is_known_has_a_way_that_is_named(caplog: pytest.LogCaptureFixture) -> None:
     passed = Passed(Routes())
-    for method in uncaught.RPCS:
-        uncaught.note_rpc(passed, method)
+    for method in uncovered_clients.RPCS:
+        uncovered_clients.note_rpc(passed, method)
     assert all("to have them batched" in record.getMessage() for record in caplog.records)
     assert len(caplog.records) == 2
 
@@ -361,9 +361,9 @@ def test_watching_costs_a_call_outside_of_blocks_next_to_nothing() -> None:
 
     urllib3.HTTPConnectionPool.urlopen = counted  # type: ignore[assignment, method-assign]
     try:
-        interceptors.install()
+        switch.install()
         cost_s = min(timeit.repeat(lambda: pool.urlopen("POST", "/"), number=1000, repeat=5)) / 1000
-        interceptors.uninstall()
+        switch.uninstall()
     finally:
         urllib3.HTTPConnectionPool.urlopen = plain  # type: ignore[method-assign]
     assert calls == 5000
@@ -372,8 +372,8 @@ def test_watching_costs_a_call_outside_of_blocks_next_to_nothing() -> None:
 
 LATER = """
 import logging, sys
-from batchling_client import interceptors, scope
-from batchling_client.passed import Passed
+from batchling_client.intercept import scope, switch
+from batchling_client.intercept.passed import Passed
 from batchling_client.wire.routes import Routes
 
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
@@ -389,7 +389,7 @@ class Handler:
         return False
 
 
-interceptors.install()
+switch.install()
 assert not {"grpc", "urllib3", "botocore"} & set(sys.modules), "imported by install"
 scope.enter_process(Handler())
 """
@@ -412,7 +412,7 @@ try:
     urllib3.HTTPConnectionPool("probe", 9).urlopen("POST", "/", retries=False, timeout=0.01)
 except urllib3.exceptions.HTTPError:
     pass
-interceptors.uninstall()
+switch.uninstall()
 assert patched() == [False] * 3
 """
     )

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from batchling_client.interceptor import warn_once
+from batchling_client.intercept.interceptor import warn_once
 
 N_THREADS = 8
 N_ROUNDS = 50

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchling_worker import blame
+from batchling_worker.decisions import blame
 from batchling_worker.provider import Complaint
 
 ID = "abcdefghijklmnopqrstuvwx23"

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchling_client.wire.batches import Batch
 from batchling_client.wire.keys import BatchId, RequestId
-from batchling_client.wire.records import LaneSpec
+from batchling_client.wire.records.batch import Batch
+from batchling_client.wire.records.row_and_result import LaneSpec
 from batchling_client.wire.states import BatchState, Outcome, RowKind
-from batchling_worker import blame, lifecycle
-from batchling_worker.lifecycle import Refuse, Requeue
+from batchling_worker.decisions import blame, lifecycle
+from batchling_worker.decisions.lifecycle import Refuse, Requeue
 from batchling_worker.provider import ROW_LOST, Answer, Complaint, Ending
 
 ONE = RequestId("row1")

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchling_client.wire.batches import Batch
-from batchling_client.wire.records import LINE_OVERHEAD
+from batchling_client.wire.records.batch import Batch
+from batchling_client.wire.records.row_and_result import LINE_OVERHEAD
 from batchling_client.wire.states import Outcome
-from batchling_worker import lifecycle, quota
+from batchling_worker.decisions import lifecycle, quota
+from batchling_worker.decisions.quota import Limit
 from batchling_worker.provider import Complaint, Ending
-from batchling_worker.quota import Limit
 
 from .test_lifecycle import ONE, batch
 

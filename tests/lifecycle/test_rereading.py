@@ -10,10 +10,10 @@ import pytest
 
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.states import Outcome
-from batchling_worker import rereading
+from batchling_worker.decisions import rereading
+from batchling_worker.decisions.rereading import Complete, ReadAgain, Reading, Tally
 from batchling_worker.errors import Denied, TemporaryError
 from batchling_worker.provider import Ending
-from batchling_worker.rereading import Complete, ReadAgain, Reading, Tally
 
 from .test_lifecycle import NOW, ago, batch
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Final, Self
 
-from batchling_client.wire.batches import Batch
-from batchling_client.wire.connection import connect
+from batchling_client.wire.deployment.connection import connect
 from batchling_client.wire.keys import BatchId
+from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.states import BatchState
-from batchling_worker.accounts import Accounts
-from batchling_worker.engine import Engine
+from batchling_worker.engine.accounts import Accounts
+from batchling_worker.engine.engine import Engine
 from batchling_worker.pipeline.seal import seal
+from batchling_worker.pipeline.step import Knobs
 from batchling_worker.providers import Providers
 from batchling_worker.settings import WorkerSettings
-from batchling_worker.step import Knobs
 from batchling_worker.store import Held, Store
 from batchling_worker.telemetry import Telemetry
 from tests.deployment import Deployment

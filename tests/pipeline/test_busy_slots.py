@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batchling_worker.sandbox.faults import SlowUpload
+from batchling_worker.sandbox.world.faults import SlowUpload
 from tests.deployment import Deployment
 
 N_BATCHES = 40

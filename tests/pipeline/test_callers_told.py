@@ -9,7 +9,7 @@ import pytest
 
 from batchling_client import batchify
 from batchling_worker.sandbox import Sandbox
-from batchling_worker.sandbox.faults import RefusePoll
+from batchling_worker.sandbox.world.faults import RefusePoll
 from tests.client.asking import ask_all
 from tests.deployment import CANARY, MODEL, Deployment
 from tests.waiting import wait_until

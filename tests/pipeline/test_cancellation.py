@@ -5,10 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import json
 
-from batchling_client.wire.batches import Batch
+from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.states import BatchState, Outcome
 from batchling_worker.sandbox import Sandbox
-from batchling_worker.sandbox.faults import ForgetDoneOnCancel, RefuseCancel, SlowUpload, StickBatch
+from batchling_worker.sandbox.world.faults import ForgetDoneOnCancel, RefuseCancel, SlowUpload, StickBatch
 from tests.deployment import Deployment
 from tests.waiting import wait_until
 

@@ -6,12 +6,12 @@ import json
 import time
 from typing import Any
 
-from batchling_client.inspection import Inspection
-from batchling_client.wire.batches import Batch
+from batchling_client.operate.inspection import Inspection
 from batchling_client.wire.keys import RequestId
-from batchling_client.wire.records import LaneSpec
+from batchling_client.wire.records.batch import Batch
+from batchling_client.wire.records.row_and_result import LaneSpec
 from batchling_client.wire.states import BatchState
-from batchling_worker.sandbox.faults import RefuseKey, RefusePoll, RefuseUpload, SilenceKey
+from batchling_worker.sandbox.world.faults import RefuseKey, RefusePoll, RefuseUpload, SilenceKey
 from tests.deployment import Deployment
 from tests.waiting import wait_until
 

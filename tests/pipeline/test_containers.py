@@ -8,7 +8,7 @@ import pytest
 
 from batchling_client.wire.states import BatchState
 from batchling_worker.providers.xai import APPEND_SETTLES, PIECE_ROWS
-from batchling_worker.sandbox.faults import (
+from batchling_worker.sandbox.world.faults import (
     DropCreateAnswer,
     DropCreateRequest,
     FailCreateAnswer,

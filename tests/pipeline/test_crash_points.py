@@ -11,8 +11,14 @@ import pytest
 import batchling_worker
 from batchling_client.wire.states import BatchState, Verdict
 from batchling_worker import providers
-from batchling_worker.crash import EXIT_CODE
-from batchling_worker.sandbox.faults import DropCreateAnswer, FailRows, Fault, RefuseDownload, StickBatch
+from batchling_worker.engine.crash_points import EXIT_CODE
+from batchling_worker.sandbox.world.faults import (
+    DropCreateAnswer,
+    FailRows,
+    Fault,
+    RefuseDownload,
+    StickBatch,
+)
 from tests.deployment import SLOW_MODEL, Deployment
 from tests.form import Ability, names
 from tests.waiting import wait_until

@@ -16,7 +16,7 @@ import pytest
 from batchling_client import batchify, errors
 from batchling_client.wire import sealing
 from batchling_client.wire.keys import BatchId, RequestId
-from batchling_client.wire.records import CorruptRecord, LaneSpec
+from batchling_client.wire.records.row_and_result import CorruptRecord, LaneSpec
 from batchling_client.wire.states import BatchState, Verdict
 from tests.cli.command import batchling
 from tests.client.asking import ask, error_of

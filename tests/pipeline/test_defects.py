@@ -9,15 +9,16 @@ from collections.abc import AsyncGenerator, AsyncIterator
 import httpx
 import pytest
 
-from batchling_client.wire.batches import Batch
 from batchling_client.wire.keys import RequestId
+from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.states import BatchState, Outcome, RowKind
-from batchling_worker import lifecycle, providers
+from batchling_worker import providers
+from batchling_worker.decisions import lifecycle
 from batchling_worker.pipeline.collect import collect
 from batchling_worker.pipeline.settle import settle
+from batchling_worker.pipeline.step import Knobs, Step
 from batchling_worker.provider import Account, Answer, Ending
 from batchling_worker.providers import Providers
-from batchling_worker.step import Knobs, Step
 from batchling_worker.store import Held, Store
 from batchling_worker.telemetry import Telemetry
 from tests.deployment import Deployment

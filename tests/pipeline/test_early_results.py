@@ -8,10 +8,10 @@ from collections import Counter
 import pytest
 
 from batchling_client.wire.keys import RequestId
-from batchling_client.wire.records import Result
+from batchling_client.wire.records.row_and_result import Result
 from batchling_client.wire.states import BatchState
 from batchling_worker import providers
-from batchling_worker.sandbox.faults import (
+from batchling_worker.sandbox.world.faults import (
     FailRows,
     HealRows,
     RefuseDownload,

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from batchling_worker import tasks
 from batchling_worker.app import make_app
-from batchling_worker.backlog import queue_of
+from batchling_worker.runtime import tasks
+from batchling_worker.runtime.backlog import queue_of
 from batchling_worker.settings import WorkerSettings
 from tests.deployment import Deployment
 
 PACKAGES = Path(__file__).resolve().parents[2]
 RUNS_DATA = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "jsonpickle"}
-RUNS_PROGRAMS = "program.py"
+RUNS_PROGRAMS = "run_script.py"
 """Where `batchling run` runs the script or module that a person named on the command line."""
 
 

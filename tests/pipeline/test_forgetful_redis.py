@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from batchling_client.wire.states import BatchState, Verdict
-from batchling_worker import lifecycle
-from batchling_worker.sandbox.faults import LagList, StickBatch
+from batchling_worker.decisions import lifecycle
+from batchling_worker.sandbox.world.faults import LagList, StickBatch
 from tests.deployment import Deployment, kill
 from tests.waiting import wait_until
 

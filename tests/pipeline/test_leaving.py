@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from batchling_client.wire.states import BatchState
-from batchling_worker.lease import lease
+from batchling_worker.engine.lease import lease
 from batchling_worker.store import Held, Store
 from tests.deployment import Deployment
 

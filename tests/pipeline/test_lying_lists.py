@@ -5,8 +5,14 @@ from __future__ import annotations
 import pytest
 
 from batchling_worker import providers
-from batchling_worker.looking import LEAST_IN_LIST
-from batchling_worker.sandbox.faults import EmptyPage, Fault, ListWithOtherIds, ListWithoutFileIds, StaleList
+from batchling_worker.dialects.poll_many import LEAST_IN_LIST
+from batchling_worker.sandbox.world.faults import (
+    EmptyPage,
+    Fault,
+    ListWithOtherIds,
+    ListWithoutFileIds,
+    StaleList,
+)
 from tests.deployment import Deployment
 from tests.form import names
 

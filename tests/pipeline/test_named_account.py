@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from batchling_client import batchify
-from batchling_worker.sandbox.faults import RefuseKey
+from batchling_worker.sandbox.world.faults import RefuseKey
 from tests.client.test_account_names import jwt
 from tests.deployment import Deployment
 from tests.waiting import wait_until

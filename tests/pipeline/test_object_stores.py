@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from batchling_client.wire.batches import Batch
 from batchling_client.wire.keys import RequestId
+from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.states import BatchState
-from batchling_worker.sandbox.faults import BreakRows, LoseRows, RefuseDownload, RefuseKey, StickBatch
+from batchling_worker.sandbox.world.faults import BreakRows, LoseRows, RefuseDownload, RefuseKey, StickBatch
 from tests.deployment import Deployment
 from tests.waiting import wait_until
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from batchling_client.wire.batches import Batch
+from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.states import BatchState, Outcome, Verdict
 from batchling_worker.sandbox import Sandbox
-from batchling_worker.sandbox.faults import DropCreateAnswer, LagList, RefuseCreate
+from batchling_worker.sandbox.world.faults import DropCreateAnswer, LagList, RefuseCreate
 from tests.deployment import MODEL, SLOW_MODEL, Deployment
 from tests.waiting import wait_until
 

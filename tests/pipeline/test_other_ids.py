@@ -10,7 +10,7 @@ import pytest
 
 from batchling_client.wire.keys import BatchId, ProviderBatchId
 from batchling_client.wire.states import BatchState
-from batchling_worker import owners
+from batchling_worker.pipeline import owners
 from tests.deployment import Deployment
 from tests.providers.wire import Reply, Seen, Wire, answer
 from tests.waiting import wait_until

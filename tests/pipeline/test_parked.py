@@ -7,13 +7,13 @@ from unittest.mock import AsyncMock
 
 import pytest
 
-from batchling_client import steering
-from batchling_client.inspection import Inspection
-from batchling_client.wire.batches import Batch
+from batchling_client.operate import steering
+from batchling_client.operate.inspection import Inspection
 from batchling_client.wire.keys import BatchId, RequestId
+from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.states import BatchState
 from batchling_worker.provider import NotFound
-from batchling_worker.sandbox.faults import RefuseKey, RefusePoll
+from batchling_worker.sandbox.world.faults import RefuseKey, RefusePoll
 from tests.deployment import Deployment
 
 from .hand import Hand
@@ -76,7 +76,7 @@ async def test_a_batch_is_not_lost_that_its_list_shows_and_its_looks_do_not(
     await hand.bring(batch.batch_id, BatchState.SUBMITTED)
     unknown = AsyncMock(return_value=NotFound())
     with monkeypatch.context() as patched:
-        patched.setattr("batchling_worker.inline_batches.InlineBatches._look_at", unknown)
+        patched.setattr("batchling_worker.dialects.inline_batches.InlineBatches._look_at", unknown)
         denied = ("n_denied", 50, "denied_since", LONG_AGO)
         await deployment.redis.execute_command("HSET", deployment.keys.batch(batch.batch_id), *denied)
         await hand.step(batch.batch_id)

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from batchling_client.inspection import Inspection
-from batchling_client.wire.batches import Batch
+from batchling_client.operate.inspection import Inspection
 from batchling_client.wire.keys import RequestId
+from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.states import BatchState, Outcome
 from batchling_worker.sandbox import Limits
-from batchling_worker.sandbox.faults import FailBatch, StickBatch
+from batchling_worker.sandbox.world.faults import FailBatch, StickBatch
 from tests.deployment import MODEL, SLOW_MODEL, Deployment
 from tests.waiting import wait_until
 

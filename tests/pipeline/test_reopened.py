@@ -8,7 +8,7 @@ import pytest
 
 from batchling_client.wire.keys import BatchId, Mailbox, RequestId
 from batchling_client.wire.states import BatchState, Verdict
-from batchling_worker.sandbox.faults import RefuseDownload, RefuseKey
+from batchling_worker.sandbox.world.faults import RefuseDownload, RefuseKey
 from tests.deployment import Deployment
 
 from .hand import Hand

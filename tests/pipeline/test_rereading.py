@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from batchling_client import steering
-from batchling_client.inspection import Inspection
-from batchling_client.wire.batches import Batch
+from batchling_client.operate import steering
+from batchling_client.operate.inspection import Inspection
 from batchling_client.wire.keys import BatchId, RequestId
+from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.states import BatchState
-from batchling_worker import batch_object
+from batchling_worker.dialects.openai import batch_object
 from batchling_worker.provider import Ending
-from batchling_worker.sandbox.faults import (
+from batchling_worker.sandbox.world.faults import (
     EmptyFiles,
     FailRows,
     Fault,

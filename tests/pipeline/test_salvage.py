@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from batchling_client.wire.states import BatchState
-from batchling_worker.sandbox.faults import (
+from batchling_worker.sandbox.world.faults import (
     BlankFileIds,
     BreakRows,
     EmptyFiles,

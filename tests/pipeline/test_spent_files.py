@@ -11,7 +11,7 @@ import pytest
 
 from batchling_client.wire.keys import BatchId
 from batchling_client.wire.states import BatchState
-from batchling_worker.sandbox.faults import Fault, LoseRows, RefuseCreate, RefuseDownload
+from batchling_worker.sandbox.world.faults import Fault, LoseRows, RefuseCreate, RefuseDownload
 from tests.deployment import CANARY, MODEL, Deployment
 from tests.waiting import wait_until
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from batchling_client.wire.states import BatchState
-from batchling_worker.sandbox.faults import (
+from batchling_worker.sandbox.world.faults import (
     DropCreateAnswer,
     DropCreateRequest,
     Fault,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from batchling_worker.sandbox.faults import (
+from batchling_worker.sandbox.world.faults import (
     CutCreateAnswer,
     DoubleCreate,
     DropCreateAnswer,

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from batchling_worker.sandbox.faults import RefuseCreate
+from batchling_worker.sandbox.world.faults import RefuseCreate
 from tests.deployment import Deployment
 
 FULL = "ServiceQuotaExceededException"

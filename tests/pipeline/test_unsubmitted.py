@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from batchling_client.wire.batches import Batch
 from batchling_client.wire.keys import BatchId, Mailbox, RequestId
+from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.states import BatchState, Verdict
-from batchling_worker.sandbox.faults import (
+from batchling_worker.sandbox.world.faults import (
     DropMetadata,
     Fault,
     HideInputFileId,
@@ -19,7 +19,7 @@ from batchling_worker.sandbox.faults import (
     RefuseUpload,
     StickBatch,
 )
-from batchling_worker.sandbox.lies import EmptyPage
+from batchling_worker.sandbox.world.lies import EmptyPage
 from tests.deployment import Deployment
 
 from .hand import Hand

@@ -10,14 +10,15 @@ import msgspec
 import pytest
 
 from batchling_client import batchify
-from batchling_client.inspection import Inspection
+from batchling_client.operate.inspection import Inspection
 from batchling_client.wire.keys import BatchId, CustomId, Keys, ProviderBatchId, RequestId
 from batchling_client.wire.scripts import Scripts
 from batchling_client.wire.states import BatchState
-from batchling_worker import providers, tasks
+from batchling_worker import providers
 from batchling_worker.app import make_app
-from batchling_worker.backlog import queue_of
 from batchling_worker.provider import Account, Ended, Provider, Source, Submission
+from batchling_worker.runtime import tasks
+from batchling_worker.runtime.backlog import queue_of
 from batchling_worker.settings import WorkerSettings
 from tests.client.asking import ask_all, content
 from tests.deployment import MODEL, Deployment

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from batchling_worker.sandbox.faults import RefuseCreate, RefuseUpload
+from batchling_worker.sandbox.world.faults import RefuseCreate, RefuseUpload
 from tests.deployment import Deployment
 from tests.form import form_of
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from batchling_client.wire.states import BatchState
-from batchling_worker.sandbox.faults import FailBatch, Fault, RefuseCreate, RefuseUpload
+from batchling_worker.sandbox.world.faults import FailBatch, Fault, RefuseCreate, RefuseUpload
 from tests.deployment import MODEL, Deployment, in_turn
 from tests.form import form_of
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from batchling_worker import providers
-from batchling_worker.accounts import no_cookies
+from batchling_worker.engine.accounts import no_cookies
 from batchling_worker.provider import Account
 from batchling_worker.sandbox import Limits, Sandbox
 from tests.form import Ability, names

@@ -9,10 +9,11 @@ from typing import Any, Final, TypeVar
 
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.states import Outcome
-from batchling_worker.answer_check import checked
 from batchling_worker.errors import MaybeDone, WorkerError
+from batchling_worker.pipeline.answer_check import checked
 from batchling_worker.provider import Answer, Ended, Look, NotFound, Running
-from batchling_worker.sandbox import Sandbox, emulator, faults
+from batchling_worker.sandbox import Sandbox, emulator
+from batchling_worker.sandbox.world import faults
 from tests.form import Ability
 
 from .desk import Desk, said

@@ -10,13 +10,13 @@ import pytest
 from pydantic import SecretStr
 
 from batchling_client.wire import sealing
-from batchling_client.wire.connection import connect
+from batchling_client.wire.deployment.connection import connect
+from batchling_client.wire.deployment.provider_settings import checked
 from batchling_client.wire.keys import Keys
-from batchling_client.wire.records import LaneSpec
+from batchling_client.wire.records.row_and_result import LaneSpec
 from batchling_client.wire.routes import ROUTES, STAGING_HEADER, Route, Routes
-from batchling_client.wire.stand_ins import checked
-from batchling_worker import accounts as accounts_of_worker
-from batchling_worker.accounts import Accounts, account_key
+from batchling_worker.engine import accounts as accounts_of_worker
+from batchling_worker.engine.accounts import Accounts, account_key
 from batchling_worker.errors import PermanentError
 from batchling_worker.provider import Account
 from batchling_worker.providers import Providers

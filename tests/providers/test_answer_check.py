@@ -8,8 +8,8 @@ import pytest
 
 from batchling_client.wire import answer_shape
 from batchling_client.wire.states import RowKind
-from batchling_worker import lifecycle
-from batchling_worker.answer_check import checked
+from batchling_worker.decisions import lifecycle
+from batchling_worker.pipeline.answer_check import checked
 from batchling_worker.provider import Answer
 
 CHAT = "/v1/chat/completions"

@@ -14,7 +14,7 @@ from batchling_worker import providers
 from batchling_worker.errors import FileNotReady, PermanentError, QuotaFull, TemporaryError
 from batchling_worker.provider import Account, Running
 from batchling_worker.sandbox import Limits, Sandbox
-from batchling_worker.sandbox.faults import (
+from batchling_worker.sandbox.world.faults import (
     DropMetadata,
     HideFile,
     HideInputFileId,

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from batchling_client.wire.states import Outcome
-from batchling_worker import bounds, loose_json
-from batchling_worker.batch_object import BatchObject
+from batchling_worker.dialects import bounds, lenient_json
+from batchling_worker.dialects.openai.batch_object import BatchObject
 from batchling_worker.provider import Complaint, Ended, Look, Running
 
 NOW = dt.datetime(2026, 11, 23, 12, 0, 0, tzinfo=dt.UTC)
@@ -118,7 +118,7 @@ def test_an_absurd_number_costs_the_field_and_not_the_look(number: str) -> None:
             f'{{"id":"batch_1","status":"{status}","output_file_id":"file-1",{said},'
             f'"request_counts":{{{counts}}},"errors":[{{"code":"x","line":{number}}}]}}'
         )
-        batch = loose_json.decoded(raw.encode(), BatchObject)
+        batch = lenient_json.decoded(raw.encode(), BatchObject)
         seen = batch.look(NOW)
         assert isinstance(seen, Ended if status in ("completed", "failed") else Running)
         assert seen.n_done <= 2 * bounds.LARGEST_COUNT

@@ -9,8 +9,8 @@ import httpx
 import pytest
 from botocore.config import Config
 
-from batchling_client.calls import Calls, Request, Terms
-from batchling_client.interceptor import PASS_THROUGH
+from batchling_client.intercept.interceptor import PASS_THROUGH
+from batchling_client.session.calls import Calls, Request, Terms
 from batchling_client.wire.ids import new_run_id
 from batchling_client.wire.routes import Routes
 from batchling_worker.provider import Account

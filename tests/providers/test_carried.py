@@ -9,10 +9,10 @@ import pytest
 from pydantic import SecretStr
 
 from batchling_client.wire import carried, sealing
-from batchling_client.wire.records import LaneSpec
-from batchling_client.wire.stand_ins import checked
+from batchling_client.wire.deployment.provider_settings import checked
+from batchling_client.wire.records.row_and_result import LaneSpec
 from batchling_worker import providers
-from batchling_worker.accounts import Accounts
+from batchling_worker.engine.accounts import Accounts
 from batchling_worker.errors import PermanentError
 from batchling_worker.provider import Account, Ending, SpentFiles
 from batchling_worker.providers import Providers

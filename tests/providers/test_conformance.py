@@ -10,11 +10,12 @@ import pytest
 
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.states import Outcome
-from batchling_worker import blame
-from batchling_worker.answer_check import checked
+from batchling_worker.decisions import blame
 from batchling_worker.errors import FileNotReady, MaybeDone, PermanentError, TemporaryError, WorkerError
+from batchling_worker.pipeline.answer_check import checked
 from batchling_worker.provider import Ended, NotFound, Running, SpentFiles
-from batchling_worker.sandbox import Limits, Sandbox, faults
+from batchling_worker.sandbox import Limits, Sandbox
+from batchling_worker.sandbox.world import faults
 from tests.form import Ability
 
 from .desk import Desk, codes, said

@@ -11,9 +11,10 @@ import pytest
 from batchling_client.wire.keys import RequestId
 from batchling_client.wire.scripts import RowOut
 from batchling_client.wire.states import RowKind
-from batchling_worker import gzipped, providers
-from batchling_worker.delivery import Chunk
+from batchling_worker import providers
+from batchling_worker.dialects import gzipped
 from batchling_worker.errors import TemporaryError
+from batchling_worker.pipeline.result_chunks import Chunk
 from batchling_worker.provider import Account, Answer, Ending
 
 from .conftest import KEY
@@ -70,7 +71,7 @@ async def test_a_packed_file_that_ends_too_soon_is_no_whole_file(
 async def test_rows_of_a_part_that_does_not_say_which_one_it_is_are_read_and_the_file_is_not_whole(
     wire: Wire, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batchling_worker.provider_call.RESUME_PAUSE_S", 0.0)
+    monkeypatch.setattr("batchling_worker.dialects.provider_call.RESUME_PAUSE_S", 0.0)
     begun = FILE[: FILE.index(b'"r3"')]
     wire.reply = lambda seen: answer(begun, status=206)
     found: list[Answer] = []

@@ -6,7 +6,8 @@ from typing import Final
 
 import pytest
 
-from batchling_worker.sandbox import Sandbox, emulator, faults
+from batchling_worker.sandbox import Sandbox, emulator
+from batchling_worker.sandbox.world import faults
 
 from .desk import Desk
 from .fault_cases import CASES, UNABLE, live

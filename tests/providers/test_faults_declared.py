@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from batchling_worker.sandbox import emulator, faults
+from batchling_worker.sandbox import emulator
+from batchling_worker.sandbox.world import faults
 
 from .fault_cases import CASES, OTHERWISE, UNABLE
 from .test_every_fault import PAIRS

@@ -18,10 +18,10 @@ import httpx
 import pytest
 
 from batchling_client.wire.keys import ProviderBatchId
-from batchling_worker import http_errors, slow_answers
+from batchling_worker.dialects import http_errors, slow_answers
+from batchling_worker.dialects.provider_call import REDIRECTS
 from batchling_worker.errors import MaybeDone, PermanentError, TemporaryError, WorkerError
 from batchling_worker.provider import Ending, NotFound, Running
-from batchling_worker.provider_call import REDIRECTS
 
 from .conftest import KEY
 from .desk import Desk

@@ -15,9 +15,10 @@ import pytest
 
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.states import Outcome
-from batchling_worker import inline_batches, providers
+from batchling_worker import providers
+from batchling_worker.dialects import inline_batches
+from batchling_worker.dialects.inline_batches import InlineBatches
 from batchling_worker.errors import Denied, MaybeDone, PermanentError, QuotaFull, TemporaryError
-from batchling_worker.inline_batches import InlineBatches
 from batchling_worker.provider import Account, Ending, Running, Source
 
 from .conftest import KEY
@@ -377,7 +378,7 @@ async def test_results_that_are_not_there_are_denied(wire: Wire, inline: Desk, s
 async def test_what_breaks_off_goes_on_without_gap_or_double(
     wire: Wire, inline: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batchling_worker.provider_call.RESUME_PAUSE_S", 0.0)
+    monkeypatch.setattr("batchling_worker.dialects.provider_call.RESUME_PAUSE_S", 0.0)
     ids = [f"r{n}" for n in range(50)]
     whole = Told(inline).rows(*ids)
     cuts = iter((7, len(whole) // 2, len(whole) - 1))

@@ -19,13 +19,15 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 import pytest
 
-from batchling_client.wire.batches import Batch
 from batchling_client.wire.keys import RequestId
-from batchling_client.wire.records import Result
+from batchling_client.wire.records.batch import Batch
+from batchling_client.wire.records.row_and_result import Result
 from batchling_client.wire.states import BatchState
-from batchling_worker import lifecycle, providers
-from batchling_worker.sandbox import Limits, Sandbox, faults
-from batchling_worker.sandbox.fault import Fault
+from batchling_worker import providers
+from batchling_worker.decisions import lifecycle
+from batchling_worker.sandbox import Limits, Sandbox
+from batchling_worker.sandbox.world import faults
+from batchling_worker.sandbox.world.fault import Fault
 from tests.deployment import Deployment
 from tests.forks import Forks
 from tests.form import Ability, Form, form_of, names

@@ -10,9 +10,9 @@ import pytest
 
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.states import Outcome
-from batchling_worker import looking
+from batchling_worker.dialects import poll_many
+from batchling_worker.dialects.poll_many import BatchList, Hint, ListPage, looked_at
 from batchling_worker.errors import PermanentError, TemporaryError
-from batchling_worker.looking import BatchList, Hint, ListPage, looked_at
 from batchling_worker.provider import Account, Ended, Ending, Look, NotFound, Running, Seen, SharedPages
 
 PAGE = 10
@@ -210,7 +210,7 @@ async def test_a_provider_that_answers_nothing_is_not_asked_for_each(world: Worl
     world.batches = failing_at(ids(100), TemporaryError("503"))
     with pytest.raises(TemporaryError):
         await world.look(ids(100))
-    assert len(world.looked) == looking.LOOKS_TOGETHER
+    assert len(world.looked) == poll_many.LOOKS_TOGETHER
 
 
 async def test_a_batch_that_cannot_be_looked_at_runs_on_as_long_as_the_list_says_so(world: World) -> None:

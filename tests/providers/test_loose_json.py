@@ -8,10 +8,11 @@ import httpx
 import msgspec
 import pytest
 
-from batchling_worker import google_rows, loose_json
-from batchling_worker.google_operation import OperationPage
+from batchling_worker.dialects import lenient_json
+from batchling_worker.dialects.google import result_rows
+from batchling_worker.dialects.google.operation import OperationPage
+from batchling_worker.dialects.provider_call import ProviderCall
 from batchling_worker.provider import Account
-from batchling_worker.provider_call import ProviderCall
 from batchling_worker.providers import doubleword
 
 from .wire import Wire, answer
@@ -20,26 +21,26 @@ HALF = b'{"text":"a \\ud83d b \\ud83d\\ude00","n":NaN}'
 
 
 def test_a_document_is_read_with_a_sign_for_each_half_of_a_pair() -> None:
-    assert loose_json.decoded(HALF, object) == {"text": "a \ufffd b \U0001f600", "n": None}
-    assert loose_json.decoded(b'{"a":[1.50]}', dict[str, msgspec.Raw]) == {"a": msgspec.Raw(b"[1.50]")}
+    assert lenient_json.decoded(HALF, object) == {"text": "a \ufffd b \U0001f600", "n": None}
+    assert lenient_json.decoded(b'{"a":[1.50]}', dict[str, msgspec.Raw]) == {"a": msgspec.Raw(b"[1.50]")}
 
 
 def test_parts_of_a_document_keep_what_they_hold() -> None:
-    whole = loose_json.fields_of(b'{"rows":[%b, {"x":1.50}],"token":"t"}' % HALF)
-    assert loose_json.text_in(whole["token"]) == "t"
-    first, second = (json.loads(one) for one in loose_json.elements_of(whole["rows"]))
+    whole = lenient_json.fields_of(b'{"rows":[%b, {"x":1.50}],"token":"t"}' % HALF)
+    assert lenient_json.text_in(whole["token"]) == "t"
+    first, second = (json.loads(one) for one in lenient_json.elements_of(whole["rows"]))
     assert first["text"] == json.loads(HALF)["text"]
     assert second == {"x": 1.5}
-    assert loose_json.elements_of(b'[1.50, "a"]') == [b"1.50", b'"a"']
-    assert loose_json.elements_of(b"null") == loose_json.elements_of(b"") == []
+    assert lenient_json.elements_of(b'[1.50, "a"]') == [b"1.50", b'"a"']
+    assert lenient_json.elements_of(b"null") == lenient_json.elements_of(b"") == []
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"\xff", b"[" * 100_000, b'{"a":'])
 def test_what_is_no_json_is_none(raw: bytes) -> None:
     with pytest.raises((ValueError, RecursionError)):
-        loose_json.decoded(raw, object)
+        lenient_json.decoded(raw, object)
     with pytest.raises((ValueError, RecursionError)):
-        loose_json.fields_of(raw)
+        lenient_json.fields_of(raw)
 
 
 async def test_a_list_that_shows_somebody_s_answers_is_read(wire: Wire, http: httpx.AsyncClient) -> None:
@@ -52,8 +53,8 @@ async def test_a_list_that_shows_somebody_s_answers_is_read(wire: Wire, http: ht
 
 
 def test_an_error_with_half_a_pair_is_told_by_google() -> None:
-    assert google_rows.decoded(b'{"code":3,"message":"no \\ud83d"}') == {"code": 3, "message": "no \ufffd"}
-    assert google_rows.text_of(b'"Bad Request \\ud83d"') == "Bad Request \ufffd"
+    assert result_rows.decoded(b'{"code":3,"message":"no \\ud83d"}') == {"code": 3, "message": "no \ufffd"}
+    assert result_rows.text_of(b'"Bad Request \\ud83d"') == "Bad Request \ufffd"
 
 
 def test_a_sentence_of_doubleword_s_that_holds_half_a_pair_costs_no_row() -> None:

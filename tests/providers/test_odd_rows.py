@@ -10,11 +10,11 @@ import httpx
 import pytest
 
 from batchling_worker import providers
-from batchling_worker.answer_check import checked
-from batchling_worker.google_rows import Lines
+from batchling_worker.dialects.google.result_rows import Lines
+from batchling_worker.dialects.result_lines import LineSplitter
+from batchling_worker.pipeline.answer_check import checked
 from batchling_worker.provider import ROW_LOST, Account, Answer, Ending
 from batchling_worker.providers import bedrock, vertex
-from batchling_worker.result_lines import LineSplitter
 from tests.form import form_of
 
 from .conftest import KEY

@@ -17,7 +17,9 @@ import httpx
 import pytest
 
 from batchling_client.wire.keys import ProviderBatchId
-from batchling_worker import looking, openai_search, providers
+from batchling_worker import providers
+from batchling_worker.dialects import poll_many
+from batchling_worker.dialects.openai import search
 from batchling_worker.errors import Denied, FileNotReady, MaybeDone, PermanentError, TemporaryError
 from batchling_worker.provider import Account, Ending, NotFound, Running
 
@@ -318,7 +320,7 @@ async def test_a_list_in_another_order_is_searched_to_its_end(wire: Wire, wired:
 async def test_a_search_without_end_never_answers_that_there_is_none(
     wire: Wire, wired: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openai_search, "FIND_PAGES", 3)
+    monkeypatch.setattr(search, "FIND_PAGES", 3)
     wire.reply = lambda seen: page(("new", 1_000_000), more=f"after-{len(wire.seen)}")
     with pytest.raises(TemporaryError):
         await find(wired, "wanted")
@@ -363,7 +365,7 @@ async def test_looking_stops_when_every_batch_is_found(wire: Wire, wired: Desk) 
         page(*((one, 1) for one in ids), more="b0") if "?" in seen.target else running(seen)
     )
     assert set(await wired.provider.look(wired.account, ids)) == set(ids)
-    assert len(wire.seen) == 1 + looking.LEAST_CONFIRMED
+    assert len(wire.seen) == 1 + poll_many.LEAST_CONFIRMED
 
 
 async def test_a_list_that_refuses_an_id_hides_no_other(wire: Wire, wired: Desk) -> None:

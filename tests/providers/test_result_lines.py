@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchling_client.wire.states import RowKind
-from batchling_worker import lifecycle, result_lines
-from batchling_worker.answer_check import checked
+from batchling_worker.decisions import lifecycle
+from batchling_worker.dialects import result_lines
+from batchling_worker.dialects.result_lines import LineSplitter, RowReader
+from batchling_worker.pipeline.answer_check import checked
 from batchling_worker.provider import ROW_LOST, Answer
-from batchling_worker.result_lines import LineSplitter, RowReader
 
 CHAT = "/v1/chat/completions"
 

@@ -7,7 +7,8 @@ import datetime as dt
 import pytest
 
 from batchling_worker.errors import MaybeDone, PermanentError, TemporaryError
-from batchling_worker.sandbox import Sandbox, faults
+from batchling_worker.sandbox import Sandbox
+from batchling_worker.sandbox.world import faults
 from tests.form import Ability
 
 from .desk import Desk, body

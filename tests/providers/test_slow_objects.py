@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from batchling_worker import aws
+from batchling_worker.dialects import aws
+from batchling_worker.dialects.google.cloud_storage import Found, Objects, Place
+from batchling_worker.dialects.http_errors import Deed
 from batchling_worker.errors import MaybeDone, TemporaryError
-from batchling_worker.gcs import Found, Objects, Place
-from batchling_worker.http_errors import Deed
 from batchling_worker.provider import Account
 from tests.waiting import wait_until
 

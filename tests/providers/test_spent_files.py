@@ -9,8 +9,8 @@ import json
 import httpx
 import pytest
 
+from batchling_worker.dialects.openai.files import EXPIRY_S
 from batchling_worker.errors import PermanentError, TemporaryError
-from batchling_worker.openai_files import EXPIRY_S
 from batchling_worker.provider import Answer, SpentFiles, is_ours
 from batchling_worker.sandbox import Limits, Sandbox
 from tests.form import Ability

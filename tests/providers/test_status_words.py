@@ -11,11 +11,12 @@ import msgspec
 import pytest
 
 from batchling_client.wire.states import Outcome
-from batchling_worker import bounds, loose_json, status_words
-from batchling_worker.google_operation import Operation
+from batchling_worker.decisions import status_words
+from batchling_worker.dialects import bounds, lenient_json
+from batchling_worker.dialects.google.operation import Operation
+from batchling_worker.dialects.google.vertex_job import Job
 from batchling_worker.provider import Ended, Look, Running
 from batchling_worker.providers import anthropic, bedrock, sference
-from batchling_worker.vertex_job import Job
 
 NOW = dt.datetime(2026, 11, 23, 12, 0, 0, tzinfo=dt.UTC)
 LONG_AGO = "2026-11-22T12:00:00Z"
@@ -139,11 +140,11 @@ def test_an_absurd_counter_of_any_provider_costs_no_look(number: str) -> None:
     shown = f'{{"id":"m","processing_status":"in_progress","request_counts":{{"processing":{number}}}}}'
     job = f'{{"name":"projects/p","state":"JOB_STATE_RUNNING","completionStats":{{"successfulCount":{number}}}}}'
     looks = (
-        loose_json.decoded(operation.encode(), Operation).look(NOW),
-        loose_json.decoded(shown.encode(), anthropic._Batch).shown().look,
-        loose_json.decoded(job.encode(), Job).look(),
+        lenient_json.decoded(operation.encode(), Operation).look(NOW),
+        lenient_json.decoded(shown.encode(), anthropic._Batch).shown().look,
+        lenient_json.decoded(job.encode(), Job).look(),
         bedrock._told(
-            {"status": "InProgress", "totalRecordCount": loose_json.decoded(number.encode(), object)}
+            {"status": "InProgress", "totalRecordCount": lenient_json.decoded(number.encode(), object)}
         ),
     )
     for seen in looks:

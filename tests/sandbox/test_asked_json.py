@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from batchling_worker.sandbox import answers, anthropic, google_answers
+from batchling_worker.sandbox.answers import answers, google_answers
+from batchling_worker.sandbox.providers import anthropic
 
 SCHEMA = {"type": "object", "properties": {"score": {"type": "integer"}, "why": {"type": "string"}}}
 

@@ -11,7 +11,7 @@ import pytest
 import together
 from google import genai
 
-from batchling_client.wire.rehearsing import NO_ACCOUNT, SANDBOX, SERVED
+from batchling_client.wire.deployment.rehearsing import NO_ACCOUNT, SANDBOX, SERVED
 from batchling_client.wire.routes import ROUTES
 from batchling_worker.sandbox import environment
 

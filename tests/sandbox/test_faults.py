@@ -10,7 +10,8 @@ from typing import Any, get_args
 import httpx
 import pytest
 
-from batchling_worker.sandbox import Sandbox, faults
+from batchling_worker.sandbox import Sandbox
+from batchling_worker.sandbox.world import faults
 from tests.waiting import wait_until
 
 from .caller import Caller, line, lines

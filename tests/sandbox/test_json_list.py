@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchling_worker.sandbox.json_list import JsonList
+from batchling_worker.sandbox.batches.json_list import JsonList
 
 texts = st.text(alphabet='ab"\\{}[]:,\n\u00e9 ', max_size=8)
 values = st.recursive(

@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from batchling_worker.sandbox import Limits, Sandbox, emulator, faults
+from batchling_worker.sandbox import Limits, Sandbox, emulator
+from batchling_worker.sandbox.world import faults
 
 from .caller import Caller, lines
 

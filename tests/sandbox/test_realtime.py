@@ -7,7 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from batchling_worker.sandbox import Sandbox, emulator, faults
+from batchling_worker.sandbox import Sandbox, emulator
+from batchling_worker.sandbox.world import faults
 
 CHAT: dict[str, Any] = {"model": "gemini-m", "messages": [{"role": "user", "content": "q"}]}
 GOOGLE: dict[str, Any] = {"contents": [{"parts": [{"text": "q"}]}]}

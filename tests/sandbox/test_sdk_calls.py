@@ -34,7 +34,9 @@ from openai.types.responses import Response
 from openai.types.responses.input_token_count_response import InputTokenCountResponse
 from together import Together
 
-from batchling_worker.sandbox import Sandbox, answers, emulator, faults
+from batchling_worker.sandbox import Sandbox, emulator
+from batchling_worker.sandbox.answers import answers
+from batchling_worker.sandbox.world import faults
 
 CLAUDE = "anthropic.claude-3-haiku-20240307-v1:0"
 ASKED = [{"role": "user", "content": [{"text": "How are you?"}]}]

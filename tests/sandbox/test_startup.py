@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from batchling_client.wire.rehearsing import HOSTS, SAID, STARTUP
+from batchling_client.wire.deployment.rehearsing import HOSTS, SAID, STARTUP
 from batchling_worker.sandbox import Sandbox, environment
 
 from .processes import MISTRAL, POST, rehearsed, run

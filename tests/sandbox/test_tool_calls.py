@@ -12,8 +12,9 @@ import pytest
 from openai import AsyncOpenAI
 from pydantic import BaseModel, Field, TypeAdapter
 
-from batchling_worker.sandbox import Sandbox, answers
-from batchling_worker.sandbox.schema_examples import example
+from batchling_worker.sandbox import Sandbox
+from batchling_worker.sandbox.answers import answers
+from batchling_worker.sandbox.answers.schema_examples import example
 
 Body: TypeAlias = dict[str, Any]
 WEATHER: Body = {

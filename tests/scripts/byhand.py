@@ -7,10 +7,10 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from batchling_client.wire.batches import Batch, EarlyRead
 from batchling_client.wire.ids import new_batch_id, new_mailbox, new_request_id, new_run_id
 from batchling_client.wire.keys import BatchId, Keys, LaneId, Mailbox, ProviderBatchId, RequestId, RunId
-from batchling_client.wire.records import LaneSpec, Result, Row, line_bytes
+from batchling_client.wire.records.batch import Batch, EarlyRead
+from batchling_client.wire.records.row_and_result import LaneSpec, Result, Row, line_bytes
 from batchling_client.wire.scripts import (
     BatchCap,
     Claim,

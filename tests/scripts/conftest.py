@@ -16,7 +16,7 @@ from redis.backoff import ConstantBackoff
 from redis.exceptions import ConnectionError
 from redis.retry import Retry
 
-from batchling_client.wire.connection import connect
+from batchling_client.wire.deployment.connection import connect
 from batchling_client.wire.keys import Keys
 from batchling_worker.stack.redis_binary import find
 

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
-from batchling_client.wire.batches import UNENDED_ALLOWED
 from batchling_client.wire.keys import BatchId, Mailbox, RequestId
+from batchling_client.wire.records.batch import UNENDED_ALLOWED
 from batchling_client.wire.scripts import Enqueued
 from batchling_client.wire.states import BatchState, Placement, RowKind, Verdict
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from redis.exceptions import OutOfMemoryError
 
-from batchling_client.inspection import Inspection
-from batchling_client.wire.records import WorkerPresence
+from batchling_client.operate.inspection import Inspection
+from batchling_client.wire.records.row_and_result import WorkerPresence
 
 from .byhand import KEEP_MS, ByHand
 

@@ -8,8 +8,8 @@ import hashlib
 import pytest
 
 from batchling_client.wire import scripts
-from batchling_client.wire.batches import UNENDED_ALLOWED, Batch
-from batchling_client.wire.connection import connect
+from batchling_client.wire.deployment.connection import connect
+from batchling_client.wire.records.batch import UNENDED_ALLOWED, Batch
 from batchling_client.wire.states import BatchState
 from batchling_worker.app import RESENDS
 from tests.proxy import How, Proxy, Rule, Way

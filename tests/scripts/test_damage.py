@@ -8,16 +8,16 @@ from typing import Any, Final
 import pytest
 from redis.exceptions import ResponseError
 
-from batchling_client.inspection import Inspection
-from batchling_client.wire.batches import Batch
+from batchling_client.operate.inspection import Inspection
 from batchling_client.wire.ids import new_batch_id
 from batchling_client.wire.keys import BatchId, RequestId
-from batchling_client.wire.records import CorruptRecord
+from batchling_client.wire.records.batch import Batch
+from batchling_client.wire.records.row_and_result import CorruptRecord
 from batchling_client.wire.scripts import Enqueued
 from batchling_client.wire.states import BatchState, Placement, Verdict
+from batchling_worker.account_store import Standing
+from batchling_worker.decisions.quota import Refusal, quota_id
 from batchling_worker.errors import PermanentError
-from batchling_worker.quota import Refusal, quota_id
-from batchling_worker.standing import Standing
 from batchling_worker.store import Store
 from tests.wire import golden
 

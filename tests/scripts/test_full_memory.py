@@ -8,9 +8,9 @@ from redis.exceptions import OutOfMemoryError
 from batchling_client.wire.ids import new_batch_id, new_mailbox
 from batchling_client.wire.keys import BatchId
 from batchling_client.wire.states import BatchState, Outcome, Placement, RowKind, Verdict
+from batchling_worker.account_store import Standing
+from batchling_worker.decisions.quota import Refusal
 from batchling_worker.errors import PermanentError
-from batchling_worker.quota import Refusal
-from batchling_worker.standing import Standing
 
 from .byhand import ByHand, ids, out, row
 

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
+from batchling_worker.engine.list_pages import ListPages
 from batchling_worker.errors import TemporaryError
-from batchling_worker.list_pages import ListPages
 from tests.waiting import wait_until
 
 from .byhand import ByHand

@@ -25,10 +25,10 @@ from hypothesis.stateful import (
 )
 from redis.asyncio import Redis
 
-from batchling_client.wire.batches import UNENDED_ALLOWED, Batch
-from batchling_client.wire.connection import connect
+from batchling_client.wire.deployment.connection import connect
 from batchling_client.wire.ids import new_batch_id, new_mailbox
 from batchling_client.wire.keys import BatchId, Keys, Mailbox, RequestId
+from batchling_client.wire.records.batch import UNENDED_ALLOWED, Batch
 from batchling_client.wire.states import BatchState, Outcome, RowKind, Verdict
 
 from .byhand import KEEP_MS, LEASE_MS, WIDE, ByHand, ids, out, row

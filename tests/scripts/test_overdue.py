@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 import pytest
 
-from batchling_client.credentials import Credentials
-from batchling_client.enqueue import Enqueue
-from batchling_client.interceptor import HttpReply
-from batchling_client.outage import Outage
+from batchling_client.intercept.interceptor import HttpReply
+from batchling_client.session.credentials import Credentials
+from batchling_client.session.enqueue import Enqueue
+from batchling_client.session.redis_outage import Outage
 from batchling_client.wire.ids import new_mailbox
 from batchling_client.wire.keys import BatchId, RequestId
 from batchling_client.wire.states import Verdict

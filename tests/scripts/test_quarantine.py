@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from batchling_client.wire.batches import UNENDED_ALLOWED
 from batchling_client.wire.keys import BatchId, RequestId
+from batchling_client.wire.records.batch import UNENDED_ALLOWED
 from batchling_client.wire.scripts import Begun
 from batchling_client.wire.states import BatchState, Outcome, RowKind, Verdict
 

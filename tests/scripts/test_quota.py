@@ -8,10 +8,10 @@ import random
 import pytest
 
 from batchling_client.wire.account_scripts import AccountScripts, Admission
-from batchling_client.wire.accounts import Quota
 from batchling_client.wire.keys import BatchId
+from batchling_client.wire.records.account import Quota
 from batchling_client.wire.states import IN_FLIGHT_STATES, BatchState, Verdict
-from batchling_worker.standing import Standing
+from batchling_worker.account_store import Standing
 
 from .byhand import KEEP_MS, ByHand, ids, out
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from batchling_client.wire.keys import KEYSPACE, BatchId
-from batchling_client.wire.records import WorkerPresence
+from batchling_client.wire.records.row_and_result import WorkerPresence
 from batchling_client.wire.states import BatchState, Verdict
 from batchling_worker.errors import PermanentError
 from batchling_worker.store import Held, Store

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from batchling_client.wire.batches import EarlyRead
 from batchling_client.wire.keys import ProviderBatchId
+from batchling_client.wire.records.batch import EarlyRead
 from batchling_client.wire.scripts import Fsync
 from batchling_client.wire.states import BatchState, Verdict
 

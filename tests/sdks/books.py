@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from batchling_client.interceptor import HttpCall
+from batchling_client.intercept.interceptor import HttpCall
 from batchling_worker.sandbox import LedgerPage, Sandbox
-from batchling_worker.sandbox.ledger import BilledBatch, ExecutedRow
+from batchling_worker.sandbox.world.ledger import BilledBatch, ExecutedRow
 
 
 @dataclass(slots=True, kw_only=True)

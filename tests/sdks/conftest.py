@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from batchling_client import interceptor
-from batchling_client.interceptor import HttpCall, HttpReply, PassThrough
-from batchling_client.run import Run
+from batchling_client.block.run import Run
+from batchling_client.intercept import interceptor
+from batchling_client.intercept.interceptor import HttpCall, HttpReply, PassThrough
 from batchling_worker.sandbox import Sandbox
 from tests.deployment import Deployment
 

@@ -8,7 +8,7 @@ import pytest
 
 from batchling_client import errors
 from batchling_worker.sandbox import Sandbox
-from batchling_worker.sandbox.faults import FailBatch, RefuseCreate
+from batchling_worker.sandbox.world.faults import FailBatch, RefuseCreate
 
 from .asking import Way, answers
 from .books import Books

@@ -143,7 +143,15 @@ def test_the_procfiles_redis_refuses_such_data_too(tmp_path: Path) -> None:
     path = redis_of(tmp_path / "bin", "6.2.0")
     # Nothing on this machine is that new.
     data = data_of(tmp_path / "data", b"VALKEY099\xfa\x0avalkey-ver\x0699.9.9\xfa\x0aredis-bits\xc0@")
-    words = [sys.executable, "-P", "-m", "batchling_worker.redis_server", "redis.conf", "--dir", str(data)]
+    words = [
+        sys.executable,
+        "-P",
+        "-m",
+        "batchling_worker.stack.redis_server",
+        "redis.conf",
+        "--dir",
+        str(data),
+    ]
 
     refused = subprocess.run(words, env={**os.environ, "PATH": path}, capture_output=True, text=True)
 

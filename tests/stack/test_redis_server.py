@@ -23,7 +23,7 @@ async def test_it_runs_with_the_deployed_configuration(tmp_path: Path) -> None:
         sys.executable,
         "-P",
         "-m",
-        "batchling_worker.redis_server",
+        "batchling_worker.stack.redis_server",
         str(config),
         "--dir",
         str(tmp_path / "data"),
@@ -43,7 +43,7 @@ async def test_it_runs_with_the_deployed_configuration(tmp_path: Path) -> None:
 
 def test_without_a_configuration_it_says_how_it_is_used() -> None:
     answer = subprocess.run(
-        [sys.executable, "-P", "-m", "batchling_worker.redis_server"], capture_output=True, text=True
+        [sys.executable, "-P", "-m", "batchling_worker.stack.redis_server"], capture_output=True, text=True
     )
     assert answer.returncode == 2
     assert "--dir" in answer.stderr

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from batchling_client import interceptor
+from batchling_client.intercept import interceptor
 from batchling_worker.sandbox import Sandbox
 from tests.client.conftest import RedisServer
 from tests.deployment import MODEL, SLOW_MODEL, Deployment

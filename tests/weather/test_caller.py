@@ -10,11 +10,12 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from batchling_client import batchify, waiters
+from batchling_client import batchify
 from batchling_client.errors import QueueUnreachable
-from batchling_client.interceptor import HttpReply
-from batchling_client.wire.connection import connect
-from batchling_client.wire.ending import end
+from batchling_client.intercept.interceptor import HttpReply
+from batchling_client.session import waiters
+from batchling_client.wire.deployment.cancellation import end
+from batchling_client.wire.deployment.connection import connect
 from tests.client.answerer import Answerer
 from tests.client.asking import a_call, ask_all
 from tests.client.conftest import RedisServer

@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from batchling_client.wire.keys import ProviderBatchId
-from batchling_worker import provider_call, providers
+from batchling_worker import providers
+from batchling_worker.dialects import provider_call
 from batchling_worker.errors import MaybeDone, TemporaryError
 from batchling_worker.provider import Account, Ended, Ending, NotFound
 from batchling_worker.sandbox import Sandbox

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from batchling_worker.sandbox import Sandbox
-from batchling_worker.sandbox.faults import SlowDownload
+from batchling_worker.sandbox.world.faults import SlowDownload
 from tests.deployment import CANARY, Deployment
 from tests.proxy import How, Proxy, Rule, Way
 from tests.waiting import wait_until

@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from batchling_client.passed import costs
+from batchling_client.intercept.passed import costs
 from tests.client.test_unbatched import FREE
 
 COSTLY: Final = [

@@ -6,7 +6,7 @@ import pytest
 
 from batchling_client import settings as client_settings
 from batchling_client.errors import WrongSettings
-from batchling_client.wire.download_hosts import MOST_HOSTS, allowed, usable
+from batchling_client.wire.deployment.download_hosts import MOST_HOSTS, allowed, usable
 from batchling_worker import settings as worker_settings
 
 SETTING = "BATCHLING_PROVIDERS__ACME__DOWNLOAD_HOSTS"

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from batchling_client.inspection import Inspection
+from batchling_client.operate.inspection import Inspection
 from batchling_client.wire import sealing
-from batchling_client.wire.batches import Batch
-from batchling_client.wire.connection import connect
+from batchling_client.wire.deployment.connection import connect
 from batchling_client.wire.keys import KEYSPACE, Keys
-from batchling_client.wire.records import LaneSpec, Result, Row, WorkerPresence
+from batchling_client.wire.records.batch import Batch
+from batchling_client.wire.records.row_and_result import LaneSpec, Result, Row, WorkerPresence
 from batchling_client.wire.states import BatchState
 from tests.scripts.conftest import redis_url
 

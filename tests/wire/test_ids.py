@@ -9,7 +9,7 @@ import pytest
 
 from batchling_client.wire import ids
 from batchling_client.wire.keys import LaneId
-from batchling_worker.delivery import REQUEST_ID
+from batchling_worker.pipeline.result_chunks import REQUEST_ID
 
 LANE = LaneId("0123456789abcdef0123")
 EVERYWHERE = re.compile(r"[a-zA-Z0-9_-]{1,64}")

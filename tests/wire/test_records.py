@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchling_client.wire import records
-from batchling_client.wire.batches import Batch
 from batchling_client.wire.ids import new_request_id
 from batchling_client.wire.keys import RequestId
-from batchling_client.wire.records import (
+from batchling_client.wire.records import row_and_result
+from batchling_client.wire.records.batch import Batch
+from batchling_client.wire.records.row_and_result import (
     COMPRESS_FROM,
     CorruptRecord,
     LaneSpec,
@@ -178,7 +178,7 @@ def test_a_batch_with_a_damaged_field_is_refused(field: bytes, value: bytes) -> 
 
 def test_a_body_that_would_fill_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few stored bytes can claim to be any length; only so much is ever expanded."""
-    monkeypatch.setattr(records, "LONGEST_BODY", 1000)
+    monkeypatch.setattr(row_and_result, "LONGEST_BODY", 1000)
     fits = Row.decode(Row.pack(request_id=RequestId("a" * 26), run_id="r", body=b" " * 1000))
     assert len(fits.body) == 1000
     bomb = zlib.compress(b" " * 1001)

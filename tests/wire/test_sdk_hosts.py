@@ -12,7 +12,7 @@ import boto3
 import pytest
 from botocore.exceptions import BotoCoreError
 
-from batchling_client.unbatched import unbatched
+from batchling_client.session.unbatched import unbatched
 from batchling_client.wire.charges import Charge, charge, costs_anywhere
 from batchling_client.wire.no_batches import NO_BATCHES
 from batchling_client.wire.routes import ROUTES, Routes

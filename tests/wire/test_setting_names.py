@@ -12,9 +12,9 @@ from pydantic import BaseModel
 from batchling_client import settings as client_settings
 from batchling_client.errors import WrongSettings
 from batchling_client.settings import ClientSettings
-from batchling_client.wire import setting_names
-from batchling_client.wire.setting_names import OF_A_PROVIDER, SET_BY_BATCHLING, SETTINGS, unread
-from batchling_client.wire.stand_ins import StandIn
+from batchling_client.wire.deployment import setting_names
+from batchling_client.wire.deployment.provider_settings import StandIn
+from batchling_client.wire.deployment.setting_names import OF_A_PROVIDER, SET_BY_BATCHLING, SETTINGS, unread
 from batchling_worker import settings as worker_settings
 from batchling_worker.settings import ProviderSettings, WorkerSettings
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from batchling_client.wire import soundness
-from batchling_client.wire.connection import ask, connect
-from batchling_client.wire.finding import Finding, Health
-from batchling_client.wire.soundness import Told
+from batchling_client.wire.deployment import redis_health
+from batchling_client.wire.deployment.connection import ask, connect
+from batchling_client.wire.deployment.finding import Finding, Health
+from batchling_client.wire.deployment.redis_health import Told
 from tests.redis_server import free_port, redis_server, skip_without_waitaof
 
 DURABLE = ("--appendonly", "yes", "--save", "")
@@ -43,13 +43,13 @@ def by_check(findings: list[Finding]) -> dict[str, Finding]:
 
 async def test_a_durable_redis_of_the_default_kind_is_sound_and_its_costs_are_noted() -> None:
     with redis_server(*DURABLE) as url:
-        found = by_check(soundness.of_redis(await told(url)))
+        found = by_check(redis_health.of_redis(await told(url)))
 
     assert all(finding.sound for finding in found.values()), found
     assert {check for check, finding in found.items() if finding.health is Health.NOTE} == {"fsync", "memory"}
     assert "everysec" in found["fsync"].says
     assert "maxmemory is not set" in found["memory"].says
-    assert soundness.refusal(found.values(), "here") is None
+    assert redis_health.refusal(found.values(), "here") is None
 
 
 @pytest.mark.parametrize(
@@ -62,25 +62,25 @@ async def test_a_durable_redis_of_the_default_kind_is_sound_and_its_costs_are_no
 )
 async def test_a_redis_that_would_lose_work_is_refused(words: tuple[str, ...], check: str, says: str) -> None:
     with redis_server(*DURABLE, *words) as url:
-        found = by_check(soundness.of_redis(await told(url)))
+        found = by_check(redis_health.of_redis(await told(url)))
 
     assert [finding.check for finding in found.values() if finding.fatal] == [check]
     assert says in found[check].says
-    sentence = soundness.refusal(found.values(), "here")
+    sentence = redis_health.refusal(found.values(), "here")
     assert sentence is not None
     assert sentence.startswith("Redis at here would lose requests, as ")
 
 
 async def test_a_sentinels_port_and_a_node_of_a_cluster_are_refused() -> None:
     with redis_server(sentinel="\n") as url:
-        watching = soundness.of_redis(await told(url))
+        watching = redis_health.of_redis(await told(url))
     # Its bus is no unix socket, and the port of its own choice would be the same for every server.
     bus = str(free_port())
     with redis_server("--cluster-enabled", "yes", "--cluster-port", bus) as url:
-        clustered = soundness.of_redis(await told(url))
+        clustered = redis_health.of_redis(await told(url))
 
-    assert "sentinel://" in str(soundness.refusal(watching, "here"))
-    assert "Cluster" in str(soundness.refusal(clustered, "here"))
+    assert "sentinel://" in str(redis_health.refusal(watching, "here"))
+    assert "Cluster" in str(redis_health.refusal(clustered, "here"))
 
 
 @pytest.mark.parametrize(
@@ -94,17 +94,17 @@ async def test_a_sentinels_port_and_a_node_of_a_cluster_are_refused() -> None:
 )
 async def test_a_weakness_is_told_alone_and_not_refused(words: tuple[str, ...], check: str) -> None:
     with redis_server(*words) as url:
-        found = by_check(soundness.of_redis(await told(url)))
+        found = by_check(redis_health.of_redis(await told(url)))
 
     assert [finding.check for finding in found.values() if not finding.sound] == [check]
-    assert soundness.refusal(found.values(), "here") is None
+    assert redis_health.refusal(found.values(), "here") is None
 
 
 async def test_a_managed_redis_that_forbids_config_is_judged_by_what_it_does_tell() -> None:
     with redis_server(*DURABLE, "--maxmemory-policy", "allkeys-lru", "--rename-command", "CONFIG", "") as url:
         seen = await told(url)
 
-    found = by_check(soundness.of_redis(seen))
+    found = by_check(redis_health.of_redis(seen))
     assert seen.appendfsync is None
     assert found["fsync"].health is Health.NOTE
     assert found["eviction"].fatal
@@ -112,7 +112,7 @@ async def test_a_managed_redis_that_forbids_config_is_judged_by_what_it_does_tel
 
 async def test_a_user_who_may_not_ask_is_told_so_and_not_refused() -> None:
     with redis_server(*DURABLE, "--rename-command", "INFO", "") as url:
-        found = soundness.of_redis(await told(url))
+        found = redis_health.of_redis(await told(url))
 
     assert [(finding.check, finding.sound, finding.fatal) for finding in found] == [("info", False, False)]
 
@@ -125,9 +125,9 @@ async def test_what_needs_the_disks_word_is_refused_where_redis_cannot_give_it()
         ((*DURABLE, "--appendfsync", "no"), False),
     ):
         with redis_server(*words) as url:
-            finding = soundness.of_fsync_intent(await told(url))
+            finding = redis_health.of_fsync_intent(await told(url))
         assert (finding.sound, finding.fatal) == (able, not able), words
-    assert soundness.of_fsync_intent(told_of(redis_version="7.0.15")).fatal
+    assert redis_health.of_fsync_intent(told_of(redis_version="7.0.15")).fatal
 
 
 @pytest.mark.parametrize(
@@ -144,24 +144,24 @@ async def test_what_needs_the_disks_word_is_refused_where_redis_cannot_give_it()
     ],
 )
 def test_what_cannot_be_staged_is_judged_too(change: dict[str, object], check: str, fatal: bool) -> None:
-    failed = [finding for finding in soundness.of_redis(told_of(**change)) if not finding.sound]
+    failed = [finding for finding in redis_health.of_redis(told_of(**change)) if not finding.sound]
 
     assert [(finding.check, finding.fatal) for finding in failed] == [(check, fatal)]
     assert failed[0].mend
 
 
 def test_a_master_that_goes_on_alone_is_noted() -> None:
-    found = by_check(soundness.of_redis(told_of(connected_slaves=2)))
+    found = by_check(redis_health.of_redis(told_of(connected_slaves=2)))
     assert found["replicas"].health is Health.NOTE
     assert "min-replicas-to-write" in found["replicas"].mend
 
 
 @pytest.mark.parametrize(("skew_s", "sound"), [(0.1, True), (-0.1, True), (60.0, False), (-60.0, False)])
 def test_a_clock_that_is_off_is_found(skew_s: float, sound: bool) -> None:
-    assert soundness.of_clock(skew_s).sound is sound
+    assert redis_health.of_clock(skew_s).sound is sound
 
 
 def test_valkey_is_shown_by_its_own_version() -> None:
-    found = soundness.of_redis(told_of(redis_version="7.2.4", valkey_version="9.1.2"))
+    found = redis_health.of_redis(told_of(redis_version="7.2.4", valkey_version="9.1.2"))
 
     assert "its version is Valkey 9.1.2" in [finding.says for finding in found]

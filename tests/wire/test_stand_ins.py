@@ -6,8 +6,14 @@ from typing import Final
 
 import pytest
 
+from batchling_client.wire.deployment.provider_settings import (
+    OWN_ENDPOINTS,
+    StandIn,
+    checked,
+    routes_of,
+    told_apart,
+)
 from batchling_client.wire.routes import ROUTES, Route, Routes
-from batchling_client.wire.stand_ins import OWN_ENDPOINTS, StandIn, checked, routes_of, told_apart
 
 CHAT = "/v1/chat/completions"
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from batchling_client.wire.connection import connect
+from batchling_client.wire.deployment.connection import connect
 from batchling_client.wire.keys import WIRE_VERSION
-from batchling_worker import tasks
 from batchling_worker.app import make_app
-from batchling_worker.backlog import Backlog, key_prefix, queue_of
+from batchling_worker.runtime import tasks
+from batchling_worker.runtime.backlog import Backlog, key_prefix, queue_of
 from batchling_worker.settings import WorkerSettings
 from tests.redis_server import redis_server
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from redis import Redis
 
-from batchling_worker import tasks
 from batchling_worker.app import make_app
+from batchling_worker.runtime import tasks
 from batchling_worker.settings import WorkerSettings
 from tests.redis_server import redis_server
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from batchling_worker import foreign_settings
+from batchling_worker.runtime import foreign_settings
 from tests.redis_server import redis_server
 
 from ..waiting import wait_until

@@ -10,7 +10,7 @@ import pytest
 
 BUSY_LOOP = """
 import asyncio, os, sys, threading
-from batchling_worker.forking import still_at_forks
+from batchling_worker.runtime.fork_safety import still_at_forks
 
 loop = asyncio.new_event_loop()
 threading.Thread(target=loop.run_forever, daemon=True).start()
@@ -37,7 +37,7 @@ sys.exit(torn)
 
 TOLD_BEFORE_THE_FORK = """
 import os, sys
-from batchling_client.wire.batches import Batch
+from batchling_client.wire.records.batch import Batch
 from tests.wire.test_records import BATCH
 from batchling_worker.provider import Running
 from batchling_worker.telemetry import Telemetry

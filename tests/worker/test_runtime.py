@@ -9,9 +9,9 @@ from typing import cast
 
 import pytest
 
-from batchling_worker import slot
-from batchling_worker.engine import Engine
-from batchling_worker.runtime import Runtime
+from batchling_worker.engine import pool_slot
+from batchling_worker.engine.engine import Engine
+from batchling_worker.runtime.step_loop import Runtime
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_a_step_that_lets_go_runs_on_while_its_task_is_over(runtime: Runtime) ->
     may_end, ended = threading.Event(), threading.Event()
 
     async def step(_: Engine) -> None:
-        slot.let_go()
+        pool_slot.let_go()
         await asyncio.to_thread(may_end.wait)
         ended.set()
 
@@ -55,7 +55,7 @@ def test_a_step_that_let_go_is_ended_with_the_others_when_the_worker_leaves(runt
     handed_back = threading.Event()
 
     async def step(_: Engine) -> None:
-        slot.let_go()
+        pool_slot.let_go()
         try:
             await asyncio.sleep(3600)
         except asyncio.CancelledError:

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from batchling_client import settings as client_settings
-from batchling_client.wire.stand_ins import StandIn
+from batchling_client.wire.deployment.provider_settings import StandIn
 from batchling_worker.errors import PermanentError
 from batchling_worker.providers import Providers
 from batchling_worker.settings import ProviderSettings, WorkerSettings

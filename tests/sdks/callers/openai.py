@@ -7,7 +7,7 @@ from typing import Any
 
 import openai
 
-from batchling_worker.sandbox import answers
+from batchling_worker.sandbox.answers import answers
 
 from ..caller import BAD_REQUEST, BROKEN, Caller, Raw, Structured, Verdict, stainless_errors
 

@@ -24,7 +24,7 @@ from batchling_client.wire.keys import (
     RequestId,
     RunId,
 )
-from batchling_client.wire.records import LaneSpec, Result, Row, WorkerPresence, line_bytes
+from batchling_client.wire.records.row_and_result import LaneSpec, Result, Row, WorkerPresence, line_bytes
 from batchling_client.wire.scripts import BatchCap, RowIn, RowOut, Scripts
 from batchling_client.wire.states import BatchState, Outcome, RowKind, Verdict
 

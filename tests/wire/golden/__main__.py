@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 
-from batchling_client.wire.connection import connect
+from batchling_client.wire.deployment.connection import connect
 from batchling_client.wire.keys import WIRE_VERSION, Keys
 
 from . import FILE, NAMESPACE, VERSION, Builder, dump, key_names, records, text

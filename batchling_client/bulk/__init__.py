@@ -1,0 +1,1 @@
+"""Files of requests in, files of answers out: `submit` and `results`."""

@@ -1,0 +1,261 @@
+"""Writes the answers of a submitted run, one a line in the order of its file; holds some of them at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, Final
+
+import msgspec
+from redis.asyncio import Redis
+
+from ..errors import AnswerUnreadable, BatchlingError, RequestLost
+from ..operate import worker_presence
+from ..operate.inspection import Inspection
+from ..progress import display, wait_reasons
+from ..session.redis_outage import Outage
+from ..wire.deployment.connection import UNREACHABLE
+from ..wire.keys import Keys, RunId
+from ..wire.records import submitted_file
+from ..wire.records.row_and_result import CorruptRecord, Result
+
+AT_ONCE: Final = 64
+LOOK_S: Final = 1.0
+SUCCEEDED: Final = b"+"
+WAITING: Final = "batch_pending"
+MOST_REASONS: Final = 100
+MOST_LISTED: Final = 3
+LONGEST_REASON: Final = 300
+
+
+class NotSubmitted(BatchlingError):
+    """The run was not made by `batchling submit`, or is kept no longer."""
+
+    code = "not_submitted"
+    sentence = "The run was not made by `batchling submit`, or is kept no longer."
+
+
+@dataclass(slots=True, kw_only=True)
+class Tally:
+    """How the requests of a run stand."""
+
+    run_id: RunId
+    n_requests: int = 0
+    n_succeeded: int = 0
+    n_failed: int = 0
+    n_waiting: int = 0
+    n_unsent: int = 0
+    """Requests of the file that were not queued, as its submission was torn off."""
+
+    reasons: Counter[str] = field(default_factory=Counter)
+    """How many requests failed for which reason, as far as `MOST_REASONS` hold."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every request was answered with a success."""
+        return self.n_succeeded == self.n_requests
+
+    def as_json(self) -> dict[str, object]:
+        """What `batchling results --json` prints."""
+        return {
+            "run_id": self.run_id,
+            "n_requests": self.n_requests,
+            "n_succeeded": self.n_succeeded,
+            "n_failed": self.n_failed,
+            "n_waiting": self.n_waiting,
+            "n_unsent": self.n_unsent,
+        }
+
+    def failed(self, reason: str) -> None:
+        """Count a failed request."""
+        self.n_failed += 1
+        text = "".join(letter if letter.isprintable() else "?" for letter in " ".join(reason.split()))
+        text = text if len(text) <= LONGEST_REASON else f"{text[: LONGEST_REASON - 1]}…"
+        if text in self.reasons or len(self.reasons) < MOST_REASONS:
+            self.reasons[text] += 1
+
+    def lines(self) -> list[str]:
+        """Return how the requests stand, and the commonest reasons of those that failed."""
+        named = self.reasons.most_common(MOST_LISTED)
+        others = self.n_failed - sum(n for _, n in named)
+        return [
+            str(self),
+            *(f"{n:,} failed: {reason}" for reason, n in named),
+            *([f"{others:,} failed for other reasons: see their lines."] if others else []),
+        ]
+
+    def __str__(self) -> str:
+        words = [f"{self.n_succeeded:,} of {self.n_requests:,} requests succeeded"]
+        words += [f"{self.n_failed:,} failed"] if self.n_failed else []
+        words += [f"{self.n_waiting:,} still wait"] if self.n_waiting else []
+        words += [
+            f"{self.n_unsent:,} were not queued, as the submission was torn off: submit the file again"
+        ] * bool(self.n_unsent)
+        return f"{', '.join(words)}."
+
+
+class Results:
+    """The answers of one run."""
+
+    def __init__(
+        self, redis: Redis, keys: Keys, run_id: RunId, *, patience_s: float = worker_presence.PATIENCE_S
+    ) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._run_id = run_id
+        self._outage = Outage(redis)
+        self._complaints = wait_reasons.Complaints()
+        self._watch = display.Watch(Inspection(redis, keys), run_id)
+        self._tally = Tally(run_id=run_id)
+        self._patience_s = patience_s
+        self._alone_since_s: float | None = None
+        self._alone_told = False
+
+    async def write(self, out: BinaryIO, *, wait: bool) -> Tally:
+        """Writes a line for each request; with `wait` each once it is answered. Raises `NotSubmitted`."""
+        key = self._keys.run_requests(self._run_id)
+        n_requests = await self._redis.execute_command("HGET", key, "n")
+        if n_requests is None:
+            if await self._redis.execute_command("EXISTS", self._keys.run(self._run_id)):
+                raise NotSubmitted(
+                    f"Run {self._run_id} was not made by `batchling submit`: run its program again to get its answers, "
+                    "which are not paid for twice."
+                )
+            raise NotSubmitted(
+                f"There is no run {self._run_id!r} here that `batchling submit` made: `batchling runs` lists all runs."
+            )
+        tally = self._tally
+        tally.n_requests = int(n_requests)
+        n_told = 0
+        for number in range(-(-tally.n_requests // submitted_file.CHUNK_ROWS)):
+            raw = await self._redis.execute_command("HGET", key, number)
+            if raw is None:
+                break
+            chunk = submitted_file.unpack(raw)
+            n_told += len(chunk)
+            for first in range(0, len(chunk), AT_ONCE):
+                out.writelines(await self._lines(chunk[first : first + AT_ONCE], wait=wait))
+        tally.n_unsent = tally.n_requests - n_told
+        return tally
+
+    async def _lines(self, some: Sequence[submitted_file.Asked], *, wait: bool) -> list[bytes]:
+        lines: dict[int, bytes] = {}
+        while True:
+            open_ones = [n for n in range(len(some)) if n not in lines]
+            found = await self._found([some[n] for n in open_ones], patient=wait)
+            for n, (flying, packed) in zip(open_ones, found, strict=True):
+                if packed is not None:
+                    lines[n] = self._answered(some[n], packed)
+                elif not flying:
+                    self._tally.failed(RequestLost.sentence)
+                    lines[n] = _error_line(some[n], RequestLost.code, RequestLost.sentence)
+            if not wait or len(lines) == len(some):
+                break
+            await self._say_why()
+            await asyncio.sleep(LOOK_S)
+        for n in range(len(some)):
+            if n not in lines:
+                self._tally.n_waiting += 1
+                lines[n] = _error_line(some[n], WAITING, "The request still waits for its answer.")
+        return [lines[n] for n in range(len(some))]
+
+    async def _found(
+        self, some: Sequence[submitted_file.Asked], *, patient: bool
+    ) -> list[tuple[bool, bytes | None]]:
+        """Of each request whether it is in flight, and its result."""
+        keys = self._keys
+        while True:
+            try:
+                # In this order: a request leaves its place in flight only when its answer is stored.
+                flying: list[Any] = await self._redis.mget([keys.request(one.request_id) for one in some])
+                packed: list[Any] = await self._redis.mget([keys.result(one.request_id) for one in some])
+                return [(place is not None, result) for place, result in zip(flying, packed, strict=True)]
+            except UNREACHABLE as error:
+                if not patient:
+                    raise
+                await self._outage.over(error)
+
+    async def _say_why(self) -> None:
+        inspection = Inspection(self._redis, self._keys)
+        try:
+            batches = await self._watch.look()
+            await self._say_alone(inspection)
+        except UNREACHABLE as error:
+            await self._outage.over(error)
+            return
+        for line in self._complaints.news(batches):
+            display.warn(line)
+
+    async def _say_alone(self, inspection: Inspection) -> None:
+        """Says once that no worker is alive, when none has been for as long as one may take to start."""
+        if self._alone_told:
+            return
+        try:
+            alone = not await inspection.workers()
+        except CorruptRecord:
+            # A worker of another version.
+            alone = False
+        now_s = asyncio.get_running_loop().time()
+        if not alone:
+            self._alone_since_s = None
+        elif self._alone_since_s is None:
+            self._alone_since_s = now_s
+        elif now_s - self._alone_since_s >= self._patience_s:
+            self._alone_told = True
+            display.warn(worker_presence.NO_WORKER)
+
+    def _answered(self, one: submitted_file.Asked, packed: bytes) -> bytes:
+        try:
+            result = Result.decode(packed)
+            body = result.body
+        except CorruptRecord:
+            self._tally.failed(AnswerUnreadable.sentence)
+            return _error_line(one, AnswerUnreadable.code, AnswerUnreadable.sentence)
+        if packed[:1] == SUCCEEDED:
+            self._tally.n_succeeded += 1
+        else:
+            status = f"{result.status} " if result.origin == "provider" else ""
+            self._tally.failed(f"{status}{_message(body)}".rstrip())
+        if result.origin != "provider":
+            return _error_line(one, result.origin, _message(body))
+        response = {
+            "status_code": result.status,
+            "request_id": result.headers.get("x-request-id", ""),
+            "body": _as_json(body),
+        }
+        return _line(one, response, None)
+
+
+class _Said(msgspec.Struct):
+    message: str = ""
+
+
+class _Error(msgspec.Struct):
+    error: _Said
+
+
+def _message(body: bytes) -> str:
+    try:
+        return msgspec.json.decode(body, type=_Error).error.message
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return body[:1000].decode(errors="replace")
+
+
+def _as_json(body: bytes) -> msgspec.Raw | str:
+    """The body as it goes into a line: as it is, without its line breaks; a text where it is no JSON."""
+    try:
+        msgspec.json.decode(body, type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return body.decode(errors="replace")
+    return msgspec.Raw(msgspec.json.format(body, indent=-1) if b"\n" in body or b"\r" in body else body)
+
+
+def _error_line(one: submitted_file.Asked, code: str, message: str) -> bytes:
+    return _line(one, None, {"code": code, "message": message})
+
+
+def _line(one: submitted_file.Asked, response: object, error: object) -> bytes:
+    line = {"id": one.request_id, "custom_id": one.custom_id, "response": response, "error": error}
+    return msgspec.json.encode(line) + b"\n"

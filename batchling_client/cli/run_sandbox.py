@@ -1,0 +1,113 @@
+"""Puts this process before the sandbox and a stack of its own: programs are rehearsed without an account."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Final
+
+import msgspec
+
+from ..block import sandboxed
+from ..errors import QueueUnreachable, WrongSettings
+from ..wire.deployment.installing import install
+from . import target
+
+STOP_S: Final = 90.0
+WRONG_USE: Final = 2
+"""How the stage ends where a setting of the worker's is not usable."""
+
+
+SAYS: Final = "Rehearsal: a local sandbox makes up every answer, and nothing is paid."
+NEEDED: Final = {
+    "worker": ("batchling_worker", "celery", "httpx", "kombu"),
+    "embedded": ("psutil",),
+    "sandbox": ("aiohttp", "multidict"),
+}
+"""Extra -> what of it a rehearsal imports."""
+
+
+@contextlib.contextmanager
+def rehearsal(home: Path) -> Iterator[None]:
+    """Sandbox and stack for as long as the context is open; the environment points at them, with no real API key in it.
+
+    They end with this process, however it ends. Raises `WrongSettings` or `QueueUnreachable`.
+    """
+    missing = [extra for extra, modules in NEEDED.items() if not all(map(_is_there, modules))]
+    if missing:
+        raise WrongSettings(
+            f"A rehearsal needs what {_words(missing)} of batchling would install: run {install(','.join(missing))}."
+        )
+    at_once = sys.stderr is not None and sys.stderr.isatty()
+    if at_once:
+        # A person waits a few seconds until the stage is set.
+        target.say(SAYS)
+    with (
+        tempfile.TemporaryFile() as complaints,
+        subprocess.Popen(
+            [sys.executable, "-m", "batchling_worker.rehearsal", "--home", str(home)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # A file takes any amount of words, where a pipe that nobody reads would stop the stage.
+            stderr=complaints,
+            # Ctrl-C is for the rehearsed program; the stage goes when the program has ended.
+            start_new_session=True,
+        ) as stage,
+    ):
+        try:
+            with _environment(_told(stage, complaints)):
+                if not at_once:
+                    target.say(SAYS)
+                yield
+        finally:
+            if stage.stdin is not None:
+                stage.stdin.close()
+            try:
+                stage.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                stage.kill()
+
+
+def _is_there(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def _words(extras: Sequence[str]) -> str:
+    words = " and ".join(filter(None, (", ".join(extras[:-1]), extras[-1])))
+    return f"the extra{'s' if len(extras) > 1 else ''} {words}"
+
+
+def _told(stage: subprocess.Popen[bytes], complaints: IO[bytes]) -> dict[str, str]:
+    """The environment that the stage says is to be used."""
+    line = stage.stdout.readline() if stage.stdout is not None else b""
+    if not line:
+        complaints.seek(0)
+        reason = complaints.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
+        if reason and stage.wait(STOP_S) == WRONG_USE:
+            raise WrongSettings(reason)
+        raise QueueUnreachable(
+            f"The sandbox and its stack did not start: {reason or 'they ended without a word.'}"
+        )
+    return msgspec.json.decode(line, type=dict[str, str])
+
+
+@contextlib.contextmanager
+def _environment(settings: dict[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    for name in before:
+        if name.upper() == "BATCHLING_REDIS_URL":
+            del os.environ[name]
+    os.environ.update(settings)
+    sandboxed.heed()
+    try:
+        yield
+    finally:
+        sandboxed.over()
+        os.environ.clear()
+        os.environ.update(before)

@@ -1,0 +1,1 @@
+"""Catches the calls of SDKs on their way to the network."""

@@ -1,0 +1,81 @@
+"""http.client by itself, as urllib.request has it: ``HTTPConnection.putrequest``, which every request passes.
+
+Nothing is caught here: an LLM call is sent with a warning, or refused in a rehearsal. urllib3 also sends over it; its
+calls are handled in `urllib3.py`.
+"""
+
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from .. import gate, own_transports, uncovered_clients
+from ..interceptor import Handler, host_of
+from ..passed import costs, not_sent
+from ..patching import Patch, Patcher, Target
+
+_SEEN_ABOVE: Final = "urllib3."
+
+
+def _putting(patch: Patch) -> Callable[..., None]:
+    def putrequest(connection: Any, method: str, url: str, *args: Any, **options: Any) -> None:
+        if method == "POST":
+            block = None if _is_seen_above(connection) else patch.block()
+            if block is not None:
+                _note(block, method, *_place(connection, url))
+        patch.plain(connection)(method, url, *args, **options)
+
+    return putrequest
+
+
+def _is_seen_above(connection: object) -> bool:
+    return any(base.__module__.startswith(_SEEN_ABOVE) for base in type(connection).__mro__)
+
+
+def _place(connection: Any, url: str) -> tuple[str, str]:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return "", ""
+    tunnel = getattr(connection, "_tunnel_host", None)
+    if parts.hostname:
+        # Through a proxy the whole URL is asked for.
+        name = parts.hostname
+        own = port in (None, {"http": 80, "https": 443}.get(parts.scheme))
+    else:
+        name, port = (tunnel, connection._tunnel_port) if tunnel else (connection.host, connection.port)
+        own = port in (None, connection.default_port)
+    return host_of(str(name).strip("[]").lower(), None if own else port), unquote(parts.path)
+
+
+def _note(block: Handler, method: str, host: str, path: str) -> None:
+    shut = gate.of_process()
+    if shut is not None and shut.wants(method, host, path):
+        with not_sent():
+            _count(block, method, host, path)
+        raise shut.refusal(host)
+    if own_transports.is_socket_replaced():
+        if block.wants(method, host, path) or costs(method, path):
+            own_transports.leave_alone(block)
+        return
+    _count(block, method, host, path)
+
+
+def _count(block: Handler, method: str, host: str, path: str) -> None:
+    if block.wants(method, host, path):
+        uncovered_clients.note_http(block.passed, host, "http.client")
+    else:
+        block.passes(method, host, path)
+
+
+def _targets(module: ModuleType) -> Iterator[Target]:
+    # A recorder may have put a class of its own in the place of the module's name.
+    own = (one for one in object.__subclasses__() if one.__module__ == module.__name__)
+    for connection in [one for one in own if one.__name__ == "HTTPConnection"]:
+        yield connection, "putrequest", _putting
+
+
+_patcher: Final = Patcher(("http.client",), _targets)
+install = _patcher.install
+uninstall = _patcher.uninstall

@@ -1,0 +1,1 @@
+"""Reaches a deployment, looks at what runs there, and steers it."""

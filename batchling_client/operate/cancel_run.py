@@ -1,0 +1,209 @@
+"""Cancels a run at a person's wish: its own requests, and nobody else's."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+from redis.asyncio import Redis
+
+from ..wire.keys import BatchId, Keys, Mailbox, RequestId, RunId
+from ..wire.records.batch import Batch
+from ..wire.records.row_and_result import CorruptRecord, Result, Row
+from ..wire.scripts import Scripts
+from ..wire.states import BatchState, RowKind, Verdict
+from .inspection import Inspection, RunRecord
+from .steering import NO_ENDING
+
+KEEP_MS: Final = 30 * 24 * 3600 * 1000
+MAIL_MS: Final = 24 * 3600 * 1000
+ROWS_AT_ONCE: Final = 128
+ORIGIN: Final = "batch_cancelled"
+
+
+@dataclass(slots=True, kw_only=True)
+class CancelledRun:
+    """What became of a wish to cancel a run."""
+
+    run_id: RunId
+    n_dropped: int = 0
+    """Requests that no provider was told of; their callers have an error now."""
+    n_shared: int = 0
+    """Requests left in such batches because others wait for them."""
+    ended: list[BatchId] = field(default_factory=list)
+    """Batches that held nothing else and have ended."""
+    asked: dict[BatchId, int] = field(default_factory=dict)
+    """Batches that are being cancelled at their provider, with their open requests, all of them this run's."""
+    cancelled_before: list[BatchId] = field(default_factory=list)
+    """Batches that are being cancelled already, for this run or for others."""
+    left: list[BatchId] = field(default_factory=list)
+    """Batches that go on because they hold requests that others wait for."""
+    kept: list[BatchId] = field(default_factory=list)
+    """Batches at their provider that go on as was asked."""
+    too_late: list[BatchId] = field(default_factory=list)
+    """Batches that had ended already."""
+
+    @property
+    def done_something(self) -> bool:
+        return bool(self.n_dropped or self.asked or self.cancelled_before)
+
+    def as_json(self) -> dict[str, object]:
+        """What `batchling cancel RUN --json` prints."""
+        return {
+            "cancelled": sorted([*self.ended, *self.asked]),
+            "cancelled_before": self.cancelled_before,
+            "too_late": self.too_late,
+            "left": self.left,
+            "kept": self.kept,
+            "n_dropped": self.n_dropped,
+            "n_cancelling": sum(self.asked.values()),
+            "n_shared": self.n_shared,
+        }
+
+    def lines(self) -> list[str]:
+        """The same for people."""
+        lines = []
+        if self.n_dropped:
+            lines.append(
+                f"{_n(self.n_dropped)} dropped before any provider was told: the callers have an error."
+            )
+        lines += [
+            f"Batch {batch_id} is being cancelled at its provider: {_n(n)}."
+            for batch_id, n in self.asked.items()
+        ]
+        lines += [f"Batch {batch_id} is being cancelled already." for batch_id in self.cancelled_before]
+        lines += [f"Batch {batch_id} goes on; its answers will be kept." for batch_id in self.kept]
+        lines += [
+            f"Batch {one} goes on, as others wait for requests in it: `batchling cancel {one}` ends it for all."
+            for one in self.left
+        ]
+        if self.n_shared:
+            lines.append(f"{_n(self.n_shared)} left: others wait for them too.")
+        return lines
+
+
+async def cancel_run(
+    inspection: Inspection, scripts: Scripts, run: RunRecord, *, keep_submitted: bool
+) -> CancelledRun:
+    """Drops what no provider was told of, and cancels the submitted batches in which only this run has open requests.
+
+    With `keep_submitted` what is at a provider goes on, and its answers are kept.
+    """
+    done = CancelledRun(run_id=run.run_id)
+    work = _Work(scripts, await inspection.mailboxes_of(run.run_id), done)
+    for batch in run.batches:
+        if batch.state in (BatchState.OPEN, BatchState.SEALED) and await work.drop(batch):
+            continue
+        now = await inspection.batch(batch.batch_id)
+        if now is None or _is_over(now):
+            done.too_late.append(batch.batch_id)
+        elif keep_submitted:
+            done.kept.append(batch.batch_id)
+        else:
+            await work.cancel(now)
+    return done
+
+
+def _is_over(batch: Batch) -> bool:
+    """Whether a batch comes to its end by itself, which a quarantined one does not."""
+    return batch.state.terminal or (batch.state is BatchState.ENDED and batch.quarantined_at is None)
+
+
+class _Work:
+    def __init__(self, scripts: Scripts, mailboxes: Sequence[Mailbox], done: CancelledRun) -> None:
+        self._scripts = scripts
+        self._mailboxes = mailboxes
+        self._done = done
+        self._reason = f"Run {done.run_id} was cancelled with `batchling cancel`."
+        self._packed = _answer(self._reason)
+
+    async def drop(self, batch: Batch) -> bool:
+        """Drops the run's requests of a batch; False when the batch was submitted meanwhile."""
+        async for request_ids in _rows_of(self._scripts, batch.batch_id, self._done.run_id):
+            dropped = await self._scripts.drop(
+                batch_id=batch.batch_id,
+                lane_id=batch.lane_id,
+                packed=self._packed,
+                keep_ms=KEEP_MS,
+                mail_ms=MAIL_MS,
+                ending=NO_ENDING,
+                error=self._reason,
+                mailboxes=self._mailboxes,
+                request_ids=request_ids,
+            )
+            if dropped.verdict is not Verdict.OK:
+                return False
+            self._done.n_dropped += dropped.n_dropped
+            self._done.n_shared += dropped.n_shared
+            if dropped.ended:
+                self._done.ended.append(batch.batch_id)
+        return True
+
+    async def cancel(self, batch: Batch) -> None:
+        """Has a batch cancelled at its provider, if every request that is open in it is the run's alone."""
+        if batch.cancel_requested and batch.quarantined_at is None:
+            self._done.cancelled_before.append(batch.batch_id)
+            return
+        n_open = await _n_open_of_run(self._scripts, batch.batch_id, self._done.run_id, self._mailboxes)
+        if n_open is None:
+            self._done.left.append(batch.batch_id)
+            return
+        verdict = await self._scripts.cancel(
+            batch_id=batch.batch_id, lane_id=batch.lane_id, ending=NO_ENDING, error=self._reason
+        )
+        if verdict is Verdict.OK:
+            self._done.asked[batch.batch_id] = n_open
+        else:
+            self._done.too_late.append(batch.batch_id)
+
+
+async def _rows_of(scripts: Scripts, batch_id: BatchId, run_id: RunId) -> AsyncIterator[list[RequestId]]:
+    async for rows in _rows(scripts.redis, scripts.keys, batch_id):
+        own = [row.request_id for row in rows if row.run_id == run_id]
+        if own:
+            yield own
+
+
+async def _n_open_of_run(
+    scripts: Scripts, batch_id: BatchId, run_id: RunId, mailboxes: Sequence[Mailbox]
+) -> int | None:
+    """How many requests are open in a batch; None as soon as one is not the run's alone."""
+    n_open, own = 0, {mailbox.encode() for mailbox in mailboxes}
+    async for rows in _rows(scripts.redis, scripts.keys, batch_id):
+        places: list[Any] = await scripts.redis.mget([scripts.keys.request(row.request_id) for row in rows])
+        for row, place in zip(rows, places, strict=True):
+            if place is None or not place.startswith(f"{batch_id}|".encode()):
+                continue
+            if row.run_id != run_id or not own.issuperset(place.rpartition(b"|")[2].split(b",")):
+                return None
+            n_open += 1
+    return n_open
+
+
+async def _rows(redis: Redis, keys: Keys, batch_id: BatchId) -> AsyncIterator[list[Row]]:
+    start, key = 0, keys.rows(batch_id)
+    while packed := await redis.execute_command("LRANGE", key, start, start + ROWS_AT_ONCE - 1):
+        start += len(packed)
+        rows = [row for row in map(_readable, packed) if row is not None]
+        if rows:
+            yield rows
+
+
+def _readable(packed: bytes) -> Row | None:
+    try:
+        return Row.decode(packed)
+    except CorruptRecord:
+        return None
+
+
+def _answer(reason: str) -> bytes:
+    error = {"message": reason, "type": "batch_error", "param": None, "code": ORIGIN}
+    body = msgspec.json.encode({"error": error})
+    headers = {"content-type": "application/json"}
+    return Result.pack(kind=RowKind.FAILURE, status=499, headers=headers, body=body, origin=ORIGIN)
+
+
+def _n(n: int) -> str:
+    return f"{n:,} request{'' if n == 1 else 's'}"

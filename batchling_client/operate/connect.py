@@ -1,0 +1,151 @@
+"""Opens a deployment to look at it or steer it; never starts one."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import BusyLoadingError, RedisError
+
+from .. import settings
+from ..errors import QueueUnreachable
+from ..settings import ClientSettings
+from ..wire.deployment import redis_errors
+from ..wire.deployment.connection import UNREACHABLE, connect, place_of
+from ..wire.keys import DRAINED_VERSIONS, Keys
+from ..wire.scripts import Scripts
+from . import stack_command
+from .inspection import Inspection
+
+STATUS_S: Final = 20.0
+
+NOT_RUNNING: Final = (
+    "The embedded stack is not running: start it with `batchling up`, or set BATCHLING_REDIS_URL."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keyspace:
+    """What stands in Redis of one wire version."""
+
+    inspection: Inspection
+    scripts: Scripts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reached:
+    """A deployment whose Redis has answered."""
+
+    settings: ClientSettings
+    place: str
+    redis: Redis
+    inspection: Inspection
+    scripts: Scripts
+    older: tuple[Keyspace, ...] = ()
+    """What workers of this release still drain of older wire versions."""
+
+    async def keyspace_of(self, name: str) -> Keyspace:
+        """The keyspace that holds the batch or run of that id; this version's own where none does."""
+        for keyspace in self.older:
+            keys = keyspace.scripts.keys
+            if await self.redis.execute_command("EXISTS", keys.batch(name), keys.run(name)):
+                return keyspace
+        return Keyspace(inspection=self.inspection, scripts=self.scripts)
+
+
+def keyspace(redis: Redis, namespace: str, version: int) -> Keyspace:
+    """The keyspace of a wire version, whether or not anything stands in it."""
+    keys = Keys(namespace, version)
+    return Keyspace(inspection=Inspection(redis, keys), scripts=Scripts(redis, keys))
+
+
+@contextlib.asynccontextmanager
+async def reach(redis_url: str | None) -> AsyncIterator[Reached]:
+    """The deployment of the URL, of the settings, or of the embedded stack that runs already.
+
+    Raises `WrongSettings`, and `QueueUnreachable` also when Redis goes away in the middle. An OSError of what the
+    caller does meanwhile, such as writing to a pipe that nobody reads any more, stays what it is.
+    """
+    used = settings.load(redis_url=redis_url)
+    url = used.redis_url or await running_url(used.home)
+    redis = connect(url)
+    keys = Keys(used.namespace)
+    try:
+        await redis.execute_command("PING")
+        yield Reached(
+            settings=used,
+            place=place_of(url),
+            redis=redis,
+            inspection=Inspection(redis, keys),
+            scripts=Scripts(redis, keys),
+            older=tuple(
+                keyspace(redis, used.namespace, version)
+                for version in sorted(DRAINED_VERSIONS, reverse=True)
+                if version != keys.version
+            ),
+        )
+    except RedisError as error:
+        # What the operating system tells of a connection, redis-py wraps in errors of its own.
+        raise unreachable(url, error) from None
+    finally:
+        with contextlib.suppress(*UNREACHABLE):
+            await redis.aclose()
+
+
+def unreachable(url: str, error: Exception) -> QueueUnreachable:
+    """What to say of a Redis that does not answer, never with its password."""
+    if isinstance(error, BusyLoadingError):
+        return QueueUnreachable(f"Redis at {place_of(url)} is still loading its data: try again in a moment.")
+    shortage = redis_errors.shortage_of(error)
+    if shortage is not None:
+        return QueueUnreachable(shortage)
+    mistake = redis_errors.mistake_of(error)
+    if mistake is not None:
+        return QueueUnreachable(f"Redis at {place_of(url)} {mistake}.")
+    if redis_errors.name_is_unknown(error):
+        return QueueUnreachable(
+            f"Redis at {place_of(url)} cannot be reached: its host name has no address. Correct it in "
+            "BATCHLING_REDIS_URL, or see whether this machine is online."
+        )
+    return QueueUnreachable(
+        f"Redis at {place_of(url)} cannot be reached ({type(error).__name__}): "
+        "start it, or set BATCHLING_REDIS_URL."
+    )
+
+
+class _Redis(msgspec.Struct):
+    url: str
+
+
+class _Status(msgspec.Struct):
+    redis: _Redis | None
+
+
+async def running_url(home: Path) -> str:
+    """The URL of the embedded stack's Redis, where that stack runs; raises `QueueUnreachable`."""
+    if importlib.util.find_spec("batchling_worker") is None:
+        raise QueueUnreachable(NOT_RUNNING)
+    env = {**os.environ, "BATCHLING_HOME": str(home)}
+    try:
+        with redis_errors.shortages_as(QueueUnreachable):
+            asked = await stack_command.run("status", env=env, within_s=STATUS_S)
+    except TimeoutError:
+        raise QueueUnreachable(NOT_RUNNING) from None
+    if asked.code != 0:
+        raise QueueUnreachable(
+            asked.err.decode("utf-8", "replace").strip().rpartition("\n")[2] or NOT_RUNNING
+        )
+    try:
+        status = msgspec.json.decode(asked.out, type=_Status)
+    except msgspec.DecodeError:
+        raise QueueUnreachable(NOT_RUNNING) from None
+    if status.redis is None:
+        raise QueueUnreachable(NOT_RUNNING)
+    return status.redis.url

@@ -1,0 +1,149 @@
+"""Examines a deployment and this environment, and says of each finding how to mend it."""
+
+from __future__ import annotations
+
+import contextlib
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from .. import settings
+from ..errors import QueueUnreachable, WrongSettings
+from ..settings import ClientSettings
+from ..wire import sealing
+from ..wire.deployment import redis_health, rehearsing, setting_names
+from ..wire.deployment.connection import ask
+from ..wire.deployment.finding import Finding, Health
+from ..wire.records.row_and_result import CorruptRecord
+from . import base_urls, sdk_coverage, wire_versions
+from .connect import Reached, reach
+
+
+async def examine(redis_url: str | None, environment: Mapping[str, str]) -> list[Finding]:
+    """Look at everything once; change and start nothing."""
+    found = _of_names(environment)
+    try:
+        found += await _deployment(redis_url)
+    except WrongSettings as error:
+        found.append(
+            Finding(check="settings", health=Health.FAILURE, says=str(error), mend="Mend the setting.")
+        )
+    except QueueUnreachable as error:
+        says, _, mend = str(error).partition(": ")
+        found.append(
+            Finding(check="redis", health=Health.FAILURE, says=says, mend=mend or "Run `batchling up`.")
+        )
+    with contextlib.suppress(WrongSettings):
+        found += await base_urls.tried(settings.load(redis_url=redis_url), environment)
+    found += await sdk_coverage.interception()
+    return found
+
+
+def _of_names(environment: Mapping[str, str]) -> list[Finding]:
+    """What the environment sets in vain."""
+    by_hand = environment.get(rehearsing.SANDBOX, "")
+    refused = Finding(
+        check="settings",
+        health=Health.FAILURE,
+        says=f"{rehearsing.SANDBOX} holds no URL of a sandbox: every LLM call is refused",
+        mend="Unset it; `batchling sandbox -- CMD` sets it for CMD.",
+    )
+    found = [refused] if by_hand and "://" not in by_hand else []
+    return found + [
+        Finding(
+            check="settings",
+            health=Health.FAILURE if one.meant else Health.NOTE,
+            says=f"nothing reads {one.name}",
+            mend=f"Did you mean {one.meant}?" if one.meant else "Remove it: no setting has that name.",
+        )
+        for one in setting_names.unread(environment)
+    ]
+
+
+async def _deployment(redis_url: str | None) -> list[Finding]:
+    async with reach(redis_url) as reached:
+        told = await ask(reached.redis)
+        found = [
+            Finding(check="redis", health=Health.OK, says=f"Redis answers at {reached.place}"),
+            *redis_health.of_redis(told),
+        ]
+        if told.info.get("redis_mode") != "sentinel":
+            found += await _of_workers(reached)
+            found += await wire_versions.of_versions(reached)
+        return found
+
+
+async def _of_workers(reached: Reached) -> list[Finding]:
+    try:
+        workers = await reached.inspection.workers()
+    except CorruptRecord:
+        return [
+            Finding(
+                check="workers",
+                health=Health.FAILURE,
+                says="a worker of another version is alive",
+                mend="Run the same version of batchling here and in the workers.",
+            )
+        ]
+    if not workers:
+        alive = Finding(
+            check="workers",
+            health=Health.FAILURE,
+            says="no worker is alive: requests wait",
+            mend="Start one with `celery -A batchling_worker worker`, or run `batchling up`.",
+        )
+    else:
+        names = ", ".join(f"{worker.name} ({worker.pool}, {worker.version})" for worker in workers)
+        alive = Finding(check="workers", health=Health.OK, says=f"{len(workers)} alive: {names}")
+    clocks = [
+        redis_health.of_clock(skew_s, whose=f"the clock of {name}")
+        for name, skew_s in (await reached.inspection.skews_s()).items()
+    ]
+    digests = [worker.seal_public_key for worker in workers]
+    return [alive, *(clock for clock in clocks if not clock.sound), of_keys(reached.settings, digests)]
+
+
+def of_keys(used: ClientSettings, worker_digests: Sequence[str]) -> Finding:
+    """Whether the seal key of this client can be read, and opened by the workers that live."""
+    mend = "Give clients and workers the same pair: `batchling keys new` prints one as settings."
+    folder = used.home / "keys"
+    private = folder / sealing.PRIVATE_FILE
+    try:
+        if used.seal_public_key:
+            public = used.seal_public_key
+        elif _there(private):
+            public = sealing.stored_pair(used.home)[0]
+        else:
+            return Finding(check="keys", health=Health.OK, says=f"none yet in {folder}: made on first need")
+    except (OSError, sealing.UnreadableSealKey) as error:
+        return Finding(
+            check="keys",
+            health=Health.FAILURE,
+            says=f"the seal key in {folder} cannot be read ({error})",
+            mend=mend,
+        )
+    if not used.seal_public_key and private.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        return Finding(
+            check="keys",
+            health=Health.FAILURE,
+            says=f"others can read {private}",
+            mend=f"chmod 600 {private}",
+        )
+    digest = sealing.digest(public)
+    if worker_digests and digest not in worker_digests:
+        return Finding(
+            check="keys",
+            health=Health.FAILURE,
+            says=f"no live worker can open what key {digest} seals",
+            mend=mend,
+        )
+    return Finding(check="keys", health=Health.OK, says=f"seal key {digest}")
+
+
+def _there(path: Path) -> bool:
+    """Whether the file is there; raises where even that cannot be seen."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    return True

@@ -1,0 +1,364 @@
+"""Reads what stands in Redis of batches, runs, lanes and workers, for the CLI, the display and the doctor."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime as dt
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from ..wire.deployment.connection import UNREACHABLE
+from ..wire.keys import BatchId, Keys, LaneId, Mailbox, RunId
+from ..wire.records.account import Circuit, Quota
+from ..wire.records.batch import Batch
+from ..wire.records.row_and_result import CorruptRecord, LaneSpec, WorkerPresence
+from ..wire.states import IN_FLIGHT_STATES
+
+READ_AT_ONCE: Final = 100
+MOST_NAMED: Final = 1000
+"""A run is found by its name among so many of the newest."""
+"""Hashes read in one round trip: a look never holds Redis for long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """One run as it stands in Redis; batches may be shared with other runs, `n_requests` is its own."""
+
+    run_id: RunId
+    name: str
+    started_at: dt.datetime
+    n_requests: int
+    n_reused: int = 0
+    """How many of them earlier runs had made, answered or still in flight."""
+    batches: tuple[Batch, ...] = ()
+
+    def as_json(self) -> dict[str, object]:
+        """What `batchling runs --json` prints of it."""
+        states = Counter(batch.state.value for batch in self.batches)
+        return {
+            "run_id": self.run_id,
+            "name": self.name or None,
+            "started_at": self.started_at.isoformat(),
+            "n_requests": self.n_requests,
+            "n_reused": self.n_reused,
+            "n_batches": len(self.batches),
+            "batches_by_state": dict(states),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneRecord:
+    """One lane as it stands in Redis; `last_used_at` is when a request last opened a batch in it."""
+
+    lane_id: LaneId
+    spec: LaneSpec
+    last_used_at: dt.datetime
+    open_batch: Batch | None = None
+    quota: Quota | None = None
+    """The provider's limit of enqueued tokens that it shares; None before its first submission."""
+    circuit: Circuit | None = None
+    """Why its batches are not called for, if something has failed or was refused."""
+
+    def as_json(self) -> dict[str, object]:
+        """What `batchling lanes --json` prints of it."""
+        return {
+            "lane_id": self.lane_id,
+            "provider": self.spec.provider,
+            "model": self.spec.model,
+            "endpoint": self.spec.endpoint,
+            "host": self.spec.host,
+            "completion_window": self.spec.completion_window,
+            "credential": self.spec.fingerprint,
+            "headers": dict(self.spec.headers),
+            "open_batch_id": self.open_batch.batch_id if self.open_batch else None,
+            "n_waiting": self.open_batch.n_requests if self.open_batch else 0,
+            "last_used_at": self.last_used_at.isoformat(),
+            "quota": self.quota.as_json() if self.quota else None,
+            "circuit": self.circuit.as_json() if self.circuit else None,
+        }
+
+
+class Inspection:
+    """Looks at one deployment and changes nothing. Every method raises redis-py's own errors when Redis is away.
+
+    What cannot be read is left out, and named in `unreadable`.
+    """
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._unreadable: dict[str, None] = {}
+
+    @property
+    def unreadable(self) -> list[str]:
+        """What was met that could not be read, a sentence each."""
+        return list(self._unreadable)
+
+    @property
+    def version(self) -> int:
+        """The wire version that is looked at."""
+        return self._keys.version
+
+    async def batches(self, limit: int) -> list[Batch]:
+        """The newest batches, newest first."""
+        return await self.batches_named(
+            [BatchId(batch_id) for batch_id in await self._newest(self._keys.batches, limit)]
+        )
+
+    async def batches_named(self, batch_ids: Iterable[BatchId]) -> list[Batch]:
+        """Those of the batches that still exist and can be read, in the order asked for."""
+        found = []
+        wanted = list(batch_ids)
+        hashes = await self._hashes([self._keys.batch(batch_id) for batch_id in wanted])
+        for batch_id, fields in zip(wanted, hashes, strict=True):
+            if fields == {}:
+                continue
+            try:
+                found.append(Batch.decode(fields or {}))
+            except CorruptRecord:
+                self._leave_out(f"Batch {batch_id}")
+        return found
+
+    async def marks(self, batch_ids: Sequence[BatchId]) -> list[object]:
+        """A mark for each batch, which is another one whenever the batch has changed: far cheaper than the batch."""
+        fields = ("updated_at", "state", "error", "silence", "n_dropped", "quarantined_at")
+        replies = await self._pipelined([("HMGET", self._keys.batch(one), *fields) for one in batch_ids])
+        return [tuple(reply) if isinstance(reply, list) else reply for reply in replies]
+
+    async def is_full(self) -> bool:
+        """Whether Redis has no room left, as far as it tells."""
+        try:
+            told: Any = await self._redis.info("memory")
+        except UNREACHABLE:
+            raise
+        except RedisError:
+            return False
+        return 0 < int(told.get("maxmemory", 0)) <= int(told.get("used_memory", 0))
+
+    async def batch(self, batch_id: BatchId) -> Batch | None:
+        """One batch, None when there is none of that id (any more)."""
+        return next(iter(await self.batches_named([batch_id])), None)
+
+    async def batch_ids_of(self, run_id: RunId) -> list[BatchId]:
+        """The batches a run put its requests into, oldest first; where rows moved on is on the batch."""
+        try:
+            members = await self._redis.execute_command("SMEMBERS", self._keys.run_batches(run_id))
+        except UNREACHABLE:
+            raise
+        except ResponseError:
+            self._leave_out(f"The list of batches of run {run_id}")
+            members = []
+        return sorted(BatchId(member.decode(errors="replace")) for member in members)
+
+    async def batches_of(self, run_id: RunId) -> list[Batch]:
+        """A run's batches, those its requests moved on to included, oldest first."""
+        found: dict[BatchId, Batch] = {}
+        asked: set[BatchId] = set()
+        wanted = await self.batch_ids_of(run_id)
+        while wanted:
+            asked.update(wanted)
+            for batch in await self.batches_named(wanted):
+                found[batch.batch_id] = batch
+            moved = {batch.moved_to for batch in found.values() if batch.moved_to is not None}
+            wanted = sorted(moved - asked)
+        return sorted(found.values(), key=lambda batch: batch.batch_id)
+
+    async def mailboxes_of(self, run_id: RunId) -> list[Mailbox]:
+        """The mailboxes in which a run has waited for answers."""
+        (fields,) = await self._hashes([self._keys.run(run_id)])
+        names = [name.decode(errors="replace") for name in fields or {}]
+        return [Mailbox(name.removeprefix("mailbox:")) for name in names if name.startswith("mailbox:")]
+
+    async def runs(self, limit: int) -> list[RunRecord]:
+        """The newest runs, newest first, with their batches."""
+        names = [RunId(run_id) for run_id in await self._newest(self._keys.runs, limit)]
+        hashes = await self._hashes([self._keys.run(run_id) for run_id in names])
+        found = [await self._run(run_id, fields) for run_id, fields in zip(names, hashes, strict=True)]
+        return [record for record in found if record is not None]
+
+    async def runs_called(self, name: str) -> list[RunId]:
+        """Return the runs of that name, newest first."""
+        run_ids = [RunId(run_id) for run_id in await self._newest(self._keys.runs, MOST_NAMED)]
+        names = await self._pipelined([("HGET", self._keys.run(run_id), "name") for run_id in run_ids])
+        return [run_id for run_id, told in zip(run_ids, names, strict=True) if told == name.encode()]
+
+    async def ids_beginning_with(self, prefix: str) -> tuple[list[BatchId], list[RunId]]:
+        """Return the batches and the runs whose ids begin so, newest first."""
+        batch_ids = await self._newest(self._keys.batches, MOST_NAMED)
+        run_ids = await self._newest(self._keys.runs, MOST_NAMED)
+        return (
+            [BatchId(one) for one in batch_ids if one.startswith(prefix)],
+            [RunId(one) for one in run_ids if one.startswith(prefix)],
+        )
+
+    async def batches_at_provider(self, provider_batch_id: str) -> list[BatchId]:
+        """Return the batches that a provider knows by that id, newest first."""
+        batch_ids = [BatchId(one) for one in await self._newest(self._keys.batches, MOST_NAMED)]
+        told = await self._pipelined(
+            [("HGET", self._keys.batch(one), "provider_batch_id") for one in batch_ids]
+        )
+        wanted = provider_batch_id.encode()
+        return [one for one, known in zip(batch_ids, told, strict=True) if known == wanted]
+
+    async def run(self, run_id: RunId) -> RunRecord | None:
+        """One run with its batches, None when there is none of that id (any more)."""
+        (fields,) = await self._hashes([self._keys.run(run_id)])
+        return await self._run(run_id, fields)
+
+    async def _run(self, run_id: RunId, fields: Mapping[bytes, bytes] | None) -> RunRecord | None:
+        if fields == {}:
+            return None
+        try:
+            return _run_record(run_id, fields or {}, await self.batches_of(run_id))
+        except (KeyError, ValueError, OverflowError):
+            self._leave_out(f"Run {run_id}")
+            return None
+
+    async def lanes(self, limit: int) -> list[LaneRecord]:
+        """The lanes used last, the latest first, with their open batches."""
+        lane_ids = [LaneId(lane_id) for lane_id in await self._newest(self._keys.lanes, limit)]
+        hashes = await self._hashes([self._keys.lane(lane_id) for lane_id in lane_ids])
+        scores = await self._pipelined([("ZSCORE", self._keys.lanes, lane_id) for lane_id in lane_ids])
+        opened = await self.batches_named(
+            BatchId(fields[b"open"].decode(errors="replace"))
+            for fields in hashes
+            if fields and b"open" in fields
+        )
+        by_lane = {batch.lane_id: batch for batch in opened}
+        found = []
+        for lane_id, fields, score in zip(lane_ids, hashes, scores, strict=True):
+            if fields == {} or score is None:
+                continue
+            known = fields or {}
+            try:
+                spec = LaneSpec.decode(known.get(b"spec", b""))
+            except CorruptRecord:
+                self._leave_out(f"Lane {lane_id}")
+                continue
+            found.append(
+                LaneRecord(
+                    lane_id=lane_id,
+                    spec=spec,
+                    last_used_at=_time(float(score)),
+                    open_batch=by_lane.get(lane_id),
+                    quota=await self._quota(_text(fields, b"quota")),
+                    circuit=await self._circuit(lane_id, _text(fields, b"account")),
+                )
+            )
+        return found
+
+    async def _quota(self, quota_id: str) -> Quota | None:
+        """A quota with those batches in flight that have not ended."""
+        if not quota_id:
+            return None
+        (fields,) = await self._hashes([self._keys.quota(quota_id)])
+        try:
+            quota = Quota.decode(fields or {})
+        except CorruptRecord:
+            self._leave_out(f"The quota {quota_id}")
+            return None
+        live = {
+            batch.batch_id: quota.in_flight[batch.batch_id]
+            for batch in await self.batches_named(quota.in_flight)
+            if batch.state in IN_FLIGHT_STATES
+        }
+        return dataclasses.replace(quota, in_flight=live)
+
+    async def _circuit(self, lane_id: LaneId, account: str) -> Circuit | None:
+        """The circuit of a lane or of its account, the one that holds it where there are both."""
+        names = [name for name in (account, lane_id) if name]
+        found = []
+        for fields in await self._hashes([self._keys.circuit(name) for name in names]):
+            with contextlib.suppress(CorruptRecord):
+                found += [Circuit.decode(fields)] if fields else []
+        return max(found, key=lambda circuit: circuit.until is not None, default=None)
+
+    async def workers(self) -> list[WorkerPresence]:
+        """The workers that gave a sign of life in the last fifteen seconds; raises `CorruptRecord`."""
+        names = await self._newest(self._keys.workers, READ_AT_ONCE)
+        beats = await self._pipelined([("GET", self._keys.worker(name)) for name in names])
+        return [WorkerPresence.decode(raw) for raw in beats if raw is not None]
+
+    async def n_unfinished(self) -> int:
+        """How many batches are not at their end."""
+        try:
+            return int(await self._redis.execute_command("ZCARD", self._keys.schedule))
+        except UNREACHABLE:
+            raise
+        except ResponseError:
+            self._leave_out("The schedule")
+            return 0
+
+    async def skews_s(self) -> dict[str, float]:
+        """How far each live worker's clock is ahead of Redis', in seconds, as far as it tells."""
+        names = await self._newest(self._keys.workers, READ_AT_ONCE)
+        # Each beat beside the time of that beat: a worker that beats between two looks must not seem five seconds off.
+        told = await self._pipelined(
+            [
+                pair
+                for name in names
+                for pair in (("GET", self._keys.worker(name)), ("ZSCORE", self._keys.workers, name))
+            ]
+        )
+        beats = [
+            (WorkerPresence.decode(raw), float(at))
+            for raw, at in zip(told[::2], told[1::2], strict=True)
+            if raw and at
+        ]
+        return {beat.name: beat.said_at - heard_ms / 1000 for beat, heard_ms in beats if beat.said_at}
+
+    async def _newest(self, key: str, limit: int) -> list[str]:
+        try:
+            members = await self._redis.execute_command("ZREVRANGE", key, 0, limit - 1)
+        except UNREACHABLE:
+            raise
+        except ResponseError:
+            self._leave_out(f"The list {key}")
+            return []
+        return [member.decode(errors="replace") for member in members]
+
+    async def _hashes(self, keys: Sequence[str]) -> list[Mapping[bytes, bytes] | None]:
+        """The hashes, empty where there is none, None where something else stands."""
+        return await self._pipelined([("HGETALL", key) for key in keys])
+
+    def _leave_out(self, what: str) -> None:
+        sentence = f"{what} cannot be read: what stands of it in Redis is damaged, or of another version."
+        self._unreadable[sentence] = None
+
+    async def _pipelined(self, commands: Sequence[tuple[str, ...]]) -> list[Any]:
+        """The replies, None for a key that holds something of another type."""
+        replies: list[Any] = []
+        for first in range(0, len(commands), READ_AT_ONCE):
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for command in commands[first : first + READ_AT_ONCE]:
+                    pipe.execute_command(*command)
+                replies += await pipe.execute(raise_on_error=False)
+        for reply in replies:
+            if isinstance(reply, UNREACHABLE):
+                raise reply
+        return [None if isinstance(reply, ResponseError) else reply for reply in replies]
+
+
+def _text(fields: Mapping[bytes, bytes] | None, name: bytes) -> str:
+    return (fields or {}).get(name, b"").decode(errors="replace")
+
+
+def _run_record(run_id: RunId, fields: Mapping[bytes, bytes], batches: Sequence[Batch]) -> RunRecord:
+    return RunRecord(
+        run_id=run_id,
+        name=fields.get(b"name", b"").decode(),
+        started_at=_time(float(fields[b"started_at"])),
+        n_requests=int(fields.get(b"n_requests", b"0")),
+        n_reused=int(fields.get(b"n_reused", b"0")),
+        batches=tuple(batches),
+    )
+
+
+def _time(ms: float) -> dt.datetime:
+    return dt.datetime.fromtimestamp(ms / 1000, tz=dt.UTC)

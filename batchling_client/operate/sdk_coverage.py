@@ -1,0 +1,99 @@
+"""Tells which HTTP libraries of this environment are covered, and what becomes of the calls of each SDK here."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from typing import Final
+
+from ..errors import NotIntercepted
+from ..intercept import probe, switch
+from ..wire.deployment.finding import Finding, Health
+from . import installed_sdks
+from .installed_sdks import Sdk
+
+MODULES: Final[Mapping[str, str]] = {
+    "httpx": "httpx",
+    "httpx2": "httpx2",
+    "aiohttp": "aiohttp",
+    "requests": "requests",
+    "lm15": "dspy._vendor.lm15.transports",
+}
+"""HTTP library -> what is imported to send a probe through it."""
+
+
+async def interception() -> list[Finding]:
+    """Which HTTP libraries are covered, a probe sent through each, and which SDKs by that; what each sends over."""
+    found = installed_sdks.installed()
+    libraries = {}
+    switch.install()
+    try:
+        for library, module in MODULES.items():
+            used_by = [sdk.title for sdk in found if library in sdk.libraries]
+            # One that is vendored is looked for only where its owner is known to be here.
+            if used_by or ("." not in module and find_spec(module) is not None):
+                told = ", ".join(used_by) or "no SDK here"
+                libraries[library] = await _of_library(library, module, used_by=told)
+    finally:
+        switch.uninstall()
+    return [*libraries.values(), *(of_sdk(sdk, libraries) for sdk in found)]
+
+
+def of_sdk(sdk: Sdk, libraries: Mapping[str, Finding]) -> Finding:
+    """What becomes of an SDK's calls, by the findings on the libraries that it sends over."""
+    if not sdk.libraries and not sdk.through:
+        return Finding(
+            check=sdk.name,
+            health=Health.NOTE,
+            says=f"{sdk.version}: none of the HTTP clients it uses is installed; its calls may not be intercepted",
+            mend="Install the SDK of the provider that it is to call, or see that its calls go over httpx.",
+        )
+    through = [f"through {', '.join(sdk.through)}: see there"] if sdk.through else []
+    missed = [library for library in sdk.libraries if library not in libraries]
+    told = f"{sdk.version}, {'; '.join([*_own(sdk, libraries), *through])}"
+    if not missed:
+        broken = [
+            libraries[library] for library in sdk.libraries if libraries[library].health is not Health.OK
+        ]
+        health, mend = (broken[0].health, broken[0].mend) if broken else (Health.OK, "")
+        return Finding(check=sdk.name, health=health, says=told, mend=mend)
+    way = installed_sdks.WAYS.get(sdk.name, "Send batchable calls over httpx, httpx2, aiohttp or requests.")
+    return Finding(check=sdk.name, health=Health.NOTE, says=told, mend=way)
+
+
+def _own(sdk: Sdk, libraries: Mapping[str, Finding]) -> Sequence[str]:
+    if not sdk.libraries:
+        return ()
+    if len(sdk.libraries) == 1:
+        return (f"over {sdk.blocking}: {_fate(sdk.blocking, libraries)}",)
+    colours = (("blocking", sdk.blocking), ("async", sdk.awaiting))
+    return tuple(f"{colour} over {name}: {_fate(name, libraries)}" for colour, name in colours)
+
+
+def _fate(library: str, libraries: Mapping[str, Finding]) -> str:
+    finding = libraries.get(library)
+    if finding is not None:
+        return "covered" if finding.health is Health.OK else f"not covered, see {library}"
+    return "not batched, but warned of" if library in switch.WARNED_OF else "not seen"
+
+
+async def _of_library(library: str, module: str, *, used_by: str) -> Finding:
+    try:
+        importlib.import_module(module)
+        await probe.check()
+    except NotIntercepted as error:
+        return Finding(
+            check=library,
+            health=Health.FAILURE,
+            says=str(error),
+            mend="Import what patches the library before batchling, or take it out.",
+        )
+    except ImportError as error:
+        return Finding(
+            check=library,
+            health=Health.NOTE,
+            says=f"cannot be imported ({error.name})",
+            mend=f"Reinstall {library}.",
+        )
+    return Finding(check=library, health=Health.OK, says=f"covered, a probe was caught (used by {used_by})")

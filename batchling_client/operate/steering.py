@@ -1,0 +1,179 @@
+"""Finds batches and runs by id; cancels and retries batches at a person's wish."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from ..errors import BatchlingError
+from ..session.credentials import KEEP_MS
+from ..wire.keys import BatchId, RunId
+from ..wire.records.batch import Batch
+from ..wire.scripts import Scripts
+from ..wire.states import BatchState, Verdict
+from .inspection import Inspection, RunRecord
+
+NO_ENDING: Final = b"{}"
+"""What is known of the end of a batch that no provider has seen: nothing."""
+
+MOST_LISTED: Final = 3
+SHORTEST_PREFIX: Final = 4
+"""A shorter beginning of an id names nothing: `cancel b` would mean whatever batch there is."""
+
+
+class UnknownId(BatchlingError):
+    """Neither a batch nor a run has this id."""
+
+    code = "unknown_id"
+    sentence = "Neither a batch nor a run has this id."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancelled:
+    """What became of a wish to cancel: the batches that are being cancelled, and those that had ended already."""
+
+    batch_ids: tuple[BatchId, ...]
+    too_late: tuple[BatchId, ...]
+
+    def as_json(self) -> dict[str, object]:
+        """What `batchling cancel --json` prints."""
+        return {"cancelled": list(self.batch_ids), "too_late": list(self.too_late)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retried:
+    """What became of a wish to retry: the batches looked at now, those a worker is at, and those that are over."""
+
+    batch_ids: tuple[BatchId, ...]
+    busy: tuple[BatchId, ...]
+    too_late: tuple[BatchId, ...]
+
+    def as_json(self) -> dict[str, object]:
+        """What `batchling retry --json` prints."""
+        return {"retried": list(self.batch_ids), "busy": list(self.busy), "too_late": list(self.too_late)}
+
+
+def _untold(_: str) -> None:
+    """Tell nobody."""
+
+
+async def find(
+    inspection: Inspection, name: str, *, tell: Callable[[str], object] = _untold
+) -> Batch | RunRecord:
+    """Return the batch or run that a person names; raises `UnknownId` if there is none, or more than one.
+
+    `name` is an id, a run's name, a provider's id of a batch, or the beginning of an id: the first that fits. Of
+    several runs with that name it is the newest, and `tell` is given a sentence about the others.
+    """
+    found = await inspection.batch(BatchId(name)) or await inspection.run(RunId(name))
+    if found is None:
+        batch_ids, run_ids = await _meant(inspection, name, tell)
+        found = await inspection.batch(batch_ids[0]) if batch_ids else None
+        found = await inspection.run(run_ids[0]) if run_ids else found
+    if found is None and inspection.unreadable:
+        raise UnknownId(inspection.unreadable[0])
+    if found is None:
+        raise UnknownId(
+            f"There is no batch and no run {name!r} here: `batchling batches` and `batchling runs` list their ids."
+        )
+    return found
+
+
+async def run_named(
+    inspection: Inspection, name: str, *, tell: Callable[[str], object] = _untold
+) -> RunId | None:
+    """Return the newest run of that name, else the run whose id begins with it, None if there is none.
+
+    A program or file that is run again under its name has the answers of its earlier runs. `tell` is given a sentence
+    about other runs of that name. Raises `UnknownId` if several ids begin with it.
+    """
+    called = await _newest_called(inspection, name, tell)
+    if called is not None:
+        return called
+    if len(name) < SHORTEST_PREFIX:
+        return None
+    _, run_ids = await inspection.ids_beginning_with(name)
+    return _single(f"runs have ids that begin with {name!r}", run_ids)
+
+
+async def _newest_called(inspection: Inspection, name: str, tell: Callable[[str], object]) -> RunId | None:
+    called = await inspection.runs_called(name)
+    if len(called) > 1:
+        others = ", ".join(called[1 : MOST_LISTED + 1]) + (", ..." if len(called) > MOST_LISTED + 1 else "")
+        tell(
+            f"{len(called)} runs are called {name!r}: {called[0]} is the newest and is meant here. To choose another, "
+            f"give its id: {others}."
+        )
+    return called[0] if called else None
+
+
+async def _meant(
+    inspection: Inspection, name: str, tell: Callable[[str], object]
+) -> tuple[list[BatchId], list[RunId]]:
+    """The batch or run that a name other than an id stands for; both are empty where there is none."""
+    called = await _newest_called(inspection, name, tell)
+    if called is not None:
+        return [], [called]
+    if not name:
+        return [], []
+    at_provider = await inspection.batches_at_provider(name)
+    if _single(f"batches have the id {name!r} at their providers", at_provider) is not None:
+        return at_provider, []
+    if len(name) < SHORTEST_PREFIX:
+        return [], []
+    batch_ids, run_ids = await inspection.ids_beginning_with(name)
+    _single(f"ids begin with {name!r}", [*batch_ids, *run_ids])
+    return batch_ids, run_ids
+
+
+_Id = TypeVar("_Id", bound=str)
+
+
+def _single(what: str, ids: Sequence[_Id]) -> _Id | None:
+    """Return the only id, None if there is none; raises `UnknownId` if there are several."""
+    if len(ids) > 1:
+        newest = ", ".join(ids[:MOST_LISTED])
+        raise UnknownId(f"{len(ids)} {what}: give one id in full, newest first: {newest}.")
+    return ids[0] if ids else None
+
+
+async def cancel(scripts: Scripts, batch: Batch) -> Cancelled:
+    """Asks for a batch to be cancelled as a whole, with the requests that other runs have in it.
+
+    What no provider was told of is answered with an error at once; what was, as its end there says.
+    """
+    verdict = await scripts.cancel(
+        batch_id=batch.batch_id,
+        lane_id=batch.lane_id,
+        ending=NO_ENDING,
+        error=f"Batch {batch.batch_id} was cancelled with `batchling cancel`.",
+    )
+    named = (batch.batch_id,)
+    return Cancelled(
+        batch_ids=named if verdict is Verdict.OK else (), too_late=() if verdict is Verdict.OK else named
+    )
+
+
+async def retry(
+    inspection: Inspection, scripts: Scripts, name: str, *, tell: Callable[[str], object] = _untold
+) -> Retried:
+    """Has a batch, or every batch of a run, looked at now, quarantined ones too; raises `UnknownId`.
+
+    One that is over and left requests without an answer is reopened: its results are read once more, and nothing of it
+    is run again. Of a run, only batches that did not end well are.
+    """
+    found = await find(inspection, name, tell=tell)
+    batches: Sequence[Batch] = found.batches if isinstance(found, RunRecord) else (found,)
+    by_verdict: dict[Verdict, list[BatchId]] = {}
+    for batch in batches:
+        verdict = await scripts.retry(batch_id=batch.batch_id, account=batch.account)
+        ended_well = batch.state is BatchState.SETTLED and not batch.n_failed
+        if verdict is Verdict.TOO_LATE and not (ended_well and isinstance(found, RunRecord)):
+            verdict = await scripts.reopen(batch_id=batch.batch_id, keep_ms=KEEP_MS)
+        by_verdict.setdefault(verdict, []).append(batch.batch_id)
+    return Retried(
+        batch_ids=tuple(by_verdict.pop(Verdict.OK, ())),
+        busy=tuple(by_verdict.pop(Verdict.BUSY, ())),
+        too_late=tuple(batch_id for late in by_verdict.values() for batch_id in late),
+    )

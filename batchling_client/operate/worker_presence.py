@@ -1,0 +1,109 @@
+"""Looks whether what requests need is there: a worker that can open what this client seals, room in Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable
+from typing import Final
+
+from ..errors import WrongSettings
+from ..wire import sealing
+from ..wire.deployment.cancellation import is_cancelled
+from ..wire.deployment.connection import UNREACHABLE
+from ..wire.deployment.rehearsing import SANDBOX
+from ..wire.records.row_and_result import CorruptRecord
+from .inspection import Inspection
+
+_logger = logging.getLogger(__name__)
+
+LOOK_EVERY_S: Final = 0.5
+AGAIN_EVERY_S: Final = 2.0
+"""The same while nothing is amiss."""
+STARTING_EVERY_S: Final = 0.05
+"""The same while the worker of an embedded stack starts."""
+STARTING_S: Final = 10.0
+"""How long a plain block waits, at its entry, for the worker of an embedded stack that starts."""
+PATIENCE_S: Final = 3.0
+"""How long requests wait before their caller is told that no worker is alive."""
+STARTED_PATIENCE_S: Final = 15.0
+"""The same where a stack or a rehearsal was started a moment ago, its worker with it."""
+
+NO_WORKER: Final = (
+    "No worker is alive: the requests wait safely in Redis. "
+    "Start one with `celery -A batchling_worker worker` (or `batchling up`)."
+)
+REDIS_FULL: Final = (
+    "Redis is full: workers cannot store answers until it has room. Raise its `maxmemory`; nothing is lost "
+    "meanwhile."
+)
+_OTHER_KEY: Final = (
+    "No live worker can open the credentials that this client seals: give client and workers the same "
+    "BATCHLING_SEAL_PUBLIC_KEY and BATCHLING_SEAL_PRIVATE_KEY (`batchling keys new` prints a pair)."
+)
+
+
+def patience_s(redis_url: str | None) -> float:
+    """Return after how many seconds to warn that no worker is alive; None = the embedded stack."""
+    has_started = not redis_url or bool(os.environ.get(SANDBOX))
+    return STARTED_PATIENCE_S if has_started else PATIENCE_S
+
+
+async def fit_worker_lives(inspection: Inspection, public_key: str) -> bool:
+    """Whether a worker lives; raises `WrongSettings` when those that live hold another seal key."""
+    try:
+        workers = await inspection.workers()
+    except CorruptRecord:
+        # A worker of another version: nothing can be said of its key.
+        return True
+    if not workers:
+        return False
+    digest = sealing.digest(public_key)
+    if not any(worker.seal_public_key == digest for worker in workers):
+        raise WrongSettings(_OTHER_KEY)
+    return True
+
+
+async def first_worker(inspection: Inspection, patience_s: float) -> None:
+    """Return once a worker lives, or after `patience_s`; until one does, requests wait safely in Redis."""
+    with contextlib.suppress(TimeoutError, *UNREACHABLE, CorruptRecord):
+        async with asyncio.timeout(patience_s):
+            while True:
+                if await inspection.workers():
+                    return
+                await asyncio.sleep(STARTING_EVERY_S)
+
+
+async def watch(
+    inspection: Inspection, public_key: str, *, asked: Callable[[], bool], patience_s: float
+) -> None:
+    """Warn once of each thing that requests have waited for in vain for `patience_s`; look for ever."""
+    loop = asyncio.get_running_loop()
+    amiss_since: float | None = None
+    said = ""
+    while True:
+        line = said
+        with contextlib.suppress(*UNREACHABLE):
+            line = await _amiss(inspection, public_key)
+        if is_cancelled():
+            return
+        if not line:
+            amiss_since, said = None, ""
+        elif amiss_since is None and asked():
+            amiss_since = loop.time()
+        if line and amiss_since is not None and loop.time() - amiss_since >= patience_s and line != said:
+            said = line
+            _logger.warning("%s", line)
+        await asyncio.sleep(LOOK_EVERY_S if line else AGAIN_EVERY_S)
+
+
+async def _amiss(inspection: Inspection, public_key: str) -> str:
+    """What requests would wait for now, '' where nothing is amiss."""
+    try:
+        if not await fit_worker_lives(inspection, public_key):
+            return NO_WORKER
+    except WrongSettings as error:
+        return str(error)
+    return REDIS_FULL if await inspection.is_full() else ""

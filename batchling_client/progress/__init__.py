@@ -1,0 +1,1 @@
+"""Says how the batches of a run stand, and why they wait."""

@@ -1,0 +1,255 @@
+"""Shows how a run comes along while its block is open, and sums it up in one line when it closes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import logging
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
+
+from redis.asyncio import Redis
+
+from ..operate import inspection
+from ..wire.deployment.cancellation import is_cancelled
+from ..wire.keys import BatchId, Keys, RunId
+from ..wire.records.batch import Batch
+from ..wire.states import BatchState
+from . import wait_reasons
+from .folding import folded, width_of
+
+logger = logging.getLogger("batchling")
+
+LOOK_S: Final = 1.0
+LONGEST_LOOK_S: Final = 5.0
+PACE: Final = 1000
+"""So many running batches are looked at in a second: a look at thousands costs a good part of one."""
+LAST_LOOK_S: Final = 1.0
+"""How long the last look may take: a block's end must not wait for its display."""
+
+
+class Shown(Protocol):
+    """A run, as the display sees it."""
+
+    @property
+    def id(self) -> RunId: ...
+    @property
+    def name(self) -> str | None: ...
+    @property
+    def redis(self) -> Redis: ...
+    @property
+    def keys(self) -> Keys: ...
+    @property
+    def n_reused(self) -> int: ...
+    def summary(self) -> str: ...
+    def hear(self, reasons: Sequence[str]) -> None:
+        """Takes note of why its batches wait."""
+        ...
+
+
+class Screen(Protocol):
+    """Where looks at a run are shown."""
+
+    def draw(self, batches: Sequence[Batch], now: dt.datetime, n_reused: int = 0) -> None:
+        """Show the batches as they stand now, oldest first, and how many requests earlier runs had made."""
+        ...
+
+    def close(self) -> None:
+        """Leaves the terminal as it was."""
+        ...
+
+
+async def show(run: Shown, live: bool) -> None:
+    """Shows the run about once a second until cancelled; whatever goes wrong here stays here."""
+    with contextlib.suppress(Exception):
+        screen = _screen(live)
+        try:
+            await _follow(run, screen)
+        finally:
+            screen.close()
+
+
+def warn(line: str) -> None:
+    """One line that somebody should act on: a warning where the program has set up logging, else on stderr."""
+    if logger.hasHandlers():
+        logger.warning("%s", line)
+    elif sys.stderr is not None:
+        _print(line)
+
+
+def report(run: Shown) -> None:
+    """Says in one line what became of the run; nothing when it caught no request."""
+    try:
+        tell(run.summary())
+    except Exception as error:  # noqa: BLE001 - a summary is no reason to break the program that it sums up
+        logger.debug("report_failed error=%s", type(error).__name__)
+
+
+def tell(line: str) -> None:
+    """One line for the person at the other end: through logging where the program has set it up, else on stderr."""
+    if logger.isEnabledFor(logging.INFO) and logger.hasHandlers():
+        logger.info("%s", line)
+    elif sys.stderr is not None:
+        _print(line)
+
+
+def _print(line: str) -> None:
+    line = folded(f"batchling: {line}", width_of(sys.stderr))
+    print(line, file=sys.stderr, flush=True)  # noqa: T201 - stderr is the display
+
+
+async def _follow(run: Shown, screen: Screen) -> None:
+    watch = Watch(inspection.Inspection(run.redis, run.keys), run.id)
+    try:
+        while True:
+            await _look(run, watch, screen)
+            if is_cancelled():
+                return
+            await asyncio.sleep(min(max(LOOK_S, watch.n_running / PACE), LONGEST_LOOK_S))
+    finally:
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(_look(run, watch, screen), LAST_LOOK_S)
+
+
+async def _look(run: Shown, watch: Watch, screen: Screen) -> None:
+    try:
+        batches = await watch.look()
+        run.hear(wait_reasons.reasons(batches))
+        screen.draw(batches, dt.datetime.now(dt.UTC), run.n_reused)
+    except Exception as error:  # noqa: BLE001 - Redis may be away for a while; the waiters are who must care
+        logger.debug("look_failed error=%s", type(error).__name__)
+
+
+class Watch:
+    """Reads a run's batches repeatedly, and skips batches that have not changed."""
+
+    def __init__(self, looking: inspection.Inspection, run_id: RunId) -> None:
+        self._looking = looking
+        self._run_id = run_id
+        self._known: dict[BatchId, Batch] = {}
+        self._marks: dict[BatchId, object] = {}
+
+    @property
+    def n_running(self) -> int:
+        """How many batches the last look found that were not at their end before it."""
+        return len(self._marks)
+
+    async def look(self) -> list[Batch]:
+        """The run's batches as they stand now, those its requests moved on to included, oldest first."""
+        wanted = set(await self._looking.batch_ids_of(self._run_id))
+        wanted.update(batch.moved_to for batch in self._known.values() if batch.moved_to is not None)
+        running = sorted(batch_id for batch_id in wanted if not self._is_over(batch_id))
+        # Taken before the batches are read: what changes in between is read once more.
+        marks = dict(zip(running, await self._looking.marks(running), strict=True))
+        stale = [one for one in running if one not in self._known or self._marks.get(one) != marks[one]]
+        for batch in await self._looking.batches_named(stale):
+            self._known[batch.batch_id] = batch
+        self._marks = marks
+        return [self._known[batch_id] for batch_id in sorted(self._known)]
+
+    def _is_over(self, batch_id: BatchId) -> bool:
+        batch = self._known.get(batch_id)
+        return batch is not None and batch.state.terminal
+
+
+class LogScreen:
+    """A line for each change of a batch's state, and a warning for each new reason to wait that a provider gives."""
+
+    def __init__(self, *, to_stderr: bool) -> None:
+        self._say = tell if to_stderr else _log_quietly
+        self._said: dict[BatchId, BatchState] = {}
+        self._n_reused = self._n_reused_said = 0
+        self._complaints = wait_reasons.Complaints()
+
+    def draw(self, batches: Sequence[Batch], now: dt.datetime, n_reused: int = 0) -> None:
+        """Say what is new; the number of reused requests once it has stopped growing."""
+        if self._n_reused_said != n_reused == self._n_reused:
+            self._n_reused_said = n_reused
+            self._say(reused_line(n_reused))
+        self._n_reused = n_reused
+        for batch in batches:
+            if self._said.get(batch.batch_id) is not batch.state:
+                self._said[batch.batch_id] = batch.state
+                self._say(line_of(batch, now))
+        for line in self._complaints.news(batches):
+            warn(line)
+
+    def close(self) -> None:
+        """Nothing to put back."""
+
+
+def reused_line(n_reused: int) -> str:
+    """Say how many requests cost nothing more."""
+    return f"from earlier runs  {n_reused:,}"
+
+
+def line_of(batch: Batch, now: dt.datetime) -> str:
+    """A batch in one line of plain text; why it ended, once it has."""
+    words = [
+        f"{batch.spec.provider}/{batch.spec.model}",
+        state_of(batch),
+        f"{rows_done(batch)}/{rows_all(batch)}",
+        age_of(batch, now),
+        batch.provider_batch_id or batch.batch_id,
+    ]
+    if batch.error and batch.state.terminal:
+        words.append(batch.error)
+    return "  ".join(words)
+
+
+def state_of(batch: Batch) -> str:
+    """The state of a batch, and that it is quarantined, or the provider's own word while it runs there."""
+    if batch.quarantined_at is not None:
+        return f"{batch.state.value} (quarantined)"
+    if batch.state is BatchState.SUBMITTED and batch.provider_status:
+        return f"{batch.state.value} ({batch.provider_status})"
+    return batch.state.value
+
+
+def rows_all(batch: Batch) -> int:
+    """The requests a batch is for: those dropped before they were sent do not count."""
+    return batch.n_requests - batch.n_dropped
+
+
+def rows_done(batch: Batch) -> int:
+    """The requests answered, or until then those the provider says it is through with."""
+    return max(batch.n_succeeded + batch.n_failed, 0 if batch.state.terminal else batch.n_done)
+
+
+def age_of(batch: Batch, now: dt.datetime) -> str:
+    """How long a batch has been under way, or was: 0:07, 12:30, 3:05:00."""
+    end = batch.settled_at or now
+    seconds = max(0, int((end - batch.created_at).total_seconds()))
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def pick(batches: Sequence[Batch], n_lines: int) -> tuple[list[Batch], Mapping[str, int]]:
+    """The batches to give a line each, those that go on first, and the rest counted by state."""
+    if len(batches) <= n_lines:
+        return list(batches), {}
+    running = [batch for batch in batches if not batch.state.terminal]
+    over = [batch for batch in batches if batch.state.terminal]
+    n_over = max(0, n_lines - len(running))
+    chosen = {batch.batch_id for batch in [*running[:n_lines], *over[len(over) - n_over :]]}
+    shown = [batch for batch in batches if batch.batch_id in chosen]
+    return shown, Counter(batch.state.value for batch in batches if batch.batch_id not in chosen)
+
+
+def _log_quietly(line: str) -> None:
+    logger.info("%s", line)
+
+
+def _screen(live: bool) -> Screen:
+    if not live:
+        return LogScreen(to_stderr=False)
+    if sys.stderr is None or not sys.stderr.isatty():
+        return LogScreen(to_stderr=True)
+    # rich takes longer to import than all the rest of the client: only a terminal pays for it
+    from .live_screen import LiveScreen  # noqa: PLC0415
+
+    return LiveScreen(n_lines=10)

@@ -1,0 +1,103 @@
+"""Why batches wait, in their providers' words: said once each, and never without end."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from ..wire.records.batch import Batch
+from ..wire.records.row_and_result import LaneSpec
+from ..wire.states import BatchState
+
+MOST_OF_A_RUN: Final = 20
+LONGEST: Final = 300
+_VARYING: Final = re.compile(r"\S*\d\S*")
+"""Request ids, times and counts: a provider that names another one in each answer says the same all the same."""
+_HELD: Final = re.compile(r"^held for \d+ s: ")
+"""How an account waits after a failure: the failure itself was a reason to wait already."""
+
+THAT_IS_ALL: Final = (
+    "More batches wait for more reasons, which are not said here: look with `batchling batches`."
+)
+
+
+class Complaints:
+    """What was said of a run's batches already."""
+
+    def __init__(self) -> None:
+        self._said: set[tuple[str, str]] = set()
+        self._n_lines = 0
+
+    def news(self, batches: Iterable[Batch]) -> list[str]:
+        """A line for each reason that is new for a model; after `MOST_OF_A_RUN` one last line that says so."""
+        room = MOST_OF_A_RUN - self._n_lines
+        if room < 0:
+            return []
+        fresh = {cause: waiting for cause, waiting in _by_cause(batches).items() if cause not in self._said}
+        self._said.update(fresh)
+        lines = [_line(whose, waiting) for (whose, _), waiting in fresh.items()]
+        self._n_lines += len(lines)
+        return lines if len(lines) <= room else [*lines[:room], THAT_IS_ALL]
+
+
+def reasons(batches: Iterable[Batch]) -> list[str]:
+    """Why batches wait now, a line for each reason of a model, with how much waits for it."""
+    return [_line(whose, waiting) for (whose, _), waiting in _by_cause(batches).items()]
+
+
+def of_lane(batches: Iterable[Batch], spec: LaneSpec) -> str:
+    """Return why requests of a lane have no answer yet, in one sentence; '' where no batch of the lane has any."""
+    waiting = [one for one in batches if one.spec == spec and not one.state.terminal and _n_waiting(one) > 0]
+    if not waiting:
+        return ""
+    held = [one for one in waiting if one.error]
+    batch = (held or waiting)[-1]
+    if held:
+        words = " ".join(batch.error.split()).rstrip(".")
+        return f"Batch {batch.batch_id} waits: {words[:LONGEST]}."
+    return f"Batch {batch.batch_id} {_stage(batch)}."
+
+
+def _stage(batch: Batch) -> str:
+    """How far a batch has come that nothing holds up."""
+    match batch.state:
+        case BatchState.OPEN:
+            return "was not submitted yet: it was open for more requests (batch_window_seconds)"
+        case BatchState.SEALED:
+            return "was not submitted yet: no worker had begun with it"
+        case BatchState.SUBMITTING:
+            return f"was being submitted to {batch.spec.provider}"
+        case BatchState.SUBMITTED:
+            since = f" since {batch.submitted_at:%Y-%m-%d %H:%M:%S} UTC" if batch.submitted_at else ""
+            status = f", which calls it {batch.provider_status}" if batch.provider_status else ""
+            return f"runs at {batch.spec.provider}{since}{status}"
+        case _:
+            return f"has ended at {batch.spec.provider}, and its results were being read"
+
+
+def _by_cause(batches: Iterable[Batch]) -> dict[tuple[str, str], list[Batch]]:
+    """The batches that wait, by model and by what holds them."""
+    groups: dict[tuple[str, str], list[Batch]] = {}
+    for batch in batches:
+        if _waits_for_a_reason(batch):
+            whose = f"{batch.spec.provider}/{batch.spec.model}"
+            groups.setdefault((whose, _VARYING.sub("#", _HELD.sub("", batch.error))), []).append(batch)
+    return groups
+
+
+def _waits_for_a_reason(batch: Batch) -> bool:
+    return bool(batch.error) and not batch.state.terminal and _n_waiting(batch) > 0
+
+
+def _line(whose: str, batches: Sequence[Batch]) -> str:
+    words = " ".join(batches[0].error.split())
+    words = words if len(words) <= LONGEST else f"{words[: LONGEST - 1]}…"
+    n_waiting = sum(map(_n_waiting, batches))
+    where = f"batch {batches[0].batch_id}" if len(batches) == 1 else f"{len(batches)} batches"
+    return f"{whose}: {words} ({n_waiting:,} request{'' if n_waiting == 1 else 's'} in {where})"
+
+
+def _n_waiting(batch: Batch) -> int:
+    """How many of its requests have no answer and are in no other batch."""
+    return batch.n_requests - batch.n_succeeded - batch.n_failed - batch.n_requeued - batch.n_dropped

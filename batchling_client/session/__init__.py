@@ -1,0 +1,1 @@
+"""Turns calls into requests in Redis, and answers from Redis into replies."""

@@ -1,0 +1,157 @@
+"""Opens Redis from a URL (`redis://`, `rediss://`, `unix://` or `sentinel://`) and asks it what it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.backoff import EqualJitterBackoff
+from redis.exceptions import (
+    BusyLoadingError,
+    ConnectionError,
+    NoPermissionError,
+    ReadOnlyError,
+    RedisError,
+    TimeoutError,
+)
+
+from .redis_health import Told
+
+CONNECT_SECONDS: Final = 5.0
+REPLY_SECONDS: Final = 10.0
+"""How long Redis may say nothing to a command before its connection counts as dead."""
+HEALTH_SECONDS: Final = 10
+"""How long a connection may be idle before it is asked for a sign of life."""
+SENTINEL_PORT: Final = 26379
+SENTINEL_FORM: Final = "A Sentinel URL looks like sentinel://host:26379,host2:26379/service-name/0."
+
+UNREACHABLE: Final = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, OSError)
+"""What a Redis that is away, starting, or failing over looks like: worth waiting for."""
+
+
+def passes(error: RedisError) -> bool:
+    """Whether a refusal is a matter of time: a master that must have replicas and has none yet, after a fail-over."""
+    return str(error).startswith("NOREPLICAS")
+
+
+class UnusableUrl(ValueError):
+    """The Redis URL is of no kind that batchling can open."""
+
+
+def place_of(url: str) -> str:
+    """Where a Redis URL points, never its password."""
+    parts = urlsplit(url)
+    return parts.path if parts.scheme == "unix" else parts.netloc.rpartition("@")[2]
+
+
+def connect(url: str, *, max_connections: int = 50, n_resends: int = 0) -> Redis:
+    """A client for the deployment's Redis; opens no connection yet. Raises `UnusableUrl`.
+
+    `sentinel://[:password@]host:port[,host:port...]/service[/db]` follows the service's master. Options in the
+    URL's query win, such as `?socket_timeout=3`. Who finds all `max_connections` in use waits for one. A command
+    whose reply is lost is sent again `n_resends` times: only for who may send each command twice.
+    """
+    scheme = urlsplit(url).scheme
+    retry = Retry(EqualJitterBackoff(cap=2.0, base=0.2), n_resends)
+    if scheme in ("redis", "rediss", "unix"):
+        make_pool: Callable[..., BlockingConnectionPool] = BlockingConnectionPool.from_url
+        pool = make_pool(
+            url,
+            socket_timeout=REPLY_SECONDS,
+            socket_connect_timeout=CONNECT_SECONDS,
+            health_check_interval=HEALTH_SECONDS,
+            retry=retry,
+            max_connections=max_connections,
+            timeout=REPLY_SECONDS,
+        )
+        return Redis.from_pool(pool)
+    if scheme == "sentinel":
+        return _behind_sentinel(url, max_connections, retry)
+    raise UnusableUrl("BATCHLING_REDIS_URL must start with redis://, rediss://, unix:// or sentinel://.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentinelUrl:
+    """The parts of a Sentinel URL."""
+
+    addresses: tuple[tuple[str, int], ...]
+    service: str
+    database: int
+    password: str | None = field(repr=False)
+
+
+def parse_sentinel(url: str) -> SentinelUrl:
+    """Reads `sentinel://[:password@]host:port[,host:port...]/service[/db]`; raises `UnusableUrl`."""
+    authority, _, path = url.removeprefix("sentinel://").partition("/")
+    credentials, _, hosts = authority.rpartition("@")
+    service, _, database = path.partition("/")
+    if not hosts or not service:
+        raise UnusableUrl(SENTINEL_FORM)
+    try:
+        addresses = [host.partition(":") for host in hosts.split(",")]
+        return SentinelUrl(
+            addresses=tuple((name, int(port or SENTINEL_PORT)) for name, _, port in addresses),
+            service=service,
+            database=int(database or 0),
+            password=unquote(credentials.partition(":")[2]) or None,
+        )
+    except ValueError:
+        raise UnusableUrl(SENTINEL_FORM) from None
+
+
+class _MasterPool(SentinelConnectionPool):
+    """Connections to whoever is the master now; closed with its connections to the Sentinels."""
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        await super().disconnect(inuse_connections)
+        if inuse_connections:
+            await self.sentinel_manager.aclose()
+
+
+def _behind_sentinel(url: str, max_connections: int, retry: Retry) -> Redis:
+    watch = parse_sentinel(url)
+    make_sentinel: Callable[..., Any] = Sentinel
+    sentinel = make_sentinel(
+        watch.addresses, socket_timeout=CONNECT_SECONDS, socket_connect_timeout=CONNECT_SECONDS
+    )
+    master: Redis = sentinel.master_for(
+        watch.service,
+        connection_pool_class=_MasterPool,
+        db=watch.database,
+        password=watch.password,
+        socket_timeout=REPLY_SECONDS,
+        socket_connect_timeout=CONNECT_SECONDS,
+        health_check_interval=HEALTH_SECONDS,
+        max_connections=max_connections,
+        retry=retry,
+    )
+    return master
+
+
+async def ask(redis: Redis) -> Told:
+    """What a Redis tells of itself, in one round trip; raises redis-py's own errors when it is away or loading."""
+    asked_at = time.time()
+    async with redis.pipeline(transaction=False) as pipe:
+        pipe.execute_command("PING")
+        pipe.execute_command("INFO")
+        pipe.execute_command("TIME")
+        pipe.execute_command("CONFIG GET", "appendfsync")
+        pong, info, clock, config = await pipe.execute(raise_on_error=False)
+    here = (asked_at + time.time()) / 2
+    if isinstance(pong, Exception) and not isinstance(pong, NoPermissionError):
+        raise pong
+    there = here if isinstance(clock, Exception) else int(clock[0]) + int(clock[1]) / 1e6
+    policy = None if isinstance(config, Exception) else _value_of(config, "appendfsync")
+    return Told(info={} if isinstance(info, Exception) else info, appendfsync=policy, skew_s=here - there)
+
+
+def _value_of(config: Mapping[str | bytes, str | bytes], name: str) -> str | None:
+    """A value of CONFIG GET, None where the server left it out."""
+    value = config.get(name, config.get(name.encode()))
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,1 @@
+"""The records that client and worker keep in Redis."""

@@ -1,0 +1,233 @@
+"""A batch as it stands in Redis, read from its hash."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from ..keys import BatchId, LaneId, ProviderBatchId
+from ..states import BatchState, Outcome
+from .row_and_result import UNREADABLE, CorruptRecord, LaneSpec
+
+UNENDED_ALLOWED: Final = 3
+"""So many steps in a row may kill their worker before the batch is quarantined."""
+
+
+def quarantine_sentence(batch_id: BatchId) -> str:
+    """What a quarantined batch says of itself, and what to do about it."""
+    return (
+        f"quarantined: three workers died on this batch. `batchling retry {batch_id}` tries again, "
+        f"`batchling cancel {batch_id}` gives it up"
+    )
+
+
+class EarlyRead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How far the results of a batch that still runs were read."""
+
+    cursor: str = ""
+    """The provider's word for where to go on, '' = from the start."""
+    n_done: int = 0
+    """How many rows the provider was through with when everything was read that could be."""
+
+    def encode(self) -> bytes:
+        """As it is stored; nothing where there is nothing to say."""
+        return b"" if self == EarlyRead() else msgspec.json.encode(self)
+
+    @classmethod
+    def decode(cls, raw: bytes) -> EarlyRead:
+        """Reads it as it was stored; from the start where it cannot be read, as that costs time and no answer."""
+        try:
+            return msgspec.json.decode(raw, type=cls)
+        except UNREADABLE:
+            return cls()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """State of record of one batch; times are aware, counts are of requests."""
+
+    batch_id: BatchId
+    lane_id: LaneId
+    spec: LaneSpec
+    state: BatchState
+    created_at: dt.datetime
+    updated_at: dt.datetime
+    n_requests: int
+    n_bytes: int
+    n_succeeded: int
+    n_failed: int
+    n_requeued: int
+    n_dropped: int
+    n_done: int
+    """Rows the provider says it is through with; for display only."""
+    n_lines: int
+    n_stumbles: int
+    n_unended: int
+    """Steps in a row that began, got nowhere and never ended: they, or their neighbours, killed workers."""
+    quarantined_at: dt.datetime | None
+    """When it was taken off the schedule for killing its workers; None while it is on it."""
+    n_denied: int
+    """Looks in a row to which the provider said that it does not know the batch, or that the key has no right."""
+    denied_since: dt.datetime | None
+    read_at: dt.datetime | None
+    """The server's time when a step began on it; None when it was only looked at."""
+    server: str
+    """Which run of Redis knows of every create of this batch that was ever armed; '' = not told."""
+    server_now: str
+    """Which run of Redis the step began under."""
+    label: str
+    input_file_id: str
+    former_file_id: str
+    """The input file before the last one: a batch may have been made of it too."""
+    account: str
+    """Digest of the account under which its file and its batch were made; '' before that."""
+    create_at: dt.datetime | None
+    doubted_at: dt.datetime | None
+    """When a search found no batch that an earlier run of Redis may have known of; None after the next create."""
+    unable_since: dt.datetime | None
+    """Since when it could not be submitted, whatever was tried; None while nothing kept it, or its quota only."""
+    submitted_at: dt.datetime | None
+    confirmed_at: dt.datetime | None
+    """When the provider last showed the batch itself as running, and not a list that it is in; None = never."""
+    ended_at: dt.datetime | None
+    collected_at: dt.datetime | None
+    settled_at: dt.datetime | None
+    unread_since: dt.datetime | None
+    """When a reading first found fewer results than there should be; None while none did."""
+    n_unread: int
+    """Readings in a row that did."""
+    reopened_at: dt.datetime | None
+    """When it was reopened to be read once more; nothing of such a batch is run again."""
+    adopted: bool
+    """Whether the requests of a reopened batch are back in flight in it."""
+    held_since: dt.datetime | None
+    """Since when an ended batch has waited for results that cannot be read; a cancel then ends it at once."""
+    provider_batch_id: ProviderBatchId | None
+    provider_status: str
+    outcome: Outcome | None
+    ending: bytes
+    error: str
+    poll_s: float
+    cancel_requested: bool
+    cancel_at: dt.datetime | None
+    """When its cancel was first requested while the provider may have had it."""
+    cancel_again: bool
+    """Whether its cancel was requested once more, half a minute later or more."""
+    n_cancels: int
+    """How many times the provider was asked to cancel it."""
+    cancel_asked_at: dt.datetime | None
+    moved_to: BatchId | None
+    """The batch in which its unanswered requests went on, if some did."""
+    early: EarlyRead
+    quota_id: str
+    """The quota of enqueued tokens that it counts against; '' before it was first to be submitted."""
+
+    @classmethod
+    def decode(cls, fields: Mapping[bytes, bytes]) -> Batch:
+        """Reads the hash of a batch; raises `CorruptRecord`."""
+
+        def text(name: str) -> str:
+            return fields.get(name.encode(), b"").decode()
+
+        def number(name: str) -> int:
+            value = int(fields.get(name.encode(), b"0"))
+            if value < 0:
+                raise ValueError(name)
+            return value
+
+        def time(name: str) -> dt.datetime | None:
+            return _time(number(name)) if name.encode() in fields else None
+
+        try:
+            batch = cls(
+                batch_id=BatchId(fields[b"id"].decode()),
+                lane_id=LaneId(fields[b"lane"].decode()),
+                spec=LaneSpec.decode(fields[b"spec"]),
+                state=BatchState(fields[b"state"].decode()),
+                created_at=_time(number("created_at")),
+                updated_at=_time(number("updated_at")),
+                n_requests=number("n_requests"),
+                n_bytes=number("n_bytes"),
+                n_succeeded=number("n_succeeded"),
+                n_failed=number("n_failed"),
+                n_requeued=number("n_requeued"),
+                n_dropped=number("n_dropped"),
+                n_done=number("n_done"),
+                n_lines=number("n_lines"),
+                n_stumbles=number("n_stumbles"),
+                n_unended=sum(token not in ("", "0") for token in text("starts").split(",")),
+                quarantined_at=time("quarantined_at"),
+                n_denied=number("n_denied"),
+                denied_since=time("denied_since"),
+                read_at=time("now"),
+                server=text("server"),
+                server_now=text("server_now"),
+                label=text("label"),
+                input_file_id=text("input_file_id"),
+                former_file_id=text("former_file_id"),
+                account=text("account"),
+                create_at=time("create_at"),
+                doubted_at=time("doubted_at"),
+                unable_since=time("unable_since"),
+                submitted_at=time("submitted_at"),
+                confirmed_at=time("confirmed_at"),
+                ended_at=time("ended_at"),
+                collected_at=time("collected_at"),
+                settled_at=time("settled_at"),
+                unread_since=time("unread_since"),
+                n_unread=number("n_unread"),
+                reopened_at=time("reopened_at"),
+                adopted=text("adopted") == "1",
+                held_since=time("held_since"),
+                provider_batch_id=ProviderBatchId(text("provider_batch_id")) or None,
+                provider_status=text("provider_status"),
+                outcome=Outcome(text("outcome")) if b"outcome" in fields else None,
+                ending=fields.get(b"ending", b"{}"),
+                # What holds a step up now is newer than what went wrong with the last one.
+                error=text("silence") or text("error"),
+                poll_s=number("poll_ms") / 1000,
+                cancel_requested=text("cancel_requested") == "1",
+                cancel_at=time("cancel_at"),
+                cancel_again=text("cancel_again") == "1",
+                n_cancels=number("n_cancels"),
+                cancel_asked_at=time("cancel_asked_at"),
+                moved_to=BatchId(text("moved_to")) or None,
+                early=EarlyRead.decode(fields.get(b"early", b"{}")),
+                quota_id=text("quota"),
+            )
+        except (KeyError, ValueError, OverflowError) as error:
+            raise CorruptRecord("a stored batch cannot be read") from error
+        if batch.spec.lane_id != batch.lane_id:
+            # With another's spec it would be sent with another's key.
+            raise CorruptRecord("a stored batch holds the spec of another lane")
+        return batch
+
+    def as_json(self) -> dict[str, object]:
+        """What `batchling batches --json` prints of it."""
+        return {
+            "batch_id": self.batch_id,
+            "provider": self.spec.provider,
+            "model": self.spec.model,
+            "endpoint": self.spec.endpoint,
+            "state": self.state.value,
+            "provider_batch_id": self.provider_batch_id,
+            "provider_status": self.provider_status or None,
+            "n_requests": self.n_requests,
+            "n_succeeded": self.n_succeeded,
+            "n_failed": self.n_failed,
+            "n_requeued": self.n_requeued,
+            "created_at": self.created_at.isoformat(),
+            "updated_at": self.updated_at.isoformat(),
+            "error": self.error or None,
+            "lane_id": self.lane_id,
+            "moved_to": self.moved_to,
+            "quarantined_at": self.quarantined_at.isoformat() if self.quarantined_at else None,
+        }
+
+
+def _time(ms: int) -> dt.datetime:
+    return dt.datetime.fromtimestamp(ms / 1000, tz=dt.UTC)

@@ -1,0 +1,1 @@
+"""Decides what becomes of batches and rows: no clock, no network, no Redis."""

@@ -1,0 +1,153 @@
+"""Pure decisions about enqueued tokens: what a batch counts, what a refusal teaches, how small the next batch must be.
+
+Providers count the prompt tokens of all batches of one model and organisation that have not ended. Without the model's
+own tokenizer nobody can count them beforehand, so one unit is used throughout: a quarter of the bytes of the bodies.
+A provider's own figure is taken at its word until it contradicts what was seen; then only own sums are believed.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import math
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from batchling_client.wire.account_scripts import Admission
+from batchling_client.wire.records.batch import Batch
+from batchling_client.wire.records.row_and_result import LINE_OVERHEAD
+
+BYTES_A_TOKEN: Final = 4
+FARTHEST_OFF: Final = 4
+"""An estimate is off by so much at most: a token is never less than a byte."""
+TRUSTED: Final = dt.timedelta(hours=1)
+"""For how long a limit in the provider's own figure holds; then it is tried whether it was raised."""
+GUESS_TRUSTED: Final = dt.timedelta(minutes=10)
+"""The same of one that follows from own sums alone: they may have been taken at a bad moment."""
+STEP: Final = dt.timedelta(minutes=5)
+"""How soon after one batch above an old limit the next may follow: the first is validated meanwhile."""
+ROW_OF_REFUSALS: Final = dt.timedelta(minutes=15)
+"""Refusals that are farther apart are not one row of them."""
+LONGEST_WHY: Final = 300
+
+CODES: Final = frozenset({"token_limit_exceeded"})
+_SPEAKS: Final = re.compile(
+    r"enqueued[\s_-]+(?:prompt[\s_-]+)?(?:token|request)|token_limit_exceeded", re.IGNORECASE
+)
+_LIMIT: Final = re.compile(
+    r"limit:?\s+(?:of\s+|is\s+)?(\d[\d,_ ]*)\s*(?:enqueued\s+)?(?:prompt\s+)?tokens", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """What a provider said when a batch did not fit; `limit` is the figure in its sentence, if it holds one."""
+
+    why: str
+    limit: int | None
+
+    @property
+    def plain(self) -> bool:
+        """Whether the words say that too many tokens are enqueued; Google's say only that some quota is full."""
+        return _SPEAKS.search(self.why) is not None
+
+
+def refusal_in(words: str, code: str = "") -> Refusal | None:
+    """The refusal that a provider's sentence or code makes, None where they speak of something else."""
+    if code not in CODES and not _SPEAKS.search(words):
+        return None
+    figure = _LIMIT.search(words)
+    limit = int(re.sub(r"\D", "", figure[1])) if figure else 0
+    return Refusal(why=(words or code)[:LONGEST_WHY], limit=limit or None)
+
+
+def quota_id(account_digest: str, model: str) -> str:
+    """Names the quota of a model and an account, 20 hex digits."""
+    named = f"{account_digest}\n{model}"
+    return hashlib.blake2b(named.encode(), digest_size=10, person=b"batchling-quota").hexdigest()
+
+
+def tokens_of(batch: Batch) -> int:
+    """What the requests of a batch that are still wanted count, in estimated tokens; at least one each."""
+    n_live = max(0, batch.n_requests - batch.n_dropped)
+    n_bytes = max(0, batch.n_bytes - LINE_OVERHEAD * batch.n_requests)
+    share = n_live / batch.n_requests if batch.n_requests else 0.0
+    return max(n_live, int(n_bytes * share) // BYTES_A_TOKEN)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """A learned limit; `guess` = it is not the provider's figure."""
+
+    tokens: int
+    guess: bool
+
+    @property
+    def trusted(self) -> dt.timedelta:
+        """For how long it holds."""
+        return GUESS_TRUSTED if self.guess else TRUSTED
+
+
+def learned_limit(tokens: int, said: int | None, others: int, *, news: bool) -> Limit | None:
+    """The limit that follows from the refusal of a batch beside others in flight, if any does.
+
+    The provider's figure is believed unless this is `news`: the batch was let in under the limit in force, which then
+    is too high by our measure. Where there is no figure, or it is too high, what the others hold fits, and of the
+    refused batch half may. But one that the figure surely has room for was refused, alone, for what others hold.
+    """
+    if said is not None and (not news or others + tokens > said):
+        return Limit(tokens=said, guess=False)
+    if said is not None and others == 0 and tokens * FARTHEST_OFF <= said:
+        return None
+    return Limit(tokens=max(1, others, tokens // 2), guess=True)
+
+
+def hopeless(
+    n_rows: int, tokens: int, refusal: Refusal, others: int, n_alone: int, since: dt.timedelta
+) -> bool:
+    """Whether a refused batch is one row that will never fit, so that its caller must be told.
+
+    A row is not blamed while own batches are in flight. Alone it is, unless the provider's figure has room for it, or
+    its words may mean another quota: then somebody else fills that, and the row is told only when it lasts.
+    """
+    if n_rows > 1 or others > 0:
+        return False
+    if tokens > refusal.limit if refusal.limit is not None else refusal.plain:
+        return True
+    return n_alone >= 10 and since >= ROW_OF_REFUSALS * 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """The most that goes into a batch."""
+
+    rows: int
+    n_bytes: int
+
+
+def next_size(batch: Batch, limit: int | None) -> Size:
+    """How large batches may be for the requests of one that did not fit: half of the limit, so that two can overlap.
+
+    Without a limit as large as it was: it was refused for what somebody else holds.
+    """
+    if limit is None:
+        return Size(rows=max(1, batch.n_requests), n_bytes=batch.n_bytes)
+    wanted = max(1, limit // 2)
+    average = max(1.0, batch.n_bytes / max(1, batch.n_requests) - LINE_OVERHEAD)
+    rows = max(1, int(wanted * BYTES_A_TOKEN / average))
+    if limit < tokens_of(batch):
+        # However wrong the average is for some of the rows, splitting comes to an end.
+        rows = max(1, min(rows, batch.n_requests // 2))
+    return Size(rows=rows, n_bytes=wanted * BYTES_A_TOKEN + rows * LINE_OVERHEAD)
+
+
+def words_of_wait(admission: Admission, held_s: float) -> str:
+    """Why a batch waits for room in its quota, for people."""
+    n, limit = admission.n_others, admission.limit
+    if held_s > 0:
+        return f"held for {math.ceil(held_s)} s: the quota of enqueued tokens is full: {admission.why}"
+    if n == 0:
+        return "waiting for token quota: an older batch goes first"
+    whose = "another batch uses" if n == 1 else f"{n} other batches use"
+    return f"waiting for token quota: {whose} {admission.tokens_in_flight:,} of about {limit:,} tokens"

@@ -1,0 +1,1 @@
+"""Batches as Gemini and Vertex AI have them."""

@@ -1,0 +1,160 @@
+"""A batch of the Gemini API, which is a long-running operation: read leniently, told as a look."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from batchling_client.wire.states import Outcome
+
+from ...decisions import status_words
+from ...provider import Complaint, Ended, Ending, Other, Running, label_in
+from .. import bounds
+from . import rpc_status
+
+LATE_RESULTS: Final = dt.timedelta(minutes=10)
+"""For so long after its end a batch that succeeded may yet show its results (reported 2026; ellmer #926)."""
+RESOURCE_EXHAUSTED: Final = 429
+
+_STATE: Final = re.compile(r"^(?:BATCH|JOB)_STATE_")
+_RESULTS: Final = re.compile(r"files/[\w.-]+")
+_CAPITAL: Final = re.compile(r"([A-Z])")
+
+
+class Operation(msgspec.Struct, frozen=True):
+    """An operation as its provider shows it; every field may be absent or of a type that nobody documented."""
+
+    name: object = None
+    metadata: object = None
+    done: object = None
+    response: object = None
+    error: object = None
+
+    @property
+    def known_name(self) -> str:
+        """The provider's name of the batch, or ''."""
+        return self.name if isinstance(self.name, str) and self.name.startswith("batches/") else ""
+
+    @property
+    def named(self) -> Other:
+        """What tells it from other batches."""
+        metadata = fields(self.metadata)
+        return Other(
+            provider_batch_id=self.known_name,
+            label=_text(metadata, "displayName"),
+            input_file_id=_text(fields(metadata.get("inputConfig")), "fileName"),
+        )
+
+    @property
+    def made_at(self) -> dt.datetime | None:
+        """When the batch was created, if that is told."""
+        return bounds.aware(_text(fields(self.metadata), "createTime"))
+
+    def made_before(self, moment: dt.datetime) -> bool:
+        """Whether the batch is surely older than that."""
+        return self.made_at is not None and self.made_at < moment
+
+    def is_of(self, label: str, input_files: Collection[str]) -> bool | None:
+        """Whether the batch carries this label or was made of one of these files; None where it does not tell.
+
+        A file that is none of these proves nothing: a gateway may show another name of it than the one it gave out.
+        """
+        metadata = fields(self.metadata)
+        named, file = _text(metadata, "displayName"), _text(fields(metadata.get("inputConfig")), "fileName")
+        ours = label_in(named, label) if named else None
+        return True if ours or (file and file in input_files) else ours
+
+    def look(self, now: dt.datetime) -> Running | Ended:
+        """How the batch stands; a state that is not known to be an end is one only where the operation is done."""
+        metadata = fields(self.metadata)
+        state = _STATE.sub("", _text(metadata, "state").upper())
+        stats = fields(metadata.get("batchStats"))
+        n_total = bounds.count(stats.get("requestCount"))
+        n_done = bounds.count(stats.get("successfulRequestCount")) + bounds.count(
+            stats.get("failedRequestCount")
+        )
+        outcome = status_words.outcome_of(state)
+        if outcome is None and self.done is True:
+            outcome = Outcome.FAILED if self.error else Outcome.COMPLETED
+        results = self._results()
+        if outcome is Outcome.COMPLETED and self.error and not (results or n_done):
+            outcome = Outcome.FAILED
+        awaited = outcome is Outcome.COMPLETED and not results and self._ended_just_now(now)
+        if outcome is None or awaited:
+            return Running(status=state.lower() or "unknown", n_done=n_done, n_total=n_total)
+        ending = self._failed(results) if outcome is Outcome.FAILED else Ending(results=results)
+        if n_done:
+            ending = msgspec.structs.replace(
+                ending, n_succeeded=bounds.count(stats.get("successfulRequestCount"))
+            )
+        return Ended(status=state.lower(), outcome=outcome, ending=ending, n_done=n_done, n_total=n_total)
+
+    def _failed(self, results: tuple[str, ...]) -> Ending:
+        said = rpc_status.failure(self.error)
+        if said.status == RESOURCE_EXHAUSTED:
+            full = Complaint(code="token_limit_exceeded", message=said.message)
+            return Ending(results=results, complaints=(full,))
+        if not said.message:
+            return Ending(results=results)
+        complaint = Complaint(code=said.name, message=said.message)
+        return Ending(results=results, complaints=(complaint,), status=said.status, body=said.body.decode())
+
+    def _results(self) -> tuple[str, ...]:
+        """Where the results lie: the SDK reads the one place, the documents tell the other."""
+        response = fields(self.response)
+        for output in (fields(self.metadata).get("output"), response, response.get("output")):
+            name = _text(fields(output), "responsesFile")
+            if _RESULTS.fullmatch(name):
+                return (name,)
+        return ()
+
+    def _ended_just_now(self, now: dt.datetime) -> bool:
+        metadata = fields(self.metadata)
+        ended_at = bounds.aware(_text(metadata, "endTime") or _text(metadata, "updateTime"))
+        return ended_at is not None and abs(now - ended_at) < LATE_RESULTS
+
+
+class OperationPage(msgspec.Struct, frozen=True, rename="camel"):
+    """A page of the list of batches."""
+
+    operations: list[Operation] | None = None
+    next_page_token: object = None
+    token_in_snake_case: object = msgspec.field(default=None, name="next_page_token")
+    error: object = None
+    """There in an error under a 200, which is no empty page."""
+
+    @property
+    def batches(self) -> list[Operation]:
+        """Those that have a name."""
+        return [one for one in self.operations or [] if one.known_name]
+
+    @property
+    def next_token(self) -> str:
+        """What the next page is asked for with, or ''."""
+        tokens = (self.next_page_token, self.token_in_snake_case)
+        return next((one for one in tokens if isinstance(one, str)), "")
+
+
+def reaches_back_to(oldest: dt.datetime, operations: Sequence[Operation]) -> bool:
+    """Whether all that follows is older; never so in a list that is not newest first, which nobody promises."""
+    if not operations:
+        return False
+    first, last = operations[0].made_at, operations[-1].made_at
+    falling = first is not None and last is not None and first >= last
+    return falling and operations[-1].made_before(oldest)
+
+
+def fields(said: object) -> dict[str, object]:
+    """An object's fields; none of anything else."""
+    return said if isinstance(said, dict) else {}
+
+
+def _text(said: Mapping[str, object], name: str) -> str:
+    """A field as text, in camel case or in snake case, as proto-JSON takes both; '' where there is none."""
+    snake = _CAPITAL.sub(lambda found: f"_{found[1].lower()}", name)
+    found = said.get(name, said.get(snake))
+    return found if isinstance(found, str) else ""

@@ -1,0 +1,180 @@
+"""Result lines of Google's batches: bytes in, one answer a readable line out, bodies as they came."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import BinaryIO, Final, TypeAlias
+
+from batchling_client.wire import answer_shape, error_words
+
+from ...provider import Answer
+from .. import lenient_json
+from ..result_lines import JSON_TYPE, answer_or_lost
+from ..row_errors import EMPTY_BODIES, RowError, stated_in
+from . import rpc_status
+
+logger = logging.getLogger("batchling.worker")
+
+Read: TypeAlias = Callable[[Mapping[str, bytes]], Answer | None]
+"""Makes an answer of a line's fields, each still JSON; None where they name no request. May raise `ValueError`."""
+
+CANCELLED: Final = 499
+_JSON_HEADERS: Final = {"content-type": JSON_TYPE}
+
+
+@dataclass(slots=True)
+class Lines:
+    """Reads the lines of one result file."""
+
+    read: Read
+    n_broken: int = 0
+    """Lines that are no JSON object, or name no request."""
+
+    def answers(self, lines: list[bytes]) -> Iterator[Answer]:
+        """An answer for each readable line; empty lines are skipped."""
+        for line in lines:
+            if not line.strip():
+                continue
+            answer = self._read(line)
+            if answer is None:
+                self.n_broken += 1
+            else:
+                yield answer
+
+    def tell_of_broken(self, provider: str, named: str, n_too_long: int) -> None:
+        """Logs how many lines of the file were left out, if any were."""
+        if self.n_broken or n_too_long:
+            logger.warning(
+                "result_lines_skipped provider=%s file_id=%s n_broken=%d n_too_long=%d",
+                provider,
+                named,
+                self.n_broken,
+                n_too_long,
+            )
+
+    def _read(self, line: bytes) -> Answer | None:
+        try:
+            return self.read(lenient_json.fields_of(line))
+        except (ValueError, TypeError, RecursionError):
+            return None
+
+
+def text_of(field: bytes | None) -> str:
+    """A field that is a text, '' of any other."""
+    said = decoded(field)
+    return said if isinstance(said, str) else ""
+
+
+def decoded(field: bytes | None) -> object:
+    """A field's value; None where it is absent or cannot be read."""
+    try:
+        return lenient_json.decoded(field, object) if field else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def answered(custom_id: str, body: bytes) -> Answer:
+    """The answer of a row without an error; a row that has no answer either was lost."""
+    return answer_or_lost(custom_id, answer_shape.unpacked(body))
+
+
+def told(custom_id: str, body: bytes, error: object) -> Answer:
+    """The answer of a row with a body, an error or both: beside an answer, an error is a warning or a status of 0."""
+    if error and not answer_shape.is_plausible(answer_shape.unpacked(body)):
+        return failed(custom_id, error)
+    return answered(custom_id, body)
+
+
+def failed(custom_id: str, error: object) -> Answer:
+    """The answer of a row that failed, in the shape of a realtime call's; a cancelled one never ran."""
+    said = rpc_status.failure(error)
+    origin = "batch_cancelled" if said.status == CANCELLED else "provider"
+    return Answer(
+        custom_id=custom_id, status=said.status, body=said.body, headers=_JSON_HEADERS, origin=origin
+    )
+
+
+def stated(row: Mapping[str, bytes]) -> object:
+    """The error of a row without a response, wherever it states one; None where it has a response or states none.
+
+    A number beside its words is an HTTP status or a code of google.rpc; without one the row is taken for refused.
+    """
+    if row.get("response", b"null").strip() not in EMPTY_BODIES:
+        return None
+    error = RowError.read(stated_in(row))
+    if error is None:
+        return None
+    code = int(error.code) if error.code.isdigit() else error.status or error_words.UNPROCESSABLE
+    return {"code": code, "message": error.message}
+
+
+def part_name(custom_id: str, at: int, n: int) -> str:
+    """The key of a part of a request that goes out as n lines."""
+    return f"{custom_id}.{at}.{n}"
+
+
+@dataclass(slots=True)
+class Parts:
+    """Puts requests together again that went out as several lines; what waits for the rest waits on disk."""
+
+    member: str
+    """The field of a part's answer that the whole lists."""
+    whole: str
+    """The name of that list."""
+    _file: BinaryIO | None = None
+    _places: dict[str, dict[int, tuple[int, int]]] = field(default_factory=dict)
+    _told: set[str] = field(default_factory=set)
+
+    def taken(self, answer: Answer) -> Answer | None:
+        """The answer of the whole, once this was the last of its parts or the first that failed; others pass."""
+        custom_id, _, numbers = answer.custom_id.partition(".")
+        at, _, n = numbers.partition(".")
+        if not (at.isdigit() and n.isdigit()):
+            return answer
+        if custom_id in self._told:
+            return None
+        member = _member(answer, self.member)
+        if member is None:
+            return self._tell(custom_id, answer.status, answer.body, answer.origin)
+        if int(n) > 1:
+            places = self._places.setdefault(custom_id, {})
+            places[int(at)] = self._put(member)
+            if len(places) < int(n):
+                return None
+            member = b",".join(self._get(*places[one]) for one in sorted(places))
+        return self._tell(custom_id, 200, b'{"%b":[%b]}' % (self.whole.encode(), member), answer.origin)
+
+    def close(self) -> None:
+        """Lets the disk's room go."""
+        if self._file is not None:
+            self._file.close()
+
+    def _tell(self, custom_id: str, status: int, body: bytes, origin: str) -> Answer:
+        self._places.pop(custom_id, None)
+        self._told.add(custom_id)
+        return Answer(custom_id=custom_id, status=status, body=body, headers=_JSON_HEADERS, origin=origin)
+
+    def _put(self, member: bytes) -> tuple[int, int]:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(prefix="batchling-parts-")  # noqa: SIM115 - closed by `close`
+        start = self._file.seek(0, 2)
+        self._file.write(member)
+        return start, len(member)
+
+    def _get(self, start: int, size: int) -> bytes:
+        if self._file is None:
+            return b""
+        self._file.seek(start)
+        return self._file.read(size)
+
+
+def _member(answer: Answer, name: str) -> bytes | None:
+    if answer.status != 200:
+        return None
+    try:
+        return lenient_json.fields_of(answer.body).get(name)
+    except (ValueError, TypeError, RecursionError):
+        return None

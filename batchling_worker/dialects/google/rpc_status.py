@@ -1,0 +1,76 @@
+"""What Google's codes (google.rpc.Code) are in HTTP, and its errors in the shape that its SDKs read."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+import msgspec
+
+from ...errors import MaybeDone, TemporaryError
+from .. import bounds
+
+
+class Code(NamedTuple):
+    """A code as HTTP has it, and its name."""
+
+    status: int
+    name: str
+
+
+CODES: Final = {
+    1: Code(499, "CANCELLED"),
+    2: Code(500, "UNKNOWN"),
+    3: Code(400, "INVALID_ARGUMENT"),
+    4: Code(504, "DEADLINE_EXCEEDED"),
+    5: Code(404, "NOT_FOUND"),
+    6: Code(409, "ALREADY_EXISTS"),
+    7: Code(403, "PERMISSION_DENIED"),
+    8: Code(429, "RESOURCE_EXHAUSTED"),
+    9: Code(400, "FAILED_PRECONDITION"),
+    10: Code(409, "ABORTED"),
+    11: Code(400, "OUT_OF_RANGE"),
+    12: Code(501, "UNIMPLEMENTED"),
+    13: Code(500, "INTERNAL"),
+    14: Code(503, "UNAVAILABLE"),
+    15: Code(500, "DATA_LOSS"),
+    16: Code(401, "UNAUTHENTICATED"),
+}
+UNKNOWN: Final = CODES[2]
+LONGEST_MESSAGE: Final = 2000
+
+_QUOTA: Final = re.compile(r"answered 429 .*(?:quota|exhausted|enqueued)", re.IGNORECASE | re.DOTALL)
+_BY_STATUS: Final = {code.status: code for code in reversed(CODES.values())}
+
+
+class Failure(NamedTuple):
+    """An error of Google's as an HTTP reply."""
+
+    status: int
+    name: str
+    message: str
+    body: bytes
+
+
+def failure(error: object) -> Failure:
+    """What an `error` says, be its code one of google.rpc or an HTTP status; the body is as of a realtime call."""
+    said = error if isinstance(error, dict) else {"message": error if isinstance(error, str) else ""}
+    code = _code(said.get("code"))
+    name = said.get("status") if isinstance(said.get("status"), str) else code.name
+    message = said.get("message") if isinstance(said.get("message"), str) else ""
+    shown: dict[str, object] = {"code": code.status, "message": message, "status": name}
+    if said.get("details"):
+        shown["details"] = said["details"]
+    return Failure(code.status, str(name), str(message), msgspec.json.encode({"error": shown}))
+
+
+def speaks_of_quota(error: TemporaryError) -> bool:
+    """Whether a create was refused as too much is enqueued: a rate limit has the same code and other words."""
+    return not isinstance(error, MaybeDone) and _QUOTA.search(str(error)) is not None
+
+
+def _code(said: object) -> Code:
+    number = bounds.count(said)
+    if 400 <= number <= 599:
+        return _BY_STATUS.get(number, Code(number, UNKNOWN.name))
+    return CODES.get(number, UNKNOWN)

@@ -1,0 +1,119 @@
+"""A batch prediction job of Vertex AI: read leniently, told as a look."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from batchling_client.wire.states import Outcome
+
+from ...decisions import status_words
+from ...provider import Complaint, Ended, Ending, Other, Running
+from .. import bounds
+from . import rpc_status
+
+OWN_FAULT: Final = 500
+"""From this HTTP status on the provider is to blame: where a job has got somewhere by then, the rest is tried again."""
+
+
+class Job(msgspec.Struct, frozen=True):
+    """A job as its provider shows it; every field may be absent or of a type that nobody documented."""
+
+    name: object = None
+    displayName: object = None  # noqa: N815 - Google's spelling
+    state: object = None
+    error: object = None
+    outputInfo: object = None  # noqa: N815
+    completionStats: object = None  # noqa: N815
+    createTime: object = None  # noqa: N815
+    endTime: object = None  # noqa: N815
+
+    @property
+    def known_name(self) -> str:
+        """The provider's name of the job, or ''."""
+        name = self.name if isinstance(self.name, str) else ""
+        return name if name.startswith("projects/") and "/batchPredictionJobs/" in name else ""
+
+    @property
+    def made(self) -> str:
+        """When it was created, as the provider spells it."""
+        return self.createTime if isinstance(self.createTime, str) else ""
+
+    def look(self) -> Running | Ended:
+        """How the job stands; a state that nobody knows is an end once an end time is shown.
+
+        Rows can be read while the job runs.
+        """
+        state = self.state.removeprefix("JOB_STATE_") if isinstance(self.state, str) else ""
+        stats = self.completionStats if isinstance(self.completionStats, dict) else {}
+        n_succeeded, n_failed, n_open = (
+            bounds.count(stats.get(name)) for name in ("successfulCount", "failedCount", "incompleteCount")
+        )
+        n_done = n_succeeded + n_failed
+        results = self._results()
+        outcome = status_words.outcome_of(state)
+        if outcome is None and not status_words.is_running(state) and self._has_ended:
+            outcome = Outcome.FAILED if self.error else Outcome.COMPLETED
+        if outcome is Outcome.COMPLETED and self.error and not (results or n_done):
+            outcome = Outcome.FAILED
+        if outcome is None:
+            early = Ending(results=results) if results else None
+            return Running(
+                status=state.lower() or "unknown", n_done=n_done, n_total=n_done + n_open, early=early
+            )
+        ending = Ending(results=results)
+        if outcome is Outcome.FAILED:
+            ending = self._failed(results, n_succeeded)
+        if n_done:
+            ending = msgspec.structs.replace(ending, n_succeeded=n_succeeded)
+        return Ended(
+            status=state.lower(), outcome=outcome, ending=ending, n_done=n_done, n_total=n_done + n_open
+        )
+
+    @property
+    def named(self) -> Other:
+        """What tells it from other jobs."""
+        label = self.displayName if isinstance(self.displayName, str) else ""
+        return Other(provider_batch_id=self.known_name, label=label)
+
+    @property
+    def _has_ended(self) -> bool:
+        return isinstance(self.endTime, str) and bool(self.endTime)
+
+    def _results(self) -> tuple[str, ...]:
+        output = self.outputInfo if isinstance(self.outputInfo, dict) else {}
+        folder = output.get("gcsOutputDirectory")
+        return (folder,) if isinstance(folder, str) and folder.startswith("gs://") else ()
+
+    def _failed(self, results: tuple[str, ...], n_succeeded: int) -> Ending:
+        """The provider's own reason; where its importer fails, that names no row and is told to all."""
+        said = rpc_status.failure(self.error)
+        if said.name == "RESOURCE_EXHAUSTED":
+            full = Complaint(code="token_limit_exceeded", message=said.message)
+            return Ending(results=results, complaints=(full,))
+        if not said.message:
+            return Ending(results=results)
+        complaint = Complaint(code=said.name, message=said.message)
+        if said.status >= OWN_FAULT and n_succeeded:
+            return Ending(results=results, complaints=(complaint,))
+        return Ending(results=results, complaints=(complaint,), status=said.status, body=said.body.decode())
+
+
+class JobPage(msgspec.Struct, frozen=True):
+    """A page of the list of a location's jobs."""
+
+    batchPredictionJobs: list[Job] | None = None  # noqa: N815
+    nextPageToken: object = None  # noqa: N815
+    error: object = None
+    """There in an error under a 200, which is no empty page."""
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Those that have a name."""
+        return [one for one in self.batchPredictionJobs or [] if one.known_name]
+
+    @property
+    def next_token(self) -> str:
+        """What the next page is asked for with, or ''."""
+        return self.nextPageToken if isinstance(self.nextPageToken, str) else ""

@@ -1,0 +1,417 @@
+"""The one table that turns what HTTP says, or fails to say, into the worker's errors, without any credential."""
+
+from __future__ import annotations
+
+import datetime as dt
+import email.utils
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import httpx
+import msgspec
+
+from batchling_client.wire import error_words
+from batchling_client.wire.deployment import download_hosts
+
+from ..decisions import money
+from ..errors import MaybeDone, PermanentError, TemporaryError
+from .slow_answers import TooSlowError
+
+FOREIGN: Final = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError, OSError)
+"""Everything that httpx raises for a call; the last four stand outside of its HTTPError.
+
+An `OSError` comes where TLS breaks in the middle of an answer (`ssl.SSLError`): only the handshake's are translated.
+"""
+
+NOTHING_SENT: Final = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+    httpx.InvalidURL,
+)
+PROXY_ADVICE: Final = (
+    "check HTTPS_PROXY and HTTP_PROXY of the worker, with user and password where it asks for them"
+)
+TRY_LATER: Final = frozenset({425, 429})
+NOT_HANDLED: Final = frozenset({408, 409, 499})
+"""Gateways say 408 and 499 of a call that the provider may yet finish, and 409 may mean that it is there already."""
+
+AFTER_THE_DEED: Final = frozenset({302, 303})
+"""With these a server may show what it made of a call: the place is to be asked with GET."""
+
+KEY_REFUSED: Final = re.compile(rb"API_KEY_INVALID|incorrect api key", re.IGNORECASE)
+"""How the providers say it that answer 400 to a key they do not know (Google, xAI; 2026-11-23)."""
+
+DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s")
+"""A duration as Google's JSON spells it."""
+LONGEST_WISH_S: Final = 3600.0
+"""The longest pause before another try of a call that submits something."""
+LONGEST_LOOK_WISH_S: Final = 300.0
+"""The longest pause before another look, which costs the provider little and its callers their answers."""
+DAY_S: Final = 86_400.0
+MOST_DAYS: Final = 1e9
+LONGEST_BODY: Final = 64 * 1024
+LONGEST_NAME: Final = 100
+LONGEST_REASON: Final = 300
+CREDENTIAL_WORDS: Final = ("authorization", "cookie", "key", "secret", "token")
+SHORTEST_SECRET: Final = 6
+LONG_VALUE: Final = 12
+"""A value that came sealed is left out of texts from this length on: a shorter one may be a word of the text."""
+MOST_FLAWS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deed:
+    """A call as errors speak of it: whose, what it does, whether it is paid for, and what no text may hold.
+
+    `submits` = it brings something to the provider: until it succeeds, nothing of what it brings is paid for.
+    `downloads` = it fetches a result file, which the provider may keep on another host.
+    """
+
+    provider: str
+    does: str
+    paid: bool = False
+    submits: bool = False
+    downloads: bool = False
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+
+def of_exception(deed: Deed, error: Exception) -> TemporaryError | PermanentError:
+    """The worker's error for an exception of httpx; nothing of the exception is kept but words."""
+    if isinstance(error, UnicodeError) or _unfit_header(error):
+        return _unfit_credential(deed)
+    name = type(error).__name__
+    if isinstance(error, TooSlowError):
+        return TemporaryError(f"{deed.provider} answers too slowly when asked to {deed.does}: {error}")
+    if isinstance(error, NOTHING_SENT):
+        words = _clean(deed, str(error))
+        advice = f" ({PROXY_ADVICE})" if isinstance(error, httpx.ProxyError) else ""
+        return TemporaryError(
+            f"{deed.provider} could not be reached to {deed.does}: {name} {words}".rstrip() + advice
+        )
+    if deed.paid:
+        return MaybeDone(f"{deed.provider} was asked to {deed.does} and the answer was lost ({name})")
+    return TemporaryError(f"{deed.provider} was asked to {deed.does} and did not answer in full ({name})")
+
+
+def of_status(
+    deed: Deed, status: int, headers: Mapping[str, str], body: bytes, asked: httpx.URL | None = None
+) -> TemporaryError | PermanentError:
+    """Return the worker's error for an answer whose status is not a success; `asked` is the URL that was called."""
+    clean = redacted(deed, body[:LONGEST_BODY])
+    proxied = status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED
+    who = f"a proxy on the way to {deed.provider}" if proxied else deed.provider
+    reason = f"{who} answered {status} when asked to {deed.does}: {message_of(clean)}".rstrip(": ")
+    reason += f" ({PROXY_ADVICE})" if proxied else ""
+    wish_s = wish_of(deed, headers, clean)
+    reason += _of_long_wish(deed, headers, clean)
+    if money.is_lacking(status, clean.decode(errors="replace")):
+        return PermanentError(reason, status=status, body=clean)
+    if status in TRY_LATER:
+        return TemporaryError(reason, delay_s=wish_s)
+    if 400 <= status < 500 and status not in NOT_HANDLED:
+        if status == httpx.codes.BAD_REQUEST and KEY_REFUSED.search(clean):
+            status = int(httpx.codes.UNAUTHORIZED)
+        return PermanentError(reason, status=status, body=clean)
+    if 300 <= status < 400:
+        return _redirected(deed, status, headers, asked)
+    return MaybeDone(reason, delay_s=wish_s) if deed.paid else TemporaryError(reason, delay_s=wish_s)
+
+
+def _redirected(
+    deed: Deed, status: int, headers: Mapping[str, str], asked: httpx.URL | None
+) -> TemporaryError | PermanentError:
+    """The error for a redirect that is not followed; a call that submits something is told to its callers."""
+    setting = f"BATCHLING_PROVIDERS__{deed.provider.upper()}__BASE_URL (the base URL)"
+    reason = (
+        f"{deed.provider} answered {status} when asked to {deed.does}: "
+        f"{_of_the_same_host(headers, asked, setting) or _of_another_host(deed, headers, setting)}"
+    )
+    if not deed.submits:
+        return TemporaryError(reason)
+    error = {"message": reason, "type": "batch_error", "param": None, "code": "redirected"}
+    refusal = PermanentError(reason, status=502, body=msgspec.json.encode({"error": error}))
+    if deed.paid and status in AFTER_THE_DEED and _stays(headers):
+        # It may lead to the batch that was made.
+        return MaybeDone(reason, refusal=refusal)
+    return refusal
+
+
+def _stays(headers: Mapping[str, str]) -> bool:
+    """Return whether a redirect names a path and no host; nothing is done by a server that sends a call elsewhere."""
+    place = headers.get("location", "")
+    try:
+        return bool(place) and not httpx.URL(place).host
+    except (httpx.InvalidURL, UnicodeError):
+        return False
+
+
+def _of_the_same_host(headers: Mapping[str, str], asked: httpx.URL | None, setting: str) -> str:
+    """What is wrong with a redirect to the host that gave it; '' for one to another host, or to none."""
+    place = headers.get("location", "")
+    try:
+        target = asked.join(place) if asked is not None and place else None
+    except (httpx.InvalidURL, UnicodeError, ValueError):
+        target = None
+    if asked is None or target is None or target.userinfo:
+        return ""
+    if (target.scheme, target.host, target.port) != (asked.scheme, asked.host, asked.port):
+        return ""
+    if target == asked:
+        return f"it redirects to the same URL again, and no call ever arrives. Check {setting} and what answers there"
+    return (
+        "it redirects to another path of the same host, again and again or in a way that may change the call "
+        f"(only 307 and 308 keep a POST as it is). Put the final address into {setting}"
+    )
+
+
+def _of_another_host(deed: Deed, headers: Mapping[str, str], setting: str) -> str:
+    there = origin_of(headers.get("location", ""))
+    if deed.downloads and there.startswith(("http://", "https://")):
+        return _of_a_download(deed, there)
+    return (
+        f"it redirects to {there}. A key is sent to no other address than that of the settings: put the "
+        f"final one into {setting}"
+    )
+
+
+def _of_a_download(deed: Deed, there: str) -> str:
+    """What is wrong with a redirect of a result file to a host that the settings do not name."""
+    setting = f"BATCHLING_PROVIDERS__{deed.provider.upper()}__DOWNLOAD_HOSTS"
+    scheme, _, site = there.partition("://")
+    if scheme == "http" and not download_hosts.is_loopback(httpx.URL(there).host):
+        return f"it redirects to {there}, and result files are fetched from other hosts over https only"
+    return (
+        f"it redirects to {there}. To have result files fetched there, without the key, name {site} in {setting} "
+        "of the workers"
+    )
+
+
+def origin_of(place: str) -> str:
+    """Return scheme and host of the place that a redirect names; what follows them may be a secret."""
+    try:
+        url = httpx.URL(place)
+    except (httpx.InvalidURL, UnicodeError):
+        return "a place that is no URL"
+    if not url.host:
+        return "another path" if url.path else "nowhere"
+    return f"{url.scheme or 'http'}://{url.netloc.decode(errors='replace').rpartition('@')[2]}"[
+        :LONGEST_REASON
+    ]
+
+
+def of_unreadable(deed: Deed) -> TemporaryError:
+    """The worker's error for a success whose body makes no sense."""
+    reason = f"{deed.provider} was asked to {deed.does} and its answer cannot be read"
+    return MaybeDone(reason) if deed.paid else TemporaryError(reason)
+
+
+def of_another(deed: Deed, shown: str) -> TemporaryError:
+    """The worker's error for a success that shows another thing than was asked for, as a cache on the way answers."""
+    reason = (
+        f"{deed.provider} was asked to {deed.does} and the answer shows another ({shown[:LONGEST_NAME]}), which a "
+        "cache on the way may have sent: nothing is concluded from it"
+    )
+    return MaybeDone(reason) if deed.paid else TemporaryError(reason)
+
+
+def secrets_of(headers: Mapping[str, str], more: Iterable[str] = ()) -> tuple[str, ...]:
+    """Every credential in request headers, with and without its scheme, and long ones of `more`, longest first."""
+    found = {one for one in more if len(one) >= LONG_VALUE}
+    for name, value in headers.items():
+        if any(word in name.lower() for word in CREDENTIAL_WORDS):
+            found.update((value, value.rpartition(" ")[2]))
+    return tuple(sorted((one for one in found if len(one) >= SHORTEST_SECRET), key=len, reverse=True))
+
+
+def redacted(deed: Deed, text: bytes) -> bytes:
+    """The text with every credential of the call left out, as it is or as JSON spells it."""
+    for secret in deed.secrets:
+        for spelt in (secret, json.dumps(secret)[1:-1]):
+            text = text.replace(spelt.encode("utf-8", "surrogatepass"), b"[redacted]")
+    return text
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """How long the provider wishes to be left alone, in seconds; None where it does not say.
+
+    `retry-after-ms` wins over `retry-after`, which is in seconds or an HTTP date; a date is held against the
+    answer's own `date`, so that clocks need not agree.
+    """
+    wish_s = _number(headers.get("retry-after-ms"))
+    if wish_s is not None:
+        wish_s /= 1000
+    else:
+        said = headers.get("retry-after")
+        wish_s = _number(said)
+        at = _date(said)
+        if wish_s is None and at is not None:
+            now = date_of(headers) or dt.datetime.now(dt.UTC)
+            wish_s = max(0.0, (at - now).total_seconds())
+    return wish_s
+
+
+def wish_of(deed: Deed, headers: Mapping[str, str], body: bytes = b"") -> float | None:
+    """How long the provider wishes to be left alone before such a call is sent again, bounded; None for no wish.
+
+    A look is put off by minutes at most. Where more than an hour is asked for, the answer is not believed: gateways
+    say a day while the next call is answered.
+    """
+    wish_s = _said_wish_s(headers, body)
+    if wish_s is None or deed.submits or deed.paid:
+        return None if wish_s is None else min(wish_s, LONGEST_WISH_S)
+    return min(wish_s, LONGEST_LOOK_WISH_S) if wish_s <= LONGEST_WISH_S else None
+
+
+def _said_wish_s(headers: Mapping[str, str], body: bytes) -> float | None:
+    wish_s = retry_after_s(headers)
+    return _wish_in(body) if wish_s is None else wish_s
+
+
+def _of_long_wish(deed: Deed, headers: Mapping[str, str], body: bytes) -> str:
+    """What an answer asks for that is longer than any pause; '' for a pause that is kept, or none."""
+    wish_s = _said_wish_s(headers, body)
+    longest_s = LONGEST_WISH_S if deed.submits or deed.paid else LONGEST_LOOK_WISH_S
+    if wish_s is None or wish_s <= longest_s:
+        return ""
+    asked = (
+        f"{wish_s / 3600:,.1f} hours" if wish_s < 2 * DAY_S else f"{min(wish_s / DAY_S, MOST_DAYS):,.0f} days"
+    )
+    return f" (it asks for a pause of {asked}; batchling tries again within {longest_s / 60:.0f} minutes)"
+
+
+def date_of(headers: Mapping[str, str]) -> dt.datetime | None:
+    """When an answer was made, by the clock of whoever made it."""
+    return _date(headers.get("date"))
+
+
+def code_of(body: bytes) -> str:
+    """The code in a provider's error body, or ''."""
+    try:
+        error = msgspec.json.decode(body, type=_Said).error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, str) else ""
+
+
+class _Said(msgspec.Struct):
+    error: object = None
+
+
+class _Wish(msgspec.Struct):
+    retry_after_seconds: object = None
+    error: object = None
+
+
+def _wish_in(body: bytes) -> float | None:
+    """Return how long an error body asks to wait: Doubleword in a field (2026-11-23), Google in a `RetryInfo`."""
+    try:
+        # Google's endpoints that stream put their error into a list.
+        told = msgspec.json.decode(body, type=_Wish | list[_Wish])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    for said in (told if isinstance(told, list) else [told])[:1]:
+        if isinstance(said.retry_after_seconds, (int, float)):
+            return _number(str(said.retry_after_seconds))
+        details = said.error.get("details") if isinstance(said.error, dict) else None
+        for detail in details[:MOST_FLAWS] if isinstance(details, list) else []:
+            delay = detail.get("retryDelay") if isinstance(detail, dict) else None
+            if isinstance(delay, str) and (found := DURATION.fullmatch(delay)):
+                return float(found[1])
+    return None
+
+
+def message_of(body: bytes) -> str:
+    """The sentence in a provider's error body, or the body's beginning where it has no known shape."""
+    try:
+        said = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        said = body.decode(errors="replace")
+    words = error_words.words_in(said, LONGEST_REASON)
+    return words or body[:LONGEST_REASON].decode(errors="replace").strip()
+
+
+def with_words(body: bytes, words: str) -> bytes:
+    """Return an error body whose sentence is followed by more words.
+
+    A text becomes a longer text. A page, a list, and an object that has no sentence of its own become an error object.
+    """
+    try:
+        said = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        text = body.decode(errors="replace").strip()
+        if error_words.words_in(text) == text[: error_words.LONGEST_SAID]:
+            return f"{text} {words}".strip().encode()
+        said = None
+    inner = said.get("error", said) if isinstance(said, dict) else None
+    for holder, name in ((inner, "message"), (said, "error"), (said, "message"), (said, "detail")):
+        if isinstance(holder, dict) and isinstance(holder.get(name), str):
+            holder[name] = f"{holder[name]} {words}"
+            return msgspec.json.encode(said)
+    code = said.get("code") if isinstance(said, dict) else None
+    error = {
+        "message": f"{message_of(body)} {words}".strip(),
+        "type": "batch_error",
+        "param": None,
+        "code": code if isinstance(code, str | int) else None,
+    }
+    return msgspec.json.encode({"error": error})
+
+
+class Flaw(NamedTuple):
+    """One entry of a list of validation errors: its code, and where and what is wrong."""
+
+    code: str
+    words: str
+
+
+def flaws_of(detail: object) -> list[Flaw]:
+    """The entries of a `detail` as FastAPI makes them, or of an `extra` of Litestar's; none of something else."""
+    entries = detail if isinstance(detail, list) else []
+    told = [entry for entry in entries[:MOST_FLAWS] if isinstance(entry, dict)]
+    return [_flaw(entry) for entry in told if entry.get("msg") or entry.get("message")]
+
+
+def _flaw(entry: Mapping[str, object]) -> Flaw:
+    code, loc, said = entry.get("type"), entry.get("loc"), entry.get("msg") or entry.get("message")
+    place = ".".join(str(step) for step in loc) if isinstance(loc, list) else str(entry.get("key") or "")
+    words = f"{place}: {said}" if place else str(said)
+    return Flaw(code=code if isinstance(code, str) else "", words=words[:LONGEST_REASON])
+
+
+def _unfit_header(error: Exception) -> bool:
+    # h11 quotes the header's value, the credential that is, in this exception.
+    return isinstance(error, httpx.LocalProtocolError) and "header" in str(error).lower()
+
+
+def _unfit_credential(deed: Deed) -> PermanentError:
+    reason = f"The credential for {deed.provider} holds characters that an HTTP header cannot carry."
+    error = {"message": reason, "type": "invalid_request_error", "param": None, "code": "invalid_api_key"}
+    return PermanentError(reason, status=401, body=msgspec.json.encode({"error": error}))
+
+
+def _clean(deed: Deed, words: str) -> str:
+    return redacted(deed, words.encode(errors="replace")).decode(errors="replace")[:LONGEST_REASON]
+
+
+def _number(said: str | None) -> float | None:
+    try:
+        number = float(said or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _date(said: str | None) -> dt.datetime | None:
+    try:
+        at = email.utils.parsedate_to_datetime(said or "")
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return at if at.tzinfo is not None else at.replace(tzinfo=dt.UTC)

@@ -1,0 +1,304 @@
+"""Batches whose create takes the requests themselves: streamed there, and found again by number and rows."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import functools
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import BinaryIO, Final, Protocol, TypeAlias
+from urllib.parse import quote
+
+import msgspec
+
+from batchling_client.wire.keys import ProviderBatchId
+
+from ..decisions import quota, status_words
+from ..errors import Denied, MaybeDone, PermanentError, QuotaFull, TemporaryError
+from ..provider import (
+    Account,
+    Answer,
+    Ended,
+    Ending,
+    Look,
+    NotFound,
+    Other,
+    ProviderFacts,
+    Running,
+    Seen,
+    Sought,
+    Source,
+    SpentFiles,
+    Submission,
+    shown_as,
+)
+from . import bounds, http_errors
+from .poll_many import BatchList, Hint, ListPage, StrangeWords, looked_at
+from .provider_call import ProviderCall
+from .request_line import one_line
+from .result_file import rows_of
+from .result_lines import FieldReader
+from .row_search import found_by_rows, unsearchable
+
+CREATE_PATIENCE: Final = 2.5
+"""How many times longer than usual a provider may chew on a create that holds all of its requests."""
+PIECE_BYTES: Final = 256 * 1024
+FIND_PAGES: Final = 200
+FIND_MARGIN: Final = dt.timedelta(minutes=15)
+"""How far the provider's clock may be behind ours for a batch to be found all the same."""
+MOST_FOUND: Final = 1_000
+PERHAPS: Final = "perhaps:"
+"""Begins a reference to results that the provider may not have."""
+
+_NEWLINES_TO_COMMAS: Final = bytes.maketrans(b"\n", b",")
+
+Query: TypeAlias = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """A batch as its provider shows it; `n_rows` is 0 where it does not tell."""
+
+    provider_batch_id: ProviderBatchId
+    look: Running | Ended
+    n_rows: int
+    created_at: dt.datetime | None
+
+
+class BatchShape(Protocol):
+    """A batch object, read leniently."""
+
+    def shown(self) -> Shown:
+        """What it says."""
+        ...
+
+
+class PageShape(Protocol):
+    """A page of a list of batches, newest first."""
+
+    @property
+    def batches(self) -> Sequence[BatchShape]: ...
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is a page at all, and not an error or another object under a 200."""
+        ...
+
+    @property
+    def next_cursor(self) -> str:
+        """The cursor of the page after this one, or ''; raises `TemporaryError` where there is one, and no cursor."""
+        ...
+
+    @property
+    def tells_more(self) -> bool:
+        """Whether it says if it is the last page; where it does not, only what follows it shows that."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InlineDialect:
+    """Where such providers differ."""
+
+    root: str
+    """The path of the batches."""
+    opening: Callable[[Submission], bytes]
+    """What stands in a create's body before the requests, which close it."""
+    body_name: str
+    """What the body of a request is called in it."""
+    batch: type[BatchShape]
+    page: type[PageShape]
+    page_query: Callable[[str, int], Query]
+    """The query for the page at a cursor ('' is the first), where so many batches are wanted."""
+    read_row: Callable[[str, Mapping[str, bytes]], Answer]
+    """The answer of a result line from its custom_id and its fields, each in JSON."""
+    results: str
+    """What stands behind the path of a batch in that of its results."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Sent where the callers of a lane sent none of that name."""
+
+
+class InlineBatches:
+    """A provider that takes the requests with the create."""
+
+    def __init__(self, facts: ProviderFacts, dialect: InlineDialect) -> None:
+        self._facts = facts
+        self._dialect = dialect
+        self._strange_words = StrangeWords(facts.name)
+
+    @property
+    def facts(self) -> ProviderFacts:
+        return self._facts
+
+    def line(self, *, custom_id: str, endpoint: str, body: bytes) -> bytes:
+        """One request as an element of the create's list; the body goes in as it is."""
+        name, key = msgspec.json.encode(custom_id), msgspec.json.encode(self._dialect.body_name)
+        return b'{"custom_id":%b,%b:%b}\n' % (name, key, one_line(body))
+
+    async def upload(self, account: Account, submission: Submission, lines: BinaryIO) -> str:
+        """Nothing is stored beforehand."""
+        return ""
+
+    async def create(self, account: Account, submission: Submission, source: Source) -> ProviderBatchId:
+        """Creates the batch of its lines; raises `QuotaFull` where too much is enqueued."""
+        if source.lines is None:
+            raise ValueError(f"a batch of {self._facts.name} is made of lines")
+        opening = self._dialect.opening(submission)
+        pieces = functools.partial(_body, opening, source.lines)
+        n_bytes = _body_bytes(opening, source.lines)
+        call = self._call(account, "create a batch", "POST", "", paid=True)
+        try:
+            batch = await call.hand_over(self._dialect.batch, pieces, n_bytes, CREATE_PATIENCE)
+        except MaybeDone:
+            raise
+        except (PermanentError, TemporaryError) as error:
+            if quota.refusal_in(str(error)) is None:
+                raise
+            account.weather.saw(None)
+            raise QuotaFull(str(error)) from None
+        provider_batch_id = batch.shown().provider_batch_id
+        if not provider_batch_id:
+            raise http_errors.of_unreadable(call.deed)
+        return provider_batch_id
+
+    async def find(self, account: Account, sought: Sought) -> Sequence[ProviderBatchId]:
+        """Batches of as many rows whose results hold rows of ours: they show no label, and no rows before they end."""
+        oldest, n_rows = sought.since - FIND_MARGIN, sought.submission.n_lines
+        candidates = [
+            shown.provider_batch_id
+            async for shown in self._made_since(account, oldest, sought.submission.label)
+            if not n_rows or shown.n_rows in (0, n_rows)
+        ]
+        return await found_by_rows(self, account, sought, candidates[::-1])
+
+    async def look(
+        self, account: Account, provider_batch_ids: Sequence[ProviderBatchId]
+    ) -> Mapping[ProviderBatchId, Seen]:
+        """Return how each batch stands, by a list where there are several."""
+        n_wanted, query = len(provider_batch_ids), self._dialect.page_query
+        batches = BatchList(
+            name=f"{self._dialect.root} {query('', n_wanted)}",
+            ids=provider_batch_ids,
+            page=lambda cursor: self._list_page(account, query(cursor, n_wanted)),
+        )
+        return await looked_at(
+            account, provider_batch_ids, lists=[batches], at_one=lambda one: self._look_at(account, one)
+        )
+
+    async def results(self, account: Account, ending: Ending) -> AsyncGenerator[Answer, None]:
+        """Every readable row, in any order; memory is that of the longest row."""
+        for one in ending.results:
+            provider_batch_id, surely = one.removeprefix(PERHAPS), not one.startswith(PERHAPS)
+            path = f"/{quote(provider_batch_id, safe='')}{self._dialect.results}"
+            call, reader = (
+                self._call(account, "read results", "GET", path),
+                FieldReader(self._dialect.read_row),
+            )
+            try:
+                async with contextlib.aclosing(rows_of(call, provider_batch_id, reader)) as answers:
+                    async for answer in answers:
+                        yield answer
+            except (Denied, PermanentError) as error:
+                if surely or (isinstance(error, PermanentError) and error.status in (401, 403)):
+                    raise
+
+    async def delete(self, account: Account, spent: SpentFiles) -> None:
+        """Do nothing: requests and results are parts of the batch, which its provider deletes in time."""
+
+    async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:
+        """Asks the provider to cancel; done or unknown batches are no error."""
+        path = f"/{quote(provider_batch_id, safe='')}/cancel"
+        await self._call(account, "cancel a batch", "POST", path).cancel()
+
+    def _call(
+        self, account: Account, does: str, method: str, path: str, *, paid: bool = False
+    ) -> ProviderCall:
+        if self._dialect.headers:
+            account = replace(account, headers={**self._dialect.headers, **account.headers})
+        return ProviderCall(account, self._facts.name, does, method, self._dialect.root + path, paid=paid)
+
+    async def _made_since(self, account: Account, since: dt.datetime, label: str) -> AsyncIterator[Shown]:
+        cursor, cursors, oldest = "", {""}, since
+        for _ in range(FIND_PAGES):
+            page, behind = await self._page(
+                account, "search its batches", self._dialect.page_query(cursor, MOST_FOUND)
+            )
+            oldest = min(oldest, since - behind)
+            listed = [batch.shown() for batch in page.batches]
+            older = [shown.created_at is not None and shown.created_at < oldest for shown in listed]
+            for shown, is_older in zip(listed, older, strict=True):
+                if shown.provider_batch_id and not is_older:
+                    yield shown
+            cursor = page.next_cursor
+            if not cursor or (listed and all(older)):
+                return
+            if cursor in cursors:
+                if not page.tells_more:
+                    # The server knows no pages: it shows the whole list each time.
+                    return
+                break
+            cursors.add(cursor)
+        # To say "there is none" of a list that was not read to its end could have a second batch paid for.
+        raise unsearchable(self._facts.name, label)
+
+    async def _page(self, account: Account, does: str, query: Query) -> tuple[PageShape, dt.timedelta]:
+        """Read a page, and how far its provider's clock is behind; raises `TemporaryError` where the answer is none."""
+        call = self._call(account, does, "GET", "")
+        page = await call.ask(self._dialect.page, query)
+        if not page.is_whole:
+            raise http_errors.of_unreadable(call.deed)
+        return page, call.behind
+
+    async def _list_page(self, account: Account, query: Query) -> ListPage:
+        page, _ = await self._page(account, "look at batches", query)
+        listed = [batch.shown() for batch in page.batches]
+        hints = [
+            Hint.of(shown.provider_batch_id, self._heard(shown))
+            for shown in listed
+            if shown.provider_batch_id
+        ]
+        return ListPage(hints=hints, following=page.next_cursor)
+
+    async def _look_at(self, account: Account, provider_batch_id: ProviderBatchId) -> Look:
+        call = self._call(account, "look at a batch", "GET", f"/{quote(provider_batch_id, safe='')}")
+        try:
+            batch = await call.ask(self._dialect.batch)
+        except PermanentError as error:
+            if error.status != 404:
+                raise
+            return NotFound()
+        shown = batch.shown()
+        if not shown.provider_batch_id:
+            raise http_errors.of_unreadable(call.deed)
+        other = Other(provider_batch_id=shown.provider_batch_id)
+        return shown_as(self._heard(shown), provider_batch_id, other)
+
+    def _heard(self, shown: Shown) -> Running | Ended:
+        look = shown.look
+        if isinstance(look, Running) and not status_words.is_known(look.status):
+            self._strange_words.hear(look.status)
+        return look
+
+
+def moment(said: object) -> dt.datetime | None:
+    """The moment that a provider tells, in UTC where it names no zone; None where it tells none."""
+    return bounds.aware(said)
+
+
+async def _body(opening: bytes, lines: BinaryIO) -> AsyncIterator[bytes]:
+    """The create's body: the lines become the elements of the list that the opening has begun."""
+    left = _size(lines) - 1
+    lines.seek(0)
+    yield opening + b"["
+    while left > 0 and (piece := lines.read(min(PIECE_BYTES, left))):
+        left -= len(piece)
+        yield piece.translate(_NEWLINES_TO_COMMAS)
+    yield b"]}"
+
+
+def _body_bytes(opening: bytes, lines: BinaryIO) -> int:
+    return len(opening) + len(b"[") + max(0, _size(lines) - 1) + len(b"]}")
+
+
+def _size(lines: BinaryIO) -> int:
+    return lines.seek(0, 2)

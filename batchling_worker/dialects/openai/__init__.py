@@ -1,0 +1,1 @@
+"""Batches as OpenAI and those that follow its API have them."""

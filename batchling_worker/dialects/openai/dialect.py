@@ -1,0 +1,175 @@
+"""Where the providers whose batches are uploaded files differ from OpenAI's, and what is read of their lists."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, ClassVar, Final, TypeAlias
+
+import msgspec
+
+from ...errors import TemporaryError
+from ...provider import Account, Ended, Other, Running, Submission
+from .. import bounds, http_errors
+from ..provider_call import ProviderCall
+from ..request_line import one_line
+from ..result_file import LineReader
+from ..result_lines import RowReader
+from .batch_object import LABEL_NAME, BatchObject
+
+Query: TypeAlias = Sequence[tuple[str, str]]
+PAGE_ROWS: Final = "100"
+
+UPLOAD_PATIENCE: Final = 2.5
+"""How many times longer than usual a provider may chew on a file."""
+
+
+class FileObject(msgspec.Struct, frozen=True):
+    """What is read of a file object."""
+
+    id: object = None
+    filename: object = None
+    purpose: object = None
+
+    @property
+    def known_id(self) -> str:
+        """The provider's id, or ''."""
+        return bounds.identifier(self.id)
+
+
+class BatchPage(msgspec.Struct, frozen=True):
+    """A page of a list of batches; which of the cursors is there differs."""
+
+    data: list[BatchObject] | msgspec.UnsetType | None = msgspec.UNSET
+    has_more: object = None
+    last_id: object = None
+    paging: object = None
+
+    @property
+    def batches(self) -> list[BatchObject]:
+        return self.data or []
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is a page at all, and not an error or another object under a 200."""
+        return self.data is not msgspec.UNSET
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """Where a provider differs: paths, pages of its list, and in a subclass, how it words a call and an answer."""
+
+    root: str
+    """What stands between the base URL and `/files`."""
+    page: Callable[[str], Query]
+    """The query for the page at a cursor; '' is the first page."""
+    next_cursor: Callable[[BatchPage], str]
+    """The cursor of the page after this one, or ''."""
+    by_ids: Callable[[Sequence[str]], Query] | None = None
+    """The query for certain batches, where the list takes one."""
+    results_expire: bool = False
+    """Whether a create may ask for the result files to be deleted some time after they were made."""
+    uploads: str = "/files"
+    batches: str = "/batches"
+
+    def root_of(self, account: Account) -> str:
+        """What stands between the base URL and `/files` for one account."""
+        return self.root
+
+    def made_since(self, moment: dt.datetime) -> Query:
+        """What narrows a list down to batches made since then, where it takes such a thing; more may be shown."""
+        return ()
+
+    def line(self, custom_id: str, endpoint: str, body: bytes) -> bytes:
+        """One request as a line of the input file, newline included."""
+        name, url = msgspec.json.encode(custom_id), msgspec.json.encode(endpoint)
+        return b'{"custom_id":%b,"method":"POST","url":%b,"body":%b}\n' % (name, url, one_line(body))
+
+    async def stored(self, call: ProviderCall, name: str, lines: BinaryIO, form: Mapping[str, str]) -> str:
+        """Stores an input file, with more fields in its form; its id, or '' where the answer tells none."""
+        file = await call.upload(FileObject, {"purpose": "batch", **form}, name, lines, UPLOAD_PATIENCE)
+        named = Other(provider_batch_id="", label=file.filename if isinstance(file.filename, str) else "")
+        if named.denies(name):
+            raise http_errors.of_another(call.deed, named.label)
+        return file.known_id
+
+    expiry_word: ClassVar[str] = "expires_after"
+    """What an error that refuses an expiry speaks of."""
+
+    def expiry(self, expiry_s: int) -> Mapping[str, str]:
+        """Return the fields of an upload that ask for its deletion after so many seconds."""
+        return {"expires_after[anchor]": "created_at", "expires_after[seconds]": str(expiry_s)}
+
+    def wish(self, submission: Submission, input_file_id: str) -> dict[str, object]:
+        """The body of a create call."""
+        return {
+            "input_file_id": input_file_id,
+            "endpoint": submission.endpoint,
+            "completion_window": submission.completion_window,
+            "metadata": {LABEL_NAME: submission.label},
+        }
+
+    async def made(self, call: ProviderCall, wish: dict[str, object]) -> BatchObject:
+        """Sends a create call; the batch that it answers with."""
+        return await call.tell(BatchObject, wish)
+
+    async def shown(self, call: ProviderCall) -> BatchObject:
+        """Looks at one batch."""
+        return await call.ask(BatchObject)
+
+    async def listed(self, call: ProviderCall, query: Query) -> BatchPage:
+        """Looks at a page of the list of batches; raises `TemporaryError` where the answer is none."""
+        page = await call.ask(BatchPage, query)
+        if not page.is_whole:
+            raise http_errors.of_unreadable(call.deed)
+        return page
+
+    def search(self, label: str) -> Query:
+        """The query for batches that a label is found in; none where the list takes no such thing."""
+        return ()
+
+    def told(self, batch: BatchObject, now: dt.datetime) -> Running | Ended:
+        """How a batch stands, from what is shown of it at a moment."""
+        return batch.look(now)
+
+    def rows(self) -> LineReader:
+        """What reads the lines of one result file."""
+        return RowReader()
+
+
+def bare_line(custom_id: str, body: bytes) -> bytes:
+    """One request as a line of an input file whose endpoint the create call names, newline included."""
+    return b'{"custom_id":%b,"body":%b}\n' % (msgspec.json.encode(custom_id), one_line(body))
+
+
+def page_after(cursor: str) -> Query:
+    """The page behind a batch's id, as OpenAI's list takes it."""
+    return [("limit", PAGE_ROWS), ("after", cursor)] if cursor else [("limit", PAGE_ROWS)]
+
+
+def cursor_after(page: BatchPage) -> str:
+    """Return the id behind which such a list goes on, which an empty page may do as well.
+
+    Where a page does not say whether it is the last one, only what follows it shows that. Raises `TemporaryError` where
+    there is more and nothing says where: to take that for the end could have a batch that is not shown paid for twice.
+    """
+    last = page.batches[-1].known_id if page.batches else ""
+    if page.has_more is None:
+        return last
+    if not says_more(page.has_more):
+        return ""
+    cursor = bounds.identifier(page.last_id) or last
+    if not cursor:
+        raise no_cursor()
+    return cursor
+
+
+def says_more(has_more: object) -> bool:
+    """Return whether a page says that it is not the last one."""
+    return has_more in (True, "true")
+
+
+def no_cursor() -> TemporaryError:
+    """Return the error for a page that says that there is more and not where."""
+    return TemporaryError("the list of batches has more pages and does not say where they begin")

@@ -1,0 +1,298 @@
+"""Batches of uploaded files, as OpenAI has them, and as the providers that follow it do."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import functools
+import re
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import BinaryIO, Final
+from urllib.parse import quote
+
+from batchling_client.wire.keys import ProviderBatchId
+
+from ...decisions import quota, status_words
+from ...errors import FileNotReady, MaybeDone, PermanentError, QuotaFull, TemporaryError
+from ...provider import (
+    Account,
+    Answer,
+    Ended,
+    Ending,
+    Look,
+    NotFound,
+    ProviderFacts,
+    Running,
+    Seen,
+    Sought,
+    Source,
+    SpentFiles,
+    Submission,
+    shown_as,
+)
+from .. import http_errors
+from ..poll_many import BatchList, Hint, ListPage, StrangeWords, chunks, looked_at
+from ..provider_call import ProviderCall
+from ..result_file import of_each, rows_of
+from .batch_object import BatchObject
+from .dialect import BatchPage, Dialect, FileObject, Query
+from .search import BatchSearch, file_name
+
+IDS_TOGETHER: Final = 100
+"""Two hundred ids would make a URL of 8 KB, which is where gateways begin to refuse."""
+EXPIRY_S: Final = 30 * 24 * 3600
+"""Uploads and results ask to be deleted after so long: as late as providers allow, as a batch may run and be read."""
+_STORAGE_FULL: Final = re.compile(
+    r"quota for files|file (?:storage )?quota|storage (?:quota|limit)"
+    r"|(?:maximum|limit) (?:number )?of files|too many files",
+    re.IGNORECASE,
+)
+GONE: Final = frozenset({404, 410})
+MOST_REMEMBERED: Final = 100
+MISSING_WORDS: Final = ("find", "found", "no such", "not exist", "not ready", "processed")
+
+
+class OpenAIFiles:
+    """A provider whose batches are uploaded files, in its dialect."""
+
+    def __init__(self, facts: ProviderFacts, dialect: Dialect) -> None:
+        self._facts = facts
+        self._dialect = dialect
+        self._strange_words = StrangeWords(facts.name)
+        self._no_expiry: set[str] = set()
+        """Base URLs that have refused an expiry, as older versions and gateways may."""
+        self._foreign: set[str] = set()
+
+    @property
+    def facts(self) -> ProviderFacts:
+        return self._facts
+
+    def line(self, *, custom_id: str, endpoint: str, body: bytes) -> bytes:
+        """One request as a line of the input file; newlines between the tokens of the body become spaces."""
+        return self._dialect.line(custom_id, endpoint, body)
+
+    async def upload(self, account: Account, submission: Submission, lines: BinaryIO) -> str:
+        """Stores the input file under its label, read as a stream from its start; answers its id."""
+        expiry_s = self._expiry_s(account)
+        if expiry_s:
+            try:
+                return await self._stored(account, submission, lines, self._dialect.expiry(expiry_s))
+            except PermanentError as error:
+                self._learn_no_expiry(account, error)
+            lines.seek(0)
+        return await self._stored(account, submission, lines, {})
+
+    async def create(self, account: Account, submission: Submission, source: Source) -> ProviderBatchId:
+        """Creates the batch; raises `FileNotReady` where the provider does not see its input file yet.
+
+        Raises `QuotaFull` where too many tokens are enqueued: some say so here, others once they have validated it.
+        """
+        call = self._call(account, "create a batch", "POST", self._dialect.batches, paid=True)
+        try:
+            batch = await self._made(account, call, submission, source)
+        except MaybeDone:
+            raise
+        except (PermanentError, TemporaryError) as error:
+            code = http_errors.code_of(error.body) if isinstance(error, PermanentError) else ""
+            if quota.refusal_in(str(error), code) is not None:
+                account.weather.saw(None)
+                raise QuotaFull(str(error)) from None
+            if isinstance(error, PermanentError) and speaks_of_missing_file(error, source.file_id):
+                raise FileNotReady(str(error)) from None
+            raise
+        if not batch.known_id:
+            raise http_errors.of_unreadable(call.deed)
+        if batch.named.denies(submission.label):
+            raise http_errors.of_another(call.deed, batch.named.label)
+        return ProviderBatchId(batch.known_id)
+
+    async def find(self, account: Account, sought: Sought) -> list[ProviderBatchId]:
+        """The batches with the label or an input file sought; else those that file name or rows give away."""
+        search = BatchSearch(
+            provider=self,
+            account=account,
+            sought=sought,
+            dialect=self._dialect,
+            ask=self._asker(account),
+            foreign=self._foreign,
+        )
+        return await search.found()
+
+    async def look(
+        self, account: Account, provider_batch_ids: Sequence[ProviderBatchId]
+    ) -> Mapping[ProviderBatchId, Seen]:
+        """Return how each batch stands, by lists where there are several."""
+        return await looked_at(
+            account,
+            provider_batch_ids,
+            lists=self._lists(account, provider_batch_ids),
+            at_one=lambda one: self._look_at(account, one),
+        )
+
+    async def results(self, account: Account, ending: Ending) -> AsyncGenerator[Answer, None]:
+        """Every readable row of every result file, in any order; memory is that of the longest row."""
+        read = functools.partial(self._rows, account, ending.after)
+        async with contextlib.aclosing(of_each(ending.results, read)) as rows:
+            async for answer in rows:
+                yield answer
+
+    async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:
+        """Asks the provider to cancel; done or unknown batches are no error."""
+        path = f"{self._dialect.batches}/{quote(provider_batch_id, safe='')}/cancel"
+        await self._call(account, "cancel a batch", "POST", path).cancel()
+
+    async def delete(self, account: Account, spent: SpentFiles) -> None:
+        """Delete files; one that is gone is no error."""
+        for one in (*spent.inputs, *spent.results):
+            if await self._is_for_batches(account, one):
+                path = f"/files/{quote(one, safe='')}"
+                await self._call(account, "delete a file", "DELETE", path).nudge(GONE)
+
+    async def _is_for_batches(self, account: Account, file_id: str) -> bool:
+        """Return whether nothing speaks against it: ids come from Redis, and a key can delete other files too."""
+        call = self._call(account, "look at a file", "GET", f"/files/{quote(file_id, safe='')}")
+        try:
+            purpose = (await call.ask(FileObject)).purpose
+        except PermanentError:
+            return True
+        return not isinstance(purpose, str) or purpose.startswith("batch")
+
+    async def _stored(
+        self, account: Account, submission: Submission, lines: BinaryIO, form: Mapping[str, str]
+    ) -> str:
+        call = self._call(account, "store a file", "POST", self._dialect.uploads)
+        try:
+            input_file_id = await self._dialect.stored(call, file_name(submission), lines, form)
+        except PermanentError as error:
+            raise with_advice(error, self.facts.name) from None
+        if not input_file_id:
+            raise http_errors.of_unreadable(call.deed)
+        return input_file_id
+
+    async def _made(
+        self, account: Account, call: ProviderCall, submission: Submission, source: Source
+    ) -> BatchObject:
+        """Send the create; where an expiry of the results is refused, and so no batch was made, send it without."""
+        wish = self._dialect.wish(submission, source.file_id)
+        expiry_s = self._expiry_s(account) if self._dialect.results_expire else 0
+        if expiry_s:
+            expiry = {"anchor": "created_at", "seconds": expiry_s}
+            try:
+                return await self._dialect.made(call, {**wish, "output_expires_after": expiry})
+            except PermanentError as error:
+                self._learn_no_expiry(account, error)
+        return await self._dialect.made(call, wish)
+
+    def _expiry_s(self, account: Account) -> int:
+        """Return after how long files are to be deleted by the provider; 0 = nothing is asked for."""
+        if account.keeps_files or self.facts.file_expiry_s is None or _place_of(account) in self._no_expiry:
+            return 0
+        shortest_s, longest_s = self.facts.file_expiry_s
+        return max(shortest_s, min(EXPIRY_S, longest_s))
+
+    def _learn_no_expiry(self, account: Account, error: PermanentError) -> None:
+        """Remember that an expiry is refused here; raises the error where it speaks of something else."""
+        word = self._dialect.expiry_word.encode()
+        if error.status not in (400, 422) or word not in str(error).encode() + error.body:
+            raise error
+        if len(self._no_expiry) < MOST_REMEMBERED:
+            self._no_expiry.add(_place_of(account))
+
+    def _call(
+        self, account: Account, does: str, method: str, path: str, *, paid: bool = False
+    ) -> ProviderCall:
+        return ProviderCall(
+            account, self.facts.name, does, method, self._dialect.root_of(account) + path, paid=paid
+        )
+
+    def _asker(self, account: Account) -> Callable[[str, str], ProviderCall]:
+        return lambda does, path: self._call(account, does, "GET", path)
+
+    async def _page(self, account: Account, does: str, query: Query) -> BatchPage:
+        return await self._dialect.listed(self._call(account, does, "GET", self._dialect.batches), query)
+
+    def _lists(self, account: Account, ids: Sequence[ProviderBatchId]) -> Iterator[BatchList]:
+        by_ids = self._dialect.by_ids
+        if by_ids is None:
+            yield BatchList(
+                name=self._dialect.batches,
+                ids=ids,
+                page=lambda cursor: self._list_page(account, self._dialect.page(cursor)),
+            )
+            return
+        for some in chunks(sorted(ids), min(self.facts.looks_at_once, IDS_TOGETHER)):
+            query = by_ids(some)
+            yield BatchList(
+                name=f"{self._dialect.batches} {' '.join(some)}",
+                ids=some,
+                page=functools.partial(self._certain, account, query),
+            )
+
+    async def _certain(self, account: Account, query: Query, _: str) -> ListPage:
+        """Read what the list shows of certain batches; one id that it does not know must not hide the others' lists."""
+        try:
+            page = await self._list_page(account, query)
+        except PermanentError as error:
+            if error.status not in (400, 404, 414):
+                raise
+            return ListPage(hints=[], following="")
+        return ListPage(hints=page.hints, following="")
+
+    async def _list_page(self, account: Account, query: Query) -> ListPage:
+        page = await self._page(account, "look at batches", query)
+        hints = [Hint.of(batch.known_id, self._told(batch)) for batch in page.batches if batch.known_id]
+        return ListPage(hints=hints, following=self._dialect.next_cursor(page))
+
+    async def _look_at(self, account: Account, provider_batch_id: ProviderBatchId) -> Look:
+        path = f"{self._dialect.batches}/{quote(provider_batch_id, safe='')}"
+        call = self._call(account, "look at a batch", "GET", path)
+        try:
+            batch = await self._dialect.shown(call)
+        except PermanentError as error:
+            if error.status != 404:
+                raise
+            return NotFound()
+        if not batch.known_id and not batch.word:
+            raise http_errors.of_unreadable(call.deed)
+        other = batch.named
+        if self.facts.equal_files_are_one:
+            other = replace(other, input_file_id="")
+        return shown_as(self._told(batch), provider_batch_id, other)
+
+    def _told(self, batch: BatchObject) -> Running | Ended:
+        if not status_words.is_known(batch.word):
+            self._strange_words.hear(batch.word)
+        return self._dialect.told(batch, dt.datetime.now(dt.UTC))
+
+    def _rows(self, account: Account, after: str, one: str) -> AsyncGenerator[Answer, None]:
+        call = self._call(account, "read results", "GET", f"/files/{quote(one, safe='')}/content")
+        return rows_of(call, one, self._dialect.rows())
+
+
+def _place_of(account: Account) -> str:
+    return f"{account.base_url} {account.query}"
+
+
+def with_advice(error: PermanentError, provider: str) -> PermanentError:
+    """Return the error of an upload; one that speaks of too many files, or too large ones in all, says what to do."""
+    said = f"{error} {error.body.decode(errors='replace')}"
+    if error.status not in (400, 403, 413, 422, 429) or _STORAGE_FULL.search(said) is None:
+        return error
+    advice = (
+        f"Delete files at {provider} that are no longer needed (its console, or DELETE /files/ID), then send the "
+        "requests again. batchling deletes its own files after use, unless BATCHLING_KEEP_FILES is true or the key may "
+        "not delete files."
+    )
+    return PermanentError(
+        f"{error} {advice}", status=error.status, body=http_errors.with_words(error.body, advice)
+    )
+
+
+def speaks_of_missing_file(error: PermanentError, input_file_id: str) -> bool:
+    """Whether a create was refused because the provider does not see its input file."""
+    if error.status not in (400, 404):
+        return False
+    said = http_errors.message_of(error.body).lower()
+    missing = any(words in said for words in MISSING_WORDS)
+    return missing and ("file" in said or input_file_id.lower() in said)

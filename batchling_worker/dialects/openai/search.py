@@ -1,0 +1,182 @@
+"""The search for a batch whose create went unanswered: by label, input file, file name, and by its rows at last."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import secrets
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import quote
+
+from batchling_client.wire.keys import ProviderBatchId
+
+from ...errors import PermanentError
+from ...provider import Account, Provider, Sought, Submission, label_in
+from ..provider_call import ProviderCall
+from ..row_search import found_by_rows, unsearchable
+from .batch_object import LABEL_NAME, BatchObject, file_id
+from .dialect import Dialect, FileObject
+
+FIND_PAGES: Final = 200
+FIND_MARGIN: Final = dt.timedelta(minutes=15)
+"""How far the provider's clock may be behind ours for a batch to be found all the same."""
+LOOKS_TOGETHER: Final = 8
+UNSEEN_FILE: Final = frozenset({400, 403, 404, 410})
+"""Statuses with which a provider refuses a look at a file of another account, whose id a gateway may show for ours."""
+MOST_FOREIGN: Final = 10_000
+FILE_ENDING: Final = ".jsonl"
+
+
+def file_name(submission: Submission) -> str:
+    """Return a name for a submission's input file, a new one each time.
+
+    An upload whose answer was lost may have been stored: servers refuse its name from then on, as llm-d's batch gateway
+    did with a 500 (its issue 214).
+    """
+    return f"{submission.label}-{secrets.token_hex(4)}{FILE_ENDING}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchSearch:
+    """One search of one account's batches."""
+
+    provider: Provider
+    account: Account
+    sought: Sought
+    dialect: Dialect
+    ask: Callable[[str, str], ProviderCall]
+    """A call that reads: what it does, in words, and its path."""
+    foreign: set[str] = field(default_factory=set)
+    """Labels and batches that an earlier search has seen to be made of a file of another name, which stays so."""
+
+    async def found(self) -> list[ProviderBatchId]:
+        """Every batch of the submission, the oldest first.
+
+        None are told only once the list is read back far enough, and nothing in it is left open: a provider that
+        searches for the label itself may yet miss a batch that shows none.
+        """
+        found = [batch async for batch in self._searched() if self._is_ours(batch)]
+        if found:
+            return [ProviderBatchId(batch.known_id) for batch in found][::-1]
+        return await self._found_in_list()
+
+    async def _searched(self) -> AsyncGenerator[BatchObject, None]:
+        query = self.dialect.search(self.sought.submission.label)
+        if query:
+            call = self.ask("search its batches", self.dialect.batches)
+            page = await self.dialect.listed(call, query)
+            for batch in page.batches:
+                if batch.known_id:
+                    yield batch
+
+    async def _found_in_list(self) -> list[ProviderBatchId]:
+        found: list[ProviderBatchId] = []
+        nameless: list[ProviderBatchId] = []
+        seen: set[str] = set()
+        async for batch, oldest in self._made_since():
+            # Where pages are counted, a batch that is made meanwhile shifts others onto the next one.
+            if batch.known_id in seen:
+                continue
+            seen.add(batch.known_id)
+            ours = self._is_ours(batch)
+            if ours:
+                await self._keep(batch, found)
+            elif ours is None and not batch.made_before(oldest) and not self._is_foreign(batch.known_id):
+                nameless.append(ProviderBatchId(batch.known_id))
+        if found or not nameless:
+            return found[::-1]
+        return await self._found_nameless(nameless[::-1])
+
+    async def _keep(self, batch: BatchObject, found: list[ProviderBatchId]) -> None:
+        """Adds one that is ours, unless it is an earlier attempt's: a provider may store equal files as one."""
+        provider_batch_id = ProviderBatchId(batch.known_id)
+        if not await self.sought.is_another(provider_batch_id):
+            found.append(provider_batch_id)
+
+    async def _made_since(self) -> AsyncGenerator[tuple[BatchObject, dt.datetime], None]:
+        """Yield every batch of the list, each with the time before which no batch is ours by the provider's clock."""
+        cursor, cursors = "", {""}
+        oldest = self.sought.since - FIND_MARGIN
+        for _ in range(FIND_PAGES):
+            call = self.ask("search its batches", self.dialect.batches)
+            query = [*self.dialect.page(cursor), *self.dialect.made_since(oldest)]
+            page = await self.dialect.listed(call, query)
+            oldest = min(oldest, self.sought.since - FIND_MARGIN - call.behind)
+            for batch in page.batches:
+                if batch.known_id:
+                    yield batch, oldest
+            cursor = self.dialect.next_cursor(page)
+            if not cursor or _reaches_back_to(oldest, page.batches):
+                return
+            if cursor in cursors:
+                if page.has_more is None and page.batches and cursor == page.batches[-1].known_id:
+                    # The server knows no pages: it shows the whole list each time, and no cursor of its own.
+                    return
+                break
+            cursors.add(cursor)
+        # To say "there is none" of a list that was not read to its end could have a second batch paid for.
+        name, label = self.provider.facts.name, self.sought.submission.label
+        raise unsearchable(name, label)
+
+    async def _found_nameless(self, candidates: Sequence[ProviderBatchId]) -> list[ProviderBatchId]:
+        """Batches that a list shows without label and input file: what they show themselves, then their rows."""
+        found: list[ProviderBatchId] = []
+        untold: list[ProviderBatchId] = []
+        for start in range(0, len(candidates), LOOKS_TOGETHER):
+            some = candidates[start : start + LOOKS_TOGETHER]
+            told = await asyncio.gather(*(self._told_apart(one) for one in some))
+            for one, ours in zip(some, told, strict=True):
+                if ours:
+                    found.append(one)
+                elif ours is None:
+                    untold.append(one)
+        return found or await found_by_rows(self.provider, self.account, self.sought, untold)
+
+    async def _told_apart(self, one: ProviderBatchId) -> bool | None:
+        try:
+            path = f"{self.dialect.batches}/{quote(one, safe='')}"
+            batch = await self.dialect.shown(self.ask("look at a batch", path))
+        except PermanentError as error:
+            if error.status != 404:
+                raise
+            return None
+        ours, input_file_id = self._is_ours(batch), file_id(batch.input_file_id)
+        if ours is not None or not input_file_id:
+            return ours
+        return await self._is_made_of_ours(one, input_file_id)
+
+    async def _is_made_of_ours(self, one: ProviderBatchId, input_file_id: str) -> bool | None:
+        """Whether the file of a batch has the name that ours was stored under; None where that cannot be seen."""
+        call = self.ask("look at a file", f"/files/{quote(input_file_id, safe='')}")
+        try:
+            name = (await call.ask(FileObject)).filename
+        except PermanentError as error:
+            if error.status not in UNSEEN_FILE:
+                raise
+            return None
+        if not isinstance(name, str) or not name:
+            return None
+        ours = label_in(name.removesuffix(FILE_ENDING), self.sought.submission.label)
+        if ours is False and len(self.foreign) < MOST_FOREIGN:
+            self.foreign.add(self._named(one))
+        return ours
+
+    def _is_foreign(self, one: str) -> bool:
+        return self._named(one) in self.foreign
+
+    def _named(self, one: str) -> str:
+        return f"{self.sought.submission.label} {one}"
+
+    def _is_ours(self, batch: BatchObject) -> bool | None:
+        return batch.is_of(LABEL_NAME, self.sought.submission.label, self.sought.input_file_ids)
+
+
+def _reaches_back_to(oldest: dt.datetime, batches: Sequence[BatchObject]) -> bool:
+    """Whether all that follows these batches is older; never so in a list that is not newest first."""
+    if not batches:
+        return False
+    first, last = batches[0].made_at, batches[-1].made_at
+    falling = first is not None and last is not None and first >= last
+    return falling and batches[-1].made_before(oldest)

@@ -1,0 +1,240 @@
+"""Looks at many batches: lists give hints, and the batches themselves give every answer that something follows from."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Final, TypeVar
+
+import msgspec
+
+from batchling_client.wire.keys import ProviderBatchId
+
+from ..errors import PermanentError, TemporaryError
+from ..provider import Account, Ended, Ending, Look, Running, Seen
+
+logger = logging.getLogger("batchling.worker")
+
+T = TypeVar("T")
+
+LOOKS_TOGETHER: Final = 8
+LEAST_IN_LIST: Final = 4
+"""Fewer batches are looked at one by one: that is no dearer than a page and the looks that it leads to."""
+LOOKS_A_PAGE: Final = 2
+"""A list may take one page for so many single looks that it can save."""
+MISSING_A_BARREN_PAGE: Final = 4
+"""A list is read on behind a page that shows nothing new while it can still save so many looks for each of them."""
+MOST_BARREN: Final = 20
+MOST_PAGES: Final = 1000
+"""No sweep goes on for longer, pages that other steps have read included."""
+CONFIRMED_SHARE: Final = 20
+"""One in so many running batches of a list is looked at by itself at each sweep."""
+LEAST_CONFIRMED: Final = 2
+MOST_WORDS: Final = 100
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+
+
+class Hint(msgspec.Struct, frozen=True, array_like=True):
+    """What a list shows of one batch."""
+
+    provider_batch_id: ProviderBatchId
+    ended: bool
+    status: str
+    n_done: _Count
+    n_total: _Count
+    early: bool
+    """Whether there are results to be read while it runs."""
+
+    @classmethod
+    def of(cls, provider_batch_id: str, look: Look) -> Hint:
+        """Keep of a look what a list may say."""
+        one = ProviderBatchId(provider_batch_id)
+        if not isinstance(look, Running):
+            return cls(one, True, "", 0, 0, False)
+        n_done, n_total = (min(max(n, 0), 2**53) for n in (look.n_done, look.n_total))
+        return cls(one, False, look.status, n_done, n_total, look.early is not None)
+
+    def look(self) -> Running:
+        """Return the look of a batch that the list shows as running."""
+        early = Ending() if self.early else None
+        return Running(status=self.status, n_done=self.n_done, n_total=self.n_total, early=early, listed=True)
+
+
+class ListPage(msgspec.Struct, frozen=True, array_like=True):
+    """A page of a list of batches, and the cursor of the page after it, or ''."""
+
+    hints: list[Hint]
+    following: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchList:
+    """A list that may show some of the batches looked for."""
+
+    name: str
+    """Tells it from the other lists of its account, query included."""
+    ids: Collection[ProviderBatchId]
+    """Those that it may show."""
+    page: Callable[[str], Awaitable[ListPage]]
+    """Read the page at a cursor, '' being the first."""
+
+
+_decode_page: Final = msgspec.json.Decoder(ListPage).decode
+
+
+async def looked_at(
+    account: Account,
+    provider_batch_ids: Sequence[ProviderBatchId],
+    *,
+    lists: Iterable[BatchList],
+    at_one: Callable[[ProviderBatchId], Awaitable[Look]],
+) -> dict[ProviderBatchId, Seen]:
+    """Return how the batches stand: as a list shows them while they run, everything else by a look at each.
+
+    A list that fails, goes nowhere or leaves batches out costs single looks and nothing else. Of those that it shows
+    as running the first few are looked at as well, and more of them as long as that finds one that has ended.
+    """
+    hints = await _swept(account, lists) if len(provider_batch_ids) >= LEAST_IN_LIST else {}
+    running = [one for one in provider_batch_ids if one in hints and not hints[one].ended]
+    shown = set(running)
+    looks = _Looks(at_one)
+    await looks.at([one for one in provider_batch_ids if one not in shown])
+    await _confirm(running, looks)
+    if not hints and looks.n_answered == 0:
+        looks.raise_first()
+    if hints or looks.n_answered:
+        # What keeps one batch from being looked at says nothing of its account, which answers.
+        account.weather.saw(None)
+    seen: dict[ProviderBatchId, Seen] = {}
+    for one in provider_batch_ids:
+        own = looks.seen.get(one)
+        seen[one] = hints[one].look() if own is None or _tells_nothing(own, one in shown) else own
+    return seen
+
+
+def _tells_nothing(own: Seen, shown: bool) -> bool:
+    """Whether a list knows more of a batch than the look at itself that came to nothing."""
+    return shown and isinstance(own, TemporaryError)
+
+
+async def _confirm(running: Sequence[ProviderBatchId], looks: _Looks) -> None:
+    """Look at the first of them; twice as many each time that one of them turns out to run no more."""
+    start, n = 0, max(LEAST_CONFIRMED, math.ceil(len(running) / CONFIRMED_SHARE))
+    while start < len(running):
+        some = running[start : start + n]
+        await looks.at(some)
+        if looks.failing or not any(isinstance(looks.seen.get(one), Ended) for one in some):
+            return
+        start, n = start + n, 2 * n
+
+
+class _Looks:
+    """Single looks, some side by side; given up once a whole turn of them failed and none before it was answered."""
+
+    def __init__(self, at_one: Callable[[ProviderBatchId], Awaitable[Look]]) -> None:
+        self._at_one = at_one
+        self.seen: dict[ProviderBatchId, Seen] = {}
+        self.n_answered = 0
+        self.failing = False
+
+    async def at(self, ids: Sequence[ProviderBatchId]) -> None:
+        """Look at each; what goes wrong with one of them is that one's."""
+        for some in chunks(ids, LOOKS_TOGETHER):
+            if self.failing:
+                self.seen |= dict.fromkeys(some, next(reversed(self.seen.values())))
+                continue
+            told = await asyncio.gather(*(self._at_one(one) for one in some), return_exceptions=True)
+            for one, look in zip(some, told, strict=True):
+                if isinstance(look, BaseException) and not isinstance(look, Exception):
+                    raise look
+                self.seen[one] = look
+                self.n_answered += not isinstance(look, Exception)
+            self.failing = len(some) == LOOKS_TOGETHER and self.n_answered == 0
+
+    def raise_first(self) -> None:
+        """Raise the error of the first look, if there was a look."""
+        for look in self.seen.values():
+            if isinstance(look, Exception):
+                raise look
+
+
+async def _swept(account: Account, lists: Iterable[BatchList]) -> dict[ProviderBatchId, Hint]:
+    """Return what the lists show; the first that fails is the last that is read."""
+    hints: dict[ProviderBatchId, Hint] = {}
+    for one in lists:
+        if len(one.ids) < LEAST_IN_LIST:
+            continue
+        try:
+            await _sweep(account, one, hints)
+        except (TemporaryError, PermanentError) as error:
+            logger.info("list_not_read reason=%.200r", str(error))
+            break
+        except Exception as error:  # noqa: BLE001 - a list that our code cannot read is one that tells nothing
+            logger.warning("list_not_read error=%s", type(error).__name__)
+            break
+    return hints
+
+
+async def _sweep(account: Account, batches: BatchList, hints: dict[ProviderBatchId, Hint]) -> None:
+    """Read pages while they save more looks than they cost; a cursor that comes again ends it.
+
+    A page that another step has read costs no call, so it may show nothing of these batches.
+    """
+    missing = set(batches.ids)
+    n_to_read = max(1, len(missing) // LOOKS_A_PAGE)
+    cursor, cursors, n_barren = "", {""}, 0
+    while n_to_read > 0 and len(cursors) <= MOST_PAGES:
+        page, is_shared = await _page(account, batches, cursor)
+        n_to_read -= not is_shared
+        found = {hint.provider_batch_id: hint for hint in page.hints if hint.provider_batch_id in missing}
+        hints |= found
+        missing -= found.keys()
+        n_barren = 0 if found else n_barren + (not is_shared)
+        cursor = page.following
+        if not cursor or cursor in cursors or len(missing) <= 1:
+            return
+        if n_barren > min(MOST_BARREN, len(missing) / MISSING_A_BARREN_PAGE):
+            return
+        cursors.add(cursor)
+
+
+async def _page(account: Account, batches: BatchList, cursor: str) -> tuple[ListPage, bool]:
+    """Return the page, and whether another step has read it."""
+    if account.pages is None:
+        return await batches.page(cursor), False
+    is_shared = True
+
+    async def read() -> bytes:
+        nonlocal is_shared
+        is_shared = False
+        return msgspec.json.encode(await batches.page(cursor))
+
+    packed = await account.pages.page(f"{batches.name}\n{cursor}", read)
+    try:
+        return _decode_page(packed), is_shared
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return await batches.page(cursor), False
+
+
+class StrangeWords:
+    """Words for a status that nobody documented, each logged once."""
+
+    def __init__(self, provider: str) -> None:
+        self._provider = provider
+        self._heard: set[str] = set()
+
+    def hear(self, word: str) -> None:
+        """Takes note of a word."""
+        if word not in self._heard and len(self._heard) < MOST_WORDS:
+            self._heard.add(word)
+            logger.warning("provider_status_unknown provider=%s status=%.40r", self._provider, word)
+
+
+def chunks(sequence: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Cut a sequence into pieces of that size."""
+    for start in range(0, len(sequence), size):
+        yield sequence[start : start + size]

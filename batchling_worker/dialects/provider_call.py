@@ -1,0 +1,453 @@
+"""One call to a provider: sent once, answered in full or as a stream, or failing with an error of ours."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import functools
+import importlib.metadata
+import random
+import re
+import sys
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import BinaryIO, Final, NamedTuple, TypeVar
+
+import httpx
+import msgspec
+
+from ..call_outcome import Underway
+from ..errors import PermanentError, TemporaryError, WorkerError
+from ..provider import Account
+from . import error_instead, http_errors, lenient_json, other_host, slow_answers
+from .http_errors import Deed
+
+T = TypeVar("T")
+
+NOTHING_TO_CANCEL: Final = frozenset({404, 409, 410})
+RESUMED_AT_MOST: Final = 50
+RESUME_PAUSE_S: Final = 1.0
+RANGE_NOT_SATISFIABLE: Final = 416
+REDIRECTS: Final = 5
+"""So many redirects in a row are followed."""
+LARGE: Final = 1024 * 1024
+LARGE_PATIENCE: Final = 2.5
+"""How many times longer than usual a call may take unseen that sends more than that in one piece."""
+REDIRECTING: Final = frozenset({301, 302, 303, 307, 308})
+KEEPS_THE_METHOD: Final = frozenset({307, 308})
+FURTHEST_BEHIND: Final = dt.timedelta(days=1)
+"""A clock that is further off is not believed: a search goes back as far as the clock of the list is behind."""
+SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+
+
+@functools.cache
+def user_agent() -> str:
+    """What providers see as the caller: `batchling/` and the version."""
+    try:
+        return f"batchling/{importlib.metadata.version('batchling')}"
+    except importlib.metadata.PackageNotFoundError:
+        return "batchling/0"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Which part of an answer comes: its first byte, and how many bytes the whole has, 0 where nothing is said."""
+
+    first: int = 0
+    total: int = 0
+
+
+class Reply(NamedTuple):
+    """An answer in full, for calls whose headers matter."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class ProviderCall:
+    """A call to a path of an account's provider; each method sends it once.
+
+    Errors are raised outside of the `except` that caught httpx's: its exceptions hold the request with its
+    headers, and even a suppressed context keeps them within reach of error reporters.
+    """
+
+    def __init__(
+        self, account: Account, provider: str, does: str, method: str, path: str, *, paid: bool = False
+    ) -> None:
+        self._http = account.http
+        self._weather = account.weather
+        self._query = account.query
+        self._download_hosts = account.download_hosts
+        self._method = method
+        self.framed = True
+        """Whether the answer that is streamed tells its length, so that a cut is never taken for its end."""
+        self.answered_at = dt.datetime.now(dt.UTC)
+        """When the provider answered, by its own clock where it tells."""
+        self.behind = dt.timedelta()
+        """How far the provider's clock is behind this worker's, where its answer shows that."""
+        self._part = Part()
+        self._too_slow = False
+        self._as_sent = False
+        """Whether the body is taken as it is sent, whatever encoding its headers name."""
+        self._misnamed = False
+        """Whether the last body was not in the encoding that its headers name."""
+        self._url = account.base_url.rstrip("/") + path
+        self._headers = {**account.headers, "user-agent": user_agent()}
+        self.deed = Deed(
+            provider=provider,
+            does=does,
+            paid=paid,
+            secrets=http_errors.secrets_of(account.headers, account.secrets),
+        )
+
+    async def ask(self, shape: type[T], query: Iterable[tuple[str, str]] = ()) -> T:
+        """The answer's JSON; raises the worker's errors."""
+        response = await self._send(query=query)
+        return self._decoded(response, shape)
+
+    async def fields(self, query: Iterable[tuple[str, str]] = ()) -> dict[str, bytes]:
+        """The fields of the answer's JSON object, each as it is spelt; raises the worker's errors.
+
+        For answers that hold the words of models, of which msgspec may not take one.
+        """
+        return self._read(await self._send(query=query), lenient_json.fields_of)
+
+    async def tell(self, shape: type[T], content: object) -> T:
+        """Sends JSON; the answer's JSON. Raises the worker's errors."""
+        self._headers["content-type"] = "application/json"
+        response = await self._send(content=msgspec.json.encode(content))
+        return self._decoded(response, shape)
+
+    async def give(self, content: bytes) -> None:
+        """Sends JSON as it is and reads the status only; raises the worker's errors."""
+        self._headers["content-type"] = "application/json"
+        await self._send(content=content)
+
+    async def nudge(self, fine: frozenset[int] = frozenset()) -> None:
+        """Sends nothing and reads the status only, some more being `fine`; raises the worker's errors."""
+        await self._send(fine=fine)
+
+    async def cancel(self, fine: frozenset[int] = frozenset()) -> None:
+        """Asks for a batch's cancel: one that is done or unknown is no error, nor are some more statuses.
+
+        A 400 may say that as well, or that the key is bad, which is raised as all of the worker's errors are.
+        """
+        try:
+            await self.nudge(NOTHING_TO_CANCEL | fine)
+        except PermanentError as error:
+            if error.status != 400:
+                raise
+
+    async def upload(
+        self,
+        shape: type[T],
+        fields: dict[str, str],
+        name: str,
+        file: BinaryIO,
+        patience: float,
+        fine: frozenset[int] = frozenset(),
+    ) -> T:
+        """Sends a form with a file, read from its start in small pieces; the answer's JSON, some statuses being `fine`.
+
+        The provider may chew on the file for `patience` times the usual silence. Raises the worker's errors.
+        """
+        response = await self._send(
+            data=fields,
+            files={"file": (name, file, "application/octet-stream")},
+            patience=patience,
+            fine=fine,
+        )
+        return self._decoded(response, shape)
+
+    async def exchange(
+        self, content: bytes, headers: Mapping[str, str], *, fine: frozenset[int] = frozenset()
+    ) -> Reply:
+        """Sends bytes under more headers and answers all that came, some statuses more being `fine`.
+
+        Raises the worker's errors.
+        """
+        self._headers |= headers
+        response = await self._send(content=content, fine=fine)
+        return Reply(response.status_code, response.headers, response.content)
+
+    async def hand_over(
+        self, shape: type[T], pieces: Callable[[], AsyncIterable[bytes]], n_bytes: int, patience: float
+    ) -> T:
+        """Sends JSON of so many bytes, a piece at a time; the answer's JSON.
+
+        The provider may chew on it for `patience` times the usual silence. Raises the worker's errors.
+        """
+        self._headers |= {"content-type": "application/json", "content-length": str(n_bytes)}
+        response = await self._send(content=pieces, patience=patience)
+        return self._decoded(response, shape)
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        """The answer's body in pieces as they come; raises the worker's errors, also where it ends too soon."""
+        failure: WorkerError | None = None
+        self.deed = replace(self.deed, downloads=True)
+        url, params, elsewhere = self._url, self._params(()), None
+        for _ in range(REDIRECTS + 1):
+            target, place = None, None
+            try:
+                async with contextlib.AsyncExitStack() as stack:
+                    underway = stack.enter_context(self._weather.call(self.deed.provider, self.deed.does))
+                    trace = self._traced(underway)
+                    response = await stack.enter_async_context(
+                        self._opened(url, params, trace)
+                        if elsewhere is None
+                        else other_host.opened(self._http, elsewhere, self._headers, trace)
+                    )
+                    if response.is_success:
+                        failure = None
+                        self.framed, self._part = _framed(response), _part(response)
+                        longest_s = slow_answers.longest_s(self._http.timeout)
+                        body_of = response.aiter_raw if self._as_sent else response.aiter_bytes
+                        pieces = slow_answers.paced(body_of(), longest_s)
+                        async with contextlib.aclosing(pieces):
+                            async for piece in pieces:
+                                underway.brought(len(piece))
+                                with underway.ours():
+                                    yield piece
+                    elif elsewhere is not None:
+                        failure = other_host.of_status(self.deed, elsewhere, response.status_code)
+                    else:
+                        body = await response.aread()
+                        failure = http_errors.of_status(
+                            self.deed, response.status_code, _headers_of(response), body, response.url
+                        )
+                        target = redirected(response)
+                        if target is None and response.status_code in REDIRECTING:
+                            place = other_host.place_of(response, self._download_hosts)
+            except http_errors.FOREIGN as error:
+                failure = (
+                    http_errors.of_exception(self.deed, error)
+                    if elsewhere is None
+                    else other_host.of_exception(self.deed, elsewhere, error)
+                )
+                self._too_slow = isinstance(error, slow_answers.TooSlowError)
+                self._misnamed = isinstance(error, httpx.DecodingError)
+            if place is not None:
+                elsewhere = place
+            elif target is not None:
+                url, params = target, None
+            else:
+                break
+        self._weather.saw(failure)
+        if failure is not None:
+            raise failure
+
+    def _opened(
+        self, url: str, params: httpx.QueryParams | None, trace: slow_answers.Trace
+    ) -> contextlib.AbstractAsyncContextManager[httpx.Response]:
+        return self._http.stream(
+            self._method,
+            url,
+            params=params,
+            headers=self._headers,
+            follow_redirects=False,
+            extensions={"trace": trace},
+        )
+
+    def _traced(self, underway: Underway) -> slow_answers.Trace:
+        async def trace(event: str, more: object) -> None:
+            underway.moved()
+            await self._weather.trace(event, more)
+
+        return trace
+
+    async def whole(self) -> AsyncGenerator[bytes, None]:
+        """The answer's body like `stream`; where it breaks off, the rest is asked for while that brings any of it.
+
+        For answers that are the same each time, whether or not the provider can send a part of one.
+        """
+        n_got = 0
+        for n_resumed in range(RESUMED_AT_MOST + 1):
+            n_before, self._part = n_got, Part()
+            try:
+                async for fresh in self._from(n_got):
+                    n_got += len(fresh)
+                    yield fresh
+                if n_got >= self._part.total:
+                    return
+            except TemporaryError:
+                if self._misnamed and not n_got and not self._as_sent:
+                    self._as_sent = True
+                    continue
+                if n_got == n_before or n_resumed == RESUMED_AT_MOST or self._too_slow:
+                    raise
+            except PermanentError as error:
+                if error.status != RANGE_NOT_SATISFIABLE:
+                    raise
+                raise TemporaryError(str(error)) from None
+            self._headers |= {"range": f"bytes={n_got}-", "accept-encoding": "identity"}
+            await asyncio.sleep(RESUME_PAUSE_S * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+        raise TemporaryError(f"{self.deed.provider} sends its answer in too many parts")
+
+    async def _from(self, start: int) -> AsyncGenerator[bytes, None]:
+        """The body beyond its first bytes, which the provider may send all the same."""
+        at: int | None = None
+        async with contextlib.aclosing(self.stream()) as pieces:
+            async for piece in pieces:
+                at = self._part.first if at is None else at
+                if at > start:
+                    raise TemporaryError(
+                        f"{self.deed.provider} sent another part of its answer than it was asked for"
+                    )
+                fresh = piece[start - at :]
+                at += len(piece)
+                start = max(start, at)
+                if fresh:
+                    yield fresh
+
+    def _params(self, query: Iterable[tuple[str, str]]) -> httpx.QueryParams | None:
+        whole = (*query, *self._query)
+        return httpx.QueryParams(whole) if whole else None
+
+    async def _send(
+        self,
+        *,
+        query: Iterable[tuple[str, str]] = (),
+        content: bytes | Callable[[], AsyncIterable[bytes]] | None = None,
+        data: dict[str, str] | None = None,
+        files: dict[str, tuple[str, BinaryIO, str]] | None = None,
+        patience: float = 1.0,
+        fine: frozenset[int] = frozenset(),
+    ) -> httpx.Response:
+        failure: WorkerError
+        self.deed = replace(self.deed, submits=content is not None or files is not None)
+        url, params = self._url, self._params(query)
+        timeout = self._longest(patience)
+        if isinstance(content, bytes) and len(content) > LARGE:
+            # How far it has been taken is not seen.
+            patience *= LARGE_PATIENCE
+        for _ in range(REDIRECTS + 1):
+
+            async def ask(
+                trace: slow_answers.Trace,
+                underway: Underway,
+                url: str = url,
+                params: httpx.QueryParams | None = params,
+            ) -> httpx.Response:
+                watched = {
+                    name: (called, underway.watched(file), kind)
+                    for name, (called, file, kind) in (files or {}).items()
+                }
+                return await self._http.request(
+                    self._method,
+                    url,
+                    params=params,
+                    content=_watched(content(), underway) if callable(content) else content,
+                    data=data,
+                    files=watched or None,
+                    headers=self._headers,
+                    timeout=timeout,
+                    follow_redirects=False,
+                    extensions={"trace": trace},
+                )
+
+            try:
+                with self._weather.call(self.deed.provider, self.deed.does, patience) as underway:
+                    response = await slow_answers.in_time(
+                        functools.partial(ask, underway=underway),
+                        self._traced(underway),
+                        slow_answers.longest_s(timeout),
+                    )
+            except http_errors.FOREIGN as error:
+                failure = http_errors.of_exception(self.deed, error)
+                break
+            self.answered_at = http_errors.date_of(response.headers) or self.answered_at
+            behind = dt.datetime.now(dt.UTC) - self.answered_at
+            self.behind = min(max(dt.timedelta(), behind), FURTHEST_BEHIND)
+            if response.is_success or response.status_code in fine:
+                self._weather.saw(None)
+                return response
+            failure = http_errors.of_status(
+                self.deed, response.status_code, _headers_of(response), response.content, response.url
+            )
+            target = redirected(response)
+            if target is None:
+                break
+            url, params = target, None
+            for _, file, _ in (files or {}).values():
+                file.seek(0)
+        self._weather.saw(failure)
+        raise failure
+
+    def _longest(self, patience: float) -> httpx.Timeout:
+        longest = httpx.Timeout(self._http.timeout)
+        if longest.read is not None:
+            longest.read *= patience
+        return longest
+
+    def _decoded(self, response: httpx.Response, shape: type[T]) -> T:
+        return self._read(response, lambda body: lenient_json.decoded(lenient_json.unwrapped(body), shape))
+
+    def _read(self, response: httpx.Response, read: Callable[[bytes], T]) -> T:
+        failure: WorkerError | None = error_instead.of_body(self.deed, response.status_code, response.content)
+        if failure is None:
+            try:
+                return read(response.content)
+            except (ValueError, TypeError, RecursionError):
+                pass
+            failure = http_errors.of_unreadable(self.deed)
+        self._weather.saw(failure)
+        raise failure
+
+
+def redirected(response: httpx.Response) -> str | None:
+    """Return the URL to send the same call to again, or None where a redirect is none or is not to be followed.
+
+    The call carries a key, so the scheme, the host and the port stay the same. So do its method and body, which only
+    307 and 308 promise of a call that has a body.
+    """
+    kept = KEEPS_THE_METHOD if response.request.method not in SAFE_METHODS else REDIRECTING
+    target = _place_there(response)
+    return str(target) if response.status_code in kept and target is not None else None
+
+
+def _place_there(response: httpx.Response) -> httpx.URL | None:
+    """Return the URL that a redirect names where it is one of the server that sent it, else None."""
+    place = response.headers.get("location", "")
+    if not place:
+        return None
+    try:
+        target = response.url.join(place)
+    except (httpx.InvalidURL, UnicodeError, ValueError):
+        return None
+    here = (response.url.scheme, response.url.host, response.url.port)
+    return target if (target.scheme, target.host, target.port) == here and not target.userinfo else None
+
+
+def _headers_of(response: httpx.Response) -> Mapping[str, str]:
+    """Return the headers; a redirect that stays at its server names a path in them, and no host."""
+    target = _place_there(response)
+    if target is None:
+        return response.headers
+    return {**response.headers, "location": target.raw_path.decode("ascii", "replace")}
+
+
+async def _watched(pieces: AsyncIterable[bytes], underway: Underway) -> AsyncIterator[bytes]:
+    async for piece in pieces:
+        underway.moved()
+        yield piece
+
+
+def _framed(response: httpx.Response) -> bool:
+    headers = response.headers
+    return "content-length" in headers or "transfer-encoding" in headers or response.http_version == "HTTP/2"
+
+
+def _part(response: httpx.Response) -> Part:
+    if response.status_code != httpx.codes.PARTIAL_CONTENT:
+        return Part()
+    said = _CONTENT_RANGE.match(response.headers.get("content-range", ""))
+    if said is None and "range" not in response.request.headers:
+        # It was not asked for a part: this is the beginning, and the whole is longer by an amount that nobody names.
+        return Part(total=sys.maxsize)
+    if said is None or "content-encoding" in response.headers:
+        # Nobody can tell where these bytes belong.
+        return Part(first=sys.maxsize)
+    return Part(first=int(said[1]), total=0 if said[2] == "*" else int(said[2]))

@@ -1,0 +1,90 @@
+"""The rows of a result file: its lines as they come, an answer each, in the memory of the longest."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from typing import Protocol, TypeVar
+
+from ..errors import Denied, PermanentError, TemporaryError
+from ..provider import Answer
+from . import gzipped
+from .provider_call import ProviderCall
+from .result_lines import LineSplitter
+
+T = TypeVar("T")
+
+logger = logging.getLogger("batchling.worker")
+
+UNSEEN = (404, 410)
+"""A file is shown before it can be read, and for lag and for good the provider says the same."""
+
+
+class LineReader(Protocol):
+    """Makes answers of lines and counts those that it cannot."""
+
+    n_broken: int
+
+    def answers(self, lines: list[bytes]) -> Iterator[Answer]:
+        """An answer for each readable line; empty lines are skipped."""
+        ...
+
+
+async def of_each(
+    files: Iterable[T], read: Callable[[T], AsyncGenerator[Answer, None]]
+) -> AsyncGenerator[Answer, None]:
+    """Read every file; one that cannot be read delays its error until the rows of the others have been read."""
+    failures: list[TemporaryError | PermanentError] = []
+    for one in files:
+        try:
+            async with contextlib.aclosing(read(one)) as answers:
+                async for answer in answers:
+                    yield answer
+        except (TemporaryError, PermanentError) as error:
+            failures.append(error)
+    if failures:
+        # A file that is not seen (yet) says less than any other failure.
+        raise next((one for one in failures if not isinstance(one, Denied)), failures[0])
+
+
+def no_result_file(provider: str, named: str) -> TemporaryError:
+    """Return the error for a download that succeeded and holds not a single row, such as a page of a gateway."""
+    return TemporaryError(f"{provider} sent something other than results for {named}")
+
+
+async def rows_of(call: ProviderCall, named: str, reader: LineReader) -> AsyncGenerator[Answer, None]:
+    """Yield every readable row of the file that the call fetches.
+
+    Raises `Denied` where the file is not seen, and `TemporaryError` where what was sent holds no row at all.
+    """
+    splitter, n_rows = LineSplitter(), 0
+    try:
+        async with contextlib.aclosing(gzipped.unpacked(call.whole())) as pieces:
+            async for piece in pieces:
+                for answer in reader.answers(splitter.feed(piece)):
+                    n_rows += 1
+                    yield answer
+    except gzipped.NotWholeError as error:
+        raise TemporaryError(f"{call.deed.provider} sent a broken gzip file for {named}: {error}") from None
+    except PermanentError as error:
+        if error.status not in UNSEEN:
+            raise
+        raise Denied(str(error)) from None
+    n_broken = reader.n_broken
+    for answer in reader.answers(splitter.rest()):
+        n_rows += 1
+        yield answer
+    provider = call.deed.provider
+    if not call.framed and reader.n_broken > n_broken:
+        raise TemporaryError(f"{provider} ended a result file in the middle of a line")
+    if reader.n_broken or splitter.n_too_long:
+        logger.warning(
+            "result_lines_skipped provider=%s file_id=%s n_broken=%d n_too_long=%d",
+            provider,
+            named,
+            reader.n_broken,
+            splitter.n_too_long,
+        )
+    if not n_rows and (reader.n_broken or splitter.n_too_long):
+        raise no_result_file(provider, named)

@@ -1,0 +1,255 @@
+"""Opens the way to a provider for a lane: base URL from registry and settings, credential unsealed, one HTTP client."""
+
+from __future__ import annotations
+
+import hashlib
+import http.cookiejar
+from collections.abc import Collection, Mapping
+from typing import Final, TypeAlias
+
+import httpx
+
+from batchling_client.wire import carried, sealing
+from batchling_client.wire.deployment.provider_settings import routes_of
+from batchling_client.wire.records.row_and_result import LaneSpec
+from batchling_client.wire.routes import STAGING_HEADER, plain_host
+
+from ..errors import PermanentError
+from ..provider import Account, ProviderFacts
+from ..settings import ProviderSettings
+from ..store import Store
+
+CONNECT_S: Final = 10.0
+TURN_S: Final = 30.0
+"""How long a call waits for one of the connections: a create must be sent soon after it was armed, or not at all."""
+MOST_CONNECTIONS: Final = 100
+
+_OWN: Final = {"own": "the worker's own"}
+
+
+AccountKey: TypeAlias = tuple[str, str, str, tuple[tuple[str, str], ...]]
+
+
+def account_key(spec: LaneSpec) -> AccountKey:
+    """What lanes must share whose batches are looked at with one account: all of a lane that `Accounts.open` reads."""
+    return spec.provider, spec.host, spec.fingerprint, spec.headers
+
+
+class Accounts:
+    """Builds accounts for one event loop; a credential is opened for a step and forgotten with it."""
+
+    def __init__(
+        self,
+        store: Store,
+        providers: dict[str, ProviderSettings],
+        seal_private_key: str,
+        *,
+        silence_s: float,
+        keeps_files: bool = False,
+    ) -> None:
+        self._store = store
+        self._providers = providers
+        self._seal_private_key = seal_private_key
+        self._keeps_files = keeps_files
+        self._routes = routes_of(providers)
+        self._http = httpx.AsyncClient(
+            timeout=httpx.Timeout(silence_s, connect=CONNECT_S, pool=TURN_S),
+            limits=httpx.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=20),
+            follow_redirects=False,
+            trust_env=True,
+            cookies=no_cookies(),
+        )
+
+    async def open(self, spec: LaneSpec, facts: ProviderFacts) -> Account:
+        """The account of a lane; raises `PermanentError` where it has no host or no credential to go by."""
+        route = self._routes.named(spec.provider)
+        if route is None:
+            raise PermanentError(f"No provider is called {spec.provider!r}.")
+        settings = self._providers.get(spec.provider, ProviderSettings())
+        base_url = self._base_url(spec, facts, settings)
+        headers = {name: said for name, said in spec.headers if not carried.refused(name)}
+        names = headers.pop(carried.CARRIED_HEADER, "")
+        beside: dict[str, str] = {}
+        has_own = settings.own_credential or settings.api_key is not None
+        if has_own:
+            if settings.api_key is None or settings.own_credential:
+                credential, told = _own_credential(facts), dict(_OWN)
+            else:
+                credential = told = route.credential(settings.api_key.get_secret_value())
+            if names:
+                beside = carried.parted(await self._unseal(spec))[1]
+                _check_allowed(beside, spec.provider, settings)
+            whose: str = sealing.fingerprint({**told, **beside})
+        else:
+            credential, beside = carried.parted(await self._unseal(spec))
+            # Of a named account the token is another one from hour to hour, and the account is not.
+            whose = spec.fingerprint
+        _check_carried(beside, names)
+        brought = {*headers, *_marked(beside, carried.HEADER)}
+        staging = _staging(headers.pop(STAGING_HEADER, ""), spec.provider, settings)
+        return Account(
+            base_url=base_url.rstrip("/"),
+            headers={
+                **{name: said for name, said in headers.items() if not name.startswith("?")},
+                **_marked(beside, carried.HEADER),
+                **credential,
+                **_without(route.own_headers, settings.lane_headers if has_own else None, brought),
+            },
+            query=(
+                *((name[1:], said) for name, said in headers.items() if name.startswith("?")),
+                *_marked(beside, carried.QUERY).items(),
+            ),
+            secrets=(*beside.values(), *route.own_headers.values()),
+            http=self._http,
+            digest=_digest(base_url.rstrip("/"), whose),
+            own_credential=settings.own_credential,
+            staging=staging,
+            staging_url=settings.staging_url.rstrip("/"),
+            role_arn=settings.role_arn,
+            download_hosts=settings.download_hosts,
+            keeps_files=self._keeps_files,
+        )
+
+    def _base_url(self, spec: LaneSpec, facts: ProviderFacts, settings: ProviderSettings) -> str:
+        """Return where a lane's batches go: the settings' base URL, or the host that its caller named.
+
+        The latter only if the registry has it as one of the provider's, and settings put nothing in its place.
+        """
+        route = self._routes.of_host(spec.host)
+        registered = route is not None and route.provider == spec.provider and "*" not in spec.host
+        if settings.base_url and not (
+            registered and route is not None and not route.stands_in_for(spec.host)
+        ):
+            return settings.base_url
+        if route is None or not registered:
+            if "*" not in facts.base_url:
+                return facts.base_url
+            raise PermanentError(
+                f"{spec.host!r} is not a host of {spec.provider}: set "
+                f"BATCHLING_PROVIDERS__{spec.provider.upper()}__BASE_URL to yours."
+            )
+        if settings.api_key is not None and (settings.base_url or route.takes_own_keys(spec.host)):
+            # Whoever can make a call could else have the workers' own key sent to a host of his.
+            setting = f"BATCHLING_PROVIDERS__{spec.provider.upper()}"
+            raise PermanentError(
+                f"The workers' key for {spec.provider} is not sent to {spec.host}: name the host that the key is for "
+                f"in {setting}__BASE_URL."
+                + (
+                    f" {setting}__ALL_HOSTS=true sends calls of every region there."
+                    if settings.base_url
+                    else ""
+                )
+            )
+        return f"https://{plain_host(spec.host)}"
+
+    async def _unseal(self, spec: LaneSpec) -> dict[str, str]:
+        sealed = await self._store.credential(spec.fingerprint, spec.provider)
+        if sealed is None:
+            raise PermanentError(
+                f"The credential of this batch is no longer stored; call again, or give the worker one in "
+                f"BATCHLING_PROVIDERS__{spec.provider.upper()}__API_KEY.",
+                status=401,
+            )
+        try:
+            credential = sealing.unseal(sealed, self._seal_private_key)
+        except sealing.SealBroken:
+            raise PermanentError(
+                "The credential was sealed for other workers than this one: give client and workers the same "
+                "BATCHLING_SEAL_PUBLIC_KEY and BATCHLING_SEAL_PRIVATE_KEY (`batchling keys new`).",
+                status=401,
+            ) from None
+        account = credential.pop(sealing.ACCOUNT, "")
+        named = sealing.names_account(spec.fingerprint)
+        if (account if named else sealing.fingerprint(credential)) != spec.fingerprint or bool(
+            account
+        ) != named:
+            raise PermanentError(
+                "The credential stored for this batch is another one's, and was refused: call again.",
+                status=401,
+            )
+        return credential
+
+    async def close(self) -> None:
+        """Closes the HTTP client."""
+        await self._http.aclose()
+
+
+def no_cookies() -> http.cookiejar.CookieJar:
+    """Return a jar that keeps nothing: a cookie of one account would go along with the calls of another."""
+    return http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=()))
+
+
+def _marked(beside: Mapping[str, str], mark: str) -> dict[str, str]:
+    return {name[1:]: said for name, said in beside.items() if name.startswith(mark)}
+
+
+def _without(
+    own_headers: Mapping[str, str], left_to_calls: Collection[str] | None, brought: Collection[str]
+) -> dict[str, str]:
+    """Return the headers of the settings without those that the call has brought itself.
+
+    With the workers' key, those that `left_to_calls` lacks stay as the workers say them.
+    """
+    return {
+        name: said
+        for name, said in own_headers.items()
+        if name not in brought or not (left_to_calls is None or name in left_to_calls)
+    }
+
+
+def _check_carried(beside: Mapping[str, str], names: str) -> None:
+    """Raise `PermanentError` unless just what the lane names is carried, and nothing that changes a call."""
+    if carried.named(beside) != names or len(beside) > carried.MOST_CARRIED:
+        raise PermanentError(
+            "What was stored for this batch beside its credential is not what the batch names, and was refused: "
+            "call again.",
+            status=401,
+        )
+    for name, said in beside.items():
+        refused = name.startswith(carried.HEADER) and carried.refusal_of(name[1:], chosen_by="calls")
+        if refused or not carried.is_usable(said):
+            raise PermanentError(f"The field {name[1:65]!r} of a call cannot travel with its batch.")
+
+
+def _check_allowed(beside: Mapping[str, str], provider: str, settings: ProviderSettings) -> None:
+    """Raise `PermanentError` where callers' fields would travel with the workers' key, unnamed by the settings."""
+    # Nor those of known gateways: some of them tell the gateway which host to send the key to.
+    allowed = {f"{carried.HEADER}{name}" for name in (*settings.lane_headers, *settings.headers)}
+    allowed |= {f"{carried.QUERY}{name}" for name in settings.lane_query}
+    for name in beside:
+        if name not in allowed:
+            setting = "LANE_QUERY" if name.startswith(carried.QUERY) else "LANE_HEADERS"
+            raise PermanentError(
+                f"The workers' key for {provider} is not sent along with the field {name[1:65]!r} of a call: name it "
+                f"in BATCHLING_PROVIDERS__{provider.upper()}__{setting} of the workers."
+            )
+
+
+def _own_credential(facts: ProviderFacts) -> dict[str, str]:
+    """No header: the adapter finds its credential; raises `PermanentError` where it knows of none."""
+    if not facts.own_credential:
+        raise PermanentError(
+            f"Workers have no credential of their own for {facts.name}: take "
+            f"BATCHLING_PROVIDERS__{facts.name.upper()}__OWN_CREDENTIAL out of their settings."
+        )
+    return {}
+
+
+def _staging(asked: str, provider: str, settings: ProviderSettings) -> str:
+    """Where files lie: where the caller said, but with a credential of the workers' only below their own place.
+
+    Whoever can make a call could else have that credential read and write wherever it may.
+    """
+    own = settings.staging.rstrip("/")
+    workers = settings.own_credential or settings.api_key is not None
+    if asked and workers and not f"{asked}/".startswith(f"{own}/"):
+        raise PermanentError(
+            f"Workers that have a credential of their own for {provider} use it below "
+            f"BATCHLING_PROVIDERS__{provider.upper()}__STAGING only, which is {own or 'not set'}, not in {asked}."
+        )
+    return asked or own
+
+
+def _digest(base_url: str, whose: str) -> str:
+    named = f"{base_url}\n{whose}"
+    return hashlib.blake2b(named.encode(), digest_size=10, person=b"batchling-acct").hexdigest()

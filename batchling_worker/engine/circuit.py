@@ -1,0 +1,104 @@
+"""The circuit of an account: steps ask before they call, and tell afterwards how the provider answered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import random
+from collections.abc import AsyncIterator
+from typing import Final
+
+from batchling_client.wire.account_scripts import Entry
+from batchling_client.wire.deployment.connection import UNREACHABLE
+from batchling_client.wire.keys import LaneId
+from batchling_client.wire.states import Verdict
+
+from ..account_store import Standing
+from ..errors import PermanentError, TemporaryError, Waiting
+from ..provider import Account
+from ..telemetry import Telemetry
+from . import pool_slot
+
+SILENT_S: Final = 3.0
+"""After so long without an answer a provider is silent: its account is left alone, and the step gives up its slot."""
+UNKNOWN_KEY: Final = 401
+NO_RIGHT: Final = 403
+
+
+class Circuits:
+    """The circuits of all accounts, as one worker process sees them; the truth is in Redis."""
+
+    def __init__(self, standing: Standing, telemetry: Telemetry) -> None:
+        self._standing = standing
+        self._telemetry = telemetry
+
+    @contextlib.asynccontextmanager
+    async def through(self, account: Account, provider: str, lane_id: LaneId | None) -> AsyncIterator[None]:
+        """Calls of one step. Raises `Waiting` without a call where the circuit is open, or the key was just refused.
+
+        A key that is unknown parks its account. One that has no right to something parks the lane in which it was to
+        be submitted, if one is named: what is forbidden for one model may be allowed for another.
+        """
+        circuits = [account.digest, *([lane_id] if lane_id else [])]
+        entry = await self._standing.enter(circuits)
+        if entry.verdict is not Verdict.OK:
+            raise _waiting(entry)
+        silent = asyncio.Event()
+        watch = asyncio.create_task(self._watch(account, provider, silent))
+        try:
+            yield
+        except Exception:
+            await self._tell(account, circuits, told=entry.told or silent.is_set())
+            raise
+        else:
+            await self._tell(account, circuits, told=entry.told or silent.is_set())
+        finally:
+            watch.cancel()
+
+    async def _watch(self, account: Account, provider: str, silent: asyncio.Event) -> None:
+        """Does not wait for a timeout to know that a provider is silent."""
+        while True:
+            left_s = SILENT_S - account.weather.silent_s
+            if left_s <= 0:
+                break
+            await asyncio.sleep(max(SILENT_S / 30, left_s / 2))
+        silent.set()
+        pool_slot.let_go()
+        with contextlib.suppress(*UNREACHABLE):
+            await self._trip(account, f"{provider} has not answered for {SILENT_S:g} s", None, at_once=True)
+
+    async def _tell(self, account: Account, circuits: list[str], *, told: bool) -> None:
+        weather = account.weather
+        with contextlib.suppress(*UNREACHABLE):
+            match weather.error:
+                case TemporaryError() as error:
+                    await self._trip(account, str(error), error.delay_s)
+                case PermanentError(status=status) as error if status == UNKNOWN_KEY:
+                    await self._park(account.digest, error)
+                case PermanentError(status=status) as error if status == NO_RIGHT and len(circuits) > 1:
+                    await self._park(circuits[1], error)
+                case _ if told:
+                    await self._standing.leave(circuits, answered=weather.called)
+                    if weather.called:
+                        self._telemetry.log("circuit_closed", account=account.digest)
+                case _:
+                    pass
+
+    async def _trip(self, account: Account, why: str, wish_s: float | None, *, at_once: bool = False) -> None:
+        open_s = await self._standing.trip(account.digest, why, wish_s, at_once=at_once)
+        if open_s:
+            self._telemetry.warn("circuit_open", account=account.digest, open_s=round(open_s, 2), reason=why)
+
+    async def _park(self, circuit: str, error: PermanentError) -> None:
+        await self._standing.park(circuit, error)
+        self._telemetry.warn("key_refused", circuit=circuit, status=error.status, reason=str(error))
+
+
+def _waiting(entry: Entry) -> Waiting:
+    # Not all at the same moment: what comes while the trial runs has to wait once more.
+    delay_s = entry.wait_ms / 1000 + random.uniform(0.0, 0.2 + entry.wait_ms / 10_000)  # noqa: S311 - jitter
+    if entry.verdict is not Verdict.PARKED:
+        return Waiting(f"held for {math.ceil(delay_s)} s: {entry.why}", delay_s=delay_s, away=True)
+    refusal = PermanentError(entry.why, status=entry.status, body=entry.body)
+    return Waiting(f"parked: {entry.why}", delay_s=delay_s, refusal=refusal)

@@ -1,0 +1,75 @@
+"""Pages of providers' lists, in Redis for part of an interval, so that one sweep serves the steps of every worker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from batchling_client.wire.deployment.connection import UNREACHABLE
+from batchling_client.wire.keys import Keys
+
+from ..errors import TemporaryError
+
+FRESH_LONGEST_S: Final = 15.0
+READ_S: Final = 10.0
+"""How long a page may take before another step reads it as well."""
+LOOK_S: Final = 0.05
+BEING_READ: Final = b"?"
+NOT_READ: Final = b"!"
+
+
+class ListPages:
+    """The pages of one account's lists; without Redis, every step reads them itself."""
+
+    def __init__(self, redis: Redis, keys: Keys, place: str, *, fresh_s: float) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._place = place
+        self._fresh_ms = max(1, int(min(fresh_s, FRESH_LONGEST_S) * 1000))
+
+    async def page(self, name: str, read: Callable[[], Awaitable[bytes]]) -> bytes:
+        """Return the page as another step read it just now, or else as `read` returns it.
+
+        Raises what `read` raises, and `TemporaryError` where another step has just failed to read it.
+        """
+        digest = hashlib.blake2b(f"{self._place}\n{name}".encode(), digest_size=16).hexdigest()
+        key = self._keys.list_page(digest)
+        found = await self._of_another(key)
+        if found == NOT_READ:
+            raise TemporaryError("the list of batches could not be read just now")
+        if found:
+            return found
+        try:
+            page = await read()
+        except Exception:
+            await self._keep(key, NOT_READ)
+            raise
+        await self._keep(key, page)
+        return page
+
+    async def _of_another(self, key: str) -> bytes:
+        """Return what another step read; b'' where this step is to read it, for which others wait `READ_S` at most."""
+        until = time.monotonic() + READ_S
+        try:
+            while time.monotonic() < until:
+                px = int(READ_S * 1000)
+                if await self._redis.execute_command("SET", key, BEING_READ, "NX", "PX", px):
+                    return b""
+                found: bytes | None = await self._redis.execute_command("GET", key)
+                if found and found != BEING_READ:
+                    return found
+                await asyncio.sleep(LOOK_S)
+        except (*UNREACHABLE, RedisError):
+            pass
+        return b""
+
+    async def _keep(self, key: str, page: bytes) -> None:
+        with contextlib.suppress(*UNREACHABLE, RedisError):
+            await self._redis.execute_command("SET", key, page, "PX", self._fresh_ms)

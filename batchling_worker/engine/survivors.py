@@ -1,0 +1,47 @@
+"""Takes back steps that ended without ending their claim, so that no batch is blamed where no worker died."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Final
+
+from redis.exceptions import RedisError
+
+from batchling_client.wire.deployment.connection import UNREACHABLE
+
+from ..store import Held, Store
+
+MOST: Final = 1000
+"""How many steps are remembered while Redis is away; of those beyond, nothing is said."""
+PAUSE_S: Final = 0.5
+PATIENCE_S: Final = 600.0
+
+
+class Outlived:
+    """Says of each step that its worker lives, also once Redis has returned; lives on one event loop."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._steps: dict[Held, float] = {}
+        self._telling: asyncio.Task[None] | None = None
+
+    def add(self, held: Held) -> None:
+        """Has it said as soon as Redis answers, within ten minutes."""
+        if len(self._steps) >= MOST:
+            return
+        self._steps[held] = asyncio.get_running_loop().time() + PATIENCE_S
+        if self._telling is None or self._telling.done():
+            self._telling = asyncio.create_task(self._tell())
+
+    async def _tell(self) -> None:
+        now = asyncio.get_running_loop().time
+        while self._steps:
+            held, until = next(iter(self._steps.items()))
+            with contextlib.suppress(*UNREACHABLE, RedisError):
+                await self._store.survived(held)
+                del self._steps[held]
+                continue
+            if now() > until:
+                del self._steps[held]
+            await asyncio.sleep(PAUSE_S)

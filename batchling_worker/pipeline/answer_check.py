@@ -1,0 +1,21 @@
+"""A row that the provider calls a success is one only if its body is an answer of its endpoint."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from batchling_client.wire import answer_shape
+
+from ..provider import Answer
+
+
+def checked(answer: Answer, endpoint: str) -> Answer:
+    """Return the answer, or the failure that its body tells of or amounts to."""
+    if answer.origin != "provider" or not 200 <= answer.status < 300:
+        return answer
+    body = answer_shape.unpacked(answer.body)
+    unfit = answer_shape.unfit(endpoint, body)
+    if unfit is None:
+        return answer if body is answer.body else replace(answer, body=body)
+    origin = "provider" if unfit.own else answer_shape.UNFIT
+    return replace(answer, status=unfit.status, body=unfit.body, origin=origin)

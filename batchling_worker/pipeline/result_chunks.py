@@ -1,0 +1,102 @@
+"""Results on their way to their callers: read as a stream, packed, a chunk at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Final
+
+from batchling_client.wire.keys import RequestId
+from batchling_client.wire.records.row_and_result import Result
+from batchling_client.wire.scripts import RowOut
+from batchling_client.wire.states import RowKind
+
+from ..decisions import lifecycle
+from ..provider import Answer, Ending
+from .answer_check import checked
+from .step import Step
+
+CHUNK_ROWS: Final = 128
+CHUNK_BYTES: Final = 1024 * 1024
+REQUEST_ID: Final = re.compile(r"[a-z2-7]{26}")
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Some rows as they are stored, and where reading goes on behind them."""
+
+    rows: list[RowOut] = field(default_factory=list)
+    cursor: str = ""
+    n_bytes: int = 0
+    n_ok: int = 0
+    """How many of its rows the provider answered with a 2xx, whatever became of them."""
+    n_foreign: int = 0
+    """How many rows with a 2xx were left out, as they name no request of ours."""
+
+    _places: dict[RequestId, int] = field(default_factory=dict)
+
+    def add(self, row: RowOut, *, ok: bool) -> None:
+        """Add a row; a success takes the place of a failure of the same request: who tries again may write both."""
+        place = self._places.setdefault(row.request_id, len(self.rows))
+        if place == len(self.rows):
+            self.rows.append(row)
+        elif row.kind is RowKind.SUCCESS and self.rows[place].kind is not RowKind.SUCCESS:
+            self.rows[place] = row
+        else:
+            return
+        self.n_bytes += len(row.packed)
+        self.n_ok += ok
+
+    @property
+    def full(self) -> bool:
+        """Whether it is time to deliver it: memory is that of one chunk."""
+        return len(self.rows) >= CHUNK_ROWS or self.n_bytes >= CHUNK_BYTES
+
+
+async def chunks(step: Step, ending: Ending, only: RowKind | None = None) -> AsyncGenerator[Chunk, None]:
+    """Every readable result that names a request, of `only` one kind if one is given; the last chunk may be empty.
+
+    An error of the reading is raised behind the last chunk: complete rows that were read before it were paid for.
+    """
+    chunk, failure = Chunk(cursor=ending.after), None
+    if ending.results:
+        try:
+            async with contextlib.aclosing(step.provider.results(step.way(), ending)) as answers:
+                async for answer in answers:
+                    chunk.cursor = answer.cursor or chunk.cursor
+                    row = _outgoing_or_none(step, answer)
+                    chunk.n_foreign += row is None and 200 <= answer.status < 300
+                    if row is None or only not in (None, row.kind):
+                        continue
+                    chunk.add(row, ok=200 <= answer.status < 300)
+                    if chunk.full:
+                        yield chunk
+                        chunk = Chunk(cursor=chunk.cursor)
+        except Exception as error:  # noqa: BLE001 - raised below, behind the rows that were read
+            failure = error
+    yield chunk
+    if failure is not None:
+        raise failure
+
+
+def _outgoing_or_none(step: Step, answer: Answer) -> RowOut | None:
+    try:
+        return _outgoing(checked(answer, step.batch.spec.endpoint))
+    except Exception as error:  # noqa: BLE001 - a defect of ours with one row must not hold up the others for ever
+        step.telemetry.warn(
+            "row_failed", batch_id=step.batch.batch_id, step="collect", error=type(error).__name__
+        )
+        return None
+
+
+def _outgoing(answer: Answer) -> RowOut | None:
+    """The row as it is stored, or None for one that names no request of ours."""
+    if REQUEST_ID.fullmatch(answer.custom_id) is None:
+        return None
+    kind = lifecycle.row_kind(answer)
+    packed = Result.pack(
+        kind=kind, status=answer.status, headers=answer.headers, body=answer.body, origin=answer.origin
+    )
+    return RowOut(request_id=RequestId(answer.custom_id), kind=kind, packed=packed)

@@ -1,0 +1,151 @@
+"""What a step is given: the batch it holds, the way to the provider, and the knobs."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Final
+
+from batchling_client.wire.keys import BatchId, ProviderBatchId
+from batchling_client.wire.records.batch import Batch
+from batchling_client.wire.states import BatchState
+
+from ..decisions import lifecycle
+from ..errors import TemporaryError
+from ..provider import Account, Ended, Provider, Running, Seen, Sought, Submission
+from ..providers import Providers
+from ..store import Held, Store
+from ..telemetry import Telemetry
+
+MOST_SHOWN: Final = 100
+"""So many characters of a foreign id are shown."""
+ESTRANGED_LONGEST_S: Final = 60.0
+"""How long at most until the key that is put back is noticed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Knobs:
+    """The settings a step reads, as values."""
+
+    namespace: str
+    poll_interval_s: float
+    max_attempts: int
+    reconcile_patience_s: float
+    results_patience_s: float
+    keeps_files: bool = False
+    poll_unnamed: bool = False
+    """Whether no setting names the interval between looks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One step on one batch, under one claim."""
+
+    held: Held
+    batch: Batch
+    store: Store
+    account: Account | None
+    """None where the step needs no provider, or the credential cannot be had."""
+    knobs: Knobs
+    providers: Providers
+    telemetry: Telemetry
+    reach: Callable[[str], None]
+    """Names a point a crash test may die at."""
+    began_s: float = field(default_factory=time.monotonic)
+    """When the step began, by this process' monotonic clock."""
+
+    @property
+    def provider(self) -> Provider:
+        """The batch's provider; raises `PermanentError` where there is none of its name, as in a foreign record."""
+        return self.providers.load(self.batch.spec.provider)
+
+    @property
+    def least_look_s(self) -> float:
+        """How long the provider asks to be left alone between two looks at a batch."""
+        return self.providers.least_look_s(self.batch.spec.provider)
+
+    @property
+    def now(self) -> dt.datetime:
+        """The server's time when the step began: workers' own clocks may differ."""
+        return self.batch.read_at or dt.datetime.now(dt.UTC)
+
+    @property
+    def elapsed_s(self) -> float:
+        """How long the step has been running."""
+        return time.monotonic() - self.began_s
+
+    def submission(self, label: str, n_lines: int) -> Submission:
+        """The batch as the provider is told of it."""
+        spec = self.batch.spec
+        return Submission(
+            batch_id=self.batch.batch_id,
+            label=label,
+            endpoint=spec.endpoint,
+            model=spec.model,
+            completion_window=spec.completion_window,
+            n_lines=n_lines,
+        )
+
+    def sought(self, label: str) -> Sought:
+        """What a search for this batch's earlier create goes by."""
+        batch = self.batch
+        others: dict[ProviderBatchId, BatchId] | None = None
+
+        async def is_another(provider_batch_id: ProviderBatchId) -> bool:
+            nonlocal others
+            if others is None:
+                others = await self.store.provider_batches()
+            return others.get(provider_batch_id, batch.batch_id) != batch.batch_id
+
+        async def holds(custom_ids: Collection[str]) -> bool:
+            return await self.store.waits_in(batch.batch_id, custom_ids)
+
+        return Sought(
+            submission=self.submission(label, batch.n_lines),
+            input_file_ids=tuple(one for one in (batch.input_file_id, batch.former_file_id) if one),
+            since=batch.create_at or batch.created_at,
+            is_another=is_another,
+            holds=holds,
+        )
+
+    @property
+    def surely_unmade(self) -> bool:
+        """Whether no create was sent for the batch before this step, not even one that Redis may have forgotten."""
+        return not lifecycle.may_be_made(self.batch)
+
+    @property
+    def estranged(self) -> bool:
+        """Whether the batch was created under another key or host: that this one does not see it is no evidence."""
+        batch = self.batch
+        if self.account is None or batch.create_at is None or not batch.account:
+            return False
+        return batch.account != self.account.digest
+
+    def estrangement(self) -> TemporaryError:
+        """What a batch waits with that only another account can see."""
+        batch = self.batch
+        way_out = "" if batch.state is BatchState.ENDED else f", or `batchling cancel {batch.batch_id}`"
+        return TemporaryError(
+            f"{batch.batch_id} was created with a different API key or host of {batch.spec.provider}: "
+            f"restore it{way_out}",
+            delay_s=min(lifecycle.backoff_s(batch.n_stumbles), ESTRANGED_LONGEST_S),
+        )
+
+    def own(self, seen: Seen) -> Seen:
+        """Return what a look at the batch showed; an answer that shows another batch shows nothing of this one."""
+        other = seen.other if isinstance(seen, Running | Ended) else None
+        files = [one for one in (self.batch.input_file_id, self.batch.former_file_id) if one]
+        if other is None or other.is_of(self.batch.label, files):
+            return seen
+        return TemporaryError(
+            f"{self.batch.spec.provider} answered the look at {self.batch.provider_batch_id} with another batch "
+            f"({other.provider_batch_id[:MOST_SHOWN]}), as a cache on the way may: it is looked at again"
+        )
+
+    def way(self) -> Account:
+        """The account; a step that needs one is never started without."""
+        if self.account is None:
+            raise RuntimeError(f"{self.batch.batch_id} was started without an account")
+        return self.account

@@ -1,0 +1,1 @@
+"""Runs steps inside Celery: the tick, its messages, the step loop, a graceful shutdown."""

@@ -1,0 +1,100 @@
+"""Sends claims to the pool as Celery messages, or runs them in this process when messages get lost."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import Final, assert_never
+
+from celery import Celery
+
+from batchling_client.wire.scripts import Claim
+from batchling_client.wire.states import BatchState
+
+from ..engine.engine import Engine
+from ..settings import Messages
+from ..store import Held
+from . import tasks
+from .step_loop import Runtime
+
+POLLS_A_MESSAGE: Final = 500
+"""Batches of an account that are looked at together share one sweep of its list."""
+
+
+class Dispatch:
+    """One message a step of a batch, polls by the hundred; a failure to send is mended by the lease."""
+
+    def __init__(self, app: Celery, runtime: Runtime, messages: Messages) -> None:
+        self._app = app
+        self._runtime = runtime
+        self._messages = messages
+
+    def open(self) -> None:
+        """Open the connection that messages are sent by; where the broker is away, the first message opens it."""
+        with contextlib.suppress(Exception), self._app.producer_or_acquire() as producer:
+            for queue in self._app.amqp.queues.values():
+                producer.maybe_declare(queue)
+
+    def send(self, claims: Sequence[Claim], version: int) -> None:
+        """Sends each claim of a wire version to the queue once (or as the tests wish)."""
+        if not claims or self._messages is Messages.DROPPED:
+            return
+        times = 2 if self._messages is Messages.DOUBLED else 1
+        with self._app.producer_or_acquire() as producer:
+            for name, args in self._letters(claims):
+                for _ in range(times):
+                    self._app.send_task(name, args=[*args, version], producer=producer)
+
+    def inline(self, claims: Sequence[Claim], version: int) -> None:
+        """Runs claims of a wire version on this process' own loop, without waiting for them."""
+        polls: list[Held] = []
+        for claim in claims:
+            held = Held(batch_id=claim.batch_id, token=claim.token)
+            if claim.state is BatchState.SUBMITTED:
+                polls.append(held)
+            else:
+                self._runtime.start(partial(_step, claim=claim, held=held), version)
+        for first in range(0, len(polls), POLLS_A_MESSAGE):
+            self._runtime.start(partial(_poll, helds=polls[first : first + POLLS_A_MESSAGE]), version)
+
+    def delete_files(self, members: Sequence[str], version: int) -> Future[None]:
+        """Delete files that batches need no more, on this process' own loop, without waiting for it."""
+        return self._runtime.start(lambda engine: engine.delete_files(members), version)
+
+    def _letters(self, claims: Sequence[Claim]) -> Iterable[tuple[str, list[object]]]:
+        polls: list[tuple[str, int]] = []
+        for claim in claims:
+            if claim.state is BatchState.SUBMITTED:
+                polls.append((claim.batch_id, claim.token))
+            else:
+                yield _task_of(claim), [claim.batch_id, claim.token]
+        for first in range(0, len(polls), POLLS_A_MESSAGE):
+            yield tasks.POLL, [polls[first : first + POLLS_A_MESSAGE]]
+
+
+def _task_of(claim: Claim) -> str:
+    if claim.state is BatchState.ENDED:
+        return tasks.SETTLE if claim.collected else tasks.COLLECT
+    return tasks.SUBMIT
+
+
+async def _poll(engine: Engine, helds: Sequence[Held]) -> None:
+    await engine.poll(helds)
+
+
+async def _step(engine: Engine, claim: Claim, held: Held) -> None:
+    match claim.state:
+        case BatchState.SEALED | BatchState.SUBMITTING:
+            await engine.submit(held)
+        case BatchState.SUBMITTED:
+            await _poll(engine, [held])
+        case BatchState.ENDED:
+            await (engine.settle(held) if claim.collected else engine.collect(held))
+        case BatchState.OPEN | BatchState.SETTLED | BatchState.FAILED | BatchState.CANCELLED:
+            return
+        case None:
+            await engine.give_up(held)
+        case _:
+            assert_never(claim.state)

@@ -1,0 +1,55 @@
+"""The Celery tasks: a name and one call each. A message carries batch ids, tokens and their wire version, no more."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Final
+
+from celery import Celery
+
+from batchling_client.wire.keys import BatchId
+
+from ..engine.engine import Engine
+from ..store import Held
+from .step_loop import Runtime
+
+FIRST_VERSION: Final = 1
+"""The wire version of a message that names none."""
+
+SUBMIT: Final = "batchling.submit"
+POLL: Final = "batchling.poll"
+COLLECT: Final = "batchling.collect"
+SETTLE: Final = "batchling.settle"
+
+
+def register(app: Celery, runtime: Runtime, versions: Collection[int]) -> None:
+    """Makes the pipeline's tasks known to the app; a message of a version that is not worked on changes nothing."""
+
+    def run(step: Callable[[Engine], Awaitable[None]], version: int) -> None:
+        if version in versions:
+            runtime.run(step, version)
+
+    def submit(batch_id: str, token: int, version: int = FIRST_VERSION) -> None:
+        run(lambda engine: engine.submit(_held(batch_id, token)), version)
+
+    def poll(claims: Sequence[tuple[str, int]], version: int = FIRST_VERSION) -> None:
+        run(lambda engine: engine.poll([_held(batch_id, token) for batch_id, token in claims]), version)
+
+    def collect(batch_id: str, token: int, version: int = FIRST_VERSION) -> None:
+        run(lambda engine: engine.collect(_held(batch_id, token)), version)
+
+    def settle(batch_id: str, token: int, version: int = FIRST_VERSION) -> None:
+        run(lambda engine: engine.settle(_held(batch_id, token)), version)
+
+    by_name: Mapping[str, Callable[..., None]] = {
+        SUBMIT: submit,
+        POLL: poll,
+        COLLECT: collect,
+        SETTLE: settle,
+    }
+    for name, work in by_name.items():
+        app.task(name=name)(work)
+
+
+def _held(batch_id: str, token: int) -> Held:
+    return Held(batch_id=BatchId(batch_id), token=int(token))

@@ -1,0 +1,1 @@
+"""The batches and files of the emulated providers, and how they run."""

@@ -1,0 +1,1 @@
+"""One emulator a provider."""

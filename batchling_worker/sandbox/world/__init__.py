@@ -1,0 +1,1 @@
+"""The state that all emulated providers share: clock, faults, ledger."""
