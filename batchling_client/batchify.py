@@ -40,7 +40,7 @@ from .session.own_context import apart
 from .session.session import Deployment
 from .settings import ClientSettings
 from .wire import sealing
-from .wire.deployment import redis_health
+from .wire.deployment import redis_health, seal_key_files
 from .wire.deployment.cancellation import carry_through, end
 from .wire.deployment.connection import UNREACHABLE, ask, connect, place_of
 from .wire.ids import new_run_id
@@ -550,7 +550,7 @@ def account_of(given: str | None, used: ClientSettings) -> str | None:
 
 def _stored_public_key(used: ClientSettings) -> str:
     try:
-        return sealing.stored_pair(used.home)[0]
+        return seal_key_files.stored_pair(used.home)[0]
     except (OSError, sealing.UnreadableSealKey) as error:
         raise WrongSettings(
             f"The seal key in {used.home / 'keys'} cannot be read ({error}): mend it, or set BATCHLING_SEAL_PUBLIC_KEY."

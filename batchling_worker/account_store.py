@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,8 @@ from batchling_client.wire.records.account import Admitted, Quota
 from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.states import IN_FLIGHT_STATES
 
-from .decisions import lifecycle, quota
+from . import backoff
+from .decisions import quota
 from .errors import PermanentError
 
 KEEP_MS: Final = 35 * 24 * 3600 * 1000
@@ -112,7 +114,7 @@ class Standing:
             batch_id=batch.batch_id,
             limit=limit.tokens if limit else 0,
             alone=others == 0,
-            hold_ms=int(lifecycle.backoff_s(seen.n_alone) * 1000),
+            hold_ms=int(backoff.pause_s(seen.n_alone) * 1000),
             trusted_ms=_ms(limit.trusted) if limit else 0,
             row_ms=_ms(quota.ROW_OF_REFUSALS),
             why=refusal.why,
@@ -144,9 +146,9 @@ class Standing:
     async def trip(self, circuit: str, why: str, wish_s: float | None, *, at_once: bool = False) -> float:
         """Counts a failed call; answers for how long the circuit is open, in seconds."""
         pause = Pause(
-            first_ms=int(lifecycle.BACKOFF_FIRST_S * 1000),
+            first_ms=int(backoff.FIRST_S * 1000),
             longest_ms=LONGEST_PAUSE_MS,
-            shortest_ms=int(lifecycle.BACKOFF_SHORTEST_S * 1000),
+            shortest_ms=int(backoff.SHORTEST_S * 1000),
             draw=random.random(),  # noqa: S311 - jitter, not a secret
             wish_ms=int((wish_s or 0.0) * 1000),
         )
@@ -190,3 +192,14 @@ def _fields(flat: object) -> dict[bytes, bytes]:
     if isinstance(flat, dict):
         return flat
     return dict(zip(flat[::2], flat[1::2], strict=True)) if isinstance(flat, list) else {}
+
+
+def words_of_wait(admission: Admission, held_s: float) -> str:
+    """Why a batch waits for room in its quota, for people."""
+    n, limit = admission.n_others, admission.limit
+    if held_s > 0:
+        return f"held for {math.ceil(held_s)} s: the quota of enqueued tokens is full: {admission.why}"
+    if n == 0:
+        return "waiting for token quota: an older batch goes first"
+    whose = "another batch uses" if n == 1 else f"{n} other batches use"
+    return f"waiting for token quota: {whose} {admission.tokens_in_flight:,} of about {limit:,} tokens"

@@ -18,7 +18,7 @@ from pydantic_settings import (
 )
 
 from batchling_client.wire import keys, sealing
-from batchling_client.wire.deployment import provider_settings
+from batchling_client.wire.deployment import provider_settings, seal_key_files
 from batchling_client.wire.deployment.provider_settings import StandIn
 from batchling_client.wire.deployment.setting_errors import mistake_in, sentence
 
@@ -120,7 +120,7 @@ class WorkerSettings(BaseSettings):
         if self.seal_private_key is not None:
             private = self.seal_private_key.get_secret_value()
             return sealing.public_half(private), private
-        return sealing.stored_pair(self.home)
+        return seal_key_files.stored_pair(self.home)
 
 
 def load(environment: Mapping[str, str] | None = None) -> WorkerSettings:

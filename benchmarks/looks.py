@@ -14,6 +14,7 @@ import psutil
 from redis.asyncio import Redis
 
 from batchling_client.wire import sealing
+from batchling_client.wire.deployment import seal_key_files
 from batchling_client.wire.ids import new_batch_id
 from batchling_client.wire.keys import Keys, ProviderBatchId
 from batchling_client.wire.records.row_and_result import LaneSpec
@@ -98,7 +99,7 @@ async def _round(sandbox: Sandbox, n_batches: int) -> dict[str, Any]:
         }
         workers = Workers(home=home, pool="threads", environment=environment)
         async with connected(url) as redis:
-            sealed = sealing.seal(KEY, sealing.stored_pair(home)[0])
+            sealed = sealing.seal(KEY, seal_key_files.stored_pair(home)[0])
             await redis.set(keys.credential(sealing.fingerprint(KEY)), sealed, px=KEEP_MS)
             await _store(redis, keys, await _created(sandbox, n_batches))
             try:

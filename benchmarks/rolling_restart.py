@@ -11,6 +11,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from batchling_client.wire import sealing
+from batchling_client.wire.deployment import seal_key_files
 from batchling_client.wire.ids import new_batch_id
 from batchling_client.wire.keys import Keys, RequestId
 from batchling_client.wire.scripts import RowIn, Scripts
@@ -94,7 +95,7 @@ async def _round(sandbox: Sandbox, pool: str, seconds: float, *, restarts: bool)
         async with connected(url) as redis:
             credential = {"authorization": "Bearer gsk-benchmark"}
             fingerprint = sealing.fingerprint(credential)
-            sealed = sealing.seal(credential, sealing.stored_pair(home)[0])
+            sealed = sealing.seal(credential, seal_key_files.stored_pair(home)[0])
             await redis.set(keys.credential(fingerprint), sealed, px=KEEP_MS)
             lane = Lane(scripts=Scripts(redis, keys), spec=chat_lane(fingerprint))
             try:

@@ -12,6 +12,7 @@ import psutil
 from redis.asyncio import Redis
 
 from batchling_client.wire import sealing
+from batchling_client.wire.deployment import seal_key_files
 from batchling_client.wire.deployment.connection import connect
 from batchling_client.wire.keys import BatchId, Keys, RequestId
 from batchling_client.wire.records.batch import Batch
@@ -62,7 +63,7 @@ async def _torn(stack: Stack, n_rows: int) -> dict[str, Any]:
     try:
         credential = {"authorization": "Bearer gsk-benchmark"}
         fingerprint = sealing.fingerprint(credential)
-        sealed = sealing.seal(credential, sealing.stored_pair(stack.home)[0])
+        sealed = sealing.seal(credential, seal_key_files.stored_pair(stack.home)[0])
         await redis.set(keys.credential(fingerprint), sealed, px=KEEP_MS)
         lane = Lane(scripts=Scripts(redis, keys), spec=chat_lane(fingerprint))
         asked: list[RequestId] = []

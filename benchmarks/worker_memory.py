@@ -10,6 +10,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from batchling_client.wire import sealing
+from batchling_client.wire.deployment import seal_key_files
 from batchling_client.wire.deployment.connection import connect
 from batchling_client.wire.keys import BatchId, Keys
 from batchling_client.wire.records.batch import Batch
@@ -61,7 +62,7 @@ async def _one_batch(stack: Stack, n_rows: int) -> dict[str, Any]:
         idle_mib = peak_rss_mib(stack.worker)
         credential = {"authorization": "Bearer gsk-benchmark"}
         fingerprint = sealing.fingerprint(credential)
-        sealed = sealing.seal(credential, sealing.stored_pair(stack.home)[0])
+        sealed = sealing.seal(credential, seal_key_files.stored_pair(stack.home)[0])
         await redis.set(keys.credential(fingerprint), sealed, px=KEEP_MS)
         lane = Lane(scripts=Scripts(redis, keys), spec=chat_lane(fingerprint))
         batch_id = await lane.fill(n_rows, BODY_BYTES)

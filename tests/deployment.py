@@ -17,6 +17,7 @@ from typing import Any, Self
 from redis.asyncio import Redis
 
 from batchling_client.wire import sealing
+from batchling_client.wire.deployment import seal_key_files
 from batchling_client.wire.deployment.connection import UNREACHABLE, connect
 from batchling_client.wire.ids import new_batch_id, new_mailbox, new_request_id, new_run_id
 from batchling_client.wire.keys import BatchId, Keys, RequestId
@@ -239,7 +240,7 @@ class Deployment:
         model = form.model if model is None else model
         credential = dict(headers or route.credential(form.key(CANARY)))
         fingerprint = sealing.fingerprint(credential)
-        public, _ = sealing.stored_pair(self.home)
+        public, _ = seal_key_files.stored_pair(self.home)
         await self.redis.execute_command(
             "SET",
             self.keys.credential_in(credential, fingerprint, provider),

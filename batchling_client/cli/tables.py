@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from ..operate.inspection import LaneRecord, RunRecord
-from ..progress.display import age_of, rows_all, rows_done, state_of
+from ..progress.batch_lines import age_of, rows_all, rows_done, state_of
 from ..progress.folding import folded
 from ..wire.records.batch import Batch
 

@@ -11,7 +11,7 @@ from .. import settings
 from ..errors import QueueUnreachable, WrongSettings
 from ..settings import ClientSettings
 from ..wire import sealing
-from ..wire.deployment import redis_health, rehearsing, setting_names
+from ..wire.deployment import redis_health, rehearsing, seal_key_files, setting_names
 from ..wire.deployment.connection import ask
 from ..wire.deployment.finding import Finding, Health
 from ..wire.records.row_and_result import CorruptRecord
@@ -107,12 +107,12 @@ def of_keys(used: ClientSettings, worker_digests: Sequence[str]) -> Finding:
     """Whether the seal key of this client can be read, and opened by the workers that live."""
     mend = "Give clients and workers the same pair: `batchling keys new` prints one as settings."
     folder = used.home / "keys"
-    private = folder / sealing.PRIVATE_FILE
+    private = folder / seal_key_files.PRIVATE_FILE
     try:
         if used.seal_public_key:
             public = used.seal_public_key
         elif _there(private):
-            public = sealing.stored_pair(used.home)[0]
+            public = seal_key_files.stored_pair(used.home)[0]
         else:
             return Finding(check="keys", health=Health.OK, says=f"none yet in {folder}: made on first need")
     except (OSError, sealing.UnreadableSealKey) as error:

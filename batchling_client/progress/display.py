@@ -7,8 +7,7 @@ import contextlib
 import datetime as dt
 import logging
 import sys
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from redis.asyncio import Redis
@@ -18,7 +17,7 @@ from ..wire.deployment.cancellation import is_cancelled
 from ..wire.keys import BatchId, Keys, RunId
 from ..wire.records.batch import Batch
 from ..wire.states import BatchState
-from . import wait_reasons
+from . import batch_lines, wait_reasons
 from .folding import folded, width_of
 
 logger = logging.getLogger("batchling")
@@ -173,7 +172,7 @@ class LogScreen:
         for batch in batches:
             if self._said.get(batch.batch_id) is not batch.state:
                 self._said[batch.batch_id] = batch.state
-                self._say(line_of(batch, now))
+                self._say(batch_lines.line_of(batch, now))
         for line in self._complaints.news(batches):
             warn(line)
 
@@ -186,60 +185,6 @@ def reused_line(n_reused: int) -> str:
     return f"from earlier runs  {n_reused:,}"
 
 
-def line_of(batch: Batch, now: dt.datetime) -> str:
-    """A batch in one line of plain text; why it ended, once it has."""
-    words = [
-        f"{batch.spec.provider}/{batch.spec.model}",
-        state_of(batch),
-        f"{rows_done(batch)}/{rows_all(batch)}",
-        age_of(batch, now),
-        batch.provider_batch_id or batch.batch_id,
-    ]
-    if batch.error and batch.state.terminal:
-        words.append(batch.error)
-    return "  ".join(words)
-
-
-def state_of(batch: Batch) -> str:
-    """The state of a batch, and that it is quarantined, or the provider's own word while it runs there."""
-    if batch.quarantined_at is not None:
-        return f"{batch.state.value} (quarantined)"
-    if batch.state is BatchState.SUBMITTED and batch.provider_status:
-        return f"{batch.state.value} ({batch.provider_status})"
-    return batch.state.value
-
-
-def rows_all(batch: Batch) -> int:
-    """The requests a batch is for: those dropped before they were sent do not count."""
-    return batch.n_requests - batch.n_dropped
-
-
-def rows_done(batch: Batch) -> int:
-    """The requests answered, or until then those the provider says it is through with."""
-    return max(batch.n_succeeded + batch.n_failed, 0 if batch.state.terminal else batch.n_done)
-
-
-def age_of(batch: Batch, now: dt.datetime) -> str:
-    """How long a batch has been under way, or was: 0:07, 12:30, 3:05:00."""
-    end = batch.settled_at or now
-    seconds = max(0, int((end - batch.created_at).total_seconds()))
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-
-
-def pick(batches: Sequence[Batch], n_lines: int) -> tuple[list[Batch], Mapping[str, int]]:
-    """The batches to give a line each, those that go on first, and the rest counted by state."""
-    if len(batches) <= n_lines:
-        return list(batches), {}
-    running = [batch for batch in batches if not batch.state.terminal]
-    over = [batch for batch in batches if batch.state.terminal]
-    n_over = max(0, n_lines - len(running))
-    chosen = {batch.batch_id for batch in [*running[:n_lines], *over[len(over) - n_over :]]}
-    shown = [batch for batch in batches if batch.batch_id in chosen]
-    return shown, Counter(batch.state.value for batch in batches if batch.batch_id not in chosen)
-
-
 def _log_quietly(line: str) -> None:
     logger.info("%s", line)
 
@@ -249,7 +194,7 @@ def _screen(live: bool) -> Screen:
         return LogScreen(to_stderr=False)
     if sys.stderr is None or not sys.stderr.isatty():
         return LogScreen(to_stderr=True)
-    # rich takes longer to import than all the rest of the client: only a terminal pays for it
+    # rich takes longer to import than all the rest of the client: only a terminal pays for it.
     from .live_screen import LiveScreen  # noqa: PLC0415
 
     return LiveScreen(n_lines=10)

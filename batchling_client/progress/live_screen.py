@@ -14,7 +14,7 @@ from rich.text import Text
 
 from ..wire.records.batch import Batch
 from ..wire.states import BatchState
-from . import display, wait_reasons
+from . import batch_lines, wait_reasons
 
 STYLES: Final[Mapping[BatchState, str]] = {
     BatchState.OPEN: "dim",
@@ -77,16 +77,16 @@ class LiveScreen:
         return live
 
     def _table(self, batches: Sequence[Batch], now: dt.datetime, n_reused: int) -> Table:
-        shown, rest = display.pick(batches, max(1, min(self._n_lines, self._console.height - 4)))
+        shown, rest = batch_lines.pick(batches, max(1, min(self._n_lines, self._console.height - 4)))
         table = Table.grid(padding=(0, GAP))
         for justify in ("left", "left", "right", "right", "left"):
             table.add_column(justify=justify, no_wrap=True, overflow="ellipsis")
         rows = [
             (
                 Text(f"{batch.spec.provider}/{batch.spec.model}"),
-                Text(display.state_of(batch), style=STYLES[batch.state]),
-                Text(f"{display.rows_done(batch)}/{display.rows_all(batch)}"),
-                Text(display.age_of(batch, now), style="dim"),
+                Text(batch_lines.state_of(batch), style=STYLES[batch.state]),
+                Text(f"{batch_lines.rows_done(batch)}/{batch_lines.rows_all(batch)}"),
+                Text(batch_lines.age_of(batch, now), style="dim"),
                 Text(_short(batch.provider_batch_id or batch.batch_id), style="dim"),
             )
             for batch in shown

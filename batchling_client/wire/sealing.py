@@ -5,10 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import os
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -18,8 +15,6 @@ from nacl.public import PrivateKey, PublicKey, SealedBox
 from . import carried
 from .keys import Fingerprint
 
-PUBLIC_FILE: Final = "seal.pub"
-PRIVATE_FILE: Final = "seal.key"
 ACCOUNT: Final = ":account"
 """Beside the headers in a sealed credential that belongs to a named account: the account's fingerprint."""
 _NAMED: Final = "n"
@@ -99,32 +94,6 @@ def unseal(sealed: bytes, private_key: str) -> dict[str, str]:
         return _decoder.decode(SealedBox(PrivateKey(_raw(private_key))).decrypt(sealed))
     except (CryptoError, msgspec.DecodeError, msgspec.ValidationError):
         raise SealBroken("the credential was sealed for another private key") from None
-
-
-def stored_pair(home: Path) -> tuple[str, str]:
-    """The (public, private) pair kept in `home/keys`, made on first need; two first needs at once agree on one."""
-    folder = home / "keys"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    private_file = folder / PRIVATE_FILE
-    if not private_file.exists():
-        _, private = new_pair()
-        # Not named for the process id: two containers that share a volume may well have the same.
-        handle, name = tempfile.mkstemp(prefix=f".{PRIVATE_FILE}.", dir=folder)
-        draft = Path(name)
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(private + "\n")
-        try:
-            os.link(draft, private_file)
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink()
-    private = private_file.read_text(encoding="ascii").strip()
-    public = public_half(private)
-    public_file = folder / PUBLIC_FILE
-    if not public_file.exists():
-        public_file.write_text(public + "\n", encoding="ascii")
-    return public, private
 
 
 def _text(raw: bytes) -> str:

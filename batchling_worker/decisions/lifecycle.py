@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import math
-import random
 from dataclasses import dataclass
 from typing import Final, TypeAlias, assert_never
 
@@ -30,9 +29,6 @@ FAULT_WAIT_S: Final = 5.0
 FILE_WAIT_S: Final = 10.0
 """How long after a validator that did not find the input file (yet) the next batch is made."""
 
-BACKOFF_SHORTEST_S: Final = 0.1
-BACKOFF_FIRST_S: Final = 1.0
-BACKOFF_LONGEST_S: Final = 300.0
 FIRST_LOOK_S: Final = 2.0
 LOOK_SHARE_OF_AGE: Final = 0.05
 LOOK_LONGEST_FACTOR: Final = 6.0
@@ -69,7 +65,6 @@ LOST_PATIENCE: Final = 10
 FINAL: Final = {OVERDUE: 504, UNSENT: 504, UNFOUND: 504, UNREADABLE: 502, DEFECT: 500}
 """Codes of ours with which a batch ends so that none of its requests is run again -> status."""
 LOST_AFTER: Final = dt.timedelta(minutes=15)
-PARKED_S: Final = 30.0
 KEY_REFUSED: Final = frozenset({401, 403})
 FILE_PATIENCE: Final = 10
 """Creates in a row that may fail for an input file that is not seen."""
@@ -86,13 +81,6 @@ def row_kind(answer: Answer) -> RowKind:
         lacking = money.is_lacking(answer.status, answer.body[:LONGEST_REASON].decode(errors="replace"))
         return RowKind.FAILURE if lacking else RowKind.RETRY
     return RowKind.FAILURE
-
-
-def backoff_s(n_stumbles: int, wish_s: float | None = None) -> float:
-    """How long to leave a provider alone after the n-th stumble in a row: full jitter, the provider's wish honoured."""
-    ceiling = min(BACKOFF_LONGEST_S, BACKOFF_FIRST_S * 2.0 ** min(n_stumbles, 16))
-    drawn = random.uniform(BACKOFF_SHORTEST_S, ceiling)  # noqa: S311 - jitter, not a secret
-    return max(drawn, wish_s or 0.0)
 
 
 def interval_s(batch: Batch, shortest_s: float, least_s: float = 0.0) -> float:
@@ -339,11 +327,6 @@ def given_up(batch: Batch, now: dt.datetime) -> bool:
     if batch.denied_since is None:
         return False
     return batch.n_denied >= LOST_PATIENCE and now - batch.denied_since >= LOST_AFTER
-
-
-def parked_pause_s() -> float:
-    """How long a paid batch waits whose key is refused, before the provider is asked again."""
-    return random.uniform(PARKED_S / 2, PARKED_S)  # noqa: S311 - jitter, not a secret
 
 
 def parked_sentence(batch: Batch, reason: str, status: int) -> str:

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-import math
 import re
 from dataclasses import dataclass
 from typing import Final
 
-from batchling_client.wire.account_scripts import Admission
 from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.records.row_and_result import LINE_OVERHEAD
 
@@ -140,14 +138,3 @@ def next_size(batch: Batch, limit: int | None) -> Size:
         # However wrong the average is for some of the rows, splitting comes to an end.
         rows = max(1, min(rows, batch.n_requests // 2))
     return Size(rows=rows, n_bytes=wanted * BYTES_A_TOKEN + rows * LINE_OVERHEAD)
-
-
-def words_of_wait(admission: Admission, held_s: float) -> str:
-    """Why a batch waits for room in its quota, for people."""
-    n, limit = admission.n_others, admission.limit
-    if held_s > 0:
-        return f"held for {math.ceil(held_s)} s: the quota of enqueued tokens is full: {admission.why}"
-    if n == 0:
-        return "waiting for token quota: an older batch goes first"
-    whose = "another batch uses" if n == 1 else f"{n} other batches use"
-    return f"waiting for token quota: {whose} {admission.tokens_in_flight:,} of about {limit:,} tokens"

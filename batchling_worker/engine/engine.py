@@ -22,6 +22,7 @@ from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.records.row_and_result import CorruptRecord
 from batchling_client.wire.states import BatchState, Outcome, Verdict
 
+from .. import backoff
 from ..call_outcome import Weather
 from ..decisions import lifecycle, rereading
 from ..dialects.poll_many import chunks
@@ -334,7 +335,7 @@ class Engine:
                 self._telemetry.log("step_waits", batch_id=batch_id, reason=str(error))
                 await self._store.release(step.held, error.delay_s or 0.0)
             except TemporaryError as error:
-                delay_s = error.delay_s or lifecycle.backoff_s(step.batch.n_stumbles)
+                delay_s = error.delay_s or backoff.pause_s(step.batch.n_stumbles)
                 self._telemetry.warn(
                     "step_stumbled", batch_id=batch_id, reason=str(error), delay_s=round(delay_s, 2)
                 )
@@ -398,7 +399,7 @@ class Engine:
             if step is not None and lifecycle.defect_lasts(step.batch, where):
                 await self._end_defect(step, where)
             else:
-                await self._store.release(held, lifecycle.backoff_s(n_stumbles + 3), where)
+                await self._store.release(held, backoff.pause_s(n_stumbles + 3), where)
         except (StaleClaim, *UNREACHABLE, RedisError):
             # Refused as well: a Redis that lacks replicas or cannot save may have refused the step's own move.
             self._outlived.add(held)
@@ -430,10 +431,10 @@ class Engine:
         if not _paid(step.batch):
             await self._end_refused(step, error)
         elif isinstance(error, CreateRefused):
-            delay_s = lifecycle.backoff_s(step.batch.n_stumbles + 3)
+            delay_s = backoff.pause_s(step.batch.n_stumbles + 3)
             await self._store.release(step.held, delay_s, str(error), denied=True, create_refused=True)
         else:
-            await self._park(step, error, lifecycle.parked_pause_s())
+            await self._park(step, error, backoff.parked_pause_s())
 
     async def _park(self, step: Step, error: PermanentError, delay_s: float) -> None:
         """Keep a batch that may be paid for while its key is refused; only a cancel or the end of retention ends it."""

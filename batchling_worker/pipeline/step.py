@@ -12,6 +12,7 @@ from batchling_client.wire.keys import BatchId, ProviderBatchId
 from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.states import BatchState
 
+from .. import backoff
 from ..decisions import lifecycle
 from ..errors import TemporaryError
 from ..provider import Account, Ended, Provider, Running, Seen, Sought, Submission
@@ -130,7 +131,7 @@ class Step:
         return TemporaryError(
             f"{batch.batch_id} was created with a different API key or host of {batch.spec.provider}: "
             f"restore it{way_out}",
-            delay_s=min(lifecycle.backoff_s(batch.n_stumbles), ESTRANGED_LONGEST_S),
+            delay_s=min(backoff.pause_s(batch.n_stumbles), ESTRANGED_LONGEST_S),
         )
 
     def own(self, seen: Seen) -> Seen:

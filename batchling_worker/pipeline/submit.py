@@ -16,6 +16,7 @@ from batchling_client.wire.records.row_and_result import CorruptRecord, Result, 
 from batchling_client.wire.scripts import RowOut
 from batchling_client.wire.states import BatchState, Outcome, RowKind, Verdict
 
+from .. import account_store, backoff
 from ..decisions import lifecycle, quota
 from ..errors import (
     CreateBegun,
@@ -118,7 +119,7 @@ async def _admitted(step: Step) -> bool:
             return False
         case Verdict.HELD:
             held_s = max(0.0, admission.held_until_ms / 1000 - step.now.timestamp())
-            raise Waiting(quota.words_of_wait(admission, held_s), delay_s=max(held_s, look_s))
+            raise Waiting(account_store.words_of_wait(admission, held_s), delay_s=max(held_s, look_s))
         case _:
             raise StaleClaim(batch.batch_id)
 
@@ -392,7 +393,7 @@ async def _refused(step: Step, error: TemporaryError) -> None:
     if lifecycle.submission_is_over(step.batch, step.now):
         await _end_unsubmitted(step, str(error))
         return
-    delay_s = lifecycle.backoff_s(step.batch.n_stumbles, error.delay_s)
+    delay_s = backoff.pause_s(step.batch.n_stumbles, error.delay_s)
     _say_stumbled(step, error, delay_s)
     await step.store.release(step.held, delay_s, str(error), create_refused=True)
 

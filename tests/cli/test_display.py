@@ -21,7 +21,7 @@ from redis.asyncio import Redis
 
 from batchling_client.cli import tables
 from batchling_client.operate.inspection import Inspection
-from batchling_client.progress import display, live_screen, wait_reasons
+from batchling_client.progress import batch_lines, display, live_screen, wait_reasons
 from batchling_client.progress.folding import folded
 from batchling_client.wire.deployment.connection import connect
 from batchling_client.wire.keys import Keys, RunId
@@ -83,19 +83,19 @@ def test_a_line_tells_state_rows_age_and_the_providers_reason() -> None:
     running = batch(1, "submitted", provider_status="in_progress", n_done=4, provider_batch_id="batch_1")
     failed = batch(2, "failed", error="quota is used up", n_failed=10)
 
-    assert display.line_of(running, NOW) == "groq/m  submitted (in_progress)  4/10  1:15  batch_1"
-    assert display.line_of(failed, NOW).endswith("failed  10/10  1:15  b002  quota is used up")
+    assert batch_lines.line_of(running, NOW) == "groq/m  submitted (in_progress)  4/10  1:15  batch_1"
+    assert batch_lines.line_of(failed, NOW).endswith("failed  10/10  1:15  b002  quota is used up")
 
 
 def test_lines_are_capped_and_batches_that_go_on_come_first() -> None:
     batches = [batch(n, "settled") for n in range(20)] + [batch(n, "open") for n in range(20, 23)]
 
-    shown, rest = display.pick(batches, 5)
+    shown, rest = batch_lines.pick(batches, 5)
 
     assert [one.batch_id for one in shown] == ["b018", "b019", "b020", "b021", "b022"]
     assert rest == {"settled": 18}
-    assert display.pick(batches[:5], 5) == (batches[:5], {})
-    assert len(display.pick([batch(n, "open") for n in range(20)], 5)[0]) == 5
+    assert batch_lines.pick(batches[:5], 5) == (batches[:5], {})
+    assert len(batch_lines.pick([batch(n, "open") for n in range(20)], 5)[0]) == 5
 
 
 def test_a_state_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from batchling_client.operate import doctor
 from batchling_client.settings import ClientSettings
 from batchling_client.wire import sealing
+from batchling_client.wire.deployment import seal_key_files
 from batchling_client.wire.records.row_and_result import WorkerPresence
 from tests.deployment import Deployment
 from tests.waiting import wait_until
@@ -65,7 +66,7 @@ async def test_workers_with_another_seal_key_are_found(deployment: Deployment) -
     )
     await deployment.redis.execute_command("ZADD", deployment.keys.workers, 1, stranger.name)
     await deployment.redis.execute_command("SET", deployment.keys.worker(stranger.name), stranger.encode())
-    sealing.stored_pair(deployment.home)
+    seal_key_files.stored_pair(deployment.home)
 
     _, found = await examine(deployment.env)
     _, trusted = await examine({**deployment.env, "BATCHLING_SEAL_PUBLIC_KEY": public})
@@ -111,8 +112,8 @@ def test_seal_keys_are_read_and_never_made(tmp_path: Path) -> None:
     assert doctor.of_keys(used, []).sound
     assert not list(tmp_path.iterdir())
 
-    sealing.stored_pair(tmp_path)
-    private = tmp_path / "keys" / sealing.PRIVATE_FILE
+    seal_key_files.stored_pair(tmp_path)
+    private = tmp_path / "keys" / seal_key_files.PRIVATE_FILE
     assert doctor.of_keys(used, []).sound
 
     private.chmod(0o644)

@@ -34,6 +34,7 @@ from batchling_client import (
 )
 from batchling_client.intercept.interceptor import HttpReply
 from batchling_client.wire import sealing
+from batchling_client.wire.deployment import seal_key_files
 from batchling_client.wire.deployment.cancellation import end
 from batchling_client.wire.keys import BatchId, Keys
 from batchling_client.wire.records.batch import Batch
@@ -859,7 +860,7 @@ async def test_a_worker_with_our_seal_key_is_nothing_to_speak_of(
     answerer: Answerer,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    announce(redis_server, namespace, sealing.digest(sealing.stored_pair(tmp_path)[0]))
+    announce(redis_server, namespace, sealing.digest(seal_key_files.stored_pair(tmp_path)[0]))
     async with batchify(batch_window_seconds=LINGER_S) as run:
         await ask(run)
     assert "worker" not in caplog.text
@@ -907,7 +908,7 @@ def test_wrong_settings_name_their_variable(name: str, value: str, monkeypatch: 
 
 
 def test_an_unreadable_seal_key_is_a_clear_error(tmp_path: Path) -> None:
-    sealing.stored_pair(tmp_path)
+    seal_key_files.stored_pair(tmp_path)
     (tmp_path / "keys" / "seal.key").write_text("nonsense")
     with pytest.raises(WrongSettings, match="seal key"), batchify():
         pass

@@ -17,6 +17,7 @@ from batchling_client.operate.inspection import Inspection
 from batchling_client.progress import overdue
 from batchling_client.progress.display import Watch
 from batchling_client.wire import sealing
+from batchling_client.wire.deployment import seal_key_files
 from batchling_client.wire.deployment.rehearsing import SANDBOX
 from batchling_client.wire.keys import BatchId, Keys, RunId
 from batchling_client.wire.records.batch import Batch
@@ -171,7 +172,7 @@ async def test_a_worker_that_dies_in_the_middle_of_a_run_is_missed(
     quick_looks: None,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    announce(redis_server, namespace, sealing.stored_pair(tmp_path)[0])
+    announce(redis_server, namespace, seal_key_files.stored_pair(tmp_path)[0])
     async with batchify(batch_window_seconds=60, live_display=False) as run:
         asking = asyncio.create_task(ask(run))
         await batch_ids(byhand, 1)
@@ -189,7 +190,7 @@ async def test_a_redis_that_is_full_is_named_to_those_who_wait(
     quick_looks: None,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    announce(own_redis, namespace, sealing.stored_pair(tmp_path)[0])
+    announce(own_redis, namespace, seal_key_files.stored_pair(tmp_path)[0])
     async with batchify(batch_window_seconds=60, redis_url=own_redis.url, live_display=False) as run:
         asking = asyncio.create_task(ask(run))
 

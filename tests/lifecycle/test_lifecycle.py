@@ -19,6 +19,7 @@ from batchling_client.wire.keys import BatchId, RequestId
 from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.records.row_and_result import LaneSpec
 from batchling_client.wire.states import BatchState, Outcome, RowKind
+from batchling_worker import backoff
 from batchling_worker.decisions import blame, lifecycle
 from batchling_worker.decisions.lifecycle import Refuse, Requeue
 from batchling_worker.provider import ROW_LOST, Answer, Complaint, Ending
@@ -401,14 +402,14 @@ def test_the_first_look_is_soon(poll_s: float, shortest_s: float, first_s: float
 def test_backoff_has_a_floor_a_ceiling_and_honours_the_providers_wish(
     n_stumbles: int, wish_s: float | None
 ) -> None:
-    ceiling = min(lifecycle.BACKOFF_LONGEST_S, 2.0 ** min(n_stumbles, 20))
-    delay_s = lifecycle.backoff_s(n_stumbles, wish_s)
-    assert delay_s >= max(wish_s or 0.0, lifecycle.BACKOFF_SHORTEST_S)
+    ceiling = min(backoff.LONGEST_S, 2.0 ** min(n_stumbles, 20))
+    delay_s = backoff.pause_s(n_stumbles, wish_s)
+    assert delay_s >= max(wish_s or 0.0, backoff.SHORTEST_S)
     assert delay_s <= max(wish_s or 0.0, ceiling)
 
 
 def test_backoff_is_drawn_anew_from_the_whole_range_so_that_workers_do_not_march_in_step() -> None:
-    drawn = [lifecycle.backoff_s(5) for _ in range(200)]
+    drawn = [backoff.pause_s(5) for _ in range(200)]
     assert len(set(drawn)) > 100
     assert min(drawn) < 8
     assert max(drawn) > 24

@@ -15,6 +15,7 @@ import pytest
 
 from batchling_client import batchify, errors
 from batchling_client.wire import sealing
+from batchling_client.wire.deployment import seal_key_files
 from batchling_client.wire.keys import BatchId, RequestId
 from batchling_client.wire.records.row_and_result import CorruptRecord, LaneSpec
 from batchling_client.wire.states import BatchState, Verdict
@@ -107,7 +108,7 @@ async def another_lanes_spec(h: Harm) -> None:
 
 
 async def anothers_credential(h: Harm) -> None:
-    public, _ = sealing.stored_pair(h.deployment.home)
+    public, _ = seal_key_files.stored_pair(h.deployment.home)
     await value("credential", sealing.seal({"authorization": "Bearer gsk-of-another"}, public))(h)
 
 

@@ -15,15 +15,16 @@ import pytest
 from nacl.public import PublicKey, SealedBox
 
 from batchling_client.wire import sealing
+from batchling_client.wire.deployment import seal_key_files
 
 SECRET = "sk-canary-3b1f9e27"
 HEADERS = {"authorization": f"Bearer {SECRET}", "x-api-key": SECRET}
 
 PRINT_PAIR = """
 import sys, pathlib
-from batchling_client.wire import sealing
+from batchling_client.wire.deployment import seal_key_files
 sys.stdin.readline()
-print(*sealing.stored_pair(pathlib.Path(sys.argv[1])))
+print(*seal_key_files.stored_pair(pathlib.Path(sys.argv[1])))
 """
 
 
@@ -99,22 +100,24 @@ def test_a_private_key_tells_its_public_half_and_a_digest_tells_neither() -> Non
 
 def test_the_pair_of_a_home_is_made_once_and_kept(tmp_path: Path) -> None:
     home = tmp_path / "deep" / "home"
-    first = sealing.stored_pair(home)
-    assert sealing.stored_pair(home) == first
+    first = seal_key_files.stored_pair(home)
+    assert seal_key_files.stored_pair(home) == first
     assert sealing.public_half(first[1]) == first[0]
-    assert (home / "keys" / sealing.PUBLIC_FILE).read_text().strip() == first[0]
+    assert (home / "keys" / seal_key_files.PUBLIC_FILE).read_text().strip() == first[0]
 
 
 def test_nobody_else_can_read_the_private_key_and_no_draft_is_left(tmp_path: Path) -> None:
     mask = os.umask(0)
     try:
-        sealing.stored_pair(tmp_path)
+        seal_key_files.stored_pair(tmp_path)
     finally:
         os.umask(mask)
     keys = tmp_path / "keys"
     assert stat.S_IMODE(keys.stat().st_mode) == 0o700
-    assert stat.S_IMODE((keys / sealing.PRIVATE_FILE).stat().st_mode) == 0o600
-    assert sorted(path.name for path in keys.iterdir()) == sorted((sealing.PRIVATE_FILE, sealing.PUBLIC_FILE))
+    assert stat.S_IMODE((keys / seal_key_files.PRIVATE_FILE).stat().st_mode) == 0o600
+    assert sorted(path.name for path in keys.iterdir()) == sorted(
+        (seal_key_files.PRIVATE_FILE, seal_key_files.PUBLIC_FILE)
+    )
 
 
 def test_processes_that_need_a_pair_at_once_agree_on_one(tmp_path: Path) -> None:
@@ -129,7 +132,7 @@ def test_processes_that_need_a_pair_at_once_agree_on_one(tmp_path: Path) -> None
     said = [racer.communicate(timeout=50)[0].split() for racer in racers]
     assert all(racer.returncode == 0 for racer in racers)
     assert len({tuple(pair) for pair in said}) == 1
-    assert sealing.stored_pair(tmp_path) == tuple(said[0])
+    assert seal_key_files.stored_pair(tmp_path) == tuple(said[0])
 
 
 def test_threads_that_need_a_pair_at_once_agree_on_one(tmp_path: Path) -> None:
@@ -141,7 +144,7 @@ def test_threads_that_need_a_pair_at_once_agree_on_one(tmp_path: Path) -> None:
             home: Path = home, pairs: list[tuple[str, str]] = pairs, start: threading.Barrier = start
         ) -> None:
             start.wait(10)
-            pairs.append(sealing.stored_pair(home))
+            pairs.append(seal_key_files.stored_pair(home))
 
         threads = [threading.Thread(target=race) for _ in range(8)]
         for thread in threads:
@@ -149,4 +152,4 @@ def test_threads_that_need_a_pair_at_once_agree_on_one(tmp_path: Path) -> None:
         for thread in threads:
             thread.join(10)
         assert len(pairs) == 8
-        assert set(pairs) == {sealing.stored_pair(home)}
+        assert set(pairs) == {seal_key_files.stored_pair(home)}

@@ -1,0 +1,64 @@
+"""Word a batch in one line: its state, its counts, its age; and choose the batches that get a line."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from ..wire.records.batch import Batch
+from ..wire.states import BatchState
+
+
+def line_of(batch: Batch, now: dt.datetime) -> str:
+    """A batch in one line of plain text; why it ended, once it has."""
+    words = [
+        f"{batch.spec.provider}/{batch.spec.model}",
+        state_of(batch),
+        f"{rows_done(batch)}/{rows_all(batch)}",
+        age_of(batch, now),
+        batch.provider_batch_id or batch.batch_id,
+    ]
+    if batch.error and batch.state.terminal:
+        words.append(batch.error)
+    return "  ".join(words)
+
+
+def state_of(batch: Batch) -> str:
+    """The state of a batch, and that it is quarantined, or the provider's own word while it runs there."""
+    if batch.quarantined_at is not None:
+        return f"{batch.state.value} (quarantined)"
+    if batch.state is BatchState.SUBMITTED and batch.provider_status:
+        return f"{batch.state.value} ({batch.provider_status})"
+    return batch.state.value
+
+
+def rows_all(batch: Batch) -> int:
+    """The requests a batch is for: those dropped before they were sent do not count."""
+    return batch.n_requests - batch.n_dropped
+
+
+def rows_done(batch: Batch) -> int:
+    """The requests answered, or until then those the provider says it is through with."""
+    return max(batch.n_succeeded + batch.n_failed, 0 if batch.state.terminal else batch.n_done)
+
+
+def age_of(batch: Batch, now: dt.datetime) -> str:
+    """How long a batch has been under way, or was: 0:07, 12:30, 3:05:00."""
+    end = batch.settled_at or now
+    seconds = max(0, int((end - batch.created_at).total_seconds()))
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def pick(batches: Sequence[Batch], n_lines: int) -> tuple[list[Batch], Mapping[str, int]]:
+    """The batches to give a line each, those that go on first, and the rest counted by state."""
+    if len(batches) <= n_lines:
+        return list(batches), {}
+    running = [batch for batch in batches if not batch.state.terminal]
+    over = [batch for batch in batches if batch.state.terminal]
+    n_over = max(0, n_lines - len(running))
+    chosen = {batch.batch_id for batch in [*running[:n_lines], *over[len(over) - n_over :]]}
+    shown = [batch for batch in batches if batch.batch_id in chosen]
+    return shown, Counter(batch.state.value for batch in batches if batch.batch_id not in chosen)

@@ -1,0 +1,39 @@
+"""Keep a deployment's pair of seal keys in files of its home."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from .. import sealing
+
+PUBLIC_FILE: Final = "seal.pub"
+PRIVATE_FILE: Final = "seal.key"
+
+
+def stored_pair(home: Path) -> tuple[str, str]:
+    """Return the (public, private) pair of `home/keys`, made on first need; processes that make one at once agree."""
+    folder = home / "keys"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_file = folder / PRIVATE_FILE
+    if not private_file.exists():
+        _, private = sealing.new_pair()
+        # Not named for the process id: two containers that share a volume may well have the same.
+        handle, name = tempfile.mkstemp(prefix=f".{PRIVATE_FILE}.", dir=folder)
+        draft = Path(name)
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(private + "\n")
+        try:
+            os.link(draft, private_file)
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    private = private_file.read_text(encoding="ascii").strip()
+    public = sealing.public_half(private)
+    public_file = folder / PUBLIC_FILE
+    if not public_file.exists():
+        public_file.write_text(public + "\n", encoding="ascii")
+    return public, private
