@@ -18,9 +18,9 @@ PAGE_IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
-CODE_FILE = re.compile(
-    r"`((?:batchling_client|batchling_worker|tests|deploy|docs|examples)/[\w/.-]+\.(?:py|lua|conf|md))`"
-)
+CODE_FILE = re.compile(r"`((?:[\w.-]+/)+[\w.-]+\.(?:py|lua|conf|md))`")
+PACKAGES = ("batchling_client", "batchling_worker")
+ROOM = re.compile(r"`([a-z_]+(?:/|\.py))`")
 
 
 @cache
@@ -68,6 +68,21 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
 def test_files_of_the_code_that_are_named_exist(page: Path) -> None:
+    """A path starts at the root of the project, or at a package's, or beside the page."""
+    places = (ROOT, *(ROOT / package for package in PACKAGES), page.parent)
     for file in CODE_FILE.findall(page.read_text(encoding="utf-8")):
         if "acme" not in file and "NAME" not in file:
-            assert (ROOT / file).is_file(), f"{page.name} names {file}"
+            assert any((place / file).is_file() for place in places), f"{page.name} names {file}"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_page_of_rooms_names_every_room(package: str) -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text.partition(f"| `{package}/` |")[2].partition("\n\n")[0]
+    there = {
+        f"{path.name}/" if path.is_dir() else path.name
+        for path in (ROOT / package).iterdir()
+        if (path / "__init__.py").is_file() or path.suffix == ".py"
+    }
+
+    assert {room for room in ROOM.findall(table) if room in there} == there - {"__init__.py"}
