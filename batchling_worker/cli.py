@@ -95,7 +95,7 @@ def _perform(
 ) -> int:
     if shutil.which(command[0]) is None:
         raise click.UsageError(f"There is no command {command[0]!r}: check its name and PATH.")
-    part = _part("batchling_worker.rehearsal")
+    part = _part("batchling_worker.rehearsal.stage")
     if part.ignores_environment(command):
         _say(_ISOLATED.format(command[0]))
     try:
@@ -116,7 +116,7 @@ def _check_providers(part: Any, served: tuple[str, ...]) -> None:
 @click.command(short_help="Show a run without an account, on a sandbox.")
 def demo() -> int:
     """Show it all without an account: a few hundred requests, two models, a sandbox for a provider."""
-    part = _part("batchling_worker.demo")
+    part = _part("batchling_worker.rehearsal.demo")
     errors = _part("batchling_worker.stack.errors")
     try:
         code: int = part.play(_home())

@@ -51,7 +51,7 @@ def rehearsal(home: Path) -> Iterator[None]:
     with (
         tempfile.TemporaryFile() as complaints,
         subprocess.Popen(
-            [sys.executable, "-m", "batchling_worker.rehearsal", "--home", str(home)],
+            [sys.executable, "-m", "batchling_worker.rehearsal.stage", "--home", str(home)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             # A file takes any amount of words, where a pipe that nobody reads would stop the stage.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from batchling_worker.rehearsal import ignores_environment
+from batchling_worker.rehearsal.stage import ignores_environment
 from tests.waiting import wait_until
 
 from .command import batchling, clean_environment, contents, ended, start

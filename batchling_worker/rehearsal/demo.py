@@ -19,8 +19,8 @@ import httpx
 
 from batchling import batchify
 
-from .rehearsal import Stage, stage
-from .sandbox import LedgerPage
+from ..sandbox import LedgerPage
+from .stage import Stage, stage
 
 FAST: Final = "llama-3.1-8b-instant"
 SLOW: Final = "openai/gpt-oss-20b"

@@ -1,6 +1,6 @@
 """A stage for rehearsals: the sandbox, and an embedded stack of its own whose worker talks to nothing else.
 
-`python -m batchling_worker.rehearsal --home DIR` sets the stage, prints the environment to use as one line of JSON
+`python -m batchling_worker.rehearsal.stage --home DIR` sets it, prints the environment to use as one line of JSON
 and clears it all away when its standard input ends, as it does when whoever started it dies.
 """
 
@@ -23,10 +23,10 @@ from typing import Final
 
 from batchling_client.wire.deployment.rehearsing import SAID
 
-from . import providers, settings
-from .sandbox import Sandbox, environment
-from .stack import attach, control
-from .stack.errors import StackError
+from .. import providers, settings
+from ..sandbox import Sandbox, environment
+from ..stack import attach, control
+from ..stack.errors import StackError
 
 FOLDER: Final = "sandbox"
 WRONG_USE: Final = 2
@@ -183,7 +183,7 @@ def _clear(own: Path) -> None:
 
 def main() -> int:
     """Holds the stage until standard input ends; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m batchling_worker.rehearsal")
+    parser = argparse.ArgumentParser(prog="python -m batchling_worker.rehearsal.stage")
     parser.add_argument("--home", type=Path, required=True)
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -1,0 +1,1 @@
+"""Plays programs before the sandbox: the demo, `--sandbox` and `batchling sandbox -- CMD`."""
