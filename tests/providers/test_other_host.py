@@ -150,7 +150,7 @@ async def test_a_page_in_the_place_of_the_file_is_not_a_result_file(
 async def test_a_file_that_breaks_off_there_is_read_to_its_end_by_a_new_redirect(
     wire: Wire, store: Wire, wired: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batchling_worker.provider_call.RESUME_PAUSE_S", 0.0)
+    monkeypatch.setattr("batchling_worker.dialects.provider_call.RESUME_PAUSE_S", 0.0)
     moved(wire, store.url + SIGNED)
 
     def in_two_parts(seen: Seen) -> Reply:
