@@ -134,7 +134,7 @@ def batchify(
         account=account_of(account, used),
         namespace=used.namespace,
     )
-    wishes = _Wishes(
+    options = _BlockOptions(
         name=name,
         dry_run=dry_run,
         live_display=live_display,
@@ -144,11 +144,11 @@ def batchify(
         detach=detach,
         enabled=used.enabled if enabled is None else enabled,
     )
-    return Block(used, terms, wishes, routes)
+    return Block(used, terms, options, routes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Wishes:
+class _BlockOptions:
     name: str | None
     dry_run: bool
     live_display: bool
@@ -162,10 +162,10 @@ class _Wishes:
 class Block:
     """What `batchify` returns; it is entered once, and yields its `Run`."""
 
-    def __init__(self, used: ClientSettings, terms: Terms, wishes: _Wishes, routes: Routes) -> None:
+    def __init__(self, used: ClientSettings, terms: Terms, options: _BlockOptions, routes: Routes) -> None:
         self._settings = used
         self._terms = terms
-        self._wishes = wishes
+        self._options = options
         self._routes = routes
         self._run: Run | None = None
         self._outer: Run | None = None
@@ -301,7 +301,7 @@ class Block:
         """Return what this process waits for before it leaves the block."""
         if self._run is None or os.getpid() != self._pid:
             return None
-        counted = in_flight_of.Unsent(self._run) if self._wishes.detach else self._run
+        counted = in_flight_of.Unsent(self._run) if self._options.detach else self._run
         return in_flight_of.InFlight(counted, may_ask)
 
     def _pause_s(self, in_flight: in_flight_of.InFlight) -> float | None:
@@ -310,13 +310,13 @@ class Block:
         if run is None or pause_s is None or self._left:
             return None
         is_long = in_flight.waited_s > SAY_WAITING_AFTER_S and run.n_in_flight() > 0
-        if is_long and not self._wishes.detach and not self._says_waiting:
+        if is_long and not self._options.detach and not self._says_waiting:
             self._says_waiting = True
             display.tell(run.words_of_in_flight())
         return pause_s
 
     def _detach(self) -> None:
-        if self._wishes.detach and self._run is not None and not self._left and os.getpid() == self._pid:
+        if self._options.detach and self._run is not None and not self._left and os.getpid() == self._pid:
             self._run.detach()
 
     async def _open(self, *, is_dry: bool, awaits_worker: bool = False) -> Run:
@@ -346,19 +346,19 @@ class Block:
             terms=self._terms,
             deployment=deployment,
             routes=self._routes,
-            name=self._wishes.name,
-            deadline_s=self._wishes.deadline_s,
-            on_deadline=self._wishes.on_deadline,
-            on_too_few=self._wishes.on_too_few,
-            enabled=self._wishes.enabled,
+            name=self._options.name,
+            deadline_s=self._options.deadline_s,
+            on_deadline=self._options.on_deadline,
+            on_too_few=self._options.on_too_few,
+            enabled=self._options.enabled,
         )
 
     def _is_off(self) -> bool:
         double = own_transports.double_of_network()
-        if double is not None and self._wishes.enabled and not self._is_dry():
+        if double is not None and self._options.enabled and not self._is_dry():
             display.warn(_NO_NETWORK.format(double))
-            self._wishes = replace(self._wishes, enabled=False)
-        return not self._wishes.enabled
+            self._options = replace(self._options, enabled=False)
+        return not self._options.enabled
 
     def _open_disabled(self) -> Run:
         """Yield a run that catches nothing; leaving the block does nothing either."""
@@ -378,7 +378,7 @@ class Block:
             # A Redis that goes away from here on is waited for; the companion looks for a worker again.
             await worker_presence.fit_worker_lives(inspection, deployment.seal_public_key)
         companions = [
-            display.show(run, self._wishes.live_display),
+            display.show(run, self._options.live_display),
             worker_presence.watch(
                 inspection,
                 deployment.seal_public_key,
@@ -454,7 +454,7 @@ class Block:
         """Whether this block, or one around it such as `batchling run --dry-run`, only counts."""
         outer = scope.current()
         self._outer = outer if isinstance(outer, Run) else None
-        return self._wishes.dry_run or (self._outer is not None and self._outer.is_dry)
+        return self._options.dry_run or (self._outer is not None and self._outer.is_dry)
 
     def _is_dry_end(self, error: BaseException | None) -> bool:
         """Whether the block is left because its calls were counted: by `DryRun`, what was made of it, or at its end."""

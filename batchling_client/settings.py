@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from .errors import WrongSettings
 from .wire import keys, sealing
 from .wire.deployment import connection, provider_settings
-from .wire.deployment.provider_settings import StandIn
+from .wire.deployment.provider_settings import EndpointSettings
 from .wire.deployment.setting_errors import mistake_in, sentence
 from .wire.routes import Routes
 
@@ -83,7 +83,7 @@ class ClientSettings(BaseSettings):
     """Whether blocks do anything; `false` switches all of them off, for unit tests."""
 
     providers: Annotated[
-        dict[str, StandIn],
+        dict[str, EndpointSettings],
         AfterValidator(provider_settings.checked),
         AfterValidator(provider_settings.told_apart),
     ] = {}

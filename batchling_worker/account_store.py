@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lesson:
+class QuotaVerdict:
     """What the refusal of a batch means for it: whether others of ours were in flight, and whether it is hopeless."""
 
     alone: bool
@@ -48,7 +48,7 @@ class Lesson:
 
 
 @dataclass(slots=True)
-class Standing:
+class AccountStore:
     """Reads and moves of accounts; any worker may make them, under no claim."""
 
     redis: Redis
@@ -96,13 +96,13 @@ class Standing:
         flat = await self.redis.execute_command("HGETALL", self.keys.quota(quota_id))
         return Quota.decode(_fields(flat))
 
-    async def teach(self, batch: Batch, refusal: quota.Refusal) -> Lesson:
+    async def teach(self, batch: Batch, refusal: quota.Refusal) -> QuotaVerdict:
         """Stores what the refusal of a batch teaches of its quota; safe to repeat."""
         return await self._despite_damage(
             [self.keys.quota(batch.quota_id)], lambda: self._teach(batch, refusal)
         )
 
-    async def _teach(self, batch: Batch, refusal: quota.Refusal) -> Lesson:
+    async def _teach(self, batch: Batch, refusal: quota.Refusal) -> QuotaVerdict:
         tokens = quota.tokens_of(batch)
         seen = await self.quota_of(batch.quota_id)
         mine = seen.in_flight.get(batch.batch_id)
@@ -123,7 +123,7 @@ class Standing:
         since = dt.timedelta(milliseconds=since_ms)
         n_rows = batch.n_requests - batch.n_dropped
         hopeless = quota.hopeless(n_rows, tokens, refusal, others, n_alone, since)
-        return Lesson(alone=others == 0, hopeless=hopeless)
+        return QuotaVerdict(alone=others == 0, hopeless=hopeless)
 
     async def _live(self, in_flight: Mapping[BatchId, Admitted], but: BatchId) -> int:
         """The tokens of those that have not ended, but one."""

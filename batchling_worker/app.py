@@ -34,7 +34,7 @@ from .engine.accounts import Accounts
 from .engine.crash_points import CrashPoint, no_crash
 from .engine.engine import Engine
 from .errors import UnfitWorker
-from .pipeline.step import Knobs
+from .pipeline.step import StepSettings
 from .providers import Providers
 from .runtime import flower, foreign_settings, shutdown, tasks
 from .runtime.backlog import key_prefix, queue_of
@@ -167,7 +167,7 @@ def _assemble(app: Celery, settings: WorkerSettings) -> None:
 
     def make_engine(version: int) -> Engine:
         store = make_store(version)
-        knobs = Knobs(
+        step_settings = StepSettings(
             namespace=settings.namespace,
             poll_interval_s=settings.poll_interval_seconds,
             max_attempts=settings.max_attempts,
@@ -188,7 +188,7 @@ def _assemble(app: Celery, settings: WorkerSettings) -> None:
             store=store,
             accounts=accounts,
             providers=providers,
-            knobs=knobs,
+            step_settings=step_settings,
             telemetry=telemetry,
             reach=reach,
         )

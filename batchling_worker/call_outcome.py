@@ -75,7 +75,7 @@ class _Watched:
 
 
 @dataclass(slots=True)
-class Weather:
+class CallOutcomes:
     """One step's view of an account; the last call counts, since it is the one a step ends with."""
 
     called: bool = False

@@ -15,7 +15,7 @@ from batchling_client.wire.keys import BatchId, ProviderBatchId
 from batchling_client.wire.records.row_and_result import UNREADABLE, CorruptRecord
 from batchling_client.wire.states import Outcome
 
-from .call_outcome import Weather
+from .call_outcome import CallOutcomes
 
 LABEL_PREFIX: Final = "batchling-"
 """Begins the label of every batch."""
@@ -108,7 +108,7 @@ class Account:
     """What stands in for the object store's own scheme and host."""
     role_arn: str = ""
     """The role that the provider reads and writes these files as."""
-    weather: Weather = field(default_factory=Weather, repr=False, compare=False)
+    calls: CallOutcomes = field(default_factory=CallOutcomes, repr=False, compare=False)
     """What the calls of the step that opened this account have shown."""
     download_hosts: tuple[str, ...] = ()
     """Where result files may be fetched from beside the base URL, without any of the headers."""
@@ -132,7 +132,7 @@ class Submission:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sought:
+class SearchCriteria:
     """What is known of a batch that may have been created: enough to tell it from every other at its provider."""
 
     submission: Submission
@@ -143,7 +143,7 @@ class Sought:
     is_another: Callable[[ProviderBatchId], Awaitable[bool]]
     """Whether that one is known to be another batch of ours: an earlier attempt has the same custom_ids."""
     holds: Callable[[Collection[str]], Awaitable[bool]]
-    """Whether one of these custom_ids is a row of the batch sought."""
+    """Whether one of these custom_ids is a row of the batch that is sought."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -330,7 +330,7 @@ class Provider(Protocol):
         """Creates the batch: the call that costs money. Sent once."""
         ...
 
-    async def find(self, account: Account, sought: Sought) -> Sequence[ProviderBatchId]:
+    async def find(self, account: Account, criteria: SearchCriteria) -> Sequence[ProviderBatchId]:
         """Every batch that was made of the submission, the oldest first; empty only where there surely is none to see.
 
         While one can be neither matched nor ruled out it raises `TemporaryError`; where one was begun and only the

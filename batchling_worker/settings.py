@@ -19,7 +19,7 @@ from pydantic_settings import (
 
 from batchling_client.wire import keys, sealing
 from batchling_client.wire.deployment import provider_settings, seal_key_files
-from batchling_client.wire.deployment.provider_settings import StandIn
+from batchling_client.wire.deployment.provider_settings import EndpointSettings
 from batchling_client.wire.deployment.setting_errors import mistake_in, sentence
 
 RESULT_TTL_S: Final = 30 * 24 * 3600
@@ -37,7 +37,7 @@ class Messages(enum.StrEnum):
     DOUBLED = "doubled"
 
 
-class ProviderSettings(StandIn):
+class ProviderSettings(EndpointSettings):
     """What a deployment says of one provider."""
 
     # A BaseSettings here would read the environment's API_KEY and BASE_URL too.

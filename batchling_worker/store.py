@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from batchling_client.wire.deployment.connection import UNREACHABLE, ask
-from batchling_client.wire.deployment.redis_health import Told
+from batchling_client.wire.deployment.redis_health import RedisFacts
 from batchling_client.wire.ids import new_batch_id
 from batchling_client.wire.keys import BatchId, Keys, LaneId, Mailbox, ProviderBatchId, RequestId
 from batchling_client.wire.records.batch import Batch, EarlyRead
@@ -20,7 +20,7 @@ from batchling_client.wire.records.row_and_result import CorruptRecord, Row, Wor
 from batchling_client.wire.scripts import BatchCap, Claim, Delivered, Fsync, RowIn, RowOut, Scripts
 from batchling_client.wire.states import BatchState, Outcome, Verdict
 
-from .account_store import Standing
+from .account_store import AccountStore
 from .decisions.rereading import Tally
 from .errors import NotOnDisk, StaleClaim, TemporaryError
 
@@ -59,12 +59,12 @@ class Store:
     max_attempts: int
     fsync_intent: Fsync | None = None
     scripts: Scripts = field(init=False)
-    standing: Standing = field(init=False)
+    accounts: AccountStore = field(init=False)
     _mailboxes: dict[BatchId, tuple[Mailbox, ...]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.scripts = Scripts(self.redis, self.keys)
-        self.standing = Standing(self.redis, self.keys)
+        self.accounts = AccountStore(self.redis, self.keys)
 
     async def claim_due(self, limit: int) -> list[Claim]:
         """Claims what is due, the longest overdue first."""
@@ -505,7 +505,7 @@ class Store:
                     found[ProviderBatchId(provider_batch_id.decode())] = BatchId(batch_id.decode())
         return found
 
-    async def told(self) -> Told:
+    async def told(self) -> RedisFacts:
         """What Redis tells of itself."""
         return await ask(self.redis)
 

@@ -25,7 +25,7 @@ from batchling_worker.engine.accounts import Accounts
 from batchling_worker.engine.crash_points import CrashPoint, no_crash
 from batchling_worker.engine.engine import Engine
 from batchling_worker.pipeline.seal import seal
-from batchling_worker.pipeline.step import Knobs
+from batchling_worker.pipeline.step import StepSettings
 from batchling_worker.settings import WorkerSettings
 from batchling_worker.store import Held, Store
 from batchling_worker.telemetry import Telemetry
@@ -129,7 +129,7 @@ async def _work(settings: WorkerSettings) -> None:
         max_attempts=settings.max_attempts,
     )
     telemetry = Telemetry()
-    knobs = Knobs(
+    step_settings = StepSettings(
         namespace=settings.namespace,
         poll_interval_s=settings.poll_interval_seconds,
         max_attempts=settings.max_attempts,
@@ -144,7 +144,7 @@ async def _work(settings: WorkerSettings) -> None:
         store=store,
         accounts=accounts,
         providers=providers.Providers(settings.providers),
-        knobs=knobs,
+        step_settings=step_settings,
         telemetry=telemetry,
         reach=reach,
     )

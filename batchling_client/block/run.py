@@ -74,7 +74,7 @@ class Progress:
 
 
 @dataclass(slots=True, eq=False)
-class _Seat:
+class _LoopState:
     """A run's place on one event loop; its counts are touched there only."""
 
     session: Session
@@ -116,7 +116,7 @@ class Run:
         self._deadline_s = deadline_s
         self._on_deadline = on_deadline
         self._on_too_few = on_too_few
-        self._seats: dict[asyncio.AbstractEventLoop, _Seat] = {}
+        self._loop_states: dict[asyncio.AbstractEventLoop, _LoopState] = {}
         self._lock = threading.Lock()
         self._n_refused = 0
         self._n_blocking = 0
@@ -154,12 +154,12 @@ class Run:
     @property
     def redis(self) -> Redis:
         """The connection of the running event loop to the queue."""
-        return self._seat().session.redis
+        return self._loop_state().session.redis
 
     @property
     def keys(self) -> Keys:
         """The names of the deployment's Redis keys."""
-        return self._seat().session.keys
+        return self._loop_state().session.keys
 
     @property
     def is_dry(self) -> bool:
@@ -195,11 +195,11 @@ class Run:
                 n_reused=self._rehearsal.n_reused,
                 passed=self._passed.counts(),
             )
-        seats = list(self._seats.values())
-        n_requests = sum(seat.n_requests for seat in seats) + self._n_refused
-        n_succeeded = sum(seat.n_succeeded for seat in seats)
-        n_failed = sum(seat.n_failed for seat in seats) + self._n_refused
-        n_left = sum(seat.n_left for seat in seats)
+        loop_states = list(self._loop_states.values())
+        n_requests = sum(loop_state.n_requests for loop_state in loop_states) + self._n_refused
+        n_succeeded = sum(loop_state.n_succeeded for loop_state in loop_states)
+        n_failed = sum(loop_state.n_failed for loop_state in loop_states) + self._n_refused
+        n_left = sum(loop_state.n_left for loop_state in loop_states)
         n_waiting = n_requests - n_succeeded - n_failed - n_left
         return Progress(
             n_requests=n_requests,
@@ -287,7 +287,7 @@ class Run:
 
     def n_unsent(self) -> int:
         """Return how many calls are not in Redis yet."""
-        return sum(seat.session.n_unsent for seat in list(self._seats.values()))
+        return sum(loop_state.session.n_unsent for loop_state in list(self._loop_states.values()))
 
     def detach(self) -> None:
         """Have calls that wait now go on without their callers: threads are released, and nothing is withdrawn."""
@@ -425,22 +425,22 @@ class Run:
                 shared.finish(self._take_back_from_afar)
             finally:
                 background_loop.let_go()
-        for loop, seat in self._seats.items():
-            if not seat.left:
-                seat.left = True
+        for loop, loop_state in self._loop_states.items():
+            if not loop_state.left:
+                loop_state.left = True
                 # Where it turns again the session ends in its own time; where it is closed there is nothing to end.
                 with contextlib.suppress(RuntimeError):
-                    loop.call_soon_threadsafe(seat.session.let_go)
+                    loop.call_soon_threadsafe(loop_state.session.let_go)
         self._say_what_goes_on()
         if self._bridged:
             self._bridged = False
             background_loop.let_go()
 
     async def _take_back_from_afar(self) -> None:
-        for seat in self._seats.values():
-            regretted, seat.regretted = seat.regretted, []
-            n_given_up = await seat.session.take_back_from_afar(regretted, self._hear_withdrawn)
-            seat.n_left += min(n_given_up, self.progress.n_waiting)
+        for loop_state in self._loop_states.values():
+            regretted, loop_state.regretted = loop_state.regretted, []
+            n_given_up = await loop_state.session.take_back_from_afar(regretted, self._hear_withdrawn)
+            loop_state.n_left += min(n_given_up, self.progress.n_waiting)
 
     def _read(self, call: HttpCall) -> Request | HttpReply | PassThrough:
         let_through = (self._n_overdue and self._on_deadline == "realtime") or self._n_too_few
@@ -470,12 +470,12 @@ class Run:
         return PASS_THROUGH
 
     async def _ask(self, request: Request, body: bytes) -> HttpReply | PassThrough:
-        seat = self._seat()
-        self._count(seat, request)
+        loop_state = self._loop_state()
+        self._count(loop_state, request)
         request_id, lane, place = request.request_id, request.lane, request.place
         is_answered = is_left = False
         try:
-            future = seat.session.ask(request)
+            future = loop_state.session.ask(request)
             del request
             if self._deadline_s is None:
                 reply = await future
@@ -483,28 +483,28 @@ class Run:
                 async with asyncio.timeout(self._deadline_s):
                     reply = await future
             n_again = 0
-            while n_again < ASKED_AGAIN and self._is_no_answer(seat, request_id, reply):
+            while n_again < ASKED_AGAIN and self._is_no_answer(loop_state, request_id, reply):
                 n_again += 1
-                future = seat.session.ask(self._calls.request(lane, request_id, body))
+                future = loop_state.session.ask(self._calls.request(lane, request_id, body))
                 async with asyncio.timeout(self._deadline_s):
                     reply = await future
             is_answered = reply.status < 400
         except asyncio.CancelledError:
-            seat.session.leave(request_id, future)
-            self._regret(seat, request_id)
+            loop_state.session.leave(request_id, future)
+            self._regret(loop_state, request_id)
             is_left = True
             raise
         except TimeoutError:
-            seat.session.leave(request_id, future)
+            loop_state.session.leave(request_id, future)
             why = ""
             if self._on_deadline == "error":
                 try:
-                    why = await seat.overdue.why(self.look, lane.spec)
+                    why = await loop_state.overdue.why(self.look, lane.spec)
                 except asyncio.CancelledError:
-                    self._regret(seat, request_id)
+                    self._regret(loop_state, request_id)
                     is_left = True
                     raise
-            return self._miss(seat, request_id, lane.spec.host, why)
+            return self._miss(loop_state, request_id, lane.spec.host, why)
         finally:
             lane.pace.left(request_id)
             if place is not None and not is_answered:
@@ -512,11 +512,11 @@ class Run:
         self._given_up.discard(request_id)
         lane.pace.answered(request_id)
         if reply.headers.get(errors.HEADER) == BatchTooSmall.code and self._on_too_few == "realtime":
-            return self._let_through(seat, lane.spec.host)
+            return self._let_through(loop_state, lane.spec.host)
         if reply.status < 400:
-            seat.n_succeeded += 1
+            loop_state.n_succeeded += 1
         else:
-            seat.n_failed += 1
+            loop_state.n_failed += 1
         return reply
 
     async def _ask_from_afar(self, request: Request, body: bytes) -> HttpReply | PassThrough:
@@ -547,32 +547,34 @@ class Run:
             self._n_refused += 1
         return replies.of_error(QueueUnreachable, status=503, sentence=str(error))
 
-    def _count(self, seat: _Seat, request: Request) -> None:
+    def _count(self, loop_state: _LoopState, request: Request) -> None:
         """Count a call; one that takes the place of a call that left is the same request."""
         place = request.place
         if place is None or not place.again:
-            seat.n_requests += 1
+            loop_state.n_requests += 1
             return
         self._given_up.discard(request.request_id)
         self._withdrawn.discard(request.request_id)
         request.lane.pace.ask_again(request.request_id)
         if place.left:
-            seat.n_left -= 1
+            loop_state.n_left -= 1
         else:
-            seat.n_requests += 1
+            loop_state.n_requests += 1
 
-    def _is_no_answer(self, seat: _Seat, request_id: RequestId, reply: HttpReply) -> bool:
+    def _is_no_answer(self, loop_state: _LoopState, request_id: RequestId, reply: HttpReply) -> bool:
         """Whether the request is asked for again, as itself.
 
         A Redis that was killed forgets its last moments; and the end of a batch that was being cancelled before the
         request joined it was meant for others.
         """
         code = reply.headers.get(errors.HEADER)
-        return code == RequestLost.code or (code == BatchCancelled.code and seat.session.is_late(request_id))
+        return code == RequestLost.code or (
+            code == BatchCancelled.code and loop_state.session.is_late(request_id)
+        )
 
-    def _let_through(self, seat: _Seat, host: str) -> PassThrough:
+    def _let_through(self, loop_state: _LoopState, host: str) -> PassThrough:
         """A request of a batch that is too small for its provider, which was told nothing of it."""
-        seat.n_left += 1
+        loop_state.n_left += 1
         self._passed.note(Why.TOO_FEW, host)
         with self._lock:
             self._n_too_few += 1
@@ -584,17 +586,19 @@ class Run:
             )
         return PASS_THROUGH
 
-    def _miss(self, seat: _Seat, request_id: RequestId, host: str, why: str) -> HttpReply | PassThrough:
+    def _miss(
+        self, loop_state: _LoopState, request_id: RequestId, host: str, why: str
+    ) -> HttpReply | PassThrough:
         realtime = self._on_deadline == "realtime"
-        seat.session.withdraw([request_id], self._hear_withdrawn, cancel=realtime)
+        loop_state.session.withdraw([request_id], self._hear_withdrawn, cancel=realtime)
         with self._lock:
             self._n_overdue += 1
             first = self._n_overdue == 1
         if not realtime:
-            seat.n_failed += 1
+            loop_state.n_failed += 1
             sentence = f"{DeadlinePassed.sentence} {why}".rstrip()
             return replies.of_error(DeadlinePassed, status=504, sentence=sentence)
-        seat.n_left += 1
+        loop_state.n_left += 1
         self._passed.note(Why.DEADLINE, host)
         if first:
             _logger.warning(
@@ -603,20 +607,20 @@ class Run:
             )
         return PASS_THROUGH
 
-    def _regret(self, seat: _Seat, request_id: RequestId) -> None:
-        seat.n_left += 1
+    def _regret(self, loop_state: _LoopState, request_id: RequestId) -> None:
+        loop_state.n_left += 1
         if self._detached:
             return
-        seat.regretted.append(request_id)
+        loop_state.regretted.append(request_id)
         if self._closed:
-            self._withdraw(seat)
-        elif seat.timer is None:
-            seat.timer = asyncio.get_running_loop().call_later(GRACE_S, self._withdraw, seat)
+            self._withdraw(loop_state)
+        elif loop_state.timer is None:
+            loop_state.timer = asyncio.get_running_loop().call_later(GRACE_S, self._withdraw, loop_state)
 
-    def _withdraw(self, seat: _Seat) -> None:
-        seat.timer = None
-        regretted, seat.regretted = seat.regretted, []
-        seat.session.withdraw(regretted, self._hear_withdrawn)
+    def _withdraw(self, loop_state: _LoopState) -> None:
+        loop_state.timer = None
+        regretted, loop_state.regretted = loop_state.regretted, []
+        loop_state.session.withdraw(regretted, self._hear_withdrawn)
 
     def _hear_withdrawn(self, withdrawn: Sequence[RequestId], running: Sequence[RequestId]) -> None:
         """Note what became of requests that nobody waits for, and warn once of those whose batches run.
@@ -652,36 +656,36 @@ class Run:
 
     async def _leave_all(self) -> None:
         here = asyncio.get_running_loop()
-        for loop, seat in list(self._seats.items()):
+        for loop, loop_state in list(self._loop_states.items()):
             if loop is here:
-                await self._leave(seat)
+                await self._leave(loop_state)
             else:
-                await background_loop.on(loop, partial(self._leave, seat))
+                await background_loop.on(loop, partial(self._leave, loop_state))
 
-    async def _leave(self, seat: _Seat) -> None:
+    async def _leave(self, loop_state: _LoopState) -> None:
         await self._blocked.gone()
         await self._relays.gone()
-        if seat.timer is not None:
-            seat.timer.cancel()
-        if seat.regretted:
-            self._withdraw(seat)
-        await seat.session.withdrawals_done()
-        if not seat.left:
-            seat.left = True
-            seat.session.let_go()
-        await seat.session.ended()
+        if loop_state.timer is not None:
+            loop_state.timer.cancel()
+        if loop_state.regretted:
+            self._withdraw(loop_state)
+        await loop_state.session.withdrawals_done()
+        if not loop_state.left:
+            loop_state.left = True
+            loop_state.session.let_go()
+        await loop_state.session.ended()
 
-    def _seat(self) -> _Seat:
+    def _loop_state(self) -> _LoopState:
         loop = asyncio.get_running_loop()
-        seat = self._seats.get(loop)
-        if seat is None or seat.session.over:
+        loop_state = self._loop_states.get(loop)
+        if loop_state is None or loop_state.session.over:
             if self._deployment is None:
                 raise RuntimeError("a dry run has no queue")
             held = session.hold(self._deployment)
-            if seat is None:
-                seat = self._seats[loop] = _Seat(session=held)
-            seat.session = held
-        return seat
+            if loop_state is None:
+                loop_state = self._loop_states[loop] = _LoopState(session=held)
+            loop_state.session = held
+        return loop_state
 
     def _hold_bridge(self) -> None:
         with self._lock:

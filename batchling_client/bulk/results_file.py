@@ -106,7 +106,7 @@ class Results:
         self._keys = keys
         self._run_id = run_id
         self._outage = Outage(redis)
-        self._complaints = wait_reasons.Complaints()
+        self._wait_reasons = wait_reasons.WaitReasons()
         self._watch = display.Watch(Inspection(redis, keys), run_id)
         self._tally = Tally(run_id=run_id)
         self._patience_s = patience_s
@@ -185,7 +185,7 @@ class Results:
         except UNREACHABLE as error:
             await self._outage.over(error)
             return
-        for line in self._complaints.news(batches):
+        for line in self._wait_reasons.news(batches):
             display.warn(line)
 
     async def _say_alone(self, inspection: Inspection) -> None:

@@ -74,7 +74,7 @@ class Way(enum.Enum):
 
 
 @dataclass(slots=True)
-class Passage:
+class TransportPath:
     """One call on its way through a transport of its client's own."""
 
     handler: Handler
@@ -82,37 +82,37 @@ class Passage:
     """Whether a library that is covered was asked to send it."""
 
 
-_passage: ContextVar[Passage | None] = ContextVar("batchling_passage", default=None)
+_transport_path: ContextVar[TransportPath | None] = ContextVar("batchling_transport_path", default=None)
 
 
-def current() -> Passage | None:
-    """Return the passage that the running code is in."""
-    return _passage.get()
+def current() -> TransportPath | None:
+    """Return the transport path that the running code is in."""
+    return _transport_path.get()
 
 
 @contextlib.contextmanager
 def through(handler: Handler, host: str, by: object) -> Iterator[None]:
     """Have the library's own transport ask the handler about what a transport or code of the program sends on."""
-    passage = Passage(handler)
-    before = _passage.set(passage)
+    transport_path = TransportPath(handler)
+    before = _transport_path.set(transport_path)
     try:
         yield
     finally:
         with contextlib.suppress(ValueError):
-            _passage.reset(before)
-        _judge(passage, host, by)
+            _transport_path.reset(before)
+        _judge(transport_path, host, by)
 
 
-def _judge(passage: Passage, host: str, by: object) -> None:
+def _judge(transport_path: TransportPath, host: str, by: object) -> None:
     """Warn of a call that no interceptor saw, unless the same code has sent a call that was caught, as a cache does."""
-    passed = passage.handler.passed
+    passed = transport_path.handler.passed
     if passed is None:
         return
     name = by.name if isinstance(by, Code) else type(by).__qualname__
-    if passage.caught:
+    if transport_path.caught:
         passed.ways_seen.add(name)
     elif name not in passed.ways_seen:
-        note_unseen(passage.handler, host, by)
+        note_unseen(transport_path.handler, host, by)
 
 
 def note_unseen(handler: Handler, host: str, by: object) -> None:

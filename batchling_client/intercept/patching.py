@@ -75,10 +75,10 @@ class Patch:
         if handler is None:
             return None
         if handler.wants(method, host, path):
-            passage = own_transports.current()
-            if passage is not None:
+            transport_path = own_transports.current()
+            if transport_path is not None:
                 # A client's own transport sends on over a library that is covered, too.
-                passage.caught = True
+                transport_path.caught = True
             return handler
         return PASSING if handler.passes(method, host, path) else None
 

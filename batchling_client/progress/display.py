@@ -161,7 +161,7 @@ class LogScreen:
         self._say = tell if to_stderr else _log_quietly
         self._said: dict[BatchId, BatchState] = {}
         self._n_reused = self._n_reused_said = 0
-        self._complaints = wait_reasons.Complaints()
+        self._wait_reasons = wait_reasons.WaitReasons()
 
     def draw(self, batches: Sequence[Batch], now: dt.datetime, n_reused: int = 0) -> None:
         """Say what is new; the number of reused requests once it has stopped growing."""
@@ -173,7 +173,7 @@ class LogScreen:
             if self._said.get(batch.batch_id) is not batch.state:
                 self._said[batch.batch_id] = batch.state
                 self._say(batch_lines.line_of(batch, now))
-        for line in self._complaints.news(batches):
+        for line in self._wait_reasons.news(batches):
             warn(line)
 
     def close(self) -> None:

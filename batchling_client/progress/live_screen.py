@@ -46,7 +46,7 @@ class LiveScreen:
         self._n_lines = n_lines
         self._console = _Terminal(stderr=True)
         self._live: Live | None = None
-        self._complaints = wait_reasons.Complaints()
+        self._wait_reasons = wait_reasons.WaitReasons()
 
     def draw(self, batches: Sequence[Batch], now: dt.datetime, n_reused: int = 0) -> None:
         """Draw one line a batch, one for the rest of them, and one for the requests that earlier runs had made."""
@@ -54,7 +54,7 @@ class LiveScreen:
             return
         if self._live is None:
             self._live = self._start()
-        for line in self._complaints.news(batches):
+        for line in self._wait_reasons.news(batches):
             self._console.print(Text(line, style="red"))
         self._live.update(self._table(batches, now, n_reused), refresh=True)
 

@@ -22,7 +22,7 @@ THAT_IS_ALL: Final = (
 )
 
 
-class Complaints:
+class WaitReasons:
     """What was said of a run's batches already."""
 
     def __init__(self) -> None:

@@ -38,7 +38,7 @@ Report: TypeAlias = Callable[[Sequence[RequestId], Sequence[RequestId]], None]
 """Called with the requests that were withdrawn, and with those whose answers come, or have come, all the same."""
 
 
-class Unwanted(NamedTuple):
+class Withdrawal(NamedTuple):
     """A request that nobody waits for any more; with `cancel` a batch that is at the provider is cancelled for it."""
 
     request_id: RequestId
@@ -98,9 +98,9 @@ class Enqueue:
         self._outage = outage
         self._waiting: dict[Lane, deque[Request]] = {}
         self._n_sending = 0
-        self._unwanted: deque[Unwanted] = deque()
-        self._none_unwanted = asyncio.Event()
-        self._none_unwanted.set()
+        self._withdrawals: deque[Withdrawal] = deque()
+        self._none_to_withdraw = asyncio.Event()
+        self._none_to_withdraw.set()
         self._open: dict[LaneId, BatchId] = {}
         self._asked_again: set[RequestId] = set()
         self._overdue: dict[BatchId, set[RequestId]] = {}
@@ -123,20 +123,20 @@ class Enqueue:
 
         With ``cancel`` a batch that is at the provider is cancelled, once all that is unanswered in it was withdrawn.
         """
-        self.withdraw_all(Unwanted(request_id, report, cancel) for request_id in request_ids)
+        self.withdraw_all(Withdrawal(request_id, report, cancel) for request_id in request_ids)
 
-    def withdraw_all(self, unwanted: Iterable[Unwanted]) -> None:
+    def withdraw_all(self, withdrawals: Iterable[Withdrawal]) -> None:
         """Takes back requests of any runs."""
-        self._unwanted.extend(unwanted)
-        if self._unwanted:
-            self._none_unwanted.clear()
+        self._withdrawals.extend(withdrawals)
+        if self._withdrawals:
+            self._none_to_withdraw.clear()
             self._wake.set()
 
-    def hand_over(self) -> list[Unwanted]:
+    def hand_over(self) -> list[Withdrawal]:
         """The withdrawals that are due, for another to do them."""
-        unwanted = list(self._unwanted)
-        self._unwanted.clear()
-        return unwanted
+        withdrawals = list(self._withdrawals)
+        self._withdrawals.clear()
+        return withdrawals
 
     @property
     def n_unsent(self) -> int:
@@ -144,13 +144,13 @@ class Enqueue:
         return self._n_sending + sum(len(rows) for rows in self._waiting.values())
 
     @property
-    def n_unwanted(self) -> int:
+    def n_withdrawals(self) -> int:
         """How many withdrawals are due."""
-        return len(self._unwanted)
+        return len(self._withdrawals)
 
     async def withdrawals_done(self) -> None:
         """Returns once no withdrawal is due."""
-        await self._none_unwanted.wait()
+        await self._none_to_withdraw.wait()
 
     async def send(self) -> None:
         """Sends for as long as the session lives.
@@ -160,7 +160,7 @@ class Enqueue:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._waiting or self._unwanted:
+            while self._waiting or self._withdrawals:
                 await self.send_waiting()
                 await self.send_withdrawals()
 
@@ -168,26 +168,28 @@ class Enqueue:
         """Sends the withdrawals that are due."""
         outcomes: dict[Report, _Outcome] = {}
         try:
-            while self._unwanted:
-                some = [self._unwanted.popleft() for _ in range(min(len(self._unwanted), WITHDRAWN_AT_ONCE))]
+            while self._withdrawals:
+                some = [
+                    self._withdrawals.popleft() for _ in range(min(len(self._withdrawals), WITHDRAWN_AT_ONCE))
+                ]
                 try:
                     await self._take_back(
                         [one for one in some if not self._waiters.expects(one.request_id)], outcomes
                     )
                 except (RedisError, CorruptRecord, OSError):
                     # Nobody waits for these requests: those that cannot be withdrawn keep running.
-                    for one in (*some, *self._unwanted):
+                    for one in (*some, *self._withdrawals):
                         _outcome(outcomes, one).running.append(one.request_id)
-                    self._unwanted.clear()
+                    self._withdrawals.clear()
                 except BaseException:
                     # Broken off on the way: the next try, maybe of another sender, does them again.
-                    self._unwanted.extendleft(one._replace(in_doubt=True) for one in reversed(some))
+                    self._withdrawals.extendleft(one._replace(in_doubt=True) for one in reversed(some))
                     raise
         finally:
             for report, outcome in outcomes.items():
                 # Those made again meanwhile are wanted.
                 report(*([one for one in some_ids if not self._waiters.expects(one)] for some_ids in outcome))
-        self._none_unwanted.set()
+        self._none_to_withdraw.set()
 
     async def send_waiting(self) -> None:
         """Sends the requests that were added; returns once Redis holds them or has refused them."""
@@ -332,31 +334,31 @@ class Enqueue:
         for row in rows:
             self._waiters.answer(row.request_id, reply)
 
-    async def _take_back(self, unwanted: Sequence[Unwanted], outcomes: dict[Report, _Outcome]) -> None:
+    async def _take_back(self, withdrawals: Sequence[Withdrawal], outcomes: dict[Report, _Outcome]) -> None:
         for _ in range(2):
             # A request may move to another batch between the two looks, once in a while.
-            unwanted = await self._take_back_once(unwanted, outcomes)
-            if not unwanted:
+            withdrawals = await self._take_back_once(withdrawals, outcomes)
+            if not withdrawals:
                 return
 
     async def _take_back_once(
-        self, unwanted: Sequence[Unwanted], outcomes: dict[Report, _Outcome]
-    ) -> list[Unwanted]:
-        if not unwanted:
+        self, withdrawals: Sequence[Withdrawal], outcomes: dict[Report, _Outcome]
+    ) -> list[Withdrawal]:
+        if not withdrawals:
             return []
         redis, keys = self._scripts.redis, self._scripts.keys
-        places: list[Any] = await redis.mget([keys.request(one.request_id) for one in unwanted])
+        places: list[Any] = await redis.mget([keys.request(one.request_id) for one in withdrawals])
         found = [
             (one, BatchId(place.partition(b"|")[0].decode(errors="replace")))
-            for one, place in zip(unwanted, places, strict=True)
+            for one, place in zip(withdrawals, places, strict=True)
             if place is not None and not place.startswith(b"|")
         ]
         answered = await self._answered(
-            [one for one, place in zip(unwanted, places, strict=True) if place is None]
+            [one for one, place in zip(withdrawals, places, strict=True) if place is None]
         )
         for one in answered:
             _outcome(outcomes, one).running.append(one.request_id)
-        for one, place in zip(unwanted, places, strict=True):
+        for one, place in zip(withdrawals, places, strict=True):
             if one.in_doubt and (place.startswith(b"|") if place is not None else one not in answered):
                 _outcome(outcomes, one).withdrawn.append(one.request_id)
         verdicts = await asyncio.gather(
@@ -365,7 +367,7 @@ class Enqueue:
                 for one, batch_id in found
             )
         )
-        again: list[Unwanted] = []
+        again: list[Withdrawal] = []
         overdue: dict[BatchId, set[RequestId]] = {}
         for (one, batch_id), verdict in zip(found, verdicts, strict=True):
             if verdict is Verdict.GONE:
@@ -379,9 +381,9 @@ class Enqueue:
         await self._cancel_overdue(overdue)
         return again
 
-    async def _answered(self, unwanted: Sequence[Unwanted]) -> list[Unwanted]:
+    async def _answered(self, withdrawals: Sequence[Withdrawal]) -> list[Withdrawal]:
         """Return those that were answered before they could be withdrawn; at full price nobody has a use for them."""
-        asked, keys = [one for one in unwanted if not one.cancel], self._scripts.keys
+        asked, keys = [one for one in withdrawals if not one.cancel], self._scripts.keys
         if not asked:
             return []
         async with self._scripts.redis.pipeline(transaction=False) as pipe:
@@ -431,5 +433,5 @@ class Enqueue:
                 )
 
 
-def _outcome(outcomes: dict[Report, _Outcome], one: Unwanted) -> _Outcome:
+def _outcome(outcomes: dict[Report, _Outcome], one: Withdrawal) -> _Outcome:
     return outcomes.setdefault(one.report, _Outcome([], []))

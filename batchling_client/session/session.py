@@ -19,7 +19,7 @@ from ..wire.keys import Keys, RequestId
 from ..wire.scripts import Scripts
 from .calls import Request
 from .credentials import Credentials
-from .enqueue import Enqueue, Report, Unwanted
+from .enqueue import Enqueue, Report, Withdrawal
 from .own_context import task_apart
 from .redis_outage import Outage
 from .waiters import DRAIN_PERIOD_S, Waiters
@@ -92,7 +92,7 @@ class Session:
     async def withdrawals_done(self) -> None:
         """Returns once what was to be taken back is, or nothing of it could be for `FAREWELL_S`."""
         before = None
-        while not self.over and self._owner is not None and (left := self._enqueue.n_unwanted) != before:
+        while not self.over and self._owner is not None and (left := self._enqueue.n_withdrawals) != before:
             before = left
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(FAREWELL_S):
@@ -134,7 +134,7 @@ class Session:
         """
         is_over = self.loop.is_closed()
         disowned = self._waiters.disown() if is_over else []
-        due = [Unwanted(one, report, cancel=False) for one in (*request_ids, *disowned)]
+        due = [Withdrawal(one, report, cancel=False) for one in (*request_ids, *disowned)]
         due += self._enqueue.hand_over()
         redis = connection.connect(self.deployment.redis_url)
         scripts = Scripts(redis, self.keys)
@@ -158,7 +158,7 @@ class Session:
     async def _end(self) -> None:
         if self._owner is not None:
             await asyncio.wait([self._owner])
-        if self._enqueue.n_unwanted:
+        if self._enqueue.n_withdrawals:
             # Cancelled by a loop at its end, the session is over before the blocks that are closed after it.
             await self._farewell()
         with contextlib.suppress(*connection.UNREACHABLE):
@@ -167,21 +167,21 @@ class Session:
     async def _live(self) -> None:
         create_task = self.loop.create_task
         finished = create_task(self._finished.wait())
-        labours = [
+        background = [
             create_task(self._waiters.listen()),
             create_task(self._waiters.drain()),
             create_task(self._enqueue.send()),
         ]
         try:
-            await asyncio.wait([finished, *labours], return_when=asyncio.FIRST_COMPLETED)
-            for labour in labours:
-                if labour.done() and not labour.cancelled() and (failure := labour.exception()) is not None:
+            await asyncio.wait([finished, *background], return_when=asyncio.FIRST_COMPLETED)
+            for task in background:
+                if task.done() and not task.cancelled() and (failure := task.exception()) is not None:
                     self._fail(failure)
         finally:
-            await self._close_down([finished, *labours])
+            await self._close_down([finished, *background])
 
     def _fail(self, failure: BaseException) -> None:
-        """Take note of why a labour ended by itself: only what broke down does, and no caller may hang on it."""
+        """Take note of why a task ended by itself: only what broke down does, and no caller may hang on it."""
         mistake = redis_errors.mistake_of(failure)
         if isinstance(failure, QueueUnreachable):
             self._reason = str(failure)
@@ -192,11 +192,11 @@ class Session:
             return
         _logger.error("%s", self._reason)
 
-    async def _close_down(self, labours: Sequence[asyncio.Task[Any]]) -> None:
+    async def _close_down(self, background: Sequence[asyncio.Task[Any]]) -> None:
         # A loop at its end cancels this too, once, at any of these steps: the next one follows all the same.
         self._finished.set()
         try:
-            await end(labours)
+            await end(background)
         finally:
             self._waiters.give_up(self._reason)
             try:

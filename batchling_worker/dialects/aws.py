@@ -32,7 +32,7 @@ from ..errors import MaybeDone, PermanentError, TemporaryError, WorkerError
 from ..provider import Account
 from . import http_errors
 from .blocking import TooSlowError, in_thread
-from .http_errors import Deed, wish_of
+from .http_errors import CallInfo, wish_of
 from .slow_answers import SILENCES
 
 T = TypeVar("T")
@@ -166,26 +166,29 @@ def _own_client(service: str, region: str, config: _Config) -> Any:
 
 
 async def call(
-    account: Account, deed: Deed, work: Callable[[], T], break_off: Callable[[], None] = lambda: None
+    account: Account, call_info: CallInfo, work: Callable[[], T], break_off: Callable[[], None] = lambda: None
 ) -> T:
     """What a blocking call of the library answers, made in a thread; raises the worker's errors.
 
     One that takes too long is broken off, if that can be done.
     """
-    account.weather.asked()
-    return await _made(account, deed, lambda _: work(), break_off)
+    account.calls.asked()
+    return await _made(account, call_info, lambda _: work(), break_off)
 
 
-async def store(account: Account, deed: Deed, s3: Any, place: Place, file: BinaryIO) -> None:
+async def store(account: Account, call_info: CallInfo, s3: Any, place: Place, file: BinaryIO) -> None:
     """Store a file in S3; raises the worker's errors. Silence tells nothing while it is sent."""
     await _made(
-        account, deed, lambda underway: upload(s3, place, underway.watched(file)), patience=STORE_PATIENCE
+        account,
+        call_info,
+        lambda underway: upload(s3, place, underway.watched(file)),
+        patience=STORE_PATIENCE,
     )
 
 
 async def _made(
     account: Account,
-    deed: Deed,
+    call_info: CallInfo,
     work: Callable[[Underway], T],
     break_off: Callable[[], None] = lambda: None,
     *,
@@ -193,48 +196,50 @@ async def _made(
 ) -> T:
     failure: WorkerError
     try:
-        with account.weather.call(deed.provider, deed.does, patience) as underway:
+        with account.calls.call(call_info.provider, call_info.does, patience) as underway:
             longest_s = SILENCES * (account.http.timeout.read or USUAL_SILENCE_S)
             answer = await in_thread(lambda: work(underway), underway, longest_s, break_off)
     except ClientError as error:
-        secrets = deed.secrets or await asyncio.to_thread(_own_secrets)
-        failure = _of_answer(dataclasses.replace(deed, secrets=secrets), error)
+        secrets = call_info.secrets or await asyncio.to_thread(_own_secrets)
+        failure = _of_answer(dataclasses.replace(call_info, secrets=secrets), error)
     except NO_CREDENTIAL:
         failure = PermanentError(
-            f"The worker has no AWS credential to {deed.does} with: give it one as the AWS SDK finds it, or in "
-            f"BATCHLING_PROVIDERS__{deed.provider.upper()}__API_KEY.",
+            f"The worker has no AWS credential to {call_info.does} with: give it one as the AWS SDK finds it, or in "
+            f"BATCHLING_PROVIDERS__{call_info.provider.upper()}__API_KEY.",
             status=401,
         )
     # urllib3's own come where a body breaks off in a way that botocore does not translate.
     except (BotoCoreError, HTTPError, OSError) as error:
-        failure = _of_silence(deed, error)
+        failure = _of_silence(call_info, error)
     else:
-        account.weather.saw(None)
+        account.calls.saw(None)
         return answer
-    account.weather.saw(failure)
+    account.calls.saw(failure)
     raise failure
 
 
-def _of_answer(deed: Deed, error: ClientError) -> WorkerError:
+def _of_answer(call_info: CallInfo, error: ClientError) -> WorkerError:
     said: Any = error.response
     code, message = str(said.get("Error", {}).get("Code", "")), str(said.get("Error", {}).get("Message", ""))
     status = int(said.get("ResponseMetadata", {}).get("HTTPStatusCode", 500))
-    wish_s = wish_of(deed, said.get("ResponseMetadata", {}).get("HTTPHeaders", {}))
+    wish_s = wish_of(call_info, said.get("ResponseMetadata", {}).get("HTTPHeaders", {}))
     # To a signature that does not fit AWS quotes the whole call, session token included.
-    words = http_errors.redacted(deed, f"{code} {message}".encode(errors="replace")).decode(errors="replace")
+    words = http_errors.redacted(call_info, f"{code} {message}".encode(errors="replace")).decode(
+        errors="replace"
+    )
     words = words[: http_errors.LONGEST_REASON]
-    reason = f"{deed.provider} answered {status} when asked to {deed.does}: {words}".rstrip()
+    reason = f"{call_info.provider} answered {status} when asked to {call_info.does}: {words}".rstrip()
     if money.is_lacking(status, words):
         return PermanentError(reason, status=status)
     if code in THROTTLED or status == 429:
         return TemporaryError(reason, delay_s=wish_s)
     if code in UNKNOWN_KEY:
         return PermanentError(reason, status=401)
-    if deed.paid and code in FULL and not _OF_THE_INPUT.search(message):
+    if call_info.paid and code in FULL and not _OF_THE_INPUT.search(message):
         return TemporaryError(reason, delay_s=wish_s)
     if 400 <= status < 500:
         return PermanentError(reason, status=status)
-    return MaybeDone(reason, delay_s=wish_s) if deed.paid else TemporaryError(reason, delay_s=wish_s)
+    return MaybeDone(reason, delay_s=wish_s) if call_info.paid else TemporaryError(reason, delay_s=wish_s)
 
 
 def _own_secrets() -> tuple[str, ...]:
@@ -255,14 +260,16 @@ class _TooSlow(TemporaryError):
     """An answer comes so slowly that to ask for the rest of it would take as long."""
 
 
-def _of_silence(deed: Deed, error: Exception) -> WorkerError:
+def _of_silence(call_info: CallInfo, error: Exception) -> WorkerError:
     name = type(error).__name__
-    if isinstance(error, TooSlowError) and not deed.paid:
-        return _TooSlow(f"{deed.provider} was asked to {deed.does}, and next to nothing came for too long")
+    if isinstance(error, TooSlowError) and not call_info.paid:
+        return _TooSlow(
+            f"{call_info.provider} was asked to {call_info.does}, and next to nothing came for too long"
+        )
     if isinstance(error, NOTHING_SENT):
-        return TemporaryError(f"{deed.provider} could not be reached to {deed.does}: {name}")
-    words = f"{deed.provider} was asked to {deed.does} and the answer was lost ({name})"
-    return MaybeDone(words) if deed.paid else TemporaryError(words)
+        return TemporaryError(f"{call_info.provider} could not be reached to {call_info.does}: {name}")
+    words = f"{call_info.provider} was asked to {call_info.does} and the answer was lost ({name})"
+    return MaybeDone(words) if call_info.paid else TemporaryError(words)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,7 +311,9 @@ def delete(s3: Any, place: Place) -> None:
     s3.delete_object(Bucket=place.bucket, Key=place.key)
 
 
-async def pieces(account: Account, deed: Deed, s3: Any, bucket: str, key: str) -> AsyncGenerator[bytes, None]:
+async def pieces(
+    account: Account, call_info: CallInfo, s3: Any, bucket: str, key: str
+) -> AsyncGenerator[bytes, None]:
     """An object in pieces; where it breaks off, the rest is asked for while that brings any of it."""
     n_got, tag = 0, ""
     for n_resumed in range(RESUMED_AT_MOST + 1):
@@ -312,10 +321,10 @@ async def pieces(account: Account, deed: Deed, s3: Any, bucket: str, key: str) -
         wanted = {"Range": f"bytes={n_got}-", **({"IfMatch": tag} if tag else {})} if n_got else {}
         try:
             ask = functools.partial(s3.get_object, Bucket=bucket, Key=key, **wanted)
-            answer = await call(account, deed, ask)
+            answer = await call(account, call_info, ask)
             tag, body = answer.get("ETag", ""), answer["Body"]
             read, break_off = functools.partial(body.read, PIECE), functools.partial(_break_off, body)
-            while piece := await call(account, deed, read, break_off):
+            while piece := await call(account, call_info, read, break_off):
                 n_got += len(piece)
                 yield piece
             return

@@ -11,7 +11,7 @@ from batchling_client.wire import error_words
 from ..decisions import money
 from ..errors import MaybeDone, PermanentError, TemporaryError
 from . import lenient_json
-from .http_errors import LONGEST_BODY, Deed, message_of, of_status, redacted
+from .http_errors import LONGEST_BODY, CallInfo, message_of, of_status, redacted
 
 SURE: Final = frozenset({401, 402, 403})
 """Refusals that hold whatever status they come under."""
@@ -35,9 +35,9 @@ _NAMING: Final = re.compile(r"(?:id|uri|url|arn|name)$", re.IGNORECASE)
 """How a field is called that names something which was made."""
 
 
-def of_body(deed: Deed, status: int, body: bytes) -> TemporaryError | PermanentError | None:
+def of_body(call_info: CallInfo, status: int, body: bytes) -> TemporaryError | PermanentError | None:
     """Return the worker's error for a success whose body is an error object and nothing else; None for any other."""
-    uploads = deed.submits and not deed.paid
+    uploads = call_info.submits and not call_info.paid
     if not (uploads or b'"error' in body or b'"success"' in body):
         return None
     try:
@@ -48,17 +48,17 @@ def of_body(deed: Deed, status: int, body: bytes) -> TemporaryError | PermanentE
         return None
     inner = said.get("error")
     told = error_words.status_in(inner if isinstance(inner, dict) else {}) or error_words.status_in(said)
-    clean = redacted(deed, body[:LONGEST_BODY])
+    clean = redacted(call_info, body[:LONGEST_BODY])
     if not told and uploads and not error_words.is_fault("", message_of(clean)):
         told = UNNAMED_REFUSAL
-    failure = of_status(deed, told, {}, clean) if told else None
-    if isinstance(failure, MaybeDone) or (isinstance(failure, TemporaryError) and not deed.paid):
+    failure = of_status(call_info, told, {}, clean) if told else None
+    if isinstance(failure, MaybeDone) or (isinstance(failure, TemporaryError) and not call_info.paid):
         return failure
     refusal = failure if isinstance(failure, PermanentError) else None
-    if refusal is not None and _is_sure(deed, refusal):
+    if refusal is not None and _is_sure(call_info, refusal):
         return refusal
-    reason = f"{deed.provider} answered {status} with an error when asked to {deed.does}: {message_of(clean)}"
-    return MaybeDone(reason, refusal=refusal) if deed.paid else TemporaryError(reason)
+    reason = f"{call_info.provider} answered {status} with an error when asked to {call_info.does}: {message_of(clean)}"
+    return MaybeDone(reason, refusal=refusal) if call_info.paid else TemporaryError(reason)
 
 
 def _is_error(said: Mapping[str, object]) -> bool:
@@ -73,7 +73,7 @@ def _is_refusal(said: Mapping[str, object]) -> bool:
     return bool(error_words.words_in(dict(said)))
 
 
-def _is_sure(deed: Deed, refusal: PermanentError) -> bool:
+def _is_sure(call_info: CallInfo, refusal: PermanentError) -> bool:
     """Return whether a refusal that came as a success can be believed.
 
     A key or an account without money is refused before anything is done, and an upload costs nothing. Of any other call
@@ -81,6 +81,6 @@ def _is_sure(deed: Deed, refusal: PermanentError) -> bool:
     """
     if refusal.status in SURE or money.is_lacking(refusal.status, refusal.body.decode(errors="replace")):
         return True
-    if deed.paid:
+    if call_info.paid:
         return False
-    return deed.submits or refusal.status in UNKNOWN_THERE
+    return call_info.submits or refusal.status in UNKNOWN_THERE

@@ -67,7 +67,7 @@ MOST_FLAWS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Deed:
+class CallInfo:
     """A call as errors speak of it: whose, what it does, whether it is paid for, and what no text may hold.
 
     `submits` = it brings something to the provider: until it succeeds, nothing of what it brings is paid for.
@@ -82,35 +82,41 @@ class Deed:
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
-def of_exception(deed: Deed, error: Exception) -> TemporaryError | PermanentError:
+def of_exception(call_info: CallInfo, error: Exception) -> TemporaryError | PermanentError:
     """The worker's error for an exception of httpx; nothing of the exception is kept but words."""
     if isinstance(error, UnicodeError) or _unfit_header(error):
-        return _unfit_credential(deed)
+        return _unfit_credential(call_info)
     name = type(error).__name__
     if isinstance(error, TooSlowError):
-        return TemporaryError(f"{deed.provider} answers too slowly when asked to {deed.does}: {error}")
+        return TemporaryError(
+            f"{call_info.provider} answers too slowly when asked to {call_info.does}: {error}"
+        )
     if isinstance(error, NOTHING_SENT):
-        words = _clean(deed, str(error))
+        words = _clean(call_info, str(error))
         advice = f" ({PROXY_ADVICE})" if isinstance(error, httpx.ProxyError) else ""
         return TemporaryError(
-            f"{deed.provider} could not be reached to {deed.does}: {name} {words}".rstrip() + advice
+            f"{call_info.provider} could not be reached to {call_info.does}: {name} {words}".rstrip() + advice
         )
-    if deed.paid:
-        return MaybeDone(f"{deed.provider} was asked to {deed.does} and the answer was lost ({name})")
-    return TemporaryError(f"{deed.provider} was asked to {deed.does} and did not answer in full ({name})")
+    if call_info.paid:
+        return MaybeDone(
+            f"{call_info.provider} was asked to {call_info.does} and the answer was lost ({name})"
+        )
+    return TemporaryError(
+        f"{call_info.provider} was asked to {call_info.does} and did not answer in full ({name})"
+    )
 
 
 def of_status(
-    deed: Deed, status: int, headers: Mapping[str, str], body: bytes, asked: httpx.URL | None = None
+    call_info: CallInfo, status: int, headers: Mapping[str, str], body: bytes, asked: httpx.URL | None = None
 ) -> TemporaryError | PermanentError:
     """Return the worker's error for an answer whose status is not a success; `asked` is the URL that was called."""
-    clean = redacted(deed, body[:LONGEST_BODY])
+    clean = redacted(call_info, body[:LONGEST_BODY])
     proxied = status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED
-    who = f"a proxy on the way to {deed.provider}" if proxied else deed.provider
-    reason = f"{who} answered {status} when asked to {deed.does}: {message_of(clean)}".rstrip(": ")
+    who = f"a proxy on the way to {call_info.provider}" if proxied else call_info.provider
+    reason = f"{who} answered {status} when asked to {call_info.does}: {message_of(clean)}".rstrip(": ")
     reason += f" ({PROXY_ADVICE})" if proxied else ""
-    wish_s = wish_of(deed, headers, clean)
-    reason += _of_long_wish(deed, headers, clean)
+    wish_s = wish_of(call_info, headers, clean)
+    reason += _of_long_wish(call_info, headers, clean)
     if money.is_lacking(status, clean.decode(errors="replace")):
         return PermanentError(reason, status=status, body=clean)
     if status in TRY_LATER:
@@ -120,24 +126,24 @@ def of_status(
             status = int(httpx.codes.UNAUTHORIZED)
         return PermanentError(reason, status=status, body=clean)
     if 300 <= status < 400:
-        return _redirected(deed, status, headers, asked)
-    return MaybeDone(reason, delay_s=wish_s) if deed.paid else TemporaryError(reason, delay_s=wish_s)
+        return _redirected(call_info, status, headers, asked)
+    return MaybeDone(reason, delay_s=wish_s) if call_info.paid else TemporaryError(reason, delay_s=wish_s)
 
 
 def _redirected(
-    deed: Deed, status: int, headers: Mapping[str, str], asked: httpx.URL | None
+    call_info: CallInfo, status: int, headers: Mapping[str, str], asked: httpx.URL | None
 ) -> TemporaryError | PermanentError:
     """The error for a redirect that is not followed; a call that submits something is told to its callers."""
-    setting = f"BATCHLING_PROVIDERS__{deed.provider.upper()}__BASE_URL (the base URL)"
+    setting = f"BATCHLING_PROVIDERS__{call_info.provider.upper()}__BASE_URL (the base URL)"
     reason = (
-        f"{deed.provider} answered {status} when asked to {deed.does}: "
-        f"{_of_the_same_host(headers, asked, setting) or _of_another_host(deed, headers, setting)}"
+        f"{call_info.provider} answered {status} when asked to {call_info.does}: "
+        f"{_of_the_same_host(headers, asked, setting) or _of_another_host(call_info, headers, setting)}"
     )
-    if not deed.submits:
+    if not call_info.submits:
         return TemporaryError(reason)
     error = {"message": reason, "type": "batch_error", "param": None, "code": "redirected"}
     refusal = PermanentError(reason, status=502, body=msgspec.json.encode({"error": error}))
-    if deed.paid and status in AFTER_THE_DEED and _stays(headers):
+    if call_info.paid and status in AFTER_THE_DEED and _stays(headers):
         # It may lead to the batch that was made.
         return MaybeDone(reason, refusal=refusal)
     return refusal
@@ -171,19 +177,19 @@ def _of_the_same_host(headers: Mapping[str, str], asked: httpx.URL | None, setti
     )
 
 
-def _of_another_host(deed: Deed, headers: Mapping[str, str], setting: str) -> str:
+def _of_another_host(call_info: CallInfo, headers: Mapping[str, str], setting: str) -> str:
     there = origin_of(headers.get("location", ""))
-    if deed.downloads and there.startswith(("http://", "https://")):
-        return _of_a_download(deed, there)
+    if call_info.downloads and there.startswith(("http://", "https://")):
+        return _of_a_download(call_info, there)
     return (
         f"it redirects to {there}. A key is sent to no other address than that of the settings: put the "
         f"final one into {setting}"
     )
 
 
-def _of_a_download(deed: Deed, there: str) -> str:
+def _of_a_download(call_info: CallInfo, there: str) -> str:
     """What is wrong with a redirect of a result file to a host that the settings do not name."""
-    setting = f"BATCHLING_PROVIDERS__{deed.provider.upper()}__DOWNLOAD_HOSTS"
+    setting = f"BATCHLING_PROVIDERS__{call_info.provider.upper()}__DOWNLOAD_HOSTS"
     scheme, _, site = there.partition("://")
     if scheme == "http" and not download_hosts.is_loopback(httpx.URL(there).host):
         return f"it redirects to {there}, and result files are fetched from other hosts over https only"
@@ -206,19 +212,19 @@ def origin_of(place: str) -> str:
     ]
 
 
-def of_unreadable(deed: Deed) -> TemporaryError:
+def of_unreadable(call_info: CallInfo) -> TemporaryError:
     """The worker's error for a success whose body makes no sense."""
-    reason = f"{deed.provider} was asked to {deed.does} and its answer cannot be read"
-    return MaybeDone(reason) if deed.paid else TemporaryError(reason)
+    reason = f"{call_info.provider} was asked to {call_info.does} and its answer cannot be read"
+    return MaybeDone(reason) if call_info.paid else TemporaryError(reason)
 
 
-def of_another(deed: Deed, shown: str) -> TemporaryError:
+def of_another(call_info: CallInfo, shown: str) -> TemporaryError:
     """The worker's error for a success that shows another thing than was asked for, as a cache on the way answers."""
     reason = (
-        f"{deed.provider} was asked to {deed.does} and the answer shows another ({shown[:LONGEST_NAME]}), which a "
-        "cache on the way may have sent: nothing is concluded from it"
+        f"{call_info.provider} was asked to {call_info.does} and the answer shows another ({shown[:LONGEST_NAME]}), "
+        "which a cache on the way may have sent: nothing is concluded from it"
     )
-    return MaybeDone(reason) if deed.paid else TemporaryError(reason)
+    return MaybeDone(reason) if call_info.paid else TemporaryError(reason)
 
 
 def secrets_of(headers: Mapping[str, str], more: Iterable[str] = ()) -> tuple[str, ...]:
@@ -230,9 +236,9 @@ def secrets_of(headers: Mapping[str, str], more: Iterable[str] = ()) -> tuple[st
     return tuple(sorted((one for one in found if len(one) >= SHORTEST_SECRET), key=len, reverse=True))
 
 
-def redacted(deed: Deed, text: bytes) -> bytes:
+def redacted(call_info: CallInfo, text: bytes) -> bytes:
     """The text with every credential of the call left out, as it is or as JSON spells it."""
-    for secret in deed.secrets:
+    for secret in call_info.secrets:
         for spelt in (secret, json.dumps(secret)[1:-1]):
             text = text.replace(spelt.encode("utf-8", "surrogatepass"), b"[redacted]")
     return text
@@ -257,14 +263,14 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     return wish_s
 
 
-def wish_of(deed: Deed, headers: Mapping[str, str], body: bytes = b"") -> float | None:
+def wish_of(call_info: CallInfo, headers: Mapping[str, str], body: bytes = b"") -> float | None:
     """How long the provider wishes to be left alone before such a call is sent again, bounded; None for no wish.
 
     A look is put off by minutes at most. Where more than an hour is asked for, the answer is not believed: gateways
     say a day while the next call is answered.
     """
     wish_s = _said_wish_s(headers, body)
-    if wish_s is None or deed.submits or deed.paid:
+    if wish_s is None or call_info.submits or call_info.paid:
         return None if wish_s is None else min(wish_s, LONGEST_WISH_S)
     return min(wish_s, LONGEST_LOOK_WISH_S) if wish_s <= LONGEST_WISH_S else None
 
@@ -274,10 +280,10 @@ def _said_wish_s(headers: Mapping[str, str], body: bytes) -> float | None:
     return _wish_in(body) if wish_s is None else wish_s
 
 
-def _of_long_wish(deed: Deed, headers: Mapping[str, str], body: bytes) -> str:
+def _of_long_wish(call_info: CallInfo, headers: Mapping[str, str], body: bytes) -> str:
     """What an answer asks for that is longer than any pause; '' for a pause that is kept, or none."""
     wish_s = _said_wish_s(headers, body)
-    longest_s = LONGEST_WISH_S if deed.submits or deed.paid else LONGEST_LOOK_WISH_S
+    longest_s = LONGEST_WISH_S if call_info.submits or call_info.paid else LONGEST_LOOK_WISH_S
     if wish_s is None or wish_s <= longest_s:
         return ""
     asked = (
@@ -391,14 +397,14 @@ def _unfit_header(error: Exception) -> bool:
     return isinstance(error, httpx.LocalProtocolError) and "header" in str(error).lower()
 
 
-def _unfit_credential(deed: Deed) -> PermanentError:
-    reason = f"The credential for {deed.provider} holds characters that an HTTP header cannot carry."
+def _unfit_credential(call_info: CallInfo) -> PermanentError:
+    reason = f"The credential for {call_info.provider} holds characters that an HTTP header cannot carry."
     error = {"message": reason, "type": "invalid_request_error", "param": None, "code": "invalid_api_key"}
     return PermanentError(reason, status=401, body=msgspec.json.encode({"error": error}))
 
 
-def _clean(deed: Deed, words: str) -> str:
-    return redacted(deed, words.encode(errors="replace")).decode(errors="replace")[:LONGEST_REASON]
+def _clean(call_info: CallInfo, words: str) -> str:
+    return redacted(call_info, words.encode(errors="replace")).decode(errors="replace")[:LONGEST_REASON]
 
 
 def _number(said: str | None) -> float | None:

@@ -26,8 +26,8 @@ from ..provider import (
     Other,
     ProviderFacts,
     Running,
+    SearchCriteria,
     Seen,
-    Sought,
     Source,
     SpentFiles,
     Submission,
@@ -154,22 +154,22 @@ class InlineBatches:
         except (PermanentError, TemporaryError) as error:
             if quota.refusal_in(str(error)) is None:
                 raise
-            account.weather.saw(None)
+            account.calls.saw(None)
             raise QuotaFull(str(error)) from None
         provider_batch_id = batch.shown().provider_batch_id
         if not provider_batch_id:
-            raise http_errors.of_unreadable(call.deed)
+            raise http_errors.of_unreadable(call.call_info)
         return provider_batch_id
 
-    async def find(self, account: Account, sought: Sought) -> Sequence[ProviderBatchId]:
+    async def find(self, account: Account, criteria: SearchCriteria) -> Sequence[ProviderBatchId]:
         """Batches of as many rows whose results hold rows of ours: they show no label, and no rows before they end."""
-        oldest, n_rows = sought.since - FIND_MARGIN, sought.submission.n_lines
+        oldest, n_rows = criteria.since - FIND_MARGIN, criteria.submission.n_lines
         candidates = [
             shown.provider_batch_id
-            async for shown in self._made_since(account, oldest, sought.submission.label)
+            async for shown in self._made_since(account, oldest, criteria.submission.label)
             if not n_rows or shown.n_rows in (0, n_rows)
         ]
-        return await found_by_rows(self, account, sought, candidates[::-1])
+        return await found_by_rows(self, account, criteria, candidates[::-1])
 
     async def look(
         self, account: Account, provider_batch_ids: Sequence[ProviderBatchId]
@@ -246,7 +246,7 @@ class InlineBatches:
         call = self._call(account, does, "GET", "")
         page = await call.ask(self._dialect.page, query)
         if not page.is_whole:
-            raise http_errors.of_unreadable(call.deed)
+            raise http_errors.of_unreadable(call.call_info)
         return page, call.behind
 
     async def _list_page(self, account: Account, query: Query) -> ListPage:
@@ -269,7 +269,7 @@ class InlineBatches:
             return NotFound()
         shown = batch.shown()
         if not shown.provider_batch_id:
-            raise http_errors.of_unreadable(call.deed)
+            raise http_errors.of_unreadable(call.call_info)
         other = Other(provider_batch_id=shown.provider_batch_id)
         return shown_as(self._heard(shown), provider_batch_id, other)
 

@@ -12,7 +12,7 @@ from batchling_client.wire.deployment import download_hosts
 
 from ..errors import TemporaryError
 from . import http_errors
-from .http_errors import Deed
+from .http_errors import CallInfo
 from .slow_answers import Trace
 
 BARE: Final = ("user-agent", "accept-encoding", "range")
@@ -50,28 +50,29 @@ def opened(
     )
 
 
-def of_status(deed: Deed, url: httpx.URL, status: int) -> TemporaryError:
+def of_status(call_info: CallInfo, url: httpx.URL, status: int) -> TemporaryError:
     """Return the worker's error for an answer that is not the file: its body may repeat what was signed.
 
     A 401, 403 or 404 says nothing of the provider's key or file: the next redirect leads to another URL.
     """
     if 300 <= status < 400:
         return TemporaryError(
-            f"{deed.provider} keeps its results on {_origin(url)}, which redirects again ({status}): "
+            f"{call_info.provider} keeps its results on {_origin(url)}, which redirects again ({status}): "
             "only one redirect to another host is followed"
         )
     return TemporaryError(
-        f"{deed.provider} keeps its results on {_origin(url)}, which answered {status} when asked to {deed.does}"
+        f"{call_info.provider} keeps its results on {_origin(url)}, "
+        f"which answered {status} when asked to {call_info.does}"
     )
 
 
-def of_exception(deed: Deed, url: httpx.URL, error: Exception) -> TemporaryError:
+def of_exception(call_info: CallInfo, url: httpx.URL, error: Exception) -> TemporaryError:
     """Return the worker's error for a call there that failed; of httpx's error its name alone is kept."""
-    where = f"{deed.provider} keeps its results on {_origin(url)}, which"
+    where = f"{call_info.provider} keeps its results on {_origin(url)}, which"
     if isinstance(error, http_errors.NOTHING_SENT):
-        return TemporaryError(f"{where} could not be reached to {deed.does} ({type(error).__name__})")
+        return TemporaryError(f"{where} could not be reached to {call_info.does} ({type(error).__name__})")
     return TemporaryError(
-        f"{where} did not answer in full when asked to {deed.does} ({type(error).__name__})"
+        f"{where} did not answer in full when asked to {call_info.does} ({type(error).__name__})"
     )
 
 

@@ -108,7 +108,7 @@ async def looked_at(
         looks.raise_first()
     if hints or looks.n_answered:
         # What keeps one batch from being looked at says nothing of its account, which answers.
-        account.weather.saw(None)
+        account.calls.saw(None)
     seen: dict[ProviderBatchId, Seen] = {}
     for one in provider_batch_ids:
         own = looks.seen.get(one)

@@ -21,7 +21,7 @@ from ..call_outcome import Underway
 from ..errors import PermanentError, TemporaryError, WorkerError
 from ..provider import Account
 from . import error_instead, http_errors, lenient_json, other_host, slow_answers
-from .http_errors import Deed
+from .http_errors import CallInfo
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ class ProviderCall:
         self, account: Account, provider: str, does: str, method: str, path: str, *, paid: bool = False
     ) -> None:
         self._http = account.http
-        self._weather = account.weather
+        self._calls = account.calls
         self._query = account.query
         self._download_hosts = account.download_hosts
         self._method = method
@@ -96,7 +96,7 @@ class ProviderCall:
         """Whether the last body was not in the encoding that its headers name."""
         self._url = account.base_url.rstrip("/") + path
         self._headers = {**account.headers, "user-agent": user_agent()}
-        self.deed = Deed(
+        self.call_info = CallInfo(
             provider=provider,
             does=does,
             paid=paid,
@@ -187,13 +187,15 @@ class ProviderCall:
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """The answer's body in pieces as they come; raises the worker's errors, also where it ends too soon."""
         failure: WorkerError | None = None
-        self.deed = replace(self.deed, downloads=True)
+        self.call_info = replace(self.call_info, downloads=True)
         url, params, elsewhere = self._url, self._params(()), None
         for _ in range(REDIRECTS + 1):
             target, place = None, None
             try:
                 async with contextlib.AsyncExitStack() as stack:
-                    underway = stack.enter_context(self._weather.call(self.deed.provider, self.deed.does))
+                    underway = stack.enter_context(
+                        self._calls.call(self.call_info.provider, self.call_info.does)
+                    )
                     trace = self._traced(underway)
                     response = await stack.enter_async_context(
                         self._opened(url, params, trace)
@@ -212,20 +214,20 @@ class ProviderCall:
                                 with underway.ours():
                                     yield piece
                     elif elsewhere is not None:
-                        failure = other_host.of_status(self.deed, elsewhere, response.status_code)
+                        failure = other_host.of_status(self.call_info, elsewhere, response.status_code)
                     else:
                         body = await response.aread()
                         failure = http_errors.of_status(
-                            self.deed, response.status_code, _headers_of(response), body, response.url
+                            self.call_info, response.status_code, _headers_of(response), body, response.url
                         )
                         target = redirected(response)
                         if target is None and response.status_code in REDIRECTING:
                             place = other_host.place_of(response, self._download_hosts)
             except http_errors.FOREIGN as error:
                 failure = (
-                    http_errors.of_exception(self.deed, error)
+                    http_errors.of_exception(self.call_info, error)
                     if elsewhere is None
-                    else other_host.of_exception(self.deed, elsewhere, error)
+                    else other_host.of_exception(self.call_info, elsewhere, error)
                 )
                 self._too_slow = isinstance(error, slow_answers.TooSlowError)
                 self._misnamed = isinstance(error, httpx.DecodingError)
@@ -235,7 +237,7 @@ class ProviderCall:
                 url, params = target, None
             else:
                 break
-        self._weather.saw(failure)
+        self._calls.saw(failure)
         if failure is not None:
             raise failure
 
@@ -254,7 +256,7 @@ class ProviderCall:
     def _traced(self, underway: Underway) -> slow_answers.Trace:
         async def trace(event: str, more: object) -> None:
             underway.moved()
-            await self._weather.trace(event, more)
+            await self._calls.trace(event, more)
 
         return trace
 
@@ -284,7 +286,7 @@ class ProviderCall:
                 raise TemporaryError(str(error)) from None
             self._headers |= {"range": f"bytes={n_got}-", "accept-encoding": "identity"}
             await asyncio.sleep(RESUME_PAUSE_S * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
-        raise TemporaryError(f"{self.deed.provider} sends its answer in too many parts")
+        raise TemporaryError(f"{self.call_info.provider} sends its answer in too many parts")
 
     async def _from(self, start: int) -> AsyncGenerator[bytes, None]:
         """The body beyond its first bytes, which the provider may send all the same."""
@@ -294,7 +296,7 @@ class ProviderCall:
                 at = self._part.first if at is None else at
                 if at > start:
                     raise TemporaryError(
-                        f"{self.deed.provider} sent another part of its answer than it was asked for"
+                        f"{self.call_info.provider} sent another part of its answer than it was asked for"
                     )
                 fresh = piece[start - at :]
                 at += len(piece)
@@ -317,7 +319,7 @@ class ProviderCall:
         fine: frozenset[int] = frozenset(),
     ) -> httpx.Response:
         failure: WorkerError
-        self.deed = replace(self.deed, submits=content is not None or files is not None)
+        self.call_info = replace(self.call_info, submits=content is not None or files is not None)
         url, params = self._url, self._params(query)
         timeout = self._longest(patience)
         if isinstance(content, bytes) and len(content) > LARGE:
@@ -349,23 +351,23 @@ class ProviderCall:
                 )
 
             try:
-                with self._weather.call(self.deed.provider, self.deed.does, patience) as underway:
+                with self._calls.call(self.call_info.provider, self.call_info.does, patience) as underway:
                     response = await slow_answers.in_time(
                         functools.partial(ask, underway=underway),
                         self._traced(underway),
                         slow_answers.longest_s(timeout),
                     )
             except http_errors.FOREIGN as error:
-                failure = http_errors.of_exception(self.deed, error)
+                failure = http_errors.of_exception(self.call_info, error)
                 break
             self.answered_at = http_errors.date_of(response.headers) or self.answered_at
             behind = dt.datetime.now(dt.UTC) - self.answered_at
             self.behind = min(max(dt.timedelta(), behind), FURTHEST_BEHIND)
             if response.is_success or response.status_code in fine:
-                self._weather.saw(None)
+                self._calls.saw(None)
                 return response
             failure = http_errors.of_status(
-                self.deed, response.status_code, _headers_of(response), response.content, response.url
+                self.call_info, response.status_code, _headers_of(response), response.content, response.url
             )
             target = redirected(response)
             if target is None:
@@ -373,7 +375,7 @@ class ProviderCall:
             url, params = target, None
             for _, file, _ in (files or {}).values():
                 file.seek(0)
-        self._weather.saw(failure)
+        self._calls.saw(failure)
         raise failure
 
     def _longest(self, patience: float) -> httpx.Timeout:
@@ -386,14 +388,16 @@ class ProviderCall:
         return self._read(response, lambda body: lenient_json.decoded(lenient_json.unwrapped(body), shape))
 
     def _read(self, response: httpx.Response, read: Callable[[bytes], T]) -> T:
-        failure: WorkerError | None = error_instead.of_body(self.deed, response.status_code, response.content)
+        failure: WorkerError | None = error_instead.of_body(
+            self.call_info, response.status_code, response.content
+        )
         if failure is None:
             try:
                 return read(response.content)
             except (ValueError, TypeError, RecursionError):
                 pass
-            failure = http_errors.of_unreadable(self.deed)
-        self._weather.saw(failure)
+            failure = http_errors.of_unreadable(self.call_info)
+        self._calls.saw(failure)
         raise failure
 
 

@@ -66,7 +66,9 @@ async def rows_of(call: ProviderCall, named: str, reader: LineReader) -> AsyncGe
                     n_rows += 1
                     yield answer
     except gzipped.NotWholeError as error:
-        raise TemporaryError(f"{call.deed.provider} sent a broken gzip file for {named}: {error}") from None
+        raise TemporaryError(
+            f"{call.call_info.provider} sent a broken gzip file for {named}: {error}"
+        ) from None
     except PermanentError as error:
         if error.status not in UNSEEN:
             raise
@@ -75,7 +77,7 @@ async def rows_of(call: ProviderCall, named: str, reader: LineReader) -> AsyncGe
     for answer in reader.answers(splitter.rest()):
         n_rows += 1
         yield answer
-    provider = call.deed.provider
+    provider = call.call_info.provider
     if not call.framed and reader.n_broken > n_broken:
         raise TemporaryError(f"{provider} ended a result file in the middle of a line")
     if reader.n_broken or splitter.n_too_long:

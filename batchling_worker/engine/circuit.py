@@ -14,7 +14,7 @@ from batchling_client.wire.deployment.connection import UNREACHABLE
 from batchling_client.wire.keys import LaneId
 from batchling_client.wire.states import Verdict
 
-from ..account_store import Standing
+from ..account_store import AccountStore
 from ..errors import PermanentError, TemporaryError, Waiting
 from ..provider import Account
 from ..telemetry import Telemetry
@@ -29,8 +29,8 @@ NO_RIGHT: Final = 403
 class Circuits:
     """The circuits of all accounts, as one worker process sees them; the truth is in Redis."""
 
-    def __init__(self, standing: Standing, telemetry: Telemetry) -> None:
-        self._standing = standing
+    def __init__(self, standing: AccountStore, telemetry: Telemetry) -> None:
+        self._account_store = standing
         self._telemetry = telemetry
 
     @contextlib.asynccontextmanager
@@ -41,7 +41,7 @@ class Circuits:
         be submitted, if one is named: what is forbidden for one model may be allowed for another.
         """
         circuits = [account.digest, *([lane_id] if lane_id else [])]
-        entry = await self._standing.enter(circuits)
+        entry = await self._account_store.enter(circuits)
         if entry.verdict is not Verdict.OK:
             raise _waiting(entry)
         silent = asyncio.Event()
@@ -59,7 +59,7 @@ class Circuits:
     async def _watch(self, account: Account, provider: str, silent: asyncio.Event) -> None:
         """Does not wait for a timeout to know that a provider is silent."""
         while True:
-            left_s = SILENT_S - account.weather.silent_s
+            left_s = SILENT_S - account.calls.silent_s
             if left_s <= 0:
                 break
             await asyncio.sleep(max(SILENT_S / 30, left_s / 2))
@@ -69,9 +69,9 @@ class Circuits:
             await self._trip(account, f"{provider} has not answered for {SILENT_S:g} s", None, at_once=True)
 
     async def _tell(self, account: Account, circuits: list[str], *, told: bool) -> None:
-        weather = account.weather
+        calls = account.calls
         with contextlib.suppress(*UNREACHABLE):
-            match weather.error:
+            match calls.error:
                 case TemporaryError() as error:
                     await self._trip(account, str(error), error.delay_s)
                 case PermanentError(status=status) as error if status == UNKNOWN_KEY:
@@ -79,19 +79,19 @@ class Circuits:
                 case PermanentError(status=status) as error if status == NO_RIGHT and len(circuits) > 1:
                     await self._park(circuits[1], error)
                 case _ if told:
-                    await self._standing.leave(circuits, answered=weather.called)
-                    if weather.called:
+                    await self._account_store.leave(circuits, answered=calls.called)
+                    if calls.called:
                         self._telemetry.log("circuit_closed", account=account.digest)
                 case _:
                     pass
 
     async def _trip(self, account: Account, why: str, wish_s: float | None, *, at_once: bool = False) -> None:
-        open_s = await self._standing.trip(account.digest, why, wish_s, at_once=at_once)
+        open_s = await self._account_store.trip(account.digest, why, wish_s, at_once=at_once)
         if open_s:
             self._telemetry.warn("circuit_open", account=account.digest, open_s=round(open_s, 2), reason=why)
 
     async def _park(self, circuit: str, error: PermanentError) -> None:
-        await self._standing.park(circuit, error)
+        await self._account_store.park(circuit, error)
         self._telemetry.warn("key_refused", circuit=circuit, status=error.status, reason=str(error))
 
 

@@ -23,7 +23,7 @@ from batchling_client.wire.records.row_and_result import CorruptRecord
 from batchling_client.wire.states import BatchState, Outcome, Verdict
 
 from .. import backoff
-from ..call_outcome import Weather
+from ..call_outcome import CallOutcomes
 from ..decisions import lifecycle, rereading
 from ..dialects.poll_many import chunks
 from ..errors import (
@@ -41,7 +41,7 @@ from ..pipeline.collect import collect
 from ..pipeline.give_up import give_up
 from ..pipeline.poll import look, poll
 from ..pipeline.settle import settle
-from ..pipeline.step import Knobs, Step
+from ..pipeline.step import Step, StepSettings
 from ..pipeline.submit import submit
 from ..provider import Account, Complaint, Ending, Look, Running, Seen
 from ..providers import Providers
@@ -50,11 +50,11 @@ from ..telemetry import Telemetry
 from . import silences
 from .accounts import AccountKey, Accounts, account_key
 from .circuit import Circuits
-from .isolation import Company
+from .isolation import SharedExclusive
 from .lease import lease
 from .list_pages import ListPages
 from .spent_files import Deletion
-from .survivors import Outlived
+from .survivors import Survivors
 
 SUBMIT_STATES: Final = (BatchState.SEALED, BatchState.SUBMITTING)
 POLL_STATES: Final = (BatchState.SUBMITTED,)
@@ -74,19 +74,19 @@ class Engine:
         store: Store,
         accounts: Accounts,
         providers: Providers,
-        knobs: Knobs,
+        step_settings: StepSettings,
         telemetry: Telemetry,
         reach: Callable[[str, Batch], None],
     ) -> None:
         self._store = store
         self._accounts = accounts
         self._providers = providers
-        self._knobs = knobs
+        self._step_settings = step_settings
         self._telemetry = telemetry
         self._reach = reach
-        self._circuits = Circuits(store.standing, telemetry)
-        self._company = Company()
-        self._outlived = Outlived(store)
+        self._circuits = Circuits(store.accounts, telemetry)
+        self._isolation = SharedExclusive()
+        self._survivors = Survivors(store)
         self._spent_files = Deletion(store, accounts, providers, telemetry)
         self._leaving = False
 
@@ -107,7 +107,7 @@ class Engine:
         suspects: list[Held] = []
 
         async def work() -> None:
-            async with self._company.shared():
+            async with self._isolation.shared():
                 groups: dict[AccountKey, list[Step]] = {}
                 for some in chunks(helds, MOVES_TOGETHER):
                     begun = await asyncio.gather(*(self._begin(held, POLL_STATES, suspects) for held in some))
@@ -167,14 +167,14 @@ class Engine:
         """Calls of steps to their account; the batches show which of them the provider leaves unanswered."""
         async with (
             self._circuits.through(account, steps[0].batch.spec.provider, lane_id),
-            silences.shown(self._store, [step.held for step in steps], account.weather),
+            silences.shown(self._store, [step.held for step in steps], account.calls),
         ):
             yield
 
     def _pages(self, account: Account, steps: Sequence[Step]) -> ListPages:
         """The pages of an account's list that steps share: those of this look, and none of the last one."""
-        shortest_s = self._knobs.poll_interval_s
-        unnamed = self._knobs.poll_unnamed
+        shortest_s = self._step_settings.poll_interval_s
+        unnamed = self._step_settings.poll_unnamed
 
         def pause_s(step: Step) -> float:
             wanted = (step.batch, shortest_s, step.now, step.least_look_s)
@@ -191,7 +191,7 @@ class Engine:
 
         async def one(step: Step, seen: Look) -> None:
             # What one download shows of the account is not to be taken for another's.
-            account = dataclasses.replace(step.way(), weather=Weather())
+            account = dataclasses.replace(step.way(), calls=CallOutcomes())
             step = dataclasses.replace(step, account=account)
             through = functools.partial(self._through, account, [step], None)
             async with room:
@@ -229,7 +229,7 @@ class Engine:
         suspects: list[Held] = []
 
         async def begun() -> None:
-            async with self._company.shared():
+            async with self._isolation.shared():
                 batch = await self._begin(held, states, suspects)
                 if batch is not None:
                     await run(self._step(held, batch))
@@ -245,7 +245,7 @@ class Engine:
         async with contextlib.AsyncExitStack() as quiet:
             try:
                 async with lease(self._store, [held]):
-                    await quiet.enter_async_context(self._company.alone())
+                    await quiet.enter_async_context(self._isolation.alone())
             except StaleClaim:
                 self._telemetry.log("step_stale", batch_id=held.batch_id, token=held.token)
                 return
@@ -270,7 +270,7 @@ class Engine:
             return None
         except UNREACHABLE:
             self._telemetry.warn("store_away", batch_id=held.batch_id)
-            self._outlived.add(held)
+            self._survivors.add(held)
             return None
         if verdict is Verdict.OK:
             self._telemetry.debug("step_begun", batch_id=held.batch_id, token=held.token, pid=os.getpid())
@@ -349,7 +349,7 @@ class Engine:
             self._stale(step)
         except UNREACHABLE:
             self._telemetry.warn("store_away", batch_id=batch_id)
-            self._outlived.add(step.held)
+            self._survivors.add(step.held)
         except Exception as error:  # noqa: BLE001 - a defect of ours must not lose a batch: it is looked at again
             await self._failed(step.held, step.batch.n_stumbles, error, step)
 
@@ -375,7 +375,7 @@ class Engine:
         """Answer the callers of a batch that could not be submitted for so long; nothing of it is created again."""
         batch = step.batch
         if lifecycle.may_be_made(batch):
-            label = batch.label or lifecycle.label_of(self._knobs.namespace, batch.batch_id)
+            label = batch.label or lifecycle.label_of(self._step_settings.namespace, batch.batch_id)
             complaint = lifecycle.unfound(batch, label, str(error))
         else:
             complaint = lifecycle.unsubmitted(batch, str(error))
@@ -402,7 +402,7 @@ class Engine:
                 await self._store.release(held, backoff.pause_s(n_stumbles + 3), where)
         except (StaleClaim, *UNREACHABLE, RedisError):
             # Refused as well: a Redis that lacks replicas or cannot save may have refused the step's own move.
-            self._outlived.add(held)
+            self._survivors.add(held)
 
     async def _end_defect(self, step: Step, where: str) -> None:
         """Answer the callers of a batch on which our own code fails again and again; nothing of it is run again."""
@@ -417,7 +417,7 @@ class Engine:
     def _stale(self, step: Step) -> None:
         """Another worker has taken over while this one was held up: it lives, and so it says."""
         self._telemetry.log("step_stale", batch_id=step.batch.batch_id, token=step.held.token)
-        self._outlived.add(step.held)
+        self._survivors.add(step.held)
 
     async def _refuse(self, step: Step, error: PermanentError) -> None:
         """End a batch that was refused, with the provider's own words for its callers; one that may be paid for waits.
@@ -486,7 +486,7 @@ class Engine:
             batch=batch,
             store=self._store,
             account=None,
-            knobs=self._knobs,
+            settings=self._step_settings,
             providers=self._providers,
             telemetry=self._telemetry,
             reach=lambda point: self._reach(point, batch),

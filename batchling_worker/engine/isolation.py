@@ -11,7 +11,7 @@ PATIENCE_S: Final = 60.0
 """How long a step waits for the others to end; then it runs beside them, as it must not wait for ever."""
 
 
-class Company:
+class SharedExclusive:
     """The running steps of one event loop."""
 
     def __init__(self) -> None:

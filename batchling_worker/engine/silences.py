@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from batchling_client.wire.deployment.cancellation import end
 from batchling_client.wire.deployment.connection import UNREACHABLE
 
-from ..call_outcome import Underway, Weather
+from ..call_outcome import CallOutcomes, Underway
 from ..store import Held, Store
 
 SHOWN_AFTER_S: Final = 5.0
@@ -21,21 +21,21 @@ WATCHED_EVERY_S: Final = 0.5
 
 
 @contextlib.asynccontextmanager
-async def shown(store: Store, helds: Sequence[Held], weather: Weather) -> AsyncIterator[None]:
+async def shown(store: Store, helds: Sequence[Held], calls: CallOutcomes) -> AsyncIterator[None]:
     """Calls of a step: while one of them is stalled, the batches say so."""
-    watch = asyncio.create_task(_watch(store, helds, weather))
+    watch = asyncio.create_task(_watch(store, helds, calls))
     try:
         yield
     finally:
         await end([watch])
 
 
-async def _watch(store: Store, helds: Sequence[Held], weather: Weather) -> None:
+async def _watch(store: Store, helds: Sequence[Held], calls: CallOutcomes) -> None:
     """Note a silence, once more each time that it has lasted twice as long, and delete the note after it."""
     noted_s = 0.0
     while True:
         await asyncio.sleep(WATCHED_EVERY_S)
-        call = weather.slowest
+        call = calls.slowest
         stalled_s = 0.0 if call is None else call.stalled_s
         if call is None or stalled_s < SHOWN_AFTER_S * call.patience:
             if noted_s:

@@ -18,7 +18,7 @@ PAUSE_S: Final = 0.5
 PATIENCE_S: Final = 600.0
 
 
-class Outlived:
+class Survivors:
     """Says of each step that its worker lives, also once Redis has returned; lives on one event loop."""
 
     def __init__(self, store: Store) -> None:

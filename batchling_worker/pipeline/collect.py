@@ -36,9 +36,9 @@ async def collect(step: Step) -> None:
     reading = await _read(step, ending, refused, running=running)
     step.reach("collect.delivered")
     tally = await step.store.tally(step.batch, n_retry=reading.n_retry)
-    match rereading.judge(step.batch, ending, reading, tally, step.knobs.results_patience_s):
+    match rereading.judge(step.batch, ending, reading, tally, step.settings.results_patience_s):
         case Complete():
-            if not step.knobs.keeps_files and not rereading.in_doubt(step.batch, ending, reading, tally):
+            if not step.settings.keeps_files and not rereading.in_doubt(step.batch, ending, reading, tally):
                 await step.store.spend(step.held)
             await _collected(step, ending, reading)
         case ReadAgain() as again if rereading.is_over(step.batch, step.now):

@@ -121,12 +121,12 @@ async def poll(step: Step, seen: Seen, passage: Passage = nullcontext) -> None:
 def _pause_s(step: Step) -> float:
     return lifecycle.next_look_s(
         step.batch,
-        step.knobs.poll_interval_s,
+        step.settings.poll_interval_s,
         step.now,
         step.least_look_s,
         account=step.way().digest,
         elapsed_s=step.elapsed_s,
-        unnamed=step.knobs.poll_unnamed,
+        unnamed=step.settings.poll_unnamed,
     )
 
 
@@ -179,9 +179,11 @@ async def _taught(step: Step, ending: Ending) -> Ending:
     refusal = lifecycle.over_quota(ending)
     if refusal is None or not step.batch.quota_id:
         return ending
-    lesson = await step.store.standing.teach(step.batch, refusal)
-    step.telemetry.log("quota_refused", batch_id=step.batch.batch_id, alone=lesson.alone, reason=refusal.why)
-    return msgspec.structs.replace(ending, hopeless=lesson.hopeless)
+    quota_verdict = await step.store.accounts.teach(step.batch, refusal)
+    step.telemetry.log(
+        "quota_refused", batch_id=step.batch.batch_id, alone=quota_verdict.alone, reason=refusal.why
+    )
+    return msgspec.structs.replace(ending, hopeless=quota_verdict.hopeless)
 
 
 async def _refused_a_look(step: Step, error: PermanentError) -> None:
@@ -205,7 +207,7 @@ async def _not_found(step: Step) -> None:
         return
     reopened = step.batch.reopened_at is not None
     if not reopened and (not lifecycle.given_up(step.batch, step.now) or await _is_listed(step)):
-        raise Denied("the provider does not know this batch (yet)", delay_s=step.knobs.poll_interval_s)
+        raise Denied("the provider does not know this batch (yet)", delay_s=step.settings.poll_interval_s)
     step.telemetry.warn("batch_lost", batch_id=step.batch.batch_id)
     reason = "the provider no longer knows this batch"
     await step.store.ended(step.held, Outcome.LOST, "", msgspec.json.encode(Ending()), reason)
@@ -232,7 +234,7 @@ async def _is_listed(step: Step) -> bool:
 
     Where only rows can tell, a batch of the list that cannot be looked at is an error: it may be this one.
     """
-    return bool(await step.provider.find(step.way(), step.sought(step.batch.label)))
+    return bool(await step.provider.find(step.way(), step.criteria(step.batch.label)))
 
 
 async def _ask_to_cancel(step: Step) -> None:

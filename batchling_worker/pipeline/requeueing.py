@@ -20,7 +20,7 @@ LONGEST_MS: Final = 5_000
 def fate_of(step: Step, ending: Ending, row: Row) -> lifecycle.RowFate:
     """What becomes of a row; one that our own code fails on is told so, and the others go on."""
     try:
-        return lifecycle.row_fate(step.batch, ending, row.request_id, row.attempt, step.knobs.max_attempts)
+        return lifecycle.row_fate(step.batch, ending, row.request_id, row.attempt, step.settings.max_attempts)
     except Exception as error:  # noqa: BLE001 - a defect of ours with one row must not hold up the others for ever
         name = type(error).__name__
         step.telemetry.warn("row_failed", batch_id=step.batch.batch_id, step="settle", error=name)
@@ -64,4 +64,4 @@ async def _limit(step: Step) -> int | None:
     """The limit of enqueued tokens that is known by now; for a batch that counted against none, its own size."""
     if not step.batch.quota_id:
         return quota.tokens_of(step.batch)
-    return (await step.store.standing.quota_of(step.batch.quota_id)).limit
+    return (await step.store.accounts.quota_of(step.batch.quota_id)).limit

@@ -64,7 +64,7 @@ def _kept(step: Step, rows: Sequence[Row], refused: Sequence[RowOut]) -> list[Re
 
 async def _refused_again(step: Step, ending: Ending) -> int:
     """Answers every request with an error that a reopened batch has left open once more; none of them is run again."""
-    n_refused, most = 0, step.knobs.max_attempts
+    n_refused, most = 0, step.settings.max_attempts
     async for request_ids in step.store.adopted(step.batch.batch_id):
         refused = []
         for request_id in request_ids:

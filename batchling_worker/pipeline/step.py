@@ -1,4 +1,4 @@
-"""What a step is given: the batch it holds, the way to the provider, and the knobs."""
+"""What a step is given: the batch it holds, the way to the provider, and the settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from batchling_client.wire.states import BatchState
 from .. import backoff
 from ..decisions import lifecycle
 from ..errors import TemporaryError
-from ..provider import Account, Ended, Provider, Running, Seen, Sought, Submission
+from ..provider import Account, Ended, Provider, Running, SearchCriteria, Seen, Submission
 from ..providers import Providers
 from ..store import Held, Store
 from ..telemetry import Telemetry
@@ -27,7 +27,7 @@ ESTRANGED_LONGEST_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Knobs:
+class StepSettings:
     """The settings a step reads, as values."""
 
     namespace: str
@@ -49,7 +49,7 @@ class Step:
     store: Store
     account: Account | None
     """None where the step needs no provider, or the credential cannot be had."""
-    knobs: Knobs
+    settings: StepSettings
     providers: Providers
     telemetry: Telemetry
     reach: Callable[[str], None]
@@ -89,7 +89,7 @@ class Step:
             n_lines=n_lines,
         )
 
-    def sought(self, label: str) -> Sought:
+    def criteria(self, label: str) -> SearchCriteria:
         """What a search for this batch's earlier create goes by."""
         batch = self.batch
         others: dict[ProviderBatchId, BatchId] | None = None
@@ -103,7 +103,7 @@ class Step:
         async def holds(custom_ids: Collection[str]) -> bool:
             return await self.store.waits_in(batch.batch_id, custom_ids)
 
-        return Sought(
+        return SearchCriteria(
             submission=self.submission(label, batch.n_lines),
             input_file_ids=tuple(one for one in (batch.input_file_id, batch.former_file_id) if one),
             since=batch.create_at or batch.created_at,

@@ -70,7 +70,7 @@ async def submit(step: Step) -> None:
         return
     if batch.state is BatchState.SEALED and not forgotten and not await _admitted(step):
         return
-    label = await step.store.intend(step.held, lifecycle.label_of(step.knobs.namespace, batch.batch_id))
+    label = await step.store.intend(step.held, lifecycle.label_of(step.settings.namespace, batch.batch_id))
     step.reach("submit.intended")
     # A store that was killed may have forgotten that a create was armed: whoever was here before may have sent it.
     sent_before = forgotten or batch.create_at is not None or batch.state is BatchState.SUBMITTING
@@ -105,8 +105,8 @@ async def _admitted(step: Step) -> bool:
     One that is larger than the limit ends here, before anybody was asked to run it: its requests go on in smaller ones.
     """
     batch, account = step.batch, step.way()
-    look_s = lifecycle.held_look_s(batch, step.knobs.poll_interval_s, step.now)
-    admission = await step.store.standing.admit(batch, step.held.token, account.digest, look_s)
+    look_s = lifecycle.held_look_s(batch, step.settings.poll_interval_s, step.now)
+    admission = await step.store.accounts.admit(batch, step.held.token, account.digest, look_s)
     match admission.verdict:
         case Verdict.OK:
             return True
@@ -130,15 +130,17 @@ async def _over_quota(step: Step, error: QuotaFull) -> None:
     batch = step.batch
     if not batch.quota_id:
         batch = dataclasses.replace(batch, quota_id=quota.quota_id(step.way().digest, batch.spec.model))
-    lesson = await step.store.standing.teach(batch, refusal)
-    step.telemetry.log("quota_refused", batch_id=batch.batch_id, alone=lesson.alone, reason=refusal.why)
-    if lesson.hopeless:
+    quota_verdict = await step.store.accounts.teach(batch, refusal)
+    step.telemetry.log(
+        "quota_refused", batch_id=batch.batch_id, alone=quota_verdict.alone, reason=refusal.why
+    )
+    if quota_verdict.hopeless:
         body = error_body("token_limit_exceeded", refusal.why)
         raise PermanentError(refusal.why, status=429, body=body)
     if lifecycle.submission_is_over(batch, step.now):
         await _end_unsubmitted(step, refusal.why)
         return
-    look_s = lifecycle.held_look_s(batch, step.knobs.poll_interval_s, step.now)
+    look_s = lifecycle.held_look_s(batch, step.settings.poll_interval_s, step.now)
     await step.store.hold(step.held, look_s, f"held: {refusal.why}", unmade=True)
 
 
@@ -146,7 +148,7 @@ async def _found(step: Step, label: str) -> bool:
     """Adopts the batch of an earlier create whose answer was lost; waits while it may yet appear."""
     batch = step.batch
     try:
-        made = await step.provider.find(step.way(), step.sought(label))
+        made = await step.provider.find(step.way(), step.criteria(label))
     except CreateBegun as begun:
         await _go_on_in(step, begun.file_id)
         raise NotYet(str(begun), delay_s=SEARCH_FIRST_S) from None
@@ -163,7 +165,7 @@ async def _found(step: Step, label: str) -> bool:
         raise step.estrangement()
     if step.provider.facts.repeatable and batch.input_file_id:
         return False
-    if not lifecycle.may_create_again(batch, step.knobs.reconcile_patience_s, step.now):
+    if not lifecycle.may_create_again(batch, step.settings.reconcile_patience_s, step.now):
         raise NotYet("a create's answer was lost; searching for its batch", delay_s=SEARCH_FIRST_S)
     return False
 
@@ -177,7 +179,7 @@ async def _go_on_in(step: Step, file_id: str) -> None:
 
 async def _wait_for_the_forgotten(step: Step) -> None:
     """A create that an earlier run of Redis knew of may still be on its way, or not be listed yet."""
-    delay_s = lifecycle.forgotten_patience_s(step.knobs.reconcile_patience_s)
+    delay_s = lifecycle.forgotten_patience_s(step.settings.reconcile_patience_s)
     step.telemetry.warn("redis_forgetful", batch_id=step.batch.batch_id, delay_s=delay_s)
     await step.store.doubt(step.held)
     await step.store.release(step.held, delay_s)
@@ -342,13 +344,13 @@ async def _made_all_the_same(step: Step, label: str, file_id: str, error: Perman
     """
     if error.status in SURELY_UNMADE or not step.provider.facts.searchable:
         return False
-    sought = step.sought(label)
+    criteria = step.criteria(label)
     if file_id:
-        sought = dataclasses.replace(sought, input_file_ids=(file_id, *sought.input_file_ids))
+        criteria = dataclasses.replace(criteria, input_file_ids=(file_id, *criteria.input_file_ids))
     made: Sequence[ProviderBatchId] = ()
     looks: Mapping[ProviderBatchId, Seen] = {}
     with contextlib.suppress(TemporaryError, PermanentError, CreateBegun):
-        made = await step.provider.find(step.way(), sought)
+        made = await step.provider.find(step.way(), criteria)
         looks = await step.provider.look(step.way(), made[:1]) if made else {}
     look = looks.get(made[0]) if made else None
     if isinstance(look, Running) or (isinstance(look, Ended) and look.outcome is not Outcome.FAILED):
@@ -357,7 +359,7 @@ async def _made_all_the_same(step: Step, label: str, file_id: str, error: Perman
         )
         await _commit(step, made[0])
         return True
-    step.way().weather.saw(error)
+    step.way().calls.saw(error)
     return False
 
 
@@ -409,7 +411,7 @@ async def _commit(step: Step, provider_batch_id: ProviderBatchId) -> None:
     if owner:
         await _bound_elsewhere(step, provider_batch_id, owner)
         return
-    first_look_s = lifecycle.first_look_s(step.batch, step.knobs.poll_interval_s)
+    first_look_s = lifecycle.first_look_s(step.batch, step.settings.poll_interval_s)
     other = await step.store.submitted(step.held, provider_batch_id, first_look_s, step.way().digest)
     if other:
         await _cancel_surplus(step, provider_batch_id)

@@ -22,7 +22,7 @@ from batchling_client.wire.states import Outcome
 from ..decisions import status_words
 from ..dialects import aws, bounds
 from ..dialects.aws import Place
-from ..dialects.http_errors import Deed
+from ..dialects.http_errors import CallInfo
 from ..dialects.lenient_json import fields_of, text_in
 from ..dialects.poll_many import BatchList, Hint, ListPage, looked_at
 from ..dialects.result_file import no_result_file, of_each
@@ -41,8 +41,8 @@ from ..provider import (
     Other,
     ProviderFacts,
     Running,
+    SearchCriteria,
     Seen,
-    Sought,
     Source,
     SpentFiles,
     Submission,
@@ -117,7 +117,7 @@ class Bedrock:
         """Stores the input file in S3 under its label; answers its URL. Stored again, it is the same one."""
         place = _staging(account).below(submission.label, "input.jsonl")
         s3 = _s3(account)
-        await aws.store(account, _deed(account, "store a file"), s3, place, lines)
+        await aws.store(account, _call_info(account, "store a file"), s3, place, lines)
         return str(place)
 
     async def create(self, account: Account, submission: Submission, source: Source) -> ProviderBatchId:
@@ -138,7 +138,7 @@ class Bedrock:
         bedrock = _bedrock(account)
         made = await self._call(
             account,
-            _deed(account, "create a batch", paid=True),
+            _call_info(account, "create a batch", paid=True),
             lambda: bedrock.create_model_invocation_job(**wish),
         )
         name = made.get("jobArn")
@@ -147,9 +147,9 @@ class Bedrock:
             raise MaybeDone("Bedrock's answer to a create does not name the job.")
         return ProviderBatchId(name)
 
-    async def find(self, account: Account, sought: Sought) -> Sequence[ProviderBatchId]:
+    async def find(self, account: Account, criteria: SearchCriteria) -> Sequence[ProviderBatchId]:
         """The job of the submission's name: there can be one at the most."""
-        label = sought.submission.label
+        label = criteria.submission.label
         name = _name(label)
         found: list[ProviderBatchId] = []
         token, tokens = "", {""}
@@ -180,7 +180,9 @@ class Bedrock:
         for url in ending.results:
             place = Place.read(url)
             keys = await self._call(
-                account, _deed(account, "list result files"), functools.partial(aws.keys_below, s3, place)
+                account,
+                _call_info(account, "list result files"),
+                functools.partial(aws.keys_below, s3, place),
             )
             files = [key for key in keys if key.endswith(RESULTS)]
             read = functools.partial(_rows, account, s3, place.bucket)
@@ -190,14 +192,14 @@ class Bedrock:
 
     async def delete(self, account: Account, spent: SpentFiles) -> None:
         """Delete objects in S3: input files, and everything below the outputs of the job."""
-        s3, deed, own = _s3(account), _deed(account, "delete a file"), _staging(account)
+        s3, call_info, own = _s3(account), _call_info(account, "delete a file"), _staging(account)
         places = [Place.read(one) for one in spent.inputs]
         for one in map(Place.read, spent.results):
-            keys = await self._call(account, deed, functools.partial(aws.keys_below, s3, one))
+            keys = await self._call(account, call_info, functools.partial(aws.keys_below, s3, one))
             places += [Place(bucket=one.bucket, key=key) for key in keys]
         for place in places:
             if place.bucket == own.bucket and is_ours(place.key, own.key):
-                await self._call(account, deed, functools.partial(aws.delete, s3, place))
+                await self._call(account, call_info, functools.partial(aws.delete, s3, place))
 
     async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:
         """Asks to stop the job; ended or unknown jobs are no error."""
@@ -205,22 +207,22 @@ class Bedrock:
         try:
             await self._call(
                 account,
-                _deed(account, "cancel a batch"),
+                _call_info(account, "cancel a batch"),
                 lambda: bedrock.stop_model_invocation_job(jobIdentifier=provider_batch_id),
             )
         except PermanentError as error:
             if error.status not in NOTHING_TO_STOP:
                 raise
 
-    async def _call(self, account: Account, deed: Deed, work: Callable[[], T]) -> T:
-        return await aws.call(account, deed, work)
+    async def _call(self, account: Account, call_info: CallInfo, work: Callable[[], T]) -> T:
+        return await aws.call(account, call_info, work)
 
     async def _look_at(self, account: Account, provider_batch_id: ProviderBatchId) -> Look:
         bedrock = _bedrock(account)
         try:
             job = await self._call(
                 account,
-                _deed(account, "look at a batch"),
+                _call_info(account, "look at a batch"),
                 lambda: bedrock.get_model_invocation_job(jobIdentifier=provider_batch_id),
             )
             other = Other(provider_batch_id=str(job.get("jobArn") or ""))
@@ -237,7 +239,7 @@ class Bedrock:
         bedrock, more = _bedrock(account), {"nextToken": token} if token else {}
         page = await self._call(
             account,
-            _deed(account, does),
+            _call_info(account, does),
             lambda: bedrock.list_model_invocation_jobs(
                 maxResults=1000, sortBy="CreationTime", sortOrder="Descending", **wanted, **more
             ),
@@ -275,8 +277,8 @@ def _keys(account: Account) -> aws.Keys:
     return aws.Keys.read(said) if said is not None else aws.Keys()
 
 
-def _deed(account: Account, does: str, *, paid: bool = False) -> Deed:
-    return Deed(provider=FACTS.name, does=does, paid=paid, secrets=_keys(account).secrets)
+def _call_info(account: Account, does: str, *, paid: bool = False) -> CallInfo:
+    return CallInfo(provider=FACTS.name, does=does, paid=paid, secrets=_keys(account).secrets)
 
 
 def _client(account: Account, service: str, endpoint: str) -> Any:
@@ -351,7 +353,7 @@ async def _rows(account: Account, s3: Any, bucket: str, key: str) -> AsyncGenera
     """Every readable record of one output file; raises `TemporaryError` where it holds something else."""
     splitter, n_rows, n_lines = LineSplitter(), 0, 0
     async with contextlib.aclosing(
-        aws.pieces(account, _deed(account, "read results"), s3, bucket, key)
+        aws.pieces(account, _call_info(account, "read results"), s3, bucket, key)
     ) as pieces:
         async for piece in pieces:
             for line in splitter.feed(piece):

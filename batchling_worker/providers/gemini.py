@@ -39,8 +39,8 @@ from ..provider import (
     NotFound,
     ProviderFacts,
     Running,
+    SearchCriteria,
     Seen,
-    Sought,
     Source,
     SpentFiles,
     Submission,
@@ -163,36 +163,36 @@ class Gemini:
             made = await call.tell(Operation, {"batch": wish})
         except TemporaryError as error:
             if rpc_status.speaks_of_quota(error):
-                account.weather.saw(None)
+                account.calls.saw(None)
                 raise QuotaFull(str(error)) from None
             raise
         except PermanentError as error:
             if _speaks_of_missing_file(error):
-                account.weather.saw(None)
+                account.calls.saw(None)
                 raise FileNotReady(str(error)) from None
             raise
         if not made.known_name:
-            raise http_errors.of_unreadable(call.deed)
+            raise http_errors.of_unreadable(call.call_info)
         if made.named.denies(submission.label):
-            raise http_errors.of_another(call.deed, made.named.label)
+            raise http_errors.of_another(call.call_info, made.named.label)
         return _provider_batch_id(place.version, made.known_name)
 
-    async def find(self, account: Account, sought: Sought) -> list[ProviderBatchId]:
-        """The batches with the label or an input file sought; else those that their rows give away."""
-        version = _Place.of(sought.submission.endpoint).version
-        since = sought.since - CLOCKS_APART
+    async def find(self, account: Account, criteria: SearchCriteria) -> list[ProviderBatchId]:
+        """The batches with the label or an input file of the criteria; else those that their rows give away."""
+        version = _Place.of(criteria.submission.endpoint).version
+        since = criteria.since - CLOCKS_APART
         found: list[tuple[str, ProviderBatchId]] = []
         nameless: list[ProviderBatchId] = []
-        async for batch, oldest in self._made_since(account, version, since, sought.submission.label):
+        async for batch, oldest in self._made_since(account, version, since, criteria.submission.label):
             one = _provider_batch_id(version, batch.known_name)
-            ours = batch.is_of(sought.submission.label, sought.input_file_ids)
+            ours = batch.is_of(criteria.submission.label, criteria.input_file_ids)
             if ours:
                 found.append((str(batch.made_at), one))
             elif ours is None and not batch.made_before(oldest):
                 nameless.append(one)
         if found or not nameless:
             return [one for _, one in sorted(found)]
-        return await found_by_rows(self, account, sought, nameless[::-1])
+        return await found_by_rows(self, account, criteria, nameless[::-1])
 
     async def look(
         self, account: Account, provider_batch_ids: Sequence[ProviderBatchId]
@@ -271,7 +271,7 @@ class Gemini:
         try:
             name = msgspec.json.decode(reply.body, type=_Uploaded).file.name
         except (msgspec.DecodeError, UnicodeDecodeError):
-            raise http_errors.of_unreadable(call.deed) from None
+            raise http_errors.of_unreadable(call.call_info) from None
         return name if isinstance(name, str) and name else file.name
 
     async def _made_since(
@@ -301,7 +301,7 @@ class Gemini:
         call = self._call(account, does, "GET", f"/{version}/batches")
         page = await call.ask(OperationPage, query)
         if page.error is not None:
-            raise http_errors.of_unreadable(call.deed)
+            raise http_errors.of_unreadable(call.call_info)
         return page, call.behind
 
     async def _list_page(self, account: Account, version: str, token: str) -> ListPage:
@@ -322,7 +322,7 @@ class Gemini:
                 raise
             return NotFound()
         if not batch.known_name:
-            raise http_errors.of_unreadable(call.deed)
+            raise http_errors.of_unreadable(call.call_info)
         return shown_as(_told(batch, name.version), provider_batch_id, batch.named)
 
     async def _rows(self, account: Account, one: str) -> AsyncGenerator[Answer, None]:
@@ -386,7 +386,7 @@ def _upload_path(start: ProviderCall, headers: Mapping[str, str]) -> str:
     url = urlsplit(headers.get("x-goog-upload-url", ""))
     before, found, rest = url.path.partition("/upload/")
     if not found or not url.query or "/upload/" in before:
-        raise http_errors.of_unreadable(start.deed)
+        raise http_errors.of_unreadable(start.call_info)
     return f"/upload/{rest}?{url.query}"
 
 

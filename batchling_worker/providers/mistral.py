@@ -145,7 +145,7 @@ class MistralDialect(Dialect):
         """
         page = await call.ask(JobPage, query)
         if page.data is None and page.total is None:
-            raise http_errors.of_unreadable(call.deed)
+            raise http_errors.of_unreadable(call.call_info)
         jobs, number = page.data or [], int(dict(query)["page"])
         n_so_far = number * PAGE_ROWS + len(jobs)
         # A total that is less than what was shown is none, and one may count the jobs of its page.

@@ -26,7 +26,7 @@ from ..dialects import http_errors
 from ..dialects.google import result_rows, rpc_status
 from ..dialects.google.cloud_storage import Found, Objects, OwnCredential, Place, answered
 from ..dialects.google.vertex_job import Job, JobPage
-from ..dialects.http_errors import Deed
+from ..dialects.http_errors import CallInfo
 from ..dialects.poll_many import BatchList, Hint, ListPage, looked_at
 from ..dialects.provider_call import ProviderCall
 from ..dialects.result_file import no_result_file, of_each
@@ -40,8 +40,8 @@ from ..provider import (
     Look,
     NotFound,
     ProviderFacts,
+    SearchCriteria,
     Seen,
-    Sought,
     Source,
     SpentFiles,
     Submission,
@@ -156,18 +156,18 @@ class Vertex:
         except TemporaryError as error:
             if not rpc_status.speaks_of_quota(error):
                 raise
-            account.weather.saw(None)
+            account.calls.saw(None)
             raise QuotaFull(str(error)) from None
         if not job.known_name:
-            raise http_errors.of_unreadable(call.deed)
+            raise http_errors.of_unreadable(call.call_info)
         if job.named.denies(submission.label):
-            raise http_errors.of_another(call.deed, job.named.label)
+            raise http_errors.of_another(call.call_info, job.named.label)
         return _provider_batch_id(where.version, job.known_name)
 
-    async def find(self, account: Account, sought: Sought) -> list[ProviderBatchId]:
+    async def find(self, account: Account, criteria: SearchCriteria) -> list[ProviderBatchId]:
         """The jobs of the submission's name, which the location's list can be asked for."""
         account = await self._opened(account)
-        where, label = _Where.of(sought.submission.endpoint), sought.submission.label
+        where, label = _Where.of(criteria.submission.endpoint), criteria.submission.label
         found: list[tuple[str, ProviderBatchId]] = []
         token, tokens = "", {""}
         for _ in range(FIND_PAGES):
@@ -240,8 +240,8 @@ class Vertex:
         """The account with the worker's own token, where that is what is used."""
         if not account.own_credential:
             return account
-        deed = Deed(provider=self.facts.name, does="get a token")
-        token = await answered(account, deed, lambda _: _own.token(), short=False)
+        call_info = CallInfo(provider=self.facts.name, does="get a token")
+        token = await answered(account, call_info, lambda _: _own.token(), short=False)
         return dataclasses.replace(account, headers={**account.headers, "authorization": f"Bearer {token}"})
 
     def _objects(self, account: Account) -> Objects:
@@ -265,7 +265,7 @@ class Vertex:
         call = self._call(account, does, "GET", where.jobs)
         page = await call.ask(JobPage, query)
         if page.error is not None:
-            raise http_errors.of_unreadable(call.deed)
+            raise http_errors.of_unreadable(call.call_info)
         return page
 
     async def _list_page(self, account: Account, where: _Where, token: str) -> ListPage:
@@ -282,7 +282,7 @@ class Vertex:
                 raise
             return NotFound()
         if not job.known_name:
-            raise http_errors.of_unreadable(call.deed)
+            raise http_errors.of_unreadable(call.call_info)
         return shown_as(job.look(), provider_batch_id, job.named)
 
 

@@ -38,8 +38,8 @@ from ..provider import (
     Other,
     ProviderFacts,
     Running,
+    SearchCriteria,
     Seen,
-    Sought,
     Source,
     SpentFiles,
     Submission,
@@ -159,9 +159,9 @@ class Xai:
         call = self._call(account, "make a container", "POST", "/batches")
         container = await call.tell(_Container, {"name": _name(submission)})
         if not container.known_id:
-            raise http_errors.of_unreadable(call.deed)
+            raise http_errors.of_unreadable(call.call_info)
         if Other(provider_batch_id=container.known_id, label=_label(container)).denies(submission.label):
-            raise http_errors.of_another(call.deed, _label(container))
+            raise http_errors.of_another(call.call_info, _label(container))
         return container.known_id
 
     async def create(self, account: Account, submission: Submission, source: Source) -> ProviderBatchId:
@@ -190,20 +190,20 @@ class Xai:
                 raise
         return ProviderBatchId(container)
 
-    async def find(self, account: Account, sought: Sought) -> list[ProviderBatchId]:
+    async def find(self, account: Account, criteria: SearchCriteria) -> list[ProviderBatchId]:
         """The container, once it holds every row; raises `CreateBegun` for one of which only its name tells."""
-        label, n_lines = sought.submission.label, sought.submission.n_lines
-        known = [await self._shown(account, one) for one in sought.input_file_ids]
+        label, n_lines = criteria.submission.label, criteria.submission.n_lines
+        known = [await self._shown(account, one) for one in criteria.input_file_ids]
         made = [one for one in known if one is not None]
         if not made:
             made = [
                 one
-                async for one in self._made_since(account, sought.since - FIND_MARGIN, label)
+                async for one in self._made_since(account, criteria.since - FIND_MARGIN, label)
                 if label_in(_label(one), label)
             ]
             made.reverse()
         whole = [one for one in made if _count(one.counts.num_requests) >= max(1, _n_meant(one) or n_lines)]
-        if not whole and made and not sought.input_file_ids:
+        if not whole and made and not criteria.input_file_ids:
             fullest = max(made, key=lambda one: _count(one.counts.num_requests))
             raise CreateBegun(fullest.known_id)
         return [ProviderBatchId(one.known_id) for one in whole]
@@ -266,7 +266,7 @@ class Xai:
             _Page, [("limit", LIST_ROWS), *([("pagination_token", token)] if token else [])]
         )
         if page.error is not None:
-            raise http_errors.of_unreadable(call.deed)
+            raise http_errors.of_unreadable(call.call_info)
         return page, call
 
     async def _made_since(
@@ -314,7 +314,7 @@ class Xai:
                 raise
             return NotFound()
         if not container.known_id:
-            raise http_errors.of_unreadable(call.deed)
+            raise http_errors.of_unreadable(call.call_info)
         other = Other(provider_batch_id=container.known_id, label=_label(container))
         return shown_as(_told(container, call.answered_at), provider_batch_id, other)
 

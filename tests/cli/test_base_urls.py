@@ -14,7 +14,7 @@ import pytest
 from batchling_client.operate import base_urls
 from batchling_client.settings import ClientSettings
 from batchling_client.wire.deployment.finding import Finding, Health
-from batchling_client.wire.deployment.provider_settings import StandIn
+from batchling_client.wire.deployment.provider_settings import EndpointSettings
 from batchling_client.wire.deployment.rehearsing import SANDBOX
 from batchling_client.wire.routes import ROUTES, Route
 from batchling_worker.sandbox import Sandbox
@@ -76,7 +76,7 @@ def other() -> Iterator[Server]:
 
 
 async def the_finding(name: str, base_url: str, environment: dict[str, str]) -> Finding:
-    used = ClientSettings(providers={name: StandIn(base_url=base_url)})
+    used = ClientSettings(providers={name: EndpointSettings(base_url=base_url)})
     [found] = await base_urls.tried(used, environment)
     assert found.check == f"provider {name}"
     assert found.mend or found.health is Health.OK

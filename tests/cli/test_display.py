@@ -134,7 +134,7 @@ def test_a_batch_whose_requests_have_all_ended_waits_for_nothing() -> None:
 
 
 def test_a_failure_and_the_wait_after_it_are_one_reason() -> None:
-    said = wait_reasons.Complaints()
+    said = wait_reasons.WaitReasons()
 
     first = said.news([batch(1, "submitting", error="groq could not be reached")])
     then = said.news([batch(1, "sealed", error="held for 8 s: groq could not be reached")])

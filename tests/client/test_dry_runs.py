@@ -8,7 +8,7 @@ from batchling_client import batchify
 from batchling_client.block.dry_run import Rehearsal
 from batchling_client.errors import DryRun
 from batchling_client.session.calls import Calls, Request, Terms
-from batchling_client.wire.deployment.provider_settings import StandIn, routes_of
+from batchling_client.wire.deployment.provider_settings import EndpointSettings, routes_of
 from batchling_client.wire.ids import new_run_id
 from batchling_client.wire.routes import ROUTES, Routes
 
@@ -52,7 +52,7 @@ def test_requests_in_batches_that_are_too_small_are_reported(
 
 def test_fewer_rows_that_settings_allow_count_too() -> None:
     assert "120 for amazon.nova-lite-v1:0 would fail" in report(
-        120, routes_of({"bedrock": StandIn(max_rows=60)})
+        120, routes_of({"bedrock": EndpointSettings(max_rows=60)})
     )
 
 

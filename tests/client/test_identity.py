@@ -12,7 +12,7 @@ from batchling_client.intercept.interceptor import HttpCall
 from batchling_client.session.calls import Calls, Request, Terms
 from batchling_client.session.waiters import Waiters
 from batchling_client.wire.deployment.cancellation import end
-from batchling_client.wire.deployment.provider_settings import StandIn, routes_of
+from batchling_client.wire.deployment.provider_settings import EndpointSettings, routes_of
 from batchling_client.wire.ids import new_run_id
 from batchling_client.wire.keys import RequestId
 from batchling_client.wire.scripts import Enqueued, Scripts
@@ -27,7 +27,7 @@ OPENAI: dict[str, Any] = {"host": "api.openai.com", "path": "/v1/chat/completion
 
 
 def identity(call: HttpCall, **terms: Any) -> RequestId:
-    said = {name: StandIn(base_url=url) for name, url in terms.pop("stand_ins", {}).items()}
+    said = {name: EndpointSettings(base_url=url) for name, url in terms.pop("stand_ins", {}).items()}
     read = Calls(Terms(run_id=new_run_id(), run_name="", **terms), routes_of(said)).read(call)
     assert isinstance(read, Request)
     return read.request_id

@@ -8,7 +8,7 @@ import pytest
 
 from batchling_client.session.unbatched import unbatched
 from batchling_client.wire.charges import Charge
-from batchling_client.wire.deployment.provider_settings import StandIn, checked, routes_of
+from batchling_client.wire.deployment.provider_settings import EndpointSettings, checked, routes_of
 from batchling_client.wire.routes import Routes
 
 REGISTRY: Final = Routes()
@@ -86,7 +86,7 @@ def test_a_call_that_costs_is_warned_of_with_the_reason(host: str, path: str, re
 
 def test_a_path_that_is_taken_elsewhere_is_told_as_such() -> None:
     """A sentence that refuses and offers the same endpoint is of no help."""
-    routes = routes_of(checked({"openai": StandIn(base_url="http://127.0.0.1:9/llm")}))
+    routes = routes_of(checked({"openai": EndpointSettings(base_url="http://127.0.0.1:9/llm")}))
     for host, path in (
         ("api.openai.com", "/chat/completions"),
         ("127.0.0.1:9", "/llm/team/v1/chat/completions"),

@@ -14,7 +14,7 @@ import pytest
 from batchling_client import batchify, errors
 from batchling_client.cli.main import main
 from batchling_client.settings import ClientSettings
-from batchling_client.wire.deployment.provider_settings import StandIn
+from batchling_client.wire.deployment.provider_settings import EndpointSettings
 from batchling_worker.settings import ProviderSettings, WorkerSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,7 +43,7 @@ def fields() -> dict[str, tuple[str, object]]:
             variable = f"BATCHLING_{name.upper()}"
             found[variable] = ("both" if variable in found else reader, field.default)
     for name in ProviderSettings.model_fields:
-        reader = "both" if name in StandIn.model_fields else "worker"
+        reader = "both" if name in EndpointSettings.model_fields else "worker"
         found[f"BATCHLING_PROVIDERS__<NAME>__{name.upper()}"] = (reader, None)
     return found
 

@@ -19,7 +19,7 @@ from batchling_client.wire.keys import ProviderBatchId
 from batchling_worker import providers
 from batchling_worker.dialects import aws
 from batchling_worker.dialects.aws import Place
-from batchling_worker.dialects.http_errors import Deed
+from batchling_worker.dialects.http_errors import CallInfo
 from batchling_worker.errors import PermanentError
 from batchling_worker.pipeline.answer_check import checked
 from batchling_worker.provider import Account, Ending
@@ -57,7 +57,7 @@ FORM = Form(
     # Files lie in S3, under names and not ids, seen by everybody at once; what never ran is in none of them.
     lacks=frozenset({Ability.OPENAI_FILES, Ability.INPUT_FILE, Ability.RESULT_FILES, Ability.UNDONE_ROWS}),
 )
-DEED = Deed(provider="bedrock", does="do a thing")
+DEED = CallInfo(provider="bedrock", does="do a thing")
 ROLE = "arn:aws:iam::123456789012:role/batch"
 CONFIG = Config(retries={"total_max_attempts": 1}, request_checksum_calculation="when_required")
 

@@ -11,7 +11,7 @@ import pytest
 from openai import APIStatusError, BadRequestError, NotFoundError, OpenAI
 from openai.types import Batch
 
-from batchling_worker.dialects.http_errors import Deed, of_status
+from batchling_worker.dialects.http_errors import CallInfo, of_status
 from batchling_worker.dialects.openai.batch_object import BatchObject
 from batchling_worker.provider import Ended, Ending, Running
 from batchling_worker.providers import doubleword
@@ -253,6 +253,6 @@ def test_a_refusal_tells_how_long_to_wait_in_its_body_too(sandbox: Sandbox, clie
     sandbox.faults.add(faults.RefuseCreate(status=429, body=body))
     with pytest.raises(APIStatusError) as caught:
         create(client, chat("a"))
-    error = of_status(Deed(provider="doubleword", does="create"), 429, {}, caught.value.response.content)
+    error = of_status(CallInfo(provider="doubleword", does="create"), 429, {}, caught.value.response.content)
     assert getattr(error, "delay_s", None) == 42.0
     assert "at capacity" in str(error)

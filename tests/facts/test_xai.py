@@ -19,7 +19,7 @@ from batchling_client.wire.routes import Routes
 from batchling_client.wire.states import Outcome
 from batchling_worker.dialects.openai.chat_as_response import as_response
 from batchling_worker.pipeline.answer_check import checked
-from batchling_worker.provider import Account, Answer, Ended, Ending, Running, Sought, Submission
+from batchling_worker.provider import Account, Answer, Ended, Ending, Running, SearchCriteria, Submission
 from batchling_worker.providers import xai
 from batchling_worker.sandbox import Sandbox
 from batchling_worker.sandbox.world import faults
@@ -382,7 +382,9 @@ async def test_a_container_that_does_not_tell_its_second_ends_by_its_counters_an
         return False
 
     since = dt.datetime.fromtimestamp(sandbox.clock.now(), dt.UTC)
-    sought = Sought(submission=submission(20), input_file_ids=(), since=since, is_another=no, holds=no)
+    sought = SearchCriteria(
+        submission=submission(20), input_file_ids=(), since=since, is_another=no, holds=no
+    )
     assert await xai.PROVIDER.find(account, sought) == [container]
     short = ProviderBatchId(make(client, f"batchling-test-2 20 responses{made}"))
     append(client, short, ask("a"))

@@ -12,7 +12,7 @@ from batchling_client.wire.states import BatchState
 from batchling_worker.engine.accounts import Accounts
 from batchling_worker.engine.engine import Engine
 from batchling_worker.pipeline.seal import seal
-from batchling_worker.pipeline.step import Knobs
+from batchling_worker.pipeline.step import StepSettings
 from batchling_worker.providers import Providers
 from batchling_worker.settings import WorkerSettings
 from batchling_worker.store import Held, Store
@@ -52,7 +52,7 @@ class Hand:
         )
         self.telemetry = Telemetry()
         self.accounts = Accounts(self.store, settings.providers, settings.seal_pair()[1], silence_s=30.0)
-        knobs = Knobs(
+        step_settings = StepSettings(
             namespace="default",
             poll_interval_s=0.0,
             max_attempts=3,
@@ -63,7 +63,7 @@ class Hand:
             store=self.store,
             accounts=self.accounts,
             providers=Providers(settings.providers),
-            knobs=knobs,
+            step_settings=step_settings,
             telemetry=self.telemetry,
             reach=self._reach,
         )

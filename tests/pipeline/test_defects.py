@@ -16,7 +16,7 @@ from batchling_worker import providers
 from batchling_worker.decisions import lifecycle
 from batchling_worker.pipeline.collect import collect
 from batchling_worker.pipeline.settle import settle
-from batchling_worker.pipeline.step import Knobs, Step
+from batchling_worker.pipeline.step import Step, StepSettings
 from batchling_worker.provider import Account, Answer, Ending
 from batchling_worker.providers import Providers
 from batchling_worker.store import Held, Store
@@ -26,7 +26,7 @@ from tests.scripts.byhand import ByHand, ids
 
 from .hand import Hand
 
-KNOBS = Knobs(
+SETTINGS = StepSettings(
     namespace="default", poll_interval_s=1.0, max_attempts=3, reconcile_patience_s=1.0, results_patience_s=0.4
 )
 ENDING = b'{"results":["file"]}'
@@ -85,7 +85,7 @@ async def step_on(
         batch=batch,
         store=store,
         account=account,
-        knobs=KNOBS,
+        settings=SETTINGS,
         providers=Providers({}),
         telemetry=Telemetry(),
         reach=lambda point: None,

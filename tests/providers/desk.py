@@ -18,7 +18,7 @@ from batchling_worker.provider import (
     Ending,
     Look,
     Provider,
-    Sought,
+    SearchCriteria,
     Source,
     Submission,
 )
@@ -101,7 +101,7 @@ class Desk:
         ours: Collection[str] = (),
         others: Collection[str] = (),
     ) -> list[ProviderBatchId]:
-        """Searches; `ours` are the custom_ids of the batch sought, `others` the provider's ids of other batches."""
+        """Searches; `ours` are the custom_ids of the batch, `others` the provider's ids of other batches."""
 
         async def is_another(provider_batch_id: ProviderBatchId) -> bool:
             return provider_batch_id in others
@@ -109,14 +109,14 @@ class Desk:
         async def holds(custom_ids: Collection[str]) -> bool:
             return bool(set(custom_ids) & set(ours))
 
-        sought = Sought(
+        criteria = SearchCriteria(
             submission=submission(label, max(1, len(ours)), self.form),
             input_file_ids=tuple(files),
             since=since,
             is_another=is_another,
             holds=holds,
         )
-        return list(await self.provider.find(self.account, sought))
+        return list(await self.provider.find(self.account, criteria))
 
     async def look(self, provider_batch_id: ProviderBatchId) -> Look:
         look = (await self.provider.look(self.account, [provider_batch_id]))[provider_batch_id]

@@ -73,10 +73,10 @@ async def test_a_lost_create_is_found_whatever_form_its_times_have(
     since = dt.datetime.fromtimestamp(sandbox.clock.now(), dt.UTC)
     await desk.submit(label="another")
     sandbox.faults.add(*faults)
-    file_id = await desk.upload(desk.requests(2), "sought")
-    batch_id = await desk.create(file_id, "sought", desk.requests(2))
+    file_id = await desk.upload(desk.requests(2), "criteria")
+    batch_id = await desk.create(file_id, "criteria", desk.requests(2))
     sandbox.clock.advance(10)
-    assert await desk.find("sought", files=[file_id], since=since, ours=["r0", "r1"]) == [batch_id]
+    assert await desk.find("criteria", files=[file_id], since=since, ours=["r0", "r1"]) == [batch_id]
 
 
 async def test_what_is_older_than_the_create_is_read_no_further(desk: Desk, sandbox: Sandbox) -> None:

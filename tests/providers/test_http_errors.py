@@ -522,8 +522,8 @@ def google_error(delay: object) -> bytes:
 def test_a_wish_in_the_body_is_honoured_as_one_in_a_header(
     body: bytes, of_look: float | None, of_create: float | None
 ) -> None:
-    look = http_errors.Deed(provider="gemini", does="look at a batch")
-    create = http_errors.Deed(provider="gemini", does="create a batch", paid=True, submits=True)
+    look = http_errors.CallInfo(provider="gemini", does="look at a batch")
+    create = http_errors.CallInfo(provider="gemini", does="create a batch", paid=True, submits=True)
     assert http_errors.wish_of(look, httpx.Headers(), body) == of_look
     assert http_errors.wish_of(create, httpx.Headers(), body) == of_create
     assert http_errors.wish_of(look, httpx.Headers({"retry-after": "12"}), body) == 12.0
@@ -772,10 +772,11 @@ async def test_a_credential_that_fits_no_header_is_refused_without_being_quoted(
 
 
 def test_a_credential_is_left_out_however_json_spells_it() -> None:
-    deed = http_errors.Deed(
+    call_info = http_errors.CallInfo(
         provider="acme", does="x", secrets=http_errors.secrets_of({"x-api-key": 'a"b\\cdef'})
     )
     assert (
-        http_errors.redacted(deed, b'raw a"b\\cdef json a\\"b\\\\cdef') == b"raw [redacted] json [redacted]"
+        http_errors.redacted(call_info, b'raw a"b\\cdef json a\\"b\\\\cdef')
+        == b"raw [redacted] json [redacted]"
     )
-    assert "cdef" not in repr(deed)
+    assert "cdef" not in repr(call_info)

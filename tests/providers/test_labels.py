@@ -107,7 +107,7 @@ async def test_a_batch_that_shows_another_id_of_its_file_is_found_by_the_name_of
     assert await at.find(since=SINCE, files=["given-1"]) == ["ours"]
     n_calls = len(wire.seen)
     assert await at.find(since=SINCE, files=["given-1"]) == ["ours"]
-    # The other one is not looked at again, unless it is another batch that is sought.
+    # The other one is not looked at again, unless it is the batch that is sought.
     assert len(wire.seen) == 2 * n_calls - 2
     assert await at.find(label="nightly", since=SINCE, files=["given-2"]) == ["other"]
 

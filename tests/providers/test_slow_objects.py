@@ -12,7 +12,7 @@ import pytest
 
 from batchling_worker.dialects import aws
 from batchling_worker.dialects.google.cloud_storage import Found, Objects, Place
-from batchling_worker.dialects.http_errors import Deed
+from batchling_worker.dialects.http_errors import CallInfo
 from batchling_worker.errors import MaybeDone, TemporaryError
 from batchling_worker.provider import Account
 from tests.waiting import wait_until
@@ -59,7 +59,9 @@ async def test_an_object_of_s3_ends_with_its_thread_and_is_not_asked_for_again(
     with pytest.raises(TemporaryError, match="next to nothing came"):
         _ = [
             one
-            async for one in aws.pieces(account, Deed(provider="bedrock", does="read results"), s3, "b", "k")
+            async for one in aws.pieces(
+                account, CallInfo(provider="bedrock", does="read results"), s3, "b", "k"
+            )
         ]
     assert len(wire.seen) == 1
     await wait_until(lambda: threads() == 0, description="the reading was broken off")
@@ -68,11 +70,11 @@ async def test_an_object_of_s3_ends_with_its_thread_and_is_not_asked_for_again(
 @pytest.mark.parametrize("paid", [False, True])
 async def test_an_answer_of_aws_ends(wire: Wire, account: Account, paid: bool) -> None:
     bedrock = aws.client("bedrock", "us-east-1", wire.url, KEYS, SILENCE_S)
-    deed = Deed(provider="bedrock", does="look at a batch", paid=paid)
+    call_info = CallInfo(provider="bedrock", does="look at a batch", paid=paid)
     with pytest.raises(TemporaryError) as caught:
-        await aws.call(account, deed, bedrock.list_model_invocation_jobs)
+        await aws.call(account, call_info, bedrock.list_model_invocation_jobs)
     assert isinstance(caught.value, MaybeDone) is paid
-    assert account.weather.error is caught.value
+    assert account.calls.error is caught.value
 
 
 async def test_an_object_of_cloud_storage_ends(account: Account) -> None:

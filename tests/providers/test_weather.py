@@ -34,7 +34,7 @@ async def test_the_last_call_counts(wire: Wire, wired: Desk) -> None:
     while replies:
         with contextlib.suppress(TemporaryError, PermanentError):
             await wired.look(ONE)
-        error = wired.account.weather.error
+        error = wired.account.calls.error
         said.append(type(error) if error is not None else None)
     assert said == [TemporaryError, PermanentError, None]
 
@@ -43,30 +43,30 @@ async def test_an_answer_that_makes_no_sense_is_bad_weather(wire: Wire, wired: D
     wire.reply = lambda seen: answer(b"<html>")
     with pytest.raises(TemporaryError):
         await wired.look(ONE)
-    assert isinstance(wired.account.weather.error, TemporaryError)
+    assert isinstance(wired.account.calls.error, TemporaryError)
 
 
 async def test_silence_begins_when_the_call_was_sent_and_ends_with_the_answer(
     wire: Wire, wired: Desk
 ) -> None:
-    weather = wired.account.weather
-    assert weather.silent_s == 0.0
+    calls = wired.account.calls
+    assert calls.silent_s == 0.0
     wire.reply = lambda seen: None
     look = asyncio.create_task(wired.look(ONE))
 
-    await wait_until(lambda: weather.silent_s > 0.05, description="the provider is silent")
+    await wait_until(lambda: calls.silent_s > 0.05, description="the provider is silent")
 
     look.cancel()
     with pytest.raises(asyncio.CancelledError):
         await look
     wire.reply = lambda seen: answer(b'{"id":"batch_1","status":"validating"}')
     await wired.look(ONE)
-    assert weather.silent_s == 0.0
+    assert calls.silent_s == 0.0
 
 
 async def test_of_the_calls_under_way_the_one_that_moves_least_is_seen(wire: Wire, wired: Desk) -> None:
-    weather = wired.account.weather
-    assert weather.slowest is None
+    calls = wired.account.calls
+    assert calls.slowest is None
     wire.reply = lambda seen: None
     upload = asyncio.create_task(wired.upload())
     await wait_until(lambda: len(wire.seen) == 1, description="the file was sent")
@@ -74,7 +74,7 @@ async def test_of_the_calls_under_way_the_one_that_moves_least_is_seen(wire: Wir
     await wait_until(lambda: len(wire.seen) == 2, description="the look was sent")
 
     def slowest() -> str:
-        return weather.slowest.does if weather.slowest else ""
+        return calls.slowest.does if calls.slowest else ""
 
     await wait_until(lambda: slowest() == "look at a batch", description="an upload may take longer")
 
@@ -82,7 +82,7 @@ async def test_of_the_calls_under_way_the_one_that_moves_least_is_seen(wire: Wir
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-    assert weather.slowest is None
+    assert calls.slowest is None
 
 
 async def test_a_download_that_comes_a_byte_at_a_time_is_as_slow_as_silence(wire: Wire, wired: Desk) -> None:
@@ -92,12 +92,12 @@ async def test_a_download_that_comes_a_byte_at_a_time_is_as_slow_as_silence(wire
             yield b"x"
             await asyncio.sleep(0.01)
 
-    weather = wired.account.weather
+    calls = wired.account.calls
     wire.reply = lambda seen: drops()
     read = asyncio.create_task(wired.answers(Ending(results=("file-1",))))
 
     await wait_until(
-        lambda: weather.slowest is not None and weather.slowest.stalled_s > 0.3,
+        lambda: calls.slowest is not None and calls.slowest.stalled_s > 0.3,
         description="the download is stalled",
     )
 
@@ -108,8 +108,8 @@ async def test_a_download_that_comes_a_byte_at_a_time_is_as_slow_as_silence(wire
 
 async def test_a_file_that_is_taken_slowly_is_not_stalled(wire: Wire, wired: Desk) -> None:
     """What the step itself takes its time for is no silence either."""
-    weather = wired.account.weather
-    with weather.call("groq", "store a file") as call:
+    calls = wired.account.calls
+    with calls.call("groq", "store a file") as call:
         file = call.watched(io.BytesIO(b"0123456789"))
         await asyncio.sleep(0.05)
         before_s = call.stalled_s
@@ -127,7 +127,7 @@ async def test_a_full_quota_is_no_bad_weather(wire: Wire, wired: Desk, status: i
     wire.reply = lambda seen: answer(FULL, status=status)
     with pytest.raises(QuotaFull, match="Limit: 9 enqueued tokens"):
         await wired.create("file-1")
-    assert wired.account.weather.error is None
+    assert wired.account.calls.error is None
 
 
 async def test_a_create_that_may_have_happened_is_never_a_full_quota(wire: Wire, wired: Desk) -> None:

@@ -18,7 +18,7 @@ from batchling_worker.sandbox.answers.schema_examples import example
 
 Body: TypeAlias = dict[str, Any]
 WEATHER: Body = {
-    "name": "weather",
+    "name": "call_faults",
     "parameters": {
         "type": "object",
         "properties": {"town": {"type": "string"}, "days": {"type": "integer"}},
@@ -75,7 +75,7 @@ def test_a_chat_that_must_call_any_tool_goes_on_to_the_next_one() -> None:
     given = {"role": "tool", "tool_call_id": call["id"], "content": "It rains."}
     second = chat(QUESTION, first["message"], given, tool_choice="required")
 
-    assert call["function"]["name"] == "weather"
+    assert call["function"]["name"] == "call_faults"
     assert second["message"]["tool_calls"][0]["function"] == {
         "name": "answer",
         "arguments": '{"text":"It rains."}',
@@ -87,7 +87,7 @@ def test_a_response_that_must_call_any_tool_goes_on_to_the_next_one() -> None:
     given = {"type": "function_call_output", "call_id": first["call_id"], "output": "It rains."}
     second = response(QUESTION, first, given, tool_choice="required")
 
-    assert first["name"] == "weather"
+    assert first["name"] == "call_faults"
     assert (second["name"], second["arguments"]) == ("answer", '{"text":"It rains."}')
 
 

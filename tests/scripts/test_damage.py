@@ -15,7 +15,7 @@ from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.records.row_and_result import CorruptRecord
 from batchling_client.wire.scripts import Enqueued
 from batchling_client.wire.states import BatchState, Placement, Verdict
-from batchling_worker.account_store import Standing
+from batchling_worker.account_store import AccountStore
 from batchling_worker.decisions.quota import Refusal, quota_id
 from batchling_worker.errors import PermanentError
 from batchling_worker.store import Store
@@ -172,7 +172,7 @@ def test_a_batch_with_any_field_damaged_is_read_or_refused(state: BatchState) ->
 async def test_what_was_learned_of_an_account_is_learned_again_where_it_is_damaged(
     byhand: ByHand, how: str
 ) -> None:
-    standing = Standing(redis=byhand.redis, keys=byhand.keys)
+    standing = AccountStore(redis=byhand.redis, keys=byhand.keys)
     batch_id = await byhand.sealed(ids(2))
     token = await byhand.claimed(batch_id)
     batch = await byhand.batch(batch_id)

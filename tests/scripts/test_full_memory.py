@@ -8,7 +8,7 @@ from redis.exceptions import OutOfMemoryError
 from batchling_client.wire.ids import new_batch_id, new_mailbox
 from batchling_client.wire.keys import BatchId
 from batchling_client.wire.states import BatchState, Outcome, Placement, RowKind, Verdict
-from batchling_worker.account_store import Standing
+from batchling_worker.account_store import AccountStore
 from batchling_worker.decisions.quota import Refusal
 from batchling_worker.errors import PermanentError
 
@@ -62,7 +62,7 @@ async def test_a_batch_comes_to_its_end_and_its_callers_are_told(alone: ByHand) 
     [claim] = await alone.claims(batch_id)
     assert await alone.begin(batch_id, claim.token) is not None
     assert await scripts.extend(batch_id=batch_id, token=claim.token, lease_ms=1000) is Verdict.OK
-    standing = Standing(alone.redis, alone.keys)
+    standing = AccountStore(alone.redis, alone.keys)
     batch = await alone.batch(batch_id)
     assert await scripts.hold(batch_id=batch_id, token=claim.token, delay_ms=0, why="full") is Verdict.OK
     [claim] = await alone.claims(batch_id)

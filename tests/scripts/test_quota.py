@@ -11,7 +11,7 @@ from batchling_client.wire.account_scripts import AccountScripts, Admission
 from batchling_client.wire.keys import BatchId
 from batchling_client.wire.records.account import Quota
 from batchling_client.wire.states import IN_FLIGHT_STATES, BatchState, Verdict
-from batchling_worker.account_store import Standing
+from batchling_worker.account_store import AccountStore
 
 from .byhand import KEEP_MS, ByHand, ids, out
 
@@ -20,7 +20,7 @@ TRUSTED_MS = 3_600_000
 
 
 async def quota_of(byhand: ByHand) -> Quota:
-    return await Standing(byhand.redis, byhand.keys).quota_of(QUOTA)
+    return await AccountStore(byhand.redis, byhand.keys).quota_of(QUOTA)
 
 
 async def admit(byhand: ByHand, batch_id: BatchId, token: int, tokens: int, *, rows: int = 2) -> Admission:

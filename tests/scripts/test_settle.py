@@ -50,9 +50,9 @@ async def test_every_key_of_a_full_life_is_declared_and_every_declared_key_was_s
     held = Held(batch_id=batch_id, token=await byhand.claimed(batch_id))
     await store.begin(held, [BatchState.SEALED])
     batch = await byhand.batch(batch_id)
-    assert (await store.standing.admit(batch, held.token, "account", 1.0)).verdict is Verdict.OK
-    await store.standing.trip("account", "it answered 503", None)
-    await store.standing.park("account", PermanentError("bad key", status=401))
+    assert (await store.accounts.admit(batch, held.token, "account", 1.0)).verdict is Verdict.OK
+    await store.accounts.trip("account", "it answered 503", None)
+    await store.accounts.park("account", PermanentError("bad key", status=401))
     await store.intend(held, "label")
     await store.uploaded(held, "file", 2)
     await store.arm(held)

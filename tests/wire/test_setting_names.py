@@ -13,7 +13,7 @@ from batchling_client import settings as client_settings
 from batchling_client.errors import WrongSettings
 from batchling_client.settings import ClientSettings
 from batchling_client.wire.deployment import setting_names
-from batchling_client.wire.deployment.provider_settings import StandIn
+from batchling_client.wire.deployment.provider_settings import EndpointSettings
 from batchling_client.wire.deployment.setting_names import OF_A_PROVIDER, SET_BY_BATCHLING, SETTINGS, unread
 from batchling_worker import settings as worker_settings
 from batchling_worker.settings import ProviderSettings, WorkerSettings
@@ -27,7 +27,7 @@ def fields(*models: type[BaseModel]) -> set[str]:
 
 def test_every_setting_is_listed() -> None:
     assert fields(ClientSettings, WorkerSettings) <= set(SETTINGS)
-    assert fields(StandIn, ProviderSettings) <= set(OF_A_PROVIDER)
+    assert fields(EndpointSettings, ProviderSettings) <= set(OF_A_PROVIDER)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from batchling_client.wire.deployment import redis_health
 from batchling_client.wire.deployment.connection import ask, connect
 from batchling_client.wire.deployment.finding import Finding, Health
-from batchling_client.wire.deployment.redis_health import Told
+from batchling_client.wire.deployment.redis_health import RedisFacts
 from tests.redis_server import free_port, redis_server, skip_without_waitaof
 
 DURABLE = ("--appendonly", "yes", "--save", "")
@@ -24,7 +24,7 @@ INFO = {
 }
 
 
-async def told(url: str) -> Told:
+async def told(url: str) -> RedisFacts:
     redis = connect(url)
     try:
         return await ask(redis)
@@ -32,8 +32,8 @@ async def told(url: str) -> Told:
         await redis.aclose()
 
 
-def told_of(**changed: object) -> Told:
-    return Told(info={**INFO, **changed}, appendfsync="always", skew_s=0.0)
+def told_of(**changed: object) -> RedisFacts:
+    return RedisFacts(info={**INFO, **changed}, appendfsync="always", skew_s=0.0)
 
 
 def by_check(findings: list[Finding]) -> dict[str, Finding]:

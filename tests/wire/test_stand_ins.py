@@ -8,7 +8,7 @@ import pytest
 
 from batchling_client.wire.deployment.provider_settings import (
     OWN_ENDPOINTS,
-    StandIn,
+    EndpointSettings,
     checked,
     routes_of,
     told_apart,
@@ -19,7 +19,7 @@ CHAT = "/v1/chat/completions"
 
 
 def routes(**base_urls: str) -> Routes:
-    return routes_of(checked({name: StandIn(base_url=url) for name, url in base_urls.items()}))
+    return routes_of(checked({name: EndpointSettings(base_url=url) for name, url in base_urls.items()}))
 
 
 def of_call(found: Routes, host: str, path: str) -> tuple[str, str | None] | None:
@@ -29,7 +29,7 @@ def of_call(found: Routes, host: str, path: str) -> tuple[str, str | None] | Non
 
 def own(**said: object) -> Route:
     given = {"base_url": "http://localhost:8000", **said}
-    route = routes_of(checked({"acme": StandIn.model_validate(given)})).named("acme")
+    route = routes_of(checked({"acme": EndpointSettings.model_validate(given)})).named("acme")
     assert route is not None
     return route
 
@@ -102,8 +102,8 @@ def test_an_endpoint_of_ones_own_takes_what_its_settings_say() -> None:
 def test_limits_of_a_registered_provider_are_lowered_and_never_raised() -> None:
     known = Routes().named("openai")
     assert known is not None
-    low = routes_of({"openai": StandIn(max_rows=10, max_bytes=1000)}).named("openai")
-    high = routes_of({"openai": StandIn(max_rows=10**9, max_bytes=10**12)}).named("openai")
+    low = routes_of({"openai": EndpointSettings(max_rows=10, max_bytes=1000)}).named("openai")
+    high = routes_of({"openai": EndpointSettings(max_rows=10**9, max_bytes=10**12)}).named("openai")
     assert low is not None
     assert (low.max_rows, low.max_bytes, low.max_row_bytes) == (10, 1000, 1000)
     assert high == known
@@ -125,14 +125,18 @@ def test_no_settings_leave_the_registry_as_it_is() -> None:
 )
 def test_settings_that_cannot_be_meant_are_refused(stand_ins: dict[str, dict[str, str]], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        checked({name: StandIn.model_validate(said) for name, said in stand_ins.items()})
+        checked({name: EndpointSettings.model_validate(said) for name, said in stand_ins.items()})
 
 
 def test_two_names_for_one_place_are_refused_where_calls_are_told_apart() -> None:
-    both = checked({"a": StandIn(base_url="http://x"), "b": StandIn(base_url="https://x/v1/")})
+    both = checked(
+        {"a": EndpointSettings(base_url="http://x"), "b": EndpointSettings(base_url="https://x/v1/")}
+    )
     with pytest.raises(ValueError, match="B__BASE_URL is the same URL as BATCHLING_PROVIDERS__A__BASE_URL"):
         told_apart(both)
-    apart = checked({"a": StandIn(base_url="http://x"), "b": StandIn(base_url="http://x/b")})
+    apart = checked(
+        {"a": EndpointSettings(base_url="http://x"), "b": EndpointSettings(base_url="http://x/b")}
+    )
     assert told_apart(apart) == apart
 
 
@@ -153,7 +157,7 @@ def test_two_names_for_one_place_are_refused_where_calls_are_told_apart() -> Non
 )
 def test_a_base_url_that_is_none_or_holds_a_key_is_refused_without_being_told(base_url: str) -> None:
     with pytest.raises(ValueError, match="base_url") as refusal:
-        StandIn(base_url=base_url)
+        EndpointSettings(base_url=base_url)
     assert "CANARY" not in str(refusal.value)
 
 
@@ -179,7 +183,9 @@ def test_a_base_url_means_the_same_with_and_without_its_version(
     found = {
         said.base_url
         for end in ends
-        for said in checked({provider: StandIn(base_url=f"https://gw.example{prefix}{end}")}).values()
+        for said in checked(
+            {provider: EndpointSettings(base_url=f"https://gw.example{prefix}{end}")}
+        ).values()
     }
     assert found == {f"https://gw.example{prefix}"}
 
@@ -197,7 +203,7 @@ def test_a_base_url_means_the_same_with_and_without_its_version(
 )
 def test_a_base_url_is_read_as_people_write_it(spelling: str) -> None:
     for provider, kept in (("openai", "https://gw.example"), ("acme", "https://gw.example/v1")):
-        assert checked({provider: StandIn(base_url=spelling)})[provider].base_url == kept
+        assert checked({provider: EndpointSettings(base_url=spelling)})[provider].base_url == kept
 
 
 @pytest.mark.parametrize("written", ["localhost", "127.0.0.1", "[::1]", "LOCALHOST", "0.0.0.0"])
@@ -268,7 +274,7 @@ def test_a_port_that_is_the_schemes_own_may_be_said(own: str) -> None:
 )
 def test_a_base_url_that_is_that_of_a_call_is_refused(end: str) -> None:
     with pytest.raises(ValueError, match="ends in the path of a call"):
-        StandIn(base_url=f"https://gw.example{end}")
+        EndpointSettings(base_url=f"https://gw.example{end}")
 
 
 @pytest.mark.parametrize(
@@ -284,26 +290,28 @@ def test_a_base_url_that_is_that_of_a_call_is_refused(end: str) -> None:
 )
 def test_a_version_that_stands_twice_or_in_capitals_is_refused(end: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        StandIn(base_url=f"https://gw.example{end}")
+        EndpointSettings(base_url=f"https://gw.example{end}")
 
 
 @pytest.mark.parametrize("path", ["/v1/team/v1", "/v1/v2", "/V1/llm/v1", "/v1/v1beta"])
 def test_a_version_that_stands_elsewhere_in_a_path_is_kept(path: str) -> None:
     assert (
-        checked({"acme": StandIn(base_url=f"https://gw.example{path}")})["acme"].base_url
+        checked({"acme": EndpointSettings(base_url=f"https://gw.example{path}")})["acme"].base_url
         == f"https://gw.example{path}"
     )
 
 
 def test_a_url_of_a_registered_provider_and_an_own_endpoint_whose_calls_are_alike_is_refused() -> None:
-    both = checked({"openai": StandIn(base_url="http://x/v1"), "acme": StandIn(base_url="http://x")})
+    both = checked(
+        {"openai": EndpointSettings(base_url="http://x/v1"), "acme": EndpointSettings(base_url="http://x")}
+    )
     with pytest.raises(ValueError, match="is the same URL as BATCHLING_PROVIDERS__"):
         told_apart(both)
 
 
 def test_registered_providers_may_share_a_url_and_the_first_takes_the_calls_they_have_in_common() -> None:
     names = ("mistral", "anthropic", "openai")
-    shared = told_apart(checked({name: StandIn(base_url="http://127.0.0.1:9") for name in names}))
+    shared = told_apart(checked({name: EndpointSettings(base_url="http://127.0.0.1:9") for name in names}))
     found = routes_of(shared)
     chat = found.of_call("127.0.0.1:9", "/v1/chat/completions")
     assert chat is not None
@@ -315,7 +323,7 @@ def test_one_base_url_leaves_the_other_regions_of_its_provider_where_they_are() 
     assert route is not None
     assert route.batch_host("api.openai.com") == route.batch_host("gw.example") == "https://gw.example/openai"
     assert route.batch_host("eu.api.openai.com") == "eu.api.openai.com"
-    said = checked({"openai": StandIn(base_url="https://gw.example/openai", all_hosts=True)})
+    said = checked({"openai": EndpointSettings(base_url="https://gw.example/openai", all_hosts=True)})
     everywhere = routes_of(said).named("openai")
     assert everywhere is not None
     assert everywhere.batch_host("eu.api.openai.com") == "https://gw.example/openai"

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from batchling_client import settings as client_settings
-from batchling_client.wire.deployment.provider_settings import StandIn
+from batchling_client.wire.deployment.provider_settings import EndpointSettings
 from batchling_worker.errors import PermanentError
 from batchling_worker.providers import Providers
 from batchling_worker.settings import ProviderSettings, WorkerSettings
@@ -56,7 +56,9 @@ def test_workers_and_callers_read_an_endpoint_of_ones_own_alike(monkeypatch: pyt
 
     workers, callers = WorkerSettings().providers, client_settings.load().providers
     assert callers["acme"].base_url == "https://llm.acme.example/v1"
-    assert callers["acme"].model_dump() == workers["acme"].model_dump(include=set(StandIn.model_fields))
+    assert callers["acme"].model_dump() == workers["acme"].model_dump(
+        include=set(EndpointSettings.model_fields)
+    )
     facts = Providers(workers).load("acme").facts
     assert (facts.base_url, facts.windows, facts.max_bytes) == (
         "https://llm.acme.example/v1",

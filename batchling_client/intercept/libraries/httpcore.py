@@ -17,23 +17,23 @@ _IN_MEMORY: Final = "ByteStream"
 
 def _wanting(library: str, patch: Patch, pool: object, request: Any) -> tuple[Handler, HttpCall] | None:
     """Return who is asked about the request, and the request in neutral form."""
-    passage = own_transports.current()
-    if passage is None or patch.block() is None:
+    transport_path = own_transports.current()
+    if transport_path is None or patch.block() is None:
         return None
     host, path = _place(request.url)
-    if not passage.handler.wants(request.method.decode("ascii", "replace"), host, path):
+    if not transport_path.handler.wants(request.method.decode("ascii", "replace"), host, path):
         return None
     way = patch.way(library)
     # A pool of somebody else's may send over a proxy or a socket of its own.
     own = own_transports.package_of(pool) == library
-    passage.caught = way is Way.DOUBLE or (own and way is Way.PLAIN)
+    transport_path.caught = way is Way.DOUBLE or (own and way is Way.PLAIN)
     if not own or way is not Way.PLAIN:
         return None
     proxy = getattr(pool, "_proxy_url", None)
     if proxy is not None:
         name = host_of(proxy.host.decode("ascii", "replace"), proxy.port)
-        own_transports.note_proxy(passage.handler, host, f"//{name}")
-    return passage.handler, _call(request, host, path)
+        own_transports.note_proxy(transport_path.handler, host, f"//{name}")
+    return transport_path.handler, _call(request, host, path)
 
 
 def _place(url: Any) -> tuple[str, str]:

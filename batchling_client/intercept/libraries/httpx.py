@@ -358,20 +358,20 @@ class _Onward:
         return handle_async_request
 
     def _handler(self, transport: object, request: _Request, method: str) -> Handler | None:
-        passage, block = own_transports.current(), self._patch.block()
+        transport_path, block = own_transports.current(), self._patch.block()
         if block is None:
             return None
-        # Without a passage nothing of ours has seen the call: a transport is used by itself, or a double that was
+        # Without a path nothing of ours has seen the call: a transport is used by itself, or a double that was
         # stopped inside the block has put back a `send` from before it.
-        handler = block if passage is None else passage.handler
+        handler = block if transport_path is None else transport_path.handler
         url = request.url
         if not handler.wants(request.method, host_of(url.host, url.port), url.path):
             return None
-        if passage is None and not own_transports.may_send(handler):
+        if transport_path is None and not own_transports.may_send(handler):
             return handler
         way, _ = self._library.way_below(transport, self._patch.original, method)
-        if passage is not None:
-            passage.caught = way is not Way.OWN
+        if transport_path is not None:
+            transport_path.caught = way is not Way.OWN
         return handler if way is Way.PLAIN else None
 
 

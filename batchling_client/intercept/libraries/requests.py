@@ -169,17 +169,17 @@ def _onward(library: Any, patch: Patch) -> Callable[..., Any]:
         plain, block = patch.plain(adapter), patch.block()
         if block is None or not isinstance(request.url, str):
             return plain(request, *args, **options)
-        # Without a passage nothing of ours has seen the call: a double that was stopped inside the block has put
+        # Without a transport path nothing of ours has seen the call: a double that was stopped inside the block has put
         # back a `send` from before it, or an adapter is used by itself.
-        passage = own_transports.current()
-        handler = block if passage is None else passage.handler
+        transport_path = own_transports.current()
+        handler = block if transport_path is None else transport_path.handler
         host, path = _place(request.url)
         if not handler.wants(request.method, host, path):
             return plain(request, *args, **options)
-        if passage is not None or own_transports.may_send(handler):
+        if transport_path is not None or own_transports.may_send(handler):
             way, _ = _way_below(library, patch.original)
-            if passage is not None:
-                passage.caught = way is not Way.OWN
+            if transport_path is not None:
+                transport_path.caught = way is not Way.OWN
             if way is not Way.PLAIN:
                 return plain(request, *args, **options)
         reply = handler.answer_blocking(_call(request, host, path))

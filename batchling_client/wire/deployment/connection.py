@@ -21,7 +21,7 @@ from redis.exceptions import (
     TimeoutError,
 )
 
-from .redis_health import Told
+from .redis_health import RedisFacts
 
 CONNECT_SECONDS: Final = 5.0
 REPLY_SECONDS: Final = 10.0
@@ -134,7 +134,7 @@ def _behind_sentinel(url: str, max_connections: int, retry: Retry) -> Redis:
     return master
 
 
-async def ask(redis: Redis) -> Told:
+async def ask(redis: Redis) -> RedisFacts:
     """What a Redis tells of itself, in one round trip; raises redis-py's own errors when it is away or loading."""
     asked_at = time.time()
     async with redis.pipeline(transaction=False) as pipe:
@@ -148,7 +148,9 @@ async def ask(redis: Redis) -> Told:
         raise pong
     there = here if isinstance(clock, Exception) else int(clock[0]) + int(clock[1]) / 1e6
     policy = None if isinstance(config, Exception) else _value_of(config, "appendfsync")
-    return Told(info={} if isinstance(info, Exception) else info, appendfsync=policy, skew_s=here - there)
+    return RedisFacts(
+        info={} if isinstance(info, Exception) else info, appendfsync=policy, skew_s=here - there
+    )
 
 
 def _value_of(config: Mapping[str | bytes, str | bytes], name: str) -> str | None:

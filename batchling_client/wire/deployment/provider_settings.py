@@ -156,7 +156,7 @@ def _usable_names(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name.lower() for name in names)
 
 
-class StandIn(BaseModel):
+class EndpointSettings(BaseModel):
     """What a deployment says of one provider, as far as client and workers read it alike; never its key."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
@@ -195,7 +195,7 @@ class StandIn(BaseModel):
     """How large an input file may be; for a registered provider, smaller than it takes."""
 
 
-S = TypeVar("S", bound=StandIn)
+S = TypeVar("S", bound=EndpointSettings)
 
 
 def checked(stand_ins: Mapping[str, S]) -> dict[str, S]:
@@ -224,7 +224,7 @@ def checked(stand_ins: Mapping[str, S]) -> dict[str, S]:
     return found
 
 
-def _check_headers(name: str, said: StandIn, api_key_header: str) -> None:
+def _check_headers(name: str, said: EndpointSettings, api_key_header: str) -> None:
     if api_key_header in said.headers:
         setting = f"BATCHLING_PROVIDERS__{name.upper()}"
         raise ValueError(f"{setting}__HEADERS holds {api_key_header}: give that key in {setting}__API_KEY")
@@ -280,7 +280,7 @@ def _roots(route: Route) -> list[re.Pattern[str]]:
     return [re.compile(f"{root}$") for root in roots]
 
 
-def _root(name: str, said: StandIn) -> str:
+def _root(name: str, said: EndpointSettings) -> str:
     if _NAME.fullmatch(name) is None:
         raise ValueError(f"has {name[:40]!r}: a name is up to 32 letters, digits, dashes and underscores")
     if said.base_url is None:
@@ -310,15 +310,15 @@ def _host(parts: SplitResult) -> str:
     return f"[{name}]:{parts.port}" if ":" in name else f"{name}:{parts.port}"
 
 
-def routes_of(stand_ins: Mapping[str, StandIn]) -> Routes:
+def routes_of(stand_ins: Mapping[str, EndpointSettings]) -> Routes:
     """The registry as the settings have it: calls to a stand-in are its provider's, and own endpoints are providers."""
     registry = Routes()
-    routes = [_stood_in(route, stand_ins.get(route.provider, StandIn())) for route in ROUTES]
+    routes = [_stood_in(route, stand_ins.get(route.provider, EndpointSettings())) for route in ROUTES]
     own = [own_route(name, said) for name, said in stand_ins.items() if registry.named(name) is None]
     return Routes((*routes, *own))
 
 
-def _stood_in(route: Route, said: StandIn) -> Route:
+def _stood_in(route: Route, said: EndpointSettings) -> Route:
     max_bytes = min(route.max_bytes, said.max_bytes or route.max_bytes)
     return replace(
         route,
@@ -333,7 +333,7 @@ def _stood_in(route: Route, said: StandIn) -> Route:
     )
 
 
-def own_route(name: str, said: StandIn) -> Route:
+def own_route(name: str, said: EndpointSettings) -> Route:
     """The route of an endpoint that only the settings know, checked before."""
     host, prefix = site_of(said.base_url or "")
     endpoints = said.endpoints or OWN_ENDPOINTS
@@ -356,7 +356,7 @@ def own_route(name: str, said: StandIn) -> Route:
     )
 
 
-def _carrying(said: StandIn) -> dict[str, Any]:
+def _carrying(said: EndpointSettings) -> dict[str, Any]:
     return {
         "own_headers": {name: value.get_secret_value() for name, value in said.headers.items()},
         "lane_headers": frozenset(said.lane_headers),

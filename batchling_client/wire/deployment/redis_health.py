@@ -23,7 +23,7 @@ _FSYNC_COSTS: Final = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class RedisFacts:
     """What a Redis tells of itself."""
 
     info: Mapping[str, Any]
@@ -34,7 +34,7 @@ class Told:
     """How far this machine's clock is ahead of its own."""
 
 
-def of_redis(told: Told) -> list[Finding]:
+def of_redis(told: RedisFacts) -> list[Finding]:
     """Everything there is to say of a Redis that holds a queue."""
     if not told.info:
         return [
@@ -57,7 +57,7 @@ def of_redis(told: Told) -> list[Finding]:
     return found
 
 
-def of_fsync_intent(told: Told) -> Finding:
+def of_fsync_intent(told: RedisFacts) -> Finding:
     """Whether this Redis can confirm that a write is on disk before a create is sent."""
     able = _numbers(told.info) >= OLDEST_WITH_FSYNC and _is_durable(told.info) and told.appendfsync != "no"
     return judge(
@@ -163,7 +163,7 @@ def _of_durability(info: Mapping[str, Any]) -> Finding:
     )
 
 
-def _of_fsync(told: Told) -> Finding:
+def _of_fsync(told: RedisFacts) -> Finding:
     policy = told.appendfsync
     if policy == "always":
         return Finding(check="fsync", health=Health.OK, says="every write is on disk before it is confirmed")

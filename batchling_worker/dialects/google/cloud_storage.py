@@ -26,7 +26,7 @@ from ...errors import Denied, PermanentError, TemporaryError, WorkerError
 from ...provider import Account
 from .. import http_errors
 from ..blocking import in_thread
-from ..http_errors import Deed
+from ..http_errors import CallInfo
 from ..slow_answers import SILENCES
 
 T = TypeVar("T")
@@ -180,8 +180,8 @@ class Objects:
     async def _call(
         self, does: str, work: Callable[[Underway], T], *, short: bool = False, patience: float = 1.0
     ) -> T:
-        deed = Deed(provider=self._provider, does=f"{does} in Cloud Storage", secrets=self._secrets)
-        return await answered(self._account, deed, work, short=short, patience=patience)
+        call_info = CallInfo(provider=self._provider, does=f"{does} in Cloud Storage", secrets=self._secrets)
+        return await answered(self._account, call_info, work, short=short, patience=patience)
 
 
 class _Sink(io.BytesIO):
@@ -201,7 +201,12 @@ class _TakenError(TemporaryError):
 
 
 async def answered(
-    account: Account, deed: Deed, work: Callable[[Underway], T], *, short: bool, patience: float = 1.0
+    account: Account,
+    call_info: CallInfo,
+    work: Callable[[Underway], T],
+    *,
+    short: bool,
+    patience: float = 1.0,
 ) -> T:
     """What a blocking call of Google's libraries answers, made in a thread; raises the worker's errors.
 
@@ -209,20 +214,20 @@ async def answered(
     call that carries little is `short`, so that its silence says something: the library does not tell what it has sent.
     """
     if short:
-        account.weather.asked()
+        account.calls.asked()
     failure: WorkerError
     try:
-        with account.weather.call(deed.provider, deed.does, patience) as underway:
+        with account.calls.call(call_info.provider, call_info.does, patience) as underway:
             longest_s = SILENCES * (account.http.timeout.read or USUAL_SILENCE_S)
             answer = await in_thread(lambda: work(underway), underway, longest_s)
     except PreconditionFailed:
-        failure = _TakenError(f"{deed.provider}: the object is there already")
+        failure = _TakenError(f"{call_info.provider}: the object is there already")
     except GoogleAPICallError as error:
-        failure = _of_answer(deed, error)
+        failure = _of_answer(call_info, error)
     except DefaultCredentialsError:
         failure = PermanentError(
-            f"The worker has no Google credential to {deed.does} with: give it Application Default Credentials, "
-            f"or leave BATCHLING_PROVIDERS__{deed.provider.upper()}__OWN_CREDENTIAL unset.",
+            f"The worker has no Google credential to {call_info.does} with: give it Application Default Credentials, "
+            f"or leave BATCHLING_PROVIDERS__{call_info.provider.upper()}__OWN_CREDENTIAL unset.",
             status=401,
         )
     except RefreshError as error:
@@ -231,21 +236,23 @@ async def answered(
     except (GoogleAuthError, requests.RequestException, HTTPError, DataCorruption, OSError) as error:
         name = type(error).__name__
         failure = TemporaryError(
-            f"{deed.provider} was asked to {deed.does} and did not answer in full ({name})"
+            f"{call_info.provider} was asked to {call_info.does} and did not answer in full ({name})"
         )
     else:
-        account.weather.saw(None)
+        account.calls.saw(None)
         return answer
     # What is taken, or not there, is no trouble of the account's: shards of a job that runs come and go.
-    account.weather.saw(None if isinstance(failure, (_TakenError, Denied)) else failure)
+    account.calls.saw(None if isinstance(failure, (_TakenError, Denied)) else failure)
     raise failure
 
 
-def _of_answer(deed: Deed, error: GoogleAPICallError) -> WorkerError:
+def _of_answer(call_info: CallInfo, error: GoogleAPICallError) -> WorkerError:
     response: Any = error.response
     headers = {} if response is None else {name.lower(): value for name, value in response.headers.items()}
     body = b"" if response is None else bytes(response.content)
-    found = http_errors.of_status(deed, int(error.code or 500), headers, body or str(error.message).encode())
+    found = http_errors.of_status(
+        call_info, int(error.code or 500), headers, body or str(error.message).encode()
+    )
     if isinstance(found, PermanentError) and found.status in (404, 410):
-        return Denied(str(found)) if deed.does.startswith(("read", "list")) else found
+        return Denied(str(found)) if call_info.does.startswith(("read", "list")) else found
     return found

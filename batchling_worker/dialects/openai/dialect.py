@@ -91,7 +91,7 @@ class Dialect:
         file = await call.upload(FileObject, {"purpose": "batch", **form}, name, lines, UPLOAD_PATIENCE)
         named = Other(provider_batch_id="", label=file.filename if isinstance(file.filename, str) else "")
         if named.denies(name):
-            raise http_errors.of_another(call.deed, named.label)
+            raise http_errors.of_another(call.call_info, named.label)
         return file.known_id
 
     expiry_word: ClassVar[str] = "expires_after"
@@ -122,7 +122,7 @@ class Dialect:
         """Looks at a page of the list of batches; raises `TemporaryError` where the answer is none."""
         page = await call.ask(BatchPage, query)
         if not page.is_whole:
-            raise http_errors.of_unreadable(call.deed)
+            raise http_errors.of_unreadable(call.call_info)
         return page
 
     def search(self, label: str) -> Query:

@@ -24,8 +24,8 @@ from ...provider import (
     NotFound,
     ProviderFacts,
     Running,
+    SearchCriteria,
     Seen,
-    Sought,
     Source,
     SpentFiles,
     Submission,
@@ -96,23 +96,23 @@ class OpenAIFiles:
         except (PermanentError, TemporaryError) as error:
             code = http_errors.code_of(error.body) if isinstance(error, PermanentError) else ""
             if quota.refusal_in(str(error), code) is not None:
-                account.weather.saw(None)
+                account.calls.saw(None)
                 raise QuotaFull(str(error)) from None
             if isinstance(error, PermanentError) and speaks_of_missing_file(error, source.file_id):
                 raise FileNotReady(str(error)) from None
             raise
         if not batch.known_id:
-            raise http_errors.of_unreadable(call.deed)
+            raise http_errors.of_unreadable(call.call_info)
         if batch.named.denies(submission.label):
-            raise http_errors.of_another(call.deed, batch.named.label)
+            raise http_errors.of_another(call.call_info, batch.named.label)
         return ProviderBatchId(batch.known_id)
 
-    async def find(self, account: Account, sought: Sought) -> list[ProviderBatchId]:
-        """The batches with the label or an input file sought; else those that file name or rows give away."""
+    async def find(self, account: Account, criteria: SearchCriteria) -> list[ProviderBatchId]:
+        """The batches with the label or an input file of the criteria; else those that file name or rows give away."""
         search = BatchSearch(
             provider=self,
             account=account,
-            sought=sought,
+            criteria=criteria,
             dialect=self._dialect,
             ask=self._asker(account),
             foreign=self._foreign,
@@ -167,7 +167,7 @@ class OpenAIFiles:
         except PermanentError as error:
             raise with_advice(error, self.facts.name) from None
         if not input_file_id:
-            raise http_errors.of_unreadable(call.deed)
+            raise http_errors.of_unreadable(call.call_info)
         return input_file_id
 
     async def _made(
@@ -254,7 +254,7 @@ class OpenAIFiles:
                 raise
             return NotFound()
         if not batch.known_id and not batch.word:
-            raise http_errors.of_unreadable(call.deed)
+            raise http_errors.of_unreadable(call.call_info)
         other = batch.named
         if self.facts.equal_files_are_one:
             other = replace(other, input_file_id="")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 
-from batchling_client.wire.deployment.provider_settings import StandIn, own_route
+from batchling_client.wire.deployment.provider_settings import EndpointSettings, own_route
 
 from ...provider import ProviderFacts
 from .dialect import Dialect, cursor_after, page_after
 from .files import OpenAIFiles
 
 
-def own_endpoint(name: str, said: StandIn) -> OpenAIFiles:
+def own_endpoint(name: str, said: EndpointSettings) -> OpenAIFiles:
     """The provider of a checked setting; its base URL ends in the version that OpenAI's paths begin with."""
     route = own_route(name, said)
     facts = ProviderFacts(

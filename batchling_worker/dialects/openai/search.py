@@ -13,7 +13,7 @@ from urllib.parse import quote
 from batchling_client.wire.keys import ProviderBatchId
 
 from ...errors import PermanentError
-from ...provider import Account, Provider, Sought, Submission, label_in
+from ...provider import Account, Provider, SearchCriteria, Submission, label_in
 from ..provider_call import ProviderCall
 from ..row_search import found_by_rows, unsearchable
 from .batch_object import LABEL_NAME, BatchObject, file_id
@@ -44,7 +44,7 @@ class BatchSearch:
 
     provider: Provider
     account: Account
-    sought: Sought
+    criteria: SearchCriteria
     dialect: Dialect
     ask: Callable[[str, str], ProviderCall]
     """A call that reads: what it does, in words, and its path."""
@@ -63,7 +63,7 @@ class BatchSearch:
         return await self._found_in_list()
 
     async def _searched(self) -> AsyncGenerator[BatchObject, None]:
-        query = self.dialect.search(self.sought.submission.label)
+        query = self.dialect.search(self.criteria.submission.label)
         if query:
             call = self.ask("search its batches", self.dialect.batches)
             page = await self.dialect.listed(call, query)
@@ -92,18 +92,18 @@ class BatchSearch:
     async def _keep(self, batch: BatchObject, found: list[ProviderBatchId]) -> None:
         """Adds one that is ours, unless it is an earlier attempt's: a provider may store equal files as one."""
         provider_batch_id = ProviderBatchId(batch.known_id)
-        if not await self.sought.is_another(provider_batch_id):
+        if not await self.criteria.is_another(provider_batch_id):
             found.append(provider_batch_id)
 
     async def _made_since(self) -> AsyncGenerator[tuple[BatchObject, dt.datetime], None]:
         """Yield every batch of the list, each with the time before which no batch is ours by the provider's clock."""
         cursor, cursors = "", {""}
-        oldest = self.sought.since - FIND_MARGIN
+        oldest = self.criteria.since - FIND_MARGIN
         for _ in range(FIND_PAGES):
             call = self.ask("search its batches", self.dialect.batches)
             query = [*self.dialect.page(cursor), *self.dialect.made_since(oldest)]
             page = await self.dialect.listed(call, query)
-            oldest = min(oldest, self.sought.since - FIND_MARGIN - call.behind)
+            oldest = min(oldest, self.criteria.since - FIND_MARGIN - call.behind)
             for batch in page.batches:
                 if batch.known_id:
                     yield batch, oldest
@@ -117,7 +117,7 @@ class BatchSearch:
                 break
             cursors.add(cursor)
         # To say "there is none" of a list that was not read to its end could have a second batch paid for.
-        name, label = self.provider.facts.name, self.sought.submission.label
+        name, label = self.provider.facts.name, self.criteria.submission.label
         raise unsearchable(name, label)
 
     async def _found_nameless(self, candidates: Sequence[ProviderBatchId]) -> list[ProviderBatchId]:
@@ -132,7 +132,7 @@ class BatchSearch:
                     found.append(one)
                 elif ours is None:
                     untold.append(one)
-        return found or await found_by_rows(self.provider, self.account, self.sought, untold)
+        return found or await found_by_rows(self.provider, self.account, self.criteria, untold)
 
     async def _told_apart(self, one: ProviderBatchId) -> bool | None:
         try:
@@ -158,7 +158,7 @@ class BatchSearch:
             return None
         if not isinstance(name, str) or not name:
             return None
-        ours = label_in(name.removesuffix(FILE_ENDING), self.sought.submission.label)
+        ours = label_in(name.removesuffix(FILE_ENDING), self.criteria.submission.label)
         if ours is False and len(self.foreign) < MOST_FOREIGN:
             self.foreign.add(self._named(one))
         return ours
@@ -167,10 +167,10 @@ class BatchSearch:
         return self._named(one) in self.foreign
 
     def _named(self, one: str) -> str:
-        return f"{self.sought.submission.label} {one}"
+        return f"{self.criteria.submission.label} {one}"
 
     def _is_ours(self, batch: BatchObject) -> bool | None:
-        return batch.is_of(LABEL_NAME, self.sought.submission.label, self.sought.input_file_ids)
+        return batch.is_of(LABEL_NAME, self.criteria.submission.label, self.criteria.input_file_ids)
 
 
 def _reaches_back_to(oldest: dt.datetime, batches: Sequence[BatchObject]) -> bool:

@@ -18,7 +18,7 @@ from ..batches.file_store import FileShelf
 from ..batches.records import Batch, BatchView, CreateAsk, StoredFile
 from ..batches.scan import LineError
 from ..world.world import World
-from .call_faults import Weather
+from .call_faults import CallFaults
 from .gate import Gate, json_reply
 
 A = TypeVar("A", bound=CreateAsk)
@@ -35,7 +35,7 @@ class BatchesApi:
         self._dialect = dialect
         self._shelf = shelf
         self._book = book
-        self._weather = Weather(world, dialect.traits)
+        self._call_faults = CallFaults(world, dialect.traits)
 
     def routes(self, gate: Gate) -> Iterator[web.RouteDef]:
         """Return the routes, behind `gate`."""
@@ -89,7 +89,7 @@ class BatchesApi:
     async def _create(self, request: web.Request, owner: str) -> web.StreamResponse:
         ask = self.asked(await request.read())
         model = self.model(ask, owner)
-        lost = self._weather.before_create(request, model)
+        lost = self._call_faults.before_create(request, model)
         if lost is not None:
             return lost
         window_s = self._dialect.window_seconds(ask)
@@ -97,17 +97,17 @@ class BatchesApi:
             self._book.check_rate(owner)
             tokens = await self._book.check_quota(ask, owner, source) if isinstance(source, StoredFile) else 0
             batch = self._book.create(ask, owner, window_s, source, tokens)
-            if self._weather.doubles(model):
+            if self._call_faults.doubles(model):
                 batch = self._book.create(ask, owner, window_s, source, tokens)
 
         async def reply() -> web.Response:
             return self.created(self._dialect.batch_object(await self._book.show(batch)))
 
-        return await self._weather.after_create(request, model, reply)
+        return await self._call_faults.after_create(request, model, reply)
 
     async def _show(self, request: web.Request, owner: str) -> web.StreamResponse:
         batch = self._find(request, owner)
-        lost = self._weather.before_look(request, batch.model)
+        lost = self._call_faults.before_look(request, batch.model)
         return lost or json_reply(await self.told(request, batch))
 
     async def told(self, request: web.Request, batch: Batch) -> dict[str, Any]:
@@ -115,13 +115,13 @@ class BatchesApi:
         return self._object(await self._book.show(batch))
 
     async def _list(self, request: web.Request, owner: str) -> web.StreamResponse:
-        lost = self._weather.before_look(request, None)
+        lost = self._call_faults.before_look(request, None)
         if lost is not None:
             return lost
         traits, query = self._dialect.traits, request.query
         newest_first = self._book.newest_first(owner)
         page = self._dialect.page(empty_pages.honest(traits, query), newest_first, self._world.limits)
-        empty = self._weather.empties_page()
+        empty = self._call_faults.empties_page()
         if empty is not None:
             return json_reply(self.listing([], empty_pages.beside(traits, query, page.envelope, empty)))
         shown = [self._object(await self._book.listed(batch)) for batch in page.batches]
@@ -132,7 +132,7 @@ class BatchesApi:
 
     async def _cancel(self, request: web.Request, owner: str) -> web.StreamResponse:
         batch = self._find(request, owner)
-        self._weather.before_cancel(batch.model)
+        self._call_faults.before_cancel(batch.model)
         view = await self._book.show(batch)
         if view.status in TERMINAL:
             raise self._dialect.not_cancellable(view)

@@ -21,8 +21,8 @@ _CHUNK = 1 << 18
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 
-class Weather:
-    """The weather over one provider; an answer that is returned is what the caller gets instead."""
+class CallFaults:
+    """The faults of one provider's calls; an answer that is returned is what the caller gets instead."""
 
     def __init__(self, world: World, traits: Traits) -> None:
         self._world = world
@@ -163,7 +163,7 @@ class Weather:
     async def send_range(
         self, request: web.Request, path: Path, model: str | None, n_bytes: int, headers: Mapping[str, str]
     ) -> web.StreamResponse:
-        """Send what the call's Range asks for of a file, or all of it, in the same weather."""
+        """Send what the call's Range asks for of a file, or all of it, with the same faults."""
         asked = _RANGE.fullmatch(request.headers.get("Range", ""))
         if asked is None:
             return await self.send(request, path, model, n_bytes, headers=headers)

@@ -17,7 +17,7 @@ from ..batches.records import StoredFile
 from ..batches.scan import peek_model
 from ..world.lies import RefuseErrorFile
 from ..world.world import World
-from .call_faults import Weather
+from .call_faults import CallFaults
 from .gate import Gate, json_reply, refusal_of
 from .multipart_form import Form, FormError
 
@@ -39,7 +39,7 @@ class FilesApi:
         self._dialect = dialect
         self._shelf = shelf
         self._book = book
-        self._weather = Weather(world, dialect.traits)
+        self._call_faults = CallFaults(world, dialect.traits)
 
     def routes(self, gate: Gate) -> Iterator[web.RouteDef]:
         """Return the routes, behind `gate`."""
@@ -72,7 +72,7 @@ class FilesApi:
         }
 
     async def _upload(self, request: web.Request, owner: str) -> web.StreamResponse:
-        self._weather.before_upload(request)
+        self._call_faults.before_upload(request)
         path = self._shelf.scratch()
         try:
             fields, filename = await self._receive(request, path)
@@ -80,7 +80,7 @@ class FilesApi:
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        lost = await self._weather.after_upload(request)
+        lost = await self._call_faults.after_upload(request)
         return lost or json_reply(self._dialect.file_object(file), self._dialect.traits.created_status)
 
     async def keep(self, path: Path, fields: dict[str, str], filename: str, owner: str) -> StoredFile:
@@ -97,8 +97,8 @@ class FilesApi:
             purpose=purpose,
             retention_s=retention_s,
             model=peek_model(path),
-            hidden_s=self._weather.hides_file(),
-            pending_s=self._weather.holds_file_pending(),
+            hidden_s=self._call_faults.hides_file(),
+            pending_s=self._call_faults.holds_file_pending(),
         )
         file.lasting = lasting
         return file
@@ -176,7 +176,7 @@ class FilesApi:
         """Send what a file holds."""
         file = self.find(request, owner)
         refuse_error_file(file.refusing, file.created_at, self._world.clock.now())
-        return await self._weather.send(request, file.path, file.model, file.n_bytes)
+        return await self._call_faults.send(request, file.path, file.model, file.n_bytes)
 
     def find(self, request: web.Request, owner: str) -> StoredFile:
         """Return the file that a call names, or raise Refusal."""

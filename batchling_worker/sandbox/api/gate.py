@@ -51,7 +51,7 @@ class Gate:
             self._world.ledger.call(traits.name, request.method, path)
             try:
                 self._check_agent(request)
-                await self._weather(request)
+                await self._call_faults(request)
                 self._check_query(request)
                 return await handler(request, "" if keyless(request) else self._owner(request))
             except Refusal as refusal:
@@ -89,7 +89,7 @@ class Gate:
         if any(name not in request.query for name in self._dialect.traits.required_query):
             raise Refusal(404, "Resource not found", code="404")
 
-    async def _weather(self, request: web.Request) -> None:
+    async def _call_faults(self, request: web.Request) -> None:
         """What befalls every call of a key, before anything is done."""
         key = self._key(request)
         name, table = self._dialect.traits.name, self._world.faults

@@ -18,7 +18,7 @@ from aiohttp import web
 
 from ..batches.dialect import Refusal
 from ..world.world import World
-from .call_faults import Weather
+from .call_faults import CallFaults
 from .gate import Gate, json_reply
 
 ROOT = "/gcs"
@@ -56,9 +56,9 @@ class _Upload:
 class CloudStorage:
     """Buckets that need not be made, with objects on disk; whoever has a key may read and write them all."""
 
-    def __init__(self, world: World, provider: str, weather: Weather) -> None:
+    def __init__(self, world: World, provider: str, call_faults: CallFaults) -> None:
         self._world = world
-        self._weather = weather
+        self._call_faults = call_faults
         self._provider = provider
         self._numbers = itertools.count(1)
         self._objects: dict[tuple[str, str], StoredObject] = {}
@@ -116,7 +116,7 @@ class CloudStorage:
         return stored
 
     async def _upload(self, request: web.Request, owner: str) -> web.StreamResponse:
-        self._weather.before_upload(request)
+        self._call_faults.before_upload(request)
         bucket, kind = request.match_info["bucket"], request.query.get("uploadType")
         if_generation = request.query.get("ifGenerationMatch")
         if kind == "resumable":
@@ -140,7 +140,7 @@ class CloudStorage:
         path.write_bytes(content)
         digest = hashlib.md5(content, usedforsecurity=False).digest()
         kept = self._keep(bucket, name, path, len(content), digest)
-        return await self._weather.after_upload(request) or json_reply(_shown(kept))
+        return await self._call_faults.after_upload(request) or json_reply(_shown(kept))
 
     async def _chunk(self, request: web.Request, owner: str) -> web.StreamResponse:
         upload_id = request.query.get("upload_id", "")
@@ -160,7 +160,7 @@ class CloudStorage:
         del self._uploads[upload_id]
         self._check(upload.bucket, upload.name, upload.if_generation)
         kept = self._keep(upload.bucket, upload.name, upload.path, upload.n_bytes, upload.digest.digest())
-        return await self._weather.after_upload(request) or json_reply(_shown(kept))
+        return await self._call_faults.after_upload(request) or json_reply(_shown(kept))
 
     def _check(self, bucket: str, name: str, if_generation: str | None) -> None:
         found = self._objects.get((bucket, name))
@@ -198,7 +198,7 @@ class CloudStorage:
         if request.query.get("alt") != "media":
             return json_reply(_shown(found))
         headers = {"x-goog-generation": str(found.generation)}
-        return await self._weather.send_range(request, found.path, found.model, found.n_bytes, headers)
+        return await self._call_faults.send_range(request, found.path, found.model, found.n_bytes, headers)
 
 
 def _two_parts(content_type: str, body: bytes) -> tuple[str, bytes]:

@@ -20,7 +20,7 @@ from ..batches.file_quota import check_room
 from ..batches.file_store import FileShelf
 from ..batches.records import StoredFile
 from ..world.world import World
-from .call_faults import Weather
+from .call_faults import CallFaults
 from .gate import Gate, json_reply
 
 PURPOSE = "uploaded"
@@ -62,7 +62,7 @@ class GeminiFiles:
         self._world = world
         self._traits = traits
         self._shelf = shelf
-        self._weather = Weather(world, traits)
+        self._call_faults = CallFaults(world, traits)
         self._uploads: dict[str, _Upload] = {}
         self._mime_types: dict[str, str] = {}
         self._hashes: dict[str, str] = {}
@@ -84,7 +84,7 @@ class GeminiFiles:
         return await (self._chunk(request) if _is_chunk(request) else self._start(request, owner))
 
     async def _start(self, request: web.Request, owner: str) -> web.StreamResponse:
-        self._weather.before_upload(request)
+        self._call_faults.before_upload(request)
         if request.headers.get("x-goog-upload-command") != "start":
             raise Refusal(400, "Only resumable uploads are emulated: X-Goog-Upload-Command must be 'start'.")
         size = request.headers.get("x-goog-upload-header-content-length", "")
@@ -130,7 +130,7 @@ class GeminiFiles:
             raise Refusal(400, f"The upload ends at byte {upload.offset} and was to have {upload.size}.")
         del self._uploads[request.query["upload_id"]]
         file_ = self._keep(upload)
-        lost = await self._weather.after_upload(request)
+        lost = await self._call_faults.after_upload(request)
         if lost is not None:
             return lost
         shown = json_reply({"file": self._shown(file_)})
@@ -146,7 +146,7 @@ class GeminiFiles:
             filename=upload.display_name,
             purpose=PURPOSE,
             retention_s=RETENTION_S,
-            hidden_s=self._weather.hides_file(),
+            hidden_s=self._call_faults.hides_file(),
             file_id=upload.name,
         )
 

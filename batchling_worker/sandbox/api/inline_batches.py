@@ -18,7 +18,7 @@ from ..batches.inline_rows import convert, receive
 from ..batches.records import Batch, BatchView, CreateAsk, StoredFile
 from ..batches.scan import peek_model
 from ..world.world import World
-from .call_faults import Weather
+from .call_faults import CallFaults
 from .gate import Gate, Handler, json_reply
 from .realtime import RealtimeApi
 
@@ -42,7 +42,7 @@ class InlineBatches:
         self._world = world
         self._dialect = dialect
         self._gate = Gate(world, dialect)
-        self._weather = Weather(world, dialect.traits)
+        self._call_faults = CallFaults(world, dialect.traits)
         numbers = itertools.count()
         self._shelf = FileShelf(world, self.name, lambda: f"{self.name}-file-{next(numbers)}")
         self._book = BatchBook(world, dialect, self._shelf)
@@ -96,7 +96,7 @@ class InlineBatches:
                 most_bytes=traits.byte_limit(limits),
             )
             model = peek_model(path)
-            lost = self._weather.before_create(request, model)
+            lost = self._call_faults.before_create(request, model)
             if lost is not None:
                 path.unlink()
                 return lost
@@ -116,32 +116,32 @@ class InlineBatches:
             shown = await self.shown(batch, request)
             return json_reply(shown, self._dialect.created_status)
 
-        return await self._weather.after_create(request, model, reply)
+        return await self._call_faults.after_create(request, model, reply)
 
     async def _make(self, file: StoredFile, owner: str, n_rows: int) -> Batch:
         ask = CreateAsk(input_file_id=file.id, endpoint=self._dialect.endpoint, completion_window="24h")
         self._book.check_rate(owner)
         tokens = await self._book.check_quota(ask, owner, file)
-        for _ in range(2 if self._weather.doubles(file.model) else 1):
+        for _ in range(2 if self._call_faults.doubles(file.model) else 1):
             batch = self._book.create(ask, owner, self._dialect.window_s, file, tokens)
             self._n_rows[batch.id] = n_rows
         return batch
 
     async def _show(self, request: web.Request, owner: str) -> web.StreamResponse:
         batch = self.find(request, owner)
-        lost = self._weather.before_look(request, batch.model)
+        lost = self._call_faults.before_look(request, batch.model)
         if lost is not None:
             return lost
         return json_reply(await self.shown(batch, request))
 
     async def _list(self, request: web.Request, owner: str) -> web.StreamResponse:
-        lost = self._weather.before_look(request, None)
+        lost = self._call_faults.before_look(request, None)
         if lost is not None:
             return lost
         traits, query = self._dialect.traits, request.query
         newest_first = self._book.newest_first(owner)
         page = self._dialect.page(empty_pages.honest(traits, query), newest_first, self._world.limits)
-        empty = self._weather.empties_page()
+        empty = self._call_faults.empties_page()
         if empty is not None:
             beside = empty_pages.beside(traits, query, page.envelope, empty)
             return json_reply({self._dialect.list_name: [], **beside})
@@ -151,7 +151,7 @@ class InlineBatches:
 
     async def _cancel(self, request: web.Request, owner: str) -> web.StreamResponse:
         batch = self.find(request, owner)
-        self._weather.before_cancel(batch.model)
+        self._call_faults.before_cancel(batch.model)
         view = await self._book.show(batch)
         if view.status in _TERMINAL:
             raise self._dialect.not_cancellable(view)
@@ -167,7 +167,7 @@ class InlineBatches:
     async def _read(self, request: web.Request, owner: str) -> web.StreamResponse:
         batch = self.find(request, owner)
         results = await self.results_of(batch)
-        return await self._weather.send(
+        return await self._call_faults.send(
             request, results.path, batch.model, results.n_bytes, self._dialect.results_type
         )
 

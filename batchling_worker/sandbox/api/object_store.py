@@ -14,7 +14,7 @@ from aiohttp import web
 
 from ..batches.dialect import Refusal
 from ..world.world import World
-from .call_faults import Weather
+from .call_faults import CallFaults
 from .gate import MOVED, redirect
 
 _CHUNK = 1 << 18
@@ -27,9 +27,9 @@ _NAMESPACE = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
 class ObjectStore:
     """Buckets that need not be made, with files on disk; whoever knows a name may read and write it."""
 
-    def __init__(self, world: World, provider: str, weather: Weather) -> None:
+    def __init__(self, world: World, provider: str, call_faults: CallFaults) -> None:
         self._world = world
-        self._weather = weather
+        self._call_faults = call_faults
         self._provider = provider
         self._numbers = itertools.count()
         self._objects: dict[str, Path] = {}
@@ -72,7 +72,7 @@ class ObjectStore:
 
     async def _write(self, request: web.Request) -> web.Response:
         try:
-            self._weather.before_upload(request)
+            self._call_faults.before_upload(request)
         except Refusal as refusal:
             await request.read()
             return self._refused(request, refusal)
@@ -84,7 +84,7 @@ class ObjectStore:
             self._parts[upload_id][int(request.query["partNumber"])] = path
         else:
             return _error(404, "NoSuchUpload", "The specified upload does not exist.")
-        return await self._weather.after_upload(request) or web.Response(headers={"ETag": _tag(path)})
+        return await self._call_faults.after_upload(request) or web.Response(headers={"ETag": _tag(path)})
 
     async def _receive(self, request: web.Request) -> Path:
         path = self.new_path()
@@ -137,7 +137,7 @@ class ObjectStore:
         headers = {"ETag": _tag(path), "Accept-Ranges": "bytes"}
         model = self._models.get(_name(request))
         try:
-            return await self._weather.send_range(request, path, model, path.stat().st_size, headers)
+            return await self._call_faults.send_range(request, path, model, path.stat().st_size, headers)
         except Refusal as refusal:
             return self._refused(request, refusal)
 

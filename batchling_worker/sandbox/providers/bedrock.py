@@ -17,7 +17,7 @@ from multidict import MultiMapping
 from ..answers import aws_answers
 from ..answers.answers import Answer
 from ..api.aws_realtime import AwsRealtime
-from ..api.call_faults import Weather
+from ..api.call_faults import CallFaults
 from ..api.gate import Gate, json_reply
 from ..api.object_store import ObjectStore
 from ..batches import empty_pages, timing
@@ -167,9 +167,9 @@ class BedrockJobs:
         self._gate = Gate(world, self._dialect)
         self._shelf = FileShelf(world, self.name, lambda: secrets.token_hex(8))
         self._book = BatchBook(world, self._dialect, self._shelf)
-        self._weather = Weather(world, self._dialect.traits)
+        self._call_faults = CallFaults(world, self._dialect.traits)
         self._realtime = AwsRealtime(world, self.name)
-        self._store = ObjectStore(world, self.name, self._weather)
+        self._store = ObjectStore(world, self.name, self._call_faults)
         self._asked: dict[str, _JobAsk] = {}
         self._by_token: dict[tuple[str, str], Batch] = {}
         self._exported: set[str] = set()
@@ -202,7 +202,7 @@ class BedrockJobs:
 
     async def _create(self, request: web.Request, owner: str) -> web.StreamResponse:
         ask = _job_ask(await request.read())
-        lost = self._weather.before_create(request, ask.modelId)
+        lost = self._call_faults.before_create(request, ask.modelId)
         if lost is not None:
             return lost
         batch = self._by_token.get((owner, ask.clientRequestToken))
@@ -213,7 +213,7 @@ class BedrockJobs:
         async def reply() -> web.Response:
             return json_reply({"jobArn": batch.id})
 
-        return await self._weather.after_create(request, ask.modelId, reply)
+        return await self._call_faults.after_create(request, ask.modelId, reply)
 
     async def _new_job(self, ask: _JobAsk, owner: str) -> Batch:
         if any(self._asked[one.id].jobName == ask.jobName for one in self._book.newest_first(owner)):
@@ -252,15 +252,15 @@ class BedrockJobs:
 
     async def _show(self, request: web.Request, owner: str) -> web.StreamResponse:
         batch = self._find(request, owner)
-        lost = self._weather.before_look(request, batch.model)
+        lost = self._call_faults.before_look(request, batch.model)
         return lost or json_reply(self._job(await self._view(batch)))
 
     async def _list(self, request: web.Request, owner: str) -> web.StreamResponse:
-        lost = self._weather.before_look(request, None)
+        lost = self._call_faults.before_look(request, None)
         if lost is not None:
             return lost
         query = empty_pages.honest(self.traits, request.query)
-        empty = self._weather.empties_page()
+        empty = self._call_faults.empties_page()
         if empty is not None:
             beside = empty_pages.beside(self.traits, request.query, {}, empty)
             return json_reply({"invocationJobSummaries": [], **beside})
@@ -288,7 +288,7 @@ class BedrockJobs:
 
     async def _stop(self, request: web.Request, owner: str) -> web.StreamResponse:
         batch = self._find(request, owner)
-        self._weather.before_cancel(batch.model)
+        self._call_faults.before_cancel(batch.model)
         if (await self._view(batch)).status in _TERMINAL:
             raise Refusal(409, "The job has ended already.")
         self._book.cancel(batch)

@@ -177,8 +177,8 @@ class DoublewordDialect:
         limit = query.get("limit", str(limits.page_size))
         if not limit.isdigit() or not 1 <= int(limit) <= _MAX_PAGE:
             raise Refusal(400, f"'limit' must be from 1 to {_MAX_PAGE}")
-        sought = query.get("search", "")
-        found = [batch for batch in newest_first if sought in _searched(batch)]
+        criteria = query.get("search", "")
+        found = [batch for batch in newest_first if criteria in _searched(batch)]
         after, start = query.get("after"), 0
         if after:
             places = [place for place, batch in enumerate(found) if batch.id == after]
@@ -228,7 +228,7 @@ class DoublewordFiles(FilesApi):
             self._world.pool, window, growing.path, growing.n_bytes, skip or 0, limit
         )
         incomplete = not growing.complete or cut.end < growing.n_bytes
-        return await self._weather.send(
+        return await self._call_faults.send(
             request,
             growing.path,
             growing.model,

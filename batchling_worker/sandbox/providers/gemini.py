@@ -14,7 +14,7 @@ from aiohttp import web
 
 from ..answers import google_answers
 from ..answers.answers import Answer
-from ..api.call_faults import Weather
+from ..api.call_faults import CallFaults
 from ..api.gate import Gate, json_reply
 from ..api.gemini_files import PURPOSE, VERSION, GeminiFiles, timestamp
 from ..api.google_realtime import VERBS, GoogleRealtime
@@ -176,7 +176,7 @@ class Gemini:
         self._book = BatchBook(world, dialect, self._shelf)
         self._files = GeminiFiles(world, dialect.traits, self._shelf)
         self._realtime = GoogleRealtime(world, self.name)
-        self._weather = Weather(world, dialect.traits)
+        self._call_faults = CallFaults(world, dialect.traits)
         self._made: dict[str, _Made] = {}
 
     def routes(self) -> Iterator[web.RouteDef]:
@@ -217,7 +217,7 @@ class Gemini:
             wish = _decode_create(await request.read()).batch
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Refusal(400, f"Invalid JSON payload received. {error}.") from error
-        lost = self._weather.before_create(request, model)
+        lost = self._call_faults.before_create(request, model)
         if lost is not None:
             return lost
         if not google_answers.knows(full_name):
@@ -234,7 +234,7 @@ class Gemini:
             tokens = await self._book.check_quota(ask, owner, file)
             made = _Made(model=full_name, inline=_inline(config))
             batch = self._make(ask, owner, file, tokens, made)
-            if self._weather.doubles(model):
+            if self._call_faults.doubles(model):
                 batch = self._make(ask, owner, file, tokens, made)
         finally:
             self._shelf.remove(file)
@@ -242,7 +242,7 @@ class Gemini:
         async def reply() -> web.Response:
             return json_reply(self._operation(await self._book.show(batch)))
 
-        return await self._weather.after_create(request, model, reply)
+        return await self._call_faults.after_create(request, model, reply)
 
     def _make(self, ask: CreateAsk, owner: str, file: StoredFile, tokens: int, made: _Made) -> Batch:
         batch = self._book.create(ask, owner, EXPIRES_S, file, tokens)
@@ -279,7 +279,7 @@ class Gemini:
 
     async def _show(self, request: web.Request, owner: str) -> web.StreamResponse:
         batch = self._find(f"batches/{request.match_info['batch']}", owner)
-        lost = self._weather.before_look(request, batch.model)
+        lost = self._call_faults.before_look(request, batch.model)
         if lost is not None:
             return lost
         view = await self._book.show(batch)
@@ -301,7 +301,7 @@ class Gemini:
         operation["metadata"]["output"] = operation["response"] = output
 
     async def _list(self, request: web.Request, owner: str) -> web.StreamResponse:
-        lost = self._weather.before_look(request, None)
+        lost = self._call_faults.before_look(request, None)
         if lost is not None:
             return lost
         query = empty_pages.honest(self.traits, request.query)
@@ -311,7 +311,7 @@ class Gemini:
             raise Refusal(400, "Invalid page size or token.")
         start, size_ = int(token), min(int(size), _MAX_PAGE)
         batches = self._book.newest_first(owner)
-        empty = self._weather.empties_page()
+        empty = self._call_faults.empties_page()
         if empty is not None:
             return json_reply(empty_pages.beside(self.traits, request.query, {}, empty))
         page = batches[start : start + size_]
@@ -321,7 +321,7 @@ class Gemini:
 
     async def _cancel(self, request: web.Request, owner: str) -> web.StreamResponse:
         batch = self._find(f"batches/{request.match_info['batch']}", owner)
-        self._weather.before_cancel(batch.model)
+        self._call_faults.before_cancel(batch.model)
         if (await self._book.show(batch)).status in _ENDED:
             raise Refusal(400, f"{batch.id} has ended.")
         self._book.cancel(batch)
@@ -339,7 +339,7 @@ class Gemini:
             raise Refusal(404, f"files/{name} does not exist.")
         path = await self._results(view, owner)
         try:
-            return await self._weather.send(
+            return await self._call_faults.send(
                 request, path, batch.model, path.stat().st_size, "application/octet-stream"
             )
         finally:

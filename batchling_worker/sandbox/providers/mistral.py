@@ -279,7 +279,7 @@ class MistralFiles(FilesApi):
         file, until = self._signed.get(request.match_info["signature"], (None, 0.0))
         if file is None or until <= self._world.clock.now() or not self._shelf.taken(file.id):
             raise Refusal(403, "The signature is not valid, or has expired.")
-        return await self._weather.send(request, file.path, file.model, file.n_bytes)
+        return await self._call_faults.send(request, file.path, file.model, file.n_bytes)
 
     async def check_lines(self, path: Path, purpose: str) -> None:
         """Raise Refusal with every bad line of a file for batches."""

@@ -245,7 +245,7 @@ class TogetherFiles(FilesApi):
         return {"data": [self._dialect.file_object(file) for file in files]}
 
     async def _begin(self, request: web.Request, owner: str) -> web.StreamResponse:
-        self._weather.before_upload(request)
+        self._call_faults.before_upload(request)
         fields: dict[str, str] = {}
         form = _form_of(request)
         with _refusing():
@@ -294,10 +294,10 @@ class TogetherFiles(FilesApi):
             purpose=begun.purpose,
             retention_s=self._dialect.traits.input_retention_s,
             model=peek_model(begun.path),
-            hidden_s=self._weather.hides_file(),
+            hidden_s=self._call_faults.hides_file(),
             file_id=file_id,
         )
-        return await self._weather.after_upload(request) or json_reply(self._dialect.file_object(file))
+        return await self._call_faults.after_upload(request) or json_reply(self._dialect.file_object(file))
 
 
 class TogetherJobs(BatchesApi):

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from ..answers import google_answers
 from ..answers.answers import Answer
-from ..api.call_faults import Weather
+from ..api.call_faults import CallFaults
 from ..api.gate import Gate, json_reply, not_emulated
 from ..api.gcs import ROOT, CloudStorage, StoredObject
 from ..api.gemini_files import timestamp
@@ -167,8 +167,8 @@ class Vertex:
         self._gate = Gate(world, self._dialect)
         self._shelf = FileShelf(world, self.name, lambda: f"result-{secrets.token_hex(8)}")
         self._book = BatchBook(world, self._dialect, self._shelf)
-        self._weather = Weather(world, self._dialect.traits)
-        self._store = CloudStorage(world, self.name, self._weather)
+        self._call_faults = CallFaults(world, self._dialect.traits)
+        self._store = CloudStorage(world, self.name, self._call_faults)
         self._realtime = GoogleRealtime(world, self.name)
         self._made: dict[str, _Made] = {}
 
@@ -212,7 +212,7 @@ class Vertex:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Refusal(400, f"Invalid JSON payload received. {error}.") from error
         model = wish.model.rpartition("/")[2]
-        lost = self._weather.before_create(request, model)
+        lost = self._call_faults.before_create(request, model)
         if lost is not None:
             return lost
         source, destination = wish.inputConfig, wish.outputConfig
@@ -231,7 +231,7 @@ class Vertex:
         file = await self._imported(ask, owner, model)
         tokens = await self._book.check_quota(ask, owner, file) if isinstance(file, StoredFile) else 0
         batch = self._make(request, ask, owner, file, tokens, wish)
-        if self._weather.doubles(model):
+        if self._call_faults.doubles(model):
             batch = self._make(request, ask, owner, file, tokens, wish)
         if isinstance(file, StoredFile):
             self._shelf.remove(file)
@@ -239,7 +239,7 @@ class Vertex:
         async def reply() -> web.Response:
             return json_reply(self._job(await self._book.show(batch)))
 
-        return await self._weather.after_create(request, model, reply)
+        return await self._call_faults.after_create(request, model, reply)
 
     def _make(
         self,
@@ -277,13 +277,13 @@ class Vertex:
 
     async def _show(self, request: web.Request, owner: str) -> web.StreamResponse:
         batch = self._find(request, owner)
-        lost = self._weather.before_look(request, batch.model)
+        lost = self._call_faults.before_look(request, batch.model)
         if lost is not None:
             return lost
         return json_reply(self._job(await self._moved_on(batch)))
 
     async def _list(self, request: web.Request, owner: str) -> web.StreamResponse:
-        lost = self._weather.before_look(request, None)
+        lost = self._call_faults.before_look(request, None)
         if lost is not None:
             return lost
         query = empty_pages.honest(self.traits, request.query)
@@ -293,7 +293,7 @@ class Vertex:
             raise Refusal(400, "Invalid page size or token.")
         here = f"/locations/{request.match_info['location']}/"
         batches = [one for one in self._book.newest_first(owner) if here in one.id]
-        empty = self._weather.empties_page()
+        empty = self._call_faults.empties_page()
         if empty is not None:
             return json_reply(empty_pages.beside(self.traits, request.query, {}, empty))
         now = self._world.clock.now()
@@ -306,7 +306,7 @@ class Vertex:
 
     async def _cancel(self, request: web.Request, owner: str) -> web.StreamResponse:
         batch = self._find(request, owner)
-        self._weather.before_cancel(batch.model)
+        self._call_faults.before_cancel(batch.model)
         if (await self._book.show(batch)).status in _ENDED:
             raise Refusal(400, "The job has ended.")
         self._book.cancel(batch)

@@ -16,7 +16,7 @@ from multidict import MultiMapping
 
 from ..answers import answers
 from ..answers.answers import Answer, Problem
-from ..api.call_faults import Weather
+from ..api.call_faults import CallFaults
 from ..api.gate import Gate, json_reply
 from ..api.realtime import RealtimeApi
 from ..batches import empty_pages
@@ -151,7 +151,7 @@ class Xai:
         self._gate = Gate(world, dialect)
         self._shelf = FileShelf(world, self.name, lambda: f"file_{secrets.token_hex(12)}")
         self._book = BatchBook(world, dialect, self._shelf)
-        self._weather = Weather(world, dialect.traits)
+        self._call_faults = CallFaults(world, dialect.traits)
         self._realtime = RealtimeApi(world, dialect)
         self._containers: dict[str, Container] = {}
 
@@ -181,13 +181,13 @@ class Xai:
         self._containers.clear()
 
     async def _make(self, request: web.Request, owner: str) -> web.StreamResponse:
-        self._weather.before_upload(request)
+        self._call_faults.before_upload(request)
         name = _decoded(await request.read(), _CreateAsk).name
         container = Container(
             id=f"batch_{secrets.token_hex(16)}", owner=owner, name=name, created_at=self._world.clock.now()
         )
         self._containers[container.id] = container
-        return await self._weather.after_upload(request) or json_reply(await self._object(container))
+        return await self._call_faults.after_upload(request) or json_reply(await self._object(container))
 
     async def _append(self, request: web.Request, owner: str) -> web.StreamResponse:
         container = self._find(request, owner)
@@ -199,18 +199,18 @@ class Xai:
         if not rows:
             raise Refusal(400, "There are no requests to append.")
         model = rows[0].model
-        lost = self._weather.before_create(request, model)
+        lost = self._call_faults.before_create(request, model)
         if lost is not None:
             return lost
         if container.cancelled_at is not None:
             raise Refusal(403, "This batch was cancelled.", code="permission_denied")
-        for _ in range(2 if self._weather.doubles(model) else 1):
+        for _ in range(2 if self._call_faults.doubles(model) else 1):
             self._take(container, rows)
 
         async def reply() -> web.Response:
             return json_reply({})
 
-        return await self._weather.after_create(request, model, reply)
+        return await self._call_faults.after_create(request, model, reply)
 
     def _take(self, container: Container, rows: Sequence[_Row]) -> None:
         """Have the rows run that are new; one that has come before in other words spoils the whole call."""
@@ -250,11 +250,11 @@ class Xai:
 
     async def _show(self, request: web.Request, owner: str) -> web.StreamResponse:
         container = self._find(request, owner)
-        lost = self._weather.before_look(request, _model_of(container))
+        lost = self._call_faults.before_look(request, _model_of(container))
         return lost or json_reply(await self._object(container))
 
     async def _list(self, request: web.Request, owner: str) -> web.StreamResponse:
-        lost = self._weather.before_look(request, None)
+        lost = self._call_faults.before_look(request, None)
         if lost is not None:
             return lost
         listed = {batch.id for batch in self._book.newest_first(owner)}
@@ -263,7 +263,7 @@ class Xai:
             for container in reversed(self._containers.values())
             if container.owner == owner and (not container.parts or container.parts[0].id in listed)
         ]
-        empty = self._weather.empties_page()
+        empty = self._call_faults.empties_page()
         if empty is not None:
             return json_reply(empty_pages.beside(self.traits, request.query, {"batches": []}, empty))
         query = empty_pages.honest(self.traits, request.query)
@@ -275,7 +275,7 @@ class Xai:
 
     async def _cancel(self, request: web.Request, owner: str) -> web.StreamResponse:
         container = self._find(request, owner)
-        self._weather.before_cancel(_model_of(container))
+        self._call_faults.before_cancel(_model_of(container))
         views = [await self._book.show(part) for part in container.parts]
         if any(view.counts and _n_pending(view) for view in views) or not views:
             container.cancelled_at = container.cancelled_at or self._world.clock.now()
@@ -303,7 +303,9 @@ class Xai:
         path.write_bytes(b'{"results":[%b],"pagination_token":%b}' % (b",".join(rows), token))
         try:
             n_bytes = path.stat().st_size
-            return await self._weather.send(request, path, _model_of(container), n_bytes, "application/json")
+            return await self._call_faults.send(
+                request, path, _model_of(container), n_bytes, "application/json"
+            )
         finally:
             path.unlink()
 
