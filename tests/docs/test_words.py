@@ -1,0 +1,86 @@
+"""The project's prose is plain: fragments that readers have to read twice are banned from code, docs and tests."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).relative_to(ROOT).as_posix()
+READ = (".py", ".lua", ".md", ".toml", ".conf", ".yml", ".example", "Makefile", "Procfile")
+NOT_PROSE = (HERE, "CHANGELOG.md")
+BANNED = {
+    "told": r"\b(?:is|are) told\b",
+    "whoever": r"\bwhoever\b",
+    "who does": r"\bwho does\b",
+    "one that": r"\bone that\b",
+    "what is no": r"\bwhat is no\b",
+    "X is no Y": r"(?<!there )\bis no (?!longer\b|more\b|less\b|earlier\b|later\b|other\b|room\b)[a-z]",
+    "goes on": r"\bgoes on\b",
+    "taken back": r"\btaken back\b",
+    "at the most": r"\bat the most\b",
+    "none of it": r"\bnone of it\b",
+    "Of the ..., ...": r"(?:^|[.!?:] |\"\"\"|# )Of (?:a|the) ",
+    ", and none": r", and none\b",
+    "as good as": r"\bas good as\b",
+    "in a hurry": r"\bin a hurry\b",
+    "waits for company": r"\bwaits for company\b",
+    "stands in": r"\bstands in\b(?! for\b)",
+}
+BAN = {name: re.compile(pattern, re.IGNORECASE if name[0] != "O" else 0) for name, pattern in BANNED.items()}
+STILL_TO_DO: tuple[str, ...] = (
+    ".env.example",
+    "batchling_client/",
+    "batchling_worker/",
+    "benchmarks/",
+    "deploy/",
+    "docs/",
+    "examples/",
+    "pyproject.toml",
+    "tests/",
+)
+"""Files and folders that are not reworded yet: the list only gets shorter."""
+
+
+def hits() -> Iterator[str]:
+    """Each line that holds a banned fragment, as `file:line: fragment: text`."""
+    ran = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for file in ran.stdout.split():
+        if file.endswith(READ) and file not in NOT_PROSE:
+            for n, line in enumerate((ROOT / file).read_text(encoding="utf-8").splitlines(), 1):
+                for name, ban in BAN.items():
+                    if ban.search(line):
+                        yield f"{file}:{n}: {name}: {line.strip()}"
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="the list of files comes from git")
+def test_no_sentence_holds_a_banned_fragment() -> None:
+    assert [hit for hit in hits() if not hit.startswith(STILL_TO_DO)] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("told", "The caller is told of it."),
+        ("whoever", "Whoever asks again attaches."),
+        ("one that", "A full Redis refuses, one that is killed is away."),
+        ("X is no Y", "A file that the provider refused is no file."),
+        ("goes on", "The batch goes on."),
+        ("Of the ..., ...", "# Of the rows, those that are left."),
+        ("stands in", "It stands in Redis."),
+    ],
+)
+def test_the_ban_finds_the_fragments_that_it_names(name: str, sentence: str) -> None:
+    assert BAN[name].search(sentence)
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    ["There is no file.", "It is no longer there.", "The rest of the rows are read.", "It tells why."],
+)
+def test_the_ban_leaves_plain_sentences_alone(sentence: str) -> None:
+    assert not [name for name, ban in BAN.items() if ban.search(sentence)]
