@@ -39,18 +39,24 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_every_guarantee_names_a_test_that_exists() -> None:
+def promises() -> list[tuple[str, list[str]]]:
+    """The promises of the page: the heading of each, and the lines under it."""
     text = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
-    promises = [
-        line
-        for line in text.splitlines()
-        if line.startswith("|") and not line.startswith(("|---", "| promise"))
-    ]
+    parts = [part.split("\n## ")[0] for part in text.split("\n### ")[1:]]
+    return [(part.splitlines()[0], [line for line in part.splitlines()[1:] if line]) for part in parts]
 
-    assert promises
-    for promise in promises:
-        named = TEST.findall(promise)
-        assert named, f"no test: {promise}"
+
+def test_every_guarantee_has_a_promise_a_limit_and_a_test() -> None:
+    assert promises()
+    for heading, lines in promises():
+        begins = [line.partition(":**")[0].removesuffix("s") for line in lines]
+        assert begins == ["- **Promise", "- **Limit", "- **Test"], heading
+
+
+def test_every_guarantee_names_a_test_that_exists() -> None:
+    for heading, lines in promises():
+        named = TEST.findall(lines[-1])
+        assert named, f"no test: {heading}"
         for file, test in named:
             assert (ROOT / file).is_file(), file
             assert test in names_in(ROOT / file), f"{file}::{test}"
