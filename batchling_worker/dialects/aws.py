@@ -62,7 +62,7 @@ _OF_THE_INPUT: Final = re.compile(r"\b(?:records?|size|input|files?)\b", re.IGNO
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keys:
-    """An access key; '' throughout = the one that the worker's own environment has."""
+    """An AWS access key; if every field is '', the worker uses the credential of its own environment."""
 
     access_key_id: str = ""
     secret_access_key: str = ""
@@ -78,7 +78,7 @@ class Keys:
 
     @classmethod
     def read(cls, said: str) -> Keys:
-        """Reads ACCESS_KEY_ID:SECRET_ACCESS_KEY[:SESSION_TOKEN]; raises `PermanentError`."""
+        """Read ACCESS_KEY_ID:SECRET_ACCESS_KEY[:SESSION_TOKEN]; raises `PermanentError`."""
         parts = said.split(":", 2)
         if len(parts) < 2 or not all(parts):
             raise PermanentError(
@@ -90,7 +90,7 @@ class Keys:
 
 @functools.cache
 def _session() -> Any:
-    """What has read the descriptions of the services, which takes a tenth of a second; it holds no key."""
+    """Return a session with the descriptions of the services loaded, which takes 0.1 s; it holds no key."""
     return boto3.session.Session()
 
 
@@ -104,7 +104,7 @@ def client(
     fips: bool = False,
     dual_stack: bool = False,
 ) -> Any:
-    """A client of a service; '' = the service's own endpoint. It tries each call once: trying again is the step's.
+    """Return a client of a service; '' = the service's own endpoint. It makes each call once: the step retries.
 
     Raises `PermanentError` where the settings of AWS that the worker's environment has make none.
     """
@@ -168,9 +168,9 @@ def _own_client(service: str, region: str, config: _Config) -> Any:
 async def call(
     account: Account, call_info: CallInfo, work: Callable[[], T], break_off: Callable[[], None] = lambda: None
 ) -> T:
-    """What a blocking call of the library answers, made in a thread; raises the worker's errors.
+    """Make a blocking call of the library in a thread and return its answer; raises the worker's errors.
 
-    One that takes too long is broken off, if that can be done.
+    A call that takes too long is interrupted with `break_off`.
     """
     account.calls.asked()
     return await _made(account, call_info, lambda _: work(), break_off)
@@ -243,7 +243,7 @@ def _of_answer(call_info: CallInfo, error: ClientError) -> WorkerError:
 
 
 def _own_secrets() -> tuple[str, ...]:
-    """Those of the credential that the worker's own environment has; blocks."""
+    """Return the secrets of the credential in the worker's own environment; blocks."""
     try:
         found = _session().get_credentials()
         own = found and found.get_frozen_credentials()
@@ -281,14 +281,14 @@ class Place:
 
     @classmethod
     def read(cls, url: str) -> Place:
-        """Reads s3://BUCKET/KEY; raises `PermanentError`."""
+        """Read s3://BUCKET/KEY; raises `PermanentError`."""
         parts = urlsplit(url)
         if parts.scheme != "s3" or not parts.netloc:
-            raise PermanentError(f"{url!r} is no place in S3, such as s3://BUCKET/PREFIX.")
+            raise PermanentError(f"{url!r} is not an S3 URL of the form s3://BUCKET/PREFIX.")
         return cls(bucket=parts.netloc, key=parts.path.strip("/"))
 
     def below(self, *names: str) -> Place:
-        """The place under these names."""
+        """Return the place under these names."""
         return Place(bucket=self.bucket, key="/".join((*filter(None, [self.key]), *names)))
 
     def __str__(self) -> str:
@@ -296,12 +296,12 @@ class Place:
 
 
 def upload(s3: Any, place: Place, file: BinaryIO) -> None:
-    """Stores a file, read from where it stands, a part of it in memory at a time."""
+    """Store a file, read from its current position, with one part of it in memory at a time."""
     s3.upload_fileobj(file, place.bucket, place.key, Config=UPLOAD)
 
 
 def keys_below(s3: Any, place: Place) -> list[str]:
-    """The keys that begin with the place's."""
+    """Return the keys that begin with this place's key."""
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=place.bucket, Prefix=place.key)
     return [one["Key"] for page in pages for one in page.get("Contents", ())]
 
@@ -314,7 +314,7 @@ def delete(s3: Any, place: Place) -> None:
 async def pieces(
     account: Account, call_info: CallInfo, s3: Any, bucket: str, key: str
 ) -> AsyncGenerator[bytes, None]:
-    """An object in pieces; where it breaks off, the rest is asked for while that brings any of it."""
+    """Yield an object in pieces; if the download breaks off, ask for the rest as long as each try brings more."""
     n_got, tag = 0, ""
     for n_resumed in range(RESUMED_AT_MOST + 1):
         n_before = n_got

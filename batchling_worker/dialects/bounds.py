@@ -13,7 +13,7 @@ MOST_DIGITS: Final = 18
 
 
 def count(said: object) -> int:
-    """Return a counter, also one that JSON carries as a text; 0 for anything that is not a plausible count."""
+    """Return a counter, which may be a JSON number or string; 0 for anything that is not a plausible count."""
     if isinstance(said, str):
         return count(int(said)) if len(said) <= MOST_DIGITS and said.isascii() and said.isdigit() else 0
     if isinstance(said, bool):
@@ -44,7 +44,7 @@ def line(said: object) -> int | None:
 def moment(said: object) -> float | None:
     """Return a time in unix seconds, from a number or from ISO 8601; None for what is neither or is out of range."""
     if isinstance(said, int | float):
-        # The comparison also leaves out NaN; a bool is no time.
+        # The comparison also rejects NaN; a bool is an int in Python, but not a time.
         plausible = not isinstance(said, bool) and 0 < said <= LATEST_MOMENT
         return float(said) if plausible else None
     at = aware(said)
@@ -63,6 +63,6 @@ def aware(said: object) -> dt.datetime | None:
 
 
 def http_status(said: object) -> int:
-    """Return an HTTP status, also one that is spelt as a text or with a point; 0 for anything else."""
+    """Return an HTTP status from a number, a float or a string; 0 for anything else."""
     status = count(said)
     return status if 100 <= status <= 599 else 0

@@ -83,7 +83,7 @@ class CallInfo:
 
 
 def of_exception(call_info: CallInfo, error: Exception) -> TemporaryError | PermanentError:
-    """The worker's error for an exception of httpx; nothing of the exception is kept but words."""
+    """Return the worker's error for an exception of httpx; only text of the exception is kept."""
     if isinstance(error, UnicodeError) or _unfit_header(error):
         return _unfit_credential(call_info)
     name = type(error).__name__
@@ -133,7 +133,7 @@ def of_status(
 def _redirected(
     call_info: CallInfo, status: int, headers: Mapping[str, str], asked: httpx.URL | None
 ) -> TemporaryError | PermanentError:
-    """The error for a redirect that is not followed; a call that submits something is told to its callers."""
+    """Return the error for a redirect that is not followed: for a call that submits something, callers get it."""
     setting = f"BATCHLING_PROVIDERS__{call_info.provider.upper()}__BASE_URL (the base URL)"
     reason = (
         f"{call_info.provider} answered {status} when asked to {call_info.does}: "
@@ -159,7 +159,7 @@ def _stays(headers: Mapping[str, str]) -> bool:
 
 
 def _of_the_same_host(headers: Mapping[str, str], asked: httpx.URL | None, setting: str) -> str:
-    """What is wrong with a redirect to the host that gave it; '' for one to another host, or to none."""
+    """Return what is wrong with a redirect to the host that gave it; '' if it leads to another host or nowhere."""
     place = headers.get("location", "")
     try:
         target = asked.join(place) if asked is not None and place else None
@@ -188,7 +188,7 @@ def _of_another_host(call_info: CallInfo, headers: Mapping[str, str], setting: s
 
 
 def _of_a_download(call_info: CallInfo, there: str) -> str:
-    """What is wrong with a redirect of a result file to a host that the settings do not name."""
+    """Return what is wrong with a redirect of a result file to a host that the settings do not name."""
     setting = f"BATCHLING_PROVIDERS__{call_info.provider.upper()}__DOWNLOAD_HOSTS"
     scheme, _, site = there.partition("://")
     if scheme == "http" and not download_hosts.is_loopback(httpx.URL(there).host):
@@ -204,7 +204,7 @@ def origin_of(place: str) -> str:
     try:
         url = httpx.URL(place)
     except (httpx.InvalidURL, UnicodeError):
-        return "a place that is no URL"
+        return "an invalid URL"
     if not url.host:
         return "another path" if url.path else "nowhere"
     return f"{url.scheme or 'http'}://{url.netloc.decode(errors='replace').rpartition('@')[2]}"[
@@ -213,13 +213,13 @@ def origin_of(place: str) -> str:
 
 
 def of_unreadable(call_info: CallInfo) -> TemporaryError:
-    """The worker's error for a success whose body makes no sense."""
+    """Return the worker's error for a success whose body makes no sense."""
     reason = f"{call_info.provider} was asked to {call_info.does} and its answer cannot be read"
     return MaybeDone(reason) if call_info.paid else TemporaryError(reason)
 
 
 def of_another(call_info: CallInfo, shown: str) -> TemporaryError:
-    """The worker's error for a success that shows another thing than was asked for, as a cache on the way answers."""
+    """Return the worker's error for a success that shows another object than the call asked for, as a cache may do."""
     reason = (
         f"{call_info.provider} was asked to {call_info.does} and the answer shows another ({shown[:LONGEST_NAME]}), "
         "which a cache on the way may have sent: nothing is concluded from it"
@@ -228,7 +228,7 @@ def of_another(call_info: CallInfo, shown: str) -> TemporaryError:
 
 
 def secrets_of(headers: Mapping[str, str], more: Iterable[str] = ()) -> tuple[str, ...]:
-    """Every credential in request headers, with and without its scheme, and long ones of `more`, longest first."""
+    """Return the credentials in headers, with and without scheme, and the long values of `more`; longest first."""
     found = {one for one in more if len(one) >= LONG_VALUE}
     for name, value in headers.items():
         if any(word in name.lower() for word in CREDENTIAL_WORDS):
@@ -237,7 +237,7 @@ def secrets_of(headers: Mapping[str, str], more: Iterable[str] = ()) -> tuple[st
 
 
 def redacted(call_info: CallInfo, text: bytes) -> bytes:
-    """The text with every credential of the call left out, as it is or as JSON spells it."""
+    """Return the text with every credential of the call left out, as it is or as JSON spells it."""
     for secret in call_info.secrets:
         for spelt in (secret, json.dumps(secret)[1:-1]):
             text = text.replace(spelt.encode("utf-8", "surrogatepass"), b"[redacted]")
@@ -245,7 +245,7 @@ def redacted(call_info: CallInfo, text: bytes) -> bytes:
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """How long the provider wishes to be left alone, in seconds; None where it does not say.
+    """Return how long the provider wishes to be left alone, in seconds; None if it does not say.
 
     `retry-after-ms` wins over `retry-after`, which is in seconds or an HTTP date; a date is held against the
     answer's own `date`, so that clocks need not agree.
@@ -264,7 +264,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
 
 
 def wish_of(call_info: CallInfo, headers: Mapping[str, str], body: bytes = b"") -> float | None:
-    """How long the provider wishes to be left alone before such a call is sent again, bounded; None for no wish.
+    """Return the pause that the provider wants before such a call, in seconds, bounded; None if it does not say.
 
     A look is put off by minutes at most. Where more than an hour is asked for, the answer is not believed: gateways
     say a day while the next call is answered.
@@ -281,7 +281,7 @@ def _said_wish_s(headers: Mapping[str, str], body: bytes) -> float | None:
 
 
 def _of_long_wish(call_info: CallInfo, headers: Mapping[str, str], body: bytes) -> str:
-    """What an answer asks for that is longer than any pause; '' for a pause that is kept, or none."""
+    """Return a sentence on a wished pause that is longer than batchling waits; '' if there is none."""
     wish_s = _said_wish_s(headers, body)
     longest_s = LONGEST_WISH_S if call_info.submits or call_info.paid else LONGEST_LOOK_WISH_S
     if wish_s is None or wish_s <= longest_s:
@@ -293,12 +293,12 @@ def _of_long_wish(call_info: CallInfo, headers: Mapping[str, str], body: bytes) 
 
 
 def date_of(headers: Mapping[str, str]) -> dt.datetime | None:
-    """When an answer was made, by the clock of whoever made it."""
+    """Return when an answer was made, by the clock of the server that made it; None if it does not say."""
     return _date(headers.get("date"))
 
 
 def code_of(body: bytes) -> str:
-    """The code in a provider's error body, or ''."""
+    """Return the code in a provider's error body, or ''."""
     try:
         error = msgspec.json.decode(body, type=_Said).error
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -335,7 +335,7 @@ def _wish_in(body: bytes) -> float | None:
 
 
 def message_of(body: bytes) -> str:
-    """The sentence in a provider's error body, or the body's beginning where it has no known shape."""
+    """Return the sentence in a provider's error body, or the beginning of the body if its shape is unknown."""
     try:
         said = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -379,7 +379,7 @@ class Flaw(NamedTuple):
 
 
 def flaws_of(detail: object) -> list[Flaw]:
-    """The entries of a `detail` as FastAPI makes them, or of an `extra` of Litestar's; none of something else."""
+    """Return the entries of FastAPI's `detail` or of Litestar's `extra`; an empty list for anything else."""
     entries = detail if isinstance(detail, list) else []
     told = [entry for entry in entries[:MOST_FLAWS] if isinstance(entry, dict)]
     return [_flaw(entry) for entry in told if entry.get("msg") or entry.get("message")]

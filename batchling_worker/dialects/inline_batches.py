@@ -70,7 +70,7 @@ class BatchShape(Protocol):
     """A batch object, read leniently."""
 
     def shown(self) -> Shown:
-        """What it says."""
+        """Return what the batch shows of itself."""
         ...
 
 
@@ -103,7 +103,7 @@ class InlineDialect:
     root: str
     """The path of the batches."""
     opening: Callable[[Submission], bytes]
-    """What stands in a create's body before the requests, which close it."""
+    """Makes the part of a create's body that comes before the requests."""
     body_name: str
     """What the body of a request is called in it."""
     batch: type[BatchShape]
@@ -131,16 +131,16 @@ class InlineBatches:
         return self._facts
 
     def line(self, *, custom_id: str, endpoint: str, body: bytes) -> bytes:
-        """One request as an element of the create's list; the body goes in as it is."""
+        """Return one request as an element of the create's list; the body goes in as it is."""
         name, key = msgspec.json.encode(custom_id), msgspec.json.encode(self._dialect.body_name)
         return b'{"custom_id":%b,%b:%b}\n' % (name, key, one_line(body))
 
     async def upload(self, account: Account, submission: Submission, lines: BinaryIO) -> str:
-        """Nothing is stored beforehand."""
+        """Return '': nothing is stored before the create."""
         return ""
 
     async def create(self, account: Account, submission: Submission, source: Source) -> ProviderBatchId:
-        """Creates the batch of its lines; raises `QuotaFull` where too much is enqueued."""
+        """Create the batch from its lines; raises `QuotaFull` if too much is enqueued."""
         if source.lines is None:
             raise ValueError(f"a batch of {self._facts.name} is made of lines")
         opening = self._dialect.opening(submission)
@@ -162,7 +162,7 @@ class InlineBatches:
         return provider_batch_id
 
     async def find(self, account: Account, criteria: SearchCriteria) -> Sequence[ProviderBatchId]:
-        """Batches of as many rows whose results hold rows of ours: they show no label, and no rows before they end."""
+        """Return batches of the same size whose results hold our rows; they show no label, and rows only at the end."""
         oldest, n_rows = criteria.since - FIND_MARGIN, criteria.submission.n_lines
         candidates = [
             shown.provider_batch_id
@@ -186,7 +186,7 @@ class InlineBatches:
         )
 
     async def results(self, account: Account, ending: Ending) -> AsyncGenerator[Answer, None]:
-        """Every readable row, in any order; memory is that of the longest row."""
+        """Yield every readable row, in any order; memory is that of the longest row."""
         for one in ending.results:
             provider_batch_id, surely = one.removeprefix(PERHAPS), not one.startswith(PERHAPS)
             path = f"/{quote(provider_batch_id, safe='')}{self._dialect.results}"
@@ -206,7 +206,7 @@ class InlineBatches:
         """Do nothing: requests and results are parts of the batch, which its provider deletes in time."""
 
     async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:
-        """Asks the provider to cancel; done or unknown batches are no error."""
+        """Ask the provider to cancel; succeed if the batch is done or unknown."""
         path = f"/{quote(provider_batch_id, safe='')}/cancel"
         await self._call(account, "cancel a batch", "POST", path).cancel()
 
@@ -281,12 +281,12 @@ class InlineBatches:
 
 
 def moment(said: object) -> dt.datetime | None:
-    """The moment that a provider tells, in UTC where it names no zone; None where it tells none."""
+    """Return a provider's time, in UTC if it names no zone; None if it shows no time."""
     return bounds.aware(said)
 
 
 async def _body(opening: bytes, lines: BinaryIO) -> AsyncIterator[bytes]:
-    """The create's body: the lines become the elements of the list that the opening has begun."""
+    """Yield the create's body: the lines become the elements of the list that the opening has begun."""
     left = _size(lines) - 1
     lines.seek(0)
     yield opening + b"["

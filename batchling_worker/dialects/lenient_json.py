@@ -34,9 +34,9 @@ _decode_elements: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def fields_of(raw: bytes) -> dict[str, bytes]:
-    """The fields of a JSON object, each as it is spelt; JSON that Python alone takes is spelt anew.
+    """Return the fields of a JSON object, each as it is spelt; JSON that only Python parses is encoded again.
 
-    Raises `ValueError`, `TypeError` or `RecursionError` for what is no JSON object.
+    Raises `ValueError`, `TypeError` or `RecursionError` for anything that is not a JSON object.
     """
     try:
         return {name: bytes(value) for name, value in _decode_fields(raw).items()}
@@ -77,7 +77,7 @@ def _skipped(text: str, at: int) -> int:
 
 
 def _shallow(raw: bytes) -> dict[str, bytes]:
-    """The fields of an object of which one is nested deeper than any parser goes; raises `ValueError` for no object."""
+    """Return the fields of an object that is nested too deep for any parser; raises `ValueError` for anything else."""
     fields: dict[str, bytes] = {}
     for one in _parts(raw, b"{"):
         name = _NAME.match(one)
@@ -88,7 +88,7 @@ def _shallow(raw: bytes) -> dict[str, bytes]:
 
 
 def _parts(raw: bytes, opening: bytes) -> list[bytes]:
-    """What stands between the commas of an object or a list; raises `ValueError` for anything else."""
+    """Return the parts between the commas of an object or a list; raises `ValueError` for anything else."""
     raw = raw.strip()
     if len(raw) > _LONGEST_SCANNED or not raw.startswith(opening):
         raise ValueError("not to be scanned")
@@ -106,9 +106,9 @@ def _parts(raw: bytes, opening: bytes) -> list[bytes]:
 
 
 def unwrapped(raw: bytes) -> bytes:
-    """Return the object that stands in a wrapper such as `{"code": 0, "data": {...}}`; else the same.
+    """Return the object inside a wrapper such as `{"code": 0, "data": {...}}`; without a wrapper, return `raw`.
 
-    It is one where the wrapper has no id of its own and the object has one.
+    An object counts as a wrapper if it has no id of its own and the object inside has an id.
     """
     if not any(name in raw[:_LONGEST_WRAPPER] for name in _WRAPPER_NAMES):
         return raw
@@ -129,7 +129,7 @@ def unwrapped(raw: bytes) -> bytes:
 
 
 def elements_of(raw: bytes) -> list[bytes]:
-    """The elements of a JSON list, each as it is spelt, as `fields_of` does it; none of what is no list."""
+    """Return the elements of a JSON list, each as it is spelt (see `fields_of`); an empty list for anything else."""
     try:
         return [bytes(one) for one in _decode_elements(raw)]
     except UNREADABLE:
@@ -142,7 +142,7 @@ def elements_of(raw: bytes) -> list[bytes]:
 
 
 def decoded(raw: bytes, shape: type[T]) -> T:
-    """The JSON as a shape; what Python alone takes is made what msgspec takes: U+FFFD for half a pair, null for NaN.
+    """Decode JSON into a type; for msgspec, replace half of a surrogate pair by U+FFFD and NaN by null.
 
     A number that is out of all range becomes null: one such field must not make the rest unreadable.
 
@@ -171,12 +171,12 @@ def _number(spelt: str) -> float | None:
 
 
 def whole(text: str) -> str:
-    """The text with U+FFFD for each half of a surrogate pair, so that it has bytes."""
+    """Return the text with U+FFFD for each half of a surrogate pair, so that it can be encoded."""
     return _HALF_PAIR.sub("\ufffd", text)
 
 
 def text_in(raw: bytes) -> str:
-    """The text that the JSON spells, or ''."""
+    """Return the string that the JSON holds, or ''."""
     try:
         said = json.loads(raw or b"null", strict=False)
     except (ValueError, RecursionError):

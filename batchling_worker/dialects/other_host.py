@@ -22,7 +22,7 @@ BARE: Final = ("user-agent", "accept-encoding", "range")
 def place_of(response: httpx.Response, hosts: tuple[str, ...]) -> httpx.URL | None:
     """Return the URL on one of these hosts that a redirect of a download leads to, else None.
 
-    A signed URL lets in whoever has it: it is used once, and never stored, logged or shown.
+    Everybody who has a signed URL can use it: it is used once, and never stored, logged or shown.
     """
     place = response.headers.get("location", "")
     if not hosts or response.request.method != "GET" or not place:

@@ -22,14 +22,14 @@ T = TypeVar("T")
 
 LOOKS_TOGETHER: Final = 8
 LEAST_IN_LIST: Final = 4
-"""Fewer batches are looked at one by one: that is no dearer than a page and the looks that it leads to."""
+"""Fewer batches than this are looked at one by one, which costs at most as much as a page and the looks after it."""
 LOOKS_A_PAGE: Final = 2
 """A list may take one page for so many single looks that it can save."""
 MISSING_A_BARREN_PAGE: Final = 4
 """A list is read on behind a page that shows nothing new while it can still save so many looks for each of them."""
 MOST_BARREN: Final = 20
 MOST_PAGES: Final = 1000
-"""No sweep goes on for longer, pages that other steps have read included."""
+"""A sweep ends after this many pages, those that other steps have read included."""
 CONFIRMED_SHARE: Final = 20
 """One in so many running batches of a list is looked at by itself at each sweep."""
 LEAST_CONFIRMED: Final = 2
@@ -95,8 +95,8 @@ async def looked_at(
 ) -> dict[ProviderBatchId, Seen]:
     """Return how the batches stand: as a list shows them while they run, everything else by a look at each.
 
-    A list that fails, goes nowhere or leaves batches out costs single looks and nothing else. Of those that it shows
-    as running the first few are looked at as well, and more of them as long as that finds one that has ended.
+    A list that fails, goes nowhere or leaves batches out costs single looks and nothing else. The first few batches
+    that it shows as running are looked at as well, and more of them as long as one of these has ended.
     """
     hints = await _swept(account, lists) if len(provider_batch_ids) >= LEAST_IN_LIST else {}
     running = [one for one in provider_batch_ids if one in hints and not hints[one].ended]
@@ -117,7 +117,7 @@ async def looked_at(
 
 
 def _tells_nothing(own: Seen, shown: bool) -> bool:
-    """Whether a list knows more of a batch than the look at itself that came to nothing."""
+    """Return whether a look at a batch came to nothing, so that a list knows more about it."""
     return shown and isinstance(own, TemporaryError)
 
 
@@ -173,7 +173,7 @@ async def _swept(account: Account, lists: Iterable[BatchList]) -> dict[ProviderB
         except (TemporaryError, PermanentError) as error:
             logger.info("list_not_read reason=%.200r", str(error))
             break
-        except Exception as error:  # noqa: BLE001 - a list that our code cannot read is one that tells nothing
+        except Exception as error:  # noqa: BLE001 - a list that our code cannot read gives no hints
             logger.warning("list_not_read error=%s", type(error).__name__)
             break
     return hints
@@ -228,7 +228,7 @@ class StrangeWords:
         self._heard: set[str] = set()
 
     def hear(self, word: str) -> None:
-        """Takes note of a word."""
+        """Note a status word."""
         if word not in self._heard and len(self._heard) < MOST_WORDS:
             self._heard.add(word)
             logger.warning("provider_status_unknown provider=%s status=%.40r", self._provider, word)

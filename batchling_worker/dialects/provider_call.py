@@ -44,7 +44,7 @@ _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 @functools.cache
 def user_agent() -> str:
-    """What providers see as the caller: `batchling/` and the version."""
+    """Return the User-Agent header: `batchling/` and the version."""
     try:
         return f"batchling/{importlib.metadata.version('batchling')}"
     except importlib.metadata.PackageNotFoundError:
@@ -104,36 +104,36 @@ class ProviderCall:
         )
 
     async def ask(self, shape: type[T], query: Iterable[tuple[str, str]] = ()) -> T:
-        """The answer's JSON; raises the worker's errors."""
+        """Return the answer's JSON; raises the worker's errors."""
         response = await self._send(query=query)
         return self._decoded(response, shape)
 
     async def fields(self, query: Iterable[tuple[str, str]] = ()) -> dict[str, bytes]:
-        """The fields of the answer's JSON object, each as it is spelt; raises the worker's errors.
+        """Return the fields of the answer's JSON object, each as it is spelt; raises the worker's errors.
 
         For answers that hold the words of models, of which msgspec may not take one.
         """
         return self._read(await self._send(query=query), lenient_json.fields_of)
 
     async def tell(self, shape: type[T], content: object) -> T:
-        """Sends JSON; the answer's JSON. Raises the worker's errors."""
+        """Send JSON and return the answer's JSON; raises the worker's errors."""
         self._headers["content-type"] = "application/json"
         response = await self._send(content=msgspec.json.encode(content))
         return self._decoded(response, shape)
 
     async def give(self, content: bytes) -> None:
-        """Sends JSON as it is and reads the status only; raises the worker's errors."""
+        """Send JSON as it is and read only the status; raises the worker's errors."""
         self._headers["content-type"] = "application/json"
         await self._send(content=content)
 
     async def nudge(self, fine: frozenset[int] = frozenset()) -> None:
-        """Sends nothing and reads the status only, some more being `fine`; raises the worker's errors."""
+        """Send no body and read only the status, with more statuses `fine`; raises the worker's errors."""
         await self._send(fine=fine)
 
     async def cancel(self, fine: frozenset[int] = frozenset()) -> None:
-        """Asks for a batch's cancel: one that is done or unknown is no error, nor are some more statuses.
+        """Ask to cancel a batch; succeed if the batch is done or unknown, and for the statuses in `fine`.
 
-        A 400 may say that as well, or that the key is bad, which is raised as all of the worker's errors are.
+        A 400 may say that the batch is done, or that the key is bad, which is raised. Raises the worker's errors.
         """
         try:
             await self.nudge(NOTHING_TO_CANCEL | fine)
@@ -150,7 +150,7 @@ class ProviderCall:
         patience: float,
         fine: frozenset[int] = frozenset(),
     ) -> T:
-        """Sends a form with a file, read from its start in small pieces; the answer's JSON, some statuses being `fine`.
+        """Send a form with a file, read from its start in small pieces; return the answer's JSON.
 
         The provider may chew on the file for `patience` times the usual silence. Raises the worker's errors.
         """
@@ -165,7 +165,7 @@ class ProviderCall:
     async def exchange(
         self, content: bytes, headers: Mapping[str, str], *, fine: frozenset[int] = frozenset()
     ) -> Reply:
-        """Sends bytes under more headers and answers all that came, some statuses more being `fine`.
+        """Send bytes with more headers and return the whole reply; statuses in `fine` count as success.
 
         Raises the worker's errors.
         """
@@ -176,7 +176,7 @@ class ProviderCall:
     async def hand_over(
         self, shape: type[T], pieces: Callable[[], AsyncIterable[bytes]], n_bytes: int, patience: float
     ) -> T:
-        """Sends JSON of so many bytes, a piece at a time; the answer's JSON.
+        """Send JSON of so many bytes, a piece at a time; return the answer's JSON.
 
         The provider may chew on it for `patience` times the usual silence. Raises the worker's errors.
         """
@@ -185,7 +185,7 @@ class ProviderCall:
         return self._decoded(response, shape)
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
-        """The answer's body in pieces as they come; raises the worker's errors, also where it ends too soon."""
+        """Yield the answer's body in pieces as they come; raises the worker's errors, also if it ends too soon."""
         failure: WorkerError | None = None
         self.call_info = replace(self.call_info, downloads=True)
         url, params, elsewhere = self._url, self._params(()), None
@@ -261,7 +261,7 @@ class ProviderCall:
         return trace
 
     async def whole(self) -> AsyncGenerator[bytes, None]:
-        """The answer's body like `stream`; where it breaks off, the rest is asked for while that brings any of it.
+        """Yield the answer's body like `stream`; if it breaks off, ask for the rest as long as each try brings more.
 
         For answers that are the same each time, whether or not the provider can send a part of one.
         """
@@ -289,7 +289,7 @@ class ProviderCall:
         raise TemporaryError(f"{self.call_info.provider} sends its answer in too many parts")
 
     async def _from(self, start: int) -> AsyncGenerator[bytes, None]:
-        """The body beyond its first bytes, which the provider may send all the same."""
+        """Yield the body from an offset on; the provider may send the first bytes all the same."""
         at: int | None = None
         async with contextlib.aclosing(self.stream()) as pieces:
             async for piece in pieces:

@@ -8,7 +8,7 @@ _NEWLINES_TO_SPACES: Final = bytes.maketrans(b"\n\r", b"  ")
 
 
 def one_line(body: bytes) -> bytes:
-    """The JSON body without line breaks; newlines between its tokens become spaces.
+    """Return the JSON body without line breaks; newlines between its tokens become spaces.
 
     Inside JSON strings they cannot occur, so the body means what it meant.
     """

@@ -27,14 +27,14 @@ class LineReader(Protocol):
     n_broken: int
 
     def answers(self, lines: list[bytes]) -> Iterator[Answer]:
-        """An answer for each readable line; empty lines are skipped."""
+        """Yield an answer for each readable line; empty lines are skipped."""
         ...
 
 
 async def of_each(
     files: Iterable[T], read: Callable[[T], AsyncGenerator[Answer, None]]
 ) -> AsyncGenerator[Answer, None]:
-    """Read every file; one that cannot be read delays its error until the rows of the others have been read."""
+    """Read every file; the error of an unreadable file is raised after the rows of the others have been read."""
     failures: list[TemporaryError | PermanentError] = []
     for one in files:
         try:

@@ -31,7 +31,7 @@ JSON_TYPE: Final = "application/json"
 UNRUN: Final = {"batch_expired": (504, "batch_expired"), "batch_cancelled": (499, "batch_cancelled")}
 """Codes of rows that never ran -> the status and origin of their answer."""
 UNRUN_OTHERWISE: Final = (500, "provider")
-"""A row that the provider could not run for a reason of its own is as good as a 500."""
+"""Status and origin of a row that the provider could not run for a reason of its own."""
 
 _GLUES: Final = (b'}{"', b"}\r{", b"},{", b"}\0")
 """What may be between two rows in one line; the same in one row costs time and nothing else."""
@@ -63,7 +63,7 @@ class FieldReader:
     n_broken: int = 0
 
     def answers(self, lines: list[bytes]) -> Iterator[Answer]:
-        """An answer for each readable line; empty lines are skipped."""
+        """Yield an answer for each readable line; empty lines are skipped."""
         for line in lines:
             answer = self._answer(line) if line.strip() else None
             if answer is not None:
@@ -93,7 +93,7 @@ class LineSplitter:
     _decoder: codecs.IncrementalDecoder | None = None
 
     def feed(self, piece: bytes) -> list[bytes]:
-        """The lines that this piece completes, in UTF-8, without their newlines, a row each."""
+        """Return the lines that this piece completes, one row each, in UTF-8 and without newlines."""
         if self._head is not None:
             piece = self._begun(self._head + piece)
         if self._decoder is not None:
@@ -121,7 +121,7 @@ class LineSplitter:
         return [row for line in lines for row in _rows_in(line)]
 
     def rest(self) -> list[bytes]:
-        """The last line, where no newline stands at its end; a row each."""
+        """Return what is left if the last line has no newline, one row each."""
         head, self._head = self._head or b"", None
         if self._decoder is not None:
             head = self._decoder.decode(b"", final=True).encode(errors="replace")
@@ -153,7 +153,7 @@ def _rows_in(line: bytes) -> list[bytes]:
 
 
 def told_by(code: str) -> tuple[int, str]:
-    """The status and origin of a row that has an error and no response, from the error's code."""
+    """Return the status and origin of a row that has an error and no response, from the error's code."""
     status = error_words.status_of(code)
     return UNRUN.get(code, (status, "provider") if status else UNRUN_OTHERWISE)
 
@@ -168,7 +168,7 @@ class RowReader:
     """Lines that are no JSON object with a custom_id."""
 
     def answers(self, lines: list[bytes]) -> Iterator[Answer]:
-        """An answer for each readable line; empty lines are skipped."""
+        """Yield an answer for each readable line; empty lines are skipped."""
         for line in lines:
             answer: Answer | None
             try:
@@ -189,7 +189,7 @@ class RowReader:
         )
 
     def _bare(self, custom_id: str, row: Mapping[str, bytes]) -> Answer:
-        """The answer of a row without a response: what it says is wrong, or an answer at its own top level."""
+        """Return the answer of a row without a response: its error, or an answer at the top level of the row."""
         if row.get("body", b"null") not in EMPTY_BODIES and "status_code" in row:
             status, request_id = _number_in(row["status_code"]), text_in(row.get("request_id", b""))
             return self._answered(custom_id, status, row["body"], request_id, row.get("error", b""))
@@ -202,7 +202,7 @@ class RowReader:
     def _answered(
         self, custom_id: str, status: object, body: bytes, request_id: object, error: bytes
     ) -> Answer:
-        """The answer of a row with a response; an error beside it counts where the response holds no answer."""
+        """Return the answer of a row with a response; an error beside it counts only without an answer."""
         body = answer_shape.unpacked(body)
         if error in EMPTY_BODIES or error == b"false":
             return answer_of(custom_id, status, body, request_id)
@@ -212,7 +212,7 @@ class RowReader:
         return answer_of(custom_id, status, body, request_id)
 
     def _unrun(self, custom_id: str, raw: bytes, status: int = 0) -> Answer:
-        """The answer of a row with an error and without an answer; `status` is its response's, 0 for none."""
+        """Return the answer of a row with an error and without an answer; `status` is its response's, 0 for none."""
         error = RowError.read(raw)
         if error is None:
             return lost(custom_id)
@@ -233,7 +233,7 @@ class RowReader:
             return None
 
     def _odd(self, line: bytes) -> Answer | None:
-        """The answer of a row whose fields have types that nobody documented, or are JSON that Python alone takes."""
+        """Return the answer of a row whose fields have undocumented types or hold JSON that only Python parses."""
         if not line.strip():
             return None
         try:
@@ -275,7 +275,7 @@ def _alone(raw: bytes) -> bytes:
 
 
 def _object_in(raw: bytes) -> Mapping[str, bytes]:
-    """The fields of a JSON object; none of anything else."""
+    """Return the fields of a JSON object; empty for anything else."""
     try:
         return fields_of(raw) if raw.lstrip().startswith(b"{") else {}
     except (ValueError, TypeError, RecursionError):
@@ -283,7 +283,7 @@ def _object_in(raw: bytes) -> Mapping[str, bytes]:
 
 
 def _number_in(raw: bytes) -> object:
-    """A status as JSON spells it: a number or a text."""
+    """Return a status as JSON has it: a number or a string."""
     return text_in(raw) or raw.decode(errors="replace")
 
 
@@ -294,10 +294,10 @@ def answer_of(
     request_id: object = None,
     id_header: str = "x-request-id",
 ) -> Answer:
-    """The answer of a row with a status and a body.
+    """Return the answer of a row with a status and a body.
 
-    A success with a body that is no answer stays one here: `answer_check` makes it a failure, which is never run again,
-    as the provider has counted it as done. A row with neither a status nor a body was lost.
+    A success whose body holds no answer stays a success here: `answer_check` makes it a failure that is never run
+    again, because the provider has counted it as done. A row with neither a status nor a body was lost.
     """
     status = bounds.http_status(said)
     if status < 200:
@@ -316,12 +316,12 @@ def answer_of(
 
 
 def answer_or_lost(custom_id: str, body: bytes) -> Answer:
-    """The answer of a row whose provider names no status: one without an answer and without an error was lost."""
+    """Return the answer of a row whose provider names no status: a row without an answer and an error was lost."""
     return lost(custom_id) if body in (b"", b"null") else answer_of(custom_id, 200, body)
 
 
 def _redirected(custom_id: str, status: int, body: bytes) -> Answer:
-    """A redirect is an answer to nobody: the place that it names was not asked."""
+    """Return the error for a row that holds a redirect: the place that it names was not asked."""
     quote = body[:LONGEST_WORDS].decode(errors="replace")
     message = f"The provider answered this request with a redirect ({status}): {quote}".rstrip(": ")
     failure = error_body(answer_shape.UNFIT, message)
@@ -342,7 +342,7 @@ def _as_text(body: bytes) -> bytes:
 def unrun(
     custom_id: str, code: str, message: str = "", told: Callable[[str], tuple[int, str]] = told_by
 ) -> Answer:
-    """The answer of a row that never ran; `code` is one of `UNRUN`, or the provider's own."""
+    """Return the answer of a row that never ran; `code` is one of `UNRUN`, or the provider's own."""
     status, origin = told(code)
     message = message or f"The provider did not run this request ({code})."
     body = error_body(code or None, message, chosen_status=status if origin == "provider" else None)
@@ -350,6 +350,6 @@ def unrun(
 
 
 def lost(custom_id: str) -> Answer:
-    """The answer of a row that the provider names and has nothing for."""
+    """Return the answer of a row that the provider names without a result."""
     body = error_body(ROW_LOST, "The provider's results name this request and hold no answer to it.")
     return Answer(custom_id=custom_id, status=503, body=body, headers=_JSON_HEADERS, origin=ROW_LOST)

@@ -25,7 +25,7 @@ _BESIDE: Final = (*error_words.VOICES, *error_words.STATUS_FIELDS, "type", "para
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowError:
-    """What stands in the `error` of a row: `body` is an HTTP body with its words, `status` 0 where it tells none."""
+    """The `error` of a row: `body` is an HTTP body with its text, `status` is 0 if the row states none."""
 
     code: str
     message: str
@@ -36,7 +36,7 @@ class RowError:
 
     @classmethod
     def read(cls, raw: bytes) -> RowError | None:
-        """Reads an object, a text or anything else; None where nothing is said."""
+        """Read an error that is an object, a string or anything else; None if it says nothing."""
         try:
             said = lenient_json.decoded(raw, object) if raw else None
         except (ValueError, RecursionError):
@@ -69,8 +69,8 @@ class RowError:
 def stated_in(row: Mapping[str, bytes]) -> bytes:
     """Return the error that a row without an answer states, in JSON; b"" for none.
 
-    It stands in `error` as a rule; some servers say `errors`, or put its message and status beside the row's own
-    fields. Of several errors it is the first.
+    Most servers put it in `error`; some in `errors`, or put its message and status beside the row's own fields. If
+    there are several errors, the first is returned.
     """
     for name in _ERROR_FIELDS:
         if row.get(name, b"").strip() not in NOTHING:
@@ -88,7 +88,7 @@ def stated_in(row: Mapping[str, bytes]) -> bytes:
 
 
 def _reduced(raw: bytes) -> bytes:
-    """The error as it is spelt; of a list of errors the first."""
+    """Return the error as it is spelt; the first if it is a list."""
     if not raw.lstrip().startswith((b"[", b'{"data"', b'{"object"')):
         return raw
     try:

@@ -16,14 +16,14 @@ ROWS_TOGETHER: Final = 128
 
 
 def unsearchable(provider: str, label: str) -> TemporaryError:
-    """Return what a search ends with that could not read a list to its end: that is no proof that there is no batch."""
+    """Return the error of a search that cannot read a list to its end, which leaves open whether the batch exists."""
     return TemporaryError(f"{provider} lists too many batches, or the same again, to search them for {label}")
 
 
 async def found_by_rows(
     provider: Provider, account: Account, criteria: SearchCriteria, candidates: Sequence[ProviderBatchId]
 ) -> list[ProviderBatchId]:
-    """Those candidates whose results hold a row of the batch that is sought, in their order.
+    """Return the candidates whose results hold a row of the batch that is searched for, in their order.
 
     Raises `TemporaryError` while none is found and one of them cannot be told: it may yet prove to be the one,
     and to take it for another could have a second batch paid for.

@@ -1,4 +1,4 @@
-"""Ends answers that would never end: a timeout of silence passes over one that comes a byte at a time."""
+"""Ends answers that would never end: a timeout of silence never fires if an answer comes a byte at a time."""
 
 from __future__ import annotations
 

@@ -438,7 +438,7 @@ class TestAdapter:
             errors.APIError.raise_error(found.ending.status, json.loads(found.ending.body), None)
 
     async def test_no_place_for_files_is_a_sentence(self, account: Account) -> None:
-        for staging, words in (("", "vertex_gcs_prefix"), ("s3://bucket", "no place in Cloud Storage")):
+        for staging, words in (("", "vertex_gcs_prefix"), ("s3://bucket", "not a Cloud Storage URL")):
             with pytest.raises(PermanentError, match=words):
                 await submit(replace(account, staging=staging), asked(), {ID: body("Why?", MODEL)})
 

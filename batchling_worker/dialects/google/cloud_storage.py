@@ -48,14 +48,14 @@ class Place(NamedTuple):
 
     @classmethod
     def read(cls, url: str) -> Place:
-        """Reads gs://BUCKET/NAME; raises `PermanentError`."""
+        """Read gs://BUCKET/NAME; raises `PermanentError`."""
         parts = urlsplit(url)
         if parts.scheme != "gs" or not parts.netloc:
-            raise PermanentError(f"{url!r} is no place in Cloud Storage, such as gs://BUCKET/PREFIX.")
+            raise PermanentError(f"{url!r} is not a Cloud Storage URL of the form gs://BUCKET/PREFIX.")
         return cls(parts.netloc, parts.path.strip("/"))
 
     def below(self, *names: str) -> Place:
-        """The place under these names."""
+        """Return the place under these names."""
         return Place(self.bucket, "/".join((*filter(None, [self.name]), *names)))
 
     def __str__(self) -> str:
@@ -80,7 +80,7 @@ class OwnCredential:
         self._found: AnyCredentials | None = None
 
     def token(self) -> str:
-        """A token that is good for a while yet; blocks, and raises google-auth's errors."""
+        """Return a token that does not expire soon; blocks, and raises google-auth's errors."""
         with self._lock:
             if self._found is None:
                 self._found, _ = google.auth.default(scopes=[SCOPE])
@@ -105,7 +105,7 @@ class Objects:
         )
 
     async def upload(self, place: Place, file: BinaryIO, size: int) -> None:
-        """Stores a file, read from its start; one that is there already under this name stays as it is."""
+        """Store a file, read from its start; an object that already has this name is left as it is."""
         blob = self._client.bucket(place.bucket).blob(place.name, chunk_size=CHUNK)
 
         def send(underway: Underway) -> None:
@@ -126,7 +126,7 @@ class Objects:
             return
 
     async def below(self, place: Place) -> list[Found]:
-        """The objects whose names begin with the place's and a slash."""
+        """Return the objects whose names begin with this place's name and a slash."""
 
         def listed(_: Underway) -> list[Found]:
             found = self._client.list_blobs(
@@ -140,7 +140,7 @@ class Objects:
         return await self._call("list result files", listed, short=True)
 
     async def delete(self, place: Place) -> None:
-        """Delete an object; one that is gone is no error."""
+        """Delete an object; succeed if it no longer exists."""
         blob = self._client.bucket(place.bucket).blob(place.name)
 
         def delete(_: Underway) -> None:
@@ -153,7 +153,7 @@ class Objects:
                 raise
 
     async def pieces(self, found: Found) -> AsyncGenerator[bytes, None]:
-        """An object in pieces; raises `TemporaryError` where it is not all there any more."""
+        """Yield an object in pieces; raises `TemporaryError` if a part of it is gone."""
         for start in range(0, found.size, CHUNK):
             end = min(start + CHUNK, found.size)
             # Made anew, as one out of a list would be read from whatever address the answer named.
@@ -208,7 +208,7 @@ async def answered(
     short: bool,
     patience: float = 1.0,
 ) -> T:
-    """What a blocking call of Google's libraries answers, made in a thread; raises the worker's errors.
+    """Make a blocking call of Google's libraries in a thread and return its answer; raises the worker's errors.
 
     They are raised outside of the `except` that caught the library's, which hold the request with its headers. Only a
     call that carries little is `short`, so that its silence says something: the library does not tell what it has sent.
@@ -241,7 +241,7 @@ async def answered(
     else:
         account.calls.saw(None)
         return answer
-    # What is taken, or not there, is no trouble of the account's: shards of a job that runs come and go.
+    # A name that is taken or missing says nothing against the account: shards of a running job come and go.
     account.calls.saw(None if isinstance(failure, (_TakenError, Denied)) else failure)
     raise failure
 

@@ -51,15 +51,15 @@ class Operation(msgspec.Struct, frozen=True):
 
     @property
     def made_at(self) -> dt.datetime | None:
-        """When the batch was created, if that is told."""
+        """When the batch was created; None if the operation does not say."""
         return bounds.aware(_text(fields(self.metadata), "createTime"))
 
     def made_before(self, moment: dt.datetime) -> bool:
-        """Whether the batch is surely older than that."""
+        """Return whether the batch is surely older than that."""
         return self.made_at is not None and self.made_at < moment
 
     def is_of(self, label: str, input_files: Collection[str]) -> bool | None:
-        """Whether the batch carries this label or was made of one of these files; None where it does not tell.
+        """Return whether the batch carries this label or was made of one of these files; None if it does not say.
 
         A file that is none of these proves nothing: a gateway may show another name of it than the one it gave out.
         """
@@ -69,7 +69,7 @@ class Operation(msgspec.Struct, frozen=True):
         return True if ours or (file and file in input_files) else ours
 
     def look(self, now: dt.datetime) -> Running | Ended:
-        """How the batch stands; a state that is not known to be an end is one only where the operation is done."""
+        """Return the state of the batch; an unknown state counts as an end only if the operation is done."""
         metadata = fields(self.metadata)
         state = _STATE.sub("", _text(metadata, "state").upper())
         stats = fields(metadata.get("batchStats"))
@@ -104,7 +104,7 @@ class Operation(msgspec.Struct, frozen=True):
         return Ending(results=results, complaints=(complaint,), status=said.status, body=said.body.decode())
 
     def _results(self) -> tuple[str, ...]:
-        """Where the results lie: the SDK reads the one place, the documents tell the other."""
+        """Return where the results are: the SDK reads one field, the documents name another."""
         response = fields(self.response)
         for output in (fields(self.metadata).get("output"), response, response.get("output")):
             name = _text(fields(output), "responsesFile")
@@ -125,7 +125,7 @@ class OperationPage(msgspec.Struct, frozen=True, rename="camel"):
     next_page_token: object = None
     token_in_snake_case: object = msgspec.field(default=None, name="next_page_token")
     error: object = None
-    """There in an error under a 200, which is no empty page."""
+    """Set if a 200 carries an error: such a page does not mean that the list is empty."""
 
     @property
     def batches(self) -> list[Operation]:
@@ -140,7 +140,7 @@ class OperationPage(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def reaches_back_to(oldest: dt.datetime, operations: Sequence[Operation]) -> bool:
-    """Whether all that follows is older; never so in a list that is not newest first, which nobody promises."""
+    """Return whether everything after this page is older; False if it is not newest first (no order is documented)."""
     if not operations:
         return False
     first, last = operations[0].made_at, operations[-1].made_at
@@ -149,12 +149,12 @@ def reaches_back_to(oldest: dt.datetime, operations: Sequence[Operation]) -> boo
 
 
 def fields(said: object) -> dict[str, object]:
-    """An object's fields; none of anything else."""
+    """Return the fields of an object; an empty dict for anything else."""
     return said if isinstance(said, dict) else {}
 
 
 def _text(said: Mapping[str, object], name: str) -> str:
-    """A field as text, in camel case or in snake case, as proto-JSON takes both; '' where there is none."""
+    """Return a field as text, in camel case or in snake case, as proto-JSON allows both; '' if the field is absent."""
     snake = _CAPITAL.sub(lambda found: f"_{found[1].lower()}", name)
     found = said.get(name, said.get(snake))
     return found if isinstance(found, str) else ""

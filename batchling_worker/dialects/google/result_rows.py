@@ -34,7 +34,7 @@ class Lines:
     """Lines that are no JSON object, or name no request."""
 
     def answers(self, lines: list[bytes]) -> Iterator[Answer]:
-        """An answer for each readable line; empty lines are skipped."""
+        """Yield an answer for each readable line; empty lines are skipped."""
         for line in lines:
             if not line.strip():
                 continue
@@ -45,7 +45,7 @@ class Lines:
                 yield answer
 
     def tell_of_broken(self, provider: str, named: str, n_too_long: int) -> None:
-        """Logs how many lines of the file were left out, if any were."""
+        """Log how many lines of the file were left out, if any were."""
         if self.n_broken or n_too_long:
             logger.warning(
                 "result_lines_skipped provider=%s file_id=%s n_broken=%d n_too_long=%d",
@@ -63,13 +63,13 @@ class Lines:
 
 
 def text_of(field: bytes | None) -> str:
-    """A field that is a text, '' of any other."""
+    """Return a field that holds a string, '' for any other."""
     said = decoded(field)
     return said if isinstance(said, str) else ""
 
 
 def decoded(field: bytes | None) -> object:
-    """A field's value; None where it is absent or cannot be read."""
+    """Return a field's value; None where it is absent or cannot be read."""
     try:
         return lenient_json.decoded(field, object) if field else None
     except (ValueError, RecursionError):
@@ -77,19 +77,19 @@ def decoded(field: bytes | None) -> object:
 
 
 def answered(custom_id: str, body: bytes) -> Answer:
-    """The answer of a row without an error; a row that has no answer either was lost."""
+    """Return the answer of a row without an error; a row that has no answer either was lost."""
     return answer_or_lost(custom_id, answer_shape.unpacked(body))
 
 
 def told(custom_id: str, body: bytes, error: object) -> Answer:
-    """The answer of a row with a body, an error or both: beside an answer, an error is a warning or a status of 0."""
+    """Return the answer of a row with a body, an error or both; beside a body, an error is a warning or status 0."""
     if error and not answer_shape.is_plausible(answer_shape.unpacked(body)):
         return failed(custom_id, error)
     return answered(custom_id, body)
 
 
 def failed(custom_id: str, error: object) -> Answer:
-    """The answer of a row that failed, in the shape of a realtime call's; a cancelled one never ran."""
+    """Return the answer of a row that failed, in the shape of a realtime call's answer; a cancelled row never ran."""
     said = rpc_status.failure(error)
     origin = "batch_cancelled" if said.status == CANCELLED else "provider"
     return Answer(
@@ -98,7 +98,7 @@ def failed(custom_id: str, error: object) -> Answer:
 
 
 def stated(row: Mapping[str, bytes]) -> object:
-    """The error of a row without a response, wherever it states one; None where it has a response or states none.
+    """Return the error of a row without a response, wherever the row states it; None if it has a response or no error.
 
     A number beside its words is an HTTP status or a code of google.rpc; without one the row is taken for refused.
     """
@@ -112,7 +112,7 @@ def stated(row: Mapping[str, bytes]) -> object:
 
 
 def part_name(custom_id: str, at: int, n: int) -> str:
-    """The key of a part of a request that goes out as n lines."""
+    """Return the key of a part of a request that goes out as n lines."""
     return f"{custom_id}.{at}.{n}"
 
 
@@ -129,7 +129,7 @@ class Parts:
     _told: set[str] = field(default_factory=set)
 
     def taken(self, answer: Answer) -> Answer | None:
-        """The answer of the whole, once this was the last of its parts or the first that failed; others pass."""
+        """Return the answer of the whole call after its last or first failed part; None for the other parts."""
         custom_id, _, numbers = answer.custom_id.partition(".")
         at, _, n = numbers.partition(".")
         if not (at.isdigit() and n.isdigit()):
@@ -148,7 +148,7 @@ class Parts:
         return self._tell(custom_id, 200, b'{"%b":[%b]}' % (self.whole.encode(), member), answer.origin)
 
     def close(self) -> None:
-        """Lets the disk's room go."""
+        """Free the disk space."""
         if self._file is not None:
             self._file.close()
 

@@ -53,7 +53,7 @@ class Failure(NamedTuple):
 
 
 def failure(error: object) -> Failure:
-    """What an `error` says, be its code one of google.rpc or an HTTP status; the body is as of a realtime call."""
+    """Return what an `error` says; its code is one of google.rpc or an HTTP status. The body is a realtime call's."""
     said = error if isinstance(error, dict) else {"message": error if isinstance(error, str) else ""}
     code = _code(said.get("code"))
     name = said.get("status") if isinstance(said.get("status"), str) else code.name
@@ -65,7 +65,7 @@ def failure(error: object) -> Failure:
 
 
 def speaks_of_quota(error: TemporaryError) -> bool:
-    """Whether a create was refused as too much is enqueued: a rate limit has the same code and other words."""
+    """Return whether a create was refused because too much is enqueued; a rate limit has the same code."""
     return not isinstance(error, MaybeDone) and _QUOTA.search(str(error)) is not None
 
 

@@ -41,7 +41,7 @@ class Job(msgspec.Struct, frozen=True):
         return self.createTime if isinstance(self.createTime, str) else ""
 
     def look(self) -> Running | Ended:
-        """How the job stands; a state that nobody knows is an end once an end time is shown.
+        """Return the state of the job; an unknown state counts as an end once the job has an end time.
 
         Rows can be read while the job runs.
         """
@@ -87,7 +87,7 @@ class Job(msgspec.Struct, frozen=True):
         return (folder,) if isinstance(folder, str) and folder.startswith("gs://") else ()
 
     def _failed(self, results: tuple[str, ...], n_succeeded: int) -> Ending:
-        """The provider's own reason; where its importer fails, that names no row and is told to all."""
+        """Return the provider's own reason; if its importer fails, the reason names no row and goes to every caller."""
         said = rpc_status.failure(self.error)
         if said.name == "RESOURCE_EXHAUSTED":
             full = Complaint(code="token_limit_exceeded", message=said.message)
@@ -106,7 +106,7 @@ class JobPage(msgspec.Struct, frozen=True):
     batchPredictionJobs: list[Job] | None = None  # noqa: N815
     nextPageToken: object = None  # noqa: N815
     error: object = None
-    """There in an error under a 200, which is no empty page."""
+    """Set if a 200 carries an error: such a page does not mean that the list is empty."""
 
     @property
     def jobs(self) -> list[Job]:

@@ -76,11 +76,11 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
         return bounds.moment(self.created_at)
 
     def made_before(self, moment: dt.datetime) -> bool:
-        """Whether the batch is surely older than that."""
+        """Return whether the batch is surely older than that."""
         return self.made_at is not None and self.made_at < moment.timestamp()
 
     def is_of(self, label_name: str, label: str, input_file_ids: Collection[str]) -> bool | None:
-        """Whether the batch carries this label or was made from one of these files; None where it does not tell.
+        """Return whether the batch carries this label or was made from one of these files; None if it does not say.
 
         A file that is none of these proves nothing: a gateway may show another id of it than the one it gave out.
         """
@@ -89,7 +89,7 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
         return True if ours or (file and file in input_file_ids) else ours
 
     def look(self, now: dt.datetime) -> Running | Ended:
-        """How the batch stands. A status that nobody knows is an end where the rest of the object says so."""
+        """Return the state of the batch. An unknown status counts as an end if the rest of the object shows an end."""
         counts = self.request_counts if isinstance(self.request_counts, dict) else {}
         n_total, n_completed, n_failed = (
             bounds.count(counts.get(name)) for name in ("total", "completed", "failed")
@@ -100,7 +100,7 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
         output, errors = file_id(self.output_file_id), file_id(self.error_file_id)
         just_now = outcome is not None and self._ended_just_now(outcome, now)
         awaited = (n_completed > 0 and not output) or (n_failed > 0 and not errors)
-        # Where no counts are told, a batch that is complete has at least one file.
+        # A completed batch without counts has at least one file.
         awaited = awaited or not (counts or output or errors)
         is_empty = not (n_completed or n_failed or output or errors)
         if outcome is Outcome.COMPLETED and is_empty and self._has_failed(now):
@@ -120,7 +120,7 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def _end_shown(self, n_done: int, n_total: int, now: dt.datetime) -> Outcome | None:
-        """How a batch whose status nobody knows has ended, from the time of its end or from its counts and files."""
+        """Return how a batch of unknown status ended, from its end time or its counts and files; None if it runs."""
         latest = now.timestamp() + CLOCKS_APART_S
         for outcome, said in (
             (Outcome.FAILED, self.failed_at),
@@ -135,9 +135,9 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
         return Outcome.COMPLETED if has_files and 0 < n_total <= n_done else None
 
     def _has_failed(self, now: dt.datetime) -> bool:
-        """Whether a batch that is called completed, and shows neither rows nor files, names a failure instead.
+        """Return whether a completed batch without rows and files shows a failure instead.
 
-        A time of its completion is no proof: some providers have one field for the time of any end.
+        A completion time does not prove success: some providers have one field for the time of any end.
         """
         failed_at = bounds.moment(self.failed_at)
         if failed_at is not None and bounds.moment(self.completed_at) is None:
@@ -157,7 +157,7 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def file_id(said: object) -> str:
-    """A file id, or '': for no file, providers say null, an empty string or (Groq) an empty object.
+    """Return a file id, or '': for no file, providers say null, an empty string or (Groq) an empty object.
 
     Gateways show a file as the object that their Files API has for it, or as a list of one.
     """
@@ -169,7 +169,7 @@ def file_id(said: object) -> str:
 
 
 def _tells_successes(outcome: Outcome, counts: Mapping[str, object]) -> bool:
-    """Whether counts say how many requests were answered, which those that lag behind the end do not."""
+    """Return whether counts show how many requests were answered; counts that lag behind the end do not."""
     n_total, n_completed, n_failed = (
         bounds.count(counts.get(name)) for name in ("total", "completed", "failed")
     )
@@ -179,7 +179,7 @@ def _tells_successes(outcome: Outcome, counts: Mapping[str, object]) -> bool:
 
 
 def _complaints(errors: object) -> Iterator[Complaint]:
-    """OpenAI wraps its errors in a list object, Groq's documents show a bare array, others say one sentence."""
+    """Yield the errors: OpenAI wraps them in a list object, Groq documents a bare array, others send one sentence."""
     listed = errors.get("data", [errors]) if isinstance(errors, dict) else errors
     if isinstance(listed, str):
         listed = [{"message": listed}] if listed else []
@@ -199,7 +199,7 @@ def _complaints(errors: object) -> Iterator[Complaint]:
 
 
 def _code(said: object) -> str:
-    """An error's code, which some servers send as a number."""
+    """Return an error's code, which some servers send as a number."""
     return str(bounds.count(said)) if bounds.count(said) and not isinstance(said, str) else _text(said)
 
 

@@ -24,10 +24,10 @@ USAGE_RETOLD: Final = frozenset(
 
 
 def as_response(body: bytes) -> bytes:
-    """The completion as a response, with all that it tells; what is no chat completion as it came.
+    """Return a chat completion as a response, with everything it holds; any other body is returned unchanged.
 
-    What only the request could tell, such as its tools, is left out. Raises `ValueError` or `RecursionError` for no
-    JSON.
+    Fields that only the request could supply, such as its tools, are left out. Raises `ValueError` or `RecursionError`
+    for a body that is not JSON.
     """
     chat: Any = lenient_json.decoded(body, object)
     choices = chat.get("choices") if isinstance(chat, dict) else None
@@ -56,7 +56,7 @@ def _broken_off(choice: Mapping[str, Any]) -> bool:
 
 
 def _items(chat_id: str, number: int, choice: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """What a model thought, said and called, in this order."""
+    """Yield what a model thought, said and called, in this order."""
     message = choice.get("message")
     if not isinstance(message, dict):
         return
@@ -95,7 +95,7 @@ def _items(chat_id: str, number: int, choice: Mapping[str, Any]) -> Iterator[dic
 
 
 def _usage(usage: object) -> dict[str, Any] | None:
-    """Of a chat the tokens of reasoning are told beside those of the completion, of a response within its output."""
+    """Return the usage as a response's: its output includes the reasoning tokens, which a chat counts separately."""
     if not isinstance(usage, dict):
         return None
     cached = _count(usage.get("prompt_tokens_details"), "cached_tokens")

@@ -74,20 +74,20 @@ class Dialect:
     batches: str = "/batches"
 
     def root_of(self, account: Account) -> str:
-        """What stands between the base URL and `/files` for one account."""
+        """Return the path between the base URL and `/files` for one account."""
         return self.root
 
     def made_since(self, moment: dt.datetime) -> Query:
-        """What narrows a list down to batches made since then, where it takes such a thing; more may be shown."""
+        """Return the query that limits a list to batches made since then, if it can; older ones may still be listed."""
         return ()
 
     def line(self, custom_id: str, endpoint: str, body: bytes) -> bytes:
-        """One request as a line of the input file, newline included."""
+        """Return one request as a line of the input file, newline included."""
         name, url = msgspec.json.encode(custom_id), msgspec.json.encode(endpoint)
         return b'{"custom_id":%b,"method":"POST","url":%b,"body":%b}\n' % (name, url, one_line(body))
 
     async def stored(self, call: ProviderCall, name: str, lines: BinaryIO, form: Mapping[str, str]) -> str:
-        """Stores an input file, with more fields in its form; its id, or '' where the answer tells none."""
+        """Store an input file, with more fields in its form; return its id, or '' if the answer has none."""
         file = await call.upload(FileObject, {"purpose": "batch", **form}, name, lines, UPLOAD_PATIENCE)
         named = Other(provider_batch_id="", label=file.filename if isinstance(file.filename, str) else "")
         if named.denies(name):
@@ -102,7 +102,7 @@ class Dialect:
         return {"expires_after[anchor]": "created_at", "expires_after[seconds]": str(expiry_s)}
 
     def wish(self, submission: Submission, input_file_id: str) -> dict[str, object]:
-        """The body of a create call."""
+        """Return the body of a create call."""
         return {
             "input_file_id": input_file_id,
             "endpoint": submission.endpoint,
@@ -111,48 +111,48 @@ class Dialect:
         }
 
     async def made(self, call: ProviderCall, wish: dict[str, object]) -> BatchObject:
-        """Sends a create call; the batch that it answers with."""
+        """Send a create call; return the batch in the answer."""
         return await call.tell(BatchObject, wish)
 
     async def shown(self, call: ProviderCall) -> BatchObject:
-        """Looks at one batch."""
+        """Look at one batch."""
         return await call.ask(BatchObject)
 
     async def listed(self, call: ProviderCall, query: Query) -> BatchPage:
-        """Looks at a page of the list of batches; raises `TemporaryError` where the answer is none."""
+        """Look at a page of the list of batches; raises `TemporaryError` if the answer is not a page."""
         page = await call.ask(BatchPage, query)
         if not page.is_whole:
             raise http_errors.of_unreadable(call.call_info)
         return page
 
     def search(self, label: str) -> Query:
-        """The query for batches that a label is found in; none where the list takes no such thing."""
+        """Return the query that searches batches for a label; empty if the list takes none."""
         return ()
 
     def told(self, batch: BatchObject, now: dt.datetime) -> Running | Ended:
-        """How a batch stands, from what is shown of it at a moment."""
+        """Return the state of a batch at a moment, from the object that the provider shows."""
         return batch.look(now)
 
     def rows(self) -> LineReader:
-        """What reads the lines of one result file."""
+        """Return the reader for the lines of one result file."""
         return RowReader()
 
 
 def bare_line(custom_id: str, body: bytes) -> bytes:
-    """One request as a line of an input file whose endpoint the create call names, newline included."""
+    """Return one request as a line of an input file whose endpoint the create call names, newline included."""
     return b'{"custom_id":%b,"body":%b}\n' % (msgspec.json.encode(custom_id), one_line(body))
 
 
 def page_after(cursor: str) -> Query:
-    """The page behind a batch's id, as OpenAI's list takes it."""
+    """Return the query for the page after a batch's id, as OpenAI's list takes it."""
     return [("limit", PAGE_ROWS), ("after", cursor)] if cursor else [("limit", PAGE_ROWS)]
 
 
 def cursor_after(page: BatchPage) -> str:
-    """Return the id behind which such a list goes on, which an empty page may do as well.
+    """Return the id after which the list continues, '' at its end; an empty page may be followed by more pages.
 
-    Where a page does not say whether it is the last one, only what follows it shows that. Raises `TemporaryError` where
-    there is more and nothing says where: to take that for the end could have a batch that is not shown paid for twice.
+    If a page does not say whether it is the last, only the next page shows it. Raises `TemporaryError` if there is more
+    and the page does not say where: to take it for the end could pay twice for a batch on the pages not read.
     """
     last = page.batches[-1].known_id if page.batches else ""
     if page.has_more is None:

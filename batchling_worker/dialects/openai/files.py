@@ -69,11 +69,11 @@ class OpenAIFiles:
         return self._facts
 
     def line(self, *, custom_id: str, endpoint: str, body: bytes) -> bytes:
-        """One request as a line of the input file; newlines between the tokens of the body become spaces."""
+        """Return one request as a line of the input file; newlines between the tokens of the body become spaces."""
         return self._dialect.line(custom_id, endpoint, body)
 
     async def upload(self, account: Account, submission: Submission, lines: BinaryIO) -> str:
-        """Stores the input file under its label, read as a stream from its start; answers its id."""
+        """Store the input file under its label, read as a stream from its start; return its id."""
         expiry_s = self._expiry_s(account)
         if expiry_s:
             try:
@@ -84,7 +84,7 @@ class OpenAIFiles:
         return await self._stored(account, submission, lines, {})
 
     async def create(self, account: Account, submission: Submission, source: Source) -> ProviderBatchId:
-        """Creates the batch; raises `FileNotReady` where the provider does not see its input file yet.
+        """Create the batch; raises `FileNotReady` if the provider does not see its input file yet.
 
         Raises `QuotaFull` where too many tokens are enqueued: some say so here, others once they have validated it.
         """
@@ -108,7 +108,7 @@ class OpenAIFiles:
         return ProviderBatchId(batch.known_id)
 
     async def find(self, account: Account, criteria: SearchCriteria) -> list[ProviderBatchId]:
-        """The batches with the label or an input file of the criteria; else those that file name or rows give away."""
+        """Return the batches with the label or an input file of the criteria; else match them by file name or rows."""
         search = BatchSearch(
             provider=self,
             account=account,
@@ -131,19 +131,19 @@ class OpenAIFiles:
         )
 
     async def results(self, account: Account, ending: Ending) -> AsyncGenerator[Answer, None]:
-        """Every readable row of every result file, in any order; memory is that of the longest row."""
+        """Yield every readable row of every result file, in any order; memory is that of the longest row."""
         read = functools.partial(self._rows, account, ending.after)
         async with contextlib.aclosing(of_each(ending.results, read)) as rows:
             async for answer in rows:
                 yield answer
 
     async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:
-        """Asks the provider to cancel; done or unknown batches are no error."""
+        """Ask the provider to cancel; succeed if the batch is done or unknown."""
         path = f"{self._dialect.batches}/{quote(provider_batch_id, safe='')}/cancel"
         await self._call(account, "cancel a batch", "POST", path).cancel()
 
     async def delete(self, account: Account, spent: SpentFiles) -> None:
-        """Delete files; one that is gone is no error."""
+        """Delete files; succeed if a file no longer exists."""
         for one in (*spent.inputs, *spent.results):
             if await self._is_for_batches(account, one):
                 path = f"/files/{quote(one, safe='')}"
@@ -192,7 +192,7 @@ class OpenAIFiles:
         return max(shortest_s, min(EXPIRY_S, longest_s))
 
     def _learn_no_expiry(self, account: Account, error: PermanentError) -> None:
-        """Remember that an expiry is refused here; raises the error where it speaks of something else."""
+        """Remember that the provider refuses an expiry; raise the error if it is about anything else."""
         word = self._dialect.expiry_word.encode()
         if error.status not in (400, 422) or word not in str(error).encode() + error.body:
             raise error
@@ -275,7 +275,7 @@ def _place_of(account: Account) -> str:
 
 
 def with_advice(error: PermanentError, provider: str) -> PermanentError:
-    """Return the error of an upload; one that speaks of too many files, or too large ones in all, says what to do."""
+    """Return the error of an upload, with advice if the provider refuses more files or more bytes of files."""
     said = f"{error} {error.body.decode(errors='replace')}"
     if error.status not in (400, 403, 413, 422, 429) or _STORAGE_FULL.search(said) is None:
         return error
@@ -290,7 +290,7 @@ def with_advice(error: PermanentError, provider: str) -> PermanentError:
 
 
 def speaks_of_missing_file(error: PermanentError, input_file_id: str) -> bool:
-    """Whether a create was refused because the provider does not see its input file."""
+    """Return whether a create was refused because the provider does not see its input file."""
     if error.status not in (400, 404):
         return False
     said = http_errors.message_of(error.body).lower()

@@ -12,7 +12,7 @@ from .files import OpenAIFiles
 
 
 def own_endpoint(name: str, said: EndpointSettings) -> OpenAIFiles:
-    """The provider of a checked setting; its base URL ends in the version that OpenAI's paths begin with."""
+    """Return the provider of a checked setting, whose base URL ends in the version that OpenAI's paths begin with."""
     route = own_route(name, said)
     facts = ProviderFacts(
         name=name,

@@ -52,10 +52,10 @@ class BatchSearch:
     """Labels and batches that an earlier search has seen to be made of a file of another name, which stays so."""
 
     async def found(self) -> list[ProviderBatchId]:
-        """Every batch of the submission, the oldest first.
+        """Return every batch of the submission, the oldest first.
 
-        None are told only once the list is read back far enough, and nothing in it is left open: a provider that
-        searches for the label itself may yet miss a batch that shows none.
+        The result is empty only if the list was read back far enough and every batch in it was ruled out: a provider's
+        own search for the label may miss a batch that shows no label.
         """
         found = [batch async for batch in self._searched() if self._is_ours(batch)]
         if found:
@@ -90,7 +90,7 @@ class BatchSearch:
         return await self._found_nameless(nameless[::-1])
 
     async def _keep(self, batch: BatchObject, found: list[ProviderBatchId]) -> None:
-        """Adds one that is ours, unless it is an earlier attempt's: a provider may store equal files as one."""
+        """Add a batch of ours, unless an earlier attempt made it: a provider may store equal files as one."""
         provider_batch_id = ProviderBatchId(batch.known_id)
         if not await self.criteria.is_another(provider_batch_id):
             found.append(provider_batch_id)
@@ -121,7 +121,7 @@ class BatchSearch:
         raise unsearchable(name, label)
 
     async def _found_nameless(self, candidates: Sequence[ProviderBatchId]) -> list[ProviderBatchId]:
-        """Batches that a list shows without label and input file: what they show themselves, then their rows."""
+        """Return ours among batches listed without label and input file: look at each batch, then at its rows."""
         found: list[ProviderBatchId] = []
         untold: list[ProviderBatchId] = []
         for start in range(0, len(candidates), LOOKS_TOGETHER):
@@ -148,7 +148,7 @@ class BatchSearch:
         return await self._is_made_of_ours(one, input_file_id)
 
     async def _is_made_of_ours(self, one: ProviderBatchId, input_file_id: str) -> bool | None:
-        """Whether the file of a batch has the name that ours was stored under; None where that cannot be seen."""
+        """Return whether the input file of a batch has the name of our file; None if the name cannot be seen."""
         call = self.ask("look at a file", f"/files/{quote(input_file_id, safe='')}")
         try:
             name = (await call.ask(FileObject)).filename
@@ -174,7 +174,7 @@ class BatchSearch:
 
 
 def _reaches_back_to(oldest: dt.datetime, batches: Sequence[BatchObject]) -> bool:
-    """Whether all that follows these batches is older; never so in a list that is not newest first."""
+    """Return whether everything after these batches is older; False if the list is not newest first."""
     if not batches:
         return False
     first, last = batches[0].made_at, batches[-1].made_at
