@@ -1,4 +1,4 @@
-"""How accounts stand with their providers, kept in Redis for all workers: circuits, and quotas of enqueued tokens."""
+"""The state of accounts at their providers, kept in Redis for all workers: circuits and quotas of enqueued tokens."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ COUNTS: Final = frozenset(state.value.encode() for state in IN_FLIGHT_STATES)
 OPENS_AFTER: Final = 3
 """Failed calls in a row that open a circuit."""
 LONGEST_PAUSE_MS: Final = 60_000
-"""One trial a minute is no burden to a provider in trouble, and many wait for the end of it."""
+"""The longest pause between two trials: one a minute does not burden a provider, and many steps wait for it."""
 TRIAL_MS: Final = 30_000
-"""How long a trial keeps others out: one whose worker died must not do so for ever."""
+"""How long a trial keeps other steps out: a trial whose worker died must not do so for ever."""
 LONGEST_TRIAL_LOOK_MS: Final = 30_000
 PARKED_MS: Final = 15_000
 FORGET_MS: Final = 600_000
@@ -49,7 +49,7 @@ class QuotaVerdict:
 
 @dataclass(slots=True)
 class AccountStore:
-    """Reads and moves of accounts; any worker may make them, under no claim."""
+    """Reads and moves of accounts; any worker may make them, without a claim."""
 
     redis: Redis
     keys: Keys
@@ -59,7 +59,7 @@ class AccountStore:
         self.scripts = AccountScripts(self.redis, self.keys)
 
     async def _despite_damage(self, keys: Sequence[str], work: Callable[[], Awaitable[T]]) -> T:
-        """Runs a move; what was learned and cannot be read is forgotten first: it is learned again."""
+        """Run a move; if what was learned cannot be read, delete it first, so that it is learned again."""
         try:
             return await work()
         except (*UNREACHABLE, OutOfMemoryError):
@@ -69,7 +69,7 @@ class AccountStore:
             return await work()
 
     async def admit(self, batch: Batch, token: int, account: str, look_s: float) -> Admission:
-        """Lets a sealed batch into its quota; `look_s` is when it will ask again if it has to wait."""
+        """Admit a sealed batch to its quota; `look_s` is in how many seconds it asks again if it has to wait."""
         quota_id = quota.quota_id(account, batch.spec.model)
         return await self._despite_damage(
             [self.keys.quota(quota_id)], lambda: self._admit(quota_id, batch, token, account, look_s)
@@ -92,12 +92,12 @@ class AccountStore:
         )
 
     async def quota_of(self, quota_id: str) -> Quota:
-        """A quota as it stands."""
+        """Return the current state of a quota."""
         flat = await self.redis.execute_command("HGETALL", self.keys.quota(quota_id))
         return Quota.decode(_fields(flat))
 
     async def teach(self, batch: Batch, refusal: quota.Refusal) -> QuotaVerdict:
-        """Stores what the refusal of a batch teaches of its quota; safe to repeat."""
+        """Store what the refusal of a batch teaches about its quota; safe to repeat."""
         return await self._despite_damage(
             [self.keys.quota(batch.quota_id)], lambda: self._teach(batch, refusal)
         )
@@ -126,7 +126,7 @@ class AccountStore:
         return QuotaVerdict(alone=others == 0, hopeless=hopeless)
 
     async def _live(self, in_flight: Mapping[BatchId, Admitted], but: BatchId) -> int:
-        """The tokens of those that have not ended, but one."""
+        """Return the tokens of the batches that have not ended, except `but`."""
         others = {batch_id: one.tokens for batch_id, one in in_flight.items() if batch_id != but}
         async with self.redis.pipeline(transaction=False) as pipe:
             for batch_id in others:
@@ -135,7 +135,7 @@ class AccountStore:
         return sum(tokens for tokens, state in zip(others.values(), states, strict=True) if state in COUNTS)
 
     async def enter(self, circuits: Sequence[str]) -> Entry:
-        """Asks whether an account may be called."""
+        """Ask whether an account may be called."""
         return await self._despite_damage(
             [self.keys.circuit(name) for name in circuits],
             lambda: self.scripts.enter(
@@ -144,7 +144,7 @@ class AccountStore:
         )
 
     async def trip(self, circuit: str, why: str, wish_s: float | None, *, at_once: bool = False) -> float:
-        """Counts a failed call; answers for how long the circuit is open, in seconds."""
+        """Count a failed call; return for how many seconds the circuit is open."""
         pause = Pause(
             first_ms=int(backoff.FIRST_S * 1000),
             longest_ms=LONGEST_PAUSE_MS,
@@ -162,7 +162,7 @@ class AccountStore:
         return open_ms / 1000
 
     async def park(self, circuit: str, refusal: PermanentError) -> None:
-        """Parks an account or a lane whose key was refused."""
+        """Park an account or a lane whose key was refused."""
         await self._despite_damage(
             [self.keys.circuit(circuit)],
             lambda: self.scripts.park(
@@ -176,7 +176,7 @@ class AccountStore:
         )
 
     async def leave(self, circuits: Sequence[str], *, answered: bool) -> None:
-        """Ends what `enter` let in, where there is no failure to tell."""
+        """End what `enter` began, if there is no failure to report."""
         await self._despite_damage(
             [self.keys.circuit(name) for name in circuits],
             lambda: self.scripts.leave(circuits=circuits, answered=answered),
@@ -188,14 +188,14 @@ def _ms(span: dt.timedelta) -> int:
 
 
 def _fields(flat: object) -> dict[bytes, bytes]:
-    """HGETALL as a mapping, whether the reply is flat (RESP2) or nested (RESP3)."""
+    """Return an HGETALL reply as a mapping, whether it is flat (RESP2) or nested (RESP3)."""
     if isinstance(flat, dict):
         return flat
     return dict(zip(flat[::2], flat[1::2], strict=True)) if isinstance(flat, list) else {}
 
 
 def words_of_wait(admission: Admission, held_s: float) -> str:
-    """Why a batch waits for room in its quota, for people."""
+    """Return why a batch waits for room in its quota, as a sentence for people."""
     n, limit = admission.n_others, admission.limit
     if held_s > 0:
         return f"held for {math.ceil(held_s)} s: the quota of enqueued tokens is full: {admission.why}"

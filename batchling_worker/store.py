@@ -25,15 +25,15 @@ from .decisions.rereading import Tally
 from .errors import NotOnDisk, StaleClaim, TemporaryError
 
 KEEP_MS: Final = 35 * 24 * 3600 * 1000
-"""How long a request in flight and the record of a batch are kept: longer than any completion window."""
+"""How long a request in flight and the record of a batch are kept, which is longer than any completion window."""
 MAIL_MS: Final = 24 * 3600 * 1000
 PRESENCE_S: Final = 15
 ROWS_AT_ONCE: Final = 128
 SPENT_INPUTS_MS: Final = 3_000
-"""So soon after its results were read the input file of a batch is deleted: by then the batch is settled."""
+"""How long after its results were read the input file of a batch is deleted: by then the batch is settled."""
 SPENT_RESULTS_MS: Final = 7 * 24 * 3600 * 1000
 SPENT_AGAIN_MS: Final = 3600 * 1000
-"""How long after a delete that failed the next one is tried."""
+"""How long after a failed delete the next try follows."""
 SPENT_AT_ONCE: Final = 8
 _OVER: Final = frozenset(state.value.encode() for state in BatchState if state.terminal)
 UNREADABLE_LEASES: Final = 4
@@ -42,7 +42,7 @@ UNREADABLE_LEASES: Final = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """A batch this worker has begun a step on: every move it makes carries the token."""
+    """A batch on which this worker has begun a step: every move of the step carries the token."""
 
     batch_id: BatchId
     token: int
@@ -50,7 +50,7 @@ class Held:
 
 @dataclass(slots=True)
 class Store:
-    """Reads and moves of one deployment; raises `StaleClaim` where another worker has taken over."""
+    """Reads and moves of one deployment; a move raises `StaleClaim` if another worker has taken over."""
 
     redis: Redis
     keys: Keys
@@ -67,7 +67,7 @@ class Store:
         self.accounts = AccountStore(self.redis, self.keys)
 
     async def claim_due(self, limit: int) -> list[Claim]:
-        """Claims what is due, the longest overdue first."""
+        """Claim up to `limit` batches that are due, the longest overdue first."""
         async with self.redis.pipeline(transaction=False) as pipe:
             pipe.execute_command("TIME")
             pipe.execute_command("ZRANGE", self.keys.schedule, 0, limit - 1, "WITHSCORES")
@@ -76,7 +76,7 @@ class Store:
         members = [member for member, score in _pairs(scored) if score <= now_ms]
         foreign = [member for member in members if not member.isascii()]
         if foreign:
-            # No name of a batch: it would be due for ever.
+            # Not the id of a batch, so no step would ever take it off the schedule.
             await self.redis.execute_command("ZREM", self.keys.schedule, *foreign)
         due = [BatchId(member.decode()) for member in members if member.isascii()]
         return await self.scripts.claim(batch_ids=due, lease_ms=self.lease_ms) if due else []
@@ -84,7 +84,10 @@ class Store:
     async def begin(
         self, claim: Held, states: Sequence[BatchState], *, alone: bool = False
     ) -> tuple[Verdict, Batch | None]:
-        """Whether a step may start under this token, and the batch: of one that may, or is quarantined instead."""
+        """Begin a step under this token; return the verdict, and the batch if the step may start or is quarantined.
+
+        Raises `CorruptRecord` if the record of the batch cannot be read.
+        """
         begun = await self.scripts.begin(
             batch_id=claim.batch_id, token=claim.token, lease_ms=self.lease_ms, states=states, alone=alone
         )
@@ -94,11 +97,11 @@ class Store:
         return begun.verdict, batch
 
     async def survived(self, held: Held) -> None:
-        """Says that this worker outlived a step that did not end its claim."""
+        """Record that this worker outlived a step that did not end its claim."""
         await self.scripts.survived(batch_id=held.batch_id, token=held.token)
 
     async def extend(self, held: Held) -> None:
-        """Extends the lease."""
+        """Extend the lease."""
         _fresh(await self.scripts.extend(batch_id=held.batch_id, token=held.token, lease_ms=self.lease_ms))
 
     async def release(
@@ -110,7 +113,7 @@ class Store:
         create_refused: bool = False,
         denied: bool = False,
     ) -> None:
-        """Hands the batch back for a later look; a stale claim has nothing to hand back."""
+        """Make the batch due again after `delay_s`; do nothing if the claim is stale."""
         await self.scripts.release(
             batch_id=held.batch_id,
             token=held.token,
@@ -130,7 +133,7 @@ class Store:
         parked: bool = False,
         away: bool = False,
     ) -> None:
-        """Hands back a batch that waits for something outside of it; a stale claim has nothing to hand back."""
+        """Make a batch that waits for something else due again after `delay_s`; do nothing if the claim is stale."""
         await self.scripts.hold(
             batch_id=held.batch_id,
             token=held.token,
@@ -142,27 +145,27 @@ class Store:
         )
 
     async def note(self, held: Held, why: str) -> None:
-        """Stores why a batch waits while its step is at work, '' = nothing holds it up; a stale claim notes nothing."""
+        """Store why a batch waits while its step runs ('' = it does not wait); do nothing if the claim is stale."""
         await self.scripts.note(batch_id=held.batch_id, token=held.token, why=why)
 
     async def lane_of(self, batch_id: BatchId) -> str:
-        """The lane id of a batch, '' when the batch is gone."""
+        """Return the lane id of a batch, '' if the batch is gone."""
         raw = await self.redis.execute_command("HGET", self.keys.batch(batch_id), "lane")
         return raw.decode(errors="replace") if raw else ""
 
     async def seal(self, held: Held, lane_id: str) -> Verdict:
-        """Closes an open batch to new requests."""
+        """Close an open batch to new requests."""
         return await self.scripts.seal(batch_id=held.batch_id, token=held.token, lane_id=LaneId(lane_id))
 
     async def intend(self, held: Held, label: str) -> str:
-        """Stores the intent to submit; answers the label in force."""
+        """Store the intent to submit; return the label in force."""
         in_force = await self.scripts.intend(batch_id=held.batch_id, token=held.token, label=label)
         if in_force is None:
             raise StaleClaim(held.batch_id)
         return in_force
 
     async def uploaded(self, held: Held, input_file_id: str, n_lines: int, account: str = "") -> None:
-        """Remembers the provider's input file."""
+        """Store the id of the provider's input file, its number of lines and the account that uploaded it."""
         _fresh(
             await self.scripts.uploaded(
                 batch_id=held.batch_id,
@@ -174,7 +177,7 @@ class Store:
         )
 
     async def arm(self, held: Held, account: str = "") -> None:
-        """Stores that the create is about to be sent, and under which account.
+        """Store that the create is about to be sent, and under which account.
 
         Raises `NotOnDisk` where that must be on disk and is not.
         """
@@ -186,13 +189,13 @@ class Store:
         _fresh(verdict)
 
     async def doubt(self, held: Held) -> None:
-        """Stores that a create may have been forgotten and was not found; this run of Redis owns the batch now."""
+        """Store that a create may have been forgotten and was not found; this run of Redis owns the batch now."""
         _fresh(await self.scripts.arm(batch_id=held.batch_id, token=held.token, doubted=True))
 
     async def submitted(
         self, held: Held, provider_batch_id: ProviderBatchId, delay_s: float, account: str = ""
     ) -> str:
-        """Stores the provider's batch id; answers the id in force if another worker was first, else ''."""
+        """Store the provider's batch id; return the id in force if another worker was first, else ''."""
         verdict, in_force = await self.scripts.submitted(
             batch_id=held.batch_id,
             token=held.token,
@@ -240,7 +243,7 @@ class Store:
         )
 
     async def ended(self, held: Held, outcome: Outcome, status: str, ending: bytes, error: str) -> None:
-        """Stores how a batch ended."""
+        """Store how a batch ended."""
         _fresh(
             await self.scripts.ended(
                 batch_id=held.batch_id,
@@ -253,7 +256,7 @@ class Store:
         )
 
     async def deliver(self, held: Held, rows: Sequence[RowOut]) -> Delivered:
-        """Stores results and announces them to whoever waits."""
+        """Store results and notify the sessions that wait for them."""
         known = self._mailboxes.get(held.batch_id, ())
         while True:
             reply = await self.scripts.deliver(
@@ -273,7 +276,7 @@ class Store:
             return reply
 
     async def tally(self, batch: Batch, *, n_retry: int) -> Tally:
-        """Count the requests that still wait in a batch; where its counters say that some may, they are looked up.
+        """Count the requests that still wait in a batch; look them up if its counters say that some may wait.
 
         `n_retry` of them are known to be worth another attempt.
         """
@@ -288,7 +291,7 @@ class Store:
         return Tally(n_left=n_left, n_succeeded=moved[1], n_failed=moved[2], n_gone=moved[0] + moved[3])
 
     async def spend(self, held: Held) -> None:
-        """Note that the files of a batch are needed no more, but its results for a week, in case a person asks."""
+        """Schedule the files of a batch for deletion; results are kept for a week, in case a person asks for them."""
         _fresh(
             await self.scripts.spend(
                 batch_id=held.batch_id,
@@ -300,7 +303,7 @@ class Store:
         )
 
     async def claim_spent(self) -> list[str]:
-        """Claim files that are due to be deleted; those that are not taken out are due again later."""
+        """Claim files that are due to be deleted; a file that is not taken out is due again later."""
         return await self.scripts.claim_spent(most=SPENT_AT_ONCE, pause_ms=SPENT_AGAIN_MS)
 
     async def deleted(self, member: str) -> None:
@@ -314,11 +317,11 @@ class Store:
         except UNREACHABLE:
             raise
         except ResponseError as error:
-            raise CorruptRecord("a stored batch is no hash") from error
+            raise CorruptRecord("a stored batch is not a hash") from error
         return Batch.decode(fields) if fields else None
 
     async def uses_file(self, file_id: str, but: BatchId) -> bool:
-        """Return whether another batch that is not over was made of an input file, or is to be."""
+        """Return whether another unfinished batch was made from an input file, or will be."""
         start = 0
         while ids := await self.redis.execute_command(
             "ZRANGE", self.keys.batches, start, start + ROWS_AT_ONCE - 1
@@ -349,12 +352,12 @@ class Store:
         )
 
     async def collected(self, held: Held, error: str) -> None:
-        """Stores that every result was read; `error` is the batch's own, where one of a reading stands in its place."""
+        """Store that every result was read; `error` is the batch's own and replaces the error of an earlier reading."""
         _fresh(await self.scripts.collected(batch_id=held.batch_id, token=held.token, error=error))
         self._mailboxes.pop(held.batch_id, None)
 
     async def requeue(self, held: Held, batch: Batch, rows: Sequence[RowIn], cap: BatchCap) -> None:
-        """Moves unanswered requests into the lane's open batch, opening as many as it takes."""
+        """Move unanswered requests into the lane's open batch; open as many batches as they need."""
         target, rest = new_batch_id(), list(rows)
         while rest:
             verdict, n_taken, open_batch = await self.scripts.requeue(
@@ -373,17 +376,17 @@ class Store:
             target = open_batch or new_batch_id()
 
     async def settle(self, held: Held, state: BatchState) -> None:
-        """Ends a batch for ever."""
+        """Move an ended batch to a terminal state."""
         _fresh(
             await self.scripts.settle(batch_id=held.batch_id, token=held.token, state=state, keep_ms=KEEP_MS)
         )
         self._mailboxes.pop(held.batch_id, None)
 
     async def unanswered(self, batch_id: BatchId) -> AsyncGenerator[list[Row], None]:
-        """The rows of a batch whose requests still wait in this very batch, in order, a chunk at a time.
+        """Yield the rows of a batch whose requests still wait in this very batch, in order, a chunk at a time.
 
-        Rows that cannot be read are left out: nothing is known of them, not even whose they are. Raises
-        `CorruptRecord` where there is no list of rows but something else.
+        Unreadable rows are left out: nothing is known of them, not even whose they are. Raises `CorruptRecord` if the
+        key holds anything but a list.
         """
         start, mine = 0, f"{batch_id}|".encode()
         while packed := await self._rows(batch_id, start):
@@ -401,7 +404,7 @@ class Store:
             ]
 
     async def kept(self, batch_id: BatchId) -> AsyncGenerator[list[RequestId], None]:
-        """The requests that a batch ended without an answer to, some at a time, none twice in a row of them."""
+        """Yield the requests that a batch ended without answering, a chunk at a time, without repeats in a chunk."""
         cursor: Any = 0
         while True:
             cursor, members = await self.redis.execute_command(
@@ -412,7 +415,7 @@ class Store:
                 return
 
     async def adopted(self, batch_id: BatchId) -> AsyncGenerator[list[RequestId], None]:
-        """Those of them that wait in the reopened batch."""
+        """Yield the kept requests that wait in the reopened batch, a chunk at a time."""
         mine = f"{batch_id}|".encode()
         async for ids in self.kept(batch_id):
             owners = []
@@ -425,7 +428,7 @@ class Store:
             ]
 
     async def keep(self, held: Held, request_ids: Sequence[RequestId]) -> None:
-        """Remember requests that a batch settles without an answer of its provider's."""
+        """Store the requests that a batch settles without an answer of its provider."""
         _fresh(
             await self.scripts.keep(
                 batch_id=held.batch_id, token=held.token, keep_ms=KEEP_MS, request_ids=request_ids
@@ -460,7 +463,7 @@ class Store:
         return packed
 
     async def unreadable(self, held: Held) -> bool:
-        """Leaves a batch that cannot be read for a later look; True once that has lasted too long."""
+        """Make an unreadable batch due again later; return True once it has been unreadable for too long."""
         verdict = await self.scripts.unreadable(
             batch_id=held.batch_id,
             token=held.token,
@@ -473,21 +476,21 @@ class Store:
         return False
 
     async def give_up(self, held: Held, error: str) -> None:
-        """Ends for ever a batch whose record cannot be read."""
+        """End a batch whose record cannot be read."""
         _fresh(
             await self.scripts.give_up(batch_id=held.batch_id, token=held.token, error=error, keep_ms=KEEP_MS)
         )
         self._mailboxes.pop(held.batch_id, None)
 
     async def waits_in(self, batch_id: BatchId, request_ids: Collection[str]) -> bool:
-        """Whether one of these requests waits in this very batch."""
+        """Return whether one of these requests waits in this very batch."""
         keys = [self.keys.request(one) for one in request_ids if one.isascii()]
         owners = await self.redis.execute_command("MGET", *keys) if keys else ()
         mine = f"{batch_id}|".encode()
         return any(owner is not None and owner.startswith(mine) for owner in owners)
 
     async def provider_batches(self) -> dict[ProviderBatchId, BatchId]:
-        """The batches of which the provider's id is known, by that id."""
+        """Return the batches whose provider_batch_id is known, by that id."""
         found: dict[ProviderBatchId, BatchId] = {}
         start = 0
         while ids := await self.redis.execute_command(
@@ -506,13 +509,13 @@ class Store:
         return found
 
     async def told(self) -> RedisFacts:
-        """What Redis tells of itself."""
+        """Return what Redis reports about itself."""
         return await ask(self.redis)
 
     async def credential(self, fingerprint: str, provider: str) -> bytes | None:
-        """The sealed credential of a lane, its provider's own before one in any provider's dress.
+        """Return the lane's sealed credential, preferring the credential stored for this provider.
 
-        What is no string is none.
+        Return None if there is none or the stored value has the wrong type.
         """
         names = (self.keys.credential(fingerprint, provider), self.keys.credential(fingerprint))
         try:
@@ -525,14 +528,14 @@ class Store:
         return sealed
 
     async def announce(self, presence: WorkerPresence) -> None:
-        """Says that this worker lives, for the next fifteen seconds."""
+        """Announce that this worker lives, for the next fifteen seconds."""
         said = msgspec.structs.replace(presence, said_at=time.time())
         await self.scripts.announce(
             name=presence.name, presence=said.encode(), keep_ms=PRESENCE_S * 1000, keep_list_ms=KEEP_MS
         )
 
     async def depart(self, presence: WorkerPresence) -> None:
-        """Takes this worker off the list of those alive."""
+        """Remove this worker from the list of live workers."""
         async with self.redis.pipeline(transaction=False) as pipe:
             pipe.execute_command("UNLINK", self.keys.worker(presence.name))
             pipe.execute_command("ZREM", self.keys.workers, presence.name)
@@ -554,7 +557,7 @@ def _fresh(verdict: Verdict) -> None:
 
 
 def _pairs(scored: Sequence[object]) -> list[tuple[bytes, float]]:
-    """ZRANGE WITHSCORES as pairs, whether the reply is flat (RESP2) or nested (RESP3)."""
+    """Return a ZRANGE WITHSCORES reply as pairs, whether it is flat (RESP2) or nested (RESP3)."""
     flat: list[object] = []
     for item in scored:
         flat.extend(item) if isinstance(item, (list, tuple)) else flat.append(item)
