@@ -61,7 +61,7 @@ POOLS: Final = ("prefork", "threads", "solo")
 
 
 def make_app(settings: WorkerSettings) -> Celery:
-    """A Celery app that runs the pipeline of one deployment."""
+    """Return a Celery app that runs the pipeline of one deployment."""
     # No fix-ups: where DJANGO_SETTINGS_MODULE is set, Celery's would set up that project in each of our processes.
     app = Celery("batchling", broker=broker_url(settings.redis_url), fixups=[])
     app.conf.update(
@@ -76,7 +76,7 @@ def make_app(settings: WorkerSettings) -> Celery:
         accept_content=["json"],
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        # A full Redis, or one that is failing over, refuses Celery's writes: a worker must outlive that.
+        # Redis refuses Celery's writes while it is full or failing over: a worker must outlive that.
         broker_channel_error_retry=True,
         broker_transport_options=transport_options(settings.redis_url, settings.namespace),
         worker_soft_shutdown_timeout=25,
@@ -93,12 +93,12 @@ def make_app(settings: WorkerSettings) -> Celery:
 
 
 def _drained() -> list[int]:
-    """The wire versions worked on, the worker's own first."""
+    """Return the wire versions that this worker serves, its own first."""
     return sorted(DRAINED_VERSIONS, reverse=True)
 
 
 def broker_url(redis_url: str) -> str:
-    """The deployment's Redis as kombu spells it."""
+    """Return the deployment's Redis as kombu spells it."""
     if redis_url.startswith("unix://"):
         path, options = _without_options(redis_url)
         database = f"?virtual_host={options['db']}" if "db" in options else ""
@@ -120,13 +120,13 @@ def broker_url(redis_url: str) -> str:
 
 
 def _without_options(redis_url: str) -> tuple[str, dict[str, str]]:
-    """The URL without its query, and what redis-py would read in that; kombu stumbles over it."""
+    """Return the URL without its query, which kombu cannot read, and the options that redis-py would read there."""
     bare, _, query = redis_url.partition("?")
     return bare, dict(parse_qsl(query))
 
 
 def transport_options(redis_url: str, namespace: str) -> dict[str, object]:
-    """How kombu treats its connections; every Celery key of a deployment has its own prefix.
+    """Return kombu's connection options; every Celery key of a deployment has its own prefix.
 
     A connection that went dead in silence is noticed within one second and two health checks.
     """
@@ -235,18 +235,18 @@ def _assemble(app: Celery, settings: WorkerSettings) -> None:
 
 
 def _stop_worker() -> None:
-    """Ends this worker as SIGTERM would, with an exit code that has its supervisor start another."""
+    """Stop this worker as SIGTERM would, with an exit code that makes its supervisor start another."""
     vars(worker_state)["should_stop"] = FAILURE
 
 
 def _quieten(**_: Any) -> None:
-    """Our own events tell what happens; a URL may hold a key, and a line for each message tells nothing."""
+    """Silence the log of libraries: a URL may hold a key, and our own events say what happens."""
     for name in ("httpx", "httpcore", "celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _pool_of(worker: Any) -> str:
-    """The pool's name; raises `UnfitWorker` for pools that lose messages when they stop (gevent, eventlet)."""
+    """Return the pool's name; raises `UnfitWorker` for pools that lose messages when they stop (gevent, eventlet)."""
     module = str(getattr(worker.pool_cls, "__module__", ""))
     pool = {"thread": "threads"}.get(module.rpartition(".")[2], module.rpartition(".")[2])
     if pool not in POOLS:
@@ -266,7 +266,7 @@ def _send_events(app: Celery, events: Sequence[tuple[str, Fields]]) -> None:
 
 
 def app_or_exit() -> Celery:
-    """The app of this process' environment; a mistake in it ends the process with one sentence and exit code 2."""
+    """Return the app of this process' environment; for a wrong setting, print one sentence and exit with code 2."""
     flower.prepare(sys.argv, os.environ)
     ignored = foreign_settings.leave_out(os.environ)
     for said in (ignored, *setting_names.unread(os.environ)):

@@ -29,11 +29,11 @@ class Underway:
     _n_bytes: int = 0
 
     def moved(self) -> None:
-        """The call got further: a connection, bytes that were taken, an answer that begins."""
+        """Note that the call got further: connected, sent bytes, or began to receive an answer."""
         self._moved_at = time.monotonic()
 
     def brought(self, n_bytes: int) -> None:
-        """The answer has brought more bytes."""
+        """Note that more bytes of the answer have arrived."""
         self._n_bytes += n_bytes
         if self._n_bytes >= MOVES:
             self._n_bytes = 0
@@ -41,7 +41,7 @@ class Underway:
 
     @contextlib.contextmanager
     def ours(self) -> Iterator[None]:
-        """A block in which not the provider but the step takes its time."""
+        """Mark a block in which the step takes its time, not the provider."""
         started_at, self.waits = time.monotonic(), False
         try:
             yield
@@ -86,7 +86,7 @@ class CallOutcomes:
 
     @contextlib.contextmanager
     def call(self, provider: str, does: str, patience: float = 1.0) -> Iterator[Underway]:
-        """A block in which a call is made; it moves while the provider takes what is sent, or sends."""
+        """Mark a block in which a call is made; the call moves while the provider receives or sends bytes."""
         one = Underway(provider, does, patience)
         self._underway.add(one)
         try:
@@ -95,17 +95,17 @@ class CallOutcomes:
             self._underway.discard(one)
 
     def asked(self) -> None:
-        """A call was sent, by a library that does not trace it."""
+        """Note that a library that does not trace its calls has sent a call."""
         self._asked_at = time.monotonic()
 
     def saw(self, error: WorkerError | None) -> None:
-        """A call has ended, with an error of ours or well."""
+        """Note that a call has ended, with an error of ours or (None) with success."""
         self.called = True
         self.error = error if isinstance(error, (PermanentError, TemporaryError)) else None
         self._asked_at = None
 
     async def trace(self, event: str, _: object) -> None:
-        """Takes httpcore's trace of a call: a provider is silent from the moment the call was sent in full."""
+        """Handle httpcore's trace of a call: a provider is silent from the moment the call was sent in full."""
         if HEADERS in event:
             self._asked_at = time.monotonic() if event.endswith(".started") else None
 

@@ -154,7 +154,7 @@ def _home() -> Path:
 
 
 def _part(name: str) -> Any:
-    """A part of the worker, whose libraries an installation of the client alone does not have."""
+    """Return a part of the worker; its libraries are missing if only the client is installed."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

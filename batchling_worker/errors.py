@@ -1,13 +1,13 @@
 """The worker's errors: two kinds steer every retry.
 
 WorkerError
-├── PermanentError      the provider said no: the callers are told its own words
-│   └── CreateRefused   ... to a create: of this one it surely made no batch
+├── PermanentError      the provider refused: the callers get its own words
+│   └── CreateRefused   ... a create, and surely made no batch
 ├── TemporaryError      worth another look after a delay
 │   ├── Denied          the provider does not know what was asked for, or the key has no right to it
 │   ├── MaybeDone       ... and the provider may have done it: look before doing it again
 │   ├── NotOnDisk       Redis does not confirm that a write is on disk
-│   ├── CreateBegun     a create was begun of which only the provider knew: it goes on there
+│   ├── CreateBegun     a create was begun that only the provider knows of: it is continued there
 │   ├── FileNotReady    an uploaded file is not visible yet
 │   ├── NotYet          nothing went wrong: the time for the next move has not come
 │   ├── QuotaFull       the limit of enqueued tokens is reached: nothing was created
@@ -33,11 +33,11 @@ class PermanentError(WorkerError):
 
 
 class CreateRefused(PermanentError):
-    """The provider refused a create for good: of this one it surely made no batch."""
+    """The provider refused a create for good and surely made no batch."""
 
 
 class TemporaryError(WorkerError):
-    """The provider or the way to it is out of order; `delay_s` is the provider's own wish, else None."""
+    """The provider or the way to it is out of order; `delay_s` is the pause that the provider asks for, else None."""
 
     def __init__(self, reason: str, *, delay_s: float | None = None) -> None:
         super().__init__(reason)
@@ -45,13 +45,13 @@ class TemporaryError(WorkerError):
 
 
 class Denied(TemporaryError):
-    """The provider does not know what was asked for (yet, or any more), or the key has no right to it (now)."""
+    """The provider does not know the object (not yet, or no longer), or the key has no right to it at present."""
 
 
 class MaybeDone(TemporaryError):
     """The answer to a call got lost: it may or may not have had its effect.
 
-    `refusal` is what the call was refused with, where it came in a way that leaves the effect open all the same.
+    `refusal` is the refusal of the call, if the call may have had its effect all the same.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class MaybeDone(TemporaryError):
 
 
 class CreateBegun(TemporaryError):
-    """A create was begun that our records do not know of: it is to go on in what `file_id` names, and nowhere else."""
+    """A create was begun that our records do not mention: it must be continued in `file_id`, and nowhere else."""
 
     def __init__(self, file_id: str) -> None:
         super().__init__(f"a create was begun in {file_id}")
@@ -70,7 +70,7 @@ class CreateBegun(TemporaryError):
 
 
 class FileNotReady(TemporaryError):
-    """The provider does not see the input file yet that it has just taken."""
+    """The provider does not see the input file yet that it has just accepted."""
 
 
 class NotOnDisk(TemporaryError):

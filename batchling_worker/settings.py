@@ -30,7 +30,7 @@ class WrongSetting(ValueError):
 
 
 class Messages(enum.StrEnum):
-    """What becomes of Celery messages; anything but `normal` is for tests of the promise that none of it matters."""
+    """How Celery messages are sent; anything but `normal` is for tests, which show that lost messages do no harm."""
 
     NORMAL = "normal"
     DROPPED = "dropped"
@@ -116,7 +116,7 @@ class WorkerSettings(BaseSettings):
         return home.expanduser().absolute()
 
     def seal_pair(self) -> tuple[str, str]:
-        """The (public, private) seal keys: those set, else the pair kept in `home/keys`."""
+        """Return the (public, private) seal keys from the settings, else the pair kept in `home/keys`."""
         if self.seal_private_key is not None:
             private = self.seal_private_key.get_secret_value()
             return sealing.public_half(private), private
@@ -124,7 +124,7 @@ class WorkerSettings(BaseSettings):
 
 
 def load(environment: Mapping[str, str] | None = None) -> WorkerSettings:
-    """The settings of an environment, of this process' own where none is given. Raises `WrongSetting`."""
+    """Return the settings of an environment, by default this process'. Raises `WrongSetting`."""
     try:
         return WorkerSettings() if environment is None else _of(environment)
     except (ValidationError, SettingsError) as error:
@@ -133,7 +133,7 @@ def load(environment: Mapping[str, str] | None = None) -> WorkerSettings:
 
 
 def _of(environment: Mapping[str, str]) -> WorkerSettings:
-    """Those of an environment that is not this process'; as everywhere, an empty value is none."""
+    """Return the settings of another environment than this process'; an empty value counts as unset, as everywhere."""
 
     class Given(WorkerSettings):
         @classmethod

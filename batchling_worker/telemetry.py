@@ -47,19 +47,19 @@ class Telemetry:
         os.register_at_fork(after_in_child=self._born)
 
     def log(self, event: str, **fields: str | int | float) -> None:
-        """An event worth a line."""
+        """Log an event."""
         logger.info("%s %s", event, _spell(fields))
 
     def debug(self, event: str, **fields: str | int | float) -> None:
-        """An event that tells only whoever looks for the process behind a step."""
+        """Log an event that helps only to find the process behind a step."""
         logger.debug("%s %s", event, _spell(fields))
 
     def warn(self, event: str, **fields: str | int | float) -> None:
-        """An event that somebody should look at."""
+        """Log an event that somebody should look at."""
         logger.warning("%s %s", event, _spell(fields))
 
     def submitted(self, batch: Batch, provider_batch_id: ProviderBatchId) -> None:
-        """A batch is at the provider."""
+        """Report that a batch is at the provider."""
         n_requests = batch.n_requests - batch.n_dropped
         self.log(
             "batch_submitted",
@@ -79,7 +79,7 @@ class Telemetry:
         self._progress(batch, "submitted", 0, n_requests)
 
     def progress(self, batch: Batch, seen: Running) -> None:
-        """A look at a running batch; told only when it shows something new."""
+        """Report a look at a running batch, if it shows something new."""
         news = (seen.status, seen.n_done)
         if self._shown.get(batch.batch_id) == news:
             return
@@ -88,12 +88,12 @@ class Telemetry:
         self._progress(batch, seen.status, seen.n_done, seen.n_total)
 
     def ended(self, batch: Batch, outcome: Outcome) -> None:
-        """Nothing changes a batch at the provider any more."""
+        """Report that a batch has ended at the provider."""
         self._shown.pop(batch.batch_id, None)
         self.log("batch_ended", batch_id=batch.batch_id, outcome=outcome.value)
 
     def quarantined(self, batch: Batch) -> None:
-        """A batch is off the schedule until a person retries or cancels it."""
+        """Report that a batch is off the schedule until a person retries or cancels it."""
         self.warn(
             "batch_quarantined",
             batch_id=batch.batch_id,
@@ -104,7 +104,7 @@ class Telemetry:
         self._event("task-quarantined", batch, result=batch.error)
 
     def settled(self, batch: Batch, state: BatchState, *, n_requeued: int, n_refused: int) -> None:
-        """Nobody waits on a batch any more."""
+        """Report that a batch is settled: nobody waits for it any more."""
         self.log(
             "batch_settled",
             batch_id=batch.batch_id,
@@ -136,13 +136,13 @@ class Telemetry:
             self._pending.put_nowait((kind, {"uuid": batch.batch_id, "timestamp": time.time(), **fields}))
 
     def _born(self) -> None:
-        """A forked pool child has its parent's locks, in whatever state, and not its thread."""
+        """Replace what a forked pool child has from its parent: locks in an unknown state, and no thread."""
         self._pending = queue.Queue(QUEUE_LONGEST)
         self._starting = threading.Lock()
         self._thread = None
 
     def _pump(self) -> None:
-        """Sends events on a thread of its own: a broker that is away must not hold up a step."""
+        """Send events on a thread of its own: an unreachable broker must not hold up a step."""
         while True:
             events = [self._pending.get()]
             while not self._pending.empty():
@@ -155,7 +155,7 @@ class Telemetry:
 
 
 def _spell(fields: Mapping[str, str | int | float]) -> str:
-    # What stands in Redis may hold anything: a line of the log stays one line.
+    # A value from Redis may hold anything: a line of the log stays one line.
     return " ".join(
         f"{name}={value if str(value).isprintable() else ascii(value)}" for name, value in fields.items()
     )

@@ -54,7 +54,7 @@ class Pointer:
 
 
 def pointer(complaint: Complaint) -> Pointer:
-    """Where the row is that a complaint blames; falsy where it blames them all."""
+    """Return which row a complaint blames; the pointer is falsy if the complaint blames all rows."""
     if _blames_all(complaint):
         return Pointer()
     words = f"{complaint.param or ''} {complaint.message}"
@@ -62,7 +62,7 @@ def pointer(complaint: Complaint) -> Pointer:
 
 
 def is_certain(complaint: Complaint) -> bool:
-    """Whether the others are sure to be fine without the row that is blamed."""
+    """Return whether the other rows are sure to be fine without the blamed row."""
     return complaint.code in ROW_COMPLAINTS
 
 

@@ -36,7 +36,7 @@ YOUNG_SHARE_OF_AGE: Final = 0.25
 YOUNG_SHORTEST_SHARE: Final = 0.25
 """Where nobody named an interval, a young batch is looked at sooner: after this share of it at the soonest."""
 GRID_LEAST_S: Final = 1.0
-"""Shorter intervals are left as they are: to wait for company would cost more than it saves."""
+"""Shorter intervals are left as they are: waiting for other looks would cost more than it saves."""
 SOONER: Final = 0.25
 """By this share of its interval a look may come sooner, to fall together with those of its account's other batches."""
 SOONER_YOUNG: Final = 0.5
@@ -72,7 +72,7 @@ FORGOTTEN_PATIENCE_S: Final = 10.0
 
 
 def row_kind(answer: Answer) -> RowKind:
-    """What a provider's answer means for its request."""
+    """Return what a provider's answer means for its request."""
     if answer.origin in RETRIED_ORIGINS:
         return RowKind.RETRY
     if answer.origin == "provider" and 200 <= answer.status < 300:
@@ -150,7 +150,7 @@ def turn(batch: Batch) -> tuple[bool, dt.datetime]:
 
 
 def held_look_s(batch: Batch, shortest_s: float, now: dt.datetime) -> float:
-    """When a batch that waits for room asks again: at the pace at which those that it waits for are looked at."""
+    """Return in how many seconds a batch that waits for room asks again: as often as the others are looked at."""
     return _look_s(batch.poll_s or shortest_s, now - batch.created_at)
 
 
@@ -159,12 +159,12 @@ def _look_s(floor: float, age: dt.timedelta) -> float:
 
 
 def first_look_s(batch: Batch, shortest_s: float) -> float:
-    """When to look at a created batch for the first time: soon, as validation fails within seconds."""
+    """Return in how many seconds to look at a created batch first: soon, because validation fails within seconds."""
     return min(batch.poll_s or shortest_s, FIRST_LOOK_S)
 
 
 def may_create_again(batch: Batch, patience_s: float, now: dt.datetime) -> bool:
-    """Whether a create whose answer was lost is old enough that a search without a find means it never happened."""
+    """Return whether a lost create is so old that a search without a result proves that it made no batch."""
     if batch.create_at is not None:
         return (now - batch.create_at).total_seconds() >= patience_s
     if batch.doubted_at is not None:
@@ -173,25 +173,25 @@ def may_create_again(batch: Batch, patience_s: float, now: dt.datetime) -> bool:
 
 
 def early_is_due(batch: Batch, seen: Running) -> bool:
-    """Whether there may be more to read early than the last time it was read to its end."""
+    """Return whether there may be more early results than at the last reading."""
     return seen.n_done == 0 or seen.n_done != batch.early.n_done
 
 
 def file_is_dead(batch: Batch) -> bool:
-    """Whether an input file has stayed out of sight for so long that it is uploaded anew, which happens once."""
+    """Return whether an input file has been invisible for so long that it is uploaded again, which happens once."""
     return batch.n_stumbles >= FILE_PATIENCE // 2 and not batch.former_file_id
 
 
 def may_be_forgotten(batch: Batch) -> bool:
-    """Whether a create may have been sent that this Redis knows nothing of.
+    """Return whether a create may have been sent that this Redis has no record of.
 
-    It was another run of Redis that opened the batch: a restart or a fail-over may have lost its last seconds.
+    That is so if another run of Redis opened the batch: a restart or a fail-over may have lost its last seconds.
     """
     return bool(batch.server and batch.server_now) and batch.server != batch.server_now
 
 
 def forgotten_patience_s(patience_s: float) -> float:
-    """How long after a first search a create shows that was on its way when Redis forgot it."""
+    """Return after how many seconds a create that was on its way when Redis forgot it shows in a search."""
     return min(patience_s, FORGOTTEN_PATIENCE_S)
 
 
@@ -297,7 +297,7 @@ def overdue(batch: Batch, status: str) -> Complaint:
 
 
 def why_it_runs(batch: Batch, status: str) -> str:
-    """Return why a running batch is still waited for, where that needs saying; '' for one that simply runs."""
+    """Return why a running batch is still waited for, if there is a special reason; else ''."""
     provider = batch.spec.provider
     if batch.cancel_requested:
         minutes = CANCEL_PATIENCE // dt.timedelta(minutes=1)
@@ -315,7 +315,7 @@ def why_it_runs(batch: Batch, status: str) -> str:
 
 
 def window(said: str) -> dt.timedelta:
-    """Return a completion window as a duration; a day for one that is neither hours nor days."""
+    """Return a completion window such as `24h` or `7d` as a duration; a day for any other text."""
     hours = {"h": 1, "d": 24}.get(said[-1:], 0)
     number = said[:-1]
     known = hours > 0 and number.isascii() and number.isdigit() and len(number) <= LONGEST_WINDOW
@@ -323,14 +323,14 @@ def window(said: str) -> dt.timedelta:
 
 
 def given_up(batch: Batch, now: dt.datetime) -> bool:
-    """Whether a batch that the provider has denied to know many times and for long is lost."""
+    """Return whether a batch counts as lost: the provider has denied many times, and for long, that it knows it."""
     if batch.denied_since is None:
         return False
     return batch.n_denied >= LOST_PATIENCE and now - batch.denied_since >= LOST_AFTER
 
 
 def parked_sentence(batch: Batch, reason: str, status: int) -> str:
-    """What a paid batch says of itself while its looks are refused with a status, and what to do about it."""
+    """Return the sentence on a paid batch whose looks are refused with a status, and what to do about it."""
     provider, batch_id = batch.spec.provider, batch.batch_id
     if money.is_lacking(status, reason):
         until, way = "the account can pay", f"`batchling retry {batch_id}` looks at once"
@@ -366,7 +366,7 @@ RowFate: TypeAlias = Requeue | Refuse
 
 
 def row_fate(batch: Batch, ending: Ending, request_id: RequestId, attempt: int, max_attempts: int) -> RowFate:
-    """What becomes of a request that an ended and collected batch left unanswered."""
+    """Return what becomes of a request that an ended and collected batch left unanswered."""
     outcome = batch.outcome or Outcome.FAILED
     match outcome:
         case Outcome.COMPLETED | Outcome.EXPIRED | Outcome.LOST:
@@ -387,18 +387,18 @@ def row_fate(batch: Batch, ending: Ending, request_id: RequestId, attempt: int, 
 
 
 def over_quota(ending: Ending) -> quota.Refusal | None:
-    """What the provider said, if it failed a batch because too many tokens are enqueued."""
+    """Return the refusal, if the provider failed a batch because too many tokens are enqueued."""
     refusals = (quota.refusal_in(c.message, c.code) for c in ending.complaints)
     return next((refusal for refusal in refusals if refusal is not None), None)
 
 
 def too_many_rows(batch: Batch, ending: Ending) -> bool:
-    """Whether the provider failed a batch for the number of its rows, and fewer may do."""
+    """Return whether the provider failed a batch for the number of its rows, so that a smaller batch may succeed."""
     return batch.n_lines > 1 and any(c.code == TOO_MANY_ROWS for c in ending.complaints)
 
 
 def terminal_state(outcome: Outcome | None) -> BatchState:
-    """The state in which an ended batch settles."""
+    """Return the state in which an ended batch settles."""
     if outcome is Outcome.CANCELLED:
         return BatchState.CANCELLED
     if outcome in (Outcome.FAILED, Outcome.LOST):
@@ -407,7 +407,7 @@ def terminal_state(outcome: Outcome | None) -> BatchState:
 
 
 def error_sentence(ending: Ending, outcome: Outcome) -> str:
-    """The provider's reason for a batch that did not complete, in one sentence, or ''."""
+    """Return the provider's reason for a batch that did not complete, in one sentence, or ''."""
     if ending.complaints:
         return _words(ending.complaints[0])
     if ending.body:
@@ -434,7 +434,7 @@ def _fate_of_failed(
         return Requeue(counts=False, halved=True)
     if any(c.param == "file_id" and c.line is None for c in ending.complaints) and attempt < max_attempts:
         return Requeue(counts=True, wait_s=FILE_WAIT_S)
-    # It did run, and broke off: what it left is as good as expired.
+    # It ran and broke off: the requests that it left count as expired.
     if (batch.n_succeeded or batch.n_failed) and attempt < max_attempts:
         return Requeue(counts=True)
     if ending.complaints:
@@ -455,11 +455,11 @@ def _fate_beside_named(
     if mine is None:
         if all(is_certain(complaint) for complaint in named):
             return Requeue(counts=False)
-        # What passes over the first row speaks of those it names. Halved, because a provider may validate in any order:
-        # one that names another row each round has no more than two batches a row to refuse, and not of all rows.
+        # A complaint that passes over the first row is about the rows it names. Halved, because a provider may validate
+        # in any order: if it names another row each round, it refuses at most two batches a row, and not all rows.
         if not batch.n_succeeded and all(c.line is not None and c.line > 1 for c in named):
             return Requeue(counts=False, halved=True)
-        # Of another code it is not sure that it will not name the next row in the next round, and so on for ever.
+        # Any other code might name the next row in the next round, and so on for ever.
         if attempt < max_attempts:
             return Requeue(counts=True)
     if ending.status:
@@ -468,7 +468,7 @@ def _fate_beside_named(
 
 
 def too_few_rows(provider: str, n_lines: int, min_rows: int) -> Ending:
-    """How a batch ends that is smaller than its provider takes; no row is made up to fill it."""
+    """Return the ending of a batch that is smaller than its provider accepts; no row is invented to fill it."""
     message = (
         f"{provider} takes batches of {min_rows} requests or more, and this one has {n_lines}: nothing was sent. "
         "Send more requests together or raise batch_window_seconds, or say on_too_few='realtime'."
@@ -483,7 +483,7 @@ def _blamed(complaint: Complaint) -> Refuse:
 
 
 def _status_of(complaint: Complaint) -> int:
-    """The status of a batch's failure: 400, unless the server is at fault or the account cannot pay."""
+    """Return the status of a batch's failure: 400, unless the server is at fault or the account cannot pay."""
     if complaint.code in FINAL:
         return FINAL[complaint.code]
     if is_lacking_money(complaint):
@@ -494,7 +494,7 @@ def _status_of(complaint: Complaint) -> int:
 
 
 def _is_own_fault(ending: Ending) -> bool:
-    """Whether the provider failed a batch for a reason of its own: nothing was paid, and later it may succeed."""
+    """Return whether the provider failed a batch for its own reasons: nothing was paid, and a later try may succeed."""
     if ending.status:
         return ending.status >= 500
     complaint = next(iter(ending.complaints), None)
@@ -511,7 +511,7 @@ def _speaks_of_quota(complaint: Complaint) -> bool:
 
 
 def is_lacking_money(complaint: Complaint) -> bool:
-    """Whether a batch failed because the account cannot pay: it will fail again."""
+    """Return whether a batch failed because the account cannot pay, so that it would fail again."""
     return money.is_lacking(LIMITED, f"{complaint.code} {complaint.message}")
 
 
@@ -533,12 +533,12 @@ def _gone(batch: Batch, outcome: Outcome, attempt: int) -> Refuse:
 
 
 def unanswered(batch: Batch) -> Refuse:
-    """What the caller of a request gets that a reopened batch holds no answer to."""
+    """Return the error for a request that a reopened batch holds no answer to."""
     return _refusal(502, ROW_LOST, batch.error or f"Batch {batch.batch_id} holds no answer to this request.")
 
 
 def defect(name: str) -> Refuse:
-    """What the caller of a row is told that our own code failed on."""
+    """Return the error for a request on which our own code failed."""
     return _refusal(500, "batch_row_failed", f"batchling itself failed on this request: {name}.")
 
 
@@ -551,6 +551,6 @@ def _words(complaint: Complaint) -> str:
 
 
 def label_of(namespace: str, batch_id: BatchId) -> str:
-    """The label by which a provider can be searched for a batch: ASCII, at most 64 characters."""
+    """Return the label that finds a batch at its provider: ASCII, at most 64 characters."""
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in namespace)
     return f"{LABEL_PREFIX}{safe[:24]}-{batch_id}"

@@ -47,7 +47,7 @@ _SENTENCES: Final = (
 )
 _NO_MONEY: Final = re.compile("|".join((*_CODES, *_SENTENCES)), re.IGNORECASE)
 _RATE_LIMIT: Final = re.compile(r"retryDelay|RetryInfo|PerMinute|PerDay|rate-limits", re.IGNORECASE)
-"""Google ends every rate limit with OpenAI's sentence on plan and billing; this is how such an answer goes on."""
+"""Text of a rate limit: Google ends every rate limit with OpenAI's sentence on plan and billing."""
 _PLAN: Final = re.compile(r"check your plan and billing details", re.IGNORECASE)
 _NOTHING_ALLOWED: Final = re.compile(r"quota exceeded for metric[^\n]*\blimit: 0(?![\d.])", re.IGNORECASE)
 

@@ -18,15 +18,15 @@ from batchling_client.wire.records.row_and_result import LINE_OVERHEAD
 
 BYTES_A_TOKEN: Final = 4
 FARTHEST_OFF: Final = 4
-"""An estimate is off by so much at most: a token is never less than a byte."""
+"""The largest error of an estimate, as a factor: a token is never less than a byte."""
 TRUSTED: Final = dt.timedelta(hours=1)
-"""For how long a limit in the provider's own figure holds; then it is tried whether it was raised."""
+"""How long a limit from the provider's own figure holds; afterwards a batch tries whether it was raised."""
 GUESS_TRUSTED: Final = dt.timedelta(minutes=10)
-"""The same of one that follows from own sums alone: they may have been taken at a bad moment."""
+"""How long a limit from our own sums holds: they may have been taken at a bad moment."""
 STEP: Final = dt.timedelta(minutes=5)
 """How soon after one batch above an old limit the next may follow: the first is validated meanwhile."""
 ROW_OF_REFUSALS: Final = dt.timedelta(minutes=15)
-"""Refusals that are farther apart are not one row of them."""
+"""Refusals that are farther apart do not count as one series."""
 LONGEST_WHY: Final = 300
 
 CODES: Final = frozenset({"token_limit_exceeded"})
@@ -52,7 +52,7 @@ class Refusal:
 
 
 def refusal_in(words: str, code: str = "") -> Refusal | None:
-    """The refusal that a provider's sentence or code makes, None where they speak of something else."""
+    """Return the refusal in a provider's sentence or code; None if they are about something else."""
     if code not in CODES and not _SPEAKS.search(words):
         return None
     figure = _LIMIT.search(words)
@@ -61,13 +61,13 @@ def refusal_in(words: str, code: str = "") -> Refusal | None:
 
 
 def quota_id(account_digest: str, model: str) -> str:
-    """Names the quota of a model and an account, 20 hex digits."""
+    """Return the id of the quota of a model and an account: 20 hex digits."""
     named = f"{account_digest}\n{model}"
     return hashlib.blake2b(named.encode(), digest_size=10, person=b"batchling-quota").hexdigest()
 
 
 def tokens_of(batch: Batch) -> int:
-    """What the requests of a batch that are still wanted count, in estimated tokens; at least one each."""
+    """Return the estimated tokens of the requests of a batch that are still wanted; at least one each."""
     n_live = max(0, batch.n_requests - batch.n_dropped)
     n_bytes = max(0, batch.n_bytes - LINE_OVERHEAD * batch.n_requests)
     share = n_live / batch.n_requests if batch.n_requests else 0.0
@@ -83,16 +83,17 @@ class Limit:
 
     @property
     def trusted(self) -> dt.timedelta:
-        """For how long it holds."""
+        """How long the limit holds."""
         return GUESS_TRUSTED if self.guess else TRUSTED
 
 
 def learned_limit(tokens: int, said: int | None, others: int, *, news: bool) -> Limit | None:
-    """The limit that follows from the refusal of a batch beside others in flight, if any does.
+    """Return the limit learned from a refused batch of `tokens`, while own batches with `others` tokens are in flight.
 
-    The provider's figure is believed unless this is `news`: the batch was let in under the limit in force, which then
-    is too high by our measure. Where there is no figure, or it is too high, what the others hold fits, and of the
-    refused batch half may. But one that the figure surely has room for was refused, alone, for what others hold.
+    `said` is the provider's figure. It is believed, unless the batch was admitted under the limit in force (`news`) and
+    the figure has room for it: then the figure is too high by our measure. Without a believable figure, the limit is
+    the tokens of the others or half of the refused batch, whichever is more. None if the batch was alone and the figure
+    surely has room for it: then somebody else fills the quota.
     """
     if said is not None and (not news or others + tokens > said):
         return Limit(tokens=said, guess=False)
@@ -104,10 +105,10 @@ def learned_limit(tokens: int, said: int | None, others: int, *, news: bool) -> 
 def hopeless(
     n_rows: int, tokens: int, refusal: Refusal, others: int, n_alone: int, since: dt.timedelta
 ) -> bool:
-    """Whether a refused batch is one row that will never fit, so that its caller must be told.
+    """Return whether a refused batch is one row that will never fit, so that its caller gets the error.
 
-    A row is not blamed while own batches are in flight. Alone it is, unless the provider's figure has room for it, or
-    its words may mean another quota: then somebody else fills that, and the row is told only when it lasts.
+    A row is not blamed while own batches are in flight. Alone it is blamed, unless the provider's figure has room for
+    it or its words may mean another quota: then somebody else fills that quota, and only a long wait blames the row.
     """
     if n_rows > 1 or others > 0:
         return False
@@ -125,9 +126,9 @@ class Size:
 
 
 def next_size(batch: Batch, limit: int | None) -> Size:
-    """How large batches may be for the requests of one that did not fit: half of the limit, so that two can overlap.
+    """Return how large the next batches for a refused batch's requests may be: half of the limit, so that two overlap.
 
-    Without a limit as large as it was: it was refused for what somebody else holds.
+    Without a limit they may be as large as the batch: it was refused for what somebody else holds.
     """
     if limit is None:
         return Size(rows=max(1, batch.n_requests), n_bytes=batch.n_bytes)

@@ -79,7 +79,7 @@ Verdict: TypeAlias = Complete | ReadAgain
 
 
 def judge(batch: Batch, ending: Ending, reading: Reading, tally: Tally, patience_s: float) -> Verdict:
-    """What follows from a reading; a batch that no provider ran, or that it lost, has no results to be read again."""
+    """Return what follows from a reading; a batch that did not run or is lost has no results to read again."""
     n_unexplained = tally.n_left - reading.n_retry
     if n_unexplained <= 0 or not _owes_answers(batch, ending, reading, tally):
         return Complete()
@@ -111,7 +111,7 @@ def in_doubt(batch: Batch, ending: Ending, reading: Reading, tally: Tally) -> bo
 
 
 def _owes_answers(batch: Batch, ending: Ending, reading: Reading, tally: Tally) -> bool:
-    """Whether the results may hold more than was read: of a batch that did not complete, only where counts say so."""
+    """Return whether the results may hold more than was read; for an incomplete batch, only counts can show it."""
     if batch.provider_batch_id is None or batch.outcome in (None, Outcome.LOST, Outcome.SPLIT):
         return False
     if batch.outcome is Outcome.COMPLETED or reading.failure is not None:
@@ -120,7 +120,7 @@ def _owes_answers(batch: Batch, ending: Ending, reading: Reading, tally: Tally) 
 
 
 def _counts_answers(ending: Ending, reading: Reading, tally: Tally) -> bool:
-    """Whether requests that were not found may be among those that the provider counts as answered.
+    """Return whether requests that were not found may be among those that the provider counts as answered.
 
     Where every file was read, and rows of ours are in them, a row that is missing is missing for good. Rows that came
     before the end, of a file that the batch does not name any more, do not show that every file was read.
@@ -134,7 +134,7 @@ def _counts_answers(ending: Ending, reading: Reading, tally: Tally) -> bool:
 
 
 def _n_ok(reading: Reading, tally: Tally) -> int:
-    """How many answers of this batch are known; more rows than that are of another batch, whose file was sent."""
+    """Return how many answers of this batch are known; more rows mean that another batch's file was sent."""
     n_at_most = tally.n_succeeded + tally.n_failed + tally.n_gone + reading.n_retry
     return max(tally.n_succeeded, min(reading.n_ok, n_at_most))
 
@@ -150,7 +150,7 @@ def _pause_s(n_unread: int, patience_s: float) -> float:
 
 
 def _asked_for_s(reading: Reading) -> float:
-    """The pause that the provider itself asked for, within minutes."""
+    """Return the pause that the provider asked for, in seconds, at most minutes."""
     asked_s = reading.failure.delay_s if isinstance(reading.failure, TemporaryError) else None
     return min(asked_s or 0.0, LONGEST_ASKED_S)
 
@@ -168,7 +168,7 @@ def _why(n_unexplained: int, reading: Reading) -> str:
 
 
 def held_sentence(batch: Batch, ending: Ending, reading: Reading) -> str:
-    """What a held batch says of itself, and what to do about it."""
+    """Return the sentence on a held batch, and what to do about it."""
     counted = "answers" if ending.n_succeeded is None else f"{ending.n_succeeded} answers"
     reason = str(reading.failure or "no result names a request of this batch").rstrip(".")
     return (
@@ -179,7 +179,7 @@ def held_sentence(batch: Batch, ending: Ending, reading: Reading) -> str:
 
 
 def is_over(batch: Batch, now: dt.datetime) -> bool:
-    """Whether a batch that cannot be read is given up: completion window and provider's retention are over."""
+    """Return whether an unreadable batch is given up: its completion window and the provider's retention are over."""
     begun = batch.submitted_at or batch.create_at or batch.created_at
     ends_at = begun + lifecycle.window(batch.spec.completion_window) + PROVIDERS_KEEP
     return now >= min(ends_at, batch.created_at + lifecycle.REQUESTS_KEPT)
