@@ -464,7 +464,7 @@ class Block:
         rehearsal.let_owner_end()
         if error is None or isinstance(error, DryRun):
             return True
-        # asyncio makes a plain cancellation of it on the way through gather; one that somebody asked for is not ours.
+        # asyncio.gather turns DryRun into a plain CancelledError; a cancellation that somebody requested is not ours.
         task = asyncio.current_task() if scope.running_loop() is not None else None
         return isinstance(error, asyncio.CancelledError) and (task is None or not task.cancelling())
 

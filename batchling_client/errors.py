@@ -189,9 +189,9 @@ _BY_CODE: Final[dict[str, type[BatchlingError]]] = {
 
 
 def of(exc: BaseException) -> BatchlingError | None:
-    """What batchling had to say in an SDK's exception, or in one that a framework raised from it.
+    """Return the batchling error inside an SDK's exception, or inside a framework's exception raised from it.
 
-    None where the provider itself said it, and where the framework keeps nothing of the SDK's exception.
+    None if the error came from the provider, or if the framework drops the SDK's exception.
     """
     step: BaseException | None = exc
     while step is not None:

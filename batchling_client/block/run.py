@@ -327,7 +327,7 @@ class Run:
         streamed = self._calls.streamed(call)
         if streamed is not None:
             return self._answer_streamed(streamed)
-        # One coroutine a call, and none that keeps the call itself: thousands of them wait at once.
+        # One coroutine per call, which does not keep the call itself: thousands of coroutines wait at once.
         request = self._read(call)
         if not isinstance(request, Request):
             return _at_once(request)
@@ -384,7 +384,7 @@ class Run:
         try:
             await carry_through(leave)
         except asyncio.CancelledError:
-            # The loop is at its end, and its other calls with it: their requests are taken back, too.
+            # The loop is ending and cancels its other calls too: their requests are withdrawn as well.
             await carry_through(self._relays.ended_here)
             await carry_through(leave)
             raise
@@ -393,10 +393,10 @@ class Run:
             background_loop.let_go()
 
     async def close(self, *, interrupted: bool, say: bool = True) -> None:
-        """Ends the run: requests cancelled in it that no provider was told of are taken back, the others go on.
+        """End the run: withdraw cancelled requests that are not submitted yet, and let the others run.
 
-        Answers that tasks still await come all the same. Where an exception left the block, waiting threads are
-        released, and the requests that continue are reported.
+        Tasks that still await answers get them. If an exception left the block, release the waiting threads and
+        report the requests that keep running.
         """
         self._closed = True
         if interrupted:
@@ -445,7 +445,7 @@ class Run:
     def _read(self, call: HttpCall) -> Request | HttpReply | PassThrough:
         let_through = (self._n_overdue and self._on_deadline == "realtime") or self._n_too_few
         if let_through and _is_retry(call):
-            # A call that was let through is tried again by the SDK: the retry is no new request.
+            # The SDK retries a call that was let through: the retry does not count as a new request.
             return PASS_THROUGH
         request = self._calls.read(call)
         if isinstance(request, Request) and self._rehearsal is None:
@@ -548,7 +548,7 @@ class Run:
         return replies.of_error(QueueUnreachable, status=503, sentence=str(error))
 
     def _count(self, loop_state: _LoopState, request: Request) -> None:
-        """Count a call; one that takes the place of a call that left is the same request."""
+        """Count a call as a request, unless it repeats a call that was given up: that request is counted already."""
         place = request.place
         if place is None or not place.again:
             loop_state.n_requests += 1
@@ -698,7 +698,7 @@ class Run:
         n_going_on = len(self._given_up) + self.progress.n_waiting
         if n_withdrawn:
             _logger.warning(
-                "%d requests of run %s were taken back: no provider was told of them.",
+                "%d requests of run %s were withdrawn before they were submitted: they cost nothing.",
                 n_withdrawn,
                 self._title(),
             )
@@ -708,7 +708,7 @@ class Run:
         self._given_up.clear()
         again = "run it again to get their answers without paying twice, or " if self._terms.cache else ""
         _logger.warning(
-            "%d requests of run %s go on without this program: %slook with `batchling show %s`.",
+            "%d requests of run %s keep running without this program: %ssee them with `batchling show %s`.",
             n_going_on,
             self._title(),
             again,

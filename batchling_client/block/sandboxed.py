@@ -35,7 +35,7 @@ _HOP_BY_HOP: Final = frozenset(
     }
 )
 _UNKNOWN: Final = (
-    "This is a rehearsal, and {} is no host that the sandbox stands in for: the call was not sent. Register the host "
+    "This is a rehearsal, and the sandbox does not emulate {}: the call was not sent. Register the host "
     "with BATCHLING_PROVIDERS__<NAME>__BASE_URL, or leave the call out of the rehearsal."
 )
 _NOT_SERVED: Final = (
@@ -65,7 +65,7 @@ def heed(environment: Mapping[str, str] = os.environ) -> None:
     try:
         known = settings.load().routes()
     except WrongSettings:
-        # Whoever opens a block is given the sentence.
+        # The block that the program opens raises this error with its sentence.
         known = Routes()
     served = [name for name in environment.get(SERVED, "").split(",") if name]
     closed = SandboxGate(url, known, served)

@@ -244,7 +244,7 @@ class Check:
         # The hash of a text has 64 bits: in a million lines two are taken for one once in ten million files.
         named = hash(line.custom_id)
         if named in self._custom_ids:
-            return BadLine(line.number, "its `custom_id` stands in the file already")
+            return BadLine(line.number, "an earlier line has the same `custom_id`")
         self._custom_ids.add(named)
         why = self._refusal(line.call)
         return BadLine(line.number, why) if why else None

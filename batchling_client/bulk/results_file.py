@@ -244,7 +244,7 @@ def _message(body: bytes) -> str:
 
 
 def _as_json(body: bytes) -> msgspec.Raw | str:
-    """The body as it goes into a line: as it is, without its line breaks; a text where it is no JSON."""
+    """Return the body for a line of the answer file: its JSON without line breaks, or a string if it is not JSON."""
     try:
         msgspec.json.decode(body, type=msgspec.Raw)
     except (msgspec.DecodeError, UnicodeDecodeError):

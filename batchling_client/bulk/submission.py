@@ -1,4 +1,4 @@
-"""Queues the requests of a file for whoever fetches the answers later; no process has to wait for them."""
+"""Queues the requests of a file; no process has to wait, `batchling results` fetches the answers later."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ def _opened(path: Path | None) -> Iterator[BinaryIO]:
 
 
 def _is_special(path: Path) -> bool:
-    """Whether there is something at the path that is no file to be replaced by another."""
+    """Return whether the path is a device, pipe or directory, which another file must not replace."""
     try:
         return not stat.S_ISREG(path.stat().st_mode)
     except FileNotFoundError:

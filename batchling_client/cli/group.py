@@ -93,7 +93,7 @@ class CommandGroup(click.Group):
         except BatchlingError as error:
             code = _say(str(error), _CODES.get(type(error), WRONG_USE))
         except BrokenPipeError:
-            # Whoever read our output has had enough.
+            # The reader of our output, such as `head`, has closed the pipe.
             _give_up_stdout()
             code = 1
         except OSError as error:

@@ -66,7 +66,7 @@ class HttpReply:
 
 
 class PassThrough(enum.Enum):
-    """The word for "not ours": the call goes on as if nobody had looked at it."""
+    """The answer "not ours": the library sends the call as if batchling had not seen it."""
 
     PASS_THROUGH = "pass-through"
 

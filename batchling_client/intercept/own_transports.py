@@ -1,7 +1,7 @@
-"""What a client sends through, where that is not its library's own way to the network.
+"""Recognizes clients that send through a transport other than their library's own.
 
-A test double answers by itself: calls to it are left alone. A transport of the program's own, such as one that signs,
-retries or caches, is asked as without batchling, and what it sends on over its library is caught there.
+A test double answers by itself: calls to it are left alone. A transport of the program's own, such as a signing,
+retrying or caching transport, is called as without batchling, and the calls it sends over its library are caught there.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class Token:
     def __init__(self, handler: Handler | None, outer: "Token | None") -> None:
         self.handler = handler
         self.outer = outer
-        # One that never had a handler: no block around it counts for what is inside it.
+        # A token without a handler from the start: blocks around it do not apply to calls inside it.
         self.is_outside = handler is None
         self.pid = os.getpid()
         self.loop = None if handler is None else running_loop()
@@ -112,7 +112,7 @@ def leave_task(token: Token) -> None:
 
 
 def is_within(context: Context, token: Token) -> bool:
-    """Say whether code of that context is in the block, or in one that was opened inside it."""
+    """Return whether code of that context is in the block, or in a block opened inside it."""
     block = context.get(_task)
     while block is not None and block is not token:
         block = block.outer
@@ -252,7 +252,7 @@ def _foreign(blocks: list[Token], pid: int) -> "Foreign | None":
 
 
 def _innermost(task: Token | None, process: list[Token], pid: int) -> Handler | None:
-    # A task's own block wins over the process-wide ones, except over one that was opened inside it.
+    # A task's own block takes precedence over process-wide blocks, unless they were opened inside it.
     own = [block for block in reversed(process) if block.pid == pid]
     if task is not None and task.pid == pid:
         return next((block.handler for block in own if block.outer is task), task.handler)
@@ -358,7 +358,7 @@ class _Beside(_OutOfReach):
             blocks = [block for block in blocks if block.loop is loop]
         else:
             why, sentence = Why.OTHER_LOOP, _OTHER_LOOP
-        # Of one block at most: the newest that has caught nothing, which is the one that misses its calls.
+        # Count the call in one block only: the newest block that has caught nothing, as that block misses its calls.
         idle = _idle(blocks, self._pid)
         if idle or why is not Why.OTHER_TASK:
             told = (idle or blocks)[-1].passed

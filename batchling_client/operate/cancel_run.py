@@ -74,9 +74,9 @@ class CancelledRun:
             for batch_id, n in self.asked.items()
         ]
         lines += [f"Batch {batch_id} is being cancelled already." for batch_id in self.cancelled_before]
-        lines += [f"Batch {batch_id} goes on; its answers will be kept." for batch_id in self.kept]
+        lines += [f"Batch {batch_id} keeps running; its answers will be kept." for batch_id in self.kept]
         lines += [
-            f"Batch {one} goes on, as others wait for requests in it: `batchling cancel {one}` ends it for all."
+            f"Batch {one} keeps running, as other runs wait for it: `batchling cancel {one}` cancels it for all."
             for one in self.left
         ]
         if self.n_shared:
@@ -87,9 +87,9 @@ class CancelledRun:
 async def cancel_run(
     inspection: Inspection, scripts: Scripts, run: RunRecord, *, keep_submitted: bool
 ) -> CancelledRun:
-    """Drops what no provider was told of, and cancels the submitted batches in which only this run has open requests.
+    """Drop the run's unsubmitted requests, and cancel its submitted batches that no other run waits for.
 
-    With `keep_submitted` what is at a provider goes on, and its answers are kept.
+    With `keep_submitted` the submitted batches finish, and their answers are kept.
     """
     done = CancelledRun(run_id=run.run_id)
     work = _Work(scripts, await inspection.mailboxes_of(run.run_id), done)

@@ -33,7 +33,7 @@ NOT_RUNNING: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keyspace:
-    """What stands in Redis of one wire version."""
+    """The keys of one wire version: reads and scripts over them."""
 
     inspection: Inspection
     scripts: Scripts
@@ -61,7 +61,7 @@ class Reached:
 
 
 def keyspace(redis: Redis, namespace: str, version: int) -> Keyspace:
-    """The keyspace of a wire version, whether or not anything stands in it."""
+    """Return the keyspace of a wire version; it may be empty."""
     keys = Keys(namespace, version)
     return Keyspace(inspection=Inspection(redis, keys), scripts=Scripts(redis, keys))
 

@@ -1,4 +1,4 @@
-"""Reads what stands in Redis of batches, runs, lanes and workers, for the CLI, the display and the doctor."""
+"""Reads batches, runs, lanes and workers from Redis, for the CLI, the display and the doctor."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MOST_NAMED: Final = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """One run as it stands in Redis; batches may be shared with other runs, `n_requests` is its own."""
+    """One run as stored in Redis; other runs may share its batches, `n_requests` counts its own requests."""
 
     run_id: RunId
     name: str
@@ -54,7 +54,7 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneRecord:
-    """One lane as it stands in Redis; `last_used_at` is when a request last opened a batch in it."""
+    """One lane as stored in Redis; `last_used_at` is when a request last opened a batch in it."""
 
     lane_id: LaneId
     spec: LaneSpec
@@ -271,7 +271,7 @@ class Inspection:
         return dataclasses.replace(quota, in_flight=live)
 
     async def _circuit(self, lane_id: LaneId, account: str) -> Circuit | None:
-        """The circuit of a lane or of its account, the one that holds it where there are both."""
+        """Return the circuit of the lane or of its account; if there are both, the circuit that holds the lane up."""
         names = [name for name in (account, lane_id) if name]
         found = []
         for fields in await self._hashes([self._keys.circuit(name) for name in names]):

@@ -31,7 +31,7 @@ async def interception() -> list[Finding]:
     try:
         for library, module in MODULES.items():
             used_by = [sdk.title for sdk in found if library in sdk.libraries]
-            # One that is vendored is looked for only where its owner is known to be here.
+            # A vendored library is probed only if the SDK that vendors it is installed.
             if used_by or ("." not in module and find_spec(module) is not None):
                 told = ", ".join(used_by) or "no SDK here"
                 libraries[library] = await _of_library(library, module, used_by=told)

@@ -158,10 +158,10 @@ async def cancel(scripts: Scripts, batch: Batch) -> Cancelled:
 async def retry(
     inspection: Inspection, scripts: Scripts, name: str, *, tell: Callable[[str], object] = _untold
 ) -> Retried:
-    """Has a batch, or every batch of a run, looked at now, quarantined ones too; raises `UnknownId`.
+    """Retry a waiting or quarantined batch now, or all batches of a run; raise `UnknownId`.
 
-    One that is over and left requests without an answer is reopened: its results are read once more, and nothing of it
-    is run again. Of a run, only batches that did not end well are.
+    Reopen a batch that is over and left requests without an answer, to read its results once more; the provider runs
+    nothing again. If a run is named, reopen only those of its batches that did not end well.
     """
     found = await find(inspection, name, tell=tell)
     batches: Sequence[Batch] = found.batches if isinstance(found, RunRecord) else (found,)

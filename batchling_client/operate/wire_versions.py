@@ -43,7 +43,7 @@ def _of_older(version: int, n_left: int, is_drained: bool) -> Finding:
         CHECK,
         sound=False,
         says=f"{says}, and no live worker drains them",
-        mend=f"Run a worker of this release, or of the last one that wrote version {version}, until they are done.",
+        mend=f"Run a worker of this release, or of the last release with version {version}, until they are done.",
     )
 
 

@@ -27,7 +27,7 @@ STARTING_EVERY_S: Final = 0.05
 STARTING_S: Final = 10.0
 """How long a plain block waits, at its entry, for the worker of an embedded stack that starts."""
 PATIENCE_S: Final = 3.0
-"""How long requests wait before their caller is told that no worker is alive."""
+"""How long requests wait before batchling warns their caller that no worker is alive."""
 STARTED_PATIENCE_S: Final = 15.0
 """The same where a stack or a rehearsal was started a moment ago, its worker with it."""
 

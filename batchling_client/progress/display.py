@@ -83,7 +83,7 @@ def report(run: Shown) -> None:
     """Says in one line what became of the run; nothing when it caught no request."""
     try:
         tell(run.summary())
-    except Exception as error:  # noqa: BLE001 - a summary is no reason to break the program that it sums up
+    except Exception as error:  # noqa: BLE001 - a failing summary must not break the program
         logger.debug("report_failed error=%s", type(error).__name__)
 
 

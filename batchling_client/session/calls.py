@@ -65,14 +65,14 @@ _MULTIPART: Final = (
     "A call to {} {} uploads a file, which no batch takes: it goes straight to the provider at full price. "
     "Where the endpoint takes a URL instead of a file, give that to have it batched."
 )
-_UNBATCHED: Final = "Calls that {}: they go straight to {} at full price."
+_UNBATCHED: Final = "Batches of {} do not support {}; such calls are sent at full price."
 _UNSTAGED: Final = (
     "Batches of {} are made of files in your Cloud Storage: say where in "
     "batchify(vertex_gcs_prefix='gs://BUCKET/PREFIX')."
 )
 _KEY_FOLLOWS: Final = (
-    "A call to {} carries no API key yet, and one that a middleware adds is not seen: it goes straight to the provider "
-    "at full price. Give the key in the client's own headers to have it batched."
+    "A call to {} has no API key; a key added later by a middleware is invisible to batchling, so the call is sent "
+    "at full price. Set the key in the client's own headers to have its calls batched."
 )
 _SIGNED: Final = (
     "A call to {} is signed with AWS credentials, and a signature is good for that one call: it goes there at full "
@@ -94,7 +94,7 @@ _URLENCODED: Final = (
     "Where the client can send JSON instead, have it do that to have the call batched."
 )
 _FORMS: Final = {"multipart/": _MULTIPART, "application/x-www-form-urlencoded": _URLENCODED}
-"""How the content type of a form begins -> what is told of it."""
+"""How the content type of a form begins -> the warning about it."""
 _LEFT_OUT: Final = (
     "Calls to {} carry the {} {!r}, which is not sent with their batches; calls that differ in it share no answers. "
     "If the server needs it, name it in BATCHLING_PROVIDERS__{}__{}, for callers and workers."
@@ -281,7 +281,7 @@ class Calls:
             return self._pass(call, Why.STREAM, _STREAMED.format(route.provider, instead))
         reason = _unbatched(route, body)
         if reason is not None:
-            sentence = _UNBATCHED.format(reason.reason, route.provider)
+            sentence = _UNBATCHED.format(route.provider, reason.shown)
             return self._pass(call, Why.UNBATCHED, sentence)
         model = place.model or head.model
         if model is None and _needs_no_model(route, place.endpoint):
@@ -503,7 +503,7 @@ def _with_query(route: Route, call: HttpCall) -> HttpCall:
 
 
 def _naming(body: bytes, model: str, *, always: bool) -> bytes:
-    """The body with that model in it, every other field as it was; one that names none is left so unless `always`."""
+    """Return the body with that model, other fields unchanged; a body without a model gets it only if `always`."""
     fields = _decode_fields(body)
     spelt = msgspec.json.encode(model)
     if bytes(fields.get("model", b"" if always else spelt)) == spelt:

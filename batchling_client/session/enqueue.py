@@ -411,7 +411,7 @@ class Enqueue:
         for batch_id, request_ids in overdue.items():
             given_up = self._overdue.setdefault(batch_id, set())
             given_up |= request_ids
-            # One that was asked for again meanwhile is wanted: a batch that holds it is not cancelled.
+            # A request that was made again meanwhile is wanted: its batch must not be cancelled.
             given_up -= {request_id for request_id in given_up if self._waiters.expects(request_id)}
             fields: Any = await redis.hgetall(keys.batch(batch_id))
             if not fields:
@@ -421,7 +421,7 @@ class Enqueue:
             n_open = batch.n_requests - n_gone
             if n_open > len(given_up) or batch.cancel_requested:
                 continue
-            # Looked at after the counters: one that is answered in between is counted as open, not twice as gone.
+            # Read after the counters: a request answered in between counts as open, rather than as gone twice.
             given_up &= await self._ours_alone(batch_id, given_up)
             given_up -= {request_id for request_id in given_up if self._waiters.expects(request_id)}
             if n_open <= len(given_up):

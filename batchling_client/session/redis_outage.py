@@ -52,7 +52,7 @@ class Outage:
             # It answers all the while: without a pause it would be asked at full speed.
             pause_s = LONGEST_PAUSE_S
         while True:
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter is no cryptography
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter needs no cryptography
             try:
                 await self._redis.ping()
             except (*UNREACHABLE, RedisError) as again:

@@ -82,15 +82,15 @@ class Session:
         return future
 
     def leave(self, request_id: RequestId, future: asyncio.Future[HttpReply]) -> None:
-        """Takes a caller off its request, which goes on."""
+        """Stop waiting for the request on behalf of this caller; the request keeps running."""
         self._waiters.forget(request_id, future)
 
     def withdraw(self, request_ids: Iterable[RequestId], report: Report, *, cancel: bool = False) -> None:
-        """Takes requests back that nobody waits for, as far as that is still possible, and reports on it."""
+        """Withdraw requests that nobody waits for, as far as that is still possible, and report the outcome."""
         self._enqueue.withdraw(request_ids, report, cancel=cancel)
 
     async def withdrawals_done(self) -> None:
-        """Returns once what was to be taken back is, or nothing of it could be for `FAREWELL_S`."""
+        """Return once all withdrawals are done, or none was done for `FAREWELL_S`."""
         before = None
         while not self.over and self._owner is not None and (left := self._enqueue.n_withdrawals) != before:
             before = left
@@ -117,7 +117,7 @@ class Session:
         self._end_if_idle()
 
     async def ended(self) -> None:
-        """Return once the session has ended and left nothing behind, or at once where it goes on for others."""
+        """Return once the session has ended and cleaned up, or at once if others still use it."""
         if self._finished.is_set():
             await self._end()
 

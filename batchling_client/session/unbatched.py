@@ -32,7 +32,7 @@ class Unserved(NamedTuple):
 
 
 def unbatched(routes: Routes, host: str, path: str) -> Unserved | None:
-    """Return what to say of a POST that no batch takes; None of one that is free, or at a host that nobody knows."""
+    """Return the warning about a POST that cannot be batched; None if it is free, or its host is unknown."""
     found = routes.of_call(host, path)
     route = found[0] if found is not None else None
     known = routes.without_batches(host, path)

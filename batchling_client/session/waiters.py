@@ -35,7 +35,9 @@ QUIET_S: Final = 20.0
 """After this much silence the subscription is asked for a sign of life."""
 PONG_S: Final = 5.0
 _PLACE: Final = re.compile(rb"([A-Za-z0-9_-]+)\|")
-_QUEUED: Final = "What was queued before goes on: run it again to get the answers without paying twice."
+_QUEUED: Final = (
+    "Requests queued before keep running: run the program again to get the answers without paying twice."
+)
 _UNREADABLE: Final = (
     "The record of batch {} in Redis, in which this request was, is damaged and was refused: the provider may have "
     "run the request already. Send it again to have it run anew."
@@ -298,7 +300,7 @@ class Waiters:
         }
 
     async def _is_stranded(self, request_id: RequestId, batch_id: BatchId) -> bool:
-        """Whether the request was left behind by its batch, as one whose row is damaged is; then it is told."""
+        """Return True, and answer the caller with an error, if the batch ended without this request."""
         verdict = await self._scripts.forget(request_id=request_id, batch_id=batch_id)
         if verdict is Verdict.OK:
             self.answer(request_id, replies.of_error(RequestLost, status=503))

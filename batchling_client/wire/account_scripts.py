@@ -14,7 +14,7 @@ from .states import Verdict
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
-    """Answer of `admit`; what stands beside the verdict is told where the batch has to wait or is too large."""
+    """Answer of `admit`; the fields beside the verdict are set if the batch has to wait or is too large."""
 
     verdict: Verdict
     n_others: int = 0

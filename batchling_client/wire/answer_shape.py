@@ -1,8 +1,8 @@
 """Which bodies can be answers: the one or two fields that every answer of an endpoint has.
 
-A server may put the request itself, an error object or anything else under status 200. Such a body is no answer: it is
-not kept as one. Endpoints whose answers have no common field are read leniently: an object that is neither an error nor
-the request will do.
+A server may return the request itself, an error object or anything else with status 200. Such a body is not kept as an
+answer. Endpoints whose answers have no common field are read leniently: an object that is neither an error nor the
+request is accepted.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ _GENERAL_FIELDS: Final = frozenset(
         "embeddingsByType",
     ]
 )
-"""Fields by which an object of an unknown endpoint is told from the request that led to it."""
+"""Fields that distinguish the answer of an unknown endpoint from the request that led to it."""
 _ERROR_FIELDS: Final = frozenset(
     [
         *error_words.STATUS_FIELDS,
@@ -119,9 +119,9 @@ _decode: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unfit:
-    """Why a body is no answer; `status` and `body` are what its caller gets instead.
+    """Why a body cannot be an answer; its caller gets `status` and `body` instead.
 
-    `own` = the provider itself says that the request failed: its words, with the status that they name or stand for.
+    `own` = the provider itself says that the request failed: `body` is its own, with the status named or implied there.
     """
 
     status: int
@@ -147,7 +147,7 @@ def unpacked(body: bytes) -> bytes:
 
 
 def unfit(endpoint: str, body: bytes) -> Unfit | None:
-    """Return why the body of a success cannot be an answer of the endpoint; None for one that can."""
+    """Return why the body of a success cannot be an answer of the endpoint; None if it can."""
     fields = _fields_of(body)
     if fields is None:
         if body.startswith(b'"') and endpoint.endswith(_TEXTS):

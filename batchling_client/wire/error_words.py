@@ -207,7 +207,7 @@ def _place_of(entry: Mapping[str, object]) -> str:
 
 
 def _flaws_in(error: Mapping[str, object], deepest: int) -> str:
-    """What stands in a list of validation errors beside the sentence: Google's `BadRequest` detail has one, too."""
+    """Return the sentences of the validation errors listed beside the error, as in Google's `BadRequest` detail."""
     said: list[object] = []
     for name in ("errors", "detail", "extra", "details"):
         entries = error.get(name)

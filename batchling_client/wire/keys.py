@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, NewType
 
 WIRE_VERSION: Final = 1
-"""Stands in the prefix of every key: a changed record or script contract is a new version."""
+"""Part of every key's prefix: a changed record or script contract needs a new version."""
 
 DRAINED_VERSIONS: Final = (1,)
 """The versions that a worker of this release works on, each in its own keyspace; its own is one of them."""
@@ -111,7 +111,7 @@ KEYSPACE: Final = (
 
 
 def usable_namespace(namespace: str) -> str:
-    """Return the name of a deployment; raises ValueError for one that cannot be part of a key."""
+    """Return the name of a deployment; raise ValueError if it cannot be part of a key."""
     if _NAMESPACE.fullmatch(namespace) is None:
         raise ValueError("may hold up to 64 letters, digits, dots, dashes and underscores")
     return namespace
@@ -172,9 +172,9 @@ class Keys:
         return f"{self.prefix}credential:{fingerprint}" + (f".{provider}" if provider else "")
 
     def credential_in(self, headers: Collection[str], fingerprint: str, provider: str) -> str:
-        """Where a credential is stored that stands in these headers.
+        """Return the key of the credential found in these headers.
 
-        The same secret has one fingerprint in whatever header, and is one provider's own matter but in `authorization`.
+        A secret has the same fingerprint in every header. Outside `authorization` it is stored per provider.
         """
         return self.credential(fingerprint, "" if set(headers) == {"authorization"} else provider)
 
@@ -182,15 +182,15 @@ class Keys:
         return f"{self.prefix}quota:{quota_id}"
 
     def circuit(self, name: str) -> str:
-        """Of an account by its digest, or of a lane by its id."""
+        """Return the key of the circuit of an account (by its digest) or of a lane (by its id)."""
         return f"{self.prefix}circuit:{name}"
 
     def owner(self, name: str) -> str:
-        """Of a batch at its provider, by a digest of account and provider's id."""
+        """Return the key of a provider's batch, by a digest of account and provider's id."""
         return f"{self.prefix}owner:{name}"
 
     def list_page(self, name: str) -> str:
-        """Of an account's list of batches, by a digest of account, list and cursor."""
+        """Return the key of a page of an account's list of batches, by a digest of account, list and cursor."""
         return f"{self.prefix}list_page:{name}"
 
     def worker(self, name: str) -> str:

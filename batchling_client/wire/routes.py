@@ -43,13 +43,13 @@ class Place(NamedTuple):
 
 
 class Unbatched(NamedTuple):
-    """A field of a body with which a call is nothing for a batch, on a path that is."""
+    """A field of a body that a provider's batches do not support, on a path that they do."""
 
     field: str
     value: bytes
     """In JSON."""
-    reason: str
-    """Half a sentence about such calls."""
+    shown: str
+    """The field as the warning names it."""
 
 
 class FreeCall(NamedTuple):
@@ -142,7 +142,7 @@ class Route:
     model_in_row: bool = False
     """Whether a row names its model in the body, also where the call names it in the path, and that counts."""
     models: Mapping[str, str] = field(default_factory=dict)
-    """A call's model -> the one that its batches are for, where settings say so."""
+    """A call's model -> the model of its batches, where settings name another."""
     only_models: Mapping[str, str] = field(default_factory=dict)
     """Endpoint -> what the name of a model must hold for a batch to take it there."""
     charges: str = ""
@@ -487,8 +487,8 @@ ROUTES: Final = (
         free_call=FreeCall("/v1/messages/batches?limit=1", {"anthropic-version": "2023-06-01"}),
         variables={"x-api-key": "ANTHROPIC_API_KEY", "authorization": "ANTHROPIC_AUTH_TOKEN"},
         unbatched=(
-            Unbatched("speed", b'"fast"', "ask for speed='fast' are in a hurry, and no batch takes them"),
-            Unbatched("max_tokens", b"0", "ask for max_tokens=0 warm a cache, which no batch does"),
+            Unbatched("speed", b'"fast"', "speed='fast'"),
+            Unbatched("max_tokens", b"0", "max_tokens=0, which warms a cache"),
         ),
     ),
     Route(

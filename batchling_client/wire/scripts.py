@@ -487,7 +487,7 @@ class Scripts:
         return _verdict(await self._run("remember", [self.keys.run_requests(run_id)], args))
 
     async def discard(self, *, request_id: RequestId, packed: bytes) -> Verdict:
-        """Drops a stored result that is no answer, unless another has taken its place; OK or GONE: `discard.lua`."""
+        """Drop a stored result that cannot be an answer, unless another replaced it; OK or GONE: `discard.lua`."""
         return _verdict(await self._run("discard", [self.keys.result(request_id)], [packed]))
 
     async def forget(self, *, request_id: RequestId, batch_id: BatchId) -> Verdict:

@@ -71,7 +71,7 @@ class Placement(enum.StrEnum):
     QUEUED = "Q"
     JOINED = "J"
     LATE = "L"
-    """Joined to a batch that is being cancelled: its end is no answer to this request."""
+    """Joined to a batch that is being cancelled: the end of that batch does not answer this request."""
     ANSWERED = "D"
 
 

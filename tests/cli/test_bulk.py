@@ -147,7 +147,7 @@ async def test_a_submission_killed_in_the_middle_is_done_again_and_pays_nothing_
         ([body("bare")], "line 2: it has no `url` and `body`; give --endpoint"),
         ([line("a", "x", method="GET")], "line 2: its `method` is not POST"),
         ([line("", "x")], "line 2: its `custom_id`"),
-        ([line("first", "x")], "line 2: its `custom_id` stands in the file already"),
+        ([line("first", "x")], "line 2: an earlier line has the same `custom_id`"),
         ([line("a", "x", url="/v1/other")], "line 2: groq takes no batches of /v1/other, but /v1/"),
         ([line("a", "x", body={"messages": []})], "line 2: The request names no model"),
         ([line("a", "x", body={**body("x"), "stream": True})], "line 2: it asks for a streamed answer"),

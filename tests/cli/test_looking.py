@@ -172,7 +172,7 @@ async def test_a_cancelled_run_leaves_at_the_provider_what_it_was_asked_to(deplo
     told = await batchling("cancel", run["run_id"], env=deployment.env)
     wrong = await batchling("cancel", before.batch_id, "--keep-submitted", env=deployment.env)
 
-    assert (kept.code, kept.out) == (1, f"Batch {before.batch_id} goes on; its answers will be kept.\n")
+    assert (kept.code, kept.out) == (1, f"Batch {before.batch_id} keeps running; its answers will be kept.\n")
     assert not before.cancel_requested
     assert (told.code, told.out) == (
         0,

@@ -88,7 +88,7 @@ async def test_ctrl_c_says_how_many_go_on_and_exits_130(deployment: Deployment, 
 
     assert done.code == 130
     assert "2 requests of run" in done.err
-    assert "go on without this program" in done.err
+    assert "keep running without this program" in done.err
     assert "Traceback" not in done.err
 
 

@@ -253,8 +253,8 @@ async def test_a_plain_block_inside_a_coroutine_left_by_an_exception_takes_back_
     assert "ZeroDivisionError" in done.stderr
     run_id = done.stdout.strip()
     # The loop ends with the program, and the call that was still awaited with it.
-    assert f"2 requests of run {run_id} were taken back" in done.stderr
-    assert "go on" not in done.stderr
+    assert f"2 requests of run {run_id} were withdrawn" in done.stderr
+    assert "keep running" not in done.stderr
     assert "Warning" not in done.stderr
     places = [await answerer.redis.get(key) for key in await answerer.redis.keys(answerer.keys.request("*"))]
     assert [place.partition(b"|")[0] for place in places] == [b"", b""]
@@ -607,7 +607,7 @@ async def test_a_block_left_by_an_exception_says_what_goes_on_and_how_to_get_it(
     with pytest.raises(ZeroDivisionError) as left:
         await break_off()
     run_id = left.value.args[0]
-    assert f"3 requests of run 'mine' {run_id} go on" in caplog.text
+    assert f"3 requests of run 'mine' {run_id} keep running" in caplog.text
     assert f"batchling show {run_id}" in caplog.text
     answerer.go_on.set()
     assert {reply.status for reply in await asyncio.gather(*asked)} == {200}
@@ -635,7 +635,7 @@ async def test_ctrl_c_says_what_goes_on_and_a_rerun_attaches(answerer: Answerer)
     caller.send_signal(signal.SIGINT)
     _, said = await asyncio.to_thread(caller.communicate, timeout=30)
     assert "5 requests of run" in said
-    assert "go on" in said
+    assert "keep running" in said
     assert "Warning" not in said
     answerer.go_on.set()
     async with batchify(batch_window_seconds=LINGER_S) as run, groq.AsyncGroq() as client:

@@ -159,9 +159,9 @@ async def test_an_exception_in_the_block_drops_what_is_not_submitted_and_the_res
     with pytest.raises(ZeroDivisionError):
         await break_off()
     assert "3 requests of run" in caplog.text
-    assert "go on without this program" in caplog.text
+    assert "keep running without this program" in caplog.text
     assert "2 requests of run" in caplog.text
-    assert "were taken back: no provider was told of them" in caplog.text
+    assert "were withdrawn before they were submitted" in caplog.text
 
     work = asyncio.create_task(byhand.work())
     async with batchify(batch_window_seconds=LINGER_S) as run:
@@ -194,8 +194,8 @@ async def test_ctrl_c_before_the_submission_takes_everything_back(answerer: Answ
     caller.send_signal(signal.SIGINT)
     _, said = await asyncio.to_thread(caller.communicate, timeout=30)
     assert "5 requests of run" in said
-    assert "were taken back" in said
-    assert "go on without" not in said
+    assert "were withdrawn" in said
+    assert "keep running without" not in said
     assert all(place.startswith(b"|") for place in await places(answerer))
 
 
@@ -225,8 +225,8 @@ async def test_one_ctrl_c_releases_every_thread_of_a_pool_in_a_plain_block(
     assert caller.returncode == -signal.SIGINT, said
     assert said.rstrip().endswith("KeyboardInterrupt")
     assert "4 requests of run" in said
-    assert ("go on without" in said) is submitted
-    assert ("were taken back" in said) is not submitted
+    assert ("keep running without" in said) is submitted
+    assert ("were withdrawn" in said) is not submitted
     assert len([place for place in await places(answerer) if not place.startswith(b"|")]) == 4 * submitted
 
 

@@ -204,7 +204,7 @@ async def test_cancels_while_the_exit_waits_for_redis_break_nothing_off(
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await n_dropped(redis) == N_CALLS
-    assert "were taken back" in caplog.text
+    assert "were withdrawn" in caplog.text
     assert all(one.over for one in session._sessions.open.values())
 
 

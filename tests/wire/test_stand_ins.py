@@ -116,7 +116,7 @@ def test_no_settings_leave_the_registry_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("stand_ins", "reason"),
     [
-        ({"acme": {}}, r"acme, which is no provider known here .*BATCHLING_PROVIDERS__ACME__BASE_URL"),
+        ({"acme": {}}, r"acme, which is not a known provider .*BATCHLING_PROVIDERS__ACME__BASE_URL"),
         ({"Acme": {"max_rows": 3}}, r"BATCHLING_PROVIDERS__ACME__BASE_URL"),
         ({"9lives": {"base_url": "http://x"}}, r"letters, digits"),
         ({"a" * 33: {"base_url": "http://x"}}, r"letters, digits"),

@@ -159,7 +159,7 @@ def _middlewares(session: Any, options: Mapping[str, Any]) -> Sequence[Any]:
 
 def _content(session: Any, options: Mapping[str, Any]) -> tuple[bytes, str] | None:
     if options.get("json") is not None:
-        # Since 3.14 a session may have one that makes bytes, which wins.
+        # Since aiohttp 3.14 a session may have a serializer that returns bytes, which takes precedence.
         encode = getattr(session, "_json_serialize_bytes", None) or session.json_serialize
         encoded = encode(options["json"])
         return (encoded if isinstance(encoded, bytes) else encoded.encode()), "application/json"

@@ -1,5 +1,5 @@
-"""gRPC, as xai-sdk has it: the calls that send one message, blocking and of ``grpc.aio``. Nothing is caught here; a
-batchable call is warned of and goes on."""
+"""gRPC, as xai-sdk uses it: calls that send one message, blocking and through ``grpc.aio``. These calls cannot be
+caught: a batchable call is sent at full price, with a warning."""
 
 from collections.abc import Callable, Iterator
 from types import ModuleType

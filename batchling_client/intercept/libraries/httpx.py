@@ -2,8 +2,8 @@
 
 A caught call is answered with the library's own response class. Where the client has an auth flow or event
 hooks, the library's own ``send`` runs with a transport that asks the handler, so that these see what they
-always see; else the answer is built here, at a fraction of the cost. What passes through is asked about once,
-also where it goes on over aiohttp, as litellm's and openai's transports have it.
+always see; else the answer is built here, at a fraction of the cost. The handler is asked once about a call that
+passes through, even if a transport sends it over aiohttp, as litellm's and openai's do.
 """
 
 import time
@@ -269,7 +269,7 @@ class _Send:
             started = time.perf_counter()
             call = self._library.call(request)
             answering = handler.answer(call)
-            # Thousands of calls wait at once, and none needs the headers of its call any more.
+            # Thousands of calls wait at once and no longer need their headers: free them.
             del call
             reply = await answering
             if isinstance(reply, PassThrough):
@@ -304,7 +304,7 @@ class _Send:
         return self._patch.handler(request.method, host_of(url.host, url.port), url.path)
 
     def _shadow(self, client: _Client, handler: Handler) -> object:
-        # Of the library's own class, since a subclass may close its transport in __del__.
+        # Made of the library's own class, since a subclass may close its transport in __del__.
         shadow = self._client_class.__new__(self._client_class)
         transport = _HandlerTransport(self._library, client, handler)
         vars(shadow).update(vars(client), _transport=transport, _mounts={})

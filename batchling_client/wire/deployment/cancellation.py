@@ -14,11 +14,11 @@ BROKEN_OFF_S: Final = 15.0
 
 
 async def end(tasks: Collection[asyncio.Task[Any]]) -> None:
-    """Cancels tasks until each has ended; what they raised on the way out is nobody's any more.
+    """Cancel tasks until each has ended, and discard what they raise.
 
-    One cancellation is not enough: `asyncio.wait_for` of Python 3.11, on which redis-py sends, forgets one that
-    arrives together with the result (python/cpython#86296), and redis-py answers one with a ConnectionError.
-    Cancelled itself, it ends the tasks first: a loop at its end cancels everything at once.
+    One cancellation is not enough: `asyncio.wait_for` of Python 3.11, which redis-py uses to send, loses a cancellation
+    that arrives together with the result (python/cpython#86296), and redis-py turns others into a ConnectionError.
+    If it is cancelled itself, it ends the tasks first: a closing event loop cancels everything at once.
     """
     cancelled: asyncio.CancelledError | None = None
     pending = {task for task in tasks if not task.done()}

@@ -106,7 +106,7 @@ def parse_sentinel(url: str) -> SentinelUrl:
 
 
 class _MasterPool(SentinelConnectionPool):
-    """Connections to whoever is the master now; closed with its connections to the Sentinels."""
+    """Connections to the current master; closing the pool closes its connections to the Sentinels, too."""
 
     async def disconnect(self, inuse_connections: bool = True) -> None:
         await super().disconnect(inuse_connections)

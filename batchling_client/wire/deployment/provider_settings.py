@@ -173,7 +173,7 @@ class EndpointSettings(BaseModel):
     windows: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = ()
     """The completion windows that it takes."""
     models: Annotated[dict[str, str], NoDecode, BeforeValidator(_mapped)] = {}
-    """A call's model -> the one that its batches are for, such as the batch deployment beside a standard one."""
+    """A call's model -> the model of its batches, such as the batch deployment beside a standard deployment."""
     headers: Annotated[
         dict[str, SecretStr], NoDecode, BeforeValidator(_header_pairs), AfterValidator(_usable_headers)
     ] = Field(default={}, repr=False)
@@ -286,8 +286,8 @@ def _root(name: str, said: EndpointSettings) -> str:
     if said.base_url is None:
         known = ", ".join(route.provider for route in ROUTES)
         raise ValueError(
-            f"has {name}, which is no provider known here ({known}): for an OpenAI-compatible endpoint of yours "
-            f"give BATCHLING_PROVIDERS__{name.upper()}__BASE_URL too"
+            f"has {name}, which is not a known provider ({known}): for an OpenAI-compatible endpoint of yours "
+            f"set BATCHLING_PROVIDERS__{name.upper()}__BASE_URL too"
         )
     return said.base_url if _ends_in_version(said.base_url) else f"{said.base_url}/v1"
 

@@ -73,7 +73,7 @@ def of_fsync_intent(told: RedisFacts) -> Finding:
 
 
 def of_clock(skew_s: float, whose: str = "this clock") -> Finding:
-    """How far a machine's clock is from Redis', which is the one that counts."""
+    """Return how far a machine's clock is from that of Redis, which is authoritative."""
     return judge(
         "clock",
         abs(skew_s) <= SKEW_S,
@@ -135,7 +135,7 @@ def _of_eviction(info: Mapping[str, Any]) -> Finding:
         policy == "noeviction",
         f"its maxmemory-policy is {policy}",
         "Set `maxmemory-policy noeviction`: any other policy throws waiting requests away when memory is short.",
-        # One that does not tell its policy is warned of and not refused.
+        # A server that hides its policy gets a warning and is not refused.
         fatal=policy != "unknown",
     )
 
@@ -193,8 +193,8 @@ def _of_replicas(info: Mapping[str, Any]) -> list[Finding]:
             Finding(
                 check="replicas",
                 health=Health.NOTE,
-                says=f"{n_replicas} connected; a master that is cut off from all goes on taking writes, "
-                "which a fail-over forgets",
+                says=f"{n_replicas} connected; a master cut off from all of them keeps accepting writes, "
+                "which a fail-over loses",
                 mend="Set `min-replicas-to-write 1` and `min-replicas-max-lag 10`.",
             )
         ]

@@ -1,6 +1,6 @@
 -- holds(batch, token): whether the token is the batch's latest, so that a stale claim changes nothing.
--- let_go(batch, schedule, id, due): ends a claim: the token is spent and the batch is due at `due` (ms). Whoever could
---   take a step could read the record.
+-- let_go(batch, schedule, id, due): ends a claim: the token is spent and the batch is due at `due` (ms). A step that ends
+--   its claim has read the record, so `unreadable_since` is cleared.
 local function holds(batch, token)
   return redis.call('HGET', batch, 'token') == token
 end

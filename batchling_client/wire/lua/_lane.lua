@@ -2,8 +2,8 @@
 -- open_batch(...): makes sure that `id` is the lane's open batch. Answers nil, or the verdict that says why not:
 --   {'MOVED', open id}   another batch is open; {'USED'} the id names a batch that is sealed already, or is damaged.
 --   A lane that points to a batch which takes no more requests is freed of it.
--- shortest(wish, held): how long to linger with what the batch holds of it already. The impatient set the pace: whoever
---   puts requests into the batch stores the shortest linger and the shortest longest one, for those who come later.
+-- shortest(wish, held): the shorter of a caller's linger and the linger stored with the batch. Each caller that puts
+--   requests into the batch stores the shortest linger and the shortest longest linger, for later callers.
 -- close_batch(...): closes the open batch to new requests for ever and makes it due now.
 -- leave_row(...): closes the batch if it is open, as a request that was withdrawn from it is put in flight elsewhere. Its
 --   row is still there: asked for again later, the request would get a second row there and be paid for twice.
@@ -40,7 +40,7 @@ local function open_batch(lane, batch, rows, schedule, batches, lanes, lane_id, 
     redis.call('PEXPIRE', lane, keep_ms)
     redis.call('PEXPIRE', batch, keep_ms)
     for listing, member in pairs({[batches] = id, [lanes] = lane_id}) do
-      -- Only people read these: one that is damaged must not cost a request.
+      -- Only people read these lists: a damaged list must not cost a request.
       redis.pcall('ZADD', listing, now, member)
       redis.pcall('ZREMRANGEBYSCORE', listing, '-inf', now - keep_ms)
       redis.pcall('PEXPIRE', listing, keep_ms)

@@ -1,4 +1,4 @@
--- A foreign value under one of our names, whoever put it there, must neither stop a script halfway nor be worked on.
+-- A foreign value under one of our keys must neither stop a script halfway nor be used as ours.
 -- of_type(key, type): whether the key is free or of that type.
 -- word(key): the string at a key, false where there is none or a value of another type.
 -- count(hash, field, by): counts; a counter that holds no number begins anew.

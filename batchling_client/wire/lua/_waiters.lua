@@ -4,7 +4,7 @@
 -- some_left_out(waiting): whether anybody may wait whom the list does not name.
 
 -- A client that is killed and started again and again leaves a mailbox behind each time, and a delivery writes to each.
--- More than these hardly ever live at once; a living one that is left out has its answer seconds later.
+-- Hardly ever do more than this many live at once; a live mailbox that is left out gets its answer seconds later.
 local MOST_NAMED = 32
 
 local function some_left_out(waiting)

@@ -1,9 +1,9 @@
--- Asks for a batch to be cancelled: one that no provider knows ends at once, another at its next look, which is now
--- unless a step of its submission is under way. A quarantined one is looked at again; where even that cannot be hoped
--- for, because it has ended or was to be cancelled already, it ends at once without results, so that its callers are told; so
--- does one that is held, as its results cannot be read.
--- Asked for again after half a minute, a cancel that the provider has not confirmed ends the batch here at its next look.
--- One that another run of Redis had opened is closed and searched for at its provider first, which may know of it.
+-- Requests the cancellation of a batch. A batch that was not submitted ends at once; a submitted batch is due now, to be
+-- cancelled at its provider, unless a step of its submission is under way. A quarantined batch is tried again, unless it
+-- has ended or its cancellation was requested before: then it ends at once without results, and its callers get an error.
+-- A held batch ends so, too, as its results cannot be read.
+-- Requested again after half a minute, a cancellation that the provider has not confirmed ends the batch here at its next
+-- step. A batch that another run of Redis opened is closed and first searched for at its provider, which may have it.
 -- KEYS  1 schedule  2 batch  3 lane
 -- ARGV  1 batch id  2 ending (JSON) for a batch that ends at once  3 error in one sentence
 -- Verdicts  'OK'  'TOO_LATE' it has ended already  'GONE' no such batch

@@ -2,8 +2,8 @@
 -- time at least: a Redis that has forgotten its last tokens, after a fail-over, gives out none of them again.
 -- KEYS  1 schedule; then a batch each
 -- ARGV  1 lease ms; then a batch id each
--- Verdict  a list of {id, token, state, n claims that nobody began, collected_at or ''}; not due = left out. Of a batch
---       that is no hash, token and state are '': nobody can hold it.
+-- Verdict  a list of {id, token, state, n claims that nobody began, collected_at or ''}; not due = left out. If a batch's
+--       key holds another type than a hash, token and state are '': nobody can claim it.
 --@include _clock
 --@include _room
 --@include _sound

@@ -1,4 +1,4 @@
--- Drops the stored result of a request that is no answer, so that the request is asked anew.
+-- Drops a stored result that cannot be an answer, so that the request is sent again.
 -- KEYS  1 result
 -- ARGV  1 the result as it was read
 -- Verdicts  'OK' dropped  'GONE' another result, or none, is there now: nothing was done

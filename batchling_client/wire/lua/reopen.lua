@@ -1,5 +1,5 @@
--- Reopens a batch that is over, so that it is looked at and its results are read once more; nothing of it is run again.
--- Only one that its provider knows and that left requests without an answer has anything to be read for.
+-- Reopens a batch that is over, so that its results are read once more; the provider runs nothing again. The batch must
+-- have been submitted and have left requests without an answer.
 -- KEYS  1 schedule  2 batch  3 unanswered
 -- ARGV  1 batch id  2 the terminal states, comma separated  3 keep ms
 -- Verdicts  'OK'  'TOO_LATE' there is nothing to read again  'BUSY' it is not over  'GONE' no such batch

@@ -1,6 +1,6 @@
--- Moves unanswered requests of an ended batch into the lane's open batch, for another attempt; one that has moved or
--- is answered already is left alone, and for such alone no batch is opened. What is moved has a wish for the batch's pace
--- as what is enqueued has.
+-- Moves unanswered requests of an ended batch into the lane's open batch, for another attempt. A request that has moved
+-- or is answered already is left alone; if no other is given, no batch is opened. Moved requests set the linger of the
+-- batch as enqueued requests do.
 -- KEYS  1 schedule  2 lane  3 target batch  4 target rows  5 batches  6 lanes  7 source batch; then a request each
 -- ARGV  1 target batch id (a guess of the open one)  2 lane id  3 lane spec  4 source batch id  5 source token
 --       6 linger ms  7 longest linger ms  8 cap rows  9 cap bytes  10 keep ms  11 number of rows; then for each: row,

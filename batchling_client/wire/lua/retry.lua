@@ -1,4 +1,4 @@
--- Has a batch looked at now: one that is quarantined, with nothing held against it any more, or one that waits.
+-- Makes a waiting or quarantined batch due now; its quarantine, stumbles and unended steps are forgotten.
 -- KEYS  1 schedule  2 batch  3 circuit of the account that sees the batch, which is forgotten: a key may have been put right
 -- ARGV  1 batch id
 -- Verdicts  'OK'  'BUSY' a step is under way  'TOO_LATE' it is terminal  'GONE' no such batch

@@ -1,8 +1,8 @@
--- Takes a waiter off a request; when no one else waits and no provider was called yet, the request is dropped. Of a batch
--- that another run of Redis had opened it is not known whether a provider was.
+-- Takes a waiter off a request; when no one else waits and no provider was called yet, the request is dropped. If another
+-- run of Redis opened the batch, a provider may have been called: the request is kept.
 -- KEYS  1 request  2 the batch it is in
 -- ARGV  1 batch id  2 mailbox
--- Verdicts  'OK' dropped  'JOINED' others wait for it  'TOO_LATE' it goes on, its answer will be kept
+-- Verdicts  'OK' dropped  'JOINED' others wait for it  'TOO_LATE' it keeps running, its answer will be kept
 --       'GONE' not in that batch (any more)
 --@include _room
 --@include _server

@@ -1,4 +1,4 @@
-"""What stands in Redis of an account at a provider: its circuit, and its quotas of enqueued tokens."""
+"""The records of an account at a provider: its circuit, and its quotas of enqueued tokens."""
 
 from __future__ import annotations
 

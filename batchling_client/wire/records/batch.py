@@ -1,4 +1,4 @@
-"""A batch as it stands in Redis, read from its hash."""
+"""A batch as stored in Redis, read from its hash."""
 
 from __future__ import annotations
 

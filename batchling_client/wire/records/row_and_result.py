@@ -31,7 +31,7 @@ class CorruptRecord(ValueError):
 
 
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError)
-"""What msgspec raises for bytes that are not the record, text that is no UTF-8 included."""
+"""Exceptions that msgspec raises for bytes that are not the record, invalid UTF-8 included."""
 
 
 def _squeeze(body: bytes) -> tuple[bool, bytes]:
