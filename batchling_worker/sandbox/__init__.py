@@ -1,4 +1,4 @@
-"""Provider emulators: what `batchling sandbox`, `batchling demo`, `--sandbox` and the tests talk to."""
+"""Provider emulators, used by `batchling sandbox`, `batchling demo`, `--sandbox` and the tests."""
 
 from .emulator import names
 from .serve import serve

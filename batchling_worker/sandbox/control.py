@@ -1,4 +1,4 @@
-"""The control plane: `/_sandbox/...`, for tests and rehearsals in other programs; loopback callers only."""
+"""The control plane, `/_sandbox/...`, for tests and rehearsals in other programs; loopback callers only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _ClockAsk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Control:
-    """Looks into and steers one sandbox over HTTP."""
+    """Inspects and controls one sandbox over HTTP."""
 
     def __init__(self, world: World, emulators: Sequence[Emulator]) -> None:
         self._world = world
@@ -57,7 +57,7 @@ class Control:
         ]
 
     async def clear(self) -> None:
-        """Forget files, batches, faults and the ledger, and go back to real time; limits and speeds stay."""
+        """Delete files, batches, faults and the ledger, and return to real time; limits and speeds stay."""
         for emulator in self._emulators:
             await emulator.clear()
         self._world.faults.clear()
@@ -93,7 +93,7 @@ class Control:
         return _json(self._world.faults.armed())
 
     def _check_able(self, fault: Fault) -> None:
-        """Raise ValueError for a fault of one provider whose API cannot show it."""
+        """Raise ValueError for a fault that its provider's API cannot show."""
         for emulator in self._emulators:
             reason = emulator.traits.unable.get(type(fault))
             if emulator.name == fault.provider and reason is not None:

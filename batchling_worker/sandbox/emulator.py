@@ -1,4 +1,4 @@
-"""The port of the sandbox: what the server asks of a provider's emulator, and how it finds one."""
+"""The port of the sandbox: the interface of a provider's emulator, and how the server loads emulators."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Emulator(Protocol):
 
 
 def load(world: World) -> tuple[Emulator, ...]:
-    """Return an emulator of each registered provider; its module here has a function `emulate(world)`."""
+    """Return an emulator of each registered provider, from its module's function `emulate(world)`."""
     return tuple(_load(world, name) for name in names())
 
 
@@ -45,11 +45,11 @@ def _load(world: World, name: str) -> Emulator:
 def settings(name: str, base_url: str) -> dict[str, str]:
     """Return the environment variables that point workers at a provider's emulator.
 
-    Where it takes more than a base URL, its module has a function `settings(base_url)` for the rest.
+    If more than a base URL is needed, its module has a function `settings(base_url)` for the rest.
     """
     module = module_of(name)
     more: Callable[[str], dict[str, str]] | None = getattr(module, "settings", None)
-    # A rehearsal reaches no real provider, whatever region of it a call is for.
+    # A rehearsal must not reach a real provider, whatever region a call names.
     setting = f"BATCHLING_PROVIDERS__{name.upper()}"
     plain = {f"{setting}__BASE_URL": base_url, f"{setting}__ALL_HOSTS": "true"}
     return {**plain, **(more(base_url) if more else {})}

@@ -1,4 +1,4 @@
-"""The environment in which a program and its SDKs find the sandbox, and no real API key."""
+"""The environment of a rehearsal: a program and its SDKs find the sandbox there, and no real API key."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from batchling_client.wire.routes import ROUTES
 from . import emulator
 
 _BEARER: Final = "AWS_BEARER_TOKEN_BEDROCK"
-"""Replaced where it is set. AWS' own SDK sends it over TLS only, which the sandbox does not speak: that SDK keeps its
-own endpoint then, and batchling in its process hands the calls to the sandbox."""
+"""Replaced if it is set. AWS' own SDK sends it over TLS only, which the sandbox does not speak: the SDK then keeps its
+own endpoint, and batchling sends the calls of its process to the sandbox."""
 _AWS_KEY: Final = {"AWS_ACCESS_KEY_ID": NO_ACCOUNT, "AWS_SECRET_ACCESS_KEY": NO_ACCOUNT}
-"""Set where no others are found, because AWS' own SDK signs no call without a credential."""
+"""Set if no others are found, because AWS' own SDK signs no call without a credential."""
 _AWS_CREDENTIALS: Final = re.compile(
     r"AWS_(?:ACCESS_KEY_ID|PROFILE|DEFAULT_PROFILE|WEB_IDENTITY_TOKEN_FILE|CONTAINER_CREDENTIALS_\w+_URI)"
 )
@@ -28,7 +28,7 @@ _AWS_FILES: Final = {
     "AWS_CONFIG_FILE": "~/.aws/config",
 }
 _AMAZON: Final = Path("/sys/class/dmi/id/sys_vendor")
-"""Who made this machine: one of Amazon's has credentials that no variable shows."""
+"""The vendor of this machine: Amazon's machines have credentials that no variable shows."""
 _OTHER_KEYS: Final = re.compile(
     r"BATCHLING_PROVIDERS__\w+__API_KEY|(?:OPENAI|ANTHROPIC)_ADMIN(?:_API)?_KEY|ANTHROPIC_\w*(?:KEY|TOKEN)"
     r"|AZURE_\w*API_KEY|GOOGLE_API_KEY|TOGETHERAI_API_KEY|REPLICATE_API_TOKEN|CO_API_KEY"
@@ -36,7 +36,7 @@ _OTHER_KEYS: Final = re.compile(
     r"|NVIDIA|NVIDIA_NIM|OPENROUTER|PERPLEXITY|PERPLEXITYAI|SAMBANOVA|VOYAGE|ZAI)_API_KEY",
     re.IGNORECASE,
 )
-"""Replaced where they are set: keys of endpoints in the settings, and of hosts that the sandbox does not play."""
+"""Replaced if they are set: keys of endpoints in the settings, and of hosts that the sandbox does not emulate."""
 
 PYTHONPATH: Final = "PYTHONPATH"
 _BASE_URL: Final = re.compile(r"BATCHLING_PROVIDERS__\w+__BASE_URL", re.IGNORECASE)
@@ -45,9 +45,9 @@ _BASE_URL: Final = re.compile(r"BATCHLING_PROVIDERS__\w+__BASE_URL", re.IGNORECA
 def variables(
     url: str, served: Collection[str] = (), environment: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Return what a program's environment is to hold for a sandbox at this URL.
+    """Return the environment variables of a program that uses the sandbox at this URL.
 
-    `served` are the providers that it stands in for, by default all; keys in `environment` are replaced too.
+    `served` are the providers that the sandbox replaces, by default all; keys in `environment` are replaced too.
     """
     before = environment or {}
     told = {SANDBOX: url, SERVED: ",".join(served)}
@@ -75,7 +75,7 @@ def variables(
 
 
 def _has_aws_credentials(environment: Mapping[str, str]) -> bool:
-    """Return whether AWS' own SDK will find a credential, which is then left to the program."""
+    """Return whether AWS' own SDK will find a credential; the program then keeps it."""
     if any(_AWS_CREDENTIALS.fullmatch(name) and value for name, value in environment.items()):
         return True
     files = (environment.get(name) or usual for name, usual in _AWS_FILES.items())
@@ -87,7 +87,7 @@ def _has_aws_credentials(environment: Mapping[str, str]) -> bool:
 
 
 def _own_hosts(environment: Mapping[str, str]) -> Iterator[str]:
-    """Yield the hosts of endpoints in the settings, but for those of this machine."""
+    """Yield the hosts of endpoints in the settings, except those of this machine."""
     for name, value in environment.items():
         if _BASE_URL.fullmatch(name):
             host = urlsplit(value).hostname
@@ -96,7 +96,7 @@ def _own_hosts(environment: Mapping[str, str]) -> Iterator[str]:
 
 
 def provider_settings(url: str) -> dict[str, str]:
-    """Return the settings that point workers at the sandbox, whichever host of a provider a call names."""
+    """Return the settings that point workers at the sandbox, for every host of each provider."""
     told: dict[str, str] = {}
     for name in emulator.names():
         told |= emulator.settings(name, f"{url}/{name}")

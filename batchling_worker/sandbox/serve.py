@@ -26,11 +26,11 @@ def serve(
     out: TextIO | None = None,
     served: Collection[str] = (),
 ) -> None:
-    """Serve until SIGINT or SIGTERM; once connections are accepted, print the environment that points here.
+    """Serve until SIGINT or SIGTERM; once connections are accepted, print the environment for clients.
 
-    It has settings for client and workers, base URLs and keys for SDKs, and the mark of a rehearsal.
+    It holds settings for client and workers, base URLs and keys for SDKs, and the mark of a rehearsal.
 
-    Belongs in the main thread; OSError when the port is taken.
+    Call it in the main thread. Raise OSError if the port is taken.
     """
     stopped = threading.Event()
 
@@ -54,6 +54,6 @@ def serve(
 
 def _export(name: str, value: str) -> str:
     if name == environment.PYTHONPATH:
-        # Whoever reads these lines may have a path of its own.
+        # The reader of these lines may have a PATH of its own.
         return f'export {name}={shlex.quote(str(STARTUP))}"${{{name}:+:${name}}}"'
     return f"export {name}={shlex.quote(value)}"

@@ -31,8 +31,8 @@ T = TypeVar("T")
 class Sandbox:
     """Provider emulators over HTTP, each under `/` and its name; a context manager, plain or async.
 
-    `speeds` are seconds per batch by model, `"*"` for any other; port 0 takes a free one. Methods may be
-    called from any thread but the server's own. One object serves once.
+    `speeds` are seconds per batch by model, `"*"` for any other; port 0 takes a free port. Call methods from
+    any thread but the server's own. An object can be started once.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Sandbox:
         self._thread: threading.Thread | None = None
 
     def start(self) -> Self:
-        """Serve, and return when connections are accepted; OSError when the port is taken."""
+        """Serve, and return once connections are accepted; raise OSError if the port is taken."""
         ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._serve, args=(ready,), name="sandbox", daemon=True)
         self._thread.start()
@@ -92,7 +92,7 @@ class Sandbox:
         return f"http://{_HOST}:{self._port}"
 
     def base_url(self, provider: str) -> str:
-        """Return what stands in for the provider's scheme and host; KeyError for an unknown provider."""
+        """Return the URL that replaces the provider's scheme and host; raise KeyError for an unknown provider."""
         if provider not in emulator.names():
             raise KeyError(provider)
         return f"{self.url}/{provider}"
@@ -112,17 +112,17 @@ class Sandbox:
 
     @property
     def clock(self) -> Clock:
-        """Return the clock, to be moved on or frozen."""
+        """Return the clock, which tests advance or freeze."""
         return self._world.clock
 
     @property
     def faults(self) -> FaultTable:
-        """Return the table to arm faults in."""
+        """Return the table of armed faults."""
         return self._world.faults
 
     @property
     def speeds(self) -> Speeds:
-        """Return the seconds per batch, to be changed for batches to come."""
+        """Return the seconds per batch, which can be changed for later batches."""
         return self._world.speeds
 
     @property
@@ -144,7 +144,7 @@ class Sandbox:
         return self._call(self._control.catch_up())
 
     def reset(self) -> None:
-        """Forget files, batches, faults and the ledger, and go back to real time; limits and speeds stay."""
+        """Delete files, batches, faults and the ledger, and return to real time; limits and speeds stay."""
         self._call(self._control.clear())
 
     def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:

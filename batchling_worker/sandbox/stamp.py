@@ -1,4 +1,4 @@
-"""What stands on every answer of a provider, whoever makes it: the time by its clock, and its own request id."""
+"""Headers on every answer of a provider, also on errors of the server: the provider's time and request id."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ CONTROL: Final = "_sandbox"
 
 
 class Stamp:
-    """A signal of the server, sent before the head of an answer is written."""
+    """A signal handler that the server calls before it writes the head of an answer."""
 
     def __init__(self, world: World, emulators: Sequence[Emulator]) -> None:
         self._clocks = {one.name: world.seen_by(one.name).clock for one in emulators}
         self._request_ids = {one.name: one.traits.request_id_header for one in emulators}
 
     async def __call__(self, request: web.Request, response: web.StreamResponse) -> None:
-        """Date the answer and give it the provider's header for its id."""
+        """Set the `Date` of the answer and put its id into the provider's header."""
         name = request.path.partition("/")[2].partition("/")[0]
         clock = self._clocks.get(name)
         if clock is None:

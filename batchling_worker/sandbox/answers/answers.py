@@ -1,4 +1,4 @@
-"""Deterministic, plausible answers: equal requests get equal answers, and an answer quotes its request."""
+"""Deterministic, plausible answers: equal requests get equal answers, and each answer quotes its request."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class Message(msgspec.Struct, frozen=True):
-    """One message of a chat, or one piece of a response's input, which may be a call of a tool or what it gave."""
+    """One message of a chat, or one item of a response's input, which may also be a tool call or its output."""
 
     role: str = "user"
     content: str | list[Part] | None = None
@@ -45,7 +45,7 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """The fields of a request body that an answer depends on, over all endpoints."""
+    """The fields of a request body, of any endpoint, that its answer depends on."""
 
     model: str = ""
     messages: list[Message] | None = None
@@ -69,13 +69,13 @@ DEFAULT_MODELS = {
     "/v1/images/edits": "gpt-image-1",
     "/v1/videos": "sora-2",
 }
-"""Endpoints whose requests need not name a model, with the one that answers then."""
+"""Endpoints whose requests may leave out the model -> the model that answers such requests."""
 _PROMPTED_MODEL = "gpt-5"
-"""Answers a response whose stored prompt names the model."""
+"""The model that answers a response request whose stored prompt names the model."""
 
 
 class Answer(msgspec.Struct):
-    """A successful answer: its body, and the tokens that are billed for it."""
+    """A successful answer: its body and the billed tokens."""
 
     body: dict[str, Any]
     input_tokens: int
@@ -111,13 +111,13 @@ def question(ask: Ask) -> str:
 
 
 def _instructions(ask: Ask) -> str:
-    """Return what tells the model how to answer: its system prompt, and the text that the request asks about."""
+    """Return the instructions for the model: the system prompt and the text that the request asks about."""
     system = [Ask(messages=[one]) for one in (ask.messages or ())[:-1] if one.role in ("system", "developer")]
     return "\n".join([*map(question, system), question(ask)])
 
 
 def reply(ask: Ask) -> str:
-    """Return the text of the answer; where the request wants JSON, JSON like its schema or example."""
+    """Return the text of the answer; if the request wants JSON, return JSON that matches its schema or example."""
     asked = question(ask)
     shown = asked if len(asked) <= 100 else f"{asked[:60]} … {asked[-37:]}"
     schema = schema_examples.wanted_schema(ask.response_format, ask.text)
@@ -246,7 +246,7 @@ def _input_tokens(ask: Ask, created: int) -> Answer:
 
 
 def _read_input(ask: Ask) -> Ask:
-    """Return the request with the pieces of its input as messages."""
+    """Return the request with its input items as messages."""
     if not isinstance(ask.input, list) or not ask.input:
         return ask
     try:
@@ -344,7 +344,7 @@ ENDPOINTS: dict[str, Callable[[Ask, int], Answer]] = {
 }
 
 Perform: TypeAlias = Callable[[str, bytes | msgspec.Raw, int], Answer | Problem]
-"""Answers the JSON body sent to an endpoint at a unix second."""
+"""Answer the JSON body sent to an endpoint at a unix second."""
 
 _ask_decoder = msgspec.json.Decoder(Ask)
 

@@ -1,4 +1,4 @@
-"""JSON that a prompt asks for in words and shows an example or a schema of."""
+"""JSON for prompts that ask for it in words and show an example or a schema."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, Final, NamedTuple
 from . import schema_examples
 
 _LONGEST: Final = 100_000
-"""Characters of a prompt that are searched."""
+"""How many characters of a prompt are searched."""
 _MOST: Final = 200
-"""Braces that are tried."""
+"""How many opening braces are tried."""
 _ASKS: Final = re.compile(
     r"\b(?:respond|repl(?:y|ies)|return|answer|output|provide|produce|generate|give|write|only|valid|as|in|into|expected"
     r"|example)\b[^.{}\n]{0,80}\bjson\b|\bjson (?:object|format|schema|output|response)\b",
@@ -21,9 +21,9 @@ _ASKS: Final = re.compile(
 _LABEL: Final = re.compile(
     r"\b(?:json|format|example|structure|schema)\b[^{}\n]{0,40}\s*(?:```\w*\s*)?\Z", re.IGNORECASE
 )
-"""What directly precedes the object that an answer is to look like."""
+"""Words directly before the object that an answer should look like."""
 _PLACEHOLDER: Final = re.compile(r"([:\[,]\s*)<([^<>\"\n]*)>")
-"""Stands without quotes for a value, in examples for people."""
+"""An unquoted placeholder for a value, as in examples written for people."""
 _decode: Final = json.JSONDecoder().raw_decode
 
 
@@ -33,7 +33,7 @@ class _Found(NamedTuple):
 
 
 def wanted(prompt: str, asked: str) -> Any:
-    """Return what a prompt asks for as JSON, with `asked` in the strings of a schema; None if it shows neither."""
+    """Return the JSON that a prompt asks for, with `asked` in its schema's strings; None without schema or example."""
     if "json" not in prompt[:_LONGEST].lower():
         return None
     text = _PLACEHOLDER.sub(r'\1"\2"', prompt[:_LONGEST])
@@ -69,7 +69,7 @@ def _is_schema(value: dict[str, Any]) -> bool:
 
 
 def _example(found: list[_Found], text: str, asking_at: int) -> Any:
-    """Choose the object that is labelled as the example, else the first behind the words that ask, else the last."""
+    """Choose the object labelled as the example, else the first after the words that ask for JSON, else the last."""
     labelled = [one.value for one in found if _LABEL.search(text[max(0, one.start - 80) : one.start])]
     behind = [one.value for one in found if one.start > asking_at]
     choices = labelled or behind or [one.value for one in found[-1:]]

@@ -1,4 +1,4 @@
-"""What Bedrock's models answer: in Anthropic's shape, in that of Converse, in OpenAI's, or in a plain one."""
+"""Answers of Bedrock's models, in the shape of Anthropic, Converse or OpenAI, or in a plain one."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def perform(endpoint: str, body: bytes | msgspec.Raw, created: int) -> Answer | 
 
 
 def count(body: bytes, model: str) -> int | Problem:
-    """Return how many tokens the input of a count call has: one of Converse, or the body of an invocation."""
+    """Return the input tokens of a count call, whose input is a Converse request or an invocation body."""
     try:
         asked = msgspec.json.decode(body, type=dict[str, dict[str, Any]]).get("input", {})
         if "invokeModel" in asked:
@@ -59,7 +59,7 @@ def count(body: bytes, model: str) -> int | Problem:
 
 
 def converse_events(body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the events of an answer of Converse: their kinds and payloads."""
+    """Yield the kind and payload of each event of a Converse answer."""
     message = body["output"]["message"]
     yield "messageStart", {"role": message["role"]}
     for number, block in enumerate(message["content"]):
@@ -71,7 +71,7 @@ def converse_events(body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
 
 
 def invoke_events(body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the events of an invocation's answer: chunks of the model's own shape."""
+    """Yield the events of an invocation's answer: chunks in the model's own shape."""
     for chunk in _chunks(body):
         yield "chunk", {"bytes": base64.b64encode(_encode(chunk)).decode()}
 

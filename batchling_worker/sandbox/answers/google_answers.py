@@ -1,4 +1,4 @@
-"""What Google's models answer, and how Google words errors; shared by its two APIs."""
+"""Answers of Google's models and the wording of Google's errors, shared by its two APIs."""
 
 from __future__ import annotations
 
@@ -62,22 +62,22 @@ _FAMILIES = (
 
 
 def knows(model: str) -> bool:
-    """Return whether there is a model of that name, which may be a tuned one."""
+    """Return whether a model of that name exists; tuned models count too."""
     return model.startswith("tunedModels/") or model.rpartition("/")[2].startswith(_FAMILIES)
 
 
 def status_name(status: int) -> str:
-    """Return Google's word for an HTTP status."""
+    """Return Google's name for an HTTP status."""
     return _NAMES.get(status, "INVALID_ARGUMENT" if status < 500 else "INTERNAL")
 
 
 def rpc_code(status: int) -> int:
-    """Return the code of google.rpc that a row of this HTTP status has."""
+    """Return the google.rpc code of a row with this HTTP status."""
     return _CODES[status_name(status)]
 
 
 def error_body(status: int, code: str | None, message: str) -> dict[str, Any]:
-    """Return the JSON body of an HTTP error; a bad key has its reason in the details."""
+    """Return the JSON body of an HTTP error; for a bad key the reason is in the details."""
     error: dict[str, Any] = {"code": status, "message": message, "status": status_name(status)}
     if code == "invalid_api_key":
         reason = {
@@ -90,7 +90,7 @@ def error_body(status: int, code: str | None, message: str) -> dict[str, Any]:
 
 
 def perform(endpoint: str, body: bytes | msgspec.Raw, created: int) -> Answer | Problem:
-    """Answer the body sent to a verb of a model, which the body names too."""
+    """Answer the body sent to a verb of a model; the body names the model, too."""
     try:
         asked = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -107,7 +107,7 @@ def perform(endpoint: str, body: bytes | msgspec.Raw, created: int) -> Answer | 
 
 
 def token_count(asked: dict[str, Any]) -> dict[str, Any]:
-    """Return how many tokens the contents have, which may be those of a whole request."""
+    """Return the number of tokens in the contents, which may be those of a whole request."""
     within = _get(asked, "generateContentRequest")
     contents = (within if isinstance(within, dict) else asked).get("contents")
     texts = [_text(content) for content in contents] if isinstance(contents, list) else []
@@ -117,7 +117,7 @@ def token_count(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def tokens_info(asked: dict[str, Any]) -> dict[str, Any]:
-    """Return the tokens of each content: here words."""
+    """Return the tokens of each content; in the sandbox a token is a word."""
     info = []
     for content in asked.get("contents") or []:
         words = _text(content).split()
@@ -199,7 +199,7 @@ def _get(said: dict[str, Any], name: str) -> Any:
 
 
 def _lowered(schema: Any) -> Any:
-    """Return a schema in Google's dialect of OpenAPI as JSON schema has it."""
+    """Convert a schema in Google's dialect of OpenAPI to JSON Schema."""
     if isinstance(schema, list):
         return [_lowered(one) for one in schema]
     if not isinstance(schema, dict):

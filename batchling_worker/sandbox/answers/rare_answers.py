@@ -1,4 +1,4 @@
-"""Answers of endpoints that OpenAI has not, or answers in another shape: code in the middle, OCR, judgements, talks."""
+"""Answers of endpoints that OpenAI lacks or shapes differently: fill-in-the-middle, OCR, moderation, conversations."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class _Asked(msgspec.Struct, frozen=True):
 
     @property
     def parts(self) -> tuple[Any, ...]:
-        """Return what may be asked about, the first that is there first."""
+        """Return the fields that may hold the subject, in order of precedence."""
         return (self.prompt, self.input, self.inputs, self.document, self.file_url, self.file)
 
 
 class _Given(NamedTuple):
-    """What an answer is made of."""
+    """The values that an answer is built from."""
 
     model: str
     said: Any
@@ -65,7 +65,7 @@ def _classification(given: _Given) -> dict[str, Any]:
 
 
 def _judged(given: _Given, verdict: dict[str, Any]) -> dict[str, Any]:
-    # Of texts there may be many; a chat is itself a list, and many of them are a list of lists.
+    # An input may hold many texts; one chat is itself a list, and many chats are a list of lists.
     many = isinstance(given.said, list) and given.said and isinstance(given.said[0], list | str)
     return {
         "id": f"mod-{given.created}",
@@ -126,7 +126,7 @@ ENDPOINTS: Final[Mapping[str, Callable[[_Given], dict[str, Any]]]] = {
 
 
 def perform(endpoint: str, body: bytes | msgspec.Raw, created: int) -> Answer | Problem:
-    """Answer these endpoints, and the others as `answers` does."""
+    """Answer these endpoints, and all others as `answers` does."""
     try:
         asked = _asked_decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

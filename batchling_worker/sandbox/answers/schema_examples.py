@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 _DEPTH = 16
-# Below it a schema that holds itself is given the smallest value that it takes.
+# Below this depth a schema that contains itself gets the smallest value it accepts.
 _DEEP = 8
 _FORMATS = {
     "date": "2026-01-31",
@@ -24,7 +24,7 @@ ANY_OBJECT: Final[dict[str, Any]] = {
     "properties": {"answer": {"type": "string"}},
     "required": ["answer"],
 }
-"""For a request that wants JSON and has no schema."""
+"""The schema for a request that wants JSON and names no schema."""
 
 
 def wanted_schema(response_format: Any, text: Any) -> dict[str, Any] | None:

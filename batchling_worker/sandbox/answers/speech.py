@@ -1,4 +1,4 @@
-"""Speech: an answer that is audio, or events that carry it in pieces."""
+"""Speech: an answer as audio, or as events that carry the audio in pieces."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class _Asked(msgspec.Struct, frozen=True):
 
 
 class Spoken(msgspec.Struct, frozen=True):
-    """What an answer of speech is sent as."""
+    """The format in which a speech answer is sent."""
 
     audio: bytes
     content_type: str
@@ -52,7 +52,7 @@ class Spoken(msgspec.Struct, frozen=True):
     raw_events: bool
 
     def pieces(self, n_in: int, n_out: int) -> Iterator[bytes]:
-        """Yield the server-sent events that carry the audio, as OpenAI has them or as Together does."""
+        """Yield the server-sent events that carry the audio, in OpenAI's or in Together's shape."""
         size = len(self.audio) // _PIECES + 1
         parts = [self.audio[start : start + size] for start in range(0, len(self.audio), size)]
         encoded = [base64.b64encode(part).decode() for part in parts]
@@ -68,7 +68,7 @@ class Spoken(msgspec.Struct, frozen=True):
 
 
 def perform(body: bytes | msgspec.Raw, usual: str) -> tuple[Spoken, Answer] | Problem:
-    """Return the audio of a call, in the format it asks for or the provider's usual one, and what is billed."""
+    """Return a call's audio, in the format it asks for or the provider's default, and the billed tokens."""
     try:
         asked = msgspec.json.decode(body, type=_Asked)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -8,11 +8,11 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 Events: TypeAlias = Callable[[dict[str, Any]], Iterator[bytes]]
-"""Makes the server-sent events of an answer from its body."""
+"""Make the server-sent events of an answer from its body."""
 
 
 def words(text: str) -> list[str]:
-    """Return a text in pieces, as it would be streamed."""
+    """Split a text into pieces, as it would be streamed."""
     first, *rest = text.split(" ")
     return [first, *(f" {word}" for word in rest)]
 

@@ -1,4 +1,4 @@
-"""Which tool a request makes the model call, in the words of chat completions and of responses alike."""
+"""The tool that a request makes the model call, for chat completions and responses."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Tool(msgspec.Struct, frozen=True):
     parameters: dict[str, Any]
 
     def arguments(self, text: str) -> str:
-        """Return arguments that fit, as JSON, with `text` wherever a free string is wanted."""
+        """Return arguments that match the schema, as JSON, with `text` for each free string."""
         return msgspec.json.encode(schema_examples.example(self.parameters, text)).decode()
 
 
 def forced(tools: Any, tool_choice: Any, called: Collection[str]) -> Tool | None:
-    """Return the tool that `tool_choice` names or, where any is required, the first that was not `called` yet.
+    """Return the tool that `tool_choice` names or, if any is required, the first that was not `called` yet.
 
-    None where the model is free to answer in words.
+    None if the model is free to answer in words.
     """
     offered = _offered(tools)
     name = _get(_get(tool_choice, "function"), "name") or _get(tool_choice, "name")

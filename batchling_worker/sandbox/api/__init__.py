@@ -1,1 +1,1 @@
-"""What a provider answers over HTTP."""
+"""The HTTP side of the emulated providers."""

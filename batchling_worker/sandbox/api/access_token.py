@@ -1,4 +1,4 @@
-"""Tells whose access token a call carries: the next token of the same account is the same owner's, as at a provider."""
+"""The owner of an access token: the next token of the same account has the same owner, as at a provider."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WHOSE: Final = ("iss", "tid", "oid", "sub", "appid")
 
 
 def owner_of(key: str) -> str:
-    """Return the account behind a JWT, or the key itself where it is none."""
+    """Return the account behind a JWT, or the key itself if it is not a JWT."""
     parts = key.split(".")
     if len(parts) != 3:
         return key

@@ -1,4 +1,4 @@
-"""Realtime calls of Bedrock: answered at once and billed at full price, in one piece or as a stream."""
+"""Bedrock's realtime calls: answered at once, billed at full price, in one piece or as a stream."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OUTPUT_TOKENS: Final = "x-amzn-bedrock-output-token-count"
 
 
 class AwsRealtime:
-    """What models answer outside of jobs."""
+    """Answers realtime calls of models, outside of jobs."""
 
     def __init__(self, world: World, provider: str) -> None:
         self._world = world

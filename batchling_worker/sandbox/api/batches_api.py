@@ -1,4 +1,4 @@
-"""The Batches API: create, look, list, cancel."""
+"""The Batches API: create, retrieve, list, cancel."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TERMINAL = ("completed", "failed", "expired", "cancelled")
 
 
 class BatchesApi:
-    """The routes of one provider's batches; a subclass words calls and answers in another way."""
+    """The routes of one provider's batches; a subclass may word calls and answers differently."""
 
     def __init__(self, world: World, dialect: FileDialect, shelf: FileShelf, book: BatchBook) -> None:
         self._world = world
@@ -46,7 +46,7 @@ class BatchesApi:
         yield gate.route("POST", batches + "/{batch_id}/cancel", self._cancel)
 
     def asked(self, body: bytes) -> CreateAsk:
-        """Return what the body of a create call asks for, or raise Refusal."""
+        """Decode the body of a create call; raise Refusal if it is invalid."""
         return decode_ask(body, CreateAsk)
 
     def model(self, ask: CreateAsk, owner: str) -> str | None:
@@ -56,7 +56,7 @@ class BatchesApi:
 
     @contextlib.asynccontextmanager
     async def source(self, ask: CreateAsk, owner: str) -> AsyncIterator[StoredFile | LineError]:
-        """Yield the input of a batch, its lines as OpenAI has them, or the error that the batch is to fail with."""
+        """Yield the input of a batch, with its lines in OpenAI's shape, or the error that the batch must fail with."""
         input_file = self._shelf.find(ask.input_file_id, owner)
         if input_file is None or input_file.purpose not in self._dialect.traits.batch_purposes:
             yield LineError("invalid_request", self._dialect.missing_input(ask), "file_id")
@@ -65,7 +65,7 @@ class BatchesApi:
 
     @contextlib.asynccontextmanager
     async def written(self, write: Callable[[BinaryIO], None]) -> AsyncIterator[Path]:
-        """Yield a file that `write` has filled, which is gone afterwards."""
+        """Yield a file that `write` has filled; delete it afterwards."""
         path = self._shelf.scratch()
 
         def fill() -> None:
@@ -111,7 +111,7 @@ class BatchesApi:
         return lost or json_reply(await self.told(request, batch))
 
     async def told(self, request: web.Request, batch: Batch) -> dict[str, Any]:
-        """Move a batch on to now and return it as the JSON that a look at it is answered with."""
+        """Move a batch on to now and return the JSON that a retrieve call gets."""
         return self._object(await self._book.show(batch))
 
     async def _list(self, request: web.Request, owner: str) -> web.StreamResponse:
@@ -148,7 +148,7 @@ class BatchesApi:
 
 
 def decode_ask(body: bytes, shape: type[A]) -> A:
-    """Return the body of a create call; Refusal where it has another shape."""
+    """Decode the body of a create call; raise Refusal if it has another shape."""
     try:
         return msgspec.json.decode(body, type=shape)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""What the armed faults do to a provider's calls; every emulator asks at the same moments."""
+"""Applies the armed faults to a provider's calls; every emulator calls these hooks at the same moments."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 
 class CallFaults:
-    """The faults of one provider's calls; an answer that is returned is what the caller gets instead."""
+    """The faults of one provider's calls; an answer that a hook returns replaces the provider's own."""
 
     def __init__(self, world: World, traits: Traits) -> None:
         self._world = world
@@ -30,24 +30,24 @@ class CallFaults:
         self._provider = traits.name
 
     def before_upload(self, request: web.Request) -> None:
-        """Raise Refusal where an upload is to be refused."""
+        """Raise Refusal if a fault refuses the upload."""
         self._of_call(request, "upload", None)
         refuse = self._world.faults.take(faults.RefuseUpload, self._provider)
         if refuse is not None:
             raise refusal_of(refuse)
 
     def hides_file(self) -> float:
-        """Return for how many seconds a stored file is not seen."""
+        """Return for how many seconds a stored file cannot be seen."""
         hide = self._world.faults.take(faults.HideFile, self._provider)
         return hide.seconds if hide else 0.0
 
     def holds_file_pending(self) -> float:
-        """Return for how many seconds no batch can be made of a stored file."""
+        """Return for how many seconds a stored file cannot be used for a batch."""
         hold = self._world.faults.take(faults.HoldFilePending, self._provider)
         return hold.seconds if hold else 0.0
 
     async def after_upload(self, request: web.Request) -> web.Response | None:
-        """Hold up or lose the answer to an upload."""
+        """Delay or drop the answer to an upload."""
         slow = self._world.faults.take(faults.SlowUpload, self._provider)
         if slow is not None:
             await asyncio.sleep(slow.seconds)
@@ -56,7 +56,7 @@ class CallFaults:
         return None
 
     def before_create(self, request: web.Request, model: str | None) -> web.Response | None:
-        """Lose or refuse a create before anything is made."""
+        """Drop or refuse a create before anything is made."""
         if self._world.faults.take(faults.DropCreateRequest, self._provider, model) is not None:
             return hang_up(request)
         self._of_call(request, "create", model)
@@ -66,13 +66,13 @@ class CallFaults:
         return None
 
     def doubles(self, model: str | None) -> bool:
-        """Return whether a create is to come through twice."""
+        """Return whether a fault doubles this create."""
         return self._world.faults.take(faults.DoubleCreate, self._provider, model) is not None
 
     async def after_create(
         self, request: web.Request, model: str | None, reply: Callable[[], Awaitable[web.Response]]
     ) -> web.StreamResponse:
-        """Answer a create that has made its batch, late, in part, or not at all."""
+        """Answer a create that has made its batch: late, in part or not at all if a fault says so."""
         slow = self._world.faults.take(faults.SlowCreate, self._provider, model)
         if slow is not None:
             await asyncio.sleep(slow.seconds)
@@ -87,7 +87,7 @@ class CallFaults:
         return answer
 
     def before_look(self, request: web.Request, model: str | None) -> web.Response | None:
-        """Refuse or lose a look at a batch or a list."""
+        """Refuse or drop a call that retrieves a batch or lists batches."""
         self._of_call(request, "look", model)
         refuse = self._world.faults.take(faults.RefusePoll, self._provider, model)
         if refuse is not None:
@@ -97,7 +97,7 @@ class CallFaults:
         return None
 
     def _of_call(self, request: web.Request, call: Call, model: str | None) -> None:
-        """Raise Refusal where a call is redirected, or the account has no money for it."""
+        """Raise Refusal if a fault redirects the call or says that the account has no money."""
         table = self._world.faults
         if not request.match_info.get("moved") and table.take(
             faults.RedirectCall, self._provider, model, call=call
@@ -108,11 +108,11 @@ class CallFaults:
             raise Refusal(status, message, code=code)
 
     def empties_page(self) -> faults.EmptyPage | None:
-        """Return the fault with which a page of a list is empty though there is more."""
+        """Return the fault that empties a page of a list although there is more."""
         return self._world.faults.take(faults.EmptyPage, self._provider)
 
     def before_cancel(self, model: str | None) -> None:
-        """Raise Refusal where a cancel is to be refused."""
+        """Raise Refusal if a fault refuses the cancel."""
         refuse = self._world.faults.take(faults.RefuseCancel, self._provider, model)
         if refuse is not None:
             raise refusal_of(refuse)
@@ -129,7 +129,7 @@ class CallFaults:
         status: int = 200,
         headers: Mapping[str, str] | None = None,
     ) -> web.StreamResponse:
-        """Send `n_bytes` of a file from `start` on, refused, slow, cut off, or something else in its place."""
+        """Send `n_bytes` of a file from `start` on; a fault may refuse, slow down, cut off or replace them."""
         self._of_call(request, "download", model)
         garble = self._world.faults.take(faults.GarbleDownload, self._provider, model)
         if garble is not None:
@@ -147,7 +147,7 @@ class CallFaults:
         response.content_length = n_bytes
         await response.prepare(request)
         step = min(_CHUNK, slow.bytes_per_second // 10 + 1) if slow else _CHUNK
-        # Whoever reads may be killed in the middle of it.
+        # The client may be killed while it reads.
         with path.open("rb") as content, contextlib.suppress(ConnectionError):
             content.seek(start)
             while left > 0 and (chunk := content.read(min(step, left))):
@@ -163,7 +163,7 @@ class CallFaults:
     async def send_range(
         self, request: web.Request, path: Path, model: str | None, n_bytes: int, headers: Mapping[str, str]
     ) -> web.StreamResponse:
-        """Send what the call's Range asks for of a file, or all of it, with the same faults."""
+        """Send the part of a file that the call's Range asks for, or all of it, with the same faults."""
         asked = _RANGE.fullmatch(request.headers.get("Range", ""))
         if asked is None:
             return await self.send(request, path, model, n_bytes, headers=headers)

@@ -1,4 +1,4 @@
-"""The emulator of a provider whose batches are uploaded files, given its dialect and what it words in its own way."""
+"""The emulator of a provider whose batches are uploaded files, given its dialect."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .uploads_api import UploadsApi
 
 
 class FileBatches:
-    """Files, batches and realtime calls of one provider; `others` word the same ones under roots of their own."""
+    """Files, batches and realtime calls of one provider; `others` serve the same ones under roots of their own."""
 
     def __init__(
         self,

@@ -26,13 +26,13 @@ _MAX_FILES = 10_000
 
 
 def refuse_error_file(fault: RefuseErrorFile | None, ended_at: float, now: float) -> None:
-    """Raise Refusal while the error file of a batch cannot be read."""
+    """Raise Refusal while a fault keeps the error file of a batch from being read."""
     if fault is not None and (fault.seconds is None or now < ended_at + fault.seconds):
         raise refusal_of(fault)
 
 
 class FilesApi:
-    """The `/files` routes of one provider; a subclass checks what else it checks."""
+    """The `/files` routes of one provider; a subclass adds its own checks."""
 
     def __init__(self, world: World, dialect: FileDialect, shelf: FileShelf, book: BatchBook) -> None:
         self._world = world
@@ -50,7 +50,7 @@ class FilesApi:
         yield gate.route("GET", "/files/{file_id}/content", self.content)
 
     async def check_lines(self, path: Path, purpose: str) -> None:
-        """Raise Refusal where an uploaded file holds what the provider does not take."""
+        """Raise Refusal if an uploaded file holds a line that the provider does not accept."""
 
     def listing(self, query: MultiMapping[str], files: list[StoredFile]) -> dict[str, Any]:
         """Return the JSON of the page asked for, given all files."""
@@ -84,7 +84,7 @@ class FilesApi:
         return lost or json_reply(self._dialect.file_object(file), self._dialect.traits.created_status)
 
     async def keep(self, path: Path, fields: dict[str, str], filename: str, owner: str) -> StoredFile:
-        """Check what was uploaded and put it among the owner's files, or raise Refusal."""
+        """Check an upload and add it to the owner's files, or raise Refusal."""
         purpose = self.check(fields, filename)
         retention_s = self.retention_s(fields)
         await self.check_lines(path, purpose)
@@ -131,7 +131,7 @@ class FilesApi:
                 file.write(chunk)
 
     def check_room(self, owner: str, n_bytes: int, *, lasting: bool = True) -> None:
-        """Raise Refusal where an upload is one too many for its owner."""
+        """Raise Refusal if the upload exceeds its owner's limits on files."""
         files = self._shelf.newest_first(owner)
         file_quota.check_room(self._dialect.traits, self._world.limits, files, n_bytes, lasting=lasting)
 
@@ -173,7 +173,7 @@ class FilesApi:
         return json_reply({"id": file.id, "object": "file", "deleted": True})
 
     async def content(self, request: web.Request, owner: str) -> web.StreamResponse:
-        """Send what a file holds."""
+        """Send the content of a file."""
         file = self.find(request, owner)
         refuse_error_file(file.refusing, file.created_at, self._world.clock.now())
         return await self._call_faults.send(request, file.path, file.model, file.n_bytes)

@@ -1,4 +1,4 @@
-"""What may come under 200 in the place of a file: nothing tells it from one but what it holds."""
+"""Responses with status 200 that replace a file: only their content shows that they are not the file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ERROR: Final = (
 async def garbled(
     request: web.Request, what: str, path: Path, start: int, n_bytes: int, content_type: str
 ) -> web.StreamResponse:
-    """Answer a download with a page of HTML, an error object, nothing, or a half of the file."""
+    """Answer a download with an HTML page, an error object, zero bytes or half of the file."""
     if what == "html":
         return web.Response(body=_HTML, content_type="text/html")
     if what == "error":
@@ -35,7 +35,7 @@ def _half(path: Path, start: int, n_bytes: int, *, whole_lines: bool) -> bytes:
         content = file.read(n_bytes)
     if not whole_lines:
         half = content[: len(content) // 2]
-        # Cut in the middle of a line, also where two halves are equally long.
+        # Cut inside a line, even if the middle of the file is the end of a line.
         return half[:-2] if half.endswith(b"\n") else half
     lines = content.splitlines(keepends=True)
     return b"".join(lines[: len(lines) // 2])

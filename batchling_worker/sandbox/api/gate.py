@@ -1,4 +1,4 @@
-"""The door of a provider: credentials, request ids, refusals in its own words, the count of calls."""
+"""The gate of a provider: checks credentials, gives request ids, words refusals, counts calls."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ..world.world import World
 from .access_token import owner_of
 
 REQUEST_ID: Final = "x-request-id"
-"""The header under which handlers give an answer its id; the provider's own name for it is put in its place."""
+"""The header in which handlers put an answer's id; it is renamed to the provider's own header."""
 MOVED: Final = "{moved:(?:moved/)?}"
-"""Where in a path stands that a call was redirected."""
+"""The part of a path that marks a redirected call."""
 
 Handler = Callable[[web.Request, str], Awaitable[web.StreamResponse]]
 Keyless = Callable[[web.Request], bool]
@@ -34,16 +34,16 @@ def _never(request: web.Request) -> bool:
 
 
 class Gate:
-    """Wraps handlers, which get the request and the owner: a fingerprint of the credential, or of its account."""
+    """Wraps handlers, which get the request and its owner: a fingerprint of the credential or of its account."""
 
     def __init__(self, world: World, dialect: Dialect) -> None:
         self._world = world
         self._dialect = dialect
 
     def route(self, method: str, path: str, handler: Handler, *, keyless: Keyless = _never) -> web.RouteDef:
-        """Return the route of `path`, a path below the provider's root, with the handler behind the door.
+        """Return the route of `path`, a path below the provider's root, with its handler behind the gate.
 
-        Calls that `keyless` lets in need no key, as where the URL itself is the right to them: their owner is ''.
+        Calls that `keyless` accepts need no key, such as signed URLs; their owner is ''.
         """
         traits = self._dialect.traits
 
@@ -64,7 +64,7 @@ class Gate:
         return web.route(method, f"/{traits.name}/{MOVED}{below}", enter)
 
     def bare_route(self, why: str) -> web.RouteDef:
-        """Return the route that answers calls of the base URL alone with the reason for them."""
+        """Return the route that answers calls of the bare base URL with 404 and this reason."""
 
         async def enter(request: web.Request) -> web.StreamResponse:
             await _drain(request)
@@ -73,7 +73,7 @@ class Gate:
         return web.route("*", f"/{self._dialect.traits.name}", enter)
 
     def unknown_route(self) -> web.RouteDef:
-        """Return the route that answers whatever no other one does."""
+        """Return the route that answers calls that no other route takes."""
 
         async def enter(request: web.Request) -> web.StreamResponse:
             await _drain(request)
@@ -90,7 +90,7 @@ class Gate:
             raise Refusal(404, "Resource not found", code="404")
 
     async def _call_faults(self, request: web.Request) -> None:
-        """What befalls every call of a key, before anything is done."""
+        """Apply the faults that strike every call of a key, before the handler runs."""
         key = self._key(request)
         name, table = self._dialect.traits.name, self._world.faults
         silence = table.take(faults.SilenceKey, name, key=key)
@@ -117,7 +117,7 @@ class Gate:
             if said and name.lower() == "authorization":
                 scheme, _, key = said.partition(" ")
                 if scheme == "AWS4-HMAC-SHA256":
-                    # Whose signature it is; whether it is true is not checked here.
+                    # The signature names its owner; whether it is valid is not checked here.
                     return key.strip().removeprefix("Credential=").partition("/")[0]
                 return key.strip() if scheme.lower() == "bearer" else ""
             if said:
@@ -140,7 +140,7 @@ class Gate:
 
 
 def not_emulated(request: web.Request) -> Refusal:
-    """Return the refusal of a call that the sandbox does not have."""
+    """Return the refusal of a call that the sandbox does not emulate."""
     message = f"The batchling sandbox does not emulate {request.method} {request.path}."
     return Refusal(404, message, code="unknown_url")
 
@@ -167,14 +167,14 @@ def redirect(request: web.Request, provider: str) -> web.Response:
 
 
 def refusal_of(fault: RefusingFault) -> Refusal:
-    """Return the refusal that a fault asks for."""
+    """Return the refusal that a fault describes."""
     return Refusal(
         fault.status, fault.message, code=fault.code, retry_after=fault.retry_after, raw=fault.body
     )
 
 
 def hang_up(request: web.Request) -> web.Response:
-    """Close the connection without an answer; the returned response reaches nobody."""
+    """Close the connection without an answer; the returned response is never sent."""
     if request.transport is not None:
         request.transport.abort()
     return web.Response(status=500)
@@ -193,7 +193,7 @@ async def cut_short(request: web.Request, reply: web.Response) -> web.StreamResp
 
 
 async def _drain(request: web.Request) -> None:
-    # A client that is still sending would see a reset connection instead of the refusal.
+    # Read the body first: a client that still sends would see a reset connection instead of the refusal.
     try:
         async with asyncio.timeout(30):
             while await request.content.readany():

@@ -1,4 +1,4 @@
-"""Cloud Storage: as much of its JSON API as its official client needs to store, list and read objects."""
+"""Cloud Storage: the part of its JSON API with which its official client stores, lists and reads objects."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredObject:
-    """One object; what is written under its name again has another generation."""
+    """One object; writing its name again makes a new generation."""
 
     bucket: str
     name: str
@@ -38,7 +38,7 @@ class StoredObject:
     n_bytes: int
     md5: str
     model: str | None = None
-    """Whose results it holds."""
+    """The model whose results the object holds."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,7 +54,7 @@ class _Upload:
 
 
 class CloudStorage:
-    """Buckets that need not be made, with objects on disk; whoever has a key may read and write them all."""
+    """Buckets with objects on disk; they need not be created, and any key may read and write all of them."""
 
     def __init__(self, world: World, provider: str, call_faults: CallFaults) -> None:
         self._world = world
@@ -84,7 +84,7 @@ class CloudStorage:
         return self._objects.get((bucket, name))
 
     def put(self, url: str, path: Path, model: str | None) -> None:
-        """Make a written file an object, whatever stood there; `model` says whose results it holds."""
+        """Make a written file an object and replace an object of that name; `model` is the model of its results."""
         bucket, _, name = url.removeprefix("gs://").partition("/")
         with path.open("rb") as content:
             digest = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False))
@@ -149,7 +149,7 @@ class CloudStorage:
         if upload is None or said is None:
             raise Refusal(404, "The upload is not known, or has ended.")
         if said[1] is not None and int(said[1]) != upload.n_bytes:
-            raise Refusal(400, f"The upload goes on at byte {upload.n_bytes}.")
+            raise Refusal(400, f"The upload continues at byte {upload.n_bytes}.")
         with upload.path.open("ab") as file:
             while piece := await request.content.readany():
                 file.write(piece)

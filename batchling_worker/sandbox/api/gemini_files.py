@@ -1,4 +1,4 @@
-"""The Files API of the Gemini API: resumable uploads, and files that are shown, listed and deleted."""
+"""The Files API of the Gemini API: resumable uploads; get, list and delete files."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class _Upload:
 
 
 class GeminiFiles:
-    """The routes of files; a file's id on the shelf is its name, `files/...`."""
+    """The routes of files; a file's id in the file store is its name, `files/...`."""
 
     def __init__(self, world: World, traits: Traits, shelf: FileShelf) -> None:
         self._world = world
@@ -118,7 +118,7 @@ class GeminiFiles:
         if upload is None:
             raise Refusal(404, "The upload is not known, or has ended.")
         if request.headers.get("x-goog-upload-offset") != str(upload.offset):
-            raise Refusal(400, f"The upload goes on at byte {upload.offset}.")
+            raise Refusal(400, f"The upload continues at byte {upload.offset}.")
         with upload.path.open("ab") as file:
             async for piece in request.content.iter_any():
                 file.write(piece)
@@ -169,7 +169,7 @@ class GeminiFiles:
         name = f"files/{request.match_info['name']}"
         file = self._shelf.find(name, owner)
         if file is None or file.purpose != PURPOSE:
-            # Google does not tell what is another's from what is not there.
+            # Google gives the same answer for another owner's file as for a missing one.
             raise Refusal(
                 403, f"You do not have permission to access the File {name[6:]} or it may not exist."
             )
@@ -197,7 +197,7 @@ def timestamp(at: float) -> str:
 
 
 def _is_chunk(request: web.Request) -> bool:
-    # The URL of an upload is the right to it: its calls carry no key.
+    # The URL of an upload is its credential: calls to it carry no key.
     return "upload_id" in request.query
 
 

@@ -1,4 +1,4 @@
-"""Realtime calls of Google's APIs: answered at once and billed at full price, in one piece or as a stream."""
+"""Realtime calls of Google's APIs: answered at once, billed at full price, in one piece or as a stream."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from .gate import json_reply, new_request_id, refusal_of
 STREAM = "streamGenerateContent"
 COUNT = "countTokens"
 COMPUTE = "computeTokens"
-"""Vertex alone has it."""
+"""Vertex alone offers it."""
 VERBS = google_answers.VERBS | {STREAM, COUNT}
 
 
 class GoogleRealtime:
-    """What a model of one provider answers."""
+    """Answers realtime calls of one provider's models."""
 
     def __init__(self, world: World, provider: str) -> None:
         self._world = world
         self._provider = provider
 
     async def answer(self, request: web.Request, model: str, verb: str) -> web.StreamResponse:
-        """Answer one call of a verb of a model; raise Refusal where it fails."""
+        """Answer one call of a model's verb; raise Refusal if it fails."""
         if verb in (COUNT, COMPUTE):
             return self._count(await request.read(), model, verb)
         endpoint = google_answers.GENERATE if verb == STREAM else verb
@@ -43,7 +43,7 @@ class GoogleRealtime:
         return await _stream(request, found) if verb == STREAM else json_reply(found.body)
 
     def _count(self, body: bytes, model: str, verb: str) -> web.StreamResponse:
-        """Answer a call that counts, which costs nothing."""
+        """Answer a call that counts tokens, which costs nothing."""
         try:
             asked = msgspec.json.decode(body, type=dict[str, Any])
         except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -27,7 +27,7 @@ _TERMINAL = frozenset({"completed", "failed", "expired", "cancelled"})
 
 
 class Results(NamedTuple):
-    """Where the results of a batch lie."""
+    """The files that hold the results of a batch."""
 
     path: Path
     n_bytes: int
@@ -75,7 +75,7 @@ class InlineBatches:
         self._shelf.clear()
 
     def route(self, method: str, path: str, handler: Handler) -> web.RouteDef:
-        """Return a route below the provider's root, behind its door."""
+        """Return a route below the provider's root, behind its gate."""
 
         async def checked(request: web.Request, owner: str) -> web.StreamResponse:
             self._dialect.check_call(request.headers)
@@ -109,7 +109,7 @@ class InlineBatches:
         try:
             batch = await self._make(file, owner, n_rows)
         finally:
-            # The batch has a name of its own for what it was made of.
+            # The batch keeps its input under a name of its own.
             self._shelf.remove(file)
 
         async def reply() -> web.Response:
@@ -172,7 +172,7 @@ class InlineBatches:
         )
 
     async def results_of(self, batch: Batch) -> Results:
-        """Return the results of a batch in the provider's words, or raise Refusal where they cannot be read."""
+        """Return the results of a batch in the provider's shape; raise Refusal if they cannot be read."""
         files = self._files(batch, await self._book.show(batch))
         if files is None:
             raise self._dialect.no_results(batch)
@@ -193,7 +193,7 @@ class InlineBatches:
         return Results(path, n_bytes)
 
     def _files(self, batch: Batch, view: BatchView) -> list[StoredFile] | None:
-        """Return the files in which the results lie, or None where they cannot be read at the moment."""
+        """Return the files that hold the results; None if they cannot be read at the moment."""
         if view.status not in _TERMINAL or batch.outcome is None:
             return None
         pairs = (
@@ -222,7 +222,7 @@ class InlineBatches:
         return empty_pages.reworded(self._dialect.traits, shown, view.word)
 
     def find(self, request: web.Request, owner: str) -> Batch:
-        """Return the batch that a call is for, or raise Refusal."""
+        """Return the batch that a call names, or raise Refusal."""
         batch_id = request.match_info["batch_id"]
         batch = self._book.find(batch_id, owner)
         if batch is None:

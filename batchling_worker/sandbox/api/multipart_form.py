@@ -1,7 +1,7 @@
 """Reads multipart/form-data as a stream.
 
 aiohttp's own reader raises and hides deprecation warnings by way of the process-wide warning filters, for every
-chunk; from the sandbox's thread that would reach into the program which the sandbox rehearses (aiohttp 3.14,
+chunk; from the sandbox's thread that would change the filters of the program that uses the sandbox (aiohttp 3.14,
 2026-11-23).
 """
 
@@ -19,18 +19,18 @@ _MAX_FIELD_BYTES = 1 << 20
 
 
 class FormError(Exception):
-    """The body is no multipart/form-data that can be read."""
+    """The body cannot be read as multipart/form-data."""
 
 
 class Part(NamedTuple):
-    """The name of a form's part, and its file name where it is a file."""
+    """The name of a form's part, and its file name if it is a file."""
 
     name: str
     filename: str | None
 
 
 class Form:
-    """One request's form; ask for each part in turn, and read it by `chunks` or `text` or not at all."""
+    """One request's form: iterate `parts`, and read each part by `chunks` or `text`, or skip it."""
 
     def __init__(self, request: web.Request) -> None:
         header = Message()
@@ -40,12 +40,12 @@ class Form:
             raise FormError("The body must be multipart/form-data.")
         self._content = request.content
         self._delimiter = f"\r\n--{boundary}".encode()
-        # The first delimiter stands at the very start, without the line end that the others have before them.
+        # The first delimiter is at the very start; the others follow a line end.
         self._buffer = bytearray(b"\r\n")
         self._part_read = False
 
     async def parts(self) -> AsyncIterator[Part]:
-        """Yield each part when the one before it has been read or skipped; FormError when the body is cut."""
+        """Yield each part once the part before it is read or skipped; raise FormError if the body is cut."""
         while True:
             async for _ in self.chunks():
                 continue
@@ -71,7 +71,7 @@ class Form:
                 await self._fill()
 
     async def text(self) -> str:
-        """Return the current part as text; FormError when it is too long for a field."""
+        """Return the current part as text; raise FormError if it is too long for a field."""
         read = bytearray()
         async for chunk in self.chunks():
             read += chunk

@@ -1,4 +1,4 @@
-"""An object store: as much of S3 as its official client needs to store, list and read files."""
+"""An object store: the part of S3 with which its official client stores, lists and reads files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NAMESPACE = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
 
 
 class ObjectStore:
-    """Buckets that need not be made, with files on disk; whoever knows a name may read and write it."""
+    """Buckets with files on disk; they need not be created, and anybody who knows a name may read and write it."""
 
     def __init__(self, world: World, provider: str, call_faults: CallFaults) -> None:
         self._world = world
@@ -55,7 +55,7 @@ class ObjectStore:
         return self._world.directory / f"{self._provider}-object-{next(self._numbers)}"
 
     def put(self, url: str, path: Path, model: str | None = None) -> None:
-        """Make a written file an object; `model` says whose results it holds."""
+        """Make a written file an object; `model` is the model of its results."""
         old = self._objects.get(name := url.removeprefix("s3://"))
         self._objects[name] = path
         self._models[name] = model

@@ -1,4 +1,4 @@
-"""Realtime calls: answered at once and billed at full price, so that pass-through can be rehearsed."""
+"""Realtime calls, answered at once and billed at full price, for rehearsing pass-through."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MODELS = ("llama-3.1-8b-instant", "openai/gpt-oss-20b", "gpt-4o-mini", "gpt-4.1
 
 
 class RealtimeApi:
-    """The realtime routes of one provider; the `/v1` of an endpoint stands for the provider's root."""
+    """The realtime routes of one provider; the `/v1` of an endpoint is replaced by the provider's root."""
 
     def __init__(self, world: World, dialect: Dialect) -> None:
         self._world = world
@@ -74,7 +74,7 @@ class RealtimeApi:
         return self._failed(body) or self._dialect.traits.perform(endpoint, body, created)
 
     def _failed(self, body: bytes) -> answers.Problem | None:
-        """Return why a call fails that is told to fail; raise Refusal for a fault."""
+        """Return the problem that a marker in the call asks for, if any; raise Refusal for an armed fault."""
         refuse = self._world.faults.take(faults.RefuseRealtime, self._provider, _model(body))
         if refuse is not None:
             raise refusal_of(refuse)

@@ -1,4 +1,4 @@
-"""The Uploads API: a file in parts, which are put together when the upload is completed."""
+"""The Uploads API: a file is sent in parts, which are joined when the upload is completed."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class _Upload:
 
 
 class UploadsApi:
-    """The `/uploads` routes of one provider; what is completed is one of its files."""
+    """The `/uploads` routes of one provider; a completed upload becomes one of its files."""
 
     def __init__(self, world: World, dialect: FileDialect, shelf: FileShelf, files: FilesApi) -> None:
         self._world = world

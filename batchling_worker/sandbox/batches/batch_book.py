@@ -1,4 +1,4 @@
-"""The batches of one provider: checked and run in a thread once created, and shown by the clock."""
+"""The batches of one provider: checked and run in a thread once created, shown as of the clock's time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HOUR_S = 3600.0
 
 
 class BatchBook:
-    """Creates, moves on and cancels batches; every method belongs to the server's event loop."""
+    """Creates, advances and cancels batches; call every method on the server's event loop."""
 
     def __init__(self, world: World, dialect: Dialect, shelf: FileShelf) -> None:
         self._world = world
@@ -55,9 +55,9 @@ class BatchBook:
         *,
         batch_id: str | None = None,
     ) -> Batch:
-        """Commit a batch and start on it; in place of its input it may get the error it is to fail with.
+        """Add a batch and start to run it; its input may be replaced by the error that it must fail with.
 
-        `tokens` count against the quota from now on, where they are known; else once the batch is validated.
+        `tokens` count against the quota from now on if they are known, else once the batch is validated.
         """
         now = self._world.clock.now()
         input_file = source if isinstance(source, StoredFile) else None
@@ -81,7 +81,7 @@ class BatchBook:
         self._batches[batch.id] = batch
         self._world.ledger.batch(self._billed(batch, input_file))
         if input_file is not None and not batch.failures:
-            # A name of its own, since the caller may delete the input file while the batch still needs it.
+            # A link of its own, because the caller may delete the input file while the batch still needs it.
             batch.input_path = self._shelf.scratch()
             batch.input_path.hardlink_to(input_file.path)
             batch.checked = asyncio.create_task(self._check(batch, batch.input_path))
@@ -96,22 +96,22 @@ class BatchBook:
         return batch if batch.plan.hidden_until <= now < batch.plan.lost_from else None
 
     def newest_first(self, owner: str) -> list[Batch]:
-        """Return every batch that a list call of this owner may show now."""
+        """Return every batch that a list call of this owner shows now."""
         now = self._world.clock.now()
         batches = (self.find(batch_id, owner) for batch_id in reversed(self._batches))
         return [batch for batch in batches if batch is not None and batch.plan.listed_from <= now]
 
     def remove(self, batch: Batch) -> None:
-        """Delete a batch that has ended; what it has cost stays in the ledger."""
+        """Delete a batch that has ended; its cost stays in the ledger."""
         self._batches.pop(batch.id, None)
 
     def cancel(self, batch: Batch) -> None:
-        """Ask a running batch to stop; rows that are answered by now stay answered."""
+        """Cancel a running batch; rows that are answered by now stay answered."""
         if batch.outcome is None and batch.cancelling_at is None:
             batch.cancelling_at = self._world.clock.now()
 
     async def show(self, batch: Batch) -> BatchView:
-        """Move the batch on to now and return what the provider shows of it."""
+        """Move the batch on to now and return it as the provider shows it."""
         now = self._world.clock.now()
         async with batch.lock:
             await self._catch_up(batch, now)
@@ -128,13 +128,13 @@ class BatchBook:
         return timing.view(batch, now, n_total, n_failed)
 
     async def listed(self, batch: Batch) -> BatchView:
-        """Move the batch on to now and return what the provider shows of it in lists."""
+        """Move the batch on to now and return it as the provider's lists show it."""
         return timing.listed(batch, await self.show(batch), self._world.clock.now())
 
     async def written(self, batch: Batch) -> tuple[Written, Written] | None:
         """Return output and error lines of the rows that have run by now, in the order of execution.
 
-        None where nothing has run. A file that is gone, as it had no lines, has 0 bytes.
+        Return None if nothing has run. A file that does not exist because it had no lines has 0 bytes.
         """
         await self.show(batch)
         job, outcome = batch.job, batch.outcome
@@ -159,7 +159,7 @@ class BatchBook:
         return output, errors
 
     async def growing(self, file_id: str, owner: str) -> Written | None:
-        """Return the result file of that id of a batch that still runs."""
+        """Return the result file with that id, of a batch that still runs."""
         for batch in self.newest_first(owner):
             if batch.early_ids is None or file_id not in batch.early_ids:
                 continue
@@ -172,11 +172,11 @@ class BatchBook:
         return [view for _, view in await self.shown()]
 
     async def shown(self) -> list[tuple[Batch, BatchView]]:
-        """Move every batch on to now, and return each with what is shown of it, oldest first."""
+        """Move every batch on to now, and return each with its view, oldest first."""
         return [(batch, await self.show(batch)) for batch in list(self._batches.values())]
 
     async def clear(self) -> None:
-        """Forget every batch, after work that is under way."""
+        """Forget every batch, once the work that is under way has ended."""
         batches = list(self._batches.values())
         self._batches.clear()
         self._created_at.clear()
@@ -201,7 +201,7 @@ class BatchBook:
         return await asyncio.get_running_loop().run_in_executor(self._world.pool, execute, batch.job, found)
 
     async def check_quota(self, ask: CreateAsk, owner: str, input_file: StoredFile) -> int:
-        """Return the tokens of the file, at providers that check them before they create; Refusal when too many."""
+        """Return the file's tokens if they are checked before the create; raise Refusal if there are too many."""
         limits = self._world.limits
         if limits.max_enqueued_tokens is None or not limits.quota_at_create:
             return 0
@@ -221,7 +221,7 @@ class BatchBook:
             found.errors, found.fatal = [LineError("token_limit_exceeded", complaint)], True
 
     def _over_quota(self, owner: str, model: str | None, tokens: int) -> str | None:
-        """Return the provider's words when so many tokens more are over the limit."""
+        """Return the provider's error message if so many more tokens exceed the limit, else None."""
         limits, now = self._world.limits, self._world.clock.now()
         if limits.max_enqueued_tokens is None:
             return None
@@ -276,7 +276,7 @@ class BatchBook:
             )
         job = job.healed()
         if job is not batch.job:
-            # Whoever reads the files of the first run must not see them change.
+            # A client that reads the files of the first run must not see them change.
             for path in (job.output_path, job.error_path):
                 path.unlink()
             job = batch.job = job.elsewhere(self._shelf.scratch(), self._shelf.scratch())
@@ -301,7 +301,7 @@ class BatchBook:
         return outcome
 
     async def _reshape(self, job: Job) -> None:
-        """Write the result files anew where the provider has other lines than OpenAI."""
+        """Rewrite the result files at providers whose lines differ from OpenAI's."""
         result_line = self._dialect.traits.result_line
         if result_line is None:
             return

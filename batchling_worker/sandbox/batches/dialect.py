@@ -1,4 +1,4 @@
-"""What differs between providers; a provider's file fills this in."""
+"""The differences between providers; each provider's file fills them in."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from .scan import LineRules
 
 
 class Refusal(Exception):
-    """A call that is answered with an HTTP error in the provider's own shape, or with `raw` word for word.
+    """A call that is answered with an HTTP error in the provider's own shape, or with exactly `raw`.
 
-    With `moved` it is a redirect to the same call at another path.
+    With `moved` the answer is a redirect to the same call at another path.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """The batches that a list call shows, and the fields beside them."""
+    """The batches that a list call returns, and the fields beside them."""
 
     batches: Sequence[Batch]
     envelope: Mapping[str, Any]
@@ -62,7 +62,7 @@ def _storage_full(most: int) -> Refusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traits:
-    """A provider's constants; `root` is between base URL and `/files`, `limits_creates` is by the hour."""
+    """A provider's constants; `root` is the path between base URL and `/files`, `limits_creates` is per hour."""
 
     name: str
     root: str
@@ -73,26 +73,26 @@ class Traits:
     scoping_headers: tuple[str, ...] = ()
     limits_creates: bool = False
     key_headers: tuple[str, ...] = ("Authorization",)
-    """Where a key may stand: as a bearer in `Authorization`, bare in any other; the first that is there counts."""
+    """Headers that may hold the key, first match wins: a bearer token in `Authorization`, bare in any other."""
     bad_key_status: int = 401
     retention_s: range = range(3600, 2592000 + 1)
-    """The seconds that a caller may ask for a file to be kept."""
+    """The retention in seconds that a caller may ask for."""
     quota_status: int = 429
-    """With what a create is refused for which too many tokens are enqueued."""
+    """The status of a create that is refused because too many tokens are enqueued."""
     empty_files: bool = False
-    """Whether a result file without a row is there all the same."""
+    """Whether a result file without rows exists."""
     required_query: tuple[str, ...] = ()
-    """Names without which in its query a call is not found."""
+    """Query parameters that a call must have; without them the answer is 404."""
     realtime_paths: Mapping[str, str] = field(default_factory=dict)
-    """Paths of realtime calls below the root -> their endpoints, where they are not the endpoints themselves."""
+    """Paths of realtime calls below the root -> their endpoints, where the two differ."""
     perform: Perform = answers.perform
-    """Makes the answer of a request from its endpoint and body."""
+    """Make the answer of a request from its endpoint and body."""
     endpoint_of: Callable[[str, Mapping[str, str]], str] = lambda endpoint, headers: endpoint
-    """Makes of an endpoint and a call's headers the endpoint that answers, where a version decides what is taken."""
+    """Return the endpoint that answers, from a call's endpoint and headers: a version header may change it."""
     unwelcome_agents: tuple[str, ...] = ()
-    """How the `User-Agent` of callers begins that are refused at the door."""
+    """Prefixes of `User-Agent` that are refused before anything else is checked."""
     speech: str = ""
-    """The format that audio has where a call names none; "" where no call is for speech."""
+    """The audio format of a call that names none; "" without speech."""
     speech_path: str = "/audio/speech"
     takes_parts: bool = False
     """Whether a file can be uploaded in parts."""
@@ -100,40 +100,40 @@ class Traits:
     uploads: str = "/files"
     batch_purposes: frozenset[str] = frozenset({"batch"})
     result_line: Callable[[bytes], bytes] | None = None
-    """Makes a line of a result file of OpenAI's, newline included; an empty one is left out."""
+    """Convert a result line of OpenAI's, newline included; an empty result leaves the line out."""
     created_status: int = 200
-    """How an upload and a create are answered."""
+    """The status of a successful upload or create."""
     plain_errors: bool = False
-    """Whether a refusal is a sentence of plain text."""
+    """Whether a refusal's body is plain text."""
     row_error: RowError | None = None
-    """Makes the `error` of a failed row, where result lines tell no HTTP status."""
+    """Make the `error` of a failed row, at providers whose result lines hold no HTTP status."""
     names_undone: bool = True
     """Whether the result files name the rows that never ran."""
     early_files: bool = False
     """Whether result files can be read, from a line on, while the batch runs."""
     works_late: bool = False
-    """Whether a batch goes on when its completion window is over."""
+    """Whether a batch keeps running after its completion window."""
     events: Mapping[str, Events] = field(default_factory=lambda: streams.EVENTS)
-    """How an answer is streamed, by endpoint; of others `stream` is not heeded."""
+    """Endpoint -> how its answer is streamed; other endpoints ignore `stream`."""
     request_id_header: str = "x-request-id"
     status_path: tuple[str, ...] = ("status",)
-    """Where a batch says how it stands; () where no word says so."""
+    """The path to the status in a batch's JSON; () if there is none."""
     cursor: tuple[str, tuple[str, ...]] | None = ("after", ("last_id",))
-    """The word of the query that asks for the next page of the list, and where a page names it; None without."""
+    """The query parameter for the next page of the list, and the path to its value in a page; None without pages."""
     most_lasting_files: int | None = None
-    """How many files without expiry an owner may have; `most_files` of any kind."""
+    """How many files without expiry an owner may have; `most_files` counts all files."""
     most_files: int | None = None
     most_stored_bytes: int | None = None
     storage_full: Callable[[int], Refusal] = _storage_full
-    """Makes the refusal of an upload that goes above so many bytes."""
+    """Make the refusal of an upload that exceeds so many stored bytes."""
     no_money: tuple[int, str | None, str] = (
         429,
         "insufficient_quota",
         "You exceeded your current quota, please check your plan and billing details.",
     )
-    """Status, code and words of a call that an account without money makes."""
+    """Status, code and message of the refusal if the account has no money."""
     unable: Mapping[type[Fault], str] = field(default_factory=dict)
-    """The faults that the provider's API cannot show, each with the reason."""
+    """The faults that the provider's API cannot show -> the reason."""
     max_rows: int = 50_000
     max_bytes: int = 200_000_000
 
@@ -147,7 +147,7 @@ class Traits:
 
 
 class Dialect(Protocol):
-    """How one provider words things and what it checks, whatever its API looks like."""
+    """How one provider words answers and what it checks, for any kind of API."""
 
     traits: Traits
 
@@ -155,17 +155,17 @@ class Dialect(Protocol):
         """Return a fresh batch id."""
 
     def error_body(self, status: int, code: str | None, message: str, param: str | None) -> dict[str, Any]:
-        """Return the JSON body of an HTTP error, also used for failed rows."""
+        """Return the JSON body of an HTTP error; failed rows use it, too."""
 
     def line_rules(self, ask: CreateAsk) -> LineRules:
-        """Return what the lines of this batch have to keep to."""
+        """Return the rules for the lines of this batch."""
 
     def decorate(self, answer: Answer, mark: str) -> dict[str, Any]:
         """Return the body of a success with the provider's own fields added."""
 
 
 class FileDialect(Dialect, Protocol):
-    """How a provider differs that follows OpenAI's Files and Batches API."""
+    """The differences of a provider that follows OpenAI's Files and Batches API."""
 
     def new_file_id(self) -> str:
         """Return a fresh file id."""
@@ -180,7 +180,7 @@ class FileDialect(Dialect, Protocol):
         """Check everything in a create call but its file; return the completion window, or raise Refusal."""
 
     def missing_input(self, ask: CreateAsk) -> str:
-        """Raise Refusal because there is no input file, or return the sentence that the batch fails with."""
+        """Raise Refusal because the input file is missing, or return the message that the batch fails with."""
 
     def wrong_file_name(self) -> Refusal:
         """Return the refusal of an input file whose name does not end in `.jsonl`."""

@@ -1,4 +1,4 @@
-"""Pages of a list that are empty though there is more: their cursor leads to the page that was asked for."""
+"""Empty pages of a list that has more: their cursor leads to the page that was asked for."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ..world.lies import EmptyPage
 from .dialect import Traits
 
 _MARK: Final = "past-"
-"""How a cursor begins that an empty page gave out."""
+"""The prefix of a cursor that an empty page gave out."""
 
 
 def honest(traits: Traits, query: MultiMapping[str]) -> MultiMapping[str]:
-    """Return the query with the cursor that the one of an empty page stands for."""
+    """Return the query with the real cursor in place of the cursor of an empty page."""
     if traits.cursor is None:
         return query
     name, _ = traits.cursor
@@ -32,7 +32,7 @@ def honest(traits: Traits, query: MultiMapping[str]) -> MultiMapping[str]:
 def beside(
     traits: Traits, query: MultiMapping[str], envelope: Mapping[str, Any], fault: EmptyPage
 ) -> dict[str, Any]:
-    """Return the fields beside an empty page in place of those beside the page that was asked for."""
+    """Return the fields beside an empty page, given those of the page that was asked for."""
     said = dict(envelope)
     if "has_more" in said:
         said |= {"has_more": True, "first_id": None, "last_id": None}
@@ -50,7 +50,7 @@ def beside(
 
 
 def reworded(traits: Traits, batch: dict[str, Any], word: str | None) -> dict[str, Any]:
-    """Return a batch as JSON with another word for its status."""
+    """Return a batch's JSON with its status replaced by another word."""
     if word is None or not traits.status_path:
         return batch
     *path, last = traits.status_path

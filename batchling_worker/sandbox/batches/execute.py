@@ -1,4 +1,4 @@
-"""Runs the rows of a batch: answers in, result files out, one row in memory at a time."""
+"""Runs the rows of a batch and writes result files, with one row in memory at a time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .scan import Scan
 ErrorBody = Callable[[int, str | None, str, str | None], dict[str, Any]]
 Decorate = Callable[[answers.Answer, str], dict[str, Any]]
 RowError = Callable[[int, str | None, str], Mapping[str, Any]]
-"""Makes the `error` of a failed row of its status, code and sentence, where result lines tell no HTTP status."""
+"""Make a failed row's `error` from its status, code and message, if result lines hold no HTTP status."""
 
 _UNDONE = {
     "batch_expired": "This request could not be executed before the completion window expired.",
@@ -45,12 +45,12 @@ class RowPlan:
     vllm: VllmRows | None = None
     failing: FailingFault | None = None
     heals: bool = False
-    """Whether the rows that fail so will have succeeded at the end."""
+    """Whether the rows that fail this way have succeeded when the batch has ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What to run and how a provider words it; `undone_code` is for the rows behind the first `n_done`."""
+    """The rows to run and how a provider words them; `undone_code` is for the rows after the first `n_done`."""
 
     provider: str
     batch_id: str
@@ -69,24 +69,24 @@ class Job:
     forget_done: bool = False
 
     def cut_short(self, done_share: float, undone_code: str | None, *, forget_done: bool) -> Job:
-        """Return the job of a batch that ends before all of its rows have run."""
+        """Return this job for a batch that ends before all of its rows have run."""
         return replace(self, done_share=done_share, undone_code=undone_code, forget_done=forget_done)
 
     def healed(self) -> Job:
-        """Return the job in which the rows that failed at first have succeeded."""
+        """Return this job with the rows that failed at first succeeding."""
         return replace(self, plan=replace(self.plan, failing=None, heals=False)) if self.plan.heals else self
 
     def elsewhere(self, output_path: Path, error_path: Path) -> Job:
-        """Return the job with other result files."""
+        """Return this job with other result files."""
         return replace(self, output_path=output_path, error_path=error_path)
 
 
 @dataclass(slots=True, kw_only=True)
 class Executed:
-    """What came of a run; rows that never ran count as failed.
+    """The result of a run; rows that never ran count as failed.
 
-    `failed_at` are the places of failed rows in the order of execution; `output_ends` and `error_ends` are how long the
-    result files were after each place.
+    `failed_at` are the places of failed rows in the order of execution; `output_ends` and `error_ends` are the
+    lengths in bytes of the result files after each place.
     """
 
     rows: list[ExecutedRow] = field(default_factory=list)
@@ -119,7 +119,7 @@ _encode = msgspec.json.encode
 
 
 class _Quirks:
-    """Which places in the order of execution are hit by which fault of the plan."""
+    """The places in the order of execution that each fault of the plan hits."""
 
     def __init__(self, plan: RowPlan, n_rows: int, rng: random.Random) -> None:
         places = rng.sample(range(n_rows), n_rows)
@@ -227,7 +227,7 @@ def _refused(job: Job, status: int, code: str | None, message: str) -> _Reply:
 
 
 class _Writer:
-    """Writes result lines to the file they belong in."""
+    """Writes each result line to its file, output or error."""
 
     def __init__(self, job: Job, output: BinaryIO, errors: BinaryIO) -> None:
         self._output = output

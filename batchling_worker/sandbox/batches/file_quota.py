@@ -1,4 +1,4 @@
-"""How many files an owner may have, and how many bytes."""
+"""Limits on an owner's files: how many, and how many bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .records import StoredFile
 def check_room(
     traits: Traits, limits: Limits, files: Sequence[StoredFile], n_bytes: int, *, lasting: bool
 ) -> None:
-    """Raise Refusal where an upload is one too many for its owner, who has these files."""
+    """Raise Refusal if an upload exceeds the limits of its owner, who has these files."""
     uploaded = [file for file in files if file.purpose != "batch_output"]
     most_lasting = traits.most_lasting_files if limits.max_files is None else limits.max_files
     most_bytes = traits.most_stored_bytes if limits.max_stored_bytes is None else limits.max_stored_bytes

@@ -1,4 +1,4 @@
-"""The files of one provider: bytes on disk, what is known about them in memory."""
+"""The files of one provider: bytes on disk, metadata in memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .records import StoredFile
 
 
 class FileShelf:
-    """Keeps files by id, each visible to its owner only, until it is deleted or expires."""
+    """Keeps files by id until they are deleted or expire; only its owner sees a file."""
 
     def __init__(self, world: World, provider: str, new_id: Callable[[], str]) -> None:
         self._world = world
@@ -21,7 +21,7 @@ class FileShelf:
         self._scratch = itertools.count()
 
     def new_id(self) -> str:
-        """Return an id for a file that is yet to come."""
+        """Return an id for a file that is added later."""
         return self._new_id()
 
     def scratch(self) -> Path:
@@ -42,7 +42,7 @@ class FileShelf:
         at: float | None = None,
         file_id: str | None = None,
     ) -> StoredFile:
-        """Put a written file on the shelf, created now or at the unix second `at`, under a fresh id or this one."""
+        """Add a written file, created now or at the unix second `at`, under a fresh id or `id`."""
         created_at = self._world.clock.now() if at is None else at
         file = StoredFile(
             id=file_id or self._new_id(),
@@ -66,7 +66,7 @@ class FileShelf:
         return file if file is not None and self._visible(file, owner) else None
 
     def taken(self, file_id: str) -> bool:
-        """Return whether a file has this id, whoever may see it, and whenever."""
+        """Return whether any owner's file has this id, even if it is not visible now."""
         file = self._files.get(file_id)
         return file is not None and (file.expires_at is None or self._world.clock.now() < file.expires_at)
 

@@ -1,4 +1,4 @@
-"""Google's lines as the sandbox runs them, and what came of them as Google shows it; bodies pass through as bytes."""
+"""Converts Google's input lines for the sandbox and its results for Google; bodies pass through as bytes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import TypeAlias
 import msgspec
 
 ResultLine: TypeAlias = Callable[["Ran"], bytes | None]
-"""Makes a line of the provider's of a row that ran; None leaves it out."""
+"""Convert a row that ran to a line of the provider's; None leaves it out."""
 
 
 class BadLine(ValueError):
-    """A line that is not what the provider takes; the text says which and why."""
+    """A line that the provider does not accept; the message says which line and why."""
 
 
 class InputLine(msgspec.Struct, frozen=True):
-    """A line of an input file: its key, under whichever name, and the request itself."""
+    """A line of an input file: its key, under any of its names, and the request."""
 
     key: str
     request: bytes
@@ -54,7 +54,7 @@ _encode = msgspec.json.encode
 
 
 def write_canonical(path: Path, lines: Iterable[InputLine], endpoint: str, model: str) -> None:
-    """Write lines as the sandbox runs them: with endpoint and model, which Google has in the URL."""
+    """Write lines as the sandbox runs them, with endpoint and model, which Google puts in the URL."""
     url, name = _encode(endpoint), _encode(model)
     with path.open("wb", buffering=1 << 18) as file:
         for line in lines:
@@ -67,7 +67,7 @@ def write_canonical(path: Path, lines: Iterable[InputLine], endpoint: str, model
 
 
 def read_lines(path: Path, read: Callable[[bytes], InputLine]) -> Iterator[InputLine]:
-    """Yield the lines of an input file; raises BadLine that names the first bad one."""
+    """Yield the lines of an input file; raise BadLine at the first bad line."""
     n_lines = 0
     with path.open("rb", buffering=1 << 20) as file:
         for n_lines, line in enumerate(file, start=1):
@@ -83,7 +83,7 @@ def read_lines(path: Path, read: Callable[[bytes], InputLine]) -> Iterator[Input
 
 
 def write_results(path: Path, sources: Iterable[Path], result_line: ResultLine) -> None:
-    """Write what came of a batch as Google shows it; a broken line stays broken."""
+    """Write the results of a batch in Google's shape; a broken line stays broken."""
     with path.open("wb", buffering=1 << 18) as out:
         for source in sources:
             with source.open("rb", buffering=1 << 20) as lines:
@@ -99,5 +99,5 @@ def write_results(path: Path, sources: Iterable[Path], result_line: ResultLine) 
 
 
 def message_of(body: bytes | msgspec.Raw) -> str:
-    """Return the sentence in the body of a row that failed."""
+    """Return the error message in the body of a failed row."""
     return msgspec.json.decode(body, type=_ErrorBody).error.message

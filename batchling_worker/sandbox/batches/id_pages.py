@@ -1,4 +1,4 @@
-"""Lists that page by the id behind which a page begins, as OpenAI's does."""
+"""Lists whose cursor is the id before the first item of a page, as OpenAI's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST: Final = 100
 
 
 def page_after(query: MultiMapping[str], newest_first: Sequence[Batch], limits: Limits) -> Page:
-    """Return the page behind `after`, of `limit` batches."""
+    """Return the page of `limit` batches after `after`."""
     limit = query.get("limit", str(limits.page_size))
     if not limit.isdigit() or not 1 <= int(limit) <= MOST:
         raise Refusal(400, f"'limit' must be from 1 to {MOST}.", param="limit")

@@ -1,4 +1,4 @@
-"""What differs between providers that take the requests with the create; a provider's file fills this in."""
+"""The differences between providers whose create call holds the requests; each provider's file fills them in."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class InlineRow(NamedTuple):
 
     custom_id: str
     body: bytes
-    """In JSON."""
+    """The request's body, as JSON."""
     model: str = ""
-    """For providers that check it at once."""
+    """The model, at providers that check it at the create."""
 
 
 class Told(NamedTuple):
-    """How many rows of an ended batch came to which end."""
+    """How many rows of an ended batch succeeded, failed or never ran."""
 
     n_succeeded: int
     n_failed: int
@@ -38,39 +38,39 @@ class ResultRow(msgspec.Struct, frozen=True, kw_only=True):
     status: int = 0
     body: msgspec.Raw = msgspec.Raw(b"null")
     undone: str | None = None
-    """`batch_expired` or `batch_cancelled` for one that never ran."""
+    """`batch_expired` or `batch_cancelled` if the row never ran."""
 
 
 class InlineDialect(Dialect, Protocol):
-    """How one such provider words things and what it checks."""
+    """How one such provider words answers and what it checks."""
 
     batches: str
     """The path of its batches below its root."""
     results: str
-    """What stands behind a batch's path in that of its results."""
+    """The suffix of a batch's path that leads to its results."""
     results_type: str
     list_name: str
-    """What the batches of a list are called."""
+    """The field of a list that holds the batches."""
     endpoint: str
     row_endpoint: str
-    """What answers the rows, which may know more than a realtime call."""
+    """The endpoint that answers rows; it may accept more than that of a realtime call."""
     window_s: float
     created_status: int
 
     def check_call(self, headers: Mapping[str, str]) -> None:
-        """Raise Refusal for a call without the headers that it takes."""
+        """Raise Refusal if a call lacks a header that it needs."""
 
     def row(self, place: int, raw: bytes, first: InlineRow | None) -> InlineRow:
-        """Return what a request of a create asks, behind the `first`; raise Refusal for one that is refused at once."""
+        """Decode the request at index `place` of a create whose first request is `first`, or raise Refusal."""
 
     def check_create(self, frame: Mapping[str, Any], rows: Sequence[object]) -> None:
-        """Check what stands around the requests of a create, or raise Refusal; each of `rows` is a 0 if it is one."""
+        """Check the fields around the requests of a create, or raise Refusal; `rows` holds a 0 for each request."""
 
     def doubled(self, place: int, custom_id: str) -> Refusal:
-        """Return the refusal of a request with the custom_id of another."""
+        """Return the refusal of a request whose custom_id is not unique."""
 
     def not_json(self) -> Refusal:
-        """Return the refusal of a create that is no JSON object."""
+        """Return the refusal of a create whose body is not a JSON object."""
 
     def too_large(self, most: int) -> Refusal:
         """Return the refusal of a create of more than so many bytes."""

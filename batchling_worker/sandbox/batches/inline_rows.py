@@ -1,4 +1,4 @@
-"""What comes in with a create becomes the sandbox's lines, and its result files become the provider's."""
+"""Converts the requests of a create call to the sandbox's lines, and its result files to the provider's."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def receive(
     most_rows: int,
     most_bytes: int,
 ) -> int:
-    """Write a create's requests for `endpoint` to `path`, a line each; return how many, or raise Refusal."""
+    """Write a create's requests for `endpoint` to `path`, a line each; return their number, or raise Refusal."""
     listed, seen, n_bytes, first = JsonList(), set[str](), 0, None
     with path.open("wb", buffering=_CHUNK) as lines:
         async for piece in pieces:
@@ -82,7 +82,7 @@ _decode = msgspec.json.Decoder(_Line).decode
 
 
 def convert(dialect: InlineDialect, sources: Iterable[Path], path: Path) -> int:
-    """Write the rows of the sandbox's result files as the provider's; return how many bytes. Broken lines stay so."""
+    """Write the sandbox's result rows in the provider's shape; return the bytes written. Broken lines stay broken."""
     with path.open("wb", buffering=_CHUNK) as lines:
         for source in sources:
             with source.open("rb", buffering=_CHUNK) as rows:

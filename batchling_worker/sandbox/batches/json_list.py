@@ -1,4 +1,4 @@
-"""Takes a JSON object apart, as its bytes come in, at the objects in its list: none but the last is held."""
+"""Splits a JSON object into the objects of its list while its bytes arrive; holds only the current one."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Final
 _PLACE: Final = b"0"
 _MARKS: Final = re.compile(rb'\\.|["{}\[\]]', re.DOTALL)
 _LIST_DEPTH: Final = 2
-"""Objects that stand in a list which is a field of the outermost object."""
+"""The depth of objects in a list that is a field of the outermost object."""
 
 
 class JsonList:
-    """Fed with pieces of any size, gives the objects in the list; `frame` is what stands around them."""
+    """Takes pieces of any size and returns the objects in the list; `frame` is the JSON around them."""
 
     def __init__(self) -> None:
         self.n_objects = 0
@@ -27,7 +27,7 @@ class JsonList:
         text, found, start = self._rest + piece, [], 0
         self._rest = b""
         if text.endswith(b"\\") and (len(text) - len(text.rstrip(b"\\"))) % 2:
-            # What the last backslash escapes is still to come.
+            # The character that the last backslash escapes has not arrived yet.
             text, self._rest = text[:-1], b"\\"
         for mark in _MARKS.finditer(text):
             match text[mark.start() : mark.start() + 1]:
@@ -51,5 +51,5 @@ class JsonList:
 
     @property
     def frame(self) -> bytes:
-        """All that stands around the objects, with a 0 in the place of each; JSON if the whole was."""
+        """Return the JSON around the objects, with a 0 in place of each; valid if the whole is valid."""
         return b"".join((*self._frame, *self._object, self._rest))

@@ -1,4 +1,4 @@
-"""What is wrong with a call or a file, as FastAPI words it."""
+"""Errors in a call or a file, as FastAPI words them."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ _MOST_FLAWS = 100
 
 
 def invalid(kind: str, loc: Sequence[str], message: str) -> Refusal:
-    """Return the refusal of a call for one flaw."""
+    """Return the refusal of a call for one error."""
     return unfit([flaw(kind, loc, message)])
 
 
 def unfit(flaws: Sequence[Flaw]) -> Refusal:
-    """Return the refusal of a call for its flaws."""
+    """Return the refusal of a call for several errors."""
     return Refusal(422, "", raw=msgspec.json.encode({"detail": flaws}).decode())
 
 
 def flaw(kind: str, loc: Sequence[str], message: str) -> Flaw:
-    """Return one entry of the list."""
+    """Return one entry of the list of errors."""
     return {"type": kind, "loc": loc, "msg": message}
 
 
 def flaws_in(path: Path, shape: type[msgspec.Struct]) -> list[Flaw]:
-    """Return what is wrong with the lines of a file, each of which is to have that shape."""
+    """Return the errors in the lines of a file, each of which must have that shape."""
     flaws: list[Flaw] = []
     decode = msgspec.json.Decoder(shape).decode
     with path.open("rb", buffering=1 << 18) as lines:

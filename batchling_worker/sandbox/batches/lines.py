@@ -1,4 +1,4 @@
-"""Lines as a provider has them, and as OpenAI does: what the sandbox itself keeps is OpenAI's."""
+"""Converts lines between a provider's shape and OpenAI's, which the sandbox keeps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _named_decoder = msgspec.json.Decoder(_Named)
 
 
 def spell_out(source: Path, target: BinaryIO, endpoint: str, model: str | None = None) -> None:
-    """Write lines of custom_id and body in full, `model` in bodies that name none; a broken line stays as it is."""
+    """Write lines of custom_id and body as full lines, with `model` in bodies without one; keep broken lines."""
     with source.open("rb", buffering=_CHUNK) as lines:
         for line in lines:
             try:
@@ -36,7 +36,7 @@ def spell_out(source: Path, target: BinaryIO, endpoint: str, model: str | None =
 
 
 def full_line(custom_id: str, endpoint: str, body: bytes, model: str | None = None) -> bytes:
-    """Return a request as a line of OpenAI's, newline included; DecodeError where the body is no object."""
+    """Return a request as a line of OpenAI's, newline included; raise DecodeError unless the body is an object."""
     if _named_decoder.decode(body).model is None and model is not None:
         rest = body.lstrip()[1:].lstrip()
         comma = b"" if rest.startswith(b"}") else b","
@@ -46,7 +46,7 @@ def full_line(custom_id: str, endpoint: str, body: bytes, model: str | None = No
 
 
 def reshape(path: Path, line_of: Callable[[bytes], bytes]) -> None:
-    """Write a file anew, each line as `line_of` makes it."""
+    """Rewrite a file, each line as `line_of` converts it."""
     anew = path.with_name(f"{path.name}-anew")
     with path.open("rb", buffering=_CHUNK) as lines, anew.open("wb", buffering=_CHUNK) as written:
         for line in lines:

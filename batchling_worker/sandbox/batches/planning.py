@@ -1,4 +1,4 @@
-"""Takes up the armed faults that are meant for a new batch."""
+"""Assigns the armed faults that match a new batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The objects a provider keeps: files, batches, and what became of them."""
+"""The records a provider keeps: files, batches and their outcomes."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class StoredFile:
     processed_at: float = 0.0
     _n_lines: int | None = None
     lasting: bool = False
-    """Whether it was uploaded without a time at which it expires."""
+    """Whether it was uploaded without an expiry."""
     refusing: RefuseErrorFile | None = None
 
     @property
     def n_lines(self) -> int:
-        """Return the number of lines, counted when somebody first asks."""
+        """Return the number of lines, counted on first use."""
         if self._n_lines is None:
             with self.path.open("rb") as lines:
                 pieces = iter(lambda: lines.read(_CHUNK), b"")
@@ -56,7 +56,7 @@ class StoredFile:
 
 
 def _cut_off(path: Path) -> bool:
-    """Return whether the last line has no end."""
+    """Return whether the last line has no newline."""
     with path.open("rb") as file:
         return bool(path.stat().st_size) and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n"
 
@@ -84,7 +84,7 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchPlan:
-    """The faults that a batch took up when it was created."""
+    """The faults assigned to a batch when it was created."""
 
     rows: RowPlan = field(default_factory=RowPlan)
     stick: StickBatch | None = None
@@ -125,7 +125,7 @@ class Outcome:
     n_completed: int = 0
     n_failed: int = 0
     n_undone: int = 0
-    """So many of the failed never ran."""
+    """How many of the failed rows never ran."""
     input_tokens: int = 0
     output_tokens: int = 0
     output_file_id: str | dict[str, str] | None = None
@@ -152,7 +152,7 @@ class Batch:
     enqueued_tokens: int = 0
     works_late: bool = False
     early_ids: tuple[str, str] | None = None
-    """Ids of the output and the error file, where these can be read while the batch runs."""
+    """Ids of the output and the error file, if they can be read while the batch runs."""
     cancelling_at: float | None = None
     outcome: Outcome | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -160,7 +160,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """A result file as far as it is written by now."""
+    """The part of a result file that is written by now."""
 
     path: Path
     n_bytes: int
@@ -194,10 +194,10 @@ class BatchView:
     input_tokens: int
     output_tokens: int
     word: str | None = None
-    """What is shown in place of the status."""
+    """The word shown in place of the status."""
     bare_errors: bool = False
-    """Whether its errors are a list by itself."""
+    """Whether its errors are a bare list."""
     dated: bool = False
     """Whether it is shown as older versions of its API show batches."""
     files: ShownFiles = "own"
-    """Which result files it names: in lists they may be another's, or none."""
+    """Which result files it names: its own, or, in lists that lie, another's or none."""

@@ -1,4 +1,4 @@
-"""Reads an input file line by line: where its rows are, what is wrong with them; no body stays in memory."""
+"""Reads an input file line by line and finds its rows and their errors; no body stays in memory."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class LineError(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineRules:
-    """What a provider asks of a line; `endpoint` None = every line may name its own of `endpoints`.
+    """A provider's rules for a line; `endpoint` None = each line may name its own of `endpoints`.
 
-    Lines that were checked as they came in are not looked at: a bad body runs, and its answer says what is wrong.
+    Lines that were checked on arrival are not checked again: a bad body runs, and its answer holds the error.
     """
 
     endpoints: frozenset[str]
@@ -37,7 +37,7 @@ class LineRules:
     skips_bad_lines: bool = False
     lines_checked: bool = True
     unique: bool = True
-    """Whether two lines may not have the same custom_id."""
+    """Whether custom_ids must be unique."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -83,11 +83,11 @@ class _First(msgspec.Struct, frozen=True):
 _line_decoder = msgspec.json.Decoder(_Line)
 _first_decoder = msgspec.json.Decoder(_First)
 _UNSEEN: Final = _Line(custom_id="", method="POST", url="", body=_Body())
-"""Stands for a line that is not looked at."""
+"""The value for a line that is not checked."""
 
 
 def scan(path: Path, rules: LineRules, limits: Limits, max_rows: int) -> Scan:
-    """Check every line of the file at `path`; where bad lines are not skipped, stop at the first one."""
+    """Check every line of the file at `path`; stop at the first bad line unless bad lines are skipped."""
     found = Scan()
     seen: set[str] = set()
     n_inputs = position = 0
@@ -96,7 +96,7 @@ def scan(path: Path, rules: LineRules, limits: Limits, max_rows: int) -> Scan:
             start, position = position, position + len(line)
             found.n_lines = number
             if number > max_rows:
-                # The published tables name no code for this one; this is Azure's, the nearest relative.
+                # OpenAI's published tables name no code for this; this is the code of Azure, the closest API.
                 message = f"The file has too many lines. The limit is {max_rows}."
                 return _failed(found, LineError("too_many_tasks", message))
             checked = _check(line, number, seen, found.model, rules) if rules.lines_checked else _UNSEEN
@@ -123,7 +123,7 @@ def scan(path: Path, rules: LineRules, limits: Limits, max_rows: int) -> Scan:
 
 
 def peek_model(path: Path) -> str | None:
-    """Return the model of the first line, None where it has none."""
+    """Return the model of the first line, or None."""
     with path.open("rb") as lines:
         try:
             return _first_decoder.decode(lines.readline()).body.model
@@ -132,7 +132,7 @@ def peek_model(path: Path) -> str | None:
 
 
 def listed_errors(errors: Sequence[LineError], *, bare: bool) -> object:
-    """Return a batch's errors as OpenAI and its followers show them, None where there are none."""
+    """Return a batch's errors in OpenAI's shape, or None."""
     if not errors:
         return None
     listed = msgspec.to_builtins(errors)

@@ -1,4 +1,4 @@
-"""Where a batch stands at a given moment, as values: no clock is read and nothing is changed here."""
+"""The state of a batch at a given moment: pure functions that read no clock."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ FINALIZING_SHARE = 0.05
 
 
 class End(NamedTuple):
-    """When a batch ends, and as what."""
+    """When a batch ends, and its final status."""
 
     at: float
     status: Status
 
 
 def timeline(created_at: float, seconds: float, stick: StickBatch | None) -> Timeline:
-    """Return the states' times for a batch that takes `seconds` when nothing sticks."""
+    """Return the times of each state for a batch that takes `seconds` if no fault holds it up."""
     forever = float("inf")
     held = {stick.state: forever if stick.seconds is None else stick.seconds} if stick else {}
     in_progress_at = created_at + seconds * VALIDATING_SHARE + held.get("validating", 0.0)
@@ -39,7 +39,7 @@ def timeline(created_at: float, seconds: float, stick: StickBatch | None) -> Tim
 
 
 def end(batch: Batch, cancel_seconds: float) -> End:
-    """Return the end that the batch is heading for, its input being valid."""
+    """Return how and when a batch with valid input will end."""
     ended_at = batch.timeline.ended_at
     if batch.cancelling_at is not None:
         stuck = batch.plan.cancel_stuck
@@ -79,7 +79,7 @@ def status(batch: Batch, now: float) -> Status:
 
 
 def shown_ask(ask: CreateAsk, *, metadata: bool, input_file: bool) -> CreateAsk:
-    """Return what a provider that shows only so much makes of a create call."""
+    """Return the fields of a create call that the provider shows."""
     return msgspec.structs.replace(
         ask,
         metadata=ask.metadata if metadata else None,
@@ -88,13 +88,13 @@ def shown_ask(ask: CreateAsk, *, metadata: bool, input_file: bool) -> CreateAsk:
 
 
 def shows_files(batch: Batch, now: float) -> bool:
-    """Return whether the batch has ended and its result files are there, which may be some time later."""
+    """Return whether the batch has ended and its result files are visible, which may be later."""
     outcome, late_s = batch.outcome, batch.plan.late_ids_s
     return outcome is not None and (not late_s or now >= outcome.ended_at + late_s)
 
 
 def view(batch: Batch, now: float, n_total: int, n_failed: int) -> BatchView:
-    """Return the batch as shown at `now`; the counts are for the rows that run and those failed so far."""
+    """Return the batch as shown at `now`; the counts are of rows to run and of rows failed so far."""
     shown, outcome = status(batch, now), batch.outcome
     until = now if outcome is None else outcome.ended_at
     if batch.cancelling_at is not None:

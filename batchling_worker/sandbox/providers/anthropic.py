@@ -31,7 +31,7 @@ _IN_BATCH: Final = "/v1/messages/batches"
 """The endpoint of a row: it takes less than that of a realtime call."""
 _COUNT: Final = "/v1/messages/count_tokens"
 _STRICT: Final = "#strict"
-"""Behind an endpoint: the call names a version that takes no sampling parameters and fewer blocks."""
+"""The suffix of an endpoint whose call names a version without sampling parameters and with fewer blocks."""
 _STRICT_FROM: Final = "2026-10-21"
 _SAMPLING: Final = ("temperature", "top_p", "top_k")
 _CUSTOM_ID: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -72,7 +72,7 @@ _decode_params = msgspec.json.Decoder(_Params).decode
 
 
 class AnthropicDialect:
-    """Anthropic: only the frame of a create is checked at once; what is wrong in a row is told in its result."""
+    """Anthropic: a create checks only the fields around its requests; errors in a row are in the row's result."""
 
     batches = "/messages/batches"
     results = "/results"
@@ -118,7 +118,7 @@ class AnthropicDialect:
         return f"msgbatch_01{secrets.token_hex(11)}"
 
     def error_body(self, status: int, code: str | None, message: str, param: str | None) -> dict[str, Any]:
-        """Return the JSON body of an HTTP error, which is that of a row's as well."""
+        """Return the JSON body of an HTTP error; a failed row has the same body."""
         kind = _TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
         error: dict[str, Any] = {"type": kind, "message": message}
         if code is not None:
@@ -126,11 +126,11 @@ class AnthropicDialect:
         return {"type": "error", "error": error, "request_id": new_request_id()}
 
     def line_rules(self, ask: CreateAsk) -> LineRules:
-        """Return what the lines of a batch have to keep to: they were checked as they came in."""
+        """Return rules that check nothing: the lines were checked on arrival."""
         return LineRules(endpoints=frozenset(), endpoint=None, skips_bad_lines=True, lines_checked=False)
 
     def decorate(self, answer: Answer, mark: str) -> dict[str, Any]:
-        """Return the body of a success; it is whole already."""
+        """Return the body of a success unchanged."""
         return answer.body
 
     def check_call(self, headers: Mapping[str, str]) -> None:
@@ -139,7 +139,7 @@ class AnthropicDialect:
             raise Refusal(400, "anthropic-version: header is required")
 
     def row(self, place: int, raw: bytes, first: InlineRow | None) -> InlineRow:
-        """Return a request's custom_id and params; of these nothing is checked but that they are an object."""
+        """Return a request's custom_id and params; the params must be an object and are not checked further."""
         try:
             request = msgspec.json.decode(raw, type=_Request)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -163,15 +163,15 @@ class AnthropicDialect:
                 raise Refusal(400, f"{name}: Extra inputs are not permitted")
 
     def doubled(self, place: int, custom_id: str) -> Refusal:
-        """Return the refusal of a request with the custom_id of another."""
+        """Return the refusal of a request whose custom_id is not unique."""
         return Refusal(400, f"requests.{place}.custom_id: '{custom_id}' is not unique")
 
     def not_json(self) -> Refusal:
-        """Return the refusal of a create that is no JSON object of requests."""
+        """Return the refusal of a create whose body is not a JSON object with requests."""
         return Refusal(400, "The request body is not valid JSON.")
 
     def too_large(self, most: int) -> Refusal:
-        """Return the refusal of the edge."""
+        """Return the refusal of a create that is too large; Anthropic's edge server sends it."""
         return Refusal(413, f"Request exceeds the maximum size of {most} bytes.")
 
     def too_many(self, most: int) -> Refusal:
@@ -181,7 +181,7 @@ class AnthropicDialect:
     def batch_object(
         self, batch: Batch, view: BatchView, n_rows: int, told: Told | None, url: str | None
     ) -> dict[str, object]:
-        """Return a batch as JSON; every row counts as `processing` until all of it has ended."""
+        """Return a batch as JSON; every row counts as `processing` until the batch has ended."""
         counts: Mapping[str, object] = {"processing": n_rows}
         if told is not None:
             undone = {"expired": told.n_undone} if view.status == "expired" else {"canceled": told.n_undone}
@@ -204,7 +204,7 @@ class AnthropicDialect:
         }
 
     def result_line(self, row: ResultRow) -> bytes:
-        """Return a row's result; an error stands in an object of its own, which is the body of a realtime error."""
+        """Return a row's result; its error is the same object as the body of a realtime error."""
         result: dict[str, object]
         if row.undone is not None:
             result = {"type": _UNDONE.get(row.undone, "expired")}
@@ -215,7 +215,7 @@ class AnthropicDialect:
         return msgspec.json.encode({"custom_id": row.custom_id, "result": result})
 
     def page(self, query: MultiMapping[str], newest_first: Sequence[Batch], limits: Limits) -> Page:
-        """Return the page behind `after_id` or before `before_id`, of `limit` batches."""
+        """Return the page of `limit` batches after `after_id` or before `before_id`."""
         limit = query.get("limit", str(limits.page_size))
         if not limit.isdigit() or not 1 <= int(limit) <= _MOST_LISTED:
             raise Refusal(400, f"limit: Input should be from 1 to {_MOST_LISTED}")
@@ -244,7 +244,7 @@ class AnthropicDialect:
         return Refusal(400, f"Batch {view.id} cannot be canceled: it has ended.")
 
     def deleted(self, view: BatchView) -> dict[str, Any]:
-        """Return the answer to a delete; only what has ended can go."""
+        """Return the answer to a delete; only a batch that has ended can be deleted."""
         if view.status not in ("completed", "failed", "expired", "cancelled"):
             raise Refusal(400, f"Batch {view.id} cannot be deleted while it is processing: cancel it first.")
         return {"id": view.id, "type": "message_batch_deleted"}
@@ -256,7 +256,7 @@ def emulate(world: World) -> InlineBatches:
 
 
 def perform(endpoint: str, body: bytes | msgspec.Raw, created: int) -> Answer | Problem:
-    """Answer a message; in a batch some things are refused that a realtime call may ask."""
+    """Answer a message; a batch refuses some parameters that a realtime call accepts."""
     try:
         params = _decode_params(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -313,7 +313,7 @@ def _versioned(endpoint: str, headers: Mapping[str, str]) -> str:
 
 
 def _refused_since(body: bytes | msgspec.Raw) -> Problem | None:
-    """Return what is wrong with a request since version 2026-10-21."""
+    """Return why versions from 2026-10-21 on refuse a request, or None."""
     asked = msgspec.json.decode(body, type=dict[str, Any])
     for name in _SAMPLING:
         if asked.get(name) is not None:
@@ -332,7 +332,7 @@ def _refused_since(body: bytes | msgspec.Raw) -> Problem | None:
 
 
 def _content(params: _Params, ask: answers.Ask, mark: str) -> tuple[dict[str, Any], str]:
-    """Return text, or the call of a tool that the request insists on."""
+    """Return a text block, or a call of the tool that the request requires."""
     choice = params.tool_choice or {}
     if params.tools and choice.get("type") in ("any", "tool"):
         named = [tool for tool in params.tools if tool.get("name") == choice.get("name")]

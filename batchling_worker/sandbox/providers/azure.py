@@ -1,7 +1,7 @@
 """Azure OpenAI's Files and Batches API, as documented up to 2026-11-23: a resource, under the v1 path and a dated one.
 
-What the samples show differs between the two, and both are played: the v1 path words batches as OpenAI does, the dated
-one with capital letters, ISO times, null counts and blank file ids.
+The samples of the two differ, and both are emulated: the v1 path words batches as OpenAI does, the dated path with
+capital letters, ISO times, null counts and blank file ids.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _BESIDE: Final = (
     "/embeddings",
     "/images/generations",
 )
-"""What else a resource answers, and no batch takes."""
+"""Endpoints that a resource answers but no batch accepts."""
 _DAY_S: Final = 86_400
 _FOR_EVER_S: Final = 3650 * _DAY_S
 _RETENTION_S: Final = range(14 * _DAY_S, 30 * _DAY_S + 1)
@@ -123,7 +123,7 @@ class AzureDialect:
         }
 
     def is_processed(self, file: StoredFile) -> bool:
-        """Return whether a batch can be made of the file by now."""
+        """Return whether the file is processed, so that a batch can use it."""
         return file.processed_at <= self._clock.now()
 
     def batch_object(self, view: BatchView) -> dict[str, Any]:
@@ -144,7 +144,7 @@ class AzureDialect:
             "error_file_id": view.error_file_id,
             "created_at": view.created_at,
             "in_progress_at": view.in_progress_at,
-            # It is named and not kept: a batch goes on until it is done or cancelled.
+            # Azure names this time and does not enforce it: a batch runs until it is done or cancelled.
             "expires_at": view.created_at + _DAY_S,
             "finalizing_at": view.finalizing_at,
             "completed_at": view.completed_at,
@@ -169,20 +169,20 @@ class AzureDialect:
         return _FOR_EVER_S
 
     def missing_input(self, ask: CreateAsk) -> str:
-        """Refuse the call: the file is looked for at once."""
+        """Refuse the call: Azure looks for the file at once."""
         message = f"File not found. File ID: {ask.input_file_id}."
         raise Refusal(400, message, code="invalid_request", param="input_file_id")
 
     def line_rules(self, ask: CreateAsk) -> LineRules:
-        """Return what the lines of this batch have to keep to; the endpoint is that of the lines."""
+        """Return the rules for the lines of this batch; the lines name the endpoint."""
         return LineRules(endpoints=_BATCHABLE, endpoint=None, one_model=True, models_checked=True)
 
     def wrong_file_name(self) -> Refusal:
-        """Return the refusal of an input file by its name."""
+        """Return the refusal of an input file with a wrong name."""
         return Refusal(400, "Files for batches must end in .jsonl.", code="invalidPayload", param="file")
 
     def page(self, query: MultiMapping[str], newest_first: Sequence[Batch], limits: Limits) -> Page:
-        """Return the page behind `after`, of `limit` batches."""
+        """Return the page of `limit` batches after `after`."""
         return page_after(query, newest_first, limits)
 
     def not_cancellable(self, view: BatchView) -> Refusal:
@@ -202,7 +202,7 @@ class AzureDialect:
 
 
 def dated(shown: dict[str, Any]) -> dict[str, Any]:
-    """Return a batch as the REST samples of dated versions show it."""
+    """Convert a batch's JSON to the shape of the REST samples of dated versions."""
     times = {name: _iso(at) for name, at in shown.items() if name.endswith("_at")}
     blank = {name: shown[name] or "" for name in ("output_file_id", "error_file_id")}
     counts = None if shown["status"] == "validating" else shown["request_counts"]
@@ -222,11 +222,11 @@ class DatedDialect(AzureDialect):
 
 
 class AzureBatches(BatchesApi):
-    """Batches of files that have to be processed first."""
+    """Batches whose input files must be processed first."""
 
     @contextlib.asynccontextmanager
     async def source(self, ask: CreateAsk, owner: str) -> AsyncIterator[StoredFile | LineError]:
-        """Yield the input of a batch, or raise Refusal while it is not processed."""
+        """Yield the input of a batch; raise Refusal while it is not processed."""
         async with super().source(ask, owner) as source:
             if isinstance(source, StoredFile) and source.processed_at > self._world.clock.now():
                 message = f"File {ask.input_file_id} is not processed yet: its status is pending."
@@ -241,7 +241,7 @@ def emulate(world: World) -> FileBatches:
 
 
 def settings(base_url: str) -> dict[str, str]:
-    """Return what a worker needs beside the base URL: an emulator may be looked at as often as one likes."""
+    """Return the worker's other settings: polls without a pause, because the emulator has no rate limit."""
     return {"BATCHLING_PROVIDERS__AZURE__POLL_INTERVAL_SECONDS": "0"}
 
 
@@ -250,7 +250,7 @@ def _own(error: LineError) -> LineError:
 
 
 def _iso(at: int | None) -> str | None:
-    """A time as the samples show it, with seven digits behind the point."""
+    """Return a time as the samples show it, with seven digits after the decimal point."""
     if at is None:
         return None
     return dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.0000000+00:00")

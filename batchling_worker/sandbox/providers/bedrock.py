@@ -105,7 +105,7 @@ _encode = msgspec.json.encode
 
 
 class BedrockDialect:
-    """Bedrock: what is wrong with a record is told in its result, what is wrong with a job when it fails."""
+    """Bedrock: errors in a record are in the record's result, errors in a job in the failed job."""
 
     traits = Traits(
         name="bedrock",
@@ -145,13 +145,13 @@ class BedrockDialect:
         return {"__type": kind, "message": message}
 
     def line_rules(self, ask: CreateAsk) -> LineRules:
-        """Return what the lines of this job have to keep to."""
+        """Return the rules for the lines of this job."""
         return LineRules(
             endpoints=frozenset(_KINDS.values()), endpoint=ask.endpoint, one_model=True, skips_bad_lines=True
         )
 
     def decorate(self, answer: Answer, mark: str) -> dict[str, Any]:
-        """Return the body of a success as it is."""
+        """Return the body of a success unchanged."""
         return answer.body
 
 
@@ -277,7 +277,7 @@ class BedrockJobs:
         return json_reply({"invocationJobSummaries": jobs, **more})
 
     async def _meets(self, query: MultiMapping[str], batch: Batch) -> bool:
-        """Return whether a job is one of those that a list call asks for."""
+        """Return whether a job matches the filters of a list call."""
         after, before = (query.get(name) for name in ("submitTimeAfter", "submitTimeBefore"))
         if after is not None and batch.created_at <= _moment(after):
             return False
@@ -295,7 +295,7 @@ class BedrockJobs:
         return json_reply({})
 
     def _caught_up(self, handler: Any) -> Any:
-        """Results lie in the store from the moment a job has ended, whoever has looked at it."""
+        """Move every job on before a read, so that results are in the store as soon as a job has ended."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             if request.method == "GET":
@@ -381,7 +381,7 @@ def emulate(world: World) -> BedrockJobs:
 
 
 def settings(base_url: str) -> dict[str, str]:
-    """Return what workers need beside the base URL: the object store, and the role that reads it."""
+    """Return the worker's other settings: the object store, and the role that reads it."""
     prefix = "BATCHLING_PROVIDERS__BEDROCK__"
     return {
         f"{prefix}API_KEY": "SANDBOX:sandbox",
@@ -397,9 +397,9 @@ def _job_ask(body: bytes) -> _JobAsk:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Refusal(400, f"The request is invalid: {error}.") from error
     if _NAME.fullmatch(ask.jobName) is None or len(ask.jobName) > 63:
-        raise Refusal(400, f"'{ask.jobName}' is no name of a job.")
+        raise Refusal(400, f"'{ask.jobName}' is not a valid job name.")
     if ask.modelInvocationType not in _KINDS:
-        raise Refusal(400, f"'{ask.modelInvocationType}' is no type of invocation.")
+        raise Refusal(400, f"'{ask.modelInvocationType}' is not a valid invocation type.")
     if not 24 <= ask.timeoutDurationInHours <= 168:
         raise Refusal(400, "timeoutDurationInHours must be from 24 to 168.")
     if not ask.inputDataConfig.s3InputDataConfig.s3Uri.endswith(".jsonl"):
@@ -408,7 +408,7 @@ def _job_ask(body: bytes) -> _JobAsk:
 
 
 def _to_lines(records: Path, path: Path, model: str, endpoint: str, inputs: dict[str, msgspec.Raw]) -> int:
-    """Write a job's records as the sandbox's own lines, and keep what each asks; return how many there are."""
+    """Write a job's records as the sandbox's own lines, keep the input of each, and return their number."""
     n_rows = 0
     with records.open("rb") as source, path.open("wb") as lines:
         for number, line in enumerate(source, start=1):
@@ -429,7 +429,7 @@ def _to_lines(records: Path, path: Path, model: str, endpoint: str, inputs: dict
 
 
 def _to_records(files: list[Path], inputs: Mapping[str, msgspec.Raw], path: Path) -> None:
-    """Write result lines as records; what never ran is in none."""
+    """Write result lines as records, without the rows that never ran."""
     with path.open("wb") as records:
         for file in files:
             with file.open("rb") as lines:

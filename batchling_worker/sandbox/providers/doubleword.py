@@ -31,11 +31,11 @@ _BATCHABLE = frozenset(
 _WINDOWS_S = {"1h": 3600.0, "24h": 86_400.0}
 _MAX_PAGE = 100
 _TRIED_AGAIN = frozenset({408, 425, 429})
-"""What the server tries again by itself, as it does every 5xx."""
+"""Statuses that the server retries by itself, as it does every 5xx."""
 _RESERVED = frozenset(
     {"created_by_email", "context_name", "context_type", "request_source", "created_by", "dw_user_agent"}
 )
-"""Names in metadata that are the server's own; what callers send under them is dropped."""
+"""Metadata keys that the server sets itself; values of callers are dropped."""
 _RULES = LineRules(
     endpoints=_BATCHABLE,
     endpoint=None,
@@ -45,7 +45,7 @@ _RULES = LineRules(
 
 
 def _perform(endpoint: str, body: bytes | msgspec.Raw, created: int) -> Answer | Problem:
-    """Answer a request; messages are answered as a chat in other clothes."""
+    """Answer a request; a messages request gets the answer of a chat in its own shape."""
     if endpoint != _MESSAGES:
         return answers.perform(endpoint, body, created)
     found = answers.perform("/v1/chat/completions", body, created)
@@ -66,7 +66,7 @@ def _perform(endpoint: str, body: bytes | msgspec.Raw, created: int) -> Answer |
 
 
 def _row_error(status: int, code: str | None, message: str) -> Mapping[str, Any]:
-    """Return what a failed row says; what the model's server refused is told with its status, in JSON."""
+    """Return the error of a failed row; a refusal of the model's server is JSON that holds its status."""
     if 400 <= status < 500 and status not in _TRIED_AGAIN:
         body = json.dumps({"error": {"message": message, "type": "invalid_request_error", "code": code}})
         message = json.dumps({"type": "NonRetriableHttpStatus", "status": status, "body": body})
@@ -74,7 +74,7 @@ def _row_error(status: int, code: str | None, message: str) -> Mapping[str, Any]
 
 
 class DoublewordDialect:
-    """Doubleword: files are checked at their upload, results grow while a batch runs, and no batch expires."""
+    """Doubleword: uploads are checked, results can be read while a batch runs, and no batch expires."""
 
     traits = Traits(
         name="doubleword",
@@ -106,7 +106,7 @@ class DoublewordDialect:
         return str(uuid.uuid4())
 
     def error_body(self, status: int, code: str | None, message: str, param: str | None) -> dict[str, Any]:
-        """Return a JSON body of an HTTP error; most have none."""
+        """Return the body of an HTTP error; most are plain text."""
         return {"error": {"message": message, "type": "invalid_request_error", "param": param, "code": code}}
 
     def file_object(self, file: StoredFile) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class DoublewordDialect:
         }
 
     def batch_object(self, view: BatchView) -> dict[str, Any]:
-        """Return a batch as JSON without the fields that are null; one in which every row failed has failed."""
+        """Return a batch as JSON without fields that are null; a batch whose rows all failed has failed."""
         status = view.status
         counts = view.counts or {}
         if status == "completed" and not counts.get("completed") and counts.get("failed"):
@@ -165,15 +165,15 @@ class DoublewordDialect:
         raise Refusal(404, f"File {ask.input_file_id} not found")
 
     def line_rules(self, ask: CreateAsk) -> LineRules:
-        """Return what the lines of this batch have to keep to: they were checked when they came."""
+        """Return the rules for the lines of this batch, which were checked at the upload."""
         return _RULES
 
     def wrong_file_name(self) -> Refusal:
-        """Return the refusal of an input file by its name."""
+        """Return the refusal of an input file with a wrong name."""
         return Refusal(400, "Batch files must be .jsonl")
 
     def page(self, query: MultiMapping[str], newest_first: Sequence[Batch], limits: Limits) -> Page:
-        """Return the page behind `after`, of `limit` batches in which `search` is found."""
+        """Return the page of `limit` batches after `after` that match `search`."""
         limit = query.get("limit", str(limits.page_size))
         if not limit.isdigit() or not 1 <= int(limit) <= _MAX_PAGE:
             raise Refusal(400, f"'limit' must be from 1 to {_MAX_PAGE}")
@@ -196,12 +196,12 @@ class DoublewordDialect:
         return Refusal(400, f"Batch {view.id} is {view.status} and cannot be cancelled")
 
     def decorate(self, answer: Answer, mark: str) -> dict[str, Any]:
-        """Return the body of a success as it is."""
+        """Return the body of a success unchanged."""
         return answer.body
 
 
 class DoublewordFiles(FilesApi):
-    """Files whose lines are checked as they come, and result files that are read from a line on while they grow."""
+    """Files: lines are checked at the upload; results are read from any line on while they grow."""
 
     async def check_lines(self, path: Path, purpose: str) -> None:
         """Raise Refusal for the first bad line."""
@@ -214,7 +214,7 @@ class DoublewordFiles(FilesApi):
             raise Refusal(400, f"{where}{error.message}")
 
     async def content(self, request: web.Request, owner: str) -> web.StreamResponse:
-        """Send `limit` lines behind the first `skip`, as far as they are written."""
+        """Send `limit` lines after the first `skip`, as far as they are written."""
         growing = await self._book.growing(request.match_info["file_id"], owner)
         if growing is None or growing.complete:
             file = self.find(request, owner)
@@ -248,7 +248,7 @@ def _number(said: str | None) -> int | None:
     if not said:
         return None
     if not said.isdigit():
-        raise Refusal(400, f"'{said}' is no number of lines.")
+        raise Refusal(400, f"'{said}' is not a number of lines.")
     return int(said)
 
 
@@ -263,6 +263,6 @@ def _enriched(metadata: Mapping[str, object] | None) -> dict[str, object] | None
 
 
 def _searched(batch: Batch) -> str:
-    """What a search goes through: metadata and id."""
+    """Return the text that a search covers: metadata and id."""
     metadata = {} if batch.plan.no_metadata else batch.ask.metadata or {}
     return " ".join((batch.id, *(str(value) for value in metadata.values())))

@@ -87,7 +87,7 @@ class _Create(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Made:
-    """What is known of a batch beside its record: its model by its full name, and inline requests' metadata."""
+    """Facts of a batch beside its record: the full name of its model, and the metadata of inline requests."""
 
     model: str
     inline: tuple[Mapping[str, str], ...] | None
@@ -98,7 +98,7 @@ _decode_create = msgspec.json.Decoder(_Create).decode
 
 
 def _storage_full(most: int) -> Refusal:
-    """Return the refusal of an upload without room, as it was reported (googleapis/python-genai#1172)."""
+    """Return the refusal of an upload without free storage, as reported in googleapis/python-genai#1172."""
     metric = "generativelanguage.googleapis.com/file_storage_bytes"
     message = (
         "You exceeded your current quota, please check your plan and billing details.\n"
@@ -111,7 +111,7 @@ def _storage_full(most: int) -> Refusal:
     }
     details = [
         {"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [violation]},
-        # The longest time there is: nothing but a delete makes room.
+        # The longest duration: only a delete frees storage.
         {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "9223372036854775807s"},
     ]
     error = {"code": 429, "message": message, "status": "RESOURCE_EXHAUSTED", "details": details}
@@ -154,11 +154,11 @@ class GeminiDialect:
         return google_answers.error_body(status, code, message)
 
     def line_rules(self, ask: CreateAsk) -> LineRules:
-        """Return what the lines have to keep to, once the create has taken them."""
+        """Return the rules for the lines, once the create has accepted them."""
         return LineRules(endpoints=google_answers.VERBS, endpoint=ask.endpoint)
 
     def decorate(self, answer: Answer, mark: str) -> dict[str, Any]:
-        """Return the body of a success; nothing is added to it."""
+        """Return the body of a success unchanged."""
         return answer.body
 
 
@@ -250,7 +250,7 @@ class Gemini:
         return batch
 
     async def _input(self, ask: CreateAsk, config: _InputConfig, owner: str, model: str) -> StoredFile:
-        """Return the requests as the sandbox runs them; one bad line refuses them all."""
+        """Return the requests as the sandbox runs them; one bad line refuses the create."""
         path = self._shelf.scratch()
         lines: Iterator[InputLine]
 
@@ -353,7 +353,7 @@ class Gemini:
             path.unlink(missing_ok=True)
 
     async def _results(self, view: BatchView, owner: str) -> Path:
-        """Return a fresh file of what came of a batch: good rows and bad in one."""
+        """Return a fresh file with all results of a batch, successful rows and failed ones."""
         sources: list[Path] = []
         for file_id in (view.output_file_id, view.error_file_id):
             if isinstance(file_id, str) and file_id:
@@ -425,7 +425,7 @@ def _inline(config: _InputConfig) -> tuple[Mapping[str, str], ...] | None:
 
 
 def _results_name(view: BatchView) -> str:
-    """Return the name of the file of results, '' while there is none: an expired batch has none at all."""
+    """Return the name of the result file, '' while it does not exist: an expired batch never has one."""
     ids = [view.output_file_id]
     if view.status == "completed":
         ids.append(view.error_file_id)
@@ -466,7 +466,7 @@ def _result_line(ran: Ran) -> bytes | None:
     key = msgspec.json.encode(ran.custom_id)
     response = ran.response
     if response is None:
-        # Rows that a batch did not get to are in none of its results.
+        # Rows that never ran are not in the results.
         return None
     if response.status_code == 0:
         return b'{"key":%b}\n' % key

@@ -27,7 +27,7 @@ _MAX_IDS = 200
 
 
 class GroqDialect:
-    """Groq: a bad line is skipped and counted as failed; a file may mix models and endpoints."""
+    """Groq: bad lines are skipped and count as failed; a file may mix models and endpoints."""
 
     traits = Traits(
         name="groq",
@@ -49,7 +49,7 @@ class GroqDialect:
         return f"batch_01{secrets.token_hex(12)}"
 
     def error_body(self, status: int, code: str | None, message: str, param: str | None) -> dict[str, Any]:
-        """Return the JSON body of an HTTP error; Groq leaves out what it has no value for."""
+        """Return the JSON body of an HTTP error; Groq leaves out fields without a value."""
         kind = "invalid_request_error"
         if status >= 500:
             kind = "internal_server_error"
@@ -70,7 +70,7 @@ class GroqDialect:
         }
 
     def batch_object(self, view: BatchView) -> dict[str, Any]:
-        """Return a batch as JSON; `errors` may stand beside `completed`."""
+        """Return a batch as JSON; a completed batch may have `errors`."""
         return {
             "id": view.id,
             "object": "batch",
@@ -105,21 +105,21 @@ class GroqDialect:
         return hours * 3600.0
 
     def missing_input(self, ask: CreateAsk) -> str:
-        """Refuse the call: unlike OpenAI, the sandbox's Groq has no batch for a file it cannot find."""
+        """Refuse the call: unlike OpenAI, the sandbox's Groq creates no batch for a missing file."""
         raise Refusal(400, f"The input file '{ask.input_file_id}' was not found.", param="input_file_id")
 
     def line_rules(self, ask: CreateAsk) -> LineRules:
-        """Return what the lines of this batch have to keep to."""
+        """Return the rules for the lines of this batch."""
         return LineRules(
             endpoints=_BATCHABLE, endpoint=None, one_model=False, models_checked=False, skips_bad_lines=True
         )
 
     def wrong_file_name(self) -> Refusal:
-        """Return the refusal of an input file by its name."""
+        """Return the refusal of an input file with a wrong name."""
         return Refusal(400, "The Batch API takes .jsonl files only.", param="file")
 
     def page(self, query: MultiMapping[str], newest_first: Sequence[Batch], limits: Limits) -> Page:
-        """Return the batches asked for by `id`, else the page at `cursor`."""
+        """Return the batches that `id` names, else the page at `cursor`."""
         if "id" in query:
             wanted = query.getall("id")
             if len(wanted) > _MAX_IDS:
@@ -152,8 +152,8 @@ class GroqDialect:
                 "completion_time": completion_s,
                 "total_time": prompt_s + completion_s,
             }
-        # A chat tells its tier since July 2025 (github.com/lofcz/LLMTornado/issues/65); LiteLLM cannot read one that
-        # does not. Nobody has published what a chat in a batch tells.
+        # A chat names its tier since July 2025 (github.com/lofcz/LLMTornado/issues/65), and LiteLLM needs it.
+        # Whether a chat in a batch names its tier is not published.
         tier = {"service_tier": "on_demand"} if body.get("object") == "chat.completion" else {}
         return {**body, **tier, "x_groq": {"id": f"req_{mark}"}}
 

@@ -69,14 +69,14 @@ _LIST_WORDS = frozenset(
 
 
 class InlineRequest(msgspec.Struct, frozen=True):
-    """A request that stands in the create call itself."""
+    """A request that the create call itself holds."""
 
     body: msgspec.Raw
     custom_id: str | None = None
 
 
 class JobAsk(CreateAsk, frozen=True, kw_only=True):
-    """The body of a create call, in Mistral's fields and in those that the sandbox keeps."""
+    """The body of a create call, in Mistral's fields and in the sandbox's."""
 
     input_file_id: str = ""
     completion_window: str = ""
@@ -88,7 +88,7 @@ class JobAsk(CreateAsk, frozen=True, kw_only=True):
 
 
 class MistralDialect:
-    """Mistral: an upload is refused for its bad lines; a job is for one endpoint and one model."""
+    """Mistral: an upload with bad lines is refused; a job has one endpoint and one model."""
 
     def __init__(self, world: World) -> None:
         self._clock = world.clock
@@ -97,7 +97,7 @@ class MistralDialect:
             root="/v1",
             realtime_endpoints=_BATCHABLE | {"/v1/audio/speech"},
             purposes=frozenset({"batch", "fine-tune", "ocr"}),
-            # A page of its documents says for ever, another a day.
+            # One page of Mistral's documentation says for ever, another says one day.
             output_retention_s=86_400,
             perform=rare_answers.perform,
             batches="/batch/jobs",
@@ -119,7 +119,7 @@ class MistralDialect:
         return str(uuid.uuid4())
 
     def error_body(self, status: int, code: str | None, message: str, param: str | None) -> dict[str, Any]:
-        """Return the JSON body of an HTTP error; of a key that is refused Mistral says less."""
+        """Return the JSON body of an HTTP error; that of a refused key has fewer fields."""
         if status == 401:
             return {"detail": message}
         kind = "invalid_request_error" if status < 500 else "server_error"
@@ -133,7 +133,7 @@ class MistralDialect:
         }
 
     def file_object(self, file: StoredFile) -> dict[str, Any]:
-        """Return a file as JSON; results are files of the purpose `batch` too."""
+        """Return a file as JSON; result files have the purpose `batch`, too."""
         made = file.purpose == "batch_output"
         failed = made and file.filename.endswith("_error.jsonl")
         sample_type = "batch_error" if failed else "batch_result" if made else "batch_request"
@@ -207,15 +207,15 @@ class MistralDialect:
         raise Refusal(404, f"No file found with id {ask.input_file_id}.", param="input_files")
 
     def line_rules(self, ask: CreateAsk) -> LineRules:
-        """Return what the lines of this job have to keep to; most was checked when they were uploaded."""
+        """Return the rules for the lines of this job; most were checked at the upload."""
         return LineRules(endpoints=_BATCHABLE, endpoint=None, skips_bad_lines=True, lines_checked=False)
 
     def wrong_file_name(self) -> Refusal:
-        """Return the refusal of an input file by its name."""
+        """Return the refusal of an input file with a wrong name."""
         return invalid("value_error", ["body", "file"], "A file for batches must be a .jsonl file")
 
     def page(self, query: MultiMapping[str], newest_first: Sequence[Batch], limits: Limits) -> Page:
-        """Return the page asked for by its number, of the jobs that the filters let through."""
+        """Return the page with the number asked for, of the jobs that match the filters."""
         found = [batch for batch in newest_first if self._wanted(query, batch)]
         if query.get("order_by", "-created") == "created":
             found.reverse()
@@ -224,7 +224,7 @@ class MistralDialect:
 
     def _wanted(self, query: MultiMapping[str], batch: Batch) -> bool:
         statuses, after = query.getall("status", []), query.get("created_after")
-        # The SDK spells the filter for metadata as words of the query (mistralai 3.7).
+        # The SDK sends the filter for metadata as query parameters (mistralai 3.7).
         labels = {name: value for name, value in query.items() if name not in _LIST_WORDS}
         metadata = batch.ask.metadata or {}
         return (
@@ -239,19 +239,19 @@ class MistralDialect:
         return Refusal(400, f"A job with status {_WORDS[view.status]} cannot be cancelled.")
 
     def decorate(self, answer: Answer, mark: str) -> dict[str, Any]:
-        """Return the body of a success; Mistral adds nothing to it."""
+        """Return the body of a success unchanged."""
         return answer.body
 
 
 class MistralFiles(FilesApi):
-    """Files, of which the lines of a batch are checked at once, and which are listed by page number."""
+    """Files: the lines of a batch are checked at the upload, and lists page by number."""
 
     def __init__(self, world: World, dialect: FileDialect, shelf: FileShelf, book: BatchBook) -> None:
         super().__init__(world, dialect, shelf, book)
         self._signed: dict[str, tuple[StoredFile, float]] = {}
 
     def routes(self, gate: Gate) -> Iterator[web.RouteDef]:
-        """Return the routes; a URL that was signed asks for no key."""
+        """Return the routes; a signed URL needs no key."""
         yield from super().routes(gate)
         yield gate.route("GET", "/files/{file_id}/url", self._sign)
         yield gate.route("GET", "/signed/{signature}", self._read_signed, keyless=lambda request: True)
@@ -290,7 +290,7 @@ class MistralFiles(FilesApi):
                 raise unfit(flaws)
 
     def listing(self, query: MultiMapping[str], files: list[StoredFile]) -> dict[str, Any]:
-        """Return the page asked for of the files whose name holds `search`."""
+        """Return the page asked for, of the files whose name contains `search`."""
         found = [file for file in files if query.get("search", "") in file.filename]
         number, size = _page_of(query)
         shown = [self._dialect.file_object(file) for file in found[number * size :][:size]]
@@ -298,10 +298,10 @@ class MistralFiles(FilesApi):
 
 
 class MistralJobs(BatchesApi):
-    """Jobs, made of files or of requests in the create call, whose model stands in for one that a line leaves out."""
+    """Jobs of files or of requests in the create call; lines without a model get the model of the job."""
 
     def routes(self, gate: Gate) -> Iterator[web.RouteDef]:
-        """Return the routes; a job can be deleted too."""
+        """Return the routes, with a route that deletes a job."""
         yield from super().routes(gate)
         yield gate.route("DELETE", self._dialect.traits.batches + "/{batch_id}", self._delete)
 
@@ -313,7 +313,7 @@ class MistralJobs(BatchesApi):
         return json_reply({"id": batch.id, "object": "batch", "deleted": True})
 
     async def told(self, request: web.Request, batch: Batch) -> dict[str, Any]:
-        """Return a job as JSON, its rows in `outputs` where the call asks for them."""
+        """Return a job as JSON, with its rows in `outputs` if the call asks for them."""
         job = await super().told(request, batch)
         if request.query.get("inline", "").lower() != "true" or batch.outcome is None:
             return job
@@ -322,7 +322,7 @@ class MistralJobs(BatchesApi):
         return {**job, "outputs": [msgspec.Raw(line) for line in lines if _is_object(line)]}
 
     def asked(self, body: bytes) -> JobAsk:
-        """Return what is asked for, in the sandbox's own words too."""
+        """Decode a create call and fill in the sandbox's own fields, too."""
         ask = decode_ask(body, JobAsk)
         return msgspec.structs.replace(
             ask, input_file_id=(ask.input_files or [""])[0], completion_window=f"{ask.timeout_hours}h"
@@ -334,7 +334,7 @@ class MistralJobs(BatchesApi):
 
     @contextlib.asynccontextmanager
     async def source(self, ask: CreateAsk, owner: str) -> AsyncIterator[StoredFile | LineError]:
-        """Yield the job's lines, those of several files one after the other, each with endpoint and model."""
+        """Yield the job's lines, each with endpoint and model; several input files are joined."""
         asked = _job_ask(ask)
         files = [self._stored(asked, file_id, owner) for file_id in asked.input_files or ()]
         async with self.written(lambda lines: _write_lines(lines, asked, files)) as path:
@@ -412,7 +412,7 @@ class _Message(msgspec.Struct, frozen=True):
 
 
 class _Body(msgspec.Struct, frozen=True):
-    """What the schema of the requests asks for, as far as it is known to be checked."""
+    """The part of the requests' schema that the upload is known to check."""
 
     temperature: Annotated[float, Meta(ge=0, le=1.5)] | None = None
     max_tokens: Annotated[int, Meta(ge=0)] | None = None
@@ -447,7 +447,7 @@ def _is_object(line: bytes) -> bool:
 
 
 def _result_line(line: bytes) -> bytes:
-    """Return a result line of Mistral's: a failed body is JSON in a string; of a row that never ran it has no line."""
+    """Return a result line of Mistral's: a failed body is JSON in a string; a row that never ran has no line."""
     try:
         row = _row_decoder.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError):

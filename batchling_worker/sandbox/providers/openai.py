@@ -37,7 +37,7 @@ _RETENTION_S = range(3600, 2592000 + 1)
 
 
 class OpenAIDialect:
-    """OpenAI: validation stops at the first bad line and fails the batch; the list pages by batch id."""
+    """OpenAI: validation stops at the first bad line and fails the batch; lists page by batch id."""
 
     traits = Traits(
         name="openai",
@@ -134,20 +134,20 @@ class OpenAIDialect:
         return _DAY_S
 
     def missing_input(self, ask: CreateAsk) -> str:
-        """Say why the input file cannot be used; OpenAI says so in a failed batch."""
+        """Return why the input file cannot be used; OpenAI's batch then fails with it."""
         return f"Cannot find file {ask.input_file_id}, or organization sandbox does not have access to it."
 
     def line_rules(self, ask: CreateAsk) -> LineRules:
-        """Return what the lines of this batch have to keep to."""
+        """Return the rules for the lines of this batch."""
         return LineRules(endpoints=_BATCHABLE, endpoint=ask.endpoint, one_model=True, models_checked=True)
 
     def wrong_file_name(self) -> Refusal:
-        """Return the refusal of an input file by its name, which OpenAI words twice."""
+        """Return the refusal of an input file with a wrong name; OpenAI repeats the sentence."""
         message = "Invalid file format for the Batch API. The file name must end in .jsonl."
         return Refusal(400, message, beside={"detail": {"message": message, "code": None}})
 
     def page(self, query: MultiMapping[str], newest_first: Sequence[Batch], limits: Limits) -> Page:
-        """Return the page behind `after`, of `limit` batches."""
+        """Return the page of `limit` batches after `after`."""
         return page_after(query, newest_first, limits)
 
     def not_cancellable(self, view: BatchView) -> Refusal:
@@ -155,7 +155,7 @@ class OpenAIDialect:
         return Refusal(409, f"Cannot cancel a batch with status '{view.status}'.")
 
     def decorate(self, answer: Answer, mark: str) -> dict[str, Any]:
-        """Return the body of a success; OpenAI adds nothing to it."""
+        """Return the body of a success unchanged."""
         return answer.body
 
 

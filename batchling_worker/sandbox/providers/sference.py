@@ -29,13 +29,13 @@ _STATUSES: Final = {
     "cancelling": "running",
     "completed": "completed",
     "failed": "failed",
-    # It knows no batch that has expired.
+    # Sference has no status for an expired batch.
     "expired": "failed",
     "cancelled": "cancelled",
 }
 _KINDS: Final = {400: "invalid_request_error", 404: "invalid_request_error", 429: "rate_limit_error"}
 _MOST_INLINE: Final = 1_000
-"""With more rows the results are told by their URL alone: it was seen so, and not for how many."""
+"""With more rows a batch shows only the URL of its results; that was seen, the exact number was not."""
 
 
 class _Body(msgspec.Struct, frozen=True):
@@ -56,7 +56,7 @@ class _Said(msgspec.Struct, frozen=True):
 
 
 class SferenceDialect:
-    """Sference: all is checked at the create, which names the bad request; rows fail with an error and no status."""
+    """Sference: the create checks all requests and names the bad one; failed rows have an error and no status."""
 
     batches = "/batches"
     results = "/results.jsonl"
@@ -97,23 +97,23 @@ class SferenceDialect:
         return str(uuid.uuid4())
 
     def error_body(self, status: int, code: str | None, message: str, param: str | None) -> dict[str, Any]:
-        """Return the JSON body of an HTTP error; `extra` holds what is said of a request."""
+        """Return the JSON body of an HTTP error; `extra` holds facts about the request."""
         extra = [{"key": param, "message": message}] if param is not None else {}
         return {"status_code": status, "detail": message, "extra": extra}
 
     def line_rules(self, ask: CreateAsk) -> LineRules:
-        """Return what the lines of a batch have to keep to: they were checked as they came in."""
+        """Return rules that check nothing: the lines were checked on arrival."""
         return LineRules(endpoints=frozenset(), endpoint=None, skips_bad_lines=True, lines_checked=False)
 
     def decorate(self, answer: Answer, mark: str) -> dict[str, Any]:
-        """Return the body of a success; it is whole already."""
+        """Return the body of a success unchanged."""
         return answer.body
 
     def check_call(self, headers: Mapping[str, str]) -> None:
         """Take any call."""
 
     def row(self, place: int, raw: bytes, first: InlineRow | None) -> InlineRow:
-        """Return a request; one without messages, of another model, or for the background is refused."""
+        """Return a request; refuse requests without messages, of another model, or with `background`."""
         try:
             request = msgspec.json.decode(raw, type=_Request)
             body = msgspec.json.decode(request.body, type=_Body)
@@ -141,11 +141,11 @@ class SferenceDialect:
                 raise Refusal(400, f"{name}: extra keys are not permitted", param=name)
 
     def doubled(self, place: int, custom_id: str) -> Refusal:
-        """Return the refusal of a request with the custom_id of another."""
+        """Return the refusal of a request whose custom_id is not unique."""
         return _bad(place, ".custom_id", f"'{custom_id}' is not unique")
 
     def not_json(self) -> Refusal:
-        """Return the refusal of a create that is no JSON object of requests."""
+        """Return the refusal of a create whose body is not a JSON object with requests."""
         return Refusal(400, "The request body is not valid JSON.")
 
     def too_large(self, most: int) -> Refusal:
@@ -159,7 +159,7 @@ class SferenceDialect:
     def batch_object(
         self, batch: Batch, view: BatchView, n_rows: int, told: Told | None, url: str | None
     ) -> dict[str, object]:
-        """Return a batch as JSON; of its rows only the number is told."""
+        """Return a batch as JSON, with the number of its rows and no counts by outcome."""
         ended_at = _iso(batch.outcome.ended_at) if batch.outcome and told else None
         return {
             "id": view.id,
@@ -175,7 +175,7 @@ class SferenceDialect:
         }
 
     def result_line(self, row: ResultRow) -> bytes:
-        """Return a row with what it came to; one that never ran has neither."""
+        """Return a row with its response or error; a row that never ran has neither."""
         result: object = None
         error: object = None
         if row.undone is not None:
@@ -212,7 +212,7 @@ class SferenceDialect:
 
 
 class SferenceBatches(InlineBatches):
-    """Sference also hands out results as one object."""
+    """Sference also returns results as one JSON object."""
 
     def routes(self) -> Iterator[web.RouteDef]:
         """Return every route of the provider."""

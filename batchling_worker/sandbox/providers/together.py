@@ -42,7 +42,7 @@ _WORDS = {
     "completed": "COMPLETED",
     "failed": "FAILED",
     "expired": "EXPIRED",
-    # Not in the SDK's list of words, but seen.
+    # Seen at Together, though the SDK's list of statuses lacks it.
     "cancelling": "CANCELING",
     "cancelled": "CANCELLED",
 }
@@ -67,7 +67,7 @@ _row_decoder = msgspec.json.Decoder(_Row)
 
 
 def _result_line(line: bytes) -> bytes:
-    """Return a result line of Together's: a failed row has a code and no status, and one that never ran no line."""
+    """Return a result line of Together's: a failed row has a code and no status; rows that never ran have no line."""
     try:
         row = _row_decoder.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -104,7 +104,7 @@ class JobAsk(CreateAsk, frozen=True, kw_only=True):
 
 
 class TogetherDialect:
-    """Together: a create is taken whatever it names, and fails later; jobs have no label and no counts."""
+    """Together: a create accepts anything and the job fails later; jobs have no metadata and no counts."""
 
     traits = Traits(
         name="together",
@@ -113,7 +113,7 @@ class TogetherDialect:
         speech="wav",
         purposes=frozenset({"batch-api", "calibration", "eval", "fine-tune"}),
         uploads="/files/upload",
-        # A file for fine-tuning was taken for a batch.
+        # Together was seen to accept a file for fine-tuning as a batch's input.
         batch_purposes=frozenset({"batch-api", "fine-tune"}),
         result_line=_result_line,
         max_bytes=100_000_000,
@@ -157,7 +157,7 @@ class TogetherDialect:
         }
 
     def batch_object(self, view: BatchView) -> dict[str, Any]:
-        """Return a job as JSON; what it has not yet, or never, is left out."""
+        """Return a job as JSON, without the fields that have no value yet."""
         job = {
             "id": view.id,
             "user_id": "sandbox",
@@ -179,23 +179,23 @@ class TogetherDialect:
         return {name: value for name, value in job.items() if value is not None}
 
     def window_seconds(self, ask: CreateAsk) -> float:
-        """Check the endpoint; return a day, whatever window is named."""
+        """Check the endpoint; return one day in seconds, whatever window the call names."""
         if ask.endpoint not in _BATCHABLE:
             raise Refusal(400, f"Invalid endpoint: {ask.endpoint}")
         return _DAY_S
 
     def missing_input(self, ask: CreateAsk) -> str:
-        """Say why the input file cannot be used; Together says so in a failed job."""
+        """Return why the input file cannot be used; Together's job then fails with it."""
         return f"Failed to download input file {ask.input_file_id}: status 404"
 
     def line_rules(self, ask: CreateAsk) -> LineRules:
-        """Return what the lines of this job have to keep to."""
+        """Return the rules for the lines of this job."""
         return LineRules(
             endpoints=_BATCHABLE, endpoint=None, one_model=False, models_checked=False, skips_bad_lines=False
         )
 
     def wrong_file_name(self) -> Refusal:
-        """Return the refusal of an input file by its name."""
+        """Return the refusal of an input file with a wrong name."""
         return Refusal(400, "The file must be a .jsonl file")
 
     def page(self, query: MultiMapping[str], newest_first: Sequence[Batch], limits: Limits) -> Page:
@@ -207,7 +207,7 @@ class TogetherDialect:
         return Refusal(409, f"Cannot cancel job - already in terminal state: {_WORDS[view.status]}")
 
     def decorate(self, answer: Answer, mark: str) -> dict[str, Any]:
-        """Return the body of a success, with the empty list of calls that plain answers have."""
+        """Return the body of a success; plain answers get an empty list of tool calls."""
         for choice in answer.body.get("choices", ()):
             if "message" in choice:
                 choice["message"].setdefault("tool_calls", [])
@@ -216,7 +216,7 @@ class TogetherDialect:
 
 @dataclass(slots=True, kw_only=True)
 class _Begun:
-    """An upload for which a place was given out."""
+    """An upload whose URL was given out."""
 
     owner: str
     filename: str
@@ -226,7 +226,7 @@ class _Begun:
 
 
 class TogetherFiles(FilesApi):
-    """Files: uploaded at once, or as the SDK does, to a place that is given out for them."""
+    """Files: uploaded in one call or, as the SDK does, to a URL that another call returns."""
 
     def __init__(self, world: World, dialect: FileDialect, shelf: FileShelf, book: BatchBook) -> None:
         super().__init__(world, dialect, shelf, book)
@@ -234,7 +234,7 @@ class TogetherFiles(FilesApi):
         self._by_checksum: dict[tuple[str, str], str] = {}
 
     def routes(self, gate: Gate) -> Iterator[web.RouteDef]:
-        """Return the routes; the place that is given out asks for no key."""
+        """Return the routes; the upload URL needs no key."""
         yield from super().routes(gate)
         yield gate.route("POST", "/files", self._begin)
         yield gate.route("POST", "/files/{file_id}/preprocess", self._finish)
@@ -301,10 +301,10 @@ class TogetherFiles(FilesApi):
 
 
 class TogetherJobs(BatchesApi):
-    """Jobs: wrapped when they are created, listed all at once."""
+    """Jobs: the answer to a create wraps the job, and a list has no pages."""
 
     def asked(self, body: bytes) -> JobAsk:
-        """Return what the body of a create call asks for."""
+        """Decode the body of a create call."""
         return decode_ask(body, JobAsk)
 
     @contextlib.asynccontextmanager
@@ -323,7 +323,7 @@ class TogetherJobs(BatchesApi):
         return json_reply({"job": batch}, 201)
 
     def listing(self, batches: list[dict[str, Any]], envelope: Mapping[str, Any]) -> object:
-        """Return the list as it is."""
+        """Return the list without an envelope."""
         return batches
 
 

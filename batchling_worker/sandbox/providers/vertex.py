@@ -33,7 +33,7 @@ BASE_URL_VARIABLES: Mapping[str, str] = {"GOOGLE_VERTEX_BASE_URL": ""}
 """Variables in which SDKs look for a base URL -> the path below the provider's own."""
 
 NUMBER = "projects/715812345678"
-"""Jobs are named with their project's number, whatever the caller calls it."""
+"""The project's number, which job names contain whatever project the caller names."""
 NO_PROJECT = (
     "The call names neither a project nor a model: google-genai calls the base URL alone where its client has no "
     "project. Give genai.Client a project and a location, or set GOOGLE_CLOUD_PROJECT: Vertex' batches need them."
@@ -101,7 +101,7 @@ class _Wish(msgspec.Struct, frozen=True):
 
 
 class _Made(msgspec.Struct, kw_only=True):
-    """What is known of a job beside its record; `exported` counts the rows in its shards, -1 = all there will be."""
+    """Facts of a job beside its record; `exported` is the number of rows in its shards, -1 = all of them."""
 
     wish: _Wish
     exported: int = 0
@@ -136,22 +136,22 @@ class VertexDialect:
         },
     )
     location = ""
-    """Where the job that is being made is: its name says so."""
+    """The location of the job that is being created, which is part of the job's name."""
 
     def new_batch_id(self) -> str:
         """Return a fresh name of a job."""
         return f"{NUMBER}/locations/{self.location}/batchPredictionJobs/{secrets.randbelow(10**18) + 10**18}"
 
     def error_body(self, status: int, code: str | None, message: str, param: str | None) -> dict[str, Any]:
-        """Return the JSON body of an HTTP error; Vertex has no reason beside it for a token it does not know."""
+        """Return the JSON body of an HTTP error; for an unknown token Vertex adds no reason."""
         return google_answers.error_body(status, None, message)
 
     def line_rules(self, ask: CreateAsk) -> LineRules:
-        """Return what the lines have to keep to, once the importer has taken them."""
+        """Return the rules for the lines, once the importer has accepted them."""
         return LineRules(endpoints=google_answers.VERBS, endpoint=ask.endpoint)
 
     def decorate(self, answer: Answer, mark: str) -> dict[str, Any]:
-        """Return the body of a success; nothing is added to it."""
+        """Return the body of a success unchanged."""
         return answer.body
 
 
@@ -186,7 +186,7 @@ class Vertex:
             "POST", f"{_PARENT}/publishers/google/models/{{model}}:{{verb:{verbs}}}", self._answer
         )
         yield gate.bare_route(NO_PROJECT)
-        # Behind the door: which project there is, is told to nobody without a token.
+        # Behind the gate: callers without a token must not learn which projects exist.
         yield gate.route("*", "/{tail:.*}", self._nothing)
 
     async def batches(self) -> list[Mapping[str, object]]:
@@ -256,7 +256,7 @@ class Vertex:
         return batch
 
     async def _imported(self, ask: CreateAsk, owner: str, model: str) -> StoredFile | LineError:
-        """Return the requests as the sandbox runs them, or what the job is to fail with: a create never tells."""
+        """Return the requests as the sandbox runs them, or the job's error: a create itself never reports one."""
         source = self._store.find(ask.input_file_id)
         if source is None:
             return LineError("FAILED_PRECONDITION", f"{ask.input_file_id} is not found.")
@@ -328,7 +328,7 @@ class Vertex:
         return batch
 
     async def _moved_on(self, batch: Batch) -> BatchView:
-        """Return the job as it stands, what has run by now being in its shards."""
+        """Return the job as of now, and write the rows that have run to its shards."""
         view = await self._book.show(batch)
         made = self._made[batch.id]
         if made.exported < 0 or batch.executed is None:
@@ -350,7 +350,7 @@ class Vertex:
         return [file.path for one in ids if (file := self._shelf.find(one, owner)) is not None]
 
     async def _export(self, batch: Batch, sources: Sequence[Path], share: float | None) -> None:
-        """Write shards: of a job that ended all of them, of one that runs what has succeeded so far."""
+        """Write all shards of a job that has ended; for a running job, the rows that have succeeded so far."""
         source = self._store.find(batch.ask.input_file_id)
         folder, made = _folder(batch.created_at, self._made[batch.id].wish), self._made[batch.id]
 
@@ -406,7 +406,7 @@ def _read_line(line: bytes) -> InputLine:
 
 
 def _refuse_unimportable(value: object) -> None:
-    """Raise BadLine for what the importer's tables cannot hold."""
+    """Raise BadLine for a request that the importer's tables cannot hold."""
     if isinstance(value, list):
         for one in value:
             _refuse_unimportable(one)
@@ -467,7 +467,7 @@ def _write_shards(
     share: float | None,
     n_before: int,
 ) -> int:
-    """Write result lines as shards of a few rows each and return how many lines there are."""
+    """Write result lines as shards of a few rows each and return the number of lines."""
     lines = [line for path in sources for line in _lines_of(path)]
     if share is not None:
         lines = lines[: int(len(lines) * share)]
@@ -489,7 +489,7 @@ def _lines_of(path: Path) -> Iterator[bytes]:
 
 
 def _requests(source: StoredObject | None) -> dict[str, bytes]:
-    """Return what was asked, by custom_id: Vertex echoes it."""
+    """Return each request by custom_id: Vertex echoes it in the result."""
     if source is None:
         return {}
     read = (_decode_line(line) for line in _lines_of(source.path))
@@ -497,7 +497,7 @@ def _requests(source: StoredObject | None) -> dict[str, bytes]:
 
 
 def _shown(line: bytes, asked: Mapping[str, bytes]) -> bytes:
-    """Return a result line as Vertex writes it; one that is broken stays so, and one that never ran is none."""
+    """Return a result line as Vertex writes it; broken lines stay broken, and rows that never ran have no line."""
     try:
         ran = msgspec.json.decode(line, type=Ran)
     except (msgspec.DecodeError, UnicodeDecodeError):

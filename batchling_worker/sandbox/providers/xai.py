@@ -46,7 +46,7 @@ _ENDPOINTS = {
 _VIDEOS = frozenset({"/v1/videos/generations", "/v1/videos/extensions"})
 _REALTIME = frozenset({*_ENDPOINTS.values(), "/v1/videos"})
 _UNBATCHED = ("grok-4.5", "grok-4.6", "grok-3-mini")
-"""How the models begin that a batch does not take."""
+"""Prefixes of the models that a batch does not accept."""
 _APPEND_BYTES = 25_000_000
 _RUNNING = frozenset({"validating", "in_progress", "finalizing", "cancelling"})
 _LIFE = dt.timedelta(days=30)
@@ -60,7 +60,7 @@ def _perform(endpoint: str, body: bytes | msgspec.Raw, created: int) -> Answer |
 
 
 class XaiDialect:
-    """xAI: errors are two texts, and a key that is not known is a bad request."""
+    """xAI: an error is two texts, and an unknown key is answered with 400."""
 
     traits = Traits(
         name="xai",
@@ -96,11 +96,11 @@ class XaiDialect:
         return {"code": code or "Client specified an invalid argument", "error": message}
 
     def line_rules(self, ask: CreateAsk) -> LineRules:
-        """Return what the lines of this batch have to keep to: they were checked when they were appended."""
+        """Return the rules for the lines of this batch, which were checked when they were appended."""
         return LineRules(endpoints=_REALTIME, endpoint=None, skips_bad_lines=True, lines_checked=False)
 
     def decorate(self, answer: Answer, mark: str) -> dict[str, Any]:
-        """Return the body of a success with the price of it in its usage."""
+        """Return the body of a success with its price in `usage`."""
         usage = answer.body.get("usage")
         if isinstance(usage, dict):
             usage["cost_in_usd_ticks"] = 1_000 * (answer.input_tokens + 4 * answer.output_tokens)
@@ -109,7 +109,7 @@ class XaiDialect:
 
 @dataclass(slots=True, kw_only=True)
 class Container:
-    """What requests are appended to; each append is a batch of its own, which runs at once."""
+    """A container that requests are appended to; each append is a batch of its own, which runs at once."""
 
     id: str
     owner: str
@@ -117,7 +117,7 @@ class Container:
     created_at: float
     cancelled_at: float | None = None
     contents: dict[str, bytes] = field(default_factory=dict)
-    """Digest of each request, by its id."""
+    """Request id -> digest of the request."""
     parts: list[Batch] = field(default_factory=list)
 
 
@@ -213,7 +213,7 @@ class Xai:
         return await self._call_faults.after_create(request, model, reply)
 
     def _take(self, container: Container, rows: Sequence[_Row]) -> None:
-        """Have the rows run that are new; one that has come before in other words spoils the whole call."""
+        """Run the rows that are new; refuse the whole call if an id was appended before with other content."""
         fresh = [row for row in rows if container.contents.get(row.id) != row.digest]
         for row in fresh:
             if row.id in container.contents:
@@ -284,7 +284,7 @@ class Xai:
         return json_reply(await self._object(container))
 
     async def _results(self, request: web.Request, owner: str) -> web.StreamResponse:
-        """Send a page as a file, so that it can be refused, slow or cut off like one."""
+        """Send a page as a file, so that the faults of downloads strike it, too."""
         container = self._find(request, owner)
         written: list[Written] = []
         now = self._world.clock.now()
@@ -318,7 +318,7 @@ class Xai:
         return container
 
     async def _object(self, container: Container, *, listed: bool = False) -> dict[str, Any]:
-        """Return a container as JSON: no word for its state, and its making and its end of life as bare dates."""
+        """Return a container as JSON, without a status; its creation and expiry are dates without a time."""
         look = self._book.listed if listed else self._book.show
         views = [await look(part) for part in container.parts]
         counts = [view.counts for view in views if view.counts]
@@ -328,7 +328,7 @@ class Xai:
             sum(_number(one.get(name)) for one in counts) for name in ("completed", "failed")
         )
         n_cancelled = sum(_n_pending(view) for view in views if view.status == "cancelled")
-        # A batch that still finalizes would look done, as nothing but the counters says so.
+        # Only the counters show that a batch is done, so a finalizing batch must not look done.
         n_running = sum(view.status in _RUNNING for view in views)
         n_pending = max(n_total - n_success - n_error - n_cancelled, min(n_running, n_success))
         n_success = n_total - n_error - n_cancelled - n_pending
@@ -357,7 +357,7 @@ class Xai:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Row:
-    """A request as it was appended, and as a line of OpenAI's."""
+    """An appended request, also as a line of OpenAI's."""
 
     id: str
     digest: bytes
@@ -367,14 +367,14 @@ class _Row:
 
 
 def _checked(number: int, asked: _Request) -> _Row:
-    """Return an appended request; Refusal where the whole call is to be refused for it."""
+    """Return an appended request; raise Refusal, for the whole call, if it is invalid."""
     where = f"batch_requests[{number}]"
     if len(asked.batch_request) != 1:
         raise Refusal(400, f"{where}: exactly one kind of request is to be given.")
     [(kind, body)] = asked.batch_request.items()
     endpoint = _ENDPOINTS.get(kind)
     if endpoint is None:
-        raise Refusal(400, f"{where}: '{kind}' is no kind of request.")
+        raise Refusal(400, f"{where}: '{kind}' is not a kind of request.")
     try:
         peek = msgspec.json.decode(body, type=_Model)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -401,7 +401,7 @@ class _Response(msgspec.Struct, frozen=True):
 
 
 def _read_rows(file: Written, place: int, limit: int, rows: list[bytes]) -> int:
-    """Append rows of a result file from a place on, up to `limit` in all; return the place behind them."""
+    """Append rows of a result file from byte `place` on, up to `limit` in all; return the byte after them."""
     if place >= file.n_bytes or len(rows) >= limit:
         return place
     with file.path.open("rb") as lines:
@@ -414,7 +414,7 @@ def _read_rows(file: Written, place: int, limit: int, rows: list[bytes]) -> int:
 
 
 def _result(line: bytes) -> bytes:
-    """Return a row of results: of another's JSON as it is, of a broken line as a text that names nobody."""
+    """Return a result row; other JSON stays as it is, and a broken line becomes a JSON string without an id."""
     try:
         row = msgspec.json.decode(line, type=_Line)
         response = msgspec.json.decode(row.response, type=_Response)
@@ -432,7 +432,7 @@ def _result(line: bytes) -> bytes:
 
 
 def _is_json(line: bytes) -> bool:
-    """Whether Python takes the line, which msgspec may not: half of a surrogate pair is in JSON of a model's words."""
+    """Return whether Python decodes the line; msgspec refuses half surrogate pairs, which model output may hold."""
     try:
         return isinstance(json.loads(line), dict)
     except ValueError:
@@ -440,7 +440,7 @@ def _is_json(line: bytes) -> bool:
 
 
 def _kind(body: Any) -> tuple[str, Any]:
-    """Return a body as results show it: a response is told as a chat."""
+    """Return the kind and body of a result; a response is converted to a chat completion."""
     if not isinstance(body, dict) or body.get("status") == "failed":
         return "chat_get_completion", body
     match body.get("object"):

@@ -1,4 +1,4 @@
-"""The sandbox's clock: real time, until a test freezes it or moves it on."""
+"""The sandbox's clock: real time until a test freezes or advances it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 class Clock:
-    """Unix seconds that any thread can advance and freeze; time goes back on `reset` only."""
+    """Unix seconds that any thread can advance and freeze; only `reset` moves time back."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -21,7 +21,7 @@ class Clock:
             return self._now()
 
     def advance(self, seconds: float) -> float:
-        """Move time on by `seconds` and return the new time; ValueError when negative."""
+        """Advance time by `seconds` and return the new time; raise ValueError if negative."""
         if seconds < 0:
             raise ValueError("the sandbox's clock cannot be moved back")
         with self._lock:
@@ -32,13 +32,13 @@ class Clock:
             return self._now()
 
     def freeze(self) -> float:
-        """Stop time where it is and return it; only `advance` moves it from then on."""
+        """Stop time and return it; from then on only `advance` moves it."""
         with self._lock:
             self._frozen_at = self._now()
             return self._frozen_at
 
     def thaw(self) -> float:
-        """Let time run again from where it stood and return it."""
+        """Let time run again from where it stopped and return it."""
         with self._lock:
             if self._frozen_at is not None:
                 self._ahead_s = self._frozen_at - time.time()
@@ -54,7 +54,7 @@ class Clock:
 
     @property
     def frozen(self) -> bool:
-        """Say whether time stands still."""
+        """Return whether time is frozen."""
         with self._lock:
             return self._frozen_at is not None
 
@@ -63,7 +63,7 @@ class Clock:
 
 
 class SkewedClock(Clock):
-    """A provider's clock, which may be ahead of the sandbox's or behind; only the sandbox's is moved."""
+    """A provider's clock, which may be ahead of or behind the sandbox's; only the sandbox's can be moved."""
 
     def __init__(self, true: Clock, skew_s: Callable[[], float]) -> None:
         super().__init__()

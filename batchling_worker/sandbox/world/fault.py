@@ -1,4 +1,4 @@
-"""What every fault of the sandbox has: how often it strikes and whom, and the forms that several share."""
+"""The base class of faults, and the forms that several faults share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def _kebab(name: str) -> str:
 
 
 class Fault(msgspec.Struct, kw_only=True, tag=_kebab, tag_field="fault", forbid_unknown_fields=True):
-    """What every fault has: how often it strikes and whom."""
+    """Fields of every fault: how often it strikes, and which provider and model."""
 
     times: int | None = 1
     after: int = 0

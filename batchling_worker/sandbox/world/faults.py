@@ -1,9 +1,9 @@
-"""What can go wrong at a provider, as a table of small records that tests and rehearsals arm.
+"""Faults of a provider, as a table of small records that tests and rehearsals arm.
 
 A fault strikes `times` matching occasions (None = until cleared) after letting the first `after` of them
 through; `provider` and `model` narrow it. Over HTTP a fault is its fields plus `"fault"`, its class name in
 kebab case. A fault with a model strikes only where the model is known: not on uploads and lists.
-Faults of a batch are taken up when the batch is created, faults of a call when the call comes in.
+Faults of a batch are assigned when the batch is created, faults of a call when the call comes in.
 A single row is made to fail by a marker anywhere in its text, see `batchling_worker.sandbox.world.markers`.
 """
 
@@ -216,7 +216,7 @@ class FailBatch(Fault):
     )
     line: int | None = None
     lines: tuple[int, ...] = ()
-    """Instead of `line`: an error for each of these."""
+    """An error for each of these lines, instead of `line`."""
     param: str | None = None
     seconds: float = 0.0
 
@@ -456,18 +456,18 @@ class FaultTable:
         self._unable: dict[str, frozenset[type[Fault]]] = {}
 
     def spare(self, provider: str, kinds: Iterable[type[Fault]]) -> None:
-        """Let no fault of these kinds strike a provider, as its API cannot show them."""
+        """Keep faults of these kinds from a provider whose API cannot show them."""
         self._unable[provider] = frozenset(kinds)
 
     def add(self, *faults: Fault) -> None:
-        """Arm faults behind those already armed."""
+        """Arm faults after those already armed."""
         with self._lock:
             self._armed.extend(_Armed(fault) for fault in faults)
 
     def take(
         self, kind: type[F], provider: str, model: str | None = None, key: str = "", call: str = ""
     ) -> F | None:
-        """Use up one strike of the first armed fault of this kind that matches, and return that fault."""
+        """Return the first armed fault of this kind that matches, and use up one of its strikes."""
         if kind in self._unable.get(provider, ()):
             return None
         with self._lock:
@@ -477,7 +477,7 @@ class FaultTable:
         return None
 
     def standing(self, kind: type[F], provider: str) -> F | None:
-        """Return the first armed fault of this kind that matches, and use nothing up: it lasts until it is cleared."""
+        """Return the first armed fault of this kind that matches, without using up a strike: it lasts until cleared."""
         with self._lock:
             for armed in self._armed:
                 fault = armed.fault
@@ -487,7 +487,7 @@ class FaultTable:
         return None
 
     def n_struck(self, kind: type[Fault]) -> int:
-        """Return how often the faults of this kind have struck, since they were armed."""
+        """Return how often faults of this kind have struck since they were armed."""
         with self._lock:
             return sum(armed.n_struck for armed in self._armed if type(armed.fault) is kind)
 

@@ -1,4 +1,4 @@
-"""The billing ledger: what a provider would have on its invoice, and every call it was sent."""
+"""The billing ledger: the rows on a provider's invoice, and every call it got."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-# One price for every model keeps totals easy to check by hand; batch rows cost half of it.
+# One price for all models keeps totals easy to check by hand; batch rows cost half of it.
 INPUT_USD_PER_TOKEN = 0.10e-6
 OUTPUT_USD_PER_TOKEN = 0.40e-6
 BATCH_DISCOUNT = 0.5
@@ -21,7 +21,7 @@ def cost_usd(input_tokens: int, output_tokens: int, *, batch: bool) -> float:
 
 
 class BilledBatch(msgspec.Struct, kw_only=True):
-    """One batch that was created, whether or not its creator heard of it; `owner` is a fingerprint."""
+    """One batch that was created, whether or not its creator got the answer; `owner` is a fingerprint."""
 
     provider: str
     provider_batch_id: str

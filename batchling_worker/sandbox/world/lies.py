@@ -1,4 +1,4 @@
-"""The ways in which a provider answers untruly though nothing looks wrong: 200, well-formed, and not so."""
+"""False answers of a provider that look right: status 200, well-formed, and untrue."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 from .fault import FailingFault, Fault, RefusingFault
 
 Call: TypeAlias = Literal["upload", "create", "look", "download"]
-"""The calls of a batch's life; `look` is at one batch or at the list."""
+"""The calls of a batch's life; `look` retrieves one batch or lists batches."""
 
 
 class StaleList(Fault):
@@ -25,10 +25,10 @@ class ListWithoutFileIds(Fault):
 
 
 class EmptyPage(Fault):
-    """A page of the list is empty and says that there is more: its cursor leads to the page that was asked for."""
+    """A page of the list is empty and says that there is more; its cursor leads to the page that was asked for."""
 
     cursor: bool = True
-    """Without one it names no cursor, where a field of its own says that there is more."""
+    """If false, the page names no cursor at providers where another field says that there is more."""
 
 
 class GarbleDownload(Fault):
@@ -47,7 +47,7 @@ class RefuseErrorFile(RefusingFault):
 
 
 class FailInErrorFile(FailingFault):
-    """Every row fails, the batch is called failed and names no error: the rows' own words are in its error file."""
+    """Every row fails and the batch has failed without an error; the rows' errors are in its error file."""
 
     status: int = 400
     message: str = "The sandbox was told to fail this batch's rows."

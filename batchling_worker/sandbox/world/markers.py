@@ -1,9 +1,9 @@
-"""Words in a request's own text that make just this request fail, in a batch and in realtime.
+"""Markers in a request's text that make only this request fail, in a batch and in realtime.
 
 `fault:400`, `fault:429`, `fault:500`, any status: the row fails with it.
-`fault:missing`: answered, and in no file. `fault:zero`: status_code 0 in the error file.
-`fault:broken`: its result line is no JSON. `fault:twice`: its result line is there twice.
-`xN` behind any of them (`fault:500x1`) limits it to the first N times that this custom_id is run.
+`fault:missing`: answered, and in neither file. `fault:zero`: status_code 0 in the error file.
+`fault:broken`: its result line is not JSON. `fault:twice`: its result line appears twice.
+`xN` after any of them (`fault:500x1`) limits it to the first N times that this custom_id is run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _MARKER = re.compile(rb"fault:([1-9]\d\d|missing|zero|broken|twice)(?:x(\d+))?")
 
 
 class Marker(NamedTuple):
-    """What a marker asks for: an HTTP `status` or a `quirk` of the result file."""
+    """The effect of a marker: an HTTP `status` or a `quirk` of the result file."""
 
     status: int | None
     quirk: str | None
@@ -31,7 +31,7 @@ class Markers:
         self._struck: Counter[str] = Counter()
 
     def find(self, text: bytes, custom_id: str) -> Marker | None:
-        """Return the marker that is to strike this run of the request, if any."""
+        """Return the marker that strikes this run of the request, if any."""
         if b"fault:" not in text:
             return None
         found = _MARKER.search(text)
@@ -46,6 +46,6 @@ class Markers:
         return Marker(int(word), None) if word.isdigit() else Marker(None, word)
 
     def clear(self) -> None:
-        """Forget what has struck."""
+        """Reset the counts."""
         with self._lock:
             self._struck.clear()

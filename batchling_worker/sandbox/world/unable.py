@@ -1,4 +1,4 @@
-"""Why some APIs cannot show some faults, for the providers that say so of themselves."""
+"""Reasons why an API cannot show a fault, shared by several providers."""
 
 from __future__ import annotations
 

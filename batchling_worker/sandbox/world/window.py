@@ -1,4 +1,4 @@
-"""Cuts a stretch of whole lines out of a file, however large, without holding it."""
+"""Finds a range of whole lines in a file of any size without reading it into memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Window(NamedTuple):
 
 
 def window(path: Path, n_bytes: int, skip: int, limit: int | None) -> Window:
-    """Return where `limit` lines (None = all) behind the first `skip` are in the first `n_bytes` of the file."""
+    """Return the bytes of `limit` lines (None = all) after the first `skip`, within the first `n_bytes` of the file."""
     start = end = n_lines = 0
     last = None if limit is None else skip + limit
     if n_bytes == 0:

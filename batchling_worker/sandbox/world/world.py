@@ -1,4 +1,4 @@
-"""What every provider of one sandbox shares: clock, faults, ledger, limits, speeds and disk."""
+"""The state that all providers of one sandbox share: clock, faults, ledger, limits, speeds and disk."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _FAST_WORDS = (
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Limits that providers enforce where they have them; the defaults are published ones (2026-11-23).
 
-    Rows and bytes that are None are the provider's own, which its traits tell. `max_enqueued_tokens` counts the batches
-    of one key and model that have not ended: one that does not fit fails its validation; with `quota_at_create` its
-    create is refused with 429 instead. `quota_named`: the words hold the figure. `max_files` are files without expiry.
+    Rows and bytes that are None come from the provider's traits. `max_enqueued_tokens` counts the batches of one key
+    and model that have not ended: a batch over it fails its validation, or with `quota_at_create` its create is
+    refused with 429. `quota_named`: the message holds the figure. `max_files` limits files without expiry.
     """
 
     max_rows: int | None = None
@@ -62,12 +62,12 @@ class Speeds:
         self._seconds = dict(seconds or {})
 
     def set(self, seconds: Mapping[str, float]) -> None:
-        """Set the seconds of some models; `"*"` stands for every model that is not named."""
+        """Set the seconds of some models; `"*"` is every model that is not named."""
         with self._lock:
             self._seconds.update(seconds)
 
     def clear(self) -> None:
-        """Go back to the built-in speeds."""
+        """Restore the built-in speeds."""
         with self._lock:
             self._seconds.clear()
 
@@ -88,14 +88,14 @@ class Speeds:
 
 @dataclass(slots=True)
 class Held:
-    """The limits in force, which all that see one world share."""
+    """The limits in force, shared by all views of one world."""
 
     limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(slots=True, kw_only=True)
 class World:
-    """One sandbox's shared parts; `pool` runs what would hold up the event loop."""
+    """One sandbox's shared parts; `pool` runs work that would block the event loop."""
 
     directory: Path
     pool: ThreadPoolExecutor
