@@ -1,4 +1,4 @@
-"""A row that the provider calls a success is one only if its body is an answer of its endpoint."""
+"""Checks that the body of a successful row is an answer of its endpoint."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..provider import Answer
 
 
 def checked(answer: Answer, endpoint: str) -> Answer:
-    """Return the answer, or the failure that its body tells of or amounts to."""
+    """Return the answer, or a failure if its body states an error or holds no answer."""
     if answer.origin != "provider" or not 200 <= answer.status < 300:
         return answer
     body = answer_shape.unpacked(answer.body)

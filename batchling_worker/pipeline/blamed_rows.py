@@ -1,4 +1,4 @@
-"""Finds the rows that a failed batch's complaints blame, while every row still stands in its line."""
+"""Finds the rows that a failed batch's complaints blame, while the rows are still in the order of the input file."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .step import Step
 
 
 async def named(step: Step, ending: Ending) -> Ending:
-    """The ending with the requests that its complaints blame, and their lines; a row the batch has not is nobody."""
+    """Return the ending with the blamed requests and lines in its complaints; an unknown row blames nobody."""
     pointers = [blame.pointer(complaint) for complaint in ending.complaints]
-    # Where rows were answered early, those that still wait no longer stand in their lines.
+    # Once rows were answered early, the rows that still wait no longer have their line numbers.
     lines = set() if step.batch.n_succeeded else {at.line for at in pointers if at.line is not None}
     spelt = {custom_id for at in pointers for custom_id in at.custom_ids}
     if not lines and not spelt:
@@ -45,7 +45,7 @@ async def named(step: Step, ending: Ending) -> Ending:
 
 
 async def of_refusal(step: Step, error: PermanentError, body: bytes) -> Ending:
-    """How a batch ends that was refused as a whole: with the rows that the refusal blames, if it blames any."""
+    """Return the ending of a batch that was refused as a whole, with the rows that the refusal blames, if any."""
     ending = Ending(status=error.status, body=body.decode(errors="replace"))
     if error.status not in blame.ROW_STATUSES:
         return ending
@@ -68,7 +68,7 @@ class _Refusal(msgspec.Struct):
             return cls()
 
     def complaints(self, body: bytes) -> tuple[Complaint, ...]:
-        """One for each row that a list of validation errors may speak of, else one for what the body says."""
+        """Return a complaint for each entry of a list of validation errors, else one with the body's sentence."""
         flaws = http_errors.flaws_of(self.detail) or http_errors.flaws_of(self.extra)
         if flaws:
             return tuple(Complaint(code=flaw.code, message=flaw.words) for flaw in flaws)

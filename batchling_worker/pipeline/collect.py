@@ -20,14 +20,14 @@ from .result_chunks import chunks
 from .step import Step
 
 MOST_REFUSED: Final = 10_000
-"""Rows of a held batch that one reading requeues: their ids are in memory meanwhile."""
+"""How many rows of a held batch one reading requeues: their ids are kept in memory meanwhile."""
 
 
 async def collect(step: Step) -> None:
-    """Deliver every readable result of an ended batch; may be torn off and begun again at any row.
+    """Deliver every readable result of an ended batch; may be interrupted and begun again at any row.
 
-    A request that is answered already is left alone, so nothing is delivered twice; memory is that of one chunk. Where
-    the results lack rows that the provider may have answered, the batch is handed back to be looked at and read again.
+    An answered request is left alone, so nothing is delivered twice; memory is that of one chunk. If the results lack
+    rows that the provider may have answered, the batch becomes due again and is looked at and read again.
     """
     ending, running = Ending.decode(step.batch.ending), False
     if step.batch.n_unread and step.batch.provider_batch_id is not None:
@@ -50,7 +50,7 @@ async def collect(step: Step) -> None:
 
 
 async def _looked_again(step: Step, ending: Ending) -> tuple[Ending, bool]:
-    """The references and counts that the batch itself shows now, and whether it is shown as running."""
+    """Return the references and counts that the batch itself shows now, and whether it is shown as running."""
     provider_batch_id = step.batch.provider_batch_id
     if provider_batch_id is None:
         return ending, False
@@ -58,10 +58,10 @@ async def _looked_again(step: Step, ending: Ending) -> tuple[Ending, bool]:
         looks = await step.provider.look(step.way(), [provider_batch_id])
         seen = step.own(looks.get(provider_batch_id, NotFound()))
     except (TemporaryError, PermanentError):
-        # The files that are known may be readable all the same.
+        # The known files may be readable all the same.
         return ending, False
     if not isinstance(seen, Ended):
-        # A batch that is not found any more may still have files.
+        # A batch that is no longer found may still have files.
         return ending, isinstance(seen, Running)
     fresh = seen.ending
     return msgspec.structs.replace(
@@ -72,7 +72,7 @@ async def _looked_again(step: Step, ending: Ending) -> tuple[Ending, bool]:
 
 
 async def _read(step: Step, ending: Ending, refused: set[RequestId], *, running: bool) -> Reading:
-    """Deliver what the result files hold; `refused` takes the requests whose row asks for another attempt."""
+    """Deliver what the result files hold; add the requests whose row asks for another attempt to `refused`."""
     n_answered = n_retry = n_unknown = n_ok = n_foreign = 0
     failure: PermanentError | TemporaryError | None = None
     try:
@@ -88,13 +88,13 @@ async def _read(step: Step, ending: Ending, refused: set[RequestId], *, running:
             step.reach("collect.chunk")
     except PermanentError as error:
         if not n_answered + n_retry + n_unknown:
-            # Not one file can be read: it is the key that is refused, or the way there.
+            # No file can be read: the provider refuses the key, or a proxy the call.
             raise
         failure = error
     except TemporaryError as error:
         failure = error
     if failure is not None and step.estranged:
-        # The files of another account: that this one cannot read them says nothing about them.
+        # They are files of another account: that this account cannot read them says nothing about them.
         raise step.estrangement()
     return Reading(
         n_answered=n_answered,
@@ -121,7 +121,7 @@ async def _collected(step: Step, ending: Ending, reading: Reading) -> None:
 
 
 async def _requeue_refused(step: Step, ending: Ending, refused: AbstractSet[RequestId]) -> None:
-    """Run the rows of a held batch again that a readable file refuses: the unreadable one does not hold them up."""
+    """Run rows of a held batch again that a readable file refuses, without waiting for the unreadable file."""
     if step.batch.reopened_at is not None:
         return
     async for rows in step.store.unanswered(step.batch.batch_id):

@@ -1,4 +1,4 @@
-"""Give up: a batch whose record cannot be read is left to others for a while, then its callers are told."""
+"""Give up: a batch whose record cannot be read is left to other workers for a while, then its callers get an error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ORIGIN = "batch_unreadable"
 
 
 async def give_up(store: Store, held: Held, telemetry: Telemetry) -> None:
-    """Takes a batch that cannot be read out of the way; a caller whose row can be read gets an error, never a guess.
+    """End a batch that cannot be read; a caller whose row can be read gets an error, never a guess.
 
     A caller whose row is damaged too finds out by itself that its batch is over.
     """

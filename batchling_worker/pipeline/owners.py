@@ -1,4 +1,4 @@
-"""Which batch holds an id of a provider: an answer that shows another batch's id must not bind a second one to it."""
+"""Records which batch has a provider_batch_id: an answer with another batch's id must not bind a second batch to it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ KEPT_MS: Final = 35 * 24 * 3600 * 1000
 async def other_owner(
     store: Store, batch_id: BatchId, provider_batch_id: ProviderBatchId, account: str
 ) -> str:
-    """Return the batch of this account that holds the provider's id and still runs; '' = it is this batch's from now.
+    """Return the running batch of this account that has the provider_batch_id; '' = this batch owns it from now on.
 
-    A batch that is over holds nothing: a server that was started anew may count its ids from one again. Where Redis is
-    full, nothing is noted: a create that was answered must be stored.
+    A terminal batch owns no id: a restarted server may count its ids from one again. If Redis is full, nothing is
+    recorded, because an answered create must be stored in any case.
     """
     named = hashlib.blake2b(f"{account}\n{provider_batch_id}".encode(), digest_size=16).hexdigest()
     key = store.keys.owner(named)

@@ -24,13 +24,13 @@ from .result_chunks import chunks
 from .step import Step
 
 Passage: TypeAlias = Callable[[], AbstractAsyncContextManager[None]]
-"""A block in which the account of a step may be called."""
+"""Opens a block in which the account of a step may be called."""
 
 
 async def look(steps: Sequence[Step]) -> list[Seen]:
-    """Look at batches of one account; the answers are in the order of the steps.
+    """Look at batches of one account; return the answers in the order of the steps.
 
-    Those that were looked at by themselves the longest ago come first, as a list may be out of date for some of them.
+    The batches whose last single look is longest ago come first, because a list may be out of date for some of them.
     """
     first = steps[0]
     turns = [
@@ -52,7 +52,7 @@ async def look(steps: Sequence[Step]) -> list[Seen]:
 
 
 async def _surely(step: Step, seen: Seen, room: asyncio.Semaphore) -> Seen:
-    """Where a list shows more to be read early, ask the batch itself where it is; else there is nothing to be read."""
+    """If a list shows more early results, ask the batch itself where they are; else there is nothing to read."""
     batch = step.batch
     if not isinstance(seen, Running) or not seen.listed or seen.early is None:
         return seen
@@ -65,7 +65,7 @@ async def _surely(step: Step, seen: Seen, room: asyncio.Semaphore) -> Seen:
 
 
 async def poll(step: Step, seen: Seen, passage: Passage = nullcontext) -> None:
-    """Takes a batch from `submitted` to `ended`, or says when to look again; what can be read early is delivered."""
+    """Move a batch from `submitted` to `ended`, or schedule the next look; deliver early results."""
     batch = step.batch
     if batch.reopened_at is not None and not batch.adopted:
         await _adopt(step)
@@ -131,7 +131,7 @@ def _pause_s(step: Step) -> float:
 
 
 async def _adopt(step: Step) -> None:
-    """Puts the requests that a reopened batch had left without an answer back in flight in it."""
+    """Put the requests that a reopened batch had left unanswered back in flight in it."""
     lane_id = step.batch.lane_id
     async for request_ids in step.store.kept(step.batch.batch_id):
         await step.store.adopt(step.held, lane_id, request_ids)
@@ -141,10 +141,10 @@ async def _adopt(step: Step) -> None:
 
 
 async def _early(step: Step, seen: Running, passage: Passage) -> EarlyRead:
-    """Delivers the rows that have succeeded so far; answers how far they were read, for the next look.
+    """Deliver the rows that have succeeded so far; return how far they were read, for the next look.
 
-    A row that has failed may yet heal: it is told when the batch has ended. So are all that could not be read here,
-    for whatever reason: that disturbs no look.
+    A failed row may still succeed, so it is delivered when the batch has ended, as are rows that cannot be read here.
+    An error of this reading never fails the look.
     """
     read = step.batch.early
     if seen.early is None or not lifecycle.early_is_due(step.batch, seen):
@@ -162,10 +162,10 @@ async def _early(step: Step, seen: Running, passage: Passage) -> EarlyRead:
         step.reach("poll.early_read")
     except (StaleClaim, *UNREACHABLE):
         raise
-    except Exception as error:  # noqa: BLE001 - of an unforeseen one, only the kind is told: its text may hold anything
+    except Exception as error:  # noqa: BLE001 - of an unforeseen error only the kind is logged: its text may hold a key
         known = isinstance(error, (TemporaryError, PermanentError))
         if isinstance(error, PermanentError):
-            # It may be the cursor that is refused.
+            # The provider may have refused the cursor.
             read = msgspec.structs.replace(read, cursor="")
         reason = str(error) if known else type(error).__name__
         step.telemetry.warn("early_not_read", batch_id=step.batch.batch_id, reason=reason)
@@ -175,7 +175,7 @@ async def _early(step: Step, seen: Running, passage: Passage) -> EarlyRead:
 
 
 async def _taught(step: Step, ending: Ending) -> Ending:
-    """A batch that failed for the quota of enqueued tokens teaches its limit before its requests may go on."""
+    """Learn the limit from a batch that failed for the quota of enqueued tokens, before its requests are requeued."""
     refusal = lifecycle.over_quota(ending)
     if refusal is None or not step.batch.quota_id:
         return ending
@@ -187,14 +187,14 @@ async def _taught(step: Step, ending: Ending) -> Ending:
 
 
 async def _refused_a_look(step: Step, error: PermanentError) -> None:
-    """A revoked key gives up no batch that was paid for: the engine parks it."""
+    """Leave a paid batch whose key was revoked to the engine, which parks it."""
     if not step.estranged:
         raise error
     await _out_of_sight(step)
 
 
 async def _out_of_sight(step: Step) -> None:
-    """The batch is another account's: it waits for that one, unless a person wishes to hear no more of it."""
+    """Wait for the account that created the batch, unless a person has cancelled the batch."""
     if not step.batch.cancel_requested:
         raise step.estrangement()
     reason = "cancelled; under the key or host that created it, the batch may go on"
@@ -230,9 +230,9 @@ async def _end_overdue(step: Step, seen: Running) -> None:
 
 
 async def _is_listed(step: Step) -> bool:
-    """Whether a search shows a batch that a look does not; where the search is refused, the 404s were the key's.
+    """Return whether a search shows a batch that a look does not; if the search is refused, the key caused the 404s.
 
-    Where only rows can tell, a batch of the list that cannot be looked at is an error: it may be this one.
+    If only rows can identify it, a listed batch that cannot be looked at is an error: it may be this batch.
     """
     return bool(await step.provider.find(step.way(), step.criteria(step.batch.label)))
 
@@ -244,6 +244,6 @@ async def _ask_to_cancel(step: Step) -> None:
     try:
         await step.provider.cancel(step.way(), step.batch.provider_batch_id)
     except PermanentError as error:
-        # It runs on and is paid for: its results are still to be had.
+        # It runs on and is paid for, so its results can still be read.
         step.telemetry.warn("step_refused", batch_id=step.batch.batch_id, reason=str(error))
     step.reach("poll.cancel_asked")

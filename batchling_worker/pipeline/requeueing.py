@@ -1,4 +1,4 @@
-"""Requests of an ended batch on their way into another one."""
+"""Moves requests of an ended batch into another batch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LONGEST_MS: Final = 5_000
 
 
 def fate_of(step: Step, ending: Ending, row: Row) -> lifecycle.RowFate:
-    """What becomes of a row; one that our own code fails on is told so, and the others go on."""
+    """Return what becomes of a row; if our own code fails on it, it gets an error and holds up no other row."""
     try:
         return lifecycle.row_fate(step.batch, ending, row.request_id, row.attempt, step.settings.max_attempts)
     except Exception as error:  # noqa: BLE001 - a defect of ours with one row must not hold up the others for ever
@@ -28,7 +28,7 @@ def fate_of(step: Step, ending: Ending, row: Row) -> lifecycle.RowFate:
 
 
 async def requeue(step: Step, ending: Ending, rows: Sequence[Row], fate: lifecycle.Requeue) -> None:
-    """Move rows that share a fate into the open batch of their lane; one that has moved already is left alone."""
+    """Move rows that share a fate into the open batch of their lane; leave a row alone that has already moved."""
     moved = [_again(row, fate) for row in rows]
     await step.store.requeue(step.held, step.batch, moved, await _cap(step, ending, fate))
 
@@ -61,7 +61,7 @@ async def _cap(step: Step, ending: Ending, fate: lifecycle.Requeue) -> BatchCap:
 
 
 async def _limit(step: Step) -> int | None:
-    """The limit of enqueued tokens that is known by now; for a batch that counted against none, its own size."""
+    """Return the limit of enqueued tokens that is known by now; if the batch counted against none, its own size."""
     if not step.batch.quota_id:
         return quota.tokens_of(step.batch)
     return (await step.store.accounts.quota_of(step.batch.quota_id)).limit

@@ -1,4 +1,4 @@
-"""Results on their way to their callers: read as a stream, packed, a chunk at a time."""
+"""Reads results as a stream and packs them for their callers, a chunk at a time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REQUEST_ID: Final = re.compile(r"[a-z2-7]{26}")
 
 @dataclass(slots=True)
 class Chunk:
-    """Some rows as they are stored, and where reading goes on behind them."""
+    """Some rows as they are stored, and the cursor after which reading continues."""
 
     rows: list[RowOut] = field(default_factory=list)
     cursor: str = ""
@@ -33,12 +33,12 @@ class Chunk:
     n_ok: int = 0
     """How many of its rows the provider answered with a 2xx, whatever became of them."""
     n_foreign: int = 0
-    """How many rows with a 2xx were left out, as they name no request of ours."""
+    """How many rows with a 2xx were left out because they name no request of ours."""
 
     _places: dict[RequestId, int] = field(default_factory=dict)
 
     def add(self, row: RowOut, *, ok: bool) -> None:
-        """Add a row; a success takes the place of a failure of the same request: who tries again may write both."""
+        """Add a row; a success replaces a failure of the same request: a provider that retries may write both."""
         place = self._places.setdefault(row.request_id, len(self.rows))
         if place == len(self.rows):
             self.rows.append(row)
@@ -51,12 +51,12 @@ class Chunk:
 
     @property
     def full(self) -> bool:
-        """Whether it is time to deliver it: memory is that of one chunk."""
+        """Whether the chunk is to be delivered now: memory is that of one chunk."""
         return len(self.rows) >= CHUNK_ROWS or self.n_bytes >= CHUNK_BYTES
 
 
 async def chunks(step: Step, ending: Ending, only: RowKind | None = None) -> AsyncGenerator[Chunk, None]:
-    """Every readable result that names a request, of `only` one kind if one is given; the last chunk may be empty.
+    """Yield every readable result that names a request, of the `only` kind if given; the last chunk may be empty.
 
     An error of the reading is raised behind the last chunk: complete rows that were read before it were paid for.
     """
@@ -92,7 +92,7 @@ def _outgoing_or_none(step: Step, answer: Answer) -> RowOut | None:
 
 
 def _outgoing(answer: Answer) -> RowOut | None:
-    """The row as it is stored, or None for one that names no request of ours."""
+    """Return the row as it is stored, or None if it names no request of ours."""
     if REQUEST_ID.fullmatch(answer.custom_id) is None:
         return None
     kind = lifecycle.row_kind(answer)

@@ -10,7 +10,7 @@ from ..telemetry import Telemetry
 
 
 async def seal(store: Store, claim: Claim, telemetry: Telemetry) -> bool:
-    """Seals a claimed open batch whose linger is over; False when another worker was first."""
+    """Seal a claimed open batch whose linger is over; return False if another worker was first."""
     lane_id = await store.lane_of(claim.batch_id)
     verdict = await store.seal(Held(batch_id=claim.batch_id, token=claim.token), lane_id)
     if verdict is not Verdict.OK:

@@ -16,9 +16,9 @@ from .step import Step
 
 
 async def settle(step: Step) -> None:
-    """Takes a collected batch from `ended` to a terminal state; afterwards nobody waits on it.
+    """Move a collected batch from `ended` to a terminal state; afterwards nobody waits for it.
 
-    May be torn off and begun again: a request that has moved or is answered is no longer this batch's.
+    May be interrupted and begun again: a request that has moved or is answered no longer belongs to this batch.
     """
     batch = step.batch
     ending = Ending.decode(batch.ending)
@@ -54,7 +54,7 @@ async def settle(step: Step) -> None:
 
 
 def _kept(step: Step, rows: Sequence[Row], refused: Sequence[RowOut]) -> list[RequestId]:
-    """Requests that the provider may yet prove to have answered, so that `batchling retry` can read the batch again."""
+    """Return requests that the provider may have answered, so that `batchling retry` can read the batch again."""
     if step.batch.provider_batch_id is None:
         return []
     if step.batch.outcome in (Outcome.COMPLETED, Outcome.LOST):
@@ -63,7 +63,7 @@ def _kept(step: Step, rows: Sequence[Row], refused: Sequence[RowOut]) -> list[Re
 
 
 async def _refused_again(step: Step, ending: Ending) -> int:
-    """Answers every request with an error that a reopened batch has left open once more; none of them is run again."""
+    """Answer every request that a reopened batch has left open once more with an error; none is run again."""
     n_refused, most = 0, step.settings.max_attempts
     async for request_ids in step.store.adopted(step.batch.batch_id):
         refused = []

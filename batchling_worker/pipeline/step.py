@@ -1,4 +1,4 @@
-"""What a step is given: the batch it holds, the way to the provider, and the settings."""
+"""The input of a step: the batch it holds, the way to the provider, and the settings."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from ..store import Held, Store
 from ..telemetry import Telemetry
 
 MOST_SHOWN: Final = 100
-"""So many characters of a foreign id are shown."""
+"""How many characters of a foreign id are shown."""
 ESTRANGED_LONGEST_S: Final = 60.0
-"""How long at most until the key that is put back is noticed."""
+"""The longest time until a restored key is noticed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,23 +48,23 @@ class Step:
     batch: Batch
     store: Store
     account: Account | None
-    """None where the step needs no provider, or the credential cannot be had."""
+    """None if the step needs no provider, or the credential is not available."""
     settings: StepSettings
     providers: Providers
     telemetry: Telemetry
     reach: Callable[[str], None]
-    """Names a point a crash test may die at."""
+    """Marks a point at which a crash test may kill the process."""
     began_s: float = field(default_factory=time.monotonic)
     """When the step began, by this process' monotonic clock."""
 
     @property
     def provider(self) -> Provider:
-        """The batch's provider; raises `PermanentError` where there is none of its name, as in a foreign record."""
+        """The batch's provider; raises `PermanentError` if none has its name, as in a foreign record."""
         return self.providers.load(self.batch.spec.provider)
 
     @property
     def least_look_s(self) -> float:
-        """How long the provider asks to be left alone between two looks at a batch."""
+        """The shortest pause between two looks at a batch that the provider asks for, in seconds."""
         return self.providers.least_look_s(self.batch.spec.provider)
 
     @property
@@ -74,11 +74,11 @@ class Step:
 
     @property
     def elapsed_s(self) -> float:
-        """How long the step has been running."""
+        """How long the step has been running, in seconds."""
         return time.monotonic() - self.began_s
 
     def submission(self, label: str, n_lines: int) -> Submission:
-        """The batch as the provider is told of it."""
+        """Return the description of the batch that the provider gets."""
         spec = self.batch.spec
         return Submission(
             batch_id=self.batch.batch_id,
@@ -90,7 +90,7 @@ class Step:
         )
 
     def criteria(self, label: str) -> SearchCriteria:
-        """What a search for this batch's earlier create goes by."""
+        """Return what identifies the batch of an earlier create in a search."""
         batch = self.batch
         others: dict[ProviderBatchId, BatchId] | None = None
 
@@ -113,19 +113,19 @@ class Step:
 
     @property
     def surely_unmade(self) -> bool:
-        """Whether no create was sent for the batch before this step, not even one that Redis may have forgotten."""
+        """Whether surely no create was sent for the batch before this step, and Redis cannot have forgotten any."""
         return not lifecycle.may_be_made(self.batch)
 
     @property
     def estranged(self) -> bool:
-        """Whether the batch was created under another key or host: that this one does not see it is no evidence."""
+        """Whether the batch was created under another key or host, so that not seeing it proves nothing."""
         batch = self.batch
         if self.account is None or batch.create_at is None or not batch.account:
             return False
         return batch.account != self.account.digest
 
     def estrangement(self) -> TemporaryError:
-        """What a batch waits with that only another account can see."""
+        """Return the error with which a batch waits that only another account can see."""
         batch = self.batch
         way_out = "" if batch.state is BatchState.ENDED else f", or `batchling cancel {batch.batch_id}`"
         return TemporaryError(
@@ -146,7 +146,7 @@ class Step:
         )
 
     def way(self) -> Account:
-        """The account; a step that needs one is never started without."""
+        """Return the account; a step that needs an account is never started without it."""
         if self.account is None:
             raise RuntimeError(f"{self.batch.batch_id} was started without an account")
         return self.account

@@ -38,9 +38,9 @@ from .step import Step
 SEARCH_FIRST_S: Final = 1.0
 MOST_SHOWN: Final = 100
 SURELY_UNMADE: Final = frozenset({0, 401, 402, 403})
-"""Of creates that are refused with these, and with no status, no batch is searched for."""
+"""Statuses of a refused create (0 = none) after which no batch is searched for."""
 COMMIT_GRACE_S: Final = 10.0
-"""How long a leaving worker waits for a create that is on its way."""
+"""How long a worker that shuts down waits for a create that is on its way."""
 
 
 class _Model(msgspec.Struct):
@@ -49,7 +49,7 @@ class _Model(msgspec.Struct):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Readied:
-    """What is to become a batch, and how many lines it has."""
+    """The input of a batch, and how many lines it has."""
 
     source: Source
     n_lines: int
@@ -59,9 +59,9 @@ _model_of = msgspec.json.Decoder(_Model)
 
 
 async def submit(step: Step) -> None:
-    """Takes a batch from `sealed` or `submitting` to `submitted`, or to `ended` when there is nothing to send.
+    """Move a batch from `sealed` or `submitting` to `submitted`, or to `ended` if there is nothing to send.
 
-    Before each call that could be paid for stands a record of it, so that a later worker searches before it pays.
+    Each call that may cost money is recorded before it is sent, so that a later worker searches before it pays.
     """
     batch = step.batch
     forgotten = batch.create_at is None and lifecycle.may_be_forgotten(batch)
@@ -72,7 +72,7 @@ async def submit(step: Step) -> None:
         return
     label = await step.store.intend(step.held, lifecycle.label_of(step.settings.namespace, batch.batch_id))
     step.reach("submit.intended")
-    # A store that was killed may have forgotten that a create was armed: whoever was here before may have sent it.
+    # A Redis that was killed may have forgotten that a create was armed: an earlier worker may have sent it.
     sent_before = forgotten or batch.create_at is not None or batch.state is BatchState.SUBMITTING
     if sent_before and await _found(step, label):
         return
@@ -100,9 +100,9 @@ async def submit(step: Step) -> None:
 
 
 async def _admitted(step: Step) -> bool:
-    """Whether the batch has room in the quota of enqueued tokens, or had; raises `Waiting` where it has none yet.
+    """Return whether the batch was admitted to the quota of enqueued tokens; raises `Waiting` while there is no room.
 
-    One that is larger than the limit ends here, before anybody was asked to run it: its requests go on in smaller ones.
+    A batch that is larger than the limit ends here, before it is sent: its requests continue in smaller batches.
     """
     batch, account = step.batch, step.way()
     look_s = lifecycle.held_look_s(batch, step.settings.poll_interval_s, step.now)
@@ -125,7 +125,7 @@ async def _admitted(step: Step) -> bool:
 
 
 async def _over_quota(step: Step, error: QuotaFull) -> None:
-    """The create was refused for the quota: it teaches the limit, and the batch waits, sealed as it was."""
+    """Learn the limit from a create that was refused for the quota, and let the sealed batch wait."""
     refusal = quota.refusal_in(str(error)) or quota.Refusal(why=str(error), limit=None)
     batch = step.batch
     if not batch.quota_id:
@@ -145,7 +145,7 @@ async def _over_quota(step: Step, error: QuotaFull) -> None:
 
 
 async def _found(step: Step, label: str) -> bool:
-    """Adopts the batch of an earlier create whose answer was lost; waits while it may yet appear."""
+    """Adopt the batch of an earlier create whose answer was lost; wait while it may still appear."""
     batch = step.batch
     try:
         made = await step.provider.find(step.way(), step.criteria(label))
@@ -171,14 +171,14 @@ async def _found(step: Step, label: str) -> bool:
 
 
 async def _go_on_in(step: Step, file_id: str) -> None:
-    """Remembers what a create was begun in that is in no record: a store that was killed had forgotten it."""
+    """Store where a create was begun that a killed Redis had forgotten."""
     account = step.way().digest
     await step.store.uploaded(step.held, file_id, step.batch.n_lines, account)
     await step.store.arm(step.held, account)
 
 
 async def _wait_for_the_forgotten(step: Step) -> None:
-    """A create that an earlier run of Redis knew of may still be on its way, or not be listed yet."""
+    """Wait for a create of an earlier run of Redis, which may still be on its way or not be listed yet."""
     delay_s = lifecycle.forgotten_patience_s(step.settings.reconcile_patience_s)
     step.telemetry.warn("redis_forgetful", batch_id=step.batch.batch_id, delay_s=delay_s)
     await step.store.doubt(step.held)
@@ -187,7 +187,7 @@ async def _wait_for_the_forgotten(step: Step) -> None:
 
 @contextlib.asynccontextmanager
 async def _source(step: Step, label: str) -> AsyncIterator[_Readied]:
-    """What the batch is made of: the file that is stored at its provider, or the lines, written and uploaded."""
+    """Open the input of the batch: the file that is stored at its provider, or its lines, written and uploaded."""
     batch = step.batch
     stored = bool(batch.input_file_id) and batch.account in ("", step.way().digest)
     if stored and not step.provider.facts.inline:
@@ -221,7 +221,7 @@ async def _upload_anew(step: Step, label: str) -> None:
 
 
 async def _write_lines(step: Step, file: BinaryIO) -> int:
-    """Writes the batch's live requests as the provider's lines, a chunk at a time; answers how many."""
+    """Write the batch's live requests as the provider's lines, a chunk at a time; return how many."""
     n_lines = 0
     async for rows in step.store.unanswered(step.batch.batch_id):
         unfit: list[RowOut] = []
@@ -248,14 +248,14 @@ def _spool() -> Iterator[BinaryIO]:
     try:
         yield file
     finally:
-        # What was not flushed is not wanted: to close it would try the disk once more.
+        # Closing flushes once more, which fails on a full disk; nobody needs what was not flushed.
         with contextlib.suppress(OSError):
             file.close()
 
 
 @contextlib.contextmanager
 def _disk() -> Iterator[None]:
-    """A full disk of the worker's is told as that: an `OSError` would be taken for a Redis that is away."""
+    """Raise `TemporaryError` for a full disk of the worker: an `OSError` would be taken for an unreachable Redis."""
     try:
         yield
     except OSError as error:
@@ -263,7 +263,7 @@ def _disk() -> Iterator[None]:
 
 
 def _one_line(body: bytes) -> bytes:
-    """Clients store a body as one line; more would be other lines of the provider's file than we know of."""
+    """Return the body; raises `CorruptRecord` if it has line breaks, which would add lines to the provider's file."""
     if b"\n" in body or b"\r" in body:
         raise CorruptRecord("a stored body has line breaks")
     return body
@@ -300,7 +300,7 @@ def _unfit(row: Row, code: str, reason: str, param: str | None) -> RowOut:
 
 
 async def _create(step: Step, submission: Submission, source: Source) -> None:
-    """The call that costs money: armed before, committed after, and not torn apart when the worker leaves."""
+    """Make the call that costs money: armed before, committed after, and not interrupted when the worker shuts down."""
     step.reach("submit.before_arm")
     try:
         await step.store.arm(step.held, step.way().digest)
@@ -324,7 +324,7 @@ async def _create(step: Step, submission: Submission, source: Source) -> None:
 
 
 def _heard(paid: asyncio.Future[None]) -> None:
-    """What a create ends with that nobody waits for any more, such as a lost claim, is no defect to be logged."""
+    """Consume the exception of a create that nobody awaits any more, so that asyncio does not log it."""
     if not paid.cancelled():
         paid.exception()
 
@@ -338,9 +338,9 @@ async def _create_and_commit(step: Step, submission: Submission, source: Source)
 
 
 async def _made_all_the_same(step: Step, label: str, file_id: str, error: PermanentError) -> bool:
-    """Adopt the batch that a refused create has made: a gateway may fail once its provider has done what was asked.
+    """Adopt the batch that a refused create has made: a gateway may fail after its provider has created it.
 
-    One search for the label, which costs a call; where it fails, or shows nothing but a failure, the refusal stands.
+    This costs one search for the label; if it fails, or shows only a failed batch, the refusal counts.
     """
     if error.status in SURELY_UNMADE or not step.provider.facts.searchable:
         return False
@@ -370,7 +370,7 @@ async def _created(step: Step, submission: Submission, source: Source) -> None:
         provider_batch_id = await step.provider.create(step.way(), submission, source)
     except MaybeDone as error:
         if error.refusal is not None and (step.batch.create_at is not None or step.batch.n_denied):
-            # Its like was searched for in vain before: the refusal is one.
+            # A search after an earlier create found nothing, so this refusal counts.
             raise error.refusal from None
         _say_stumbled(step, error, SEARCH_FIRST_S)
         await step.store.release(step.held, SEARCH_FIRST_S, str(error))
@@ -391,7 +391,7 @@ async def _created(step: Step, submission: Submission, source: Source) -> None:
 
 
 async def _refused(step: Step, error: TemporaryError) -> None:
-    """The provider surely made no batch: the next try may create at once, unless this was the last one."""
+    """Schedule the next create: the provider surely made no batch. End the batch if this was the last try."""
     if lifecycle.submission_is_over(step.batch, step.now):
         await _end_unsubmitted(step, str(error))
         return
@@ -421,7 +421,7 @@ async def _commit(step: Step, provider_batch_id: ProviderBatchId) -> None:
 
 
 async def _bound_elsewhere(step: Step, provider_batch_id: ProviderBatchId, owner: str) -> None:
-    """Conclude nothing from an answer that shows another batch: this one may have been made, and is searched for."""
+    """Conclude nothing from an answer that shows another batch: this batch may have been created, so search for it."""
     reason = (
         f"{step.provider.facts.name} answered with {provider_batch_id[:MOST_SHOWN]}, which is batch {owner} of this "
         "deployment: a cache on the way may have sent that answer, so this batch is searched for"
@@ -431,7 +431,7 @@ async def _bound_elsewhere(step: Step, provider_batch_id: ProviderBatchId, owner
 
 
 async def _cancel_surplus(step: Step, provider_batch_id: ProviderBatchId) -> None:
-    """A second batch of the same rows, made by a create that came through twice, would be paid for as well."""
+    """Cancel a second batch of the same rows, which a create made that arrived twice: it would be paid for as well."""
     step.telemetry.warn(
         "surplus_batch_cancelled", batch_id=step.batch.batch_id, provider_batch_id=provider_batch_id
     )
@@ -440,7 +440,7 @@ async def _cancel_surplus(step: Step, provider_batch_id: ProviderBatchId) -> Non
 
 
 async def _end_unsubmitted(step: Step, reason: str) -> None:
-    """Answer the callers of a batch of which the provider surely has none, and which was tried for long enough."""
+    """Answer the callers of a batch that the provider surely does not have and that was tried for long enough."""
     complaint = lifecycle.unsubmitted(step.batch, reason)
     step.telemetry.warn("batch_unsubmitted", batch_id=step.batch.batch_id, reason=reason)
     await _end(step, Outcome.FAILED, Ending(complaints=(complaint,)))
