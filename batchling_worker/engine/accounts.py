@@ -21,7 +21,7 @@ from ..store import Store
 
 CONNECT_S: Final = 10.0
 TURN_S: Final = 30.0
-"""How long a call waits for one of the connections: a create must be sent soon after it was armed, or not at all."""
+"""How long a call waits for a connection: a create must be sent soon after it was armed, or not at all."""
 MOST_CONNECTIONS: Final = 100
 
 _OWN: Final = {"own": "the worker's own"}
@@ -31,12 +31,12 @@ AccountKey: TypeAlias = tuple[str, str, str, tuple[tuple[str, str], ...]]
 
 
 def account_key(spec: LaneSpec) -> AccountKey:
-    """What lanes must share whose batches are looked at with one account: all of a lane that `Accounts.open` reads."""
+    """Return what lanes must share to be polled with one account: every field of a lane that `Accounts.open` reads."""
     return spec.provider, spec.host, spec.fingerprint, spec.headers
 
 
 class Accounts:
-    """Builds accounts for one event loop; a credential is opened for a step and forgotten with it."""
+    """Builds accounts for one event loop; a credential is unsealed for one step and dropped with it."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Accounts:
         )
 
     async def open(self, spec: LaneSpec, facts: ProviderFacts) -> Account:
-        """The account of a lane; raises `PermanentError` where it has no host or no credential to go by."""
+        """Return the account of a lane; raises `PermanentError` if it has no usable host or credential."""
         route = self._routes.named(spec.provider)
         if route is None:
             raise PermanentError(f"No provider is called {spec.provider!r}.")
@@ -82,7 +82,7 @@ class Accounts:
             whose: str = sealing.fingerprint({**told, **beside})
         else:
             credential, beside = carried.parted(await self._unseal(spec))
-            # Of a named account the token is another one from hour to hour, and the account is not.
+            # The token of a named account changes from hour to hour, the account does not.
             whose = spec.fingerprint
         _check_carried(beside, names)
         brought = {*headers, *_marked(beside, carried.HEADER)}
@@ -129,7 +129,7 @@ class Accounts:
                 f"BATCHLING_PROVIDERS__{spec.provider.upper()}__BASE_URL to yours."
             )
         if settings.api_key is not None and (settings.base_url or route.takes_own_keys(spec.host)):
-            # Whoever can make a call could else have the workers' own key sent to a host of his.
+            # Otherwise any caller could have the workers' own key sent to a host of the caller's.
             setting = f"BATCHLING_PROVIDERS__{spec.provider.upper()}"
             raise PermanentError(
                 f"The workers' key for {spec.provider} is not sent to {spec.host}: name the host that the key is for "
@@ -170,12 +170,12 @@ class Accounts:
         return credential
 
     async def close(self) -> None:
-        """Closes the HTTP client."""
+        """Close the HTTP client."""
         await self._http.aclose()
 
 
 def no_cookies() -> http.cookiejar.CookieJar:
-    """Return a jar that keeps nothing: a cookie of one account would go along with the calls of another."""
+    """Return a jar that keeps nothing: else a cookie of one account would be sent with the calls of another."""
     return http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=()))
 
 
@@ -186,7 +186,7 @@ def _marked(beside: Mapping[str, str], mark: str) -> dict[str, str]:
 def _without(
     own_headers: Mapping[str, str], left_to_calls: Collection[str] | None, brought: Collection[str]
 ) -> dict[str, str]:
-    """Return the headers of the settings without those that the call has brought itself.
+    """Return the headers of the settings without those that the call brought itself.
 
     With the workers' key, those that `left_to_calls` lacks stay as the workers say them.
     """
@@ -212,7 +212,7 @@ def _check_carried(beside: Mapping[str, str], names: str) -> None:
 
 
 def _check_allowed(beside: Mapping[str, str], provider: str, settings: ProviderSettings) -> None:
-    """Raise `PermanentError` where callers' fields would travel with the workers' key, unnamed by the settings."""
+    """Raise `PermanentError` if callers' fields that the settings do not name would travel with the workers' key."""
     # Nor those of known gateways: some of them tell the gateway which host to send the key to.
     allowed = {f"{carried.HEADER}{name}" for name in (*settings.lane_headers, *settings.headers)}
     allowed |= {f"{carried.QUERY}{name}" for name in settings.lane_query}
@@ -226,7 +226,7 @@ def _check_allowed(beside: Mapping[str, str], provider: str, settings: ProviderS
 
 
 def _own_credential(facts: ProviderFacts) -> dict[str, str]:
-    """No header: the adapter finds its credential; raises `PermanentError` where it knows of none."""
+    """Return no header: the adapter finds its credential itself; raises `PermanentError` if it cannot."""
     if not facts.own_credential:
         raise PermanentError(
             f"Workers have no credential of their own for {facts.name}: take "
@@ -236,9 +236,9 @@ def _own_credential(facts: ProviderFacts) -> dict[str, str]:
 
 
 def _staging(asked: str, provider: str, settings: ProviderSettings) -> str:
-    """Where files lie: where the caller said, but with a credential of the workers' only below their own place.
+    """Return where files are stored: where the caller asked; with the workers' credential, only below their own place.
 
-    Whoever can make a call could else have that credential read and write wherever it may.
+    Otherwise any caller could make that credential read and write wherever it is allowed to.
     """
     own = settings.staging.rstrip("/")
     workers = settings.own_credential or settings.api_key is not None

@@ -1,4 +1,4 @@
-"""The circuit of an account: steps ask before they call, and tell afterwards how the provider answered."""
+"""The circuit of an account: steps ask before they call, and report afterwards how the provider answered."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..telemetry import Telemetry
 from . import pool_slot
 
 SILENT_S: Final = 3.0
-"""After so long without an answer a provider is silent: its account is left alone, and the step gives up its slot."""
+"""After this time without an answer a provider counts as silent: its circuit opens, and the step frees its slot."""
 UNKNOWN_KEY: Final = 401
 NO_RIGHT: Final = 403
 
@@ -35,10 +35,10 @@ class Circuits:
 
     @contextlib.asynccontextmanager
     async def through(self, account: Account, provider: str, lane_id: LaneId | None) -> AsyncIterator[None]:
-        """Calls of one step. Raises `Waiting` without a call where the circuit is open, or the key was just refused.
+        """Enclose the calls of one step; raises `Waiting` first if the circuit is open or the key was just refused.
 
-        A key that is unknown parks its account. One that has no right to something parks the lane in which it was to
-        be submitted, if one is named: what is forbidden for one model may be allowed for another.
+        An unknown key parks its account. A key without the right to something parks the lane of the submission, if a
+        lane is named: what is forbidden for one model may be allowed for another.
         """
         circuits = [account.digest, *([lane_id] if lane_id else [])]
         entry = await self._account_store.enter(circuits)
@@ -57,7 +57,7 @@ class Circuits:
             watch.cancel()
 
     async def _watch(self, account: Account, provider: str, silent: asyncio.Event) -> None:
-        """Does not wait for a timeout to know that a provider is silent."""
+        """Trip the circuit once the provider is silent, without waiting for the timeout of the call."""
         while True:
             left_s = SILENT_S - account.calls.silent_s
             if left_s <= 0:
@@ -96,7 +96,7 @@ class Circuits:
 
 
 def _waiting(entry: Entry) -> Waiting:
-    # Not all at the same moment: what comes while the trial runs has to wait once more.
+    # Not all at the same moment: a step that comes while the trial runs has to wait once more.
     delay_s = entry.wait_ms / 1000 + random.uniform(0.0, 0.2 + entry.wait_ms / 10_000)  # noqa: S311 - jitter
     if entry.verdict is not Verdict.PARKED:
         return Waiting(f"held for {math.ceil(delay_s)} s: {entry.why}", delay_s=delay_s, away=True)

@@ -12,9 +12,9 @@ EXIT_CODE: Final = 137
 
 
 class CrashPoint:
-    """Dies at the named point: the first time the process family is there, which a file remembers.
+    """Kills the process at the named point, the first time that any process of a family gets there (kept in a file).
 
-    `POINT=BATCH` dies each time that the batch of that id, or one of that model, is there: it is poison.
+    `POINT=BATCH` kills it each time that the batch of that id, or a batch of that model, gets there: it is poison.
     """
 
     def __init__(self, name: str, memory: Path) -> None:
@@ -37,4 +37,4 @@ class CrashPoint:
 
 
 def no_crash(reached: str, batch: Batch) -> None:
-    """The crash point of every process that is not under test."""
+    """Do nothing: the crash point of every process that is not under test."""

@@ -60,9 +60,9 @@ SUBMIT_STATES: Final = (BatchState.SEALED, BatchState.SUBMITTING)
 POLL_STATES: Final = (BatchState.SUBMITTED,)
 END_STATES: Final = (BatchState.ENDED,)
 MOVES_TOGETHER: Final = 16
-"""So many of the batches that are looked at together have Redis answer at once: on a busy machine it takes its time."""
+"""How many of the batches that are polled together call Redis at once: on a busy machine its answers take time."""
 EARLY_TOGETHER: Final = 4
-"""Of so many running batches of an account results are read at once."""
+"""Of how many running batches of an account results are read at once."""
 
 
 class Engine:
@@ -91,19 +91,19 @@ class Engine:
         self._leaving = False
 
     async def submit(self, held: Held) -> None:
-        """Submits a sealed batch."""
+        """Submit a sealed batch."""
         await self._one(held, SUBMIT_STATES, submit, needs_account=lambda batch: True)
 
     async def collect(self, held: Held) -> None:
-        """Delivers the results of an ended batch."""
+        """Deliver the results of an ended batch."""
         await self._one(held, END_STATES, collect, needs_account=_has_results)
 
     async def settle(self, held: Held) -> None:
-        """Settles a collected batch."""
+        """Settle a collected batch."""
         await self._one(held, END_STATES, self._settle_if_collected, needs_account=lambda batch: False)
 
     async def poll(self, helds: Sequence[Held]) -> None:
-        """Looks at submitted batches, together where they share an account."""
+        """Look at submitted batches, with shared calls for batches of one account."""
         suspects: list[Held] = []
 
         async def work() -> None:
@@ -123,11 +123,11 @@ class Engine:
         await self._handing_back(helds, work())
 
     async def delete_files(self, members: Sequence[str]) -> None:
-        """Delete files at providers that batches need no more."""
+        """Delete files at providers that batches no longer need."""
         await self._spent_files.delete(members)
 
     def leave(self) -> None:
-        """From now on each step that would begin hands its batch back instead."""
+        """Make every step from now on hand its batch back instead of beginning."""
         self._leaving = True
 
     async def _poll_one(self, step: Step) -> None:
@@ -143,7 +143,7 @@ class Engine:
                 seen = await look(steps)
         except (TemporaryError, PermanentError) as error:
             seen = [error] * len(steps)
-        except Exception as error:  # noqa: BLE001 - what fails for all of them is each one's failure
+        except Exception as error:  # noqa: BLE001 - an error of the shared call is the error of each step
             for step in steps:
                 await self._guarded(step, _failing(error))
             return
@@ -164,7 +164,7 @@ class Engine:
     async def _through(
         self, account: Account, steps: Sequence[Step], lane_id: LaneId | None
     ) -> AsyncIterator[None]:
-        """Calls of steps to their account; the batches show which of them the provider leaves unanswered."""
+        """Enclose the calls of steps to their account; the batches show which call the provider leaves unanswered."""
         async with (
             self._circuits.through(account, steps[0].batch.spec.provider, lane_id),
             silences.shown(self._store, [step.held for step in steps], account.calls),
@@ -172,7 +172,7 @@ class Engine:
             yield
 
     def _pages(self, account: Account, steps: Sequence[Step]) -> ListPages:
-        """The pages of an account's list that steps share: those of this look, and none of the last one."""
+        """Return the pages of an account's list that the steps of this look share; pages of the last look are stale."""
         shortest_s = self._step_settings.poll_interval_s
         unnamed = self._step_settings.poll_unnamed
 
@@ -181,16 +181,16 @@ class Engine:
             interval_s = lifecycle.interval_s(step.batch, shortest_s, step.least_look_s)
             return min(interval_s, lifecycle.pace_s(*wanted, unnamed=unnamed))
 
-        # What stands in headers may choose whose batches a list shows, such as a project's.
+        # A header may choose whose batches a list shows, such as those of a project.
         place = f"{account.digest} {steps[0].batch.spec.headers}"
         return ListPages(self._store.redis, self._store.keys, place, fresh_s=min(map(pause_s, steps)) / 2)
 
     async def _poll_early(self, looks: Sequence[tuple[Step, Look]]) -> None:
-        """Those with results to be read come last, some side by side: they may take long."""
+        """Poll the batches; those with early results come last, some side by side, because reading may take long."""
         room = asyncio.Semaphore(EARLY_TOGETHER)
 
         async def one(step: Step, seen: Look) -> None:
-            # What one download shows of the account is not to be taken for another's.
+            # The outcome of one download must not count for another.
             account = dataclasses.replace(step.way(), calls=CallOutcomes())
             step = dataclasses.replace(step, account=account)
             through = functools.partial(self._through, account, [step], None)
@@ -241,7 +241,7 @@ class Engine:
     async def _alone(
         self, held: Held, states: Sequence[BatchState], run: Callable[[Step], Awaitable[None]]
     ) -> None:
-        """Runs the last step that a batch is allowed after others that never ended, while no other step runs here."""
+        """Run the last step that is allowed for a batch whose steps never ended, while no other step runs here."""
         async with contextlib.AsyncExitStack() as quiet:
             try:
                 async with lease(self._store, [held]):
@@ -256,7 +256,7 @@ class Engine:
     async def _begin(
         self, held: Held, states: Sequence[BatchState], suspects: list[Held] | None
     ) -> Batch | None:
-        """The batch if the step may start; a message that is doubled or late finds None.
+        """Return the batch if the step may start; None for a doubled or late message.
 
         `suspects` takes a batch whose step may start only alone in this process; None = it is alone.
         """
@@ -284,7 +284,7 @@ class Engine:
         return None
 
     async def _handing_back(self, helds: Sequence[Held], work: Coroutine[Any, Any, None]) -> None:
-        """Runs the work, and ends with no batch in hand: a worker that leaves hands its batches back at once."""
+        """Run the work and hold no batch afterwards: a worker that shuts down hands its batches back at once."""
         # A task of its own: a cancellation that reaches it as it sends to Redis may be forgotten, as `end` tells.
         step = asyncio.ensure_future(work)
         try:
@@ -305,7 +305,7 @@ class Engine:
                 await self._store.release(held, 0.0)
 
     async def give_up(self, held: Held) -> None:
-        """Takes a batch whose record cannot be read out of the way."""
+        """End a batch whose record cannot be read, once it has been unreadable for long enough."""
         try:
             async with lease(self._store, [held]):
                 await give_up(self._store, held, self._telemetry)
@@ -315,7 +315,7 @@ class Engine:
             self._telemetry.warn("store_away", batch_id=held.batch_id)
 
     async def _under_lease(self, steps: Sequence[Step], work: Coroutine[Any, Any, None]) -> None:
-        """Runs the work while the leases are extended."""
+        """Run the work while the leases are extended."""
         try:
             async with lease(self._store, [step.held for step in steps]):
                 await work
@@ -324,7 +324,7 @@ class Engine:
                 self._stale(step)
 
     async def _guarded(self, step: Step, work: Coroutine[Any, Any, None]) -> None:
-        """Runs the work; every way it can fail leaves the batch due again, or ended with the provider's reason."""
+        """Run the work; every failure leaves the batch due again, or ended with the provider's reason."""
         batch_id = step.batch.batch_id
         try:
             try:
@@ -354,7 +354,7 @@ class Engine:
             await self._failed(step.held, step.batch.n_stumbles, error, step)
 
     async def _or_ended(self, step: Step, work: Coroutine[Any, Any, None]) -> None:
-        """Run the work; a batch that still cannot be submitted, or looked at, after its longest wait ends here."""
+        """Run the work; end a batch that still cannot be submitted, or looked at, after its longest wait."""
         batch = step.batch
         try:
             await work
@@ -364,7 +364,7 @@ class Engine:
             if batch.state in SUBMIT_STATES and lifecycle.submission_is_over(batch, step.now):
                 await self._end_unsubmitted(step, error)
             elif batch.state is BatchState.ENDED and isinstance(error, Waiting):
-                # The reading that comes after it says more.
+                # The reading that follows gives a better reason.
                 raise
             elif _paid(batch) and rereading.is_over(batch, step.now):
                 await self._end_unread(step, error)
@@ -372,7 +372,7 @@ class Engine:
                 raise
 
     async def _end_unsubmitted(self, step: Step, error: TemporaryError) -> None:
-        """Answer the callers of a batch that could not be submitted for so long; nothing of it is created again."""
+        """Answer the callers of a batch that could not be submitted in time; it is not created again."""
         batch = step.batch
         if lifecycle.may_be_made(batch):
             label = batch.label or lifecycle.label_of(self._step_settings.namespace, batch.batch_id)
@@ -384,14 +384,14 @@ class Engine:
         await self._store.ended(step.held, Outcome.FAILED, "", ending, complaint.message)
 
     async def _end_unread(self, step: Step, error: WorkerError) -> None:
-        """Answer the callers of a batch that may be paid for and can no longer be read; nothing of it is run again."""
+        """Answer the callers of a batch that may be paid for and can no longer be read; no request is run again."""
         complaint = Complaint(code=lifecycle.UNREADABLE, message=str(error))
         ending = msgspec.json.encode(Ending(complaints=(complaint,)))
         await self._store.ended(step.held, Outcome.FAILED, "", ending, str(error))
 
     async def _failed(self, held: Held, n_stumbles: int, error: Exception, step: Step | None = None) -> None:
-        """The batch is looked at again after a pause; the process lives, so nothing is held against the batch."""
-        # The text of an unforeseen error may hold anything, a key included: only its kind and place are told.
+        """Make the batch due again after a pause; the process lives, so this does not count towards quarantine."""
+        # The text of an unforeseen error may hold anything, a key included: only its kind and place are logged.
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{type(error).__name__} at {place.filename.rpartition('/')[2]}:{place.lineno}"
         self._telemetry.warn("step_failed", batch_id=held.batch_id, error=where)
@@ -401,13 +401,13 @@ class Engine:
             else:
                 await self._store.release(held, backoff.pause_s(n_stumbles + 3), where)
         except (StaleClaim, *UNREACHABLE, RedisError):
-            # Refused as well: a Redis that lacks replicas or cannot save may have refused the step's own move.
+            # This may fail as well: a Redis that lacks replicas or cannot save may have refused the step's own move.
             self._survivors.add(held)
 
     async def _end_defect(self, step: Step, where: str) -> None:
-        """Answer the callers of a batch on which our own code fails again and again; nothing of it is run again."""
+        """Answer the callers of a batch on which our own code fails again and again; no request is run again."""
         if step.batch.state is BatchState.ENDED and lifecycle.DEFECT.encode() in step.batch.ending:
-            # Not even this end can be settled.
+            # Our code fails even on settling this end.
             await give_up(self._store, step.held, self._telemetry)
             return
         complaint = lifecycle.step_defect(step.batch, where)
@@ -415,15 +415,15 @@ class Engine:
         await self._store.ended(step.held, Outcome.FAILED, "", ending, complaint.message)
 
     def _stale(self, step: Step) -> None:
-        """Another worker has taken over while this one was held up: it lives, and so it says."""
+        """Log that another worker has taken over, and record that this worker lives."""
         self._telemetry.log("step_stale", batch_id=step.batch.batch_id, token=step.held.token)
         self._survivors.add(step.held)
 
     async def _refuse(self, step: Step, error: PermanentError) -> None:
-        """End a batch that was refused, with the provider's own words for its callers; one that may be paid for waits.
+        """End a refused batch, with the provider's own words for its callers; a batch that may be paid for waits.
 
-        Where an earlier create was searched for in vain and a later one is refused, nothing is known to be paid any
-        more: the next refusal is the end.
+        If an earlier create was searched for in vain and a later create is refused, nothing is known to be paid: the
+        next refusal ends the batch.
         """
         self._telemetry.warn(
             "step_refused", batch_id=step.batch.batch_id, status=error.status, reason=str(error)
@@ -440,7 +440,7 @@ class Engine:
         """Keep a batch that may be paid for while its key is refused; only a cancel or the end of retention ends it."""
         batch = step.batch
         if rereading.is_over(batch, step.now):
-            # A fault of the provider's server would have its requests run again.
+            # As a fault of the provider's server, its requests would be run again.
             await (self._end_unread(step, error) if error.status >= 500 else self._end_refused(step, error))
         elif batch.cancel_requested and batch.state is not BatchState.ENDED:
             reason = f"cancelled while the key was refused; at {batch.spec.provider} the batch may go on"
@@ -452,7 +452,7 @@ class Engine:
             )
 
     async def _wait(self, step: Step, wait: Waiting) -> None:
-        """The batch waits, without a stumble; of a key just refused the callers are told, if nothing is paid."""
+        """Let the batch wait without a stumble; if its key was just refused and nothing is paid, answer the callers."""
         batch = step.batch
         if wait.refusal is not None and not step.estranged:
             self._telemetry.warn("step_refused", batch_id=batch.batch_id, reason=str(wait))
@@ -494,7 +494,7 @@ class Engine:
 
 
 def _paid(batch: Batch) -> bool:
-    """Whether a batch may have been paid for, so that its callers are not told at the first refusal."""
+    """Return whether a batch may have been paid for, so that the first refusal does not end it."""
     return batch.state in (*POLL_STATES, *END_STATES) or batch.create_at is not None
 
 

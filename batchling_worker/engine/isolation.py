@@ -1,4 +1,4 @@
-"""Who runs beside whom in a process: most steps side by side, one that is under suspicion alone."""
+"""A shared and exclusive lock: most steps run side by side, a step under suspicion runs alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 PATIENCE_S: Final = 60.0
-"""How long a step waits for the others to end; then it runs beside them, as it must not wait for ever."""
+"""How long a step waits for the others to end; then it runs beside them, because it must not wait for ever."""
 
 
 class SharedExclusive:
@@ -24,7 +24,7 @@ class SharedExclusive:
 
     @contextlib.asynccontextmanager
     async def shared(self) -> AsyncIterator[None]:
-        """Runs the block beside others of its kind, after one that wants to be alone."""
+        """Run the block beside other shared blocks, after an exclusive block that waits."""
         while not self._open.is_set():
             await self._open.wait()
         self._n_running += 1
@@ -38,7 +38,7 @@ class SharedExclusive:
 
     @contextlib.asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        """Runs the block while no other runs: new ones wait, those that run are waited for."""
+        """Run the block while no other runs: it waits for running blocks, and new blocks wait for it."""
         async with self._turn:
             self._open.clear()
             try:

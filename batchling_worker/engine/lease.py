@@ -17,9 +17,9 @@ from ..store import Held, Store
 
 @contextlib.asynccontextmanager
 async def lease(store: Store, helds: Sequence[Held]) -> AsyncIterator[None]:
-    """Extends the leases three times a lease; a lost one ends the block with `StaleClaim`.
+    """Extend the leases three times per lease; a lost lease ends the block with `StaleClaim`.
 
-    While Redis is away nothing is extended and nothing given up: each move checks the token itself.
+    While Redis is unreachable no lease is extended and no batch given up: each move checks the token itself.
     """
     step = asyncio.current_task()
     lost = False
@@ -33,7 +33,7 @@ async def lease(store: Store, helds: Sequence[Held]) -> AsyncIterator[None]:
                     await store.extend(held)
                 except StaleClaim:
                     if len(helds) > 1:
-                        # One of many polls is done: the others go on.
+                        # One of many polls is done; the others continue.
                         continue
                     lost = True
                     if step is not None:
@@ -53,6 +53,6 @@ async def lease(store: Store, helds: Sequence[Held]) -> AsyncIterator[None]:
         try:
             await end([keeper])
         except asyncio.CancelledError:
-            # A lease that is lost once the work is done cuts nothing short.
+            # Once the work is done, a lost lease interrupts nothing.
             if not lost:
                 raise

@@ -1,4 +1,4 @@
-"""Pages of providers' lists, in Redis for part of an interval, so that one sweep serves the steps of every worker."""
+"""Pages of providers' lists, kept in Redis for part of an interval: one sweep serves the steps of all workers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..errors import TemporaryError
 
 FRESH_LONGEST_S: Final = 15.0
 READ_S: Final = 10.0
-"""How long a page may take before another step reads it as well."""
+"""How long reading a page may take before another step reads it as well, in seconds."""
 LOOK_S: Final = 0.05
 BEING_READ: Final = b"?"
 NOT_READ: Final = b"!"
@@ -35,7 +35,7 @@ class ListPages:
         self._fresh_ms = max(1, int(min(fresh_s, FRESH_LONGEST_S) * 1000))
 
     async def page(self, name: str, read: Callable[[], Awaitable[bytes]]) -> bytes:
-        """Return the page as another step read it just now, or else as `read` returns it.
+        """Return the page that another step has just read, else the page that `read` returns.
 
         Raises what `read` raises, and `TemporaryError` where another step has just failed to read it.
         """
@@ -55,7 +55,7 @@ class ListPages:
         return page
 
     async def _of_another(self, key: str) -> bytes:
-        """Return what another step read; b'' where this step is to read it, for which others wait `READ_S` at most."""
+        """Return the page that another step read; b'' if this step must read it while others wait up to `READ_S`."""
         until = time.monotonic() + READ_S
         try:
             while time.monotonic() < until:

@@ -1,4 +1,4 @@
-"""The pool's slot that a step takes up: one that waits for a silent provider lets go of it, and goes on without."""
+"""Lets a step that waits for a silent provider free its pool slot and continue without one."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _let_go: Final[ContextVar[Callable[[], None] | None]] = ContextVar("slot", defau
 
 
 def take(let_go: Callable[[], None]) -> None:
-    """Says how the slot of the step that runs in this context is let go."""
+    """Register how the step that runs in this context frees its slot."""
     _let_go.set(let_go)
 
 
 def let_go() -> None:
-    """Gives the slot to other steps; this one runs on under its lease."""
+    """Free the slot for other steps; this step runs on under its lease."""
     release = _let_go.get()
     if release is not None:
         release()

@@ -16,13 +16,13 @@ from ..call_outcome import CallOutcomes, Underway
 from ..store import Held, Store
 
 SHOWN_AFTER_S: Final = 5.0
-"""A silence is shown after so long; one of a call that may take long, such as an upload, after as many times longer."""
+"""How long a silence lasts until it is shown, in seconds; longer for a slow call such as an upload."""
 WATCHED_EVERY_S: Final = 0.5
 
 
 @contextlib.asynccontextmanager
 async def shown(store: Store, helds: Sequence[Held], calls: CallOutcomes) -> AsyncIterator[None]:
-    """Calls of a step: while one of them is stalled, the batches say so."""
+    """Enclose the calls of a step: while a call is stalled, the batches say so."""
     watch = asyncio.create_task(_watch(store, helds, calls))
     try:
         yield
@@ -31,7 +31,7 @@ async def shown(store: Store, helds: Sequence[Held], calls: CallOutcomes) -> Asy
 
 
 async def _watch(store: Store, helds: Sequence[Held], calls: CallOutcomes) -> None:
-    """Note a silence, once more each time that it has lasted twice as long, and delete the note after it."""
+    """Note a silence, again each time that its length has doubled, and delete the note afterwards."""
     noted_s = 0.0
     while True:
         await asyncio.sleep(WATCHED_EVERY_S)
@@ -47,12 +47,12 @@ async def _watch(store: Store, helds: Sequence[Held], calls: CallOutcomes) -> No
 
 
 def sentence(call: Underway, stalled_s: float) -> str:
-    """Return what a batch says of a call that its provider leaves unanswered."""
+    """Return the sentence on a call that the provider leaves unanswered."""
     return f"{call.provider} has not answered for {stalled_s:.0f} s when asked to {call.does}"
 
 
 async def _note(store: Store, helds: Sequence[Held], why: str) -> None:
-    """Note it on each batch; a Redis that is away or full has no room for what only explains a wait."""
+    """Note it on each batch; ignore an unreachable or full Redis, because the note only explains a wait."""
     with contextlib.suppress(RedisError, *UNREACHABLE):
         for held in helds:
             await store.note(held, why)

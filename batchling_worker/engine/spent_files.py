@@ -1,4 +1,4 @@
-"""Deletes files at providers that batches need no more; whatever comes of that, no batch hears of it."""
+"""Deletes files at providers that batches no longer need; the outcome never affects a batch."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from .accounts import Accounts
 INPUTS: Final = "inputs"
 RESULTS: Final = "results"
 PATIENCE: Final = dt.timedelta(days=1)
-"""A delete that fails for the moment is tried again for so long, once an hour."""
+"""How long a delete with a temporary error is tried again, once an hour."""
 
 
 class Deletion:
-    """Deletes files of settled batches: what they were made of at once, their results a week later."""
+    """Deletes files of settled batches: input files at once, result files a week later."""
 
     def __init__(self, store: Store, accounts: Accounts, providers: Providers, telemetry: Telemetry) -> None:
         self._store = store
@@ -43,25 +43,25 @@ class Deletion:
                 if await self._deleted(member):
                     await self._store.deleted(member)
         except (*UNREACHABLE, RedisError) as error:
-            # They are due again after a while.
+            # They become due again after a while.
             self._telemetry.warn("files_not_deleted", reason=type(error).__name__)
 
     async def _deleted(self, member: str) -> bool:
-        """Return whether nothing is left to be done: files are deleted, or stay where they are."""
+        """Return whether nothing is left to do: the files are deleted, or are to stay."""
         kind, _, name = member.partition(":")
         try:
             batch = await self._store.batch(BatchId(name)) if name.isascii() else None
             if batch is None or kind not in (INPUTS, RESULTS):
                 return True
             if not batch.state.terminal:
-                # One that was reopened is read again, and says then whether its files are spent.
+                # A reopened batch is read again and then schedules its files anew.
                 return batch.state is not BatchState.ENDED
             return await self._delete(batch, kind)
         except CorruptRecord:
             return True
         except (*UNREACHABLE, RedisError):
             raise
-        except Exception as error:  # noqa: BLE001 - a defect of ours must not have a delete tried for ever
+        except Exception as error:  # noqa: BLE001 - a defect of ours must not make a delete be tried for ever
             self._telemetry.warn("files_not_deleted", batch_id=name, reason=type(error).__name__)
             return True
 

@@ -1,4 +1,4 @@
-"""Takes back steps that ended without ending their claim, so that no batch is blamed where no worker died."""
+"""Reports steps that ended without ending their claim, so that no batch is blamed unless a worker died."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from batchling_client.wire.deployment.connection import UNREACHABLE
 from ..store import Held, Store
 
 MOST: Final = 1000
-"""How many steps are remembered while Redis is away; of those beyond, nothing is said."""
+"""How many steps are remembered while Redis is unreachable; further steps are not reported."""
 PAUSE_S: Final = 0.5
 PATIENCE_S: Final = 600.0
 
 
 class Survivors:
-    """Says of each step that its worker lives, also once Redis has returned; lives on one event loop."""
+    """Reports for each step that its worker lives, also after an outage of Redis; lives on one event loop."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -27,7 +27,7 @@ class Survivors:
         self._telling: asyncio.Task[None] | None = None
 
     def add(self, held: Held) -> None:
-        """Has it said as soon as Redis answers, within ten minutes."""
+        """Report the step as soon as Redis answers, within ten minutes."""
         if len(self._steps) >= MOST:
             return
         self._steps[held] = asyncio.get_running_loop().time() + PATIENCE_S
