@@ -35,9 +35,9 @@ from .operate import embedded_stack, worker_presence
 from .operate.connect import running_url, unreachable
 from .operate.inspection import Inspection
 from .progress import display
+from .session import Deployment
 from .session.calls import Terms
 from .session.own_context import apart
-from .session.session import Deployment
 from .settings import ClientSettings
 from .wire import sealing
 from .wire.deployment import redis_health, seal_key_files

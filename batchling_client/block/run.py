@@ -13,16 +13,15 @@ from typing import Any, Final, Literal
 
 from redis.asyncio import Redis
 
-from .. import errors
+from .. import errors, session
 from ..errors import BatchCancelled, BatchTooSmall, DeadlinePassed, QueueUnreachable, RequestLost
 from ..intercept import scope
 from ..intercept.interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough
 from ..intercept.passed import Passed, Passing, Why, sentence_of
 from ..operate.inspection import Inspection
 from ..progress.overdue import Overdue
-from ..session import replies, session
+from ..session import Deployment, Session, replies
 from ..session.calls import Calls, Request, Terms
-from ..session.session import Deployment, Session
 from ..session.sse import Streamed
 from ..wire.deployment.cancellation import carry_through
 from ..wire.keys import Keys, RequestId, RunId

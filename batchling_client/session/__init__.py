@@ -1,1 +1,235 @@
-"""Turns calls into requests in Redis, and answers from Redis into replies."""
+"""One connection to the deployment for each process and event loop, shared by all runs there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ..errors import QueueUnreachable
+from ..intercept.interceptor import HttpReply
+from ..wire.deployment import connection, redis_errors
+from ..wire.deployment.cancellation import end
+from ..wire.ids import new_mailbox
+from ..wire.keys import Keys, RequestId
+from ..wire.scripts import Scripts
+from .calls import Request
+from .credentials import Credentials
+from .enqueue import Enqueue, Report, Withdrawal
+from .own_context import task_apart
+from .redis_outage import Outage
+from .waiters import DRAIN_PERIOD_S, Waiters
+
+_logger = logging.getLogger(__name__)
+
+FAREWELL_S: Final = 2.0
+"""How long a session that ends may still take to withdraw requests."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """Where the queue is and how credentials are sealed for its workers."""
+
+    redis_url: str = field(repr=False)
+    namespace: str
+    seal_public_key: str
+    drain_period_s: float = DRAIN_PERIOD_S
+
+
+class Session:
+    """The futures, the sender and the connections of one event loop; opens no connection before its first use."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.deployment = deployment
+        self.loop = asyncio.get_running_loop()
+        self.keys = Keys(deployment.namespace)
+        self.redis = connection.connect(deployment.redis_url)
+        self.scripts = Scripts(self.redis, self.keys)
+        mailbox = new_mailbox()
+        outage = Outage(self.redis, connection.place_of(deployment.redis_url))
+        self._mailbox = mailbox
+        self._waiters = Waiters(
+            self.redis,
+            self.keys,
+            mailbox,
+            outage,
+            drain_period_s=deployment.drain_period_s,
+            on_idle=self._end_if_idle,
+        )
+        self._credentials = Credentials(self.redis, self.keys, deployment.seal_public_key)
+        self._enqueue = Enqueue(self.scripts, mailbox, self._credentials, self._waiters, outage)
+        self._n_users = 0
+        self._owner: asyncio.Task[None] | None = None
+        self._finished = asyncio.Event()
+        self._reason = ""
+
+    @property
+    def over(self) -> bool:
+        """Whether the session takes no more requests."""
+        return self._finished.is_set() or (self._owner is not None and self._owner.done())
+
+    def ask(self, request: Request) -> asyncio.Future[HttpReply]:
+        """A future of the request's answer; the request is on its way."""
+        future = self._waiters.expect(request.request_id)
+        self._enqueue.add(request)
+        if self._owner is None:
+            # In a context of its own: it outlives the block that happens to be open now, and the caller's span.
+            self._owner = task_apart(self.loop, self._live())
+        return future
+
+    def leave(self, request_id: RequestId, future: asyncio.Future[HttpReply]) -> None:
+        """Stop waiting for the request on behalf of this caller; the request keeps running."""
+        self._waiters.forget(request_id, future)
+
+    def withdraw(self, request_ids: Iterable[RequestId], report: Report, *, cancel: bool = False) -> None:
+        """Withdraw requests that nobody waits for, as far as that is still possible, and report the outcome."""
+        self._enqueue.withdraw(request_ids, report, cancel=cancel)
+
+    async def withdrawals_done(self) -> None:
+        """Return once all withdrawals are done, or none was done for `FAREWELL_S`."""
+        before = None
+        while not self.over and self._owner is not None and (left := self._enqueue.n_withdrawals) != before:
+            before = left
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FAREWELL_S):
+                    await self._enqueue.withdrawals_done()
+
+    @property
+    def n_unsent(self) -> int:
+        """How many requests Redis has neither taken nor refused yet."""
+        return self._enqueue.n_unsent
+
+    def is_late(self, request_id: RequestId) -> bool:
+        """Whether the request has joined a batch that was being cancelled already."""
+        return request_id in self._enqueue.late
+
+    def hold(self) -> None:
+        """Keeps the session for one more user."""
+        self._n_users += 1
+
+    def let_go(self) -> None:
+        """Frees the session of one user; the last one ends it, unless somebody still waits for an answer."""
+        self._n_users -= 1
+        self._end_if_idle()
+
+    async def ended(self) -> None:
+        """Return once the session has ended and cleaned up, or at once if others still use it."""
+        if self._finished.is_set():
+            await self._end()
+
+    async def cut_off(self) -> None:
+        """Returns once the session has ended, where it is being cancelled; else at once."""
+        if self._owner is not None and self._owner.cancelling():
+            await asyncio.wait([self._owner])
+
+    async def take_back_from_afar(self, request_ids: Iterable[RequestId], report: Report) -> int:
+        """Withdraw those, and what else is due, on the running loop: the session's own must not be waited for.
+
+        Where that loop is closed nobody can get an answer on it any more: whatever still waits there is due too.
+        Return how many callers were given up for that.
+        """
+        is_over = self.loop.is_closed()
+        disowned = self._waiters.disown() if is_over else []
+        due = [Withdrawal(one, report, cancel=False) for one in (*request_ids, *disowned)]
+        due += self._enqueue.hand_over()
+        redis = connection.connect(self.deployment.redis_url)
+        scripts = Scripts(redis, self.keys)
+        late = Enqueue(scripts, self._mailbox, self._credentials, self._waiters, Outage(redis))
+        late.withdraw_all(due)
+        try:
+            with contextlib.suppress(TimeoutError, *connection.UNREACHABLE):
+                async with asyncio.timeout(FAREWELL_S):
+                    await late.send_withdrawals()
+                    if is_over:
+                        await redis.unlink(self.keys.mailbox(self._mailbox))
+        finally:
+            with contextlib.suppress(*connection.UNREACHABLE):
+                await redis.aclose()
+        return len(disowned)
+
+    def _end_if_idle(self) -> None:
+        if self._n_users == 0 and self._waiters.n_outstanding == 0:
+            self._finished.set()
+
+    async def _end(self) -> None:
+        if self._owner is not None:
+            await asyncio.wait([self._owner])
+        if self._enqueue.n_withdrawals:
+            # Cancelled by a loop at its end, the session is over before the blocks that are closed after it.
+            await self._farewell()
+        with contextlib.suppress(*connection.UNREACHABLE):
+            await self.redis.aclose()
+
+    async def _live(self) -> None:
+        create_task = self.loop.create_task
+        finished = create_task(self._finished.wait())
+        background = [
+            create_task(self._waiters.listen()),
+            create_task(self._waiters.drain()),
+            create_task(self._enqueue.send()),
+        ]
+        try:
+            await asyncio.wait([finished, *background], return_when=asyncio.FIRST_COMPLETED)
+            for task in background:
+                if task.done() and not task.cancelled() and (failure := task.exception()) is not None:
+                    self._fail(failure)
+        finally:
+            await self._close_down([finished, *background])
+
+    def _fail(self, failure: BaseException) -> None:
+        """Take note of why a task ended by itself: only what broke down does, and no caller may hang on it."""
+        mistake = redis_errors.mistake_of(failure)
+        if isinstance(failure, QueueUnreachable):
+            self._reason = str(failure)
+        elif mistake is not None:
+            self._reason = f"Redis at {connection.place_of(self.deployment.redis_url)} {mistake}."
+        else:
+            _logger.critical("The session with Redis broke down: %r", failure)
+            return
+        _logger.error("%s", self._reason)
+
+    async def _close_down(self, background: Sequence[asyncio.Task[Any]]) -> None:
+        # A loop at its end cancels this too, once, at any of these steps: the next one follows all the same.
+        self._finished.set()
+        try:
+            await end(background)
+        finally:
+            self._waiters.give_up(self._reason)
+            try:
+                await self._farewell()
+            finally:
+                with contextlib.suppress(*connection.UNREACHABLE):
+                    await self.redis.aclose()
+
+    async def _farewell(self) -> None:
+        with contextlib.suppress(TimeoutError, *connection.UNREACHABLE):
+            async with asyncio.timeout(FAREWELL_S):
+                await self._enqueue.send_withdrawals()
+                await self.redis.unlink(self.keys.mailbox(self._mailbox))
+
+
+class _Sessions:
+    def __init__(self) -> None:
+        self.open: dict[tuple[int, int, Deployment], Session] = {}
+
+
+_sessions: Final = _Sessions()
+
+
+def hold(deployment: Deployment) -> Session:
+    """The session of the running loop with a deployment, held for one more user."""
+    loop = asyncio.get_running_loop()
+    pid = os.getpid()
+    key = (pid, id(loop), deployment)
+    session = _sessions.open.get(key)
+    if session is None or session.over or session.loop is not loop:
+        for other, ended in list(_sessions.open.items()):
+            if other[0] != pid or ended.over or ended.loop.is_closed():
+                _sessions.open.pop(other, None)
+        session = _sessions.open[key] = Session(deployment)
+    session.hold()
+    return session

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from batchling_client import Run, batchify, errors
-from batchling_client.session import session
+from batchling_client import Run, batchify, errors, session
 from batchling_client.wire.deployment.cancellation import end
 from batchling_client.wire.ids import new_batch_id, new_mailbox, new_run_id
 from batchling_client.wire.keys import Keys

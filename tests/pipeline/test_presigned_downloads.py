@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from batchling_client.inspection import Inspection
 
-from batchling_client import steering
+from batchling_client.operate import steering
+from batchling_client.operate.inspection import Inspection
 from tests.deployment import CANARY, Deployment
 from tests.waiting import wait_until
 
