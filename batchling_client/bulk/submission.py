@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 
-from ..batchify import account_of, check_reachable, deployment_of, look_up
 from ..block.dry_run import Rehearsal
+from ..composition import account_of, check_reachable, deployment_of, look_up
 from ..errors import BatchlingError, QueueFull, WrongSettings
 from ..intercept.interceptor import HttpReply
 from ..session.calls import Calls, Request, Terms

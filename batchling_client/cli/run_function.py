@@ -16,8 +16,8 @@ from types import ModuleType
 from typing import Any, Final
 
 from .. import errors
-from ..batchify import batchify
 from ..block.run import Run
+from ..composition import batchify
 from ..errors import DryRun, QueueUnreachable
 from ..intercept import scope
 from . import target

@@ -18,9 +18,9 @@ from types import CodeType, ModuleType
 from typing import Any, Final, NoReturn
 
 from .. import errors
-from ..batchify import batchify
 from ..block import sigint
 from ..block.run import Run
+from ..composition import batchify
 from ..errors import DryRun, QueueUnreachable
 from ..intercept import scope, switch
 from . import target

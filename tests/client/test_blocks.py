@@ -938,11 +938,28 @@ def test_the_seeds_import_is_the_same_object() -> None:
 
 def test_importing_the_client_imports_no_celery_and_no_http_library() -> None:
     code = (
-        "import sys, batchling_client; "
+        "import sys, batchling; "
         "print([m for m in ('celery','kombu','httpx','httpx2','aiohttp','requests','rich') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ})
     assert done.stdout.strip() == "[]"
+
+
+def test_a_worker_imports_the_wire_and_not_the_rest_of_the_client() -> None:
+    """Each process of a worker, and the first block that starts a stack, would wait for the imports."""
+    code = (
+        "import sys, batchling_worker.stack.worker_settings, batchling_worker.store; "
+        "print(sorted(name for name in sys.modules if name.startswith('batchling_client.') "
+        "and not name.startswith(('batchling_client.wire', 'batchling_client.errors'))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ})
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize("name", ["Progress", "Run", "batchify", "outside", "__version__"])
+def test_every_public_name_can_be_imported_first(name: str) -> None:
+    code = f"from batchling_client import {name}; import batchling_client; assert '{name}' in dir(batchling_client)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 async def test_a_block_inside_a_dry_run_sends_nothing_either(
