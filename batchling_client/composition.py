@@ -85,26 +85,27 @@ def batchify(
     detach: bool = False,
     enabled: bool | None = None,
 ) -> Block:
-    """A block for `async with` or `with`: LLM calls of unchanged SDK code inside it are answered from batches.
+    """Return a block for `async with` or `with`; LLM calls of unchanged SDK code inside it are answered from batches.
 
-    `batch_size` requests seal a batch (None: the provider's maximum), or `batch_window_seconds` of quiet;
-    `completion_window` is handed to the provider; a running batch is looked at every
-    `batch_poll_interval_seconds` at most (left at 10, the worker's own setting decides). With `cache` a rerun gets
-    the answers and running requests of earlier runs. `deadline` is in seconds or like "2h", counted from each call.
-    `on_too_few` says what becomes of requests that are too few for a batch of their provider. A `dry_run` counts the
-    calls that are made until none comes for a moment, ends them, reports what would have been sent, and raises
-    `errors.DryRun` at the end of the block, so that nothing after it runs without its answers.
-    A call with stream=True passes at full price; with `stream="batch"` its row goes into a batch without it, and a
-    stream is made of the finished answer (of chat completions, responses and Anthropic's messages): the same request
-    as its twin without a stream, whose answer it shares.
-    `account` names whose requests these are, where the key is a token that is renewed: runs of the same name share
+    A batch is sealed when it holds `batch_size` requests (None: the provider's maximum), or when no request was added
+    for `batch_window_seconds`. `completion_window` is passed to the provider. A running batch is polled every
+    `batch_poll_interval_seconds` at the latest (at the default of 10, the worker's own setting applies).
+    With `cache`, a rerun gets the answers and running requests of earlier runs.
+    `deadline` is in seconds or like "2h", counted from each call; `on_deadline` says what happens to a late call, and
+    `on_too_few` to requests that are too few for a batch of their provider.
+    A `dry_run` counts the calls until no new call comes for a moment, ends them, reports what would have been sent, and
+    raises `errors.DryRun` at the end of the block, so that the code after it does not run without answers.
+    A call with stream=True is sent at full price; with `stream="batch"` it is batched without `stream`, and the
+    finished answer is returned as a stream (chat completions, responses and Anthropic's messages). It shares its
+    answer with the same call without a stream.
+    `account` names the owner of the requests if the API key is a token that is renewed: runs with the same name share
     batches and answers, whatever their tokens.
-    A block that is left normally waits for its calls in flight, those of tasks and threads that nobody awaits too.
-    With `detach` it is left once they are queued, and the next run of the program gets their answers.
-    A block that is not `enabled` does nothing, as for unit tests (None: BATCHLING_ENABLED).
+    When a block ends normally, it waits for its calls in flight, also for those in tasks and threads that nobody
+    awaits. With `detach` it ends once they are queued, and the next run of the program gets their answers.
+    A block with `enabled=False` does nothing, for example in unit tests (None: BATCHLING_ENABLED).
 
-    Raises `WrongSettings` (a ValueError) for values that cannot work; entering the block raises
-    `QueueUnreachable` when there is no Redis, and `QueueUnfit` when it would lose requests.
+    Raise `WrongSettings` (a ValueError) for values that cannot work. Entering the block raises `QueueUnreachable` if
+    Redis does not answer, and `QueueUnfit` if this Redis would lose requests.
     """
     used = settings.load(redis_url=redis_url)
     if unused := settings.of_the_original(os.environ):
@@ -414,7 +415,7 @@ class Block:
             display.warn(run.summary())
 
     def _close_from_afar(self, run: Run) -> None:
-        """Does without the block's own loop, on that of the bridge, what `_close` does."""
+        """Do what `_close` does on the background loop, without the block's own loop."""
         for companion in self._companions:
             with contextlib.suppress(RuntimeError):
                 companion.get_loop().call_soon_threadsafe(companion.cancel)
@@ -444,20 +445,20 @@ class Block:
             self._close_from_afar(run)
 
     def _is_left_by_child(self) -> bool:
-        """Whether this process was forked inside the block, whose run, threads and connections are its parent's."""
+        """Return whether this process was forked inside the block: run, threads and connections are its parent's."""
         if os.getpid() == self._pid:
             return False
         switch.uninstall()
         return True
 
     def _is_dry(self) -> bool:
-        """Whether this block, or one around it such as `batchling run --dry-run`, only counts."""
+        """Return whether this block, or a block around it such as `batchling run --dry-run`, only counts."""
         outer = scope.current()
         self._outer = outer if isinstance(outer, Run) else None
         return self._options.dry_run or (self._outer is not None and self._outer.is_dry)
 
     def _is_dry_end(self, error: BaseException | None) -> bool:
-        """Whether the block is left because its calls were counted: by `DryRun`, what was made of it, or at its end."""
+        """Return whether a dry run ends the block: by `DryRun`, by an exception made of it, or at the block's end."""
         rehearsal = self._run.rehearsal if self._run is not None else None
         if rehearsal is None or not rehearsal.n_requests:
             return False
@@ -499,7 +500,7 @@ def _let_calls_go(run: Run) -> None:
 
 
 async def deployment_of(used: ClientSettings) -> Deployment:
-    """The deployment of the settings, the embedded stack started if need be; raises what entering a block raises."""
+    """Return the settings' deployment, starting the embedded stack if needed; raise what entering a block raises."""
     url = used.redis_url or await embedded_stack.redis_url(used.home)
     return Deployment(
         redis_url=url,
@@ -526,7 +527,7 @@ async def look_up(rehearsal: Rehearsal, used: ClientSettings) -> None:
 
 
 async def check_reachable(redis: Redis, url: str) -> None:
-    """Raises `QueueUnreachable` where Redis does not answer, `QueueUnfit` where it is not to be trusted with work."""
+    """Raise `QueueUnreachable` if Redis does not answer, `QueueUnfit` if it cannot be trusted with requests."""
     try:
         told = await ask(redis)
     except (*UNREACHABLE, RedisError) as error:
@@ -541,7 +542,7 @@ async def check_reachable(redis: Redis, url: str) -> None:
 
 
 def account_of(given: str | None, used: ClientSettings) -> str | None:
-    """The name of the account, that of the settings where none is given; raises `WrongSettings`."""
+    """Return the name of the account, from the settings if none is given; raise `WrongSettings`."""
     try:
         return used.account if given is None else settings.usable_account(given)
     except ValueError as error:
@@ -572,7 +573,7 @@ def _check_choice(name: str, value: str, choices: tuple[str, str]) -> None:
 
 
 def _seconds(deadline: float | str | None) -> float | None:
-    """A span of time in seconds: a number, or words like "90s", "2h", "1h30m"."""
+    """Parse a span of time into seconds: a number, or words like "90s", "2h", "1h30m"."""
     if deadline is None:
         return None
     if isinstance(deadline, str):

@@ -205,7 +205,7 @@ def of(exc: BaseException) -> BatchlingError | None:
 
 
 def _holders(exc: BaseException) -> Iterator[Any]:
-    """Where SDKs keep the reply: in `response`, `raw_response` (mistralai), or headers in the exception (together)."""
+    """Yield the objects that may be the reply: `response`, `raw_response` (mistralai), or the exception (together)."""
     yield from (getattr(exc, "response", None), getattr(exc, "raw_response", None), exc)
 
 

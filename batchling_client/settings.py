@@ -44,7 +44,7 @@ def _usable_key(key: str | None) -> str | None:
 
 
 def usable_account(name: str | None) -> str | None:
-    """The name of an account as it counts, without blanks around it; raises ValueError."""
+    """Return the name of an account without blanks around it; raise ValueError."""
     if name is None:
         return None
     name = name.strip()
@@ -95,7 +95,7 @@ class ClientSettings(BaseSettings):
         return {name: said.base_url for name, said in self.providers.items() if said.base_url}
 
     def routes(self) -> Routes:
-        """The registry as this deployment has it."""
+        """Return the provider registry with this deployment's settings applied."""
         return provider_settings.routes_of(self.providers)
 
 
@@ -114,7 +114,7 @@ def of_the_original(environment: Mapping[str, str]) -> str:
 
 
 def load(*, redis_url: str | None = None) -> ClientSettings:
-    """The settings of the environment, the URL overridden where one is given; raises `WrongSettings`."""
+    """Return the settings of the environment, with the given URL if any; raise `WrongSettings`."""
     try:
         return ClientSettings() if redis_url is None else ClientSettings(redis_url=redis_url)
     except (ValidationError, SettingsError) as error:

@@ -58,7 +58,7 @@ class Bridge:
         return self._loop
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Runs a coroutine on the background loop and blocks the calling thread; Ctrl-C cancels the coroutine."""
+        """Run a coroutine on the background loop and block the calling thread; Ctrl-C cancels the coroutine."""
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             if green_threads.replaced():
@@ -87,7 +87,7 @@ class Bridge:
         return future.result()
 
     def stop(self) -> None:
-        """Ends the loop and its thread; what still runs there is cancelled."""
+        """End the loop and its thread, and cancel the tasks that still run there."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._stopped.set)
         self.join(None)
@@ -127,7 +127,7 @@ class Bridge:
 
 
 def _cannot_begin(error: BaseException) -> QueueUnreachable:
-    """What to say where the process has no thread, file or event loop left to give."""
+    """Return the error for a process that has no thread, file or event loop left."""
     shortage = shortage_of(error)
     if shortage is not None:
         return QueueUnreachable(shortage)
@@ -138,7 +138,7 @@ def _cannot_begin(error: BaseException) -> QueueUnreachable:
 
 
 async def on(loop: asyncio.AbstractEventLoop, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Runs a coroutine on the loop of another thread; returns once it has ended, or that loop turns no more.
+    """Run a coroutine on another thread's event loop; return once it has ended, or that loop has stopped.
 
     It is made there: a loop that stops before it begins leaves none behind that nobody awaits.
     """
@@ -180,7 +180,7 @@ class Blocked:
         self._released = False
 
     async def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of the work, unless the threads are released before it comes, or were already."""
+        """Return the result of the work, or raise CancelledError once the threads are released."""
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a call waits in a task")
@@ -195,7 +195,7 @@ class Blocked:
             self._tasks.discard(task)
 
     def release(self) -> None:
-        """Has every call that waits, and every later one, raise CancelledError.
+        """Make every waiting and later call raise CancelledError.
 
         Takes no lock, so that a signal handler may call it.
         """
@@ -205,7 +205,7 @@ class Blocked:
                 task.get_loop().call_soon_threadsafe(task.cancel)
 
     async def gone(self) -> None:
-        """Returns once the calls of the running loop have ended that were released."""
+        """Return once the released calls of the running loop have ended."""
         here = asyncio.get_running_loop()
         tasks = [task for task in self._tasks if task.get_loop() is here]
         if tasks and self._released:
@@ -236,7 +236,7 @@ _shared: Final = _Shared()
 
 
 def hold() -> Bridge:
-    """The bridge of this process, started for its first user."""
+    """Return this process's background loop for one more user; the first user starts it."""
     with _shared.lock:
         if _shared.bridge is None or not _shared.bridge.lives:
             _shared.bridge = Bridge()
@@ -245,7 +245,7 @@ def hold() -> Bridge:
 
 
 def let_go() -> None:
-    """Frees the bridge of one user; the last one stops it."""
+    """Release the background loop for one user; the last user stops it."""
     with _shared.lock:
         if _shared.bridge is None:
             return

@@ -61,7 +61,7 @@ class _Tally:
         self.n_bytes += size
 
     def n_too_few(self, lane: Lane) -> int:
-        """How many requests are in batches of fewer than the provider takes."""
+        """Return how many requests are in batches smaller than the provider accepts."""
         return self.n_in_small + (self.n_open_rows if self.n_open_rows < lane.route.min_rows else 0)
 
 
@@ -165,7 +165,7 @@ class Rehearsal:
         return len(self._answered) + len(self._running)
 
     async def look_up(self, redis: Redis, keys: Keys) -> None:
-        """Find out which requests earlier runs have made; raises redis-py's own errors when Redis is away."""
+        """Find out which requests earlier runs have made; raise redis-py's own errors when Redis is away."""
         for counted in self._counted.values():
             for at in range(0, len(counted.ids), LOOKED_UP_AT_ONCE):
                 await self._look_up(redis, keys, counted.ids[at : at + LOOKED_UP_AT_ONCE])
@@ -187,7 +187,7 @@ class Rehearsal:
         self._not_looked_up = f" Answers of earlier runs were not looked up: {why.rstrip('.')}."
 
     def report(self) -> str:
-        """What would have been sent, in one line."""
+        """Return in one line what would have been sent."""
         tallies = self._tallies()
         lanes = "; ".join(_line(lane, tally) for lane, tally in tallies.items())
         n_sent = sum(tally.n_requests for tally in tallies.values())

@@ -39,7 +39,7 @@ class Relays:
         return sum(not relay.loop.is_running() for relay in list(self._waiting))
 
     async def gone(self) -> None:
-        """Cancel the calls of loops that are closed; returns once their work on the running loop has ended."""
+        """Cancel the calls of loops that are closed; return once their work on the running loop has ended."""
         tasks = [relay.task for relay in list(self._waiting) if relay.loop.is_closed()]
         await end([one for one in tasks if one is not None and one.get_loop() is asyncio.get_running_loop()])
 

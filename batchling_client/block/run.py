@@ -212,7 +212,7 @@ class Run:
         )
 
     def summary(self) -> str:
-        """The run in one line."""
+        """Return the run in one line."""
         now = self.progress
         if not self._enabled:
             return f"batchling is switched off: run {self._title()} caught no call (see BATCHLING_ENABLED)."
@@ -259,11 +259,11 @@ class Run:
         return f"Run {self._title()} caught no call. {seen}."
 
     def hear(self, reasons: Sequence[str]) -> None:
-        """Takes note of why its batches wait, for `progress` and `summary`."""
+        """Store why the run's batches wait, for `progress` and `summary`."""
         self._reasons = tuple(reasons)
 
     async def look(self) -> list[Batch]:
-        """The batches that hold requests of this run, as they stand now, oldest first."""
+        """Return the current records of the batches that hold requests of this run, oldest first."""
         if self._rehearsal is not None:
             return []
         if asyncio.get_running_loop() is not self._home:
@@ -289,7 +289,7 @@ class Run:
         return sum(loop_state.session.n_unsent for loop_state in list(self._loop_states.values()))
 
     def detach(self) -> None:
-        """Have calls that wait now go on without their callers: threads are released, and nothing is withdrawn."""
+        """Keep the waiting calls' requests queued without their callers: release threads, withdraw nothing."""
         if self._rehearsal is not None:
             return
         self._detached = True
@@ -364,7 +364,7 @@ class Run:
             background_loop.let_go()
 
     def release(self) -> None:
-        """Has the calls for which threads wait, and all later ones, raise CancelledError; fit for a signal handler."""
+        """Make calls that threads wait for, and later calls, raise CancelledError; safe in a signal handler."""
         self._blocked.release()
 
     def holds_up(self) -> bool:
@@ -461,7 +461,7 @@ class Run:
         return reply if isinstance(reply, PassThrough) else streamed.reply(reply)
 
     async def _pass_foreign(self, request: Request) -> PassThrough:
-        """Lets a call pass that no event loop of asyncio awaits; a dry run counts and ends it as any other."""
+        """Let a call pass that no asyncio event loop awaits; a dry run counts and ends it like other calls."""
         if self._rehearsal is not None:
             self._rehearsal.ask_blocking(request)
         spec = request.lane.spec
@@ -561,10 +561,10 @@ class Run:
             loop_state.n_requests += 1
 
     def _is_no_answer(self, loop_state: _LoopState, request_id: RequestId, reply: HttpReply) -> bool:
-        """Whether the request is asked for again, as itself.
+        """Return whether the same request must be enqueued again.
 
-        A Redis that was killed forgets its last moments; and the end of a batch that was being cancelled before the
-        request joined it was meant for others.
+        A killed Redis loses its last moments, the request included; and a batch that was being cancelled before the
+        request joined it was cancelled on behalf of others.
         """
         code = reply.headers.get(errors.HEADER)
         return code == RequestLost.code or (
@@ -572,7 +572,7 @@ class Run:
         )
 
     def _let_through(self, loop_state: _LoopState, host: str) -> PassThrough:
-        """A request of a batch that is too small for its provider, which was told nothing of it."""
+        """Pass a call through whose batch is too small for its provider and was not submitted."""
         loop_state.n_left += 1
         self._passed.note(Why.TOO_FEW, host)
         with self._lock:

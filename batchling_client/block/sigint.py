@@ -17,7 +17,7 @@ _watching: Final[list[Callable[[], None]]] = []
 
 
 def watch(interrupted: Callable[[], None]) -> None:
-    """Has `interrupted` called at Ctrl-C, where the main thread asks for it and no other handler is set.
+    """Call `interrupted` at Ctrl-C, if this is the main thread and no other handler is set.
 
     It is called inside the signal handler: it must take no lock and must not raise.
     """
@@ -30,7 +30,7 @@ def watch(interrupted: Callable[[], None]) -> None:
 
 
 def let_go(interrupted: Callable[[], None]) -> None:
-    """Ends what `watch` began; with the last one Ctrl-C is handled as before."""
+    """End a `watch`; the last one to end restores the earlier handler of Ctrl-C."""
     if interrupted not in _watching:
         return
     _watching.remove(interrupted)
@@ -40,7 +40,7 @@ def let_go(interrupted: Callable[[], None]) -> None:
 
 
 def only_release() -> None:
-    """Have the first Ctrl-C from now on release open blocks and raise nothing, and the next one end what hangs.
+    """Make the next Ctrl-C release open blocks and raise nothing, and the one after it interrupt as usual.
 
     For a program whose own code has ended: Python joins the threads of its pools then, and prints the traceback of an
     interrupt.

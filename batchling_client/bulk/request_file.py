@@ -81,7 +81,7 @@ class RequestFile:
     """The number of the first line that names no model, where `model` stood in for it."""
 
     def lines(self) -> Iterator[Ask | BadLine]:
-        """Every line from the first on."""
+        """Yield every line from the first on."""
         with _as_utf8(self.file) as file:
             yield from self._lines(file)
 
@@ -237,7 +237,7 @@ class Check:
         self.n_requests = 0
 
     def complaint(self, line: Ask | BadLine) -> BadLine | None:
-        """What is wrong with a line, if anything is."""
+        """Return what is wrong with a line, None if nothing is."""
         if isinstance(line, BadLine):
             return line
         self.n_requests += 1

@@ -58,7 +58,7 @@ class Tally:
         return self.n_succeeded == self.n_requests
 
     def as_json(self) -> dict[str, object]:
-        """What `batchling results --json` prints."""
+        """Return what `batchling results --json` prints."""
         return {
             "run_id": self.run_id,
             "n_requests": self.n_requests,
@@ -114,7 +114,7 @@ class Results:
         self._alone_told = False
 
     async def write(self, out: BinaryIO, *, wait: bool) -> Tally:
-        """Writes a line for each request; with `wait` each once it is answered. Raises `NotSubmitted`."""
+        """Write a line for each request; with `wait`, once it is answered. Raise `NotSubmitted`."""
         key = self._keys.run_requests(self._run_id)
         n_requests = await self._redis.execute_command("HGET", key, "n")
         if n_requests is None:
@@ -164,7 +164,7 @@ class Results:
     async def _found(
         self, some: Sequence[submitted_file.Asked], *, patient: bool
     ) -> list[tuple[bool, bytes | None]]:
-        """Of each request whether it is in flight, and its result."""
+        """Return for each request whether it is in flight, and its result."""
         keys = self._keys
         while True:
             try:
@@ -189,7 +189,7 @@ class Results:
             display.warn(line)
 
     async def _say_alone(self, inspection: Inspection) -> None:
-        """Says once that no worker is alive, when none has been for as long as one may take to start."""
+        """Warn once that no worker is alive, after as long as a worker may take to start."""
         if self._alone_told:
             return
         try:

@@ -72,7 +72,7 @@ class Submitted:
     """The model of lines that name none, where the person named none either."""
 
     def as_json(self) -> dict[str, object]:
-        """What `batchling submit --json` prints."""
+        """Return what `batchling submit --json` prints."""
         return {
             "run_id": self.run_id,
             "n_requests": self.n_requests,
@@ -90,7 +90,7 @@ class Counted:
     report: str
 
     def as_json(self) -> dict[str, object]:
-        """What `batchling submit --dry-run --json` prints."""
+        """Return what `batchling submit --dry-run --json` prints."""
         return {"n_requests": self.n_requests, "n_reused": self.n_reused, "report": self.report}
 
 
@@ -177,7 +177,7 @@ class _Queueing:
         self._n_bytes = 0
 
     async def queue(self, path: Path, lines: RequestFile, n_requests: int) -> Submitted:
-        """Queues every line; memory is that of some lines."""
+        """Queue every line; only a few lines are in memory at a time."""
         chunk: list[submitted_file.Asked] = []
         n_chunks = 0
         for line in lines.lines():
@@ -250,7 +250,7 @@ class _Nobody:
         return True
 
     def placed(self, request_ids: Iterable[RequestId]) -> None:
-        """What Redis holds is in good hands."""
+        """Do nothing: Redis holds these requests."""
 
     def announce(self, request_ids: Iterable[RequestId]) -> None:
         self.n_answered += len(list(request_ids))
@@ -284,7 +284,7 @@ def host_of(route: Route, words: Mapping[str, str]) -> str:
 
 
 def words_of(route: Route, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return what the provider's SDK reads from its variables for hosts and paths; raises `WrongSettings`."""
+    """Return what the provider's SDK reads from its variables for hosts and paths; raise `WrongSettings`."""
     words = {}
     for word, variable in route.lines.variables.items():
         value = environment.get(variable, "").strip() or route.lines.words.get(word, "")
@@ -298,7 +298,7 @@ def words_of(route: Route, environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def headers_of(route: Route, environment: Mapping[str, str]) -> dict[str, str]:
-    """The headers that the provider's SDK makes of its environment variables; raises `WrongSettings` without a key."""
+    """Return the headers that the provider's SDK builds from the environment; raise `WrongSettings` without a key."""
     headers = {}
     for name, variable in route.variables.items():
         value = environment.get(variable, "").strip()
@@ -313,7 +313,7 @@ def headers_of(route: Route, environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _checked(path: Path, lines: RequestFile, calls: Calls) -> int:
-    """Return how many requests the file holds; raises `WrongFile`, which names each mistake once."""
+    """Return how many requests the file holds; raise `WrongFile`, which names each mistake once."""
     check = Check(calls)
     mistakes: dict[str, BadLine] = {}
     counts: Counter[str] = Counter()

@@ -147,7 +147,7 @@ async def _run_of(reached: Reached, keys: Keys, run: str) -> RunId:
 
 @contextlib.contextmanager
 def _opened(path: Path | None) -> Iterator[BinaryIO]:
-    """Where lines go; a file takes its name once it is whole, devices and pipes are written to. Raises `WrongFile`."""
+    """Open the file for lines; it takes its name once it is whole, except devices and pipes. Raise `WrongFile`."""
     if path is None:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()

@@ -48,7 +48,7 @@ class CommandGroup(click.Group):
         return loaded if isinstance(loaded, click.Command) else None
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """`batchling FILE.py:FUNC` is `batchling run FILE.py:FUNC`, with options on either side."""
+        """Read `batchling FILE.py:FUNC` as `batchling run FILE.py:FUNC`, with options on either side."""
         first = args[0] if args else ""
         if first.startswith("-m"):
             raise WrongTarget(f"-m is an option of `run`: type `batchling run {' '.join(args[:2])}`.")
@@ -67,7 +67,7 @@ class CommandGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Finds the command; a misspelt one is answered with the commands that were probably meant."""
+        """Find the command; for a misspelt name, suggest the commands that were probably meant."""
         name = args[0] if args else ""
         if not name.startswith("-") and self.get_command(ctx, name) is None:
             raise click.UsageError(_unknown(name, self.list_commands(ctx)), ctx)
@@ -76,7 +76,7 @@ class CommandGroup(click.Group):
     def main(
         self, args: Sequence[str] | None = None, prog_name: str | None = None, *rest: Any, **extra: Any
     ) -> NoReturn:
-        """Runs a command and exits: mistakes and bad weather end in one sentence on stderr."""
+        """Run a command and exit; a wrong use or an outage ends in one sentence on stderr."""
         extra["standalone_mode"] = False
         # Commands of the worker print their sentences through the context: they cannot import this package.
         extra.setdefault("obj", say)
@@ -141,7 +141,7 @@ def _sentence(error: click.ClickException) -> str:
 
 
 def _give_up_stdout() -> None:
-    """Lets what is still to be written go nowhere: Python would complain of it once more at its exit."""
+    """Discard unwritten output: Python would report the broken pipe once more at its exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -314,7 +314,7 @@ def _print(what: object, *, as_json: bool) -> None:
 
 
 def _name_unreadable(reached: Reached) -> None:
-    """Names on stderr what was left out because it cannot be read."""
+    """Print on stderr which records were left out because they cannot be read."""
     for inspection in (reached.inspection, *(one.inspection for one in reached.older)):
         for sentence in inspection.unreadable:
             say(sentence)

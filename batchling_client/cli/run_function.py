@@ -44,12 +44,12 @@ class Target:
 
 
 def is_place(word: str) -> bool:
-    """Whether the word means a function, FILE.py:FUNC, and no script."""
+    """Return whether the word names a function, FILE.py:FUNC, rather than a script."""
     return ":" in word and not Path(word).is_file()
 
 
 def load(place: str, words: Sequence[str]) -> Target:
-    """Load `FILE.py:FUNC` and fit the words to the function's parameters; raises `WrongTarget`."""
+    """Load `FILE.py:FUNC` and fit the words to the function's parameters; raise `WrongTarget`."""
     path, colon, name = place.rpartition(":")
     if not colon or not path.endswith(".py") or not name.isidentifier():
         raise WrongTarget(f"{place!r} is not FILE.py:FUNC, such as {_meant(path, name)}.")

@@ -35,7 +35,7 @@ NEEDED: Final = {
 
 @contextlib.contextmanager
 def rehearsal(home: Path) -> Iterator[None]:
-    """Sandbox and stack for as long as the context is open; the environment points at them, with no real API key in it.
+    """Run sandbox and stack while the context is open; the environment points at them and holds no real API key.
 
     They end with this process, however it ends. Raises `WrongSettings` or `QueueUnreachable`.
     """
@@ -84,7 +84,7 @@ def _words(extras: Sequence[str]) -> str:
 
 
 def _told(stage: subprocess.Popen[bytes], complaints: IO[bytes]) -> dict[str, str]:
-    """The environment that the stage says is to be used."""
+    """Return the environment that the sandbox process prints."""
     line = stage.stdout.readline() if stage.stdout is not None else b""
     if not line:
         complaints.seek(0)

@@ -43,7 +43,7 @@ class Program:
 
 
 def script(path: str, args: Sequence[str]) -> Program:
-    """Return the script at the path, or the installed Python command of that name; raises `WrongTarget`."""
+    """Return the script at the path, or the installed Python command of that name; raise `WrongTarget`."""
     if Path(path).is_file():
         return Program(name=path, is_module=False, args=tuple(args))
     if Path(path).is_dir():
@@ -68,7 +68,7 @@ def _command(name: str) -> str | None:
 
 
 def module(words: Sequence[str]) -> Program:
-    """Return the module of `-m MODULE ARGS`, or `-mMODULE ARGS`; raises `WrongTarget`."""
+    """Return the module of `-m MODULE ARGS`, or `-mMODULE ARGS`; raise `WrongTarget`."""
     name, args = (words[0][2:], words[1:]) if words[0] != "-m" else (words[1] if words[1:] else "", words[2:])
     if not name:
         raise WrongTarget("-m needs a module: `batchling run -m MODULE`.")
@@ -184,7 +184,7 @@ def _threads() -> list[threading.Thread]:
 
 
 def _is_of_a_pool(thread: threading.Thread) -> bool:
-    """Whether the thread belongs to an executor, which keeps it until Python exits."""
+    """Return whether the thread belongs to an executor, which keeps it until Python exits."""
     return any(
         thread in getattr(sys.modules.get(f"concurrent.futures.{pool}"), threads, ())
         for pool, threads in (("thread", "_threads_queues"), ("process", "_threads_wakeups"))

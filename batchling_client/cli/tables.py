@@ -15,7 +15,7 @@ INDENT: Final = 4
 
 
 def batches(found: Sequence[Batch], now: dt.datetime, width: int | None = None) -> list[str]:
-    """A line a batch, under a heading; below it the error, where a line has no room for it."""
+    """Return a line per batch under a heading, and below it an error that is too long for the line."""
     if not found:
         return ["No batches."]
     heading = ("BATCH", "PROVIDER/MODEL", "STATE", "DONE", "AGE", "PROVIDER'S ID", "ERROR")
@@ -37,7 +37,7 @@ def batches(found: Sequence[Batch], now: dt.datetime, width: int | None = None) 
 def batches_by_version(
     found: Sequence[tuple[int, Sequence[Batch]]], now: dt.datetime, width: int | None = None
 ) -> list[str]:
-    """The batches of this wire version, and below them those of older ones, which workers drain."""
+    """Return the batches of this wire version, and below them the older versions' batches, which workers drain."""
     (_, own), *older = found
     lines = batches(own, now, width)
     for version, left in older:
@@ -46,12 +46,12 @@ def batches_by_version(
 
 
 def batches_json(found: Sequence[tuple[int, Sequence[Batch]]]) -> list[dict[str, object]]:
-    """What `batchling batches --json` prints."""
+    """Return what `batchling batches --json` prints."""
     return [{**batch.as_json(), "wire_version": version} for version, some in found for batch in some]
 
 
 def runs(found: Sequence[RunRecord], width: int | None = None) -> list[str]:
-    """A line a run, under a heading."""
+    """Return a line per run, under a heading."""
     if not found:
         return ["No runs."]
     heading = ("RUN", "NAME", "STARTED", "REQUESTS", "FROM EARLIER", "BATCHES")
@@ -70,7 +70,7 @@ def runs(found: Sequence[RunRecord], width: int | None = None) -> list[str]:
 
 
 def lanes(found: Sequence[LaneRecord], now: dt.datetime, width: int | None = None) -> list[str]:
-    """A line a lane, under a heading."""
+    """Return a line per lane, under a heading."""
     if not found:
         return ["No lanes."]
     heading = (
@@ -102,7 +102,7 @@ def lanes(found: Sequence[LaneRecord], now: dt.datetime, width: int | None = Non
 
 
 def _tokens(lane: LaneRecord) -> str:
-    """Enqueued tokens in flight and the limit that was learned, both estimated."""
+    """Return the enqueued tokens in flight and the learned limit, both estimated."""
     if lane.quota is None:
         return "-"
     in_flight = f"{lane.quota.n_tokens:,}"
@@ -110,7 +110,7 @@ def _tokens(lane: LaneRecord) -> str:
 
 
 def _hold(lane: LaneRecord, now: dt.datetime) -> str:
-    """What keeps the lane's batches from their provider, until when, and why; '' where nothing does."""
+    """Return what holds up the lane's batches, until when, and why; '' if nothing does."""
     circuit, quota = lane.circuit, lane.quota
     if circuit is not None and circuit.until is not None:
         until = f" until {_clock(circuit.until)}" if circuit.until > now else ", about to be tried"
@@ -121,7 +121,7 @@ def _hold(lane: LaneRecord, now: dt.datetime) -> str:
 
 
 def batch(found: Batch, width: int | None = None) -> list[str]:
-    """Everything worth knowing of one batch, a line a fact."""
+    """Return all facts about one batch, a line per fact."""
     return [
         folded(f"{name}: {_word(value)}", width, indent=INDENT)
         for name, value in batch_json(found).items()
@@ -130,7 +130,7 @@ def batch(found: Batch, width: int | None = None) -> list[str]:
 
 
 def run(found: RunRecord, now: dt.datetime, width: int | None = None) -> list[str]:
-    """One run and its batches."""
+    """Return one run and its batches."""
     title = f"{found.run_id} {found.name}".rstrip()
     earlier = f" ({found.n_reused} from earlier runs)" if found.n_reused else ""
     return [
@@ -140,7 +140,7 @@ def run(found: RunRecord, now: dt.datetime, width: int | None = None) -> list[st
 
 
 def batch_json(found: Batch) -> dict[str, object]:
-    """What `batchling show BATCH --json` prints: more than the list tells."""
+    """Return what `batchling show BATCH --json` prints, which is more than the list shows."""
     return {
         **found.as_json(),
         "host": found.spec.host,
@@ -162,7 +162,7 @@ def batch_json(found: Batch) -> dict[str, object]:
 
 
 def run_json(found: RunRecord) -> dict[str, object]:
-    """What `batchling show RUN --json` prints: the run and its batches."""
+    """Return what `batchling show RUN --json` prints: the run and its batches."""
     return {**found.as_json(), "batches": [one.as_json() for one in found.batches]}
 
 

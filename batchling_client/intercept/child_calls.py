@@ -98,7 +98,7 @@ class ChildCalls:
 
 @contextlib.contextmanager
 def _opened(path: str, flags: int) -> Iterator[int]:
-    """Open a file that `make` has made for this user; raises OSError for any other."""
+    """Open a file that `make` has made for this user; raise OSError for any other."""
     file = os.open(path, flags | _FLAGS)
     try:
         about = os.fstat(file)

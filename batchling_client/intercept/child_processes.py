@@ -113,7 +113,7 @@ def block_closed(passed: Passed) -> None:
 
 
 def heed() -> None:
-    """Have this process watch its calls if the environment says that it was started inside a block."""
+    """Watch the calls of this process if the environment says that it was started inside a block."""
     pid, _, path = os.environ.get(VARIABLE, "").partition(":")
     # A fork server keeps the environment that it was started with: its children go by the mark alone.
     if multiprocessing.parent_process() is None and "batchling_worker" not in sys.modules and pid.isdigit():
@@ -121,7 +121,7 @@ def heed() -> None:
 
 
 def arrived(pid: int, path: str | None = None) -> _Mark:
-    """Watch the calls of this process, a child of that one; returns the mark for its own children."""
+    """Watch the calls of this process, a child of that one; return the mark for its own children."""
     if pid != os.getpid():
         switch.install()
         note = child_calls.ChildCalls(path).note if path else None

@@ -58,7 +58,7 @@ def behind(handler: Handler | None) -> Handler | None:
 
 
 def judged(gate: Gate, call: HttpCall) -> AbstractContextManager[None]:
-    """Have a call that the gate is about to refuse counted as refused, where its block would count it as passed."""
+    """Count a call that the gate is about to refuse as refused, where its block would count it as passed."""
     wanted = gate.wants(call.method, call.host, call.path)
     return not_sent() if wanted and gate.refused(call) is not None else nullcontext()
 

@@ -21,7 +21,7 @@ class Thread(Protocol):
     """A thread, as the bridge sees it."""
 
     def start(self) -> None:
-        """Start it; raises RuntimeError where the process can have no other thread."""
+        """Start it; raise RuntimeError where the process can have no other thread."""
 
     def is_alive(self) -> bool:
         """Return whether it has begun and not ended."""

@@ -92,7 +92,7 @@ def current() -> TransportPath | None:
 
 @contextlib.contextmanager
 def through(handler: Handler, host: str, by: object) -> Iterator[None]:
-    """Have the library's own transport ask the handler about what a transport or code of the program sends on."""
+    """Make the library's own transport ask the handler about calls that the program's transport or code sends on."""
     transport_path = TransportPath(handler)
     before = _transport_path.set(transport_path)
     try:

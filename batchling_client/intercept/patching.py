@@ -42,18 +42,18 @@ class Patch:
         return self.installed and (self.newest or self.on_top)
 
     def take_off(self) -> bool:
-        """Restores what was there before, unless somebody else's patch lies on ours."""
+        """Restore the earlier method, unless another patch was applied over ours."""
         if not self.on_top:
             return False
         setattr(self._owner, self._method, self._original)
         return True
 
     def plain(self, instance: object) -> Callable[..., Any]:
-        """What stood there before us, bound."""
+        """Return the earlier method, bound."""
         return _bound(self._original, instance)
 
     def innermost(self, instance: object) -> Callable[..., Any]:
-        """The library's own method, bound, below what others laid on it before us, as far as they tell."""
+        """Return the library's own method, bound, below earlier patches of others as far as these reveal it."""
         return _bound(inspect.unwrap(self._original), instance)
 
     @property
@@ -66,11 +66,11 @@ class Patch:
         return own_transports.way_of(self._original, library)
 
     def block(self) -> Handler | None:
-        """The innermost open block."""
+        """Return the innermost open block."""
         return gate.behind(scope.current()) if self.active else None
 
     def handler(self, method: str, host: str, path: str) -> Handler | None:
-        """The innermost open block, where it wants such a call; `PASSING` where the call passes and was counted."""
+        """Return the innermost open block if it takes such a call; `PASSING` if the call passes and was counted."""
         handler = self.block()
         if handler is None:
             return None
@@ -123,7 +123,7 @@ class Patcher:
         self._made: list[weakref.ref[Patch]] = []
 
     def install(self) -> None:
-        """Patches what is imported, and sees to it that what is imported later is patched then."""
+        """Patch the imported libraries now, and the others when they are imported."""
         self._installed = True
         for patch in self._alive():
             patch.installed = True
@@ -136,7 +136,7 @@ class Patcher:
                 wrapt.register_post_import_hook(self._adopt, name)
 
     def uninstall(self) -> None:
-        """Restores every class; below somebody else's patch ours stays, and does nothing."""
+        """Restore every class; below another patch ours stays, and does nothing."""
         self._installed = False
         for patch in self._alive():
             patch.installed = False

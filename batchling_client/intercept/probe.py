@@ -39,7 +39,7 @@ class _Probe:
 
 
 async def check() -> None:
-    """Raises `NotIntercepted` where calls of an imported library would slip past."""
+    """Raise `NotIntercepted` if calls of an imported library would not be caught."""
     for name, probe in _PROBES.items():
         module = sys.modules.get(name)
         if not isinstance(module, ModuleType) or not hasattr(module, _MARKS[name]):

@@ -148,7 +148,7 @@ def leave_process(handler: Handler) -> Token | None:
 
 
 def _forget(block: Token) -> None:
-    """Have the code that leaves a block come from where it came from; left in another context, nothing is changed."""
+    """Take the block off the chain of blocks that started this code; left in another context, change nothing."""
     newer = _started_in.get()
     if newer is block:
         _started_in.set(block.before)
@@ -181,7 +181,7 @@ def ended(passed: Passed) -> Token:
 
 @contextmanager
 def started_in(block: Token) -> Iterator[None]:
-    """Have the body run as code that was started in a block."""
+    """Run the body as code that was started in a block."""
     before = _started_in.set(block)
     try:
         yield
@@ -192,7 +192,7 @@ def started_in(block: Token) -> Iterator[None]:
 
 
 def surround(handler: Handler) -> None:
-    """Have this handler asked about calls that no block of this process reaches, from now on."""
+    """Ask this handler from now on about calls outside every block of this process."""
     _around[:] = [handler]
 
 

@@ -47,7 +47,7 @@ _switch = _Switch()
 
 
 def install() -> None:
-    """Switch interception on for one more user; patches that somebody took away since come back."""
+    """Switch interception on for one more user, and restore patches that others removed since."""
     with _switch.lock:
         _switch.n_users += 1
         for name in ADAPTERS:

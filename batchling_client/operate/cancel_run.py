@@ -50,7 +50,7 @@ class CancelledRun:
         return bool(self.n_dropped or self.asked or self.cancelled_before)
 
     def as_json(self) -> dict[str, object]:
-        """What `batchling cancel RUN --json` prints."""
+        """Return what `batchling cancel RUN --json` prints."""
         return {
             "cancelled": sorted([*self.ended, *self.asked]),
             "cancelled_before": self.cancelled_before,
@@ -63,7 +63,7 @@ class CancelledRun:
         }
 
     def lines(self) -> list[str]:
-        """The same for people."""
+        """Return the same as lines of text."""
         lines = []
         if self.n_dropped:
             lines.append(
@@ -107,7 +107,7 @@ async def cancel_run(
 
 
 def _is_over(batch: Batch) -> bool:
-    """Whether a batch comes to its end by itself, which a quarantined one does not."""
+    """Return whether a batch ends by itself; a quarantined batch does not."""
     return batch.state.terminal or (batch.state is BatchState.ENDED and batch.quarantined_at is None)
 
 
@@ -120,7 +120,7 @@ class _Work:
         self._packed = _answer(self._reason)
 
     async def drop(self, batch: Batch) -> bool:
-        """Drops the run's requests of a batch; False when the batch was submitted meanwhile."""
+        """Drop the run's requests of a batch; return False if the batch was submitted meanwhile."""
         async for request_ids in _rows_of(self._scripts, batch.batch_id, self._done.run_id):
             dropped = await self._scripts.drop(
                 batch_id=batch.batch_id,
@@ -142,7 +142,7 @@ class _Work:
         return True
 
     async def cancel(self, batch: Batch) -> None:
-        """Has a batch cancelled at its provider, if every request that is open in it is the run's alone."""
+        """Request the batch's cancellation, if no other run waits for any of its open requests."""
         if batch.cancel_requested and batch.quarantined_at is None:
             self._done.cancelled_before.append(batch.batch_id)
             return
@@ -169,7 +169,7 @@ async def _rows_of(scripts: Scripts, batch_id: BatchId, run_id: RunId) -> AsyncI
 async def _n_open_of_run(
     scripts: Scripts, batch_id: BatchId, run_id: RunId, mailboxes: Sequence[Mailbox]
 ) -> int | None:
-    """How many requests are open in a batch; None as soon as one is not the run's alone."""
+    """Return how many requests are open in a batch; None if another run waits for any of them."""
     n_open, own = 0, {mailbox.encode() for mailbox in mailboxes}
     async for rows in _rows(scripts.redis, scripts.keys, batch_id):
         places: list[Any] = await scripts.redis.mget([scripts.keys.request(row.request_id) for row in rows])

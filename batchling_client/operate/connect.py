@@ -52,7 +52,7 @@ class Reached:
     """What workers of this release still drain of older wire versions."""
 
     async def keyspace_of(self, name: str) -> Keyspace:
-        """The keyspace that holds the batch or run of that id; this version's own where none does."""
+        """Return the keyspace that holds the batch or run of that id; this version's own if none does."""
         for keyspace in self.older:
             keys = keyspace.scripts.keys
             if await self.redis.execute_command("EXISTS", keys.batch(name), keys.run(name)):
@@ -68,9 +68,9 @@ def keyspace(redis: Redis, namespace: str, version: int) -> Keyspace:
 
 @contextlib.asynccontextmanager
 async def reach(redis_url: str | None) -> AsyncIterator[Reached]:
-    """The deployment of the URL, of the settings, or of the embedded stack that runs already.
+    """Connect to the deployment of the URL, of the settings, or of the embedded stack if it runs already.
 
-    Raises `WrongSettings`, and `QueueUnreachable` also when Redis goes away in the middle. An OSError of what the
+    Raise `WrongSettings`, and `QueueUnreachable`, also when Redis goes away in the middle. An OSError of what the
     caller does meanwhile, such as writing to a pipe that nobody reads any more, stays what it is.
     """
     used = settings.load(redis_url=redis_url)
@@ -100,7 +100,7 @@ async def reach(redis_url: str | None) -> AsyncIterator[Reached]:
 
 
 def unreachable(url: str, error: Exception) -> QueueUnreachable:
-    """What to say of a Redis that does not answer, never with its password."""
+    """Return the error for a Redis that does not answer, without its password."""
     if isinstance(error, BusyLoadingError):
         return QueueUnreachable(f"Redis at {place_of(url)} is still loading its data: try again in a moment.")
     shortage = redis_errors.shortage_of(error)
@@ -129,7 +129,7 @@ class _Status(msgspec.Struct):
 
 
 async def running_url(home: Path) -> str:
-    """The URL of the embedded stack's Redis, where that stack runs; raises `QueueUnreachable`."""
+    """Return the URL of the running embedded stack's Redis; raise `QueueUnreachable` if it does not run."""
     if importlib.util.find_spec("batchling_worker") is None:
         raise QueueUnreachable(NOT_RUNNING)
     env = {**os.environ, "BATCHLING_HOME": str(home)}

@@ -40,7 +40,7 @@ async def examine(redis_url: str | None, environment: Mapping[str, str]) -> list
 
 
 def _of_names(environment: Mapping[str, str]) -> list[Finding]:
-    """What the environment sets in vain."""
+    """Return findings on environment variables that have no effect."""
     by_hand = environment.get(rehearsing.SANDBOX, "")
     refused = Finding(
         check="settings",
@@ -104,7 +104,7 @@ async def _of_workers(reached: Reached) -> list[Finding]:
 
 
 def of_keys(used: ClientSettings, worker_digests: Sequence[str]) -> Finding:
-    """Whether the seal key of this client can be read, and opened by the workers that live."""
+    """Check that this client's seal key can be read and matches that of the live workers."""
     mend = "Give clients and workers the same pair: `batchling keys new` prints one as settings."
     folder = used.home / "keys"
     private = folder / seal_key_files.PRIVATE_FILE
@@ -141,7 +141,7 @@ def of_keys(used: ClientSettings, worker_digests: Sequence[str]) -> Finding:
 
 
 def _there(path: Path) -> bool:
-    """Whether the file is there; raises where even that cannot be seen."""
+    """Return whether the file exists; raise if that cannot be seen."""
     try:
         path.stat()
     except FileNotFoundError:

@@ -36,7 +36,7 @@ _decode: Final = msgspec.json.Decoder(_Status).decode
 
 
 async def redis_url(home: Path) -> str:
-    """The URL of the embedded stack's Redis, started if need be; raises `QueueUnreachable` and `WrongSettings`."""
+    """Return the URL of the embedded stack's Redis, started if needed; raise `QueueUnreachable`, `WrongSettings`."""
     if importlib.util.find_spec("batchling_worker") is None:
         raise QueueUnreachable(
             f"No queue is set: install the embedded one with {install()}, or set BATCHLING_REDIS_URL."
@@ -66,7 +66,7 @@ async def redis_url(home: Path) -> str:
 
 
 def was_used(home: Path) -> bool:
-    """Whether an embedded stack has ever kept data there."""
+    """Return whether an embedded stack has ever kept data there."""
     return (home / "redis").is_dir()
 
 

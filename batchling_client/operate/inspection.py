@@ -39,7 +39,7 @@ class RunRecord:
     batches: tuple[Batch, ...] = ()
 
     def as_json(self) -> dict[str, object]:
-        """What `batchling runs --json` prints of it."""
+        """Return the record as `batchling runs --json` prints it."""
         states = Counter(batch.state.value for batch in self.batches)
         return {
             "run_id": self.run_id,
@@ -66,7 +66,7 @@ class LaneRecord:
     """Why its batches are not called for, if something has failed or was refused."""
 
     def as_json(self) -> dict[str, object]:
-        """What `batchling lanes --json` prints of it."""
+        """Return the record as `batchling lanes --json` prints it."""
         return {
             "lane_id": self.lane_id,
             "provider": self.spec.provider,
@@ -106,13 +106,13 @@ class Inspection:
         return self._keys.version
 
     async def batches(self, limit: int) -> list[Batch]:
-        """The newest batches, newest first."""
+        """Return the newest batches, newest first."""
         return await self.batches_named(
             [BatchId(batch_id) for batch_id in await self._newest(self._keys.batches, limit)]
         )
 
     async def batches_named(self, batch_ids: Iterable[BatchId]) -> list[Batch]:
-        """Those of the batches that still exist and can be read, in the order asked for."""
+        """Return the batches that still exist and can be read, in the order given."""
         found = []
         wanted = list(batch_ids)
         hashes = await self._hashes([self._keys.batch(batch_id) for batch_id in wanted])
@@ -126,13 +126,13 @@ class Inspection:
         return found
 
     async def marks(self, batch_ids: Sequence[BatchId]) -> list[object]:
-        """A mark for each batch, which is another one whenever the batch has changed: far cheaper than the batch."""
+        """Return a mark per batch that differs whenever the batch has changed, far cheaper to read than the batch."""
         fields = ("updated_at", "state", "error", "silence", "n_dropped", "quarantined_at")
         replies = await self._pipelined([("HMGET", self._keys.batch(one), *fields) for one in batch_ids])
         return [tuple(reply) if isinstance(reply, list) else reply for reply in replies]
 
     async def is_full(self) -> bool:
-        """Whether Redis has no room left, as far as it tells."""
+        """Return whether Redis is out of memory, as far as INFO shows."""
         try:
             told: Any = await self._redis.info("memory")
         except UNREACHABLE:
@@ -142,11 +142,11 @@ class Inspection:
         return 0 < int(told.get("maxmemory", 0)) <= int(told.get("used_memory", 0))
 
     async def batch(self, batch_id: BatchId) -> Batch | None:
-        """One batch, None when there is none of that id (any more)."""
+        """Return one batch; None if there is none of that id (any more)."""
         return next(iter(await self.batches_named([batch_id])), None)
 
     async def batch_ids_of(self, run_id: RunId) -> list[BatchId]:
-        """The batches a run put its requests into, oldest first; where rows moved on is on the batch."""
+        """Return the batches a run put its requests into, oldest first; each batch says where its rows moved on to."""
         try:
             members = await self._redis.execute_command("SMEMBERS", self._keys.run_batches(run_id))
         except UNREACHABLE:
@@ -157,7 +157,7 @@ class Inspection:
         return sorted(BatchId(member.decode(errors="replace")) for member in members)
 
     async def batches_of(self, run_id: RunId) -> list[Batch]:
-        """A run's batches, those its requests moved on to included, oldest first."""
+        """Return a run's batches, oldest first, including the batches that its requests moved on to."""
         found: dict[BatchId, Batch] = {}
         asked: set[BatchId] = set()
         wanted = await self.batch_ids_of(run_id)
@@ -170,13 +170,13 @@ class Inspection:
         return sorted(found.values(), key=lambda batch: batch.batch_id)
 
     async def mailboxes_of(self, run_id: RunId) -> list[Mailbox]:
-        """The mailboxes in which a run has waited for answers."""
+        """Return the mailboxes in which a run has waited for answers."""
         (fields,) = await self._hashes([self._keys.run(run_id)])
         names = [name.decode(errors="replace") for name in fields or {}]
         return [Mailbox(name.removeprefix("mailbox:")) for name in names if name.startswith("mailbox:")]
 
     async def runs(self, limit: int) -> list[RunRecord]:
-        """The newest runs, newest first, with their batches."""
+        """Return the newest runs, newest first, with their batches."""
         names = [RunId(run_id) for run_id in await self._newest(self._keys.runs, limit)]
         hashes = await self._hashes([self._keys.run(run_id) for run_id in names])
         found = [await self._run(run_id, fields) for run_id, fields in zip(names, hashes, strict=True)]
@@ -207,7 +207,7 @@ class Inspection:
         return [one for one, known in zip(batch_ids, told, strict=True) if known == wanted]
 
     async def run(self, run_id: RunId) -> RunRecord | None:
-        """One run with its batches, None when there is none of that id (any more)."""
+        """Return one run with its batches; None if there is none of that id (any more)."""
         (fields,) = await self._hashes([self._keys.run(run_id)])
         return await self._run(run_id, fields)
 
@@ -221,7 +221,7 @@ class Inspection:
             return None
 
     async def lanes(self, limit: int) -> list[LaneRecord]:
-        """The lanes used last, the latest first, with their open batches."""
+        """Return the lanes used last, latest first, with their open batches."""
         lane_ids = [LaneId(lane_id) for lane_id in await self._newest(self._keys.lanes, limit)]
         hashes = await self._hashes([self._keys.lane(lane_id) for lane_id in lane_ids])
         scores = await self._pipelined([("ZSCORE", self._keys.lanes, lane_id) for lane_id in lane_ids])
@@ -254,7 +254,7 @@ class Inspection:
         return found
 
     async def _quota(self, quota_id: str) -> Quota | None:
-        """A quota with those batches in flight that have not ended."""
+        """Return a quota with the batches in flight that have not ended."""
         if not quota_id:
             return None
         (fields,) = await self._hashes([self._keys.quota(quota_id)])
@@ -280,13 +280,13 @@ class Inspection:
         return max(found, key=lambda circuit: circuit.until is not None, default=None)
 
     async def workers(self) -> list[WorkerPresence]:
-        """The workers that gave a sign of life in the last fifteen seconds; raises `CorruptRecord`."""
+        """Return the workers whose heartbeat is at most fifteen seconds old; raise `CorruptRecord`."""
         names = await self._newest(self._keys.workers, READ_AT_ONCE)
         beats = await self._pipelined([("GET", self._keys.worker(name)) for name in names])
         return [WorkerPresence.decode(raw) for raw in beats if raw is not None]
 
     async def n_unfinished(self) -> int:
-        """How many batches are not at their end."""
+        """Return how many batches are not terminal."""
         try:
             return int(await self._redis.execute_command("ZCARD", self._keys.schedule))
         except UNREACHABLE:
@@ -296,7 +296,7 @@ class Inspection:
             return 0
 
     async def skews_s(self) -> dict[str, float]:
-        """How far each live worker's clock is ahead of Redis', in seconds, as far as it tells."""
+        """Return how far each live worker's clock is ahead of Redis', in seconds, if the worker reports it."""
         names = await self._newest(self._keys.workers, READ_AT_ONCE)
         # Each beat beside the time of that beat: a worker that beats between two looks must not seem five seconds off.
         told = await self._pipelined(
@@ -324,7 +324,7 @@ class Inspection:
         return [member.decode(errors="replace") for member in members]
 
     async def _hashes(self, keys: Sequence[str]) -> list[Mapping[bytes, bytes] | None]:
-        """The hashes, empty where there is none, None where something else stands."""
+        """Return the hashes; an empty one for a missing key, None for a key of another type."""
         return await self._pipelined([("HGETALL", key) for key in keys])
 
     def _leave_out(self, what: str) -> None:
@@ -332,7 +332,7 @@ class Inspection:
         self._unreadable[sentence] = None
 
     async def _pipelined(self, commands: Sequence[tuple[str, ...]]) -> list[Any]:
-        """The replies, None for a key that holds something of another type."""
+        """Return the replies; None for a key of another type."""
         replies: list[Any] = []
         for first in range(0, len(commands), READ_AT_ONCE):
             async with self._redis.pipeline(transaction=False) as pipe:

@@ -88,7 +88,7 @@ class Sdk:
 
 
 def installed() -> list[Sdk]:
-    """The known ones that are here."""
+    """Return the known SDKs that are installed."""
     versions = {}
     for name in (*SDKS, *FRAMEWORKS):
         try:

@@ -24,7 +24,7 @@ MODULES: Final[Mapping[str, str]] = {
 
 
 async def interception() -> list[Finding]:
-    """Which HTTP libraries are covered, a probe sent through each, and which SDKs by that; what each sends over."""
+    """Send a probe through each HTTP library; return which libraries and SDKs are covered, and what each SDK uses."""
     found = installed_sdks.installed()
     libraries = {}
     switch.install()
@@ -41,7 +41,7 @@ async def interception() -> list[Finding]:
 
 
 def of_sdk(sdk: Sdk, libraries: Mapping[str, Finding]) -> Finding:
-    """What becomes of an SDK's calls, by the findings on the libraries that it sends over."""
+    """Return whether an SDK's calls are caught, by the findings on the libraries that it uses."""
     if not sdk.libraries and not sdk.through:
         return Finding(
             check=sdk.name,

@@ -30,7 +30,7 @@ class Ended:
 
 
 async def run(*words: str, env: Mapping[str, str], within_s: float) -> Ended:
-    """Run it; raises TimeoutError, once it is killed, and OSError or RuntimeError where it cannot be started."""
+    """Run it; raise TimeoutError, once it is killed, and OSError or RuntimeError where it cannot be started."""
     command = (sys.executable, "-P", "-m", "batchling_worker.stack", *words, "--json")
     if green_threads.replaced():
         return await _run_by_looks(command, env, within_s)

@@ -37,7 +37,7 @@ class Cancelled:
     too_late: tuple[BatchId, ...]
 
     def as_json(self) -> dict[str, object]:
-        """What `batchling cancel --json` prints."""
+        """Return what `batchling cancel --json` prints."""
         return {"cancelled": list(self.batch_ids), "too_late": list(self.too_late)}
 
 
@@ -50,7 +50,7 @@ class Retried:
     too_late: tuple[BatchId, ...]
 
     def as_json(self) -> dict[str, object]:
-        """What `batchling retry --json` prints."""
+        """Return what `batchling retry --json` prints."""
         return {"retried": list(self.batch_ids), "busy": list(self.busy), "too_late": list(self.too_late)}
 
 
@@ -61,7 +61,7 @@ def _untold(_: str) -> None:
 async def find(
     inspection: Inspection, name: str, *, tell: Callable[[str], object] = _untold
 ) -> Batch | RunRecord:
-    """Return the batch or run that a person names; raises `UnknownId` if there is none, or more than one.
+    """Return the batch or run that a person names; raise `UnknownId` if there is none, or more than one.
 
     `name` is an id, a run's name, a provider's id of a batch, or the beginning of an id: the first that fits. Of
     several runs with that name it is the newest, and `tell` is given a sentence about the others.
@@ -111,7 +111,7 @@ async def _newest_called(inspection: Inspection, name: str, tell: Callable[[str]
 async def _meant(
     inspection: Inspection, name: str, tell: Callable[[str], object]
 ) -> tuple[list[BatchId], list[RunId]]:
-    """The batch or run that a name other than an id stands for; both are empty where there is none."""
+    """Return the batch or run that a name other than an id stands for; both are empty if there is none."""
     called = await _newest_called(inspection, name, tell)
     if called is not None:
         return [], [called]
@@ -131,7 +131,7 @@ _Id = TypeVar("_Id", bound=str)
 
 
 def _single(what: str, ids: Sequence[_Id]) -> _Id | None:
-    """Return the only id, None if there is none; raises `UnknownId` if there are several."""
+    """Return the only id, None if there is none; raise `UnknownId` if there are several."""
     if len(ids) > 1:
         newest = ", ".join(ids[:MOST_LISTED])
         raise UnknownId(f"{len(ids)} {what}: give one id in full, newest first: {newest}.")
@@ -139,7 +139,7 @@ def _single(what: str, ids: Sequence[_Id]) -> _Id | None:
 
 
 async def cancel(scripts: Scripts, batch: Batch) -> Cancelled:
-    """Asks for a batch to be cancelled as a whole, with the requests that other runs have in it.
+    """Request the cancellation of a whole batch, other runs' requests included.
 
     What no provider was told of is answered with an error at once; what was, as its end there says.
     """

@@ -11,7 +11,7 @@ CHECK = "versions"
 
 
 async def of_versions(reached: Reached) -> list[Finding]:
-    """Batches of older versions that are drained or wait for a worker that does, and those of the next one."""
+    """Return findings on batches of older versions, drained or waiting for a worker, and of the next version."""
     found = []
     for one in reached.older:
         n_left = await one.inspection.n_unfinished()

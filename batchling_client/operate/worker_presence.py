@@ -52,7 +52,7 @@ def patience_s(redis_url: str | None) -> float:
 
 
 async def fit_worker_lives(inspection: Inspection, public_key: str) -> bool:
-    """Whether a worker lives; raises `WrongSettings` when those that live hold another seal key."""
+    """Return whether a worker is alive; raise `WrongSettings` if the live workers hold another seal key."""
     try:
         workers = await inspection.workers()
     except CorruptRecord:
@@ -100,7 +100,7 @@ async def watch(
 
 
 async def _amiss(inspection: Inspection, public_key: str) -> str:
-    """What requests would wait for now, '' where nothing is amiss."""
+    """Return what requests would wait for now, '' if nothing is wrong."""
     try:
         if not await fit_worker_lives(inspection, public_key):
             return NO_WORKER

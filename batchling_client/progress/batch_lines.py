@@ -11,7 +11,7 @@ from ..wire.states import BatchState
 
 
 def line_of(batch: Batch, now: dt.datetime) -> str:
-    """A batch in one line of plain text; why it ended, once it has."""
+    """Return a batch in one line of plain text, with the reason of its end once it has ended."""
     words = [
         f"{batch.spec.provider}/{batch.spec.model}",
         state_of(batch),
@@ -25,7 +25,7 @@ def line_of(batch: Batch, now: dt.datetime) -> str:
 
 
 def state_of(batch: Batch) -> str:
-    """The state of a batch, and that it is quarantined, or the provider's own word while it runs there."""
+    """Return a batch's state, followed by `(quarantined)` or, while it runs, by the provider's own status."""
     if batch.quarantined_at is not None:
         return f"{batch.state.value} (quarantined)"
     if batch.state is BatchState.SUBMITTED and batch.provider_status:
@@ -34,17 +34,17 @@ def state_of(batch: Batch) -> str:
 
 
 def rows_all(batch: Batch) -> int:
-    """The requests a batch is for: those dropped before they were sent do not count."""
+    """Return the number of requests in a batch, without those dropped before submission."""
     return batch.n_requests - batch.n_dropped
 
 
 def rows_done(batch: Batch) -> int:
-    """The requests answered, or until then those the provider says it is through with."""
+    """Return the number of requests answered, or until then those the provider reports as done."""
     return max(batch.n_succeeded + batch.n_failed, 0 if batch.state.terminal else batch.n_done)
 
 
 def age_of(batch: Batch, now: dt.datetime) -> str:
-    """How long a batch has been under way, or was: 0:07, 12:30, 3:05:00."""
+    """Return how long a batch has been under way, or was: 0:07, 12:30, 3:05:00."""
     end = batch.settled_at or now
     seconds = max(0, int((end - batch.created_at).total_seconds()))
     minutes, seconds = divmod(seconds, 60)
@@ -53,7 +53,7 @@ def age_of(batch: Batch, now: dt.datetime) -> str:
 
 
 def pick(batches: Sequence[Batch], n_lines: int) -> tuple[list[Batch], Mapping[str, int]]:
-    """The batches to give a line each, those that go on first, and the rest counted by state."""
+    """Return the batches to show on a line each, preferring unfinished ones, and the rest counted by state."""
     if len(batches) <= n_lines:
         return list(batches), {}
     running = [batch for batch in batches if not batch.state.terminal]

@@ -45,7 +45,7 @@ class Shown(Protocol):
     def n_reused(self) -> int: ...
     def summary(self) -> str: ...
     def hear(self, reasons: Sequence[str]) -> None:
-        """Takes note of why its batches wait."""
+        """Store why the run's batches wait."""
         ...
 
 
@@ -57,12 +57,12 @@ class Screen(Protocol):
         ...
 
     def close(self) -> None:
-        """Leaves the terminal as it was."""
+        """Leave the terminal as it was."""
         ...
 
 
 async def show(run: Shown, live: bool) -> None:
-    """Shows the run about once a second until cancelled; whatever goes wrong here stays here."""
+    """Show the run about once a second until cancelled; errors of the display are logged and not raised."""
     with contextlib.suppress(Exception):
         screen = _screen(live)
         try:
@@ -72,7 +72,7 @@ async def show(run: Shown, live: bool) -> None:
 
 
 def warn(line: str) -> None:
-    """One line that somebody should act on: a warning where the program has set up logging, else on stderr."""
+    """Print a line that somebody should act on: as a warning if the program has set up logging, else on stderr."""
     if logger.hasHandlers():
         logger.warning("%s", line)
     elif sys.stderr is not None:
@@ -80,7 +80,7 @@ def warn(line: str) -> None:
 
 
 def report(run: Shown) -> None:
-    """Says in one line what became of the run; nothing when it caught no request."""
+    """Print the run's summary in one line; print nothing if it caught no request."""
     try:
         tell(run.summary())
     except Exception as error:  # noqa: BLE001 - a failing summary must not break the program
@@ -88,7 +88,7 @@ def report(run: Shown) -> None:
 
 
 def tell(line: str) -> None:
-    """One line for the person at the other end: through logging where the program has set it up, else on stderr."""
+    """Print a line for the user: through logging if the program has set it up, else on stderr."""
     if logger.isEnabledFor(logging.INFO) and logger.hasHandlers():
         logger.info("%s", line)
     elif sys.stderr is not None:
@@ -137,7 +137,7 @@ class Watch:
         return len(self._marks)
 
     async def look(self) -> list[Batch]:
-        """The run's batches as they stand now, those its requests moved on to included, oldest first."""
+        """Return the run's current batches, oldest first, including the batches its requests moved on to."""
         wanted = set(await self._looking.batch_ids_of(self._run_id))
         wanted.update(batch.moved_to for batch in self._known.values() if batch.moved_to is not None)
         running = sorted(batch_id for batch_id in wanted if not self._is_over(batch_id))
@@ -177,7 +177,7 @@ class LogScreen:
             warn(line)
 
     def close(self) -> None:
-        """Nothing to put back."""
+        """Do nothing: plain lines leave nothing to restore."""
 
 
 def reused_line(n_reused: int) -> str:

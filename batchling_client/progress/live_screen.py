@@ -59,7 +59,7 @@ class LiveScreen:
         self._live.update(self._table(batches, now, n_reused), refresh=True)
 
     def close(self) -> None:
-        """Leaves the last look on the terminal, and the terminal as it was."""
+        """Leave the last table on the screen, and the terminal as it was."""
         if self._live is not None:
             self._live.stop()
             self._live = None

@@ -30,7 +30,7 @@ class WaitReasons:
         self._n_lines = 0
 
     def news(self, batches: Iterable[Batch]) -> list[str]:
-        """A line for each reason that is new for a model; after `MOST_OF_A_RUN` one last line that says so."""
+        """Return a line per reason that is new for a model; after `MOST_OF_A_RUN` lines, a last line that says so."""
         room = MOST_OF_A_RUN - self._n_lines
         if room < 0:
             return []
@@ -42,7 +42,7 @@ class WaitReasons:
 
 
 def reasons(batches: Iterable[Batch]) -> list[str]:
-    """Why batches wait now, a line for each reason of a model, with how much waits for it."""
+    """Return why batches wait now: a line per model and reason, with how much waits for it."""
     return [_line(whose, waiting) for (whose, _), waiting in _by_cause(batches).items()]
 
 
@@ -60,7 +60,7 @@ def of_lane(batches: Iterable[Batch], spec: LaneSpec) -> str:
 
 
 def _stage(batch: Batch) -> str:
-    """How far a batch has come that nothing holds up."""
+    """Return how far a batch has come if nothing holds it up."""
     match batch.state:
         case BatchState.OPEN:
             return "was not submitted yet: it was open for more requests (batch_window_seconds)"
@@ -77,7 +77,7 @@ def _stage(batch: Batch) -> str:
 
 
 def _by_cause(batches: Iterable[Batch]) -> dict[tuple[str, str], list[Batch]]:
-    """The batches that wait, by model and by what holds them."""
+    """Return the waiting batches by model and cause."""
     groups: dict[tuple[str, str], list[Batch]] = {}
     for batch in batches:
         if _waits_for_a_reason(batch):
@@ -99,5 +99,5 @@ def _line(whose: str, batches: Sequence[Batch]) -> str:
 
 
 def _n_waiting(batch: Batch) -> int:
-    """How many of its requests have no answer and are in no other batch."""
+    """Return how many of its requests have no answer and are in no other batch."""
     return batch.n_requests - batch.n_succeeded - batch.n_failed - batch.n_requeued - batch.n_dropped

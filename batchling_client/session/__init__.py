@@ -73,7 +73,7 @@ class Session:
         return self._finished.is_set() or (self._owner is not None and self._owner.done())
 
     def ask(self, request: Request) -> asyncio.Future[HttpReply]:
-        """A future of the request's answer; the request is on its way."""
+        """Enqueue the request and return a future of its answer."""
         future = self._waiters.expect(request.request_id)
         self._enqueue.add(request)
         if self._owner is None:
@@ -104,15 +104,15 @@ class Session:
         return self._enqueue.n_unsent
 
     def is_late(self, request_id: RequestId) -> bool:
-        """Whether the request has joined a batch that was being cancelled already."""
+        """Return whether the request has joined a batch that was being cancelled already."""
         return request_id in self._enqueue.late
 
     def hold(self) -> None:
-        """Keeps the session for one more user."""
+        """Hold the session for one more user."""
         self._n_users += 1
 
     def let_go(self) -> None:
-        """Frees the session of one user; the last one ends it, unless somebody still waits for an answer."""
+        """Release the session for one user; the last user ends it, unless somebody still waits for an answer."""
         self._n_users -= 1
         self._end_if_idle()
 
@@ -122,7 +122,7 @@ class Session:
             await self._end()
 
     async def cut_off(self) -> None:
-        """Returns once the session has ended, where it is being cancelled; else at once."""
+        """Return once the session has ended if it is being cancelled, else at once."""
         if self._owner is not None and self._owner.cancelling():
             await asyncio.wait([self._owner])
 
@@ -221,7 +221,7 @@ _sessions: Final = _Sessions()
 
 
 def hold(deployment: Deployment) -> Session:
-    """The session of the running loop with a deployment, held for one more user."""
+    """Return the running loop's session with a deployment, held for one more user."""
     loop = asyncio.get_running_loop()
     pid = os.getpid()
     key = (pid, id(loop), deployment)

@@ -39,7 +39,7 @@ def _endpoint_of(packed_spec: bytes) -> str:
 
 
 def _is_unfit(endpoint: str, packed: bytes) -> bool:
-    """Whether a stored success is none; a damaged one is refused where it is read."""
+    """Return whether a stored success cannot be an answer; the reader refuses a damaged result."""
     try:
         body = Result.decode(packed).body
     except CorruptRecord:

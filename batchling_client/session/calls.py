@@ -143,7 +143,7 @@ class Terms:
         return f"{self.run_name!r} {self.run_id}" if self.run_name else self.run_id
 
     def cap(self, route: Route) -> BatchCap:
-        """How much of these requests goes into one batch of a provider, and how long an open one lingers."""
+        """Return how many of these requests fit into a batch of the provider, and how long an open batch lingers."""
         linger_ms = int(self.linger_s * 1000)
         return BatchCap(
             rows=min(self.batch_size or route.max_rows, route.max_rows),
@@ -210,7 +210,7 @@ class Calls:
         self._lock = threading.Lock()
 
     def wants(self, method: str, host: str, path: str) -> bool:
-        """Whether a batch may take such a call."""
+        """Return whether such a call may be batched."""
         if method != "POST":
             return False
         found = self._routes.of_call(host, path)
@@ -236,7 +236,7 @@ class Calls:
         return True
 
     def read(self, call: HttpCall) -> Request | HttpReply | PassThrough:
-        """Where the call goes."""
+        """Return the call's request, reply or pass-through."""
         lane = self.lane_of(call)
         if not isinstance(lane, Lane):
             return lane
@@ -252,7 +252,7 @@ class Calls:
         self._occurrences.free(place, left=left)
 
     def streamed(self, call: HttpCall) -> sse.Streamed | None:
-        """The call, where it asks for a stream that is to be made of a batch's answer."""
+        """Return the call if it asks for a stream that can be built from a batch's answer, else None."""
         return sse.read(call) if self.terms.stream == "batch" else None
 
     def _pass_form(self, call: HttpCall, route: Route) -> PassThrough | None:
@@ -262,7 +262,7 @@ class Calls:
         return None if told is None else self._pass(call, Why.UPLOAD, told.format(route.provider, call.path))
 
     def lane_of(self, call: HttpCall) -> Lane | HttpReply | PassThrough:
-        """The lane of a call that goes into a batch, else what becomes of it."""
+        """Return the lane of a call that can be batched, else its reply or pass-through."""
         route, place = self._routes.of_call(call.host, call.path) or (None, None)
         if route is None or place is None:
             return PASS_THROUGH
@@ -317,7 +317,7 @@ class Calls:
     def request(
         self, lane: Lane, request_id: RequestId, body: bytes, place: Occurrence | None = None
     ) -> Request:
-        """The body as a request under an id; made anew from the same body, it is the same request."""
+        """Return the body as a request with an id; the same body gives the same id."""
         if lane.route.model_in_row or lane.route.models:
             body = _naming(body, lane.spec.model, always=lane.route.model_in_row)
         size = row_and_result.line_bytes(body)
@@ -328,7 +328,7 @@ class Calls:
         return Request(lane, request_id, packed, size, place)
 
     def _placed(self, lane: Lane, call: HttpCall) -> Request:
-        """The call as the request of the lowest free place among its equals."""
+        """Return the call as the request of the lowest free place among equal calls."""
         try:
             canonical = _encode_sorted(_decode(call.body))
         except (ValueError, RecursionError):
@@ -369,7 +369,7 @@ class Calls:
             self.passed.warn(_LEFT_OUT.format(place, what, name[1:65], route.provider.upper(), setting))
 
     def _at_gateway(self, route: Route, host: str) -> bool:
-        """Whether calls to a host go to what settings put in the provider's place, or to the user's own."""
+        """Return whether settings name the host as a provider's gateway or as an endpoint of the user's own."""
         if not route.stand_in or route.rehearsed:
             return False
         place = (route.provider, host)
@@ -381,7 +381,7 @@ class Calls:
         return known
 
     def _secrets(self, route: Route, call: HttpCall) -> dict[str, str]:
-        """The credential headers of a call, and marked, what else of it travels with a batch."""
+        """Return the credential headers of a call and, marked, the other values that travel with its batch."""
         at_gateway = self._at_gateway(route, call.host)
         return {
             **route.secrets(call.headers),
@@ -489,7 +489,7 @@ def _has_credential(secrets: Mapping[str, str]) -> bool:
 
 
 def _with_query(route: Route, call: HttpCall) -> HttpCall:
-    """The call with what counts of its URL's query among its headers; URLs are kept and told nowhere."""
+    """Copy the query parameters that select lane or credential into the headers, because URLs are never stored."""
     if not route.query_credentials and not route.batch_queries:
         return call
     keyed = any(call.headers.get(name) for name in route.credential_headers)
@@ -512,7 +512,7 @@ def _naming(body: bytes, model: str, *, always: bool) -> bytes:
 
 
 def _unbatched(route: Route, body: bytes) -> Unbatched | None:
-    """What makes this body nothing for a batch, if anything does."""
+    """Return the field of this body that the provider's batches do not support, None if there is none."""
     if not route.unbatched:
         return None
     fields = _decode_fields(body)

@@ -36,7 +36,7 @@ class Credentials:
         self._kept: dict[str, _Kept] = {}
 
     async def store(self, lane: Lane) -> None:
-        """Makes sure that Redis holds the lane's credential for as long as its requests may be in flight.
+        """Keep the lane's credential in Redis for as long as its requests may be in flight.
 
         For a named account it is the newest credential its callers used.
         """
@@ -57,6 +57,6 @@ class Credentials:
         kept.stored_at = now
 
     def doubt(self) -> None:
-        """Forgets what is stored: a Redis that was away may have lost its last second."""
+        """Forget which credentials are stored: a Redis that was away may have lost its last second."""
         for kept in self._kept.values():
             kept.stored_at = -math.inf

@@ -69,19 +69,19 @@ class Callers(Protocol):
         ...
 
     def expects(self, request_id: RequestId) -> bool:
-        """Whether the request is still wanted."""
+        """Return whether somebody still waits for the request."""
         ...
 
     def placed(self, request_ids: Iterable[RequestId]) -> None:
-        """Redis holds these requests."""
+        """Note that Redis holds these requests."""
         ...
 
     def announce(self, request_ids: Iterable[RequestId]) -> None:
-        """These requests are answered already."""
+        """Note that these requests are answered already."""
         ...
 
     def answer(self, request_id: RequestId, reply: HttpReply) -> None:
-        """The request could not be queued, and why."""
+        """Answer a request that could not be queued, with the reason."""
         ...
 
 
@@ -109,7 +109,7 @@ class Enqueue:
         """Requests that joined a batch while it was being cancelled, and have not been asked for again."""
 
     def add(self, request: Request) -> None:
-        """Takes a request whose caller is known to the waiters already; it is sent in the next loop turn."""
+        """Take a request whose caller is among the waiters already; it is sent in the next loop turn."""
         rows = self._waiting.get(request.lane)
         if rows is None:
             rows = self._waiting[request.lane] = deque()
@@ -119,21 +119,21 @@ class Enqueue:
         self._wake.set()
 
     def withdraw(self, request_ids: Iterable[RequestId], report: Report, *, cancel: bool = False) -> None:
-        """Takes back what nobody waits for and no provider was told of, and reports what became of it.
+        """Withdraw unsubmitted requests that nobody waits for, and report the outcome.
 
         With ``cancel`` a batch that is at the provider is cancelled, once all that is unanswered in it was withdrawn.
         """
         self.withdraw_all(Withdrawal(request_id, report, cancel) for request_id in request_ids)
 
     def withdraw_all(self, withdrawals: Iterable[Withdrawal]) -> None:
-        """Takes back requests of any runs."""
+        """Withdraw requests of any runs."""
         self._withdrawals.extend(withdrawals)
         if self._withdrawals:
             self._none_to_withdraw.clear()
             self._wake.set()
 
     def hand_over(self) -> list[Withdrawal]:
-        """The withdrawals that are due, for another to do them."""
+        """Hand over the withdrawals that are due, for another session to do them."""
         withdrawals = list(self._withdrawals)
         self._withdrawals.clear()
         return withdrawals
@@ -149,11 +149,11 @@ class Enqueue:
         return len(self._withdrawals)
 
     async def withdrawals_done(self) -> None:
-        """Returns once no withdrawal is due."""
+        """Return once no withdrawal is due."""
         await self._none_to_withdraw.wait()
 
     async def send(self) -> None:
-        """Sends for as long as the session lives.
+        """Send requests for as long as the session lives.
 
         Withdrawals are done between two sends: so none can hit a request that was just asked for again.
         """
@@ -165,7 +165,7 @@ class Enqueue:
                 await self.send_withdrawals()
 
     async def send_withdrawals(self) -> None:
-        """Sends the withdrawals that are due."""
+        """Send the withdrawals that are due."""
         outcomes: dict[Report, _Outcome] = {}
         try:
             while self._withdrawals:
@@ -192,7 +192,7 @@ class Enqueue:
         self._none_to_withdraw.set()
 
     async def send_waiting(self) -> None:
-        """Sends the requests that were added; returns once Redis holds them or has refused them."""
+        """Send the requests that were added; return once Redis holds them or has refused them."""
         while self._waiting:
             lane = next(iter(self._waiting))
             rows = self._waiting.pop(lane)
@@ -254,7 +254,7 @@ class Enqueue:
         before: bytes,
         told_early: Collection[RequestId],
     ) -> tuple[Sequence[RowIn], bool]:
-        """Sends rows once; answers those that are still to be sent, if any, and whether their last reply was lost.
+        """Send rows once; return the rows still to be sent, if any, and whether their last reply was lost.
 
         `before` is the last mail that was read before they were sent for the first time, and `told_early` are those of
         which later mail tells that they had failed before.
@@ -393,7 +393,7 @@ class Enqueue:
         return [one for one, is_known in zip(asked, known, strict=True) if is_known]
 
     async def _ours_alone(self, batch_id: BatchId, request_ids: Collection[RequestId]) -> set[RequestId]:
-        """Those that are open in the batch and that nobody else waits for."""
+        """Return the requests that are open in the batch and that nobody else waits for."""
         asked, keys = list(request_ids), self._scripts.keys
         places: list[Any] = (
             await self._scripts.redis.mget([keys.request(one) for one in asked]) if asked else []

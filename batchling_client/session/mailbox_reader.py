@@ -12,7 +12,7 @@ from ..wire.keys import Keys, Mailbox, RequestId
 
 
 async def told_since(redis: Redis, keys: Keys, mailbox: Mailbox, entry: bytes) -> set[RequestId]:
-    """What a session was told to be answered after that entry of its mailbox; a damaged mailbox tells nothing.
+    """Return the requests answered after that entry of the mailbox; a damaged mailbox reads as empty.
 
     Raises redis-py's own errors when Redis is away.
     """
@@ -26,7 +26,7 @@ async def told_since(redis: Redis, keys: Keys, mailbox: Mailbox, entry: bytes) -
 
 
 def entries(reply: Any) -> list[tuple[bytes, list[RequestId]]]:
-    """The (entry id, request ids) of an XREAD of one stream, in either of the two shapes of the protocol."""
+    """Return the (entry id, request ids) of an XREAD of one stream, in either reply shape of the protocol."""
     if not reply:
         return []
     found = next(iter(reply.values()))[0] if isinstance(reply, dict) else reply[0][1]

@@ -42,7 +42,7 @@ def kind_of(route: Route, secrets: Mapping[str, str]) -> str | None:
 
 
 def _expires(token: str) -> bool:
-    """Whether this is a JWT with an end; of an encrypted one the end cannot be seen."""
+    """Return whether this is a JWT that expires; the expiry of an encrypted JWT cannot be seen."""
     parts = token.split(".")
     if len(token) > LONGEST_TOKEN or len(parts) not in (3, 5):
         return False

@@ -16,7 +16,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 def of_result(request_id: RequestId, packed: bytes) -> HttpReply:
-    """The reply of a stored result; a damaged one is refused with a reply that says so."""
+    """Return the reply of a stored result; for a damaged result, a reply that says so."""
     try:
         result = Result.decode(packed)
         body = result.body
@@ -32,12 +32,12 @@ def of_result(request_id: RequestId, packed: bytes) -> HttpReply:
 
 
 def refusal(sentence: str, *, code: str, param: str | None = None, status: int = 400) -> HttpReply:
-    """The reply to a request that cannot go into a batch as it is."""
+    """Return the reply to a request that cannot be batched as it is."""
     return _reply(sentence, kind=RequestRefused, code=code, param=param, status=status)
 
 
 def of_error(kind: type[BatchlingError], *, status: int, sentence: str = "") -> HttpReply:
-    """The reply that stands for an error of ours."""
+    """Return the reply that carries a batchling error."""
     return _reply(sentence or kind.sentence, kind=kind, code=kind.code, param=None, status=status)
 
 

@@ -34,7 +34,7 @@ class Streamed:
     _usage_apart: bool
 
     def reply(self, reply: HttpReply) -> HttpReply:
-        """The whole answer as a stream; an error as it is, which an SDK reads before it reads events."""
+        """Return the whole answer as a stream; an error unchanged, which an SDK reads before it reads events."""
         if reply.status >= 400:
             return reply
         try:
@@ -47,7 +47,7 @@ class Streamed:
 
 
 def read(call: HttpCall) -> Streamed | None:
-    """The call as one for a whole answer; None where no stream is asked for, or none could be made."""
+    """Return the call without its stream option; None if it asks for no stream, or the stream could not be built."""
     told = next((told for ending, told in _TOLD.items() if call.path.endswith(ending)), None)
     if told is None or b'"stream"' not in call.body:
         return None
@@ -84,7 +84,7 @@ def _chat(answer: Event, usage_apart: bool) -> Iterator[bytes]:
 
 
 def _choice(choice: Event) -> Iterator[Event]:
-    """The chunks of one choice; the last one says why it ended."""
+    """Yield the chunks of one choice; the last chunk says why it ended."""
     message = choice.pop("message")
     logprobs = choice.pop("logprobs", None)
     blank = {"index": choice.get("index", 0), "delta": {}, "logprobs": None, "finish_reason": None}
@@ -210,7 +210,7 @@ def _message(answer: Event, _: bool) -> Iterator[bytes]:
 
 
 def _block(block: Event) -> tuple[Event, list[Event]]:
-    """How a block of a message opens, and what is added to it then; one of an unknown kind opens whole."""
+    """Return how a block of a message opens, and its deltas; a block of an unknown kind opens whole."""
     kind = block["type"]
     if kind == "text":
         deltas = [{"type": "text_delta", "text": block["text"]}]

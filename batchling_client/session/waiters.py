@@ -86,7 +86,7 @@ class Waiters:
         return len(self._futures)
 
     def expect(self, request_id: RequestId) -> asyncio.Future[HttpReply]:
-        """A future of its own for each caller, resolved with the answer to the request."""
+        """Return a new future for this caller, which the request's answer resolves."""
         future: asyncio.Future[HttpReply] = self._loop.create_future()
         if self._futures.setdefault(request_id, future) is not future:
             self._others.setdefault(request_id, []).append(future)
@@ -95,11 +95,11 @@ class Waiters:
         return future
 
     def expects(self, request_id: RequestId) -> bool:
-        """Whether somebody in this session waits for the request."""
+        """Return whether somebody in this session waits for the request."""
         return request_id in self._futures
 
     def forget(self, request_id: RequestId, future: asyncio.Future[HttpReply]) -> None:
-        """Takes one caller off; the others go on waiting."""
+        """Stop waiting for one caller; the others keep waiting."""
         others = self._others.get(request_id, [])
         if future in others:
             others.remove(future)
@@ -114,7 +114,7 @@ class Waiters:
         self._say_if_idle()
 
     def answer(self, request_id: RequestId, reply: HttpReply) -> None:
-        """Resolves all who wait for the request."""
+        """Resolve the futures of all callers of the request."""
         self._sent(request_id)
         future = self._futures.pop(request_id, None)
         if future is not None and not future.done():
@@ -129,7 +129,7 @@ class Waiters:
         self._told_unsent.discard(request_id)
 
     def placed(self, request_ids: Iterable[RequestId]) -> None:
-        """Takes note of requests that Redis holds, so that they are looked after."""
+        """Watch requests that Redis holds."""
         for request_id in request_ids:
             self._unsent.discard(request_id)
             if request_id in self._told_unsent:
@@ -141,7 +141,7 @@ class Waiters:
                 self._placed.append(request_id)
 
     def announce(self, request_ids: Iterable[RequestId]) -> None:
-        """Takes note of requests that are answered; their answers are read at once."""
+        """Read the answers of answered requests at once."""
         answered = list(request_ids)
         self._unsent.difference_update(answered)
         self._told_unsent.difference_update(answered)
@@ -154,7 +154,7 @@ class Waiters:
         return self._last_mail
 
     def give_up(self, reason: str = "") -> None:
-        """Tells all who still wait that the session is at its end, and why."""
+        """Answer all remaining callers with the error that ends the session."""
         sentence = f"{reason or 'The connection to the queue was closed before the answer came.'} {_QUEUED}"
         reply = replies.of_error(QueueUnreachable, status=503, sentence=sentence)
         for request_id in list(self._futures):
@@ -170,7 +170,7 @@ class Waiters:
         return request_ids
 
     async def listen(self) -> None:
-        """Keeps the subscription; each confirmation, the first and those after a reconnect, is a nudge too."""
+        """Keep the subscription; each confirmation, also after a reconnect, counts as a notice."""
         while True:
             pubsub: Any = self._redis.pubsub()
             try:
@@ -184,7 +184,7 @@ class Waiters:
                     await pubsub.aclose()
 
     async def _heard(self, pubsub: Any) -> bool:
-        """Waits for a nudge; False when the subscription is dead, though nobody has said so."""
+        """Wait for a notice; return False if the subscription is silently dead."""
         while True:
             message = await pubsub.get_message(timeout=QUIET_S)
             if message is None:
@@ -196,7 +196,7 @@ class Waiters:
                 return True
 
     async def drain(self) -> None:
-        """Reads answers for as long as the session lives."""
+        """Read answers for as long as the session lives."""
         next_look = self._loop.time() + self._drain_period_s
         while True:
             with contextlib.suppress(TimeoutError):
@@ -285,7 +285,7 @@ class Waiters:
                 self._placed.append(request_id)
 
     async def _living(self, batch_ids: Collection[BatchId]) -> set[BatchId]:
-        """Those of the batches that are in a state in which they may yet answer."""
+        """Return the batches whose state still allows answers."""
         states: list[Any] = []
         if batch_ids:
             async with self._redis.pipeline(transaction=False) as pipe:
@@ -331,6 +331,6 @@ class Waiters:
 
 
 def _owner(place: bytes | None) -> BatchId | None:
-    """The batch that a request in flight is in; None where there is none, or what stands there is not ours."""
+    """Return the batch that a request in flight is in; None if there is none or the value is foreign."""
     match = _PLACE.match(place or b"")
     return BatchId(match[1].decode()) if match else None

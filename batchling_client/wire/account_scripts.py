@@ -72,7 +72,7 @@ class AccountScripts:
         keep_ms: int,
         others: Sequence[BatchId],
     ) -> Admission:
-        """Lets a sealed batch into its quota: `admit.lua`."""
+        """Admit a sealed batch to its quota: `admit.lua`."""
         k = self._keys
         keys = [k.quota(quota_id), k.batch(batch_id), k.lane(lane_id), *(k.batch(one) for one in others)]
         args: list[Arg] = [batch_id, token, tokens, int(divisible), account, quota_id]
@@ -106,7 +106,7 @@ class AccountScripts:
         why: str,
         keep_ms: int,
     ) -> tuple[int, int]:
-        """Stores what a refusal taught; answers (refusals in a row alone, ms since the first): `teach.lua`."""
+        """Store what a refusal taught; return (refusals in a row alone, ms since the first): `teach.lua`."""
         args: list[Arg] = [
             batch_id,
             limit,
@@ -121,7 +121,7 @@ class AccountScripts:
         return n_alone, since_ms
 
     async def enter(self, *, circuits: Sequence[str], trial_ms: int, longest_ms: int) -> Entry:
-        """Asks whether an account may be called: `enter.lua`."""
+        """Ask whether an account may be called: `enter.lua`."""
         keys = [self._keys.circuit(name) for name in circuits]
         verdict, *rest = await run(self._redis, "enter", keys, [trial_ms, longest_ms])
         match Verdict(verdict.decode()):
@@ -141,7 +141,7 @@ class AccountScripts:
                 return Entry(verdict=plain, told=rest[0] == b"1")
 
     async def trip(self, *, circuit: str, opens_after: int, pause: Pause, why: str, forget_ms: int) -> int:
-        """Counts a failed call; answers for how long the circuit is open, in ms: `trip.lua`."""
+        """Count a failed call; return for how long the circuit is open, in ms: `trip.lua`."""
         args: list[Arg] = [opens_after, pause.first_ms, pause.longest_ms, pause.shortest_ms]
         args += [int(pause.draw * 1_000_000), pause.wish_ms, why, forget_ms]
         open_ms: int = await run(self._redis, "trip", [self._keys.circuit(circuit)], args)
@@ -150,10 +150,10 @@ class AccountScripts:
     async def park(
         self, *, circuit: str, pause_ms: int, status: int, body: bytes, why: str, forget_ms: int
     ) -> None:
-        """Parks an account or a lane whose key was refused: `park.lua`."""
+        """Park an account or a lane whose key was refused: `park.lua`."""
         args: list[Arg] = [pause_ms, status, body, why, forget_ms]
         await run(self._redis, "park", [self._keys.circuit(circuit)], args)
 
     async def leave(self, *, circuits: Sequence[str], answered: bool) -> None:
-        """Ends what `enter` let in, where there is no failure to tell: `leave.lua`."""
+        """End a call that `enter` let in, if it did not fail: `leave.lua`."""
         await run(self._redis, "leave", [self._keys.circuit(name) for name in circuits], [int(answered)])

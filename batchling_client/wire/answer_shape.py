@@ -176,7 +176,7 @@ def is_plausible(body: bytes) -> bool:
 
 
 def _fields_of(body: bytes) -> Mapping[str, bytes] | None:
-    """The fields of a JSON object, each as it is spelt; None for anything else."""
+    """Return the raw fields of a JSON object; None for anything else."""
     try:
         return {name: bytes(value) for name, value in _decode(body).items()}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -216,7 +216,7 @@ def _is_error(fields: Mapping[str, bytes]) -> bool:
 
 
 def _is_error_of_any_endpoint(fields: Mapping[str, bytes]) -> bool:
-    """Whether an object is an error where nothing is known of the answers."""
+    """Return whether an object is an error, for endpoints whose answers are unknown."""
     if _is_error(fields):
         return True
     plain = fields.keys() & _PLAIN_ERRORS or error_words.number_of(_value(fields.get("status", b"")))
@@ -224,12 +224,12 @@ def _is_error_of_any_endpoint(fields: Mapping[str, bytes]) -> bool:
 
 
 def _says_why(fields: Mapping[str, bytes]) -> bool:
-    """Whether an object has nothing but the fields of an error, and says what is wrong."""
+    """Return whether an object has only fields of an error, and a message."""
     return fields.keys() <= _ERROR_FIELDS and bool(error_words.words_in(_small(fields)))
 
 
 def _only_error_in(body: bytes) -> Mapping[str, bytes] | None:
-    """The error that a list begins with, as of Google's endpoints that stream; None for anything else."""
+    """Return the error that a list begins with, as Google's streaming endpoints send it; None for anything else."""
     if not body.startswith(b"[") or len(body) > LONGEST_ERROR:
         return None
     said = _value(body)
@@ -241,14 +241,14 @@ def _only_error_in(body: bytes) -> Mapping[str, bytes] | None:
 
 
 def _has_failed(endpoint: str, fields: Mapping[str, bytes]) -> bool:
-    """Whether it is an object that the endpoint made and that says of itself that it failed, such as a Response."""
+    """Return whether the endpoint's object, such as a Response, has a failed status."""
     if not endpoint.endswith("/responses") and any(endpoint.endswith(ending) for ending in _ANSWER_FIELDS):
         return False
     return _text(fields, "status") in _ENDED_BADLY and ("id" in fields or "object" in fields)
 
 
 def _failed_choices(fields: Mapping[str, bytes]) -> Unfit | None:
-    """The error of a chat whose every choice is one, as gateways put it into an answer; None for any other.
+    """Return the error of a chat answer in which every choice is an error, as gateways send it; None for others.
 
     Some of its tokens may be paid for, so that it is never tried again by itself.
     """
@@ -269,7 +269,7 @@ def _is_failed_choice(choice: object) -> bool:
 
 
 def _failure(fields: Mapping[str, bytes], unnamed: int = 500) -> Unfit:
-    """The provider's own error, in the shape that SDKs read; its status is `unnamed` where the error names none."""
+    """Return the provider's error in the shape that SDKs read; its status is `unnamed` if the error names none."""
     outer = _small(fields)
     said = outer.get("error")
     named = (error_words.status_in(said) if isinstance(said, dict) else 0) or error_words.status_in(outer)
@@ -290,7 +290,7 @@ def _failure(fields: Mapping[str, bytes], unnamed: int = 500) -> Unfit:
 
 
 def _small(fields: Mapping[str, bytes]) -> dict[str, object]:
-    """The fields as values, but for those that are too long for an error's."""
+    """Return the fields as values, without those too long for an error."""
     return {name: _value(value) for name, value in fields.items() if len(value) < LONGEST_ERROR}
 
 

@@ -133,7 +133,7 @@ def parted(secrets: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def digest(fields: Mapping[str, str]) -> str:
-    """Name what is carried without telling it; '' for nothing."""
+    """Return a digest of the carried values, which does not reveal them; '' for none."""
     if not fields:
         return ""
     packed = msgspec.json.encode(sorted(fields.items()))

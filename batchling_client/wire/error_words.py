@@ -193,12 +193,12 @@ def _text_of(said: str) -> str:
 
 
 def _is_flaw(entry: Mapping[str, object]) -> bool:
-    """Whether it is one entry of a list of validation errors: what is wrong, and where."""
+    """Return whether it is an entry of a list of validation errors: what is wrong, and where."""
     return isinstance(entry.get("msg") or entry.get("message"), str) and ("loc" in entry or "key" in entry)
 
 
 def _place_of(entry: Mapping[str, object]) -> str:
-    """Where a validation error is, as FastAPI, Litestar and Google name it."""
+    """Return where a validation error is, as FastAPI, Litestar and Google name it."""
     loc = entry.get("loc")
     if isinstance(loc, list):
         return ".".join(str(step) for step in loc[:MOST_ENTRIES])
@@ -220,7 +220,7 @@ def _flaws_in(error: Mapping[str, object], deepest: int) -> str:
 
 
 def _by_field(errors: Mapping[str, object], deepest: int) -> str:
-    """What a mapping of fields to lists of errors says, as ASP.NET and Rails make it."""
+    """Return the sentences in a mapping of fields to lists of errors, as ASP.NET and Rails send it."""
     said = [
         f"{field}: {words}"
         for field, entries in list(errors.items())[:MOST_ENTRIES]

@@ -14,7 +14,7 @@ REQUEST_ID_LETTERS: Final = 26
 
 
 def _letters(raw: bytes) -> str:
-    """A letter a byte, five bits of it each: ten times faster than base 32 of the standard library."""
+    """Return a letter per byte, five bits of it each: ten times faster than the standard library's base 32."""
     return raw.translate(_LETTERS).decode("ascii")
 
 
@@ -22,7 +22,7 @@ _HEX_TO_SORTED = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 def _stamp() -> str:
-    """Milliseconds since 1970 as nine base-36 digits: ids made later sort later until the year 5188."""
+    """Return the milliseconds since 1970 as nine base-36 digits: later ids sort later until the year 5188."""
     n = int(time.time() * 1000)
     digits = []
     for _ in range(9):
@@ -32,22 +32,22 @@ def _stamp() -> str:
 
 
 def new_batch_id() -> BatchId:
-    """A fresh batch id, `b` + time + 50 random bits; later batches sort later."""
+    """Return a fresh batch id, `b` + time + 50 random bits; later batches sort later."""
     return BatchId(f"b{_stamp()}{_letters(os.urandom(10))}")
 
 
 def new_run_id() -> RunId:
-    """A fresh run id, `r` + time + 40 random bits; later runs sort later."""
+    """Return a fresh run id, `r` + time + 40 random bits; later runs sort later."""
     return RunId(f"r{_stamp()}{_letters(os.urandom(8))}")
 
 
 def new_mailbox() -> Mailbox:
-    """A fresh name for a client session's mailbox (80 random bits)."""
+    """Return a fresh name for a client session's mailbox (80 random bits)."""
     return Mailbox(_letters(os.urandom(16)))
 
 
 def new_request_id() -> RequestId:
-    """A request id that nothing else has (130 random bits, 26 characters)."""
+    """Return a unique request id (130 random bits, 26 characters)."""
     return RequestId(_letters(os.urandom(REQUEST_ID_LETTERS)))
 
 

@@ -197,5 +197,5 @@ class Keys:
         return f"{self.prefix}worker:{name}"
 
     def notice(self, mailbox: str) -> str:
-        """The pub/sub channel on which a client session is nudged; it carries no payload."""
+        """Return the pub/sub channel for a client session's notices, which carry no payload."""
         return self.notice_prefix + mailbox

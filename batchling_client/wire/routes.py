@@ -228,16 +228,16 @@ class Route:
         return carried.left_out(names, known={*known, *self.batch_queries})
 
     def credential(self, api_key: str) -> dict[str, str]:
-        """The header that carries an API key."""
+        """Return the header that carries an API key."""
         bearer = self.api_key_header == "authorization"
         return {self.api_key_header: f"Bearer {api_key}" if bearer else api_key}
 
     def secrets(self, headers: Mapping[str, str]) -> dict[str, str]:
-        """The credential headers of a call; of a signature, which is another for each call, only whose it is."""
+        """Return the credential headers of a call; for a signature, which differs per call, only the signer."""
         return {name: _signer(headers[name]) for name in self.credential_headers if name in headers}
 
     def place(self, path: str) -> Place | None:
-        """Where a call of this path goes; None = no batch takes it."""
+        """Return where a call of this path goes; None = it cannot be batched."""
         endpoint = self.endpoints.get(path)
         if endpoint is not None and "{" not in path:
             return Place(endpoint, None)
@@ -277,7 +277,7 @@ def plain_host(host: str) -> str:
 
 
 def window_words(windows: Collection[str]) -> str:
-    """Completion windows for people: of hours in a row only the first and the last are named."""
+    """Return completion windows as text; consecutive hours appear as the first and the last only."""
     hours = sorted(int(window[:-1]) for window in windows if _HOURS.fullmatch(window))
     rows: list[list[int]] = []
     for hour in hours:
@@ -650,7 +650,7 @@ class Routes:
         object.__setattr__(self, "_by_template", templates)
 
     def of_host(self, host: str) -> Route | None:
-        """The provider that a whole host is of."""
+        """Return the provider that a whole host belongs to."""
         host = plain_host(host)
         for prefix, route in self._by_host.get(host, ()):
             if not prefix:
@@ -661,7 +661,7 @@ class Routes:
         return None
 
     def of_call(self, host: str, path: str) -> tuple[Route, Place | None] | None:
-        """The provider's route, and where the call goes, if a batch takes it; None = no provider's."""
+        """Return the provider's route, and where the call goes if it can be batched; None = no known provider."""
         host = plain_host(host)
         if "//" in path:
             path = _SLASHES.sub("/", path)
@@ -683,5 +683,5 @@ class Routes:
         return next((each for each in NO_BATCHES if each.has(host, path)), None)
 
     def named(self, provider: str) -> Route | None:
-        """The route of a provider by name."""
+        """Return the route of a provider by name."""
         return next((route for route in self.routes if route.provider == provider), None)

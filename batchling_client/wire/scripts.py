@@ -25,7 +25,7 @@ _INCLUDE: Final = re.compile(r"^--@include (\w+)$", re.MULTILINE)
 
 @cache
 def source(name: str) -> str:
-    """The text of a script with its includes; each included file defines local functions only."""
+    """Return the text of a script with its includes; each included file defines local functions only."""
     folder = files(__package__) / "lua"
     text = (folder / f"{name}.lua").read_text(encoding="utf-8")
     return _INCLUDE.sub(lambda match: (folder / f"{match[1]}.lua").read_text(encoding="utf-8"), text)
@@ -37,7 +37,7 @@ def _sha(name: str) -> str:
 
 
 async def run(redis: Redis, name: str, keys: Sequence[str], args: Sequence[Arg]) -> Any:
-    """Runs a script by its name; its text is sent only to a server that does not know it."""
+    """Run a script by its name; its text is sent only to a server that does not know it."""
     try:
         return await redis.evalsha(_sha(name), len(keys), *keys, *args)
     except NoScriptError:
@@ -147,7 +147,7 @@ class Scripts:
     async def _run_to_disk(
         self, name: str, keys: Sequence[str], args: Sequence[Arg], fsync: Fsync
     ) -> tuple[Any, bool]:
-        """The reply, and whether everything up to this script's writes is confirmed to be on disk."""
+        """Return the reply, and whether everything up to this script's writes is confirmed to be on disk."""
         for script in (("EVALSHA", _sha(name)), ("EVAL", source(name))):
             # WAITAOF speaks of the writes of its own connection, which a pipeline keeps to.
             async with self.redis.pipeline(transaction=False) as pipe:
@@ -177,7 +177,7 @@ class Scripts:
         ask_failed_anew: bool,
         rows: Sequence[RowIn],
     ) -> Enqueued:
-        """Appends requests to the lane's open batch, or attaches to equal ones: `enqueue.lua`."""
+        """Append requests to the lane's open batch, or attach to equal ones: `enqueue.lua`."""
         k = self.keys
         keys = [k.schedule, k.lane(lane_id), k.batch(batch_id), k.rows(batch_id), k.batches, k.lanes]
         keys += [k.run(run_id), k.run_batches(run_id), k.runs]
@@ -195,7 +195,7 @@ class Scripts:
         return Enqueued(verdict=verdict, open_batch=open_batch)
 
     async def claim(self, *, batch_ids: Sequence[BatchId], lease_ms: int) -> list[Claim]:
-        """Claims those of the batches that are due: `claim.lua`."""
+        """Claim those of the batches that are due: `claim.lua`."""
         keys = [self.keys.schedule, *(self.keys.batch(batch_id) for batch_id in batch_ids)]
         reply = await self._run("claim", keys, [lease_ms, *batch_ids])
         return [
@@ -219,7 +219,7 @@ class Scripts:
         alone: bool = True,
         nonce: str = "",
     ) -> Begun:
-        """Starts a step once for each token and tells the batch's fields: `begin.lua`.
+        """Start a step once for each token and return the batch's fields: `begin.lua`.
 
         A second call finds the step begun, unless it bears the `nonce` of the first; redis-py's resend does.
         """
@@ -231,16 +231,16 @@ class Scripts:
         )
 
     async def survived(self, *, batch_id: BatchId, token: int) -> Verdict:
-        """Takes back a step that did not kill its worker: `survived.lua`."""
+        """Forget a started step that did not kill its worker: `survived.lua`."""
         return _verdict(await self._run("survived", self._batch(batch_id), [batch_id, token]))
 
     async def retry(self, *, batch_id: BatchId, account: str = "") -> Verdict:
-        """Has a batch looked at now, a quarantined one too: `retry.lua`."""
+        """Make a waiting or quarantined batch due now: `retry.lua`."""
         keys = [*self._batch(batch_id), self.keys.circuit(account)]
         return _verdict(await self._run("retry", keys, [batch_id]))
 
     async def extend(self, *, batch_id: BatchId, token: int, lease_ms: int) -> Verdict:
-        """Extends a claim's lease: `extend.lua`."""
+        """Extend a claim's lease: `extend.lua`."""
         return _verdict(await self._run("extend", self._batch(batch_id), [batch_id, token, lease_ms]))
 
     async def release(
@@ -253,7 +253,7 @@ class Scripts:
         create_refused: bool = False,
         denied: bool = False,
     ) -> Verdict:
-        """Hands a claimed batch back for a later look: `release.lua`."""
+        """Hand back a claimed batch for a later step: `release.lua`."""
         args: list[Arg] = [batch_id, token, delay_ms, error, int(create_refused), int(denied)]
         return _verdict(await self._run("release", self._batch(batch_id), args))
 
@@ -268,28 +268,28 @@ class Scripts:
         parked: bool = False,
         away: bool = False,
     ) -> Verdict:
-        """Hands back a claimed batch that waits for something outside of it: `hold.lua`."""
+        """Hand back a claimed batch that waits for something outside of it: `hold.lua`."""
         args: list[Arg] = [batch_id, token, delay_ms, why, int(unmade), int(parked), int(away)]
         return _verdict(await self._run("hold", self._batch(batch_id), args))
 
     async def note(self, *, batch_id: BatchId, token: int, why: str) -> Verdict:
-        """Stores why a claimed batch waits while its step is at work, '' = nothing holds it up: `note.lua`."""
+        """Store why a claimed batch waits while its step runs, '' = nothing holds it up: `note.lua`."""
         return _verdict(await self._run("note", [self.keys.batch(batch_id)], [token, why]))
 
     async def seal(self, *, batch_id: BatchId, token: int, lane_id: LaneId) -> Verdict:
-        """Closes an open batch to new requests: `seal.lua`."""
+        """Close an open batch to new requests: `seal.lua`."""
         keys = [*self._batch(batch_id), self.keys.lane(lane_id)]
         return _verdict(await self._run("seal", keys, [batch_id, token]))
 
     async def intend(self, *, batch_id: BatchId, token: int, label: str) -> str | None:
-        """Stores the intent to submit and answers the label in force; None = stale: `intend.lua`."""
+        """Store the intent to submit and return the label in force; None = stale: `intend.lua`."""
         reply = await self._run("intend", [self.keys.batch(batch_id)], [token, label])
         return reply[1].decode() if reply[0] == b"OK" else None
 
     async def uploaded(
         self, *, batch_id: BatchId, token: int, input_file_id: str, n_lines: int, account: str = ""
     ) -> Verdict:
-        """Remembers the provider's input file: `uploaded.lua`."""
+        """Remember the provider's input file: `uploaded.lua`."""
         args: list[Arg] = [token, input_file_id, n_lines, account]
         return _verdict(await self._run("uploaded", [self.keys.batch(batch_id)], args))
 
@@ -302,7 +302,7 @@ class Scripts:
         doubted: bool = False,
         fsync: Fsync | None = None,
     ) -> Verdict:
-        """Stores that the create is about to be sent; NOT_ON_DISK = stored, but not where `fsync` asks: `arm.lua`."""
+        """Store that the create is about to be sent; NOT_ON_DISK = stored, but not where `fsync` asks: `arm.lua`."""
         keys = [self.keys.batch(batch_id)]
         args: list[Arg] = [token, account, int(doubted)]
         if fsync is None:
@@ -320,7 +320,7 @@ class Scripts:
         delay_ms: int,
         account: str = "",
     ) -> tuple[Verdict, str]:
-        """Stores the provider's batch id; a stale claim learns the id in force: `submitted.lua`."""
+        """Store the provider's batch id; return the id in force to a stale claim: `submitted.lua`."""
         args: list[Arg] = [batch_id, token, provider_batch_id, delay_ms, account]
         reply = await self._run("submitted", self._batch(batch_id), args)
         return _verdict(reply[0]), reply[1].decode() if len(reply) > 1 else ""
@@ -339,7 +339,7 @@ class Scripts:
         cancel_asked: bool = False,
         why: str = "",
     ) -> Verdict:
-        """Stores a look at a running batch: `progress.lua`."""
+        """Store what a poll of a running batch showed: `progress.lua`."""
         args: list[Arg] = [batch_id, token, status, n_done, n_total, delay_ms]
         args += [early.encode() if early else b"", "" if listed else "1", "1" if cancel_asked else "", why]
         return _verdict(await self._run("progress", self._batch(batch_id), args))
@@ -347,7 +347,7 @@ class Scripts:
     async def ended(
         self, *, batch_id: BatchId, token: int, outcome: Outcome, status: str, ending: bytes, error: str
     ) -> Verdict:
-        """Stores how a batch ended: `ended.lua`."""
+        """Store how a batch ended: `ended.lua`."""
         args: list[Arg] = [batch_id, token, outcome, status, ending, error]
         return _verdict(await self._run("ended", self._batch(batch_id), args))
 
@@ -362,7 +362,7 @@ class Scripts:
         mailboxes: Sequence[Mailbox],
         rows: Sequence[RowOut],
     ) -> Delivered:
-        """Stores results and announces them: `deliver.lua`."""
+        """Store results and announce them: `deliver.lua`."""
         k = self.keys
         keys = [k.batch(batch_id), k.unanswered(batch_id), *(k.mailbox(mailbox) for mailbox in mailboxes)]
         args: list[Arg] = [token, batch_id, max_attempts, keep_ms, mail_ms, k.notice_prefix]
@@ -377,7 +377,7 @@ class Scripts:
         return Delivered(verdict=verdict, mailboxes=tuple(Mailbox(name.decode()) for name in reply[1:]))
 
     async def collected(self, *, batch_id: BatchId, token: int, error: str = "") -> Verdict:
-        """Stores that every result was read: `collected.lua`."""
+        """Store that every result was read: `collected.lua`."""
         return _verdict(await self._run("collected", self._batch(batch_id), [batch_id, token, error]))
 
     async def spend(
@@ -395,7 +395,7 @@ class Scripts:
     async def unread(
         self, *, batch_id: BatchId, token: int, delay_ms: int, ending: bytes, why: str, held_back: bool
     ) -> Verdict:
-        """Hands back an ended batch whose results lack rows, to be read again: `unread.lua`."""
+        """Hand back an ended batch whose results lack rows, to be read again: `unread.lua`."""
         args: list[Arg] = [batch_id, token, delay_ms, ending, why, int(held_back)]
         return _verdict(await self._run("unread", self._batch(batch_id), args))
 
@@ -411,7 +411,7 @@ class Scripts:
         keep_ms: int,
         rows: Sequence[RowIn],
     ) -> tuple[Verdict, int, BatchId | None]:
-        """Moves unanswered requests to another batch; answers (verdict, n taken, open batch): `requeue.lua`."""
+        """Move unanswered requests to another batch; return (verdict, n taken, open batch): `requeue.lua`."""
         k = self.keys
         keys = [
             k.schedule,
@@ -433,20 +433,20 @@ class Scripts:
         return verdict, n_taken, BatchId(reply[1].decode()) if verdict is Verdict.MOVED else None
 
     async def settle(self, *, batch_id: BatchId, token: int, state: BatchState, keep_ms: int) -> Verdict:
-        """Ends a batch for ever: `settle.lua`."""
+        """End a batch for ever: `settle.lua`."""
         keys = [*self._batch(batch_id), self.keys.rows(batch_id)]
         return _verdict(await self._run("settle", keys, [batch_id, token, state, keep_ms]))
 
     async def keep(
         self, *, batch_id: BatchId, token: int, keep_ms: int, request_ids: Sequence[RequestId]
     ) -> Verdict:
-        """Remembers requests that a batch settles without an answer: `keep.lua`."""
+        """Remember requests that a batch settles without an answer: `keep.lua`."""
         keys = [self.keys.batch(batch_id), self.keys.unanswered(batch_id)]
         args: list[Arg] = [token, keep_ms, len(request_ids), *request_ids]
         return _verdict(await self._run("keep", keys, args))
 
     async def reopen(self, *, batch_id: BatchId, keep_ms: int) -> Verdict:
-        """Has a batch that is over read once more: `reopen.lua`."""
+        """Reopen a batch that is over, to read its results once more: `reopen.lua`."""
         keys = [*self._batch(batch_id), self.keys.unanswered(batch_id)]
         return _verdict(await self._run("reopen", keys, [batch_id, ",".join(TERMINAL_STATES), keep_ms]))
 
@@ -461,7 +461,7 @@ class Scripts:
         request_ids: Sequence[RequestId],
         last: bool,
     ) -> Verdict:
-        """Puts requests of a reopened batch back in flight: `adopt.lua`."""
+        """Put requests of a reopened batch back in flight: `adopt.lua`."""
         schedule, batch = self._batch(batch_id)
         keys = [schedule, self.keys.lane(lane_id), batch]
         for request_id in request_ids:
@@ -470,19 +470,19 @@ class Scripts:
         return _verdict(await self._run("adopt", keys, args))
 
     async def cancel(self, *, batch_id: BatchId, lane_id: LaneId, ending: bytes, error: str) -> Verdict:
-        """Asks for a batch to be cancelled: `cancel.lua`."""
+        """Request the cancellation of a batch: `cancel.lua`."""
         keys = [*self._batch(batch_id), self.keys.lane(lane_id)]
         return _verdict(await self._run("cancel", keys, [batch_id, ending, error]))
 
     async def withdraw(self, *, request_id: RequestId, batch_id: BatchId, mailbox: Mailbox) -> Verdict:
-        """Takes a waiter off a request; answers OK, JOINED, TOO_LATE or GONE: `withdraw.lua`."""
+        """Take a waiter off a request; return OK, JOINED, TOO_LATE or GONE: `withdraw.lua`."""
         keys = [self.keys.request(request_id), self.keys.batch(batch_id)]
         return _verdict(await self._run("withdraw", keys, [batch_id, mailbox]))
 
     async def remember(
         self, *, run_id: RunId, number: int, packed: bytes, n_requests: int, keep_ms: int
     ) -> Verdict:
-        """Stores a chunk of what a submitted file asked: `remember.lua`."""
+        """Store a chunk of a submitted file's requests: `remember.lua`."""
         args: list[Arg] = [number, packed, n_requests, keep_ms]
         return _verdict(await self._run("remember", [self.keys.run_requests(run_id)], args))
 
@@ -491,22 +491,22 @@ class Scripts:
         return _verdict(await self._run("discard", [self.keys.result(request_id)], [packed]))
 
     async def forget(self, *, request_id: RequestId, batch_id: BatchId) -> Verdict:
-        """Drops a request that nobody will answer; answers OK, UNREADABLE, LIVES or GONE: `forget.lua`."""
+        """Drop a request that nobody will answer; return OK, UNREADABLE, LIVES or GONE: `forget.lua`."""
         keys = [self.keys.request(request_id), self.keys.batch(batch_id)]
         return _verdict(await self._run("forget", keys, [batch_id, ",".join(TERMINAL_STATES)]))
 
     async def unreadable(self, *, batch_id: BatchId, token: int, delay_ms: int, patience_ms: int) -> Verdict:
-        """Stores that a batch's record cannot be read; answers OK, OVER or STALE: `unreadable.lua`."""
+        """Store that a batch's record cannot be read; return OK, OVER or STALE: `unreadable.lua`."""
         args: list[Arg] = [batch_id, token, delay_ms, patience_ms]
         return _verdict(await self._run("unreadable", self._batch(batch_id), args))
 
     async def give_up(self, *, batch_id: BatchId, token: int, error: str, keep_ms: int) -> Verdict:
-        """Ends for ever a batch whose record cannot be read: `give_up.lua`."""
+        """End for ever a batch whose record cannot be read: `give_up.lua`."""
         keys = [*self._batch(batch_id), self.keys.rows(batch_id)]
         return _verdict(await self._run("give_up", keys, [batch_id, token, error, keep_ms]))
 
     async def announce(self, *, name: str, presence: bytes, keep_ms: int, keep_list_ms: int) -> Verdict:
-        """Says that a worker lives: `announce.lua`."""
+        """Store a worker's heartbeat: `announce.lua`."""
         keys = [self.keys.worker(name), self.keys.workers]
         return _verdict(await self._run("announce", keys, [name, presence, keep_ms, keep_list_ms]))
 
@@ -523,7 +523,7 @@ class Scripts:
         mailboxes: Sequence[Mailbox],
         request_ids: Sequence[RequestId],
     ) -> Dropped:
-        """Drops requests that nobody waits for but these mailboxes, and tells these: `drop.lua`."""
+        """Drop requests that only these mailboxes wait for, and notify the mailboxes: `drop.lua`."""
         k = self.keys
         keys = [*self._batch(batch_id), k.lane(lane_id), *(k.mailbox(mailbox) for mailbox in mailboxes)]
         for request_id in request_ids:

@@ -32,7 +32,7 @@ class SealBroken(ValueError):
 
 
 def fingerprint(headers: Mapping[str, str]) -> Fingerprint:
-    """Names a credential without telling it: 20 hex digits, equal for the same secret in another header's dress.
+    """Return 20 hex digits that identify a credential without revealing it, whichever header holds the secret.
 
     What is carried beside it, for a gateway, counts with its names.
     """
@@ -46,7 +46,7 @@ def fingerprint(headers: Mapping[str, str]) -> Fingerprint:
 
 
 def account_fingerprint(name: str, provider: str, namespace: str, beside: str = "") -> Fingerprint:
-    """Stand for all credentials of one account at a provider, by the name that its callers give: 20 characters.
+    """Return 20 characters that stand for all credentials of a named account at a provider.
 
     `beside` is the digest of what is carried for a gateway: by that, tenants of one account may differ.
     """
@@ -59,28 +59,28 @@ def account_fingerprint(name: str, provider: str, namespace: str, beside: str = 
 
 
 def names_account(whose: str) -> bool:
-    """Whether a fingerprint stands for an account's name, and not for a secret."""
+    """Return whether a fingerprint stands for an account's name rather than for a secret."""
     return whose.startswith(_NAMED)
 
 
 def new_pair() -> tuple[str, str]:
-    """A fresh (public, private) pair of seal keys, base64."""
+    """Return a fresh (public, private) pair of seal keys, base64."""
     private = PrivateKey.generate()
     return _text(bytes(private.public_key)), _text(bytes(private))
 
 
 def public_half(private_key: str) -> str:
-    """The public key that belongs to a private one; raises `UnreadableSealKey`."""
+    """Return the public key that belongs to a private one; raise `UnreadableSealKey`."""
     return _text(bytes(PrivateKey(_raw(private_key)).public_key))
 
 
 def digest(public_key: str) -> str:
-    """Names a public key in 16 hex digits."""
+    """Return 16 hex digits that identify a public key."""
     return hashlib.blake2b(_raw(public_key), digest_size=8).hexdigest()
 
 
 def seal(headers: Mapping[str, str], public_key: str, account: str = "") -> bytes:
-    """Credential headers, readable only with the private key; raises `UnreadableSealKey`.
+    """Seal credential headers for the holder of the private key; raise `UnreadableSealKey`.
 
     With the fingerprint of a named account the credential is good for that account's lanes, and no others.
     """
@@ -89,7 +89,7 @@ def seal(headers: Mapping[str, str], public_key: str, account: str = "") -> byte
 
 
 def unseal(sealed: bytes, private_key: str) -> dict[str, str]:
-    """The credential headers, and `ACCOUNT` of a named one; raises `SealBroken` or `UnreadableSealKey`."""
+    """Return the credential headers, and `ACCOUNT` of a named account; raise `SealBroken` or `UnreadableSealKey`."""
     try:
         return _decoder.decode(SealedBox(PrivateKey(_raw(private_key))).decrypt(sealed))
     except (CryptoError, msgspec.DecodeError, msgspec.ValidationError):

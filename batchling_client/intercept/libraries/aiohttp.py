@@ -39,16 +39,16 @@ class _Wire(asyncio.Transport):
         self._closing = False
 
     def write(self, data: object) -> None:
-        """Sends nothing."""
+        """Discard the data: nothing is sent."""
 
     def writelines(self, list_of_data: object) -> None:
-        """Sends nothing."""
+        """Discard the data: nothing is sent."""
 
     def pause_reading(self) -> None:
-        """The whole reply is in memory."""
+        """Do nothing: the whole reply is in memory."""
 
     def resume_reading(self) -> None:
-        """The whole reply is in memory."""
+        """Do nothing: the whole reply is in memory."""
 
     def is_closing(self) -> bool:
         return self._closing
@@ -97,7 +97,7 @@ class _Library:
         return resolver is not None and own_transports.package_of(resolver) != "aiohttp"
 
     def call(self, session: Any, method: str, url: Any, options: Mapping[str, Any]) -> HttpCall:
-        """The call in neutral form; a body that can be read only once is left unread."""
+        """Return the call in neutral form; leave a body unread that can be read only once."""
         content = _content(session, options)
         body, kind = content or (b"", "")
         headers = {
@@ -128,7 +128,7 @@ class _Library:
         url: object,
         options: Mapping[str, Any],
     ) -> Any:
-        """The library's own response to the call, made by its own code out of the reply."""
+        """Return the library's own response, which its own code builds from the reply."""
         connector = self._connector(reply)
         shadow = self._session.__new__(self._session)
         vars(shadow).update(vars(session), _connector=connector, _connector_owner=False)
@@ -145,7 +145,7 @@ def _host(url: Any) -> str:
 
 
 def _url(session: Any, str_or_url: Any, options: Mapping[str, Any]) -> Any:
-    """The URL as the library asks for it."""
+    """Return the URL as the library requests it."""
     url = session._build_url(str_or_url)
     params = options.get("params")
     return url.extend_query(params) if params else url

@@ -55,11 +55,11 @@ async def _chunks(body: bytes) -> AsyncIterator[bytes]:
 
 
 def _released(body_consumed: bool) -> None:
-    """There is no connection to give back."""
+    """Do nothing: there is no connection to release."""
 
 
 async def _released_too(body_consumed: bool) -> None:
-    """There is no connection to give back."""
+    """Do nothing: there is no connection to release."""
 
 
 def _blocking(library: Any, patch: Patch) -> Callable[..., Any]:

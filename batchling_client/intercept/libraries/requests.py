@@ -54,7 +54,7 @@ class _HandlerAdapter:
         return _response(self._library, reply, request)
 
     def close(self) -> None:
-        """Closes nothing: the session's own adapters are its own to close."""
+        """Close nothing: the session closes its own adapters."""
 
     def _wanted(self, request: _Request) -> HttpCall | None:
         # Not always the request that was caught: a redirect or a hook may send others.
@@ -163,7 +163,7 @@ def _way_below(library: Any, send: object) -> tuple[Way, object]:
 
 
 def _onward(library: Any, patch: Patch) -> Callable[..., Any]:
-    """The library's own adapter, asked by one of a session's own to send what a block may want."""
+    """Return the library's own adapter, for calls that a session's own adapter sends and a block may take."""
 
     def send(adapter: object, request: _Request, *args: Any, **options: Any) -> Any:
         plain, block = patch.plain(adapter), patch.block()

@@ -38,7 +38,7 @@ async def end(tasks: Collection[asyncio.Task[Any]]) -> None:
 
 
 def is_cancelled() -> bool:
-    """Whether the running task was told to end; redis-py may answer that with a ConnectionError, which is caught."""
+    """Return whether the running task was cancelled; redis-py may turn a cancellation into a ConnectionError."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 

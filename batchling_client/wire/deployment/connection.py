@@ -36,7 +36,7 @@ UNREACHABLE: Final = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyE
 
 
 def passes(error: RedisError) -> bool:
-    """Whether a refusal is a matter of time: a master that must have replicas and has none yet, after a fail-over."""
+    """Return whether a refusal will pass: after a fail-over a master may still lack the replicas it needs."""
     return str(error).startswith("NOREPLICAS")
 
 
@@ -45,13 +45,13 @@ class UnusableUrl(ValueError):
 
 
 def place_of(url: str) -> str:
-    """Where a Redis URL points, never its password."""
+    """Return where a Redis URL points, without its password."""
     parts = urlsplit(url)
     return parts.path if parts.scheme == "unix" else parts.netloc.rpartition("@")[2]
 
 
 def connect(url: str, *, max_connections: int = 50, n_resends: int = 0) -> Redis:
-    """A client for the deployment's Redis; opens no connection yet. Raises `UnusableUrl`.
+    """Return a client for the deployment's Redis, which connects at its first command. Raise `UnusableUrl`.
 
     `sentinel://[:password@]host:port[,host:port...]/service[/db]` follows the service's master. Options in the
     URL's query win, such as `?socket_timeout=3`. Who finds all `max_connections` in use waits for one. A command
@@ -87,7 +87,7 @@ class SentinelUrl:
 
 
 def parse_sentinel(url: str) -> SentinelUrl:
-    """Reads `sentinel://[:password@]host:port[,host:port...]/service[/db]`; raises `UnusableUrl`."""
+    """Read `sentinel://[:password@]host:port[,host:port...]/service[/db]`; raise `UnusableUrl`."""
     authority, _, path = url.removeprefix("sentinel://").partition("/")
     credentials, _, hosts = authority.rpartition("@")
     service, _, database = path.partition("/")
@@ -135,7 +135,7 @@ def _behind_sentinel(url: str, max_connections: int, retry: Retry) -> Redis:
 
 
 async def ask(redis: Redis) -> RedisFacts:
-    """What a Redis tells of itself, in one round trip; raises redis-py's own errors when it is away or loading."""
+    """Return INFO, clock and `appendfsync` of Redis in one round trip; raise redis-py's errors if it is unavailable."""
     asked_at = time.time()
     async with redis.pipeline(transaction=False) as pipe:
         pipe.execute_command("PING")
@@ -154,6 +154,6 @@ async def ask(redis: Redis) -> RedisFacts:
 
 
 def _value_of(config: Mapping[str | bytes, str | bytes], name: str) -> str | None:
-    """A value of CONFIG GET, None where the server left it out."""
+    """Return a value of CONFIG GET, None if the server left it out."""
     value = config.get(name, config.get(name.encode()))
     return value.decode() if isinstance(value, bytes) else value

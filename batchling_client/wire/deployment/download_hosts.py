@@ -21,7 +21,7 @@ _AS_IN: Final = "such as bucket.s3.amazonaws.com or *.r2.cloudflarestorage.com"
 
 
 def usable(hosts: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the hosts in one spelling, `name` or `name:port`, each once; raises ValueError for what is not a host."""
+    """Return the hosts in one spelling, `name` or `name:port`, each once; raise ValueError for what is not a host."""
     if len(hosts) > MOST_HOSTS:
         raise ValueError(f"holds more than {MOST_HOSTS} hosts")
     return tuple(dict.fromkeys(_usable(one) for one in hosts))

@@ -31,7 +31,7 @@ class Finding:
         return self.health is not Health.FAILURE
 
     def as_json(self) -> dict[str, object]:
-        """What `batchling doctor --json` prints of it."""
+        """Return the finding as `batchling doctor --json` prints it."""
         return {
             "check": self.check,
             "status": self.health.value,
@@ -45,7 +45,7 @@ class Finding:
 
 
 def judge(check: str, sound: bool, says: str, mend: str, *, fatal: bool = False) -> Finding:
-    """A failure with its remedy, unless the thing is sound."""
+    """Return a failure with its remedy, or an OK finding if `sound`."""
     if sound:
         return Finding(check=check, health=Health.OK, says=says)
     return Finding(check=check, health=Health.FAILURE, says=says, mend=mend, fatal=fatal)

@@ -42,7 +42,7 @@ _OWN_PORTS: Final = {"http": 80, "https": 443}
 
 
 def _usable_url(url: str | None) -> str | None:
-    """The base URL as one spelling has it; a key in it would stand in Redis, as part of a lane."""
+    """Return the base URL in one spelling; refuse a key in it, which would be stored in Redis as part of a lane."""
     url = _bare(url or "")
     if not url:
         return None
@@ -75,7 +75,7 @@ def _usable_url(url: str | None) -> str | None:
 
 
 def _bare(url: str) -> str:
-    """The text without the quotes and blanks that environment files leave around it."""
+    """Return the text without the quotes and blanks that environment files leave around it."""
     url = url.strip()
     while len(url) > 1 and url[0] == url[-1] and url[0] in "'\"":
         url = url[1:-1].strip()
@@ -91,7 +91,7 @@ def _json(text: str) -> object:
 
 
 def _listed(said: object) -> object:
-    """Words between commas, or a JSON list."""
+    """Parse words between commas, or a JSON list."""
     if isinstance(said, str):
         return (
             _json(said) if said.startswith("[") else [one.strip() for one in said.split(",") if one.strip()]
@@ -100,7 +100,7 @@ def _listed(said: object) -> object:
 
 
 def _mapped(said: object) -> object:
-    """Pairs like `a=b` between commas, or a JSON object."""
+    """Parse pairs like `a=b` between commas, or a JSON object."""
     if not isinstance(said, str):
         return said
     if said.startswith("{"):
@@ -119,7 +119,7 @@ def _usable_endpoints(endpoints: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _header_pairs(said: object) -> object:
-    """Pairs like `name=value` or `name: value` between commas, or a JSON object."""
+    """Parse pairs like `name=value` or `name: value` between commas, or a JSON object."""
     if isinstance(said, str) and not said.strip().startswith("{"):
         pairs = [re.split("[=:]", one, maxsplit=1) for one in said.split(",") if one.strip()]
         if not all(len(pair) == 2 and pair[0].strip() and pair[1].strip() for pair in pairs):
@@ -199,7 +199,7 @@ S = TypeVar("S", bound=EndpointSettings)
 
 
 def checked(stand_ins: Mapping[str, S]) -> dict[str, S]:
-    """The same by lower-case name, base URLs of own endpoints ending in their version; raises ValueError."""
+    """Return the settings by lower-case name, own endpoints' base URLs ending in a version; raise ValueError."""
     registry = Routes()
     found: dict[str, S] = {}
     for spelt, said in stand_ins.items():
@@ -231,7 +231,7 @@ def _check_headers(name: str, said: EndpointSettings, api_key_header: str) -> No
 
 
 def told_apart(stand_ins: Mapping[str, S]) -> dict[str, S]:
-    """The same; raises ValueError where a call could be of two endpoints.
+    """Return the settings; raise ValueError if a call could belong to two endpoints.
 
     Registered providers may share one URL, as a gateway or a test server for many of them has it: calls that could be
     of several are of the first in the registry.
@@ -258,7 +258,7 @@ def _setting(provider: str) -> str:
 
 
 def _rooted(name: str, said: S, registry: Routes) -> S:
-    """The same for a registered provider, its base URL without the part that the provider's own paths begin with."""
+    """Return a registered provider's settings, the base URL without the part that its own paths begin with."""
     route = registry.named(name)
     if said.base_url is None or route is None:
         return said
@@ -268,7 +268,7 @@ def _rooted(name: str, said: S, registry: Routes) -> S:
 
 
 def _roots(route: Route) -> list[re.Pattern[str]]:
-    """What the base URLs of SDKs end with for a provider: its paths up to the version, or up to a deployment."""
+    """Return how SDKs' base URLs for a provider end: with its paths up to the version, or up to a deployment."""
     roots = {_VERSION.pattern}
     for path in route.endpoints:
         before, version, _ = path.partition("/v1/")
@@ -298,7 +298,7 @@ def _ends_in_version(url: str) -> bool:
 
 
 def site_of(base_url: str) -> tuple[str, str]:
-    """Host and path prefix of the calls that go to a base URL, as routes compare them."""
+    """Return host and path prefix of calls to a base URL, as routes compare them."""
     parts = urlsplit(base_url)
     return plain_host(_host(parts)), unquote(parts.path).rstrip("/")
 
@@ -311,7 +311,7 @@ def _host(parts: SplitResult) -> str:
 
 
 def routes_of(stand_ins: Mapping[str, EndpointSettings]) -> Routes:
-    """The registry as the settings have it: calls to a stand-in are its provider's, and own endpoints are providers."""
+    """Return the registry with the settings applied: gateways under their provider, own endpoints as providers."""
     registry = Routes()
     routes = [_stood_in(route, stand_ins.get(route.provider, EndpointSettings())) for route in ROUTES]
     own = [own_route(name, said) for name, said in stand_ins.items() if registry.named(name) is None]
@@ -334,7 +334,7 @@ def _stood_in(route: Route, said: EndpointSettings) -> Route:
 
 
 def own_route(name: str, said: EndpointSettings) -> Route:
-    """The route of an endpoint that only the settings know, checked before."""
+    """Return the route of an endpoint of the user's own, from checked settings."""
     host, prefix = site_of(said.base_url or "")
     endpoints = said.endpoints or OWN_ENDPOINTS
     max_bytes = said.max_bytes or OWN_MAX_BYTES
@@ -365,7 +365,7 @@ def _carrying(said: EndpointSettings) -> dict[str, Any]:
 
 
 def _below_version(endpoint: str) -> str:
-    """The path of an endpoint below a base URL that ends in a version."""
+    """Return the path of an endpoint below a base URL that ends in a version."""
     version = _VERSION.match(endpoint)
     rest = endpoint[version.end() :] if version is not None else ""
     return rest if rest.startswith("/") else endpoint

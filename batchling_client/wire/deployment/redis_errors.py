@@ -87,7 +87,7 @@ def mistake_of(error: BaseException) -> str | None:
 
 
 def name_is_unknown(error: BaseException) -> bool:
-    """Whether the host of the Redis URL has no address: it is misspelt, or this machine is offline."""
+    """Return whether the Redis host has no address: it is misspelt, or this machine is offline."""
     return any(isinstance(one, socket.gaierror) for one in _chain(error))
 
 
@@ -116,7 +116,7 @@ def _refusal(error: Exception) -> str | None:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and what it was raised from or in: redis-py keeps the system's own error as the context of its own."""
+    """Yield an error and its causes and contexts: redis-py keeps the system's error as the context of its own."""
     step: BaseException | None = error
     for _ in range(_CHAIN):
         if step is None:

@@ -35,7 +35,7 @@ class RedisFacts:
 
 
 def of_redis(told: RedisFacts) -> list[Finding]:
-    """Everything there is to say of a Redis that holds a queue."""
+    """Return all findings on a Redis that holds a queue."""
     if not told.info:
         return [
             Finding(
@@ -58,7 +58,7 @@ def of_redis(told: RedisFacts) -> list[Finding]:
 
 
 def of_fsync_intent(told: RedisFacts) -> Finding:
-    """Whether this Redis can confirm that a write is on disk before a create is sent."""
+    """Check that this Redis can confirm a write to disk before a create is sent."""
     able = _numbers(told.info) >= OLDEST_WITH_FSYNC and _is_durable(told.info) and told.appendfsync != "no"
     return judge(
         "fsync_intent",
@@ -73,7 +73,7 @@ def of_fsync_intent(told: RedisFacts) -> Finding:
 
 
 def of_clock(skew_s: float, whose: str = "this clock") -> Finding:
-    """Return how far a machine's clock is from that of Redis, which is authoritative."""
+    """Check how far a machine's clock is from that of Redis, which is authoritative."""
     return judge(
         "clock",
         abs(skew_s) <= SKEW_S,
@@ -83,7 +83,7 @@ def of_clock(skew_s: float, whose: str = "this clock") -> Finding:
 
 
 def refusal(findings: Iterable[Finding], place: str) -> str | None:
-    """Why nothing may start on this Redis, in one sentence; None where it may."""
+    """Return in one sentence why this Redis must not be used; None if it may be."""
     for finding in findings:
         if finding.fatal:
             mend = finding.mend[:1].lower() + finding.mend[1:]
@@ -183,7 +183,7 @@ def _of_fsync(told: RedisFacts) -> Finding:
 
 
 def _of_replicas(info: Mapping[str, Any]) -> list[Finding]:
-    """What replicas promise; where there are none, nothing is said of them."""
+    """Return findings on replicas; none if there are no replicas."""
     n_replicas = int(info.get("connected_slaves", 0))
     good = info.get("min_slaves_good_slaves")
     if good is None and n_replicas == 0:

@@ -42,7 +42,7 @@ _OTHERWISE: Final = "has a value that cannot be read: see docs/settings.md"
 
 
 def mistake_in(error: ValidationError | SettingsError) -> tuple[str, str]:
-    """The setting's name and the reason, which holds no value: it may be a key.
+    """Return the setting's name and the reason, without its value, which may be a key.
 
     What is raised for it is raised after the `except`, as the error itself holds the value.
     """

@@ -117,7 +117,7 @@ def _meant(rest: str) -> str | None:
 
 
 def _of_a_provider(rest: str) -> str | None:
-    """The setting of a provider that was meant: with too few underscores, or with a misspelt end."""
+    """Return the provider setting that was meant by a name with too few underscores or a misspelt end."""
     word = re.sub("^PROVIDERS?_+", "", rest)
     given = word != rest
     for provider in (route.provider.upper() for route in ROUTES):

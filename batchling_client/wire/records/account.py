@@ -33,7 +33,7 @@ class Circuit:
 
     @classmethod
     def decode(cls, fields: Mapping[bytes, bytes]) -> Circuit:
-        """Reads the hash of a circuit; raises `CorruptRecord`."""
+        """Read the hash of a circuit; raise `CorruptRecord`."""
         try:
             return cls(
                 until=_time(fields.get(b"until")),
@@ -46,7 +46,7 @@ class Circuit:
             raise CorruptRecord("a stored circuit cannot be read") from error
 
     def as_json(self) -> dict[str, object]:
-        """What `batchling lanes --json` prints of it."""
+        """Return the record as `batchling lanes --json` prints it."""
         return {
             "state": self.word,
             "until": self.until.isoformat() if self.until else None,
@@ -63,7 +63,7 @@ class Admitted:
 
     @classmethod
     def decode(cls, said: bytes) -> Admitted:
-        """Reads `TOKENS at MS`; raises `ValueError`."""
+        """Read `TOKENS at MS`; raise `ValueError`."""
         tokens, _, ms = said.partition(b" at ")
         return cls(tokens=int(tokens), at=dt.datetime.fromtimestamp(int(ms) / 1000, tz=dt.UTC))
 
@@ -90,7 +90,7 @@ class Quota:
 
     @classmethod
     def decode(cls, fields: Mapping[bytes, bytes]) -> Quota:
-        """Reads the hash of a quota; raises `CorruptRecord`."""
+        """Read the hash of a quota; raise `CorruptRecord`."""
         try:
             return cls(
                 limit=int(fields[b"limit"]) if b"limit" in fields else None,
@@ -108,7 +108,7 @@ class Quota:
             raise CorruptRecord("a stored quota cannot be read") from error
 
     def as_json(self) -> dict[str, object]:
-        """What `batchling lanes --json` prints of it."""
+        """Return the record as `batchling lanes --json` prints it."""
         return {
             "limit_tokens": self.limit,
             "limit_at": self.limit_at.isoformat() if self.limit_at else None,

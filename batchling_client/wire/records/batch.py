@@ -18,7 +18,7 @@ UNENDED_ALLOWED: Final = 3
 
 
 def quarantine_sentence(batch_id: BatchId) -> str:
-    """What a quarantined batch says of itself, and what to do about it."""
+    """Return why a batch is quarantined, and what to do about it."""
     return (
         f"quarantined: three workers died on this batch. `batchling retry {batch_id}` tries again, "
         f"`batchling cancel {batch_id}` gives it up"
@@ -34,12 +34,12 @@ class EarlyRead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How many rows the provider was through with when everything was read that could be."""
 
     def encode(self) -> bytes:
-        """As it is stored; nothing where there is nothing to say."""
+        """Return the stored form; empty if there is nothing to store."""
         return b"" if self == EarlyRead() else msgspec.json.encode(self)
 
     @classmethod
     def decode(cls, raw: bytes) -> EarlyRead:
-        """Reads it as it was stored; from the start where it cannot be read, as that costs time and no answer."""
+        """Read the stored form; if it cannot be read, begin from the start, which costs time but no answer."""
         try:
             return msgspec.json.decode(raw, type=cls)
         except UNREADABLE:
@@ -128,7 +128,7 @@ class Batch:
 
     @classmethod
     def decode(cls, fields: Mapping[bytes, bytes]) -> Batch:
-        """Reads the hash of a batch; raises `CorruptRecord`."""
+        """Read the hash of a batch; raise `CorruptRecord`."""
 
         def text(name: str) -> str:
             return fields.get(name.encode(), b"").decode()
@@ -207,7 +207,7 @@ class Batch:
         return batch
 
     def as_json(self) -> dict[str, object]:
-        """What `batchling batches --json` prints of it."""
+        """Return the record as `batchling batches --json` prints it."""
         return {
             "batch_id": self.batch_id,
             "provider": self.spec.provider,

@@ -54,7 +54,7 @@ def _expand(squeezed: bool, body: bytes) -> bytes:
 
 
 def line_bytes(body: bytes) -> int:
-    """How much of a batch's byte limit a request takes, at most."""
+    """Return how many bytes of a batch's byte limit a request takes, at most."""
     return len(body) + LINE_OVERHEAD
 
 
@@ -71,7 +71,7 @@ class LaneSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Headers that apply to a whole batch, lower-case names, sorted; never a credential."""
 
     def encode(self) -> bytes:
-        """The spec as canonical JSON."""
+        """Return the spec as canonical JSON."""
         return _json.encode(self)
 
     @property
@@ -81,7 +81,7 @@ class LaneSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @classmethod
     def decode(cls, raw: bytes) -> LaneSpec:
-        """Reads a spec; raises `CorruptRecord`."""
+        """Read a spec; raise `CorruptRecord`."""
         try:
             return _lane_decoder.decode(raw)
         except UNREADABLE as error:
@@ -102,7 +102,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
     @classmethod
     def pack(cls, *, request_id: RequestId, run_id: str, body: bytes) -> bytes:
-        """A first attempt, encoded."""
+        """Encode a first attempt."""
         squeezed, packed = _squeeze(body)
         return _msgpack.encode((request_id, run_id, 1, squeezed, packed))
 
@@ -115,7 +115,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
             return line_bytes(self.packed_body)
 
     def next_attempt(self, attempt: int) -> bytes:
-        """The same request, encoded for another attempt."""
+        """Encode the same request for another attempt."""
         return _msgpack.encode((self.request_id, self.run_id, attempt, self.squeezed, self.packed_body))
 
     @property
@@ -125,7 +125,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
     @classmethod
     def decode(cls, raw: bytes) -> Row:
-        """Reads a row; raises `CorruptRecord`."""
+        """Read a row; raise `CorruptRecord`."""
         try:
             return _row_decoder.decode(raw)
         except UNREADABLE as error:
@@ -149,7 +149,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     def pack(
         cls, *, kind: RowKind, status: int, headers: Mapping[str, str], body: bytes, origin: str = "provider"
     ) -> bytes:
-        """A result, encoded; its first byte tells scripts a success (`+`) from anything else (`-`)."""
+        """Encode a result; its first byte tells scripts a success (`+`) from anything else (`-`)."""
         squeezed, packed = _squeeze(body)
         mark = b"+" if kind is RowKind.SUCCESS else b"-"
         return mark + _msgpack.encode((status, headers, squeezed, packed, origin))
@@ -161,7 +161,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
     @classmethod
     def decode(cls, raw: bytes) -> Result:
-        """Reads a result; raises `CorruptRecord`."""
+        """Read a result; raise `CorruptRecord`."""
         try:
             return _result_decoder.decode(memoryview(raw)[1:])
         except UNREADABLE as error:
@@ -188,7 +188,7 @@ class WorkerPresence(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def decode(cls, raw: bytes) -> WorkerPresence:
-        """Reads a heartbeat; raises `CorruptRecord`."""
+        """Read a heartbeat; raise `CorruptRecord`."""
         try:
             return _presence_decoder.decode(raw)
         except UNREADABLE as error:

@@ -26,12 +26,12 @@ _decoder: Final = msgspec.msgpack.Decoder(list[Asked])
 
 
 def pack(chunk: Sequence[Asked]) -> bytes:
-    """A chunk as it is stored."""
+    """Encode a chunk for storage."""
     return _encode(chunk)
 
 
 def unpack(raw: bytes) -> list[Asked]:
-    """Reads a chunk; raises `CorruptRecord`."""
+    """Read a chunk; raise `CorruptRecord`."""
     try:
         return _decoder.decode(raw)
     except UNREADABLE as error:
