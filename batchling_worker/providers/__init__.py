@@ -1,4 +1,4 @@
-"""The registry of providers is that of the routes: each has one module here, of its name, loaded on first use."""
+"""The providers of the route registry: each has one module here, of its name, loaded on first use."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ..settings import ProviderSettings
 
 
 def names() -> tuple[str, ...]:
-    """The names of the registered providers; none is loaded for it."""
+    """Return the names of the registered providers, without loading any."""
     return tuple(route.provider for route in ROUTES)
 
 
 @functools.cache
 def load(name: str) -> Provider:
-    """The provider of that name, the same object each time; raises `PermanentError` where it cannot be had."""
-    # A name comes out of a stored record: only what the registry names is ever imported.
+    """Return the provider of that name, the same object each time; raises `PermanentError` if it cannot be loaded."""
+    # The name comes from a stored record: only modules that the registry names are ever imported.
     if name not in names():
         raise PermanentError(
             f"No provider is called {name!r}: there are {', '.join(names())}, and such endpoints as the workers' "
@@ -57,10 +57,10 @@ class Providers:
         }
 
     def load(self, name: str) -> Provider:
-        """The provider of that name, the same object each time; raises `PermanentError` where there is none."""
+        """Return the provider of that name, the same object each time; raises `PermanentError` if there is none."""
         return self._own.get(name) or load(name)
 
     def least_look_s(self, name: str) -> float:
-        """How long to leave a provider alone between two looks at a batch: as the settings say, else as it asks."""
+        """Return the shortest pause between two looks at a batch, in seconds: the setting's, else the provider's."""
         said = self._least_looks_s.get(name)
         return self.load(name).facts.least_look_s if said is None else said

@@ -43,7 +43,7 @@ FACTS: Final = ProviderFacts(
 SHORT_PAGE: Final = 100
 LONG_PAGE: Final = 1_000
 MANY: Final = 50
-"""From so many batches on that are looked for pages are long. There are two lengths only, so that pages are shared."""
+"""With this many batches or more, pages are long. There are only two lengths, so that steps can share pages."""
 
 STATUSES: Final = {
     "invalid_request_error": 400,
@@ -64,7 +64,7 @@ UNRUN: Final = {"expired": "batch_expired", "canceled": "batch_cancelled"}
 
 
 class _Batch(msgspec.Struct, frozen=True, kw_only=True):
-    """Every field may be absent or of a type that nobody documented."""
+    """Every field may be absent or of an undocumented type."""
 
     id: object = None
     processing_status: object = None
@@ -91,19 +91,19 @@ class _Batch(msgspec.Struct, frozen=True, kw_only=True):
         if not self._has_ended(word, counts):
             n_done = n_rows - counts.get("processing", n_rows)
             return Running(status=word or "unknown", n_done=n_done, n_total=n_rows)
-        # One that is archived is read as any other: it was paid for, and only a download tells whether it is gone.
+        # An archived batch is read as any other: it was paid for, and only a download shows whether it is gone.
         ending = Ending(results=(provider_batch_id,), n_succeeded=self._n_succeeded(counts))
         return Ended(status=word, outcome=_outcome(counts), ending=ending, n_done=n_rows, n_total=n_rows)
 
     def _n_succeeded(self, counts: Mapping[str, int]) -> int | None:
-        """How many requests were answered; None where counts are absent or still call requests unanswered."""
+        """Return how many requests were answered; None if counts are absent or still show unanswered requests."""
         known = self.request_counts if isinstance(self.request_counts, dict) else {}
         if not counts or not bounds.is_count(known.get("succeeded")):
             return None
         return None if "processing" in counts and "succeeded" not in counts else counts.get("succeeded", 0)
 
     def _has_ended(self, word: str, counts: Mapping[str, int]) -> bool:
-        """Whether the word is one for an end, or nobody knows it and the rest of the object shows an end."""
+        """Return whether the status means an end, or is unknown and the rest of the object shows an end."""
         if status_words.is_known(word):
             return status_words.outcome_of(word) is not None
         return isinstance(self.ended_at, str) and bool(counts) and "processing" not in counts
@@ -140,7 +140,7 @@ class _Page(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _outcome(counts: Mapping[str, int]) -> Outcome:
-    """Every batch ends as `ended`: what became of it, its counts tell."""
+    """Return the outcome from the counts: every batch ends with the status `ended`."""
     if "canceled" in counts:
         return Outcome.CANCELLED
     return Outcome.EXPIRED if "expired" in counts else Outcome.COMPLETED
@@ -163,7 +163,7 @@ def _read_row(custom_id: str, fields: Mapping[str, bytes]) -> Answer:
 
 
 def _failed(custom_id: str, body: bytes) -> Answer:
-    """The answer of a row with an error, which holds the very body of a realtime error; gateways send less."""
+    """Return the answer of a row with an error, which holds the body of a realtime error; gateways send less."""
     if not body.lstrip().startswith(b"{"):
         body = msgspec.json.encode(
             {"message": text_in(body) or body[:LONGEST_WORDS].decode(errors="replace")}

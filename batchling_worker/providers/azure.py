@@ -1,4 +1,4 @@
-"""Azure OpenAI's Batch API: OpenAI's for one resource, whose files are to be processed before a batch is made of them.
+"""Azure OpenAI's Batch API: OpenAI's for one resource, which processes a file before a batch can be made from it.
 
 Its v1 path stands for itself. Calls with a dated `api-version` are batched under that version, as their resource may
 know no other: then files and batches are at `/openai/files?api-version=`, outside of the deployments.
@@ -50,23 +50,23 @@ class _File(msgspec.Struct, frozen=True):
 
 
 class AzureDialect(Dialect):
-    """Files and batches of one resource, under its v1 path or under the dated version that its callers named."""
+    """Files and batches of one resource, under its v1 path or under the dated version that its callers use."""
 
     def root_of(self, account: Account) -> str:
-        """The v1 path takes no dated version, and the one beside it nothing else."""
+        """Return the path for the callers' version: the v1 path takes no dated version, the other path requires it."""
         version = dict(account.query).get("api-version", "")
         return "/openai" if _DATED.fullmatch(version) else self.root
 
 
 class AzureFiles(OpenAIFiles):
-    """OpenAI's API, where a batch is made of no file that is still being read."""
+    """OpenAI's API, except that a batch needs a file that has been processed."""
 
     def __init__(self, facts: ProviderFacts, dialect: Dialect) -> None:
         super().__init__(facts, dialect)
         self._root_of = dialect.root_of
 
     async def create(self, account: Account, submission: Submission, source: Source) -> ProviderBatchId:
-        """Creates the batch once its input file is processed; until then nothing is sent that could cost money."""
+        """Create the batch once its input file is processed; until then send nothing that could cost money."""
         await self._check_processed(account, source.file_id)
         return await super().create(account, submission, source)
 

@@ -1,7 +1,7 @@
 """AWS Bedrock's batch inference: jobs over files in S3, through the official library.
 
-Callers' signatures are good for their own call alone. So a batch is paid for with a credential that workers are told to
-use: their surroundings', or an API key of the form `ACCESS_KEY_ID:SECRET_ACCESS_KEY`.
+A caller's signature is valid for its own call only. So workers pay for a batch with a credential from the settings:
+that of their own environment, or an API key of the form `ACCESS_KEY_ID:SECRET_ACCESS_KEY`.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ KINDS: Final = {
 """Endpoint -> how a job invokes its model. OpenAI's models are invoked with the body of a chat completion."""
 OUTCOMES: Final = {
     "Completed": Outcome.COMPLETED,
-    # What it did not get to in time is in no file: as good as expired.
+    # Records that it did not get to in time are in no file: they count as expired.
     "PartiallyCompleted": Outcome.EXPIRED,
     "Expired": Outcome.EXPIRED,
     "Stopped": Outcome.CANCELLED,
@@ -90,7 +90,7 @@ RUNTIME: Final = re.compile(
     r"https://bedrock(?:-runtime)?(?P<fips>-fips)?\.(?P<region>[a-z0-9-]+)\."
     r"(?:(?P<dual>api\.[a-z0-9.-]+)|[a-z0-9.-]+)"
 )
-"""A host of AWS that calls go to; jobs are made in its region, and over the same kind of endpoint."""
+"""An AWS host that calls go to; jobs are created in its region, over the same kind of endpoint."""
 RESULTS: Final = ".jsonl.out"
 STATUSES: Final = {
     "ModelTimeoutException": 408,
@@ -110,18 +110,18 @@ class Bedrock:
     facts = FACTS
 
     def line(self, *, custom_id: str, endpoint: str, body: bytes) -> bytes:
-        """One request as a record of the input file."""
+        """Return one request as a record of the input file."""
         return b'{"recordId":%b,"modelInput":%b}\n' % (msgspec.json.encode(custom_id), body.strip())
 
     async def upload(self, account: Account, submission: Submission, lines: BinaryIO) -> str:
-        """Stores the input file in S3 under its label; answers its URL. Stored again, it is the same one."""
+        """Store the input file in S3 under its label; return its URL, which is the same if it is stored again."""
         place = _staging(account).below(submission.label, "input.jsonl")
         s3 = _s3(account)
         await aws.store(account, _call_info(account, "store a file"), s3, place, lines)
         return str(place)
 
     async def create(self, account: Account, submission: Submission, source: Source) -> ProviderBatchId:
-        """Creates the job, under a token by which AWS knows the same create again and makes no second one."""
+        """Create the job, with a token by which AWS recognizes a repeated create and makes no second job."""
         name = _name(submission.label)
         wish = {
             "jobName": name,
@@ -143,12 +143,12 @@ class Bedrock:
         )
         name = made.get("jobArn")
         if not name:
-            # The SDK reads half an answer as one without fields.
+            # The SDK reads a truncated answer as an answer without fields.
             raise MaybeDone("Bedrock's answer to a create does not name the job.")
         return ProviderBatchId(name)
 
     async def find(self, account: Account, criteria: SearchCriteria) -> Sequence[ProviderBatchId]:
-        """The job of the submission's name: there can be one at the most."""
+        """Return the job with the submission's name: there is at most one."""
         label = criteria.submission.label
         name = _name(label)
         found: list[ProviderBatchId] = []
@@ -166,7 +166,7 @@ class Bedrock:
     async def look(
         self, account: Account, provider_batch_ids: Sequence[ProviderBatchId]
     ) -> Mapping[ProviderBatchId, Seen]:
-        """Return how each job stands, by the list where there are several."""
+        """Return the state of each job, from the list if there are several."""
         batches = BatchList(
             name="jobs", ids=provider_batch_ids, page=lambda token: self._list_page(account, token)
         )
@@ -175,7 +175,7 @@ class Bedrock:
         )
 
     async def results(self, account: Account, ending: Ending) -> AsyncGenerator[Answer, None]:
-        """Every readable record of every output file; memory is that of the longest record."""
+        """Yield every readable record of every output file; memory is that of the longest record."""
         s3 = _s3(account)
         for url in ending.results:
             place = Place.read(url)
@@ -202,7 +202,7 @@ class Bedrock:
                 await self._call(account, call_info, functools.partial(aws.delete, s3, place))
 
     async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:
-        """Asks to stop the job; ended or unknown jobs are no error."""
+        """Ask to stop the job; succeed if it has ended or is unknown."""
         bedrock = _bedrock(account)
         try:
             await self._call(
@@ -304,7 +304,7 @@ def _client(account: Account, service: str, endpoint: str) -> Any:
 
 
 def _bedrock(account: Account) -> Any:
-    # Calls come to the host of the runtime; jobs are made at its neighbour.
+    # Calls go to the runtime's host; jobs are created at the host beside it.
     return _client(account, "bedrock", "" if RUNTIME.fullmatch(account.base_url) else account.base_url)
 
 
@@ -338,7 +338,7 @@ def _told(job: Mapping[str, Any]) -> Running | Ended:
 
 
 def _n_succeeded(job: Mapping[str, Any], outcome: Outcome, n_total: int) -> int | None:
-    """How many records were answered; None where counts are absent or lag behind the end."""
+    """Return how many records were answered; None if counts are absent or lag behind the end."""
     n_succeeded, n_failed = (
         bounds.count(job.get("successRecordCount")),
         bounds.count(job.get("errorRecordCount")),
@@ -350,7 +350,7 @@ def _n_succeeded(job: Mapping[str, Any], outcome: Outcome, n_total: int) -> int 
 
 
 async def _rows(account: Account, s3: Any, bucket: str, key: str) -> AsyncGenerator[Answer, None]:
-    """Every readable record of one output file; raises `TemporaryError` where it holds something else."""
+    """Yield every readable record of one output file; raises `TemporaryError` if the file holds anything else."""
     splitter, n_rows, n_lines = LineSplitter(), 0, 0
     async with contextlib.aclosing(
         aws.pieces(account, _call_info(account, "read results"), s3, bucket, key)
@@ -371,7 +371,7 @@ async def _rows(account: Account, s3: Any, bucket: str, key: str) -> AsyncGenera
 
 
 def answer_in(line: bytes) -> Answer | None:
-    """The answer of a record; None for a line that is none."""
+    """Return the answer of a record; None for a line that is not a record."""
     try:
         row = fields_of(line)
     except (ValueError, TypeError, RecursionError):
@@ -388,7 +388,7 @@ def answer_in(line: bytes) -> Answer | None:
 
 
 def _error_in(row: Mapping[str, bytes]) -> Mapping[str, bytes]:
-    """The error of a record, as AWS spells it, wherever the record states one."""
+    """Return the error of a record as AWS spells it, wherever the record states it."""
     own = {name: row[name] for name in ("errorCode", "errorMessage") if name in row}
     said = stated_in(row)
     if own and not said:

@@ -1,4 +1,4 @@
-"""Doubleword's Batch API: OpenAI's, whose results can be read while it runs, and whose deadlines end no batch."""
+"""Doubleword's Batch API: OpenAI's, but results can be read while a batch runs, and a deadline does not end it."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ FACTS: Final = ProviderFacts(
 
 
 class DoublewordDialect(Dialect):
-    """OpenAI's, with a search of its own and batches whose words mean something else."""
+    """OpenAI's API, with a search of its own and status words that mean something else."""
 
     def search(self, label: str) -> Query:
-        """Metadata, file names and ids are searched."""
+        """Return the query; Doubleword searches metadata, file names and ids."""
         return [("limit", PAGE_ROWS), ("search", label)]
 
     def told(self, batch: BatchObject, now: dt.datetime) -> Running | Ended:
-        """A batch in which every row failed is called failed: what its rows say is to be had all the same.
+        """Return the state of a batch; a batch whose rows all failed is called failed, but its rows can be read.
 
-        Past its deadline a batch goes on, `expired_at` notwithstanding. The output file grows while it runs.
+        A batch continues after its deadline, even with `expired_at` set. The output file grows while it runs.
         """
         look = batch.look(now)
         if isinstance(look, Ended) and look.outcome is Outcome.FAILED and look.ending.results:
@@ -58,10 +58,10 @@ class DoublewordDialect(Dialect):
 
 
 class Doubleword(OpenAIFiles):
-    """Reads result files from the line on that the last reading came to."""
+    """Reads result files from the line at which the last reading ended."""
 
     async def delete(self, account: Account, spent: SpentFiles) -> None:
-        """Do nothing: files expire, and with an input file its batch, rows and results are deleted too."""
+        """Do nothing: files expire, and deleting an input file would delete its batch, rows and results too."""
 
     def _rows(self, account: Account, after: str, one: str) -> AsyncGenerator[Answer, None]:
         n_lines = int(after) if after.isascii() and after.isdigit() else 0
@@ -71,7 +71,7 @@ class Doubleword(OpenAIFiles):
 
 @dataclasses.dataclass
 class Lines(RowReader):
-    """Says of each row behind which line of its file it goes on."""
+    """Gives each row a cursor: the number of the line after which reading continues."""
 
     n_lines: int = 0
 
@@ -83,7 +83,7 @@ class Lines(RowReader):
 
 
 def _with_status(answer: Answer) -> Answer:
-    """Result lines tell no HTTP status, but the sentence of a failed row may be JSON that does."""
+    """Return the answer with a status: a line has none, but the sentence of a failed row may be JSON with a status."""
     if answer.status != 500 or b"status" not in answer.body:
         return answer
     try:

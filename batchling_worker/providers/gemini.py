@@ -50,7 +50,7 @@ from ..provider import (
 FACTS: Final = ProviderFacts(
     name="gemini",
     base_url="https://generativelanguage.googleapis.com",
-    max_rows=100_000,  # its documents name bytes only; more would be days of work lost with one batch
+    max_rows=100_000,  # its documents name only bytes; with more rows, one lost batch would cost days of work
     max_bytes=2_000_000_000,
     windows=("24h",),
     looks_at_once=100,
@@ -64,7 +64,7 @@ FACTS: Final = ProviderFacts(
 )
 
 USUAL_VERSION: Final = "v1"
-"""That of google-genai from 3.0 on; a batch of another version has it in its id, so that it is looked at there."""
+"""The version of google-genai from 3.0 on; the id of a batch of another version names the version to look at."""
 MANY_CONTENTS: Final = "batchEmbedContents"
 BATCH_VERBS: Final = {
     "generateContent": "batchGenerateContent",
@@ -73,7 +73,7 @@ BATCH_VERBS: Final = {
 }
 GONE: Final = frozenset({403, 404})
 CHUNK_BYTES: Final = 8 * 1024 * 1024
-"""As the SDK sends it; the protocol asks for multiples of 256 KiB."""
+"""The chunk size of the SDK; the protocol asks for multiples of 256 KiB."""
 CLOCKS_APART: Final = dt.timedelta(minutes=15)
 PAGE_SIZE: Final = "100"
 FIND_PAGES: Final = 200
@@ -87,7 +87,7 @@ _MISSING: Final = re.compile(
 
 
 class _Place(NamedTuple):
-    """What an endpoint says: version, the kind of models, and what is asked of one."""
+    """The parts of an endpoint: version, kind of models, and verb."""
 
     version: str
     models: str
@@ -95,10 +95,10 @@ class _Place(NamedTuple):
 
     @classmethod
     def of(cls, endpoint: str) -> _Place:
-        """Reads `/v1/models:generateContent`; raises `PermanentError`."""
+        """Parse an endpoint such as `/v1/models:generateContent`; raises `PermanentError`."""
         found = _ENDPOINT.fullmatch(endpoint)
         if found is None:
-            raise PermanentError(f"{endpoint!r} is no endpoint of Gemini.")
+            raise PermanentError(f"{endpoint!r} is not an endpoint of the Gemini API.")
         return cls(found["version"], found["models"], found["verb"])
 
 
@@ -124,9 +124,9 @@ class Gemini:
     facts: Final = FACTS
 
     def line(self, *, custom_id: str, endpoint: str, body: bytes) -> bytes:
-        """One request as a line of the input file; one that embeds many contents as a line for each.
+        """Return one request as a line of the input file; a request that embeds many contents becomes a line for each.
 
-        A batch embeds one content a line: what a call asks for together is put together again from its answers.
+        A batch embeds one content per line; the answers to one call are joined again when they are read.
         """
         if endpoint.endswith(f":{MANY_CONTENTS}"):
             contents = _contents(body)
@@ -136,7 +136,7 @@ class Gemini:
         return _line(custom_id, body)
 
     async def upload(self, account: Account, submission: Submission, lines: BinaryIO) -> str:
-        """Stores the input file under a name that label and content make; one that is there already is taken."""
+        """Store the input file under a name derived from label and content; use the file that already has this name."""
         version = _Place.of(submission.endpoint).version
         file = await asyncio.to_thread(_named, submission.label, lines)
         start = self._call(account, "store a file", "POST", f"/upload/{version}/files")
@@ -154,7 +154,7 @@ class Gemini:
         return await self._send_file(account, _upload_path(start, reply.headers), file, lines)
 
     async def create(self, account: Account, submission: Submission, source: Source) -> ProviderBatchId:
-        """Creates the batch; raises `FileNotReady` where its file is not seen, `QuotaFull` where it does not fit."""
+        """Create the batch; raises `FileNotReady` if its file is not seen yet, `QuotaFull` if it does not fit."""
         place = _Place.of(submission.endpoint)
         path = f"/{place.version}/{place.models}/{quote(submission.model, safe='')}:{BATCH_VERBS[place.verb]}"
         call = self._call(account, "create a batch", "POST", path, paid=True)
@@ -178,7 +178,7 @@ class Gemini:
         return _provider_batch_id(place.version, made.known_name)
 
     async def find(self, account: Account, criteria: SearchCriteria) -> list[ProviderBatchId]:
-        """The batches with the label or an input file of the criteria; else those that their rows give away."""
+        """Return the batches with the label or an input file of the criteria; else match them by their rows."""
         version = _Place.of(criteria.submission.endpoint).version
         since = criteria.since - CLOCKS_APART
         found: list[tuple[str, ProviderBatchId]] = []
@@ -197,7 +197,7 @@ class Gemini:
     async def look(
         self, account: Account, provider_batch_ids: Sequence[ProviderBatchId]
     ) -> Mapping[ProviderBatchId, Seen]:
-        """Return how each batch stands, by a list of each version where there are several."""
+        """Return the state of each batch, from one list per version if there are several."""
         by_version: dict[str, list[ProviderBatchId]] = {}
         for one in provider_batch_ids:
             by_version.setdefault(_Name.of(one).version, []).append(one)
@@ -210,7 +210,7 @@ class Gemini:
         )
 
     async def results(self, account: Account, ending: Ending) -> AsyncGenerator[Answer, None]:
-        """Every readable row of the result file, whatever its place: rows are known by their keys alone."""
+        """Yield every readable row of the result file, in any order: only their keys identify rows."""
         parts = result_rows.Parts(member="embedding", whole="embeddings")
         with contextlib.closing(parts):
             read = functools.partial(self._rows, account)
@@ -221,7 +221,7 @@ class Gemini:
                         yield answer
 
     async def delete(self, account: Account, spent: SpentFiles) -> None:
-        """Delete an input file by itself, and results with their batch: its output is no file of the Files API."""
+        """Delete an input file by itself, and results with their batch: the Files API does not have the output."""
         paths = [f"/{_Place.of(spent.endpoint).version}/{quote(one)}" for one in spent.inputs]
         if spent.results and spent.provider_batch_id is not None:
             path = _Name.of(spent.provider_batch_id).path
@@ -233,11 +233,11 @@ class Gemini:
             else:
                 paths += [path] if batch.is_of(spent.label, ()) else []
         for path in paths:
-            # A file that is gone is answered with 403, as one of another project is.
+            # For a deleted file Google answers 403, as for a file of another project.
             await self._call(account, "delete a file", "DELETE", path).nudge(GONE)
 
     async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:
-        """Asks the provider to cancel; done or unknown batches are no error."""
+        """Ask the provider to cancel; succeed if the batch is done or unknown."""
         path = f"{_Name.of(provider_batch_id).path}:cancel"
         await self._call(account, "cancel a batch", "POST", path).cancel()
 
@@ -247,7 +247,7 @@ class Gemini:
         return ProviderCall(account, self.facts.name, does, method, path, paid=paid)
 
     async def _stored_before(self, account: Account, version: str, name: str) -> str:
-        """The file of an upload that was torn off after its end; one that came to nothing makes room."""
+        """Return the file of an upload whose answer was lost; delete it if its processing failed."""
         call = self._call(account, "look at a file", "GET", f"/{version}/{name}")
         state = (await call.ask(_File)).state
         if state == "FAILED":
@@ -256,7 +256,7 @@ class Gemini:
         return name
 
     async def _send_file(self, account: Account, path: str, file: _Named, lines: BinaryIO) -> str:
-        """Sends the file in chunks, of which one is in memory, and answers its name."""
+        """Send the file in chunks, with one chunk in memory, and return its name."""
         lines.seek(0)
         for offset in range(0, max(file.size, 1), CHUNK_BYTES):
             last = offset + CHUNK_BYTES >= file.size
@@ -290,13 +290,13 @@ class Gemini:
             if token in tokens:
                 break
             tokens.add(token)
-        # To say "there is none" of a list that was not read to its end could have a second batch paid for.
+        # To conclude "there is none" from a list that was not read to its end could pay for a second batch.
         raise unsearchable(self.facts.name, label)
 
     async def _page(
         self, account: Account, does: str, version: str, token: str
     ) -> tuple[OperationPage, dt.timedelta]:
-        """Read a page of the list, and how far its provider's clock is behind."""
+        """Return a page of the list, and how far the provider's clock is behind."""
         query = [("pageSize", PAGE_SIZE), *([("pageToken", token)] if token else [])]
         call = self._call(account, does, "GET", f"/{version}/batches")
         page = await call.ask(OperationPage, query)
@@ -338,7 +338,7 @@ class _Named(NamedTuple):
 
 
 class _Name(NamedTuple):
-    """A batch's name with the version under which it was made."""
+    """A batch's name with the version under which it was created."""
 
     version: str
     name: str
@@ -358,7 +358,7 @@ def _provider_batch_id(version: str, name: str) -> ProviderBatchId:
 
 
 def _told(batch: Operation, version: str) -> Running | Ended:
-    """How the batch stands; its results are named with the version that they are read under."""
+    """Return the state of the batch; the references of its results name the version to read them under."""
     look = batch.look(dt.datetime.now(dt.UTC))
     if not isinstance(look, Ended):
         return look
@@ -371,7 +371,7 @@ def _line(key: str, body: bytes) -> bytes:
 
 
 def _named(label: str, lines: BinaryIO) -> _Named:
-    """A name that the same lines of the same batch always get, of the 40 characters that one may have."""
+    """Return a file name of at most 40 characters, which is the same for the same lines of the same batch."""
     lines.seek(0)
     digest = hashlib.blake2b(label.encode(), digest_size=16)
     size = 0
@@ -382,7 +382,7 @@ def _named(label: str, lines: BinaryIO) -> _Named:
 
 
 def _upload_path(start: ProviderCall, headers: Mapping[str, str]) -> str:
-    """Where the chunks go: the path that the provider named, and no host but the account's own."""
+    """Return where the chunks go: the path that the provider named, on the account's own host only."""
     url = urlsplit(headers.get("x-goog-upload-url", ""))
     before, found, rest = url.path.partition("/upload/")
     if not found or not url.query or "/upload/" in before:
@@ -391,7 +391,7 @@ def _upload_path(start: ProviderCall, headers: Mapping[str, str]) -> str:
 
 
 def _speaks_of_missing_file(error: PermanentError) -> bool:
-    """Whether a create was refused for its file; one that cannot be seen yet is forbidden, to Google."""
+    """Return whether a create was refused for its file; Google answers 403 for a file that it does not see yet."""
     if error.status not in (400, 403, 404):
         return False
     said = http_errors.message_of(error.body)

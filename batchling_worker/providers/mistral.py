@@ -22,7 +22,7 @@ PAGE_ROWS: Final = 100
 FACTS: Final = ProviderFacts(
     name="mistral",
     base_url="https://api.mistral.ai",
-    # Its documents contradict each other: a page says 1 M requests, another this. The smaller figure is safe.
+    # Its documents contradict each other: one page says 1 M requests, another says this. The smaller figure is safe.
     max_rows=100_000,
     max_bytes=512_000_000,
     windows=tuple(f"{hours}h" for hours in range(1, LONGEST_HOURS + 1)),
@@ -52,7 +52,7 @@ CLOCKS_APART: Final = dt.timedelta(days=1)
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as Mistral shows it; every field may be absent or of a type that nobody documented."""
+    """A job as Mistral shows it; every field may be absent or of an undocumented type."""
 
     id: object = None
     status: object = None
@@ -70,7 +70,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def batch(self) -> BatchObject:
-        """The job in OpenAI's words; a status that nobody documented is kept."""
+        """The job in OpenAI's words; an undocumented status is kept."""
         word = self.status if isinstance(self.status, str) else ""
         files = self.input_files if isinstance(self.input_files, list) else []
         return BatchObject(
@@ -107,11 +107,11 @@ class MistralDialect(Dialect):
     """Mistral's words: jobs with a model, hours and several files, and a list of numbered pages."""
 
     def made_since(self, moment: dt.datetime) -> Query:
-        """What narrows the list down; whether the server keeps to it nobody has seen, so nothing relies on it."""
+        """Return the query that limits the list; nothing relies on it, as no server was seen to apply it."""
         return [("created_after", (moment - CLOCKS_APART).isoformat())]
 
     def line(self, custom_id: str, endpoint: str, body: bytes) -> bytes:
-        """One request as a line of the input file; the endpoint is the job's."""
+        """Return one request as a line of the input file; the job names the endpoint."""
         return bare_line(custom_id, body)
 
     expiry_word: ClassVar[str] = "expiry"
@@ -121,7 +121,7 @@ class MistralDialect(Dialect):
         return {"expiry": str(expiry_s // HOUR_S)}
 
     def wish(self, submission: Submission, input_file_id: str) -> dict[str, object]:
-        """The body of a create call."""
+        """Return the body of a create call."""
         return {
             "input_files": [input_file_id],
             "endpoint": submission.endpoint,
@@ -131,24 +131,24 @@ class MistralDialect(Dialect):
         }
 
     async def made(self, call: ProviderCall, wish: dict[str, object]) -> BatchObject:
-        """Sends a create call; the job that it answers with."""
+        """Send a create call; return the job in the answer."""
         return (await call.tell(Job, wish)).batch
 
     async def shown(self, call: ProviderCall) -> BatchObject:
-        """Looks at one job."""
+        """Look at one job."""
         return (await call.ask(Job)).batch
 
     async def listed(self, call: ProviderCall, query: Query) -> BatchPage:
-        """Look at a page of the list, and add the number of the next page; a page may be empty before the last.
+        """Return a page of the list with the number of the next page; a page before the last may be empty.
 
-        Raises `TemporaryError` where the answer is no page.
+        Raises `TemporaryError` if the answer is not a page.
         """
         page = await call.ask(JobPage, query)
         if page.data is None and page.total is None:
             raise http_errors.of_unreadable(call.call_info)
         jobs, number = page.data or [], int(dict(query)["page"])
         n_so_far = number * PAGE_ROWS + len(jobs)
-        # A total that is less than what was shown is none, and one may count the jobs of its page.
+        # A total below the number of jobs shown is ignored; some servers count only the jobs of the page.
         told = isinstance(page.total, int) and page.total >= n_so_far
         more = len(jobs) >= PAGE_ROWS or (n_so_far < bounds.count(page.total) if told else bool(jobs))
         return BatchPage(data=[job.batch for job in jobs], paging=str(number + 1) if more else "")

@@ -45,7 +45,7 @@ UNRUN: Final = {
 
 
 class _Batch(msgspec.Struct, frozen=True, kw_only=True):
-    """Every field may be absent or of a type that nobody documented."""
+    """Every field may be absent or of an undocumented type."""
 
     id: object = None
     status: object = None
@@ -67,7 +67,7 @@ class _Batch(msgspec.Struct, frozen=True, kw_only=True):
         outcome = status_words.outcome_of(word)
         if outcome is None:
             return Running(status=word or "unknown", n_done=0, n_total=n_rows)
-        # Whether a cancelled batch hands out what was done, nobody has written down.
+        # It is not documented whether a cancelled batch returns the finished answers.
         one = f"{PERHAPS}{provider_batch_id}" if outcome is Outcome.CANCELLED else provider_batch_id
         return Ended(
             status=word, outcome=outcome, ending=Ending(results=(one,)), n_done=n_rows, n_total=n_rows
@@ -75,7 +75,7 @@ class _Batch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Page(msgspec.Struct, frozen=True, kw_only=True):
-    """The list, which is whole."""
+    """The list, which has one page."""
 
     items: list[_Batch] | msgspec.UnsetType | None = msgspec.UNSET
 
@@ -101,7 +101,7 @@ def _opening(submission: Submission) -> bytes:
 
 
 def read_row(custom_id: str, fields: Mapping[str, bytes]) -> Answer:
-    """The answer of a result line, from its custom_id and its fields in JSON."""
+    """Return the answer of a result line, from its custom_id and its fields in JSON."""
     result, error = fields.get("result_json", b""), fields.get("error_json", b"")
     word = text_in(fields.get("status", b"")).lower()
     if result not in EMPTY_BODIES or (word == "completed" and result not in (b"", b"null")):
@@ -114,9 +114,9 @@ def read_row(custom_id: str, fields: Mapping[str, bytes]) -> Answer:
 
 
 def _failed(custom_id: str, error: bytes) -> Answer:
-    """The answer of a row with an error, in the shape that OpenAI's SDK reads; its status, where it tells none, is 500.
+    """Return the answer of a row with an error, in the shape that OpenAI's SDK reads; its status is 500 if it has none.
 
-    So it is tried again: what is wrong with a request is told at the create.
+    So the row is tried again: Sference refuses a faulty request at the create.
     """
     try:
         said = fields_of(error)

@@ -33,20 +33,20 @@ FACTS: Final = ProviderFacts(
     verified=("docs", "capture", "SDK"),
 )
 STORED_BEFORE: Final = frozenset({409})
-"""The same bytes are there already; the answer names their file."""
+"""Status if the same bytes are already stored; the answer names their file."""
 CLIENT_CODES: Final = ("batch_client", "invalid")
 TIMEOUT_CODE: Final = "timeout"
 
 
 class StoredFile(msgspec.Struct, frozen=True):
-    """What is read of the answer to an upload."""
+    """The answer to an upload, as far as it is read."""
 
     id: object = None
     file_id: object = None
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as Together shows it; every field may be absent or of a type that nobody documented."""
+    """A job as Together shows it; every field may be absent or of an undocumented type."""
 
     id: object = None
     status: object = None
@@ -89,17 +89,17 @@ class TogetherDialect(Dialect):
     """
 
     def line(self, custom_id: str, endpoint: str, body: bytes) -> bytes:
-        """One request as a line of the input file; the endpoint is the job's."""
+        """Return one request as a line of the input file; the job names the endpoint."""
         return bare_line(custom_id, body)
 
     async def stored(self, call: ProviderCall, name: str, lines: BinaryIO, form: Mapping[str, str]) -> str:
-        """Stores an input file; its id, which may be that of equal bytes stored before."""
+        """Store an input file; return its id, which may be the id of equal bytes stored before."""
         fields = {"purpose": "batch-api", "file_name": name, **form}
         file = await call.upload(StoredFile, fields, name, lines, UPLOAD_PATIENCE, fine=STORED_BEFORE)
         return bounds.identifier(file.id) or bounds.identifier(file.file_id)
 
     def wish(self, submission: Submission, input_file_id: str) -> dict[str, object]:
-        """The body of a create call, which has no place for a label."""
+        """Return the body of a create call, which has no field for a label."""
         return {
             "input_file_id": input_file_id,
             "endpoint": submission.endpoint,
@@ -107,24 +107,24 @@ class TogetherDialect(Dialect):
         }
 
     async def made(self, call: ProviderCall, wish: dict[str, object]) -> BatchObject:
-        """Sends a create call; the job that it answers with."""
+        """Send a create call; return the job in the answer."""
         return (await call.tell(Created, wish)).job.batch
 
     async def shown(self, call: ProviderCall) -> BatchObject:
-        """Looks at one job."""
+        """Look at one job."""
         return (await call.ask(Job)).batch
 
     async def listed(self, call: ProviderCall, query: Query) -> BatchPage:
-        """Looks at all jobs: the list is a bare array and has no pages."""
+        """Return all jobs: the list is a bare array without pages."""
         return BatchPage(data=[job.batch for job in await call.ask(list[Job], query)])
 
     def rows(self) -> LineReader:
-        """What reads the lines of one result file."""
+        """Return the reader for the lines of one result file."""
         return RowReader(unrun=status_of)
 
 
 def status_of(code: str) -> tuple[int, str]:
-    """Status and origin of a failed row, of which Together tells a code only: 400 for what its caller did wrong."""
+    """Return status and origin of a failed row, for which Together sends only a code: 400 for a fault of the caller."""
     if code in UNRUN:
         return UNRUN[code]
     if TIMEOUT_CODE in code:
@@ -133,7 +133,7 @@ def status_of(code: str) -> tuple[int, str]:
 
 
 def _errors(sentence: object) -> list[dict[str, object]] | None:
-    """The sentence as a list of complaints; that the input file is not seen is not its rows' fault."""
+    """Return the sentence as a list of complaints; an input file that is not seen is not a fault of its rows."""
     if not isinstance(sentence, str) or not sentence:
         return None
     return [{"message": sentence, "param": "file_id" if "download input file" in sentence else None}]

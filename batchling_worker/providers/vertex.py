@@ -67,7 +67,7 @@ FACTS: Final = ProviderFacts(
 )
 
 USUAL_VERSION: Final = "v1beta1"
-"""google-genai's; a job of another version has it in its id, so that it is looked at there."""
+"""The version of google-genai; the id of a job of another version names the version to look at."""
 PAGE_SIZE: Final = "100"
 FIND_PAGES: Final = 20
 STATUSES: Final = {
@@ -83,7 +83,7 @@ STATUSES: Final = {
     "unavailable": 503,
     "cancelled": 499,
 }
-"""Words with which the `status` of a failed row begins, where no JSON behind them tells more."""
+"""Words at the beginning of the `status` of a failed row, used if no JSON follows them."""
 
 _own = OwnCredential()
 _ENDPOINT: Final = re.compile(
@@ -93,7 +93,7 @@ _ENDPOINT: Final = re.compile(
 
 
 class _Where(NamedTuple):
-    """What an endpoint says: version, and the project and location whose jobs they are."""
+    """The parts of an endpoint: version, and the project and location that own the jobs."""
 
     version: str
     parent: str
@@ -102,12 +102,12 @@ class _Where(NamedTuple):
     def of(cls, endpoint: str) -> _Where:
         found = _ENDPOINT.fullmatch(endpoint)
         if found is None:
-            raise PermanentError(f"{endpoint!r} is no endpoint of Vertex.")
+            raise PermanentError(f"{endpoint!r} is not an endpoint of Vertex AI.")
         return cls(found["version"], found["parent"])
 
     @classmethod
     def holding(cls, provider_batch_id: str) -> _Where:
-        """Where a job is."""
+        """Return the place of a job, from its id."""
         version, projects, rest = provider_batch_id.rpartition("projects/")
         return cls(
             version.rstrip("/") or USUAL_VERSION, f"{projects}{rest}".partition("/batchPredictionJobs")[0]
@@ -115,7 +115,7 @@ class _Where(NamedTuple):
 
     @property
     def jobs(self) -> str:
-        """The path of the jobs there."""
+        """The path of the jobs in this place."""
         return f"/{quote(self.version, safe='')}/{quote(self.parent)}/batchPredictionJobs"
 
 
@@ -125,11 +125,11 @@ class Vertex:
     facts: Final = FACTS
 
     def line(self, *, custom_id: str, endpoint: str, body: bytes) -> bytes:
-        """One request as a line of the input file; Vertex echoes what stands beside `request`, custom_id included."""
+        """Return one request as a line of the input file; Vertex echoes fields beside `request`, custom_id included."""
         return b'{"custom_id":%b,"request":%b}\n' % (msgspec.json.encode(custom_id), body)
 
     async def upload(self, account: Account, submission: Submission, lines: BinaryIO) -> str:
-        """Stores the input file under its label and what it holds; answers its URL. Stored again, it is the same."""
+        """Store the input file under its label and content; return its URL, which is the same if it is stored again."""
         account = await self._opened(account)
         digest, size = await asyncio.to_thread(_digest, lines)
         place = self._staging(account).below(submission.label, f"{digest}.jsonl")
@@ -137,7 +137,7 @@ class Vertex:
         return str(place)
 
     async def create(self, account: Account, submission: Submission, source: Source) -> ProviderBatchId:
-        """Creates the job, which writes under a prefix of its own: two that share one overwrite each other."""
+        """Create the job, with an output prefix of its own: jobs that share a prefix overwrite each other."""
         account = await self._opened(account)
         where = _Where.of(submission.endpoint)
         call = self._call(account, "create a batch", "POST", where.jobs, paid=True)
@@ -165,7 +165,7 @@ class Vertex:
         return _provider_batch_id(where.version, job.known_name)
 
     async def find(self, account: Account, criteria: SearchCriteria) -> list[ProviderBatchId]:
-        """The jobs of the submission's name, which the location's list can be asked for."""
+        """Return the jobs with the submission's name, by which the location's list can be filtered."""
         account = await self._opened(account)
         where, label = _Where.of(criteria.submission.endpoint), criteria.submission.label
         found: list[tuple[str, ProviderBatchId]] = []
@@ -188,7 +188,7 @@ class Vertex:
     async def look(
         self, account: Account, provider_batch_ids: Sequence[ProviderBatchId]
     ) -> Mapping[ProviderBatchId, Seen]:
-        """Return how each job stands, by a list of each location where there are several."""
+        """Return the state of each job, from one list per location if there are several."""
         account = await self._opened(account)
         by_place: dict[_Where, list[ProviderBatchId]] = {}
         for one in provider_batch_ids:
@@ -203,7 +203,7 @@ class Vertex:
         )
 
     async def results(self, account: Account, ending: Ending) -> AsyncGenerator[Answer, None]:
-        """Every readable row of every shard below the job's output; memory is that of a chunk and the longest row."""
+        """Yield each readable row of each shard of the job's output; memory is that of a chunk and the longest row."""
         account = await self._opened(account)
         objects = self._objects(account)
         for one in ending.results:
@@ -227,7 +227,7 @@ class Vertex:
                 await objects.delete(place)
 
     async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:
-        """Asks the provider to cancel; done or unknown batches are no error."""
+        """Ask the provider to cancel; succeed if the batch is done or unknown."""
         account = await self._opened(account)
         await self._call(account, "cancel a batch", "POST", f"{_path(provider_batch_id)}:cancel").cancel()
 
@@ -237,7 +237,7 @@ class Vertex:
         return ProviderCall(account, self.facts.name, does, method, path, paid=paid)
 
     async def _opened(self, account: Account) -> Account:
-        """The account with the worker's own token, where that is what is used."""
+        """Return the account, with the worker's own token if the worker's credential is used."""
         if not account.own_credential:
             return account
         call_info = CallInfo(provider=self.facts.name, does="get a token")
@@ -331,12 +331,12 @@ def _answer(row: Mapping[str, bytes]) -> Answer | None:
     error = _error_in(status) if status else result_rows.decoded(row.get("status"))
     if not isinstance(error, dict) or not error:
         error = result_rows.stated(row)
-    # A row that the job did not get to has its request only.
+    # A row that the job did not get to holds only its request.
     return result_rows.told(custom_id, row.get("response", b""), error)
 
 
 def _error_in(status: str) -> dict[str, object]:
-    """The error that a text such as `Bad Request: {"error": {...}}` tells."""
+    """Return the error in a text such as `Bad Request: {"error": {...}}`."""
     words, brace, rest = status.partition("{")
     said = result_rows.decoded(f"{brace}{rest}".encode("utf-8", "replace")) if brace else None
     error = said.get("error", said) if isinstance(said, dict) else None

@@ -73,21 +73,21 @@ KINDS: Final = {
     "/v1/videos/generations": "video_generation",
     "/v1/videos/extensions": "video_extension",
 }
-"""Endpoint -> what a row for it is called."""
+"""Endpoint -> the name of a row's request field."""
 PIECE_ROWS: Final = 2_000
 PIECE_BYTES: Final = 12_000_000
-"""One append call takes 25 MB; a piece is held in memory."""
+"""The size of an append call: xAI accepts 25 MB, and a piece is held in memory."""
 LIST_ROWS: Final = "100"
 RESULT_ROWS: Final = "250"
-"""A page of results is held in memory."""
+"""Rows in a page of results, which is held in memory."""
 FIND_PAGES: Final = 200
 FIND_MARGIN: Final = dt.timedelta(minutes=15)
 CANCEL_SETTLES: Final = dt.timedelta(seconds=20)
-"""For so long after a cancel rows that were called cancelled may yet prove to have succeeded."""
+"""How long after a cancel a cancelled row may still turn out to have succeeded."""
 APPEND_SETTLES: Final = dt.timedelta(minutes=10)
-"""For so long a container that has fewer rows than it was meant for is taken for one whose counters lag behind."""
+"""How long the counters of a container with too few rows are taken to lag behind."""
 ERROR_FIELDS: Final = frozenset({"error", "code", "message", "detail"})
-"""What an error that is answered with 200 has instead of results."""
+"""What an error under a 200 has instead of results."""
 CANNOT_BE_CANCELLED: Final = frozenset({403, 412})
 OTHER_CONTENT: Final = 412
 STATUSES: Final = {
@@ -118,7 +118,7 @@ class _State(msgspec.Struct, frozen=True):
 
 
 class _Container(msgspec.Struct, frozen=True):
-    """A batch as it is shown; every field may be absent or of a type that nobody documented."""
+    """A batch as it is shown; every field may be absent or of an undocumented type."""
 
     batch_id: object = None
     name: object = None
@@ -141,21 +141,21 @@ class _Page(msgspec.Struct, frozen=True):
     batches: list[_Container] | None = None
     pagination_token: object = None
     error: object = None
-    """There in an error under a 200, which is no empty page."""
+    """Set if a 200 carries an error: such a page does not mean that the list is empty."""
 
 
 class Xai:
-    """Containers by name: one a batch, filled in pieces that may come twice."""
+    """xAI's batches: one container per batch, found by its name and filled in pieces that may be sent twice."""
 
     facts: Final = FACTS
 
     def line(self, *, custom_id: str, endpoint: str, body: bytes) -> bytes:
-        """One request as an element of an append call; newlines between the tokens of the body become spaces."""
+        """Return one request as an element of an append call; newlines between the tokens of the body become spaces."""
         row = msgspec.json.encode(custom_id), msgspec.json.encode(KINDS[endpoint]), one_line(body)
         return b'{"batch_request_id":%b,"batch_request":{%b:%b}}\n' % row
 
     async def upload(self, account: Account, submission: Submission, lines: BinaryIO) -> str:
-        """Makes an empty container, which costs nothing; its name tells whose it is and what it is to hold."""
+        """Create an empty container, which costs nothing; its name says whose it is and what it will hold."""
         call = self._call(account, "make a container", "POST", "/batches")
         container = await call.tell(_Container, {"name": _name(submission)})
         if not container.known_id:
@@ -165,7 +165,7 @@ class Xai:
         return container.known_id
 
     async def create(self, account: Account, submission: Submission, source: Source) -> ProviderBatchId:
-        """Appends the requests, a piece after the other; what is there already is passed over by the provider.
+        """Append the requests piece by piece; the provider skips requests that the container already holds.
 
         Where a piece is refused after others were taken, the batch is what they hold: they run, and are paid for.
         """
@@ -191,7 +191,7 @@ class Xai:
         return ProviderBatchId(container)
 
     async def find(self, account: Account, criteria: SearchCriteria) -> list[ProviderBatchId]:
-        """The container, once it holds every row; raises `CreateBegun` for one of which only its name tells."""
+        """Return the container once it holds every row; raises `CreateBegun` for a container known only by its name."""
         label, n_lines = criteria.submission.label, criteria.submission.n_lines
         known = [await self._shown(account, one) for one in criteria.input_file_ids]
         made = [one for one in known if one is not None]
@@ -211,7 +211,7 @@ class Xai:
     async def look(
         self, account: Account, provider_batch_ids: Sequence[ProviderBatchId]
     ) -> Mapping[ProviderBatchId, Seen]:
-        """Return how each batch stands, by the list where there are several."""
+        """Return the state of each batch, from the list if there are several."""
         batches = BatchList(
             name="/batches", ids=provider_batch_ids, page=lambda token: self._list_page(account, token)
         )
@@ -220,7 +220,7 @@ class Xai:
         )
 
     async def results(self, account: Account, ending: Ending) -> AsyncGenerator[Answer, None]:
-        """Every readable row, a page after the other; where pages are read early, the last one is read once more."""
+        """Yield every readable row, page by page; an early reading repeats its last page next time."""
         for reference in ending.results:
             container, _, kind = reference.partition(" ")
             token, path = ending.after, f"/batches/{quote(container, safe='')}/results"
@@ -250,7 +250,7 @@ class Xai:
         """Do nothing: a container holds the requests and their results, and expires after thirty days."""
 
     async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:
-        """Asks the provider to cancel; done or unknown batches are no error."""
+        """Ask the provider to cancel; succeed if the batch is done or unknown."""
         path = f"/batches/{quote(provider_batch_id, safe='')}:cancel"
         await self._call(account, "cancel a batch", "POST", path).cancel(fine=CANNOT_BE_CANCELLED)
 
@@ -260,7 +260,7 @@ class Xai:
         return ProviderCall(account, FACTS.name, does, method, f"/v1{path}", paid=paid)
 
     async def _page(self, account: Account, does: str, token: str) -> tuple[_Page, ProviderCall]:
-        """Read a page of the list; return the call as well. Raises `TemporaryError` where the answer is no page."""
+        """Return a page of the list and the call. Raises `TemporaryError` if the answer is not a page."""
         call = self._call(account, does, "GET", "/batches")
         page = await call.ask(
             _Page, [("limit", LIST_ROWS), *([("pagination_token", token)] if token else [])]
@@ -272,7 +272,7 @@ class Xai:
     async def _made_since(
         self, account: Account, since: dt.datetime, label: str
     ) -> AsyncGenerator[_Container, None]:
-        """Every container that is not surely older; the list's order is not documented, so it is read to its end."""
+        """Yield every container that is not surely older; read the list to its end, as its order is not documented."""
         token, tokens, oldest = "", {""}, since
         for _ in range(FIND_PAGES):
             page, call = await self._page(account, "search its batches", token)
@@ -320,7 +320,7 @@ class Xai:
 
 
 def pieces(lines: BinaryIO) -> Iterator[bytes]:
-    """The bodies of the append calls that hold these lines."""
+    """Yield the bodies of the append calls that hold these lines."""
     rows: list[bytes] = []
     size = 0
     for line in lines:
@@ -334,7 +334,7 @@ def pieces(lines: BinaryIO) -> Iterator[bytes]:
 
 
 def _name(submission: Submission) -> str:
-    """Label, number of rows, their kind, and the second in which the container is made.
+    """Return the name of a container: label, number of rows, their kind, and the second of its creation.
 
     The kind is the only word on how the rows are to be told, and over REST a container shows no more of its making than
     the day (2026-11-23).
@@ -348,13 +348,13 @@ def _label(container: _Container) -> str:
 
 
 def _n_meant(container: _Container) -> int:
-    """How many rows the container is meant for; 0 where it does not tell."""
+    """Return how many rows the container is meant for; 0 if its name does not say."""
     named = _NAME.fullmatch(_text(container.name))
     return int(named[2]) if named else 0
 
 
 def _made_at(container: _Container) -> dt.datetime | None:
-    """When the container was made, by the clock of the worker that named it; None where nothing tells."""
+    """Return when the container was created, by the clock of the worker that named it; None if nothing says."""
     named = _NAME.fullmatch(_text(container.name))
     if named is None or named[4] is None:
         return _moment(container.create_time)
@@ -362,7 +362,7 @@ def _made_at(container: _Container) -> dt.datetime | None:
 
 
 def _told(container: _Container, now: dt.datetime) -> Running | Ended:
-    """How a container stands; there is no word for it, and all counters are 0 at first."""
+    """Return the state of a container; xAI has no status word for it, and all counters are 0 at first."""
     counts = container.counts
     n_total, n_pending, n_succeeded = (
         _count(one) for one in (counts.num_requests, counts.num_pending, counts.num_success)
@@ -377,7 +377,7 @@ def _told(container: _Container, now: dt.datetime) -> Running | Ended:
         ending = Ending(
             results=(reference,) if n_total else (),
             complaints=complaints,
-            # Counters that leave requests out lag behind.
+            # Counters that do not count all requests lag behind.
             n_succeeded=n_succeeded if n_succeeded or n_done >= n_total else None,
         )
         return Ended(status=status, outcome=outcome, ending=ending, n_done=n_done, n_total=n_total)
@@ -403,7 +403,7 @@ def _told(container: _Container, now: dt.datetime) -> Running | Ended:
 
 
 def _lags(container: _Container, n_total: int, now: dt.datetime) -> bool:
-    """Whether counters may not have heard of all rows yet: to settle the batch would run those once more.
+    """Return whether counters may lag behind the rows: settling the batch now would run missing rows again.
 
     A worker's clock that is far off tells nothing.
     """
@@ -423,7 +423,7 @@ def _has_expired(container: _Container, now: dt.datetime) -> bool:
 
 
 def _count(said: object) -> int:
-    """A counter; in JSON made of protocol buffers a long one is a text."""
+    """Return a counter; JSON made from protocol buffers has 64-bit counters as strings."""
     return bounds.count(said)
 
 
@@ -432,13 +432,13 @@ def _text(said: object) -> str:
 
 
 def _moment(said: object) -> dt.datetime | None:
-    """A time with a time of day; a bare date, as some of these are shown, is none."""
+    """Return a timestamp; None for a bare date, which some containers show."""
     words = _text(said)
     return bounds.aware(words) if "T" in words else None
 
 
 def answer_in(raw: bytes, kind: str) -> Answer | None:
-    """The answer of a row of results, None where it names no request; `kind` is that of its request."""
+    """Return the answer of a result row, None if it names no request; `kind` is the kind of its request."""
     row = _object(raw)
     custom_id = text_in(row.get("batch_request_id", b""))
     if not custom_id:
@@ -454,7 +454,7 @@ def answer_in(raw: bytes, kind: str) -> Answer | None:
 
 
 def _object(raw: bytes | None) -> dict[str, bytes]:
-    """The fields of a JSON object; of what is none there are none."""
+    """Return the fields of a JSON object; empty for anything else."""
     try:
         return fields_of(raw) if raw else {}
     except (ValueError, TypeError, RecursionError):
@@ -469,7 +469,7 @@ def _value(raw: bytes | None) -> object:
 
 
 def _told_as(custom_id: str, name: str, body: bytes, kind: str) -> Answer:
-    """Requests for a response are answered in the shape of a chat."""
+    """Return the answer; requests for a response are answered in the shape of a chat and converted."""
     body = answer_shape.unpacked(body)
     if name == KINDS["/v1/chat/completions"] and kind == KINDS["/v1/responses"]:
         # A body that cannot be read as a chat is reported to its caller by `answer_check`.
@@ -479,7 +479,7 @@ def _told_as(custom_id: str, name: str, body: bytes, kind: str) -> Answer:
 
 
 def _failed(custom_id: str, error: object) -> Answer:
-    """An error is told as a sentence, at best with a gRPC code; none tells the HTTP status that a caller would see."""
+    """Return the answer of a failed row; its error is a sentence, at best with a gRPC code, never an HTTP status."""
     said = error if isinstance(error, dict) else {"message": error}
     code, message = said.get("code"), said.get("message")
     if code == CANCELLED_CODE:
