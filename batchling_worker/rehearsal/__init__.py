@@ -1,1 +1,1 @@
-"""Plays programs before the sandbox: the demo, `--sandbox` and `batchling sandbox -- CMD`."""
+"""Runs programs against the sandbox: the demo, `--sandbox` and `batchling sandbox -- CMD`."""

@@ -1,4 +1,4 @@
-"""The demo: a program as its user would write it, played before the sandbox, and an account of what happened."""
+"""The demo: runs a program as a user would write it against the sandbox, and reports what happened."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SLOW: Final = "openai/gpt-oss-20b"
 SPEEDS: Final = {FAST: 1.0, SLOW: 5.0}
 N_EACH: Final = 150
 LONGEST: Final = 30
-"""Of an answer as it is shown: a line fits on a terminal of 80 columns."""
+"""The longest part of an answer that is shown: a line fits on a terminal of 80 columns."""
 KEY: Final = "sandbox-needs-no-key"
 URL: Final = "https://api.groq.com/openai/v1/chat/completions"
 
@@ -36,7 +36,7 @@ Ask: TypeAlias = Callable[[str, str], Awaitable[tuple[str, str]]]
 
 
 def play(home: Path) -> int:
-    """Play the demo below `home` and return the exit code: 0 when all was answered and nothing billed twice.
+    """Run the demo below `home` and return the exit code: 0 if every request was answered and none billed twice.
 
     Raises `StackError`.
     """
@@ -51,7 +51,7 @@ def play(home: Path) -> int:
 
 
 async def _program() -> dict[str, float]:
-    """Asks both models everything at once and takes answers as they come; tells when each model was done."""
+    """Ask both models everything at once and print answers as they come; return when each model was done."""
     n_of: dict[str, int] = dict.fromkeys(SPEEDS, 0)
     done_s: dict[str, float] = {}
     async with AsyncExitStack() as clients:
@@ -79,7 +79,7 @@ async def _program() -> dict[str, float]:
 
 
 async def _asker(clients: AsyncExitStack) -> tuple[Ask, str]:
-    """Groq's own SDK where it is installed, else httpx; neither knows of batches."""
+    """Return a function that asks, and its name: Groq's own SDK if installed, else httpx; neither knows of batches."""
     if find_spec("groq") is None:
         http = await clients.enter_async_context(
             httpx.AsyncClient(headers={"authorization": f"Bearer {KEY}"})
@@ -121,7 +121,7 @@ def _account(page: LedgerPage, done_s: dict[str, float], passed_s: float) -> Non
 
 @contextlib.contextmanager
 def _environment(held: Stage) -> Iterator[None]:
-    """The environment before the stage, where `batchify` finds it; put back afterwards."""
+    """Set the stage's environment, where `batchify` finds it; restore the old one afterwards."""
     before = dict(os.environ)
     for name in before:
         if name.upper() in ("BATCHLING_REDIS_URL", *held.environment):
@@ -136,7 +136,7 @@ def _environment(held: Stage) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _ended_in_order() -> Iterator[None]:
-    """A SIGTERM ends the demo like Ctrl-C, so that nothing of it stays behind."""
+    """Let SIGTERM end the demo like Ctrl-C, so that nothing of it stays behind."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

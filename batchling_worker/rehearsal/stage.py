@@ -1,7 +1,7 @@
-"""A stage for rehearsals: the sandbox, and an embedded stack of its own whose worker talks to nothing else.
+"""A stage for rehearsals: the sandbox, and an embedded stack of its own whose worker calls only the sandbox.
 
-`python -m batchling_worker.rehearsal.stage --home DIR` sets it, prints the environment to use as one line of JSON
-and clears it all away when its standard input ends, as it does when whoever started it dies.
+`python -m batchling_worker.rehearsal.stage --home DIR` sets it up, prints the environment to use as one line of JSON
+and removes it when its standard input ends, as it does when the process that started it dies.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _QUICK: Final = {
     "BATCHLING_POLL_INTERVAL_SECONDS": "0.5",
     "BATCHLING_PROVIDERS__AZURE__POLL_INTERVAL_SECONDS": "0.5",
 }
-"""The sandbox is through with a batch in seconds: the pace of looks for real providers is too slow."""
+"""How often the worker looks at a batch: the sandbox ends it in seconds, so the pace for real providers is too slow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """The running sandbox, and what a program's environment must hold to play before it."""
+    """The running sandbox, and the environment that a program needs to use it."""
 
     sandbox: Sandbox
     environment: Mapping[str, str]
@@ -50,13 +50,13 @@ class Stage:
 def stage(
     home: Path, *, port: int = 0, speeds: Mapping[str, float] | None = None, served: Sequence[str] = ()
 ) -> Iterator[Stage]:
-    """Sandbox and stack below `home/sandbox`, away from the user's own; both gone afterwards.
+    """Run sandbox and stack below `home/sandbox`, apart from the user's own; remove both afterwards.
 
     `served` are the providers that programs may call, by default all.
     Raises `StackError` and `settings.WrongSetting`.
     """
     folder = home.expanduser().absolute() / FOLDER
-    # Who then makes a stack there says in a sentence that the directory is not his.
+    # A stack that is made there then reports in a sentence that the directory belongs to somebody else.
     with contextlib.suppress(PermissionError):
         _clear_left_behind(folder)
     own = folder / str(os.getpid())
@@ -67,8 +67,8 @@ def stage(
         try:
             running = attach.up(own, environment={**_QUICK, **kept, **told})
             (own / SAID).mkdir(mode=0o700)
-            # What the program's settings say of providers stays, so that its calls are known by their hosts: where
-            # they go is the worker's to say, and it knows no host but the sandbox.
+            # The program's provider settings stay, so that its calls are recognized by their hosts. The worker
+            # decides where they go, and it knows only the sandbox's host.
             seen = {"BATCHLING_HOME": str(own), "BATCHLING_REDIS_URL": running.redis_url}
             seen |= environment.variables(sandbox.url, served, os.environ)
             yield Stage(sandbox=sandbox, environment=seen)
@@ -84,7 +84,7 @@ def perform(
     speeds: Mapping[str, float] | None = None,
     served: Sequence[str] = (),
 ) -> int:
-    """Run a command before the sandbox and return its exit code, 128 + N where signal N has ended it.
+    """Run a command against the sandbox and return its exit code, 128 + N if signal N ended it.
 
     It has this process' terminal. Raises what `stage` raises, and OSError where the command cannot be started.
     """
@@ -117,7 +117,7 @@ def ignores_environment(command: Sequence[str]) -> bool:
 
 @contextlib.contextmanager
 def _signals_passed_on() -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Leave signals to the program, which this process has to outlive: a terminal sends Ctrl-C to both."""
+    """Leave signals to the program, which this process must outlive: a terminal sends Ctrl-C to both."""
     running: list[subprocess.Popen[bytes]] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
@@ -125,7 +125,7 @@ def _signals_passed_on() -> Iterator[list[subprocess.Popen[bytes]]]:
             program.send_signal(number)
 
     def leave(number: int, frame: FrameType | None) -> None:
-        """The terminal has sent it to the program too."""
+        """Ignore the signal: the terminal has sent it to the program too."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if not sys.stdin.isatty():
@@ -150,7 +150,7 @@ def _pointed_elsewhere(name: str) -> bool:
 
 
 def _own_endpoints(sandbox: Sandbox) -> dict[str, str]:
-    """Settings that put OpenAI's emulator in the place of each endpoint that only settings know."""
+    """Return settings that replace each endpoint known only from settings by OpenAI's emulator."""
     told: dict[str, str] = {}
     for name, said in settings.load().providers.items():
         if name in providers.names():
@@ -163,7 +163,7 @@ def _own_endpoints(sandbox: Sandbox) -> dict[str, str]:
 
 
 def _clear_left_behind(folder: Path) -> None:
-    """Ends stages whose owner was killed before it could."""
+    """End stages whose owner was killed before it could end them."""
     for own in folder.glob("[0-9]*"):
         try:
             os.kill(int(own.name), 0)
@@ -182,7 +182,7 @@ def _clear(own: Path) -> None:
 
 
 def main() -> int:
-    """Holds the stage until standard input ends; returns the exit code."""
+    """Hold the stage until standard input ends; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m batchling_worker.rehearsal.stage")
     parser.add_argument("--home", type=Path, required=True)
     options = parser.parse_args()

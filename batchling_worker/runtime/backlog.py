@@ -1,4 +1,4 @@
-"""The Celery queue as the tick sees it: what is claimed faster than it is begun would only lapse there."""
+"""The Celery queue as the tick sees it: a batch that is claimed before a slot is free only loses its lease there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 from . import tasks
 
 LONG: Final = 2
-"""So many messages wait only while every slot of every worker is taken."""
+"""This many messages wait only while every slot of every worker is busy."""
 
 
 def queue_of(version: int) -> str:
@@ -20,7 +20,7 @@ def queue_of(version: int) -> str:
 
 
 def key_prefix(namespace: str) -> str:
-    """Return what the Redis keys of a deployment's Celery begin with."""
+    """Return the prefix of the Redis keys of a deployment's Celery."""
     return f"batchling:celery:{namespace}:"
 
 
@@ -35,7 +35,7 @@ class Backlog:
         self._moved_at = 0.0
 
     async def is_full(self) -> bool:
-        """Return whether what is claimed now would have to wait for a slot.
+        """Return whether a batch that is claimed now would have to wait for a slot.
 
         False as well where no message was taken for `patience_s`: perhaps nobody reads the queue, and only claims that
         lapse tell.
@@ -43,7 +43,7 @@ class Backlog:
         try:
             n = int(await self._redis.execute_command("LLEN", self._key))
         except ResponseError:
-            # A key of another type keeps no batch waiting.
+            # A key of another type must not hold up the tick.
             n = 0
         if n < LONG or n < self._n_before or self._n_before < LONG:
             self._moved_at = time.monotonic()

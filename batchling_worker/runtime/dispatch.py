@@ -20,11 +20,11 @@ from . import tasks
 from .step_loop import Runtime
 
 POLLS_A_MESSAGE: Final = 500
-"""Batches of an account that are looked at together share one sweep of its list."""
+"""How many polls go into one message: batches of an account that are polled together share one sweep of its list."""
 
 
 class Dispatch:
-    """One message a step of a batch, polls by the hundred; a failure to send is mended by the lease."""
+    """Sends one message per step, polls by the hundred; the lease makes up for a message that is not sent."""
 
     def __init__(self, app: Celery, runtime: Runtime, messages: Messages) -> None:
         self._app = app
@@ -32,13 +32,13 @@ class Dispatch:
         self._messages = messages
 
     def open(self) -> None:
-        """Open the connection that messages are sent by; where the broker is away, the first message opens it."""
+        """Open the connection for messages; if the broker is unreachable, the first message opens it."""
         with contextlib.suppress(Exception), self._app.producer_or_acquire() as producer:
             for queue in self._app.amqp.queues.values():
                 producer.maybe_declare(queue)
 
     def send(self, claims: Sequence[Claim], version: int) -> None:
-        """Sends each claim of a wire version to the queue once (or as the tests wish)."""
+        """Send each claim of a wire version to the queue once (or as often as a test asks)."""
         if not claims or self._messages is Messages.DROPPED:
             return
         times = 2 if self._messages is Messages.DOUBLED else 1
@@ -48,7 +48,7 @@ class Dispatch:
                     self._app.send_task(name, args=[*args, version], producer=producer)
 
     def inline(self, claims: Sequence[Claim], version: int) -> None:
-        """Runs claims of a wire version on this process' own loop, without waiting for them."""
+        """Start claims of a wire version on this process' own loop, without waiting for them."""
         polls: list[Held] = []
         for claim in claims:
             held = Held(batch_id=claim.batch_id, token=claim.token)
@@ -60,7 +60,7 @@ class Dispatch:
             self._runtime.start(partial(_poll, helds=polls[first : first + POLLS_A_MESSAGE]), version)
 
     def delete_files(self, members: Sequence[str], version: int) -> Future[None]:
-        """Delete files that batches need no more, on this process' own loop, without waiting for it."""
+        """Start to delete files that batches no longer need, on this process' own loop, without waiting for the end."""
         return self._runtime.start(lambda engine: engine.delete_files(members), version)
 
     def _letters(self, claims: Sequence[Claim]) -> Iterable[tuple[str, list[object]]]:

@@ -1,4 +1,4 @@
-"""Flower as it shows batches: which columns its Tasks page has."""
+"""Flower's columns: what its Tasks page shows of batches."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import MutableMapping, Sequence
 from typing import Final
 
 COLUMNS: Final = "name,state,result,args,received,runtime,uuid,worker"
-"""A batch's row tells provider and model in its name, its requests in args, its progress in result."""
+"""A batch's row has provider and model in its name, its requests in args, its progress in result."""
 
 
 def prepare(words: Sequence[str], environ: MutableMapping[str, str]) -> None:
-    """Shows progress on Flower's Tasks page where the command line starts Flower and nobody chose columns."""
+    """Set the columns of Flower's Tasks page to show progress, if the command line starts Flower without columns."""
     if "flower" in words:
         environ.setdefault("FLOWER_TASKS_COLUMNS", COLUMNS)

@@ -1,4 +1,4 @@
-"""Variables that set up the Celery and Django programs around a worker, and would set up the worker too."""
+"""Removes variables that configure other Celery and Django programs and would configure the worker too."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _PREFIX: Final = "CELERY_"
 _OPTIONS: Final = ("BROKER_URL", "RESULT_BACKEND", "CONFIG_MODULE", "LOADER", "SKIP_CHECKS")
 """Celery's command line reads these as its own options, under these names too."""
 _BROKERS: Final = ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL", "BROKER_URL")
-"""Celery prefers these to the broker that an app names, each time it connects."""
+"""Celery prefers these to the broker of an app, each time it connects."""
 _KEPT: Final = (
     # Celery sets these itself, for the processes of its pool.
     "CELERY_LOG_",
-    # The size of a worker is a choice for its machine, whichever app it runs.
+    # The size of a worker depends on its machine, not on the app it runs.
     "CELERY_WORKER_AUTOSCALE",
     "CELERY_WORKER_CONCURRENCY",
     "CELERY_WORKER_HOSTNAME",

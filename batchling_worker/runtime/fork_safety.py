@@ -1,4 +1,4 @@
-"""A fork copies one thread: what another was in the middle of, an import or a lock, would stay torn in the child."""
+"""Makes forks safe: a fork copies one thread, so a lock held by another thread would stay locked in the child."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import threading
 from typing import Final
 
 LONGEST_S: Final = 5.0
-"""How long a fork waits for a loop that does not come to the end of a callback."""
+"""How long a fork waits for a loop to finish its current callback."""
 
 
 def still_at_forks(loop: asyncio.AbstractEventLoop) -> None:
-    """From now on the thread of this loop stands between two callbacks whenever another thread of the process forks.
+    """From now on, hold the thread of this loop between two callbacks while another thread of the process forks.
 
     A pool child that was forked in the middle of an import could never again import that module, so each of its
     calls to a provider would fail.

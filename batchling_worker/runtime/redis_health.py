@@ -1,4 +1,4 @@
-"""Looks whether the deployment's Redis can be trusted with work, when a worker starts and after each outage."""
+"""Checks that the deployment's Redis can be trusted with work, when a worker starts and after each outage."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ..store import Store
 from ..telemetry import Telemetry
 
 START_S: Final = 5.0
-"""How long a start waits for Redis to tell of itself; one that is away then is asked when it has come."""
+"""How long a start waits for Redis to report about itself; an unreachable Redis is checked once it answers."""
 
 
 class Fitness:
-    """The worker's judgement of its Redis; `place` names it to people, without its password."""
+    """The worker's check of its Redis; `place` is its name for people, without the password."""
 
     def __init__(self, *, place: str, fsync_intent: bool, telemetry: Telemetry) -> None:
         self._place = place
@@ -25,11 +25,11 @@ class Fitness:
         self._telemetry = telemetry
 
     def at_start(self, make_store: Callable[[], Store]) -> tuple[str | None, bool]:
-        """Why no worker may start on this Redis, if so, and whether it has answered at all."""
+        """Return why no worker may start on this Redis (None if it may), and whether Redis has answered at all."""
         return asyncio.run(self._at_start(make_store))
 
     async def look(self, store: Store) -> str | None:
-        """Warns of what is not sound and yet can be lived with; answers why no worker may start on this Redis, if so.
+        """Warn of unsound but usable settings; return why no worker may start on this Redis, or None.
 
         Raises redis-py's own errors when it is away.
         """

@@ -1,4 +1,4 @@
-"""One event loop a worker process, on a thread of its own: all steps of the process run on it, side by side."""
+"""One event loop per worker process, on a thread of its own: all steps of the process run on it, side by side."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .fork_safety import still_at_forks
 logger = logging.getLogger("batchling.worker")
 
 LEAVE_S: Final = 15.0
-"""How long a leaving worker gives its running steps to hand back what they hold."""
+"""How long a worker that shuts down gives its running steps to hand their batches back."""
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ class Runtime:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def run(self, step: Callable[[Engine], Awaitable[None]], version: int) -> None:
-        """Runs a step to its end, or until it lets its slot go; called from a Celery task, whose thread it blocks."""
+        """Run a step to its end, or until it frees its slot; blocks the thread of the calling Celery task."""
         free = threading.Event()
         future = self.start(step, version, let_go=free.set)
         future.add_done_callback(lambda _: free.set())
@@ -54,7 +54,7 @@ class Runtime:
         *,
         let_go: Callable[[], None] = lambda: None,
     ) -> concurrent.futures.Future[None]:
-        """Runs a step on a batch of that wire version without waiting for it."""
+        """Start a step on a batch of that wire version without waiting for it."""
         loop = self._ready()
 
         async def stepping() -> None:
@@ -74,24 +74,24 @@ class Runtime:
         self._running.add(future)
         future.add_done_callback(self._running.discard)
         if self._loop is not loop:
-            # The loop died in between, and would never get to it.
+            # The loop died in between and would never run it.
             future.cancel()
         return future
 
     def hand_back(self) -> None:
-        """Has every step of this process hand its batch back, those that come later too; safe in a signal handler."""
+        """Make every step of this process hand its batch back, later ones too; safe in a signal handler."""
         self._left_pid = os.getpid()
         if self._pid == self._left_pid and self._loop is not None:
             self._loop.call_soon_threadsafe(self._end_steps)
 
     def leave(self) -> None:
-        """Hands every batch back to be taken up at once, and waits until it is done."""
+        """Hand every batch back, due at once, and wait until that is done."""
         self.hand_back()
         if self._pid == os.getpid():
             concurrent.futures.wait(list(self._running), timeout=LEAVE_S)
 
     def born(self) -> None:
-        """Forgets what a forked pool child has of its parent: another thread may have held the lock at the fork."""
+        """Drop what a forked pool child has from its parent: another thread may have held the lock at the fork."""
         self._starting = threading.Lock()
 
     def _end_steps(self) -> None:
@@ -114,10 +114,10 @@ class Runtime:
             return self._loop
 
     def _turn(self, loop: asyncio.AbstractEventLoop, running: set[concurrent.futures.Future[None]]) -> None:
-        """Runs the loop for ever; should it end all the same, nobody waits for its steps and the next gets another."""
+        """Run the loop for ever; if it ends all the same, cancel its steps, and let the next step make a new loop."""
         try:
             loop.run_forever()
-        except BaseException as error:  # noqa: BLE001 - a thread that ends without a word would block its pool for ever
+        except BaseException as error:  # noqa: BLE001 - a thread that ends silently would block its pool for ever
             logger.error("steps_died error=%s", type(error).__name__)
         with self._starting:
             if self._loop is loop:

@@ -14,7 +14,7 @@ from ..store import Held
 from .step_loop import Runtime
 
 FIRST_VERSION: Final = 1
-"""The wire version of a message that names none."""
+"""The wire version of a message without a version."""
 
 SUBMIT: Final = "batchling.submit"
 POLL: Final = "batchling.poll"
@@ -23,7 +23,7 @@ SETTLE: Final = "batchling.settle"
 
 
 def register(app: Celery, runtime: Runtime, versions: Collection[int]) -> None:
-    """Makes the pipeline's tasks known to the app; a message of a version that is not worked on changes nothing."""
+    """Register the pipeline's tasks with the app; a message of a version that is not served changes nothing."""
 
     def run(step: Callable[[Engine], Awaitable[None]], version: int) -> None:
         if version in versions:

@@ -43,15 +43,15 @@ CONNECTING_S: Final = 5.0
 """How long the first heartbeat waits for Celery's own connections; requests need not wait for them."""
 FAILED_TICK_S: Final = 1.0
 OLDER_TICK_S: Final = 0.5
-"""How often an older wire version in which nothing is due is looked at."""
+"""How often the tick looks at an older wire version in which nothing is due."""
 DELETE_S: Final = 1.0
-"""How often a worker looks for files to delete."""
+"""How often a worker looks for files to delete, in seconds."""
 MISSED_BEFORE_INLINE: Final = 2
-"""After this many claims that nobody began, messages are being lost: the tick's own process runs the step."""
+"""After this many claims without a begun step, messages are being lost: the tick's own process runs the step."""
 JOIN_S: Final = 5.0
 PAUSE_S: Final = 0.5
 STEADY_S: Final = 60.0
-"""A loop that lived this long has not died in a row with the one before."""
+"""A loop that lived this long starts a new count of deaths in a row."""
 DEATHS_ALLOWED: Final = 3
 USAGE: Final = 2
 
@@ -70,7 +70,7 @@ class _Version:
 class Ticker:
     """The loop of the tick; `stop` ends it within one tick.
 
-    `known` = Redis was looked at before; one that comes later is looked at then, and may end the worker.
+    `known` = Redis was checked before; a Redis that answers only later is checked then, which may end the worker.
     """
 
     def __init__(
@@ -101,23 +101,23 @@ class Ticker:
         self._thread = threading.Thread(target=self._main, name="batchling-tick", daemon=True)
 
     def start(self) -> None:
-        """Starts ticking on a thread of its own: the broker's reconnect loop must not hold it up."""
+        """Start ticking on a thread of its own: the broker's reconnect loop must not hold it up."""
         self._thread.start()
 
     def connected(self) -> None:
-        """Celery reads the queue now."""
+        """Note that Celery reads the queue now."""
         self._connected.set()
 
     def stop(self) -> None:
-        """Claims nothing more."""
+        """Stop claiming."""
         self._stopping.set()
 
     def join(self) -> None:
-        """Waits for the thread to have ended: what it claims is sent before the worker leaves."""
+        """Wait for the thread to end: it sends what it has claimed before the worker shuts down."""
         self._thread.join(JOIN_S)
 
     def _main(self) -> None:
-        """Ticks until told to stop; a loop that ends by itself is begun again, and at last the whole worker ends.
+        """Tick until `stop`; restart a loop that ends by itself, and in the end stop the whole worker.
 
         A worker that claims nothing and seals nothing must not look alive: its presence ends with the tick.
         """
@@ -153,7 +153,7 @@ class Ticker:
                 if time.monotonic() >= beat_at and self._is_connected(connected_by):
                     beat_at = time.monotonic() + HEARTBEAT_S
                     for version in versions:
-                        # A list that is full or damaged keeps no batch waiting.
+                        # A full or damaged list must not hold up batches.
                         with contextlib.suppress(ResponseError):
                             await version.store.announce(self._presence)
                 for version in versions:
@@ -173,7 +173,7 @@ class Ticker:
                 await version.store.redis.aclose()
 
     def _is_connected(self, by: float) -> bool:
-        """Return whether Celery reads the queue, or has had until `by` for it.
+        """Return whether Celery reads the queue, or `by` has passed.
 
         The first time, open the connection for messages too, so that the first batch need not wait for it.
         """
@@ -186,9 +186,9 @@ class Ticker:
         return True
 
     async def _tick(self, version: _Version) -> bool:
-        """A tick of one wire version, if it is time; one that fails is told once and holds up no other.
+        """Run a tick of one wire version, if it is due; log a failure once, so that it holds up no other version.
 
-        Answers whether the next one is due at once.
+        Return whether the next tick is due at once.
         """
         if time.monotonic() < version.look_at:
             return False
@@ -207,7 +207,7 @@ class Ticker:
             return False
         version.failing = ""
         if not version.older:
-            # A list of files that Redis does not take keeps no batch waiting.
+            # A list of files that Redis refuses must not hold up batches.
             with contextlib.suppress(ResponseError):
                 await self._delete_files(version.store)
         if version.older and not n_claimed:
@@ -215,7 +215,7 @@ class Ticker:
         return sealed or n_claimed >= CLAIMS_A_TICK
 
     async def _delete_files(self, store: Store) -> None:
-        """Every second, claim some files that batches need no more, unless the last ones are still being deleted."""
+        """Claim files that batches no longer need, once a second, unless the last files are still being deleted."""
         if time.monotonic() < self._delete_at or (self._deleting is not None and not self._deleting.done()):
             return
         self._delete_at = time.monotonic() + DELETE_S
@@ -224,7 +224,7 @@ class Ticker:
             self._deleting = self._dispatch.delete_files(members, store.keys.version)
 
     async def _fit(self, store: Store) -> bool:
-        """After an outage it may be another Redis: what it is, is told; one never seen before may be refused."""
+        """Check Redis: after an outage it may be another one; warn about it, or refuse it if it was never checked."""
         refusal = await self._fitness.look(store)
         if refusal is None:
             self._known = True
@@ -240,7 +240,7 @@ class Ticker:
         return False
 
     async def once(self, store: Store) -> tuple[int, bool]:
-        """One tick of one wire version: how many batches were claimed, and whether one was sealed and so is due."""
+        """Run one tick of one wire version; return how many batches were claimed, and whether a batch was sealed."""
         claims = some = await store.claim_due(CLAIM_AT_ONCE)
         while len(some) == CLAIM_AT_ONCE and len(claims) < CLAIMS_A_TICK:
             some = await store.claim_due(CLAIM_AT_ONCE)
@@ -262,7 +262,7 @@ class Ticker:
         return len(claims), sealed
 
     async def _seal(self, store: Store, claim: Claim) -> bool:
-        """Seals a ripe batch; one whose record is such that Redis refuses keeps no other waiting."""
+        """Seal a ripe batch; a record that makes Redis refuse must not hold up other batches."""
         try:
             return await seal(store, claim, self._telemetry)
         except UNREACHABLE:
@@ -277,14 +277,14 @@ class Ticker:
         sent = [claim for claim in claims if claim.batch_id not in stuck]
         try:
             self._dispatch.send(sent, version)
-        except Exception as error:  # noqa: BLE001 - whatever ails the broker, what is claimed is to be done
-            # A full Redis takes no message. Those that went out all the same find their token spent.
+        except Exception as error:  # noqa: BLE001 - whatever the broker lacks, claimed steps are to be run
+            # A full Redis accepts no message. Messages that went out all the same find their token spent.
             self._telemetry.warn("messages_not_sent", n=len(sent), error=type(error).__name__)
             self._dispatch.inline(sent, version)
 
 
 class TickStep(bootsteps.StartStopStep):
-    """Runs the tick in each worker, beside its pool; leaves before the pool drains."""
+    """Runs the tick in each worker, beside its pool; stops before the pool drains."""
 
     requires = ("celery.worker.components:Pool",)
     make_ticker: Callable[[Any], Ticker]
@@ -320,6 +320,6 @@ def _backlog_of(store: Store) -> Backlog:
 
 
 def _say(sentence: str) -> None:
-    """To the terminal itself: by now Celery has put its log in the place of stderr."""
+    """Print to the terminal itself: by now Celery has replaced stderr by its log."""
     stderr = sys.__stderr__ or sys.stderr
     stderr.write(f"{sentence}\n")

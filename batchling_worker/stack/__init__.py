@@ -1,4 +1,4 @@
-"""The embedded stack: Redis, one worker and Flower of one's own, detached from whoever started them.
+"""The embedded stack: Redis, one worker and Flower of one's own, detached from the process that started them.
 
-`attach.up` is on the path of every first request: it and what it imports stay small, and psutil is not among it.
+`attach.up` is on the path of every first request: keep it and its imports small, without psutil.
 """

@@ -20,7 +20,7 @@ UNREACHABLE: Final = 3
 
 
 def main(words: list[str]) -> int:
-    """Runs one command; returns the exit code."""
+    """Run one command; return the exit code."""
     options = _parser().parse_args(words)
     try:
         status = run(options.command, options.home, flower=options.flower)
@@ -70,7 +70,7 @@ class _Settings(Protocol):
 
 def _home(named: str | None) -> Path:
     home = named or os.environ.get("BATCHLING_HOME")
-    # platformdirs and psutil cost a third of the time an attach may take, which needs neither.
+    # An attach needs neither platformdirs nor psutil, which cost a third of the time it may take.
     return Path(home) if home else importlib.import_module("platformdirs").user_state_path("batchling")
 
 
@@ -85,7 +85,7 @@ def _run(command: str, home: Path, *, flower: bool) -> StackStatus:
 
 
 def _mistakes() -> str:
-    """Return what is wrong with the settings here; a look or a stop is carried out all the same."""
+    """Return what is wrong with the settings here; `status` and `down` work all the same."""
     settings: _Settings = _load(".worker_settings")
     try:
         settings.read(os.environ)

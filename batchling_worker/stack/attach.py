@@ -1,4 +1,4 @@
-"""Attaches to the stack of one home, starting or mending it first where needed."""
+"""Attaches to the stack of one home; starts or mends it first if needed."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from .state import StackStatus, State
 
 START_PATIENCE_S: Final = 30.0
 LOADING_PATIENCE_S: Final = 600.0
-"""A large append-only file takes its time, and Redis says so meanwhile."""
+"""How long Redis may load a large append-only file, which it reports meanwhile."""
 SUPERVISOR_PATIENCE_S: Final = 5.0
 HANDOVER_PATIENCE_S: Final = 30.0
 _STEP_SECONDS: Final = 0.01
 _LOGGED: Final = re.compile(r"^\d+:[A-Z] .*? [.\-*#] ")
-"""What Redis puts before the words of a line: pid, role, time and level."""
+"""The beginning of a log line of Redis: pid, role, time and level."""
 _LAST_BYTES: Final = 4096
 
 
 def up(home: Path, *, flower: bool = False, environment: Mapping[str, str]) -> StackStatus:
-    """The running stack, started or mended on first need with the caller's environment.
+    """Return the running stack; start or mend it first if needed, with the caller's environment.
 
     Raises `StackError`, and `WrongSetting` before anything is started with settings that no worker would run with.
     """
@@ -45,7 +45,7 @@ def up(home: Path, *, flower: bool = False, environment: Mapping[str, str]) -> S
     followed = _followed(environment)
     layout.prepare()
     try:
-        # One at a time: whoever comes second finds what the first one started.
+        # One process at a time: the second finds the stack that the first has started.
         with lock.held(layout.attach_lock, patience_s=LOADING_PATIENCE_S):
             started = status_of(layout, _start(layout, wanted, flower, environment, followed), environment)
             return replace(started, notice=f"{started.notice} {_unread(environment)}".strip())
@@ -61,7 +61,7 @@ def up(home: Path, *, flower: bool = False, environment: Mapping[str, str]) -> S
 
 
 def status_of(layout: Layout, running: State, environment: Mapping[str, str]) -> StackStatus:
-    """The published state, as it is shown to a caller of that environment."""
+    """Return the published state as it is shown to a caller of that environment."""
     names = state.differing(running, environment)
     notice = (
         f"The stack in {layout.home} runs with other settings than are set here ({', '.join(names)}): "
@@ -77,7 +77,7 @@ def status_of(layout: Layout, running: State, environment: Mapping[str, str]) ->
 
 
 def _running(layout: Layout) -> State | None:
-    """The state of a stack that is supervised and serves; None where it has to be started, mended or waited for."""
+    """Return the state of a stack that is supervised and serves; None if it must be started, mended or waited for."""
     seen = state.read(layout.state)
     if seen is None or lock.holder(layout.supervisor_lock) != seen.supervisor_pid:
         return None
@@ -105,7 +105,7 @@ def _start(
 
 
 def _followed(environment: Mapping[str, str]) -> dict[str, str]:
-    """Digests of the settings that a worker would have, as `State.followed`.
+    """Return digests of the settings that a worker would have, as in `State.followed`.
 
     Raises `WrongSetting`: a worker that ends at once would be started again and again, and nobody told why.
     """
@@ -123,7 +123,7 @@ def _unread(environment: Mapping[str, str]) -> str:
 
 
 def _refuse_while_busy(layout: Layout, running: State) -> None:
-    """Unfinished batches belong to the settings that they were sent with. Raises `StackError`."""
+    """Raise `StackError` while batches are unfinished: they belong to the settings that they were sent with."""
     # Rarely needed, and the client takes longer to import than an attach may last.
     from batchling_client.wire.keys import DRAINED_VERSIONS, Keys  # noqa: PLC0415
 
@@ -141,7 +141,7 @@ def _refuse_while_busy(layout: Layout, running: State) -> None:
 
 
 def _hand_over(layout: Layout) -> None:
-    """Makes room for a new supervisor; the children of the old one go on. Raises `StackError`."""
+    """End the old supervisor, so that a new one takes over its running children. Raises `StackError`."""
     deadline = time.monotonic() + HANDOVER_PATIENCE_S
     while (pid := lock.holder(layout.supervisor_lock)) is not None:
         if pid:
@@ -189,7 +189,7 @@ def _launch(
 
 
 def _await_running(layout: Layout) -> State:
-    """Waits until Redis answers and a worker is started. Raises `StackError`."""
+    """Wait until Redis answers and a worker is started. Raises `StackError`."""
     started_s = supervised_s = time.monotonic()
     while True:
         running = _running(layout)
@@ -211,7 +211,7 @@ def _await_running(layout: Layout) -> State:
 
 
 def _last_words(layout: Layout) -> str:
-    """What Redis logged last, if it does not run."""
+    """Return what Redis logged last, if it does not run."""
     if resp.serving_pid(layout.socket()) is not None:
         return ""
     try:

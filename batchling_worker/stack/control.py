@@ -1,4 +1,4 @@
-"""Looks at the stack of one home, and stops it, whatever has become of its parts."""
+"""Shows and stops the stack of one home, whatever the state of its parts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STEP_SECONDS: Final = 0.02
 
 
 def status(home: Path) -> StackStatus:
-    """What runs now; nothing is started. Raises `StackError` where that cannot be seen."""
+    """Return what runs now; start nothing. Raises `StackError` if the directory cannot be read."""
     layout = Layout(home)
     layout.look()
     seen = state.read(layout.state)
@@ -34,14 +34,14 @@ def status(home: Path) -> StackStatus:
 
 
 def down(home: Path) -> None:
-    """Stops every part of the stack, a part whose supervisor is dead too. Raises `StackError`."""
+    """Stop every part of the stack, also if its supervisor is dead. Raises `StackError`."""
     layout = Layout(home)
     layout.look()
     if not layout.run.is_dir():
         return
     _end_supervisor(layout)
     try:
-        # A full disk takes no note, and keeps nobody from stopping what runs on it.
+        # A full disk cannot store the new state, but must not keep the stack from stopping.
         with lock.held(layout.supervisor_lock, patience_s=DOWN_PATIENCE_S, noted=False) as descriptor:
             order = Order(home=str(layout.home), socket=str(layout.socket()), redis_binary="", flower=True)
             Supervisor(order, {}, descriptor).stop()
@@ -57,7 +57,7 @@ def down(home: Path) -> None:
 
 
 def _end_supervisor(layout: Layout) -> None:
-    """Lets the supervisor stop everything in its own order; kills it when it takes too long."""
+    """Let the supervisor stop everything in its own order; kill it if it takes too long."""
     deadline = time.monotonic() + DOWN_PATIENCE_S
     supervisor = None
     while (pid := lock.holder(layout.supervisor_lock)) is not None:
@@ -66,6 +66,6 @@ def _end_supervisor(layout: Layout) -> None:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM if time.monotonic() < deadline else signal.SIGKILL)
         time.sleep(_STEP_SECONDS)
-    # It drops the lock a moment before it is gone.
+    # It releases the lock a moment before it has ended.
     while supervisor is not None and keeper.alive(supervisor) and time.monotonic() < deadline:
         time.sleep(_STEP_SECONDS)

@@ -1,4 +1,4 @@
-"""What can go wrong with the embedded stack."""
+"""The errors of the embedded stack."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class WrongSetting(StackError):
 
 
 def install(extra: str = "all") -> str:
-    """Return the words for installing batchling with an extra, to be put into a sentence."""
+    """Return the words for installing batchling with an extra, as part of a sentence."""
     # Needed only when the stack cannot start: the client takes longer to import than an attach may last.
     from batchling_client.wire.deployment import installing  # noqa: PLC0415
 

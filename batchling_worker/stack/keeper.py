@@ -1,4 +1,4 @@
-"""Keeps one child alive: adopts it where it runs already, starts it again where it died, stops it in bounded time."""
+"""Keeps one child alive: adopts it if it runs already, restarts it if it died, stops it in bounded time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KILL_PATIENCE_S: Final = 5.0
 LOG_LONGEST: Final = 32 * 1024 * 1024
 _REWRITES: Final = re.compile(r"\w+-(aof|rdb)-")
 _CLOCK_STEP_S: Final = 2.0
-"""The kernel tells start times against a wall clock that may be set."""
+"""The tolerance for start times: the kernel derives them from a wall clock, which may be set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +43,11 @@ class Recipe:
     log: Path
     label: str
     marks: Sequence[frozenset[str]]
-    """Words of a command line that is this child's and no other's; one set of several is enough."""
+    """Sets of words that only this child's command line holds; one matching set is enough."""
 
 
 def observe(pid: int, label: str) -> Child | None:
-    """The running process of that pid."""
+    """Return the running process of that pid, or None."""
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:
@@ -58,16 +58,16 @@ def observe(pid: int, label: str) -> Child | None:
 
 
 def alive(child: Child) -> bool:
-    """Whether that very child, and not a later process of its pid, still runs."""
+    """Return whether that very child still runs, not a later process with its pid."""
     seen = observe(child.pid, child.label)
     return seen is not None and abs(seen.started_s - child.started_s) < _CLOCK_STEP_S
 
 
 def stray(recipe: Recipe) -> Child | None:
-    """A child that no state file knows of, such as one whose supervisor died between its start and the note of it."""
+    """Return a child that no state file names: its supervisor died between starting and recording it."""
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or [""]
-        # A title is one word; that of the child in which Redis rewrites its file is not meant: it ends by itself.
+        # A title is one word. The child in which Redis rewrites its file does not count: it ends by itself.
         shown = {*words, *words[0].split()}
         if not _REWRITES.match(words[0]) and any(mark <= shown for mark in recipe.marks):
             return observe(process.pid, recipe.label)
@@ -86,12 +86,12 @@ class Keeper:
         self._delay_s = 0.0
 
     def adopt(self, child: Child) -> None:
-        """Takes over a child that another supervisor started."""
+        """Take over a child that another supervisor started."""
         self.child = child
         logger.info("child_adopted name=%s pid=%d", self.recipe.name, child.pid)
 
     def running(self) -> bool:
-        """Looks; reaps the child and notes the delay before the next start where it is gone."""
+        """Return whether the child runs; if it is gone, reap it and set the delay before the next start."""
         if self.child is None:
             return False
         if self._popen.poll() is None if self._popen else alive(self.child):
@@ -106,13 +106,13 @@ class Keeper:
         return False
 
     def start_when_due(self) -> None:
-        """Starts the child, unless it died too recently, or could not be started."""
+        """Start the child, unless it died, or could not be started, too recently."""
         if time.monotonic() - self._started_at_s < self._delay_s:
             return
         try:
             self._start()
         except OSError as error:
-            # Such as a full disk: whoever makes room there does not start the stack again too.
+            # Such as a full disk: the child starts once there is room, without another `up`.
             self._popen = self.child = None
             self._started_at_s = time.monotonic()
             self._delay_s = FIRST_DELAY_S
@@ -136,7 +136,7 @@ class Keeper:
         logger.info("child_started name=%s pid=%d", recipe.name, pid)
 
     def trim_log(self) -> None:
-        """Keeps the log and its predecessor below `LOG_LONGEST` each; what is written meanwhile may be lost."""
+        """Keep the log and its predecessor below `LOG_LONGEST` each; lines written meanwhile may be lost."""
         log = self.recipe.log
         with suppress(OSError):
             if log.stat().st_size > LOG_LONGEST:
@@ -145,7 +145,7 @@ class Keeper:
 
 
 def stop(keepers: Sequence[Keeper], *, patience_s: float) -> None:
-    """Asks the children to end; kills those that have not after `patience_s`."""
+    """Ask the children to end; kill those that still run after `patience_s`."""
     deadline = time.monotonic() + patience_s
     _send(keepers, signal.SIGTERM)
     while any(keeper.running() for keeper in keepers) and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""Where the embedded stack keeps what: one private directory."""
+"""The files of the embedded stack, in one private directory."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Layout:
         return self.logs / f"{name}.log"
 
     def prepare(self) -> None:
-        """Makes the directories, mode 0700. Raises `StackError`."""
+        """Create the directories, mode 0700. Raises `StackError`."""
         try:
             self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-            # A directory that holds other things too is not ours to close; its parts that we make are.
+            # A directory that holds other things too keeps its mode; the parts that we create are private.
             if self.run.exists() or not any(self.home.iterdir()):
                 self.home.chmod(0o700)
             for directory in (self.run, self.logs, self.redis):
@@ -50,7 +50,7 @@ class Layout:
             ) from None
 
     def look(self) -> None:
-        """Makes sure that what stands in the directory can be seen. Raises `StackError`."""
+        """Check that the directory and its files can be read. Raises `StackError`."""
         try:
             _check_directory(self.home)
             for path in (self.state, self.supervisor_lock):
@@ -62,12 +62,12 @@ class Layout:
             ) from None
 
     def socket(self) -> Path:
-        """Where Redis listens: below `run`, or, where that path is too long for a socket, in a short private directory.
+        """Return the socket of Redis: below `run`, or in a short private directory if that path is too long.
 
         Raises `StackError`.
         """
         path = self.run / "redis.sock"
-        # Blanks and the like would need quoting, and not everybody who reads a unix:// URL unquotes.
+        # Blanks and the like would need quoting, and not every reader of a unix:// URL unquotes it.
         if _fits(path):
             return path
         recorded = self._recorded_directory()
@@ -80,7 +80,7 @@ class Layout:
         return path
 
     def forget_socket(self, socket: Path) -> None:
-        """Removes what `socket` left outside `home`; Redis must be gone."""
+        """Remove what `socket` created outside `home`; Redis must have ended."""
         socket.unlink(missing_ok=True)
         if self._recorded_directory() == socket.parent:
             self._socket_directory.unlink()
@@ -88,7 +88,7 @@ class Layout:
                 socket.parent.rmdir()
 
     def _recorded_directory(self) -> Path | None:
-        """The directory chosen earlier, unless somebody removed it or it is not private any more."""
+        """Return the directory chosen earlier, or None if it was removed or is no longer private."""
         try:
             directory = Path(self._socket_directory.read_text(encoding="utf-8"))
             seen = directory.lstat()
@@ -99,7 +99,7 @@ class Layout:
 
 
 def _check_directory(home: Path) -> None:
-    """Raise OSError if there is no directory, and none can be made, because of what its path names already."""
+    """Raise `OSError` if the directory is missing and its path prevents creating it, as with a file in the way."""
     nearest = next(path for path in (home, *home.parents) if os.path.lexists(path))
     if not nearest.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))

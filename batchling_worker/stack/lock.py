@@ -15,7 +15,7 @@ _STEP_SECONDS: Final = 0.01
 
 @contextmanager
 def held(path: Path, *, patience_s: float, noted: bool = True) -> Iterator[int]:
-    """Holds the lock, its holder's pid written into the file if `noted`; yields the descriptor. Raises `TimeoutError`.
+    """Hold the lock and yield its descriptor; write this pid into the file if `noted`. Raises `TimeoutError`.
 
     A holder that takes signals is noted; the note needs room on the disk.
     """
@@ -41,13 +41,13 @@ def _wait(descriptor: int, deadline: float) -> None:
 
 
 def holder(path: Path) -> int | None:
-    """The pid of who holds the lock now; 0 while it is not written; None where nobody does."""
+    """Return the pid of the process that holds the lock; 0 while its pid is not written; None if nobody holds it."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     try:
-        # Shared, so that two who ask do not take each other for the holder.
+        # Shared, so that two processes that ask do not take each other for the holder.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return int(os.pread(descriptor, 20, 0) or b"0")
@@ -58,7 +58,7 @@ def holder(path: Path) -> int | None:
 
 
 def same_file(descriptor: int, path: Path) -> bool:
-    """Whether `path` is still the file that was opened."""
+    """Return whether `path` is still the file that was opened."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What a supervisor is told by whoever starts it."""
+"""The order with which a process starts a supervisor."""
 
 from __future__ import annotations
 

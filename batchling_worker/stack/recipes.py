@@ -35,7 +35,7 @@ class Recipes:
         }
 
     def redis(self, binary: str, words: Sequence[str] = ()) -> Recipe:
-        """Durable, never evicting, on a unix socket only; `words` are further options."""
+        """Return how Redis is started: durable, never evicting, on a unix socket only; `words` are further options."""
         argv = [binary, "--port", "0", "--unixsocket", self._socket, "--unixsocketperm", "700"]
         argv += [
             "--dir",
@@ -48,19 +48,19 @@ class Recipes:
             "",
         ]
         argv += ["--maxmemory-policy", "noeviction", "--daemonize", "no", *words]
-        # Once it runs, Redis shows a title in the place of its words.
+        # Once it runs, Redis shows a title instead of its command line.
         marks = ({"--unixsocket", self._socket}, {f"unixsocket:{self._socket}"})
         recipe = self._recipe("redis", argv, self._url, *marks)
         return replace(recipe, environment={**MALLOC, **self._environment})
 
     def worker(self) -> Recipe:
-        """One home, one node name: Flower shows a restarted worker as the same one."""
+        """Return how the worker is started: one node name per home, so that Flower recognizes a restarted worker."""
         digest = hashlib.sha256(str(self._layout.home).encode()).hexdigest()
         name = f"embedded-{digest[:8]}@{socket.gethostname()}"
         return self._celery("worker", name, *_WORKER_WORDS, "-n", name)
 
     def flower(self, url: str | None) -> Recipe:
-        """On loopback, at `url` where it had one before."""
+        """Return how Flower is started: on loopback, at `url` if it had a URL before."""
         url = url or f"http://127.0.0.1:{_free_port()}"
         return self._celery("flower", url, "--address=127.0.0.1", f"--port={url.rpartition(':')[2]}")
 

@@ -86,7 +86,7 @@ def servers(search_path: str) -> list[Server]:
 
 
 def _packaged() -> Path | None:
-    # Found and not imported: the package would bring a client library along.
+    # Found without importing the package, which would load a client library.
     try:
         spec = importlib.util.find_spec(PACKAGE)
     except ValueError:
@@ -96,7 +96,7 @@ def _packaged() -> Path | None:
 
 
 def _seen(binary: Path) -> Server | None:
-    """What the binary says of itself; None where it does not run here."""
+    """Return what the binary reports about itself; None if it does not run here."""
     if not os.access(binary, os.X_OK):
         return None
     try:

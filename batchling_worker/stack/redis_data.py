@@ -28,7 +28,7 @@ Version = tuple[int, int]
 
 
 class Family(enum.StrEnum):
-    """Redis and what came of it count their versions and file formats apart."""
+    """The families of servers: each counts its versions and file formats on its own."""
 
     REDIS = "Redis"
     VALKEY = "Valkey"
@@ -36,12 +36,12 @@ class Family(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """What the head of a data file says of the server that wrote it."""
+    """The server that wrote a data file, from the head of the file."""
 
     family: Family
     format: int
     version: str
-    """Empty where the file does not say."""
+    """Empty if the file does not say."""
 
     def __str__(self) -> str:
         return f"{self.family} {self.version}".rstrip()
@@ -61,7 +61,7 @@ def written(directory: Path) -> Written | None:
         head = b""
     match = _HEADER.match(head)
     if match is None:
-        # Plain commands, which every server reads that looks into the folder: an older one would start empty.
+        # Plain commands: every server that looks into the folder can read them; an older server would start empty.
         return _IN_A_FOLDER if folder.is_dir() else None
     version = match["version"][: match["length"][0]].decode("ascii", "replace") if match["version"] else ""
     return Written(
@@ -82,7 +82,7 @@ def words_to_read(data: Written, family: Family, version: Version) -> tuple[str,
 
 
 def _base_of(folder: Path) -> Path | None:
-    """The file that is loaded first, by the manifest that Redis keeps since version 7."""
+    """Return the file that is loaded first, from the manifest that Redis keeps since version 7."""
     try:
         manifest = (folder / f"{_OLD_FILE}.manifest").read_text(encoding="utf-8")
     except (OSError, ValueError):

@@ -12,7 +12,7 @@ from .errors import StackError
 
 
 def main() -> None:
-    """Finds a server that can read what is there, makes its data directory (0700) and runs it in the foreground."""
+    """Find a server that can read the existing data, create its data directory (0700) and run it in the foreground."""
     parser = argparse.ArgumentParser(prog="python -m batchling_worker.stack.redis_server")
     parser.add_argument("config", type=Path, help="a redis.conf")
     parser.add_argument("--dir", type=Path, required=True, help="where the data is kept")
@@ -23,7 +23,7 @@ def main() -> None:
         sys.exit(str(error))
     options.dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     words = [str(server.path), str(options.config), "--dir", str(options.dir), *server.words]
-    # The words are ours and the binary was found by name: there is no shell to fool.
+    # The arguments are ours and the binary was found by name: no shell reads them.
     os.execve(server.path, words, {**redis_binary.MALLOC, **os.environ})  # noqa: S606
 
 

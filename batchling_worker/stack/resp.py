@@ -10,11 +10,11 @@ _PATIENCE_SECONDS: Final = 2.0
 
 
 class NoAnswer(Exception):
-    """Redis is not there, or does not answer in time."""
+    """Redis is unreachable or does not answer in time."""
 
 
 def ask(path: Path, *words: str) -> str:
-    """The answer's text, empty where there is no such key; an error answer keeps its leading `-`. Raises `NoAnswer`."""
+    """Return the answer's text, '' if the key is missing; an error answer keeps its leading `-`. Raises `NoAnswer`."""
     request = b"*%d\r\n" % len(words) + b"".join(
         b"$%d\r\n%s\r\n" % (len(w), w) for w in map(str.encode, words)
     )
@@ -36,7 +36,7 @@ def ask(path: Path, *words: str) -> str:
 
 
 def ready(path: Path) -> bool:
-    """Whether Redis serves requests now; False while it loads its file."""
+    """Return whether Redis serves requests now; False while it loads its file."""
     try:
         return ask(path, "PING") == "PONG"
     except NoAnswer:
@@ -44,7 +44,7 @@ def ready(path: Path) -> bool:
 
 
 def serving_pid(path: Path) -> int | None:
-    """The pid of the Redis behind the socket, be it ready or loading; None where nobody answers."""
+    """Return the pid of the Redis behind the socket, ready or loading; None if nobody answers."""
     try:
         answer = ask(path, "INFO", "server")
     except NoAnswer:

@@ -1,4 +1,4 @@
-"""What the supervisor publishes: who runs, since when, and with which settings. Never a key."""
+"""The published state of a stack: what runs, since when, and with which settings. Never a key."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Final
 
 NAMES: Final = ("redis", "worker", "flower")
 TOLD_APART: Final = ("BATCHLING_PROVIDERS", "BATCHLING_SEAL_", "BATCHLING_NAMESPACE")
-"""How the names of the settings begin whose callers must not share a worker."""
+"""Prefixes of settings: callers that differ in one of them must not share a worker."""
 FOLLOWED: Final = (
     "BATCHLING_RESULT_TTL_SECONDS",
     "BATCHLING_POLL_INTERVAL_SECONDS",
@@ -27,16 +27,16 @@ FOLLOWED: Final = (
     "BATCHLING_CRASH_AT",
     "BATCHLING_MESSAGES",
 )
-"""The other settings that a worker reads: callers share it, and are told where theirs differ."""
+"""The other settings that a worker reads: callers share the worker, and get a warning if theirs differ."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Child:
-    """A running child, told from a later one of the same pid by its start time."""
+    """A running child; its start time tells it from a later process with the same pid."""
 
     pid: int
     started_s: float
-    """Since the epoch."""
+    """Seconds since the epoch."""
     label: str
     """Redis and Flower: URL; worker: Celery's node name."""
 
@@ -49,19 +49,19 @@ class State:
     socket: str
     namespace: str
     digest: str
-    """Of the settings that the worker was started with."""
+    """Digest of the settings that the worker was started with."""
     followed: Mapping[str, str] = field(default_factory=dict)
-    """By name of a setting the digest of the value that the worker has, be it the default; unknown where absent."""
+    """Name of a setting -> digest of the value that the worker has, also of a default; absent if unknown."""
     redis: Child | None = None
     worker: Child | None = None
     flower: Child | None = None
 
     def child(self, name: str) -> Child | None:
-        """By the name that logs and command lines call it."""
+        """Return a child by its name in logs and command lines."""
         return {"redis": self.redis, "worker": self.worker, "flower": self.flower}[name]
 
     def write(self, path: Path) -> None:
-        """Replaces the file as a whole: a reader sees the old state or the new one."""
+        """Replace the file as a whole: a reader sees the old state or the new one."""
         draft = path.with_suffix(".draft")
         draft.write_text(json.dumps(asdict(self)), encoding="utf-8")
         draft.replace(path)
@@ -76,15 +76,15 @@ class StackStatus:
     worker: Child | None = None
     flower: Child | None = None
     notice: str = ""
-    """What the caller should know of a stack that is not quite as he asked: one sentence."""
+    """One sentence for the caller if the stack differs from what was asked for."""
 
     @property
     def redis_url(self) -> str:
-        """Empty where the stack is down."""
+        """Empty if the stack is down."""
         return self.redis.label if self.redis else ""
 
     def to_json(self) -> dict[str, Any]:
-        """The object that `batchling status --json` prints."""
+        """Return the object that `batchling status --json` prints."""
         return {
             "redis": {"pid": self.redis.pid, "url": self.redis.label} if self.redis else None,
             "workers": [{"pid": self.worker.pid, "hostname": self.worker.label}] if self.worker else [],
@@ -95,7 +95,7 @@ class StackStatus:
 
 
 def read(path: Path) -> State | None:
-    """The published state; None where there is none, or none that can be read."""
+    """Return the published state; None if there is none or it cannot be read."""
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         for name in NAMES:
@@ -106,7 +106,7 @@ def read(path: Path) -> State | None:
 
 
 def namespace_of(environment: Mapping[str, str]) -> str:
-    """The deployment that a worker of this environment serves."""
+    """Return the namespace that a worker of this environment serves."""
     return next(
         (value for name, value in environment.items() if name.upper() == "BATCHLING_NAMESPACE" and value),
         "default",
@@ -114,7 +114,7 @@ def namespace_of(environment: Mapping[str, str]) -> str:
 
 
 def digest_of(environment: Mapping[str, str]) -> str:
-    """Tells apart the environments whose callers must not share a worker; keeps no value, and an empty one is none."""
+    """Return a digest that differs if environments must not share a worker; holds no value; empty means unset."""
     named = sorted(
         (name.upper(), value)
         for name, value in environment.items()
@@ -124,7 +124,7 @@ def digest_of(environment: Mapping[str, str]) -> str:
 
 
 def value_digest(value: str) -> str:
-    """Of one setting's value, the same for 30 and 30.0; keeps no value."""
+    """Return the digest of a setting's value, the same for 30 and 30.0; the value cannot be read from it."""
     try:
         spelled = repr(float(value))
     except ValueError:
@@ -133,7 +133,7 @@ def value_digest(value: str) -> str:
 
 
 def differing(running: State, environment: Mapping[str, str]) -> list[str]:
-    """The settings that an environment names and that the running worker has other values of."""
+    """Return the settings of an environment for which the running worker has other values."""
     given = {name.upper(): value for name, value in environment.items() if value}
     return [
         name

@@ -1,4 +1,4 @@
-"""The stack's parent: detached from whoever started it, keeps Redis, a worker and Flower running until told to stop.
+"""The stack's parent, detached from the process that started it: keeps Redis, a worker and Flower running.
 
 SIGTERM stops everything, Redis last. SIGUSR1 hands over: it exits and leaves the children to the next supervisor.
 """
@@ -28,16 +28,16 @@ LOOK_SECONDS: Final = 0.5
 STARTING_LOOK_SECONDS: Final = 0.01
 TRIM_SECONDS: Final = 60.0
 HOPELESS_DEATHS: Final = 5
-"""A Redis that died so often and never answered is given up; the next `up` tries anew."""
+"""After this many deaths without an answer, Redis is given up; the next `up` tries again."""
 LOCK_PATIENCE_S: Final = 5.0
 WORKER_PATIENCE_S: Final = 20.0
-"""For running steps to end; what is left then is taken over when its lease ends."""
+"""How long running steps may take to end; other workers take over the rest when its lease expires."""
 REDIS_PATIENCE_S: Final = 20.0
-"""For the append-only file to reach the disk."""
+"""How long Redis may take to write its append-only file to disk."""
 
 
 class Supervisor:
-    """Runs one stack; whoever makes one holds the supervisor's lock. Takes over what an earlier one left running."""
+    """Runs one stack; its creator holds the supervisor's lock. Takes over children that an earlier supervisor left."""
 
     def __init__(self, order: Order, environment: Mapping[str, str], lock_descriptor: int) -> None:
         self._lock_descriptor = lock_descriptor
@@ -58,11 +58,11 @@ class Supervisor:
             self._adopt(kept, known)
         if known is None or known.digest != self._digest:
             keeper.stop(self._settled(), patience_s=WORKER_PATIENCE_S)
-        # A worker that was adopted has the settings that it was started with.
+        # An adopted worker has the settings that it was started with.
         self._followed = known.followed if known and self._worker.child else order.followed
 
     def run(self) -> None:
-        """Keeps the children until a signal says otherwise."""
+        """Keep the children running until a signal asks to stop or hand over."""
         wishes = _Wishes()
         trimmed_s = time.monotonic()
         while True:
@@ -81,7 +81,7 @@ class Supervisor:
                     kept.trim_log()
 
     def stop(self) -> None:
-        """Stops every child in bounded time, Redis last, and takes the published state back."""
+        """Stop every child in bounded time, Redis last, and remove the published state."""
         keeper.stop(self._settled(), patience_s=WORKER_PATIENCE_S)
         keeper.stop([self._redis], patience_s=REDIS_PATIENCE_S)
         if self._at_home():
@@ -90,7 +90,7 @@ class Supervisor:
         logger.info("stopped")
 
     def _adopt(self, kept: Keeper, known: State | None) -> None:
-        """Takes over a child that still runs: known by what it says, by our notes, or by its words."""
+        """Take over a running child, found by its own answer, the published state or its command line."""
         child = known.child(kept.recipe.name) if known else None
         serving_pid = resp.serving_pid(self._socket) if kept is self._redis else None
         if serving_pid is not None:
@@ -101,7 +101,7 @@ class Supervisor:
             kept.adopt(child)
 
     def _tend(self) -> bool:
-        """Starts what is missing; the worker and Flower only where Redis answers. Returns whether everything runs."""
+        """Start missing children, the worker and Flower only if Redis answers; return whether everything runs."""
         if self._redis.running() and self._redis.child == self._served and not self._socket.exists():
             logger.warning("socket_gone")
             keeper.stop([self._redis], patience_s=REDIS_PATIENCE_S)
@@ -133,7 +133,7 @@ class Supervisor:
         try:
             seen.write(self._layout.state)
         except OSError as error:
-            # Such as a full disk: the children matter more than the note of them, which the next look tries again.
+            # Such as a full disk: the children matter more than the published state, which the next round writes again.
             logger.warning("state_not_written error=%s", error)
         else:
             self._published = seen
@@ -142,16 +142,16 @@ class Supervisor:
         return [self._redis, *self._settled()]
 
     def _settled(self) -> list[Keeper]:
-        """The children that read settings."""
+        """Return the children that read settings."""
         return [kept for kept in (self._worker, self._flower) if kept is not None]
 
     def _at_home(self) -> bool:
-        """False once somebody has removed the directory under us: a next stack would not find this one."""
+        """Return False once somebody has removed the directory: a later stack would not find this one."""
         return lock.same_file(self._lock_descriptor, self._layout.supervisor_lock)
 
 
 class _Wishes:
-    """Signals, as something that can be waited for with a limit."""
+    """Signals that can be waited for with a time limit."""
 
     def __init__(self) -> None:
         self._reading, writing = os.pipe()
@@ -164,7 +164,7 @@ class _Wishes:
             signal.signal(number, lambda *_: None)
 
     def wait(self, seconds: float) -> signal.Signals | None:
-        """What is asked of the supervisor, if anything; returns early when a child ends."""
+        """Wait for a signal and return it, None if none came; return early when a child ends."""
         if not self._selector.select(seconds):
             return None
         numbers = os.read(self._reading, 512)
@@ -174,7 +174,7 @@ class _Wishes:
 
 
 def main(order: Order, environment: Mapping[str, str]) -> None:
-    """Becomes the supervisor, unless there is one; the caller's process returns at once."""
+    """Become the supervisor, unless there is one; the caller's process returns at once."""
     if os.fork():
         return
     os.umask(0o077)

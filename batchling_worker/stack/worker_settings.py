@@ -1,4 +1,4 @@
-"""The settings that a worker would read from an environment, looked at before one is started with it."""
+"""The settings that a worker would read from an environment, checked before a worker is started with them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .errors import WrongSetting
 
 
 def read(environment: Mapping[str, str]) -> WorkerSettings:
-    """The worker's settings in that environment, whatever this process' own says. Raises `WrongSetting`."""
+    """Return the worker's settings in that environment, ignoring this process' own. Raises `WrongSetting`."""
     try:
         given = settings.load(environment)
         if given.seal_private_key is not None:
@@ -32,7 +32,7 @@ def unread(environment: Mapping[str, str]) -> str:
 
 
 def followed(given: WorkerSettings) -> dict[str, str]:
-    """Digests by name of what `state.FOLLOWED` tells callers of."""
+    """Return digests by name of the settings in `state.FOLLOWED`, on which callers get a warning if theirs differ."""
     said = given.model_dump(mode="json")
     return {
         name: state.value_digest(str(said[name.removeprefix("BATCHLING_").lower()]))

@@ -34,10 +34,7 @@ BANNED = {
 BAN = {name: re.compile(pattern, re.IGNORECASE if name[0] != "O" else 0) for name, pattern in BANNED.items()}
 STILL_TO_DO: tuple[str, ...] = (
     ".env.example",
-    "batchling_worker/rehearsal/",
-    "batchling_worker/runtime/",
     "batchling_worker/sandbox/",
-    "batchling_worker/stack/",
     "benchmarks/",
     "deploy/",
     "docs/",
