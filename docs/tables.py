@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from batchling_client import errors
+from batchling_client.intercept.passed import Why
 from batchling_client.wire.keys import KEYSPACE, PERMANENT
 from batchling_client.wire.no_batches import ANY_PATH, NO_BATCHES
 from batchling_client.wire.routes import ROUTES, Routes, window_words
@@ -92,6 +94,17 @@ def sdks_table() -> str:
     return _table(heading, rows)
 
 
+def passing_reasons() -> str:
+    """The reasons for which a call goes out at full price, in one paragraph."""
+    return f"Reasons: {', '.join(f'`{why.value}`' for why in Why)}."
+
+
+def exceptions_tree() -> str:
+    """The public exceptions below their bases, as a block of text."""
+    lines = [*_tree(errors.BatchlingError, 0), *_tree(errors.DryRun, 0)]
+    return "\n".join(["```", *lines, "```"])
+
+
 def written(page: str, tables: Mapping[str, str]) -> str:
     """The page with each table between its `<!-- table: NAME -->` and `<!-- end -->`; raises ValueError without."""
     for name, table in tables.items():
@@ -107,6 +120,7 @@ def written(page: str, tables: Mapping[str, str]) -> str:
 PAGES: Final = {
     "docs/providers.md": {"providers": providers_table, "sdks": sdks_table},
     "docs/how-it-works.md": {"keys": keys_table},
+    "docs/reference.md": {"passing-reasons": passing_reasons, "exceptions": exceptions_tree},
     "docs/hosts.md": {"hosts": hosts_table, "no-batches": no_batches_table},
 }
 
@@ -132,6 +146,14 @@ def _provider_row(name: str) -> tuple[str, ...]:
         "yes" if facts.cancels else "no",
         f"{', '.join(VERIFIED[word] for word in facts.verified)}, never live ({facts.checked_on:%Y-%m-%d})",
     )
+
+
+def _tree(kind: type[BaseException], depth: int) -> Iterator[str]:
+    """A class, its bases and its subclasses of the module, each two spaces further in."""
+    yield f"{'  ' * depth}{kind.__name__} ({', '.join(base.__name__ for base in kind.__bases__)})"
+    for one in vars(errors).values():
+        if isinstance(one, type) and kind in one.__bases__:
+            yield from _tree(one, depth + 1)
 
 
 def _windows(windows: Iterable[str]) -> str:

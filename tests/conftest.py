@@ -40,6 +40,7 @@ LONG: Final = (
     "client/test_passing_children.py",
     "death/",
     "docs/test_examples.py",
+    "docs/test_json_commands.py",
     "failover/",
     "pipeline/",
     "providers/test_every_fault.py",
