@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -105,6 +106,17 @@ def exceptions_tree() -> str:
     return "\n".join(["```", *lines, "```"])
 
 
+def long_tests() -> str:
+    """The folders and files whose tests are long, each once, in lines."""
+    tree = ast.parse((ROOT / "tests" / "conftest.py").read_text(encoding="utf-8"))
+    [listed] = [
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "LONG" and node.value is not None
+    ]
+    return "\n".join(f"- `tests/{path}`" for path in ast.literal_eval(listed))
+
+
 def written(page: str, tables: Mapping[str, str]) -> str:
     """The page with each table between its `<!-- table: NAME -->` and `<!-- end -->`; raises ValueError without."""
     for name, table in tables.items():
@@ -121,6 +133,7 @@ PAGES: Final = {
     "docs/providers.md": {"providers": providers_table, "sdks": sdks_table},
     "docs/how-it-works.md": {"keys": keys_table},
     "docs/reference.md": {"passing-reasons": passing_reasons, "exceptions": exceptions_tree},
+    "docs/test-harness.md": {"long": long_tests},
     "docs/hosts.md": {"hosts": hosts_table, "no-batches": no_batches_table},
 }
 
