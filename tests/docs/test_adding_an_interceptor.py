@@ -1,4 +1,4 @@
-"""docs/adding-an-interceptor.md: its example works, and every interceptor stands in the places that the page lists."""
+"""docs/adding-an-interceptor.md: its example works, and every interceptor is in the places that it lists."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def fixtures(path: Path) -> set[str]:
 
 
 def modules() -> dict[str, Path]:
-    """What is no test and no fixture: a package counts where it has classes."""
+    """Return the modules that hold neither tests nor fixtures; a package counts if it has classes."""
     found = {}
     for path in TESTS.rglob("*.py"):
         name = path.relative_to(ROOT).as_posix()

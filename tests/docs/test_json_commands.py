@@ -35,7 +35,7 @@ def line(name: str) -> dict[str, Any]:
 async def deployment() -> AsyncIterator[Deployment]:
     with (
         Forks() as forks,
-        Sandbox(speeds={MODEL: 0.3, SLOW_MODEL: 60.0}) as sandbox,
+        Sandbox(speeds={MODEL: 0.3, SLOW_MODEL: 3600.0}) as sandbox,
         tempfile.TemporaryDirectory(prefix="bl-") as home,
     ):
         async with Deployment(home=Path(home), sandbox=sandbox, forks=forks) as running:
@@ -85,18 +85,23 @@ async def all_printed(deployment: Deployment, folder: Path) -> dict[str, Any]:
     seen["OUT.jsonl"] = [json.loads(text) for text in out.read_text(encoding="utf-8").splitlines()]
     await deployment.answered(refused)
 
-    async def one_runs() -> bool:
-        return [one.state for one in await deployment.batches()].count(BatchState.SUBMITTED) == 1
+    async def running() -> list[str]:
+        batches = await deployment.batches()
+        slow = [one for one in batches if one.spec.model == SLOW_MODEL]
+        return [one.batch_id for one in slow if one.state is BatchState.SUBMITTED]
 
-    await wait_until(one_runs, description="a batch is submitted", within_s=30)
+    async def one_runs() -> bool:
+        return bool(await running())
+
+    await wait_until(one_runs, description="a batch is submitted", within_s=60)
+    [batch_id] = await running()
     await deployment.ask(3, linger_ms=60_000)
     for command in ("batches", "runs", "lanes"):
         seen[command] = await printed(env, command)
-    by_state = {one["state"]: one["batch_id"] for one in seen["batches"]}
-    seen["show BATCH"] = await printed(env, "show", by_state["submitted"])
+    seen["show BATCH"] = await printed(env, "show", batch_id)
     seen["show RUN"] = await printed(env, "show", "nightly")
-    seen["retry ID"] = await printed(env, "retry", by_state["submitted"])
-    seen["cancel BATCH"] = await printed(env, "cancel", by_state["submitted"])
+    seen["retry ID"] = await printed(env, "retry", batch_id)
+    seen["cancel BATCH"] = await printed(env, "cancel", batch_id)
     seen["cancel RUN"] = await printed(env, "cancel", seen["runs"][0]["run_id"])
     return seen
 
