@@ -1,14 +1,6 @@
 """What the worker says of itself: named log events, and batches as rows of Flower's Tasks page.
 
-Never a body, never a key.
-
-Log events: batch_sealed, batch_submitted, batch_found_again, batch_progress, batch_ended, batch_collected,
-batch_settled, batch_lost, batch_overdue, batch_quarantined, cancel_unconfirmed, surplus_batch_cancelled, row_corrupt,
-row_failed, step_stumbled, step_refused, step_failed, step_stale, step_waits, batch_held, batch_split, quota_refused,
-circuit_open, circuit_closed, key_refused, claim_stuck, tick_failed, messages_not_sent, tick_died, steps_died,
-redis_unsound, redis_forgetful, early_delivered, early_not_read, intent_not_on_disk, batch_unreadable, batch_given_up,
-store_away, store_back, worker_leaving, results_incomplete, results_held, provider_status_unknown,
-result_lines_skipped, files_deleted, files_not_deleted; at debug level step_begun.
+Never a body, never a key. Every event, its level and its fields: docs/log-events.md.
 """
 
 from __future__ import annotations
