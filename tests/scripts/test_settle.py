@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from batchling_client.wire.keys import KEYSPACE, BatchId
+from batchling_client.wire.keys import KEYSPACE, BatchId, ProviderBatchId
 from batchling_client.wire.records.row_and_result import WorkerPresence
 from batchling_client.wire.states import BatchState, Verdict
 from batchling_worker.errors import PermanentError
+from batchling_worker.pipeline.owners import other_owner
 from batchling_worker.store import Held, Store
 
 from .byhand import KEEP_MS, ByHand, ids, out, row
@@ -56,6 +57,7 @@ async def test_every_key_of_a_full_life_is_declared_and_every_declared_key_was_s
     await store.intend(held, "label")
     await store.uploaded(held, "file", 2)
     await store.arm(held)
+    assert not await other_owner(store, batch_id, ProviderBatchId("batch_1"), "account")
     await look()
     await byhand.submitted(batch_id, held.token)
     await byhand.progress(batch_id, await byhand.claimed(batch_id))
