@@ -22,7 +22,7 @@ PAGE = (ROOT / "docs" / "changing-a-script.md").read_text(encoding="utf-8")
 TOKEN = re.compile(r"\b\d +token\b")
 NAMED = (
     *("holds(", "let_go(", "go_on_when_full(", "now_ms("),
-    *("KEYSPACE", "KeyKind", "Delivered", "Standing", "StaleClaim", "Life", "ENDS_THE_CLAIM", "WORKS_IN"),
+    *("KEYSPACE", "KeyKind", "Delivered", "AccountStore", "StaleClaim", "Life", "ENDS_THE_CLAIM", "WORKS_IN"),
     *("MOVES", "POINTS", "MODEL_LIVES", "poll.recorded", "WIRE_VERSION", "DRAINED_VERSIONS"),
 )
 """What the page calls by name."""
