@@ -1,4 +1,4 @@
-"""A program that waits is told why, within seconds, in its provider's words, and never with a key."""
+"""A waiting program learns why it waits within seconds, in its provider's words, and never with a key."""
 
 from __future__ import annotations
 

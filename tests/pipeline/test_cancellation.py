@@ -1,4 +1,4 @@
-"""Cancellation at the provider: what was done is delivered, the rest is told; bad weather around it is waited out."""
+"""Cancellation at the provider: finished answers are delivered, other callers get an error, outages are waited out."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def cancel(deployment: Deployment, batch: Batch) -> None:
 async def test_rows_that_were_done_are_answered_and_the_rest_is_told(
     deployment: Deployment, sandbox: Sandbox
 ) -> None:
-    """Rows that the provider has billed and forgets at a cancel are told too, and are not run again."""
+    """Rows that the provider has billed and drops at a cancel get an error too, and are not run again."""
     sandbox.faults.add(StickBatch(state="in_progress", done=0.5, times=None))
     sandbox.faults.add(ForgetDoneOnCancel(model="forgetful"))
     ids = await deployment.ask(10, model="honest")

@@ -45,7 +45,7 @@ async def test_an_account_in_trouble_is_left_alone_while_another_goes_on(deploym
     assert not any(await deployment.results(bad))
     assert deployment.sandbox.faults.n_struck(RefuseKey) < 15, "thirty batches, most of them never called"
     stumbles = [batch.n_stumbles for batch in await deployment.batches() if batch.n_requests == 1]
-    assert sum(stumbles) < 15, "to wait is no stumble"
+    assert sum(stumbles) < 15, "waiting does not count as a stumble"
 
 
 async def test_a_silent_account_takes_no_slot_for_long(deployment: Deployment) -> None:

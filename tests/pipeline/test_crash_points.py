@@ -1,4 +1,4 @@
-"""A worker that dies hard at any named point, whoever the provider: every request is answered and billed once."""
+"""A worker dies hard at any crash point, with any provider: every request is answered and billed once."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _passing(point: str) -> Sequence[str]:
     if point == "collect.unread":
         return names(Ability.OPENAI_FILES)
     if point in ("settle.kept", "settle.requeued"):
-        # Of the failed rows a few go into another batch.
+        # A few of the failed rows go into another batch.
         able = names(Ability.ROW_STATUSES)
         return [name for name in able if providers.load(name).facts.min_rows == 1]
     return names()

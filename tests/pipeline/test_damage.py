@@ -1,4 +1,4 @@
-"""Damaged and foreign values in Redis: a batch's harm is told to its own callers, and every other batch goes on."""
+"""Damaged and foreign values in Redis: callers of a damaged batch get an error, and every other batch continues."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ NEEDED: Final = ("id", "lane", "spec", "state", "n_failed", "label")
 REPLACED: Final = ("token", "missed", "starts", "linger_ms")
 
 WHOLE: dict[str, tuple[Damage, Fate]] = {
-    # Of the batch, what is needed to go on with it.
+    # Fields without which no step can work on the batch.
     **{f"field_{name}": (field(name), Fate.UNREADABLE) for name in NEEDED},
     "field_state_foreign": (field("state", "paused"), Fate.UNREADABLE),
     "field_poll_ms_negative": (field("poll_ms", "-5000"), Fate.UNREADABLE),

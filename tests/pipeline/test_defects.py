@@ -1,4 +1,4 @@
-"""One row on which our own code fails: the others are answered all the same, and its caller is told."""
+"""One row on which our own code fails: its caller gets an error, and the others are answered all the same."""
 
 from __future__ import annotations
 

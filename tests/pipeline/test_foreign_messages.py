@@ -1,4 +1,4 @@
-"""Messages are read as data and never run: what is no JSON of ours is thrown away, and the worker goes on."""
+"""Messages are read as data and never run: the worker drops a message that is not our JSON, and continues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A step that is told to end ends, though redis-py may forget a cancellation that reaches it as it sends."""
+"""A cancelled step ends, although redis-py may lose a cancellation that reaches it as it sends."""
 
 from __future__ import annotations
 

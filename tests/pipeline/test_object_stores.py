@@ -79,7 +79,7 @@ async def test_rows_that_the_job_lost_or_broke_are_run_again_and_no_others(
     deployment.sandbox.faults.add(LoseRows(n=1), BreakRows(n=1))
     ids = await asked(deployment, name)
     results = await deployment.answered(ids, within_s=WITHIN_S)
-    # Two rows are too few for another job of Bedrock's: their callers are told.
+    # Two rows are too few for another Bedrock job: their callers get an error.
     n_again = 0 if name == "bedrock" else 2
     assert [result.status for result in results].count(200) == len(ids) - 2 + n_again
     assert sum(deployment.billed().values()) == len(ids) + n_again

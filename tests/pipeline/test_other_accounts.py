@@ -25,7 +25,7 @@ def elsewhere() -> Iterator[Sandbox]:
 
 @pytest.fixture(params=["key", "host"])
 def settings(request: pytest.FixtureRequest, provider: str, elsewhere: Sandbox) -> dict[str, str]:
-    """What stands in the worker's environment after somebody has changed it."""
+    """The worker's settings after somebody has changed them."""
     prefix = f"BATCHLING_PROVIDERS__{provider.upper()}__"
     if request.param == "key":
         return {prefix + "API_KEY": "gsk-another"}

@@ -1,4 +1,4 @@
-"""A batch that may be paid for is never thrown away because a key is refused: it waits, says why, and goes on."""
+"""A batch that may be paid for is never given up because a key is refused: it waits, says why, and continues."""
 
 from __future__ import annotations
 

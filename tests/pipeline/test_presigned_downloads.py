@@ -62,7 +62,7 @@ class Store(Server):
         super().__init__(Files)
 
     def keep(self, body: bytes) -> str:
-        """Keep a file; the URL that lets in whoever has it."""
+        """Store a file; return a signed URL, with which anybody can read it."""
         path = f"/bucket/{secrets.token_hex(8)}.jsonl?{SIGNATURE}"
         self.files[path] = body
         return f"http://{self.site}{path}"

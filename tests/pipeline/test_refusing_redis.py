@@ -41,4 +41,4 @@ async def test_a_step_that_can_neither_go_on_nor_be_handed_back_is_not_held_agai
         async def taken_back() -> bool:
             return (await hand.batch(batch.batch_id)).n_unended == 0
 
-        await wait_until(taken_back, description="the step is taken back")
+        await wait_until(taken_back, description="the step is reported as survived")

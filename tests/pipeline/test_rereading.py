@@ -34,7 +34,7 @@ NO_RESULT_FILE = {
     "a page of a gateway": RefuseDownload(status=200, body=HTML),
     "an error object": RefuseDownload(status=200, body=ERROR),
     "an error object on several lines": RefuseDownload(status=200, body='{\n "error":\n {}\n}\n'),
-    "JSON that is no object": RefuseDownload(status=200, body="[]"),
+    "JSON but not an object": RefuseDownload(status=200, body="[]"),
     "nothing at all": RefuseDownload(status=200, body=""),
 }
 UNREADABLE_FOR_GOOD: dict[str, Fault] = {

@@ -1,4 +1,4 @@
-"""Answers are kept as long as the worker is told to; afterwards the same request is asked and paid for anew."""
+"""Answers are kept as long as the setting says; afterwards the same request is asked and paid for anew."""
 
 from __future__ import annotations
 

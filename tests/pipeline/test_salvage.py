@@ -56,7 +56,7 @@ AGAIN: dict[str, tuple[Fault, int]] = {
     "the whole batch expired": (ExpireBatch(done=0.0), 40),
     "NUL bytes for a line": (spoilt("\0\0\0\0"), 3),
     "a line that is not UTF-8": (spoilt('\xff\xfe{"custom_id"'), 3),
-    "JSON that is no object": (spoilt("[1]", '"x"', "7", "null", "true"), 3),
+    "JSON but not an object": (spoilt("[1]", '"x"', "7", "null", "true"), 3),
     "custom_id null": (spoilt(OTHER.replace('"CUSTOM_ID"', "null")), 3),
     "custom_id a number": (spoilt(OTHER.replace('"CUSTOM_ID"', "12")), 3),
     "custom_id missing": (spoilt('{"response":{"status_code":200,"body":{}}}', "{}"), 3),
@@ -304,7 +304,7 @@ async def test_a_download_torn_again_and_again_leaves_no_gap_and_tells_nothing_t
     async def some() -> bool:
         return sum((await deployment.told()).values()) > 200
 
-    await wait_until(some, description="some are told", within_s=20)
+    await wait_until(some, description="some requests are answered", within_s=20)
     deployment.kill_fork(second)
     deployment.fork()
 

@@ -187,7 +187,7 @@ async def test_a_create_that_is_refused_after_a_lost_one_is_told_to_its_callers(
         await deployment.hurry()
         return all(await deployment.results(ids))
 
-    await wait_until(told, description="all are told", within_s=30)
+    await wait_until(told, description="every caller has an answer", within_s=30)
     results = await deployment.answered(ids)
     assert {result.status for result in results} == {status}
     assert all(b"billing limit" in result.body for result in results)

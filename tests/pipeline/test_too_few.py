@@ -1,4 +1,4 @@
-"""Requests that are fewer than their provider takes in a batch: told so, and the provider is told nothing."""
+"""Fewer requests than the provider accepts in a batch: their callers get an error, and nothing is sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bedrock takes so many jobs at a time: a batch that finds them all taken is made later, and nobody is told of it."""
+"""Bedrock limits concurrent jobs: a batch that finds no free job is created later, and no caller gets an error."""
 
 from __future__ import annotations
 

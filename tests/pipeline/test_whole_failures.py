@@ -1,4 +1,4 @@
-"""A batch that is refused as a whole: the row that is blamed fails, the rest goes on, nothing goes round for ever."""
+"""A batch that is refused as a whole: the blamed row fails, the others are sent again, no retry lasts for ever."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def beside(*places: str) -> str:
 
 
 BLAMED: dict[str, tuple[Fault, set[int]]] = {
-    "a line": (FailBatch(code=BAD_LINE, message="it is no JSON", line=3), {3}),
+    "a line": (FailBatch(code=BAD_LINE, message="it is not JSON", line=3), {3}),
     "several lines": (FailBatch(code=BAD_LINE, message="no JSON", lines=(1, 3, 6)), {1, 3, 6}),
     "all but one": (FailBatch(code=BAD_LINE, message="no JSON", lines=(1, 2, 3, 4, 5)), {1, 2, 3, 4, 5}),
-    "a line that is there and one that is not": (
+    "an existing line and a missing line": (
         FailBatch(code=BAD_LINE, message="no JSON", lines=(4, 999)),
         {4},
     ),
@@ -174,7 +174,7 @@ async def test_a_provider_that_blames_another_row_each_time_is_believed_three_ti
 async def test_a_torn_off_settle_refuses_the_guilty_row_and_no_other(
     deployment: Deployment, provider: str
 ) -> None:
-    deployment.sandbox.faults.add(FailBatch(code=BAD_LINE, message="line 200 is no JSON", line=200))
+    deployment.sandbox.faults.add(FailBatch(code=BAD_LINE, message="line 200 is not JSON", line=200))
     doomed = deployment.fork(crash_at="settle.chunk")
     ids = await deployment.ask(300, provider=provider)
     await deployment.fork_died(doomed)

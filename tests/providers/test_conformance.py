@@ -157,7 +157,7 @@ async def test_results_that_cannot_be_read_yet_are_read_later(desk: Desk, sandbo
     sandbox.faults.add(
         faults.TruncateDownload(sent=0.4), faults.RefuseDownload(status=503, retry_after="9", after=1)
     )
-    # What breaks off is asked for again, and the refusal of that is told.
+    # The rest of a broken download is asked for again, and the error is the refusal of that call.
     with pytest.raises(TemporaryError) as caught:
         await desk.answers(ending)
     assert caught.value.delay_s == 9.0
@@ -294,13 +294,13 @@ async def test_an_expired_batch_hands_out_what_was_done(desk: Desk, sandbox: San
 
 @pytest.mark.needs(Ability.WHOLE_FAILURE)
 async def test_a_batch_that_fails_as_a_whole_says_why(desk: Desk, sandbox: Sandbox) -> None:
-    sandbox.faults.add(faults.FailBatch(code="invalid_json_line", message="Line 2 is no JSON.", line=2))
+    sandbox.faults.add(faults.FailBatch(code="invalid_json_line", message="Line 2 is not JSON.", line=2))
     batch = await desk.submit(desk.requests(3))
     sandbox.clock.advance(LONG_S)
     done = await desk.ended(batch)
     assert (done.outcome, done.ending.results) == (Outcome.FAILED, ())
     (complaint,) = done.ending.complaints
-    assert "Line 2 is no JSON." in complaint.message
+    assert "Line 2 is not JSON." in complaint.message
     assert blame.pointer(complaint).line == 2
 
 

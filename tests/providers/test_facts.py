@@ -23,7 +23,7 @@ def test_limits_and_windows_are_those_of_the_route(name: str) -> None:
         route.max_bytes,
         route.windows,
     )
-    # Of a provider with a host for each customer, any of them.
+    # A provider with a host for each customer accepts any of these hosts.
     host = facts.base_url.removeprefix("https://").replace("*", "mine")
     assert Routes().of_host(host) is route
 

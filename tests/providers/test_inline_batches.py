@@ -434,7 +434,7 @@ async def test_bodies_come_as_they_were_sent(wire: Wire, inline: Desk) -> None:
 
 
 class Discarded(httpx.AsyncBaseTransport):
-    """Takes a request piece by piece, keeps none of it, and answers."""
+    """Read a request piece by piece, keep nothing, and answer."""
 
     def __init__(self, body: bytes) -> None:
         self.n_bytes = 0

@@ -1,6 +1,6 @@
-"""Workers against every provider that answers untruly: nothing is lost, paid twice, or kept as an answer that is none.
+"""Workers against every provider with false answers: nothing is lost, paid twice, or stored as an answer by mistake.
 
-Each lie is told to a batch of its own, under a model of its own, all at the same time. What a provider's API cannot
+Each lie affects a batch of its own, under a model of its own, all at the same time. What a provider's API cannot
 show is declared by its emulator, with the reason: `Traits.unable`.
 """
 
@@ -42,14 +42,14 @@ Told: TypeAlias = Literal["answered", "one refused", "all refused", "no junk"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lie:
-    """What is told, and what the callers of its batch get."""
+    """The false answer, and the result that the callers of its batch get."""
 
     fault: Fault
     told: Told = "answered"
     status: int = 400
     needs: tuple[Ability, ...] = ()
     beside: tuple[Fault, ...] = ()
-    """What is told of the same batch as well."""
+    """More false answers about the same batch."""
 
 
 def _lies() -> Iterator[tuple[str, Lie]]:
@@ -173,7 +173,7 @@ async def told(deployment: Deployment, provider: str, lies: dict[str, Lie]) -> d
         await deployment.hurry()
         return None not in await deployment.results(everything)
 
-    # What has no answer by then is told of below, with its lie.
+    # Requests without an answer by then are reported below, with their lie.
     with contextlib.suppress(AssertionError):
         await wait_until(complete, description="all is answered", within_s=WITHIN_S)
     paid = deployment.sandbox.ledger().billed()

@@ -1,4 +1,4 @@
-"""JSON that msgspec refuses costs no document that holds it, and what is no JSON is said to be none."""
+"""A document with JSON that msgspec refuses is read all the same; text that is not JSON is an error."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_what_is_no_json_is_none(raw: bytes) -> None:
 
 
 async def test_a_list_that_shows_somebody_s_answers_is_read(wire: Wire, http: httpx.AsyncClient) -> None:
-    """Of a batch that took its requests in the create, Gemini shows the answers wherever it shows the batch."""
+    """Gemini shows the answers of an inline batch wherever it shows the batch."""
     shown = {"name": "batches/1", "response": {"inlinedResponses": [{"response": json.loads(HALF)}]}}
     wire.reply = lambda seen: answer(json.dumps({"operations": [shown, {"name": "batches/2"}]}).encode())
     account = Account(base_url=wire.url, headers={}, http=http, digest="a" * 20)

@@ -1,4 +1,4 @@
-"""A search goes on behind a page that does not say it is the last, as a batch behind it would be paid for twice."""
+"""A search reads on after a page that does not say it is the last: a batch on the next page would be paid for twice."""
 
 from __future__ import annotations
 

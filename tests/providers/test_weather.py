@@ -107,7 +107,7 @@ async def test_a_download_that_comes_a_byte_at_a_time_is_as_slow_as_silence(wire
 
 
 async def test_a_file_that_is_taken_slowly_is_not_stalled(wire: Wire, wired: Desk) -> None:
-    """What the step itself takes its time for is no silence either."""
+    """The time that the step itself takes does not count as silence."""
     calls = wired.account.calls
     with calls.call("groq", "store a file") as call:
         file = call.watched(io.BytesIO(b"0123456789"))

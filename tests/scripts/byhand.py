@@ -125,7 +125,7 @@ class ByHand:
         lease_ms: int = LEASE_MS,
         nonce: str = "",
     ) -> Mapping[bytes, bytes] | None:
-        """The fields of a step that starts, None for one that does not."""
+        """Begin a step; return the fields of the batch, None if the step may not start."""
         begun = await self.scripts.begin(
             batch_id=batch_id,
             token=token,
@@ -279,7 +279,7 @@ class ByHand:
                 return batch_id
 
     async def opened_elsewhere(self, batch_id: BatchId) -> None:
-        """Redis is another one now than the one that opened the batch, after a restart or a fail-over."""
+        """Pretend that another Redis opened the batch, as after a restart or a fail-over."""
         await self.redis.execute_command("HSET", self.keys.batch(batch_id), "server", "0" * 40)
 
     async def batch(self, batch_id: BatchId) -> Batch:
@@ -302,7 +302,7 @@ class ByHand:
         return {RequestId(one.decode()) for one in members}
 
     async def place(self, request_id: RequestId) -> str | None:
-        """What stands in Redis of a request in flight."""
+        """Return the stored place of a request in flight."""
         raw = await self.redis.execute_command("GET", self.keys.request(request_id))
         return None if raw is None else raw.decode()
 

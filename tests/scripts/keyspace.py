@@ -1,4 +1,4 @@
-"""Holds what stands in Redis against what `keys.py` declares."""
+"""Compares the keys in Redis with those that `keys.py` declares."""
 
 from __future__ import annotations
 

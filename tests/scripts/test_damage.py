@@ -1,4 +1,4 @@
-"""Damaged keys: every script, listing and tick goes on beside a foreign value, and writes nothing by halves."""
+"""Damaged keys: every script, listing and tick works beside a foreign value, and writes all or nothing."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ async def _nothing_is_taken(byhand: ByHand) -> None:
 
 
 async def _requests_are_taken(byhand: ByHand) -> None:
-    """New ones, and one that is in flight, answered or damaged already: each once, in one batch that is looked at."""
+    """Check that new requests and one in flight, answered or damaged are each taken once, in one scheduled batch."""
     asked = [*ids(2), golden.requests_of(BatchState.SEALED)[0], golden.requests_of(BatchState.SETTLED)[0]]
     batch_id, reply = await enqueue(byhand, asked)
     queued = [one for one, mark in zip(asked, reply.placements, strict=True) if mark is Placement.QUEUED]

@@ -1,4 +1,4 @@
-"""Deliver: each request is answered once, everybody who waits is told, and what was paid for is not thrown away."""
+"""Deliver: each request is answered once, all waiting sessions get a notice, and no paid answer is dropped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Discard: a stored result that is no answer goes, and one that has taken its place stays."""
+"""Discard: a stored result that holds no answer is deleted, and a result that has replaced it stays."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ async def test_an_unknown_batch_is_not_made(byhand: ByHand) -> None:
 
 
 async def test_a_drop_and_a_submission_at_once_agree_on_what_is_sent(byhand: ByHand) -> None:
-    """Whoever reads the rows after the intent sees every drop that was granted."""
+    """A reader of the rows after the intent sees every drop that was granted."""
     asked = ids(40)
     batch_id = await byhand.sealed([*asked, *ids(1)])
     token = await byhand.claimed(batch_id)

@@ -1,4 +1,4 @@
-"""Enqueue: what was taken is in exactly one batch, once, and everybody who asked for it is told."""
+"""Enqueue: an accepted request is in exactly one batch, once, and all sessions that asked for it get a notice."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from .byhand import ByHand
 
 
 class Reader:
-    """Reads a page from a provider that answers when it is told to."""
+    """Reads a page from a provider that answers once the test allows it."""
 
     def __init__(self) -> None:
         self.n_read = 0

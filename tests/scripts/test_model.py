@@ -184,7 +184,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self._live())
     @rule()
     def fail_over(self) -> None:
-        """Redis is another one than the one that opened what lives."""
+        """Pretend that another Redis opened the live batches."""
         for batch_id in self._live():
             self.run(self.byhand.opened_elsewhere(batch_id))
             self.model.batches[batch_id].opened_elsewhere = True
@@ -286,7 +286,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(hold=holds, move=st.sampled_from(MOVES), chance=chances)
     def work_late(self, hold: Hold, move: str, chance: Chance) -> None:
-        """A worker of any claim ever made wakes up and goes on as if nothing had happened."""
+        """Let a worker with any claim ever made wake up and continue as if nothing had happened."""
         self._begin(hold, END_STATES)
         getattr(self, f"_{move}")(hold, chance)
 
@@ -525,7 +525,7 @@ class Life(RuleBasedStateMachine):
             assert not (expected.known and batch.state in UNSENT_STATES), "a batch would be paid for twice"
             assert (batch.held_since is not None) is expected.held
             assert await byhand.kept(batch_id) == expected.kept, "nobody could read for a request again"
-            assert len({one for one, _ in held}) == len(held), "a request stands in a batch twice"
+            assert len({one for one, _ in held}) == len(held), "a request is in a batch twice"
             if expected.armed and expected.state is BatchState.SUBMITTING:
                 assert batch.create_at is not None, "the next worker would create without a search"
             if not expected.stranded:

@@ -1,4 +1,4 @@
-"""Admit and teach: the sum of own tokens in flight stays under the learned limit, whoever forgets to sign off."""
+"""Admit and teach: the sum of own tokens in flight stays under the learned limit, even if a batch never signs off."""
 
 from __future__ import annotations
 

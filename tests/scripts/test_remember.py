@@ -1,4 +1,4 @@
-"""Remember: what a submitted file asked stands in its order, said once or twice, and expires."""
+"""Remember: the requests of a submitted file are stored in order, even if sent twice, and expire."""
 
 from __future__ import annotations
 

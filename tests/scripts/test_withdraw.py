@@ -153,7 +153,7 @@ async def test_a_moved_request_that_comes_back_keeps_its_attempt(byhand: ByHand)
 
 
 async def test_a_withdrawal_and_a_submission_at_once_agree_on_what_is_sent(byhand: ByHand) -> None:
-    """Whoever reads the rows after the intent sees every drop that was granted."""
+    """A reader of the rows after the intent sees every drop that was granted."""
     asked = ids(40)
     batch_id = await byhand.sealed(asked)
     token = await byhand.claimed(batch_id)

@@ -40,7 +40,7 @@ class Bench:
         return control.status(self.home)
 
     def pids(self) -> tuple[int, int]:
-        """Of Redis and the worker; 0 for one that does not run."""
+        """Return the pids of Redis and the worker; 0 if it does not run."""
         seen = self.status()
         return (seen.redis.pid if seen.redis else 0, seen.worker.pid if seen.worker else 0)
 
@@ -64,7 +64,7 @@ class Bench:
             return False
 
     async def answers(self, answer: str, *words: str) -> None:
-        """Waits until Redis gives this answer: one that was just started may still open its socket or read its file."""
+        """Wait until Redis gives this answer: after its start it may still open its socket or read its file."""
 
         await wait_until(
             lambda: self.says(answer, *words),
@@ -98,7 +98,7 @@ class Bench:
         return found
 
     async def mended(self, *, without: int) -> None:
-        """Returns when Redis and a worker run again, none of them with the pid of the one that was killed."""
+        """Wait until Redis and a worker run again, neither with the pid of the killed process."""
 
         def whole() -> bool:
             pids = self.pids()

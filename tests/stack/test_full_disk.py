@@ -1,4 +1,4 @@
-"""A disk that takes nothing ends no supervisor, and is one sentence to whoever starts or stops the stack.
+"""A full disk ends no supervisor, and gives one sentence to the program that starts or stops the stack.
 
 Root may write anywhere, so a directory in the place of a file, or a limit to the size of files, stands in for the disk.
 """

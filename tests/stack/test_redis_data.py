@@ -161,7 +161,7 @@ def test_the_procfiles_redis_refuses_such_data_too(tmp_path: Path) -> None:
 
 async def test_a_redis_that_cannot_load_its_data_is_quoted_and_given_up(bench: Bench) -> None:
     skip_without_package()
-    # Of a kind that no server knows: the packaged one is told to try, and stops there.
+    # No server knows this kind: the packaged server is started to try, and stops there.
     base = data_of(bench.home / "redis", REDIS_8 + UNKNOWN_KIND) / "appendonlydir"
 
     with pytest.raises(StackError, match=r"does not start, as its Redis ends with '.*'"):

@@ -1,4 +1,4 @@
-"""The Procfile's Redis is the one that the embedded stack would start, with the configuration of `deploy`."""
+"""The Procfile starts the same Redis as the embedded stack, with the configuration of `deploy`."""
 
 from __future__ import annotations
 
