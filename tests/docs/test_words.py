@@ -40,7 +40,19 @@ STILL_TO_DO: tuple[str, ...] = (
     "docs/",
     "examples/",
     "pyproject.toml",
-    "tests/",
+    "tests/chaos/",
+    "tests/cli/",
+    "tests/client/",
+    "tests/death/",
+    "tests/facts/",
+    "tests/frameworks/",
+    "tests/interceptors/",
+    "tests/proxied.py",
+    "tests/redis_server.py",
+    "tests/sandbox/",
+    "tests/sdks/",
+    "tests/weather/",
+    "tests/wire/",
 )
 """Files and folders that are not reworded yet: the list only gets shorter."""
 
