@@ -303,7 +303,7 @@ class Run:
         n = self.n_in_flight()
         calls = "1 call" if n == 1 else f"{n:,} calls"
         return (
-            f"Run {self._title()} is at its end and waits for {calls} in flight. Ctrl-C leaves them; "
+            f"Run {self._title()} has ended and waits for {calls} in flight. Ctrl-C stops waiting; "
             "batchify(detach=True) does not wait."
         )
 
@@ -318,7 +318,7 @@ class Run:
         return self._calls.wants(method, host, path)
 
     def passes(self, method: str, host: str, path: str) -> bool:
-        """Take note of a call that no batch takes; True if it costs money, which is counted and warned of."""
+        """Count a call that cannot be batched and warn about it, if it costs money; return whether it does."""
         return self._calls.passes(method, host, path)
 
     def answer(self, call: HttpCall) -> Coroutine[Any, Any, HttpReply | PassThrough]:

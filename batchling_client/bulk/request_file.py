@@ -252,12 +252,14 @@ class Check:
     def _refusal(self, call: HttpCall) -> str:
         try:
             if _decode_stream(call.body).stream is True:
-                return "it asks for a streamed answer, which no batch gives"
+                return "it asks for a streamed answer, which batches do not support"
         except _UNREADABLE:
             return "its body is not a JSON object"
         lane = self._calls.lane_of(call)
         if isinstance(lane, Lane):
             return ""
         return (
-            _decode_refusal(lane.body).error.message if isinstance(lane, HttpReply) else "no batch takes it"
+            _decode_refusal(lane.body).error.message
+            if isinstance(lane, HttpReply)
+            else "it cannot be batched"
         )

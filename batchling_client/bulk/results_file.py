@@ -47,7 +47,7 @@ class Tally:
     n_failed: int = 0
     n_waiting: int = 0
     n_unsent: int = 0
-    """Requests of the file that were not queued, as its submission was torn off."""
+    """Requests of the file that were not queued, as its submission was interrupted."""
 
     reasons: Counter[str] = field(default_factory=Counter)
     """How many requests failed for which reason, as far as `MOST_REASONS` hold."""
@@ -91,7 +91,7 @@ class Tally:
         words += [f"{self.n_failed:,} failed"] if self.n_failed else []
         words += [f"{self.n_waiting:,} still wait"] if self.n_waiting else []
         words += [
-            f"{self.n_unsent:,} were not queued, as the submission was torn off: submit the file again"
+            f"{self.n_unsent:,} were not queued, as the submission was interrupted: submit the file again"
         ] * bool(self.n_unsent)
         return f"{', '.join(words)}."
 

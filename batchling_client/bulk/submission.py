@@ -97,8 +97,8 @@ class Counted:
 async def submit(wish: Wish, used: ClientSettings, environment: Mapping[str, str]) -> Submitted | Counted:
     """Look the whole file through, then queue it, as `batchify` would queue the same calls of a program.
 
-    Done again after it was torn off, it attaches to what is queued, running and answered already. Raises `WrongFile`,
-    `WrongSettings`, `QueueUnreachable` and `QueueFull`.
+    Repeated after an interruption, it attaches to requests that are queued, running or answered already. Raise
+    `WrongFile`, `WrongSettings`, `QueueUnreachable` and `QueueFull`.
     """
     route = _route(wish, used.routes())
     # Several providers may share a base URL, and the person has said which one is meant.

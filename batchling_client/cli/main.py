@@ -53,7 +53,9 @@ def _batchify_options(command: F) -> F:
     options = (
         click.option("--batch-size", type=int, help="Seal a batch at this many requests."),
         click.option("--batch-window-seconds", type=float, help="Seal when no call came for this long (2)."),
-        click.option("--batch-poll-interval-seconds", type=float, help="Time between looks at a batch (10)."),
+        click.option(
+            "--batch-poll-interval-seconds", type=float, help="Seconds between polls of a batch (10)."
+        ),
         click.option("--completion-window", help="Time in which the provider promises answers (24h)."),
         click.option("--dry-run/--no-dry-run", default=None, help="Send nothing: report what would be sent."),
         click.option("--cache/--no-cache", default=None, help="Reuse answers of earlier runs (on)."),
@@ -290,7 +292,7 @@ def new() -> None:
     click.echo(f"BATCHLING_SEAL_PRIVATE_KEY={private}")
 
 
-@main.command(short_help="Check the deployment and say how to mend it.")
+@main.command(short_help="Check the deployment and print how to fix it.")
 @_redis_url
 @_as_json
 def doctor(redis_url: str | None, *, as_json: bool) -> int:

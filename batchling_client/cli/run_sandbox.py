@@ -92,7 +92,7 @@ def _told(stage: subprocess.Popen[bytes], complaints: IO[bytes]) -> dict[str, st
         if reason and stage.wait(STOP_S) == WRONG_USE:
             raise WrongSettings(reason)
         raise QueueUnreachable(
-            f"The sandbox and its stack did not start: {reason or 'they ended without a word.'}"
+            f"The sandbox and its stack did not start: {reason or 'they ended without a message.'}"
         )
     return msgspec.json.decode(line, type=dict[str, str])
 

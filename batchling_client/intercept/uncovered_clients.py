@@ -9,8 +9,8 @@ from typing import Final
 from .passed import Passed, Why
 
 _OVER_ANOTHER: Final = (
-    "A call to {} goes over {} by itself, where batchling catches none: it is not batched and goes "
-    "at full price. {}"
+    "A call to {} is sent over {} directly, which batchling does not intercept: it is not batched and costs full "
+    "price. {}"
 )
 _ANY_SDK: Final = "Send it over httpx, requests or aiohttp to have it batched."
 BEDROCK_WAY: Final = (
@@ -19,9 +19,7 @@ BEDROCK_WAY: Final = (
 )
 _BEDROCK_HOST: Final = re.compile(r"bedrock-runtime(-fips)?\.[a-z0-9-]+\.amazonaws\.com(\.cn)?")
 
-_OVER_GRPC: Final = (
-    "Calls of {} go over gRPC, where batchling catches none: they are not batched and go at full price. {}"
-)
+_OVER_GRPC: Final = "Calls of {} are sent over gRPC, which batchling does not intercept: they are not batched and cost full price. {}"
 XAI_WAY: Final = "Use the OpenAI SDK with base_url='https://api.x.ai/v1' to have them batched."
 GOOGLE_WAY: Final = "Use the google-genai SDK to have them batched."
 _XAI: Final = ("xai-sdk", XAI_WAY)

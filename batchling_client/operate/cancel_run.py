@@ -66,9 +66,7 @@ class CancelledRun:
         """Return the same as lines of text."""
         lines = []
         if self.n_dropped:
-            lines.append(
-                f"{_n(self.n_dropped)} dropped before any provider was told: the callers have an error."
-            )
+            lines.append(f"{_n(self.n_dropped)} dropped before submission: their callers get an error.")
         lines += [
             f"Batch {batch_id} is being cancelled at its provider: {_n(n)}."
             for batch_id, n in self.asked.items()

@@ -328,7 +328,7 @@ class Inspection:
         return await self._pipelined([("HGETALL", key) for key in keys])
 
     def _leave_out(self, what: str) -> None:
-        sentence = f"{what} cannot be read: what stands of it in Redis is damaged, or of another version."
+        sentence = f"{what} cannot be read: its record in Redis is damaged, or of another version."
         self._unreadable[sentence] = None
 
     async def _pipelined(self, commands: Sequence[tuple[str, ...]]) -> list[Any]:

@@ -75,7 +75,7 @@ def _fate(library: str, libraries: Mapping[str, Finding]) -> str:
     finding = libraries.get(library)
     if finding is not None:
         return "covered" if finding.health is Health.OK else f"not covered, see {library}"
-    return "not batched, but warned of" if library in switch.WARNED_OF else "not seen"
+    return "not batched, with a warning" if library in switch.WARNED_OF else "not seen"
 
 
 async def _of_library(library: str, module: str, *, used_by: str) -> Finding:

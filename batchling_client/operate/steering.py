@@ -102,7 +102,7 @@ async def _newest_called(inspection: Inspection, name: str, tell: Callable[[str]
     if len(called) > 1:
         others = ", ".join(called[1 : MOST_LISTED + 1]) + (", ..." if len(called) > MOST_LISTED + 1 else "")
         tell(
-            f"{len(called)} runs are called {name!r}: {called[0]} is the newest and is meant here. To choose another, "
+            f"{len(called)} runs are called {name!r}: {called[0]} is the newest and is used. To choose another, "
             f"give its id: {others}."
         )
     return called[0] if called else None

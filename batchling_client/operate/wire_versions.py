@@ -1,4 +1,4 @@
-"""What the doctor says of batches that stand in Redis under another wire version than this release writes."""
+"""The doctor's findings on batches in Redis whose wire version is not the one that this release writes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def of_versions(reached: Reached) -> list[Finding]:
     if n_newer:
         says = f"{_batches(n_newer)} of wire version {newer.version}, newer than this release,"
         mend = "Keep a worker of the newer release running, and upgrade this one."
-        found.append(Finding(check=CHECK, health=Health.NOTE, says=f"{says} stand in Redis", mend=mend))
+        found.append(Finding(check=CHECK, health=Health.NOTE, says=f"{says} are stored in Redis", mend=mend))
     return found or [
         Finding(check=CHECK, health=Health.OK, says=f"wire version {WIRE_VERSION} alone is in use")
     ]

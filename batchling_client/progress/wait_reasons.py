@@ -17,9 +17,7 @@ _VARYING: Final = re.compile(r"\S*\d\S*")
 _HELD: Final = re.compile(r"^held for \d+ s: ")
 """How an account waits after a failure: the failure itself was a reason to wait already."""
 
-THAT_IS_ALL: Final = (
-    "More batches wait for more reasons, which are not said here: look with `batchling batches`."
-)
+THAT_IS_ALL: Final = "More batches wait for other reasons: `batchling batches` shows them."
 
 
 class WaitReasons:

@@ -48,7 +48,7 @@ MOST_REMEMBERED: Final = 1_000
 """So many hosts, and sets of header names, a run remembers what follows from them."""
 
 _STREAMED: Final = (
-    "A call asks for a streamed answer, which no batch gives: it goes straight to {} at full price. "
+    "Batches do not support streamed answers: a call to {} that asks for a stream is sent at full price. "
     "Leave out stream=True{} to have it batched."
 )
 _OR_GIVE: Final = ", or give batchify stream='batch',"
@@ -62,8 +62,8 @@ _UNKNOWN_HOST: Final = (
     "set that provider's BASE_URL."
 )
 _MULTIPART: Final = (
-    "A call to {} {} uploads a file, which no batch takes: it goes straight to the provider at full price. "
-    "Where the endpoint takes a URL instead of a file, give that to have it batched."
+    "A call to {} {} uploads a file, which batches do not support: it is sent at full price. "
+    "If the endpoint accepts a URL instead of a file, pass a URL to have it batched."
 )
 _UNBATCHED: Final = "Batches of {} do not support {}; such calls are sent at full price."
 _UNSTAGED: Final = (
@@ -75,14 +75,14 @@ _KEY_FOLLOWS: Final = (
     "at full price. Set the key in the client's own headers to have its calls batched."
 )
 _SIGNED: Final = (
-    "A call to {} is signed with AWS credentials, and a signature is good for that one call: it goes there at full "
+    "A call to {} is signed with AWS credentials, and a signature is valid for one call only: it is sent at full "
     "price. Give the client an API key to have it batched."
 )
 _OTHER_MODEL: Final = (
     "Calls to {} at {} are batched for models whose name holds {!r} only: those to {} go there at full price."
 )
 _NO_MODEL: Final = (
-    "A call to {} {} names no model, and a batch is made for one: it goes straight to the provider at full price. "
+    "A call to {} {} names no model, but a batch is made for a model: it is sent at full price. "
     "Name a model to have it batched."
 )
 _MODEL_OPTIONAL: Final = re.compile(r"/(?:moderations|responses|images/[a-z]+|videos(?:/[a-z]+)?)$")
@@ -90,8 +90,8 @@ _MODEL_OPTIONAL: Final = re.compile(r"/(?:moderations|responses|images/[a-z]+|vi
 _REGISTERED: Final = frozenset(route.provider for route in ROUTES)
 _GCS_PREFIX: Final = re.compile(r"gs://[a-z0-9][a-z0-9._-]+(?:/[^\r\n\t#?*\[\]]*)?")
 _URLENCODED: Final = (
-    "A call to {} {} sends a form, which no batch takes: it goes straight to the provider at full price. "
-    "Where the client can send JSON instead, have it do that to have the call batched."
+    "A call to {} {} sends a form, which batches do not support: it is sent at full price. "
+    "If the client can send JSON instead, send JSON to have the call batched."
 )
 _FORMS: Final = {"multipart/": _MULTIPART, "application/x-www-form-urlencoded": _URLENCODED}
 """How the content type of a form begins -> the warning about it."""
@@ -217,7 +217,7 @@ class Calls:
         return found is not None and found[1] is not None
 
     def passes(self, method: str, host: str, path: str) -> bool:
-        """Take note of a call that no batch takes; True if it costs money, which is counted and warned of."""
+        """Count a call that cannot be batched and warn about it, if it costs money; return whether it does."""
         if method != "POST":
             return False
         known = unbatched(self._routes, host, path)

@@ -20,7 +20,7 @@ _decode: Final = msgspec.json.Decoder().decode
 _encode: Final = msgspec.json.Encoder().encode
 
 _UNTELLABLE: Final = (
-    "The stored answer to this request cannot be told as a stream. Ask for it without stream=True."
+    "The stored answer to this request cannot be returned as a stream. Send the call without stream=True."
 )
 _STREAM_OPTIONS: Final = ("stream", "stream_options")
 
@@ -242,4 +242,4 @@ _TOLD: Final[Mapping[str, Callable[[Any, bool], Iterator[bytes]]]] = {
     "/responses": _response,
     "/messages": _message,
 }
-"""Endings of paths whose answers can be told as a stream."""
+"""Endings of paths whose answers can be returned as a stream."""

@@ -1,4 +1,4 @@
-"""What is said of a POST to a known provider that no batch takes: nothing where it costs nothing, else the reason."""
+"""Warnings about a POST to a known provider that cannot be batched; none if it is free."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..wire.routes import Route, Routes
 
 _REASON: Final = "Calls to {} are sent at full price: {}"
 _STREAMED: Final = (
-    "A call asks for a streamed answer, which no batch gives: it goes straight to {} at full price. "
+    "Batches do not support streamed answers: a call to {} that asks for a stream is sent at full price. "
     "Leave out stream=True to have it batched."
 )
 _OTHER_PATH: Final = (

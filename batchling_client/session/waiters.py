@@ -39,8 +39,8 @@ _QUEUED: Final = (
     "Requests queued before keep running: run the program again to get the answers without paying twice."
 )
 _UNREADABLE: Final = (
-    "The record of batch {} in Redis, in which this request was, is damaged and was refused: the provider may have "
-    "run the request already. Send it again to have it run anew."
+    "The record of batch {} in Redis, which holds this request, is damaged and was refused: the provider may have "
+    "run the request already. Send it again to run it anew."
 )
 
 

@@ -341,7 +341,7 @@ def test_a_form_that_is_read_while_it_is_sent_is_told_of_as_a_form(caplog: pytes
     reader = calls()
     headers = {**a_call().headers, "content-type": "multipart/form-data; boundary=x"}
     assert reader.read(replace(a_call(), body=b"", body_unread=True, headers=headers)) is PASS_THROUGH
-    assert " uploads a file, which no batch takes" in caplog.text
+    assert " uploads a file, which batches do not support" in caplog.text
     assert "body as a stream" not in caplog.text
 
 

@@ -87,7 +87,7 @@ def test_what_is_only_warned_of_is_a_note_that_names_the_way(
 ) -> None:
     install(name, "1.0", *requirements)
     found = fate(name)
-    assert (found.health, found.says) == (Health.NOTE, f"1.0, over {library}: not batched, but warned of")
+    assert (found.health, found.says) == (Health.NOTE, f"1.0, over {library}: not batched, with a warning")
     assert way in found.mend
 
 

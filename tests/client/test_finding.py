@@ -69,7 +69,7 @@ async def test_the_newest_run_of_a_name_is_taken_and_an_id_that_several_begin_wi
     assert (
         told
         == [
-            f"2 runs are called 'five': {newer} is the newest and is meant here. To choose another, give its id: "
+            f"2 runs are called 'five': {newer} is the newest and is used. To choose another, give its id: "
             f"{byhand.run_id}."
         ]
         * 2

@@ -1,4 +1,4 @@
-"""What is said of calls that no batch takes: the truth, once, and nothing of what costs nothing."""
+"""Warnings about calls that cannot be batched: the true reason, once, and no warning about free calls."""
 
 from __future__ import annotations
 

@@ -250,7 +250,7 @@ def test_http_client_by_itself_is_warned_of_once_and_goes_on(
     assert handler.wanted == [("POST", there, "/openai/v1/chat/completions")] * 2
     assert handler.calls == []
     assert len(caplog.records) == 1
-    assert "over http.client by itself" in caplog.text
+    assert "over http.client directly" in caplog.text
     assert "CANARY" not in caplog.text
 
 

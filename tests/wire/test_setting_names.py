@@ -92,7 +92,7 @@ WRONG = [
     ),
     (
         {"BATCHLING_PROVIDERS__ACME__ENDPOINTS": "[sk-CANARY"},
-        "BATCHLING_PROVIDERS__ACME__ENDPOINTS is not JSON, although it begins like it.",
+        "BATCHLING_PROVIDERS__ACME__ENDPOINTS begins like JSON, but is not valid JSON.",
     ),
     (
         {"BATCHLING_PROVIDERS": json.dumps({"groq": {"max_rows": {"CANARY": 1}}})},

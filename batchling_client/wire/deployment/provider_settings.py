@@ -57,9 +57,7 @@ def _usable_url(url: str | None) -> str | None:
         raise ValueError("may hold scheme, host, port and path only: a key goes into API_KEY")
     name = in_ascii(parts.hostname.removesuffix("."))
     if not _HOST.fullmatch(name):
-        raise ValueError(
-            "has a host that no name of a host can be: give one URL, without blanks and placeholders"
-        )
+        raise ValueError("has an invalid host name: give one URL, without blanks and placeholders")
     if _UNFIT_PATH.search(parts.path):
         raise ValueError("has a path with blanks, backslashes, placeholders, dots alone or another URL in it")
     path = re.sub("/{2,}", "/", parts.path).rstrip("/")
@@ -86,7 +84,7 @@ def _json(text: str) -> object:
     try:
         parsed: object = json.loads(text)
     except ValueError:
-        raise ValueError("is not JSON, although it begins like it") from None
+        raise ValueError("begins like JSON, but is not valid JSON") from None
     return parsed
 
 
@@ -144,7 +142,7 @@ def _usable_headers(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
         if refusal:
             raise ValueError(f"has {name[:40]!r}, which {refusal}")
         if not carried.is_usable(value.get_secret_value()):
-            raise ValueError(f"has a value for {name} that no header can have")
+            raise ValueError(f"has a value for {name} that is not valid in a header")
     return found
 
 

@@ -78,7 +78,7 @@ def of_clock(skew_s: float, whose: str = "this clock") -> Finding:
         "clock",
         abs(skew_s) <= SKEW_S,
         f"{whose} is {abs(skew_s):.1f} s {'ahead of' if skew_s > 0 else 'behind'} that of Redis",
-        "Let NTP set the clocks: ages and waits are reckoned between the two.",
+        "Let NTP set the clocks: ages and waits are computed from both.",
     )
 
 
@@ -168,9 +168,12 @@ def _of_fsync(told: RedisFacts) -> Finding:
     if policy == "always":
         return Finding(check="fsync", health=Health.OK, says="every write is on disk before it is confirmed")
     if policy is None:
-        says = "how often it syncs its append-only file is not told (CONFIG GET is not permitted)"
+        says = "how often it syncs its append-only file is unknown (CONFIG GET is not permitted)"
         return Finding(
-            check="fsync", health=Health.NOTE, says=says, mend="See what your provider says of appendfsync."
+            check="fsync",
+            health=Health.NOTE,
+            says=says,
+            mend="Look up appendfsync at the Redis provider.",
         )
     return Finding(
         check="fsync",
