@@ -204,7 +204,7 @@ class Block:
         """Return once no call is in flight, with display and scope open meanwhile; a cancel breaks it off."""
         in_flight = self._in_flight(in_flight_of.tasks_of(token))
         while in_flight is not None and (pause_s := self._pause_s(in_flight)) is not None:  # noqa: ASYNC110
-            # Calls of other threads and loops count too, and have no event of this one.
+            # Calls of other threads and loops count too, but do not set this loop's event.
             await asyncio.sleep(pause_s)
         self._detach()
 
@@ -216,7 +216,7 @@ class Block:
         dry_end = self._is_dry_end(error)
         _let_calls_go(run)
         if isinstance(error, GeneratorExit) or scope.running_loop() is None:
-            # A coroutine or generator that is thrown away must not await, and its loop may turn no more.
+            # A discarded coroutine or generator must not await, and its loop may have stopped.
             self._close_from_afar(run)
             return False
         try:
@@ -233,7 +233,7 @@ class Block:
         if token is None:
             return
         scope.leave_task(token)
-        # Tasks that outlive the block are seen as long as there are any.
+        # Watch tasks that outlive the block until the last has ended.
         switch.install()
         scope.when_forgotten(token, switch.let_go)
 
@@ -247,7 +247,7 @@ class Block:
         except BaseException:
             with sigint.deferred():
                 if self._run is not None and not self._is_left_already():
-                    # The interrupt came between the last step of the entry and this thread's hearing of it.
+                    # The interrupt came between the last step of the entry and this thread's return from it.
                     _let_calls_go(self._run)
                     shared.finish(partial(self._close, self._run, interrupted=False))
                 background_loop.let_go()
@@ -376,7 +376,7 @@ class Block:
         if awaits_worker:
             await worker_presence.first_worker(inspection, worker_presence.STARTING_S)
         with contextlib.suppress(*UNREACHABLE):
-            # A Redis that goes away from here on is waited for; the companion looks for a worker again.
+            # From here on an outage of Redis is waited for; the companion checks for a worker again.
             await worker_presence.fit_worker_lives(inspection, deployment.seal_public_key)
         companions = [
             display.show(run, self._options.live_display),
@@ -393,7 +393,7 @@ class Block:
         for companion in self._companions:
             companion.cancel()
         if self._companions:
-            # The display takes a last look, which a second cancel would break off.
+            # The display reads the batches a last time, which a second cancel would interrupt.
             await asyncio.wait(self._companions, timeout=display.LAST_LOOK_S)
         await end(self._companions)
         await run.close(interrupted=interrupted, say=say)
@@ -406,7 +406,7 @@ class Block:
         if run.progress.n_requests:
             display.report(run)
         elif run.has_inner_block and not run.progress.passed:
-            # It has reported for itself.
+            # The dry run has reported already.
             pass
         elif run.passed.n_left_alone and not run.progress.passed:
             if not run.is_dry:
@@ -488,7 +488,7 @@ class Block:
 def _leave_process(run: Run) -> None:
     token = scope.leave_process(run)
     if token is not None:
-        # Threads that outlive the block are seen as long as there are any.
+        # Watch threads that outlive the block until the last has ended.
         switch.install()
         scope.when_forgotten(token, switch.let_go)
 

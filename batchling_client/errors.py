@@ -221,7 +221,7 @@ def _code_in(exc: BaseException) -> str | None:
 def _message_in(exc: BaseException) -> str:
     for holder in _holders(exc):
         read = getattr(holder, "json", None)
-        # That of aiohttp, which google-genai keeps, is a coroutine, and the connection is long gone.
+        # aiohttp's `json`, on the reply that google-genai keeps, is a coroutine, and the connection is closed.
         if read is None or inspect.iscoroutinefunction(read):
             continue
         try:

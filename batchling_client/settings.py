@@ -28,7 +28,7 @@ def _usable_url(url: str | None) -> str | None:
     except connection.UnusableUrl as error:
         raise ValueError(str(error).removeprefix("BATCHLING_REDIS_URL ")) from None
     except ValueError:
-        # The library's own words may hold the password.
+        # The library's own message may hold the password.
         raise ValueError("is not a URL that Redis can be reached at") from None
     return url
 

@@ -65,7 +65,7 @@ class Bridge:
                 green_threads.wait(future.done)
             return future.result()
         except concurrent.futures.CancelledError:
-            # An Exception there, which an SDK would take for a broken connection and try again.
+            # This is an Exception, which an SDK would take for a broken connection and retry.
             raise asyncio.CancelledError from None
         finally:
             future.cancel()
@@ -161,7 +161,7 @@ async def on(loop: asyncio.AbstractEventLoop, make: Callable[[], Coroutine[Any, 
 
     call_there: Callable[[], None] = begin
     while not ended.is_set() and loop.is_running() and here.time() - turned_at < SILENCE_S:
-        # Its own thread may close it between the look and the call.
+        # Its own thread may close it between the check and the call.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(call_there)
         call_there = turn
@@ -184,7 +184,7 @@ class Blocked:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a call waits in a task")
-        # Before the look at `_released`: a release between the two must see the task.
+        # Before the check of `_released`: a release between the two must see the task.
         self._tasks.add(task)
         try:
             if self._released:

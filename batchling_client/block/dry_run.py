@@ -145,7 +145,7 @@ class Rehearsal:
                 return
             self._hushed = logging.root.manager.disable
             logging.disable(logging.CRITICAL)
-        # Tasks that are cancelled before they begin.
+        # Tasks that are cancelled before they begin never await their coroutine.
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
 
     def unhush(self) -> None:

@@ -121,7 +121,7 @@ class Threads:
         return bool(others) and (
             quiet_s < BEGIN_S
             or any(not _waits(thread) for thread in others)
-            # A pool's thread waits for a moment between two items, which is long where it gets no processor.
+            # A pool's thread pauses between two items, and for long if it gets no processor.
             or bool(self._items)
         )
 

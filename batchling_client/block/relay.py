@@ -29,7 +29,7 @@ class Relays:
         Raises `QueueUnreachable` where no background loop can be started.
         """
         relay = _Relay(background_loop.hold(), make, self._forget)
-        # Before it begins: the background loop may be through with it before this thread gets its next turn.
+        # Before it begins: the background loop may have finished it before this thread runs again.
         self._waiting[relay] = None
         relay.begin()
         return await relay.result()
@@ -117,7 +117,7 @@ class _Relay(Generic[T]):
 
     def _end(self, task: asyncio.Task[T]) -> None:
         if not task.cancelled():
-            # Where the caller's loop is closed nobody else asks for it, which asyncio would complain of.
+            # If the caller's loop is closed, nobody else retrieves it, and asyncio would warn.
             task.exception()
         self._forget(self)
         with contextlib.suppress(RuntimeError):

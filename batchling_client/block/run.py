@@ -121,7 +121,7 @@ class Run:
         self._n_blocking = 0
         self._n_overdue = 0
         self._n_too_few = 0
-        # Of calls that left without an answer: touched from every loop, one step of a set at a time.
+        # Requests of calls that left without an answer; every loop changes these sets, in atomic steps.
         self._given_up: set[RequestId] = set()
         self._withdrawn: set[RequestId] = set()
         self._left_running: set[RequestId] = set()
@@ -277,7 +277,7 @@ class Run:
         """Return how many calls somebody still waits for, on a loop that runs."""
         if self._rehearsal is not None:
             return self._rehearsal.n_waiting
-        # A call that blocks its thread is in flight until that thread has taken the answer.
+        # A call that blocks its thread is in flight until that thread has received the answer.
         return max(self.progress.n_waiting - self._relays.n_unheard(), self._n_blocking)
 
     def n_made(self) -> int:
@@ -378,7 +378,7 @@ class Run:
 
     async def _say_late(self) -> None:
         leave = partial(self._relays.wait, self._leave_all)
-        # Held to the end: with its last call the background loop would go, and what it takes back be uncounted.
+        # Held to the end: the background loop would stop after its last call, and its withdrawals would not be counted.
         background_loop.hold()
         try:
             await carry_through(leave)
@@ -415,7 +415,7 @@ class Run:
         self._closed = True
         self.release()
         if scope.running_loop() is None:
-            # At its exit an interpreter starts no thread any more.
+            # An interpreter that is exiting starts no thread.
             with asyncio.Runner() as runner:
                 runner.run(carry_through(self._take_back_from_afar))
         else:
@@ -427,7 +427,7 @@ class Run:
         for loop, loop_state in self._loop_states.items():
             if not loop_state.left:
                 loop_state.left = True
-                # Where it turns again the session ends in its own time; where it is closed there is nothing to end.
+                # If the loop runs again, the session ends later; if it is closed, there is nothing to end.
                 with contextlib.suppress(RuntimeError):
                     loop.call_soon_threadsafe(loop_state.session.let_go)
         self._say_what_goes_on()
@@ -536,7 +536,7 @@ class Run:
             return self._refuse(error)
         except asyncio.CancelledError:
             if has_place and request.place is not None:
-                # It was not begun, or its answer met nobody: the same call made again gets that one.
+                # It did not begin, or nobody took its answer: the same call made again gets that answer.
                 self._calls.free(request.place, left=False)
             raise
 
@@ -703,7 +703,7 @@ class Run:
             )
         if n_going_on <= 0:
             return
-        # Said here, so the summary does not repeat it.
+        # Reported here, so that the summary does not repeat it.
         self._given_up.clear()
         again = "run it again to get their answers without paying twice, or " if self._terms.cache else ""
         _logger.warning(

@@ -71,7 +71,7 @@ def heed(environment: Mapping[str, str] = os.environ) -> None:
     closed = SandboxGate(url, known, served)
     gate.close(closed)
     switch.install()
-    # An audit hook cannot be taken off again; this one heeds its gate while that is closed.
+    # An audit hook cannot be removed; this hook acts only while the gate is closed.
     sys.addaudithook(closed.check_connection)
 
 
@@ -94,7 +94,7 @@ def routes(known: Routes) -> Routes:
 def _at(site: str, route: Route) -> Route:
     own = f"{site}/{route.provider}"
     hosts = route.hosts if own in route.hosts else (*route.hosts, own)
-    # Settings that point at the sandbox do not make a gateway of it: a call is read as its provider would.
+    # Settings that point at the sandbox do not make it a gateway: a call is read as for its provider.
     return replace(route, hosts=hosts, rehearsed=route.site == own)
 
 

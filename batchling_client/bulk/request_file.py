@@ -99,7 +99,7 @@ class RequestFile:
 
     def _line(self, number: int, line: bytes) -> Ask | BadLine:
         try:
-            # The decoder does not look into texts that it skips.
+            # The decoder does not check strings that it skips.
             line.decode()
         except UnicodeDecodeError:
             return BadLine(number, "it is not in UTF-8: save the file in that encoding")
@@ -177,7 +177,7 @@ def path_of(route: Route, endpoint: str) -> str | None:
                 return path
         if route.place(name.replace("{model}", "m")) is not None:
             return name
-    # Words of a path that only its own lines know, such as a project, cannot be made up.
+    # Parts of a path that only the line knows, such as a project, cannot be invented.
     return next(
         (
             path.replace("{version}", VERSION)
@@ -208,12 +208,12 @@ def _as_utf8(file: BinaryIO) -> Iterator[_Lines]:
     if not start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         yield file
         return
-    # Windows PowerShell writes files like this.
+    # Windows PowerShell writes UTF-16 files with a byte order mark.
     text = io.TextIOWrapper(file, encoding="utf-16", errors="replace", newline="\n")
     try:
         yield _Recoded(text)
     finally:
-        # The file is read once more, and is not to be closed with this reader of it.
+        # The file is read again, so it must not be closed with this reader.
         text.detach()
 
 
@@ -241,7 +241,7 @@ class Check:
         if isinstance(line, BadLine):
             return line
         self.n_requests += 1
-        # The hash of a text has 64 bits: in a million lines two are taken for one once in ten million files.
+        # The hash has 64 bits: with a million lines, two ids collide in one of ten million files.
         named = hash(line.custom_id)
         if named in self._custom_ids:
             return BadLine(line.number, "an earlier line has the same `custom_id`")

@@ -101,7 +101,7 @@ async def submit(wish: Wish, used: ClientSettings, environment: Mapping[str, str
     `WrongFile`, `WrongSettings`, `QueueUnreachable` and `QueueFull`.
     """
     route = _route(wish, used.routes())
-    # Several providers may share a base URL, and the person has said which one is meant.
+    # Several providers may share a base URL, and --provider names one of them.
     routes = Routes((route,))
     terms = Terms(
         run_id=new_run_id(),
@@ -141,7 +141,7 @@ async def submit(wish: Wish, used: ClientSettings, environment: Mapping[str, str
                 redis,
                 keys,
                 Credentials(redis, keys, deployment.seal_public_key),
-                # The same warnings are not for two passes over one file.
+                # The file is read twice: warn during one of the two passes only.
                 Calls(terms, routes, checking.passed),
             )
             done = await queueing.queue(wish.path, lines, n_requests)

@@ -153,7 +153,7 @@ def _opened(path: Path | None) -> Iterator[BinaryIO]:
         sys.stdout.buffer.flush()
         return
     try:
-        # A device or pipe is asked for by the path as it is: /dev/stdout resolves to no name that can be opened.
+        # Open a device or pipe by its path as given: /dev/stdout does not resolve to a name that can be opened.
         with path.open("wb") if _is_special(path) else _replaced(Path(os.path.realpath(path))) as file:
             yield file
     except OSError as error:

@@ -78,7 +78,7 @@ class CommandGroup(click.Group):
     ) -> NoReturn:
         """Run a command and exit; a wrong use or an outage ends in one sentence on stderr."""
         extra["standalone_mode"] = False
-        # Commands of the worker print their sentences through the context: they cannot import this package.
+        # The worker's commands report errors through the context, as they cannot import this package.
         extra.setdefault("obj", say)
         try:
             code = super().main(args, prog_name or "batchling", *rest, **extra)

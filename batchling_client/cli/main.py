@@ -125,7 +125,7 @@ def run(ctx: click.Context, /, words: Sequence[str], *, sandbox: bool, **options
             stage.enter_context(rehearsal(settings.load().home))
             given.setdefault("batch_poll_interval_seconds", REHEARSAL_POLL_S)
         if to_run is not None:
-            # It runs once this command is over, so that a program made with click finds no command around it.
+            # The program runs after this command has ended, so that a click program finds no outer command.
             return partial(run_script.run, to_run, given, stage.pop_all())
         return run_function.run(run_function.load(words[0], rest), given)
 

@@ -65,7 +65,7 @@ def load(place: str, words: Sequence[str]) -> Target:
     try:
         signature = inspect.signature(function)
     except ValueError:
-        # Nothing is known of the parameters of some functions that are written in C.
+        # Some functions written in C do not reveal their parameters.
         return Target(file=file.absolute(), name=name, function=function, args=tuple(args), kwargs=kwargs)
     try:
         signature.bind(*args, **kwargs)
@@ -167,14 +167,14 @@ def _blame(target: Target, error: Exception) -> int:
 
 
 def _module(file: Path) -> ModuleType:
-    # A loaded module of the same name, such as a script called test.py meets, must stay what it is.
+    # A loaded module of the same name, such as `test` for a script called test.py, must not be replaced.
     name = file.stem if file.stem not in sys.modules else f"batchling_run_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise WrongTarget(f"{file} cannot be loaded as Python.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    # As `python FILE` does it: the file's neighbours can be imported.
+    # Like `python FILE`: modules beside the file can be imported.
     sys.path.insert(0, str(file.parent))
     try:
         spec.loader.exec_module(module)

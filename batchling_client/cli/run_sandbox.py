@@ -46,7 +46,7 @@ def rehearsal(home: Path) -> Iterator[None]:
         )
     at_once = sys.stderr is not None and sys.stderr.isatty()
     if at_once:
-        # A person waits a few seconds until the stage is set.
+        # The sandbox takes a few seconds to start, and a person waits.
         target.say(SAYS)
     with (
         tempfile.TemporaryFile() as complaints,
@@ -54,9 +54,9 @@ def rehearsal(home: Path) -> Iterator[None]:
             [sys.executable, "-m", "batchling_worker.rehearsal.stage", "--home", str(home)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # A file takes any amount of words, where a pipe that nobody reads would stop the stage.
+            # A file takes any amount of output; a pipe that nobody reads would block the process.
             stderr=complaints,
-            # Ctrl-C is for the rehearsed program; the stage goes when the program has ended.
+            # Ctrl-C is for the rehearsed program; the sandbox process ends after it.
             start_new_session=True,
         ) as stage,
     ):

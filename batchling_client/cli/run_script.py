@@ -143,7 +143,7 @@ def _blame(error: BaseException, code: CodeType) -> int:
 
 
 def _leave_at_exit(program: Program, stage: contextlib.ExitStack, block: Run, ending: _Ending) -> None:
-    # Python would print a traceback of ours; what an interrupt leaves undone, the next run finds in Redis.
+    # Python would print a traceback of batchling; the next run finds interrupted requests in Redis.
     with contextlib.suppress(KeyboardInterrupt):
         _leave(program, stage, block, ending)
 

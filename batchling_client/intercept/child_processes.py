@@ -100,7 +100,7 @@ def block_closed(passed: Passed) -> None:
     """Take the mark away again with the last open block."""
     with _open.lock:
         if not any(one is passed for one in _open.blocks):
-            # Opened by the process from which this one was forked.
+            # The parent process opened it, from which this process was forked.
             return
         _open.add()
         _open.blocks = [one for one in _open.blocks if one is not passed]
@@ -115,7 +115,7 @@ def block_closed(passed: Passed) -> None:
 def heed() -> None:
     """Watch the calls of this process if the environment says that it was started inside a block."""
     pid, _, path = os.environ.get(VARIABLE, "").partition(":")
-    # A fork server keeps the environment that it was started with: its children go by the mark alone.
+    # A fork server keeps the environment it was started with: its children rely on the mark alone.
     if multiprocessing.parent_process() is None and "batchling_worker" not in sys.modules and pid.isdigit():
         arrived(int(pid), path or None)
 
@@ -130,7 +130,7 @@ def arrived(pid: int, path: str | None = None) -> _Mark:
 
 
 def _look() -> None:
-    # A look that is being made somewhere else will do.
+    # Another thread is checking already.
     if _open.lock.acquire(blocking=False):
         try:
             _open.add()

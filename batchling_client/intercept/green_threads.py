@@ -105,7 +105,7 @@ def _run_to_its_end(target: Callable[[], object]) -> None:
         target()
     finally:
         if replaced():
-            # `threading` knows the thread by another number now, and would fail to forget it: this makes it known.
+            # `threading` knows the thread by another number now and could not remove it: register it under this one.
             threading.current_thread()
 
 

@@ -10,7 +10,7 @@ from .passed import Passed
 
 _logger = logging.getLogger(__name__)
 
-# The body of a reply is whole and decoded: headers on how it once travelled would be lies about it.
+# The body of a reply is whole and decoded: headers about its transfer would be wrong.
 _TRAVEL_HEADERS: Final = frozenset(
     {"connection", "content-encoding", "content-length", "keep-alive", "transfer-encoding"}
 )
@@ -144,6 +144,6 @@ def warn_once(sentence: str, pid: int) -> None:
     broken connection and try again.
     """
     mine = object()
-    # One step of the dict and no lock, which a fork in the middle would leave held in the child for ever.
+    # One atomic step of the dict and no lock, which a fork could leave held in the child for ever.
     if warned.setdefault((sentence, pid), mine) is mine:
         _logger.warning("%s (process %d)", sentence, pid)

@@ -132,7 +132,7 @@ class Passed:
             if sentence in self._warned or len(self._warned) >= MOST_WARNINGS:
                 return
             self._warned.add(sentence)
-        # A log line and not a Python warning, which an SDK would take for a broken connection where it is an error.
+        # Log it: if Python warnings are errors, an SDK would take the warning for a broken connection.
         _logger.warning("%s%s", sentence, f" (run {self.title})" if self.title else "")
 
     def leave_alone(self) -> None:

@@ -84,7 +84,7 @@ class Patch:
 
 
 def _bound(method: Any, instance: object) -> Callable[..., Any]:
-    # As an attribute look-up would bind it: it may be a wrapper object of somebody else.
+    # Bind it as an attribute look-up does: it may be a wrapper object of another library.
     bind = getattr(method, "__get__", None)
     bound: Callable[..., Any] = method if bind is None else bind(instance, type(instance))
     return bound
@@ -119,7 +119,7 @@ class Patcher:
         self._awaited: set[str] = set()
         # By class and method, not by module: httpx2.alias_httpx() makes two modules one.
         self._patches: dict[tuple[object, str], Patch] = {}
-        # Older patches too, as long as somebody may put them back: a double that was started over one and is stopped.
+        # Older patches too, as a test double that was started over a patch restores it when it stops.
         self._made: list[weakref.ref[Patch]] = []
 
     def install(self) -> None:

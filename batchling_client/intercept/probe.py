@@ -124,7 +124,7 @@ async def _requests(module: Any) -> bool:
 async def _lm15(module: Any) -> bool:
     probe = module.TransportRequest("POST", _URL)
     awaiting, blocking = module.StdlibAsyncTransport(), module.StdlibTransport()
-    # Without a pool, what slips past ends before it has looked for a host.
+    # Without a pool, a call that is not intercepted fails before it resolves a host.
     awaiting._pool = blocking._pool = None
     async with awaiting.stream(probe) as awaited:
         pass

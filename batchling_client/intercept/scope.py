@@ -81,20 +81,20 @@ BACKGROUND: Final = "batchling"
 """The name of the thread in which calls of blocking code wait."""
 
 _task: ContextVar[Token | None] = ContextVar("batchling_block", default=None)
-# The block in which a thread, an item of a pool or the code of a plain block was started.
+# The block in which a thread, a pool's work item or the code of a plain block was started.
 _started_in: ContextVar[Token | None] = ContextVar("batchling_started_in", default=None)
-# Appended to, removed from and copied, each one atomic; read through a copy.
+# Append, remove and copy are atomic; read a copy only.
 _process: list[Token] = []
 # The open blocks of tasks, for threads and tasks that are in none of them; kept as the other list is.
 _of_tasks: list[Token] = []
-# What calls meet that no block of this process reaches: in a child process of a block, that they are at full price.
+# Handles calls outside every block of this process; in a child process of a block, it warns about full price.
 _around: list[Handler] = []
 
 
 def enter_task(handler: Handler) -> Token:
     """Open a block for the current task and whatever it starts from now on."""
     block = Token(handler, _nearest_open(_task.get()))
-    # A process that opens blocks of its own is outside of them on purpose.
+    # In a process that opens blocks of its own, calls outside them are so on purpose.
     _around.clear()
     _task.set(block)
     _of_tasks.append(block)
@@ -106,7 +106,7 @@ def leave_task(token: Token) -> None:
     token.handler = token.loop = None
     with suppress(ValueError):
         _of_tasks.remove(token)
-    # Out of order, or from another context, the variable is not ours to set: a closed block is skipped.
+    # Out of order, or from another context, the variable must not be set: readers skip a closed block.
     if _task.get() is token:
         _task.set(_nearest_open(token.outer))
 
@@ -129,7 +129,7 @@ def enter_process(handler: Handler) -> Token:
     _around.clear()
     block = Token(handler, _nearest_open(_task.get()))
     if block.loop is not None:
-        # For the tasks that are started here. The context of blocking code may last as long as the process.
+        # For tasks started here. The context of blocking code may live as long as the process.
         block.before = _started_in.get()
         _started_in.set(block)
     _process.append(block)
@@ -363,7 +363,7 @@ class _Beside(_OutOfReach):
         if idle or why is not Why.OTHER_TASK:
             told = (idle or blocks)[-1].passed
         else:
-            # A task beside blocks that catch what they should is outside on purpose, and counted where it is plain.
+            # A task beside blocks that catch their calls is outside on purpose; count it if there is only one block.
             told, sentence = (blocks[0].passed if len(blocks) == 1 else None), ""
         if told is not None:
             told.note(why, host, sentence.format(host))

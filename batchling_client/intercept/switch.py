@@ -71,7 +71,7 @@ def let_go() -> None:
 
 
 def _take_off() -> None:
-    # Who holds the lock looks once more after it has let go of it.
+    # The thread that holds the lock checks again after releasing it.
     while _switch.gone and _switch.lock.acquire(blocking=False):
         try:
             _count_gone()

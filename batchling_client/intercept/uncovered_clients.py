@@ -19,7 +19,10 @@ BEDROCK_WAY: Final = (
 )
 _BEDROCK_HOST: Final = re.compile(r"bedrock-runtime(-fips)?\.[a-z0-9-]+\.amazonaws\.com(\.cn)?")
 
-_OVER_GRPC: Final = "Calls of {} are sent over gRPC, which batchling does not intercept: they are not batched and cost full price. {}"
+_OVER_GRPC: Final = (
+    "Calls of {} are sent over gRPC, which batchling does not intercept: they are not batched and cost "
+    "full price. {}"
+)
 XAI_WAY: Final = "Use the OpenAI SDK with base_url='https://api.x.ai/v1' to have them batched."
 GOOGLE_WAY: Final = "Use the google-genai SDK to have them batched."
 _XAI: Final = ("xai-sdk", XAI_WAY)

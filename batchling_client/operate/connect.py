@@ -92,7 +92,7 @@ async def reach(redis_url: str | None) -> AsyncIterator[Reached]:
             ),
         )
     except RedisError as error:
-        # What the operating system tells of a connection, redis-py wraps in errors of its own.
+        # redis-py wraps connection errors of the operating system in its own errors.
         raise unreachable(url, error) from None
     finally:
         with contextlib.suppress(*UNREACHABLE):

@@ -71,7 +71,7 @@ def was_used(home: Path) -> bool:
 
 
 def _environment(home: Path) -> dict[str, str]:
-    # The stack outlives the block that starts it, and need not repeat what entering the block said.
+    # The stack outlives the block that starts it, and must not repeat warnings that the block printed.
     left_out = (child_processes.VARIABLE, settings.CACHE_PATH)
     kept = {name: value for name, value in os.environ.items() if name not in left_out}
     return {**kept, "BATCHLING_HOME": str(home)}

@@ -298,7 +298,7 @@ class Inspection:
     async def skews_s(self) -> dict[str, float]:
         """Return how far each live worker's clock is ahead of Redis', in seconds, if the worker reports it."""
         names = await self._newest(self._keys.workers, READ_AT_ONCE)
-        # Each beat beside the time of that beat: a worker that beats between two looks must not seem five seconds off.
+        # Compare each heartbeat with the time of that heartbeat, as it may be renewed between two reads.
         told = await self._pipelined(
             [
                 pair

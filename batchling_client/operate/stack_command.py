@@ -41,7 +41,7 @@ async def run(*words: str, env: Mapping[str, str], within_s: float) -> Ended:
         async with asyncio.timeout(within_s):
             out, err = await process.communicate()
     except (TimeoutError, asyncio.CancelledError):
-        # The loop may close next, and what waits for a child on a closed loop prints a traceback.
+        # The loop may close next, and a child watcher on a closed loop prints a traceback.
         await carry_through(partial(_kill, process))
         raise
     return Ended(code=process.returncode, out=out, err=err)
@@ -78,7 +78,7 @@ def _code_of(number: int) -> int | None:
     try:
         ended, status = green_threads.original("os").waitpid(number, os.WNOHANG)
     except ChildProcessError:
-        # gevent collects every child once the program starts a process with it; what was printed tells the rest.
+        # gevent reaps every child once the program starts a process through it; the output then shows the outcome.
         return 0
     return os.waitstatus_to_exitcode(status) if ended else None
 

@@ -1,4 +1,4 @@
-"""The doctor's findings on batches in Redis whose wire version is not the one that this release writes."""
+"""The doctor's findings on batches in Redis that have another wire version than this release writes."""
 
 from __future__ import annotations
 

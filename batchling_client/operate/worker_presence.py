@@ -56,7 +56,7 @@ async def fit_worker_lives(inspection: Inspection, public_key: str) -> bool:
     try:
         workers = await inspection.workers()
     except CorruptRecord:
-        # A worker of another version: nothing can be said of its key.
+        # A worker of another version: its key is unknown.
         return True
     if not workers:
         return False

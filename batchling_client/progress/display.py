@@ -141,7 +141,7 @@ class Watch:
         wanted = set(await self._looking.batch_ids_of(self._run_id))
         wanted.update(batch.moved_to for batch in self._known.values() if batch.moved_to is not None)
         running = sorted(batch_id for batch_id in wanted if not self._is_over(batch_id))
-        # Taken before the batches are read: what changes in between is read once more.
+        # Taken before the batches are read: a batch that changes in between is read again.
         marks = dict(zip(running, await self._looking.marks(running), strict=True))
         stale = [one for one in running if one not in self._known or self._marks.get(one) != marks[one]]
         for batch in await self._looking.batches_named(stale):
@@ -194,7 +194,7 @@ def _screen(live: bool) -> Screen:
         return LogScreen(to_stderr=False)
     if sys.stderr is None or not sys.stderr.isatty():
         return LogScreen(to_stderr=True)
-    # rich takes longer to import than all the rest of the client: only a terminal pays for it.
+    # rich takes longer to import than the rest of the client: import it for a terminal only.
     from .live_screen import LiveScreen  # noqa: PLC0415
 
     return LiveScreen(n_lines=10)

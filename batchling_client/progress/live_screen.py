@@ -68,7 +68,7 @@ class LiveScreen:
         live = Live(
             console=self._console,
             auto_refresh=False,
-            # A stream that goes to a file must stay in the file.
+            # A stream that is redirected to a file must stay there.
             redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
             redirect_stderr=True,
             vertical_overflow="crop",

@@ -159,7 +159,7 @@ class Session:
         if self._owner is not None:
             await asyncio.wait([self._owner])
         if self._enqueue.n_withdrawals:
-            # Cancelled by a loop at its end, the session is over before the blocks that are closed after it.
+            # If a closing loop cancels it, the session is over before the blocks, which close after it.
             await self._farewell()
         with contextlib.suppress(*connection.UNREACHABLE):
             await self.redis.aclose()
@@ -193,7 +193,7 @@ class Session:
         _logger.error("%s", self._reason)
 
     async def _close_down(self, background: Sequence[asyncio.Task[Any]]) -> None:
-        # A loop at its end cancels this too, once, at any of these steps: the next one follows all the same.
+        # A closing loop may cancel this once, at any of these steps: the next step is taken all the same.
         self._finished.set()
         try:
             await end(background)

@@ -205,7 +205,7 @@ class Calls:
         self._occurrences = Occurrences()
         self._gateways: dict[tuple[str, str], bool] = {}
         self._left_out: dict[tuple[str, ...], list[str]] = {}
-        # Without the cache no other run may meet its requests, and its own repeated calls still do.
+        # Without the cache no other run may share its requests, while its own repeated calls still do.
         self._salt = b"" if terms.cache else secrets.token_bytes(16)
         self._lock = threading.Lock()
 
@@ -271,7 +271,7 @@ class Calls:
             return self._pass_form(call, route) or self._pass(call, Why.STREAMED_BODY, _STREAMED_BODY)
         try:
             head = _decode_head(body)
-            # The decoder does not look into texts that it skips, and one such row spoils a whole file.
+            # The decoder does not check strings that it skips, and one such row spoils a whole file.
             body.decode()
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             not_json = "The body of the request is not a JSON object."
@@ -332,7 +332,7 @@ class Calls:
         try:
             canonical = _encode_sorted(_decode(call.body))
         except (ValueError, RecursionError):
-            # JSON that is beyond the decoder (numbers, surrogates) is the provider's to judge.
+            # The provider decides on JSON that the decoder cannot read (numbers, surrogates).
             canonical = call.body
         canonical += self._apart(lane, call)
         identity = lane.identity
@@ -407,7 +407,7 @@ class Calls:
             return made
         with self._lock:
             lane = self._lanes.setdefault(key, made)
-            # What is carried for a gateway beside the key may differ from tenant to tenant.
+            # Values carried for a gateway beside the key may differ between tenants.
             credential = sealing.fingerprint(carried.parted(lane.secrets)[0])
             before = self._fingerprints.setdefault(shared, credential)
         if terms.account is None and terms.cache:

@@ -43,7 +43,7 @@ class Credentials:
         spec, secrets = lane.spec, lane.secrets
         account = spec.fingerprint if sealing.names_account(spec.fingerprint) else ""
         if account:
-            # One place for whatever header the newest has, so that workers never find an older one in another.
+            # Use one key for any header, so that workers never find an older credential under another key.
             place = self._keys.credential(account, spec.provider)
         else:
             place = self._keys.credential_in(secrets, spec.fingerprint, spec.provider)

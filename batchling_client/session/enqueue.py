@@ -182,12 +182,12 @@ class Enqueue:
                         _outcome(outcomes, one).running.append(one.request_id)
                     self._withdrawals.clear()
                 except BaseException:
-                    # Broken off on the way: the next try, maybe of another sender, does them again.
+                    # Interrupted: the next try, perhaps another sender's, repeats them.
                     self._withdrawals.extendleft(one._replace(in_doubt=True) for one in reversed(some))
                     raise
         finally:
             for report, outcome in outcomes.items():
-                # Those made again meanwhile are wanted.
+                # Requests that were made again meanwhile are wanted.
                 report(*([one for one in some_ids if not self._waiters.expects(one)] for some_ids in outcome))
         self._none_to_withdraw.set()
 
@@ -294,7 +294,7 @@ class Enqueue:
             (self.late.add if placement is Placement.LATE else self.late.discard)(row.request_id)
         again: list[RowIn] = []
         if answered and lost_reply:
-            # Only what this session was told since is an answer to the lost call; an earlier failure is not.
+            # Only a result announced to this session since then answers the lost call; an earlier failure does not.
             redis, keys = self._scripts.redis, self._scripts.keys
             told = (await mailbox_reader.told_since(redis, keys, self._mailbox, before)).difference(
                 told_early

@@ -33,7 +33,7 @@ class Occurrences:
     def __init__(self) -> None:
         self._highest: dict[bytes, int] = {}
         self._free: dict[bytes, list[tuple[int, bool]]] = {}
-        # Appended to without the lock: a coroutine may be closed by the garbage collector, at any line of any thread.
+        # Append without the lock: the garbage collector may close a coroutine at any line of any thread.
         self._freed: deque[tuple[bytes, int, bool]] = deque()
         self._lock = threading.Lock()
 

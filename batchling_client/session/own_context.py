@@ -31,5 +31,5 @@ async def apart(work: Coroutine[Any, Any, T]) -> T:
 def task_apart(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     """Start a coroutine in a context of its own, also where a tracer hands the caller's span to every new task."""
     context = own_context()
-    # ddtrace looks for a span where the task is made, and takes it along whatever context the task is given.
+    # ddtrace looks for a span where the task is created, and attaches it whatever context the task is given.
     return context.run(lambda: loop.create_task(work, context=context))

@@ -43,7 +43,7 @@ class _Rounds:
         self.n_callers = 0
         self.most = 0
         """How many calls waited at a time."""
-        # Callers are counted and not kept: a task holds its whole context.
+        # Count callers and keep no reference: a task holds its whole context.
         self._numbers: weakref.WeakKeyDictionary[object, int] = weakref.WeakKeyDictionary()
         self._n_numbers = 0
         self._callers: set[int] = set()
@@ -62,7 +62,7 @@ class _Rounds:
             number = self._numbers[caller] = self._n_numbers
         self._asked[request_id] = number
         if self.n_made >= max(self._looks_at, ROUNDS * self.most):
-            # Now and then: a look at hundreds of tasks costs more than a call.
+            # Only now and then: inspecting hundreds of tasks costs more than a call.
             self._looks_at = self.n_made + max(ROUNDS, self.most // 2)
             self._are_turns_awaited = turns.are_awaited()
 

@@ -45,11 +45,11 @@ class Outage:
         loop = asyncio.get_running_loop()
         pause_s = FIRST_PAUSE_S
         self._judge(error, loop.time())
-        # Where one connection went dead in silence the idle ones may have too: none of them is to be waited for.
+        # If one connection died silently, the idle ones may have too: do not wait for any of them.
         with contextlib.suppress(*UNREACHABLE):
             await self._redis.connection_pool.disconnect(inuse_connections=False)
         if isinstance(error, ReadOnlyError):
-            # It answers all the while: without a pause it would be asked at full speed.
+            # It answers at once: without a pause it would be polled at full speed.
             pause_s = LONGEST_PAUSE_S
         while True:
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter needs no cryptography

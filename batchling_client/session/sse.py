@@ -58,7 +58,7 @@ def read(call: HttpCall) -> Streamed | None:
         return None
     if bytes(fields.get("stream", b"")) != b"true":
         return None
-    # The other values stay the bytes that they are.
+    # The other values keep their bytes.
     body = _encode({name: value for name, value in fields.items() if name not in _STREAM_OPTIONS})
     usage_apart = isinstance(options, dict) and options.get("include_usage") is True
     return Streamed(call=replace(call, body=body), _told=told, _usage_apart=usage_apart)
@@ -74,7 +74,7 @@ def _chat(answer: Event, usage_apart: bool) -> Iterator[bytes]:
         *parts, end = _choice(choice)
         for part in parts:
             yield _line({**opening, "choices": [part]})
-        # Providers that know no `stream_options` tell the usage here.
+        # Providers without `stream_options` send the usage here.
         is_last = number == len(choices)
         told = {"usage": usage} if is_last and usage is not None and not usage_apart else {}
         yield _line({**opening, "choices": [end], **told})
@@ -100,7 +100,7 @@ def _choice(choice: Event) -> Iterator[Event]:
 
 def _deltas(message: Fields) -> Iterator[Event]:
     spoken = ("content", "refusal", "function_call", "tool_calls")
-    # What a model thinks comes before what it says.
+    # A model's reasoning comes before its text.
     for name in (*(name for name in message if name not in spoken), *spoken):
         value = message.get(name)
         if not value or name == "role":

@@ -66,7 +66,7 @@ class Waiters:
         self._on_idle = on_idle
         self._loop = asyncio.get_running_loop()
         self._futures: dict[RequestId, asyncio.Future[HttpReply]] = {}
-        # The second and later callers of one request: rare, and a list for each of thousands would cost.
+        # The second and later callers of a request are rare; a list for each of thousands of requests would cost.
         self._others: dict[RequestId, list[asyncio.Future[HttpReply]]] = {}
         self._unsent: set[RequestId] = set()
         """Requests that are asked for and neither queued nor found answered yet: an answer that Redis has now is an
@@ -226,7 +226,7 @@ class Waiters:
                 raise
             for request_id in some:
                 if self._awaits(request_id):
-                    # Its time was over between the enqueue that found it answered and this look.
+                    # The result expired between the enqueue that found it and this read.
                     self.answer(request_id, replies.of_error(RequestLost, status=503))
 
     async def _read_mailbox(self) -> None:
@@ -239,7 +239,7 @@ class Waiters:
             except UNREACHABLE:
                 raise
             except ResponseError:
-                # No stream: nobody else has a use for this key, and what was told is found by looking.
+                # Not a stream: nobody else uses this key, and the answers are found by polling.
                 await self._redis.unlink(mailbox)
                 self._last_mail = b"0-0"
                 return

@@ -18,7 +18,7 @@ from types import ModuleType
 SANDBOX = "BATCHLING_SANDBOX"
 HOSTS = "BATCHLING_SANDBOX_HOSTS"
 HOME = "BATCHLING_HOME"
-# A folder in the home of a rehearsal: what has a file there was printed once for all of its processes.
+# A folder in the home of a rehearsal; a message with a file there was printed by one of its processes.
 SAID = "said"
 CLIENT = "batchling_client"
 LIBRARIES = frozenset(
@@ -158,7 +158,7 @@ def begin() -> None:
     finder = Finder(guard)
     sys.meta_path.insert(0, finder)
     if not LIBRARIES.isdisjoint(sys.modules):
-        # A .pth file has imported one.
+        # A .pth file has imported such a library already.
         finder.join()
 
 

@@ -172,9 +172,9 @@ def _words_in(said: object, deepest: int) -> str:
     place = _place_of(said)
     found = {name: words for name in VOICES if (words := _words_in(said.get(name), deepest - 1))}
     if len(found) > 1:
-        # Beside the words of this very error it only names the kind.
+        # Beside the error's own sentence it only names the kind.
         found.pop("title", None)
-    # Where a word stands beside a sentence, the sentence says more.
+    # If there is a code and a sentence, the sentence says more.
     spoken = found.values()
     words = next((one for one in spoken if " " in one), next(iter(spoken), "")) or _by_field(said, deepest)
     flaws = _flaws_in(said, deepest)

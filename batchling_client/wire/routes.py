@@ -414,7 +414,7 @@ ROUTES: Final = (
                 "content": "/v1beta/models/{model}:embedContent",
             },
             may_lack_id=True,
-            # Google's examples of batch files are for this one.
+            # Google's examples of batch files are for this endpoint.
             model="gemini-2.5-flash",
         ),
         hosts=("generativelanguage.googleapis.com",),
@@ -510,7 +510,7 @@ ROUTES: Final = (
             host="bedrock-runtime.{region}.amazonaws.com",
             variables={"region": "AWS_REGION"},
         ),
-        # Of each partition of AWS the plain and the dual-stack suffix, with and without FIPS.
+        # For each partition of AWS the plain and the dual-stack suffix, with and without FIPS.
         hosts=tuple(
             f"bedrock-runtime{fips}.*.{suffix}"
             for fips in ("", "-fips")

@@ -149,7 +149,7 @@ class Scripts:
     ) -> tuple[Any, bool]:
         """Return the reply, and whether everything up to this script's writes is confirmed to be on disk."""
         for script in (("EVALSHA", _sha(name)), ("EVAL", source(name))):
-            # WAITAOF speaks of the writes of its own connection, which a pipeline keeps to.
+            # WAITAOF covers the writes of its own connection, so both go into one pipeline.
             async with self.redis.pipeline(transaction=False) as pipe:
                 pipe.execute_command(*script, len(keys), *keys, *args)
                 pipe.execute_command("WAITAOF", 1, fsync.replicas, fsync.within_ms)

@@ -416,4 +416,4 @@ switch.uninstall()
 assert patched() == [False] * 3
 """
     )
-    assert out.count("goes over urllib3") == 1
+    assert out.count("is sent over urllib3") == 1

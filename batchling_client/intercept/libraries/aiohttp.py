@@ -66,7 +66,7 @@ class _Library:
     """The library's own classes, and the conversions between them and ours."""
 
     def __init__(self, module: ModuleType) -> None:
-        # Names of a library that is never imported here: without its types.
+        # This library is never imported here, so its types are unknown.
         self._names: Any = module
         self._session = own_class(module, "ClientSession", "client")
         library = self._names
@@ -136,7 +136,7 @@ class _Library:
         try:
             return await innermost(shadow)(method, url, **{**options, "timeout": unhurried, "proxy": None})
         finally:
-            # A session without a connector counts as closed, and is not complained about when it is collected.
+            # A session without a connector counts as closed: aiohttp does not warn when it is collected.
             vars(shadow)["_connector"] = None
 
 
@@ -188,7 +188,7 @@ def _sending(library: _Library, patch: Patch) -> Callable[..., Awaitable[Any]]:
     async def _request(session: Any, method: str, str_or_url: Any, **options: Any) -> Any:
         plain = patch.plain
         if session.closed:
-            # A closed session is left to the library, which has its own words for it.
+            # The library raises its own error for a closed session.
             return await plain(session)(method, str_or_url, **options)
         try:
             url = _url(session, str_or_url, options)
@@ -242,11 +242,11 @@ def _renewing(patch: Patch) -> Callable[..., Any]:
 
 def _targets(module: ModuleType) -> Iterator[Target]:
     if not hasattr(module, "ClientSession") or not hasattr(module, "BaseConnector"):
-        # Somebody's stand-in of that name.
+        # A stand-in of that name, such as a test's.
         return
     library, session = _Library(module), own_class(module, "ClientSession", "client")
     if own_transports.is_wrapped(vars(session).get(_SENDS), "aiohttp"):
-        # A double that is stopped puts the library's method in the place of ours: what calls that method looks first.
+        # A test double is in place, which restores the library's method over our patch: patch its callers, too.
         for name in _ASKS:
             if not own_transports.is_wrapped(vars(session).get(name), "aiohttp"):
                 yield session, name, _renewing

@@ -40,7 +40,7 @@ def _place(connection: Any, url: str) -> tuple[str, str]:
         return "", ""
     tunnel = getattr(connection, "_tunnel_host", None)
     if parts.hostname:
-        # Through a proxy the whole URL is asked for.
+        # Through a proxy the request names the whole URL.
         name = parts.hostname
         own = port in (None, {"http": 80, "https": 443}.get(parts.scheme))
     else:
@@ -70,7 +70,7 @@ def _count(block: Handler, method: str, host: str, path: str) -> None:
 
 
 def _targets(module: ModuleType) -> Iterator[Target]:
-    # A recorder may have put a class of its own in the place of the module's name.
+    # A recorder may have replaced the module's class by its own.
     own = (one for one in object.__subclasses__() if one.__module__ == module.__name__)
     for connection in [one for one in own if one.__name__ == "HTTPConnection"]:
         yield connection, "putrequest", _putting

@@ -96,7 +96,7 @@ def _awaiting(library: Any, patch: Patch) -> Callable[..., Awaitable[Any]]:
 
 def _targets(module: ModuleType) -> Iterator[Target]:
     if not hasattr(module, "ConnectionPool"):
-        # Somebody's stand-in of that name.
+        # A stand-in of that name, such as a test's.
         return
     blocking = own_class(module, "ConnectionPool", "_sync.connection_pool")
     awaiting = own_class(module, "AsyncConnectionPool", "_async.connection_pool")

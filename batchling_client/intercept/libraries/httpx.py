@@ -152,7 +152,7 @@ class _Library:
         ):
             return Way.DOUBLE, transport
         if "aiohttp" in type(transport).__module__:
-            # Those of SDKs that only send, over another library: httpx_aiohttp, a copy of it in an SDK, litellm's.
+            # Transports of SDKs that only send, over another library: httpx_aiohttp, an SDK's copy of it, litellm's.
             return Way.PLAIN, transport
         own = next((one for one in self._plain if isinstance(transport, one)), None)
         if own is None:
@@ -282,7 +282,7 @@ class _Send:
     def _way(self, client: _Client, handler: Handler, request: _Request) -> tuple[Way, object]:
         library = self._library
         if not own_transports.may_send(handler):
-            # Only what cannot reach a provider is left alone.
+            # Leave calls alone that cannot reach a provider.
             transport = client._transport_for_url(request.url)
             return (Way.DOUBLE if library.is_double(transport) else Way.PLAIN), transport
         way, by = library.way_to_transport(client, self._patch.original)
@@ -297,7 +297,7 @@ class _Send:
         return way, by
 
     def _handler(self, client: _Client, request: _Request) -> Handler | None:
-        # A closed client is left to the library, which has its own words for it.
+        # The library raises its own error for a closed client.
         if client.is_closed:
             return None
         url = request.url
@@ -316,7 +316,7 @@ class _Send:
         encoding = getattr(client, "_default_encoding", "utf-8")
         response = self._library.response(reply, request, encoding)
         if not options.get("stream"):
-            # Serves both colours: the body is in memory, reading it waits for nothing.
+            # Serves sync and async: the body is in memory, so reading it waits for nothing.
             response.read()
         response.elapsed = timedelta(seconds=time.perf_counter() - started)
         return response
@@ -361,8 +361,8 @@ class _Onward:
         transport_path, block = own_transports.current(), self._patch.block()
         if block is None:
             return None
-        # Without a path nothing of ours has seen the call: a transport is used by itself, or a double that was
-        # stopped inside the block has put back a `send` from before it.
+        # Without a transport path none of our patches has seen the call: a transport is used directly, or a test
+        # double that stopped inside the block has restored an earlier `send`.
         handler = block if transport_path is None else transport_path.handler
         url = request.url
         if not handler.wants(request.method, host_of(url.host, url.port), url.path):
@@ -377,7 +377,7 @@ class _Onward:
 
 def _targets(module: ModuleType) -> Iterator[Target]:
     if not hasattr(module, "USE_CLIENT_DEFAULT"):
-        # Somebody's stand-in of that name.
+        # A stand-in of that name, such as a test's.
         return
     library = _Library(module)
     blocking = own_class(module, "Client", "_client")

@@ -23,7 +23,7 @@ class _Request(Protocol):
 
 
 def _wanting(patch: Patch, transport: Any, request: _Request) -> tuple[Handler, HttpCall] | None:
-    # A closed transport is left to the library, which has its own words for it.
+    # The library raises its own error for a closed transport.
     if transport._closed or patch.block() is None:
         return None
     parts = urlsplit(request.url)

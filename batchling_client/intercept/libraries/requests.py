@@ -99,7 +99,7 @@ def _sending(library: Any, patch: Patch) -> Callable[..., Any]:
     def send(session: _Session, request: _Request, **options: Any) -> Any:
         url = getattr(request, "url", None)
         if not isinstance(url, str):
-            # What the library refuses, it refuses in its own words.
+            # The library raises its own error for a call that it refuses.
             return patch.plain(session)(request, **options)
         handler = patch.handler(request.method, *_place(url))
         if handler is None:
@@ -169,8 +169,8 @@ def _onward(library: Any, patch: Patch) -> Callable[..., Any]:
         plain, block = patch.plain(adapter), patch.block()
         if block is None or not isinstance(request.url, str):
             return plain(request, *args, **options)
-        # Without a transport path nothing of ours has seen the call: a double that was stopped inside the block has put
-        # back a `send` from before it, or an adapter is used by itself.
+        # Without a transport path none of our patches has seen the call: an adapter is used directly, or a test double
+        # that stopped inside the block has restored an earlier `send`.
         transport_path = own_transports.current()
         handler = block if transport_path is None else transport_path.handler
         host, path = _place(request.url)

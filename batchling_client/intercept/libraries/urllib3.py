@@ -19,7 +19,7 @@ def _opening(library: Any, patch: Patch) -> Callable[..., Any]:
         block = patch.block()
         if block is not None:
             parts = urlsplit(url)
-            # Through a proxy the whole URL is asked for.
+            # Through a proxy the request names the whole URL.
             called = parts if parts.hostname else pool
             name = (parts.hostname or pool.host).strip("[]").lower()
             own = called.port == OWN_PORTS.get(called.scheme)

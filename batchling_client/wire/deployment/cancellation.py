@@ -69,7 +69,7 @@ async def _to_the_end(
             try:
                 await asyncio.wait([task])
             except asyncio.CancelledError as error:
-                # The last one alone: a cancel scope of anyio sends one each turn of the loop.
+                # Only the last one: a cancel scope of anyio sends a cancellation on each turn of the loop.
                 cancelled[:] = [error]
         if not _was_broken_off(task) or loop.time() > give_up_at:
             return task.result()

@@ -92,7 +92,7 @@ def refusal(findings: Iterable[Finding], place: str) -> str | None:
 
 
 def _of_version(info: Mapping[str, Any]) -> Finding:
-    # Valkey tells the version of Redis that it is compatible with, and its own besides.
+    # Valkey reports the Redis version that it is compatible with, and its own version.
     valkey = info.get("valkey_version")
     text = f"Valkey {valkey}" if valkey else str(info.get("redis_version", "unknown"))
     return judge(

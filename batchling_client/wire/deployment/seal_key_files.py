@@ -20,7 +20,7 @@ def stored_pair(home: Path) -> tuple[str, str]:
     private_file = folder / PRIVATE_FILE
     if not private_file.exists():
         _, private = sealing.new_pair()
-        # Not named for the process id: two containers that share a volume may well have the same.
+        # Not named by process id: two containers that share a volume may have the same id.
         handle, name = tempfile.mkstemp(prefix=f".{PRIVATE_FILE}.", dir=folder)
         draft = Path(name)
         with os.fdopen(handle, "w", encoding="ascii") as file:

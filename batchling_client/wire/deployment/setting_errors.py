@@ -47,7 +47,7 @@ def mistake_in(error: ValidationError | SettingsError) -> tuple[str, str]:
     What is raised for it is raised after the `except`, as the error itself holds the value.
     """
     if isinstance(error, SettingsError):
-        # Of all settings this one alone is read as JSON.
+        # No other setting is read as JSON.
         return "BATCHLING_PROVIDERS", "must be JSON"
     first = error.errors(include_url=False, include_input=False)[0]
     path, kind = [str(part).upper() for part in first["loc"]], first["type"]
@@ -60,7 +60,7 @@ def mistake_in(error: ValidationError | SettingsError) -> tuple[str, str]:
         words = _WORDS.get(kind)
         reason = words(first.get("ctx", {})) if words else _OTHERWISE
     if reason.startswith("BATCHLING_"):
-        # What is wrong between several settings names the one to mend itself.
+        # An error between several settings names the setting to change in its own text.
         named, _, reason = reason.partition(" ")
         return named, reason
     return f"BATCHLING_{'__'.join(path)}", reason

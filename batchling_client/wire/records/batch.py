@@ -187,7 +187,7 @@ class Batch:
                 provider_status=text("provider_status"),
                 outcome=Outcome(text("outcome")) if b"outcome" in fields else None,
                 ending=fields.get(b"ending", b"{}"),
-                # What holds a step up now is newer than what went wrong with the last one.
+                # The reason that holds the current step up is newer than the last step's error.
                 error=text("silence") or text("error"),
                 poll_s=number("poll_ms") / 1000,
                 cancel_requested=text("cancel_requested") == "1",
@@ -202,7 +202,7 @@ class Batch:
         except (KeyError, ValueError, OverflowError) as error:
             raise CorruptRecord("a stored batch cannot be read") from error
         if batch.spec.lane_id != batch.lane_id:
-            # With another's spec it would be sent with another's key.
+            # With another lane's spec it would be sent with another lane's key.
             raise CorruptRecord("a stored batch holds the spec of another lane")
         return batch
 
