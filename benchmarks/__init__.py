@@ -1,1 +1,1 @@
-"""Measurements, side by side with upstream where it does the same; `make bench` runs them all."""
+"""Measurements, compared with upstream where it does the same; `make bench` runs all of them."""

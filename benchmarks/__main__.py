@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME ...]`: measures, prints tables, and writes the figures as JSON."""
+"""`python -m benchmarks [NAME ...]`: measure, print tables, and write the figures as JSON."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NAMES: Final = (
 
 
 def main() -> int:
-    """Measures what is named, or everything; 0 also where a target is missed, since machines differ."""
+    """Run the named measurements, or all; return 0 even if a target is missed, because machines differ."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", choices=(*NAMES, []), help="what to measure, all by default")
     parser.add_argument("--runs", type=int, default=3, help="rounds of ten_thousand (3)")
@@ -47,7 +47,7 @@ def main() -> int:
     }
     print(f"Python {found['python']}, {found['system']}", flush=True)
     for name in options.names or NAMES:
-        # One after the other, each loaded when its turn comes: what runs at the same time is measured wrongly.
+        # Import and run one at a time: measurements that run at once disturb each other.
         measure: Callable[..., Report] = importlib.import_module(f".{name}", __package__).measure
         if name == "ten_thousand":
             measure = partial(measure, options.requests, max(1, options.runs))

@@ -1,4 +1,4 @@
-"""The measured program: many requests through AsyncGroq at once, answered in one of three ways.
+"""The measured program: many requests at once through AsyncGroq, answered in one of three ways.
 
 It runs under two virtual environments, so it imports nothing but the standard library, groq with its httpx, and the
 `batchling` of the environment it runs in; it is started by path and prints one line of JSON.
@@ -30,7 +30,7 @@ WINDOW_S = 2.0
 
 
 class _Memory(httpx.AsyncBaseTransport):
-    """Answers at once and at the least cost: what remains is the work of the SDK and its HTTP library."""
+    """A transport that answers at once at the least cost: what remains is the work of the SDK and its HTTP library."""
 
     def __init__(self) -> None:
         message = {"role": "assistant", "content": "A queue walked into a bar: I will wait. (Asked: ?)"}
@@ -52,7 +52,7 @@ class _Memory(httpx.AsyncBaseTransport):
 
 
 def _block(n: int) -> AbstractAsyncContextManager[Any]:
-    # One name for two packages: which it is depends on the environment, so neither is imported above.
+    # Two packages have this name; the environment decides which one it is, so neither is imported above.
     block: AbstractAsyncContextManager[Any] = importlib.import_module("batchling").batchify(
         batch_size=n,
         batch_window_seconds=WINDOW_S,
@@ -64,13 +64,13 @@ def _block(n: int) -> AbstractAsyncContextManager[Any]:
 
 
 def _upstream(n: int, base_url: str) -> AbstractAsyncContextManager[Any]:
-    """Upstream at its best setting, its calls to https://api.groq.com sent to `base_url` instead.
+    """Return upstream at its best setting, with its calls to https://api.groq.com sent to `base_url`.
 
-    Only where a provider's address is made of a host name is it touched; what is done is upstream's own code.
+    Only the code that makes an address of a host name is replaced; everything else is upstream's own.
     """
     if sys.version_info < (3, 12):
-        # It asks `"completed" in SomeStrEnum`, which only 3.12 answers for values: on 3.11, which it declares to
-        # support, the first poll raises TypeError. This gives 3.11 the later answer.
+        # Upstream tests `"completed" in SomeStrEnum`, which accepts values only since 3.12: on 3.11, which it declares
+        # to support, the first poll raises TypeError. This gives 3.11 the result of 3.12.
         _let_enums_hold_values()
     groq = importlib.import_module("batchling.providers.groq")
     groq.GroqProvider._normalize_base_url = lambda self, *, url: base_url
@@ -89,9 +89,9 @@ def _let_enums_hold_values() -> None:
 
 
 def peak_rss_mib() -> float:
-    """The most memory that this process has held, in MiB."""
+    """Return the peak memory of this process, in MiB."""
     with contextlib.suppress(OSError, ValueError, IndexError):
-        # ru_maxrss outlives an exec and may speak of the program that started this one.
+        # ru_maxrss survives an exec, so it may be the peak of the program that started this one.
         status = Path("/proc/self/status").read_text(encoding="ascii")
         return int(status.partition("VmHWM:")[2].split()[0]) / 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -106,7 +106,7 @@ def _cpu_s() -> float:
 async def _measure(
     block: AbstractAsyncContextManager[Any], sdk: AsyncGroq, prompts: Sequence[str]
 ) -> dict[str, float]:
-    """One block with one gather; the clock runs from before it is entered until it is left."""
+    """Measure one block with one gather, from before it is entered until it is left."""
 
     async def ask(prompt: str) -> str:
         answer = await sdk.chat.completions.create(
@@ -145,13 +145,13 @@ async def _run(way: str, n: int, base_url: str) -> dict[str, float]:
         block = _block(n)
     else:
         block = _upstream(n, base_url)
-    # The SDK's own retries would hide what the block did wrong.
+    # The SDK's own retries would hide errors of the block.
     async with AsyncGroq(api_key="gsk-benchmark", http_client=http, max_retries=0) as sdk:
         return await _measure(block, sdk, prompts)
 
 
 def main() -> None:
-    """Asks, and prints what it took as JSON."""
+    """Send the requests, and print what they took as JSON."""
     parser = argparse.ArgumentParser()
     parser.add_argument("way", choices=("floor", "ours", "upstream"))
     parser.add_argument("n", type=int)

@@ -1,4 +1,4 @@
-"""Figures of a measurement: named columns, medians, and how they are shown."""
+"""Figures of a measurement: named columns, medians, and their tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Cell: TypeAlias = str | int | float
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What the project promises of a figure, and what was found; a target missed is shown, and fails nothing."""
+    """A promise about a figure and the measured value; a missed target is printed and fails nothing."""
 
     promise: str
     found: str
@@ -33,7 +33,7 @@ class Report:
     raw: Any = field(default=None, repr=False)
 
     def shown(self) -> str:
-        """The table and the targets as text."""
+        """Return the table and the targets as text."""
         cells = [list(self.columns), *([_shown(cell) for cell in row] for row in self.rows)]
         widths = [max(len(row[i]) for row in cells) for i in range(len(self.columns))]
         lines = [f"== {self.title}"]
@@ -46,7 +46,7 @@ class Report:
         return "\n".join([*lines, *(target.shown() for target in self.targets)])
 
     def to_json(self) -> dict[str, Any]:
-        """The report for a file."""
+        """Return the report as JSON values."""
         return {
             "title": self.title,
             "rows": [dict(zip(self.columns, row, strict=True)) for row in self.rows],
@@ -56,12 +56,12 @@ class Report:
 
 
 def median(values: Sequence[float]) -> float:
-    """The median of at least one value."""
+    """Return the median of at least one value."""
     return float(statistics.median(values))
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least this share of the values does not exceed."""
+    """Return the smallest value that at least this share of the values does not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 

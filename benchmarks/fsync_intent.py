@@ -1,4 +1,4 @@
-"""What it costs a create to have its record on disk before it is sent, and a first call to have its Redis judged."""
+"""The cost of `fsync_intent` for a create, and of the check of Redis for the first call of a block."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FSYNC: Final = Fsync(replicas=0, within_ms=5_000)
 
 
 def measure() -> Report:
-    """Arms one batch again and again, under each way to sync, on a stack whose worker serves another namespace."""
+    """Arm one batch repeatedly with each way to sync, on a stack whose worker serves another namespace."""
     with embedded_stack({}) as stack:
         times = asyncio.run(_measure(stack.redis_url))
     rows: list[list[Cell]] = [
@@ -57,7 +57,7 @@ async def _measure(redis_url: str) -> dict[str, list[float]]:
 
 
 async def _armed(redis: Redis) -> Callable[[Fsync | None], Awaitable[None]]:
-    """Arms a batch that is ready for it."""
+    """Return a function that arms a batch which is ready for it."""
     scripts = Scripts(redis, Keys("benchmark"))
     lane, batch_id = Lane(scripts=scripts, spec=chat_lane("f" * 20)), new_batch_id()
     for rows in lane.rows(1, 100):

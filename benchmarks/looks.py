@@ -1,4 +1,4 @@
-"""Thousands of running batches of one account, each looked at every thirty seconds: calls and CPU that this takes."""
+"""Calls and CPU for polling thousands of running batches of one account, each every thirty seconds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .workers import Workers, alive, connected, redis_server
 SIZES: Final = (2_000, 10_000)
 INTERVAL_S: Final = 30.0
 SETTLING_S: Final = 2 * INTERVAL_S
-"""The batches fall due at scattered times first, as they would have been created."""
+"""Seconds of warm-up, in which batches fall due at scattered times, as if created one by one."""
 MEASURED_S: Final = 2 * INTERVAL_S
 PAGE: Final = 100
 CREATES_TOGETHER: Final = 20
@@ -37,12 +37,12 @@ LIST: Final = "openai GET /batches"
 ONE: Final = "openai GET /batches/{batch_id}"
 MOST_SHARE: Final = 0.3
 ONE_SWEEP: Final = 1.1
-"""The time that is measured may cut a sweep, or hold a part of a third."""
+"""Tolerance: the measured time may cut off a sweep, or include part of a third."""
 ALL_PERCENT: Final = 99.9
 
 
 def measure(sizes: tuple[int, ...] = SIZES) -> Report:
-    """For each number of batches the calls that came in two intervals, and the CPU of the one worker."""
+    """Measure, for each number of batches, the calls within two intervals and the CPU of the one worker."""
     found = []
     for n_batches in sizes:
         with Sandbox(1e6) as sandbox:
@@ -118,7 +118,7 @@ async def _round(sandbox: Sandbox, n_batches: int) -> dict[str, Any]:
             finally:
                 workers.kill()
     if n_running != n_batches:
-        raise RuntimeError(f"{n_batches - n_running} batches ended, and none should have")
+        raise RuntimeError(f"{n_batches - n_running} batches ended, but all of them should still run")
     return {
         "n_batches": n_batches,
         "seconds": took_s,
@@ -132,7 +132,7 @@ async def _round(sandbox: Sandbox, n_batches: int) -> dict[str, Any]:
 
 
 async def _seen_since(redis: Redis, keys: Keys, moment: float) -> int:
-    """How many batches were looked at since then."""
+    """Return how many batches were polled since then."""
     batch_ids: Any = await redis.zrange(keys.batches, 0, -1)
     n = 0
     for first in range(0, len(batch_ids), 1000):
@@ -144,7 +144,7 @@ async def _seen_since(redis: Redis, keys: Keys, moment: float) -> int:
 
 
 async def _created(sandbox: Sandbox, n_batches: int) -> list[ProviderBatchId]:
-    """Batches of one row at the provider, all of one input file."""
+    """Create batches of one row at the provider, all of one input file."""
     base_url = f"{sandbox.settings['BATCHLING_PROVIDERS__OPENAI__BASE_URL']}/v1"
     async with httpx.AsyncClient(base_url=base_url, headers=KEY, timeout=PATIENCE_S) as http:
         body = '{"model":"gpt-4o-mini","messages":[{"role":"user","content":"Hello?"}]}'
@@ -168,7 +168,7 @@ async def _created(sandbox: Sandbox, n_batches: int) -> list[ProviderBatchId]:
 
 
 async def _store(redis: Redis, keys: Keys, created: list[ProviderBatchId]) -> None:
-    """Put each into Redis as a batch that a worker has submitted; their first looks are scattered over an interval."""
+    """Put each into Redis as a submitted batch; scatter their first polls over one interval."""
     scripts = Scripts(redis, keys)
     spec = LaneSpec(
         provider="openai",

@@ -1,4 +1,4 @@
-"""Two workers restarted in turn while a thousand requests a second come in: what is lost, doubled, or late."""
+"""Requests lost, doubled or late when two workers are restarted in turn under a thousand requests a second."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ ROWS_A_BATCH: Final = 500
 LINGER_MS: Final = 500
 BODY_BYTES: Final = 256
 LEASE_S: Final = 60
-"""A batch that waits for a lease to expire stands out."""
+"""Seconds; long enough to see a batch that waits for a lease to expire."""
 MOST_ADDED_S: Final = 2.0
 POOLS: Final = ("threads", "prefork")
 
 
 def measure(seconds: float = SECONDS) -> Report:
-    """For each pool a round without and one with a restart of both workers."""
+    """Measure each pool, first without a restart and then with a restart of both workers."""
     found = []
     with Sandbox(0.2) as sandbox:
         for pool in POOLS:
@@ -128,7 +128,7 @@ async def _round(sandbox: Sandbox, pool: str, seconds: float, *, restarts: bool)
 
 
 async def _ask(lane: Lane, seconds: float) -> tuple[list[RequestId], float]:
-    """Enqueues at the rate, in portions, made ready before; the ids, and how long it took."""
+    """Enqueue prepared portions at the rate; return the ids and the seconds it took."""
     portions = [
         [lane.row(BODY_BYTES) for _ in range(RATE // PORTIONS_A_SECOND)]
         for _ in range(int(seconds * PORTIONS_A_SECOND))
@@ -148,7 +148,7 @@ async def _ask(lane: Lane, seconds: float) -> tuple[list[RequestId], float]:
 
 
 async def _settled(redis: Redis, keys: Keys) -> list[float]:
-    """Waits until every batch is over; how long each took from its seal, in seconds."""
+    """Wait until every batch is terminal; return the seconds of each from its seal."""
     async with asyncio.timeout(3 * PATIENCE_S):
         while await redis.zcard(keys.schedule):
             await asyncio.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Rows put into Redis by the wire's own scripts, as a client would, without the cost of an SDK."""
+"""Puts rows into Redis by the wire's own scripts, as a client does, without the cost of an SDK."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ CAP_BYTES: Final = 200_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lane:
-    """A lane to fill, and who waits for its answers."""
+    """A lane to fill, and the session that waits for its answers."""
 
     scripts: Scripts
     spec: LaneSpec
     run_id: RunId = field(default_factory=new_run_id)
     mailbox: Mailbox = field(default_factory=new_mailbox)
     poll_ms: int = 100
-    """How often its batches may be looked at."""
+    """Milliseconds between two polls of a batch, at least."""
 
     def cap(self, n_rows: int, *, linger_ms: int = 60_000) -> BatchCap:
-        """A batch of at most so many rows."""
+        """Return limits for a batch of at most so many rows."""
         return BatchCap(rows=n_rows, bytes=CAP_BYTES, linger_ms=linger_ms, longest_ms=15 * linger_ms)
 
     async def enqueue(self, batch_id: BatchId, rows: Sequence[RowIn], cap: BatchCap) -> Enqueued:
-        """Enqueues some rows, into the batch if it is the lane's open one."""
+        """Enqueue rows; they go into the batch if it is the lane's open one."""
         return await self.scripts.enqueue(
             batch_id=batch_id,
             lane_id=self.spec.lane_id,
@@ -52,13 +52,13 @@ class Lane:
         )
 
     async def put(self, batch_id: BatchId, rows: Sequence[RowIn], cap: BatchCap) -> None:
-        """Enqueues some rows into the batch; RuntimeError unless it takes them all."""
+        """Enqueue rows into the batch; raise RuntimeError unless it takes all of them."""
         reply = await self.enqueue(batch_id, rows, cap)
         if reply.verdict is not Verdict.OK or len(reply.placements) != len(rows):
             raise RuntimeError(f"the batch did not take its rows: {reply}")
 
     async def fill(self, n_rows: int, n_bytes: int, *, taken: list[RequestId] | None = None) -> BatchId:
-        """One batch of chat requests with bodies of about `n_bytes`, sealed by its last row; `taken` gets their ids."""
+        """Fill a batch with chat requests of about `n_bytes`, sealed by the last row; `taken` gets their ids."""
         batch_id = new_batch_id()
         cap = self.cap(n_rows)
         for rows in self.rows(n_rows, n_bytes):
@@ -68,12 +68,12 @@ class Lane:
         return batch_id
 
     def rows(self, n_rows: int, n_bytes: int) -> Iterator[list[RowIn]]:
-        """Rows in portions of `AT_ONCE`; their texts differ and do not compress to nothing."""
+        """Yield rows in portions of `AT_ONCE`; their texts differ and compress little."""
         for first in range(0, n_rows, AT_ONCE):
             yield [self.row(n_bytes) for _ in range(first, min(first + AT_ONCE, n_rows))]
 
     def row(self, n_bytes: int) -> RowIn:
-        """A fresh chat request with a body of about `n_bytes`."""
+        """Return a fresh chat request with a body of about `n_bytes`."""
         text = os.urandom(n_bytes // 2).hex()
         body = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": text}]}).encode()
         request_id = new_request_id()
@@ -82,7 +82,7 @@ class Lane:
 
 
 def chat_lane(fingerprint: str) -> LaneSpec:
-    """Groq's chat lane of one credential."""
+    """Return Groq's chat lane of one credential."""
     return LaneSpec(
         provider="groq",
         host="api.groq.com",

@@ -1,7 +1,7 @@
-"""How long each script keeps Redis, which does one thing at a time, from everybody else.
+"""How long each script blocks Redis, which runs one command at a time.
 
-Every batch of a crowd is taken through its whole life, then one of the largest size, so that a script whose time grows
-with its batch is seen.
+Many batches go through their whole life, then one of the largest size, so that a script whose time grows with its
+batch is visible.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from .rows import AT_ONCE, KEEP_MS, Lane, chat_lane
 from .stand import embedded_stack
 
 N_BATCHES: Final = 200
-"""As many as one tick of a worker claims at once."""
+"""The number of batches that one tick of a worker claims at once."""
 LARGEST: Final = 50_000
 PACKED_BYTES: Final = 2048
 BODY_BYTES: Final = 3600
-"""Of random hex digits, which compress to about `PACKED_BYTES`."""
+"""Bytes of random hex digits, which compress to about `PACKED_BYTES`."""
 LEASE_MS: Final = 600_000
 MOST_MS: Final = 5.0
 _EVAL_WORDS: Final = (b"EVALSHA", b"EVAL")
 
 
 def measure(n_batches: int = N_BATCHES, largest: int = LARGEST) -> Report:
-    """Runs both, on a stack whose worker serves another namespace and so stays out of the way."""
+    """Measure many batches and a large one, on a stack whose worker serves another namespace and so stays idle."""
     with embedded_stack({}) as stack:
         times = asyncio.run(timed(stack.redis_url, stack.redis.pid, n_batches, largest))
     rows: list[list[Cell]] = []
@@ -66,18 +66,18 @@ def measure(n_batches: int = N_BATCHES, largest: int = LARGEST) -> Report:
 
 class _Call(NamedTuple):
     call_ms: float
-    """CPU of Redis' main thread: reading the call, the script, writing the append-only file, answering."""
+    """CPU of Redis' main thread: reads the call, runs the script, writes the append-only file, answers."""
     clock_ms: float
-    """The script alone by Redis' clock, which goes on while another process has the core."""
+    """The script alone, by Redis' clock, which keeps running while another process has the core."""
 
     @property
     def script_ms(self) -> float:
-        """At most what the script took: either figure holds it, and something that is not the script's doing."""
+        """Return an upper bound of the script's time: both figures include it and some other time."""
         return min(self.call_ms, self.clock_ms)
 
 
 class _TimedScripts(Scripts):
-    """Takes the time of each call; loading a script on its first call is a part of it."""
+    """Scripts whose calls are timed; the first call includes loading the script."""
 
     def __init__(self, redis: Redis, keys: Keys, redis_pid: int) -> None:
         super().__init__(redis, keys)
@@ -88,7 +88,7 @@ class _TimedScripts(Scripts):
         before_ms = self._cpu_ms()
         reply = await super()._run(name, keys, args)
         after_ms = self._cpu_ms()
-        # The newest of a few: the idle worker's own commands may have come in between.
+        # Search the last few entries: commands of the idle worker may have come in between.
         newest: Any = await self.redis.execute_command("SLOWLOG", "GET", 32)
         clock_ms = next(entry[2] for entry in newest if entry[3][0] in _EVAL_WORDS) / 1000
         call_ms = clock_ms if before_ms is None or after_ms is None else after_ms - before_ms
@@ -96,7 +96,7 @@ class _TimedScripts(Scripts):
         return reply
 
     def _cpu_ms(self) -> float | None:
-        """What Redis has used so far; None where the system does not tell it to the nanosecond."""
+        """Return the CPU that Redis has used; None if the system does not report nanoseconds."""
         try:
             return int(self._spent.read_text(encoding="ascii").split()[0]) / 1e6
         except (OSError, ValueError, IndexError):
@@ -104,7 +104,7 @@ class _TimedScripts(Scripts):
 
 
 async def timed(redis_url: str, redis_pid: int, n_batches: int, largest: int) -> dict[str, list[_Call]]:
-    """Take the crowd and then the largest batch through every script; return the calls by script."""
+    """Run many batches and then the largest one through every script; return the calls by script."""
     redis = connect(redis_url)
     try:
         await redis.config_set("slowlog-log-slower-than", 0)
@@ -118,7 +118,7 @@ async def timed(redis_url: str, redis_pid: int, n_batches: int, largest: int) ->
 
 
 class _Life:
-    """One batch a lane, taken from open to settled in step with the others."""
+    """One batch per lane, taken from open to settled in step with the others."""
 
     def __init__(self, scripts: Scripts, lanes: Sequence[Lane], n_rows: int) -> None:
         self._scripts = scripts
@@ -128,7 +128,7 @@ class _Life:
         self._claims: dict[BatchId, int] = {}
 
     async def live(self) -> None:
-        """Calls every script for each batch."""
+        """Call every script for each batch."""
         for batch_id, lane in self._lanes.items():
             await self._enqueue(batch_id, lane)
         await self._seal()
@@ -138,7 +138,7 @@ class _Life:
         await self._settle()
 
     async def _settle(self) -> None:
-        """Ends each batch; then its requests are asked for again, answered ones and running ones."""
+        """End each batch; then ask for its requests again, answered ones and running ones."""
         await self._claim()
         for batch_id, token in self._claims.items():
             await self._begin(batch_id, BatchState.ENDED)
@@ -150,7 +150,7 @@ class _Life:
                 await lane.put(new_batch_id(), rows[first : first + AT_ONCE], lane.cap(AT_ONCE))
 
     async def _enqueue(self, batch_id: BatchId, lane: Lane) -> None:
-        """Fresh requests, then the same ones of a second client, one of which that client withdraws."""
+        """Enqueue fresh requests, then the same ones for a second client, which withdraws one of them."""
         second = Lane(scripts=lane.scripts, spec=lane.spec, mailbox=new_mailbox())
         held = self._rows[batch_id] = []
         cap = lane.cap(self._n_rows + 1, linger_ms=0)
@@ -222,7 +222,7 @@ class _Life:
             )
 
     async def _collect(self) -> None:
-        """Every second portion is answered; the others move to another batch, which is cancelled in the end."""
+        """Answer every second portion; move the others to another batch, which is cancelled in the end."""
         await self._claim()
         for batch_id, token in self._claims.items():
             await self._begin(batch_id, BatchState.ENDED)
@@ -238,7 +238,7 @@ class _Life:
         packed = b"+" + os.urandom(PACKED_BYTES - 1)
         mailboxes: tuple[Mailbox, ...] = ()
         for _ in range(2):
-            # The first answer names the mailboxes that wait, as a worker learns it.
+            # The first answer names the waiting mailboxes; a worker learns them the same way.
             delivered = await self._scripts.deliver(
                 batch_id=batch_id,
                 token=self._claims[batch_id],

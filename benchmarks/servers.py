@@ -1,4 +1,4 @@
-"""How the servers that the embedded stack could start compare: those on PATH and the packaged one."""
+"""Compares the servers that the embedded stack can start: those on PATH and the packaged one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WRITTEN_MS: Final = 10_000
 
 
 def measure() -> Report:
-    """Give each server the same work, kill it, and start it again on what it wrote; the servers take turns."""
+    """Give each server the same work, kill it, and restart it on the files it wrote; the servers take turns."""
     found = {
         f"{server.family} {server.version[0]}.{server.version[1]}": server
         for server in servers(os.environ["PATH"])
@@ -87,16 +87,16 @@ def _round(server: Server) -> dict[str, float]:
             found["recovery s"] = time.perf_counter() - began_s
             found["RSS after, MiB"] = process.memory_info().rss / MIB
             with Redis.from_url(f"unix://{layout.socket()}") as client:
-                # What expires within the minutes of a benchmark has no business there.
+                # Keys that expire within the minutes of the benchmark would spoil the comparison.
                 if client.dbsize() != n_keys:
                     raise RuntimeError(f"{client.dbsize()} of {n_keys} keys are back")
         return found
 
 
 def _written(server: Server, layout: Layout) -> int:
-    """Wait until all that was written is in the server's file; return the number of keys."""
+    """Wait until every write is in the server's file; return the number of keys."""
     with Redis.from_url(f"unix://{layout.socket()}", single_connection_client=True) as client:
-        # WAITAOF waits for the writes of its own connection, and so for every write before them.
+        # WAITAOF waits for the writes of its own connection, and so for all earlier writes.
         client.set("last", 1)
         n_files, _ = client.execute_command("WAITAOF", 1, 0, WRITTEN_MS)
         if n_files != 1:
@@ -106,7 +106,7 @@ def _written(server: Server, layout: Layout) -> int:
 
 @contextlib.contextmanager
 def _running(server: Server, layout: Layout) -> Iterator[psutil.Process]:
-    """A server with the embedded stack's options, without its worker."""
+    """Run a server with the embedded stack's options, without a worker."""
     recipe = Recipes(layout, layout.socket(), os.environ).redis(str(server.path))
     with layout.log("redis").open("ab") as log:
         process = subprocess.Popen(recipe.argv, env=recipe.environment, stdout=log, stderr=log)

@@ -1,4 +1,4 @@
-"""What the measurements run against: the sandbox and an embedded stack, as processes of their own."""
+"""The sandbox and an embedded stack for the measurements, as separate processes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PATIENCE_S: Final = 60.0
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without a developer's own settings."""
+    """Return the environment without a developer's own settings."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -35,7 +35,7 @@ def clean_environment() -> dict[str, str]:
 
 
 class Sandbox(AbstractContextManager["Sandbox"]):
-    """The project's sandbox on a free loopback port; every batch takes `seconds`."""
+    """The sandbox on a free loopback port; every batch takes `seconds`."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -46,7 +46,7 @@ class Sandbox(AbstractContextManager["Sandbox"]):
         words = [sys.executable, "-m", "batchling_worker.sandbox", "--seconds", f"*={self._seconds}"]
         self._server = subprocess.Popen(words, env=clean_environment(), stdout=subprocess.PIPE, text=True)
         out: IO[str] | None = self._server.stdout
-        # It prints these lines, and only these, once it serves.
+        # The sandbox prints only these lines, once it serves.
         while out is not None and self.base_url() is None and (line := out.readline()):
             name, _, value = line.removeprefix("export ").strip().partition("=")
             self.settings[name] = value
@@ -66,29 +66,29 @@ class Sandbox(AbstractContextManager["Sandbox"]):
             self._server.wait(10)
 
     def base_url(self) -> str | None:
-        """What stands in for https://api.groq.com."""
+        """Return the URL that replaces https://api.groq.com."""
         return self.settings.get("BATCHLING_PROVIDERS__GROQ__BASE_URL")
 
     def batches(self) -> list[dict[str, Any]]:
-        """The batches it was given since the last reset, as the provider shows them."""
+        """Return the batches created since the last reset, as the provider shows them."""
         seen: list[dict[str, Any]] = json.loads(self._ask("GET", "batches"))
         return seen
 
     def reset(self) -> None:
-        """Forgets everything, so that a later run does not pay for an earlier one."""
+        """Reset the sandbox, so that a later run does not pay for an earlier one."""
         self._ask("POST", "reset")
 
     def arm(self, faults: list[dict[str, Any]]) -> None:
-        """Arms faults, each an object as the sandbox's documentation has it."""
+        """Arm faults, each an object as in the sandbox's documentation."""
         self._ask("POST", "faults", json.dumps(faults).encode())
 
     def n_billed_twice(self) -> int:
-        """How many custom_ids were paid for more than once since the last reset."""
+        """Return how many custom_ids were paid for more than once since the last reset."""
         n: int = json.loads(self._ask("GET", "ledger?rows=0"))["totals"]["n_billed_twice"]
         return n
 
     def n_calls(self) -> dict[str, int]:
-        """How many calls came since the last reset, by `provider METHOD route`."""
+        """Return the number of calls since the last reset, by `provider METHOD route`."""
         calls: dict[str, int] = json.loads(self._ask("GET", "ledger?rows=0"))["calls"]
         return calls
 
@@ -115,7 +115,7 @@ class Stack:
 
 @contextlib.contextmanager
 def embedded_stack(settings: dict[str, str]) -> Iterator[Stack]:
-    """The stack that a user's first `batchify` starts, in a directory of its own; stopped and removed at the end."""
+    """Run the stack that a user's first `batchify` starts, in its own directory; stop and remove it at the end."""
     with tempfile.TemporaryDirectory(prefix="batchling-bench-") as directory:
         home = Path(directory)
         environment = {**clean_environment(), **settings, "BATCHLING_HOME": directory}
@@ -139,13 +139,13 @@ def _seen(child: Child | None) -> psutil.Process:
 
 
 def cpu_s(process: psutil.Process) -> float:
-    """User and system time of a process so far, in seconds."""
+    """Return the user and system time of a process so far, in seconds."""
     used = process.cpu_times()
     return used.user + used.system
 
 
 def peak_rss_mib(process: psutil.Process) -> float:
-    """The most memory a process has held, in MiB; where the system does not tell, what it holds now."""
+    """Return the peak memory of a process in MiB, or its current memory if the system does not report the peak."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
         return int(status.partition("VmHWM:")[2].split()[0]) / 1024

@@ -1,7 +1,7 @@
-"""Ten thousand requests through AsyncGroq and a batch that takes one second: upstream, ours, and the SDK alone.
+"""Ten thousand requests through AsyncGroq and a one-second batch: upstream, ours, and the SDK alone.
 
-The three take turns in one run against one sandbox. What else the machine does only ever adds to a time, so ratios and
-targets are of the best runs; medians stand beside them.
+The three take turns in one run against one sandbox. Other work on the machine only adds to a time, so ratios and
+targets use the best runs; medians are printed, too.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ CALLER: Final = Path(__file__).with_name("caller.py")
 BATCH_S: Final = 1.0
 WAYS: Final = ("upstream", "ours", "floor")
 MOST_US: Final = 120.0
-"""Of client CPU for a request, beyond what the SDK itself takes."""
+"""Microseconds of client CPU per request, beyond what the SDK itself takes."""
 
 Figures: TypeAlias = dict[str, Any]
 
 
 def measure(n: int = 10_000, n_runs: int = 3) -> Report:
-    """Runs each way `n_runs` times, in an order that turns with each round."""
+    """Run each way `n_runs` times, in an order that rotates with each round."""
     pythons = {"upstream": str(upstream.python()), "ours": sys.executable, "floor": sys.executable}
     found: dict[str, list[Figures]] = {way: [] for way in WAYS}
     with Sandbox(BATCH_S) as sandbox, embedded_stack(sandbox.settings) as stack:
@@ -41,7 +41,7 @@ def measure(n: int = 10_000, n_runs: int = 3) -> Report:
 def _run(way: str, n: int, python: str, sandbox: Sandbox, stack: Stack) -> Figures:
     sandbox.reset()
     behind_s = cpu_s(stack.worker), cpu_s(stack.redis)
-    # -I: neither this directory nor the caller's PYTHONPATH decides whose `batchling` is imported.
+    # -I: neither this directory nor the caller's PYTHONPATH may decide which `batchling` is imported.
     words = [python, "-I", str(CALLER), way, str(n), "--base-url", str(sandbox.base_url())]
     environment = stack.environment if way == "ours" else clean_environment()
     done = subprocess.run(

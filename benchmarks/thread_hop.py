@@ -1,4 +1,4 @@
-"""What a blocking call of a plain block pays for its way to the background thread and back, beside an awaited call."""
+"""The cost of the background thread for a blocking call in a plain block, compared with an awaited call."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ URL: Final = "https://llm.example/v1/chat/completions"
 
 
 def measure() -> Report:
-    """Take turns between the ways, in one process: what a machine does besides falls on all of them."""
+    """Alternate the ways in one process, so that other work on the machine affects all of them."""
     shared = background_loop.hold()
     found: dict[str, list[float]] = {}
     try:

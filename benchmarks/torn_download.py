@@ -1,4 +1,4 @@
-"""The results of 50,000 rows, torn: downloads cut in the middle and workers killed; each answer is told just once."""
+"""Results of 50,000 rows with cut downloads and killed workers: each caller is notified exactly once."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from .stand import PATIENCE_S, Sandbox, Stack, embedded_stack
 N_ROWS: Final = 50_000
 BODY_BYTES: Final = 1024
 CUTS: Final = (0.3, 0.6, 0.9)
-"""After these shares of the file a download ends."""
+"""Shares of the file after which a download is cut."""
 KILLS: Final = (0.1, 0.4)
-"""Once these shares of the rows are delivered the worker is killed."""
+"""Shares of the rows after whose delivery the worker is killed."""
 
 
 def measure(n_rows: int = N_ROWS) -> Report:
-    """One batch whose results are read in many pieces."""
+    """Measure one batch whose results are read in many pieces."""
     with Sandbox(0.5) as sandbox:
         sandbox.arm([{"fault": "truncate-download", "sent": sent, "provider": "groq"} for sent in CUTS])
         settings = {**sandbox.settings, "BATCHLING_LEASE_SECONDS": "2"}
@@ -47,7 +47,7 @@ def measure(n_rows: int = N_ROWS) -> Report:
         rows=[tuple(found.values())],
         targets=[
             Target(promise="no answer is missing", found=f"{gap:,}", met=gap == 0),
-            Target(promise="no answer is told twice", found=f"{double:,}", met=double == 0),
+            Target(promise="no caller is notified twice", found=f"{double:,}", met=double == 0),
             Target(
                 promise="no row is paid for twice",
                 found=f"{found['paid twice']:,}",
@@ -109,7 +109,7 @@ async def _told(redis: Redis, mailbox: str) -> Counter[str]:
 
 
 def _kill_worker(stack: Stack) -> int:
-    """kill -9 to the worker and its children, once it is up; how many workers that were."""
+    """Send kill -9 to the worker and its children once it is up; return the number of workers killed."""
     worker = control.status(stack.home).worker
     if worker is None:
         return 0

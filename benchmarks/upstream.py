@@ -1,4 +1,4 @@
-"""The virtual environment for upstream, whose package has the name of ours."""
+"""The virtual environment for upstream, whose package has the same name as ours."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ PATIENCE_S: Final = 300.0
 
 
 def python() -> Path:
-    """The interpreter of that environment, made on first need from the index that the installer is set to.
+    """Return the environment's interpreter; create it on first use from the index that the installer is set to.
 
-    Same interpreter version, same versions of the SDK and its HTTP library as ours.
+    It has our versions of the interpreter, the SDK and its HTTP library.
     """
     found = PLACE / "bin" / "python"
     mark = PLACE / f".{RELEASE}-{'.'.join(map(str, sys.version_info[:3]))}"

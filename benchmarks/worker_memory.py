@@ -1,4 +1,4 @@
-"""What a worker holds in memory for a small batch and for the largest one: it should be the same, plus a constant."""
+"""The memory of a worker for a small batch and for the largest one, which should differ by a constant at most."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from .stand import PATIENCE_S, Sandbox, Stack, embedded_stack, peak_rss_mib
 SIZES: Final = (500, 50_000)
 BODY_BYTES: Final = 1024
 MOST_GROWTH_MIB: Final = 16.0
-"""What a larger batch may cost: buffers that fill up, an allocator that keeps a little."""
+"""MiB that a larger batch may cost: buffers fill up, and the allocator keeps a little."""
 
 
 def measure(sizes: Sequence[int] = SIZES) -> Report:
-    """One batch for each size, each with a worker that has done nothing before."""
+    """Measure one batch of each size, each with a fresh worker."""
     found = []
     with Sandbox(0.5) as sandbox:
         for n_rows in sizes:

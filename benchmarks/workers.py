@@ -1,4 +1,4 @@
-"""Worker processes and a Redis for measurements that start and stop them by themselves."""
+"""Worker processes and a Redis, for measurements that start and stop them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .stand import PATIENCE_S
 
 @dataclass(slots=True)
 class Workers:
-    """Worker processes of one deployment; whatever still runs at the end is killed by its pid."""
+    """Worker processes of one deployment; those that still run at the end are killed by pid."""
 
     home: Path
     pool: str
@@ -34,7 +34,7 @@ class Workers:
     n_started: int = 0
 
     def start(self) -> None:
-        """Start one more."""
+        """Start one more worker."""
         name = f"w{self.n_started}@bench"
         self.n_started += 1
         words = [sys.executable, "-m", "celery", "-A", "batchling_worker", "worker", "--pool", self.pool]
@@ -46,7 +46,7 @@ class Workers:
         self.running.append(process)
 
     async def replace_oldest(self) -> float:
-        """Stops the one that has run longest and starts another; how long it took to stop, in seconds."""
+        """Stop the oldest worker and start another; return the seconds that stopping took."""
         leaving = self.running.pop(0)
         self.start()
         started_s = time.perf_counter()
@@ -55,7 +55,7 @@ class Workers:
         return time.perf_counter() - started_s
 
     def kill(self) -> None:
-        """Kill those that still run."""
+        """Kill the workers that still run."""
         for process in self.running:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -64,7 +64,7 @@ class Workers:
 
 @contextlib.contextmanager
 def redis_server(home: Path) -> Iterator[str]:
-    """A Redis with the embedded stack's durability, as its URL."""
+    """Run a Redis with the embedded stack's durability, and yield its URL."""
     words = [str(find(os.environ["PATH"])), "--port", "0", "--unixsocket", f"{home}/s", "--dir", str(home)]
     words += ["--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"]
     with (home / "redis.log").open("wb") as log:
@@ -78,7 +78,7 @@ def redis_server(home: Path) -> Iterator[str]:
 
 @contextlib.asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Redis]:
-    """A connection, once Redis answers."""
+    """Return a connection, once Redis answers."""
     redis = connect(url)
     try:
         async with asyncio.timeout(PATIENCE_S):
@@ -93,7 +93,7 @@ async def connected(url: str) -> AsyncIterator[Redis]:
 
 
 async def alive(redis: Redis, keys: Keys, n: int, *, named: str = "") -> None:
-    """Wait until so many workers, and the one of that name, say that they are alive."""
+    """Wait until so many workers, including the named one, report that they are alive."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
             listed: Any = await redis.zrange(keys.workers, 0, -1)

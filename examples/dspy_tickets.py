@@ -25,7 +25,7 @@ class Triage(dspy.Signature):
 
 
 async def main() -> None:
-    """`acall` has no limit of threads, JSONAdapter no second try in another form, and `num_retries=0` no other try."""
+    """Ask at once: `acall` has no limit of threads; JSONAdapter and `num_retries=0` send nothing twice."""
     lm = dspy.LM("openai/gpt-5-mini", temperature=1.0, max_tokens=16000, cache=False, num_retries=0)
     triage = dspy.Predict(Triage)
     with dspy.context(lm=lm, adapter=dspy.JSONAdapter()):

@@ -1,4 +1,4 @@
-"""A list of texts in, a list of labels out, in the same order; one text that fails does not cost the others.
+"""Label a list of texts, in order; a text that fails does not affect the others.
 
 For real:   pip install openai; OPENAI_API_KEY=... python examples/gather.py
 Rehearsed:  batchling run --sandbox examples/gather.py:label
@@ -19,7 +19,7 @@ REVIEWS = (
 
 
 async def label() -> None:
-    """Asks everything at once and waits for all of it."""
+    """Send all requests at once and wait for all answers."""
     async with AsyncOpenAI() as client:
         labels = await asyncio.gather(*(label_of(client, review) for review in REVIEWS))
     for review, found in zip(REVIEWS, labels, strict=True):
@@ -27,21 +27,21 @@ async def label() -> None:
 
 
 async def label_of(client: AsyncOpenAI, review: str) -> str:
-    """One label, or the reason why there is none."""
+    """Return the label, or the reason why there is none."""
     prompt = f"Is this review good, bad or neither? One word.\n\n{review}"
     try:
         completion = await client.chat.completions.create(
             model="gpt-5-mini", messages=[{"role": "user", "content": prompt}]
         )
     except APIStatusError as error:
-        # The provider's own refusal, or what HTTP cannot say, such as a batch that expired.
+        # The provider's own error, or an error of the batch, such as its expiry.
         ours = errors.of(error)
         return f"no label: {ours or error.message}"
     return completion.choices[0].message.content or ""
 
 
 async def main() -> None:
-    """The same code, answered from one batch."""
+    """Run the same code in a block: it is answered from one batch."""
     async with batchify(name="labels") as run:
         await label()
         print(run.summary())

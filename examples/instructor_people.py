@@ -1,4 +1,4 @@
-"""Instructor: typed objects out of many texts at once.
+"""Instructor: extract typed objects from many texts at once.
 
 For real:   pip install instructor; OPENAI_API_KEY=... batchling run examples/instructor_people.py:main
 Rehearsed:  batchling run --sandbox examples/instructor_people.py:main
@@ -18,14 +18,14 @@ TEXTS = (
 
 
 class Person(BaseModel):
-    """Who a text is about."""
+    """The person that a text is about."""
 
     name: str
     age: int = Field(ge=0, le=150)
 
 
 async def main() -> None:
-    """With `max_retries=0` an answer that does not fit is an error at once, and not one more batch to wait for."""
+    """Use `max_retries=0`: an answer that does not fit is then an error at once, instead of one more batch."""
     async with AsyncOpenAI() as sdk:
         client = instructor.from_openai(sdk)
         people = await asyncio.gather(

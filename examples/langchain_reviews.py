@@ -1,4 +1,4 @@
-"""LangChain: one chain with structured output over a whole list, two prompts a review, all of it at once.
+"""LangChain: one chain with structured output over a whole list, two prompts per review, all at once.
 
 For real:   pip install langchain-openai; OPENAI_API_KEY=... batchling run examples/langchain_reviews.py:main
 Rehearsed:  batchling run --sandbox examples/langchain_reviews.py:main
@@ -17,7 +17,7 @@ REVIEWS = (
 
 
 class Review(BaseModel):
-    """What is read out of a review."""
+    """The facts of a review."""
 
     product: str
     stars: int
@@ -25,7 +25,7 @@ class Review(BaseModel):
 
 
 async def main() -> None:
-    """`abatch` sends every review at once: give it no `max_concurrency`, and each step of a chain is one batch."""
+    """Use `abatch` without `max_concurrency`: it sends all reviews at once, and each step of a chain is one batch."""
     prompt = ChatPromptTemplate.from_messages(
         [("system", "Read this review as its shop would."), ("human", "{review}")]
     )

@@ -1,4 +1,4 @@
-"""LiteLLM: one question to the models of several providers; each model is a batch of its own.
+"""LiteLLM: one question to models of several providers; each model gets its own batch.
 
 For real:   pip install "litellm>=1.84"
             OPENAI_API_KEY=... GROQ_API_KEY=... batchling run examples/litellm_models.py:main
@@ -14,7 +14,7 @@ QUESTIONS = ("What is a queue?", "What is a lease?", "What is a fencing token?")
 
 
 async def main() -> None:
-    """Leave `num_retries` at its 0: batchling tries a row again where that helps, and anew would be a new batch."""
+    """Leave `num_retries` at 0: batchling retries rows where that helps, and each retry of LiteLLM is a new batch."""
     asked = [(model, question) for model in MODELS for question in QUESTIONS]
     answers = await asyncio.gather(
         *(

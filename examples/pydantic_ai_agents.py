@@ -1,4 +1,4 @@
-"""Pydantic AI: many runs of one agent at once, with a tool and a typed output; each round of the agents is one batch.
+"""Pydantic AI: many runs of one agent at once, with a tool and a typed output; each round of the runs is one batch.
 
 For real:   pip install "pydantic-ai-slim[openai]"; OPENAI_API_KEY=... batchling run examples/pydantic_ai_agents.py:main
 Rehearsed:  batchling run --sandbox examples/pydantic_ai_agents.py:main
@@ -18,19 +18,19 @@ INVOICES = (
 
 
 class Invoice(BaseModel):
-    """What is read out of an invoice."""
+    """The facts of an invoice."""
 
     subject: str
     dollars: float
 
 
 def dollars_for(currency: str) -> float:
-    """What one unit of a currency is in dollars."""
+    """Return the value of one unit of a currency in dollars."""
     return RATES.get(currency, 1.0)
 
 
 async def main() -> None:
-    """A run that calls a tool waits for two batches: one for the call, one for what is made of its answer."""
+    """Run all agents at once: a run with a tool call waits for two batches, one before the call and one after it."""
     agent = Agent("openai-chat:gpt-5-mini", output_type=Invoice, tools=[dollars_for])
     runs = await asyncio.gather(*(agent.run(text) for text in INVOICES), return_exceptions=True)
     for text, run in zip(INVOICES, runs, strict=True):

@@ -1,4 +1,4 @@
-"""Pydantic Evals: a dataset is asked in one batch, and its answers are judged in the next.
+"""Pydantic Evals: one batch answers a dataset, and the next one judges the answers.
 
 For real:   pip install "pydantic-ai-slim[openai]" pydantic-evals
             OPENAI_API_KEY=... batchling run examples/pydantic_evals_answers.py:main
@@ -18,7 +18,7 @@ QUESTIONS = {
 
 
 async def main() -> None:
-    """Give `evaluate` no `max_concurrency`: it would be the size of every batch."""
+    """Leave out `max_concurrency` of `evaluate`: it would be the size of every batch."""
     agent = Agent(MODEL)
 
     async def ask(question: str) -> str:

@@ -1,4 +1,4 @@
-"""Two models, two batches: each answer is printed as soon as its own batch is done.
+"""Two models, two batches: each answer is printed as soon as its batch is done.
 
 For real:   GROQ_API_KEY=... python examples/streaming_batches.py
 Rehearsed:  batchling run --sandbox examples/streaming_batches.py:compare
@@ -14,7 +14,7 @@ MODELS = ("openai/gpt-oss-20b", "llama-3.1-8b-instant")
 
 
 async def compare(question: str = "Name one thing that gets better when it is done later.") -> None:
-    """Ordinary SDK code: it knows nothing of batches."""
+    """Ask both models, in ordinary SDK code without batches."""
     async with AsyncGroq() as client:
         asked = [
             client.chat.completions.create(model=model, messages=[{"role": "user", "content": question}])
@@ -26,7 +26,7 @@ async def compare(question: str = "Name one thing that gets better when it is do
 
 
 async def main() -> None:
-    """The same code, answered from batches."""
+    """Run the same code in a block: it is answered from batches."""
     async with batchify(name="compare"):
         await compare()
 

@@ -3,8 +3,8 @@
 For real:   GROQ_API_KEY=... python examples/sync_threads.py
 Rehearsed:  see "Rehearsing" in docs/commands.md
 
-A batch holds at most as many requests as there are threads, since each waits in its own: for thousands of requests use
-the asynchronous client.
+Each request waits in its own thread, so a batch holds at most as many requests as there are threads: for thousands of
+requests use the asynchronous client.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +17,7 @@ WORDS = ("batch", "queue", "lease", "token", "lane", "seal")
 
 
 def translate(client: Groq, word: str) -> str:
-    """One blocking call."""
+    """Translate a text with one blocking call."""
     completion = client.chat.completions.create(
         model="llama-3.1-8b-instant",
         messages=[{"role": "user", "content": f"Translate into French, one word: {word}"}],
@@ -26,7 +26,7 @@ def translate(client: Groq, word: str) -> str:
 
 
 def main() -> None:
-    """Plain `with` covers every thread of the process for as long as the block is open."""
+    """Use plain `with`: while the block is open, it covers every thread of the process."""
     with Groq() as client, batchify(name="translate"), ThreadPoolExecutor(len(WORDS)) as pool:
         answers = pool.map(lambda word: translate(client, word), WORDS)
         for word, answer in zip(WORDS, answers, strict=True):

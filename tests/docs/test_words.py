@@ -34,11 +34,7 @@ BANNED = {
 BAN = {name: re.compile(pattern, re.IGNORECASE if name[0] != "O" else 0) for name, pattern in BANNED.items()}
 STILL_TO_DO: tuple[str, ...] = (
     ".env.example",
-    "batchling_worker/sandbox/",
-    "benchmarks/",
-    "deploy/",
     "docs/",
-    "examples/",
     "pyproject.toml",
     "tests/chaos/",
     "tests/cli/",
