@@ -1,4 +1,4 @@
-"""Batches by plain HTTP, so that a test sees what is on the wire and nothing is retried."""
+"""Batches by plain HTTP, so that a test sees the calls on the wire and nothing is retried."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Caller:
         return await self.batch(batch_id)
 
     async def content(self, file_id: str | None) -> list[str]:
-        """Return a result file's lines, none where there is no file."""
+        """Return a result file's lines, or no lines if there is no file."""
         if not file_id:
             return []
         return (await self.http.get(f"/files/{file_id}/content")).raise_for_status().text.splitlines()

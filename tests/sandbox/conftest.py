@@ -1,4 +1,4 @@
-"""A sandbox whose time stands still, and a caller who speaks plain HTTP to it."""
+"""A sandbox with a frozen clock, and a caller that speaks plain HTTP to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs in processes of their own that take part in a rehearsal."""
+"""Programs in separate processes that take part in a rehearsal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MISTRAL = "https://api.mistral.ai/v1/chat/completions"
 
 
 def rehearsed(sandbox: Sandbox, **more: str) -> dict[str, str]:
-    """The environment of a program in a rehearsal."""
+    """Return the environment of a program in a rehearsal."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("BATCHLING", "AWS_"))}
     return {**kept, **environment.variables(sandbox.url, (), {**kept, **more})}
 
@@ -31,7 +31,7 @@ def rehearsed(sandbox: Sandbox, **more: str) -> dict[str, str]:
 def run(
     program: str, env: dict[str, str], *, python: str = sys.executable, cwd: Path | None = None
 ) -> tuple[str, str]:
-    """What a program prints, to stdout and to stderr."""
+    """Run a program; return its stdout and stderr."""
     done = subprocess.run(
         [python, "-c", program],
         env=env,

@@ -1,4 +1,4 @@
-"""Prompts that ask for JSON in words are answered with JSON, as by a model: frameworks parse it."""
+"""Prompts that ask for JSON in words get JSON answers, as from a model, because frameworks parse them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The clock stands still, moves on, and never goes back by itself."""
+"""The clock can be frozen and advanced, and never moves back by itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The control plane does over HTTP what a test does in its own program."""
+"""The control plane offers over HTTP what a test does in its own process."""
 
 from __future__ import annotations
 

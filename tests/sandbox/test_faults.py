@@ -1,4 +1,4 @@
-"""Every fault does what its sentence says, as often as it is armed, and to whom it is armed for."""
+"""Every fault does what its docstring says, as often as it is armed, to the providers and models it is armed for."""
 
 from __future__ import annotations
 

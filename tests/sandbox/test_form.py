@@ -1,4 +1,4 @@
-"""A form is read right however its bytes arrive."""
+"""A form is read correctly however its bytes arrive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A create comes in pieces of any size, and each of its requests comes out whole."""
+"""A create may arrive in pieces of any size; each of its requests is read whole."""
 
 from __future__ import annotations
 

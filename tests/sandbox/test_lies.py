@@ -1,4 +1,4 @@
-"""Every lie is told as its sentence says: in lists, in files, in rows, at the door."""
+"""Every false answer looks as its docstring says: in lists, files and rows, and at the gate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .caller import Caller, lines
 
 
 async def listed(caller: Caller) -> dict[str, Any]:
-    """The one batch there is, as the list shows it."""
+    """Return the only batch, as the list shows it."""
     [batch] = (await caller.http.get("/batches")).raise_for_status().json()["data"]
     shown: dict[str, Any] = batch
     return shown

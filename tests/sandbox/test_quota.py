@@ -14,7 +14,7 @@ WORDS = "Please try again once some in_progress batches have been completed."
 
 
 def rows(model: str = "gpt-4o-mini") -> list[dict[str, Any]]:
-    """About 280 tokens."""
+    """Return a row of about 280 tokens."""
     return [line("a", "x" * 1000, model)]
 
 
@@ -29,7 +29,7 @@ async def test_a_batch_that_does_not_fit_is_taken_and_fails_its_validation(
     sandbox.limits = Limits(max_enqueued_tokens=400)
     first = await caller.create(rows())
     sandbox.clock.advance(0.1)
-    # Two that are read at once take the room in any order: the look waits until it is taken.
+    # Two batches read at once may take the room in any order: wait until the first has taken it.
     assert (await state_of(caller, first))["status"] == "in_progress"
     second = await caller.create(rows())
     sandbox.clock.advance(0.3)

@@ -1,4 +1,4 @@
-"""Realtime calls of every provider can be refused, and are answered and billed if they are not."""
+"""Realtime calls of every provider can be refused; otherwise they are answered and billed."""
 
 from __future__ import annotations
 

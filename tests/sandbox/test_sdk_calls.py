@@ -81,7 +81,7 @@ def test_every_answer_of_openais_api_fits_the_type_of_its_sdk(endpoint: str) -> 
     body = {"model": "m", "input": "Hello", "prompt": "Hello", "messages": MESSAGES}
     found = answers.perform(endpoint, json.dumps(body).encode(), 1)
     assert isinstance(found, answers.Answer)
-    # Made by the SDK from a response, a type checks nothing.
+    # A type that the SDK makes from a response checks nothing.
     TYPES[endpoint].model_validate_json(json.dumps(found.body))
 
 

@@ -1,4 +1,4 @@
-"""The sandbox as a server: in this process, as a program, with many rows, and cleaned up after."""
+"""The sandbox as a server: in this process, as a program, with many rows, and its cleanup."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def test_sandbox_is_an_async_context_manager() -> None:
 
 @contextmanager
 def program(*options: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
-    """Run the sandbox as a program; yields it and the settings it printed."""
+    """Run the sandbox as a program; yield it and the settings it printed."""
     command = [sys.executable, "-m", "batchling_worker.sandbox", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
         try:

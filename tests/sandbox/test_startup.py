@@ -1,4 +1,4 @@
-"""Every Python process of a rehearsal takes part in it, whether its program knows of batchling or not."""
+"""Every Python process of a rehearsal takes part in it, whether or not its program uses batchling."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ print(before, "batchling_client" in sys.modules, [one for one in sys.path if "st
 
 
 class TestWithoutBatchling:
-    """A Python that batchling is not installed for, with a library of its own."""
+    """A Python without batchling, with an HTTP library of its own."""
 
     PROGRAM = """
 import socket, urllib3

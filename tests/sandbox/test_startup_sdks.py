@@ -1,4 +1,4 @@
-"""In a rehearsal the official SDKs and the children of a program reach the sandbox, whatever host they name."""
+"""In a rehearsal the official SDKs and child processes reach the sandbox, whatever host they name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A request that makes the model call a tool gets a call that the tool can take."""
+"""A request that makes the model call a tool gets a call with valid arguments."""
 
 from __future__ import annotations
 
