@@ -1,1 +1,1 @@
-"""`make chaos`: workers, Redis and clients are killed while the weather is bad; then the books are checked."""
+"""`make chaos`: workers, Redis and clients are killed while faults are injected; then every promise is checked."""

@@ -1,4 +1,4 @@
-"""`python -m tests.chaos`: kills, bad weather, then the books; exit code 1 when a promise was broken."""
+"""`python -m tests.chaos`: kill, inject faults, then check; exit code 1 if a promise was broken."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SECONDS_A_STOP: Final = 20
 SECONDS_A_ROLL: Final = 25
 SECONDS_A_CUT: Final = 10
 LONGEST_STOP_S: Final = LEASE_S + 1.5
-"""Past the lease, and well within the patience with a create that went unanswered."""
+"""Seconds; longer than the lease, and much shorter than the patience with an unanswered create."""
 KEY_LETTERS: Final = "0123456789abcdef"
 
 

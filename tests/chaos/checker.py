@@ -1,4 +1,4 @@
-"""Holds what clients saw, what the provider billed and what Redis keeps against what was promised."""
+"""Checks the promises against what clients saw, what the provider billed and what Redis keeps."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ OUTCOMES: Final = frozenset({"answered", "failed", "cancelled"})
 CANCELLED: Final = 499
 SHOWN_BEGINNING: Final = 60
 SHOWN_WHOLE: Final = 100
-"""The sandbox quotes a prompt up to this length whole, and of a longer one the beginning."""
+"""The sandbox quotes prompts up to this length in full, and longer prompts in part."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Violation:
-    """One promise that was broken, and the evidence in one line."""
+    """A broken promise, and its evidence in one line."""
 
     wrong: Wrong
     what: str
@@ -46,18 +46,18 @@ class Violation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """Everything that a run leaves to be judged."""
+    """Everything that a run leaves for the check."""
 
     questions: Mapping[str, Question]
-    """By call: what was asked, as the plan has it."""
+    """Call -> the question, as planned."""
     events: Mapping[int, Sequence[Event]]
-    """By client: its history."""
+    """Client -> its history."""
     paid: Mapping[str, int] = field(default_factory=dict)
-    """By custom_id: how often the provider billed it."""
+    """custom_id -> how often the provider billed it."""
     sent: Mapping[str, Content] = field(default_factory=dict)
-    """By custom_id: what the provider was sent under it."""
+    """custom_id -> the request that the provider got."""
     spoilt: Collection[Content] = ()
-    """What the provider answered at no cost, under 200, with something other than an answer."""
+    """Requests that the provider answered at no cost, with 200 and something other than an answer."""
     n_realtime: int = 0
     leaks: Sequence[str] = ()
     left: Sequence[str] = ()
@@ -69,18 +69,18 @@ class Evidence:
 
 @dataclass(slots=True)
 class _Group:
-    """All that was asked and billed of one content."""
+    """All calls and bills of one request content."""
 
     question: Question
     n_same: int = 0
-    """How many equal requests one round makes of it."""
+    """How many equal requests one round sends."""
     n_asked: int = 0
     n_answered: int = 0
     custom_ids: list[str] = field(default_factory=list)
 
 
 def check(evidence: Evidence) -> list[Violation]:
-    """Every violation; empty when all promises were kept."""
+    """Return every violation; empty if all promises were kept."""
     return [
         *_calls(evidence),
         *_runs(evidence),
@@ -90,7 +90,7 @@ def check(evidence: Evidence) -> list[Violation]:
 
 
 def _calls(evidence: Evidence) -> Iterator[Violation]:
-    """Each call is answered once in each life of its client, with its own answer."""
+    """Check that each call is answered once in each life of its client, with its own answer."""
     for events in evidence.events.values():
         outcomes: dict[tuple[str, int], list[Event]] = defaultdict(list)
         last_life: dict[str, int] = {}
@@ -130,10 +130,10 @@ def _answer(question: Question, event: Event, spoilt: Collection[Content]) -> It
 
 
 def _is_fair(question: Question, event: Event, spoilt: Collection[Content]) -> bool:
-    """Whether an error is what the provider left to be told.
+    """Return whether the provider caused an error.
 
-    It sent something other than an answer, or it lost the answer and the rest of its batch for good, so that the batch
-    was given up.
+    It sent something other than an answer, or it lost the answer and the rest of its batch for good, so that the worker
+    gave the batch up.
     """
     if event.status == UNFIT_STATUS and UNFIT in event.text:
         return question.content in spoilt
@@ -141,7 +141,7 @@ def _is_fair(question: Question, event: Event, spoilt: Collection[Content]) -> b
 
 
 def _runs(evidence: Evidence) -> Iterator[Violation]:
-    """One request has one answer, whoever asks and however often; equal requests of one round have one each."""
+    """Check that a request has one answer for all callers and repeats; equal requests of a round have one each."""
     runs: dict[Content, set[str]] = defaultdict(set)
     samples: dict[tuple[Content, int, int], list[str]] = defaultdict(list)
     groups = _groups(evidence)
@@ -167,7 +167,7 @@ def _runs(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _bills(evidence: Evidence) -> Iterator[Violation]:
-    """The provider billed each request once: by custom_id, and by content whatever the custom_ids."""
+    """Check that the provider billed each request once: per custom_id, and per content over all custom_ids."""
     groups = _groups(evidence)
     for custom_id, n_paid in evidence.paid.items():
         content = evidence.sent.get(custom_id)
@@ -191,7 +191,7 @@ def _bills(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _fair(group: _Group) -> tuple[int, int]:
-    """How often a content may be billed: at least, at most."""
+    """Return the lowest and highest number of times that a content may be billed."""
     question = group.question
     if question.status != 200:
         return 0, 0
@@ -252,11 +252,11 @@ def _title(content: Content) -> str:
 
 
 def tally(violations: Iterable[Violation]) -> Counter[str]:
-    """How many promises were broken, by kind."""
+    """Return the number of broken promises, by kind."""
     return Counter(violation.wrong for violation in violations)
 
 
 def first_of_each(violations: Sequence[Violation], most: int) -> list[Violation]:
-    """Some of each kind, for people."""
+    """Return a few violations of each kind, for the report."""
     by_kind = itertools.groupby(sorted(violations, key=lambda one: one.wrong), key=lambda one: one.wrong)
     return [one for _, some in by_kind for one in itertools.islice(some, most)]

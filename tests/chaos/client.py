@@ -1,6 +1,6 @@
-"""A user's program: unchanged SDK code inside `batchify()`, round after round, until the stop file appears.
+"""A user's program: unchanged SDK code inside `batchify()`, in rounds, until the stop file exists.
 
-`python -m tests.chaos.client SEED CLIENT N HOME`; the keys come in the environment and are written nowhere.
+`python -m tests.chaos.client SEED CLIENT N HOME`; the keys are in the environment and are never written.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ CLASSES: Final = {"groq": ("Groq", "AsyncGroq"), "openai": ("OpenAI", "AsyncOpen
 
 
 class Asker:
-    """Asks the questions of a round and writes down what came of each."""
+    """Asks the questions of a round and records the outcome of each."""
 
     def __init__(self, notes: History, keys: list[str]) -> None:
         self._notes = notes
         self._keys = keys
 
     def clients(self, *, blocking: bool) -> dict[tuple[str, int], Any]:
-        """An SDK client for each provider and key."""
+        """Create an SDK client for each provider and key."""
         return {
             (name, key): getattr(sdk, CLASSES[name][0 if blocking else 1])(api_key=secret)
             for name, sdk in SDKS.items()
@@ -48,7 +48,7 @@ class Asker:
         }
 
     async def ask_round(self, asked: Round) -> None:
-        """All questions at once, on one event loop."""
+        """Ask all questions at once, on one event loop."""
         clients = self.clients(blocking=False)
         async with batchify(**_terms(asked)):
             tasks = []
@@ -60,7 +60,7 @@ class Asker:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def ask_round_in_threads(self, asked: Round) -> None:
-        """The questions from a pool of threads, through the blocking SDKs."""
+        """Ask the questions from a pool of threads, through the blocking SDKs."""
         clients = self.clients(blocking=True)
         with batchify(**_terms(asked)), ThreadPoolExecutor(N_THREADS) as pool:
             for question in asked.questions:
@@ -115,7 +115,7 @@ def _terms(asked: Round) -> dict[str, Any]:
 
 
 def main(seed: int, client: int, n: int, home: Path) -> None:
-    """Asks rounds until told to stop; a round whose block could not be entered is begun again."""
+    """Ask rounds until the stop file exists; repeat a round whose block could not be entered."""
     path = home / f"client{client}.jsonl"
     place = history.place(history.read(path))
     number, life = place.first_round, place.life
@@ -130,7 +130,7 @@ def main(seed: int, client: int, n: int, home: Path) -> None:
             else:
                 asyncio.run(asker.ask_round(asked))
         except errors.QueueUnreachable:
-            # Redis was away at the start of the block: a person would start the program again.
+            # Redis was unreachable at the start of the block: a user would run the program again.
             asyncio.run(asyncio.sleep(PAUSE_S))
             continue
         except Exception as error:

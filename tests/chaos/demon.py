@@ -1,4 +1,4 @@
-"""Deals the blows of a schedule, arms the weather, and replaces whatever died."""
+"""Kills processes by a schedule, arms faults, and replaces processes that died."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .world import LEASE_S, Slot, World
 WATCH_EVERY_S: Final = 0.05
 STOOD_STILL_S: Final = 0.3
 SETTLED_IN_S: Final = 2.0
-"""How long a worker that is ready still makes its first connections and stores."""
+"""Seconds in which a ready worker still opens its first connections."""
 LONGEST_LEAVE_S: Final = 40.0
 LONGEST_START_S: Final = 15.0
 ENOUGH: Final = 2
@@ -32,12 +32,12 @@ LONGEST_AIM_S: Final = 2.0
 AIM_EVERY_S: Final = 0.02
 MOST_TORN: Final = 2
 AFTERMATH_S: Final = LEASE_S + 0.5
-"""How long messages that a worker took with it may still be missed."""
+"""Seconds for which the messages that a dead worker held may be missing."""
 
 
 @dataclass(slots=True)
 class Demon:
-    """What has been done to the world so far."""
+    """Strikes the world, and keeps what it has done."""
 
     world: World
     dealt: Counter[str] = field(default_factory=Counter)
@@ -46,14 +46,14 @@ class Demon:
     troubles: list[tuple[float, float]] = field(default_factory=list)
     begins: Begins = field(init=False)
     torn: Counter[str] = field(default_factory=Counter)
-    """By batch: in how many deaths a step on it was torn."""
+    """Batch -> how many deaths interrupted a step on it."""
     _nobody_since: float = 0.0
     _ready_since: dict[str, float] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
-    """What the world itself did that it should not have done."""
+    """Errors of the test world itself."""
 
     def say(self, words: str) -> None:
-        """Writes to the world's folder what was done to it, for whoever looks for a cause."""
+        """Write to the log in the world's folder, for the search of a cause."""
         now = dt.datetime.now().astimezone()
         with (self.world.home / "blows.log").open("a") as log:
             log.write(f"[{now:%Y-%m-%d %H:%M:%S},{now.microsecond // 1000:03}] {words}\n")
@@ -62,24 +62,24 @@ class Demon:
         self.begins = Begins(self.world.home)
 
     async def rage(self, blows: Sequence[Blow], gusts: Sequence[tuple[float, AnyFault]]) -> None:
-        """Deals every blow at its second; returns when the last one is over."""
+        """Strike every blow at its second; return when the last one is over."""
         began = time.monotonic()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._blow_gusts(began, gusts))
             for blow in blows:
                 await asyncio.sleep(max(0.0, began + blow.at_s - time.monotonic()))
                 if blow.kind in ("kill redis", "stop worker"):
-                    # The next blow does not wait for the end of these.
+                    # The next blow does not wait until these are over.
                     group.create_task(self._deal(blow))
                 else:
                     await self._deal(blow)
 
     async def watch(self) -> None:
-        """Replaces what died, for as long as it runs."""
+        """Replace processes that died, until cancelled."""
         looked_at = time.time()
         while True:
             if time.time() - looked_at > STOOD_STILL_S:
-                # The machine has no time for its own harness: what is measured meanwhile says nothing.
+                # The machine is too busy for the harness itself, so measurements of this time do not count.
                 self.troubles.append((looked_at, time.time()))
                 self.say(f"the machine stood still for {time.time() - looked_at:.1f} s")
             looked_at = time.time()
@@ -89,7 +89,7 @@ class Demon:
             await asyncio.sleep(WATCH_EVERY_S)
 
     def _mind_the_absent(self) -> None:
-        """While no worker is ready, and for the first moments of one, nobody can recover anything in time."""
+        """Record times without a ready worker, and the first moments of one: no batch can be recovered in time then."""
         now = time.monotonic()
         for slot in self.world.workers:
             self._ready_since[slot.name] = (
@@ -127,7 +127,7 @@ class Demon:
             self.say(f"armed {fault}")
 
     async def struck(self) -> Counter[str]:
-        """The faults that struck, by name; afterwards the weather is fair."""
+        """Return the faults that struck, by name, and disarm the rest."""
         left = await self.world.calm()
         return self.armed - Counter(type(fault).__name__ for fault in left)
 
@@ -153,7 +153,7 @@ class Demon:
 
     async def _kill_worker(self, blow: Blow) -> None:
         with contextlib.suppress(AssertionError):
-            # Workers that die faster than they start would leave nobody to be tested.
+            # Workers that die faster than they start would leave no worker to test.
             await wait_until(self._two_ready, description="two workers", within_s=LONGEST_START_S)
         slot, holder = await self._choose(blow)
         if slot is None or slot.process is None or not await self._spares_nothing(slot):
@@ -177,24 +177,24 @@ class Demon:
         death = Death(at=at, pids=frozenset(dead), running=await self._running())
         self.deaths.append(death)
         self.begins.read_on()
-        # The pool's children of a dead main may go down with it in the middle of their steps.
+        # The pool children of a dead main process may die with it in the middle of their steps.
         doomed = dead.union(children) if kind == "kill worker's main" else dead
         torn = {batch for batch, token in death.running if self.begins.pid_of.get((batch, token)) in doomed}
         self.torn.update(torn)
         self.say(f"{kind} {slot.name}, which held {sorted(torn)}")
 
     async def _choose(self, blow: Blow) -> tuple[Slot | None, int]:
-        """A worker in the middle of a step, and the process of it that is at it; any where none is for a while."""
+        """Return a worker in the middle of a step and its process; after a while, any worker."""
         until = time.monotonic() + LONGEST_AIM_S
         seen: set[tuple[str, int]] = set()
         while time.monotonic() < until:
             running = await self._running()
             self.begins.read_on()
-            # A step seen twice is a long one: it will still be under way when the blow falls.
+            # A step seen twice is long: it will still run when the blow falls.
             long = [one for one in running if one in seen]
             held = [(batch, self.begins.pid_of.get((batch, token), 0)) for batch, token in long]
             seen = set(running)
-            # A batch that took three workers with it is quarantined, and rightly so.
+            # A batch during which three workers died is quarantined, which is correct.
             spared = {pid for batch, pid in held if self.torn[batch] >= MOST_TORN}
             aims = [(slot, pid) for slot in self._ready() for _, pid in held if pid in slot.pids()]
             aims = [(slot, pid) for slot, pid in aims if not spared.intersection(slot.pids())]
@@ -204,7 +204,7 @@ class Demon:
         return self._victim(blow), 0
 
     async def _spares_nothing(self, slot: Slot) -> bool:
-        """Whether no batch that was torn often enough is under way there; one that just began may not be logged yet."""
+        """Return whether no batch interrupted too often runs there; a step that just began may not be logged yet."""
         running = await self._running()
         self.begins.read_on()
         pids = slot.pids()
@@ -214,7 +214,7 @@ class Demon:
         )
 
     async def _running(self) -> tuple[tuple[str, int], ...]:
-        """Each batch on which a step is under way, with its token; none while Redis is away."""
+        """Return each batch with a running step, and its token; empty while Redis is unreachable."""
         world = self.world
         try:
             ids: Any = await world.redis.execute_command("ZRANGE", world.keys.schedule, 0, -1)
@@ -251,7 +251,7 @@ class Demon:
         if slot.process is process:
             slot.signal_group(signal.SIGCONT)
             slot.stopped_until = 0.0
-        self.say(f"{slot.name} goes on")
+        self.say(f"{slot.name} continues")
         self.troubles.append((since, time.time() + LEASE_S))
 
     async def _cut(self, blow: Blow) -> None:
@@ -276,7 +276,7 @@ class Demon:
         self.troubles.append((time.time(), time.time() + AFTERMATH_S))
 
     def _victim(self, blow: Blow) -> Slot | None:
-        """A worker that lives; one that is ready where there is one, so that the blow tells."""
+        """Return a living worker; prefer a ready worker, so that the blow has an effect."""
         alive = [slot for slot in self.world.workers if slot.alive and not slot.stopped_until]
         some = self._ready() or alive
         return some[blow.target % len(some)] if some else None

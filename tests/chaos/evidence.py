@@ -1,4 +1,4 @@
-"""Gathers what a run leaves behind: histories, the provider's books and files, Redis, logs."""
+"""Gathers the evidence of a run: histories, the provider's ledger and files, Redis, logs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FILES_AT_ONCE: Final = 8
 
 
 async def gather(world: World, demon: Demon, wiretap: Wiretap) -> tuple[Evidence, LedgerPage]:
-    """The evidence of a run that has come to rest."""
+    """Return the evidence of a run that has come to rest."""
     events = {i: history.read(world.home / f"client{i}.jsonl") for i in range(world.n_clients)}
     questions = _questions(world, events)
     demon.begins.read_on()
@@ -58,12 +58,12 @@ async def gather(world: World, demon: Demon, wiretap: Wiretap) -> tuple[Evidence
 
 
 def _is_spoilt(row: ExecutedRow) -> bool:
-    """Whether the provider sent something other than an answer for a row, and charged nothing for it."""
+    """Return whether the provider sent something other than an answer for a row, at no cost."""
     return row.status_code == 200 and not row.cost_usd
 
 
 async def batches_of(world: World) -> list[Batch]:
-    """Every batch as Redis has it."""
+    """Return every batch in Redis."""
     ids: Any = await world.redis.execute_command("ZRANGE", world.keys.batches, 0, -1)
     found = []
     for batch_id in ids:
@@ -84,7 +84,7 @@ def _questions(world: World, events: Mapping[int, Sequence[Event]]) -> dict[str,
 
 
 def _placed(events: Iterable[Event]) -> list[Event]:
-    """The events with the round of each call filled in."""
+    """Return the events with the round of each call filled in."""
     return [
         msgspec.structs.replace(event, round=plan.round_of(event.call)) if event.call else event
         for event in events
@@ -92,7 +92,7 @@ def _placed(events: Iterable[Event]) -> list[Event]:
 
 
 async def _sent(world: World, batches: Sequence[BilledBatch]) -> dict[str, Content]:
-    """By custom_id what the provider got to run, read back from its input files."""
+    """Return the requests that the provider got, by custom_id, read from its input files."""
     sent: dict[str, Content] = {}
     gate = asyncio.Semaphore(FILES_AT_ONCE)
 
@@ -116,10 +116,10 @@ async def _sent(world: World, batches: Sequence[BilledBatch]) -> dict[str, Conte
 
 
 def _in_files(world: World) -> list[str]:
-    """Files in the world's folder that hold a key in clear: append-only file, logs, histories."""
+    """Find files in the world's folder that hold a key in clear: append-only file, logs, histories."""
     wanted = [secret.encode() for secret in world.secrets]
     return [
-        f"a key stands in {path.relative_to(world.home)}"
+        f"a key is in {path.relative_to(world.home)}"
         for path in world.home.rglob("*")
         if path.is_file() and _holds(path, wanted)
     ]
@@ -138,19 +138,19 @@ def _holds(path: Path, wanted: Sequence[bytes]) -> bool:
 
 
 async def _in_redis(world: World) -> list[str]:
-    """Keys of Redis that name or hold a key in clear."""
+    """Find Redis keys that contain an API key in clear, in their name or value."""
     found = []
     wanted = [secret.encode() for secret in world.secrets]
     await world.redis.execute_command("CONFIG", "SET", "rdbcompression", "no")
     async for name in world.redis.scan_iter(match="*", count=1000):
         dump: Any = await world.redis.execute_command("DUMP", name)
         if any(secret in name or secret in (dump or b"") for secret in wanted):
-            found.append(f"a key stands in {name.decode()}")
+            found.append(f"a key is in {name.decode()}")
     return found
 
 
 async def _left(world: World) -> list[str]:
-    """What should not be there any more when all is answered."""
+    """Find state that should be gone once all calls are answered."""
     keys, redis = world.keys, world.redis
     left = [
         f"batch {batch.batch_id} is {batch.state.value}: {batch.error}"
@@ -171,7 +171,7 @@ async def _left(world: World) -> list[str]:
             left.append(f"{name.decode()} still holds rows")
         elif word == "request":
             place: Any = await redis.execute_command("GET", name)
-            # One that was withdrawn from an open batch leaves its mark, so that it is not sent twice.
+            # A request that was withdrawn from an open batch leaves a mark, so that it is not sent twice.
             if place is not None and not place.startswith(b"|"):
                 left.append(f"{name.decode()} is in flight: {place.decode()}")
     return left

@@ -1,4 +1,4 @@
-"""What a client writes down of each call; a line stands in the file whatever kills the client next."""
+"""The record that a client keeps of each call; a written line survives the death of the client."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ What: TypeAlias = Literal["opened", "asked", "answered", "failed", "cancelled", 
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One line: `opened` and `closed` are of a round, `broken` is an error no caller should see, the rest of a call."""
+    """One line: `opened` and `closed` of a round, `broken` for an error that no caller should see, or one of a call."""
 
     what: What
     at: float
@@ -26,7 +26,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     status: int = 0
     text: str = ""
     run: str = ""
-    """The provider's own id of the run that gave the answer."""
+    """The provider's id of the request that gave the answer."""
 
 
 class History:
@@ -39,7 +39,7 @@ class History:
     def note(
         self, what: What, *, call: str = "", number: int = -1, status: int = 0, text: str = "", run: str = ""
     ) -> None:
-        """Writes one line."""
+        """Write one line."""
         event = Event(
             what=what,
             at=time.time(),
@@ -57,7 +57,7 @@ _decoder = msgspec.json.Decoder(Event)
 
 
 def read(path: Path) -> list[Event]:
-    """Every line of a client's file."""
+    """Return every line of a client's file."""
     if not path.exists():
         return []
     return [_decoder.decode(line) for line in path.read_bytes().splitlines()]
@@ -65,7 +65,7 @@ def read(path: Path) -> list[Event]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a client goes on: what was torn is asked again, and the round before it too."""
+    """Where a client continues: it repeats the interrupted round and the round before it."""
 
     first_round: int
     torn_round: int
@@ -73,7 +73,7 @@ class Place:
 
 
 def place(events: Iterable[Event]) -> Place:
-    """Where a client that wrote these events goes on."""
+    """Return where a client that wrote these events continues."""
     opened = closed = last_life = -1
     for event in events:
         last_life = max(last_life, event.life)

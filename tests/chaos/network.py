@@ -1,4 +1,4 @@
-"""The ways between the parts: workers and clients reach Redis and the provider through proxies that may cut them."""
+"""The network: workers and clients reach Redis and the provider through proxies that may cut connections."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Network:
         self.provider = Proxy(provider_url)
 
     def cut(self, proxy: Proxy, chance: int) -> None:
-        """Resets every connection at once, or has one end at a byte that is yet to come."""
+        """Reset every connection at once, or end one connection at a later byte."""
         how = chance % (len(WAYS) + 1)
         if how == len(WAYS):
             proxy.strike(How.RST)
@@ -31,7 +31,7 @@ class Network:
             proxy.add(Rule(how=WAYS[how][0], way=WAYS[how][1], at=chance * BYTES_A_STEP))
 
     def heal(self) -> None:
-        """Fair weather from now on."""
+        """Stop all network faults."""
         self.queue.heal()
         self.provider.heal()
 

@@ -1,4 +1,4 @@
-"""What the clients ask, as a pure function of the seed: a client that was killed asks the same again."""
+"""The questions of the clients, as a pure function of the seed: a killed client asks the same again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LANES: Final = (
     ("openai", "gpt-5-nano"),
     ("openai", "gpt-5"),
 )
-"""Provider and model: of each provider one that answers soon and one that takes its time."""
+"""Provider and model: a fast and a slow model of each provider."""
 N_KEYS: Final = 2
 N_COMMON: Final = 4
 UNCACHED_EVERY: Final = 5
@@ -29,15 +29,15 @@ MARKERS: Final = (
     ("fault:zerox1", 200, 1),
     ("fault:brokenx1", 200, 1),
 )
-"""Marker, the status its caller gets, and how often the provider bills and loses it, so that it is run again."""
+"""Marker, the status for the caller, and how often the provider bills and then loses the row, which is run again."""
 
 Content: TypeAlias = tuple[str, int, str, str]
-"""Provider, key, model and prompt: what makes two requests the same but for their occurrence."""
+"""Provider, key, model and prompt: requests that agree in these differ only in their occurrence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """One call of one client, and what it may lead to."""
+    """One call of one client, and its possible outcomes."""
 
     call: str
     provider: str
@@ -57,7 +57,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """What a client asks in one block."""
+    """The questions of a client in one block."""
 
     name: str
     cached: bool
@@ -66,7 +66,7 @@ class Round:
 
 
 def the_round(seed: int, client: int, number: int, n: int) -> Round:
-    """The client's round of that number, of about n questions."""
+    """Return the client's round of that number, with about n questions."""
     rng = random.Random(f"{seed}:{client}:{number}")
     cached = (number + client) % UNCACHED_EVERY != UNCACHED_EVERY - 1
     threads = (number + client) % THREADS_EVERY == THREADS_EVERY - 1
@@ -102,7 +102,7 @@ def the_round(seed: int, client: int, number: int, n: int) -> Round:
 
 
 def common(seed: int, client: int, number: int) -> list[Question]:
-    """Questions that every client asks in its round of this number: they share one request in flight."""
+    """Return the questions that every client asks in its round of this number: they share one request in flight."""
     rng = random.Random(f"{seed}:common:{number}")
     asked = []
     for i in range(N_COMMON):
@@ -115,5 +115,5 @@ def common(seed: int, client: int, number: int) -> list[Question]:
 
 
 def round_of(call: str) -> int:
-    """The number of the round that a call belongs to."""
+    """Return the number of the round that a call belongs to."""
     return int(call.partition("r")[2].partition("common")[0].partition("q")[0])

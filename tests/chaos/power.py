@@ -1,4 +1,4 @@
-"""A power cut: Redis is killed and loses whatever it had not brought to the disk by then."""
+"""A power cut: Redis is killed and loses all data that is not on disk yet."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Disk:
     url: str
     folder: Path
     safe: dict[Path, int] = field(default_factory=dict)
-    """By file: bytes that a power cut cannot take."""
+    """File -> bytes that survive a power cut."""
     n_lost_bytes: int = 0
 
     async def watch(self) -> None:
-        """Keeps the account for as long as it runs; a Redis before 7.2 cannot tell."""
+        """Track the safe bytes until cancelled; Redis before 7.2 does not report them."""
         redis = connect(self.url)
         try:
             while True:
@@ -43,7 +43,7 @@ class Disk:
             await redis.aclose()
 
     def cut(self) -> int:
-        """Takes from the files of a dead Redis what was not safe; answers how many bytes."""
+        """Cut the unsafe bytes from the files of a dead Redis; return how many."""
         lost = 0
         for path, size in self._written().items():
             safe = min(size, self.safe.get(path, size))

@@ -1,4 +1,4 @@
-"""How long it took until somebody else began on what a killed process had held."""
+"""How long it took until another process took over the batches of a killed one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BEGUN: Final = re.compile(
     r"\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}): .*step_begun batch_id=(\S+) token=(\d+) pid=(\d+)"
 )
 RECONNECT_S: Final = 4.0
-"""How long after a Redis is back Celery's consumers may still wait before they look for it."""
+"""Seconds that Celery's consumers may wait after Redis is back before they reconnect."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class Begun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Death:
-    """Processes killed at once, and the claims on which steps had begun just then, by anybody."""
+    """Processes killed at once, and the claims with running steps at that moment."""
 
     at: float
     pids: frozenset[int]
@@ -37,29 +37,29 @@ class Death:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovery:
-    """One batch that a death left behind."""
+    """One batch that a killed process held."""
 
     batch_id: str
     died_at: float
     took_s: float
     pid: int
-    """The process that began it again."""
+    """The process that began its step again."""
     disturbed: bool
-    """Whether another blow fell meanwhile: the bound is promised for one death at a time."""
+    """Whether another blow fell meanwhile; the bound is promised for one death at a time."""
 
 
 class Begins:
-    """Every step that the workers' logs say was begun, read as they grow."""
+    """The begun steps in the workers' logs, read as the logs grow."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
         self._read_to: dict[Path, int] = {}
         self.all: list[Begun] = []
         self.pid_of: dict[tuple[str, int], int] = {}
-        """By batch and token: the process that began the step."""
+        """Batch and token -> the process that began the step."""
 
     def read_on(self) -> None:
-        """Reads what has been written since."""
+        """Read the lines written since the last call."""
         for path in sorted(self._home.glob("w*.log")):
             with path.open("rb") as log:
                 log.seek(self._read_to.get(path, 0))
@@ -75,7 +75,7 @@ class Begins:
 def recoveries(
     deaths: Sequence[Death], begun: Iterable[Begun], troubles: Sequence[tuple[float, float]]
 ) -> list[Recovery]:
-    """For each claim that died in its step, when its batch was begun again; troubles are spans of other blows."""
+    """Return when the batch of each claim that died was begun again; `troubles` are spans of other blows."""
     by_batch: dict[str, list[Begun]] = {}
     for one in begun:
         by_batch.setdefault(one.batch_id, []).append(one)

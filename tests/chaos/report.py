@@ -1,4 +1,4 @@
-"""What a run prints: what was done, what came of it, and how to have it again."""
+"""The report of a run: its blows, their effects, and how to repeat it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_SHOWN = 5
 def of_run(
     *, evidence: Evidence, page: LedgerPage, demon: Demon, struck: Mapping[str, int], n_heard: int
 ) -> list[str]:
-    """The figures of a run, a line each."""
+    """Return the figures of a run, a line each."""
     what = Counter(event.what for events in evidence.events.values() for event in events)
     n_calls = len(
         {event.call for events in evidence.events.values() for event in events if event.what == "asked"}
@@ -35,7 +35,7 @@ def of_run(
 
 
 def of_violations(violations: Sequence[Violation]) -> list[str]:
-    """What was broken: counts, and some of each kind in full."""
+    """Return the violations: counts, and a few of each kind in full."""
     kinds = tally(violations)
     lines = [
         f"lost {kinds['lost']}, doubled {kinds['doubled']}, mixed up {kinds['mixed up']}, "

@@ -1,4 +1,4 @@
-"""After the weather: the clients end their rounds, and held batches get what their errors ask a person for."""
+"""After the faults: clients end their rounds, and held batches get the retry or cancel that their errors ask for."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from .evidence import batches_of
 from .world import World
 
 CALM_S: Final = 360.0
-"""Longer than the longest pause after stumbles, five minutes."""
+"""Seconds; longer than the longest pause after stumbles, five minutes."""
 STEER_EVERY_S: Final = 1.0
 
 
 @dataclass(slots=True)
 class Rest:
-    """Brings a world to rest, and remembers which batches a person had to see to."""
+    """Brings a world to rest, and records which batches needed an operator."""
 
     world: World
     broken: list[str] = field(default_factory=list)
-    """What did not come to rest in time."""
+    """Batches and clients that did not come to rest in time."""
     retried: dict[BatchId, dt.datetime] = field(default_factory=dict)
-    """Held batches that were retried, and since when they were held then."""
+    """Held batches that were retried -> since when they were held."""
     given_up: list[BatchId] = field(default_factory=list)
-    """Batches that were held again after their retry: their files stay broken in fair weather too."""
+    """Batches held again after their retry: their files stay broken without faults, too."""
 
     async def come(self) -> None:
-        """Let every client end its round and every batch settle; the checker judges what does not."""
+        """Let every client end its round and every batch settle; the checker reports those that do not."""
         (self.world.home / "stop").touch()
         person = asyncio.create_task(self._see_to_held())
         waits: dict[str, Callable[[], Awaitable[bool] | bool]] = {
@@ -63,7 +63,7 @@ class Rest:
             return False
 
     async def _see_to_held(self) -> None:
-        """Run `batchling retry` on each batch that is held, and `batchling cancel` on one that is held again."""
+        """Run `batchling retry` on each held batch, and `batchling cancel` on each batch that is held again."""
         world = self.world
         inspection, scripts = Inspection(world.redis, world.keys), Scripts(world.redis, world.keys)
         while True:

@@ -91,7 +91,7 @@ GUSTS: Final[tuple[Callable[[], AnyFault], ...]] = (
     lambda: faults.RedirectCall(call="download"),
     lambda: faults.RefusePoll(status=200),
 )
-"""Weather in which no answered row is lost by the provider itself, so that nothing may be billed twice."""
+"""Faults with which the provider loses no answered row, so that nothing may be billed twice."""
 WRONG_CLOCKS: Final = (
     faults.SkewClock(provider="groq", seconds=-60.0),
     faults.SkewClock(provider="openai", seconds=20.0),
@@ -101,7 +101,7 @@ WRONG_CLOCKS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blow:
-    """One thing that is done to the world; `target` counts round those that are there, `lasts_s` is for stops."""
+    """One blow to the world; `target` is an index modulo the number of candidates, `lasts_s` is for stops."""
 
     at_s: float
     kind: Kind
@@ -111,7 +111,7 @@ class Blow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """How many blows of each kind one run deals."""
+    """How many blows of each kind a run has."""
 
     kills: int
     redis_kills: int
@@ -122,7 +122,7 @@ class Counts:
 
 
 def blows(seed: int, seconds: float, counts: Counts, longest_stop_s: float) -> list[Blow]:
-    """Every blow in the order of time, each kind spread over the run with jitter."""
+    """Return every blow in order of time; each kind is spread over the run with jitter."""
     rng = random.Random(f"{seed}:blows")
     found: list[Blow] = []
 
@@ -152,7 +152,7 @@ def blows(seed: int, seconds: float, counts: Counts, longest_stop_s: float) -> l
 
 
 def gusts(seed: int, seconds: float) -> list[tuple[float, AnyFault]]:
-    """Every fault with the second at which it is armed."""
+    """Return every fault with the second at which it is armed."""
     rng = random.Random(f"{seed}:gusts")
     found: list[tuple[float, AnyFault]] = []
     at_s = 0.0

@@ -1,4 +1,4 @@
-"""The checker finds every kind of broken promise in a history that was made up to hold it."""
+"""The checker finds every kind of broken promise in a made-up history."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ASKED = {ONE.call: ONE, TWO.call: TWO}
 
 
 def event(what: What, question: Question = ONE, *, life: int = 0, **more: object) -> Event:
-    """A line of a client's history."""
+    """Return a line of a client's history."""
     given: dict[str, object] = {
         "status": 200,
         "text": f"Ha. (Asked: {question.prompt})",
@@ -30,7 +30,7 @@ def event(what: What, question: Question = ONE, *, life: int = 0, **more: object
 
 
 def told(*events: Event, **more: object) -> Evidence:
-    """What is left of a run in which one client saw this, and the provider billed each question once."""
+    """Return the evidence of a run in which one client saw these events and the provider billed each question once."""
     given: dict[str, object] = {
         "questions": ASKED,
         "events": {0: events},
@@ -41,12 +41,12 @@ def told(*events: Event, **more: object) -> Evidence:
 
 
 def all_well(**more: object) -> Evidence:
-    """A run in which two calls were answered."""
+    """Return the evidence of a run in which two calls were answered."""
     return told(event("asked"), event("asked", TWO), event("answered"), event("answered", TWO), **more)
 
 
 def wrongs(evidence: Evidence) -> set[str]:
-    """The kinds of violations that are found."""
+    """Return the kinds of violations that are found."""
     return {violation.wrong for violation in check(evidence)}
 
 
@@ -174,7 +174,7 @@ def test_a_row_whose_answer_the_provider_lost_for_good_may_be_given_up_and_no_ot
 @pytest.mark.parametrize(
     ("found", "wrong"),
     [
-        ({"leaks": ["a key stands in w0.log"]}, "leaked"),
+        ({"leaks": ["a key is in w0.log"]}, "leaked"),
         ({"left": ["batch b0 is submitted"]}, "left"),
         ({"quarantined": ["batch b0"]}, "quarantined"),
         ({"broken": ["w0 ended by itself with 1"]}, "broken"),

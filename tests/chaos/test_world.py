@@ -1,4 +1,4 @@
-"""The world that chaos breaks holds together where blows fall at once."""
+"""The world of the chaos run stays whole if blows fall at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .world import World
 
 
 async def test_two_kills_of_redis_at_once_leave_one_redis() -> None:
-    # The path of a socket may not be long.
+    # The path of a socket is limited to about a hundred characters.
     with tempfile.TemporaryDirectory(prefix="bl-") as name:
         await kill_twice(Path(name))
 

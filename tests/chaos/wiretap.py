@@ -1,4 +1,4 @@
-"""Listens to everything that is published in Redis: what no file keeps may not hold a key either."""
+"""Listens to everything published in Redis: messages are in no file, and must not hold a key either."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAUSE_S: Final = 0.1
 
 @dataclass(slots=True)
 class Wiretap:
-    """What was heard so far."""
+    """The messages heard so far."""
 
     url: str
     secrets: Sequence[str]
@@ -23,7 +23,7 @@ class Wiretap:
     leaks: list[str] = field(default_factory=list)
 
     async def listen(self) -> None:
-        """Listens for as long as it runs, over every restart of Redis."""
+        """Listen until cancelled, over every restart of Redis."""
         redis = connect(self.url)
         wanted = [secret.encode() for secret in self.secrets]
         try:

@@ -36,14 +36,14 @@ TICK_S: Final = 0.1
 POLL_S: Final = 0.3
 PATIENCE_S: Final = 8.0
 RESULTS_PATIENCE_S: Final = 24.0
-"""How long results are read again: longer than any lie about them lasts, and three times over within the calm."""
+"""Seconds for which results are read again: longer than any false answer, and a third of the calm."""
 MAX_ATTEMPTS: Final = 8
 READY: Final = b" ready.\n"
 
 
 @dataclass(slots=True)
 class Slot:
-    """A place for one process: whoever dies in it is replaced."""
+    """A place for one process, which is replaced when it dies."""
 
     name: str
     command: list[str]
@@ -54,11 +54,11 @@ class Slot:
     log: Path | None = None
     n_lives: int = 0
     stopped_until: float = 0.0
-    """While it lies still under SIGSTOP: when it is woken."""
+    """While it is stopped by SIGSTOP: when it is woken."""
     leaving_since: float = 0.0
     said_ready: bool = False
     finished: bool = False
-    """It has come to its own end and is not replaced."""
+    """Whether it has ended by itself, so that it is not replaced."""
 
     @property
     def alive(self) -> bool:
@@ -66,14 +66,14 @@ class Slot:
 
     @property
     def ready(self) -> bool:
-        """Whether a worker in it has said that it is ready."""
+        """Return whether its worker has logged that it is ready."""
         if self.said_ready or not self.alive or self.log is None:
             return self.said_ready and self.alive
         self.said_ready = READY in self.log.read_bytes()
         return self.said_ready
 
     def start(self) -> None:
-        """Starts its process, at the head of a group of its own."""
+        """Start its process as the leader of its own process group."""
         self.log = self.home / f"{self.name}-{self.n_lives}.log"
         self.n_lives += 1
         self.stopped_until = self.leaving_since = 0.0
@@ -84,7 +84,7 @@ class Slot:
             )
 
     def pids(self) -> list[int]:
-        """The process and its children."""
+        """Return the pids of the process and its children."""
         if self.process is None:
             return []
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -92,7 +92,7 @@ class Slot:
         return [self.process.pid]
 
     def children(self) -> list[int]:
-        """The pool children of a worker."""
+        """Return the pids of a worker's pool children."""
         if self.process is None:
             return []
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -100,7 +100,7 @@ class Slot:
         return []
 
     def signal_group(self, number: signal.Signals) -> None:
-        """A signal to the process and its children alike."""
+        """Send a signal to the process and its children."""
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, number)
@@ -108,7 +108,7 @@ class Slot:
 
 @dataclass(slots=True)
 class World:
-    """Everything that runs, in one folder; leaves nothing running behind."""
+    """All processes of a run, in one folder; none is left running at the end."""
 
     home: Path
     seed: int
@@ -117,9 +117,9 @@ class World:
     n_questions: int
     secrets: Sequence[str]
     cuts: bool = True
-    """Whether workers and clients reach Redis and the provider through a network that may be cut."""
+    """Whether workers and clients reach Redis and the provider through proxies that may cut connections."""
     disk: Disk | None = None
-    """Where it is given, a killed Redis loses what it had not brought to the disk."""
+    """If given, a killed Redis loses all data that is not on disk yet."""
     workers: list[Slot] = field(init=False, default_factory=list)
     clients: list[Slot] = field(init=False, default_factory=list)
     redis: Redis = field(init=False)
@@ -197,32 +197,32 @@ class World:
         return left
 
     def bury(self, pids: Sequence[int]) -> None:
-        """Remembers children whose parent dies, so that none outlives the world."""
+        """Record children whose parent dies, so that none outlives the world."""
         for pid in pids:
             with contextlib.suppress(psutil.NoSuchProcess):
                 self._orphans.append(psutil.Process(pid))
 
     async def start_redis(self) -> None:
-        """Starts Redis as the embedded stack does, and waits for its answer."""
+        """Start Redis as the embedded stack does, and wait until it answers."""
         (self.home / "redis").mkdir(exist_ok=True)
         command = [str(find(os.environ["PATH"])), "--port", "0", "--unixsocket", f"{self.home}/redis.sock"]
         command += ["--unixsocketperm", "700", "--dir", f"{self.home}/redis", "--save", ""]
         command += ["--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction"]
-        # So that a key in clear would be found in a rewritten file too.
+        # Without compression, a key in clear is found in a rewritten file, too.
         command += ["--rdbcompression", "no"]
         with (self.home / "redis.log").open("ab") as log:
             self.redis_process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         await wait_until(self.redis_answers, description="Redis answers", within_s=60)
 
     async def redis_answers(self) -> bool:
-        """Whether Redis is there and has read its file."""
+        """Return whether Redis answers and has loaded its file."""
         try:
             return bool(await self.redis.execute_command("PING"))
         except UNREACHABLE:
             return False
 
     async def kill_redis(self, away_s: float) -> None:
-        """kill -9, and a new Redis over the same file after a while; one that is away is killed once it is back."""
+        """Kill Redis (-9) and later start a new one on the same file; if Redis is down, wait until it is back first."""
         async with self._redis_kill:
             if self.redis_process is None:
                 return
@@ -263,7 +263,7 @@ class World:
             "BATCHLING_RECONCILE_PATIENCE_SECONDS": str(PATIENCE_S),
             "BATCHLING_RESULTS_PATIENCE_SECONDS": str(RESULTS_PATIENCE_S),
             "BATCHLING_MAX_ATTEMPTS": str(MAX_ATTEMPTS),
-            # What was sent under which custom_id is read back from the input files.
+            # The evidence reads the requests by custom_id from the input files.
             "BATCHLING_KEEP_FILES": "true",
             "BATCHLING_PROVIDERS__GROQ__BASE_URL": f"{provider_url}/groq",
             "BATCHLING_PROVIDERS__OPENAI__BASE_URL": f"{provider_url}/openai",
@@ -280,7 +280,7 @@ class World:
             "-n",
             f"w{i}@chaos",
         ]
-        # At this level the log tells which process began which step.
+        # At this level the log says which process began which step.
         command += ["-l", "DEBUG"]
         return Slot(name=f"w{i}", command=command, env=env, home=self.home, pool=pool)
 
