@@ -1,4 +1,4 @@
-"""Fixtures of the weather tests: a Redis of their own, fair and through a proxy."""
+"""Fixtures of the weather tests: a Redis of their own, reached directly and through a proxy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUICK = "?socket_timeout=1&health_check_interval=1"
 
 @pytest.fixture
 def redis_server() -> Iterator[RedisServer]:
-    """A server for one test, which may freeze it."""
+    """Run a server for one test, which may freeze it."""
     with tempfile.TemporaryDirectory(prefix="batchling-") as home:
         server = RedisServer(Path(home))
         server.start()
@@ -31,7 +31,7 @@ def redis_server() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
-    """The way to that Redis."""
+    """Run a proxy in front of that Redis."""
     with Proxy(redis_server.url) as running:
         yield running
 
@@ -40,7 +40,7 @@ def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
 def caller(
     proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> Proxy:
-    """The settings that `batchify` finds: Redis through the proxy, silence noticed after a second."""
+    """Set the variables of `batchify`: Redis through the proxy, silence noticed after a second."""
     interceptor.warned.clear()
     caplog.set_level(logging.INFO, logger="batchling_client")
     monkeypatch.setenv("BATCHLING_REDIS_URL", proxy.url + QUICK)

@@ -1,4 +1,4 @@
-"""Between a caller and its Redis: each call is answered, queued once, and never hangs; blocking blocks too."""
+"""Between a caller and its Redis: each call is answered and queued once, and never hangs, in plain blocks too."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from tests.proxy import How, Proxy, Rule, Way
 from tests.waiting import wait_until
 
 NAME = "run-of-bad-weather"
-"""Only an enqueue carries the name of its run."""
+"""Bytes that only the call of an enqueue contains: the name of its run."""
 PROMPTS = [f"prompt {i}" for i in range(60)]
 LINGER_S = 0.05
 BOUND_S = 40.0
-"""What no test may need, on a machine as busy as it likes."""
+"""Seconds within which a test must end, on a busy machine, too."""
 
 AskThrough: TypeAlias = Callable[[], Coroutine[Any, Any, list[HttpReply]]]
 
 
 @pytest.fixture
 async def answerer(redis_server: RedisServer, caller: Proxy) -> AsyncIterator[Answerer]:
-    """Workers and provider in one, whose own way to Redis is fair."""
+    """Play workers and provider, over a direct connection to Redis."""
     worker = Answerer(redis_server.url, "default")
     task = asyncio.create_task(worker.work())
     yield worker
@@ -74,7 +74,7 @@ async def answered_once(asking: Coroutine[Any, Any, list[HttpReply]], answerer: 
 
 
 async def n_queued(answerer: Answerer) -> int:
-    """The rows in all batches that were ever opened."""
+    """Return the number of rows in all batches ever opened."""
     n_rows = 0
     for batch_id in await answerer.redis.zrange(answerer.keys.batches, 0, -1):
         n_rows += int(await answerer.redis.hget(answerer.keys.batch(batch_id.decode()), "n_requests"))
@@ -161,7 +161,7 @@ async def test_every_connection_dead_in_silence_is_noticed_in_bounded_time(
 
 
 async def frozen(redis_server: RedisServer, seconds: float) -> None:
-    """Stops Redis in its tracks for a while: its sockets take what is sent, and nothing answers."""
+    """Freeze Redis for a while: its sockets accept data, and nothing answers."""
     assert redis_server.process is not None
     redis_server.process.send_signal(signal.SIGSTOP)
     try:
@@ -223,7 +223,7 @@ async def test_a_port_that_is_closed_for_a_while_is_knocked_at_gently(
     await wait_until(lambda: answerer.n_batches >= 1, description="a batch is submitted", within_s=20)
     caller.refuse()
     caller.strike(How.RST)
-    await wait_until(lambda: "Redis is away" in caplog.text, description="the outage is told", within_s=20)
+    await wait_until(lambda: "Redis is away" in caplog.text, description="the outage is logged", within_s=20)
     caller.heal()
     answerer.go_on.set()
     await answered_once(_awaited(asking), answerer)

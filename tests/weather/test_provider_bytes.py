@@ -1,7 +1,7 @@
-"""Between a worker and a provider, byte by byte: a call that is cut never lies about whether it was done.
+"""Between a worker and a provider, byte by byte: a cut call never reports wrongly whether it was done.
 
-The adapters as they ship, through the proxy, to the sandbox. Each call is cut at many bytes of its request and of
-its answer; the sandbox knows what really happened.
+The shipped adapters call the sandbox through the proxy. Each call is cut at many bytes of its request and of its
+answer; the sandbox shows what really happened.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 def impatient(http: httpx.AsyncClient) -> None:
-    """Silence is given up after a moment."""
+    """Give up silent calls after a moment."""
     http.timeout = httpx.Timeout(0.5, connect=5.0)
 
 
@@ -68,7 +68,7 @@ def desk(proxy: Proxy, http: httpx.AsyncClient) -> Desk:
 
 @pytest.fixture
 async def fair(desk: Desk, sandbox: Sandbox) -> AsyncIterator[Desk]:
-    """The same account on a way without weather, and in no hurry."""
+    """Return the same account over a direct connection, with the usual timeouts."""
     async with httpx.AsyncClient(timeout=httpx.Timeout(15.0), trust_env=False) as patient:
         account = replace(desk.account, base_url=sandbox.base_url("groq"), http=patient)
         yield replace(desk, account=account)
@@ -80,7 +80,7 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def fails(call: Awaitable[object]) -> TemporaryError | None:
-    """The error of a call that was cut, which holds no key; None where it got through."""
+    """Return the error of a cut call, and check that it holds no key; None if the call succeeded."""
     [caught] = await asyncio.gather(asyncio.wait_for(call, 20), return_exceptions=True)
     if not isinstance(caught, BaseException):
         return None
@@ -91,14 +91,14 @@ async def fails(call: Awaitable[object]) -> TemporaryError | None:
 
 
 async def sizes(proxy: Proxy, call: Awaitable[object]) -> dict[Way, int]:
-    """How many bytes a call takes, each way."""
+    """Return the number of bytes of a call, each way."""
     before = dict(proxy.n_bytes)
     await call
     return {way: proxy.n_bytes[way] - before[way] for way in Way}
 
 
 def offsets(n_bytes: int, step: int) -> list[int]:
-    """From the first byte to the last, both included."""
+    """Return offsets from the first byte to the last, both included."""
     return sorted({0, 1, *range(0, n_bytes, step), n_bytes - 1})
 
 
@@ -132,7 +132,7 @@ async def test_a_create_whose_answer_is_cut_at_any_byte_may_be_done_and_is_found
         error = await fails(desk.create(file))
 
         if not cut.n_struck:
-            # Answers differ in length by a few digits: this one was over before.
+            # Answers differ in length by a few digits: this answer was complete before the cut.
             assert at >= n_bytes - 9
             proxy.heal()
             continue
@@ -169,7 +169,7 @@ async def test_an_upload_that_is_cut_at_any_byte_is_tried_again_and_costs_nothin
 ) -> None:
     rows = desk.requests(2_000)
     n_bytes = (await sizes(proxy, desk.upload(rows)))[way]
-    # The sandbox, like others, does not wait for the last bytes of a form's end.
+    # The sandbox, like real servers, does not wait for the last bytes of a form.
     for at in offsets(n_bytes - (60 if way is Way.UP else 4), n_bytes // (12 if how is How.FIN else 4)):
         cut = proxy.add(Rule(how=how, way=way, at=at, after=b"POST "))
 
@@ -198,14 +198,14 @@ async def test_a_look_or_a_search_that_is_cut_at_any_byte_tells_nothing(
     batches = [await fair.submit(), await fair.submit()]
 
     async def look_at_both() -> None:
-        """Look at both batches: the look that is cut fails, and the other one is answered."""
+        """Poll both batches: the cut poll fails, and the other poll is answered."""
         looks = (await desk.provider.look(desk.account, batches)).values()
         assert not any(isinstance(seen, NotFound) for seen in looks)
         for seen in looks:
             if isinstance(seen, Exception):
                 raise seen
 
-    # The answers of two looks come over two connections, each of about half of the bytes.
+    # The answers of two polls come over two connections, each with about half of the bytes.
     for call, n_answers in ((lambda: desk.look(batches[0]), 1), (look_at_both, 2)):
         n_bytes = (await sizes(proxy, call()))[Way.DOWN] // n_answers - 8 * (n_answers - 1)
         for at in offsets(n_bytes, n_bytes // (15 if how is How.FIN else 5)):
@@ -222,7 +222,7 @@ async def test_a_look_that_is_garbled_tells_nothing(desk: Desk, fair: Desk, prox
 
 
 async def ended(desk: Desk, n_rows: int) -> Ending:
-    """A batch that is done, of many rows."""
+    """Return a finished batch of many rows."""
     batch: ProviderBatchId = await desk.submit(desk.requests(n_rows))
 
     async def is_ended() -> bool:
@@ -233,7 +233,7 @@ async def ended(desk: Desk, n_rows: int) -> Ending:
 
 
 async def lengths(desk: Desk, ending: Ending) -> tuple[int, int]:
-    """The bytes of the answer to a download: of its head, and in all."""
+    """Return the bytes of a download's answer: of its head, and in all."""
     account = desk.account
     url = f"{account.base_url}/openai/v1/files/{ending.results[0]}/content"
     reply = await account.http.get(url, headers=account.headers)

@@ -1,4 +1,4 @@
-"""The proxy makes the weather that it says it makes, byte for byte."""
+"""The proxy injects its faults at the exact byte."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.proxy import HOST, How, Proxy, Rule, Way
 from tests.waiting import wait_until
 
 PATIENCE_S = 20.0
-"""How long what surely comes is waited for."""
+"""Seconds to wait for data that must arrive."""
 SILENT_S = 0.3
 
 
 class Echo:
-    """An upstream that sends back what it gets."""
+    """An upstream that echoes the bytes it gets."""
 
     def __init__(self) -> None:
         self.received = b""
@@ -53,7 +53,7 @@ def proxy(echo: Echo) -> Iterator[Proxy]:
 
 
 class Client:
-    """The other end."""
+    """The client's end of a connection through the proxy."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
@@ -66,11 +66,11 @@ class Client:
         return await asyncio.wait_for(self.reader.readexactly(n), PATIENCE_S)
 
     async def hears_nothing(self) -> None:
-        """Nothing comes, not even an end, for as long as one can wait."""
+        """Check that nothing arrives, not even an end, while the test waits."""
         assert await self.hears_end(SILENT_S) == (b"", "silence")
 
     async def hears_end(self, patience_s: float = PATIENCE_S) -> tuple[bytes, str]:
-        """What still comes, and how it ends: `fin`, `rst`, or `silence` for as long as one can wait."""
+        """Return the data that still arrives, and the end: `fin`, `rst`, or `silence` while the test waits."""
         heard = b""
         try:
             while piece := await asyncio.wait_for(self.reader.read(65536), patience_s):
@@ -113,7 +113,7 @@ async def test_fair_weather_passes_everything_and_both_ends(
     client.writer.write_eof()
 
     assert await client.hears_end() == (b"", "fin")
-    await wait_until(lambda: echo.ends == ["fin"], description="the upstream is told")
+    await wait_until(lambda: echo.ends == ["fin"], description="the upstream sees the end")
     assert proxy.n_bytes == {Way.UP: len(words), Way.DOWN: len(words)}
     await wait_until(lambda: proxy.n_open == 0, description="nobody is there")
     assert (proxy.n_connections, proxy.most_open) == (1, 1)
@@ -140,7 +140,7 @@ async def test_a_cut_falls_at_the_byte_it_is_told(
     await wait_until(lambda: echo.received == arrived, description="the upstream has its part")
     assert cut.n_struck == 1
     if how is not How.SILENCE:
-        await wait_until(lambda: echo.ends == [how.value], description="the upstream is told")
+        await wait_until(lambda: echo.ends == [how.value], description="the upstream sees the end")
     client = await come(proxy, clients)
     await client.says(b"again")
     assert await client.hears(5) == b"again"
@@ -285,7 +285,7 @@ async def test_latency_is_added_each_way_and_does_not_narrow_the_pipe(
     sending = asyncio.create_task(client.says(words))
     assert await client.hears(len(words)) == words
     await sending
-    assert 0.2 <= time.monotonic() - started < 5.0  # thirty pieces one after the other would take six
+    assert 0.2 <= time.monotonic() - started < 5.0  # thirty pieces one after the other would take six seconds
 
 
 async def test_bandwidth_is_bounded_one_way(proxy: Proxy, clients: list[Client]) -> None:

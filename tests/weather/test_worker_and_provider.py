@@ -1,4 +1,4 @@
-"""Between a worker and a provider: whatever is cut, each request is answered once and billed once."""
+"""Between a worker and a provider: whichever call is cut, each request is answered once and billed once."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CUTS: dict[str, Rule] = {
 
 @pytest.fixture
 def provider(deployment: Deployment, sandbox: Sandbox) -> Iterator[Proxy]:
-    """The way from workers to the provider."""
+    """Run a proxy between workers and the provider."""
     with Proxy(sandbox.base_url("groq")) as proxy:
         deployment.env["BATCHLING_PROVIDERS__GROQ__BASE_URL"] = proxy.url
         deployment.env["BATCHLING_HTTP_SILENCE_SECONDS"] = "1"
@@ -55,7 +55,7 @@ async def test_every_cut_at_once_is_answered_once_and_billed_once(
     deployment.worker()
     ids = await deployment.ask(400, rows=20)
 
-    # Each cut in a row makes the next pause longer, and there are thirty.
+    # Each cut in a row makes the next pause longer, and there are thirty cuts.
     results = await deployment.answered(ids, within_s=120, hurried=True)
 
     assert {result.status for result in results} == {200}
@@ -110,7 +110,7 @@ async def test_a_provider_that_is_away_for_a_while_is_waited_for(
 async def test_a_download_slower_than_the_lease_is_read_once(
     deployment: Deployment, sandbox: Sandbox
 ) -> None:
-    # Of three seconds, so that a worker that is held up for a moment does not lose it.
+    # Three seconds, so that a worker that is delayed for a moment does not lose its lease.
     deployment.env["BATCHLING_LEASE_SECONDS"] = "3"
     sandbox.faults.add(SlowDownload(bytes_per_second=5_000))
     deployment.worker()

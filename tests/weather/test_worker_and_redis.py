@@ -1,4 +1,4 @@
-"""Between workers and Redis, the store and the broker alike: answered once, billed once, and no worker hangs."""
+"""Between workers and Redis, as store and as broker: answered once, billed once, and no worker hangs."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ STEPS: tuple[str, ...] = (
 
 
 def call_of(script: str) -> bytes:
-    """What stands in the bytes of a script's call, and of no other."""
+    """Return bytes that are only in the calls of this script."""
     return hashlib.sha1(scripts.source(script).encode()).hexdigest().encode()
 
 
 @pytest.fixture
 async def way(deployment: Deployment) -> AsyncIterator[Proxy]:
-    """The way from workers to Redis; the tests' own is fair."""
+    """Run a proxy between workers and Redis; the test itself connects directly."""
     for script in STEPS:
         await deployment.redis.execute_command("SCRIPT LOAD", scripts.source(script))
     with Proxy(deployment.url) as proxy:
@@ -55,7 +55,7 @@ async def test_every_script_torn_at_once_is_answered_once_and_billed_once(
     torn = [way.add(Rule(how=how, way=Way.DOWN, after=call_of(step))) for step in STEPS]
     torn += [way.add(Rule(how=how, way=Way.UP, at=20, after=call_of(step))) for step in STEPS]
     deployment.worker()
-    # The last batch is not full: it is sealed by the tick, the others by the enqueue that fills them.
+    # The last batch is not full, so the tick seals it; the enqueues that fill the others seal those.
     ids = await deployment.ask(190, rows=40)
 
     await answered_and_billed_once(deployment, ids)
@@ -91,7 +91,7 @@ async def test_a_worker_cut_off_for_longer_than_its_lease_around_the_create_pays
 
     await answered_and_billed_once(deployment, ids)
 
-    # The first comes back with a stale token, and whatever it still says changes nothing.
+    # The first worker comes back with a stale token, so none of its later moves changes anything.
     way.heal()
     more = await deployment.ask(10)
     await answered_again(deployment, ids, more)
@@ -111,7 +111,7 @@ async def test_moves_that_arrive_long_after_the_lease_change_nothing(
     deployment.worker()
     ids = await deployment.ask(40)
     await wait_until(lambda: heard.n_heard == 1, description="the intent is on its way", within_s=40)
-    # Held, not lost: it all arrives when another worker has done the work.
+    # The moves are held, not lost: they arrive when another worker has done the work.
     way.hold()
     deployment.worker(redis_url=deployment.url)
     await answered_and_billed_once(deployment, ids)
@@ -129,7 +129,7 @@ async def test_a_broker_connection_that_is_dead_in_silence_is_noticed_in_bounded
     silent = way.add(Rule(how=How.SILENCE, way=Way.DOWN, after=b"BRPOP"))
     await wait_until(lambda: silent.n_struck == 1, description="the consumer hears nothing", within_s=20)
 
-    # With such a lease only a message that is received can get this on in time.
+    # With such a long lease, only a received message can continue the batch in time.
     await deployment.answered(await deployment.ask(5), within_s=40)
 
     assert "claim_stuck" not in deployment.worker_logs()
