@@ -1,4 +1,4 @@
-"""A worker whose tick dies of something nobody foresaw: `celery -A tests.death.broken_tick worker`."""
+"""A worker whose tick dies of an unexpected error: `celery -A tests.death.broken_tick worker`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _left = [int(os.environ["BATCHLING_TICK_DEATHS"])]
 async def _breaks(self: Ticker, store: Store) -> tuple[int, bool]:
     if _left[0] > 0:
         _left[0] -= 1
-        # A thread that ends like this says nothing at all.
+        # A thread that ends with SystemExit prints nothing.
         sys.exit("an accident")
     return await _once(self, store)
 

@@ -1,4 +1,4 @@
-"""A caller killed hard, while it asks or while it waits: its rerun attaches, and pays for nothing again."""
+"""A caller killed while it enqueues or while it waits: its rerun attaches, and nothing is paid for twice."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def n_enqueued(deployment: Deployment) -> int:
 
 
 async def killed_at(deployment: Deployment, n: int, *, pause_s: float) -> None:
-    """A caller that is killed when so many of its requests are in Redis."""
+    """Run a caller, and kill it when so many of its requests are in Redis."""
     doomed = caller(deployment, pause_s=pause_s)
 
     async def reached() -> bool:

@@ -1,4 +1,4 @@
-"""Flower killed in the middle: it is a mirror, and nothing notices that it is gone."""
+"""Flower killed in the middle: it only displays state, so nothing depends on it."""
 
 from __future__ import annotations
 

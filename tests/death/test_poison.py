@@ -1,4 +1,4 @@
-"""Poison: a batch that ends its workers is quarantined, its neighbours are not, and a person decides what follows."""
+"""Poison: a batch that kills its workers is quarantined, its neighbours are not, and an operator decides the rest."""
 
 from __future__ import annotations
 

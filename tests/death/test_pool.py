@@ -1,4 +1,4 @@
-"""Prefork: a main that dies takes its children along, a child that dies costs a lease and nothing else."""
+"""Prefork: when the main process dies its children end, too; a dead child costs a lease and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Redis killed hard, again and again, in the middle of everything: nothing is lost, doubled or billed twice."""
+"""Redis killed again and again under load: nothing is lost, doubled or billed twice."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.waiting import wait_until
 
 
 async def durable(deployment: Deployment) -> None:
-    """As `appendfsync always`: what a killed Redis may forget otherwise is not what is tried here."""
+    """Run Redis with `appendfsync always`: the loss of unsynced writes is not tested here."""
     await deployment.redis.execute_command("CONFIG", "SET", "appendfsync", "always")
 
 

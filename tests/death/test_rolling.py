@@ -1,4 +1,4 @@
-"""A rolling restart: a worker told to stop hands its batches back at once, and tears nothing that is paid for."""
+"""A rolling restart: a stopping worker releases its batches at once, and interrupts nothing that is paid for."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from tests.deployment import SLOW_MODEL, Deployment
 from tests.waiting import wait_until
 
 LEASE_S = 300
-"""Longer than any test: a batch that had to wait for its lease would be missed."""
+"""Seconds; longer than any test: a batch that had to wait for its lease would not finish."""
 
 
 async def working(deployment: Deployment, worker: subprocess.Popen[bytes]) -> None:
-    """Waits until a worker takes part."""
+    """Wait until a worker is ready."""
     log = deployment.home / f"w{deployment.workers.index(worker)}.log"
     await wait_until(lambda: "ready." in log.read_text(), description="the worker is ready", within_s=40)
 
 
 @contextlib.asynccontextmanager
 async def load(deployment: Deployment, ids: list[RequestId]) -> AsyncIterator[None]:
-    """Requests of two lanes come in all the while."""
+    """Enqueue requests of two lanes until stopped."""
 
     async def ask() -> None:
         while True:
@@ -81,7 +81,7 @@ async def test_a_step_in_its_middle_is_handed_back_and_not_waited_for(
     leaving = deployment.worker(pool=pool)
     ids = await deployment.ask(20)
 
-    # Not before: the next worker's upload would be the slow one.
+    # Not earlier: the fault would strike the next worker's upload.
     await wait_until(
         lambda: deployment.sandbox.faults.n_struck(SlowUpload) == 1,
         description="an upload is under way",

@@ -1,4 +1,4 @@
-"""A worker stopped past its lease (SIGSTOP) is taken for dead; once it goes on it changes nothing and costs nothing."""
+"""A worker stopped past its lease (SIGSTOP) counts as dead; when it resumes it changes nothing and costs nothing."""
 
 from __future__ import annotations
 

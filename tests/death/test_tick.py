@@ -1,4 +1,4 @@
-"""The tick: a worker whose tick has died must not look alive and do nothing."""
+"""The tick: a worker whose tick has died must not look alive while it does nothing."""
 
 from __future__ import annotations
 
