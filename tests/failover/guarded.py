@@ -24,7 +24,7 @@ DURABLE = ("--appendonly", "yes", "--save", "", "--maxmemory-policy", "noevictio
 
 @dataclass(slots=True)
 class Guarded(Deployment):
-    """`kill_master` starts a fail-over, which takes a second and a half."""
+    """A master, a replica and Sentinels; `kill_master` starts a fail-over, which takes a second and a half."""
 
     ports: list[int] = field(default_factory=lambda: [free_port() for _ in range(2 + N_SENTINELS)])
     servers: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class Guarded(Deployment):
         return f"sentinel://{','.join(f'127.0.0.1:{port}' for port in self.ports[2:])}/{SERVICE}/0"
 
     async def start_redis(self) -> None:
-        """Starts all five, and returns once each knows of the others."""
+        """Start all five, and return once each knows the others."""
         master, replica, *sentinels = self.ports
         self._start(master, *DURABLE)
         self._start(
@@ -66,12 +66,12 @@ class Guarded(Deployment):
             self._stop()
 
     def kill(self, port: int) -> None:
-        """kill -9 of one server."""
+        """Send kill -9 to one server."""
         self.servers[port].send_signal(signal.SIGKILL)
         self.servers[port].wait(10)
 
     async def failed_over(self) -> bool:
-        """Whether the replica is the master now."""
+        """Return whether the replica is the master now."""
         with Redis(port=self.ports[1]) as client:
             return str(client.info("replication")["role"]) == "master"
 

@@ -1,4 +1,4 @@
-"""A master that dies is replaced by its replica, and nobody's request is lost or paid for twice."""
+"""A dead master is replaced by its replica, and no request is lost or paid for twice."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_a_master_killed_in_the_middle_costs_seconds_and_no_request(guarde
         guarded.kill(master)
         guarded.kill(sentinel)
         during = asyncio.create_task(ask_all(run, *PROMPTS[80:], model=MODEL))
-        # Two Sentinels that vote each for itself vote again after twice the `failover-timeout`.
+        # If two Sentinels vote for themselves, they vote again after twice the `failover-timeout`.
         await wait_until(guarded.failed_over, description="the replica is the master", within_s=60)
         replies = [reply for part in await asyncio.gather(first, during) for reply in part]
 
