@@ -1,4 +1,4 @@
-"""Four files are enough: a provider made of them, in a copy of the project, passes what runs over the registry."""
+"""Four files add a provider: in a copy of the project they pass all tests that run over the registry."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def renamed(text: str) -> str:
 
 
 def add(project: Path) -> set[str]:
-    """Adds the provider; the files that it took."""
+    """Add the provider; return the files added."""
     routes = (project / ROUTES).read_text(encoding="utf-8")
     start = routes.index(f'    Route(\n        provider="{MODEL}"')
     end = routes.index("\n    ),\n", start) + len("\n    ),\n")

@@ -1,4 +1,4 @@
-"""A provider is four files: what they are, that no other file knows it, and that these four are enough."""
+"""A provider is four files, and no other file names it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from batchling_worker import providers
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGES = ("batchling_client", "batchling_worker")
 SDKS = "batchling_client/operate/installed_sdks.py"
-"""Names distributions, some of which are called like their provider."""
+"""Names distributions, some of which have the name of their provider."""
 ROUTES = "batchling_client/wire/routes.py"
 SHOWN_FIRST = frozenset({"groq", "openai"})
-"""The demo and the help are about these: a program has to speak of some provider."""
+"""Providers that the demo and the help use as their example."""
 
 
 def files_of(name: str) -> set[str]:
@@ -29,7 +29,7 @@ def files_of(name: str) -> set[str]:
 
 
 def imported(path: Path) -> set[str]:
-    """The last words of what a module imports."""
+    """Return the last part of each name that a module imports."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
@@ -42,7 +42,7 @@ def imported(path: Path) -> set[str]:
 
 @cache
 def words_of_code() -> dict[str, set[str]]:
-    """The texts in each module of the packages."""
+    """Return the strings in each module of the packages."""
     return {
         path.relative_to(ROOT).as_posix(): {
             node.value
@@ -55,7 +55,7 @@ def words_of_code() -> dict[str, set[str]]:
 
 
 def speaking_of(name: str) -> set[str]:
-    """The modules of the packages in which the provider's name stands as a word of the code."""
+    """Return the modules of the packages whose code contains the provider's name."""
     return {module for module, words in words_of_code().items() if name in words}
 
 
