@@ -1,4 +1,4 @@
-"""Each framework as its users write it: a prompt in, what the framework makes of the answer out."""
+"""Each framework as its users call it: takes a prompt, returns the framework's own result."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LLAMA: Final = "groq/llama-3.1-8b-instant"
 
 
 class Echo(BaseModel):
-    """The type that is asked for; the sandbox puts the prompt into its text."""
+    """The type of structured answers; the sandbox puts the prompt into its text."""
 
     text: str
     score: int
@@ -42,7 +42,7 @@ Ask = Callable[[str], Awaitable[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """One way of one framework to ask; `typed` ways give an `Echo`, the others a text that quotes the prompt."""
+    """One way to prompt a framework; `typed` ways return an `Echo`, the others a text that quotes the prompt."""
 
     name: str
     ask: Ask
@@ -50,20 +50,20 @@ class Way:
     provider: str = "openai"
     endpoint: str = "/v1/chat/completions"
     errors: Mapping[int, type[Exception]] = field(default_factory=dict)
-    """Status of a row -> what the framework raises."""
+    """Status of a row -> the exception that the framework raises."""
 
     def __str__(self) -> str:
         return self.name
 
     def holds(self, answer: Any, prompt: str) -> bool:
-        """Whether an answer is the sandbox's to this prompt, in the type that was asked for."""
+        """Return whether an answer is the sandbox's to this prompt, in the type that was asked for."""
         if self.typed:
             return isinstance(answer, Echo) and prompt in answer.text
         return isinstance(answer, str) and prompt in answer
 
 
 async def together(way: Way, prompts: Sequence[str], *, n_calls: int = 1) -> list[Any]:
-    """Asks everything at once in a block, `n_calls` for each prompt; an exception stands in the place of its answer."""
+    """Send all prompts at once in a block, `n_calls` each; return answers, or exceptions in their place."""
     async with batchify(
         batch_size=len(prompts) * n_calls,
         batch_window_seconds=UNSEALED_S,
@@ -143,7 +143,7 @@ async def _instructor_groq(prompt: str) -> Any:
 
 
 def dspy_lm(**settings: Any) -> Any:
-    """DSPy's model, without its cache."""
+    """Return DSPy's model, without its cache."""
     return dspy.LM(f"openai/{GPT}", temperature=1.0, max_tokens=16000, cache=False, **settings)
 
 

@@ -1,4 +1,4 @@
-"""What frameworks send again by themselves, each time in one more batch, and how to stop it (docs/frameworks.md)."""
+"""Retries that frameworks make by themselves, each in one more batch, and how to stop them (docs/frameworks.md)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BROKEN: Final = "fault:500"
 
 
 class Never(BaseModel):
-    """A type that no answer fits."""
+    """A type that no answer matches."""
 
     text: str
 

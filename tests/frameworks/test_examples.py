@@ -1,4 +1,4 @@
-"""The examples of docs/frameworks.md run as they are: from a deployment's batches, and rehearsed."""
+"""The examples of docs/frameworks.md run unchanged: with a deployment, and rehearsed."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.sdks.books import Books
 ROOT: Final = Path(__file__).resolve().parents[2]
 WITHIN_S: Final = 170.0
 pytestmark = pytest.mark.timeout(180)
-"""A framework alone takes seconds to import, and many more where other columns of the matrix run beside this one."""
+"""Seconds; a framework is slow to import, and slower still while other columns of the matrix run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """An example, how large its batches are at each provider, and what it prints of each answer."""
+    """An example, the sizes of its batches at each provider, and the text it prints for each answer."""
 
     name: str
     batches: dict[tuple[str, int], int]
@@ -59,7 +59,7 @@ EVERY_EXAMPLE = pytest.mark.parametrize("example", EXAMPLES, ids=str)
 
 
 async def run(example: Example, *options: str, **settings: str) -> tuple[str, str]:
-    """What `batchling run` has printed, and what it has told of the run."""
+    """Return the output of `batchling run`, and its report of the run."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("BATCHLING_")}
     program = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -76,7 +76,7 @@ async def run(example: Example, *options: str, **settings: str) -> tuple[str, st
     try:
         out, err = await asyncio.wait_for(program.communicate(), WITHIN_S)
     finally:
-        # Else its calls would come into the batches of the next test.
+        # Otherwise its calls would join the batches of the next test.
         if program.returncode is None:
             program.kill()
             await program.wait()
@@ -85,9 +85,9 @@ async def run(example: Example, *options: str, **settings: str) -> tuple[str, st
 
 
 def check(example: Example, printed: str, told: str) -> None:
-    """Every answer is printed, and every request was answered in a batch."""
+    """Check that every answer is printed, and that every request was answered in a batch."""
     for answer, n in Counter(example.answers).items():
-        # A report of evaluations sums its marks up in one more line.
+        # A report of evaluations has one more line, with the averages.
         assert printed.count(answer) >= n, printed
     assert f"{example.n_requests} of {example.n_requests} requests answered" in told
 

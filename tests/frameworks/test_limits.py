@@ -1,4 +1,4 @@
-"""A framework's limit of calls at once is the size of its batches (docs/frameworks.md)."""
+"""A framework's limit of concurrent calls is the size of its batches (docs/frameworks.md)."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_as_many_threads_as_dspy_has_are_a_batch_within_a_plain_block(
 
 
 def check(prompts: Sequence[str], answers: Sequence[str], books: Books, sizes: dict[int, int]) -> None:
-    """Each prompt has its answer, out of batches of these sizes."""
+    """Check that each prompt has its answer, from batches of these sizes."""
     for prompt, answer in zip(prompts, answers, strict=True):
         assert prompt in answer
     assert Counter(batch.n_executed for batch in books.batches()) == sizes

@@ -1,4 +1,4 @@
-"""Every URL that litellm makes of a base URL is known to cost money, or to cost none."""
+"""For every URL that litellm makes of a base URL, it is known whether the call costs money."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from batchling_client.wire.charges import costs_anywhere
 
 FREE: Final = re.compile(
     r".*(?:^|/)(?:files|batches|containers|vector_stores(?:/.*)?|datasets|evals/.*|skills/.*|client_secrets"
-    # Searches of the web and of documents, servers of the user's own, agents that somebody wrote.
+    # Web and document search, the user's own servers, agents.
     r"|search|default_(?:serving_)?config|collections/.*|dataStores/.*|api/(?:chat|generate)|runs/(?:wait|stream)"
     r"|reasoningEngines/.*|api/v1/run/.*|scaledown|enhance)"
-    # Google's speech and ranking, at hosts of its own.
+    # Google's speech and ranking APIs, at hosts of their own.
     r"|.*:(?:rank|recognize|synthesize|streamQuery)|.*BidiGenerateContent"
 )
-"""What is no call of an LLM."""
+"""URLs of calls that do not run an LLM."""
 PART: Final = re.compile(
     r"/*|[^:]*://.*|.*/(?:v\d+\w*|anthropic|beta|models|deployments|projects|publishers)?/?|v\d+\w*|.*\{x\}"
     r"|.*(?:deployments?|models|projects|gemini|vertex_ai|model|fal-ai|retrieval)/(?:\{x\}|\[\^/\]\+)?/?"
 )
-"""A beginning to which a path is added."""
+"""Base URLs and parts of URLs to which litellm adds a path."""
 
 
 def text_of(node: ast.AST) -> str | None:
@@ -50,7 +50,7 @@ def urls_of(source: str) -> Iterator[str]:
 
 
 def is_costly(url: str) -> bool:
-    """Say whether a URL costs below some base URL: most of them end in a version."""
+    """Return whether calls of a URL cost money under some base URL; most base URLs end in a version."""
     path = url.removeprefix("{x}").lstrip("/")
     return any(costs_anywhere(f"{base}/{path}") for base in ("", "/v1", "/20231130"))
 

@@ -1,4 +1,4 @@
-"""Calls at once are one batch, answers have the type asked for, and a failed row is the framework's own error."""
+"""Concurrent calls form one batch, answers have the type asked for, and failed rows raise the framework's errors."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ pytestmark = pytest.mark.timeout(180)
 N_CALLS: Final = 4
 EVERY_WAY = pytest.mark.parametrize("way", WAYS, ids=str)
 FAILING_WHOLE: Final = [way for way in WAYS if way.provider != "anthropic"]
-"""Anthropic's batches know no failure as a whole."""
+"""Anthropic's batches cannot fail as a whole."""
 KEEPS_NOTHING: Final = frozenset({"dspy", "litellm-groq", "litellm-thread"})
-"""Ways whose exceptions are raised from no exception of an SDK: only their message tells."""
+"""Ways whose exceptions have no SDK exception as cause: only their message names the reason."""
 
 
 @EVERY_WAY
