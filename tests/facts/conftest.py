@@ -1,4 +1,4 @@
-"""A sandbox whose time stands still, so that every state of a batch can be looked at."""
+"""A sandbox with a frozen clock, so that tests can see every state of a batch."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def jsonl(*lines: dict[str, Any] | str) -> bytes:
 
 
 def parse(content: bytes) -> dict[str, dict[str, Any]]:
-    """Return result rows by custom_id, and fail on a doubled one."""
+    """Return result rows by custom_id, and fail if an id appears twice."""
     rows = [json.loads(line) for line in content.splitlines()]
     by_id = {row["custom_id"]: row for row in rows}
     assert len(by_id) == len(rows)

@@ -1,4 +1,4 @@
-"""The sandbox's Anthropic, driven by the official SDK, keeps to what is known of the real one."""
+"""The sandbox's Anthropic, driven by the official SDK, behaves as the real API is known to."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ FORM = Form(
             Ability.UPLOAD,
             Ability.INPUT_FILE,
             Ability.RESULT_FILES,
-            # A failed row tells the type of its error, and not every status has one.
+            # A failed row has the type of its error, and not every status has a type.
             Ability.ROW_STATUSES,
             Ability.WHOLE_FAILURE,
         }

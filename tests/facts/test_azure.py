@@ -1,4 +1,4 @@
-"""The sandbox's Azure OpenAI, driven by both clients of the official SDK, keeps to what is known of the real one."""
+"""The sandbox's Azure OpenAI, driven by both clients of the official SDK, behaves as the real API is known to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.form import CHAT_FORM, Ability
 
 from .lines import CHAT, chat, jsonl, parse
 
-# Its adapter is an OpenAIFiles, and what that does is tested with OpenAI and Groq; here is what differs.
+# Its adapter is an OpenAIFiles, which is tested with OpenAI and Groq; the tests here cover the differences.
 FORM = replace(
     CHAT_FORM,
     model="gpt-4o-mini-batch",
@@ -32,7 +32,7 @@ DAY_S = 86_400
 
 @pytest.fixture
 def v1(sandbox: Sandbox) -> Iterator[OpenAI]:
-    """The plain client, whose key travels as a bearer."""
+    """Return the plain client, which sends the key as a bearer token."""
     base_url = sandbox.base_url("azure") + "/openai/v1"
     with OpenAI(base_url=base_url, api_key="az-one", max_retries=0) as client:
         yield client
@@ -40,7 +40,7 @@ def v1(sandbox: Sandbox) -> Iterator[OpenAI]:
 
 @pytest.fixture
 def dated(sandbox: Sandbox) -> Iterator[AzureOpenAI]:
-    """Azure's own client, whose key travels bare, and whose files and batches are outside of its deployments."""
+    """Return Azure's client, which sends the key bare; files and batches are outside of its deployments."""
     endpoint = sandbox.base_url("azure")
     with AzureOpenAI(azure_endpoint=endpoint, api_key="az-one", api_version=VERSION, max_retries=0) as client:
         yield client
@@ -252,5 +252,5 @@ def raw(client: OpenAI, batch_id: str) -> dict[str, Any]:
 
 
 def status_of(client: OpenAI, file_id: str) -> str:
-    """A file's status, of which Azure has more than OpenAI."""
+    """Return a file's status; Azure has more statuses than OpenAI."""
     return str(client.files.retrieve(file_id).status)

@@ -1,4 +1,4 @@
-"""Bedrock: the sandbox driven by boto3, files in moto's S3, and what is known of the real one."""
+"""Bedrock: the sandbox driven by boto3, files in moto's S3, and the known behaviour of the real API."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MODEL = "anthropic.claude-3-5-haiku-20241022-v1:0"
 
 
 def _body(prompt: str, model: str) -> bytes:
-    """As Anthropic's SDK sends it to Bedrock: the model is in the path."""
+    """Return a body as Anthropic's SDK sends it to Bedrock: the model is in the path."""
     asked = {
         "anthropic_version": "bedrock-2023-05-31",
         "max_tokens": 100,
@@ -54,7 +54,7 @@ FORM = Form(
     body=_body,
     text=_text,
     key=lambda key: f"{key}:secret",
-    # Files lie in S3, under names and not ids, seen by everybody at once; what never ran is in none of them.
+    # Files are in S3, under names instead of ids, and visible to everybody; rows that never ran are in none.
     lacks=frozenset({Ability.OPENAI_FILES, Ability.INPUT_FILE, Ability.RESULT_FILES, Ability.UNDONE_ROWS}),
 )
 DEED = CallInfo(provider="bedrock", does="do a thing")
@@ -96,7 +96,7 @@ def create(bedrock: Any, name: str = "job-1", **more: Any) -> str:
 
 @pytest.fixture
 def stored(sandbox: Sandbox) -> Sandbox:
-    """A hundred records lie in the bucket."""
+    """Store a hundred records in the bucket."""
     client(sandbox, "s3").put_object(Bucket="bucket", Key="in/x.jsonl", Body=records(100))
     return sandbox
 
@@ -246,7 +246,7 @@ async def test_half_of_a_surrogate_pair_in_a_record_costs_nothing(stored: Sandbo
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[Any]:
-    """S3 as moto has it, which nobody here wrote."""
+    """Run moto's S3, an independent implementation."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:
@@ -289,7 +289,7 @@ def test_a_key_is_kept_out_of_what_is_told(sandbox: Sandbox) -> None:
 
 
 class Torn:
-    """An object in S3 whose body breaks off once, in the middle, with an error of urllib3's."""
+    """An object in S3 whose body breaks off once, in the middle, with an error of urllib3."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -319,7 +319,7 @@ QUOTED = "The Canonical String for this request should have been\n'POST\nx-amz-s
 
 @pytest.fixture
 def own_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The worker's surroundings hold a credential, and nothing of them is known yet."""
+    """Put a credential into the worker's environment, and clear what was cached of it."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAOWN")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("AWS_SESSION_TOKEN", TOKEN)

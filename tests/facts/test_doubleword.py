@@ -1,4 +1,4 @@
-"""The sandbox's Doubleword, driven by OpenAI's SDK as its users do, keeps to what is known of the real one."""
+"""The sandbox's Doubleword, driven by OpenAI's SDK as its users do, behaves as the real API is known to."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FORM = Form(
         }
     ),
 )
-"""Its adapter is an OpenAIFiles, but what it shares with the others need not be met once more."""
+"""Its adapter is an OpenAIFiles; behaviour shared with other providers is not tested again."""
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ class TestEarlyFiles:
 
 
 class TestLooks:
-    """What the adapter makes of a batch object."""
+    """How the adapter reads a batch object."""
 
     def look(self, **shown: Any) -> Any:
         return doubleword.DIALECT.told(BatchObject(id="b", **shown), dt.datetime(2026, 11, 25, tzinfo=dt.UTC))

@@ -1,4 +1,4 @@
-"""The sandbox's Gemini API, driven by the official SDK, keeps to what is known of the real one; so does the adapter."""
+"""The sandbox's Gemini API, driven by the official SDK, and the adapter behave as the real API is known to."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ FORM = Form(
     slow_model="gemini-2.5-pro",
     body=body,
     text=text,
-    # An expired batch hands out nothing at all, and of a cancelled one the rows that did not run are told nowhere.
+    # An expired batch has no results at all, and a cancelled batch does not name the rows that did not run.
     lacks=frozenset({Ability.OPENAI_FILES, Ability.EXPIRY, Ability.UNDONE_ROWS}),
 )
 
@@ -284,7 +284,7 @@ class TestRealtime:
         found = gemini.models.generate_content(model=MODEL, contents="Where?", config=config)
         assert json.loads(found.text or "").keys() == {"city"}
 
-    # google-genai 3.6 derives a class from aiohttp's session, which that discourages.
+    # google-genai 3.6 subclasses aiohttp's session, for which aiohttp warns.
     @pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning")
     async def test_async_client_of_the_older_version_too(self, sandbox: Sandbox) -> None:
         client = client_of(sandbox, version="v1beta").aio

@@ -1,4 +1,4 @@
-"""The sandbox's Groq, driven by the official SDK, keeps to what is known of the real one."""
+"""The sandbox's Groq, driven by the official SDK, behaves as the real API is known to."""
 
 from __future__ import annotations
 

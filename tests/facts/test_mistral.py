@@ -1,4 +1,4 @@
-"""The sandbox's Mistral, driven by the official SDK, keeps to what is known of the real one; the adapter reads it."""
+"""The sandbox's Mistral, driven by the official SDK, behaves as the real API is known to; the adapter reads it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FORM = replace(
     CHAT_FORM,
     model=MODEL,
     slow_model="mistral-large-latest",
-    # Its adapter is an OpenAIFiles with words of its own; rows that never ran stand in no file.
+    # Its adapter is an OpenAIFiles with its own statuses; rows that never ran are in no file.
     lacks=frozenset({Ability.OPENAI_FILES, Ability.UNDONE_ROWS}),
 )
 NOW = dt.datetime(2026, 11, 25, tzinfo=dt.UTC)

@@ -1,4 +1,4 @@
-"""The sandbox's OpenAI, driven by the official SDK, keeps to what is known of the real one."""
+"""The sandbox's OpenAI, driven by the official SDK, behaves as the real API is known to."""
 
 from __future__ import annotations
 
@@ -358,7 +358,7 @@ class TestLimits:
         sandbox.limits = Limits(max_enqueued_tokens=400)
         rows = jsonl(chat("a", "x" * 1000))
         first = create(openai, rows)
-        # Two that are read at once take the room in any order: the look waits until it is taken.
+        # Two batches read at once may take the room in any order: wait until the first has taken it.
         assert finish(sandbox, openai, first, 0.1).status == "in_progress"
         second = finish(sandbox, openai, create(openai, rows), 0.3)
         assert second.status == "failed"

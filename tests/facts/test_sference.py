@@ -1,4 +1,4 @@
-"""The sandbox's Sference, driven by the official SDK, keeps to what is known of the real one."""
+"""The sandbox's Sference, driven by the official SDK, behaves as the real API is known to."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ FORM = Form(
             Ability.UPLOAD,
             Ability.INPUT_FILE,
             Ability.RESULT_FILES,
-            # What a failed row tells is not published, a status least of all.
+            # Neither the shape nor the status of a failed row is published.
             Ability.ROW_STATUSES,
-            # What is wrong with a line is told at the create.
+            # The create reports the errors of lines.
             Ability.WHOLE_FAILURE,
             Ability.EXPIRY,
         }

@@ -1,4 +1,4 @@
-"""The sandbox's Together, driven by the official SDK, keeps to what is known of the real one; the adapter reads it."""
+"""The sandbox's Together, driven by the official SDK, behaves as the real API is known to; the adapter reads it."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ MODEL = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
 
 FORM = replace(
     CHAT_FORM,
-    # Its adapter is an OpenAIFiles with words of its own. Failed rows have a code and no status, and those that never
-    # ran stand in no file.
+    # Its adapter is an OpenAIFiles with its own statuses. Failed rows have a code and no status; rows that never
+    # ran are in no file.
     lacks=frozenset({Ability.OPENAI_FILES, Ability.UNDONE_ROWS, Ability.ROW_STATUSES}),
 )
 NOW = dt.datetime(2026, 11, 25, tzinfo=dt.UTC)
@@ -61,7 +61,7 @@ def row(custom_id: str, prompt: str = "Say hello.", *, model: str = MODEL, **mor
 
 @pytest.fixture
 def stored(together: Together, tmp_path: Path) -> Any:
-    """Uploads lines as the SDK does: it asks for a place, puts them there, and has them looked at."""
+    """Upload lines as the SDK does: get a URL, put the lines there, and have them checked."""
 
     def store(*lines: dict[str, Any] | str, name: str = "in.jsonl") -> str:
         path = tmp_path / name

@@ -1,4 +1,4 @@
-"""The sandbox's Vertex and Cloud Storage, driven by the official SDKs, keep to what is known; so does the adapter."""
+"""The sandbox's Vertex and Cloud Storage, driven by the official SDKs, behave as the real APIs; so does the adapter."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ FORM = Form(
     slow_model="gemini-2.5-pro",
     body=body,
     text=text,
-    # Files lie in Cloud Storage, under names and not ids, seen by everybody at once; what never ran is in none of them.
+    # Files are in Cloud Storage, under names instead of ids, visible to everybody; rows that never ran are in none.
     lacks=frozenset(
         {
             Ability.OPENAI_FILES,
@@ -461,7 +461,7 @@ class TestAdapter:
         sandbox.clock.advance(60)
         assert (await answers(own, (await ended(own, batch)).ending)).keys() == {ID}
         await PROVIDER.cancel(own, batch)
-        # The same account, so the same owner, as the token's.
+        # The same account as the token's, so the same owner.
         assert isinstance(await look(account, batch), Ended)
 
     async def test_a_token_that_has_run_out_is_refused_and_nowhere_repeated(
@@ -570,7 +570,7 @@ class TestAdapter:
 
 
 class TestWithAnEmulatorOfOthers:
-    """The library's calls against gcp-storage-emulator, which nobody here wrote; it knows no preconditions."""
+    """The library's calls against gcp-storage-emulator, an independent implementation without preconditions."""
 
     @pytest.fixture
     def emulator(self) -> Iterator[str]:

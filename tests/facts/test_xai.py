@@ -1,4 +1,4 @@
-"""The sandbox's xAI, driven over REST as its users do with OpenAI's SDK, keeps to what is known of the real one."""
+"""The sandbox's xAI, driven over REST as its users do with OpenAI's SDK, behaves as the real API is known to."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ class TestResults:
             for row in results(client, batch_id)["results"]
         }
         assert told["chat"]["chat_get_completion"]["object"] == "chat.completion"
-        # A response comes back as a chat.
+        # xAI returns a response as a chat completion.
         assert told["response"]["chat_get_completion"]["object"] == "chat.completion"
         assert told["image"]["image_generation"]["data"]
         assert told["edit"]["image_generation"]["data"]
@@ -238,7 +238,7 @@ ANSWERED: JSON = {"id": "c1", "object": "chat.completion", "choices": []}
 
 
 class TestRows:
-    """What the adapter makes of a row, of whichever shape."""
+    """How the adapter reads a row, of any shape."""
 
     @pytest.mark.parametrize(
         ("row", "status", "words"),
