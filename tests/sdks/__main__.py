@@ -1,6 +1,6 @@
-"""Runs each column's tests in its environment and tells what was seen of each SDK: `python -m tests.sdks ENVIRONMENTS`.
+"""Run each column's tests in its environment and print the results by SDK: `python -m tests.sdks ENVIRONMENTS`.
 
-`make test-sdks` makes the environments; further words are pytest's.
+`make test-sdks` creates the environments; further arguments are pytest's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NO_TEST = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How the tests of one column went."""
+    """The result of one column's tests."""
 
     column: Column
     code: int
@@ -30,7 +30,7 @@ class Outcome:
 
 
 def run(column: Column, environments: Path, words: list[str]) -> Outcome:
-    """Runs the tests of one column in its environment."""
+    """Run the tests of one column in its environment."""
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory) / "report.xml"
         command = [str(environments / column.name / "bin" / "python"), "-m", "pytest", column.tests]
@@ -49,7 +49,7 @@ def run(column: Column, environments: Path, words: list[str]) -> Outcome:
 
 
 def main(environments: Path, words: list[str]) -> int:
-    """Runs the columns side by side, since tests mostly wait; 0 where all went well."""
+    """Run the columns in parallel, since tests mostly wait; return 0 if all passed."""
     wanted = [column for column in columns().values() if (environments / column.name).is_dir()]
     with ThreadPoolExecutor(len(wanted)) as pool:
         outcomes = []
@@ -57,7 +57,7 @@ def main(environments: Path, words: list[str]) -> int:
             print(f"== {outcome.column.name}: {outcome.column.says}\n{outcome.said}", flush=True)
             outcomes.append(outcome)
     print(table([one for outcome in outcomes for one in outcome.seen]))
-    # Words such as -k may leave a column without a test, but not all of them.
+    # Options such as -k may leave a column without tests, but not every column.
     codes = {outcome.code for outcome in outcomes}
     return max(codes - {NO_TEST}, default=NO_TEST)
 

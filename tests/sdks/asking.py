@@ -1,4 +1,4 @@
-"""Sends prompts at once through an SDK in a block: as tasks in `async with`, as threads in `with`."""
+"""Sends concurrent prompts through an SDK in a block: as tasks in `async with`, as threads in `with`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from batchling_client import batchify
 from .caller import Ask, Caller
 
 UNSEALED_S = 30.0
-"""A batch is sealed by its last request; one that lacks a request would stay open past the test's patience."""
+"""Seconds. The last request seals a batch; a batch that lacks a request would stay open past the test's timeout."""
 
 
 class Way(enum.StrEnum):
@@ -24,7 +24,7 @@ class Way(enum.StrEnum):
 
 
 def block(n: int, caller: Caller) -> Any:
-    """A block whose every n requests are a batch."""
+    """Return a block whose batches hold n requests."""
     return batchify(
         batch_size=n,
         batch_window_seconds=UNSEALED_S,
@@ -35,14 +35,14 @@ def block(n: int, caller: Caller) -> Any:
 
 
 async def answers(caller: Caller, way: Way, key: str, prompts: Sequence[str]) -> list[Any]:
-    """What came of each prompt, exceptions too."""
+    """Return the outcome of each prompt, exceptions included."""
     return await answers_to(caller.ask, caller.async_ask, caller, way, key, prompts)
 
 
 async def answers_to(
     ask: Ask, async_ask: Ask | None, caller: Caller, way: Way, key: str, prompts: Sequence[str]
 ) -> list[Any]:
-    """What came of each prompt where the clients are asked in some other way than the caller's own."""
+    """Return the outcome of each prompt, sent by other functions than the caller's own."""
     if way is Way.THREADS:
         return await asyncio.to_thread(_in_threads, ask, caller, key, prompts)
     ask = async_ask or ask

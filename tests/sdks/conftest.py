@@ -22,12 +22,12 @@ from .books import Books
 from .caller import Caller
 
 Saw = Callable[[Caller, str], None]
-"""Tells the table at the end what of a caller is tested."""
+"""Record for the table at the end which promise of a caller is tested."""
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def deployment() -> AsyncIterator[Deployment]:
-    """A row is tried once, so that a second try could only be an SDK's; `acme` is an endpoint by settings alone."""
+    """Run a deployment that tries rows once, so that only an SDK could retry; `acme` exists only in settings."""
     with tempfile.TemporaryDirectory(prefix="bl-") as home, Sandbox(speeds={"*": 0.05}) as sandbox:
         async with Deployment(home=Path(home), sandbox=sandbox) as running:
             running.env["BATCHLING_PROVIDERS__ACME__BASE_URL"] = sandbox.base_url("openai")
@@ -44,7 +44,7 @@ def sandbox(deployment: Deployment) -> Iterator[Sandbox]:
 
 @pytest.fixture(autouse=True)
 def environment(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The settings that `batchify` finds."""
+    """Set the variables of `batchify`."""
     monkeypatch.setenv("BATCHLING_REDIS_URL", deployment.url)
     monkeypatch.setenv("BATCHLING_HOME", str(deployment.home))
     monkeypatch.setenv("BATCHLING_PROVIDERS__ACME__BASE_URL", deployment.sandbox.base_url("openai"))
@@ -53,26 +53,26 @@ def environment(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.fixture
 def key() -> str:
-    """An API key that nobody else has."""
+    """Return an API key that no other test has."""
     return f"sk-{secrets.token_hex(12)}"
 
 
 @pytest.fixture
 def saw(record_property: Callable[[str, object], None]) -> Saw:
-    """Called by a test for what it is about; where the test fails, the table says that."""
+    """Return a function that records the subject of a test; if the test fails, the table names it."""
     return lambda caller, what: record_property(caller.title, what)
 
 
 @pytest.fixture(params=list(Way), ids=str)
 def way(request: pytest.FixtureRequest) -> Way:
-    """Each kind of block in turn."""
+    """Return each kind of block in turn."""
     way: Way = request.param
     return way
 
 
 @pytest.fixture(autouse=True)
 def books(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Books]:
-    """The books of this test, in which nothing may stand at full price."""
+    """Return the books of this test; fail if they hold a call at full price."""
     with network.refused() as slipped:
         books = Books(sandbox=sandbox, slipped=slipped)
         answer, answer_blocking = Run.answer, Run.answer_blocking

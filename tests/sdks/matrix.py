@@ -1,6 +1,6 @@
-"""The versions of SDKs that are promised to work, as `matrix.toml` has them.
+"""The supported versions of SDKs, from `matrix.toml`.
 
-Run as a program it prints the columns, or what a column that is named installs.
+As a program it prints the columns, or the packages that a named column installs.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ class Column:
     place: int
     """Its number in the matrix."""
     says: str
-    """Which versions stand in it, in words."""
+    """The versions in it, in words."""
     tests: str
     """The folder of tests that run in it."""
     packages: dict[str, str]
     """Distribution -> version."""
     warnings: tuple[str, ...] = ()
-    """Warnings that are no errors there, as Python's `-W` takes them."""
+    """Warnings that are not errors there, in the format of Python's `-W`."""
 
     @property
     def constraints(self) -> Path:
-        """What else is installed there, pinned."""
+        """Return the file that pins the column's other packages."""
         return HERE / "constraints" / f"{self.name}.txt"
 
     def requirements(self) -> list[str]:
-        """The packages as pip takes them."""
+        """Return the packages as requirements for pip."""
         return [f"{name}=={version}" for name, version in self.packages.items()]
 
 
 def sdks() -> dict[str, tuple[str, ...]]:
-    """The providers that each SDK is pointed at."""
+    """Return the providers that each SDK is pointed at."""
     return {name: tuple(providers) for name, providers in _read()["sdks"].items()}
 
 
 def columns() -> dict[str, Column]:
-    """Every column by name, oldest first."""
+    """Return every column by name, oldest first."""
     tables = _read()["columns"]
     return {
         name: Column(name=name, place=place, **{**table, "warnings": tuple(table.get("warnings", ()))})

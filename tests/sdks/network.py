@@ -1,4 +1,4 @@
-"""No way out of this machine: what an SDK sends past batchling is refused, and told."""
+"""Blocks the network: calls that an SDK sends past batchling are refused and recorded."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def _look(event: str, words: tuple[Any, ...]) -> None:
         raise ConnectionRefusedError(f"no test talks to {host}")
 
 
-# An audit hook sees every library and cannot be taken out again: without a watcher it does nothing.
+# An audit hook sees every library and cannot be removed: without a watcher it does nothing.
 sys.addaudithook(_look)
 
 
 @contextmanager
 def refused() -> Iterator[list[str]]:
-    """Refuses every address but this machine's, in every thread, and yields those that were tried."""
+    """Refuse every address except this machine's, in every thread, and yield the refused addresses."""
     seen: list[str] = []
     _watchers.append(seen)
     try:

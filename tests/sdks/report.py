@@ -1,4 +1,4 @@
-"""What the tests have seen of each SDK, read from their reports."""
+"""The results of the tests for each SDK, read from their reports."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from .matrix import Column
 
 @dataclass(frozen=True, slots=True, order=True, kw_only=True)
 class Seen:
-    """One thing that was seen, or failed, of one call of an SDK in one version."""
+    """One promise that held or failed, for one call of one version of an SDK."""
 
     title: str
     """The SDK and the call."""
     place: int
-    """Of the column in the matrix."""
+    """The number of the column in the matrix."""
     version: str
     what: str
 
 
 def read(report: Path, column: Column) -> list[Seen]:
-    """What the passed tests of one column have recorded, and the failed ones by name."""
+    """Return the records of one column's passed tests, and the failed tests by name."""
     found = []
     for case in ET.parse(report).iter("testcase"):
         failed = case.find("failure") is not None or case.find("error") is not None
@@ -43,7 +43,7 @@ def read(report: Path, column: Column) -> list[Seen]:
 
 
 def table(seen: Iterable[Seen]) -> str:
-    """A line a call and version."""
+    """Return a table with a line per call and version."""
     lines = [("SDK and call", "version", "seen")]
     for (title, _, version), told in groupby(
         sorted(set(seen)), lambda one: (one.title, one.place, one.version)

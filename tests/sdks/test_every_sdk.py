@@ -1,4 +1,4 @@
-"""Each call of each SDK: typed answers of one batch, exceptions of its own, nothing sent twice or past the batch."""
+"""Each call of each SDK: typed answers from one batch, the SDK's exceptions, nothing sent twice or past the batch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MANY = pytest.mark.parametrize("caller", callers(), ids=str)
 
 
 def told(error: Any, reason: str) -> bool:
-    """Whether an exception holds these words; openai's text leaves out those that are not in its own shape."""
+    """Return whether an exception holds these words; openai leaves out errors that are not in its own shape."""
     return reason in str(error) or reason in str(getattr(error, "body", ""))
 
 

@@ -1,4 +1,4 @@
-"""The matrix is what it says: these versions are installed here, and no registered provider is without an SDK."""
+"""The matrix is accurate: its versions are installed, and every registered provider has an SDK."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .matrix import columns, sdks
 
 HERE = columns()[Path(sys.prefix).name]
 UNCAUGHT = {"bedrock"}
-"""Their SDKs send over what is not intercepted, and say so."""
+"""Providers whose SDKs use a transport that is not intercepted, and warn about it."""
 
 
 @pytest.mark.parametrize("package", HERE.packages)

@@ -1,4 +1,4 @@
-"""Raw responses: the SDK's view of the HTTP reply is that of the provider's answer."""
+"""Raw responses: the SDK's view of the HTTP response equals the provider's answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Structured output: what the SDK makes of a schema goes through a batch, and what comes back parses."""
+"""Structured output: the SDK's request with a schema goes through a batch, and its answer parses."""
 
 from __future__ import annotations
 

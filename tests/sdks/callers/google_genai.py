@@ -1,4 +1,4 @@
-"""google-genai: the Gemini API and Vertex; its asynchronous calls go over aiohttp where it is installed."""
+"""google-genai: the Gemini API and Vertex; its asynchronous calls use aiohttp if it is installed."""
 
 from __future__ import annotations
 

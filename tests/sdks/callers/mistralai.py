@@ -1,4 +1,4 @@
-"""mistralai, whose one client has both kinds of calls."""
+"""mistralai, whose client has both blocking and asynchronous calls."""
 
 from __future__ import annotations
 

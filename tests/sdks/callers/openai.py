@@ -1,4 +1,4 @@
-"""openai, at home and pointed at the providers that follow it."""
+"""openai, for OpenAI and for the providers that follow its API."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ HOME: dict[str, Any] = {
 
 
 def of_chat(model: str) -> dict[str, Any]:
-    """Chat completions of a model, plain, structured and raw."""
+    """Return the fields of a `Caller` for a model's chat completions, plain, structured and raw."""
     return {
         **HOME,
         "ask": lambda client, prompt: chat(client, prompt, model),
@@ -91,12 +91,12 @@ OWN: dict[str, Any] = {
 
 
 def own_base_url() -> str:
-    """That of an endpoint that only the settings know."""
+    """Return the base URL of an endpoint that only the settings name."""
     return os.environ["BATCHLING_PROVIDERS__ACME__BASE_URL"] + "/v1"
 
 
 def pointed_at(base_url: str) -> dict[str, Any]:
-    """Both clients with another base URL."""
+    """Return the fields of a `Caller` for both clients with another base URL."""
     return {
         "client": lambda key: openai.OpenAI(api_key=key, base_url=base_url),
         "async_client": lambda key: openai.AsyncOpenAI(api_key=key, base_url=base_url),
@@ -104,7 +104,7 @@ def pointed_at(base_url: str) -> dict[str, Any]:
 
 
 def follower(provider: str, base_url: str, model: str, **more: Any) -> Caller:
-    """Chat completions of a provider that follows OpenAI, but for what is told of it."""
+    """Return the chat completions of a provider that follows OpenAI, with the given differences."""
     return Caller(
         **{**of_chat(model), **pointed_at(base_url), **more},
         call=f"chat.completions at {provider}",

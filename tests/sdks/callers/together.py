@@ -1,4 +1,4 @@
-"""together, which tells its chat completions to another host than its batches from 3.1 on."""
+"""together, which from 3.1 on sends chat completions to another host than batches."""
 
 from __future__ import annotations
 
