@@ -1,4 +1,4 @@
-"""Which tests are long: `make test` leaves them to `make test-long`."""
+"""Marks the long tests, which `make test` leaves to `make test-long`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 
 from batchling_client.intercept import switch
 
-# A shell that runs the tests in the background has them, and every program that they start, ignore Ctrl-C.
+# A shell that runs the tests in the background makes them and their child processes ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The environments of the SDKs have no Hypothesis.
+# The environments of the SDKs do not have Hypothesis.
 with contextlib.suppress(ImportError):
     from hypothesis import HealthCheck, settings
 
-    # An example that takes long on a busy machine says nothing of the code: pytest-timeout is the only clock.
+    # A slow example on a busy machine proves nothing about the code: pytest-timeout is the only time limit.
     settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("busy")
 
@@ -57,7 +57,7 @@ LONG: Final = (
 )
 """Folders and files whose tests run whole deployments, or wait for leases, backoffs and fail-overs."""
 LONG_S: Final = 180.0
-"""What such a test has: on a busy machine each of its workers takes many seconds to start. Its waits have bounds."""
+"""Their time limit: on a busy machine each worker takes many seconds to start. Each wait has a limit of its own."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -70,7 +70,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def nothing_intercepted() -> None:
-    """Collect what earlier tests left in reference cycles: a context of theirs keeps interception on until then."""
+    """Collect the reference cycles of earlier tests: a context in a cycle keeps interception on."""
     if switch._switch.n_users:
         gc.collect()
     assert switch._switch.n_users == 0

@@ -1,4 +1,4 @@
-"""A whole deployment for tests: a real Redis, real Celery workers, the sandbox over HTTP; everything stopped by pid."""
+"""A whole deployment for tests: a real Redis, real Celery workers, the sandbox over HTTP; all are stopped by pid."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ CANARY = "gsk-CANARY-0f3b9c7e1d"
 MODEL = "llama-3.1-8b-instant"
 ENQUEUED_AT_ONCE = 128
 UNTIL_THE_LAST_MS = 60_000
-"""How long a batch lingers that is not all there: on a busy machine a worker would seal it between two calls."""
+"""Seconds that an incomplete batch lingers: with less, a worker on a busy machine would seal it between two calls."""
 SLOW_MODEL = "openai/gpt-oss-20b"
 
 
 @dataclass(slots=True)
 class Deployment:
-    """One namespace on one Redis of its own; `worker()` starts a Celery worker process."""
+    """One namespace on its own Redis; `worker()` starts a Celery worker process."""
 
     home: Path
     sandbox: Sandbox
@@ -88,7 +88,7 @@ class Deployment:
             stop(self.redis_process)
 
     async def start_redis(self) -> None:
-        """Starts Redis with the embedded stack's durability: AOF, noeviction."""
+        """Start Redis with the embedded stack's durability: AOF, noeviction."""
         (self.home / "redis").mkdir(exist_ok=True)
         command = [find(os.environ["PATH"]), "--port", "0", "--unixsocket", f"{self.home}/redis.sock"]
         command += [
@@ -117,7 +117,7 @@ class Deployment:
     def worker(
         self, *, pool: str = "threads", app: str = "batchling_worker", **settings: str
     ) -> subprocess.Popen[bytes]:
-        """Starts a worker; settings are names without prefix, such as `crash_at`."""
+        """Start a worker; settings are names without prefix, such as `crash_at`."""
         name = f"w{len(self.workers)}"
         env = {**self.env, **{f"BATCHLING_{key.upper()}": value for key, value in settings.items()}}
         command = [sys.executable, "-m", "celery", "-A", app, "worker", "--pool", pool]
@@ -137,7 +137,7 @@ class Deployment:
         return process
 
     def fork(self, **settings: str) -> int:
-        """Starts a worker without Celery, which takes milliseconds; its pid."""
+        """Start a worker without Celery, which takes milliseconds; return its pid."""
         assert self.forks is not None
         env = {**self.env, **{f"BATCHLING_{key.upper()}": value for key, value in settings.items()}}
         pid = self.forks.start(env, self.home / f"w-fork{len(self.forked)}.log")
@@ -145,12 +145,12 @@ class Deployment:
         return pid
 
     def kill_fork(self, pid: int) -> None:
-        """kill -9."""
+        """Send kill -9 to a forked worker."""
         assert self.forks is not None
         self.forks.kill(pid)
 
     async def fork_died(self, pid: int, *, within_s: float = 30.0) -> int:
-        """Waits until a forked worker is gone and tells its exit code."""
+        """Wait until a forked worker has ended, and return its exit code."""
         forks = self.forks
         assert forks is not None
         await wait_until(
@@ -159,32 +159,32 @@ class Deployment:
         return forks.exit_code(pid) or 0
 
     async def is_due(self, batch_id: BatchId) -> bool:
-        """Whether a worker may look at a batch now: nobody holds it."""
+        """Return whether a batch is free, so that a worker may step it now."""
         look_at = await self.redis.zscore(self.keys.schedule, batch_id)
         seconds, micros = await self.redis.execute_command("TIME")
         return look_at is not None and look_at <= int(seconds) * 1000 + int(micros) // 1000
 
     async def room_is_taken(self) -> None:
-        """Waits for a batch in progress, which counts against a quota: of two created at once either may be first."""
+        """Wait for a batch in progress, which counts against a quota: of two created at once, either may be first."""
         await wait_until(
             lambda: any(batch["status"] == "in_progress" for batch in self.sandbox.batches()),
             description="a batch is in progress",
         )
 
     async def due(self) -> None:
-        """Time passes until the next look at every batch."""
+        """Make every batch due now."""
         for batch in await self.batches():
             await self.redis.execute_command("ZADD", self.keys.schedule, "XX", 0, batch.batch_id)
 
     async def forge(self, place: int, how: Callable[[bytes], bytes]) -> None:
-        """Changes a packed row of the one batch there is, where it lies in Redis."""
+        """Change a packed row of the only batch, in Redis."""
         [batch] = await self.batches()
         rows = self.keys.rows(batch.batch_id)
         packed = await self.redis.execute_command("LINDEX", rows, place)
         await self.redis.execute_command("LSET", rows, place, how(packed))
 
     async def replace_body(self, place: int, body: bytes) -> None:
-        """Gives a row of the one batch there is another body."""
+        """Replace the body of a row of the only batch."""
 
         def repacked(packed: bytes) -> bytes:
             row = Row.decode(packed)
@@ -193,7 +193,7 @@ class Deployment:
         await self.forge(place, repacked)
 
     async def told(self) -> dict[str, int]:
-        """How often each request was announced to its waiters."""
+        """Return how often each request was announced to its waiters."""
         times: Counter[str] = Counter()
         async for mailbox in self.redis.scan_iter(match=self.keys.mailbox("*")):
             entries: Any = await self.redis.xrange(mailbox)
@@ -202,9 +202,9 @@ class Deployment:
         return dict(times)
 
     async def hurry(self) -> None:
-        """Time passes for each batch that is to be looked at much later, and for each account that is left alone.
+        """Make batches that are due much later due now, and end the pauses of accounts.
 
-        What is less than a second beyond a lease may be one, and whose it is works on it.
+        A batch due within a lease's length plus a second may be claimed, so it is left to its worker.
         """
         now_s, _ = await self.redis.execute_command("TIME")
         now_ms = int(now_s) * 1000
@@ -218,7 +218,7 @@ class Deployment:
                 await self.redis.execute_command("ZADD", self.keys.schedule, "XX", 0, name)
 
     def worker_logs(self) -> str:
-        """What the workers have said so far."""
+        """Return the log of all workers so far."""
         return "".join(path.read_text(errors="replace") for path in sorted(self.home.glob("w*.log")))
 
     async def ask(
@@ -234,7 +234,7 @@ class Deployment:
         endpoint: str | None = None,
         again: Sequence[RequestId] = (),
     ) -> list[RequestId]:
-        """Enqueues n requests as a client would, one for each prompt where prompts are given; `again`: these."""
+        """Enqueue n requests as a client does, or one per prompt if prompts are given; `again`: enqueue these."""
         route, form = Routes().named(provider), form_of(provider)
         assert route is not None
         model = form.model if model is None else model
@@ -289,14 +289,14 @@ class Deployment:
         return ids
 
     async def results(self, ids: Sequence[RequestId]) -> list[Result | None]:
-        """The stored results, None where there is none yet."""
+        """Return the stored results; None for a request without one."""
         raw = await self.redis.execute_command("MGET", *(self.keys.result(request_id) for request_id in ids))
         return [Result.decode(value) if value is not None else None for value in raw]
 
     async def answered(
         self, ids: Sequence[RequestId], *, within_s: float = 30.0, hurried: bool = False
     ) -> list[Result]:
-        """Waits until each request has its result; `hurried`: but not for pauses of more than seconds."""
+        """Wait until each request has its result; `hurried` skips longer pauses."""
         found: list[Result | None] = []
 
         async def complete() -> bool:
@@ -310,7 +310,7 @@ class Deployment:
         return [result for result in found if result is not None]
 
     async def batches(self) -> list[Batch]:
-        """All batches, oldest first."""
+        """Return all batches, oldest first."""
         ids = await self.redis.execute_command("ZRANGE", self.keys.batches, 0, -1)
         found = []
         for batch_id in ids:
@@ -319,7 +319,7 @@ class Deployment:
         return found
 
     async def settled(self, *, within_s: float = 30.0) -> list[Batch]:
-        """Waits until every batch is terminal."""
+        """Wait until every batch is terminal."""
         found: list[Batch] = []
 
         async def complete() -> bool:
@@ -331,25 +331,25 @@ class Deployment:
         return found
 
     def billed(self) -> dict[str, int]:
-        """How often the provider ran each custom_id."""
+        """Return how often the provider ran each custom_id."""
         times: dict[str, int] = {}
         for row in self.sandbox.ledger().rows:
             times[row.custom_id] = times.get(row.custom_id, 0) + 1
         return times
 
     async def died(self, worker: subprocess.Popen[bytes], *, within_s: float = 30.0) -> int:
-        """Waits until a worker process is gone and tells its exit code."""
+        """Wait until a worker process has ended, and return its exit code."""
         return await asyncio.wait_for(asyncio.to_thread(worker.wait), within_s)
 
 
 def in_turn(cases: Iterable[str]) -> list[tuple[str, str]]:
-    """Each case with a provider, in turn: what they have in common need not be met by each of them."""
+    """Pair each case with one provider, in turn: not every provider needs to run every case."""
     able = names(Ability.OPENAI_FILES)
     return [(case, able[n % len(able)]) for n, case in enumerate(cases)]
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ends a process by its pid: politely first."""
+    """End a process by its pid, with SIGTERM first."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -360,7 +360,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """kill -9, for a worker and its pool children alike."""
+    """Send kill -9 to a worker and its pool children."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait(5)

@@ -1,6 +1,6 @@
-"""Worker processes without Celery, forked from one warm server: the steps as they are, within milliseconds.
+"""Worker processes without Celery, forked from one warm server: they run the real steps and start in milliseconds.
 
-`python -m tests.forks` is the server: a line of JSON in, a line out. What Celery adds has tests of its own.
+`python -m tests.forks` is the server: it reads and writes lines of JSON. Other tests cover what Celery adds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from batchling_worker.telemetry import Telemetry
 
 
 class Forks:
-    """The warm server, seen from a test; `start` gives a pid."""
+    """The test's handle of the warm server; `start` returns a pid."""
 
     def __init__(self) -> None:
         self._server = subprocess.Popen(
@@ -43,7 +43,7 @@ class Forks:
         return int(self._ask({"env": dict(env), "log": str(log)}))
 
     def exit_code(self, pid: int) -> int | None:
-        """The code with which it ended; None while it runs."""
+        """Return its exit code; None while it runs."""
         code: int | None = self._ask({"pid": pid})
         return code
 

@@ -1,4 +1,4 @@
-"""What a request to a provider looks like: each `tests/facts/test_NAME.py` has the `FORM` of its own."""
+"""The form of requests to a provider: each `tests/facts/test_NAME.py` defines the `FORM` of its provider."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from batchling_worker import providers
 
 
 class Ability(enum.StrEnum):
-    """What not every provider can do; a test says which of them it needs."""
+    """Abilities that not every provider has; a test names those it needs."""
 
     OPENAI_FILES = "its adapter is an OpenAIFiles"
     LABEL = "a batch is found by its label before it has ended"
@@ -33,29 +33,29 @@ class Form:
     """A provider's requests, for tests that run over the registry."""
 
     endpoint: str
-    """As the batch names it."""
+    """The endpoint, as the batch names it."""
     model: str
     slow_model: str
     body: Callable[[str, str], bytes]
-    """The body of a request from prompt and model, as the SDK sends it."""
+    """Make the body of a request from prompt and model, as the SDK sends it."""
     text: Callable[[Any], str]
-    """The text in the decoded body of an answer."""
+    """Return the text in the decoded body of an answer."""
     key: Callable[[str], str] = str
-    """Makes an API key of the kind that the provider has out of a few letters."""
+    """Make an API key of the provider's kind from a few letters."""
     lacks: frozenset[Ability] = frozenset()
 
     def can(self, *abilities: Ability) -> bool:
-        """Whether the provider has all of these."""
+        """Return whether the provider has all of these abilities."""
         return not self.lacks & set(abilities)
 
 
 def chat_body(prompt: str, model: str) -> bytes:
-    """A chat completion, as OpenAI's followers take it."""
+    """Return a chat completion request, as providers that follow OpenAI accept it."""
     return json.dumps({"model": model, "messages": [{"role": "user", "content": prompt}]}).encode()
 
 
 def chat_text(answer: Any) -> str:
-    """The text of a chat completion."""
+    """Return the text of a chat completion."""
     text: str = answer["choices"][0]["message"]["content"]
     return text
 
@@ -67,16 +67,16 @@ CHAT_FORM = Form(
     body=chat_body,
     text=chat_text,
 )
-"""That of a provider that follows OpenAI in everything."""
+"""The form of a provider that follows OpenAI in everything."""
 
 
 @functools.cache
 def form_of(provider: str) -> Form:
-    """The form of a registered provider."""
+    """Return the form of a registered provider."""
     form: Form = importlib.import_module(f"tests.facts.test_{provider}").FORM
     return form
 
 
 def names(*abilities: Ability) -> tuple[str, ...]:
-    """The registered providers that can all this."""
+    """Return the registered providers that have all of these abilities."""
     return tuple(name for name in providers.names() if form_of(name).can(*abilities))

@@ -1,4 +1,4 @@
-"""One connection through the proxy: its two pumps, and the rules that strike it at a byte."""
+"""A connection through the proxy: its two pumps, and the rules that strike it at a byte."""
 
 from __future__ import annotations
 
@@ -20,48 +20,48 @@ _FLIPPED: Final = bytes(255 - i for i in range(256))
 
 
 class Way(enum.StrEnum):
-    """Which bytes: those to the upstream, or those back from it."""
+    """The direction of bytes: to the upstream, or back from it."""
 
     UP = "up"
     DOWN = "down"
 
 
 class How(enum.StrEnum):
-    """What becomes of a connection at the byte at which a rule strikes."""
+    """The effect on a connection at the byte where a rule strikes."""
 
     FIN = "fin"
-    """Both ends are told that nothing more comes."""
+    """Close both ends normally (FIN)."""
     RST = "rst"
-    """Both ends are reset."""
+    """Reset both ends."""
     SILENCE = "silence"
-    """Nothing passes either way any more and neither end is told: half-open, also after `heal`."""
+    """Drop all bytes both ways without a close: the connection is half-open, also after `heal`."""
     GARBLE = "garble"
-    """This byte and all that follow it this way arrive with their bits flipped."""
+    """Flip the bits of this byte and of all later bytes in this direction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """Strikes a connection where byte `at` of one way is about to pass: it never does, all bytes before it do.
+    """Strikes a connection when byte `at` of one direction is about to pass: all earlier bytes pass, it does not.
 
-    Bytes are counted from the start of a connection that comes, from now on one that is open already; or, with
-    `after`, from where the client sends these words: up from the first of them, down from what comes back next.
+    Bytes count from the start of a new connection, and from now on an open connection. With `after` they count from
+    the point where the client sends these bytes: upwards from the first of them, downwards from the next answer.
     """
 
     how: How
     way: Way = Way.UP
     at: int = 0
     connection: int | None = None
-    """The k-th connection that was ever accepted, from 1; None = any."""
+    """The k-th connection accepted, from 1; None = any."""
     after: bytes = b""
     skip: int = 0
-    """How many times `after` is heard, on whichever connection, without counting."""
+    """How many matches of `after`, on any connection, are ignored first."""
     times: int | None = 1
     """How often it strikes; None = until `heal`."""
 
 
 @dataclass(slots=True, eq=False)
 class Armed:
-    """A rule in force: how often `after` was heard, and how often it struck."""
+    """A rule in force: how often `after` matched, and how often it struck."""
 
     rule: Rule
     n_heard: int = 0
@@ -74,7 +74,7 @@ class Armed:
 
 @dataclass(slots=True)
 class Weather:
-    """What holds for all connections."""
+    """The settings of all connections."""
 
     fair: asyncio.Event
     latency_s: dict[Way, float]
@@ -89,7 +89,7 @@ class _Target:
 
 
 class Connection:
-    """One client and its upstream; two pumps, each with a queue so that latency does not narrow the pipe."""
+    """One client and its upstream: two pumps, each with a queue, so that latency does not reduce the bandwidth."""
 
     def __init__(
         self,
@@ -160,7 +160,7 @@ class Connection:
             self._pumps.append(asyncio.create_task(self._pump(Way.UP, reader)))
             await asyncio.wait(self._pumps)
             if self.deaf:
-                # The upstream of a half-open connection never learns that its client is gone.
+                # The upstream of a half-open connection must not learn that its client is gone.
                 await self._torn.wait()
         except OSError:
             self.strike(How.RST)
@@ -186,7 +186,7 @@ class Connection:
                     return
                 await self._let_pass(way, piece)
         except OSError:
-            # One end is gone: the other is told as the network would.
+            # One end has closed or reset: do the same to the other end, as a network would.
             if not self.deaf:
                 self.strike(How.RST)
         finally:
@@ -242,7 +242,7 @@ class Connection:
                 self._targets[way].remove(target)
                 if not target.armed.spent:
                     target.armed.n_struck += 1
-                    # A reset may overtake what the other end has not read yet.
+                    # A reset may overtake bytes that the other end has not read yet.
                     await asyncio.sleep(_SETTLE_S if target.armed.rule.how is How.RST else 0)
                     self.strike(target.armed.rule.how, way)
 
@@ -258,7 +258,7 @@ class Connection:
         while piece:
             rate = self._weather.bytes_per_s[way]
             part = piece if rate is None else piece[: max(1, int(rate * 0.02))]
-            # Counted first: the other end may answer before this task runs again.
+            # Count first: the other end may answer before this task runs again.
             self._n_passed[way] += len(part)
             self._tell_passed(way, len(part))
             writer.write(part)

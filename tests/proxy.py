@@ -1,4 +1,4 @@
-"""A loopback TCP proxy that makes bad weather between two parts: slow, cut, torn, garbled, silent or refused.
+"""A loopback TCP proxy that injects network faults between two parts: slow, cut, garbled, silent or refused.
 
     with Proxy("unix:///run/redis.sock") as proxy:
         connect(proxy.url)                                   # redis://127.0.0.1:PORT
@@ -8,7 +8,7 @@
         cut.n_struck, proxy.n_connections, proxy.most_open
         proxy.heal()                                         # fair weather for all that still lives
 
-It serves on a thread of its own, so that blocking tests may use it too; methods may be called from any thread.
+It serves on its own thread, so that blocking tests can use it; call methods from any thread.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ _PORTS: Final = {"http": 80, "https": 443, "redis": 6379, "rediss": 6379}
 
 
 class Proxy:
-    """Fronts the upstream of a URL (`redis://`, `unix://`, `http://`) on a free loopback port; a context manager.
+    """A proxy for the upstream of a URL (`redis://`, `unix://`, `http://`) on a free loopback port; a context manager.
 
-    `url` is the same URL through the proxy; a unix socket becomes `redis://`. One object serves once.
+    `url` is the same URL through the proxy; a unix socket becomes `redis://`. An object can be started once.
     """
 
     def __init__(self, upstream_url: str) -> None:
         self._parts = urlsplit(upstream_url)
         self.port = 0
         self.n_connections = 0
-        """Connections ever accepted."""
+        """The number of connections accepted."""
         self.n_open = 0
-        """Connections whose client still holds its end, as far as it was heard."""
+        """The number of connections whose client has not closed its end, as far as the proxy knows."""
         self.most_open = 0
-        """The most that were open at once."""
+        """The largest number of connections open at once."""
         self.n_bytes = dict.fromkeys(Way, 0)
-        """Bytes that were let through, by way."""
+        """Bytes passed, by direction."""
         self._silent = False
         self._armed: list[Armed] = []
         self._live: dict[Connection, asyncio.Task[None]] = {}
@@ -58,7 +58,7 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """The upstream's URL with the proxy in its place."""
+        """Return the upstream's URL with the proxy in its place."""
         if self._parts.scheme == "unix":
             return f"redis://{HOST}:{self.port}"
         login, at, _ = self._parts.netloc.rpartition("@")
@@ -67,7 +67,7 @@ class Proxy:
     def slow(
         self, *, latency_s: float = 0.0, bytes_per_s: float | None = None, way: Way | None = None
     ) -> None:
-        """Slows what passes from now on, one way or (None) each way."""
+        """Slow all bytes from now on, in one direction or (None) in both."""
 
         def change() -> None:
             for one in Way if way is None else (way,):
@@ -76,11 +76,11 @@ class Proxy:
         self._do(change)
 
     def close_slowly(self, seconds: float) -> None:
-        """Tells either end that the other has closed this much later."""
+        """Pass a close on to the other end this much later."""
         self._do(lambda: setattr(self._weather, "slow_close_s", seconds))
 
     def add(self, rule: Rule) -> Armed:
-        """Puts a rule in force, for connections that are open and for those that come."""
+        """Put a rule in force, for open and for new connections."""
 
         def arm() -> Armed:
             armed = Armed(rule)
@@ -92,7 +92,7 @@ class Proxy:
         return self._do(arm)
 
     def strike(self, how: How = How.RST) -> int:
-        """Strikes every open connection now; answers how many."""
+        """Strike every open connection now; return how many."""
 
         def strike_all() -> int:
             struck = [connection for connection in self._live if connection.client_there]
@@ -103,20 +103,20 @@ class Proxy:
         return self._do(strike_all)
 
     def silence(self) -> None:
-        """Makes connections half-open, those that come too: accepted, swallowed, never answered, never closed."""
+        """Make open and new connections half-open: accepted and read, but never answered and never closed."""
         self._do(lambda: setattr(self, "_silent", True))
         self.strike(How.SILENCE)
 
     def hold(self) -> None:
-        """Lets nothing pass and loses nothing: it all arrives after `heal`."""
+        """Hold all bytes without losing any: they arrive after `heal`."""
         self._do(self._weather.fair.clear)
 
     def refuse(self) -> None:
-        """Closes the port: who comes is refused; what is open lives on."""
+        """Close the port: new connections are refused, open ones stay."""
         self._do(self._close_port)
 
     def heal(self) -> None:
-        """Fair weather: no rule, no delay, the port open, what was held flows. Silent connections stay silent."""
+        """Remove all rules and delays, open the port, pass held bytes. Silent connections stay silent."""
 
         def clear() -> None:
             weather = self._weather
@@ -131,7 +131,7 @@ class Proxy:
         self._do(clear)
 
     def start(self) -> Self:
-        """Serves; answers once connections are accepted."""
+        """Serve; return once connections are accepted."""
         ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._serve, args=(ready,), name="proxy", daemon=True)
         self._thread.start()
@@ -139,7 +139,7 @@ class Proxy:
         return self
 
     def stop(self) -> None:
-        """Resets what is open and closes the port."""
+        """Reset open connections and close the port."""
         self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(_PATIENCE_S)
 

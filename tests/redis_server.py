@@ -1,4 +1,4 @@
-"""A real redis-server, set up as a test wants it and stopped by pid."""
+"""A real redis-server, configured by a test and stopped by pid."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from batchling_worker.stack import redis_binary
 from batchling_worker.stack.redis_binary import find
 
 PORTS: Final = range(20_000, 30_000)
-"""Below those that the kernel gives to whoever asks for any: what is free here is so until it is asked for by name."""
+"""Below the kernel's ephemeral ports: a free port here stays free until somebody binds it by number."""
 
 
 def skip_without_waitaof() -> None:
@@ -39,9 +39,9 @@ def skip_without_package() -> None:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on just now, and hardly anybody will before the one it is for."""
+    """Return a loopback port without a listener, which others are unlikely to bind before the test does."""
     while True:
-        # Not from `random`: its seed is the same in each process of a test run.
+        # Not from `random`, which has the same seed in each process of a test run.
         port = secrets.choice(PORTS)
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
@@ -50,9 +50,9 @@ def free_port() -> int:
 
 @contextmanager
 def kept_port() -> Iterator[int]:
-    """A loopback port on which nobody listens, kept from all but servers: no connection has it for its own end."""
+    """Keep a loopback port without a listener: only servers can bind it, and no connection gets it as its own port."""
     with socket.socket() as keeper:
-        # Two sockets may be bound to a port where both say so, as servers do, and one of them listens.
+        # Two sockets may share a port if both allow it, as servers do, and only one of them listens.
         keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         keeper.bind(("127.0.0.1", 0))
         yield int(keeper.getsockname()[1])
@@ -60,9 +60,9 @@ def kept_port() -> Iterator[int]:
 
 @contextmanager
 def redis_server(*words: str, port: int | None = None, sentinel: str = "") -> Iterator[str]:
-    """Starts Redis (or a Sentinel, from its configuration) and tells its URL; a unix socket where no port is given."""
+    """Run Redis (or a Sentinel, from its configuration) and yield its URL; without a port, on a unix socket."""
     with ExitStack() as stack:
-        # A socket's path has room for about a hundred characters: not below a long tmp_path.
+        # A socket's path is limited to about a hundred characters, so it cannot be below a long tmp_path.
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bl-")))
         log = stack.enter_context((home / "redis.log").open("wb"))
         command = [str(find(os.environ["PATH"]))]

@@ -1,4 +1,4 @@
-"""Waiting for a condition, instead of sleeping and hoping."""
+"""Waiting for a condition, instead of sleeping."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 async def wait_until(
     condition: Callable[[], Awaitable[bool] | bool], *, description: str, within_s: float = 30.0
 ) -> None:
-    """Returns once the condition holds; fails with its description when it does not in time."""
+    """Return once the condition holds; fail with its description if it does not hold in time."""
     deadline = time.monotonic() + within_s
     pause_s = 0.005
     while True:
