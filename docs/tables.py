@@ -17,11 +17,11 @@ from batchling_worker import providers
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 VERIFIED: Final = {"SDK": "official SDK", "capture": "wire captures", "docs": "documents"}
-"""How the page of the providers words what an adapter and its emulator are held to."""
+"""What an adapter and its emulator were checked against, in the words of the page of providers."""
 
 
 def providers_table() -> str:
-    """A line a registered provider: what its batches take, and how far the adapter was checked."""
+    """Return a line for each registered provider: what its batches take, and how far the adapter was checked."""
     heading = (
         "provider",
         "endpoints",
@@ -38,7 +38,7 @@ def providers_table() -> str:
 
 
 def keys_table() -> str:
-    """A line a family of Redis keys."""
+    """Return a line for each family of Redis keys."""
     heading = ("key", "type", "lifetime", "holds")
     named = {"schedule", "batches", "runs", "lanes", "workers"}
     rows = [
@@ -54,7 +54,7 @@ def keys_table() -> str:
 
 
 def hosts_table() -> str:
-    """A line a registered provider: where its calls are batched."""
+    """Return a line for each registered provider: the hosts at which its calls are batched."""
     rows = [
         (
             route.provider,
@@ -69,7 +69,7 @@ def hosts_table() -> str:
 
 
 def no_batches_table() -> str:
-    """A line a known place whose calls pass."""
+    """Return a line for each known place whose calls are not batched."""
     rows = [
         (
             ", ".join(f"`{host}`" for host in each.hosts),
@@ -82,7 +82,7 @@ def no_batches_table() -> str:
 
 
 def sdks_table() -> str:
-    """A line a tested SDK: whose batches it gets, and its version in each environment of `make test-sdks`."""
+    """Return a line for each tested SDK: its providers, and its version in each environment of `make test-sdks`."""
     matrix = tomllib.loads((ROOT / "tests" / "sdks" / "matrix.toml").read_text(encoding="utf-8"))
     columns = {name: column for name, column in matrix["columns"].items() if column["tests"] == "tests/sdks"}
     heading = ("SDK", "batches of", *(f"{name}: {column['says']}" for name, column in columns.items()))
@@ -118,7 +118,7 @@ def long_tests() -> str:
 
 
 def written(page: str, tables: Mapping[str, str]) -> str:
-    """The page with each table between its `<!-- table: NAME -->` and `<!-- end -->`; raises ValueError without."""
+    """Return the page with each table between `<!-- table: NAME -->` and `<!-- end -->`; raise ValueError without them."""
     for name, table in tables.items():
         opening = f"<!-- table: {name} -->\n"
         before, found, rest = page.partition(opening)
@@ -139,7 +139,7 @@ PAGES: Final = {
 
 
 def rendered(page: str) -> str:
-    """A page as it should stand on disk."""
+    """Return the text that a page should have."""
     tables = {name: make() for name, make in PAGES[page].items()}
     return written((ROOT / page).read_text(encoding="utf-8"), tables)
 
@@ -170,7 +170,7 @@ def _tree(kind: type[BaseException], depth: int) -> Iterator[str]:
 
 
 def _windows(windows: Iterable[str]) -> str:
-    """The windows in words short enough for a table: days are told in hours too, so they are left out."""
+    """Return the windows in words short enough for a table: windows in days also exist in hours, so days are left out."""
     hours = [window for window in windows if window.endswith("h")]
     return window_words(hours or list(windows))
 
@@ -182,7 +182,7 @@ def _table(heading: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def main() -> None:
-    """Writes the tables into their pages."""
+    """Write the tables into their pages."""
     for page in PAGES:
         (ROOT / page).write_text(rendered(page), encoding="utf-8")
 
