@@ -118,7 +118,7 @@ def long_tests() -> str:
 
 
 def written(page: str, tables: Mapping[str, str]) -> str:
-    """Return the page with each table between `<!-- table: NAME -->` and `<!-- end -->`; raise ValueError without them."""
+    """Return the page with each table between `<!-- table: NAME -->` and `<!-- end -->`, or raise ValueError."""
     for name, table in tables.items():
         opening = f"<!-- table: {name} -->\n"
         before, found, rest = page.partition(opening)
@@ -170,7 +170,7 @@ def _tree(kind: type[BaseException], depth: int) -> Iterator[str]:
 
 
 def _windows(windows: Iterable[str]) -> str:
-    """Return the windows in words short enough for a table: windows in days also exist in hours, so days are left out."""
+    """Word the windows briefly enough for a table: windows in days also exist in hours, so days are left out."""
     hours = [window for window in windows if window.endswith("h")]
     return window_words(hours or list(windows))
 
