@@ -339,7 +339,7 @@ def test_a_word_like_no_command_is_one_sentence() -> None:
         ("def tidy(): ...\nasync def label(): ...\n", "label"),
         ("async def ask(): ...\nasync def main(): ...\n", "main"),
         ("async def _hidden(): ...\n", "FUNC"),
-        ("this is no Python", "FUNC"),
+        ("this is not Python", "FUNC"),
     ],
 )
 def test_a_script_without_a_function_says_what_to_type(tmp_path: Path, source: str, typed: str) -> None:

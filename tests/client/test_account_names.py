@@ -53,7 +53,7 @@ def test_two_tokens_of_one_name_make_the_same_request() -> None:
 
 
 def test_two_names_never_make_the_same_request_nor_does_a_name_and_none() -> None:
-    """Nor does what a token claims: whoever writes a JWT may claim anything."""
+    """The claims of a token do not count either: the author of a JWT may claim anything."""
     call = a_call(key="gsk-test")
     others = {
         "another name": read(call, account="others"),

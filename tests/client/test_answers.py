@@ -325,7 +325,7 @@ async def test_a_master_that_must_have_a_replica_is_waited_for_until_it_has(
         async with batchify(batch_window_seconds=LINGER_S) as run:
             client.config_set("min-replicas-to-write", 1)
             asked = asyncio.create_task(ask_all(run, *PROMPTS[:20]))
-            await wait_until(lambda: "NOREPLICAS" in caplog.text, description="the refusal is told")
+            await wait_until(lambda: "NOREPLICAS" in caplog.text, description="the refusal is logged")
             client.config_set("min-replicas-to-write", 0)
             work = asyncio.create_task(worker.work())
             replies = await asyncio.wait_for(asked, 20)

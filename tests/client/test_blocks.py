@@ -205,7 +205,7 @@ PLAIN_LEFT = """
         print("answered", run.progress.n_succeeded)
 """
 PLAIN_BROKEN = """
-            gone_on = asyncio.create_task(create(client, "goes on"))
+            gone_on = asyncio.create_task(create(client, "keeps running"))
             while not await run.look():
                 await asyncio.sleep(0.01)
             asked = asyncio.create_task(create(client, "given up"))
@@ -716,7 +716,7 @@ async def test_a_request_that_joins_a_batch_while_it_is_being_cancelled_is_asked
         await wait_until(joined, description="the second has joined it")
         answerer.go_on.set()
         assert (await late).status == 200
-        # It was there when the cancel came, and is told so, unless it looks when the other has already asked anew.
+        # It was in the cancelled batch and gets that error, unless it looks after the other call was enqueued anew.
         assert (await cancelled).status in (499, 200)
         assert two.progress.n_succeeded == 1
     assert answerer.n_batches == 2

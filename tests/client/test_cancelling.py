@@ -1,4 +1,4 @@
-"""Cancelling: what no provider was told of is taken back, the rest goes on and its answers are kept for a rerun."""
+"""Cancelling withdraws unsubmitted requests; submitted batches keep running, and a rerun gets their answers."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ async def test_a_call_that_is_given_up_is_taken_back_in_every_state_before_submi
         given_up.set()
         await giving_up
         if state in EARLY:
-            await wait_until(lambda: was_dropped(byhand, batch_id), description="it is taken back")
+            await wait_until(lambda: was_dropped(byhand, batch_id), description="it is withdrawn")
         await byhand.redis.zadd(byhand.keys.schedule, {batch_id: 0})
         work = asyncio.create_task(byhand.work())
         assert (await kept).status == 200

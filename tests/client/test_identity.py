@@ -87,7 +87,7 @@ def test_whatever_changes_what_is_asked_or_who_pays_makes_another_request() -> N
 
 
 async def test_a_rerun_in_another_order_pays_for_nothing_again(answerer: Answerer) -> None:
-    """Tasks do not start in the same order twice; equal prompts are told apart by how many there were before."""
+    """Tasks do not start in the same order twice; equal prompts are distinguished by how many came before."""
     prompts = [f"prompt {n}" for n in range(40)] + ["equal"] * 5
     async with batchify(batch_window_seconds=LINGER_S) as run:
         first = await ask_all(run, *prompts)

@@ -47,7 +47,7 @@ with batchify(batch_window_seconds=0.05, live_display=False) as run:
     for n in range(8):
         loop = asyncio.new_event_loop()
         if n % 2:
-            # One that is given up with its loop.
+            # A call that is given up with its loop.
             task = loop.create_task(ask(run, f"left {n}"))
             loop.run_until_complete(counted(n + 2))
             task.cancel()

@@ -1,4 +1,4 @@
-"""What is no outage is not waited for: a process out of files or threads, a wrong password, a replica, a wrong host."""
+"""A call fails at once if waiting cannot help: no files or threads left, a wrong password, a replica, a wrong host."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ OFF: list[dict[str, Any]] = [{"enabled": False}, {}]
 async def test_a_block_that_is_switched_off_does_nothing(
     how: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    # No queue is needed, and none is asked for.
+    # No queue is needed: this Redis does not exist.
     monkeypatch.setenv("BATCHLING_REDIS_URL", "redis://127.0.0.1:1")
     if not how:
         monkeypatch.setenv("BATCHLING_ENABLED", "false")

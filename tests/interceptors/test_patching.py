@@ -104,7 +104,7 @@ def test_a_foreign_patch_on_ours_stays_and_ours_falls_silent_below_it(
 
 
 class Counting(FakeHandler):
-    """Wants no call, and counts those it is told of."""
+    """Wants no call, and counts the calls that pass."""
 
     n_passed = 0
 

@@ -1,4 +1,4 @@
-"""Tracers that follow tasks: batchling's own work is no part of a caller's trace."""
+"""Tracers that follow tasks: batchling's own work does not appear in a caller's trace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""gRPC and urllib3 by itself: a batchable call is warned of once and goes on, anything else is left alone."""
+"""gRPC and plain urllib3: a batchable call is sent with one warning, and other calls are left alone."""
 
 import asyncio
 import http.client

@@ -1,4 +1,4 @@
-"""What travels with a batch beside its key: names that gateways need, and none that would change a call."""
+"""Headers that travel with a batch beside its key: the headers that gateways need, unless they change a call."""
 
 from __future__ import annotations
 

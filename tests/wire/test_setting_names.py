@@ -1,4 +1,4 @@
-"""A variable that nobody reads is named with the one that was meant, and no library's words reach a person."""
+"""A variable that nobody reads is reported with the name that was meant; errors of libraries are reworded."""
 
 from __future__ import annotations
 

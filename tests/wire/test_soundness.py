@@ -74,7 +74,7 @@ async def test_a_redis_that_would_lose_work_is_refused(words: tuple[str, ...], c
 async def test_a_sentinels_port_and_a_node_of_a_cluster_are_refused() -> None:
     with redis_server(sentinel="\n") as url:
         watching = redis_health.of_redis(await told(url))
-    # Its bus is no unix socket, and the port of its own choice would be the same for every server.
+    # The cluster bus needs a TCP port, and the default port would be the same for every server.
     bus = str(free_port())
     with redis_server("--cluster-enabled", "yes", "--cluster-port", bus) as url:
         clustered = redis_health.of_redis(await told(url))
