@@ -50,18 +50,18 @@ def wrongs(evidence: Evidence) -> set[str]:
     return {violation.wrong for violation in check(evidence)}
 
 
-def test_a_run_in_which_all_is_well_breaks_nothing() -> None:
+def test_a_run_without_violations_passes() -> None:
     assert check(all_well()) == []
 
 
-def test_a_lost_answer_is_named() -> None:
+def test_a_lost_answer_is_reported() -> None:
     evidence = told(event("asked"), event("asked", TWO), event("answered"), paid={"id0": 1})
     [violation] = check(evidence)
     assert violation.wrong == "lost"
     assert TWO.call in violation.what
 
 
-def test_an_answer_of_a_killed_life_does_not_count_for_the_next_one() -> None:
+def test_an_answer_before_a_kill_does_not_count_after_it() -> None:
     evidence = told(event("asked"), event("answered"), event("asked", life=1), paid={"id0": 1})
     assert wrongs(evidence) == {"lost"}
 
@@ -71,23 +71,23 @@ def test_a_call_that_a_killed_client_asks_again_is_not_lost() -> None:
     assert check(evidence) == []
 
 
-def test_a_doubled_answer_is_named() -> None:
+def test_a_doubled_answer_is_reported() -> None:
     evidence = told(event("asked"), event("answered"), event("answered"), paid={"id0": 1})
     assert "doubled" in wrongs(evidence)
 
 
-def test_a_second_run_behind_one_request_is_named_though_it_cost_nothing() -> None:
+def test_a_second_run_of_a_request_is_reported_even_at_no_cost() -> None:
     again = event("answered", life=1, run="of another run")
     evidence = told(event("asked"), event("answered"), event("asked", life=1), again, paid={"id0": 1})
     assert wrongs(evidence) == {"doubled"}
 
 
-def test_another_calls_answer_is_named() -> None:
+def test_an_answer_of_another_call_is_reported() -> None:
     mixed_up = event("answered", text=f"Ha. (Asked: {TWO.prompt})")
     assert wrongs(told(event("asked"), mixed_up, paid={"id0": 1})) == {"mixed up"}
 
 
-def test_equal_calls_that_share_an_answer_are_named() -> None:
+def test_equal_calls_that_share_an_answer_are_reported() -> None:
     same = replace(ONE, call="c0r0q2")
     first, second = event("answered"), event("answered", same, run="of c0r0q0")
     evidence = told(
@@ -102,11 +102,11 @@ def test_equal_calls_that_share_an_answer_are_named() -> None:
     assert wrongs(evidence) == {"mixed up"}
 
 
-def test_a_custom_id_billed_twice_is_named() -> None:
+def test_a_custom_id_billed_twice_is_reported() -> None:
     assert wrongs(all_well(paid={"id0": 2, "id1": 1})) == {"billed twice"}
 
 
-def test_a_request_billed_under_two_custom_ids_is_named() -> None:
+def test_a_request_billed_under_two_custom_ids_is_reported() -> None:
     paid = {"id0": 1, "id1": 1, "id2": 1}
     sent = {"id0": ONE.content, "id1": TWO.content, "id2": ONE.content}
     [violation] = check(all_well(paid=paid, sent=sent))
@@ -114,15 +114,15 @@ def test_a_request_billed_under_two_custom_ids_is_named() -> None:
     assert "id2" in violation.what
 
 
-def test_a_bill_for_what_nobody_asked_is_named() -> None:
+def test_a_bill_without_a_call_is_reported() -> None:
     assert wrongs(all_well(paid={"id0": 1, "id1": 1, "id9": 1})) == {"billed twice"}
 
 
-def test_an_answer_that_nobody_billed_is_named() -> None:
+def test_an_answer_without_a_bill_is_reported() -> None:
     assert wrongs(all_well(paid={"id0": 1})) == {"not billed"}
 
 
-def test_a_row_that_the_provider_loses_may_be_billed_once_more_and_no_more() -> None:
+def test_a_row_that_the_provider_loses_may_be_billed_only_once_more() -> None:
     lossy = replace(ONE, n_lost=1)
     questions = {lossy.call: lossy, TWO.call: TWO}
     assert check(all_well(questions=questions, paid={"id0": 2, "id1": 1})) == []
@@ -146,7 +146,7 @@ def test_a_cancelled_call_may_be_billed_once_or_not_at_all() -> None:
     assert wrongs(replace(evidence, paid={"id0": 2})) == {"billed twice"}
 
 
-def test_an_error_instead_of_an_answer_is_named_and_a_foreseen_one_is_not() -> None:
+def test_unexpected_errors_are_reported_and_expected_ones_are_not() -> None:
     failed = event("failed", status=503, text="InternalServerError request_lost")
     assert wrongs(told(event("asked"), failed, paid={})) == {"failed"}
     wrong = replace(ONE, status=400)
@@ -154,7 +154,7 @@ def test_an_error_instead_of_an_answer_is_named_and_a_foreseen_one_is_not() -> N
     assert check(told(event("asked"), told_why, questions={wrong.call: wrong}, paid={})) == []
 
 
-def test_a_row_that_the_provider_spoilt_may_fail_as_such_and_no_other_row_may() -> None:
+def test_only_rows_that_the_provider_spoilt_may_fail() -> None:
     unfit = event("failed", status=502, text="InternalServerError batch_answer_unfit no answer")
     evidence = told(event("asked"), unfit, paid={}, spoilt={ONE.content})
     assert check(evidence) == []
@@ -164,7 +164,7 @@ def test_a_row_that_the_provider_spoilt_may_fail_as_such_and_no_other_row_may() 
     }
 
 
-def test_a_row_whose_answer_the_provider_lost_for_good_may_be_given_up_and_no_other_row_may() -> None:
+def test_only_rows_whose_answers_the_provider_lost_for_good_may_be_given_up() -> None:
     cancelled = event("failed", status=499, text="APIStatusError batch_cancelled given up")
     lossy = replace(ONE, n_lost=1)
     assert check(told(event("asked"), cancelled, paid={"id0": 1}, questions={lossy.call: lossy})) == []
@@ -181,11 +181,11 @@ def test_a_row_whose_answer_the_provider_lost_for_good_may_be_given_up_and_no_ot
         ({"n_realtime": 1}, "full price"),
     ],
 )
-def test_what_else_must_not_be_is_named(found: dict[str, object], wrong: str) -> None:
+def test_leaks_leftovers_and_other_violations_are_reported(found: dict[str, object], wrong: str) -> None:
     assert wrongs(all_well(**found)) == {wrong}
 
 
-def test_a_late_recovery_is_named_unless_another_blow_fell_meanwhile() -> None:
+def test_a_late_recovery_is_reported_unless_another_blow_fell_meanwhile() -> None:
     death = Death(at=10.0, pids=frozenset({7}), running=(("b0", 3),))
     begun = [
         Begun(at=9.0, batch_id="b0", token=3, pid=7),
@@ -201,7 +201,7 @@ def test_a_late_recovery_is_named_unless_another_blow_fell_meanwhile() -> None:
     assert check(all_well(recoveries=among, **bound)) == []
 
 
-def test_only_what_the_dead_had_begun_is_to_recover() -> None:
+def test_only_steps_that_a_killed_process_had_begun_must_recover() -> None:
     death = Death(at=10.0, pids=frozenset({7}), running=(("b0", 3), ("b1", 5)))
     begun = [
         Begun(at=9.0, batch_id="b0", token=3, pid=7),
@@ -212,7 +212,7 @@ def test_only_what_the_dead_had_begun_is_to_recover() -> None:
     assert [one.batch_id for one in recoveries([death], begun, [])] == ["b0"]
 
 
-def test_a_seed_makes_the_same_run_again_and_another_seed_another() -> None:
+def test_equal_seeds_make_equal_runs_and_other_seeds_others() -> None:
     counts = Counts(kills=100, redis_kills=20, client_kills=40, stops=30, rolls=24, cuts=60)
     first, same, other = (schedule.blows(seed, 600.0, counts, 3.5) for seed in (7, 7, 8))
     assert first == same != other
@@ -222,7 +222,7 @@ def test_a_seed_makes_the_same_run_again_and_another_seed_another() -> None:
     assert plan.the_round(7, 0, 3, 40) == plan.the_round(7, 0, 3, 40) != plan.the_round(8, 0, 3, 40)
 
 
-def test_a_killed_client_asks_its_torn_round_and_the_one_before_again() -> None:
+def test_a_killed_client_repeats_its_interrupted_round_and_the_round_before() -> None:
     def line(what: What, number: int, life: int = 0) -> Event:
         return Event(what=what, at=0.0, life=life, round=number)
 
@@ -235,7 +235,7 @@ def test_a_killed_client_asks_its_torn_round_and_the_one_before_again() -> None:
     assert (again.first_round, again.torn_round, again.life) == (1, 2, 2)
 
 
-def test_the_questions_of_all_rounds_tell_their_round_and_differ_but_for_those_in_common() -> None:
+def test_questions_name_their_round_and_differ_except_for_common_ones() -> None:
     for number in range(12):
         asked = [plan.the_round(3, client, number, 40) for client in range(3)]
         for one in asked:

@@ -76,7 +76,7 @@ async def rerun_gets_everything_once(deployment: Deployment) -> None:
     assert await n_enqueued(deployment) == N_CALLS
 
 
-async def test_killed_in_the_middle_of_asking(deployment: Deployment) -> None:
+async def test_a_caller_killed_while_it_enqueues_attaches_on_rerun(deployment: Deployment) -> None:
     await killed_at(deployment, N_CALLS // 3, pause_s=0.03)
     assert await n_enqueued(deployment) < N_CALLS
     deployment.worker()
@@ -84,7 +84,7 @@ async def test_killed_in_the_middle_of_asking(deployment: Deployment) -> None:
     await rerun_gets_everything_once(deployment)
 
 
-async def test_killed_while_it_waits(deployment: Deployment) -> None:
+async def test_a_caller_killed_while_it_waits_attaches_on_rerun(deployment: Deployment) -> None:
     deployment.worker()
     await killed_at(deployment, N_CALLS, pause_s=0.0)
     await wait_until(

@@ -20,7 +20,7 @@ def up(url: str) -> bool:
         return False
 
 
-async def test_a_killed_flower_is_not_missed(deployment: Deployment) -> None:
+async def test_a_killed_flower_changes_nothing(deployment: Deployment) -> None:
     port = free_port()
     words = [sys.executable, "-m", "celery", "-A", "batchling_worker", "flower", f"--port={port}"]
     with (deployment.home / "flower.log").open("wb") as log:

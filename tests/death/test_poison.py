@@ -34,7 +34,7 @@ async def look(deployment: Deployment, *words: str) -> Any:
     return json.loads(seen.out)
 
 
-async def test_a_batch_that_ends_three_workers_is_quarantined_and_retried_by_a_person(
+async def test_a_batch_that_kills_three_workers_is_quarantined_until_retried(
     deployment: Deployment,
 ) -> None:
     ids = await deployment.ask(5, rows=5)
@@ -71,7 +71,7 @@ async def test_a_batch_that_ends_three_workers_is_quarantined_and_retried_by_a_p
     assert (again.code, "it has ended" in again.sentence) == (1, True)
 
 
-async def test_a_poison_of_results_ends_pool_children_and_cancel_tells_its_callers(
+async def test_results_that_kill_pool_children_are_quarantined_and_can_be_cancelled(
     deployment: Deployment,
 ) -> None:
     ids = await deployment.ask(300)
@@ -98,7 +98,7 @@ async def test_a_poison_of_results_ends_pool_children_and_cancel_tells_its_calle
     assert deployment.billed() == dict.fromkeys([*ids, *others], 1)
 
 
-async def test_a_neighbour_that_dies_with_the_poison_is_not_blamed(deployment: Deployment) -> None:
+async def test_batches_beside_a_poison_batch_are_not_quarantined(deployment: Deployment) -> None:
     deployment.sandbox.faults.add(SlowUpload(seconds=1.5, times=None))
     await deployment.ask(5, rows=5)
     [poison] = [batch.batch_id for batch in await deployment.batches()]

@@ -26,7 +26,7 @@ async def in_the_middle(deployment: Deployment, ids: list[str]) -> None:
 
 
 @pytest.mark.parametrize("fault", [SlowUpload(seconds=2.0), SlowDownload(bytes_per_second=100_000)], ids=type)
-async def test_orphans_of_a_killed_main_end_and_change_nothing(
+async def test_pool_children_of_a_killed_main_process_end_and_change_nothing(
     deployment: Deployment, fault: SlowUpload | SlowDownload
 ) -> None:
     deployment.sandbox.faults.add(fault)
@@ -50,7 +50,7 @@ async def test_orphans_of_a_killed_main_end_and_change_nothing(
     assert deployment.billed() == dict.fromkeys(ids, 1)
 
 
-async def test_killed_children_cost_a_lease_and_nothing_else(deployment: Deployment) -> None:
+async def test_killed_pool_children_cost_a_lease_and_nothing_else(deployment: Deployment) -> None:
     deployment.sandbox.faults.add(SlowUpload(seconds=2.0))
     worker = deployment.worker(pool="prefork")
     ids = await deployment.ask(200) + await deployment.ask(200, model=SLOW_MODEL)

@@ -12,7 +12,7 @@ async def durable(deployment: Deployment) -> None:
     await deployment.redis.execute_command("CONFIG", "SET", "appendfsync", "always")
 
 
-async def test_a_redis_killed_in_the_middle_of_everything_loses_and_doubles_nothing(
+async def test_a_redis_killed_under_load_loses_and_doubles_nothing(
     deployment: Deployment,
 ) -> None:
     await durable(deployment)

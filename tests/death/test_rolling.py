@@ -73,9 +73,7 @@ async def test_a_rolling_restart_under_load_loses_and_doubles_nothing_and_waits_
 
 
 @pytest.mark.parametrize("pool", ["threads", "prefork"])
-async def test_a_step_in_its_middle_is_handed_back_and_not_waited_for(
-    deployment: Deployment, pool: str
-) -> None:
+async def test_a_running_step_is_released_at_shutdown(deployment: Deployment, pool: str) -> None:
     deployment.env["BATCHLING_LEASE_SECONDS"] = str(LEASE_S)
     deployment.sandbox.faults.add(SlowUpload(seconds=40.0))
     leaving = deployment.worker(pool=pool)
@@ -100,7 +98,7 @@ async def test_a_step_in_its_middle_is_handed_back_and_not_waited_for(
 
 
 @pytest.mark.parametrize("pool", ["threads", "prefork"])
-async def test_a_create_on_its_way_is_finished_first(deployment: Deployment, pool: str) -> None:
+async def test_a_running_create_is_finished_before_shutdown(deployment: Deployment, pool: str) -> None:
     deployment.env["BATCHLING_LEASE_SECONDS"] = str(LEASE_S)
     deployment.sandbox.faults.add(SlowCreate(seconds=2.0))
     leaving = deployment.worker(pool=pool)

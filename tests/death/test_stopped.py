@@ -23,7 +23,9 @@ def says(deployment: Deployment, name: str, event: str) -> bool:
     return event in (deployment.home / f"{name}.log").read_text(errors="replace")
 
 
-async def test_in_the_middle_of_a_create_nothing_is_created_or_billed_twice(deployment: Deployment) -> None:
+async def test_a_worker_stopped_during_a_create_creates_and_bills_nothing_twice(
+    deployment: Deployment,
+) -> None:
     deployment.sandbox.faults.add(SlowCreate(seconds=1.0))
     stopped = deployment.worker()
     ids = await deployment.ask(40)
@@ -49,7 +51,7 @@ async def test_in_the_middle_of_a_create_nothing_is_created_or_billed_twice(depl
     assert stopped.poll() is None
 
 
-async def test_in_the_middle_of_a_download_no_answer_is_lost_or_told_twice(deployment: Deployment) -> None:
+async def test_a_worker_stopped_during_a_download_loses_and_doubles_no_answer(deployment: Deployment) -> None:
     deployment.sandbox.faults.add(SlowDownload(bytes_per_second=150_000))
     stopped = deployment.worker()
     ids = await deployment.ask(900)

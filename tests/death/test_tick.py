@@ -8,7 +8,7 @@ from tests.waiting import wait_until
 APP = "tests.death.broken_tick"
 
 
-async def test_a_tick_that_dies_is_begun_again(deployment: Deployment) -> None:
+async def test_a_dead_tick_is_restarted(deployment: Deployment) -> None:
     worker = deployment.worker(app=APP, tick_deaths="2")
     ids = await deployment.ask(10)
 
@@ -19,7 +19,7 @@ async def test_a_tick_that_dies_is_begun_again(deployment: Deployment) -> None:
     assert deployment.worker_logs().count("tick_died error=SystemExit") == 2
 
 
-async def test_a_worker_whose_tick_keeps_dying_leaves_with_a_sentence(deployment: Deployment) -> None:
+async def test_a_worker_whose_tick_keeps_dying_exits_with_a_message(deployment: Deployment) -> None:
     worker = deployment.worker(app=APP, tick_deaths="1000")
 
     assert await deployment.died(worker) == 1

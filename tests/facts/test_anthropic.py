@@ -135,7 +135,7 @@ class TestStates:
         counts = ended.request_counts
         assert (counts.processing, counts.succeeded, counts.errored) == (0, 2, 1)
 
-    def test_counts_may_be_told_otherwise(self, sandbox: Sandbox, client: Anthropic) -> None:
+    def test_counts_may_be_wrong(self, sandbox: Sandbox, client: Anthropic) -> None:
         sandbox.faults.add(LieInCounts(counts={"succeeded": 7}))
         ended = finish(sandbox, client, create(client, row("a")))
         assert (ended.request_counts.processing, ended.request_counts.succeeded) == (0, 7)
@@ -178,7 +178,7 @@ class TestCreate:
         with pytest.raises(BadRequestError):
             client.post(BATCHES, body=body, cast_to=object)
 
-    def test_what_is_wrong_in_a_row_is_told_in_its_result(self, sandbox: Sandbox, client: Anthropic) -> None:
+    def test_errors_of_a_row_are_in_its_result(self, sandbox: Sandbox, client: Anthropic) -> None:
         bad = {
             "model": row("model", model="unknown-1"),
             "nomodel": row("nomodel", model=None),
@@ -257,7 +257,7 @@ class TestCreate:
 
 
 class TestResults:
-    def test_they_lie_on_the_sandboxs_own_host_once_all_has_ended(
+    def test_results_are_on_the_sandboxs_host_once_the_batch_has_ended(
         self, sandbox: Sandbox, client: Anthropic
     ) -> None:
         batch = create(client, row("a"), row("b"))
@@ -272,7 +272,7 @@ class TestResults:
         assert results(client, batch).keys() == {"a", "b"}
 
     @pytest.mark.parametrize("fault", [HideOutput(seconds=5.0), LateFileIds(seconds=5.0)])
-    def test_they_may_come_late(
+    def test_results_may_come_late(
         self, sandbox: Sandbox, client: Anthropic, fault: HideOutput | LateFileIds
     ) -> None:
         sandbox.faults.add(fault)
@@ -288,7 +288,7 @@ class TestResults:
         types = {name: result.error.error.type for name, result in found.items() if result.type == "errored"}
         assert types == {"a": "overloaded_error", "b": "invalid_request_error"}
 
-    def test_rows_that_did_not_run_say_so_and_nothing_else(self, sandbox: Sandbox, client: Anthropic) -> None:
+    def test_rows_that_did_not_run_have_only_their_reason(self, sandbox: Sandbox, client: Anthropic) -> None:
         sandbox.faults.add(ExpireBatch(done=0.5))
         batch = finish(sandbox, client, create(client, *(row(f"r{n}") for n in range(4))))
         assert batch.processing_status == "ended"
@@ -314,7 +314,7 @@ class TestCancelAndDelete:
         types = [result.type for result in results(client, ended).values()]
         assert types.count("canceled") == counts.canceled
 
-    def test_only_what_has_ended_can_be_deleted(self, sandbox: Sandbox, client: Anthropic) -> None:
+    def test_only_ended_batches_can_be_deleted(self, sandbox: Sandbox, client: Anthropic) -> None:
         batch = create(client, row("a"))
         with pytest.raises(BadRequestError):
             client.messages.batches.delete(batch.id)

@@ -93,7 +93,7 @@ class TestBothClients:
         assert body["choices"][0]["content_filter_results"]["hate"]["filtered"] is False
         assert results(client, ended.error_file_id)["b"]["response"]["status_code"] == 400
 
-    def test_what_one_client_made_the_other_sees(
+    def test_both_clients_see_the_same_objects(
         self, sandbox: Sandbox, v1: OpenAI, dated: AzureOpenAI
     ) -> None:
         batch = create(dated, jsonl(line("a")))
@@ -102,9 +102,7 @@ class TestBothClients:
         assert results(v1, ended.output_file_id).keys() == {"a"}
         assert [one.id for one in dated.batches.list(limit=10).data] == [batch.id]
 
-    def test_no_row_that_failed_leaves_an_error_file_of_no_bytes(
-        self, sandbox: Sandbox, client: OpenAI
-    ) -> None:
+    def test_without_failed_rows_the_error_file_has_no_bytes(self, sandbox: Sandbox, client: OpenAI) -> None:
         ended = finish(sandbox, client, create(client, jsonl(line("a"))))
         assert ended.error_file_id
         assert client.files.content(ended.error_file_id).read() == b""

@@ -191,7 +191,7 @@ def test_a_key_sees_its_own_jobs_and_a_bad_one_nothing(stored: Sandbox) -> None:
         client(stored, "bedrock", "invalid").list_model_invocation_jobs()
 
 
-def test_an_error_beside_an_answer_is_no_failure() -> None:
+def test_an_answer_beside_an_empty_error_succeeds() -> None:
     told = {"recordId": "a", "modelOutput": {"content": []}, "error": {"errorCode": 0, "errorMessage": ""}}
     found = answer_in(json.dumps(told).encode())
     assert found is not None
@@ -278,7 +278,7 @@ async def test_a_file_of_many_parts_is_stored_listed_and_read_as_it_was(s3: Any)
             [piece async for piece in aws.pieces(account, DEED, s3, place.bucket, "nothing")]
 
 
-def test_a_key_is_kept_out_of_what_is_told(sandbox: Sandbox) -> None:
+def test_keys_are_removed_from_error_messages(sandbox: Sandbox) -> None:
     keys = aws.Keys.read("AKIAONE:top-secret:session")
     assert "top-secret" not in repr(keys)
     for said in ("AKIAONE", "", ":", "AKIAONE:"):
@@ -332,7 +332,7 @@ SECRET, TOKEN = "canary-secret-7d1c", "canary-token-91fe"
 @pytest.mark.parametrize(
     "headers", [{}, {"x-aws-credentials": f"AKIAONE:{SECRET}:{TOKEN}"}], ids=["own", "told"]
 )
-async def test_what_aws_quotes_of_a_call_is_told_without_its_secrets(
+async def test_secrets_are_removed_from_errors_that_quote_the_call(
     own_keys: None, headers: dict[str, str]
 ) -> None:
     said = {"__type": "InvalidSignatureException", "message": QUOTED.format(TOKEN, SECRET) + "x" * 10_000}

@@ -115,7 +115,7 @@ class TestBatches:
         assert rows["a"]["error"]["code"] is None
         assert rows["a"]["error"]["message"]
 
-    def test_a_deadline_ends_no_batch(self, sandbox: Sandbox, client: OpenAI) -> None:
+    def test_a_batch_runs_past_its_deadline(self, sandbox: Sandbox, client: OpenAI) -> None:
         sandbox.speeds.set({"slow": 3 * 3600.0})
         batch = create(client, *(chat(str(n), model="slow") for n in range(10)), completion_window="1h")
         sandbox.clock.advance(2 * 3600.0)
@@ -248,7 +248,7 @@ def test_a_status_in_the_words_of_a_failed_row_is_its_status(message: str, statu
     assert body in answer.body.decode()
 
 
-def test_a_refusal_tells_how_long_to_wait_in_its_body_too(sandbox: Sandbox, client: OpenAI) -> None:
+def test_the_wait_in_the_body_of_a_refusal_is_read_too(sandbox: Sandbox, client: OpenAI) -> None:
     body = json.dumps({"error": "too_many_requests", "message": "at capacity", "retry_after_seconds": 42})
     sandbox.faults.add(faults.RefuseCreate(status=429, body=body))
     with pytest.raises(APIStatusError) as caught:

@@ -406,7 +406,7 @@ class TestAdapter:
         assert shown["two"][:1] == shown["one"]
         assert shown["two"][0] != shown["two"][1]
 
-    async def test_of_contents_that_are_embedded_together_the_first_failure_is_told_once(
+    async def test_the_first_failure_of_contents_embedded_together_is_reported_once(
         self, sandbox: Sandbox, account: Account
     ) -> None:
         contents = [{"content": {"parts": [{"text": word}]}} for word in ("a", "fault:429", "fault:429", "b")]
@@ -472,7 +472,7 @@ class TestAdapter:
         ]
 
     @pytest.mark.parametrize("location", ["", "https://evil.example/other?upload_id=7", "/upload/v1/files"])
-    async def test_an_upload_url_that_is_none_sends_nothing(
+    async def test_without_a_valid_upload_url_nothing_is_sent(
         self, http: httpx.AsyncClient, location: str
     ) -> None:
         async with Wire() as wire:
@@ -489,7 +489,7 @@ class TestAdapter:
             ("Too many requests a minute.", TemporaryError),
         ],
     )
-    async def test_a_full_quota_is_told_from_a_rate_limit(
+    async def test_a_full_quota_is_distinguished_from_a_rate_limit(
         self, sandbox: Sandbox, account: Account, message: str, kind: type[Exception]
     ) -> None:
         sandbox.faults.add(faults.RefuseCreate(status=429, message=message))

@@ -356,7 +356,7 @@ class TestAdapter:
     def test_a_status_is_an_end_only_where_it_is_known_to_be(self, status: str | None, seen: type) -> None:
         assert isinstance(Job(id="j", status=status).batch.look(NOW), seen)
 
-    def test_a_job_of_which_nothing_can_be_read_is_no_end(self) -> None:
+    def test_an_unreadable_job_has_not_ended(self) -> None:
         odd = Job(id=7, status=[], input_files={}, metadata=[], total_requests="x", errors=3)
         assert isinstance(odd.batch.look(NOW), Running)
         assert odd.batch.is_of(LABEL_NAME, "l", ["f"]) is None

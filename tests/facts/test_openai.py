@@ -454,7 +454,7 @@ class TestErrors:
         with pytest.raises(NotFoundError):
             openai.post("/nonsense", cast_to=object)
 
-    def test_body_that_is_no_json_is_refused(self, openai: OpenAI) -> None:
+    def test_body_that_is_not_json_is_refused(self, openai: OpenAI) -> None:
         with pytest.raises(APIStatusError) as caught:
             openai.post("/batches", cast_to=object, body={"input_file_id": 3})
         assert caught.value.status_code == 400

@@ -169,7 +169,7 @@ class TestCreate:
 
 
 class TestResults:
-    def test_they_come_as_lines_and_as_one_object(self, sandbox: Sandbox, client: SferenceClient) -> None:
+    def test_results_come_as_lines_and_as_one_object(self, sandbox: Sandbox, client: SferenceClient) -> None:
         batch = client.submit_batch(requests=[row("a", "Hi."), row("b", "fault:400"), row("c", "fault:500")])
         with pytest.raises(ApiError, match="404"):
             client.get_results(batch.id)
@@ -185,7 +185,9 @@ class TestResults:
         assert found["b"].result_json is None
         assert lines(client, batch)["a"]["result_json"] == found["a"].result_json
 
-    def test_large_ones_are_told_by_their_url_alone(self, sandbox: Sandbox, client: SferenceClient) -> None:
+    def test_large_batches_show_only_the_url_of_their_results(
+        self, sandbox: Sandbox, client: SferenceClient
+    ) -> None:
         batch = client.submit_batch(requests=[row(str(n)) for n in range(1_001)])
         finish(sandbox, client, batch)
         results = client.get_results(batch.id)

@@ -167,7 +167,7 @@ class TestJobs:
         assert len(list(bucket.client.list_blobs(bucket, prefix="job-out/"))) == 3
         assert {row["custom_id"] for row in rows(bucket)} == {f"k{n}" for n in range(50)}
 
-    def test_what_is_not_there_fails_the_job_and_not_the_create(
+    def test_a_missing_input_fails_the_job_and_not_the_create(
         self, sandbox: Sandbox, vertex: genai.Client
     ) -> None:
         job = vertex.batches.create(
@@ -426,7 +426,7 @@ class TestAdapter:
         for n, batch in enumerate(batches):
             assert (await answers(account, (await ended(account, batch)).ending)).keys() == {f"k{n}"}
 
-    async def test_an_import_that_fails_is_told_to_all_in_the_providers_words(
+    async def test_a_failed_import_gives_all_requests_the_providers_message(
         self, sandbox: Sandbox, account: Account
     ) -> None:
         bad = json.dumps({**json.loads(body("Why?", MODEL)), "tools": [{"googleSearch": {}}]}).encode()
@@ -437,7 +437,7 @@ class TestAdapter:
         with pytest.raises(errors.ClientError, match="Failed to import data"):
             errors.APIError.raise_error(found.ending.status, json.loads(found.ending.body), None)
 
-    async def test_no_place_for_files_is_a_sentence(self, account: Account) -> None:
+    async def test_a_missing_bucket_setting_is_a_clear_error(self, account: Account) -> None:
         for staging, words in (("", "vertex_gcs_prefix"), ("s3://bucket", "not a Cloud Storage URL")):
             with pytest.raises(PermanentError, match=words):
                 await submit(replace(account, staging=staging), asked(), {ID: body("Why?", MODEL)})
@@ -508,7 +508,7 @@ class TestAdapter:
             errors.APIError.raise_error(found[ID].status, json.loads(found[ID].body), None)
         assert caught.value.message == message
 
-    async def test_rows_that_were_never_run_or_name_nobody_are_no_answers(
+    async def test_rows_that_never_ran_or_lack_an_id_are_not_answers(
         self, account: Account, bucket: Any
     ) -> None:
         found = await self._read(

@@ -105,7 +105,7 @@ class TestContainers:
         state = show(client, batch_id)["state"]
         assert (state["num_requests"], state["num_pending"], state["num_error"]) == (11, 0, 1)
 
-    def test_the_same_request_again_is_nothing_and_another_under_its_id_is_refused(
+    def test_a_repeated_request_is_ignored_and_another_with_its_id_is_refused(
         self, sandbox: Sandbox, client: OpenAI
     ) -> None:
         batch_id = make(client)
@@ -136,7 +136,7 @@ class TestContainers:
             ask("x", stream=True),
         ],
     )
-    def test_what_is_no_request_is_refused_with_its_place(self, client: OpenAI, bad: JSON) -> None:
+    def test_an_invalid_request_is_refused_with_its_index(self, client: OpenAI, bad: JSON) -> None:
         with pytest.raises(BadRequestError) as caught:
             append(client, make(client), ask("a"), bad)
         assert "batch_requests[1]" in caught.value.response.json()["error"]
@@ -164,7 +164,7 @@ class TestContainers:
         assert [one["batch_id"] for one in first["batches"] + rest["batches"]] == made[::-1]
         assert rest["pagination_token"] is None
 
-    def test_a_key_that_is_unknown_is_a_bad_request(self, sandbox: Sandbox) -> None:
+    def test_an_unknown_key_is_answered_with_400(self, sandbox: Sandbox) -> None:
         stranger = OpenAI(base_url=sandbox.base_url("xai") + "/v1", api_key="invalid-1", max_retries=0)
         with stranger, pytest.raises(BadRequestError) as caught:
             show(stranger, "batch_1")
@@ -252,12 +252,12 @@ class TestRows:
             ({"batch_result": None, "error_message": "gone wrong"}, 500, "gone wrong"),
         ],
     )
-    def test_an_error_of_any_shape_is_told(self, row: JSON, status: int, words: str) -> None:
+    def test_errors_of_any_shape_are_read(self, row: JSON, status: int, words: str) -> None:
         answer = read(row)
         assert (answer.status, answer.origin) == (status, "provider")
         assert words in json.loads(answer.body)["error"]
 
-    def test_a_row_that_was_cancelled_is_told_as_such(self) -> None:
+    def test_a_cancelled_row_is_read_as_cancelled(self) -> None:
         answer = read({"batch_result": {"error": {"code": 1, "message": "cancelled"}}})
         assert (answer.status, answer.origin) == (499, "batch_cancelled")
 
@@ -272,25 +272,25 @@ class TestRows:
             {"batch_result": {"response": []}},
         ],
     )
-    def test_a_row_that_says_nothing_was_lost(self, row: JSON) -> None:
+    def test_a_row_without_answer_or_error_counts_as_lost(self, row: JSON) -> None:
         answer = read(row)
         assert (answer.status, answer.origin) == (503, "batch_row_lost")
 
     @pytest.mark.parametrize("body", [{}, None, [], "no JSON"])
     @pytest.mark.parametrize("endpoint", ["/v1/chat/completions", "/v1/responses"])
-    def test_a_row_with_an_answer_that_is_none_is_not_run_again(self, endpoint: str, body: object) -> None:
+    def test_a_row_with_an_invalid_answer_is_not_run_again(self, endpoint: str, body: object) -> None:
         line = {"batch_request_id": "a", "batch_result": {"response": {"chat_get_completion": body}}}
         found = xai.answer_in(json.dumps(line).encode(), xai.KINDS[endpoint])
         assert found is not None
         answer = checked(found, endpoint)
         assert (answer.status, answer.origin) == (502, "batch_answer_unfit")
 
-    def test_no_error_stands_beside_an_answer(self) -> None:
+    def test_an_answer_beside_an_empty_error_succeeds(self) -> None:
         row = {"batch_result": {"response": {"chat_get_completion": ANSWERED}, "error": {"code": 0}}}
         assert (read(row).status, json.loads(read(row).body)) == (200, ANSWERED)
 
     @pytest.mark.parametrize("raw", [b'"half a li', b"7", b"{}", b'{"batch_request_id":7}', b"[1]"])
-    def test_a_row_that_names_nobody_is_nobodys(self, raw: bytes) -> None:
+    def test_a_row_without_an_id_belongs_to_no_request(self, raw: bytes) -> None:
         assert xai.answer_in(raw, "") is None
 
     def test_an_answer_goes_through_byte_for_byte(self) -> None:
@@ -317,7 +317,7 @@ class TestRows:
         assert in_a_text.status == 200
         assert json.loads(in_a_text.body) == json.loads(as_it_is.body)
 
-    def test_a_row_in_json_that_python_alone_takes_is_answered_with_it(self) -> None:
+    def test_an_answer_in_json_that_only_python_decodes_is_read(self) -> None:
         told = b'{"id":"c1","choices":[{"message":{"content":"cut \\ud83d"},"p":NaN}]}'
         raw = b'{"batch_request_id":"a","batch_result":{"response":{"chat_get_completion":%b}}}' % told
         chat = xai.answer_in(raw, "chat_get_completion")
@@ -329,7 +329,7 @@ class TestRows:
         [item] = json.loads(response.body)["output"]
         assert item["content"][0]["text"] == "cut \ufffd"
 
-    def test_an_error_in_json_that_python_alone_takes_is_told(self) -> None:
+    def test_an_error_in_json_that_only_python_decodes_is_read(self) -> None:
         answer = xai.answer_in(
             b'{"batch_request_id":"a","batch_result":{"error":{"code":3,"message":"no \\ud83d"}}}', ""
         )
@@ -355,7 +355,7 @@ def submission(n_lines: int) -> Submission:
     )
 
 
-async def test_counters_that_have_not_heard_of_all_rows_end_no_batch(
+async def test_counters_that_lack_rows_do_not_end_a_batch(
     sandbox: Sandbox, client: OpenAI, account: Account
 ) -> None:
     container = ProviderBatchId(await xai.PROVIDER.upload(account, submission(20), io.BytesIO()))
@@ -448,7 +448,7 @@ def test_appends_are_pieces_that_a_call_takes() -> None:
 class TestResponses:
     """A chat completion as the SDK reads a response."""
 
-    def test_what_was_said_and_used_comes_out(self) -> None:
+    def test_text_and_usage_are_read(self) -> None:
         usage = {
             "prompt_tokens": 10,
             "completion_tokens": 5,
@@ -472,7 +472,7 @@ class TestResponses:
         assert response.usage.cost_in_usd_ticks == 12
         assert response.citations == ["https://x.ai"]
 
-    def test_calls_of_tools_come_out(self) -> None:
+    def test_tool_calls_are_read(self) -> None:
         call = {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": '{"a":1}'}}
         response = parsed(
             {"role": "assistant", "content": "", "tool_calls": [call]}, finish_reason="tool_calls"
@@ -488,11 +488,11 @@ class TestResponses:
     @pytest.mark.parametrize(
         ("reason", "told"), [("length", "max_output_tokens"), ("content_filter", "content_filter")]
     )
-    def test_one_that_was_broken_off_says_so(self, reason: str, told: str) -> None:
+    def test_an_incomplete_response_is_read_as_such(self, reason: str, told: str) -> None:
         response = parsed({"role": "assistant", "content": "Hel"}, finish_reason=reason)
         assert (response.status, response.incomplete_details.reason) == ("incomplete", told)
 
-    def test_what_is_no_chat_is_left_alone(self) -> None:
+    def test_other_bodies_are_not_converted(self) -> None:
         for body in (b'{"object":"response","output":[]}', b"[1]", b'{"choices":7}'):
             assert as_response(body) == body
 

@@ -33,7 +33,7 @@ async def guarded(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Guarded]:
             yield running
 
 
-async def test_a_master_killed_in_the_middle_costs_seconds_and_no_request(guarded: Guarded) -> None:
+async def test_a_killed_master_costs_seconds_and_loses_no_request(guarded: Guarded) -> None:
     guarded.worker()
     guarded.worker(pool="prefork")
     async with batchify(batch_size=10, batch_window_seconds=0.2, live_display=False) as run:

@@ -53,7 +53,7 @@ def add(project: Path) -> set[str]:
     }
 
 
-def test_a_new_provider_of_four_files_passes_all_that_runs_over_the_registry(tmp_path: Path) -> None:
+def test_a_new_provider_of_four_files_passes_the_registry_tests(tmp_path: Path) -> None:
     for name in COPIED:
         source = ROOT / name
         if source.is_dir():

@@ -69,7 +69,7 @@ def langchain_with_retry(prompt: str) -> Awaitable[Any]:
         pytest.param(langchain_with_retry, 2, id="langchain with_retry"),
     ],
 )
-async def test_a_framework_that_is_told_to_send_again_waits_for_one_more_batch_each_time(
+async def test_each_retry_of_a_framework_waits_for_one_more_batch(
     ask: Callable[[str], Awaitable[Any]], n_batches: int, key: str, books: Books
 ) -> None:
     [error] = await together(Way(name="again", ask=ask), [f"{key}: {BROKEN}"])
@@ -81,7 +81,7 @@ async def test_a_framework_that_is_told_to_send_again_waits_for_one_more_batch_e
 @pytest.mark.parametrize(
     ("retries", "n_batches"), [({}, 4), ({"max_retries": 0}, 1), ({"max_retries": 1}, 2)]
 )
-async def test_instructor_asks_anew_where_an_answer_does_not_fit(
+async def test_instructor_retries_answers_that_do_not_fit(
     retries: dict[str, int], n_batches: int, key: str, books: Books
 ) -> None:
     async def ask(prompt: str) -> Any:
@@ -95,7 +95,7 @@ async def test_instructor_asks_anew_where_an_answer_does_not_fit(
 
 
 @pytest.mark.parametrize(("retries", "n_batches"), [({}, 2), ({"retries": 0}, 1), ({"retries": 2}, 3)])
-async def test_pydantic_ai_asks_anew_where_an_output_does_not_fit(
+async def test_pydantic_ai_retries_outputs_that_do_not_fit(
     retries: dict[str, int], n_batches: int, key: str, books: Books
 ) -> None:
     async def ask(prompt: str) -> Any:
@@ -107,7 +107,9 @@ async def test_pydantic_ai_asks_anew_where_an_output_does_not_fit(
     assert len(books.batches()) == len(books.rows()) == n_batches
 
 
-async def test_dspy_s_own_adapter_asks_anew_where_its_markers_are_missing(key: str, books: Books) -> None:
+async def test_the_default_adapter_of_dspy_retries_answers_without_its_markers(
+    key: str, books: Books
+) -> None:
     async def ask(prompt: str) -> Any:
         with dspy.context(lm=dspy_lm(num_retries=0), adapter=dspy.ChatAdapter()):
             return await dspy.Predict("question -> answer").acall(question=prompt)

@@ -93,7 +93,7 @@ def check(example: Example, printed: str, told: str) -> None:
 
 
 @EVERY_EXAMPLE
-async def test_an_example_is_answered_from_as_few_batches_as_its_rounds(
+async def test_an_example_needs_one_batch_per_round(
     example: Example, deployment: Deployment, books: Books
 ) -> None:
     printed, told = await run(

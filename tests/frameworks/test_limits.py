@@ -59,7 +59,7 @@ def evals(limit: int | None) -> Many:
         pytest.param(evals(2), {2: 3}, id="pydantic-evals max_concurrency=2"),
     ],
 )
-async def test_as_many_calls_as_run_at_once_are_a_batch(
+async def test_the_limit_of_concurrent_calls_is_the_size_of_a_batch(
     ask: Many, sizes: dict[int, int], key: str, books: Books
 ) -> None:
     prompts = [f"{key}: question {n}" for n in range(N_CALLS)]
@@ -71,7 +71,7 @@ async def test_as_many_calls_as_run_at_once_are_a_batch(
 
 
 @pytest.mark.parametrize(("n_threads", "sizes"), [(6, {6: 1}), (2, {2: 3})])
-def test_as_many_threads_as_dspy_has_are_a_batch_within_a_plain_block(
+def test_the_threads_of_dspy_are_the_size_of_a_batch_in_a_plain_block(
     n_threads: int, sizes: dict[int, int], key: str, books: Books
 ) -> None:
     prompts = [f"{key}: question {n}" for n in range(N_CALLS)]

@@ -58,7 +58,7 @@ async def test_a_failed_row_is_the_framework_s_own_exception_and_is_not_sent_aga
 
 
 @pytest.mark.parametrize("way", FAILING_WHOLE, ids=str)
-async def test_a_batch_that_failed_as_a_whole_says_why_and_is_told_apart(
+async def test_a_batch_that_failed_as_a_whole_raises_an_error_of_its_own_with_the_reason(
     way: Way, key: str, books: Books, sandbox: Sandbox
 ) -> None:
     sandbox.faults.add(FailBatch(code="odd", message="The file has gone bad.", provider=way.provider))

@@ -22,7 +22,7 @@ def test_frozen_clock_moves_by_advance_only() -> None:
     assert clock.now() == frozen_at + 86_400
 
 
-def test_thawed_clock_goes_on_from_where_it_stood() -> None:
+def test_thawed_clock_continues_from_where_it_stopped() -> None:
     clock = Clock()
     clock.freeze()
     clock.advance(86_400)

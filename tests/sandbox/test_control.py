@@ -48,7 +48,9 @@ async def test_faults_are_armed_and_disarmed(control: httpx.AsyncClient, caller:
         ("/speeds", {"m": "fast"}),
     ],
 )
-async def test_mistakes_are_refused_with_a_reason(control: httpx.AsyncClient, path: str, body: Any) -> None:
+async def test_invalid_calls_are_refused_with_a_reason(
+    control: httpx.AsyncClient, path: str, body: Any
+) -> None:
     answer = await control.post(path, json=body)
     assert answer.status_code == 400
     assert answer.json()["error"]

@@ -228,7 +228,7 @@ class TestBatch:
         assert sandbox.ledger().totals.n_rows == 4
 
     @pytest.mark.parametrize("state", ["validating", "in_progress", "finalizing"])
-    async def test_stuck_batch_goes_on_after_its_time(
+    async def test_stuck_batch_continues_after_its_time(
         self, sandbox: Sandbox, caller: Caller, state: Any
     ) -> None:
         sandbox.faults.add(faults.StickBatch(state=state, seconds=3600))
@@ -288,7 +288,7 @@ class TestResults:
         ids = await caller.ids((await caller.finish(rows))["output_file_id"])
         assert len({*ids} - {row["custom_id"] for row in rows}) == 2
 
-    async def test_broken_rows_are_no_json(self, sandbox: Sandbox, caller: Caller) -> None:
+    async def test_broken_rows_are_not_json(self, sandbox: Sandbox, caller: Caller) -> None:
         sandbox.faults.add(faults.BreakRows(n=2))
         texts = await caller.content((await caller.finish(lines(10)))["output_file_id"])
         assert len(texts) == 10

@@ -63,5 +63,5 @@ async def test_broken_form_is_refused_and_stores_nothing(
     assert not (await caller.http.get("/files")).json()["data"]
 
 
-async def test_body_that_is_no_form_is_refused(caller: Caller) -> None:
+async def test_body_that_is_not_a_form_is_refused(caller: Caller) -> None:
     assert (await caller.http.post("/files", json={"purpose": "batch"})).status_code == 400

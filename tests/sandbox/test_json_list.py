@@ -25,7 +25,7 @@ values = st.recursive(
     indent=st.sampled_from([None, 1]),
     sizes=st.lists(st.integers(min_value=1, max_value=9), min_size=1, max_size=5),
 )
-def test_the_objects_and_what_stands_around_them_are_told_apart(
+def test_objects_are_split_from_the_json_around_them(
     rows: list[dict[str, Any]], beside: dict[str, str], indent: int | None, sizes: list[int]
 ) -> None:
     whole = {**beside, "requests": rows}
@@ -39,7 +39,7 @@ def test_the_objects_and_what_stands_around_them_are_told_apart(
     assert json.loads(listed.frame) == {**whole, "requests": [0] * len(rows)}
 
 
-def test_of_a_create_that_breaks_off_nothing_is_json() -> None:
+def test_a_cut_create_is_not_json() -> None:
     whole = b'{"requests":[{"a":"}"},{"b":[1,{}]}]}'
     for cut in range(1, len(whole)):
         listed = JsonList()

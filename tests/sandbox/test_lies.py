@@ -219,7 +219,7 @@ class TestCalls:
 
 
 class TestUnable:
-    def test_every_reason_is_a_sentence_of_a_fault(self, sandbox: Sandbox) -> None:
+    def test_every_reason_belongs_to_a_fault(self, sandbox: Sandbox) -> None:
         for name in emulator.names():
             unable = {one.name: one.traits.unable for one in sandbox.emulators}[name]
             assert set(unable) <= set(faults.KINDS)

@@ -106,7 +106,7 @@ class TestSpeech:
         assert b"".join(parts) == whole
         assert events[-1]["type"] == "speech.audio.done"
 
-    def test_what_is_missing_is_refused(self, client: openai.OpenAI) -> None:
+    def test_calls_with_missing_fields_are_refused(self, client: openai.OpenAI) -> None:
         with pytest.raises(openai.BadRequestError, match="'voice'"):
             client.audio.speech.create(model="tts", voice="", input="Hello")
 
@@ -142,7 +142,7 @@ class TestUploads:
         assert done.file is not None
         assert client.files.content(done.file.id).content == self.CONTENT
 
-    def test_what_does_not_fit_is_refused_and_can_be_mended(self, client: openai.OpenAI) -> None:
+    def test_invalid_parts_are_refused_and_can_be_corrected(self, client: openai.OpenAI) -> None:
         upload_id = self.begin(client)
         part = client.uploads.parts.create(upload_id, data=self.CONTENT[:100])
         for part_ids, words in (([part.id], "were announced"), (["part_nobody"], "No such part")):
@@ -153,7 +153,7 @@ class TestUploads:
             client.uploads.complete(upload_id, part_ids=[part.id, rest.id], md5="0" * 32)
         assert client.uploads.complete(upload_id, part_ids=[part.id, rest.id]).status == "completed"
 
-    def test_an_upload_that_is_over_takes_nothing_more(self, client: openai.OpenAI, sandbox: Sandbox) -> None:
+    def test_an_ended_upload_accepts_no_more_parts(self, client: openai.OpenAI, sandbox: Sandbox) -> None:
         cancelled, late = self.begin(client), self.begin(client)
         assert client.uploads.cancel(cancelled).status == "cancelled"
         sandbox.clock.advance(3600)
@@ -241,7 +241,7 @@ class TestGoogle:
         assert sandbox.ledger().realtime == []
 
 
-def test_a_vertex_client_without_a_project_is_told_what_it_lacks(
+def test_a_vertex_client_without_a_project_gets_the_reason(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without one it calls the base URL alone, whatever the model."""

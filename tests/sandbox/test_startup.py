@@ -26,7 +26,7 @@ class TestCalls:
         [call] = sandbox.ledger().realtime
         assert call.provider == "mistral"
 
-    def test_what_no_library_covers_is_refused(self, sandbox: Sandbox) -> None:
+    def test_calls_that_no_library_intercepts_are_refused(self, sandbox: Sandbox) -> None:
         program = """
 import http.client, httpx, socket, urllib.request
 for call in (
@@ -98,7 +98,7 @@ print(socket.getaddrinfo("127.0.0.1", 80)[0][4][0])
         base: Any = getattr(sys, "_base_executable", None)
         return str(base or sys.executable)
 
-    def test_it_runs_says_so_once_and_connects_to_no_provider(
+    def test_it_runs_with_one_notice_and_connects_to_no_provider(
         self, env: dict[str, str], python: str, tmp_path: Path
     ) -> None:
         out, err = run(self.PROGRAM, env, python=python, cwd=tmp_path)

@@ -52,7 +52,7 @@ def response(*pieces: Body, **body: Any) -> Body:
     return output
 
 
-def test_a_chat_calls_the_tool_it_is_told_to() -> None:
+def test_a_chat_calls_the_tool_it_must_call() -> None:
     choice = chat(QUESTION, tool_choice={"type": "function", "function": {"name": "answer"}})
 
     [call] = choice["message"]["tool_calls"]
@@ -62,14 +62,14 @@ def test_a_chat_calls_the_tool_it_is_told_to() -> None:
     assert json.loads(call["function"]["arguments"]) == {"text": "Will it rain?"}
 
 
-def test_a_response_calls_the_tool_it_is_told_to() -> None:
+def test_a_response_calls_the_tool_it_must_call() -> None:
     output = response(QUESTION, tool_choice={"type": "function", "name": "answer"})
 
     assert (output["type"], output["name"], output["status"]) == ("function_call", "answer", "completed")
     assert json.loads(output["arguments"]) == {"text": "Will it rain?"}
 
 
-def test_a_chat_that_must_call_any_tool_goes_on_to_the_next_one() -> None:
+def test_a_chat_that_must_call_any_tool_calls_the_next_one() -> None:
     first = chat(QUESTION, tool_choice="required")
     [call] = first["message"]["tool_calls"]
     given = {"role": "tool", "tool_call_id": call["id"], "content": "It rains."}
@@ -82,7 +82,7 @@ def test_a_chat_that_must_call_any_tool_goes_on_to_the_next_one() -> None:
     }
 
 
-def test_a_response_that_must_call_any_tool_goes_on_to_the_next_one() -> None:
+def test_a_response_that_must_call_any_tool_calls_the_next_one() -> None:
     first = response(QUESTION, tool_choice="required")
     given = {"type": "function_call_output", "call_id": first["call_id"], "output": "It rains."}
     second = response(QUESTION, first, given, tool_choice="required")
@@ -106,7 +106,7 @@ def test_only_allowed_tools_are_called(allowed: Body) -> None:
 @pytest.mark.parametrize(
     "choice", ["auto", "none", None, {"type": "allowed_tools", "mode": "auto", "tools": []}]
 )
-def test_a_model_that_is_free_answers_in_words(choice: Any) -> None:
+def test_without_a_required_tool_the_answer_is_text(choice: Any) -> None:
     assert "Will it rain?" in chat(QUESTION, tool_choice=choice)["message"]["content"]
     assert response(QUESTION, tool_choice=choice)["type"] == "message"
 

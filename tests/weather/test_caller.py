@@ -81,7 +81,7 @@ async def n_queued(answerer: Answerer) -> int:
     return n_rows
 
 
-async def test_two_hundred_ms_each_way_cost_time_only(
+async def test_latency_of_200_ms_each_way_costs_only_time(
     answerer: Answerer, caller: Proxy, ask_through: AskThrough
 ) -> None:
     caller.slow(latency_s=0.2)
@@ -125,7 +125,7 @@ async def test_answers_torn_while_they_are_read_are_read_again(
     assert torn.n_struck == 1
 
 
-async def test_a_subscription_that_is_dead_in_silence_costs_seconds_and_is_renewed(
+async def test_a_silently_dead_subscription_is_renewed_within_seconds(
     answerer: Answerer, caller: Proxy, ask_through: AskThrough, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(waiters, "QUIET_S", 0.3)
@@ -140,7 +140,7 @@ async def test_a_subscription_that_is_dead_in_silence_costs_seconds_and_is_renew
     await answered_once(_awaited(asking), answerer)
 
 
-async def test_answers_come_by_the_safety_drain_where_no_subscription_ever_lives(
+async def test_answers_arrive_without_a_working_subscription(
     answerer: Answerer, caller: Proxy, ask_through: AskThrough
 ) -> None:
     silent = caller.add(Rule(how=How.SILENCE, way=Way.DOWN, after=b"SUBSCRIBE", times=None))
@@ -148,7 +148,7 @@ async def test_answers_come_by_the_safety_drain_where_no_subscription_ever_lives
     assert silent.n_struck >= 1
 
 
-async def test_every_connection_dead_in_silence_is_noticed_in_bounded_time(
+async def test_silently_dead_connections_are_noticed_in_bounded_time(
     answerer: Answerer, caller: Proxy, ask_through: AskThrough
 ) -> None:
     answerer.go_on.clear()
@@ -171,7 +171,7 @@ async def frozen(redis_server: RedisServer, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.5, 3.0])
-async def test_a_redis_that_freezes_is_waited_for_by_those_who_wait_and_those_who_come(
+async def test_waiting_and_new_calls_wait_for_a_frozen_redis(
     answerer: Answerer, redis_server: RedisServer, seconds: float
 ) -> None:
     answerer.go_on.clear()
@@ -215,7 +215,7 @@ async def test_a_storm_of_resets_opens_few_connections(
     assert n_storm <= 40 * 4
 
 
-async def test_a_port_that_is_closed_for_a_while_is_knocked_at_gently(
+async def test_reconnects_to_a_closed_port_are_limited(
     answerer: Answerer, caller: Proxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     answerer.go_on.clear()
@@ -238,7 +238,7 @@ async def test_a_block_over_a_silent_redis_fails_at_its_start_in_bounded_time(
         await asyncio.wait_for(ask_through(), BOUND_S)
 
 
-async def test_a_connection_that_breaks_just_after_the_start_of_a_block_ends_no_program(
+async def test_a_connection_that_breaks_after_the_start_of_a_block_does_not_end_the_program(
     answerer: Answerer, caller: Proxy, ask_through: AskThrough
 ) -> None:
     torn = caller.add(Rule(how=How.RST, way=Way.UP, after=b"workers"))
@@ -246,7 +246,7 @@ async def test_a_connection_that_breaks_just_after_the_start_of_a_block_ends_no_
     assert torn.n_struck == 1
 
 
-async def test_more_commands_at_once_than_connections_wait_their_turn(caller: Proxy) -> None:
+async def test_commands_beyond_the_number_of_connections_wait(caller: Proxy) -> None:
     caller.slow(latency_s=0.02)
     redis = connect(caller.url, max_connections=8)
     try:

@@ -103,7 +103,7 @@ def offsets(n_bytes: int, step: int) -> list[int]:
 
 
 @pytest.mark.parametrize("how", [How.RST, How.FIN])
-async def test_a_create_that_is_cut_at_any_byte_of_its_request_was_not_done_or_may_be(
+async def test_a_create_cut_in_its_request_is_reported_as_not_done_or_uncertain(
     desk: Desk, fair: Desk, sandbox: Sandbox, proxy: Proxy, how: How
 ) -> None:
     file = await fair.upload()
@@ -120,7 +120,7 @@ async def test_a_create_that_is_cut_at_any_byte_of_its_request_was_not_done_or_m
 
 
 @pytest.mark.parametrize("how", [How.RST, How.FIN])
-async def test_a_create_whose_answer_is_cut_at_any_byte_may_be_done_and_is_found(
+async def test_a_create_cut_in_its_answer_is_uncertain_and_its_batch_is_found(
     desk: Desk, fair: Desk, sandbox: Sandbox, proxy: Proxy, how: How
 ) -> None:
     file = await fair.upload()
@@ -142,7 +142,7 @@ async def test_a_create_whose_answer_is_cut_at_any_byte_may_be_done_and_is_found
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("at", [0, 3, 9, 40, 150, 400])
-async def test_a_create_whose_answer_is_garbled_may_be_done(
+async def test_a_create_with_a_garbled_answer_is_uncertain(
     desk: Desk, fair: Desk, sandbox: Sandbox, proxy: Proxy, at: int
 ) -> None:
     file = await fair.upload()
@@ -154,7 +154,7 @@ async def test_a_create_whose_answer_is_garbled_may_be_done(
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("way", Way)
 @pytest.mark.parametrize("at", [0, 100])
-async def test_a_create_that_goes_silent_may_be_done_and_says_so_in_bounded_time(
+async def test_a_silent_create_is_reported_as_uncertain_in_bounded_time(
     desk: Desk, fair: Desk, proxy: Proxy, way: Way, at: int
 ) -> None:
     file = await fair.upload()
@@ -192,7 +192,7 @@ async def test_an_upload_that_goes_silent_is_given_up_in_bounded_time(
 
 
 @pytest.mark.parametrize("how", [How.RST, How.FIN])
-async def test_a_look_or_a_search_that_is_cut_at_any_byte_tells_nothing(
+async def test_a_poll_or_search_cut_at_any_byte_fails_without_a_result(
     desk: Desk, fair: Desk, proxy: Proxy, how: How
 ) -> None:
     batches = [await fair.submit(), await fair.submit()]
@@ -215,7 +215,7 @@ async def test_a_look_or_a_search_that_is_cut_at_any_byte_tells_nothing(
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("at", [0, 12, 100, 400])
-async def test_a_look_that_is_garbled_tells_nothing(desk: Desk, fair: Desk, proxy: Proxy, at: int) -> None:
+async def test_a_garbled_poll_fails_without_a_result(desk: Desk, fair: Desk, proxy: Proxy, at: int) -> None:
     batch = await fair.submit()
     proxy.add(Rule(how=How.GARBLE, way=Way.DOWN, at=at, after=b"GET "))
     assert await fails(desk.look(batch)) is not None
@@ -244,7 +244,7 @@ async def lengths(desk: Desk, ending: Ending) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("how", [How.RST, How.FIN])
-async def test_a_download_that_is_cut_at_any_byte_of_its_body_goes_on_without_gap_or_double(
+async def test_a_download_cut_at_any_byte_of_its_body_resumes_without_gaps_or_repeats(
     desk: Desk, fair: Desk, proxy: Proxy, how: How
 ) -> None:
     ending = await ended(fair, 400)
@@ -303,14 +303,14 @@ async def test_a_download_that_goes_silent_is_resumed_in_bounded_time(
         assert sorted(answer.custom_id for answer in answers) == sorted(desk.requests(400))
 
 
-async def test_a_download_that_never_goes_on_is_given_up(desk: Desk, fair: Desk, proxy: Proxy) -> None:
+async def test_a_download_that_never_resumes_is_given_up(desk: Desk, fair: Desk, proxy: Proxy) -> None:
     ending = await ended(fair, 400)
     proxy.add(Rule(how=How.RST, way=Way.DOWN, at=5_000, after=b"GET "))
     proxy.add(Rule(how=How.RST, way=Way.DOWN, at=0, after=b"range: bytes=", times=None))
     assert await fails(desk.answers(ending)) is not None
 
 
-async def test_a_provider_that_cannot_be_reached_was_surely_told_nothing(desk: Desk, proxy: Proxy) -> None:
+async def test_an_unreachable_provider_got_nothing(desk: Desk, proxy: Proxy) -> None:
     proxy.refuse()
     refused = await fails(desk.create("file-1"))
     nowhere = replace(desk, account=replace(desk.account, base_url="http://no-such-host.invalid"))
@@ -323,7 +323,7 @@ async def test_a_provider_that_cannot_be_reached_was_surely_told_nothing(desk: D
         assert not isinstance(error, MaybeDone)
 
 
-async def test_a_tls_peer_that_talks_garbage_was_surely_told_nothing(desk: Desk, sandbox: Sandbox) -> None:
+async def test_a_peer_that_fails_the_tls_handshake_got_nothing(desk: Desk, sandbox: Sandbox) -> None:
     async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(10)
         writer.write(bytes(range(255, 0, -1)) * 20)
@@ -339,7 +339,7 @@ async def test_a_tls_peer_that_talks_garbage_was_surely_told_nothing(desk: Desk,
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_peer_that_accepts_and_says_nothing_is_given_up_in_bounded_time(desk: Desk) -> None:
+async def test_a_peer_that_accepts_and_stays_silent_is_given_up_in_bounded_time(desk: Desk) -> None:
     with socket.create_server((HOST, 0)) as deaf:
         silent = replace(
             desk, account=replace(desk.account, base_url=f"http://{HOST}:{deaf.getsockname()[1]}")

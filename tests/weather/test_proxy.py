@@ -96,12 +96,12 @@ async def come(proxy: Proxy, clients: list[Client]) -> Client:
     return client
 
 
-def test_the_url_is_the_upstreams_through_the_proxy(proxy: Proxy) -> None:
+def test_the_url_leads_to_the_upstream_through_the_proxy(proxy: Proxy) -> None:
     assert proxy.url == f"http://user@{HOST}:{proxy.port}/path"
     assert Proxy("unix:///run/redis.sock").url == f"redis://{HOST}:0"
 
 
-async def test_fair_weather_passes_everything_and_both_ends(
+async def test_without_faults_all_bytes_and_both_closes_pass(
     proxy: Proxy, echo: Echo, clients: list[Client]
 ) -> None:
     client = await come(proxy, clients)
@@ -122,7 +122,7 @@ async def test_fair_weather_passes_everything_and_both_ends(
 @pytest.mark.parametrize("how", [How.FIN, How.RST, How.SILENCE])
 @pytest.mark.parametrize("way", Way)
 @pytest.mark.parametrize("at", [0, 1, 6])
-async def test_a_cut_falls_at_the_byte_it_is_told(
+async def test_a_cut_happens_at_the_given_byte(
     proxy: Proxy, echo: Echo, clients: list[Client], how: How, way: Way, at: int
 ) -> None:
     cut = proxy.add(Rule(how=how, way=way, at=at))
@@ -163,7 +163,7 @@ async def test_an_open_connection_is_counted_from_now_on(proxy: Proxy, clients: 
     assert await client.hears_end() == (b"af", "rst")
 
 
-async def test_words_start_the_count_wherever_they_are_torn(
+async def test_after_matches_however_its_bytes_are_split(
     proxy: Proxy, echo: Echo, clients: list[Client]
 ) -> None:
     up = proxy.add(Rule(how=How.FIN, after=b"POST /b", at=9, skip=1))
@@ -179,7 +179,7 @@ async def test_words_start_the_count_wherever_they_are_torn(
     assert (up.n_heard, up.n_struck) == (2, 1)
 
 
-async def test_the_answer_to_certain_words_is_cut(proxy: Proxy, echo: Echo, clients: list[Client]) -> None:
+async def test_the_answer_after_a_match_is_cut(proxy: Proxy, echo: Echo, clients: list[Client]) -> None:
     proxy.add(Rule(how=How.RST, way=Way.DOWN, at=0, after=b"two"))
     client = await come(proxy, clients)
     await client.says(b"one")
@@ -189,7 +189,7 @@ async def test_the_answer_to_certain_words_is_cut(proxy: Proxy, echo: Echo, clie
     assert echo.received == b"onetwo"
 
 
-async def test_only_the_connection_that_is_named_is_struck(proxy: Proxy, clients: list[Client]) -> None:
+async def test_only_the_named_connection_is_struck(proxy: Proxy, clients: list[Client]) -> None:
     proxy.add(Rule(how=How.RST, connection=2))
     for end in ("silence", "rst", "silence"):
         client = await come(proxy, clients)
@@ -208,7 +208,7 @@ async def test_garbled_bytes_arrive_flipped(proxy: Proxy, clients: list[Client])
     assert await client.hears(4) == b"ab" + bytes(255 - c for c in b"cd")
 
 
-async def test_silence_swallows_present_and_coming_connections_for_ever(
+async def test_silence_holds_for_open_and_new_connections_for_ever(
     proxy: Proxy, echo: Echo, clients: list[Client]
 ) -> None:
     there = await come(proxy, clients)
@@ -231,7 +231,7 @@ async def test_silence_swallows_present_and_coming_connections_for_ever(
     assert await fresh.hears(3) == b"new"
 
 
-async def test_what_is_held_arrives_when_it_heals(proxy: Proxy, clients: list[Client]) -> None:
+async def test_held_bytes_arrive_after_heal(proxy: Proxy, clients: list[Client]) -> None:
     client = await come(proxy, clients)
     proxy.hold()
     await client.says(b"held")
@@ -255,7 +255,7 @@ async def test_a_refused_port_opens_again(proxy: Proxy, clients: list[Client]) -
     assert proxy.port == port
 
 
-async def test_an_upstream_that_is_not_there_resets_the_client(clients: list[Client]) -> None:
+async def test_an_unreachable_upstream_resets_the_client(clients: list[Client]) -> None:
     async def come_and_hear() -> None:
         client = await come(alone, clients)
         await client.reader.read(1)
@@ -264,7 +264,7 @@ async def test_an_upstream_that_is_not_there_resets_the_client(clients: list[Cli
         await come_and_hear()
 
 
-async def test_all_that_is_open_is_struck_at_once(proxy: Proxy, echo: Echo, clients: list[Client]) -> None:
+async def test_strike_hits_all_open_connections(proxy: Proxy, echo: Echo, clients: list[Client]) -> None:
     both = [await come(proxy, clients), await come(proxy, clients)]
     for client in both:
         await client.says(b"hi")
@@ -275,7 +275,7 @@ async def test_all_that_is_open_is_struck_at_once(proxy: Proxy, echo: Echo, clie
     assert proxy.most_open == 2
 
 
-async def test_latency_is_added_each_way_and_does_not_narrow_the_pipe(
+async def test_latency_is_added_each_way_and_does_not_reduce_bandwidth(
     proxy: Proxy, clients: list[Client]
 ) -> None:
     proxy.slow(latency_s=0.1)
@@ -297,7 +297,7 @@ async def test_bandwidth_is_bounded_one_way(proxy: Proxy, clients: list[Client])
     assert time.monotonic() - started >= 0.25
 
 
-async def test_a_slow_close_is_told_late(proxy: Proxy, clients: list[Client]) -> None:
+async def test_a_slow_close_is_passed_on_late(proxy: Proxy, clients: list[Client]) -> None:
     proxy.close_slowly(0.1)
     client = await come(proxy, clients)
     started = time.monotonic()

@@ -120,7 +120,7 @@ async def test_moves_that_arrive_long_after_the_lease_change_nothing(
     await answered_again(deployment, ids, more)
 
 
-async def test_a_broker_connection_that_is_dead_in_silence_is_noticed_in_bounded_time(
+async def test_a_silently_dead_broker_connection_is_noticed_in_bounded_time(
     deployment: Deployment, way: Proxy
 ) -> None:
     deployment.env["BATCHLING_LEASE_SECONDS"] = "60"
