@@ -1,1 +1,1 @@
-"""What a block of the program does: it starts, waits for its calls, and ends."""
+"""A block from its start to its end: it waits for its calls."""

@@ -1,4 +1,4 @@
-"""The way of blocking code into the asynchronous core: one background event loop a process, while it is needed."""
+"""Runs coroutines for blocking code: one background event loop per process, while it is needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decides how long a block that is left normally stays open: until no call of it is in flight, or about to be made."""
+"""Keeps a block that ends normally open until none of its calls is in flight or about to be made."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LONGEST_PAUSE_S: Final = 0.25
 LONGEST_STEP_S: Final = 0.1
 """The most that one look adds to the quiet: while an import or a busy event loop holds up all else, nobody can call."""
 _WAITING: Final = frozenset({"concurrent.futures.thread", "queue", "selectors", "threading"})
-"""Modules in whose code a thread is that waits for others."""
+"""Modules whose code runs in a thread that waits for others."""
 
 
 class Counted(Protocol):

@@ -1,4 +1,4 @@
-"""A run: what one open block asks, counts and answers."""
+"""A run: the requests, counts and answers of one open block."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Progress:
     n_reused: int = 0
     """How many of the requests earlier runs had made: their answers are not paid for again."""
     reasons: tuple[str, ...] = ()
-    """Why batches with waiting requests do not get on, in their providers' words; none where all is well."""
+    """Why batches with waiting requests are held up, in their providers' words; empty if they are not."""
     passed: tuple[Passing, ...] = ()
     """The calls that reached their provider at full price, by reason and host, the most frequent first."""
 
@@ -186,7 +186,7 @@ class Run:
 
     @property
     def progress(self) -> Progress:
-        """The counts as they stand now."""
+        """The current counts."""
         if self._rehearsal is not None:
             return Progress(
                 n_requests=self._rehearsal.n_requests + self._n_refused,

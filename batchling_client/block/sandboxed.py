@@ -1,4 +1,4 @@
-"""A process of a rehearsal: what no batch answers goes to the sandbox, or is refused, and never to a real provider."""
+"""A process of a rehearsal: calls that are not batched go to the sandbox or are refused, never to a real provider."""
 
 from __future__ import annotations
 

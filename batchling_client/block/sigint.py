@@ -1,4 +1,4 @@
-"""Tells open blocks of Ctrl-C before the program hears of it.
+"""Notifies open blocks of Ctrl-C before the program gets the interrupt.
 
 A `ThreadPoolExecutor` inside a plain block waits for its threads before the block is left: unless these are released
 when the interrupt comes, the program hangs on answers that take hours.

@@ -78,7 +78,7 @@ class RequestFile:
     words: Mapping[str, str] = field(default_factory=dict)
     """Values for words in a path of the provider, such as the project."""
     unnamed: list[int] = field(default_factory=list, repr=False)
-    """The number of the first line that names no model, where `model` stood in for it."""
+    """The number of the first line that names no model and got `model` instead."""
 
     def lines(self) -> Iterator[Ask | BadLine]:
         """Yield every line from the first on."""

@@ -39,7 +39,7 @@ class NotSubmitted(BatchlingError):
 
 @dataclass(slots=True, kw_only=True)
 class Tally:
-    """How the requests of a run stand."""
+    """The counts of a run's requests by state."""
 
     run_id: RunId
     n_requests: int = 0
@@ -77,7 +77,7 @@ class Tally:
             self.reasons[text] += 1
 
     def lines(self) -> list[str]:
-        """Return how the requests stand, and the commonest reasons of those that failed."""
+        """Return the counts as text, with the most common reasons of failures."""
         named = self.reasons.most_common(MOST_LISTED)
         others = self.n_failed - sum(n for _, n in named)
         return [

@@ -19,7 +19,7 @@ from .target import WrongTarget, absent, in_dots, say, without_function
 
 GROUP: Final = "batchling.commands"
 WORKER_COMMANDS: Final = ("demo", "down", "sandbox", "status", "up")
-"""Known by name without the worker, so that its absence can be told from a slip of the keyboard."""
+"""Known by name without the worker, to distinguish a missing worker from a misspelt command."""
 
 WRONG_USE: Final = 2
 INTERRUPTED: Final = 130

@@ -1,4 +1,4 @@
-"""Runs a function of a person's file under `batchify`, as `batchling run FILE.py:FUNC` does."""
+"""Runs a function of a user's file under `batchify`, for `batchling run FILE.py:FUNC`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Puts this process before the sandbox and a stack of its own: programs are rehearsed without an account."""
+"""Connects this process to a sandbox and a stack of its own, to rehearse programs without an account."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `batchling run` is asked to run, and what it says when that cannot be run."""
+"""The target of `batchling run`, and the errors for a target that cannot be run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lets child processes of an open block say that it does not reach them.
+"""Makes child processes of an open block warn that the block does not cover them.
 
 A forked child knows by itself (`scope`). Processes of multiprocessing, spawned or of a fork server, learn it from a
 mark in the configuration that every process hands to its children, whether they import batchling or not. Any other

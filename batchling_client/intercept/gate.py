@@ -1,4 +1,4 @@
-"""The last look at a call before it leaves the process: in a rehearsal, none goes to a real provider."""
+"""The last check of a call before it leaves the process: a rehearsal sends no call to a real provider."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class Handler(Protocol):
         ...
 
     def passes(self, method: str, host: str, path: str) -> bool:
-        """Take note of a call that `wants` has refused; True = it costs money, and is counted and warned of."""
+        """Count a call that `wants` has refused and warn about it, if it costs money; return whether it does."""
         ...
 
     async def answer(self, call: HttpCall) -> HttpReply | PassThrough:
@@ -134,7 +134,7 @@ class Interceptor(Protocol):
 
 
 warned: Final[dict[tuple[str, int], object]] = {}
-"""What this process and those it was forked from have been warned of, as sentences with their process ids."""
+"""The warnings that this process and its parents have printed, with their process ids."""
 
 
 def warn_once(sentence: str, pid: int) -> None:

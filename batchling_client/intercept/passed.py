@@ -1,4 +1,4 @@
-"""The calls of a run that reach their provider at full price: counted by reason and host, each kind warned of once."""
+"""The calls of a run that cost full price, counted by reason and host, with one warning per kind."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def not_sent() -> Iterator[None]:
 
 
 class Passed:
-    """What one run counts; it outlives the run's block, and holds nothing of the run itself."""
+    """The counts of one run; they outlive the run's block and keep no reference to the run."""
 
     def __init__(self, routes: Routes, title: str = "") -> None:
         self.title = title

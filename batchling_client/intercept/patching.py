@@ -19,7 +19,7 @@ Wrapper: TypeAlias = Callable[..., Any]
 
 
 class Patch:
-    """Our function in the place of one method, and what stood there before."""
+    """Our function in place of one method, and the earlier method."""
 
     def __init__(self, owner: Any, method: str, make: Callable[["Patch"], Wrapper]) -> None:
         self._owner = owner
@@ -58,7 +58,7 @@ class Patch:
 
     @property
     def original(self) -> object:
-        """What stood there before us."""
+        """The earlier method."""
         return self._original
 
     def way(self, library: str) -> Way:

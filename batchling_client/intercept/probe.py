@@ -159,4 +159,4 @@ _MARKS: Final[Mapping[str, str]] = {
     "dspy._vendor.lm15.transports": "StdlibTransport",
     "lm15.transports": "StdlibTransport",
 }
-"""A name that tells the library from somebody's stand-in of the same name."""
+"""A name that distinguishes the library from a stand-in of the same name."""

@@ -1,4 +1,4 @@
-"""Calls that are seen and cannot be caught: one warning a run names each kind, and what to use instead."""
+"""Calls that are seen but cannot be caught: one warning per run and kind says what to use instead."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Reaches a deployment, looks at what runs there, and steers it."""
+"""Connects to a deployment, reads its state, cancels and retries."""

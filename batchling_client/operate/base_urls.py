@@ -27,7 +27,7 @@ from ..wire.routes import Route
 PATIENCE_S: Final = 5.0
 """How long a server may stay silent; two calls to one take no longer than twice that."""
 _READ: Final = 4096
-"""So many bytes of an answer tell what it is."""
+"""The number of bytes of an answer that show what it is."""
 _REFUSED: Final = frozenset({401, 403})
 _ABSENT: Final = frozenset({404, 405, 410})
 _ERRORS: Final = (OSError, http.client.HTTPException, ValueError)
@@ -66,7 +66,7 @@ class _Trial:
         self._key = self._key_in(environment) if self._call.path else _Key({}, "")
 
     async def finding(self) -> Finding:
-        """Return what the server answered, and what to mend."""
+        """Return what the server answered, and how to fix it."""
         if not all(value.isascii() and value.isprintable() for value in self._key.headers.values()):
             return self._failure(
                 f"the key in {self._key.variable} holds characters that no header takes",
@@ -234,7 +234,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def _asked(url: str, headers: Mapping[str, str]) -> _Answer | str:
-    """Return the beginning of the answer, or why there is none in words that hold nothing of the call."""
+    """Return the beginning of the answer, or why there is no answer, without any part of the call."""
     # The URL is http or https by the rules of the setting.
     request = urllib.request.Request(url, headers=dict(headers))  # noqa: S310
     opener = urllib.request.build_opener(_NoRedirects)

@@ -1,4 +1,4 @@
-"""Cancels a run at a person's wish: its own requests, and nobody else's."""
+"""Cancels a run: its own requests, and no other run's."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class CancelledRun:
 
     run_id: RunId
     n_dropped: int = 0
-    """Requests that no provider was told of; their callers have an error now."""
+    """Requests that were dropped before submission; their callers get an error."""
     n_shared: int = 0
     """Requests left in such batches because others wait for them."""
     ended: list[BatchId] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Opens a deployment to look at it or steer it; never starts one."""
+"""Connects to a deployment to read or steer it; never starts a deployment."""
 
 from __future__ import annotations
 

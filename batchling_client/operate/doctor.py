@@ -1,4 +1,4 @@
-"""Examines a deployment and this environment, and says of each finding how to mend it."""
+"""Examines a deployment and this environment, and says how to fix each finding."""
 
 from __future__ import annotations
 

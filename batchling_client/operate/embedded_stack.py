@@ -1,4 +1,4 @@
-"""Starts the embedded local stack, or finds it running, and tells where its Redis is."""
+"""Starts the embedded local stack, or finds it running, and returns the URL of its Redis."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ class Inspection:
 
     @property
     def version(self) -> int:
-        """The wire version that is looked at."""
+        """The wire version whose keys are read."""
         return self._keys.version
 
     async def batches(self, limit: int) -> list[Batch]:

@@ -48,7 +48,7 @@ _OVER: Final[Mapping[str, str]] = {
     "google-cloud-aiplatform": "grpc",
     "boto3": "urllib3",
 }
-"""Where the requirements do not tell: these have HTTP libraries too, for other ends."""
+"""SDKs whose requirements do not show it: they need HTTP libraries for other purposes, too."""
 
 _VENDORED: Final[Mapping[str, tuple[str, str]]] = {"dspy": ("dspy/_vendor/lm15", "lm15")}
 """A folder of a distribution -> the HTTP library that is in it, where this release has it."""

@@ -1,4 +1,4 @@
-"""Tells which HTTP libraries of this environment are covered, and what becomes of the calls of each SDK here."""
+"""Finds which HTTP libraries of this environment are covered, and whether each SDK's calls are caught."""
 
 from __future__ import annotations
 

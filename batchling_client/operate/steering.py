@@ -1,4 +1,4 @@
-"""Finds batches and runs by id; cancels and retries batches at a person's wish."""
+"""Finds batches and runs by id, cancels and retries batches."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Cancelled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retried:
-    """What became of a wish to retry: the batches looked at now, those a worker is at, and those that are over."""
+    """The outcome of a retry: batches that are due now, batches in a running step, and batches that are over."""
 
     batch_ids: tuple[BatchId, ...]
     busy: tuple[BatchId, ...]

@@ -1,4 +1,4 @@
-"""Looks whether what requests need is there: a worker that can open what this client seals, room in Redis."""
+"""Checks what requests need: a live worker that can open this client's credentials, and room in Redis."""
 
 from __future__ import annotations
 

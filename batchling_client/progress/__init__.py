@@ -1,1 +1,1 @@
-"""Says how the batches of a run stand, and why they wait."""
+"""Reports the state of a run's batches, and why they wait."""

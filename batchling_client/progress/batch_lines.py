@@ -1,4 +1,4 @@
-"""Word a batch in one line: its state, its counts, its age; and choose the batches that get a line."""
+"""Formats a batch as one line (state, counts, age), and chooses the batches that get a line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shows how a run comes along while its block is open, and sums it up in one line when it closes."""
+"""Shows the progress of a run while its block is open, and prints a summary line when it closes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ logger = logging.getLogger("batchling")
 LOOK_S: Final = 1.0
 LONGEST_LOOK_S: Final = 5.0
 PACE: Final = 1000
-"""So many running batches are looked at in a second: a look at thousands costs a good part of one."""
+"""The number of running batches that are read per second: reading thousands takes most of a second."""
 LAST_LOOK_S: Final = 1.0
 """How long the last look may take: a block's end must not wait for its display."""
 
@@ -53,7 +53,7 @@ class Screen(Protocol):
     """Where looks at a run are shown."""
 
     def draw(self, batches: Sequence[Batch], now: dt.datetime, n_reused: int = 0) -> None:
-        """Show the batches as they stand now, oldest first, and how many requests earlier runs had made."""
+        """Show the current batches, oldest first, and how many requests earlier runs had made."""
         ...
 
     def close(self) -> None:

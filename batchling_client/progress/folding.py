@@ -1,4 +1,4 @@
-"""Break lines at words where they are too long for a terminal; a file or a pipe gets them whole."""
+"""Breaks long lines at words for a terminal; a file or a pipe gets them whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Says why a call has no answer at its deadline: what the batches of its run wait for at that moment."""
+"""Explains why a call has no answer at its deadline: what the batches of its run wait for then."""
 
 from __future__ import annotations
 

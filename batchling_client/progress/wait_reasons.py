@@ -1,4 +1,4 @@
-"""Why batches wait, in their providers' words: said once each, and never without end."""
+"""Why batches wait, in their providers' words: each reason is reported once, up to a limit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ THAT_IS_ALL: Final = "More batches wait for other reasons: `batchling batches` s
 
 
 class WaitReasons:
-    """What was said of a run's batches already."""
+    """The reasons that were reported for a run's batches."""
 
     def __init__(self) -> None:
         self._said: set[tuple[str, str]] = set()

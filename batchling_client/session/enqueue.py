@@ -1,4 +1,4 @@
-"""Sends requests to Redis, many in one round trip, and takes back those that nobody waits for any more."""
+"""Sends requests to Redis, many in one round trip, and withdraws requests that nobody waits for any more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The context in which batchling's own work runs: looks, probes and reads are no part of the trace of a caller."""
+"""The context of batchling's own work, so that its calls do not appear in a caller's trace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waits for a Redis that is away, and says once that it went and once that it is back."""
+"""Waits through an outage of Redis, and logs once that Redis is away and once that it is back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recognizes credentials that are renewed by the hour, of which the next one looks like another account's."""
+"""Recognizes credentials that are renewed, since the next token looks like another account's."""
 
 from __future__ import annotations
 

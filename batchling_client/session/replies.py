@@ -1,4 +1,4 @@
-"""What a caller gets to see: a stored result as an HTTP reply, and replies of ours in the provider's error shape."""
+"""Replies to callers: stored results as HTTP replies, and batchling's errors in the provider's error shape."""
 
 from __future__ import annotations
 

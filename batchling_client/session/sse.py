@@ -1,4 +1,4 @@
-"""Server-sent events made of a finished answer, for a caller that asked for a streamed one."""
+"""Server-sent events made of a finished answer, for a caller that asked for a stream."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ class Waiters:
             self.answer(request_id, reply)
 
     def disown(self) -> list[RequestId]:
-        """Take off all who still wait on a loop that is closed, where nothing can be told to them any more."""
+        """Drop the waiters of a closed loop, which no answer can reach any more."""
         request_ids = list(self._futures)
         self._futures.clear()
         self._others.clear()

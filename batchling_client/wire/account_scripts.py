@@ -26,7 +26,7 @@ class Admission:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """Answer of `enter`: OK, OPEN or PARKED; `told` = the end of what it was asked for must be told."""
+    """Answer of `enter`: OK, OPEN or PARKED; `told` = the caller must report the end of its call."""
 
     verdict: Verdict
     told: bool = False

@@ -16,7 +16,7 @@ MOST_STATUS: Final = 599
 LONGEST_WORD: Final = 100
 LONGEST_SAID: Final = 1000
 MOST_ENTRIES: Final = 20
-"""How many errors of a list are put into words."""
+"""How many errors of a list become part of the sentence."""
 DEEPEST: Final = 5
 STATUS_FIELDS: Final = ("status_code", "status", "code", "raw_status_code", "http_status", "statusCode")
 VOICES: Final = (

@@ -157,7 +157,7 @@ class Route:
     variables: Mapping[str, str] = field(default_factory=dict)
     """Header -> the environment variable in which the provider's own SDK looks for it, the API key's included."""
     batch_queries: frozenset[str] = field(init=False, repr=False, compare=False)
-    """Those of the batch headers that stand for names in the query."""
+    """The batch headers that stand for names in the query."""
     _carrying: tuple[tuple[tuple[str, ...], frozenset[str]], ...] = field(
         init=False, repr=False, compare=False
     )

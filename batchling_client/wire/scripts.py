@@ -1,4 +1,4 @@
-"""Runs the Lua scripts, one typed method a transition; the contract of each stands at the head of its file."""
+"""Runs the Lua scripts, one typed method per transition; the head of each file holds its contract."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a batch is (`BatchState`) and what an attempt to move it got (`Verdict`)."""
+"""The state of a batch (`BatchState`) and the outcome of a script (`Verdict`)."""
 
 from __future__ import annotations
 

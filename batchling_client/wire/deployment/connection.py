@@ -1,4 +1,4 @@
-"""Opens Redis from a URL (`redis://`, `rediss://`, `unix://` or `sentinel://`) and asks it what it is."""
+"""Opens Redis from a URL (`redis://`, `rediss://`, `unix://` or `sentinel://`) and reads its facts."""
 
 from __future__ import annotations
 

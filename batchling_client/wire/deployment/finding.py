@@ -1,4 +1,4 @@
-"""What is said of one thing that was looked at, by the doctor and by a worker at its start."""
+"""A finding of the doctor, or of a worker at its start."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 class Health(enum.StrEnum):
-    """How a finding stands."""
+    """The level of a finding."""
 
     OK = "ok"
     NOTE = "note"
@@ -16,7 +16,7 @@ class Health(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that was looked at: how it stands, and how to mend it where it does not stand well."""
+    """The result of one check, and how to fix a failure."""
 
     check: str
     health: Health

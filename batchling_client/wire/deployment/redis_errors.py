@@ -1,4 +1,4 @@
-"""Tells a Redis that is away, and is worth waiting for, from a mistake that no waiting mends."""
+"""Distinguishes an outage of Redis, which is worth waiting for, from mistakes that waiting does not fix."""
 
 from __future__ import annotations
 

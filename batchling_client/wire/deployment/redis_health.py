@@ -1,4 +1,4 @@
-"""Whether a Redis can be trusted with a queue: what it tells of itself in, findings out; no I/O."""
+"""Checks whether a Redis can be trusted with a queue: takes its facts, returns findings, does no I/O."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FSYNC_COSTS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisFacts:
-    """What a Redis tells of itself."""
+    """Facts that a Redis reports about itself."""
 
     info: Mapping[str, Any]
     """Its INFO; empty where that is not permitted."""

@@ -1,4 +1,4 @@
-"""What a rehearsal puts into a program's environment, so that every process of it keeps away from real providers."""
+"""The environment of a rehearsed program, which keeps each of its processes away from real providers."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is wrong with a setting in the environment, for callers and workers alike."""
+"""Errors of settings in the environment, for callers and workers."""
 
 from __future__ import annotations
 

@@ -74,9 +74,9 @@ class Batch:
     """Looks in a row to which the provider said that it does not know the batch, or that the key has no right."""
     denied_since: dt.datetime | None
     read_at: dt.datetime | None
-    """The server's time when a step began on it; None when it was only looked at."""
+    """The server's time when a step began on it; None if the batch was only read."""
     server: str
-    """Which run of Redis knows of every create of this batch that was ever armed; '' = not told."""
+    """Which run of Redis knows every armed create of this batch; '' = unknown."""
     server_now: str
     """Which run of Redis the step began under."""
     label: str
@@ -101,7 +101,7 @@ class Batch:
     n_unread: int
     """Readings in a row that did."""
     reopened_at: dt.datetime | None
-    """When it was reopened to be read once more; nothing of such a batch is run again."""
+    """When it was reopened to read its results once more; the provider runs nothing again."""
     adopted: bool
     """Whether the requests of a reopened batch are back in flight in it."""
     held_since: dt.datetime | None

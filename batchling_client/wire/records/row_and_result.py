@@ -1,4 +1,4 @@
-"""What is stored for a lane, a row and a result; each record encodes and decodes itself, nothing else touches bytes."""
+"""The records of a lane, a row and a result; each encodes and decodes itself, and only the records handle bytes."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ class WorkerPresence(msgspec.Struct, frozen=True, kw_only=True):
     seal_public_key: str
     """Hex digest of the public key, not the key's private half."""
     said_at: float = 0.0
-    """When the worker says it said so, by its own clock; 0 = not told."""
+    """The time of the heartbeat by the worker's own clock; 0 = unknown."""
 
     def encode(self) -> bytes:
         return _json.encode(self)

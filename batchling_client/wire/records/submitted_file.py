@@ -1,4 +1,4 @@
-"""What a submitted file asked, in its order, so that its answers can be written in that order later."""
+"""The requests of a submitted file in its order, so that the answers can be written in that order."""
 
 from __future__ import annotations
 
