@@ -99,7 +99,7 @@ def test_what_was_not_answered_is_asked_again_until_its_attempts_are_used_up(out
 
 
 @pytest.mark.parametrize("attempt", [1, 2, 3])
-def test_a_cancelled_request_is_told_so_and_never_asked_again(attempt: int) -> None:
+def test_a_cancelled_request_gets_its_error_and_is_never_asked_again(attempt: int) -> None:
     fate = lifecycle.row_fate(
         batch(outcome=Outcome.CANCELLED, error="by a person"), Ending(), ONE, attempt, 3
     )
@@ -177,14 +177,14 @@ def test_a_complaint_about_a_line_fails_that_line_and_sends_the_rest_again_uncou
 
 
 @pytest.mark.parametrize("line", [None, 11, 10_000])
-def test_a_complaint_about_no_line_of_the_file_is_told_to_all(line: int | None) -> None:
+def test_a_complaint_about_no_line_of_the_file_fails_all_rows(line: int | None) -> None:
     """Otherwise each request would go into the next batch, uncounted, and on and on."""
     fates = fates_of(Complaint(code="invalid_json_line", message="no such line", line=line))
     assert all(isinstance(fate, Refuse) for fate in fates)
     assert {told(fate)["message"] for fate in fates if isinstance(fate, Refuse)} == {"no such line"}
 
 
-def test_a_complaint_that_speaks_of_the_batch_is_told_to_all_even_where_it_names_a_line() -> None:
+def test_a_complaint_about_the_batch_fails_all_rows_even_if_it_names_a_line() -> None:
     fates = fates_of(Complaint(code="model_not_found", message="no such model", line=1, param="model"))
     assert {told(fate)["param"] for fate in fates if isinstance(fate, Refuse)} == {"model"}
     assert len([fate for fate in fates if isinstance(fate, Refuse)]) == 10
@@ -197,7 +197,7 @@ def test_each_round_of_line_complaints_gets_rid_of_a_row(lines: set[int]) -> Non
 
 
 @pytest.mark.parametrize(("code", "halved"), [("token_limit_exceeded", False), ("too_many_tasks", True)])
-def test_what_is_too_much_at_once_is_no_failure_of_any_request(code: str, halved: bool) -> None:
+def test_too_much_at_once_is_not_a_failure_of_any_request(code: str, halved: bool) -> None:
     fates = fates_of(Complaint(code=code, message="too much"), attempt=3)
     assert set(fates) == {Requeue(counts=False, halved=halved)}
 
@@ -228,7 +228,7 @@ def test_a_failed_batch_that_had_run_is_asked_for_the_rest_again_until_the_attem
         assert isinstance(fates[2], Refuse)
 
 
-def test_a_complaint_beside_a_completed_batch_is_told_to_the_row_it_blames_at_once() -> None:
+def test_a_complaint_beside_a_completed_batch_fails_the_blamed_row_at_once() -> None:
     """Groq skips a bad line and completes: asked again, it would be skipped again."""
     skipped = Complaint(code="invalid_method", message="not a POST", line=1, request_id=ONE)
     fate = lifecycle.row_fate(batch(outcome=Outcome.COMPLETED), Ending(complaints=(skipped,)), ONE, 1, 3)
@@ -260,7 +260,7 @@ def test_an_input_file_is_given_up_once_at_half_of_the_patience(
     assert lifecycle.file_is_dead(batch(n_stumbles=n_stumbles, former_file_id=former)) is dead
 
 
-def test_a_failure_without_a_reason_is_told_with_what_is_known() -> None:
+def test_a_failure_without_a_reason_says_what_is_known() -> None:
     for failed, words in ((batch(outcome=Outcome.FAILED, error="it said no"), "it said no"), (batch(), "b1")):
         fate = lifecycle.row_fate(failed, Ending(), ONE, 1, 3)
         assert isinstance(fate, Refuse)
@@ -493,7 +493,7 @@ def test_a_provider_s_own_5xx_is_tried_again_and_told_at_last() -> None:
 
 
 @pytest.mark.parametrize("code", ["insufficient_quota", "billing_hard_limit_reached"])
-def test_a_batch_that_failed_for_money_is_told_at_once_with_a_429(code: str) -> None:
+def test_a_batch_that_failed_for_money_fails_its_callers_at_once_with_a_429(code: str) -> None:
     ending = Ending(complaints=(Complaint(code=code, message="Please try again later."),))
     fate = lifecycle.row_fate(batch(outcome=Outcome.FAILED), ending, ONE, 1, 3)
     assert isinstance(fate, Refuse)

@@ -60,7 +60,7 @@ def test_a_refusal_is_known_by_its_words_or_code_with_its_figure(
         ("", ""),
     ],
 )
-def test_what_speaks_of_something_else_is_no_refusal(words: str, code: str) -> None:
+def test_a_sentence_about_something_else_is_not_a_refusal(words: str, code: str) -> None:
     assert quota.refusal_in(words, code) is None
 
 
@@ -136,12 +136,12 @@ def test_without_a_limit_a_batch_keeps_its_size() -> None:
     assert quota.next_size(large, None) == quota.Size(rows=100, n_bytes=large.n_bytes)
 
 
-def test_quotas_are_told_apart_by_account_and_model() -> None:
+def test_quotas_are_separate_for_each_account_and_model() -> None:
     ids = {quota.quota_id(account, model) for account in ("a", "b") for model in ("m", "n")}
     assert len(ids) == 4
 
 
-def test_a_quota_whose_words_ask_to_try_again_is_no_fault_of_the_server() -> None:
+def test_a_quota_whose_words_ask_to_try_again_is_not_a_fault_of_the_server() -> None:
     full = Ending(complaints=(Complaint(code="token_limit_exceeded", message=TOLD),))
     failed = batch(outcome=Outcome.FAILED, n_lines=1)
 

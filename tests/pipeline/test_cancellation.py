@@ -47,7 +47,7 @@ async def cancel(deployment: Deployment, batch: Batch) -> None:
     assert verdict == "OK"
 
 
-async def test_rows_that_were_done_are_answered_and_the_rest_is_told(
+async def test_finished_rows_are_answered_and_the_others_get_an_error(
     deployment: Deployment, sandbox: Sandbox
 ) -> None:
     """Rows that the provider has billed and drops at a cancel get an error too, and are not run again."""

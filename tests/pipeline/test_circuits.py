@@ -105,7 +105,7 @@ async def test_a_pause_that_the_provider_asks_for_is_kept_by_all_batches_of_the_
     assert all(batch.state is BatchState.SEALED and batch.n_stumbles == 0 for batch in held)
 
 
-async def test_a_refused_key_is_told_to_every_caller_without_a_call_for_each(deployment: Deployment) -> None:
+async def test_a_refused_key_fails_every_caller_without_a_call_for_each(deployment: Deployment) -> None:
     deployment.sandbox.faults.add(
         RefuseKey(key=BAD_KEY, status=401, times=None, message=f"Incorrect API key provided: {BAD_KEY}.")
     )

@@ -81,7 +81,7 @@ async def test_rows_of_a_piece_that_is_refused_after_others_go_into_another_batc
     assert deployment.billed() == dict.fromkeys(ids, 1)
 
 
-async def test_a_container_whose_id_was_never_stored_is_the_one_that_is_filled(
+async def test_a_container_whose_id_was_never_stored_is_filled(
     deployment: Deployment,
 ) -> None:
     deployment.env["BATCHLING_LEASE_SECONDS"] = "0.3"
@@ -120,7 +120,7 @@ async def test_a_container_that_redis_has_forgotten_half_filled_is_filled_to_the
     assert deployment.billed() == dict.fromkeys(ids, 1)
 
 
-async def test_a_model_that_no_batch_takes_is_told_to_its_callers(deployment: Deployment) -> None:
+async def test_callers_of_a_model_without_batches_get_an_error(deployment: Deployment) -> None:
     deployment.fork()
     ids = await deployment.ask(3, provider="xai", model="grok-4.5")
     results = await deployment.answered(ids)

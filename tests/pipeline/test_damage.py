@@ -241,7 +241,7 @@ OF_REST: Final = {name: case for name, case in WHOLE.items() if name not in OF_N
 
 
 @pytest.mark.parametrize("cases", [OF_NEED, OF_REST, {**FIRST, **AFTERWARDS}], ids=["need", "rest", "late"])
-async def test_whatever_is_damaged_of_a_batch_its_callers_are_told_and_the_others_go_on(
+async def test_callers_of_a_damaged_batch_get_an_error_and_other_batches_continue(
     deployment: Deployment, cases: dict[str, tuple[Damage, Fate]]
 ) -> None:
     expected: dict[str, tuple[RequestId, BatchId, Fate]] = {}
@@ -292,7 +292,7 @@ CALLERS: Final[dict[str, tuple[Damage | None, int]]] = {
 """Damage below a waiting caller, and the status of what it gets in the end."""
 
 
-async def test_a_caller_asks_again_or_is_told_whatever_is_damaged_below_it(
+async def test_a_caller_asks_again_or_gets_an_error_whatever_key_is_damaged(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("REDIS_URL", "HOME"):

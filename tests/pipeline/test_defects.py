@@ -113,7 +113,7 @@ async def test_a_result_that_we_fail_on_is_left_out_and_the_others_are_delivered
     assert await byhand.place(rows[1]) is not None
 
 
-async def test_a_row_that_we_fail_on_is_told_and_the_others_go_on(
+async def test_a_row_that_our_code_fails_on_gets_an_error_and_the_others_continue(
     deployment: Deployment, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     byhand = ByHand(deployment.redis, deployment.keys)
@@ -141,7 +141,7 @@ async def test_a_row_that_we_fail_on_is_told_and_the_others_go_on(
         assert not place.startswith(step.batch.batch_id)
 
 
-async def test_a_full_disk_of_the_worker_is_told_and_its_batch_goes_on_later(
+async def test_a_full_disk_of_the_worker_is_reported_and_its_batch_continues_later(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = await deployment.ask(3)

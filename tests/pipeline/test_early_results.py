@@ -75,7 +75,7 @@ async def test_callers_are_answered_before_their_batch_has_ended(deployment: Dep
     assert set((await deployment.told()).values()) == {1}
 
 
-async def test_nothing_is_told_or_paid_for_twice(deployment: Deployment, early: str) -> None:
+async def test_no_answer_is_delivered_or_paid_for_twice(deployment: Deployment, early: str) -> None:
     deployment.sandbox.faults.add(stuck(STUCK_S))
     deployment.fork()
     ids = await deployment.ask(N_ROWS, provider=early)
@@ -104,7 +104,7 @@ async def test_a_row_that_fails_at_first_and_heals_is_never_told_as_failed(
     assert await deployment.told() == dict.fromkeys(ids, 1)
 
 
-async def test_a_row_that_failed_is_told_when_the_batch_has_ended(deployment: Deployment, early: str) -> None:
+async def test_a_failed_row_is_delivered_when_the_batch_has_ended(deployment: Deployment, early: str) -> None:
     deployment.env["BATCHLING_MAX_ATTEMPTS"] = "1"
     deployment.sandbox.faults.add(stuck(STUCK_S), FailRows(n=N_ROWS - 20, status=400))
     deployment.fork()

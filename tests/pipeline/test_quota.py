@@ -161,7 +161,7 @@ async def test_a_batch_larger_than_the_limit_is_split_before_anybody_is_asked_ag
 
 
 @pytest.mark.parametrize("mode", ["validation, with a figure", "create, without a figure"])
-async def test_one_row_that_never_fits_is_told_in_the_providers_words(
+async def test_a_row_that_never_fits_fails_with_the_providers_words(
     deployment: Deployment, mode: str
 ) -> None:
     limited(deployment, 2, mode)

@@ -103,7 +103,7 @@ async def delete_file(deployment: Deployment, file_id: str) -> None:
 
 
 @pytest.mark.parametrize("download", NO_RESULT_FILE)
-async def test_a_download_that_is_no_result_file_is_read_again(
+async def test_a_download_that_is_not_a_result_file_is_read_again(
     deployment: Deployment, hand: Hand, download: str
 ) -> None:
     deployment.sandbox.faults.add(NO_RESULT_FILE[download])

@@ -168,7 +168,7 @@ async def test_damaged_results_are_salvaged_and_only_the_rest_is_sent_again(
 
 
 @pytest.mark.parametrize(("oddity", "provider"), in_turn(KEPT))
-async def test_what_is_odd_about_results_costs_no_row_a_second_attempt(
+async def test_odd_results_cost_no_row_a_second_attempt(
     deployment: Deployment, provider: str, oddity: str
 ) -> None:
     deployment.sandbox.faults.add(KEPT[oddity])
@@ -261,7 +261,7 @@ async def test_a_cancelled_batch_tells_its_callers(deployment: Deployment, provi
     assert deployment.billed() == {}
 
 
-async def test_what_a_cancelled_batch_had_done_is_delivered_and_the_rest_is_told(
+async def test_finished_rows_of_a_cancelled_batch_are_delivered_and_the_others_fail(
     deployment: Deployment, provider: str
 ) -> None:
     deployment.sandbox.faults.add(

@@ -45,7 +45,7 @@ async def test_bad_weather_around_the_create_bills_and_answers_once(
     assert deployment.billed() == dict.fromkeys(ids, 1)
 
 
-async def test_searching_for_a_lost_create_is_no_stumble_that_slows_what_comes_after(
+async def test_searching_for_a_lost_create_does_not_count_as_a_stumble(
     deployment: Deployment,
 ) -> None:
     deployment.sandbox.faults.add(DropCreateRequest())
@@ -120,7 +120,7 @@ async def test_a_row_of_another_model_is_refused_and_not_sent(deployment: Deploy
     assert set(deployment.billed()) == {ids[0], ids[2]}
 
 
-async def test_no_key_stands_in_clear_anywhere(deployment: Deployment) -> None:
+async def test_no_key_is_stored_in_clear_anywhere(deployment: Deployment) -> None:
     deployment.sandbox.faults.add(RefuseCreate(status=500, times=1))
     deployment.worker()
     ids = await deployment.ask(30, prompts=["fault:429"] * 3 + ["fine"] * 27)

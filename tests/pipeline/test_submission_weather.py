@@ -97,7 +97,7 @@ async def test_each_request_is_answered_once_and_billed_once(
     assert deployment.billed() == dict.fromkeys(ids, 1)
 
 
-async def test_a_create_that_is_refused_under_200_for_good_is_told_in_the_providers_words(
+async def test_a_create_refused_for_good_under_200_fails_with_the_providers_words(
     deployment: Deployment, provider: str
 ) -> None:
     words = "This project may not create batches."
@@ -174,7 +174,7 @@ async def test_another_s_nameless_batch_that_runs_on_holds_the_create_back_and_i
 
 
 @pytest.mark.parametrize("status", [400, 402, 422])
-async def test_a_create_that_is_refused_after_a_lost_one_is_told_to_its_callers(
+async def test_a_create_refused_after_a_lost_create_fails_its_callers(
     deployment: Deployment, provider: str, status: int
 ) -> None:
     deployment.sandbox.faults.add(

@@ -21,7 +21,9 @@ def choosy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(groq, "_facts", dataclasses.replace(groq.facts, min_rows=100))
 
 
-async def test_too_few_requests_are_told_so_and_nothing_is_sent(deployment: Deployment, choosy: None) -> None:
+async def test_too_few_requests_get_an_error_and_nothing_is_sent(
+    deployment: Deployment, choosy: None
+) -> None:
     ids = await deployment.ask(99)
     async with Hand(deployment) as hand:
         [batch] = await deployment.batches()

@@ -36,7 +36,7 @@ async def test_a_batch_that_finds_all_jobs_taken_is_created_later(deployment: De
         "The input file is larger than the quota allows.",
     ],
 )
-async def test_an_input_that_is_too_much_for_a_job_is_told_to_its_callers(
+async def test_callers_get_an_error_for_an_input_too_large_for_a_job(
     deployment: Deployment, words: str
 ) -> None:
     deployment.sandbox.faults.add(RefuseCreate(status=400, code=FULL, message=words))

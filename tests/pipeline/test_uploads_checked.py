@@ -27,7 +27,7 @@ async def test_a_row_that_an_upload_is_refused_for_fails_alone(deployment: Deplo
     assert deployment.billed() == dict.fromkeys(others, 1)
 
 
-async def test_an_account_without_money_is_told_in_the_providers_words(deployment: Deployment) -> None:
+async def test_an_account_without_money_fails_with_the_providers_words(deployment: Deployment) -> None:
     deployment.sandbox.faults.add(RefuseCreate(status=402, body="Insufficient balance"))
     deployment.fork()
     ids = await deployment.ask(3, provider=NAME)

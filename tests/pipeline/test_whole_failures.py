@@ -140,7 +140,7 @@ TOLD_TO_ALL: dict[str, Fault] = {
 
 
 @pytest.mark.parametrize(("how", "provider"), in_turn(TOLD_TO_ALL))
-async def test_what_blames_no_single_row_is_told_to_all_and_sent_no_more(
+async def test_a_failure_that_blames_no_single_row_fails_all_and_is_not_sent_again(
     deployment: Deployment, provider: str, how: str
 ) -> None:
     deployment.sandbox.faults.add(TOLD_TO_ALL[how])
@@ -187,7 +187,9 @@ async def test_a_torn_off_settle_refuses_the_guilty_row_and_no_other(
     assert set(deployment.billed()) == set(ids) - {ids[199]}
 
 
-async def test_a_damaged_row_is_told_and_the_rest_goes_on(deployment: Deployment, provider: str) -> None:
+async def test_a_damaged_row_gets_an_error_and_the_others_continue(
+    deployment: Deployment, provider: str
+) -> None:
     prompts = ["a" * 3000, "b" * 3000, "c" * 3000]
     ids = await deployment.ask(3, provider=provider, prompts=prompts, linger_ms=60_000)
     await deployment.forge(1, lambda packed: packed[:-8] + b"\0" * 8)
@@ -203,7 +205,7 @@ async def test_a_damaged_row_is_told_and_the_rest_goes_on(deployment: Deployment
     ]
 
 
-async def test_a_row_that_our_own_code_fails_on_is_told_and_the_rest_goes_on(
+async def test_a_row_that_our_own_code_fails_on_gets_an_error_and_the_others_continue(
     deployment: Deployment, provider: str
 ) -> None:
     """A body nested so deep that no reader gets to its end."""

@@ -204,7 +204,7 @@ async def test_a_workers_own_key_for_azure_goes_to_the_resource_in_its_settings_
     assert "sk-workers" not in theirs.headers.values()
 
 
-async def test_what_counts_in_the_query_for_a_whole_batch_is_no_header(with_settings: Open) -> None:
+async def test_a_query_field_of_a_whole_batch_is_not_sent_as_a_header(with_settings: Open) -> None:
     facts = Providers({}).load("azure").facts
     spec = msgspec.structs.replace(
         lane("mine.openai.azure.com", "azure"), headers=(("?api-version", "2024-10-21"), ("x-one", "1"))
@@ -232,7 +232,7 @@ async def opened(accounts: Accounts, staging: str, **said: ProviderSettings) -> 
     return await accounts.open(spec, Providers(checked(said)).load("vertex").facts)
 
 
-async def test_a_callers_place_for_files_is_told_apart_from_what_is_sent(with_settings: Open) -> None:
+async def test_a_callers_place_for_files_is_not_sent_as_a_header(with_settings: Open) -> None:
     account = await opened(with_settings(), "gs://callers/run")
     assert account.staging == "gs://callers/run"
     assert account.base_url == f"https://{VERTEX}"

@@ -26,7 +26,7 @@ def test_an_answer_keeps_every_byte() -> None:
     assert checked(failed, CHAT) is failed
 
 
-def test_what_is_no_answer_is_told_and_not_run_again() -> None:
+def test_a_body_without_an_answer_is_an_error_and_not_run_again() -> None:
     seen = checked(answer({"model": "m", "messages": []}), CHAT)
     assert (seen.status, seen.origin, seen.headers) == (502, answer_shape.UNFIT, {"x-request-id": "r"})
     assert lifecycle.row_kind(seen) is RowKind.FAILURE

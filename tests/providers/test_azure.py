@@ -79,7 +79,7 @@ async def test_a_lost_create_is_found_whatever_form_its_times_have(
     assert await desk.find("criteria", files=[file_id], since=since, ours=["r0", "r1"]) == [batch_id]
 
 
-async def test_what_is_older_than_the_create_is_read_no_further(desk: Desk, sandbox: Sandbox) -> None:
+async def test_a_search_stops_at_batches_older_than_the_create(desk: Desk, sandbox: Sandbox) -> None:
     for n in range(3):
         await desk.submit(label=f"old-{n}")
     sandbox.clock.advance(7200)
@@ -109,7 +109,7 @@ async def test_a_file_that_is_not_seen_yet_is_waited_for(desk: Desk, sandbox: Sa
     assert await desk.create(file_id)
 
 
-async def test_a_full_quota_that_is_told_with_400_is_no_failure(desk: Desk, sandbox: Sandbox) -> None:
+async def test_a_full_quota_reported_with_400_is_not_a_failure(desk: Desk, sandbox: Sandbox) -> None:
     sandbox.limits = Limits(max_enqueued_tokens=1, quota_at_create=True)
     with pytest.raises(QuotaFull, match="Enqueued token limit reached"):
         await desk.submit()

@@ -55,7 +55,7 @@ def ended(**fields: Any) -> Ended:
         ("stopped", Outcome.CANCELLED),
     ],
 )
-def test_ends_are_told_in_words_shared_by_all_providers(word: str, outcome: Outcome) -> None:
+def test_ends_have_words_that_all_providers_share(word: str, outcome: Outcome) -> None:
     assert ended(status=word).outcome is outcome
 
 
@@ -72,7 +72,7 @@ def test_ends_are_told_in_words_shared_by_all_providers(word: str, outcome: Outc
         "in_queue",
     ],
 )
-def test_a_status_that_is_known_to_run_is_no_end(word: str) -> None:
+def test_a_status_known_to_run_is_not_an_end(word: str) -> None:
     counts = {"total": 2, "completed": 2, "failed": 0}
     assert isinstance(look(status=word, output_file_id="file-1", request_counts=counts), Running)
 

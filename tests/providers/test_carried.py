@@ -145,7 +145,7 @@ async def test_a_value_that_would_make_another_header_is_refused(opened: Open) -
 
 
 @pytest.mark.parametrize("names", ["", "+x-tenant,+x-more", "+x-other"])
-async def test_what_is_stored_must_be_what_the_lane_names(opened: Open, names: str) -> None:
+async def test_the_stored_fields_must_be_those_that_the_lane_names(opened: Open, names: str) -> None:
     with pytest.raises(PermanentError) as refusal:
         await account_of(opened({**KEY, **TENANT}, acme=acme()), lane(TENANT, names=names), acme())
     assert refusal.value.status == 401

@@ -188,7 +188,7 @@ async def test_results_that_break_off_or_are_refused_are_read_in_full_the_next_t
 
 
 @pytest.mark.parametrize("status", [404, 500])
-async def test_a_second_result_file_that_cannot_be_read_is_told_and_read_later(
+async def test_an_unreadable_second_result_file_is_an_error_and_is_read_later(
     desk: Desk, sandbox: Sandbox, status: int
 ) -> None:
     if faults.RefuseErrorFile in unable_of(sandbox, desk.provider.facts.name):
@@ -203,7 +203,7 @@ async def test_a_second_result_file_that_cannot_be_read_is_told_and_read_later(
     assert len(await desk.answers_by_id(ending)) == 4
 
 
-async def test_a_full_storage_of_files_is_told_and_has_room_again_later(desk: Desk, sandbox: Sandbox) -> None:
+async def test_a_full_file_storage_is_reported_and_has_room_again_later(desk: Desk, sandbox: Sandbox) -> None:
     name = desk.provider.facts.name
     if name in NO_STORAGE:
         assert not desk.form.can(Ability.INPUT_FILE) or name in OWN_STORAGE

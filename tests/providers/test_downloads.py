@@ -60,7 +60,7 @@ async def test_a_file_that_is_called_packed_and_is_not_is_read(
 
 
 @pytest.mark.parametrize(("headers", "cut"), [("", 20), ("", -1), ("Content-Encoding: gzip\r\n", 20)])
-async def test_a_packed_file_that_ends_too_soon_is_no_whole_file(
+async def test_a_packed_file_that_ends_too_soon_is_not_a_whole_file(
     wire: Wire, http: httpx.AsyncClient, cut: int, headers: str
 ) -> None:
     wire.reply = lambda seen: answer(gzip.compress(FILE)[:cut], headers=headers)

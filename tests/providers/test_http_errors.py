@@ -195,7 +195,7 @@ async def test_an_answer_that_comes_a_byte_at_a_time_ends_in_bounded_time(wire: 
             await desk.answers(Ending(results=("file-1",)))
 
 
-async def test_the_time_that_a_call_takes_to_be_sent_is_no_part_of_its_answers() -> None:
+async def test_the_time_of_sending_a_call_does_not_count_for_its_answer() -> None:
     async def ask(trace: slow_answers.Trace) -> str:
         await trace("http11.send_request_body.started", None)
         await asyncio.sleep(0.3)
@@ -335,7 +335,9 @@ def test_more_words_follow_those_of_an_error_of_any_other_shape(body: bytes) -> 
 
 
 @pytest.mark.parametrize("status", [425, 429])
-async def test_a_rate_limit_is_no_refusal_and_no_lost_answer(wire: Wire, wired: Desk, status: int) -> None:
+async def test_a_rate_limit_is_neither_a_refusal_nor_a_lost_answer(
+    wire: Wire, wired: Desk, status: int
+) -> None:
     wire.reply = lambda seen: answer(b"", status=status, headers="Retry-After: 7\r\n")
     error = await failure_of_create(wired)
     assert type(error) is TemporaryError
@@ -578,7 +580,9 @@ NO_MONEY: list[tuple[int, bytes]] = [
 
 
 @pytest.mark.parametrize(("status", "body"), NO_MONEY)
-async def test_no_money_is_no_rate_limit(wire: Wire, wired: Desk, status: int, body: bytes) -> None:
+async def test_an_account_without_money_is_not_a_rate_limit(
+    wire: Wire, wired: Desk, status: int, body: bytes
+) -> None:
     wire.reply = lambda seen: answer(body, status=status, headers="Retry-After: 1\r\n")
     for error in (await failure_of_create(wired), await failure_of_look(wired)):
         assert type(error) is PermanentError
@@ -658,7 +662,7 @@ async def test_an_upload_that_is_refused_under_200_is_refused(wire: Wire, wired:
         (b'{"detail":[{"loc":["body","file"],"msg":"field required"}]}', 422, "field required"),
     ],
 )
-async def test_the_words_of_an_upload_refused_under_200_are_told_at_once(
+async def test_an_upload_refused_under_200_fails_at_once_with_its_words(
     wire: Wire, wired: Desk, body: bytes, status: int, words: str
 ) -> None:
     wire.reply = lambda seen: answer(body)
@@ -695,7 +699,7 @@ WRAPPED: Final = [
 
 
 @pytest.mark.parametrize("around", WRAPPED)
-async def test_what_stands_in_a_wrapper_is_read(wire: Wire, wired: Desk, around: str) -> None:
+async def test_an_object_in_a_wrapper_is_read(wire: Wire, wired: Desk, around: str) -> None:
     said = {"id": "it-1", "status": "in_progress"}
     wire.reply = lambda seen: answer((around % json.dumps(said)).encode())
     assert await wired.upload() == "it-1"

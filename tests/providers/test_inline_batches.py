@@ -154,7 +154,7 @@ async def test_too_large_a_create_is_refused_in_the_providers_words(wire: Wire, 
     assert caught.value.status == 413
 
 
-async def test_a_full_quota_is_told_as_such(wire: Wire, inline: Desk) -> None:
+async def test_a_full_quota_raises_quota_full(wire: Wire, inline: Desk) -> None:
     wire.reply = lambda seen: answer(b'{"error":{"message":"Enqueued token limit reached"}}', status=429)
     with pytest.raises(QuotaFull):
         await inline.submit()
@@ -323,7 +323,7 @@ async def test_the_words_of_a_failed_row_arrive_whatever_else_it_lacks(
 
 
 @pytest.mark.parametrize("inline", ["anthropic"], indirect=True)
-async def test_the_results_of_an_archived_batch_are_read_and_none_of_it_counts_as_lost(
+async def test_the_results_of_an_archived_batch_are_read_and_no_row_counts_as_lost(
     wire: Wire, inline: Desk
 ) -> None:
     told = Told(inline)
@@ -337,13 +337,13 @@ async def test_the_results_of_an_archived_batch_are_read_and_none_of_it_counts_a
 
 
 @pytest.mark.parametrize("body", [b'{"error":{"message":"busy"}}', b"{}"])
-async def test_what_is_no_page_says_nothing(wire: Wire, inline: Desk, body: bytes) -> None:
+async def test_an_answer_that_is_not_a_page_proves_nothing(wire: Wire, inline: Desk, body: bytes) -> None:
     wire.reply = lambda seen: answer(body)
     with pytest.raises(TemporaryError):
         await find(inline)
 
 
-async def test_a_strange_status_is_no_end(wire: Wire, inline: Desk) -> None:
+async def test_a_strange_status_is_not_an_end(wire: Wire, inline: Desk) -> None:
     field = "processing_status" if Told(inline).name == "anthropic" else "status"
     for word in ("paused", "", None, 7):
         shown = {**Told(inline).batch("b", ended=True), field: word}

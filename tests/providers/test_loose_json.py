@@ -36,7 +36,7 @@ def test_parts_of_a_document_keep_what_they_hold() -> None:
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"\xff", b"[" * 100_000, b'{"a":'])
-def test_what_is_no_json_is_none(raw: bytes) -> None:
+def test_text_that_is_not_json_is_refused(raw: bytes) -> None:
     with pytest.raises((ValueError, RecursionError)):
         lenient_json.decoded(raw, object)
     with pytest.raises((ValueError, RecursionError)):
@@ -52,7 +52,7 @@ async def test_a_list_that_shows_somebody_s_answers_is_read(wire: Wire, http: ht
     assert [one.known_name for one in page.batches] == ["batches/1", "batches/2"]
 
 
-def test_an_error_with_half_a_pair_is_told_by_google() -> None:
+def test_an_error_with_half_a_surrogate_pair_is_read_from_google() -> None:
     assert result_rows.decoded(b'{"code":3,"message":"no \\ud83d"}') == {"code": 3, "message": "no \ufffd"}
     assert result_rows.text_of(b'"Bad Request \\ud83d"') == "Bad Request \ufffd"
 

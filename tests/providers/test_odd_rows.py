@@ -115,7 +115,7 @@ async def test_an_error_nested_without_end_is_bounded(shape: str, read: Callable
         '"code":404,"detail":"no such thing"',
     ],
 )
-async def test_an_error_is_told_wherever_the_row_states_it(
+async def test_an_error_is_read_wherever_the_row_states_it(
     shape: str, read: Callable[[bytes], Any], said: str
 ) -> None:
     [answered] = await read((NAMED[shape] + said + "}").encode() + b"\n")
@@ -151,7 +151,7 @@ async def test_an_answer_is_found_where_its_status_or_body_stands_elsewhere(
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
-def test_an_encoding_is_told_whatever_the_pieces(size: int) -> None:
+def test_an_encoding_is_recognized_however_the_file_is_cut(size: int) -> None:
     text = '{"a":"\u00e9\U0001f600"}\n\n{"b":1}'
     whole = text.encode("utf-16")
     splitter = LineSplitter()

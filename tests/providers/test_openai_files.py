@@ -113,7 +113,7 @@ async def test_create_sends_the_label_and_nothing_else_of_ours(wire: Wire, wired
         "No such File object: file-7",
     ],
 )
-async def test_a_file_that_is_not_visible_yet_is_no_refusal(
+async def test_a_file_that_is_not_visible_yet_is_not_a_refusal(
     wire: Wire, wired: Desk, status: int, message: str
 ) -> None:
     wire.reply = lambda seen: answer(json.dumps({"error": {"message": message}}).encode(), status=status)
@@ -191,7 +191,7 @@ async def test_every_file_is_read_and_the_last_line_needs_no_newline(wire: Wire,
     assert wire.seen[1].target.endswith("/files/err%2F..%2Fx/content")
 
 
-async def test_an_empty_file_is_no_row(wire: Wire, wired: Desk) -> None:
+async def test_an_empty_file_has_no_row(wire: Wire, wired: Desk) -> None:
     wire.reply = lambda seen: answer(b"")
     assert await wired.answers(FILE) == []
     assert await wired.answers(Ending()) == []
@@ -256,7 +256,7 @@ async def test_broken_lines_are_counted_in_the_log_without_their_content(
     assert "secret" not in caplog.text
 
 
-async def test_a_strange_status_is_no_end_and_is_logged_once(
+async def test_a_strange_status_is_not_an_end_and_is_logged_once(
     wire: Wire, wired: Desk, caplog: pytest.LogCaptureFixture
 ) -> None:
     word = f"paused_{id(wire)}"
@@ -267,7 +267,7 @@ async def test_a_strange_status_is_no_end_and_is_logged_once(
     assert caplog.text.count("provider_status_unknown") == 1
 
 
-async def test_an_error_under_a_200_is_no_look(wire: Wire, wired: Desk) -> None:
+async def test_an_error_under_a_200_is_not_a_look(wire: Wire, wired: Desk) -> None:
     wire.reply = lambda seen: answer(b'{"error":{"message":"oops"}}')
     with pytest.raises(TemporaryError):
         await wired.look(ProviderBatchId("batch_1"))
@@ -349,7 +349,7 @@ async def test_a_search_goes_on_behind_an_empty_page(wire: Wire, wired: Desk) ->
     ],
 )
 @pytest.mark.parametrize("provider", ["openai", "groq", "azure", "doubleword"])
-async def test_what_is_no_page_or_hides_the_next_one_proves_nothing(
+async def test_an_answer_that_is_not_a_page_or_hides_the_next_page_proves_nothing(
     wire: Wire, http: httpx.AsyncClient, provider: str, body: bytes
 ) -> None:
     account = Account(base_url=wire.url, headers=credential(provider, KEY), http=http, digest="a" * 20)

@@ -56,7 +56,7 @@ async def test_a_look_says_that_it_shows_another_batch(wire: Wire, desk: Desk) -
     assert not look.other.is_of("batchling-test-1", ["file-1"])
 
 
-async def test_a_batch_that_shows_its_own_id_is_no_other(wire: Wire, desk: Desk) -> None:
+async def test_a_batch_that_shows_its_own_id_is_not_another(wire: Wire, desk: Desk) -> None:
     one, body = SHOWN[desk.provider.facts.name]
     own = json.dumps(body).replace(json.dumps(one[:-1] + "2"), json.dumps(one))
     wire.reply = lambda seen: answer(own.encode(), headers="Content-Type: application/json\r\n")

@@ -65,7 +65,7 @@ def test_rows_are_read_however_a_server_puts_them_behind_each_other(
 
 
 @pytest.mark.parametrize("begun", [b'{"custom_id": "r9", "resp', b"<html>", b"null", b"12"])
-def test_what_is_no_row_stays_what_it_is_behind_the_rows_of_its_line(begun: bytes) -> None:
+def test_text_that_is_not_a_row_stays_apart_from_the_rows_of_its_line(begun: bytes) -> None:
     reader = RowReader()
     lines = split([SPELT[0] + begun + b"\n" + SPELT[1]])
     assert lines == [SPELT[0], begun, SPELT[1]]
@@ -164,7 +164,7 @@ ANSWER = {"id": "x", "choices": [{"message": {"content": "hi"}}]}
     "body",
     [{}, None, "", [], [ANSWER], [[ANSWER]], 7, 0, -1.5, True, False, "a sentence", "[1]", {"id": "x"}],
 )
-def test_a_success_whose_body_is_no_answer_is_a_failure_and_never_run_again(body: Any) -> None:
+def test_a_success_without_an_answer_is_a_failure_and_never_run_again(body: Any) -> None:
     """The provider has counted the row as done: to run it again would be to pay for it again."""
     for said in ({"status_code": 200, "body": body}, {"status_code": 201, "request_id": "", "body": body}):
         answer = checked(read_one(row(said)), CHAT)
@@ -271,7 +271,7 @@ def test_a_row_that_failed_for_the_server_is_worth_another_attempt(error: Any, s
     assert json.loads(answer.body)["error"]["message"] == "Try later."
 
 
-def test_a_row_without_money_is_told_at_once() -> None:
+def test_a_row_without_money_fails_at_once() -> None:
     error = {"message": "You exceeded your current quota.", "code": "insufficient_quota"}
     for answer in (read_one(row(None, error)), read_one(row({"status_code": 429, "body": {"error": error}}))):
         assert (answer.status, lifecycle.row_kind(answer)) == (429, RowKind.FAILURE)

@@ -26,7 +26,7 @@ REFUSED = {
 }
 
 
-async def test_spent_files_are_deleted_and_a_second_delete_is_no_error(desk: Desk, sandbox: Sandbox) -> None:
+async def test_spent_files_are_deleted_and_a_second_delete_succeeds(desk: Desk, sandbox: Sandbox) -> None:
     input_file_id = await desk.upload()
     batch = await desk.create(input_file_id)
     sandbox.clock.advance(60.0)

@@ -110,7 +110,7 @@ def test_a_job_that_is_called_succeeded_beside_an_error_and_has_no_results_has_f
     assert "The importer failed." in seen.ending.body
 
 
-def test_a_word_that_nobody_knows_is_no_end_while_rows_are_open() -> None:
+def test_an_unknown_status_is_not_an_end_while_rows_are_open() -> None:
     counts = {"processing": 1, "succeeded": 2}
     assert isinstance(anthropic_look("odd", ended_at=LONG_AGO, request_counts=counts), Running)
     assert isinstance(anthropic_look("odd", request_counts={"succeeded": 2}), Running)

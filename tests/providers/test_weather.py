@@ -64,7 +64,7 @@ async def test_silence_begins_when_the_call_was_sent_and_ends_with_the_answer(
     assert calls.silent_s == 0.0
 
 
-async def test_of_the_calls_under_way_the_one_that_moves_least_is_seen(wire: Wire, wired: Desk) -> None:
+async def test_the_slowest_of_the_calls_under_way_is_seen(wire: Wire, wired: Desk) -> None:
     calls = wired.account.calls
     assert calls.slowest is None
     wire.reply = lambda seen: None
@@ -122,7 +122,7 @@ async def test_a_file_that_is_taken_slowly_is_not_stalled(wire: Wire, wired: Des
 
 
 @pytest.mark.parametrize("status", [400, 429])
-async def test_a_full_quota_is_no_bad_weather(wire: Wire, wired: Desk, status: int) -> None:
+async def test_a_full_quota_is_not_an_error_of_the_account(wire: Wire, wired: Desk, status: int) -> None:
     """Another model of the same account has a quota of its own."""
     wire.reply = lambda seen: answer(FULL, status=status)
     with pytest.raises(QuotaFull, match="Limit: 9 enqueued tokens"):

@@ -117,7 +117,7 @@ async def test_a_trial_whose_worker_died_is_not_waited_for_for_ever(
     assert (await enter(scripts)).verdict is Verdict.OK
 
 
-async def test_a_refused_key_is_told_to_all_who_ask_until_it_is_tried(
+async def test_a_refused_key_is_reported_to_all_who_ask_until_it_is_tried(
     byhand: ByHand, scripts: AccountScripts
 ) -> None:
     for _ in range(2):

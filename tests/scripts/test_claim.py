@@ -58,7 +58,7 @@ async def test_the_lease_is_counted_from_the_servers_time(byhand: ByHand) -> Non
     assert await byhand.next_look(batch_id) == pytest.approx(before + 5_000_000_000, abs=2000)
 
 
-async def test_what_is_not_due_is_left_alone(byhand: ByHand) -> None:
+async def test_a_batch_that_is_not_due_is_left_alone(byhand: ByHand) -> None:
     batch_id = await byhand.at_provider(ids(1))
     await byhand.progress(batch_id, await byhand.claimed(batch_id), delay_ms=60_000)
     before = await byhand.everything()

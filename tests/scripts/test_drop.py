@@ -63,7 +63,7 @@ async def test_a_request_that_others_wait_for_is_left_to_them(byhand: ByHand) ->
     assert await byhand.mail(other) == []
 
 
-async def test_a_request_that_somebody_may_wait_for_who_is_no_longer_named_is_left(byhand: ByHand) -> None:
+async def test_a_request_with_unnamed_waiters_is_left_alone(byhand: ByHand) -> None:
     [one] = ids(1)
     batch_id = await byhand.opened([one])
     came = [new_mailbox() for _ in range(MOST_NAMED)]

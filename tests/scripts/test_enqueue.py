@@ -16,7 +16,7 @@ from .model import MOST_NAMED
 Q, J, D = Placement.QUEUED, Placement.JOINED, Placement.ANSWERED
 
 
-async def test_what_is_queued_stands_in_the_open_batch_in_order(byhand: ByHand) -> None:
+async def test_queued_requests_are_in_the_open_batch_in_order(byhand: ByHand) -> None:
     asked = ids(3)
     batch_id = await byhand.opened(asked)
 
@@ -137,7 +137,7 @@ async def test_a_request_is_joined_wherever_it_is_in_its_life(byhand: ByHand, st
     assert await byhand.place(one) == f"{batch_id}|1|{byhand.mailbox},{other}"
 
 
-async def test_a_joiner_whose_name_is_part_of_another_is_told_too(byhand: ByHand) -> None:
+async def test_a_joiner_whose_name_is_part_of_another_gets_a_notice_too(byhand: ByHand) -> None:
     [one] = ids(1)
     await byhand.opened([one])
     part = byhand.mailbox[:-1]

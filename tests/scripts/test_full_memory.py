@@ -44,14 +44,14 @@ async def test_enqueue_into_an_open_batch_refuses_and_leaves_it_as_it_was(alone:
     assert await alone.everything() == before
 
 
-async def test_what_is_answered_already_is_found_all_the_same(alone: ByHand) -> None:
+async def test_an_answered_request_is_found_all_the_same(alone: ByHand) -> None:
     [one] = ids(1)
     await alone.in_state(BatchState.SETTLED, [one])
     await fill(alone)
     assert (await alone.enqueue([row(one)], into=new_batch_id())).placements == (Placement.ANSWERED,)
 
 
-async def test_a_batch_comes_to_its_end_and_its_callers_are_told(alone: ByHand) -> None:
+async def test_a_batch_ends_and_its_callers_get_their_answers(alone: ByHand) -> None:
     """A refused delivery would keep its rows in memory for ever, and its callers waiting: it would stay full."""
     [good, bad] = ids(2)
     batch_id, scripts = await alone.opened([good, bad]), alone.scripts

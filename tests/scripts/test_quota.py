@@ -205,7 +205,7 @@ async def test_an_old_limit_is_exceeded_by_one_batch_at_a_time(byhand: ByHand) -
     assert (await asked(byhand, third, 80)).verdict is Verdict.HELD
 
 
-async def test_a_refusal_is_counted_once_however_often_it_is_told(byhand: ByHand) -> None:
+async def test_a_refusal_is_counted_once_however_often_it_is_reported(byhand: ByHand) -> None:
     batch_id = await byhand.sealed(ids(2))
     await asked(byhand, batch_id, 50)
     for _ in range(3):

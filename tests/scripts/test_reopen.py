@@ -91,7 +91,7 @@ async def test_an_adopted_request_is_in_flight_and_its_error_is_gone(byhand: ByH
     assert (batch.n_failed, batch.adopted) == (0, True)
 
 
-async def test_whoever_asks_for_it_joins_and_is_told(byhand: ByHand) -> None:
+async def test_a_caller_who_asks_for_an_adopted_request_joins_and_gets_the_answer(byhand: ByHand) -> None:
     [one] = ids(1)
     batch_id = await over_without_answers(byhand, [one])
     await byhand.mail()

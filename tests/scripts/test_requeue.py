@@ -172,7 +172,7 @@ async def test_a_patient_client_does_not_hold_up_what_was_moved(byhand: ByHand) 
     )
 
 
-async def test_what_is_moved_hurries_a_patient_batch_and_does_not_hold_up_a_hurried_one(
+async def test_moved_requests_shorten_a_long_linger_and_never_lengthen_a_short_linger(
     byhand: ByHand,
 ) -> None:
     for cap in (PATIENT, HURRIED):

@@ -158,7 +158,7 @@ async def test_a_damaged_word_on_early_results_has_them_read_from_the_start(byha
         assert (await byhand.batch(batch_id)).early == EarlyRead()
 
 
-async def test_handing_back_without_an_error_is_no_stumble(byhand: ByHand) -> None:
+async def test_handing_back_without_an_error_does_not_count_as_a_stumble(byhand: ByHand) -> None:
     batch_id = await byhand.at_provider(ids(1))
     token = await byhand.claimed(batch_id)
     await byhand.scripts.release(batch_id=batch_id, token=token, delay_ms=0)

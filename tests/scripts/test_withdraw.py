@@ -69,7 +69,7 @@ async def test_a_request_that_others_wait_for_goes_on_for_them(byhand: ByHand) -
 
 
 @pytest.mark.parametrize("state", EARLY)
-async def test_who_is_no_longer_named_takes_a_request_from_nobody_and_nobody_takes_it_from_them(
+async def test_an_unnamed_waiter_withdraws_from_nobody_and_nobody_from_them(
     byhand: ByHand, state: BatchState
 ) -> None:
     [one] = ids(1)

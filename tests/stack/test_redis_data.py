@@ -92,7 +92,7 @@ def test_a_fresh_directory_was_written_by_nobody(tmp_path: Path) -> None:
         (b"*1\r\n", Family.REDIS, (6, 2), None),  # it would look elsewhere, and start empty
     ],
 )
-def test_who_can_read_what(
+def test_each_server_reads_the_files_it_can(
     tmp_path: Path, base: bytes, family: Family, version: tuple[int, int], words: tuple[str, ...] | None
 ) -> None:
     found = redis_data.written(data_of(tmp_path, base))

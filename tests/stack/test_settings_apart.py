@@ -78,7 +78,7 @@ def test_only_settings_that_matter_tell_callers_apart() -> None:
     )
 
 
-def test_a_setting_that_the_running_worker_does_not_have_is_told_and_changes_nothing(bench: Bench) -> None:
+def test_a_setting_that_the_running_worker_lacks_is_reported_and_changes_nothing(bench: Bench) -> None:
     before = bench.run("up", BATCHLING_LEASE_SECONDS="20")
     differs = bench.run("up", BATCHLING_MAX_ATTEMPTS="1", BATCHLING_LEASE_SECONDS="21")
 
@@ -113,7 +113,7 @@ def test_a_supervisor_that_adopts_a_worker_tells_of_the_settings_that_the_worker
     assert "BATCHLING_MAX_ATTEMPTS" in bench.up(BATCHLING_MAX_ATTEMPTS="1").notice
 
 
-def test_every_setting_of_a_worker_is_told_apart_or_followed() -> None:
+def test_every_setting_of_a_worker_separates_callers_or_is_followed() -> None:
     names = {f"BATCHLING_{name.upper()}" for name in WorkerSettings.model_fields}
     apart = {name for name in names if name.startswith(TOLD_APART)}
 

@@ -94,7 +94,7 @@ def test_the_broker_checks_the_certificate_as_the_store_does() -> None:
     assert tls_of("rediss://host?ssl_cert_reqs=none")["ssl_cert_reqs"] is ssl.CERT_NONE
 
 
-def test_kombu_is_told_of_sockets_and_sentinels_in_its_own_words() -> None:
+def test_sockets_and_sentinels_are_spelt_as_kombu_reads_them() -> None:
     assert broker_url("unix:///run/redis.sock") == "redis+socket:///run/redis.sock"
     assert broker_url("redis://:secret@host:6380/1") == "redis://:secret@host:6380/1"
     assert (

@@ -119,7 +119,7 @@ OFFERED: Final = re.findall(
 
 
 @pytest.mark.parametrize("name", OFFERED)
-def test_an_empty_value_is_as_good_as_none(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_value_counts_as_unset(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     workers, callers = WorkerSettings(), client_settings.load()
 
     monkeypatch.setenv(name, "")
