@@ -30,7 +30,7 @@ class Finished:
 
 
 def clean_environment() -> dict[str, str]:
-    """This process' environment without settings of batchling's and without accounts."""
+    """Return this process's environment without batchling settings and without API keys."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -39,7 +39,7 @@ def clean_environment() -> dict[str, str]:
 
 
 def contents(folder: Path) -> list[str]:
-    """What was left in a folder."""
+    """Return what was left in a folder."""
     return sorted(path.name for path in folder.iterdir())
 
 
@@ -56,7 +56,7 @@ async def start(*words: str, env: Mapping[str, str], prelude: str = "") -> Proce
 async def batchling(
     *words: str, env: Mapping[str, str], prelude: str = "", within_s: float = 45.0
 ) -> Finished:
-    """Runs a command to its end."""
+    """Run a command to its end."""
     process = await start(*words, env=env, prelude=prelude)
     return await ended(process, within_s=within_s)
 

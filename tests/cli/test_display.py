@@ -50,7 +50,7 @@ class Shown:
         return "all is well"
 
     def hear(self, reasons: Sequence[str]) -> None:
-        """Nobody asks."""
+        """Do nothing: nobody asks."""
 
 
 class Broken(Shown):
@@ -236,7 +236,7 @@ async def test_a_terminal_batch_is_not_read_again(deployment: Deployment) -> Non
 async def on_terminal(
     words: list[str], env: dict[str, str], *, out: Path | None = None
 ) -> tuple[int, str, bool]:
-    """Runs a command on a terminal of its own: exit code, what the terminal saw, whether its modes are as before."""
+    """Run a command on its own terminal; return exit code, output, and whether the terminal modes are as before."""
     ours, theirs = pty.openpty()
     modes = termios.tcgetattr(theirs)
     with contextlib.ExitStack() as files:

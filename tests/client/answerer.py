@@ -20,7 +20,7 @@ KEEP_MS = 3_600_000
 
 
 def completion(content: str, model: str = "llama") -> bytes:
-    """A chat completion as OpenAI and Groq spell it."""
+    """Return a chat completion as OpenAI and Groq write it."""
     return json.dumps(
         {
             "id": "chatcmpl-1",
@@ -35,7 +35,7 @@ def completion(content: str, model: str = "llama") -> bytes:
 
 
 def echo(row: Row) -> tuple[int, bytes, str]:
-    """Answers a prompt with itself and the id of its request."""
+    """Answer a prompt with itself and the id of its request."""
     body = json.loads(row.body)
     prompt = body["messages"][0]["content"]
     return 200, completion(f"{prompt} {row.request_id}", body["model"]), "provider"
@@ -63,18 +63,18 @@ class Answerer:
         self._mailboxes: dict[BatchId, tuple[Mailbox, ...]] = {}
 
     async def work(self) -> None:
-        """Goes round for ever; a Redis that is away is waited for."""
+        """Process batches for ever; wait if Redis is away."""
         while True:
             with contextlib.suppress(*connection.UNREACHABLE):
                 await self.round()
             await asyncio.sleep(0.01)
 
     async def due(self, batch_id: BatchId) -> None:
-        """Time passes until the next look at a batch."""
+        """Let time pass until the next poll of a batch."""
         await self.redis.zadd(self.keys.schedule, {batch_id: 0}, xx=True)
 
     async def round(self) -> None:
-        """Moves each batch that is due one step on."""
+        """Take each due batch one step further."""
         due = await self.redis.zrange(self.keys.schedule, 0, 20)
         batch_ids = [BatchId(name.decode()) for name in due]
         for claim in await self.scripts.claim(batch_ids=batch_ids, lease_ms=LEASE_MS) if batch_ids else []:

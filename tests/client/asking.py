@@ -26,7 +26,7 @@ def a_call(
     headers: dict[str, str] | None = None,
     **more: Any,
 ) -> HttpCall:
-    """A chat completion as it comes from an SDK."""
+    """Return a chat completion call as an SDK makes it."""
     if body is None:
         fields = {"model": model} if model is not None else {}
         body = json.dumps({**fields, "messages": [{"role": "user", "content": prompt}], **more}).encode()
@@ -42,26 +42,26 @@ def a_call(
 
 
 async def ask(run: Run, prompt: str = "hello", **how: Any) -> HttpReply:
-    """The reply to one call."""
+    """Return the reply to one call."""
     reply = await run.answer(a_call(prompt, **how))
     assert isinstance(reply, HttpReply)
     return reply
 
 
 async def ask_all(run: Run, *prompts: str, **how: Any) -> list[HttpReply]:
-    """The replies to calls made at once."""
+    """Return the replies to calls made at once."""
     return list(await asyncio.gather(*(ask(run, prompt, **how) for prompt in prompts)))
 
 
 def content(reply: HttpReply) -> str:
-    """What the model said."""
+    """Return the text of the answer."""
     text = json.loads(reply.body)["choices"][0]["message"]["content"]
     assert isinstance(text, str)
     return text
 
 
 def error_of(reply: HttpReply) -> dict[str, Any]:
-    """The error object of a reply in the provider's shape."""
+    """Return the error object of a reply in the provider's shape."""
     found = json.loads(reply.body)["error"]
     assert isinstance(found, dict)
     assert reply.headers["x-should-retry"] == "false"

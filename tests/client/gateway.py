@@ -29,7 +29,7 @@ class Gateway(BaseHTTPRequestHandler):
         self.wfile.write(b"{}")
 
     def log_message(self, *_: object) -> None:
-        """Says nothing."""
+        """Log nothing."""
 
 
 class Site:
@@ -65,5 +65,5 @@ def ask_blocking(url: str) -> None:
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What was warned of while the block was open."""
+    """Return the warnings made while the block was open."""
     return [record.getMessage() for record in caplog.records if "caught no call" not in record.getMessage()]

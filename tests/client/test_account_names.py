@@ -27,7 +27,7 @@ AZURE: dict[str, Any] = {"host": "mine.openai.azure.com", "path": "/openai/v1/ch
 
 
 def jwt(n: int, **claims: object) -> str:
-    """A token of Entra ID as its callers get another one each hour."""
+    """Return a token as Entra ID renews it each hour."""
 
     def part(fields: dict[str, object]) -> str:
         return base64.urlsafe_b64encode(json.dumps(fields).encode()).rstrip(b"=").decode()
@@ -36,7 +36,7 @@ def jwt(n: int, **claims: object) -> str:
 
 
 def read(call: HttpCall, *, account: str | None = "evals", namespace: str = "default") -> Request:
-    """The request that a run under that name makes of a call."""
+    """Return the request that a run under that name makes of a call."""
     terms = Terms(run_id=new_run_id(), run_name="", account=account, namespace=namespace)
     request = Calls(terms, Routes()).read(call)
     assert isinstance(request, Request)

@@ -28,7 +28,7 @@ def calls() -> Calls:
 
 
 def sent(reader: Calls, call: HttpCall) -> tuple[Request, dict[str, Any]]:
-    """The request of a call, and its body as it goes into a row."""
+    """Return the request of a call, and its body as stored in a row."""
     request = reader.read(call)
     assert isinstance(request, Request), request
     return request, json.loads(Row.decode(request.packed).body)

@@ -65,7 +65,7 @@ def working(redis_server: RedisServer, namespace: str) -> Iterator[subprocess.Po
 
 @pytest.fixture
 def threads_left() -> Callable[[], list[str]]:
-    """Names the threads of ours that still run of those the test started: other tests of the process leave some."""
+    """Return batchling's threads that the test started and that still run; other tests may leave threads."""
     before = set(threading.enumerate())
 
     def left() -> list[str]:
@@ -280,7 +280,7 @@ class OtherLoop:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
 
     def hold_up(self) -> None:
-        """Returns once the loop is in the middle of a turn, which `may_turn` lets go on."""
+        """Return once the loop is in the middle of a turn, which `may_turn` lets continue."""
         held_up = threading.Event()
 
         def hold() -> None:
@@ -291,7 +291,7 @@ class OtherLoop:
         assert held_up.wait(10)
 
     def stop_before_next_turn(self) -> None:
-        """Returns once the loop is in the middle of its last turn, which ends when there is more to do."""
+        """Return once the loop is in the middle of its last turn, which ends when there is more to do."""
         held_up = threading.Event()
         # While a turn is held up only other threads add to what is wanted of the next one, which never comes.
         wanted: Any = vars(self.loop)["_ready"]
@@ -361,7 +361,7 @@ class Provider(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Says nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -395,7 +395,7 @@ class WithoutLoop(httpx.AsyncBaseTransport):
 
 
 def driven_by_hand(work: Coroutine[Any, Any, Any]) -> Any:
-    """Its result, as another event loop than asyncio's would get it: nothing in it may wait."""
+    """Return the coroutine's result as an event loop other than asyncio's gets it: nothing in it may wait."""
     try:
         work.send(None)
     except StopIteration as done:
@@ -559,7 +559,7 @@ async def test_a_cancelled_call_is_withdrawn_before_anybody_pays(answerer: Answe
 
 
 async def give_up(run: batchling_client.Run, prompt: str) -> None:
-    """Cancels a call once it is in a batch."""
+    """Cancel a call once it is in a batch."""
     asked = asyncio.create_task(ask(run, prompt))
 
     async def placed() -> bool:

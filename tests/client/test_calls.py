@@ -148,7 +148,7 @@ def test_a_request_without_a_key_is_refused_as_an_sdk_knows_it(key: str | None) 
 
 
 def of_query(query: str, headers: dict[str, str] | None = None) -> Request | HttpReply:
-    """What is read of a call with no other key than that of its query."""
+    """Return what is read of a call whose only key is in its query."""
     route = replace(
         next(route for route in ROUTES if route.provider == "groq"),
         credential_headers=("x-goog-api-key",),

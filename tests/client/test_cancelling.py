@@ -49,7 +49,7 @@ async def the_batch(run: Run) -> BatchId:
 
 
 async def move_to(worker: Answerer, batch_id: BatchId, state: BatchState) -> None:
-    """Moves a batch on until it is in that state, and leaves it there."""
+    """Take a batch to that state, and leave it there."""
     scripts, provider_batch_id = worker.scripts, ProviderBatchId("batch_1")
     lane_id = LaneId((await worker.redis.hget(worker.keys.batch(batch_id), "lane")).decode())
     moves: list[Callable[[int], Coroutine[Any, Any, object]]] = [

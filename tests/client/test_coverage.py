@@ -15,7 +15,7 @@ Install = Callable[..., None]
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Puts a distribution's metadata into an environment of its own, which has no other."""
+    """Install a distribution's metadata into an environment of its own, which has no other."""
     monkeypatch.setattr("sys.path", [str(tmp_path)])
 
     def put(name: str, version: str, *requirements: str) -> None:

@@ -26,7 +26,7 @@ LEAST = 100
 
 
 def report(n: int, routes: Routes, *, batch_size: int | None = None) -> str:
-    """The report on so many calls of Bedrock."""
+    """Return the report on that many calls of Bedrock."""
     calls = Calls(Terms(run_id=new_run_id(), run_name="", batch_size=batch_size), routes)
     rehearsal = Rehearsal()
     for number in range(n):

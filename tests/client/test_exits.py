@@ -43,7 +43,7 @@ async def until_placed(run: Run) -> None:
 
 
 async def in_a_block(entered: Callable[[], None]) -> None:
-    """Waits in a block until something breaks it off."""
+    """Wait in a block until it is interrupted."""
     async with batchify(batch_window_seconds=60, live_display=False) as run:
         asking = asyncio.create_task(asks(run))
         try:
@@ -126,7 +126,7 @@ async def it_is_cancelled_each_turn_of_the_loop() -> None:
 
 
 async def every_task_of_the_loop_is_cancelled_again_and_again() -> None:
-    """What a server does at its end that has no patience."""
+    """Cancel like a server that shuts down without a grace period."""
     entered = asyncio.Event()
     task = asyncio.create_task(in_a_block(entered.set))
     await entered.wait()
@@ -258,7 +258,7 @@ class OfRun:
         return ""
 
     def hear(self, reasons: Sequence[str]) -> None:
-        """Nobody asks why batches wait."""
+        """Do nothing: nobody asks why batches wait."""
 
 
 def the_display(redis: Redis, keys: Keys) -> Coroutine[Any, Any, None]:

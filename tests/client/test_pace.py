@@ -41,7 +41,7 @@ async def behind_a_semaphore(run: Run) -> None:
 
 
 async def behind_a_semaphore_slowly(run: Run) -> None:
-    """Calls take as long to be made as to be answered: fewer than four wait at a time."""
+    """Make calls that take as long to make as to answer: fewer than four wait at a time."""
     limit = asyncio.Semaphore(4)
 
     async def one(n: int) -> None:
@@ -221,7 +221,7 @@ def test_callers_that_have_gone_count_as_callers(caplog: pytest.LogCaptureFixtur
 
 
 def run_of(batches: Sequence[int], *, max_rows: int = 1000, answered: bool = True) -> None:
-    """A program whose batches hold so many requests, each opened after the one before it was answered, or not."""
+    """Return a program with batches of these sizes, each opened after the batch before it was answered, or not."""
     pace = Pace(run="r", lane="acme/m", max_rows=max_rows)
     for number, n_rows in enumerate(batches):
         ids = [RequestId(f"{number}-{n}") for n in range(n_rows)]

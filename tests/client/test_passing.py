@@ -91,7 +91,7 @@ async def by_a_request_beside_a_lifespan(url: str) -> Run:
 
 
 async def entered_in_a_task_of_its_own(url: str) -> Run:
-    """As `wait_for` does before Python 3.12, and a notebook with the block in one cell and the calls in another."""
+    """Enter the block as `wait_for` before Python 3.12 does, and a notebook with the block in a cell of its own."""
     opened = block()
     run = await asyncio.create_task(opened.__aenter__())
     await ask(url)

@@ -40,7 +40,7 @@ async def byhand(redis_server: RedisServer, namespace: str) -> AsyncIterator[Ans
 
 
 async def batch_ids(worker: Answerer, n: int) -> list[BatchId]:
-    """The batches of the deployment, once there are so many."""
+    """Return the batches of the deployment, once there are that many."""
 
     async def opened() -> bool:
         return int(await worker.redis.zcard(worker.keys.batches)) >= n
@@ -230,7 +230,7 @@ async def test_a_look_at_many_batches_reads_only_those_that_have_changed(byhand:
 
 
 async def n_read(worker: Answerer) -> int:
-    """How often Redis was asked for whole batches."""
+    """Return how often whole batches were read from Redis."""
     stats = await worker.redis.info("commandstats")
     return int(stats["cmdstat_hgetall"]["calls"])
 

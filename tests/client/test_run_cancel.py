@@ -44,7 +44,7 @@ async def cancelled(byhand: ByHand, *, keep_submitted: bool = False) -> Cancelle
 
 
 async def joined(byhand: ByHand, request_ids: list[RequestId]) -> None:
-    """Another run, in another program, waits for these requests too."""
+    """Let another run, in another program, wait for these requests too."""
     await byhand.enqueue(
         [row(one) for one in request_ids], into=new_batch_id(), mailbox=new_mailbox(), run_id=THEIRS
     )

@@ -190,7 +190,7 @@ class Streaming(FakeHandler):
 
 
 def told(answer: dict[str, Any], path: str, **fields: Any) -> list[dict[str, Any]]:
-    """The events of an answer."""
+    """Return the events of an answer."""
     streamed = sse.read(a_call(path=path, **{**fields, "stream": True}))
     assert streamed is not None
     reply = streamed.reply(HttpReply(status=200, headers={}, body=json.dumps(answer).encode()))

@@ -235,7 +235,7 @@ PLACES = [("Client", "send"), ("HTTPTransport", "handle_request")]
 
 
 def signing(original: Any, *, marked: bool) -> Callable[..., Any]:
-    """A function around one of a library's that sets the key of a call, blocking or awaiting as that one is."""
+    """Wrap a library's function to set the key of a call, blocking or awaiting like the wrapped function."""
 
     def signs(owner: object, request: Any, **options: Any) -> Any:
         request.headers["authorization"] = "Bearer signed"

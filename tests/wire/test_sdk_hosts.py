@@ -61,7 +61,7 @@ def sources(package: str) -> Iterator[tuple[Path, str]]:
 
 
 def hosts_named_by(package: str) -> set[str]:
-    """Hosts of URLs in the code of an SDK, a region in the place of what it fills in."""
+    """Return the hosts of URLs in an SDK's code, with a region where it fills one in."""
     found = {
         re.sub(r"\{[^{}]+\}", "eu-1", host) for _, text in sources(package) for host in _HOST.findall(text)
     }
@@ -134,7 +134,7 @@ def _bedrock_host(session: boto3.session.Session, region: str, *, fips: bool, du
 
 
 def posts_of(package: str) -> set[str]:
-    """Paths that an SDK posts to, a word in the place of what it fills in."""
+    """Return the paths that an SDK posts to, with a word where it fills one in."""
     pattern, prefix = (_MISTRAL_POST, "") if package == "mistralai" else (_POST, "")
     found = set()
     for _, text in sources("mistralai.client" if package == "mistralai" else package):

@@ -74,14 +74,14 @@ def requests_of(state: BatchState) -> list[RequestId]:
 
 
 def body(request_id: str) -> bytes:
-    """What the request asks; the last of a batch is so long that it is stored compressed."""
+    """Return the body of a request; the last body of a batch is so long that it is stored compressed."""
     prompt = f"golden {request_id}" + " and more" * (200 if request_id.rstrip("z")[-1] == "c" else 0)
     asked = {"model": MODEL, "messages": [{"role": "user", "content": prompt}]}
     return json.dumps(asked, separators=(",", ":")).encode()
 
 
 def text(raw: bytes) -> str:
-    """Bytes in a JSON string, a character each."""
+    """Return bytes as a JSON string, a character each."""
     return raw.decode("latin-1")
 
 
@@ -95,7 +95,7 @@ def load() -> dict[str, Any]:
 
 
 def records() -> dict[str, bytes]:
-    """Every record that code of ours encodes, from fixed values."""
+    """Return every record that the code encodes, from fixed values."""
     row = Row.pack(request_id=RequestId("a" * 26), run_id=RUN, body=b'{"model":"m"}')
     return {
         "lane_spec": SPEC.encode(),
@@ -120,7 +120,7 @@ def records() -> dict[str, bytes]:
 
 
 def key_names(version: int | None = None) -> dict[str, str]:
-    """A key of each kind."""
+    """Return a key of each kind."""
     keys = Keys("name-space", version)
     return {
         "schedule": keys.schedule,
@@ -202,7 +202,7 @@ class Builder:
         await self._finish(state)
 
     async def _finish(self, state: BatchState) -> None:
-        """Of an ended batch the first row is answered, of a settled one all."""
+        """Answer the first row of an ended batch, and all rows of a settled batch."""
         batch_id = batch_of(state)
         token = await self._claimed(batch_id)
         answered = requests_of(state)[: 1 if state is BatchState.ENDED else N_ROWS]
@@ -260,7 +260,7 @@ class Builder:
 
 
 async def dump(redis: Redis, keys: Keys) -> Dump:
-    """Everything below the prefix, by the rest of its key's name."""
+    """Return all values below the prefix, by the rest of the key's name."""
     found: Dump = {}
     # redis-py's annotations know nothing of bytes that stay bytes.
     client: Any = redis
@@ -285,7 +285,7 @@ async def dump(redis: Redis, keys: Keys) -> Dump:
 
 
 async def restore(redis: Redis, prefix: str, written: Mapping[str, Mapping[str, Any]]) -> None:
-    """Writes a dump back under a prefix, each key with the lifetime that its kind has."""
+    """Write a dump back under a prefix, each key with the lifetime of its kind."""
     lives = {kind.word: kind.lifetime for kind in KEYSPACE}
     for rest, held in written.items():
         key, value = prefix + rest, held["value"]
