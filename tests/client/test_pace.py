@@ -221,7 +221,7 @@ def test_callers_that_have_gone_count_as_callers(caplog: pytest.LogCaptureFixtur
 
 
 def run_of(batches: Sequence[int], *, max_rows: int = 1000, answered: bool = True) -> None:
-    """Return a program with batches of these sizes, each opened after the batch before it was answered, or not."""
+    """Play a program with batches of these sizes, each opened after the batch before it was answered, or not."""
     pace = Pace(run="r", lane="acme/m", max_rows=max_rows)
     for number, n_rows in enumerate(batches):
         ids = [RequestId(f"{number}-{n}") for n in range(n_rows)]
