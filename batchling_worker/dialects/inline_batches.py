@@ -242,7 +242,7 @@ class InlineBatches:
         raise unsearchable(self._facts.name, label)
 
     async def _page(self, account: Account, does: str, query: Query) -> tuple[PageShape, dt.timedelta]:
-        """Read a page, and how far its provider's clock is behind; raises `TemporaryError` where the answer is none."""
+        """Return a page and how far the provider's clock is behind; raises `TemporaryError` if it is not a page."""
         call = self._call(account, does, "GET", "")
         page = await call.ask(self._dialect.page, query)
         if not page.is_whole:

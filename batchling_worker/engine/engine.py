@@ -443,7 +443,7 @@ class Engine:
             # As a fault of the provider's server, its requests would be run again.
             await (self._end_unread(step, error) if error.status >= 500 else self._end_refused(step, error))
         elif batch.cancel_requested and batch.state is not BatchState.ENDED:
-            reason = f"cancelled while the key was refused; at {batch.spec.provider} the batch may go on"
+            reason = f"cancelled while the key was refused; at {batch.spec.provider} the batch may still run"
             ending = msgspec.json.encode(Ending())
             await self._store.ended(step.held, Outcome.CANCELLED, "", ending, reason)
         else:

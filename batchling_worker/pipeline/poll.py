@@ -197,7 +197,7 @@ async def _out_of_sight(step: Step) -> None:
     """Wait for the account that created the batch, unless a person has cancelled the batch."""
     if not step.batch.cancel_requested:
         raise step.estrangement()
-    reason = "cancelled; under the key or host that created it, the batch may go on"
+    reason = "cancelled; under the key or host that created it, the batch may still run"
     await step.store.ended(step.held, Outcome.CANCELLED, "", msgspec.json.encode(Ending()), reason)
 
 

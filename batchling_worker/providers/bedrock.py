@@ -267,7 +267,7 @@ def _role(account: Account) -> str:
 def _staging(account: Account) -> Place:
     if not account.staging:
         raise PermanentError(
-            "Bedrock's input and results lie in S3: give workers BATCHLING_PROVIDERS__BEDROCK__STAGING=s3://BUCKET/PREFIX."
+            "Bedrock needs files in S3: set the workers' BATCHLING_PROVIDERS__BEDROCK__STAGING=s3://BUCKET/PREFIX."
         )
     return Place.read(account.staging)
 

@@ -243,7 +243,7 @@ class Xai:
                 if not following:
                     break
                 if following == token:
-                    raise TemporaryError("xai's results go on behind a page that is the same again")
+                    raise TemporaryError("xai names a page of results as its own next page")
                 token = following
 
     async def delete(self, account: Account, spent: SpentFiles) -> None:
