@@ -110,7 +110,7 @@ def test_a_session_without_a_file_left_ends_with_a_sentence_and_the_next_call_is
     done = program(NO_CONNECTION)
     said, again = done.stdout.splitlines()
     assert "no file descriptor left (its limit is 64)" in said
-    assert "run it again" in said
+    assert "run the program again" in said
     assert again == "queued again"
 
 
