@@ -294,7 +294,7 @@ class Deployment:
         return [Result.decode(value) if value is not None else None for value in raw]
 
     async def answered(
-        self, ids: Sequence[RequestId], *, within_s: float = 30.0, hurried: bool = False
+        self, ids: Sequence[RequestId], *, within_s: float = 90.0, hurried: bool = False
     ) -> list[Result]:
         """Wait until each request has its result; `hurried` skips longer pauses."""
         found: list[Result | None] = []

@@ -213,7 +213,7 @@ async def test_results_of_no_such_run_are_one_sentence(deployment: Deployment, e
     assert away.code == 3
 
 
-async def test_a_name_that_two_runs_have_is_refused_with_their_ids_and_results_takes_the_newest(
+async def test_of_two_runs_of_a_name_each_command_takes_the_newest_and_says_so(
     deployment: Deployment, env: dict[str, str], tmp_path: Path
 ) -> None:
     run_ids = []
@@ -225,8 +225,9 @@ async def test_a_name_that_two_runs_have_is_refused_with_their_ids_and_results_t
     assert [json.loads(one)["custom_id"] for one in newest.out.splitlines()] == ["newer"]
     for command in ("show", "cancel"):
         done = await batchling(command, "bulk", env=env)
-        assert (done.code, done.out) == (2, "")
-        assert f"newest first: {run_ids[1]}, {run_ids[0]}." in done.sentence
+        assert run_ids[1] in done.out or f"{run_ids[1]} has ended already" in done.err
+        assert f"{run_ids[1]} is the newest and is used" in done.err
+        assert f"To choose another, give its id: {run_ids[0]}." in done.err
 
 
 async def test_who_waits_for_results_is_told_why_and_leaves_no_half_file(
