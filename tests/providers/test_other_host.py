@@ -95,7 +95,7 @@ async def test_a_file_on_a_host_that_is_not_listed_waits_and_its_host_and_settin
     [
         ("http://files.example/bucket?s=canary", "over https only"),
         ("https://user:canary@127.0.0.1:{port}/bucket", "DOWNLOAD_HOSTS"),
-        ("file:///bucket/canary", "BASE_URL"),
+        ("file:/bucket/canary", "BASE_URL"),
         ("http://[oops/bucket/canary", "over https only"),
     ],
 )
