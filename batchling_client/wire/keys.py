@@ -48,6 +48,12 @@ KEYSPACE: Final = (
         word="lanes", redis_type="zset", lifetime=EXPIRES, holds="lane id -> last enqueue, ms; for listings"
     ),
     KeyKind(word="lane", redis_type="hash", lifetime=EXPIRES, holds="spec, open batch, hold of one lane"),
+    KeyKind(
+        word="lane_batches",
+        redis_type="zset",
+        lifetime=EXPIRES,
+        holds="batches of one lane in one state -> since when, ms; for listings",
+    ),
     KeyKind(word="batch", redis_type="hash", lifetime=EXPIRES, holds="state of record of one batch"),
     KeyKind(word="rows", redis_type="list", lifetime=EXPIRES, holds="packed rows of one batch, in order"),
     KeyKind(
@@ -140,6 +146,10 @@ class Keys:
 
     def lane(self, lane_id: str) -> str:
         return f"{self.prefix}lane:{lane_id}"
+
+    def lane_batches(self, lane_id: str, state: str) -> str:
+        """Return the key of the list of a lane's batches in a state, or in one of `_moved.lua`'s own lists."""
+        return f"{self.prefix}lane_batches:{lane_id}:{state}"
 
     def batch(self, batch_id: str) -> str:
         return f"{self.prefix}batch:{batch_id}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from typing import Final
 
 
 class BatchState(enum.StrEnum):
@@ -27,6 +28,12 @@ TERMINAL_STATES = frozenset({BatchState.SETTLED, BatchState.FAILED, BatchState.C
 LIVING_STATES = frozenset(BatchState) - TERMINAL_STATES
 IN_FLIGHT_STATES = frozenset({BatchState.SEALED, BatchState.SUBMITTING, BatchState.SUBMITTED})
 """Those in which a batch that was let into a quota of enqueued tokens counts against it."""
+
+
+QUARANTINED: Final = "quarantined"
+SETTLED_WITH_FAILURES: Final = "settled_with_failures"
+LISTS: Final = (QUARANTINED, *(state.value for state in BatchState), SETTLED_WITH_FAILURES)
+"""The lists of batches that `_moved.lua` keeps for each lane: a batch is in one of them."""
 
 
 class Outcome(enum.StrEnum):

@@ -21,7 +21,15 @@ from batchling_client.wire.scripts import (
     RowOut,
     Scripts,
 )
-from batchling_client.wire.states import BatchState, Outcome, RowKind, Verdict
+from batchling_client.wire.states import (
+    LISTS,
+    QUARANTINED,
+    SETTLED_WITH_FAILURES,
+    BatchState,
+    Outcome,
+    RowKind,
+    Verdict,
+)
 
 SPEC = LaneSpec(
     provider="groq",
@@ -284,6 +292,29 @@ class ByHand:
 
     async def batch(self, batch_id: BatchId) -> Batch:
         return Batch.decode(await self.fields(batch_id))
+
+    async def list_of(self, batch_id: BatchId) -> str:
+        """Return the list in which people look for the batch, as its record says."""
+        batch = await self.batch(batch_id)
+        if batch.quarantined_at is not None and not batch.state.terminal:
+            return QUARANTINED
+        if batch.state is BatchState.SETTLED and batch.n_failed:
+            return SETTLED_WITH_FAILURES
+        return batch.state.value
+
+    async def listed(self) -> dict[BatchId, list[str]]:
+        """Return the lists that hold each batch of the lane."""
+        found: dict[BatchId, list[str]] = {}
+        for name in LISTS:
+            key = self.keys.lane_batches(self.lane_id, name)
+            for member in await self.redis.execute_command("ZRANGE", key, 0, -1):
+                found.setdefault(BatchId(member.decode()), []).append(name)
+        return found
+
+    async def timeline(self, batch_id: BatchId) -> list[str]:
+        """Return what the timeline of a batch says, without the times."""
+        fields = await self.fields(batch_id)
+        return [line.partition(" ")[2] for line in fields[b"timeline"].decode().split("\n")]
 
     async def fields(self, batch_id: BatchId) -> dict[bytes, bytes]:
         flat = await self.redis.execute_command("HGETALL", self.keys.batch(batch_id))

@@ -534,6 +534,8 @@ class Life(RuleBasedStateMachine):
                 assert batch.n_requests == gone + n_waiting, "the counters do not add up"
             assert token >= self.tokens.get(batch_id, 0)
             self.tokens[batch_id] = token
+        listed = await byhand.listed()
+        assert listed == {one: [await byhand.list_of(one)] for one in self.model.batches}
         live = {
             batch_id
             for batch_id, batch in self.model.batches.items()

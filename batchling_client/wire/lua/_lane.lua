@@ -1,10 +1,10 @@
--- Needs _server.
+-- Needs _moved and _server.
 -- open_batch(...): makes sure that `id` is the lane's open batch. Answers nil, or the verdict that says why not:
 --   {'MOVED', open id}   another batch is open; {'USED'} the id names a batch that is sealed already, or is damaged.
 --   A lane that points to a batch which takes no more requests is freed of it.
 -- shortest(wish, held): the shorter of a caller's linger and the linger stored with the batch. Each caller that puts
 --   requests into the batch stores the shortest linger and the shortest longest linger, for later callers.
--- close_batch(...): closes the open batch to new requests for ever and makes it due now.
+-- close_batch(..., why): closes the open batch to new requests for ever and makes it due now; `why` is for its timeline.
 -- leave_row(...): closes the batch if it is open, as a request that was withdrawn from it is put in flight elsewhere. Its
 --   row is still there: asked for again later, the request would get a second row there and be paid for twice.
 -- Includes _sound.
@@ -45,6 +45,7 @@ local function open_batch(lane, batch, rows, schedule, batches, lanes, lane_id, 
       redis.pcall('ZREMRANGEBYSCORE', listing, '-inf', now - keep_ms)
       redis.pcall('PEXPIRE', listing, keep_ms)
     end
+    moved(batch, now, 'opened')
   end
   return nil
 end
@@ -53,17 +54,18 @@ local function shortest(wish, held)
   return math.min(wish, tonumber(held or wish) or wish)
 end
 
-local function close_batch(lane, batch, schedule, id, now)
+local function close_batch(lane, batch, schedule, id, now, why)
   redis.call('HSET', batch, 'state', 'sealed', 'sealed_at', now, 'updated_at', now)
   if redis.pcall('HGET', lane, 'open') == id then
     redis.call('HDEL', lane, 'open')
   end
   redis.call('HINCRBY', batch, 'token', 1)
   redis.call('ZADD', schedule, now, id)
+  moved(batch, now, 'sealed: ' .. why)
 end
 
 local function leave_row(lane, batch, schedule, id, now)
   if redis.pcall('HGET', batch, 'state') == 'open' then
-    close_batch(lane, batch, schedule, id, now)
+    close_batch(lane, batch, schedule, id, now, 'a withdrawn request was queued again elsewhere')
   end
 end

@@ -8,6 +8,7 @@
 --@include _fence
 --@include _server
 --@include _sound
+--@include _moved
 --@include _lane
 --@include _recount
 --@include _room

@@ -13,6 +13,7 @@
 --       {'QUARANTINED', field, value, ...} it does not start  {'STALE'}
 --@include _clock
 --@include _fence
+--@include _moved
 --@include _room
 --@include _server
 --@include _unended
@@ -39,6 +40,7 @@ elseif #starts >= allowed then
   redis.call('HSET', batch, 'quarantined_at', now, 'updated_at', now, 'error', err, 'missed', 0)
   redis.call('HINCRBY', batch, 'token', 1)
   redis.call('ZREM', schedule, id)
+  moved(batch, now, 'quarantined')
 else
   starts[#starts + 1] = token
   redis.call('HSET', batch, 'begun', token, 'begun_by', nonce, 'missed', 0, 'starts', table.concat(starts, ','))

@@ -11,6 +11,7 @@
 --@include _fence
 --@include _server
 --@include _sound
+--@include _moved
 --@include _lane
 --@include _room
 local schedule, batch, lane = KEYS[1], KEYS[2], KEYS[3]
@@ -34,13 +35,14 @@ local function remember_cancel()
     end
   end
   redis.call('HSET', batch, 'cancel_requested', 1, 'updated_at', now)
+  moved(batch, now, 'cancellation requested')
 end
 local hopeless = quarantined and (state == 'ended' or redis.call('HGET', batch, 'cancel_requested') == '1')
 hopeless = hopeless or state == 'ended' and redis.call('HEXISTS', batch, 'held_since') == 1
 local early = state == 'open' or state == 'sealed'
 if early and not hopeless and may_be_forgotten(batch) then
   if state == 'open' then
-    close_batch(lane, batch, schedule, id, now)
+    close_batch(lane, batch, schedule, id, now, 'it is being cancelled')
   end
   remember_cancel()
   let_go(batch, schedule, id, now)
@@ -54,6 +56,7 @@ if early or hopeless then
     'error', err, 'cancel_requested', 1, 'ended_at', now, 'updated_at', now)
   redis.call('HDEL', batch, 'collected_at', 'denied_since', 'n_denied', 'unread_since', 'held_since', 'n_unread')
   let_go(batch, schedule, id, now)
+  moved(batch, now, 'cancelled')
   return 'OK'
 end
 if state == 'submitting' or state == 'submitted' then

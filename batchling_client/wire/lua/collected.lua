@@ -4,6 +4,7 @@
 -- Verdicts  'OK'  'STALE'
 --@include _clock
 --@include _fence
+--@include _moved
 --@include _room
 local schedule, batch = KEYS[1], KEYS[2]
 local id, token, err = ARGV[1], ARGV[2], ARGV[3] or ''
@@ -21,4 +22,5 @@ if redis.call('HDEL', batch, 'unread_since', 'held_since', 'n_unread') > 0 then
   end
 end
 let_go(batch, schedule, id, now)
+add_to_timeline(batch, now, 'results read')
 return 'OK'

@@ -9,6 +9,7 @@
 --       told: nothing was done  {'GONE'} no such batch
 --@include _clock
 --@include _fence
+--@include _moved
 --@include _room
 --@include _server
 --@include _sound
@@ -67,6 +68,7 @@ if count(batch, 'n_dropped', n_dropped) == tonumber(redis.call('HGET', batch, 'n
     'error', err, 'cancel_requested', 1, 'ended_at', now)
   redis.call('HDEL', batch, 'quarantined_at', 'denied_since', 'n_denied')
   let_go(batch, schedule, id, now)
+  moved(batch, now, 'ended: all its requests were cancelled')
   ended = 1
 end
 for name, ids in pairs(mail) do

@@ -6,6 +6,7 @@
 -- Verdicts  'OK'  'STALE'
 --@include _clock
 --@include _fence
+--@include _moved
 --@include _room
 local schedule, batch = KEYS[1], KEYS[2]
 local id, token, outcome, status, ending, err = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
@@ -25,4 +26,5 @@ else
   redis.call('HDEL', batch, 'error')
 end
 let_go(batch, schedule, id, now)
+moved(batch, now, 'ended: ' .. outcome .. (err ~= '' and ', ' .. err or ''))
 return 'OK'

@@ -15,6 +15,7 @@
 --@include _clock
 --@include _server
 --@include _sound
+--@include _moved
 --@include _lane
 --@include _room
 --@include _waiters
@@ -116,7 +117,7 @@ if queued then
   end
 end
 if full then
-  close_batch(lane, batch, schedule, id, now)
+  close_batch(lane, batch, schedule, id, now, 'full')
 elseif queued then
   redis.call('ZADD', schedule, math.min(now + linger, created_at + longest), id)
 end

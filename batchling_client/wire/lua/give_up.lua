@@ -5,6 +5,7 @@
 -- Verdicts  'OK'  'STALE'
 --@include _clock
 --@include _fence
+--@include _moved
 --@include _room
 local schedule, batch, rows = KEYS[1], KEYS[2], KEYS[3]
 local id, token, err, keep_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
@@ -17,6 +18,7 @@ redis.call('HSET', batch, 'state', 'failed', 'error', err, 'settled_at', now, 'u
 redis.call('HSETNX', batch, 'unreadable_since', now)
 redis.call('HINCRBY', batch, 'token', 1)
 redis.call('PEXPIRE', batch, keep_ms)
+moved(batch, now, 'given up: ' .. err)
 redis.call('UNLINK', rows)
 redis.call('ZREM', schedule, id)
 return 'OK'

@@ -9,6 +9,7 @@
 -- Verdicts  'OK'  'STALE'
 --@include _clock
 --@include _fence
+--@include _moved
 --@include _room
 local schedule, batch = KEYS[1], KEYS[2]
 local id, token, delay, why = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
@@ -33,4 +34,5 @@ if unmade and state == 'submitting' then
   redis.call('HDEL', batch, 'create_at', 'input_file_id', 'n_lines')
 end
 let_go(batch, schedule, id, now + delay)
+moved(batch, now, 'waits: ' .. why)
 return 'OK'

@@ -4,6 +4,7 @@
 -- Verdicts  {'OK', label in force}  {'STALE'}
 --@include _clock
 --@include _fence
+--@include _moved
 --@include _room
 local batch = KEYS[1]
 local token, label = ARGV[1], ARGV[2]
@@ -13,5 +14,9 @@ if not holds(batch, token) or not (state == 'sealed' or state == 'submitting') t
 end
 go_on_when_full(batch)
 redis.call('HSETNX', batch, 'label', label)
-redis.call('HSET', batch, 'state', 'submitting', 'updated_at', now_ms())
+local now = now_ms()
+redis.call('HSET', batch, 'state', 'submitting', 'updated_at', now)
+if state == 'sealed' then
+  moved(batch, now, 'submission began')
+end
 return {'OK', redis.call('HGET', batch, 'label')}

@@ -7,6 +7,7 @@
 -- Verdicts  'OK'  'STALE'
 --@include _clock
 --@include _fence
+--@include _moved
 --@include _room
 local schedule, batch = KEYS[1], KEYS[2]
 local id, token, status, n_done, n_total, delay = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
@@ -16,6 +17,7 @@ if not holds(batch, token) or redis.call('HGET', batch, 'state') ~= 'submitted' 
 end
 local now = now_ms()
 go_on_when_full(batch)
+local before = redis.call('HGET', batch, 'provider_status') or ''
 redis.call('HSET', batch, 'provider_status', status, 'n_done', n_done, 'n_total', n_total, 'updated_at', now,
   'n_stumbles', 0)
 redis.call('HDEL', batch, 'denied_since', 'n_denied')
@@ -28,6 +30,7 @@ if asked then
   redis.call('HINCRBY', batch, 'n_cancels', 1)
   redis.call('HSETNX', batch, 'cancel_at', now)
   redis.call('HSET', batch, 'cancel_asked_at', now)
+  add_to_timeline(batch, now, 'the provider was asked to cancel it')
 end
 if itself then
   redis.call('HSET', batch, 'confirmed_at', now)
@@ -36,4 +39,10 @@ if early ~= '' then
   redis.call('HSET', batch, 'early', early)
 end
 let_go(batch, schedule, id, now + delay)
+if status ~= before then
+  add_to_timeline(batch, now, 'the provider says ' .. status)
+end
+if why ~= '' then
+  add_to_timeline(batch, now, 'waits: ' .. why)
+end
 return 'OK'

@@ -9,6 +9,7 @@
 -- Verdicts  'OK'  'STALE'
 --@include _clock
 --@include _fence
+--@include _moved
 --@include _room
 --@include _server
 local schedule, batch = KEYS[1], KEYS[2]
@@ -43,4 +44,7 @@ if err ~= '' and unsent and redis.call('HGET', batch, 'state') == 'submitting' a
 end
 redis.call('HSET', batch, 'updated_at', now)
 let_go(batch, schedule, id, now + delay)
+if err ~= '' then
+  moved(batch, now, 'to be tried again: ' .. err)
+end
 return 'OK'

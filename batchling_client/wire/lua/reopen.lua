@@ -5,6 +5,7 @@
 -- Verdicts  'OK'  'TOO_LATE' there is nothing to read again  'BUSY' it is not over  'GONE' no such batch
 --@include _clock
 --@include _fence
+--@include _moved
 --@include _room
 local schedule, batch, unanswered = KEYS[1], KEYS[2], KEYS[3]
 local id, terminal, keep_ms = ARGV[1], ',' .. ARGV[2] .. ',', ARGV[3]
@@ -28,4 +29,5 @@ redis.call('HSET', batch, 'state', 'submitted', 'reopened_at', now, 'n_stumbles'
 redis.call('PEXPIRE', batch, keep_ms)
 redis.call('PEXPIRE', unanswered, keep_ms)
 let_go(batch, schedule, id, now)
+moved(batch, now, 'reopened, so that its results are read once more')
 return 'OK'

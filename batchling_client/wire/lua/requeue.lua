@@ -11,6 +11,7 @@
 --@include _fence
 --@include _server
 --@include _sound
+--@include _moved
 --@include _lane
 --@include _room
 local schedule, lane, batch, rows, batches, lanes, source = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
@@ -70,9 +71,12 @@ redis.call('HSET', batch, 'n_requests', n_requests, 'n_bytes', n_bytes, 'updated
 if n_moved > 0 then
   count(source, 'n_requeued', n_moved)
   redis.call('HSET', source, 'moved_to', id, 'starts', 0)
+  local some = n_moved .. (n_moved == 1 and ' request' or ' requests')
+  add_to_timeline(source, now, some .. ' moved on to ' .. id)
+  add_to_timeline(batch, now, some .. ' came from ' .. source_id)
 end
 if full or n_requests >= cap_rows then
-  close_batch(lane, batch, schedule, id, now)
+  close_batch(lane, batch, schedule, id, now, 'full')
 else
   redis.call('ZADD', schedule, math.min(now + linger, created_at + longest), id)
 end

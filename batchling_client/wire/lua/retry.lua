@@ -4,6 +4,7 @@
 -- Verdicts  'OK'  'BUSY' a step is under way  'TOO_LATE' it is terminal  'GONE' no such batch
 --@include _clock
 --@include _fence
+--@include _moved
 --@include _room
 local schedule, batch, circuit = KEYS[1], KEYS[2], KEYS[3]
 local id = ARGV[1]
@@ -30,4 +31,5 @@ redis.call('HSET', batch, 'n_stumbles', 0, 'updated_at', now)
 redis.call('HDEL', batch, 'unread_since', 'n_unread')
 redis.call('UNLINK', circuit)
 let_go(batch, schedule, id, now)
+moved(batch, now, 'retried by hand')
 return 'OK'

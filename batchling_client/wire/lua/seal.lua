@@ -6,6 +6,7 @@
 --@include _fence
 --@include _server
 --@include _sound
+--@include _moved
 --@include _lane
 --@include _room
 local schedule, batch, lane = KEYS[1], KEYS[2], KEYS[3]
@@ -14,6 +15,6 @@ if not holds(batch, token) or redis.call('HGET', batch, 'state') ~= 'open' then
   return 'STALE'
 end
 go_on_when_full(batch)
-close_batch(lane, batch, schedule, id, now_ms())
+close_batch(lane, batch, schedule, id, now_ms(), 'no more calls came')
 redis.call('HSET', batch, 'missed', 0)
 return 'OK'

@@ -4,6 +4,7 @@
 -- Verdicts  'OK'  'STALE'
 --@include _clock
 --@include _fence
+--@include _moved
 --@include _room
 local schedule, batch, rows = KEYS[1], KEYS[2], KEYS[3]
 local id, token, state, keep_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
@@ -16,6 +17,7 @@ redis.call('HSET', batch, 'state', state, 'settled_at', now, 'updated_at', now, 
 redis.call('HINCRBY', batch, 'token', 1)
 redis.call('HDEL', batch, 'silence')
 redis.call('PEXPIRE', batch, keep_ms)
+moved(batch, now, state)
 redis.call('UNLINK', rows)
 redis.call('ZREM', schedule, id)
 return 'OK'

@@ -4,6 +4,7 @@
 -- Verdicts  {'OK'}  {'STALE', provider batch id in force or ''}
 --@include _clock
 --@include _fence
+--@include _moved
 --@include _room
 local schedule, batch = KEYS[1], KEYS[2]
 local id, token, provider_batch_id, delay, account = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
@@ -16,4 +17,5 @@ redis.call('HSET', batch, 'state', 'submitted', 'provider_batch_id', provider_ba
   'updated_at', now, 'n_stumbles', 0, 'account', account)
 redis.call('HDEL', batch, 'error', 'denied_since', 'n_denied')
 let_go(batch, schedule, id, now + delay)
+moved(batch, now, 'submitted: the provider calls it ' .. provider_batch_id)
 return {'OK'}

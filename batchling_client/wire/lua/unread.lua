@@ -5,6 +5,7 @@
 -- Verdicts  'OK'  'STALE'
 --@include _clock
 --@include _fence
+--@include _moved
 --@include _room
 --@include _sound
 local schedule, batch = KEYS[1], KEYS[2]
@@ -24,4 +25,5 @@ end
 redis.call('HSET', batch, 'ending', ending, 'error', why, 'updated_at', now, 'n_stumbles', 0)
 redis.call('HDEL', batch, 'denied_since', 'n_denied')
 let_go(batch, schedule, id, now + delay)
+add_to_timeline(batch, now, 'to be read again: ' .. why)
 return 'OK'
