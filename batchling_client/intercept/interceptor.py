@@ -121,18 +121,6 @@ PASSING: Final = _Passing()
 """What an interceptor is given for a call that passes and has been counted."""
 
 
-class Interceptor(Protocol):
-    """An adapter for one HTTP library; both methods may be called any number of times, in any order."""
-
-    def install(self) -> None:
-        """Patch the library's client classes, now or as soon as the library is imported."""
-        ...
-
-    def uninstall(self) -> None:
-        """Put back what was there before; a patch of somebody else on top of ours stays."""
-        ...
-
-
 warned: Final[dict[tuple[str, int], object]] = {}
 """The warnings that this process and its parents have printed, with their process ids."""
 

@@ -5,7 +5,7 @@ import importlib
 import inspect
 import sys
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any, Final, TypeAlias
 
@@ -13,6 +13,7 @@ import wrapt
 
 from . import gate, own_transports, scope
 from .interceptor import PASSING, Handler
+from .library import Library
 from .own_transports import Way
 
 Wrapper: TypeAlias = Callable[..., Any]
@@ -110,10 +111,13 @@ def _holder(owner: Any, method: str) -> Any:
 
 
 class Patcher:
-    """The patches of one adapter, on libraries that are imported now or later."""
+    """The patches of one interceptor, on libraries that are imported now or later.
 
-    def __init__(self, libraries: Sequence[str], targets: Callable[[ModuleType], Iterable[Target]]) -> None:
-        self._libraries: Final = libraries
+    `install` and `uninstall` may be called any number of times, in any order.
+    """
+
+    def __init__(self, targets: Callable[[ModuleType], Iterable[Target]], *libraries: Library) -> None:
+        self.libraries: Final = libraries
         self._targets: Final = targets
         self._installed = False
         self._awaited: set[str] = set()
@@ -127,7 +131,7 @@ class Patcher:
         self._installed = True
         for patch in self._alive():
             patch.installed = True
-        for name in self._libraries:
+        for name in (name for library in self.libraries for name in library.modules):
             module = sys.modules.get(name)
             if isinstance(module, ModuleType):
                 self._adopt(module)
@@ -145,6 +149,10 @@ class Patcher:
                 self._patches.pop(place, None)
         for patch in self._alive():
             patch.take_off()
+
+    def patches(self, method: str) -> bool:
+        """Return whether a method of this name is patched."""
+        return any(name == method for _, name in self._patches)
 
     def renew(self, library: str, method: str) -> None:
         """Patch a library again where its own method is back in the place of ours, as a double leaves it."""
@@ -167,8 +175,11 @@ class Patcher:
         # Returns once the import is complete, also where another thread is in the middle of it.
         self._patch(importlib.import_module(module.__name__))
 
-    def _patch(self, library: ModuleType) -> None:
-        for named, method, make in self._targets(library):
+    def _patch(self, module: ModuleType) -> None:
+        known = (library for library in self.libraries if module.__name__ in library.modules)
+        if not any(library.is_in(module) for library in known):
+            return
+        for named, method, make in self._targets(module):
             owner = _holder(named, method)
             if owner is None:
                 continue

@@ -1,32 +1,34 @@
-"""The registry of libraries whose calls are caught, or seen and warned of, and the switch for all of them.
+"""The switch for all interceptors: each file of `libraries` holds one.
 
-Threads are in it too: what a block starts remembers the block, so that calls after its end are seen.
+Threads are among them: what a block starts remembers the block, so that calls after its end are seen.
 """
 
+import functools
 import importlib
 import os
+import pkgutil
 import sys
 import threading
-from typing import Final, cast
+from typing import Final
 
-from .interceptor import Interceptor
+from .library import Library
+from .patching import Patcher
 
-__all__ = ["ADAPTERS", "WARNED_OF", "install", "let_go", "uninstall"]
+__all__ = ["install", "interceptors", "let_go", "libraries", "uninstall"]
 
-ADAPTERS: Final = (
-    "batchling_client.intercept.libraries.httpx",
-    "batchling_client.intercept.libraries.httpcore",
-    "batchling_client.intercept.libraries.aiohttp",
-    "batchling_client.intercept.libraries.requests",
-    "batchling_client.intercept.libraries.lm15",
-    "batchling_client.intercept.libraries.urllib3",
-    "batchling_client.intercept.libraries.http_client",
-    "batchling_client.intercept.libraries.grpc",
-    "batchling_client.intercept.libraries.threads",
-)
+_PACKAGE: Final = f"{__package__}.libraries"
 
-WARNED_OF: Final = frozenset({"urllib3", "http.client", "grpc"})
-"""Libraries whose calls are seen and not caught: they pass with a warning."""
+
+@functools.cache
+def interceptors() -> tuple[Patcher, ...]:
+    """Import and return every interceptor; none imports the library that it is for."""
+    files = pkgutil.iter_modules(importlib.import_module(_PACKAGE).__path__)
+    return tuple(importlib.import_module(f"{_PACKAGE}.{file.name}").INTERCEPTOR for file in files)
+
+
+def libraries() -> tuple[Library, ...]:
+    """Return every library whose calls are caught, or seen and warned of."""
+    return tuple(library for interceptor in interceptors() for library in interceptor.libraries)
 
 
 class _Switch:
@@ -50,8 +52,8 @@ def install() -> None:
     """Switch interception on for one more user, and restore patches that others removed since."""
     with _switch.lock:
         _switch.n_users += 1
-        for name in ADAPTERS:
-            _adapter(name).install()
+        for interceptor in interceptors():
+            interceptor.install()
     _take_off()
 
 
@@ -84,9 +86,5 @@ def _count_gone() -> None:
         _switch.gone.pop()
         _switch.n_users = max(0, _switch.n_users - 1)
     if _switch.n_users == 0:
-        for name in ADAPTERS:
-            _adapter(name).uninstall()
-
-
-def _adapter(name: str) -> Interceptor:
-    return cast("Interceptor", importlib.import_module(name))
+        for interceptor in interceptors():
+            interceptor.uninstall()

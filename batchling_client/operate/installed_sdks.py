@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from ..intercept import uncovered_clients
+from ..intercept import switch
+from ..intercept.library import Library
 
 SDKS: Final = (
     "openai",
@@ -42,29 +43,6 @@ FRAMEWORKS: Final = (
     "instructor",
 )
 """Distributions that send through SDKs alone, which are often extras of theirs: what of them is here."""
-
-_OVER: Final[Mapping[str, str]] = {
-    "xai-sdk": "grpc",
-    "google-cloud-aiplatform": "grpc",
-    "boto3": "urllib3",
-}
-"""SDKs whose requirements do not show it: they need HTTP libraries for other purposes, too."""
-
-_VENDORED: Final[Mapping[str, tuple[str, str]]] = {"dspy": ("dspy/_vendor/lm15", "lm15")}
-"""A folder of a distribution -> the HTTP library that is in it, where this release has it."""
-
-_ASYNC_OVER: Final[Mapping[str, str]] = {"google-genai": "aiohttp"}
-"""What is preferred for async calls where it can be imported, required or not."""
-
-_FAMILY: Final = ("httpx2", "httpx")
-"""What SDKs send over by their requirements; a requirement of aiohttp or requests is mostly for other ends."""
-
-WAYS: Final[Mapping[str, str]] = {
-    "xai-sdk": uncovered_clients.XAI_WAY,
-    "google-cloud-aiplatform": uncovered_clients.GOOGLE_WAY,
-    "boto3": uncovered_clients.BEDROCK_WAY,
-}
-"""What to do instead, where no call of an SDK is caught."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,24 +82,28 @@ def _read(name: str, version: str, versions: Mapping[str, str]) -> Sdk:
         over, others = "", [_named(line) for line in lines]
     else:
         others = [_named(line) for line in lines if "extra ==" not in line]
-        over = _OVER.get(name) or _vendored(name)
-        over = over or next((library for library in _FAMILY if library in others), "")
-    preferred = _ASYNC_OVER.get(name, "")
+        over = _over(name, others)
+    preferred = (library.name for library in switch.libraries() if name in library.async_sdks)
     return Sdk(
         name=name,
         version=version,
         blocking=over,
-        awaiting=preferred if preferred and find_spec(preferred) is not None else over,
+        awaiting=next((library for library in preferred if find_spec(library) is not None), over),
         through=tuple(other for other in versions if other in others and other != name),
     )
 
 
-def _vendored(name: str) -> str:
-    folder, library = _VENDORED.get(name, ("", ""))
-    if not folder:
-        return ""
-    place = importlib.metadata.distribution(name).locate_file(folder)
-    return library if Path(str(place)).is_dir() else ""
+def _over(sdk: str, required: Sequence[str]) -> str:
+    """Return the library over which an SDK sends by itself; empty if it is not known."""
+    known = switch.libraries()
+    over = [library for library in known if sdk in library.sdks or _carries(sdk, library)]
+    over += [library for library in known if library.is_requirement and _named(library.name) in required]
+    return over[0].name if over else ""
+
+
+def _carries(sdk: str, library: Library) -> bool:
+    folder = library.vendored.get(sdk)
+    return folder is not None and Path(str(importlib.metadata.distribution(sdk).locate_file(folder))).is_dir()
 
 
 def _named(requirement: str) -> str:

@@ -5,22 +5,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from typing import Final
 
 from ..errors import NotIntercepted
 from ..intercept import probe, switch
+from ..intercept.library import Library
 from ..wire.deployment.finding import Finding, Health
 from . import installed_sdks
 from .installed_sdks import Sdk
-
-MODULES: Final[Mapping[str, str]] = {
-    "httpx": "httpx",
-    "httpx2": "httpx2",
-    "aiohttp": "aiohttp",
-    "requests": "requests",
-    "lm15": "dspy._vendor.lm15.transports",
-}
-"""HTTP library -> what is imported to send a probe through it."""
 
 
 async def interception() -> list[Finding]:
@@ -29,12 +20,12 @@ async def interception() -> list[Finding]:
     libraries = {}
     switch.install()
     try:
-        for library, module in MODULES.items():
-            used_by = [sdk.title for sdk in found if library in sdk.libraries]
+        for library in [one for one in switch.libraries() if one.probe is not None]:
+            used_by = [sdk.title for sdk in found if library.name in sdk.libraries]
             # A vendored library is probed only if the SDK that vendors it is installed.
-            if used_by or ("." not in module and find_spec(module) is not None):
-                told = ", ".join(used_by) or "no SDK here"
-                libraries[library] = await _of_library(library, module, used_by=told)
+            if used_by or (not library.vendored and find_spec(library.modules[0]) is not None):
+                titles = ", ".join(used_by) or "no SDK here"
+                libraries[library.name] = await _of_library(library, used_by=titles)
     finally:
         switch.uninstall()
     return [*libraries.values(), *(of_sdk(sdk, libraries) for sdk in found)]
@@ -51,15 +42,16 @@ def of_sdk(sdk: Sdk, libraries: Mapping[str, Finding]) -> Finding:
         )
     through = [f"through {', '.join(sdk.through)}: see there"] if sdk.through else []
     missed = [library for library in sdk.libraries if library not in libraries]
-    told = f"{sdk.version}, {'; '.join([*_own(sdk, libraries), *through])}"
+    says = f"{sdk.version}, {'; '.join([*_own(sdk, libraries), *through])}"
     if not missed:
         broken = [
             libraries[library] for library in sdk.libraries if libraries[library].health is not Health.OK
         ]
         health, mend = (broken[0].health, broken[0].mend) if broken else (Health.OK, "")
-        return Finding(check=sdk.name, health=health, says=told, mend=mend)
-    way = installed_sdks.WAYS.get(sdk.name, "Send batchable calls over httpx, httpx2, aiohttp or requests.")
-    return Finding(check=sdk.name, health=Health.NOTE, says=told, mend=way)
+        return Finding(check=sdk.name, health=health, says=says, mend=mend)
+    ways = (library.sdks[sdk.name] for library in switch.libraries() if sdk.name in library.sdks)
+    way = next(ways, "Send batchable calls over httpx, httpx2, aiohttp or requests.")
+    return Finding(check=sdk.name, health=Health.NOTE, says=says, mend=way)
 
 
 def _own(sdk: Sdk, libraries: Mapping[str, Finding]) -> Sequence[str]:
@@ -75,25 +67,28 @@ def _fate(library: str, libraries: Mapping[str, Finding]) -> str:
     finding = libraries.get(library)
     if finding is not None:
         return "covered" if finding.health is Health.OK else f"not covered, see {library}"
-    return "not batched, with a warning" if library in switch.WARNED_OF else "not seen"
+    is_warned_of = any(one.warned_of for one in switch.libraries() if one.name == library)
+    return "not batched, with a warning" if is_warned_of else "not seen"
 
 
-async def _of_library(library: str, module: str, *, used_by: str) -> Finding:
+async def _of_library(library: Library, *, used_by: str) -> Finding:
     try:
-        importlib.import_module(module)
+        importlib.import_module(library.modules[0])
         await probe.check()
     except NotIntercepted as error:
         return Finding(
-            check=library,
+            check=library.name,
             health=Health.FAILURE,
             says=str(error),
             mend="Import what patches the library before batchling, or take it out.",
         )
     except ImportError as error:
         return Finding(
-            check=library,
+            check=library.name,
             health=Health.NOTE,
             says=f"cannot be imported ({error.name})",
-            mend=f"Reinstall {library}.",
+            mend=f"Reinstall {library.name}.",
         )
-    return Finding(check=library, health=Health.OK, says=f"covered, a probe was caught (used by {used_by})")
+    return Finding(
+        check=library.name, health=Health.OK, says=f"covered, a probe was caught (used by {used_by})"
+    )

@@ -21,10 +21,11 @@ HOME = "BATCHLING_HOME"
 # A folder in the home of a rehearsal; a message with a file there was printed by one of its processes.
 SAID = "said"
 CLIENT = "batchling_client"
-LIBRARIES = frozenset(
-    ("aiohttp", "grpc", "httpcore", "httpcore2", "httpx", "httpx2", "lm15", "niquests", "requests", "urllib3")
-)
 HERE = os.path.dirname(os.path.abspath(__file__))
+# Each interceptor has its library's name; niquests has none, and sends over a urllib3 of another name.
+LIBRARIES = frozenset(
+    name.partition(".")[0] for name in os.listdir(os.path.join(HERE, "..", "intercept", "libraries"))
+) | {"niquests"}
 
 _REFUSED = (
     "This is a rehearsal, and this process cannot hand a call to {0} to the sandbox: it was not sent. Install "
@@ -93,7 +94,7 @@ class Finder:
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> "ModuleSpec | None":
         """Return what the other finders find, with a loader that reports the end of the import."""
-        if self._done or name not in LIBRARIES:
+        if self._done or not _is_library(name):
             return None
         spec = self._found(name, path, target)
         loader = getattr(spec, "loader", None)
@@ -147,6 +148,10 @@ class Finder:
         return None
 
 
+def _is_library(name: str) -> bool:
+    return (name.removesuffix("2")) in LIBRARIES
+
+
 def begin() -> None:
     """Watch this process if it belongs to a rehearsal."""
     url = os.environ.get(SANDBOX, "")
@@ -157,7 +162,7 @@ def begin() -> None:
         sys.addaudithook(guard)
     finder = Finder(guard)
     sys.meta_path.insert(0, finder)
-    if not LIBRARIES.isdisjoint(sys.modules):
+    if any(map(_is_library, list(sys.modules))):
         # A .pth file has imported such a library already.
         finder.join()
 

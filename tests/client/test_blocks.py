@@ -925,7 +925,7 @@ async def test_a_block_is_entered_once() -> None:
 
 @pytest.mark.usefixtures("nothing_intercepted")
 async def test_a_library_that_slips_past_is_an_error_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batchling_client.intercept.switch.ADAPTERS", ())
+    monkeypatch.setattr("batchling_client.intercept.switch.install", lambda: None)
     with pytest.raises(batchling_client.NotIntercepted, match="full price"):
         async with batchify(dry_run=True):
             pass

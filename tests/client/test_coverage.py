@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from batchling_client.intercept import switch
 from batchling_client.operate import installed_sdks, sdk_coverage
 from batchling_client.wire.deployment.finding import Finding, Health
 
@@ -43,7 +44,8 @@ def finding(library: str, health: Health = Health.OK) -> Finding:
     return Finding(check=library, health=health, says="", mend=mend)
 
 
-ALL_COVERED = {name: finding(name) for name in sdk_coverage.MODULES}
+CAUGHT = [library.name for library in switch.libraries() if library.probe is not None]
+ALL_COVERED = {name: finding(name) for name in CAUGHT}
 
 
 def fate(name: str, libraries: dict[str, Finding] | None = None) -> Finding:
@@ -140,5 +142,5 @@ async def test_this_environment_s_sdks_are_covered() -> None:
         assert found[name].health is Health.OK, found[name]
     assert "openai" in found["httpx2"].says
     assert "groq" in found["httpx"].says
-    assert set(found) <= {*sdk_coverage.MODULES, *installed_sdks.SDKS, *installed_sdks.FRAMEWORKS}
+    assert set(found) <= {*CAUGHT, *installed_sdks.SDKS, *installed_sdks.FRAMEWORKS}
     assert importlib.util.find_spec("boto3") or "boto3" not in found

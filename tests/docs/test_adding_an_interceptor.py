@@ -1,8 +1,7 @@
-"""docs/adding-an-interceptor.md: its example works, and every interceptor is in the places that it lists."""
+"""docs/adding-an-interceptor.md: its example works as the only file that is added, and the places exist."""
 
 from __future__ import annotations
 
-import ast
 import importlib
 import re
 import sys
@@ -14,16 +13,18 @@ from typing import Any
 
 import pytest
 
+from batchling_client.errors import NotIntercepted
 from batchling_client.intercept import probe, switch
-from batchling_client.operate import sdk_coverage
+from batchling_client.operate import installed_sdks, sdk_coverage
+from batchling_client.wire.deployment.finding import Health
 from tests.interceptors.fakes import PATH, FakeHandler, process_block, refusing, who
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "adding-an-interceptor.md").read_text(encoding="utf-8")
 LIBRARIES = ROOT / "batchling_client" / "intercept" / "libraries"
 PACKAGE = "batchling_client.intercept.libraries"
-WITHOUT_PROBE = {"threads", "httpcore"}
-"""No client library: what starts threads, and what httpx itself sends over."""
+NO_CLIENTS = {"threads", "httpcore"}
+"""What starts threads, and what httpx itself sends over."""
 
 
 @dataclass
@@ -42,6 +43,9 @@ class Response:
 
 
 class Client:
+    def __init__(self, proxy: str = "") -> None:
+        self.proxy = proxy
+
     def send(self, request: Request) -> Response:
         return Response(200, {}, b"sent to " + request.url.encode())
 
@@ -50,16 +54,18 @@ class Client:
 def acme(monkeypatch: pytest.MonkeyPatch, nothing_intercepted: None) -> Iterator[Any]:
     """The library, and the page's interceptor installed on it."""
     library = ModuleType("acme_http")
-    vars(library).update(Client=Client, Response=Response)
+    vars(library).update(Client=Client, Request=Request, Response=Response)
     monkeypatch.setitem(sys.modules, "acme_http", library)
     code = PAGE.partition("<!-- example: interceptor -->")[2].partition("```python\n")[2].partition("```")[0]
     interceptor: Any = ModuleType(f"{PACKAGE}.acme_http")
     interceptor.__package__ = PACKAGE
     exec(compile(code, "docs/adding-an-interceptor.md", "exec"), vars(interceptor))
     before = vars(Client)["send"]
-    interceptor.install()
+    known = switch.interceptors()
+    monkeypatch.setattr(switch, "interceptors", lambda: (*known, interceptor.INTERCEPTOR))
+    switch.install()
     yield library
-    interceptor.uninstall()
+    switch.uninstall()
     assert vars(Client)["send"] is before
 
 
@@ -86,38 +92,42 @@ def test_the_example_sends_what_the_block_lets_pass(acme: Any, handler: FakeHand
     assert acme.Client().send(Request(url, b"{}")).body == f"sent to {url}".encode()
 
 
-def test_every_interceptor_is_in_the_registry_and_can_be_switched() -> None:
-    there = {f"{PACKAGE}.{path.stem}" for path in LIBRARIES.glob("*.py") if path.stem != "__init__"}
-
-    assert set(switch.ADAPTERS) == there
-    for name in switch.ADAPTERS:
-        module = importlib.import_module(name)
-        assert callable(module.install)
-        assert callable(module.uninstall)
-
-
-def test_every_caught_library_has_its_probe_its_mark_and_its_line_in_the_doctor() -> None:
-    warned_of = {name.replace(".", "_") for name in switch.WARNED_OF}
-    caught = {name.rpartition(".")[2] for name in switch.ADAPTERS} - warned_of - WITHOUT_PROBE
-
-    assert {name.rstrip("2") for name in sdk_coverage.MODULES} == caught
-    assert set(sdk_coverage.MODULES.values()) <= set(probe._PROBES)
-    assert probe._PROBES.keys() == probe._MARKS.keys()
-    assert probe._ASKED_FIRST.keys() <= probe._PROBES.keys()
+async def test_the_example_s_probe_is_caught_unless_something_takes_the_method_away(
+    acme: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await probe.check()
+    with monkeypatch.context() as patch:
+        patch.setattr(Client, "send", lambda client, request: Response(200, {}, b""))
+        with pytest.raises(NotIntercepted, match="acme_http"):
+            await probe.check()
 
 
-def test_every_caught_library_loads_batchling_in_a_rehearsal() -> None:
-    tree = ast.parse((ROOT / "batchling_client" / "startup" / "sitecustomize.py").read_text(encoding="utf-8"))
-    [libraries] = [
-        node.value
-        for node in tree.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "LIBRARIES"
+def test_the_doctor_finds_sdks_that_require_the_example_s_library(
+    acme: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    metadata = "Metadata-Version: 2.4\nName: groq\nVersion: 9\nRequires-Dist: acme-http<3\n"
+    (tmp_path / "groq-9.dist-info").mkdir()
+    (tmp_path / "groq-9.dist-info" / "METADATA").write_text(metadata, encoding="utf-8")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    [sdk] = installed_sdks.installed()
+
+    covered = sdk_coverage.of_sdk(sdk, {})
+
+    assert (sdk.blocking, sdk.awaiting, covered.health) == ("acme_http", "acme_http", Health.NOTE)
+
+
+def test_every_file_holds_an_interceptor_and_says_what_becomes_of_its_calls() -> None:
+    there = [path.stem for path in sorted(LIBRARIES.glob("*.py")) if path.stem != "__init__"]
+
+    assert [importlib.import_module(f"{PACKAGE}.{name}").INTERCEPTOR for name in there] == [
+        *switch.interceptors()
     ]
-    assert isinstance(libraries, ast.Call)
-
-    loaded = set(ast.literal_eval(libraries.args[0]))
-
-    assert set(sdk_coverage.MODULES) | (switch.WARNED_OF - {"http.client"}) <= loaded
+    for name, interceptor in zip(there, switch.interceptors(), strict=True):
+        for library in interceptor.libraries:
+            assert library.name.replace(".", "_") in (name, f"{name}2")
+            caught = library.probe is not None
+            assert caught + library.warned_of + (name in NO_CLIENTS) == 1
+            assert bool(library.sdks) <= library.warned_of
 
 
 def test_every_place_of_the_page_exists() -> None:
@@ -126,6 +136,7 @@ def test_every_place_of_the_page_exists() -> None:
 
     assert [int(number) for number, _ in rows] == list(range(1, len(rows) + 1))
     assert [path for path in places if not (ROOT / path).exists()] == []
-    named = re.findall(r"`(_?[A-Z][A-Z_]+)`", PAGE)
-    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "batchling_client").rglob("*.py"))
+    named = re.findall(r"`(_?[A-Z][A-Z_]+|[a-z]+_[a-z_]+)`", PAGE)
+    folders = (ROOT / "batchling_client", ROOT / "tests" / "interceptors")
+    code = "".join(path.read_text(encoding="utf-8") for each in folders for path in each.rglob("*.py"))
     assert [word for word in named if word not in code] == []

@@ -16,6 +16,7 @@ from lm15.transports import (
 
 from batchling_client.errors import NotIntercepted
 from batchling_client.intercept import probe, switch
+from batchling_client.intercept.libraries import lm15
 
 from .fakes import PATH, FakeHandler, Upstream, error_reply, process_block, refusing, task_block, who
 
@@ -152,8 +153,7 @@ async def test_the_self_test_looks_for_no_host_where_nothing_is_caught(
     opened: list[object] = []
     monkeypatch.setattr("asyncio.open_connection", lambda *words, **_: opened.append(words))
     monkeypatch.setattr("socket.create_connection", lambda *words, **_: opened.append(words))
-    name = transports.__name__
-    monkeypatch.setattr(probe, "_PROBES", {name: probe._PROBES[name]})
-    with pytest.raises(NotIntercepted, match=name):
+    monkeypatch.setattr(switch, "interceptors", lambda: (lm15.INTERCEPTOR,))
+    with pytest.raises(NotIntercepted, match=transports.__name__):
         await probe.check()
     assert opened == []

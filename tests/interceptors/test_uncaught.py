@@ -18,8 +18,9 @@ import requests
 import urllib3
 from botocore.config import Config
 
-from batchling_client.intercept import scope, switch, uncovered_clients
+from batchling_client.intercept import scope, switch
 from batchling_client.intercept.interceptor import PASS_THROUGH, HttpCall, PassThrough
+from batchling_client.intercept.libraries import grpc as over_grpc
 from batchling_client.intercept.passed import Passed
 from batchling_client.session.calls import Calls, Terms
 from batchling_client.wire.ids import new_run_id
@@ -176,8 +177,8 @@ def test_other_grpc_calls_and_calls_outside_of_blocks_are_silent(
 
 def test_every_grpc_method_that_is_known_has_a_way_that_is_named(caplog: pytest.LogCaptureFixture) -> None:
     passed = Passed(Routes())
-    for method in uncovered_clients.RPCS:
-        uncovered_clients.note_rpc(passed, method)
+    for method in over_grpc.RPCS:
+        over_grpc.note_rpc(passed, method)
     assert all("to have them batched" in record.getMessage() for record in caplog.records)
     assert len(caplog.records) == 2
 

@@ -1,1 +1,1 @@
-"""One interceptor a library that sends: `switch.ADAPTERS` names them, and imports none before a block is open."""
+"""One interceptor a library that sends: `switch` finds them here, and imports none before a block is open."""

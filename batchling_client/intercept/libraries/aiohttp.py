@@ -17,6 +17,7 @@ from ..interceptor import (
     PassThrough,
     host_of,
 )
+from ..library import CAUGHT, PROBE_URL, Library
 from ..own_transports import Way
 from ..patching import Patch, Patcher, Target, own_class
 
@@ -234,16 +235,13 @@ def _way(
 
 def _renewing(patch: Patch) -> Callable[..., Any]:
     def _ask(session: Any, *args: Any, **options: Any) -> Any:
-        _patcher.renew("aiohttp", _SENDS)
+        INTERCEPTOR.renew("aiohttp", _SENDS)
         return patch.plain(session)(*args, **options)
 
     return _ask
 
 
 def _targets(module: ModuleType) -> Iterator[Target]:
-    if not hasattr(module, "ClientSession") or not hasattr(module, "BaseConnector"):
-        # A stand-in of that name, such as a test's.
-        return
     library, session = _Library(module), own_class(module, "ClientSession", "client")
     if own_transports.is_wrapped(vars(session).get(_SENDS), "aiohttp"):
         # A test double is in place, which restores the library's method over our patch: patch its callers, too.
@@ -253,6 +251,23 @@ def _targets(module: ModuleType) -> Iterator[Target]:
     yield session, _SENDS, lambda patch: _sending(library, patch)
 
 
-_patcher: Final = Patcher(("aiohttp",), _targets)
-install = _patcher.install
-uninstall = _patcher.uninstall
+async def _probe(module: Any) -> bool:
+    async def slipped_past(connector: object, request: object, traces: object, timeout: object) -> object:
+        raise module.ClientError
+
+    nowhere = type("Nowhere", (module.BaseConnector,), {"_create_connection": slipped_past})
+    async with module.ClientSession(connector=nowhere()) as session, session.post(PROBE_URL) as response:
+        return bool(response.status == CAUGHT)
+
+
+INTERCEPTOR: Final = Patcher(
+    _targets,
+    Library(
+        name="aiohttp",
+        modules=("aiohttp",),
+        marks=("ClientSession", "BaseConnector"),
+        probe=_probe,
+        asked_first=("ClientSession._request",),
+        async_sdks=("google-genai",),
+    ),
+)

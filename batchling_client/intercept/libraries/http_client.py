@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from .. import gate, own_transports, uncovered_clients
 from ..interceptor import Handler, host_of
+from ..library import Library
 from ..passed import costs, not_sent
 from ..patching import Patch, Patcher, Target
 
@@ -76,6 +77,4 @@ def _targets(module: ModuleType) -> Iterator[Target]:
         yield connection, "putrequest", _putting
 
 
-_patcher: Final = Patcher(("http.client",), _targets)
-install = _patcher.install
-uninstall = _patcher.uninstall
+INTERCEPTOR: Final = Patcher(_targets, Library(name="http.client", modules=("http.client",), warned_of=True))

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from .. import own_transports, scope
 from ..interceptor import OWN_PORTS, Handler, HttpCall, HttpReply, PassThrough, host_of
+from ..library import Library
 from ..own_transports import Way
 from ..patching import Patch, Patcher, Target, own_class
 
@@ -95,15 +96,13 @@ def _awaiting(library: Any, patch: Patch) -> Callable[..., Awaitable[Any]]:
 
 
 def _targets(module: ModuleType) -> Iterator[Target]:
-    if not hasattr(module, "ConnectionPool"):
-        # A stand-in of that name, such as a test's.
-        return
     blocking = own_class(module, "ConnectionPool", "_sync.connection_pool")
     awaiting = own_class(module, "AsyncConnectionPool", "_async.connection_pool")
     yield blocking, "handle_request", lambda patch: _blocking(module, patch)
     yield awaiting, "handle_async_request", lambda patch: _awaiting(module, patch)
 
 
-_patcher: Final = Patcher(("httpcore", "httpcore2"), _targets)
-install = _patcher.install
-uninstall = _patcher.uninstall
+INTERCEPTOR: Final = Patcher(
+    _targets,
+    Library(name="httpcore", modules=("httpcore", "httpcore2"), marks=("ConnectionPool",)),
+)

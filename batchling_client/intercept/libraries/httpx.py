@@ -22,6 +22,7 @@ from ..interceptor import (
     PassThrough,
     host_of,
 )
+from ..library import CAUGHT, PROBE_URL, Library
 from ..own_transports import Way
 from ..patching import Patch, Patcher, Target, own_class
 
@@ -376,9 +377,6 @@ class _Onward:
 
 
 def _targets(module: ModuleType) -> Iterator[Target]:
-    if not hasattr(module, "USE_CLIENT_DEFAULT"):
-        # A stand-in of that name, such as a test's.
-        return
     library = _Library(module)
     blocking = own_class(module, "Client", "_client")
     awaiting = own_class(module, "AsyncClient", "_client")
@@ -389,6 +387,38 @@ def _targets(module: ModuleType) -> Iterator[Target]:
     yield transports[1], "handle_async_request", lambda patch: _Onward(library, patch).awaiting()
 
 
-_patcher: Final = Patcher(("httpx", "httpx2"), _targets)
-install = _patcher.install
-uninstall = _patcher.uninstall
+async def _probe(module: Any) -> bool:
+    def slipped_past(transport: object, request: object) -> object:
+        return module.Response(500)
+
+    async def slipped_past_too(transport: object, request: object) -> object:
+        return module.Response(500)
+
+    nowhere = type("Nowhere", (module.BaseTransport,), {"handle_request": slipped_past})
+    nowhere_too = type("Nowhere", (module.AsyncBaseTransport,), {"handle_async_request": slipped_past_too})
+    probe = module.Request("POST", PROBE_URL)
+    # A transport of its own: a client that opened none costs no TLS context and no connection.
+    async with module.AsyncClient(transport=nowhere_too(), trust_env=False) as client:
+        awaited = await client.send(probe)
+    with module.Client(transport=nowhere(), trust_env=False) as client:
+        blocking = client.send(probe)
+    return bool(awaited.status_code == blocking.status_code == CAUGHT)
+
+
+_STEPS_UP_TO_OURS: Final = tuple(
+    f"{name}.{method}" for name in ("Client", "AsyncClient") for method in ("send", "_transport_for_url")
+)
+INTERCEPTOR: Final = Patcher(
+    _targets,
+    *(
+        Library(
+            name=name,
+            modules=(name,),
+            marks=("USE_CLIENT_DEFAULT", "MockTransport"),
+            probe=_probe,
+            asked_first=_STEPS_UP_TO_OURS,
+            is_requirement=True,
+        )
+        for name in ("httpx2", "httpx")
+    ),
+)

@@ -10,9 +10,8 @@ from typing import Any, Final, Protocol, cast
 from urllib.parse import unquote, urlsplit
 
 from ..interceptor import OWN_PORTS, PASSING, Handler, HttpCall, HttpReply, PassThrough, host_of
+from ..library import CAUGHT, PROBE_URL, Library
 from ..patching import Patch, Patcher, Target
-
-LIBRARIES: Final = ("dspy._vendor.lm15.transports", "lm15.transports")
 
 
 class _Request(Protocol):
@@ -90,11 +89,28 @@ def _awaiting(library: Any, patch: Patch) -> Callable[..., Awaitable[Any]]:
 
 def _targets(module: ModuleType) -> Iterator[Target]:
     library = cast("Any", module)
-    if hasattr(library, "StdlibTransport"):
-        yield library.StdlibTransport, "stream", lambda patch: _blocking(library, patch)
-        yield library.StdlibAsyncTransport, "_do_stream", lambda patch: _awaiting(library, patch)
+    yield library.StdlibTransport, "stream", lambda patch: _blocking(library, patch)
+    yield library.StdlibAsyncTransport, "_do_stream", lambda patch: _awaiting(library, patch)
 
 
-_patcher: Final = Patcher(LIBRARIES, _targets)
-install = _patcher.install
-uninstall = _patcher.uninstall
+async def _probe(module: Any) -> bool:
+    probe = module.TransportRequest("POST", PROBE_URL)
+    awaiting, blocking = module.StdlibAsyncTransport(), module.StdlibTransport()
+    # Without a pool, a call that is not intercepted fails before it resolves a host.
+    awaiting._pool = blocking._pool = None
+    async with awaiting.stream(probe) as awaited:
+        pass
+    with blocking.stream(probe) as waited_for:
+        return bool(awaited.status == waited_for.status == CAUGHT)
+
+
+INTERCEPTOR: Final = Patcher(
+    _targets,
+    Library(
+        name="lm15",
+        modules=("dspy._vendor.lm15.transports", "lm15.transports"),
+        marks=("StdlibTransport",),
+        probe=_probe,
+        vendored={"dspy": "dspy/_vendor/lm15"},
+    ),
+)

@@ -18,6 +18,7 @@ from ..interceptor import (
     PassThrough,
     host_of,
 )
+from ..library import CAUGHT, PROBE_URL, Library
 from ..own_transports import Way
 from ..patching import Patch, Patcher, Target, own_class
 
@@ -205,12 +206,31 @@ def _response(library: Any, reply: HttpReply, request: _Request) -> Any:
 
 def _targets(module: ModuleType) -> Iterator[Target]:
     library = cast("Any", module)
-    if hasattr(library, "Session"):
-        yield own_class(module, "Session", "sessions"), "send", lambda patch: _sending(library, patch)
-        if hasattr(library, "adapters"):
-            yield own_class(module, "HTTPAdapter", "adapters"), "send", lambda patch: _onward(library, patch)
+    yield own_class(module, "Session", "sessions"), "send", lambda patch: _sending(library, patch)
+    if hasattr(library, "adapters"):
+        yield own_class(module, "HTTPAdapter", "adapters"), "send", lambda patch: _onward(library, patch)
 
 
-_patcher: Final = Patcher(("requests",), _targets)
-install = _patcher.install
-uninstall = _patcher.uninstall
+async def _probe(module: Any) -> bool:
+    class Nowhere:
+        def send(self, request: object, **options: object) -> object:
+            raise module.RequestException
+
+        def close(self) -> None: ...
+
+    with module.Session() as session:
+        session.trust_env = False
+        session.mount("https://", Nowhere())
+        return bool(session.post(PROBE_URL).status_code == CAUGHT)
+
+
+INTERCEPTOR: Final = Patcher(
+    _targets,
+    Library(
+        name="requests",
+        modules=("requests",),
+        marks=("Session",),
+        probe=_probe,
+        asked_first=("Session.send", "Session.request", "Session.get_adapter"),
+    ),
+)

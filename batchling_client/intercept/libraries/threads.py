@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from .. import scope, switch
+from ..library import Library
 from ..passed import Passed
 from ..patching import Patch, Patcher, Target
 
@@ -117,6 +118,4 @@ def _targets(module: ModuleType) -> Iterator[Target]:
     yield _PLACES[module.__name__]
 
 
-_patcher: Final = Patcher(tuple(_PLACES), _targets)
-install = _patcher.install
-uninstall = _patcher.uninstall
+INTERCEPTOR: Final = Patcher(_targets, Library(name="threads", modules=tuple(_PLACES)))

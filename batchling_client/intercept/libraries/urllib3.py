@@ -5,11 +5,12 @@ handled them before."""
 import io
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
-from typing import Any, Final, cast
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from .. import gate, uncovered_clients
 from ..interceptor import OWN_PORTS, Handler, HttpCall, HttpReply, host_of
+from ..library import Library
 from ..passed import costs
 from ..patching import Patch, Patcher, Target, own_class
 
@@ -87,15 +88,17 @@ def _response(
 
 
 def _targets(module: ModuleType) -> Iterator[Target]:
-    library = cast("Any", module)
-    if hasattr(library, "HTTPConnectionPool"):
-        yield (
-            own_class(module, "HTTPConnectionPool", "connectionpool"),
-            "urlopen",
-            lambda patch: _opening(library, patch),
-        )
+    pool = own_class(module, "HTTPConnectionPool", "connectionpool")
+    yield pool, "urlopen", lambda patch: _opening(module, patch)
 
 
-_patcher: Final = Patcher(("urllib3",), _targets)
-install = _patcher.install
-uninstall = _patcher.uninstall
+INTERCEPTOR: Final = Patcher(
+    _targets,
+    Library(
+        name="urllib3",
+        modules=("urllib3",),
+        marks=("HTTPConnectionPool",),
+        warned_of=True,
+        sdks={"boto3": uncovered_clients.BEDROCK_WAY},
+    ),
+)
