@@ -20,7 +20,7 @@ from urllib.parse import quote
 import msgspec
 
 from batchling_client.wire.keys import ProviderBatchId
-from batchling_client.wire.routes import WORDS
+from batchling_client.wire.route import WORDS
 
 from ..dialects import http_errors
 from ..dialects.google import result_rows, rpc_status

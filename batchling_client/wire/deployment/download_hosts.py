@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
-from ..routes import in_ascii
+from ..route import in_ascii
 
 MOST_HOSTS: Final = 100
 

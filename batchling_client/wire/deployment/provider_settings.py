@@ -16,7 +16,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_settings import NoDecode
 
 from .. import carried
-from ..routes import MB, ROUTES, FreeCall, Route, Routes, in_ascii, plain_host
+from ..route import MB, FreeCall, Route, in_ascii, plain_host
+from ..routes import ROUTES, Routes
 from .download_hosts import usable
 
 OWN_ENDPOINTS: Final = ("/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions")

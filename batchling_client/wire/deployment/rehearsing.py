@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from ..no_batches import NO_BATCHES
-from ..routes import Route, plain_host
+from ..route import Route, plain_host
 
 SANDBOX: Final = "BATCHLING_SANDBOX"
 """The sandbox's URL; a process that imports batchling sends no call to a real provider while it is set."""
