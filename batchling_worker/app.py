@@ -31,7 +31,6 @@ from batchling_client.wire.records.row_and_result import WorkerPresence
 from batchling_client.wire.scripts import Fsync
 
 from .engine.accounts import Accounts
-from .engine.crash_points import CrashPoint, no_crash
 from .engine.engine import Engine
 from .errors import UnfitWorker
 from .pipeline.step import StepSettings
@@ -176,7 +175,6 @@ def _assemble(app: Celery, settings: WorkerSettings) -> None:
             keeps_files=settings.keep_files,
             poll_unnamed="poll_interval_seconds" not in settings.model_fields_set,
         )
-        reach = CrashPoint(settings.crash_at, settings.home / "crashed") if settings.crash_at else no_crash
         accounts = Accounts(
             store,
             settings.providers,
@@ -190,7 +188,6 @@ def _assemble(app: Celery, settings: WorkerSettings) -> None:
             providers=providers,
             step_settings=step_settings,
             telemetry=telemetry,
-            reach=reach,
         )
 
     runtime = Runtime(make_engine)
@@ -216,7 +213,7 @@ def _assemble(app: Celery, settings: WorkerSettings) -> None:
         return Ticker(
             make_stores=lambda: [make_store(version) for version in _drained()],
             presence=presence,
-            dispatch=Dispatch(app, runtime, settings.messages),
+            dispatch=Dispatch(app, runtime),
             telemetry=telemetry,
             fitness=fitness,
             known=known,

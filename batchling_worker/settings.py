@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final
@@ -27,14 +26,6 @@ RESULT_TTL_S: Final = 30 * 24 * 3600
 
 class WrongSetting(ValueError):
     """A setting in an environment is not usable; the text is one sentence that names it, and never its value."""
-
-
-class Messages(enum.StrEnum):
-    """How Celery messages are sent; anything but `normal` is for tests, which show that lost messages do no harm."""
-
-    NORMAL = "normal"
-    DROPPED = "dropped"
-    DOUBLED = "doubled"
 
 
 class ProviderSettings(EndpointSettings):
@@ -105,10 +96,6 @@ class WorkerSettings(BaseSettings):
     """On the disks of how many replicas it must be as well."""
     http_silence_seconds: float = Field(default=120.0, gt=0)
     """How long a provider may say nothing in the middle of a call before it is given up."""
-    crash_at: str = ""
-    """For tests: a point at which the worker process dies hard, once; `POINT=BATCH`: each time, for one batch."""
-    messages: Messages = Messages.NORMAL
-    """For tests: `dropped` or `doubled` Celery messages."""
 
     @field_validator("home")
     @classmethod

@@ -29,6 +29,7 @@ from batchling_client.wire.states import Verdict
 from batchling_worker.sandbox import Sandbox
 from batchling_worker.stack.redis_binary import find
 
+from .crash_points import VARIABLE
 from .forks import Forks
 from .form import Ability, form_of, names
 from .waiting import wait_until
@@ -115,11 +116,22 @@ class Deployment:
         await probe.aclose()
 
     def worker(
-        self, *, pool: str = "threads", app: str = "batchling_worker", **settings: str
+        self,
+        *,
+        pool: str = "threads",
+        app: str = "batchling_worker",
+        crash_at: str = "",
+        messages: str = "",
+        **settings: str,
     ) -> subprocess.Popen[bytes]:
-        """Start a worker; settings are names without prefix, such as `crash_at`."""
+        """Start a worker; settings are names without prefix, such as `lease_seconds`.
+
+        `crash_at` = the point at which it dies; `messages` = `dropped` or `doubled`.
+        """
         name = f"w{len(self.workers)}"
-        env = {**self.env, **{f"BATCHLING_{key.upper()}": value for key, value in settings.items()}}
+        env = {**self._environment(settings), VARIABLE: crash_at, "TEST_MESSAGES": messages}
+        if crash_at or messages:
+            app = "tests.failing_worker"
         command = [sys.executable, "-m", "celery", "-A", app, "worker", "--pool", pool]
         command += [
             "--concurrency",
@@ -136,10 +148,13 @@ class Deployment:
         self.workers.append(process)
         return process
 
-    def fork(self, **settings: str) -> int:
+    def _environment(self, settings: Mapping[str, str]) -> dict[str, str]:
+        return {**self.env, **{f"BATCHLING_{name.upper()}": value for name, value in settings.items()}}
+
+    def fork(self, *, crash_at: str = "", **settings: str) -> int:
         """Start a worker without Celery, which takes milliseconds; return its pid."""
         assert self.forks is not None
-        env = {**self.env, **{f"BATCHLING_{key.upper()}": value for key, value in settings.items()}}
+        env = {**self._environment(settings), VARIABLE: crash_at}
         pid = self.forks.start(env, self.home / f"w-fork{len(self.forked)}.log")
         self.forked.append(pid)
         return pid

@@ -22,13 +22,14 @@ from batchling_client.wire.scripts import Claim
 from batchling_client.wire.states import BatchState
 from batchling_worker import providers
 from batchling_worker.engine.accounts import Accounts
-from batchling_worker.engine.crash_points import CrashPoint, no_crash
 from batchling_worker.engine.engine import Engine
 from batchling_worker.pipeline.seal import seal
 from batchling_worker.pipeline.step import StepSettings
 from batchling_worker.settings import WorkerSettings
 from batchling_worker.store import Held, Store
 from batchling_worker.telemetry import Telemetry
+
+from .crash_points import crash_point
 
 
 class Forks:
@@ -139,14 +140,13 @@ async def _work(settings: WorkerSettings) -> None:
     accounts = Accounts(
         store, settings.providers, settings.seal_pair()[1], silence_s=settings.http_silence_seconds
     )
-    reach = CrashPoint(settings.crash_at, settings.home / "crashed") if settings.crash_at else no_crash
     engine = Engine(
         store=store,
         accounts=accounts,
         providers=providers.Providers(settings.providers),
         step_settings=step_settings,
         telemetry=telemetry,
-        reach=reach,
+        reach=crash_point(os.environ),
     )
     steps: set[asyncio.Task[None]] = set()
     while True:

@@ -65,6 +65,10 @@ EARLY_TOGETHER: Final = 4
 """Of how many running batches of an account results are read at once."""
 
 
+def _passed(point: str, batch: Batch) -> None:
+    """Do nothing at a point at which a crash test kills the process."""
+
+
 class Engine:
     """Everything a worker process needs to run steps; lives on one event loop."""
 
@@ -76,7 +80,7 @@ class Engine:
         providers: Providers,
         step_settings: StepSettings,
         telemetry: Telemetry,
-        reach: Callable[[str, Batch], None],
+        reach: Callable[[str, Batch], None] = _passed,
     ) -> None:
         self._store = store
         self._accounts = accounts

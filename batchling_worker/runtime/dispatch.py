@@ -14,7 +14,6 @@ from batchling_client.wire.scripts import Claim
 from batchling_client.wire.states import BatchState
 
 from ..engine.engine import Engine
-from ..settings import Messages
 from ..store import Held
 from . import tasks
 from .step_loop import Runtime
@@ -26,10 +25,9 @@ POLLS_A_MESSAGE: Final = 500
 class Dispatch:
     """Sends one message per step, polls by the hundred; the lease makes up for a message that is not sent."""
 
-    def __init__(self, app: Celery, runtime: Runtime, messages: Messages) -> None:
+    def __init__(self, app: Celery, runtime: Runtime) -> None:
         self._app = app
         self._runtime = runtime
-        self._messages = messages
 
     def open(self) -> None:
         """Open the connection for messages; if the broker is unreachable, the first message opens it."""
@@ -38,14 +36,12 @@ class Dispatch:
                 producer.maybe_declare(queue)
 
     def send(self, claims: Sequence[Claim], version: int) -> None:
-        """Send each claim of a wire version to the queue once (or as often as a test asks)."""
-        if not claims or self._messages is Messages.DROPPED:
+        """Send each claim of a wire version to the queue."""
+        if not claims:
             return
-        times = 2 if self._messages is Messages.DOUBLED else 1
         with self._app.producer_or_acquire() as producer:
             for name, args in self._letters(claims):
-                for _ in range(times):
-                    self._app.send_task(name, args=[*args, version], producer=producer)
+                self._app.send_task(name, args=[*args, version], producer=producer)
 
     def inline(self, claims: Sequence[Claim], version: int) -> None:
         """Start claims of a wire version on this process' own loop, without waiting for them."""

@@ -24,8 +24,6 @@ FOLLOWED: Final = (
     "BATCHLING_FSYNC_REPLICAS",
     "BATCHLING_HTTP_SILENCE_SECONDS",
     "BATCHLING_KEEP_FILES",
-    "BATCHLING_CRASH_AT",
-    "BATCHLING_MESSAGES",
 )
 """The other settings that a worker reads: callers share the worker, and get a warning if theirs differ."""
 

@@ -9,9 +9,9 @@ from typing import Any
 from batchling_client.wire.keys import BatchId
 from batchling_client.wire.records.batch import UNENDED_ALLOWED, Batch
 from batchling_client.wire.states import BatchState
-from batchling_worker.engine.crash_points import EXIT_CODE
 from batchling_worker.sandbox.world.faults import SlowUpload
 from tests.cli.command import batchling
+from tests.crash_points import EXIT_CODE
 from tests.deployment import SLOW_MODEL, Deployment, kill
 from tests.waiting import wait_until
 

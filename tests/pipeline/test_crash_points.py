@@ -11,7 +11,6 @@ import pytest
 import batchling_worker
 from batchling_client.wire.states import BatchState, Verdict
 from batchling_worker import providers
-from batchling_worker.engine.crash_points import EXIT_CODE
 from batchling_worker.sandbox.world.faults import (
     DropCreateAnswer,
     FailRows,
@@ -19,6 +18,7 @@ from batchling_worker.sandbox.world.faults import (
     RefuseDownload,
     StickBatch,
 )
+from tests.crash_points import EXIT_CODE
 from tests.deployment import SLOW_MODEL, Deployment
 from tests.form import Ability, names
 from tests.waiting import wait_until

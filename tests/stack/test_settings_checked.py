@@ -14,7 +14,6 @@ SECRET = "CANARY-7c1e"
     [
         ("BATCHLING_LEASE_SECONDS", "abc"),
         ("BATCHLING_MAX_ATTEMPTS", "0"),
-        ("BATCHLING_MESSAGES", "lost"),
         ("BATCHLING_NAMESPACE", "a{b}"),
         ("BATCHLING_PROVIDERS", SECRET),
         ("BATCHLING_PROVIDERS__GROQ__API_KEYS", SECRET),

@@ -76,7 +76,6 @@ WRONG = [
     ({"BATCHLING_MAX_ATTEMPTS": "1.5"}, "BATCHLING_MAX_ATTEMPTS must be a whole number."),
     ({"BATCHLING_MAX_ATTEMPTS": "9" * 5000}, "BATCHLING_MAX_ATTEMPTS must be a smaller number."),
     ({"BATCHLING_FSYNC_INTENT": "perhaps"}, "BATCHLING_FSYNC_INTENT must be true or false."),
-    ({"BATCHLING_MESSAGES": "lost"}, "BATCHLING_MESSAGES must be 'normal', 'dropped' or 'doubled'."),
     ({"BATCHLING_PROVIDERS": "{"}, "BATCHLING_PROVIDERS must be JSON."),
     (
         {"BATCHLING_PROVIDERS": "[1]"},

@@ -14,7 +14,6 @@ _WORDS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
     "bool_parsing": lambda _: "must be true or false",
     "bool_type": lambda _: "must be true or false",
     "dict_type": lambda _: "must be pairs of names and values",
-    "enum": lambda limits: f"must be {limits['expected']}",
     "finite_number": lambda _: "must be a finite number",
     "float_parsing": lambda _: "must be a number",
     "float_type": lambda _: "must be a number",

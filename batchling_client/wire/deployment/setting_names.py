@@ -12,7 +12,6 @@ from ..routes import ROUTES
 PREFIX: Final = "BATCHLING_"
 SETTINGS: Final = (
     "ACCOUNT",
-    "CRASH_AT",
     "ENABLED",
     "FSYNC_INTENT",
     "FSYNC_REPLICAS",
@@ -21,7 +20,6 @@ SETTINGS: Final = (
     "KEEP_FILES",
     "LEASE_SECONDS",
     "MAX_ATTEMPTS",
-    "MESSAGES",
     "NAMESPACE",
     "POLL_INTERVAL_SECONDS",
     "PROVIDERS",

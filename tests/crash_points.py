@@ -1,14 +1,16 @@
-"""Crash points for tests: a worker process that dies hard at a named line, once or whenever one batch is there."""
+"""Crash points: a worker process that dies hard at a named line, once or whenever one batch is there."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from batchling_client.wire.records.batch import Batch
 
 EXIT_CODE: Final = 137
+VARIABLE: Final = "TEST_CRASH_AT"
 
 
 class CrashPoint:
@@ -36,5 +38,6 @@ class CrashPoint:
         return True
 
 
-def no_crash(reached: str, batch: Batch) -> None:
-    """Do nothing: the crash point of every process that is not under test."""
+def crash_point(environment: Mapping[str, str]) -> CrashPoint:
+    """Return the crash point that a worker's environment names; without a name no step reaches it."""
+    return CrashPoint(environment.get(VARIABLE, ""), Path(environment["BATCHLING_HOME"]) / "crashed")
