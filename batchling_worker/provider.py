@@ -13,6 +13,7 @@ import msgspec
 
 from batchling_client.wire.keys import BatchId, ProviderBatchId
 from batchling_client.wire.records.row_and_result import UNREADABLE, CorruptRecord
+from batchling_client.wire.route import Route
 from batchling_client.wire.states import Outcome
 
 from .call_outcome import CallOutcomes
@@ -40,14 +41,11 @@ def error_body(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderFacts:
-    """A provider's published limits and abilities, with source and date."""
+    """A provider's abilities, with source and date; its limits and windows are those of its route."""
 
-    name: str
-    base_url: str
-    """Scheme and host; the settings may replace it."""
-    max_rows: int
-    max_bytes: int
-    windows: tuple[str, ...]
+    route: Route
+    base_url: str = ""
+    """Scheme and host; the settings may replace it. '' = that of the route's settings, else the route's first host."""
     looks_at_once: int
     """How many batches one call can look at; 1 = one call for each batch."""
     searchable: bool
@@ -61,8 +59,6 @@ class ProviderFacts:
     """Whether a running batch can be cancelled."""
     least_look_s: float = 0.0
     """The shortest pause between two looks at a batch that the provider asks for, in seconds."""
-    min_rows: int = 1
-    """The smallest number of requests that the provider accepts in a batch."""
     inline: bool = False
     """Whether the create call carries the requests themselves: `upload` then stores no file."""
     repeatable: bool = False
@@ -77,6 +73,30 @@ class ProviderFacts:
     """Whether uploading bytes that are already stored returns the id of the stored file."""
     verified: tuple[str, ...] = ("docs",)
     """What the adapter was checked against: `docs`, `capture` (of the wire), `SDK` (it drives the sandbox), `live`."""
+
+    def __post_init__(self) -> None:
+        if not self.base_url:
+            object.__setattr__(self, "base_url", self.route.stand_in or f"https://{self.route.hosts[0]}")
+
+    @property
+    def name(self) -> str:
+        return self.route.provider
+
+    @property
+    def min_rows(self) -> int:
+        return self.route.min_rows
+
+    @property
+    def max_rows(self) -> int:
+        return self.route.max_rows
+
+    @property
+    def max_bytes(self) -> int:
+        return self.route.max_bytes
+
+    @property
+    def windows(self) -> tuple[str, ...]:
+        return self.route.windows
 
 
 class SharedPages(Protocol):

@@ -90,7 +90,7 @@ class LineForm:
 class Route:
     """What makes a call a provider's, which of its calls a batch takes, and how much fits into one.
 
-    Limits and windows with their sources stand in the provider's file of the worker; the two are held equal by a test.
+    Worker and client take limits and windows from here; their source is that of the provider's facts.
     """
 
     provider: str
@@ -116,8 +116,9 @@ class Route:
     """Fewer requests than this are no batch that the provider takes."""
     max_rows: int
     max_bytes: int
-    max_row_bytes: int
-    windows: tuple[str, ...]
+    max_row_bytes: int = 0
+    """0 = `max_bytes`."""
+    windows: tuple[str, ...] = ("24h",)
     credential_headers: tuple[str, ...] = ("authorization",)
     api_key_header: str = "authorization"
     """The one of them in which an API key travels: as a bearer in `authorization`, bare in any other."""
@@ -166,6 +167,7 @@ class Route:
     _host_patterns: tuple[re.Pattern[str], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "max_row_bytes", self.max_row_bytes or self.max_bytes)
         patterns = tuple(host_pattern(host) for host in self.hosts)
         object.__setattr__(self, "_host_patterns", patterns)
         queries = frozenset(name for name in self.batch_headers if name.startswith("?"))

@@ -14,6 +14,7 @@ import msgspec
 
 from batchling_client.wire.error_words import STATUS_FIELDS, number_of
 from batchling_client.wire.keys import ProviderBatchId
+from batchling_client.wire.routes import route_of
 from batchling_client.wire.states import Outcome
 
 from ..decisions import status_words
@@ -26,11 +27,7 @@ from ..dialects.row_errors import LONGEST_WORDS, stated_in
 from ..provider import Answer, Ended, Ending, ProviderFacts, Running
 
 FACTS: Final = ProviderFacts(
-    name="anthropic",
-    base_url="https://api.anthropic.com",
-    max_rows=100_000,
-    max_bytes=256_000_000,
-    windows=("24h",),
+    route=route_of("anthropic"),
     looks_at_once=250,
     searchable=False,
     early_results=False,

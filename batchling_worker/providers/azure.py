@@ -14,6 +14,7 @@ from urllib.parse import quote
 import msgspec
 
 from batchling_client.wire.keys import ProviderBatchId
+from batchling_client.wire.routes import route_of
 
 from ..dialects.openai.dialect import Dialect, cursor_after, page_after
 from ..dialects.openai.files import OpenAIFiles
@@ -22,11 +23,7 @@ from ..errors import FileNotReady, PermanentError, TemporaryError
 from ..provider import Account, ProviderFacts, Source, Submission
 
 FACTS: Final = ProviderFacts(
-    name="azure",
-    base_url="https://*.openai.azure.com",
-    max_rows=100_000,
-    max_bytes=200_000_000,
-    windows=("24h",),
+    route=route_of("azure"),
     looks_at_once=100,
     searchable=True,
     early_results=False,

@@ -17,6 +17,7 @@ import msgspec
 
 from batchling_client.wire import answer_shape
 from batchling_client.wire.keys import ProviderBatchId
+from batchling_client.wire.routes import route_of
 from batchling_client.wire.states import Outcome
 
 from ..decisions import status_words
@@ -53,18 +54,14 @@ from ..provider import (
 T = TypeVar("T")
 
 FACTS: Final = ProviderFacts(
-    name="bedrock",
+    route=route_of("bedrock"),
     base_url="https://bedrock-runtime.us-east-1.amazonaws.com",
-    max_rows=50_000,
-    max_bytes=1_000_000_000,
-    windows=tuple(f"{hours}h" for hours in range(24, 169)),
     looks_at_once=1_000,
     searchable=True,
     early_results=False,
     discount_percent=50,
     source="https://docs.aws.amazon.com/bedrock/latest/userguide/batch-inference.html",
     checked_on=dt.date(2026, 11, 23),
-    min_rows=100,
     own_credential=True,
     model_in_path=True,
     verified=("SDK", "docs"),

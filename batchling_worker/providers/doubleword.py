@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Iterator
 from typing import Final
 from urllib.parse import quote
 
+from batchling_client.wire.routes import route_of
 from batchling_client.wire.states import Outcome
 
 from ..dialects.lenient_json import whole
@@ -20,11 +21,7 @@ from ..dialects.result_lines import RowReader
 from ..provider import Account, Answer, Ended, Ending, ProviderFacts, Running, SpentFiles
 
 FACTS: Final = ProviderFacts(
-    name="doubleword",
-    base_url="https://api.doubleword.ai",
-    max_rows=50_000,
-    max_bytes=100_000_000,
-    windows=("24h", "1h"),
+    route=route_of("doubleword"),
     looks_at_once=100,
     searchable=True,
     early_results=True,

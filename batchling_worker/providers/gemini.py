@@ -21,6 +21,7 @@ import msgspec
 
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.route import WORDS
+from batchling_client.wire.routes import route_of
 
 from ..dialects import http_errors
 from ..dialects.google import result_rows, rpc_status
@@ -48,11 +49,7 @@ from ..provider import (
 )
 
 FACTS: Final = ProviderFacts(
-    name="gemini",
-    base_url="https://generativelanguage.googleapis.com",
-    max_rows=100_000,  # its documents name only bytes; with more rows, one lost batch would cost days of work
-    max_bytes=2_000_000_000,
-    windows=("24h",),
+    route=route_of("gemini"),
     looks_at_once=100,
     searchable=True,
     early_results=False,

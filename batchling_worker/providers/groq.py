@@ -6,16 +6,14 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Final
 
+from batchling_client.wire.routes import route_of
+
 from ..dialects.openai.dialect import BatchPage, Dialect, Query, no_cursor, says_more
 from ..dialects.openai.files import OpenAIFiles
 from ..provider import ProviderFacts
 
 FACTS: Final = ProviderFacts(
-    name="groq",
-    base_url="https://api.groq.com",
-    max_rows=50_000,
-    max_bytes=200_000_000,
-    windows=("24h", "48h", "72h", "96h", "120h", "144h", "168h", "1d", "2d", "3d", "4d", "5d", "6d", "7d"),
+    route=route_of("groq"),
     looks_at_once=200,
     searchable=True,
     early_results=False,

@@ -8,6 +8,8 @@ from typing import ClassVar, Final
 
 import msgspec
 
+from batchling_client.wire.routes import route_of
+
 from ..dialects import bounds, http_errors
 from ..dialects.openai.batch_object import LABEL_NAME, BatchObject
 from ..dialects.openai.dialect import BatchPage, Dialect, Query, bare_line
@@ -15,17 +17,11 @@ from ..dialects.openai.files import OpenAIFiles
 from ..dialects.provider_call import ProviderCall
 from ..provider import ProviderFacts, Submission
 
-LONGEST_HOURS: Final = 168
 HOUR_S: Final = 3600
 PAGE_ROWS: Final = 100
 
 FACTS: Final = ProviderFacts(
-    name="mistral",
-    base_url="https://api.mistral.ai",
-    # Its documents contradict each other: one page says 1 M requests, another says this. The smaller figure is safe.
-    max_rows=100_000,
-    max_bytes=512_000_000,
-    windows=tuple(f"{hours}h" for hours in range(1, LONGEST_HOURS + 1)),
+    route=route_of("mistral"),
     looks_at_once=PAGE_ROWS,
     searchable=True,
     early_results=False,

@@ -5,16 +5,14 @@ from __future__ import annotations
 import datetime as dt
 from typing import Final
 
+from batchling_client.wire.routes import route_of
+
 from ..dialects.openai.dialect import Dialect, cursor_after, page_after
 from ..dialects.openai.files import OpenAIFiles
 from ..provider import ProviderFacts
 
 FACTS: Final = ProviderFacts(
-    name="openai",
-    base_url="https://api.openai.com",
-    max_rows=50_000,
-    max_bytes=200_000_000,
-    windows=("24h",),
+    route=route_of("openai"),
     looks_at_once=100,
     searchable=True,
     early_results=False,

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from batchling_client.wire.keys import ProviderBatchId
+from batchling_client.wire.routes import route_of
 from batchling_client.wire.states import Outcome
 
 from ..decisions import status_words
@@ -23,11 +24,7 @@ from ..dialects.row_errors import EMPTY_BODIES, LONGEST_WORDS, stated_in
 from ..provider import Answer, Ended, Ending, ProviderFacts, Running, Submission
 
 FACTS: Final = ProviderFacts(
-    name="sference",
-    base_url="https://api.sference.com",
-    max_rows=10_000,
-    max_bytes=100_000_000,
-    windows=("24h",),
+    route=route_of("sference"),
     looks_at_once=1_000,
     searchable=False,
     early_results=False,

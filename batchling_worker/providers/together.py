@@ -8,6 +8,8 @@ from typing import BinaryIO, Final
 
 import msgspec
 
+from batchling_client.wire.routes import route_of
+
 from ..dialects import bounds
 from ..dialects.openai.batch_object import BatchObject
 from ..dialects.openai.dialect import UPLOAD_PATIENCE, BatchPage, Dialect, Query, bare_line
@@ -18,11 +20,7 @@ from ..dialects.result_lines import UNRUN, RowReader
 from ..provider import ProviderFacts, Submission
 
 FACTS: Final = ProviderFacts(
-    name="together",
-    base_url="https://api.together.ai",
-    max_rows=50_000,
-    max_bytes=100_000_000,
-    windows=("24h",),
+    route=route_of("together"),
     looks_at_once=100,
     searchable=True,
     early_results=False,

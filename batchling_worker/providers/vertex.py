@@ -21,6 +21,7 @@ import msgspec
 
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.route import WORDS
+from batchling_client.wire.routes import route_of
 
 from ..dialects import http_errors
 from ..dialects.google import result_rows, rpc_status
@@ -50,11 +51,7 @@ from ..provider import (
 )
 
 FACTS: Final = ProviderFacts(
-    name="vertex",
-    base_url="https://aiplatform.googleapis.com",
-    max_rows=200_000,
-    max_bytes=1_000_000_000,
-    windows=("24h",),
+    route=route_of("vertex"),
     looks_at_once=100,
     searchable=True,
     early_results=True,

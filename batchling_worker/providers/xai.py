@@ -14,6 +14,7 @@ import msgspec
 
 from batchling_client.wire import answer_shape, error_words
 from batchling_client.wire.keys import ProviderBatchId
+from batchling_client.wire.routes import route_of
 from batchling_client.wire.states import Outcome
 
 from ..dialects import bounds, http_errors
@@ -48,11 +49,7 @@ from ..provider import (
 )
 
 FACTS: Final = ProviderFacts(
-    name="xai",
-    base_url="https://api.x.ai",
-    max_rows=50_000,
-    max_bytes=200_000_000,
-    windows=("24h",),
+    route=route_of("xai"),
     looks_at_once=100,
     searchable=True,
     early_results=True,

@@ -18,7 +18,8 @@ from .hand import Hand
 def choosy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Groq takes a hundred requests at least."""
     groq = providers.load("groq")
-    monkeypatch.setattr(groq, "_facts", dataclasses.replace(groq.facts, min_rows=100))
+    route = dataclasses.replace(groq.facts.route, min_rows=100)
+    monkeypatch.setattr(groq, "_facts", dataclasses.replace(groq.facts, route=route))
 
 
 async def test_too_few_requests_get_an_error_and_nothing_is_sent(

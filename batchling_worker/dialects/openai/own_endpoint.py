@@ -13,13 +13,8 @@ from .files import OpenAIFiles
 
 def own_endpoint(name: str, said: EndpointSettings) -> OpenAIFiles:
     """Return the provider of a checked setting, whose base URL ends in the version that OpenAI's paths begin with."""
-    route = own_route(name, said)
     facts = ProviderFacts(
-        name=name,
-        base_url=said.base_url or "",
-        max_rows=route.max_rows,
-        max_bytes=route.max_bytes,
-        windows=route.windows,
+        route=own_route(name, said),
         looks_at_once=100,
         searchable=True,
         early_results=False,
