@@ -30,6 +30,7 @@ from batchling_client.wire.keys import DRAINED_VERSIONS, WIRE_VERSION, Keys
 from batchling_client.wire.records.row_and_result import WorkerPresence
 from batchling_client.wire.scripts import Fsync
 
+from .claim import Terms
 from .engine.accounts import Accounts
 from .engine.engine import Engine
 from .errors import UnfitWorker
@@ -150,18 +151,19 @@ def _assemble(app: Celery, settings: WorkerSettings) -> None:
     public_key, private_key = settings.seal_pair()
     providers = Providers(settings.providers)
 
-    fsync_intent = (
-        Fsync(replicas=settings.fsync_replicas, within_ms=FSYNC_MS) if settings.fsync_intent else None
+    fsync = Fsync(replicas=settings.fsync_replicas, within_ms=FSYNC_MS)
+    terms = Terms(
+        lease_ms=int(settings.lease_seconds * 1000),
+        result_ttl_ms=int(settings.result_ttl_seconds * 1000),
+        max_attempts=settings.max_attempts,
+        fsync_intent=fsync if settings.fsync_intent else None,
     )
 
     def make_store(version: int) -> Store:
         return Store(
             redis=connect(settings.redis_url, n_resends=RESENDS),
             keys=Keys(settings.namespace, version),
-            lease_ms=int(settings.lease_seconds * 1000),
-            result_ttl_ms=int(settings.result_ttl_seconds * 1000),
-            max_attempts=settings.max_attempts,
-            fsync_intent=fsync_intent,
+            terms=terms,
         )
 
     def make_engine(version: int) -> Engine:

@@ -18,15 +18,16 @@ from typing import Any, NoReturn, Self
 
 from batchling_client.wire.deployment.connection import connect
 from batchling_client.wire.keys import Keys
-from batchling_client.wire.scripts import Claim
+from batchling_client.wire.scripts import DueBatch
 from batchling_client.wire.states import BatchState
 from batchling_worker import providers
+from batchling_worker.claim import Terms
 from batchling_worker.engine.accounts import Accounts
 from batchling_worker.engine.engine import Engine
 from batchling_worker.pipeline.seal import seal
 from batchling_worker.pipeline.step import StepSettings
 from batchling_worker.settings import WorkerSettings
-from batchling_worker.store import Held, Store
+from batchling_worker.store import Store
 from batchling_worker.telemetry import Telemetry
 
 from .crash_points import crash_point
@@ -125,9 +126,11 @@ async def _work(settings: WorkerSettings) -> None:
     store = Store(
         redis=connect(settings.redis_url),
         keys=Keys(settings.namespace),
-        lease_ms=int(settings.lease_seconds * 1000),
-        result_ttl_ms=int(settings.result_ttl_seconds * 1000),
-        max_attempts=settings.max_attempts,
+        terms=Terms(
+            lease_ms=int(settings.lease_seconds * 1000),
+            result_ttl_ms=int(settings.result_ttl_seconds * 1000),
+            max_attempts=settings.max_attempts,
+        ),
     )
     telemetry = Telemetry()
     step_settings = StepSettings(
@@ -150,24 +153,24 @@ async def _work(settings: WorkerSettings) -> None:
     )
     steps: set[asyncio.Task[None]] = set()
     while True:
-        for claim in await store.claim_due(200):
-            if claim.state is BatchState.OPEN:
-                await seal(store, claim, telemetry)
+        for due in await store.claim_due(200):
+            if due.state is BatchState.OPEN:
+                await seal(store, due, telemetry)
                 continue
-            step = asyncio.create_task(_step(engine, claim))
+            step = asyncio.create_task(_step(engine, due))
             steps.add(step)
             step.add_done_callback(steps.discard)
         await asyncio.sleep(0.02)
 
 
-async def _step(engine: Engine, claim: Claim) -> None:
-    held = Held(batch_id=claim.batch_id, token=claim.token)
-    if claim.state is BatchState.SUBMITTED:
-        await engine.poll([held])
-    elif claim.state is BatchState.ENDED:
-        await (engine.settle(held) if claim.collected else engine.collect(held))
+async def _step(engine: Engine, due: DueBatch) -> None:
+    claim = engine.claim(due.batch_id, due.token)
+    if due.state is BatchState.SUBMITTED:
+        await engine.poll([claim])
+    elif due.state is BatchState.ENDED:
+        await (engine.settle(claim) if due.collected else engine.collect(claim))
     else:
-        await engine.submit(held)
+        await engine.submit(claim)
 
 
 if __name__ == "__main__":

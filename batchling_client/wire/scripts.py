@@ -54,7 +54,7 @@ class Enqueued:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class DueBatch:
     """A due batch, claimed for one lease under a fencing token."""
 
     batch_id: BatchId
@@ -194,12 +194,12 @@ class Scripts:
         open_batch = BatchId(reply[1].decode()) if verdict is Verdict.MOVED else None
         return Enqueued(verdict=verdict, open_batch=open_batch)
 
-    async def claim(self, *, batch_ids: Sequence[BatchId], lease_ms: int) -> list[Claim]:
+    async def claim(self, *, batch_ids: Sequence[BatchId], lease_ms: int) -> list[DueBatch]:
         """Claim those of the batches that are due: `claim.lua`."""
         keys = [self.keys.schedule, *(self.keys.batch(batch_id) for batch_id in batch_ids)]
         reply = await self._run("claim", keys, [lease_ms, *batch_ids])
         return [
-            Claim(
+            DueBatch(
                 batch_id=BatchId(batch_id.decode()),
                 token=int(token or 0),
                 state=_state(state),

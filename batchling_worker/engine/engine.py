@@ -17,13 +17,14 @@ from redis.exceptions import RedisError
 
 from batchling_client.wire.deployment.cancellation import end
 from batchling_client.wire.deployment.connection import UNREACHABLE
-from batchling_client.wire.keys import LaneId
+from batchling_client.wire.keys import BatchId, LaneId
 from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.records.row_and_result import CorruptRecord
 from batchling_client.wire.states import BatchState, Outcome, Verdict
 
 from .. import backoff
 from ..call_outcome import CallOutcomes
+from ..claim import Claim
 from ..decisions import lifecycle, rereading
 from ..dialects.poll_many import chunks
 from ..errors import (
@@ -45,7 +46,7 @@ from ..pipeline.step import Step, StepSettings
 from ..pipeline.submit import submit
 from ..provider import Account, Complaint, Ending, Look, Running, Seen
 from ..providers import Providers
-from ..store import Held, Store
+from ..store import Store
 from ..telemetry import Telemetry
 from . import silences
 from .accounts import AccountKey, Accounts, account_key
@@ -90,41 +91,47 @@ class Engine:
         self._reach = reach
         self._circuits = Circuits(store.accounts, telemetry)
         self._isolation = SharedExclusive()
-        self._survivors = Survivors(store)
+        self._survivors = Survivors()
         self._spent_files = Deletion(store, accounts, providers, telemetry)
         self._leaving = False
 
-    async def submit(self, held: Held) -> None:
+    def claim(self, batch_id: BatchId, token: int) -> Claim:
+        """Return the claim of a batch under a token, for the steps below."""
+        return self._store.claim(batch_id, token)
+
+    async def submit(self, claim: Claim) -> None:
         """Submit a sealed batch."""
-        await self._one(held, SUBMIT_STATES, submit, needs_account=lambda batch: True)
+        await self._one(claim, SUBMIT_STATES, submit, needs_account=lambda batch: True)
 
-    async def collect(self, held: Held) -> None:
+    async def collect(self, claim: Claim) -> None:
         """Deliver the results of an ended batch."""
-        await self._one(held, END_STATES, collect, needs_account=_has_results)
+        await self._one(claim, END_STATES, collect, needs_account=_has_results)
 
-    async def settle(self, held: Held) -> None:
+    async def settle(self, claim: Claim) -> None:
         """Settle a collected batch."""
-        await self._one(held, END_STATES, self._settle_if_collected, needs_account=lambda batch: False)
+        await self._one(claim, END_STATES, self._settle_if_collected, needs_account=lambda batch: False)
 
-    async def poll(self, helds: Sequence[Held]) -> None:
+    async def poll(self, claims: Sequence[Claim]) -> None:
         """Look at submitted batches, with shared calls for batches of one account."""
-        suspects: list[Held] = []
+        suspects: list[Claim] = []
 
         async def work() -> None:
             async with self._isolation.shared():
                 groups: dict[AccountKey, list[Step]] = {}
-                for some in chunks(helds, MOVES_TOGETHER):
-                    begun = await asyncio.gather(*(self._begin(held, POLL_STATES, suspects) for held in some))
-                    for held, batch in zip(some, begun, strict=True):
+                for some in chunks(claims, MOVES_TOGETHER):
+                    begun = await asyncio.gather(
+                        *(self._begin(claim, POLL_STATES, suspects) for claim in some)
+                    )
+                    for claim, batch in zip(some, begun, strict=True):
                         if batch is not None:
-                            groups.setdefault(account_key(batch.spec), []).append(self._step(held, batch))
+                            groups.setdefault(account_key(batch.spec), []).append(self._step(claim, batch))
                 await asyncio.gather(
                     *(self._under_lease(steps, self._poll_together(steps)) for steps in groups.values())
                 )
-            for held in suspects:
-                await self._alone(held, POLL_STATES, self._poll_one)
+            for claim in suspects:
+                await self._alone(claim, POLL_STATES, self._poll_one)
 
-        await self._handing_back(helds, work())
+        await self._handing_back(claims, work())
 
     async def delete_files(self, members: Sequence[str]) -> None:
         """Delete files at providers that batches no longer need."""
@@ -171,7 +178,7 @@ class Engine:
         """Enclose the calls of steps to their account; the batches show which call the provider leaves unanswered."""
         async with (
             self._circuits.through(account, steps[0].batch.spec.provider, lane_id),
-            silences.shown(self._store, [step.held for step in steps], account.calls),
+            silences.shown([step.claim for step in steps], account.calls),
         ):
             yield
 
@@ -205,7 +212,7 @@ class Engine:
 
     async def _one(
         self,
-        held: Held,
+        claim: Claim,
         states: Sequence[BatchState],
         work: Callable[[Step], Awaitable[None]],
         *,
@@ -230,64 +237,64 @@ class Engine:
 
             await self._under_lease([step], self._guarded(step, with_account()))
 
-        suspects: list[Held] = []
+        suspects: list[Claim] = []
 
         async def begun() -> None:
             async with self._isolation.shared():
-                batch = await self._begin(held, states, suspects)
+                batch = await self._begin(claim, states, suspects)
                 if batch is not None:
-                    await run(self._step(held, batch))
+                    await run(self._step(claim, batch))
             for suspect in suspects:
                 await self._alone(suspect, states, run)
 
-        await self._handing_back([held], begun())
+        await self._handing_back([claim], begun())
 
     async def _alone(
-        self, held: Held, states: Sequence[BatchState], run: Callable[[Step], Awaitable[None]]
+        self, claim: Claim, states: Sequence[BatchState], run: Callable[[Step], Awaitable[None]]
     ) -> None:
         """Run the last step that is allowed for a batch whose steps never ended, while no other step runs here."""
         async with contextlib.AsyncExitStack() as quiet:
             try:
-                async with lease(self._store, [held]):
+                async with lease([claim]):
                     await quiet.enter_async_context(self._isolation.alone())
             except StaleClaim:
-                self._telemetry.log("step_stale", batch_id=held.batch_id, token=held.token)
+                self._telemetry.log("step_stale", batch_id=claim.batch_id, token=claim.token)
                 return
-            batch = await self._begin(held, states, None)
+            batch = await self._begin(claim, states, None)
             if batch is not None:
-                await run(self._step(held, batch))
+                await run(self._step(claim, batch))
 
     async def _begin(
-        self, held: Held, states: Sequence[BatchState], suspects: list[Held] | None
+        self, claim: Claim, states: Sequence[BatchState], suspects: list[Claim] | None
     ) -> Batch | None:
         """Return the batch if the step may start; None for a doubled or late message.
 
         `suspects` takes a batch whose step may start only alone in this process; None = it is alone.
         """
         if self._leaving:
-            await self._hand_back([held])
+            await self._hand_back([claim])
             return None
         try:
-            verdict, batch = await self._store.begin(held, states, alone=suspects is None)
+            verdict, batch = await claim.begin(states, alone=suspects is None)
         except CorruptRecord:
-            await self.give_up(held)
+            await self.give_up(claim)
             return None
         except UNREACHABLE:
-            self._telemetry.warn("store_away", batch_id=held.batch_id)
-            self._survivors.add(held)
+            self._telemetry.warn("store_away", batch_id=claim.batch_id)
+            self._survivors.add(claim)
             return None
         if verdict is Verdict.OK:
-            self._telemetry.debug("step_begun", batch_id=held.batch_id, token=held.token, pid=os.getpid())
+            self._telemetry.debug("step_begun", batch_id=claim.batch_id, token=claim.token, pid=os.getpid())
             return batch
         if verdict is Verdict.ALONE and suspects is not None:
-            suspects.append(held)
+            suspects.append(claim)
         elif verdict is Verdict.QUARANTINED and batch is not None:
             self._telemetry.quarantined(batch)
         else:
-            self._telemetry.log("step_stale", batch_id=held.batch_id, token=held.token)
+            self._telemetry.log("step_stale", batch_id=claim.batch_id, token=claim.token)
         return None
 
-    async def _handing_back(self, helds: Sequence[Held], work: Coroutine[Any, Any, None]) -> None:
+    async def _handing_back(self, claims: Sequence[Claim], work: Coroutine[Any, Any, None]) -> None:
         """Run the work and hold no batch afterwards: a worker that shuts down hands its batches back at once."""
         # A task of its own: a cancellation that reaches it as it sends to Redis may be forgotten, as `end` tells.
         step = asyncio.ensure_future(work)
@@ -296,32 +303,32 @@ class Engine:
             step.result()
         except asyncio.CancelledError:
             await end([step])
-            await self._hand_back(helds)
+            await self._hand_back(claims)
             raise
         except Exception as error:  # noqa: BLE001 - Celery would log its text, and the batch wait for its lease
-            for held in helds:
-                await self._failed(held, 0, error)
+            for claim in claims:
+                await self._failed(claim, 0, error)
 
-    async def _hand_back(self, helds: Sequence[Held]) -> None:
-        self._telemetry.log("worker_leaving", n_batches=len(helds))
+    async def _hand_back(self, claims: Sequence[Claim]) -> None:
+        self._telemetry.log("worker_leaving", n_batches=len(claims))
         with contextlib.suppress(*UNREACHABLE):
-            for held in helds:
-                await self._store.release(held, 0.0)
+            for claim in claims:
+                await claim.release(0.0)
 
-    async def give_up(self, held: Held) -> None:
+    async def give_up(self, claim: Claim) -> None:
         """End a batch whose record cannot be read, once it has been unreadable for long enough."""
         try:
-            async with lease(self._store, [held]):
-                await give_up(self._store, held, self._telemetry)
+            async with lease([claim]):
+                await give_up(self._store, claim, self._telemetry)
         except StaleClaim:
-            self._telemetry.log("step_stale", batch_id=held.batch_id, token=held.token)
+            self._telemetry.log("step_stale", batch_id=claim.batch_id, token=claim.token)
         except UNREACHABLE:
-            self._telemetry.warn("store_away", batch_id=held.batch_id)
+            self._telemetry.warn("store_away", batch_id=claim.batch_id)
 
     async def _under_lease(self, steps: Sequence[Step], work: Coroutine[Any, Any, None]) -> None:
         """Run the work while the leases are extended."""
         try:
-            async with lease(self._store, [step.held for step in steps]):
+            async with lease([step.claim for step in steps]):
                 await work
         except StaleClaim:
             for step in steps:
@@ -337,25 +344,25 @@ class Engine:
                 await self._wait(step, wait)
             except NotYet as error:
                 self._telemetry.log("step_waits", batch_id=batch_id, reason=str(error))
-                await self._store.release(step.held, error.delay_s or 0.0)
+                await step.claim.release(error.delay_s or 0.0)
             except TemporaryError as error:
                 delay_s = error.delay_s or backoff.pause_s(step.batch.n_stumbles)
                 self._telemetry.warn(
                     "step_stumbled", batch_id=batch_id, reason=str(error), delay_s=round(delay_s, 2)
                 )
                 denied = isinstance(error, Denied)
-                await self._store.release(step.held, delay_s, str(error), denied=denied)
+                await step.claim.release(delay_s, str(error), denied=denied)
             except PermanentError as error:
                 await self._refuse(step, error)
             except CorruptRecord:
-                await give_up(self._store, step.held, self._telemetry)
+                await give_up(self._store, step.claim, self._telemetry)
         except StaleClaim:
             self._stale(step)
         except UNREACHABLE:
             self._telemetry.warn("store_away", batch_id=batch_id)
-            self._survivors.add(step.held)
+            self._survivors.add(step.claim)
         except Exception as error:  # noqa: BLE001 - a defect of ours must not lose a batch: it is looked at again
-            await self._failed(step.held, step.batch.n_stumbles, error, step)
+            await self._failed(step.claim, step.batch.n_stumbles, error, step)
 
     async def _or_ended(self, step: Step, work: Coroutine[Any, Any, None]) -> None:
         """Run the work; end a batch that still cannot be submitted, or looked at, after its longest wait."""
@@ -384,44 +391,46 @@ class Engine:
         else:
             complaint = lifecycle.unsubmitted(batch, str(error))
         self._telemetry.warn("batch_unsubmitted", batch_id=batch.batch_id, reason=str(error))
-        ending = msgspec.json.encode(Ending(complaints=(complaint,)))
-        await self._store.ended(step.held, Outcome.FAILED, "", ending, complaint.message)
+        ending = Ending(complaints=(complaint,))
+        await step.claim.ended(Outcome.FAILED, ending, complaint.message)
 
     async def _end_unread(self, step: Step, error: WorkerError) -> None:
         """Answer the callers of a batch that may be paid for and can no longer be read; no request is run again."""
         complaint = Complaint(code=lifecycle.UNREADABLE, message=str(error))
-        ending = msgspec.json.encode(Ending(complaints=(complaint,)))
-        await self._store.ended(step.held, Outcome.FAILED, "", ending, str(error))
+        ending = Ending(complaints=(complaint,))
+        await step.claim.ended(Outcome.FAILED, ending, str(error))
 
-    async def _failed(self, held: Held, n_stumbles: int, error: Exception, step: Step | None = None) -> None:
+    async def _failed(
+        self, claim: Claim, n_stumbles: int, error: Exception, step: Step | None = None
+    ) -> None:
         """Make the batch due again after a pause; the process lives, so this does not count towards quarantine."""
         # The text of an unforeseen error may hold anything, a key included: only its kind and place are logged.
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{type(error).__name__} at {place.filename.rpartition('/')[2]}:{place.lineno}"
-        self._telemetry.warn("step_failed", batch_id=held.batch_id, error=where)
+        self._telemetry.warn("step_failed", batch_id=claim.batch_id, error=where)
         try:
             if step is not None and lifecycle.defect_lasts(step.batch, where):
                 await self._end_defect(step, where)
             else:
-                await self._store.release(held, backoff.pause_s(n_stumbles + 3), where)
+                await claim.release(backoff.pause_s(n_stumbles + 3), where)
         except (StaleClaim, *UNREACHABLE, RedisError):
             # This may fail as well: a Redis that lacks replicas or cannot save may have refused the step's own move.
-            self._survivors.add(held)
+            self._survivors.add(claim)
 
     async def _end_defect(self, step: Step, where: str) -> None:
         """Answer the callers of a batch on which our own code fails again and again; no request is run again."""
         if step.batch.state is BatchState.ENDED and lifecycle.DEFECT.encode() in step.batch.ending:
             # Our code fails even on settling this end.
-            await give_up(self._store, step.held, self._telemetry)
+            await give_up(self._store, step.claim, self._telemetry)
             return
         complaint = lifecycle.step_defect(step.batch, where)
-        ending = msgspec.json.encode(Ending(complaints=(complaint,)))
-        await self._store.ended(step.held, Outcome.FAILED, "", ending, complaint.message)
+        ending = Ending(complaints=(complaint,))
+        await step.claim.ended(Outcome.FAILED, ending, complaint.message)
 
     def _stale(self, step: Step) -> None:
         """Log that another worker has taken over, and record that this worker lives."""
-        self._telemetry.log("step_stale", batch_id=step.batch.batch_id, token=step.held.token)
-        self._survivors.add(step.held)
+        self._telemetry.log("step_stale", batch_id=step.batch.batch_id, token=step.claim.token)
+        self._survivors.add(step.claim)
 
     async def _refuse(self, step: Step, error: PermanentError) -> None:
         """End a refused batch, with the provider's own words for its callers; a batch that may be paid for waits.
@@ -436,7 +445,7 @@ class Engine:
             await self._end_refused(step, error)
         elif isinstance(error, CreateRefused):
             delay_s = backoff.pause_s(step.batch.n_stumbles + 3)
-            await self._store.release(step.held, delay_s, str(error), denied=True, create_refused=True)
+            await step.claim.release(delay_s, str(error), denied=True, create_refused=True)
         else:
             await self._park(step, error, backoff.parked_pause_s())
 
@@ -448,11 +457,10 @@ class Engine:
             await (self._end_unread(step, error) if error.status >= 500 else self._end_refused(step, error))
         elif batch.cancel_requested and batch.state is not BatchState.ENDED:
             reason = f"cancelled while the key was refused; at {batch.spec.provider} the batch may still run"
-            ending = msgspec.json.encode(Ending())
-            await self._store.ended(step.held, Outcome.CANCELLED, "", ending, reason)
+            await step.claim.ended(Outcome.CANCELLED, Ending(), reason)
         else:
-            await self._store.hold(
-                step.held, delay_s, lifecycle.parked_sentence(batch, str(error), error.status), parked=True
+            await step.claim.hold(
+                delay_s, lifecycle.parked_sentence(batch, str(error), error.status), parked=True
             )
 
     async def _wait(self, step: Step, wait: Waiting) -> None:
@@ -468,13 +476,13 @@ class Engine:
         self._telemetry.log(
             "batch_held", batch_id=batch.batch_id, reason=str(wait), delay_s=round(wait.wait_s, 2)
         )
-        await self._store.hold(step.held, wait.wait_s, str(wait), away=wait.away)
+        await step.claim.hold(wait.wait_s, str(wait), away=wait.away)
 
     async def _end_refused(self, step: Step, error: PermanentError) -> None:
         body = error.body or json.dumps({"error": {"message": str(error), "type": "batch_error"}}).encode()
         ending = await of_refusal(step, error, body)
         ending = msgspec.structs.replace(ending, certain=not _paid(step.batch) and step.surely_unmade)
-        await self._store.ended(step.held, Outcome.FAILED, "", msgspec.json.encode(ending), str(error))
+        await step.claim.ended(Outcome.FAILED, ending, str(error))
 
     async def _settle_if_collected(self, step: Step) -> None:
         if step.batch.collected_at is None:
@@ -484,9 +492,9 @@ class Engine:
     async def _account(self, batch: Batch) -> Account:
         return await self._accounts.open(batch.spec, self._providers.load(batch.spec.provider).facts)
 
-    def _step(self, held: Held, batch: Batch) -> Step:
+    def _step(self, claim: Claim, batch: Batch) -> Step:
         return Step(
-            held=held,
+            claim=claim,
             batch=batch,
             store=self._store,
             account=None,

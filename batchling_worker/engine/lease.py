@@ -11,12 +11,12 @@ from redis.exceptions import RedisError
 from batchling_client.wire.deployment.cancellation import end
 from batchling_client.wire.deployment.connection import UNREACHABLE
 
+from ..claim import Claim
 from ..errors import StaleClaim
-from ..store import Held, Store
 
 
 @contextlib.asynccontextmanager
-async def lease(store: Store, helds: Sequence[Held]) -> AsyncIterator[None]:
+async def lease(claims: Sequence[Claim]) -> AsyncIterator[None]:
     """Extend the leases three times per lease; a lost lease ends the block with `StaleClaim`.
 
     While Redis is unreachable no lease is extended and no batch given up: each move checks the token itself.
@@ -27,12 +27,12 @@ async def lease(store: Store, helds: Sequence[Held]) -> AsyncIterator[None]:
     async def extend_all() -> None:
         nonlocal lost
         while True:
-            await asyncio.sleep(store.lease_ms / 3000)
-            for held in helds:
+            await asyncio.sleep(claims[0].terms.lease_ms / 3000)
+            for claim in claims:
                 try:
-                    await store.extend(held)
+                    await claim.extend()
                 except StaleClaim:
-                    if len(helds) > 1:
+                    if len(claims) > 1:
                         # One of many polls is done; the others continue.
                         continue
                     lost = True
@@ -47,7 +47,7 @@ async def lease(store: Store, helds: Sequence[Held]) -> AsyncIterator[None]:
         yield
     except asyncio.CancelledError:
         if lost:
-            raise StaleClaim(helds[0].batch_id) from None
+            raise StaleClaim(claims[0].batch_id) from None
         raise
     finally:
         try:

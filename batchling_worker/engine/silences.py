@@ -13,7 +13,7 @@ from batchling_client.wire.deployment.cancellation import end
 from batchling_client.wire.deployment.connection import UNREACHABLE
 
 from ..call_outcome import CallOutcomes, Underway
-from ..store import Held, Store
+from ..claim import Claim
 
 SHOWN_AFTER_S: Final = 5.0
 """How long a silence lasts until it is shown, in seconds; longer for a slow call such as an upload."""
@@ -21,16 +21,16 @@ WATCHED_EVERY_S: Final = 0.5
 
 
 @contextlib.asynccontextmanager
-async def shown(store: Store, helds: Sequence[Held], calls: CallOutcomes) -> AsyncIterator[None]:
+async def shown(claims: Sequence[Claim], calls: CallOutcomes) -> AsyncIterator[None]:
     """Enclose the calls of a step: while a call is stalled, the batches say so."""
-    watch = asyncio.create_task(_watch(store, helds, calls))
+    watch = asyncio.create_task(_watch(claims, calls))
     try:
         yield
     finally:
         await end([watch])
 
 
-async def _watch(store: Store, helds: Sequence[Held], calls: CallOutcomes) -> None:
+async def _watch(claims: Sequence[Claim], calls: CallOutcomes) -> None:
     """Note a silence, again each time that its length has doubled, and delete the note afterwards."""
     noted_s = 0.0
     while True:
@@ -39,11 +39,11 @@ async def _watch(store: Store, helds: Sequence[Held], calls: CallOutcomes) -> No
         stalled_s = 0.0 if call is None else call.stalled_s
         if call is None or stalled_s < SHOWN_AFTER_S * call.patience:
             if noted_s:
-                await _note(store, helds, "")
+                await _note(claims, "")
             noted_s = 0.0
         elif stalled_s >= 2 * noted_s:
             noted_s = stalled_s
-            await _note(store, helds, sentence(call, stalled_s))
+            await _note(claims, sentence(call, stalled_s))
 
 
 def sentence(call: Underway, stalled_s: float) -> str:
@@ -51,8 +51,8 @@ def sentence(call: Underway, stalled_s: float) -> str:
     return f"{call.provider} has not answered for {stalled_s:.0f} s when asked to {call.does}"
 
 
-async def _note(store: Store, helds: Sequence[Held], why: str) -> None:
+async def _note(claims: Sequence[Claim], why: str) -> None:
     """Note it on each batch; ignore an unreachable or full Redis, because the note only explains a wait."""
     with contextlib.suppress(RedisError, *UNREACHABLE):
-        for held in helds:
-            await store.note(held, why)
+        for claim in claims:
+            await claim.note(why)

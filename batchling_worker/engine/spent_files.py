@@ -14,10 +14,11 @@ from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.records.row_and_result import CorruptRecord
 from batchling_client.wire.states import BatchState
 
+from ..claim import SPENT_RESULTS_MS
 from ..errors import PermanentError, TemporaryError
 from ..provider import Ending, SpentFiles
 from ..providers import Providers
-from ..store import SPENT_RESULTS_MS, Store
+from ..store import Store
 from ..telemetry import Telemetry
 from .accounts import Accounts
 

@@ -39,7 +39,7 @@ async def collect(step: Step) -> None:
     match rereading.judge(step.batch, ending, reading, tally, step.settings.results_patience_s):
         case Complete():
             if not step.settings.keeps_files and not rereading.in_doubt(step.batch, ending, reading, tally):
-                await step.store.spend(step.held)
+                await step.claim.spend()
             await _collected(step, ending, reading)
         case ReadAgain() as again if rereading.is_over(step.batch, step.now):
             await _given_up(step, again.why)
@@ -80,7 +80,7 @@ async def _read(step: Step, ending: Ending, refused: set[RequestId], *, running:
             n_foreign += chunk.n_foreign
             if not chunk.rows:
                 continue
-            reply = await step.store.deliver(step.held, chunk.rows)
+            reply = await step.claim.deliver(chunk.rows)
             n_answered, n_retry = n_answered + reply.n_answered, n_retry + reply.n_retry
             n_unknown, n_ok = n_unknown + reply.n_unknown, n_ok + chunk.n_ok
             if len(refused) < MOST_REFUSED:
@@ -109,7 +109,7 @@ async def _read(step: Step, ending: Ending, refused: set[RequestId], *, running:
 
 async def _collected(step: Step, ending: Ending, reading: Reading) -> None:
     outcome = step.batch.outcome or Outcome.FAILED
-    await step.store.collected(step.held, lifecycle.error_sentence(ending, outcome))
+    await step.claim.collected(lifecycle.error_sentence(ending, outcome))
     step.reach("collect.recorded")
     step.telemetry.log(
         "batch_collected",
@@ -139,13 +139,11 @@ async def _read_again(step: Step, ending: Ending, again: ReadAgain) -> None:
     step.telemetry.warn(
         event, batch_id=step.batch.batch_id, reason=again.why, delay_s=round(again.delay_s, 2)
     )
-    await step.store.unread(
-        step.held, again.delay_s, msgspec.json.encode(ending), again.why, held_back=again.held
-    )
+    await step.claim.unread(again.delay_s, ending, again.why, held_back=again.held)
     step.reach("collect.unread")
 
 
 async def _given_up(step: Step, why: str) -> None:
     """End a batch whose results stayed unreadable until the provider no longer keeps them."""
     ending = Ending(complaints=(Complaint(code=lifecycle.UNREADABLE, message=why),))
-    await step.store.ended(step.held, Outcome.FAILED, "", msgspec.json.encode(ending), why)
+    await step.claim.ended(Outcome.FAILED, ending, why)

@@ -8,31 +8,32 @@ from batchling_client.wire.records.row_and_result import CorruptRecord, Result, 
 from batchling_client.wire.scripts import RowOut
 from batchling_client.wire.states import RowKind
 
+from ..claim import Claim
 from ..provider import error_body
-from ..store import Held, Store
+from ..store import Store
 from ..telemetry import Telemetry
 
 ORIGIN = "batch_unreadable"
 
 
-async def give_up(store: Store, held: Held, telemetry: Telemetry) -> None:
+async def give_up(store: Store, claim: Claim, telemetry: Telemetry) -> None:
     """End a batch that cannot be read; a caller whose row can be read gets an error, never a guess.
 
     A caller whose row is damaged too finds out by itself that its batch is over.
     """
-    telemetry.warn("batch_unreadable", batch_id=held.batch_id)
-    if not await store.unreadable(held):
+    telemetry.warn("batch_unreadable", batch_id=claim.batch_id)
+    if not await claim.unreadable():
         return
     reason = (
-        f"The record of batch {held.batch_id} in Redis is damaged, and was refused: the provider may have run "
+        f"The record of batch {claim.batch_id} in Redis is damaged, and was refused: the provider may have run "
         "this request already. Send it again to have it run anew."
     )
     with contextlib.suppress(CorruptRecord):
-        async for rows in store.unanswered(held.batch_id):
+        async for rows in store.unanswered(claim.batch_id):
             if rows:
-                await store.deliver(held, [_refusal(row, reason) for row in rows])
-    await store.give_up(held, reason)
-    telemetry.warn("batch_given_up", batch_id=held.batch_id)
+                await claim.deliver([_refusal(row, reason) for row in rows])
+    await claim.give_up(reason)
+    telemetry.warn("batch_given_up", batch_id=claim.batch_id)
 
 
 def _refusal(row: Row, reason: str) -> RowOut:

@@ -89,8 +89,8 @@ async def poll(step: Step, seen: Seen, passage: Passage = nullcontext) -> None:
                 else lifecycle.error_sentence(seen.ending, seen.outcome)
             )
             told = await _taught(step, await named(step, seen.ending))
-            ending = msgspec.json.encode(msgspec.structs.replace(told, certain=True))
-            await step.store.ended(step.held, seen.outcome, seen.status, ending, error)
+            ending = msgspec.structs.replace(told, certain=True)
+            await step.claim.ended(seen.outcome, ending, error, status=seen.status)
             step.reach("poll.recorded")
             step.telemetry.ended(batch, seen.outcome)
         case Running():
@@ -101,8 +101,7 @@ async def poll(step: Step, seen: Seen, passage: Passage = nullcontext) -> None:
             if lifecycle.run_is_over(batch, seen.status, step.now):
                 await _end_overdue(step, seen)
                 return
-            await step.store.progress(
-                step.held,
+            await step.claim.progress(
                 seen.status,
                 seen.n_done,
                 seen.n_total,
@@ -134,9 +133,9 @@ async def _adopt(step: Step) -> None:
     """Put the requests that a reopened batch had left unanswered back in flight in it."""
     lane_id = step.batch.lane_id
     async for request_ids in step.store.kept(step.batch.batch_id):
-        await step.store.adopt(step.held, lane_id, request_ids)
+        await step.claim.adopt(lane_id, request_ids)
         step.reach("poll.adopting")
-    await step.store.adopt(step.held, lane_id, (), last=True)
+    await step.claim.adopt(lane_id, (), last=True)
     step.reach("poll.adopted")
 
 
@@ -155,7 +154,7 @@ async def _early(step: Step, seen: Running, passage: Passage) -> EarlyRead:
         async with passage(), contextlib.aclosing(chunks(step, ending, RowKind.SUCCESS)) as some:
             async for chunk in some:
                 if chunk.rows:
-                    n_answered += (await step.store.deliver(step.held, chunk.rows)).n_answered
+                    n_answered += (await step.claim.deliver(chunk.rows)).n_answered
                     step.reach("poll.early_chunk")
                 read = msgspec.structs.replace(read, cursor=chunk.cursor)
         read = msgspec.structs.replace(read, n_done=seen.n_done)
@@ -198,7 +197,7 @@ async def _out_of_sight(step: Step) -> None:
     if not step.batch.cancel_requested:
         raise step.estrangement()
     reason = "cancelled; under the key or host that created it, the batch may still run"
-    await step.store.ended(step.held, Outcome.CANCELLED, "", msgspec.json.encode(Ending()), reason)
+    await step.claim.ended(Outcome.CANCELLED, Ending(), reason)
 
 
 async def _not_found(step: Step) -> None:
@@ -210,7 +209,7 @@ async def _not_found(step: Step) -> None:
         raise Denied("the provider does not know this batch (yet)", delay_s=step.settings.poll_interval_s)
     step.telemetry.warn("batch_lost", batch_id=step.batch.batch_id)
     reason = "the provider no longer knows this batch"
-    await step.store.ended(step.held, Outcome.LOST, "", msgspec.json.encode(Ending()), reason)
+    await step.claim.ended(Outcome.LOST, Ending(), reason)
 
 
 async def _end_unconfirmed(step: Step) -> None:
@@ -218,15 +217,15 @@ async def _end_unconfirmed(step: Step) -> None:
     batch = step.batch
     step.telemetry.warn("cancel_unconfirmed", batch_id=batch.batch_id, n_cancels=batch.n_cancels)
     reason = lifecycle.unconfirmed_sentence(batch)
-    await step.store.ended(step.held, Outcome.CANCELLED, "", msgspec.json.encode(Ending()), reason)
+    await step.claim.ended(Outcome.CANCELLED, Ending(), reason)
 
 
 async def _end_overdue(step: Step, seen: Running) -> None:
     """Answer the callers of a batch that should have ended long ago; none of its requests is run again."""
     complaint = lifecycle.overdue(step.batch, seen.status)
     step.telemetry.warn("batch_overdue", batch_id=step.batch.batch_id, status=seen.status)
-    ending = msgspec.json.encode(Ending(complaints=(complaint,)))
-    await step.store.ended(step.held, Outcome.FAILED, seen.status, ending, complaint.message)
+    ending = Ending(complaints=(complaint,))
+    await step.claim.ended(Outcome.FAILED, ending, complaint.message, status=seen.status)
 
 
 async def _is_listed(step: Step) -> bool:

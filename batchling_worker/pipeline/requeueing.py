@@ -30,7 +30,7 @@ def fate_of(step: Step, ending: Ending, row: Row) -> lifecycle.RowFate:
 async def requeue(step: Step, ending: Ending, rows: Sequence[Row], fate: lifecycle.Requeue) -> None:
     """Move rows that share a fate into the open batch of their lane; leave a row alone that has already moved."""
     moved = [_again(row, fate) for row in rows]
-    await step.store.requeue(step.held, step.batch, moved, await _cap(step, ending, fate))
+    await step.claim.requeue(step.batch, moved, await _cap(step, ending, fate))
 
 
 def _again(row: Row, fate: lifecycle.Requeue) -> RowIn:

@@ -36,10 +36,10 @@ async def settle(step: Step) -> None:
                     refused.append(_refusal(row.request_id, fate))
         kept = _kept(step, rows, refused)
         if kept:
-            await step.store.keep(step.held, kept)
+            await step.claim.keep(kept)
             step.reach("settle.kept")
         if refused:
-            await step.store.deliver(step.held, refused)
+            await step.claim.deliver(refused)
             n_refused += len(refused)
         for fate, moved in again.items():
             await requeueing.requeue(step, ending, moved, fate)
@@ -48,7 +48,7 @@ async def settle(step: Step) -> None:
         step.reach("settle.chunk")
     step.reach("settle.walked")
     state = lifecycle.terminal_state(batch.outcome)
-    await step.store.settle(step.held, state)
+    await step.claim.settle(state)
     step.reach("settle.settled")
     step.telemetry.settled(batch, state, n_requeued=n_requeued, n_refused=n_refused)
 
@@ -73,7 +73,7 @@ async def _refused_again(step: Step, ending: Ending) -> int:
                 fate = lifecycle.unanswered(step.batch)
             refused.append(_refusal(request_id, fate))
         if refused:
-            await step.store.deliver(step.held, refused)
+            await step.claim.deliver(refused)
             n_refused += len(refused)
     return n_refused
 

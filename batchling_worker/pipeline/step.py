@@ -13,11 +13,12 @@ from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.states import BatchState
 
 from .. import backoff
+from ..claim import Claim
 from ..decisions import lifecycle
 from ..errors import TemporaryError
 from ..provider import Account, Ended, Provider, Running, SearchCriteria, Seen, Submission
 from ..providers import Providers
-from ..store import Held, Store
+from ..store import Store
 from ..telemetry import Telemetry
 
 MOST_SHOWN: Final = 100
@@ -44,7 +45,7 @@ class StepSettings:
 class Step:
     """One step on one batch, under one claim."""
 
-    held: Held
+    claim: Claim
     batch: Batch
     store: Store
     account: Account | None

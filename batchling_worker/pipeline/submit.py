@@ -70,7 +70,7 @@ async def submit(step: Step) -> None:
         return
     if batch.state is BatchState.SEALED and not forgotten and not await _admitted(step):
         return
-    label = await step.store.intend(step.held, lifecycle.label_of(step.settings.namespace, batch.batch_id))
+    label = await step.claim.intend(lifecycle.label_of(step.settings.namespace, batch.batch_id))
     step.reach("submit.intended")
     # A Redis that was killed may have forgotten that a create was armed: an earlier worker may have sent it.
     sent_before = forgotten or batch.create_at is not None or batch.state is BatchState.SUBMITTING
@@ -106,7 +106,7 @@ async def _admitted(step: Step) -> bool:
     """
     batch, account = step.batch, step.way()
     look_s = lifecycle.held_look_s(batch, step.settings.poll_interval_s, step.now)
-    admission = await step.store.accounts.admit(batch, step.held.token, account.digest, look_s)
+    admission = await step.store.accounts.admit(batch, step.claim.token, account.digest, look_s)
     match admission.verdict:
         case Verdict.OK:
             return True
@@ -114,8 +114,7 @@ async def _admitted(step: Step) -> bool:
             tokens = quota.tokens_of(batch)
             why = f"split: about {tokens:,} tokens are over the limit of {admission.limit:,} enqueued tokens"
             step.telemetry.log("batch_split", batch_id=batch.batch_id, tokens=tokens, limit=admission.limit)
-            ending = msgspec.json.encode(Ending(certain=step.surely_unmade))
-            await step.store.ended(step.held, Outcome.SPLIT, "", ending, why)
+            await step.claim.ended(Outcome.SPLIT, Ending(certain=step.surely_unmade), why)
             return False
         case Verdict.HELD:
             held_s = max(0.0, admission.held_until_ms / 1000 - step.now.timestamp())
@@ -141,7 +140,7 @@ async def _over_quota(step: Step, error: QuotaFull) -> None:
         await _end_unsubmitted(step, refusal.why)
         return
     look_s = lifecycle.held_look_s(batch, step.settings.poll_interval_s, step.now)
-    await step.store.hold(step.held, look_s, f"held: {refusal.why}", unmade=True)
+    await step.claim.hold(look_s, f"held: {refusal.why}", unmade=True)
 
 
 async def _found(step: Step, label: str) -> bool:
@@ -173,16 +172,16 @@ async def _found(step: Step, label: str) -> bool:
 async def _go_on_in(step: Step, file_id: str) -> None:
     """Store where a create was begun that a killed Redis had forgotten."""
     account = step.way().digest
-    await step.store.uploaded(step.held, file_id, step.batch.n_lines, account)
-    await step.store.arm(step.held, account)
+    await step.claim.uploaded(file_id, step.batch.n_lines, account)
+    await step.claim.arm(account)
 
 
 async def _wait_for_the_forgotten(step: Step) -> None:
     """Wait for a create of an earlier run of Redis, which may still be on its way or not be listed yet."""
     delay_s = lifecycle.forgotten_patience_s(step.settings.reconcile_patience_s)
     step.telemetry.warn("redis_forgetful", batch_id=step.batch.batch_id, delay_s=delay_s)
-    await step.store.doubt(step.held)
-    await step.store.release(step.held, delay_s)
+    await step.claim.doubt()
+    await step.claim.release(delay_s)
 
 
 @contextlib.asynccontextmanager
@@ -208,7 +207,7 @@ async def _upload(step: Step, label: str, file: BinaryIO, n_lines: int) -> str:
     file.seek(0)
     input_file_id = await step.provider.upload(step.way(), step.submission(label, n_lines), file)
     step.reach("submit.uploaded")
-    await step.store.uploaded(step.held, input_file_id, n_lines, step.way().digest)
+    await step.claim.uploaded(input_file_id, n_lines, step.way().digest)
     step.reach("submit.file_stored")
     return input_file_id
 
@@ -237,7 +236,7 @@ async def _write_lines(step: Step, file: BinaryIO) -> int:
             file.flush()
         n_lines += len(fit)
         if unfit:
-            await step.store.deliver(step.held, unfit)
+            await step.claim.deliver(unfit)
     return n_lines
 
 
@@ -303,7 +302,7 @@ async def _create(step: Step, submission: Submission, source: Source) -> None:
     """Make the call that costs money: armed before, committed after, and not interrupted when the worker shuts down."""
     step.reach("submit.before_arm")
     try:
-        await step.store.arm(step.held, step.way().digest)
+        await step.claim.arm(step.way().digest)
     except NotOnDisk as error:
         step.telemetry.warn("intent_not_on_disk", batch_id=step.batch.batch_id)
         await _refused(step, error)
@@ -373,7 +372,7 @@ async def _created(step: Step, submission: Submission, source: Source) -> None:
             # A search after an earlier create found nothing, so this refusal counts.
             raise error.refusal from None
         _say_stumbled(step, error, SEARCH_FIRST_S)
-        await step.store.release(step.held, SEARCH_FIRST_S, str(error))
+        await step.claim.release(SEARCH_FIRST_S, str(error))
     except QuotaFull as error:
         await _over_quota(step, error)
     except FileNotReady as error:
@@ -397,7 +396,7 @@ async def _refused(step: Step, error: TemporaryError) -> None:
         return
     delay_s = backoff.pause_s(step.batch.n_stumbles, error.delay_s)
     _say_stumbled(step, error, delay_s)
-    await step.store.release(step.held, delay_s, str(error), create_refused=True)
+    await step.claim.release(delay_s, str(error), create_refused=True)
 
 
 def _say_stumbled(step: Step, error: TemporaryError, delay_s: float) -> None:
@@ -412,7 +411,7 @@ async def _commit(step: Step, provider_batch_id: ProviderBatchId) -> None:
         await _bound_elsewhere(step, provider_batch_id, owner)
         return
     first_look_s = lifecycle.first_look_s(step.batch, step.settings.poll_interval_s)
-    other = await step.store.submitted(step.held, provider_batch_id, first_look_s, step.way().digest)
+    other = await step.claim.submitted(provider_batch_id, first_look_s, step.way().digest)
     if other:
         await _cancel_surplus(step, provider_batch_id)
         return
@@ -427,7 +426,7 @@ async def _bound_elsewhere(step: Step, provider_batch_id: ProviderBatchId, owner
         "deployment: a cache on the way may have sent that answer, so this batch is searched for"
     )
     step.telemetry.warn("step_stumbled", batch_id=step.batch.batch_id, reason=reason, delay_s=SEARCH_FIRST_S)
-    await step.store.release(step.held, SEARCH_FIRST_S, reason)
+    await step.claim.release(SEARCH_FIRST_S, reason)
 
 
 async def _cancel_surplus(step: Step, provider_batch_id: ProviderBatchId) -> None:
@@ -448,4 +447,4 @@ async def _end_unsubmitted(step: Step, reason: str) -> None:
 
 async def _end(step: Step, outcome: Outcome, ending: Ending) -> None:
     error = lifecycle.error_sentence(ending, outcome) if outcome is Outcome.FAILED else ""
-    await step.store.ended(step.held, outcome, "", msgspec.json.encode(ending), error)
+    await step.claim.ended(outcome, ending, error)

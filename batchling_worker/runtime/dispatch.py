@@ -10,11 +10,10 @@ from typing import Final, assert_never
 
 from celery import Celery
 
-from batchling_client.wire.scripts import Claim
+from batchling_client.wire.scripts import DueBatch
 from batchling_client.wire.states import BatchState
 
 from ..engine.engine import Engine
-from ..store import Held
 from . import tasks
 from .step_loop import Runtime
 
@@ -35,7 +34,7 @@ class Dispatch:
             for queue in self._app.amqp.queues.values():
                 producer.maybe_declare(queue)
 
-    def send(self, claims: Sequence[Claim], version: int) -> None:
+    def send(self, claims: Sequence[DueBatch], version: int) -> None:
         """Send each claim of a wire version to the queue."""
         if not claims:
             return
@@ -43,54 +42,54 @@ class Dispatch:
             for name, args in self._letters(claims):
                 self._app.send_task(name, args=[*args, version], producer=producer)
 
-    def inline(self, claims: Sequence[Claim], version: int) -> None:
+    def inline(self, claims: Sequence[DueBatch], version: int) -> None:
         """Start claims of a wire version on this process' own loop, without waiting for them."""
-        polls: list[Held] = []
-        for claim in claims:
-            held = Held(batch_id=claim.batch_id, token=claim.token)
-            if claim.state is BatchState.SUBMITTED:
-                polls.append(held)
+        polls: list[DueBatch] = []
+        for due in claims:
+            if due.state is BatchState.SUBMITTED:
+                polls.append(due)
             else:
-                self._runtime.start(partial(_step, claim=claim, held=held), version)
+                self._runtime.start(partial(_step, due=due), version)
         for first in range(0, len(polls), POLLS_A_MESSAGE):
-            self._runtime.start(partial(_poll, helds=polls[first : first + POLLS_A_MESSAGE]), version)
+            self._runtime.start(partial(_poll, dues=polls[first : first + POLLS_A_MESSAGE]), version)
 
     def delete_files(self, members: Sequence[str], version: int) -> Future[None]:
         """Start to delete files that batches no longer need, on this process' own loop, without waiting for the end."""
         return self._runtime.start(lambda engine: engine.delete_files(members), version)
 
-    def _letters(self, claims: Sequence[Claim]) -> Iterable[tuple[str, list[object]]]:
+    def _letters(self, claims: Sequence[DueBatch]) -> Iterable[tuple[str, list[object]]]:
         polls: list[tuple[str, int]] = []
-        for claim in claims:
-            if claim.state is BatchState.SUBMITTED:
-                polls.append((claim.batch_id, claim.token))
+        for due in claims:
+            if due.state is BatchState.SUBMITTED:
+                polls.append((due.batch_id, due.token))
             else:
-                yield _task_of(claim), [claim.batch_id, claim.token]
+                yield _task_of(due), [due.batch_id, due.token]
         for first in range(0, len(polls), POLLS_A_MESSAGE):
             yield tasks.POLL, [polls[first : first + POLLS_A_MESSAGE]]
 
 
-def _task_of(claim: Claim) -> str:
-    if claim.state is BatchState.ENDED:
-        return tasks.SETTLE if claim.collected else tasks.COLLECT
+def _task_of(due: DueBatch) -> str:
+    if due.state is BatchState.ENDED:
+        return tasks.SETTLE if due.collected else tasks.COLLECT
     return tasks.SUBMIT
 
 
-async def _poll(engine: Engine, helds: Sequence[Held]) -> None:
-    await engine.poll(helds)
+async def _poll(engine: Engine, dues: Sequence[DueBatch]) -> None:
+    await engine.poll([engine.claim(due.batch_id, due.token) for due in dues])
 
 
-async def _step(engine: Engine, claim: Claim, held: Held) -> None:
-    match claim.state:
+async def _step(engine: Engine, due: DueBatch) -> None:
+    claim = engine.claim(due.batch_id, due.token)
+    match due.state:
         case BatchState.SEALED | BatchState.SUBMITTING:
-            await engine.submit(held)
+            await engine.submit(claim)
         case BatchState.SUBMITTED:
-            await _poll(engine, [held])
+            await engine.poll([claim])
         case BatchState.ENDED:
-            await (engine.settle(held) if claim.collected else engine.collect(held))
+            await (engine.settle(claim) if due.collected else engine.collect(claim))
         case BatchState.OPEN | BatchState.SETTLED | BatchState.FAILED | BatchState.CANCELLED:
             return
         case None:
-            await engine.give_up(held)
+            await engine.give_up(claim)
         case _:
-            assert_never(claim.state)
+            assert_never(due.state)

@@ -9,8 +9,8 @@ from celery import Celery
 
 from batchling_client.wire.keys import BatchId
 
+from ..claim import Claim
 from ..engine.engine import Engine
-from ..store import Held
 from .step_loop import Runtime
 
 FIRST_VERSION: Final = 1
@@ -30,16 +30,19 @@ def register(app: Celery, runtime: Runtime, versions: Collection[int]) -> None:
             runtime.run(step, version)
 
     def submit(batch_id: str, token: int, version: int = FIRST_VERSION) -> None:
-        run(lambda engine: engine.submit(_held(batch_id, token)), version)
+        run(lambda engine: engine.submit(_claim(engine, batch_id, token)), version)
 
     def poll(claims: Sequence[tuple[str, int]], version: int = FIRST_VERSION) -> None:
-        run(lambda engine: engine.poll([_held(batch_id, token) for batch_id, token in claims]), version)
+        run(
+            lambda engine: engine.poll([_claim(engine, batch_id, token) for batch_id, token in claims]),
+            version,
+        )
 
     def collect(batch_id: str, token: int, version: int = FIRST_VERSION) -> None:
-        run(lambda engine: engine.collect(_held(batch_id, token)), version)
+        run(lambda engine: engine.collect(_claim(engine, batch_id, token)), version)
 
     def settle(batch_id: str, token: int, version: int = FIRST_VERSION) -> None:
-        run(lambda engine: engine.settle(_held(batch_id, token)), version)
+        run(lambda engine: engine.settle(_claim(engine, batch_id, token)), version)
 
     by_name: Mapping[str, Callable[..., None]] = {
         SUBMIT: submit,
@@ -51,5 +54,5 @@ def register(app: Celery, runtime: Runtime, versions: Collection[int]) -> None:
         app.task(name=name)(work)
 
 
-def _held(batch_id: str, token: int) -> Held:
-    return Held(batch_id=BatchId(batch_id), token=int(token))
+def _claim(engine: Engine, batch_id: str, token: int) -> Claim:
+    return engine.claim(BatchId(batch_id), int(token))

@@ -21,7 +21,7 @@ from redis.exceptions import ResponseError
 
 from batchling_client.wire.deployment.connection import UNREACHABLE
 from batchling_client.wire.records.row_and_result import WorkerPresence
-from batchling_client.wire.scripts import Claim
+from batchling_client.wire.scripts import DueBatch
 from batchling_client.wire.states import BatchState
 
 from ..errors import UnfitWorker
@@ -261,17 +261,17 @@ class Ticker:
         self._send(inline, rest, store.keys.version)
         return len(claims), sealed
 
-    async def _seal(self, store: Store, claim: Claim) -> bool:
+    async def _seal(self, store: Store, due: DueBatch) -> bool:
         """Seal a ripe batch; a record that makes Redis refuse must not hold up other batches."""
         try:
-            return await seal(store, claim, self._telemetry)
+            return await seal(store, due, self._telemetry)
         except UNREACHABLE:
             raise
         except (ResponseError, ValueError) as error:
-            self._telemetry.warn("step_failed", batch_id=claim.batch_id, error=type(error).__name__)
+            self._telemetry.warn("step_failed", batch_id=due.batch_id, error=type(error).__name__)
             return False
 
-    def _send(self, inline: Sequence[Claim], claims: Sequence[Claim], version: int) -> None:
+    def _send(self, inline: Sequence[DueBatch], claims: Sequence[DueBatch], version: int) -> None:
         stuck = {claim.batch_id for claim in inline}
         self._dispatch.inline(inline, version)
         sent = [claim for claim in claims if claim.batch_id not in stuck]
@@ -316,7 +316,7 @@ class TickStep(bootsteps.StartStopStep):
 
 def _backlog_of(store: Store) -> Backlog:
     keys = store.keys
-    return Backlog(store.redis, keys.namespace, keys.version, patience_s=store.lease_ms / 1000)
+    return Backlog(store.redis, keys.namespace, keys.version, patience_s=store.terms.lease_ms / 1000)
 
 
 def _say(sentence: str) -> None:

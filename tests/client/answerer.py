@@ -12,7 +12,7 @@ from typing import Any
 from batchling_client.wire.deployment import connection
 from batchling_client.wire.keys import BatchId, Keys, LaneId, Mailbox, ProviderBatchId
 from batchling_client.wire.records.row_and_result import Result, Row
-from batchling_client.wire.scripts import Claim, RowOut, Scripts
+from batchling_client.wire.scripts import DueBatch, RowOut, Scripts
 from batchling_client.wire.states import BatchState, Outcome, RowKind, Verdict
 
 LEASE_MS = 1_000
@@ -85,7 +85,7 @@ class Answerer:
             if begun.verdict is Verdict.OK and begun.fields is not None:
                 await self._step(claim, LaneId(begun.fields[b"lane"].decode()))
 
-    async def _step(self, claim: Claim, lane_id: LaneId) -> None:
+    async def _step(self, claim: DueBatch, lane_id: LaneId) -> None:
         batch_id, token, scripts = claim.batch_id, claim.token, self.scripts
         if claim.state is BatchState.OPEN:
             await scripts.seal(batch_id=batch_id, token=token, lane_id=lane_id)

@@ -9,13 +9,14 @@ from batchling_client.wire.deployment.connection import connect
 from batchling_client.wire.keys import BatchId
 from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.states import BatchState
+from batchling_worker.claim import Claim, Terms
 from batchling_worker.engine.accounts import Accounts
 from batchling_worker.engine.engine import Engine
 from batchling_worker.pipeline.seal import seal
 from batchling_worker.pipeline.step import StepSettings
 from batchling_worker.providers import Providers
 from batchling_worker.settings import WorkerSettings
-from batchling_worker.store import Held, Store
+from batchling_worker.store import Store
 from batchling_worker.telemetry import Telemetry
 from tests.deployment import Deployment
 from tests.waiting import wait_until
@@ -46,9 +47,7 @@ class Hand:
         self.store = Store(
             redis=connect(settings.redis_url),
             keys=deployment.keys,
-            lease_ms=60_000,
-            result_ttl_ms=3_600_000,
-            max_attempts=3,
+            terms=Terms(lease_ms=60_000, result_ttl_ms=3_600_000, max_attempts=3),
         )
         self.telemetry = Telemetry()
         self.accounts = Accounts(self.store, settings.providers, settings.seal_pair()[1], silence_s=30.0)
@@ -86,27 +85,27 @@ class Hand:
             await self.store.redis.execute_command("HGETALL", self.store.keys.batch(batch_id))
         )
 
-    async def claim(self, batch_id: BatchId) -> Held:
+    async def claim(self, batch_id: BatchId) -> Claim:
         """Claims the batch, due or not."""
         await self.store.redis.execute_command("ZADD", self.store.keys.schedule, "XX", 0, batch_id)
-        [claim] = await self.store.scripts.claim(batch_ids=[batch_id], lease_ms=60_000)
-        return Held(batch_id=claim.batch_id, token=claim.token)
+        [due] = await self.store.scripts.claim(batch_ids=[batch_id], lease_ms=60_000)
+        return self.store.claim(due.batch_id, due.token)
 
     async def step(self, batch_id: BatchId) -> None:
         """One step of the batch, whatever comes next."""
         state = (await self.batch(batch_id)).state
         if state is BatchState.OPEN:
             await self.store.redis.execute_command("ZADD", self.store.keys.schedule, "XX", 0, batch_id)
-            [claim] = await self.store.scripts.claim(batch_ids=[batch_id], lease_ms=60_000)
-            assert await seal(self.store, claim, self.telemetry)
+            [due] = await self.store.scripts.claim(batch_ids=[batch_id], lease_ms=60_000)
+            assert await seal(self.store, due, self.telemetry)
             return
-        held = await self.claim(batch_id)
+        claim = await self.claim(batch_id)
         if state in (BatchState.SEALED, BatchState.SUBMITTING):
-            await self.engine.submit(held)
+            await self.engine.submit(claim)
         elif state is BatchState.SUBMITTED:
-            await self.engine.poll([held])
+            await self.engine.poll([claim])
         else:
-            await self.engine.collect(held)
+            await self.engine.collect(claim)
 
     async def bring(self, batch_id: BatchId, state: BatchState) -> None:
         """Takes the batch as far as the state; `submitting` is a create whose answer nobody wrote down."""

@@ -13,13 +13,14 @@ from batchling_client.wire.keys import RequestId
 from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.states import BatchState, Outcome, RowKind
 from batchling_worker import providers
+from batchling_worker.claim import Terms
 from batchling_worker.decisions import lifecycle
 from batchling_worker.pipeline.collect import collect
 from batchling_worker.pipeline.settle import settle
 from batchling_worker.pipeline.step import Step, StepSettings
 from batchling_worker.provider import Account, Answer, Ending
 from batchling_worker.providers import Providers
-from batchling_worker.store import Held, Store
+from batchling_worker.store import Store
 from batchling_worker.telemetry import Telemetry
 from tests.deployment import Deployment
 from tests.scripts.byhand import ByHand, ids
@@ -64,9 +65,8 @@ async def step_on(
     answers: list[Answer],
 ) -> Step:
     """A step on a batch that has ended, under a fresh claim."""
-    store = Store(
-        redis=deployment.redis, keys=deployment.keys, lease_ms=60_000, result_ttl_ms=60_000, max_attempts=3
-    )
+    terms = Terms(lease_ms=60_000, result_ttl_ms=60_000, max_attempts=3)
+    store = Store(redis=deployment.redis, keys=deployment.keys, terms=terms)
     batch_id = await byhand.at_provider(rows)
     await byhand.scripts.ended(
         batch_id=batch_id,
@@ -76,12 +76,12 @@ async def step_on(
         ending=ENDING,
         error="",
     )
-    held = Held(batch_id=batch_id, token=await byhand.claimed(batch_id))
-    _, batch = await store.begin(held, [BatchState.ENDED])
+    claim = store.claim(batch_id, await byhand.claimed(batch_id))
+    _, batch = await claim.begin([BatchState.ENDED])
     assert batch is not None
     monkeypatch.setattr(providers, "load", lambda name: Answering(answers))
     return Step(
-        held=held,
+        claim=claim,
         batch=batch,
         store=store,
         account=account,

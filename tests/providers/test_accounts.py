@@ -15,6 +15,7 @@ from batchling_client.wire.deployment.provider_settings import checked
 from batchling_client.wire.keys import Keys
 from batchling_client.wire.records.row_and_result import LaneSpec
 from batchling_client.wire.routes import ROUTES, STAGING_HEADER, Route, Routes
+from batchling_worker.claim import Terms
 from batchling_worker.engine import accounts as accounts_of_worker
 from batchling_worker.engine.accounts import Accounts, account_key
 from batchling_worker.errors import PermanentError
@@ -44,7 +45,8 @@ class Sealed(Store):
 
     def __init__(self, public: str, credential: dict[str, str] = CALLERS, account: str = "") -> None:
         redis = connect("redis://127.0.0.1:1")
-        super().__init__(redis=redis, keys=Keys("x"), lease_ms=1, result_ttl_ms=1, max_attempts=1)
+        terms = Terms(lease_ms=1, result_ttl_ms=1, max_attempts=1)
+        super().__init__(redis=redis, keys=Keys("x"), terms=terms)
         self._sealed = sealing.seal(credential, public, account)
 
     async def credential(self, fingerprint: str, provider: str) -> bytes | None:

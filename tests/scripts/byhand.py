@@ -13,9 +13,9 @@ from batchling_client.wire.records.batch import Batch, EarlyRead
 from batchling_client.wire.records.row_and_result import LaneSpec, Result, Row, line_bytes
 from batchling_client.wire.scripts import (
     BatchCap,
-    Claim,
     Delivered,
     Dropped,
+    DueBatch,
     Enqueued,
     RowIn,
     RowOut,
@@ -30,6 +30,7 @@ from batchling_client.wire.states import (
     RowKind,
     Verdict,
 )
+from batchling_worker.claim import Terms
 
 SPEC = LaneSpec(
     provider="groq",
@@ -41,6 +42,7 @@ SPEC = LaneSpec(
 )
 KEEP_MS = 3_600_000
 LEASE_MS = 60_000
+TERMS = Terms(lease_ms=1000, result_ttl_ms=KEEP_MS, max_attempts=3)
 WIDE = BatchCap(rows=1000, bytes=10_000_000, linger_ms=0, longest_ms=0)
 """A cap that nothing meets, and no linger: what is enqueued is due at once."""
 
@@ -116,7 +118,7 @@ class ByHand:
         """Time passes until the batch's next look."""
         await self.redis.execute_command("ZADD", self.keys.schedule, "XX", 0, batch_id)
 
-    async def claims(self, *batch_ids: BatchId, lease_ms: int = LEASE_MS) -> list[Claim]:
+    async def claims(self, *batch_ids: BatchId, lease_ms: int = LEASE_MS) -> list[DueBatch]:
         return await self.scripts.claim(batch_ids=batch_ids, lease_ms=lease_ms)
 
     async def claimed(self, batch_id: BatchId) -> int:

@@ -21,7 +21,7 @@ from batchling_worker.errors import PermanentError
 from batchling_worker.store import Store
 from tests.wire import golden
 
-from .byhand import KEEP_MS, WIDE, ByHand, ids, row
+from .byhand import KEEP_MS, TERMS, WIDE, ByHand, ids, row
 
 DEPLOYMENT: Final = golden.load()["deployment"]
 GARBAGE: Final = b"\xff\x00 |,{}\n" * 3
@@ -149,7 +149,7 @@ async def _the_others_are_claimed(byhand: ByHand, name: str, how: str) -> None:
 
 
 def _store(byhand: ByHand) -> Store:
-    return Store(redis=byhand.redis, keys=byhand.keys, lease_ms=1000, result_ttl_ms=KEEP_MS, max_attempts=3)
+    return Store(redis=byhand.redis, keys=byhand.keys, terms=TERMS)
 
 
 @pytest.mark.parametrize("state", list(BatchState))

@@ -9,9 +9,9 @@ from batchling_client.wire.records.row_and_result import WorkerPresence
 from batchling_client.wire.states import BatchState, Verdict
 from batchling_worker.errors import PermanentError
 from batchling_worker.pipeline.owners import other_owner
-from batchling_worker.store import Held, Store
+from batchling_worker.store import Store
 
-from .byhand import KEEP_MS, ByHand, ids, out, row
+from .byhand import KEEP_MS, TERMS, ByHand, ids, out, row
 from .keyspace import strays, words_in_use
 
 WRITTEN_ELSEWHERE = {"credential", "list_page"}
@@ -38,7 +38,7 @@ async def test_every_key_of_a_full_life_is_declared_and_every_declared_key_was_s
         assert await strays(byhand.redis, byhand.keys) == []
         seen.update(await words_in_use(byhand.redis, byhand.keys))
 
-    store = Store(redis=byhand.redis, keys=byhand.keys, lease_ms=1000, result_ttl_ms=KEEP_MS, max_attempts=3)
+    store = Store(redis=byhand.redis, keys=byhand.keys, terms=TERMS)
     presence = WorkerPresence(name="w@h", pid=1, version="0", pool="threads", seal_public_key="00")
     await store.announce(presence)
     await look()
@@ -48,23 +48,23 @@ async def test_every_key_of_a_full_life_is_declared_and_every_declared_key_was_s
     await byhand.scripts.remember(run_id=byhand.run_id, number=0, packed=b"", n_requests=3, keep_ms=KEEP_MS)
     await look()
     await byhand.seal(batch_id, await byhand.claimed(batch_id))
-    held = Held(batch_id=batch_id, token=await byhand.claimed(batch_id))
-    await store.begin(held, [BatchState.SEALED])
+    claim = store.claim(batch_id, await byhand.claimed(batch_id))
+    await claim.begin([BatchState.SEALED])
     batch = await byhand.batch(batch_id)
-    assert (await store.accounts.admit(batch, held.token, "account", 1.0)).verdict is Verdict.OK
+    assert (await store.accounts.admit(batch, claim.token, "account", 1.0)).verdict is Verdict.OK
     await store.accounts.trip("account", "it answered 503", None)
     await store.accounts.park("account", PermanentError("bad key", status=401))
-    await store.intend(held, "label")
-    await store.uploaded(held, "file", 2)
-    await store.arm(held)
+    await claim.intend("label")
+    await claim.uploaded("file", 2)
+    await claim.arm()
     assert not await other_owner(store, batch_id, ProviderBatchId("batch_1"), "account")
     await look()
-    await byhand.submitted(batch_id, held.token)
+    await byhand.submitted(batch_id, claim.token)
     await byhand.progress(batch_id, await byhand.claimed(batch_id))
     await byhand.ended(batch_id, await byhand.claimed(batch_id))
     token = await byhand.claimed(batch_id)
     await byhand.deliver(batch_id, token, [out(good)])
-    await store.spend(Held(batch_id=batch_id, token=token))
+    await store.claim(batch_id, token).spend()
     await byhand.scripts.collected(batch_id=batch_id, token=token)
     await look()
     token = await byhand.claimed(batch_id)
