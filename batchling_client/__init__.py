@@ -27,7 +27,8 @@ from .errors import (
 from .wire.deployment.installing import VERSION
 
 if TYPE_CHECKING:
-    from .block.run import Progress, Run
+    from .block.counts import Progress
+    from .block.run import Run
     from .composition import batchify
     from .intercept.scope import outside
 
@@ -62,7 +63,7 @@ __all__ = [
 ]
 
 _LATER: Final = {
-    "Progress": ".block.run",
+    "Progress": ".block.counts",
     "Run": ".block.run",
     "batchify": ".composition",
     "outside": ".intercept.scope",

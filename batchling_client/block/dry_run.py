@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -12,9 +13,15 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
-from ..errors import DryRunCall
+from ..errors import DryRun, DryRunCall, QueueUnreachable
+from ..intercept import scope
+from ..operate import embedded_stack
+from ..operate.connect import running_url, unreachable
 from ..session.calls import Lane, Request
+from ..settings import ClientSettings
+from ..wire.deployment.connection import UNREACHABLE, connect
 from ..wire.keys import Keys, RequestId
 
 QUIET_S: Final = 1.0
@@ -132,11 +139,22 @@ class Rehearsal:
         """Take note of the task that has the block open: it ends with its calls, whatever it makes of their end."""
         self._owner = task
 
-    def let_owner_end(self) -> None:
+    def _let_owner_end(self) -> None:
         """Take back the cancellation of the owner, which is about to leave its block."""
         if self._owner is not None and self._owner_is_cancelled:
             self._owner_is_cancelled = False
             self._owner.uncancel()
+
+    def is_ended_by(self, error: BaseException | None) -> bool:
+        """Return whether the dry run ends its block: by `DryRun`, by an exception made of it, or at the block's end."""
+        if not self.n_requests:
+            return False
+        self._let_owner_end()
+        if error is None or isinstance(error, DryRun):
+            return True
+        # asyncio.gather turns DryRun into a plain CancelledError; a cancellation that somebody requested is not ours.
+        task = asyncio.current_task() if scope.running_loop() is not None else None
+        return isinstance(error, asyncio.CancelledError) and (task is None or not task.cancelling())
 
     def hush(self) -> None:
         """Log nothing from now on: the program would report each ended call as a failure."""
@@ -244,6 +262,23 @@ class Rehearsal:
 
     def _rest_s(self) -> float:
         return self._last_at + QUIET_S - time.monotonic()
+
+
+async def look_up(rehearsal: Rehearsal, used: ClientSettings) -> None:
+    """Find out which of a dry run's requests earlier runs have made, where Redis runs; start none for it."""
+    try:
+        url = used.redis_url or await running_url(used.home)
+        redis = connect(url)
+        try:
+            await rehearsal.look_up(redis, Keys(used.namespace))
+        except (*UNREACHABLE, RedisError) as error:
+            rehearsal.not_looked_up(str(unreachable(url, error)))
+        finally:
+            with contextlib.suppress(*UNREACHABLE):
+                await redis.aclose()
+    except QueueUnreachable as error:
+        if embedded_stack.was_used(used.home):
+            rehearsal.not_looked_up(str(error))
 
 
 def _line(lane: Lane, tally: _Tally) -> str:

@@ -14,10 +14,11 @@ from urllib.parse import urlsplit
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 
-from ..block.dry_run import Rehearsal
-from ..composition import account_of, check_reachable, deployment_of, look_up
+from ..block.dry_run import Rehearsal, look_up
+from ..block.parameters import account_of
 from ..errors import BatchlingError, QueueFull, WrongSettings
 from ..intercept.interceptor import HttpReply
+from ..operate.deployment import check_reachable, deployment_of
 from ..session.calls import Calls, Request, Terms
 from ..session.credentials import KEEP_MS, Credentials
 from ..session.enqueue import Enqueue

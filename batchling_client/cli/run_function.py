@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from .. import errors
-from ..block.run import Run
+from ..block.run import Run, handler_of
 from ..composition import batchify
 from ..errors import DryRun, QueueUnreachable
 from ..intercept import scope
@@ -115,11 +115,11 @@ async def _run(target: Target, options: Mapping[str, Any]) -> int:
     try:
         async with batchify(**options) as block:
             # The threads that the function starts are in the block, too: nobody can open a plain one around it.
-            scope.enter_process(block)
+            scope.enter_process(handler_of(block))
             try:
                 await _awaited(target.function(*target.args, **target.kwargs))
             finally:
-                scope.leave_process(block)
+                scope.leave_process(handler_of(block))
     except DryRun:
         return DONE
     except Exception as error:

@@ -19,7 +19,8 @@ from typing import Any, Final, NoReturn
 
 from .. import errors
 from ..block import sigint
-from ..block.run import Run
+from ..block.run import handler_of
+from ..block.run_handler import RunHandler
 from ..composition import batchify
 from ..errors import DryRun, QueueUnreachable
 from ..intercept import scope, switch
@@ -95,7 +96,7 @@ def run(program: Program, options: Mapping[str, Any], stage: contextlib.ExitStac
     with contextlib.ExitStack() as entering:
         entering.push(stage)
         code, main = _loaded(program)
-        block = stage.enter_context(batchify(**options))
+        block = handler_of(stage.enter_context(batchify(**options)))
         entering.pop_all()
     sys.modules["__main__"] = main
     ending = _ending_of(code, main, block)
@@ -108,7 +109,7 @@ def run(program: Program, options: Mapping[str, Any], stage: contextlib.ExitStac
     raise ending.raised
 
 
-def _ending_of(code: CodeType, main: ModuleType, block: Run) -> _Ending:
+def _ending_of(code: CodeType, main: ModuleType, block: RunHandler) -> _Ending:
     ending = _Ending(raised=SystemExit(0))
     try:
         exec(code, main.__dict__)  # noqa: S102 - the program that the person named
@@ -142,20 +143,20 @@ def _blame(error: BaseException, code: CodeType) -> int:
     return FAILED
 
 
-def _leave_at_exit(program: Program, stage: contextlib.ExitStack, block: Run, ending: _Ending) -> None:
+def _leave_at_exit(program: Program, stage: contextlib.ExitStack, block: RunHandler, ending: _Ending) -> None:
     # Python would print a traceback of batchling; the next run finds interrupted requests in Redis.
     with contextlib.suppress(KeyboardInterrupt):
         _leave(program, stage, block, ending)
 
 
-def _leave(program: Program, stage: contextlib.ExitStack, block: Run, ending: _Ending) -> None:
+def _leave(program: Program, stage: contextlib.ExitStack, block: RunHandler, ending: _Ending) -> None:
     """Leave the block as a program that ends: calls of daemon threads are left behind, as those threads are."""
     is_torn = ending.broken or block.progress.n_waiting > 0
     # Calls that daemon threads begin from here on end with the program, too, and never reach the provider.
     switch.install()
     scope.enter_process(block)
     threading.excepthook = _quietly(threading.excepthook)
-    block.release()
+    block.end.release()
     with contextlib.suppress(DryRun):
         if is_torn:
             stage.__exit__(type(ending.raised), ending.raised, None)

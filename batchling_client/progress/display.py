@@ -44,7 +44,7 @@ class Shown(Protocol):
     @property
     def n_reused(self) -> int: ...
     def summary(self) -> str: ...
-    def hear(self, reasons: Sequence[str]) -> None:
+    def set_reasons(self, reasons: Sequence[str]) -> None:
         """Store why the run's batches wait."""
         ...
 
@@ -116,7 +116,7 @@ async def _follow(run: Shown, screen: Screen) -> None:
 async def _look(run: Shown, watch: Watch, screen: Screen) -> None:
     try:
         batches = await watch.look()
-        run.hear(wait_reasons.reasons(batches))
+        run.set_reasons(wait_reasons.reasons(batches))
         screen.draw(batches, dt.datetime.now(dt.UTC), run.n_reused)
     except Exception as error:  # noqa: BLE001 - Redis may be away for a while; the waiters are who must care
         logger.debug("look_failed error=%s", type(error).__name__)

@@ -49,7 +49,7 @@ class Shown:
     def summary(self) -> str:
         return "all is well"
 
-    def hear(self, reasons: Sequence[str]) -> None:
+    def set_reasons(self, reasons: Sequence[str]) -> None:
         """Do nothing: nobody asks."""
 
 

@@ -7,7 +7,9 @@ import json
 from typing import Any
 
 from batchling_client import Run
+from batchling_client.block.run import handler_of
 from batchling_client.intercept.interceptor import HttpCall, HttpReply
+from batchling_client.wire.records.batch import Batch
 
 HOST = "api.groq.com"
 PATH = "/openai/v1/chat/completions"
@@ -43,9 +45,14 @@ def a_call(
 
 async def ask(run: Run, prompt: str = "hello", **how: Any) -> HttpReply:
     """Return the reply to one call."""
-    reply = await run.answer(a_call(prompt, **how))
+    reply = await handler_of(run).answer(a_call(prompt, **how))
     assert isinstance(reply, HttpReply)
     return reply
+
+
+async def batches_of(run: Run) -> list[Batch]:
+    """Return the batches with requests of the run, oldest first."""
+    return await handler_of(run).batches()
 
 
 async def ask_all(run: Run, *prompts: str, **how: Any) -> list[HttpReply]:

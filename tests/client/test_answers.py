@@ -10,6 +10,7 @@ import pytest
 from redis import Redis
 
 from batchling_client import Run, batchify, errors, session
+from batchling_client.block.run import handler_of
 from batchling_client.wire.deployment.cancellation import end
 from batchling_client.wire.ids import new_batch_id, new_mailbox, new_run_id
 from batchling_client.wire.keys import Keys
@@ -20,7 +21,7 @@ from tests.redis_server import redis_server
 from tests.waiting import wait_until
 
 from .answerer import Answerer, completion
-from .asking import ask, ask_all, content, error_of
+from .asking import ask, ask_all, batches_of, content, error_of
 from .conftest import RedisServer
 
 PROMPTS = [f"prompt {i}" for i in range(300)]
@@ -96,10 +97,10 @@ async def test_the_first_of_a_crowd_has_its_answer_by_looking(
         mine = asyncio.create_task(ask(run, "wanted by all"))
 
         async def at_provider() -> bool:
-            return [batch.state for batch in await run.look()] == [BatchState.SUBMITTED]
+            return [batch.state for batch in await batches_of(run)] == [BatchState.SUBMITTED]
 
         await wait_until(at_provider, description="the batch is at the provider")
-        [batch] = await run.look()
+        [batch] = await batches_of(run)
         [raw] = await answerer.redis.lrange(answerer.keys.rows(batch.batch_id), 0, -1)
         row = Row.decode(raw)
         for _ in range(40):
@@ -168,7 +169,7 @@ async def test_two_processes_share_a_request_in_flight(answerer: Answerer) -> No
 async def test_a_batch_is_sealed_at_its_size(answerer: Answerer) -> None:
     async with batchify(batch_size=7, batch_window_seconds=LINGER_S, cache=False) as run:
         await ask_all(run, *PROMPTS[:50])
-        batches = await run.look()
+        batches = await batches_of(run)
     assert sum(batch.n_requests for batch in batches) == 50
     assert max(batch.n_requests for batch in batches) == 7
     assert len(batches) == 8
@@ -182,30 +183,30 @@ async def test_runs_with_other_sizes_keep_their_own(answerer: Answerer) -> None:
         await asyncio.gather(
             ask_all(one, *PROMPTS[:6], model="small"), ask_all(two, *PROMPTS[:6], model="large")
         )
-        assert sorted(batch.n_requests for batch in await one.look()) == [2, 2, 2]
-        assert [batch.n_requests for batch in await two.look()] == [6]
+        assert sorted(batch.n_requests for batch in await batches_of(one)) == [2, 2, 2]
+        assert [batch.n_requests for batch in await batches_of(two)] == [6]
 
 
 async def test_a_client_follows_the_batch_that_another_opened(answerer: Answerer) -> None:
     # Two deployments in one loop are two sessions, as two processes would be.
     async with batchify(batch_window_seconds=60, cache=False) as one:
-        held = one.redis
+        held = handler_of(one).redis
         asked = asyncio.create_task(ask(one, "first"))
 
         async def opened() -> bool:
-            return len(await one.look()) == 1
+            return len(await batches_of(one)) == 1
 
         await wait_until(opened, description="a batch is open")
         async with batchify(batch_window_seconds=60, cache=False, redis_url=f"{held_url(held)}?db=0") as two:
-            assert two.redis is not held
+            assert handler_of(two).redis is not held
             followed = asyncio.create_task(ask(two, "second"))
 
             async def joined() -> bool:
-                return [b.n_requests for b in await two.look()] == [2]
+                return [b.n_requests for b in await batches_of(two)] == [2]
 
             await wait_until(joined, description="the second is in the same batch")
-            [batch] = await two.look()
-            assert [b.batch_id for b in await one.look()] == [batch.batch_id]
+            [batch] = await batches_of(two)
+            assert [b.batch_id for b in await batches_of(one)] == [batch.batch_id]
             await answerer.due(batch.batch_id)
             assert [reply.status for reply in await asyncio.gather(asked, followed)] == [200, 200]
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from batchling_client import Run, batchify
+from batchling_client.block.run import handler_of
 from batchling_client.intercept.interceptor import HttpReply
 from batchling_client.session.calls import Calls, Request, Terms
 from batchling_client.session.occurrences import Occurrences
@@ -20,7 +21,7 @@ from batchling_client.wire.routes import Routes
 from tests.waiting import wait_until
 
 from .answerer import Answerer, completion
-from .asking import a_call, ask, ask_all, content, error_of
+from .asking import a_call, ask, ask_all, batches_of, content, error_of
 
 LINGER_S = 0.05
 EQUAL = b"equal"
@@ -72,7 +73,7 @@ async def leave(way: Way, call: Coroutine[Any, Any, HttpReply]) -> None:
 
 async def are_submitted(run: Run, n_requests: int) -> bool:
     """Return whether so many requests are at the provider: those of calls that left in time are withdrawn."""
-    batches = await run.look()
+    batches = await batches_of(run)
     n_there = sum(batch.n_requests - batch.n_dropped for batch in batches)
     return n_there >= n_requests and all(batch.provider_batch_id for batch in batches)
 
@@ -227,7 +228,7 @@ async def test_a_call_left_on_one_event_loop_is_joined_from_another(answerer: An
 async def test_the_first_time_and_in_the_summary_it_is_said_that_asking_again_is_free(
     answerer: Answerer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batchling_client.block.run.COUNTING_S", 3.0)
+    monkeypatch.setattr("batchling_client.block.given_up.COUNTING_S", 3.0)
     answerer.go_on.clear()
     async with batchify(batch_window_seconds=LINGER_S, name="evals") as run:
         await give_up(run, "q0", "q1", "q2")
@@ -248,7 +249,7 @@ async def test_calls_that_were_sent_at_full_price_are_not_said_to_be_free(
 ) -> None:
     answerer.go_on.clear()
     async with batchify(batch_window_seconds=LINGER_S, deadline=0.3, on_deadline="realtime") as run:
-        assert not isinstance(await run.answer(a_call()), HttpReply)
+        assert not isinstance(await handler_of(run).answer(a_call()), HttpReply)
 
     assert "given up" not in caplog.text
 

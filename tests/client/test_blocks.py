@@ -32,6 +32,7 @@ from batchling_client import (
     batchify,
     errors,
 )
+from batchling_client.block.run import handler_of
 from batchling_client.intercept.interceptor import HttpReply
 from batchling_client.wire import sealing
 from batchling_client.wire.deployment import seal_key_files
@@ -42,7 +43,7 @@ from batchling_client.wire.records.row_and_result import WorkerPresence
 from tests.waiting import wait_until
 
 from .answerer import Answerer, completion, echo
-from .asking import ASK, HOST, PATH, a_call, ask, ask_all, content, error_of
+from .asking import ASK, HOST, PATH, a_call, ask, ask_all, batches_of, content, error_of
 from .conftest import RedisServer
 
 LINGER_S = 0.05
@@ -181,7 +182,7 @@ def test_an_async_client_inside_a_plain_block_is_batched(working: object) -> Non
 PLAIN_IN_A_COROUTINE = """
 import asyncio, logging, sys, groq
 from batchling_client import batchify
-from tests.client.asking import ASK
+from tests.client.asking import ASK, batches_of
 
 logging.basicConfig(stream=sys.stderr, format="%(message)s")
 
@@ -206,10 +207,10 @@ PLAIN_LEFT = """
 """
 PLAIN_BROKEN = """
             gone_on = asyncio.create_task(create(client, "keeps running"))
-            while not await run.look():
+            while not await batches_of(run):
                 await asyncio.sleep(0.01)
             asked = asyncio.create_task(create(client, "given up"))
-            while (await run.look())[0].n_requests < 2:
+            while (await batches_of(run))[0].n_requests < 2:
                 await asyncio.sleep(0.01)
             asked.cancel()
             await asyncio.wait([asked])
@@ -549,10 +550,10 @@ async def test_a_cancelled_call_is_withdrawn_before_anybody_pays(answerer: Answe
         kept = asyncio.create_task(ask(run, "kept"))
 
         async def dropped() -> bool:
-            return [(batch.n_requests, batch.n_dropped) for batch in await run.look()] == [(2, 1)]
+            return [(batch.n_requests, batch.n_dropped) for batch in await batches_of(run)] == [(2, 1)]
 
         await wait_until(dropped, description="the request is withdrawn")
-        [batch] = await run.look()
+        [batch] = await batches_of(run)
         await answerer.due(batch.batch_id)
         assert content(await kept).startswith("kept")
     assert run.progress.n_left == 1
@@ -563,7 +564,7 @@ async def give_up(run: batchling_client.Run, prompt: str) -> None:
     asked = asyncio.create_task(ask(run, prompt))
 
     async def placed() -> bool:
-        return bool(await run.look())
+        return bool(await batches_of(run))
 
     await wait_until(placed, description="the request is in a batch")
     asked.cancel()
@@ -584,7 +585,7 @@ async def test_one_caller_that_leaves_does_not_take_the_request_from_another(ans
         stayer = asyncio.create_task(ask(two))
 
         async def placed() -> bool:
-            return bool(await one.look()) and bool(await two.look())
+            return bool(await batches_of(one)) and bool(await batches_of(two))
 
         await wait_until(placed, description="both are in")
         leaver.cancel()
@@ -657,11 +658,11 @@ async def test_at_a_realtime_deadline_the_call_passes_and_its_batch_is_cancelled
 ) -> None:
     answerer.go_on.clear()
     async with batchify(batch_window_seconds=LINGER_S, deadline="2.5s", on_deadline="realtime") as run:
-        replies = await asyncio.gather(*(run.answer(a_call(f"prompt {i}")) for i in range(3)))
+        replies = await asyncio.gather(*(handler_of(run).answer(a_call(f"prompt {i}")) for i in range(3)))
         assert [reply.name for reply in replies if not hasattr(reply, "status")] == ["PASS_THROUGH"] * 3
 
         async def cancelled() -> bool:
-            return [batch.cancel_requested for batch in await run.look()] == [True]
+            return [batch.cancel_requested for batch in await batches_of(run)] == [True]
 
         await wait_until(cancelled, description="the batch is cancelled")
     assert caplog.text.count("full price") == 1
@@ -673,10 +674,10 @@ async def test_a_realtime_deadline_leaves_a_batch_of_others_alone(answerer: Answ
     hasty = batchify(batch_window_seconds=0.2, deadline=0.5, on_deadline="realtime")
     async with patient as one, hasty as two:
         kept = asyncio.create_task(ask(one, "patient"))
-        await two.answer(a_call("hasty"))
+        await handler_of(two).answer(a_call("hasty"))
         answerer.go_on.set()
         assert (await kept).status == 200
-        assert not any(batch.cancel_requested for batch in await one.look())
+        assert not any(batch.cancel_requested for batch in await batches_of(one))
 
 
 async def test_a_request_that_joins_a_batch_while_it_is_being_cancelled_is_asked_anew(
@@ -689,7 +690,7 @@ async def test_a_request_that_joins_a_batch_while_it_is_being_cancelled_is_asked
 
     async def elsewhere() -> HttpReply:
         async with batchify(batch_window_seconds=LINGER_S) as one:
-            reply = await one.answer(a_call("the same"))
+            reply = await handler_of(one).answer(a_call("the same"))
             assert isinstance(reply, HttpReply)
             return reply
 
@@ -711,7 +712,7 @@ async def test_a_request_that_joins_a_batch_while_it_is_being_cancelled_is_asked
         late = asyncio.create_task(ask(two, "the same"))
 
         async def joined() -> bool:
-            return len(await two.look()) == 1
+            return len(await batches_of(two)) == 1
 
         await wait_until(joined, description="the second has joined it")
         answerer.go_on.set()
@@ -731,7 +732,7 @@ async def test_requests_too_few_for_a_batch_are_an_error_or_pass_as_asked(
         reply = await ask(run, "alone")
         assert (reply.status, reply.headers["x-batchling-error"]) == (400, "batch_too_small")
     async with batchify(batch_window_seconds=LINGER_S, on_too_few="realtime") as run:
-        replies = await asyncio.gather(*(run.answer(a_call(f"prompt {i}")) for i in range(3)))
+        replies = await asyncio.gather(*(handler_of(run).answer(a_call(f"prompt {i}")) for i in range(3)))
         assert [reply.name for reply in replies if not hasattr(reply, "status")] == ["PASS_THROUGH"] * 3
         assert (run.progress.n_left, run.progress.n_failed) == (3, 0)
     assert caplog.text.count("full price") == 1
@@ -968,6 +969,6 @@ async def test_a_block_inside_a_dry_run_sends_nothing_either(
     monkeypatch.setattr("batchling_client.block.dry_run.QUIET_S", 2.0)
     with pytest.raises(DryRun):  # noqa: PT012 - two blocks
         async with batchify(dry_run=True) as outer, batchify() as inner:
-            assert inner.is_dry
+            assert handler_of(inner).is_dry
             await asyncio.gather(*(groq_client.chat.completions.create(**ASK) for _ in range(3)))
     assert (inner.progress.n_requests, outer.progress.n_requests) == (3, 0)

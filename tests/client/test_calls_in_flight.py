@@ -20,6 +20,7 @@ import pytest
 
 from batchling_client import Run, batchify
 from batchling_client.block import in_flight
+from batchling_client.block.run import handler_of
 from batchling_client.intercept.interceptor import HttpReply
 from batchling_client.wire.deployment.cancellation import end
 from tests.waiting import wait_until
@@ -237,7 +238,7 @@ def test_threads_that_do_something_else_are_not_waited_for(
     with batchify(batch_window_seconds=LINGER_S, live_display=False) as run:
         thread = threading.Thread(target=done.wait, args=(30,))
         thread.start()
-        assert getattr(run.answer_blocking(a_call()), "status", None) == 200
+        assert getattr(handler_of(run).answer_blocking(a_call()), "status", None) == 200
     assert thread.is_alive()
     done.set()
     thread.join(10)
@@ -246,13 +247,13 @@ def test_threads_that_do_something_else_are_not_waited_for(
 CTRL_C_AT_THE_END = """
 import asyncio, logging, sys, threading
 from batchling_client import batchify
-from tests.client.asking import a_call, ask
+from tests.client.asking import a_call, ask, handler_of
 
 logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.INFO)
 
 def call(run, n):
     try:
-        run.answer_blocking(a_call(f"prompt {n}"))
+        handler_of(run).answer_blocking(a_call(f"prompt {n}"))
     except asyncio.CancelledError:
         pass
 

@@ -21,7 +21,7 @@ from batchling_client.wire.states import BatchState, Outcome
 from tests.waiting import wait_until
 
 from .answerer import LEASE_MS, Answerer
-from .asking import ask
+from .asking import ask, batches_of
 from .conftest import RedisServer
 
 LINGER_S = 0.05
@@ -42,10 +42,10 @@ async def byhand(redis_server: RedisServer, namespace: str) -> AsyncIterator[Ans
 
 async def the_batch(run: Run) -> BatchId:
     async def placed() -> bool:
-        return bool(await run.look())
+        return bool(await batches_of(run))
 
     await wait_until(placed, description="the requests are in a batch")
-    return (await run.look())[0].batch_id
+    return (await batches_of(run))[0].batch_id
 
 
 async def move_to(worker: Answerer, batch_id: BatchId, state: BatchState) -> None:
@@ -149,7 +149,7 @@ async def test_an_exception_in_the_block_drops_what_is_not_submitted_and_the_res
         async with batchify(batch_window_seconds=60) as run:
             asked = asyncio.create_task(both(run))
             await wait_until(lambda: placed(run, 2), description="two batches")
-            [fast] = [batch for batch in await run.look() if batch.spec.model == "fast"]
+            [fast] = [batch for batch in await batches_of(run) if batch.spec.model == "fast"]
             await move_to(byhand, fast.batch_id, BatchState.SUBMITTED)
             asked.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -172,7 +172,7 @@ async def test_an_exception_in_the_block_drops_what_is_not_submitted_and_the_res
 
 
 async def placed(run: Run, n_batches: int) -> bool:
-    return len(await run.look()) == n_batches
+    return len(await batches_of(run)) == n_batches
 
 
 CTRL_C_EARLY = """

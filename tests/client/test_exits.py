@@ -24,7 +24,7 @@ from batchling_client.wire.keys import BatchId, Keys, RunId
 from tests.waiting import wait_until
 
 from .answerer import Answerer
-from .asking import ask
+from .asking import ask, batches_of
 from .conftest import RedisServer
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +37,7 @@ async def asks(run: Run) -> None:
 
 async def until_placed(run: Run) -> None:
     async def placed() -> bool:
-        return sum(batch.n_requests for batch in await run.look()) == N_CALLS
+        return sum(batch.n_requests for batch in await batches_of(run)) == N_CALLS
 
     await wait_until(placed, description="the requests are in Redis")
 
@@ -257,7 +257,7 @@ class OfRun:
     def summary(self) -> str:
         return ""
 
-    def hear(self, reasons: Sequence[str]) -> None:
+    def set_reasons(self, reasons: Sequence[str]) -> None:
         """Do nothing: nobody asks why batches wait."""
 
 
@@ -306,13 +306,14 @@ def test_without_asyncio_an_async_block_says_so() -> None:
 PROGRAM = """
 import asyncio, gc, logging, signal, sys, threading
 from batchling_client import batchify
-from tests.client.asking import ask, a_call
+from batchling_client.block.run import handler_of
+from tests.client.asking import a_call, ask, batches_of
 
 logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.INFO)
 
 async def asked(run):
     calls = [asyncio.create_task(ask(run, f"prompt {n}")) for n in range(3)]
-    while sum(batch.n_requests for batch in await run.look()) < 3:
+    while sum(batch.n_requests for batch in await batches_of(run)) < 3:
         await asyncio.sleep(0.01)
     return calls
 
@@ -393,27 +394,27 @@ def press():
 asyncio.run(in_a_block(press))
 """
 CTRL_C_AGAIN_IN_A_PLAIN_EXIT = """
-from batchling_client.block.run import Run
+from batchling_client.block.run_end import RunEnd
 
 def call(run, n):
     try:
-        run.answer_blocking(a_call(f"prompt {n}"))
+        handler_of(run).answer_blocking(a_call(f"prompt {n}"))
     except asyncio.CancelledError:
         pass
 
-before = Run.close
+before = RunEnd.close
 async def close(run, **how):
     for _ in range(3):
         signal.raise_signal(signal.SIGINT)
         await asyncio.sleep(0.01)
     await before(run, **how)
-Run.close = close
+RunEnd.close = close
 
 with batchify(batch_window_seconds=60, live_display=False) as run:
     threads = [threading.Thread(target=call, args=(run, n)) for n in range(3)]
     for thread in threads:
         thread.start()
-    while sum(batch.n_requests for batch in asyncio.run(run.look())) < 3:
+    while sum(batch.n_requests for batch in asyncio.run(batches_of(run))) < 3:
         pass
     signal.raise_signal(signal.SIGINT)
 """

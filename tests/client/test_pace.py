@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from batchling_client import Run, batchify
+from batchling_client.block.run import handler_of
 from batchling_client.session.pace import Pace
 from batchling_client.wire.keys import BatchId, RequestId
 
@@ -55,7 +56,7 @@ async def behind_a_semaphore_slowly(run: Run) -> None:
 async def in_a_pool(run: Run) -> None:
     def one(n: int) -> None:
         time.sleep(0.02 * (n % 7))
-        assert getattr(run.answer_blocking(a_call(f"q{n}")), "status", None) == 200
+        assert getattr(handler_of(run).answer_blocking(a_call(f"q{n}")), "status", None) == 200
 
     with ThreadPoolExecutor(4) as pool:
         loop = asyncio.get_running_loop()

@@ -17,6 +17,7 @@ from redis.asyncio.client import Pipeline, Redis
 
 from batchling_client import Run, batchify
 from batchling_client.block import background_loop
+from batchling_client.block.run import handler_of
 from batchling_client.intercept.interceptor import HttpReply
 from batchling_client.session.own_context import own_context
 from tests.waiting import wait_until
@@ -128,7 +129,7 @@ async def test_a_call_that_ends_before_its_thread_has_another_turn_keeps_no_bloc
 
     async with asyncio.timeout(20), batchify(batch_window_seconds=LINGER_S, live_display=False) as run:
         await asyncio.to_thread(program, run)
-    assert run.n_in_flight() == 0
+    assert handler_of(run).n_in_flight() == 0
 
 
 async def test_a_call_given_up_on_a_passing_loop_is_joined_there(answerer: Answerer) -> None:
@@ -178,7 +179,7 @@ async def test_looks_and_reads_are_no_spans_of_the_callers_trace(
         span.set("the caller's")
         with batchify(batch_window_seconds=LINGER_S, live_display=False) as run:
             if colour == "plain":
-                assert getattr(run.answer_blocking(a_call()), "status", None) == 200
+                assert getattr(handler_of(run).answer_blocking(a_call()), "status", None) == 200
             else:
                 assert asyncio.run(ask(run)).status == 200
 

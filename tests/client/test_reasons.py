@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from batchling_client import DeadlinePassed, Run, batchify
+from batchling_client.block.run_handler import RunHandler
 from batchling_client.operate import worker_presence
 from batchling_client.operate.inspection import Inspection
 from batchling_client.progress import overdue
@@ -25,7 +26,7 @@ from batchling_client.wire.records.row_and_result import WorkerPresence
 from tests.waiting import wait_until
 
 from .answerer import Answerer
-from .asking import ask, error_of
+from .asking import ask, batches_of, error_of
 from .conftest import RedisServer
 
 ROOT = Path(__file__).parents[2]
@@ -102,10 +103,10 @@ async def test_a_deadline_says_why_the_batch_waited(
 async def test_a_deadline_is_told_though_redis_does_not_say_why(
     byhand: Answerer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def unable(run: Run) -> list[Batch]:
+    async def unable(run: RunHandler) -> list[Batch]:
         raise ConnectionError
 
-    monkeypatch.setattr(Run, "look", unable)
+    monkeypatch.setattr(RunHandler, "batches", unable)
     async with batchify(batch_window_seconds=60, deadline=0.2, live_display=False) as run:
         reply = await ask(run)
     assert error_of(reply)["message"] == DeadlinePassed.sentence
@@ -114,18 +115,18 @@ async def test_a_deadline_is_told_though_redis_does_not_say_why(
 PLAIN = """
 import asyncio, threading
 from batchling_client import batchify
-from tests.client.asking import a_call
+from tests.client.asking import a_call, handler_of
 
 def call(run):
     try:
-        run.answer_blocking(a_call())
+        handler_of(run).answer_blocking(a_call())
     except asyncio.CancelledError:
         pass
 
 with batchify(batch_window_seconds=60, live_display=False) as run:
     threading.Thread(target=call, args=[run], daemon=True).start()
     input()
-    run.release()
+    handler_of(run).end.release()
 """
 
 
@@ -195,7 +196,7 @@ async def test_a_redis_that_is_full_is_named_to_those_who_wait(
         asking = asyncio.create_task(ask(run))
 
         async def queued(run: Run) -> bool:
-            return bool(await run.look())
+            return bool(await batches_of(run))
 
         await wait_until(lambda: queued(run), description="it is queued")
         with own_redis.client() as client:

@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 from redis.exceptions import ConnectionError
 
-from batchling_client import QueueUnreachable, batchify
+from batchling_client import QueueUnreachable, Run, batchify
+from batchling_client.block.run import handler_of
 from batchling_client.session import redis_outage
 from batchling_client.wire.deployment.redis_errors import mistake_of, shortage_of
 from tests.waiting import wait_until
 
-from .asking import ask, error_of
+from .asking import ask, batches_of, error_of
 from .conftest import RedisServer
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +29,7 @@ import asyncio, json, os, resource, sys, threading, time
 import redis
 from batchling_client import QueueUnreachable, batchify
 from batchling_client.session import redis_outage
-from tests.client.asking import a_call, ask, error_of
+from tests.client.asking import a_call, ask, batches_of, error_of
 
 look = redis.Redis.from_url(os.environ["BATCHLING_REDIS_URL"])
 look.ping()
@@ -64,7 +65,7 @@ redis_outage.PATIENCE_S = 0.5
 async def main():
     async with batchify(batch_window_seconds=60, live_display=False) as run:
         waiting = asyncio.create_task(ask(run, "queued"))
-        while not await run.look():
+        while not await batches_of(run):
             await asyncio.sleep(0.01)
         held = use_up()
         # Each takes the place of a connection that ends.
@@ -81,7 +82,7 @@ async def main():
         for one in held:
             one.close()
         again = asyncio.create_task(ask(run, "asked once there are files again"))
-        while sum(batch.n_requests for batch in await run.look()) < 2:
+        while sum(batch.n_requests for batch in await batches_of(run)) < 2:
             await asyncio.sleep(0.01)
         again.cancel()
         print("queued again")
@@ -94,6 +95,10 @@ def program(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", NO_FILES + code], cwd=ROOT, capture_output=True, text=True, timeout=50
     )
+
+
+async def is_queued(run: Run) -> bool:
+    return bool(await batches_of(run))
 
 
 def test_a_plain_block_without_a_file_left_says_so_and_the_next_is_entered() -> None:
@@ -141,7 +146,7 @@ async def test_a_blocking_call_that_can_start_no_thread_is_answered_with_the_rea
 
     async with batchify(live_display=False) as run:
         monkeypatch.setattr(threading.Thread, "start", no_thread)
-        reply = run.answer_blocking(a_call())
+        reply = handler_of(run).answer_blocking(a_call())
         assert isinstance(reply, HttpReply)
         assert "can start no thread" in error_of(reply)["message"]
         assert run.progress.n_failed == 1
@@ -169,7 +174,7 @@ async def test_a_redis_that_refuses_in_the_middle_ends_the_calls_with_the_reason
 ) -> None:
     async with batchify(batch_window_seconds=60, redis_url=own_redis.url, live_display=False) as run:
         waiting = asyncio.create_task(ask(run, "before"))
-        await wait_until(run.look, description="it is queued")  # type: ignore[arg-type]
+        await wait_until(lambda: is_queued(run), description="it is queued")
         with own_redis.client() as client:
             client.execute_command(*change.split())
             client.execute_command("CLIENT", "KILL", "TYPE", "normal")
@@ -189,7 +194,7 @@ async def test_a_replica_that_becomes_the_master_again_is_waited_for(own_redis: 
             asking = asyncio.create_task(ask(run))
             await asyncio.wait([asking], timeout=0.3)
             client.execute_command("REPLICAOF", "NO", "ONE")
-        await wait_until(run.look, description="it is queued")  # type: ignore[arg-type]
+        await wait_until(lambda: is_queued(run), description="it is queued")
         asking.cancel()
 
 

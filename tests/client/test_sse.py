@@ -18,6 +18,7 @@ from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from batchling_client import batchify
+from batchling_client.block.run import handler_of
 from batchling_client.errors import WrongSettings
 from batchling_client.intercept.interceptor import PASS_THROUGH, HttpCall, HttpReply
 from batchling_client.session import sse
@@ -451,7 +452,7 @@ async def test_a_streamed_request_and_its_twin_without_share_one_answer(answerer
 
     def in_a_thread() -> HttpReply:
         with batchify(stream="batch", batch_window_seconds=LINGER_S) as run:
-            reply = run.answer_blocking(a_call(stream=True))
+            reply = handler_of(run).answer_blocking(a_call(stream=True))
         assert isinstance(reply, HttpReply)
         return reply
 
@@ -485,4 +486,4 @@ async def test_past_its_deadline_the_call_goes_on_as_the_stream_it_asked_for(ans
     answerer.go_on.clear()
     options: dict[str, Any] = {"deadline": 0.2, "on_deadline": "realtime", "batch_window_seconds": LINGER_S}
     async with batchify(stream="batch", **options) as run:
-        assert await run.answer(a_call(stream=True)) is PASS_THROUGH
+        assert await handler_of(run).answer(a_call(stream=True)) is PASS_THROUGH

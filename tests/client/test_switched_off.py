@@ -12,6 +12,7 @@ import pytest
 
 import batchling
 from batchling_client import batchify, outside
+from batchling_client.block.run import handler_of
 from batchling_client.intercept import scope
 
 OFF: list[dict[str, Any]] = [{"enabled": False}, {}]
@@ -37,7 +38,7 @@ async def test_a_block_that_is_switched_off_does_nothing(
 async def test_a_parameter_wins_over_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCHLING_ENABLED", "false")
     async with batchify(enabled=True, dry_run=True) as run:
-        assert scope.current() is run
+        assert scope.current() is handler_of(run)
 
 
 async def test_outside_takes_calls_tasks_and_threads_out_of_a_block() -> None:
@@ -48,12 +49,12 @@ async def test_outside_takes_calls_tasks_and_threads_out_of_a_block() -> None:
         return scope.current()
 
     with batchify(dry_run=True) as run:
-        assert scope.current() is run
+        assert scope.current() is handler_of(run)
         with outside():
             assert scope.current() is None
             assert await asyncio.create_task(of_a_task()) is None
             assert await asyncio.to_thread(seen) is None
-        assert scope.current() is run
+        assert scope.current() is handler_of(run)
 
     found: list[object] = []
 
@@ -72,10 +73,10 @@ async def test_a_block_inside_outside_is_a_block_again() -> None:
     async with batchify(dry_run=True):
         with outside():
             async with batchify(dry_run=True) as inner:
-                assert scope.current() is inner
+                assert scope.current() is handler_of(inner)
             assert scope.current() is None
             with batchify(dry_run=True) as plain:
-                assert scope.current() is plain
+                assert scope.current() is handler_of(plain)
             assert scope.current() is None
 
 

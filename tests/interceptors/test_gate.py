@@ -16,7 +16,8 @@ import urllib3
 from lm15.transports import StdlibAsyncTransport, StdlibTransport, TransportRequest
 
 from batchling_client.block import sandboxed
-from batchling_client.block.run import Run
+from batchling_client.block.parameters import BlockOptions
+from batchling_client.block.run_handler import RunHandler
 from batchling_client.errors import RequestRefused
 from batchling_client.intercept import gate, scope, switch
 from batchling_client.session.calls import Terms
@@ -185,7 +186,7 @@ def test_calls_that_are_refused_are_free_and_not_counted_as_passed(
 ) -> None:
     """A run's summary tells what was paid for; what the sandbox answers is counted as in a real run."""
     terms = Terms(run_id=new_run_id(), run_name="")
-    run = Run(terms=terms, deployment=None, routes=Routes())
+    run = RunHandler(terms, BlockOptions(), Routes(), None)
     with process_block(run):
         assert httpx.post(UNKNOWN, json={}).status_code == 403
         assert requests.post(UNKNOWN, json={}, timeout=10).status_code == 403
@@ -208,7 +209,7 @@ def test_calls_that_are_refused_are_free_and_not_counted_as_passed(
 
 def test_a_run_whose_calls_were_all_refused_says_so(rehearsed: Upstream) -> None:
     terms = Terms(run_id=new_run_id(), run_name="")
-    run = Run(terms=terms, deployment=None, routes=Routes())
+    run = RunHandler(terms, BlockOptions(), Routes(), None)
     with process_block(run):
         httpx.post(UNKNOWN, json={})
     assert "The rehearsal refused what it saw: 1 to llm.invalid" in run.summary()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from batchling_client.block.run import Run
+from batchling_client.block.run_handler import RunHandler
 from batchling_client.intercept import interceptor
 from batchling_client.intercept.interceptor import HttpCall, HttpReply, PassThrough
 from batchling_worker.sandbox import Sandbox
@@ -75,17 +75,17 @@ def books(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Books]:
     """Return the books of this test; fail if they hold a call at full price."""
     with network.refused() as slipped:
         books = Books(sandbox=sandbox, slipped=slipped)
-        answer, answer_blocking = Run.answer, Run.answer_blocking
+        answer, answer_blocking = RunHandler.answer, RunHandler.answer_blocking
 
-        async def counted(run: Run, call: HttpCall) -> HttpReply | PassThrough:
+        async def counted(run: RunHandler, call: HttpCall) -> HttpReply | PassThrough:
             books.calls.append(call)
             return await answer(run, call)
 
-        def counted_blocking(run: Run, call: HttpCall) -> HttpReply | PassThrough:
+        def counted_blocking(run: RunHandler, call: HttpCall) -> HttpReply | PassThrough:
             books.calls.append(call)
             return answer_blocking(run, call)
 
-        monkeypatch.setattr(Run, "answer", counted)
-        monkeypatch.setattr(Run, "answer_blocking", counted_blocking)
+        monkeypatch.setattr(RunHandler, "answer", counted)
+        monkeypatch.setattr(RunHandler, "answer_blocking", counted_blocking)
         yield books
         books.check_nothing_at_full_price()

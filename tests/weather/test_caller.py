@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from batchling_client import batchify
+from batchling_client.block.run import handler_of
 from batchling_client.errors import QueueUnreachable
 from batchling_client.intercept.interceptor import HttpReply
 from batchling_client.session import waiters
@@ -53,7 +54,11 @@ def ask_in_threads() -> list[HttpReply]:
         ThreadPoolExecutor(len(PROMPTS)) as pool,
     ):
         calls = [a_call(prompt, key="gsk-CANARY") for prompt in PROMPTS]
-        return [reply for reply in pool.map(run.answer_blocking, calls) if isinstance(reply, HttpReply)]
+        return [
+            reply
+            for reply in pool.map(handler_of(run).answer_blocking, calls)
+            if isinstance(reply, HttpReply)
+        ]
 
 
 async def ask_blocking() -> list[HttpReply]:
