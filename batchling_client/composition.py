@@ -21,7 +21,7 @@ from .block.parameters import (
     seconds,
 )
 from .intercept.interceptor import warn_once
-from .session.calls import Terms
+from .session.lanes import Terms
 from .wire.ids import new_run_id
 
 

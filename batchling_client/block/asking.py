@@ -13,7 +13,8 @@ from ..errors import BatchCancelled, BatchTooSmall, DeadlinePassed, RequestLost
 from ..intercept.interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough
 from ..intercept.passed import Passed, Why
 from ..session import replies
-from ..session.calls import Calls, Request, Terms
+from ..session.calls import Calls, Request
+from ..session.lanes import Terms
 from ..wire.keys import RequestId
 from ..wire.records.batch import Batch
 from .counts import LoopState, LoopStates
@@ -53,7 +54,7 @@ class Asking:
 
     def sends_again(self, call: HttpCall) -> bool:
         """Return whether an SDK retries a call that was sent at full price; such a call is sent again."""
-        return bool(self._sent) and call.headers.get("x-stainless-retry-count", "0") != "0"
+        return bool(self._sent) and call.is_retry
 
     async def ask(self, request: Request, body: bytes) -> HttpReply | PassThrough:
         """Return the answer, or `PASS_THROUGH` if the block's options send the call to its provider."""

@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from ..intercept import child_processes, own_transports, scope, switch
 from ..progress import display
-from ..session.calls import Terms
+from ..session.lanes import Terms
 from ..settings import ClientSettings
 from ..wire.deployment.cancellation import carry_through
 from ..wire.routes import Routes

@@ -19,7 +19,8 @@ from ..errors import DryRun, DryRunCall, QueueUnreachable
 from ..intercept import scope
 from ..operate import embedded_stack
 from ..operate.connect import running_url, unreachable
-from ..session.calls import Lane, Request
+from ..session.calls import Request
+from ..session.lanes import Lane
 from ..settings import ClientSettings
 from ..wire.deployment.connection import UNREACHABLE, connect
 from ..wire.keys import Keys, RequestId

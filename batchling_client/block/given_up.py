@@ -8,7 +8,7 @@ import threading
 from collections.abc import Sequence
 from typing import Final
 
-from ..session.calls import Terms
+from ..session.lanes import Terms
 from ..wire.keys import RequestId
 from .counts import LoopState, LoopStates
 

@@ -16,7 +16,7 @@ from ..operate.deployment import check_reachable, deployment_of
 from ..operate.inspection import Inspection
 from ..progress import display
 from ..session import Deployment
-from ..session.calls import Terms
+from ..session.lanes import Terms
 from ..session.own_context import apart
 from ..settings import ClientSettings
 from ..wire.deployment.cancellation import carry_through, end

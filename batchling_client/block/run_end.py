@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final
 
 from ..intercept import scope
-from ..session.calls import Terms
+from ..session.lanes import Terms
 from ..wire.deployment.cancellation import carry_through
 from . import background_loop, relay
 from .counts import LoopState, LoopStates

@@ -16,7 +16,8 @@ from ..intercept.interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrou
 from ..intercept.passed import Passed, Why
 from ..operate.inspection import Inspection
 from ..session import Deployment, replies
-from ..session.calls import Calls, Request, Terms
+from ..session.calls import Calls, Request
+from ..session.lanes import Terms
 from ..session.sse import Streamed
 from ..wire.keys import Keys, RunId
 from ..wire.records.batch import Batch

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from ..intercept.interceptor import HttpCall, HttpReply
-from ..session.calls import Calls, Lane
+from ..session.calls import Calls
+from ..session.lanes import Lane
 from ..wire.routes import Route
 from . import line_shapes
 

@@ -19,9 +19,10 @@ from ..block.parameters import account_of
 from ..errors import BatchlingError, QueueFull, WrongSettings
 from ..intercept.interceptor import HttpReply
 from ..operate.deployment import check_reachable, deployment_of
-from ..session.calls import Calls, Request, Terms
+from ..session.calls import Calls, Request
 from ..session.credentials import KEEP_MS, Credentials
 from ..session.enqueue import Enqueue
+from ..session.lanes import Terms
 from ..session.redis_outage import Outage
 from ..settings import ClientSettings
 from ..wire.deployment.connection import UNREACHABLE, connect

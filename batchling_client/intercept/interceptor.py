@@ -45,6 +45,11 @@ class HttpCall:
     body_unread: bool = False
     """Whether the body is a stream that can be read only once; ``body`` is empty then."""
 
+    @property
+    def is_retry(self) -> bool:
+        """Whether an SDK retries a call that it has made before; both count as one call."""
+        return self.headers.get("x-stainless-retry-count", "0") != "0"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpReply:

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from ..wire import sealing
 from ..wire.keys import Keys
-from .calls import Lane
+from .lanes import Lane
 
 KEEP_MS: Final = 35 * 24 * 3600 * 1000
 """As long as a request may be in flight."""

@@ -22,8 +22,9 @@ from ..wire.scripts import RowIn, Scripts
 from ..wire.states import Placement, Verdict
 from . import mailbox_reader, replies
 from .cached import discard_unfit
-from .calls import Lane, Request
+from .calls import Request
 from .credentials import KEEP_MS, Credentials
+from .lanes import Lane
 from .redis_outage import Outage
 
 _logger = logging.getLogger(__name__)

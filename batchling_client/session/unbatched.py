@@ -6,12 +6,9 @@ from typing import Final, NamedTuple
 
 from ..wire.charges import VERSION, Charge, charge
 from ..wire.routes import Route, Routes
+from . import call_words
 
 _REASON: Final = "Calls to {} are sent at full price: {}"
-_STREAMED: Final = (
-    "Batches do not support streamed answers: a call to {} that asks for a stream is sent at full price. "
-    "Leave out stream=True to have it batched."
-)
 _OTHER_PATH: Final = (
     "Calls to {} at {} are sent at full price: batchling expects {} there. Check the client's base_url and "
     "BATCHLING_PROVIDERS__{}__BASE_URL."
@@ -49,7 +46,7 @@ def unbatched(routes: Routes, host: str, path: str) -> Unserved | None:
     if cost is Charge.UNKNOWN:
         return Unserved(_UNKNOWN.format(route.provider, shown), cost)
     if path.rpartition("/")[2].partition(":")[2].startswith(("stream", "serverStreaming")):
-        return Unserved(_STREAMED.format(route.provider), cost, streamed=True)
+        return Unserved(call_words.streamed(route.provider).sentence, cost, streamed=True)
     return Unserved(_at_full_price(route, host, shown), cost)
 
 

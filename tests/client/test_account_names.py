@@ -13,7 +13,8 @@ import pytest
 from batchling_client import batchify
 from batchling_client.errors import WrongSettings
 from batchling_client.intercept.interceptor import HttpCall, HttpReply
-from batchling_client.session.calls import Calls, Request, Terms
+from batchling_client.session.calls import Calls, Request
+from batchling_client.session.lanes import Terms
 from batchling_client.wire import sealing
 from batchling_client.wire.ids import new_run_id
 from batchling_client.wire.routes import Routes

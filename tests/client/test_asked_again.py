@@ -14,7 +14,8 @@ import pytest
 from batchling_client import Run, batchify
 from batchling_client.block.run import handler_of
 from batchling_client.intercept.interceptor import HttpReply
-from batchling_client.session.calls import Calls, Request, Terms
+from batchling_client.session.calls import Calls, Request
+from batchling_client.session.lanes import Terms
 from batchling_client.session.occurrences import Occurrences
 from batchling_client.wire.ids import new_run_id
 from batchling_client.wire.routes import Routes

@@ -13,7 +13,8 @@ from openai import AsyncAzureOpenAI, AsyncOpenAI
 
 from batchling_client import settings
 from batchling_client.intercept.interceptor import HttpCall, HttpReply, host_of
-from batchling_client.session.calls import Calls, Request, Terms
+from batchling_client.session.calls import Calls, Request
+from batchling_client.session.lanes import Terms
 from batchling_client.wire.ids import new_run_id
 from batchling_client.wire.records.row_and_result import Row
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from batchling_client.intercept.interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough
-from batchling_client.session.calls import Calls, Lane, Request, Terms
+from batchling_client.session.calls import Calls, Request
+from batchling_client.session.lanes import Lane, Terms
 from batchling_client.wire.ids import new_run_id
 from batchling_client.wire.records.row_and_result import LaneSpec, Row
 from batchling_client.wire.routes import ROUTES, STAGING_HEADER, Routes

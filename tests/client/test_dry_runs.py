@@ -7,7 +7,8 @@ import pytest
 from batchling_client import batchify
 from batchling_client.block.dry_run import Rehearsal
 from batchling_client.errors import DryRun
-from batchling_client.session.calls import Calls, Request, Terms
+from batchling_client.session.calls import Calls, Request
+from batchling_client.session.lanes import Terms
 from batchling_client.wire.deployment.provider_settings import EndpointSettings, routes_of
 from batchling_client.wire.ids import new_run_id
 from batchling_client.wire.routes import ROUTES, Routes

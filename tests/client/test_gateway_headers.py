@@ -11,7 +11,8 @@ import pytest
 
 from batchling_client import settings
 from batchling_client.errors import WrongSettings
-from batchling_client.session.calls import Calls, Request, Terms
+from batchling_client.session.calls import Calls, Request
+from batchling_client.session.lanes import Terms
 from batchling_client.wire.carried import CARRIED_HEADER
 from batchling_client.wire.ids import new_run_id
 from batchling_worker.settings import load as load_workers

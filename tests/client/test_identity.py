@@ -9,7 +9,8 @@ from redis.exceptions import ConnectionError
 
 from batchling_client import batchify
 from batchling_client.intercept.interceptor import HttpCall
-from batchling_client.session.calls import Calls, Request, Terms
+from batchling_client.session.calls import Calls, Request
+from batchling_client.session.lanes import Terms
 from batchling_client.session.waiters import Waiters
 from batchling_client.wire.deployment.cancellation import end
 from batchling_client.wire.deployment.provider_settings import EndpointSettings, routes_of

@@ -10,7 +10,8 @@ import pytest
 from batchling_client import settings
 from batchling_client.intercept.interceptor import PassThrough
 from batchling_client.intercept.passed import Passed
-from batchling_client.session.calls import Calls, Request, Terms
+from batchling_client.session.calls import Calls, Request
+from batchling_client.session.lanes import Terms
 from batchling_client.wire.ids import new_run_id
 from batchling_client.wire.routes import Routes
 

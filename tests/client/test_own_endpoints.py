@@ -6,7 +6,8 @@ import pytest
 
 from batchling_client import settings
 from batchling_client.errors import WrongSettings
-from batchling_client.session.calls import Calls, Request, Terms
+from batchling_client.session.calls import Calls, Request
+from batchling_client.session.lanes import Terms
 from batchling_client.wire.ids import new_run_id
 
 from .asking import a_call

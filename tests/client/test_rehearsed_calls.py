@@ -9,7 +9,8 @@ import pytest
 from batchling_client import settings
 from batchling_client.block import sandboxed
 from batchling_client.operate.doctor import examine
-from batchling_client.session.calls import Calls, Request, Terms
+from batchling_client.session.calls import Calls, Request
+from batchling_client.session.lanes import Terms
 from batchling_client.wire.carried import CARRIED_HEADER
 from batchling_client.wire.deployment.rehearsing import SANDBOX
 from batchling_client.wire.ids import new_run_id

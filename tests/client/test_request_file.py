@@ -13,7 +13,8 @@ import pytest
 from batchling_client.bulk import submission
 from batchling_client.bulk.request_file import SLACK, Ask, BadLine, Check, RequestFile
 from batchling_client.bulk.submission import Counted, Wish, submit
-from batchling_client.session.calls import Calls, Lane, Terms
+from batchling_client.session.calls import Calls
+from batchling_client.session.lanes import Lane, Terms
 from batchling_client.settings import ClientSettings
 from batchling_client.wire.ids import new_run_id
 from batchling_client.wire.routes import Route, Routes

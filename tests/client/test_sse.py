@@ -22,7 +22,8 @@ from batchling_client.block.run import handler_of
 from batchling_client.errors import WrongSettings
 from batchling_client.intercept.interceptor import PASS_THROUGH, HttpCall, HttpReply
 from batchling_client.session import sse
-from batchling_client.session.calls import Calls, Terms
+from batchling_client.session.calls import Calls
+from batchling_client.session.lanes import Terms
 from batchling_client.wire.ids import new_run_id
 from batchling_client.wire.records.row_and_result import Row
 from batchling_client.wire.routes import Routes

@@ -15,7 +15,8 @@ import pytest
 from batchling_client.errors import NotIntercepted
 from batchling_client.intercept import probe, scope, switch
 from batchling_client.intercept.interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough
-from batchling_client.session.calls import Calls, Request, Terms
+from batchling_client.session.calls import Calls, Request
+from batchling_client.session.lanes import Terms
 from batchling_client.wire.ids import new_run_id
 from batchling_client.wire.routes import Route, Routes
 

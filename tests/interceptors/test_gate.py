@@ -20,7 +20,7 @@ from batchling_client.block.parameters import BlockOptions
 from batchling_client.block.run_handler import RunHandler
 from batchling_client.errors import RequestRefused
 from batchling_client.intercept import gate, scope, switch
-from batchling_client.session.calls import Terms
+from batchling_client.session.lanes import Terms
 from batchling_client.wire.deployment.rehearsing import NO_ACCOUNT
 from batchling_client.wire.ids import new_run_id
 from batchling_client.wire.routes import Routes

@@ -22,7 +22,8 @@ from batchling_client.intercept import scope, switch
 from batchling_client.intercept.interceptor import PASS_THROUGH, HttpCall, PassThrough
 from batchling_client.intercept.libraries import grpc as over_grpc
 from batchling_client.intercept.passed import Passed
-from batchling_client.session.calls import Calls, Terms
+from batchling_client.session.calls import Calls
+from batchling_client.session.lanes import Terms
 from batchling_client.wire.ids import new_run_id
 from batchling_client.wire.routes import Route, Routes
 

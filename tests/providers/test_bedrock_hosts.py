@@ -10,7 +10,8 @@ import pytest
 from botocore.config import Config
 
 from batchling_client.intercept.interceptor import PASS_THROUGH
-from batchling_client.session.calls import Calls, Request, Terms
+from batchling_client.session.calls import Calls, Request
+from batchling_client.session.lanes import Terms
 from batchling_client.wire.ids import new_run_id
 from batchling_client.wire.routes import Routes
 from batchling_worker.provider import Account
