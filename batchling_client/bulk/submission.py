@@ -127,7 +127,7 @@ async def submit(wish: Wish, used: ClientSettings, environment: Mapping[str, str
             headers=headers_of(route, environment),
             endpoint=wish.endpoint,
             model=wish.model or route.lines.model or None,
-            host=host_of(route, words),
+            host=host_for(route, words),
             words=words,
         )
         checking = Calls(terms, routes)
@@ -279,7 +279,7 @@ def _route(wish: Wish, routes: Routes) -> Route:
     return route
 
 
-def host_of(route: Route, words: Mapping[str, str]) -> str:
+def host_for(route: Route, words: Mapping[str, str]) -> str:
     """Return the host of the calls: that of the settings, or the one of the account or region in these words."""
     host = route.site or next((host for host in route.hosts if "*" not in host and not route.lines.host), "")
     return host or route.lines.host.format_map(words).removeprefix("global-")

@@ -5,7 +5,9 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
+from urllib.parse import unquote, urlsplit
 
+from ..wire.route import OWN_PORTS
 from .passed import Passed
 
 _logger = logging.getLogger(__name__)
@@ -16,14 +18,21 @@ _TRAVEL_HEADERS: Final = frozenset(
 )
 
 
-OWN_PORTS: Final = {"http": 80, "https": 443}
-
-
-def host_of(name: str, port: int | None) -> str:
-    """Return the host as routes spell it; ``port`` is None where it is the scheme's own."""
-    if port is None:
+def host_of(name: str, port: int | None, scheme: str = "") -> str:
+    """Return the host as routes spell it: without its port where that is the scheme's own."""
+    if port is None or port == OWN_PORTS.get(scheme):
         return name
     return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
+
+
+def place_of(url: str) -> tuple[str, str]:
+    """Return host and percent-decoded path of a URL as routes spell them; empty where no call can go to it."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return "", ""
+    return host_of(parts.hostname or "", port, parts.scheme), unquote(parts.path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

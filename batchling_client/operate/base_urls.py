@@ -22,6 +22,7 @@ from ..wire.deployment.finding import Finding, Health
 from ..wire.deployment.installing import VERSION
 from ..wire.deployment.provider_settings import site_of
 from ..wire.deployment.rehearsing import NO_ACCOUNT
+from ..wire.route import OWN_PORTS
 from ..wire.routes import Route
 
 PATIENCE_S: Final = 5.0
@@ -223,7 +224,7 @@ def _origin(url: str, base: str) -> tuple[str, str | None, int | None]:
         port = parts.port
     except ValueError:
         return "", None, None
-    return parts.scheme, parts.hostname, port or {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, parts.hostname, port or OWN_PORTS.get(parts.scheme)
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

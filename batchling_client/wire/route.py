@@ -271,6 +271,10 @@ def in_ascii(host: str) -> str:
         return host
 
 
+OWN_PORTS: Final = {"http": 80, "https": 443}
+"""Scheme -> the port that a URL leaves out."""
+
+
 def plain_host(host: str) -> str:
     """Return the one spelling of a host, with or without a port: this machine is 127.0.0.1 by all of its names.
 

@@ -82,7 +82,7 @@ async def test_tasks_that_hold_up_the_loop_before_they_call_are_answered(
 ) -> None:
     """As an import does that takes long: nobody could call meanwhile."""
     monkeypatch.setattr(in_flight, "QUIET_S", 0.5)
-    monkeypatch.setattr(sys.modules[batchify.__module__], "SAY_WAITING_AFTER_S", 0.1)
+    monkeypatch.setattr("batchling_client.block.block.SAY_WAITING_AFTER_S", 0.1)
 
     async def late(run: Run, n: int) -> str:
         time.sleep(0.3)  # noqa: ASYNC251 - what is played
@@ -165,7 +165,7 @@ async def test_a_long_wait_is_said_once(
     answerer: Answerer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO, logger="batchling")
-    monkeypatch.setattr(sys.modules[batchify.__module__], "SAY_WAITING_AFTER_S", 0.1)
+    monkeypatch.setattr("batchling_client.block.block.SAY_WAITING_AFTER_S", 0.1)
     answerer.go_on.clear()
     asyncio.get_running_loop().call_later(0.6, answerer.go_on.set)
     async with batchify(batch_window_seconds=LINGER_S, live_display=False) as run:

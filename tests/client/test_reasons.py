@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from batchling_client import DeadlinePassed, Run, batchify
+from batchling_client.block.parameters import BlockOptions
+from batchling_client.block.run import handler_of
 from batchling_client.block.run_handler import RunHandler
 from batchling_client.operate import worker_presence
 from batchling_client.operate.inspection import Inspection
@@ -91,7 +93,7 @@ async def test_a_deadline_says_why_the_batch_waited(
         first = asyncio.create_task(ask(run, "0"))
         [batch_id] = await batch_ids(byhand, 1)
         await hold(byhand, batch_id, reason)
-        monkeypatch.setattr(run, "_deadline_s", 0.2)
+        monkeypatch.setattr(handler_of(run)._asking, "_options", BlockOptions(deadline_s=0.2))
         replies = await asyncio.gather(*(ask(run, prompt) for prompt in ("1", "2")))
         first.cancel()
     for reply in replies:

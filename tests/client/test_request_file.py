@@ -161,7 +161,7 @@ def test_lines_are_those_of_the_providers_own_batch_files(
         route=route,
         headers=submission.headers_of(route, environment),
         model="given",
-        host=submission.host_of(route, words),
+        host=submission.host_for(route, words),
         words=words,
     )
     terms = Terms(run_id=new_run_id(), run_name="", vertex_gcs_prefix="gs://bucket/files")

@@ -7,10 +7,9 @@ calls are handled in `urllib3.py`.
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
 
 from .. import gate, own_transports, uncovered_clients
-from ..interceptor import Handler, host_of
+from ..interceptor import Handler, host_of, place_of
 from ..library import Library
 from ..passed import costs, not_sent
 from ..patching import Patch, Patcher, Target
@@ -34,20 +33,14 @@ def _is_seen_above(connection: object) -> bool:
 
 
 def _place(connection: Any, url: str) -> tuple[str, str]:
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return "", ""
-    tunnel = getattr(connection, "_tunnel_host", None)
-    if parts.hostname:
+    host, path = place_of(url or "/")
+    if host or not path:
         # Through a proxy the request names the whole URL.
-        name = parts.hostname
-        own = port in (None, {"http": 80, "https": 443}.get(parts.scheme))
-    else:
-        name, port = (tunnel, connection._tunnel_port) if tunnel else (connection.host, connection.port)
-        own = port in (None, connection.default_port)
-    return host_of(str(name).strip("[]").lower(), None if own else port), unquote(parts.path)
+        return host, path
+    tunnel = getattr(connection, "_tunnel_host", None)
+    name, port = (tunnel, connection._tunnel_port) if tunnel else (connection.host, connection.port)
+    port = None if port == connection.default_port else port
+    return host_of(str(name).strip("[]").lower(), port), path
 
 
 def _note(block: Handler, method: str, host: str, path: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from .. import own_transports, scope
-from ..interceptor import OWN_PORTS, Handler, HttpCall, HttpReply, PassThrough, host_of
+from ..interceptor import Handler, HttpCall, HttpReply, PassThrough, host_of
 from ..library import Library
 from ..own_transports import Way
 from ..patching import Patch, Patcher, Target, own_class
@@ -38,9 +38,10 @@ def _wanting(library: str, patch: Patch, pool: object, request: Any) -> tuple[Ha
 
 
 def _place(url: Any) -> tuple[str, str]:
-    own = url.port is None or url.port == OWN_PORTS.get(url.scheme.decode("ascii", "replace"))
-    host = host_of(url.host.decode("ascii", "replace").strip("[]").lower(), None if own else url.port)
-    return host, unquote(url.target.partition(b"?")[0].decode("ascii", "replace"))
+    name, scheme = (part.decode("ascii", "replace").lower() for part in (url.host, url.scheme))
+    return host_of(name.strip("[]"), url.port, scheme), unquote(
+        url.target.partition(b"?")[0].decode("ascii", "replace")
+    )
 
 
 def _call(request: Any, host: str, path: str) -> HttpCall:

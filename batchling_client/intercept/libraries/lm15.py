@@ -7,9 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from http.client import responses
 from types import ModuleType
 from typing import Any, Final, Protocol, cast
-from urllib.parse import unquote, urlsplit
 
-from ..interceptor import OWN_PORTS, PASSING, Handler, HttpCall, HttpReply, PassThrough, host_of
+from ..interceptor import PASSING, Handler, HttpCall, HttpReply, PassThrough, place_of
 from ..library import CAUGHT, PROBE_URL, Library
 from ..patching import Patch, Patcher, Target
 
@@ -25,9 +24,7 @@ def _wanting(patch: Patch, transport: Any, request: _Request) -> tuple[Handler, 
     # The library raises its own error for a closed transport.
     if transport._closed or patch.block() is None:
         return None
-    parts = urlsplit(request.url)
-    own = parts.port == OWN_PORTS.get(parts.scheme)
-    host, path = host_of((parts.hostname or "").lower(), None if own else parts.port), unquote(parts.path)
+    host, path = place_of(request.url)
     handler = patch.handler(request.method, host, path)
     if handler is None or handler is PASSING:
         return None

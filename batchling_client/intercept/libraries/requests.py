@@ -5,18 +5,17 @@ import io
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, Final, Protocol, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from .. import own_transports, scope
 from ..interceptor import (
-    OWN_PORTS,
     PASS_THROUGH,
     PASSING,
     Handler,
     HttpCall,
     HttpReply,
     PassThrough,
-    host_of,
+    place_of,
 )
 from ..library import CAUGHT, PROBE_URL, Library
 from ..own_transports import Way
@@ -59,20 +58,10 @@ class _HandlerAdapter:
 
     def _wanted(self, request: _Request) -> HttpCall | None:
         # Not always the request that was caught: a redirect or a hook may send others.
-        host, path = _place(request.url)
+        host, path = place_of(request.url)
         if not self._handler.wants(request.method, host, path):
             return None
         return _call(request, host, path)
-
-
-def _place(url: str) -> tuple[str, str]:
-    parts = urlsplit(url)
-    try:
-        port = parts.port
-    except ValueError:
-        return "", ""
-    own = port == OWN_PORTS.get(parts.scheme.lower())
-    return host_of(parts.hostname or "", None if own else port), unquote(parts.path)
 
 
 def _call(request: _Request, host: str, path: str) -> HttpCall:
@@ -102,7 +91,7 @@ def _sending(library: Any, patch: Patch) -> Callable[..., Any]:
         if not isinstance(url, str):
             # The library raises its own error for a call that it refuses.
             return patch.plain(session)(request, **options)
-        handler = patch.handler(request.method, *_place(url))
+        handler = patch.handler(request.method, *place_of(url))
         if handler is None:
             return patch.plain(session)(request, **options)
         if handler is PASSING:
@@ -174,7 +163,7 @@ def _onward(library: Any, patch: Patch) -> Callable[..., Any]:
         # that stopped inside the block has restored an earlier `send`.
         transport_path = own_transports.current()
         handler = block if transport_path is None else transport_path.handler
-        host, path = _place(request.url)
+        host, path = place_of(request.url)
         if not handler.wants(request.method, host, path):
             return plain(request, *args, **options)
         if transport_path is not None or own_transports.may_send(handler):

@@ -9,7 +9,7 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from .. import gate, uncovered_clients
-from ..interceptor import OWN_PORTS, Handler, HttpCall, HttpReply, host_of
+from ..interceptor import Handler, HttpCall, HttpReply, host_of
 from ..library import Library
 from ..passed import costs
 from ..patching import Patch, Patcher, Target, own_class
@@ -23,8 +23,7 @@ def _opening(library: Any, patch: Patch) -> Callable[..., Any]:
             # Through a proxy the request names the whole URL.
             called = parts if parts.hostname else pool
             name = (parts.hostname or pool.host).strip("[]").lower()
-            own = called.port == OWN_PORTS.get(called.scheme)
-            host = host_of(name, None if own else called.port)
+            host = host_of(name, called.port, called.scheme)
             path = unquote(parts.path)
             shut = gate.of_process()
             if shut is not None and shut.wants(method, host, path):

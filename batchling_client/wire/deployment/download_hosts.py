@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
-from ..route import in_ascii
+from ..route import OWN_PORTS, in_ascii
 
 MOST_HOSTS: Final = 100
 
@@ -16,7 +16,6 @@ _NAME: Final = re.compile(
     r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*"
 )
 _SPELT: Final = re.compile(r"(?:(https?)://)?([^\s/?#@\\]+)/?")
-_OWN_PORTS: Final = {"http": 80, "https": 443}
 _AS_IN: Final = "such as bucket.s3.amazonaws.com or *.r2.cloudflarestorage.com"
 
 
@@ -48,7 +47,7 @@ def _usable(spelt: str) -> str:
         raise ValueError(
             "has a host with http://: result files are fetched over https, but for those on this machine"
         )
-    return ("*." if wide else "") + _site(name, None if port == _OWN_PORTS.get(scheme or "https") else port)
+    return ("*." if wide else "") + _site(name, None if port == OWN_PORTS.get(scheme or "https") else port)
 
 
 def allowed(hosts: Iterable[str], scheme: str, name: str, port: int | None) -> bool:
@@ -56,7 +55,7 @@ def allowed(hosts: Iterable[str], scheme: str, name: str, port: int | None) -> b
     if scheme != "https" and not (scheme == "http" and is_loopback(name)):
         return False
     name = name.lower().removesuffix(".")
-    sites = (_site(name, port), _site(name, port or _OWN_PORTS[scheme]))
+    sites = (_site(name, port), _site(name, port or OWN_PORTS[scheme]))
     return any(
         site.endswith(one[1:]) if one.startswith("*") else site == one for one in hosts for site in sites
     )

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_settings import NoDecode
 
 from .. import carried
-from ..route import MB, FreeCall, Route, in_ascii, plain_host
+from ..route import MB, OWN_PORTS, FreeCall, Route, in_ascii, plain_host
 from ..routes import ROUTES, Routes
 from .download_hosts import usable
 
@@ -39,7 +39,6 @@ _TWICE: Final = re.compile(r"(/v\d+[a-z0-9]*)\1$", re.IGNORECASE)
 _SHOUTED: Final = re.compile(r"/V\d+[A-Za-z0-9]*$")
 _HOST: Final = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|[0-9a-f:.]+(?:%\w+)?")
 _UNFIT_PATH: Final = re.compile(r"[\s\\<>\"{}^`|\x00-\x1f]|(?:^|/)\.{1,2}(?:/|$)|://")
-_OWN_PORTS: Final = {"http": 80, "https": 443}
 
 
 def _usable_url(url: str | None) -> str | None:
@@ -52,7 +51,7 @@ def _usable_url(url: str | None) -> str | None:
         port = parts.port
     except ValueError:
         raise ValueError("is not a URL") from None
-    if parts.scheme not in _OWN_PORTS or not parts.hostname or port == 0:
+    if parts.scheme not in OWN_PORTS or not parts.hostname or port == 0:
         raise ValueError("must begin with http:// or https:// and a host, such as https://gateway.example/v1")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError("may hold scheme, host, port and path only: a key goes into API_KEY")
@@ -304,7 +303,7 @@ def site_of(base_url: str) -> tuple[str, str]:
 
 def _host(parts: SplitResult) -> str:
     name = in_ascii((parts.hostname or "").removesuffix("."))
-    if parts.port is None or parts.port == _OWN_PORTS.get(parts.scheme):
+    if parts.port is None or parts.port == OWN_PORTS.get(parts.scheme):
         return f"[{name}]" if ":" in name else name
     return f"[{name}]:{parts.port}" if ":" in name else f"{name}:{parts.port}"
 
