@@ -255,7 +255,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Other:
-    """The batch that an answer shows instead of the requested batch; a field is '' if the answer lacks it."""
+    """What tells the batch in an answer from other batches; a field is '' if the answer lacks it."""
 
     provider_batch_id: str
     label: str = ""
@@ -265,6 +265,15 @@ class Other:
         """Return whether the answer shows the requested batch after all: gateways give batches ids of their own."""
         known = bool(self.input_file_id) and self.input_file_id in input_file_ids
         return known or (bool(self.label and label) and label_in(self.label, label) is not False)
+
+    def shows(self, label: str, input_file_ids: Collection[str]) -> bool | None:
+        """Return whether a batch has this label or was made from one of these files; None if it does not say.
+
+        A file that is none of these proves nothing: a gateway may show another id of it than the one it gave out.
+        """
+        if self.input_file_id and self.input_file_id in input_file_ids:
+            return True
+        return label_in(self.label, label) if self.label else None
 
     def denies(self, label: str) -> bool:
         """Return whether the answer carries the label of another of our batches; any other label may be a gateway's."""

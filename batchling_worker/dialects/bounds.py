@@ -28,6 +28,11 @@ def is_count(said: object) -> bool:
     return count(said) > 0 or (said in (0, "0") and not isinstance(said, bool))
 
 
+def text(said: object) -> str:
+    """Return a text; '' for anything else."""
+    return said if isinstance(said, str) else ""
+
+
 def identifier(said: object) -> str:
     """Return an id as text, whether JSON holds a string or a positive number; '' for anything else."""
     if isinstance(said, str):
@@ -49,6 +54,14 @@ def moment(said: object) -> float | None:
         return float(said) if plausible else None
     at = aware(said)
     return None if at is None else at.timestamp()
+
+
+def when(said: object) -> dt.datetime | None:
+    """Return the moment that unix seconds or ISO 8601 name; None for what is neither or is out of range."""
+    if isinstance(said, str):
+        return aware(said)
+    at = moment(said)
+    return None if at is None else dt.datetime.fromtimestamp(at, dt.UTC)
 
 
 def aware(said: object) -> dt.datetime | None:

@@ -19,6 +19,7 @@ from batchling_client.wire.deployment import download_hosts
 
 from ..decisions import money
 from ..errors import MaybeDone, PermanentError, TemporaryError
+from . import bounds
 from .slow_answers import TooSlowError
 
 FOREIGN: Final = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError, OSError)
@@ -304,7 +305,7 @@ def code_of(body: bytes) -> str:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return ""
     code = error.get("code") if isinstance(error, dict) else None
-    return code if isinstance(code, str) else ""
+    return bounds.text(code)
 
 
 class _Said(msgspec.Struct):
@@ -389,7 +390,7 @@ def _flaw(entry: Mapping[str, object]) -> Flaw:
     code, loc, said = entry.get("type"), entry.get("loc"), entry.get("msg") or entry.get("message")
     place = ".".join(str(step) for step in loc) if isinstance(loc, list) else str(entry.get("key") or "")
     words = f"{place}: {said}" if place else str(said)
-    return Flaw(code=code if isinstance(code, str) else "", words=words[:LONGEST_REASON])
+    return Flaw(code=bounds.text(code), words=words[:LONGEST_REASON])
 
 
 def _unfit_header(error: Exception) -> bool:

@@ -14,15 +14,14 @@ import msgspec
 
 from batchling_client.wire.keys import ProviderBatchId
 
-from ..decisions import quota, status_words
-from ..errors import Denied, MaybeDone, PermanentError, QuotaFull, TemporaryError
+from ..decisions import status_words
+from ..errors import Denied, PermanentError
 from ..provider import (
     Account,
     Answer,
     Ended,
     Ending,
     Look,
-    NotFound,
     Other,
     ProviderFacts,
     Running,
@@ -31,22 +30,19 @@ from ..provider import (
     Source,
     SpentFiles,
     Submission,
-    shown_as,
 )
-from . import bounds, http_errors
-from .poll_many import BatchList, Hint, ListPage, StrangeWords, looked_at
+from . import creates, http_errors
+from .list_search import SearchPage, made_since
+from .poll_many import BatchList, Hint, ListPage, StrangeWords, looked_at, one_look
 from .provider_call import ProviderCall
 from .request_line import one_line
 from .result_file import rows_of
 from .result_lines import FieldReader
-from .row_search import found_by_rows, unsearchable
+from .row_search import found_by_rows
 
 CREATE_PATIENCE: Final = 2.5
 """How many times longer than usual a provider may chew on a create that holds all of its requests."""
 PIECE_BYTES: Final = 256 * 1024
-FIND_PAGES: Final = 200
-FIND_MARGIN: Final = dt.timedelta(minutes=15)
-"""How far the provider's clock may be behind ours for a batch to be found all the same."""
 MOST_FOUND: Final = 1_000
 PERHAPS: Final = "perhaps:"
 """Begins a reference to results that the provider may not have."""
@@ -64,6 +60,11 @@ class Shown:
     look: Running | Ended
     n_rows: int
     created_at: dt.datetime | None
+
+    @property
+    def named(self) -> Other:
+        """What tells it from other batches."""
+        return Other(provider_batch_id=self.provider_batch_id)
 
 
 class BatchShape(Protocol):
@@ -147,27 +148,24 @@ class InlineBatches:
         pieces = functools.partial(_body, opening, source.lines)
         n_bytes = _body_bytes(opening, source.lines)
         call = self._call(account, "create a batch", "POST", "", paid=True)
-        try:
+        with creates.refusals(account):
             batch = await call.hand_over(self._dialect.batch, pieces, n_bytes, CREATE_PATIENCE)
-        except MaybeDone:
-            raise
-        except (PermanentError, TemporaryError) as error:
-            if quota.refusal_in(str(error)) is None:
-                raise
-            account.calls.saw(None)
-            raise QuotaFull(str(error)) from None
-        provider_batch_id = batch.shown().provider_batch_id
-        if not provider_batch_id:
-            raise http_errors.of_unreadable(call.call_info)
-        return provider_batch_id
+        return creates.made(call.call_info, batch.shown().named, submission.label)
 
     async def find(self, account: Account, criteria: SearchCriteria) -> Sequence[ProviderBatchId]:
         """Return batches of the same size whose results hold our rows; they show no label, and rows only at the end."""
-        oldest, n_rows = criteria.since - FIND_MARGIN, criteria.submission.n_lines
+        n_rows = criteria.submission.n_lines
+        listed = made_since(
+            functools.partial(self._search_page, account),
+            made_at=lambda shown: shown.created_at,
+            since=criteria.since,
+            provider=self._facts.name,
+            label=criteria.submission.label,
+        )
         candidates = [
             shown.provider_batch_id
-            async for shown in self._made_since(account, oldest, criteria.submission.label)
-            if not n_rows or shown.n_rows in (0, n_rows)
+            async for shown, is_older in listed
+            if shown.provider_batch_id and not is_older and (not n_rows or shown.n_rows in (0, n_rows))
         ]
         return await found_by_rows(self, account, criteria, candidates[::-1])
 
@@ -217,29 +215,13 @@ class InlineBatches:
             account = replace(account, headers={**self._dialect.headers, **account.headers})
         return ProviderCall(account, self._facts.name, does, method, self._dialect.root + path, paid=paid)
 
-    async def _made_since(self, account: Account, since: dt.datetime, label: str) -> AsyncIterator[Shown]:
-        cursor, cursors, oldest = "", {""}, since
-        for _ in range(FIND_PAGES):
-            page, behind = await self._page(
-                account, "search its batches", self._dialect.page_query(cursor, MOST_FOUND)
-            )
-            oldest = min(oldest, since - behind)
-            listed = [batch.shown() for batch in page.batches]
-            older = [shown.created_at is not None and shown.created_at < oldest for shown in listed]
-            for shown, is_older in zip(listed, older, strict=True):
-                if shown.provider_batch_id and not is_older:
-                    yield shown
-            cursor = page.next_cursor
-            if not cursor or (listed and all(older)):
-                return
-            if cursor in cursors:
-                if not page.tells_more:
-                    # The server knows no pages: it shows the whole list each time.
-                    return
-                break
-            cursors.add(cursor)
-        # To say "there is none" of a list that was not read to its end could have a second batch paid for.
-        raise unsearchable(self._facts.name, label)
+    async def _search_page(self, account: Account, cursor: str, _: dt.datetime) -> SearchPage[Shown]:
+        query = self._dialect.page_query(cursor, MOST_FOUND)
+        page, behind = await self._page(account, "search its batches", query)
+        # A server that does not tell whether there is more may show its whole list each time.
+        return SearchPage(
+            [batch.shown() for batch in page.batches], page.next_cursor, behind, not page.tells_more
+        )
 
     async def _page(self, account: Account, does: str, query: Query) -> tuple[PageShape, dt.timedelta]:
         """Return a page and how far the provider's clock is behind; raises `TemporaryError` if it is not a page."""
@@ -261,28 +243,17 @@ class InlineBatches:
 
     async def _look_at(self, account: Account, provider_batch_id: ProviderBatchId) -> Look:
         call = self._call(account, "look at a batch", "GET", f"/{quote(provider_batch_id, safe='')}")
-        try:
-            batch = await call.ask(self._dialect.batch)
-        except PermanentError as error:
-            if error.status != 404:
-                raise
-            return NotFound()
+        return await one_look(call, call.ask(self._dialect.batch), provider_batch_id, self._told)
+
+    def _told(self, batch: BatchShape) -> tuple[Running | Ended, Other] | None:
         shown = batch.shown()
-        if not shown.provider_batch_id:
-            raise http_errors.of_unreadable(call.call_info)
-        other = Other(provider_batch_id=shown.provider_batch_id)
-        return shown_as(self._heard(shown), provider_batch_id, other)
+        return (self._heard(shown), shown.named) if shown.provider_batch_id else None
 
     def _heard(self, shown: Shown) -> Running | Ended:
         look = shown.look
         if isinstance(look, Running) and not status_words.is_known(look.status):
             self._strange_words.hear(look.status)
         return look
-
-
-def moment(said: object) -> dt.datetime | None:
-    """Return a provider's time, in UTC if it names no zone; None if it shows no time."""
-    return bounds.aware(said)
 
 
 async def _body(opening: bytes, lines: BinaryIO) -> AsyncIterator[bytes]:

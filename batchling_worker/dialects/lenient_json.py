@@ -182,3 +182,19 @@ def text_in(raw: bytes) -> str:
     except (ValueError, RecursionError):
         return ""
     return whole(said) if isinstance(said, str) else ""
+
+
+def value_in(raw: bytes | None) -> object:
+    """Return the value that the JSON holds; None if it is absent or cannot be read."""
+    try:
+        return decoded(raw, object) if raw else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def object_in(raw: bytes | None) -> dict[str, bytes]:
+    """Return the fields of a JSON object, each as it is spelt; an empty dict for anything else."""
+    try:
+        return fields_of(raw) if raw and raw.lstrip().startswith(b"{") else {}
+    except (ValueError, TypeError, RecursionError):
+        return {}

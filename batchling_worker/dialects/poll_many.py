@@ -14,7 +14,9 @@ import msgspec
 from batchling_client.wire.keys import ProviderBatchId
 
 from ..errors import PermanentError, TemporaryError
-from ..provider import Account, Ended, Ending, Look, Running, Seen
+from ..provider import Account, Ended, Ending, Look, NotFound, Other, Running, Seen, shown_as
+from . import http_errors
+from .provider_call import ProviderCall, known
 
 logger = logging.getLogger("batchling.worker")
 
@@ -232,6 +234,26 @@ class StrangeWords:
         if word not in self._heard and len(self._heard) < MOST_WORDS:
             self._heard.add(word)
             logger.warning("provider_status_unknown provider=%s status=%.40r", self._provider, word)
+
+
+async def one_look(
+    call: ProviderCall,
+    asked: Awaitable[T],
+    provider_batch_id: ProviderBatchId,
+    told: Callable[[T], tuple[Running | Ended, Other] | None],
+) -> Look:
+    """Return the look at one batch; `told` reads the answer, None for one that is not a batch.
+
+    Raises `TemporaryError` if the answer is not a batch.
+    """
+    shown = await known(asked)
+    if shown is None:
+        return NotFound()
+    seen = told(shown)
+    if seen is None:
+        raise http_errors.of_unreadable(call.call_info)
+    look, other = seen
+    return shown_as(look, provider_batch_id, other)
 
 
 def chunks(sequence: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -10,7 +10,16 @@ import importlib.metadata
 import random
 import re
 import sys
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+)
 from dataclasses import dataclass, replace
 from typing import BinaryIO, Final, NamedTuple, TypeVar
 
@@ -65,6 +74,16 @@ class Reply(NamedTuple):
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+async def known(asked: Awaitable[T], unknown: Collection[int] = frozenset({404})) -> T | None:
+    """Return what was asked for; None if the provider does not know it, which it says with a status in `unknown`."""
+    try:
+        return await asked
+    except PermanentError as error:
+        if error.status not in unknown:
+            raise
+        return None
 
 
 class ProviderCall:

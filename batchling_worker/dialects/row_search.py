@@ -15,11 +15,6 @@ from ..provider import Account, Ended, Ending, Provider, SearchCriteria
 ROWS_TOGETHER: Final = 128
 
 
-def unsearchable(provider: str, label: str) -> TemporaryError:
-    """Return the error of a search that cannot read a list to its end, which leaves open whether the batch exists."""
-    return TemporaryError(f"{provider} lists too many batches, or the same again, to search them for {label}")
-
-
 async def found_by_rows(
     provider: Provider, account: Account, criteria: SearchCriteria, candidates: Sequence[ProviderBatchId]
 ) -> list[ProviderBatchId]:

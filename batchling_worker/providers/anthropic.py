@@ -19,7 +19,7 @@ from batchling_client.wire.states import Outcome
 
 from ..decisions import status_words
 from ..dialects import bounds
-from ..dialects.inline_batches import InlineBatches, InlineDialect, Query, Shown, moment
+from ..dialects.inline_batches import InlineBatches, InlineDialect, Query, Shown
 from ..dialects.lenient_json import fields_of, text_in
 from ..dialects.openai.dialect import no_cursor, says_more
 from ..dialects.result_lines import answer_of, lost, unrun
@@ -78,13 +78,13 @@ class _Batch(msgspec.Struct, frozen=True, kw_only=True):
             provider_batch_id=provider_batch_id,
             look=self._look(provider_batch_id, counts, n_rows),
             n_rows=n_rows,
-            created_at=moment(self.created_at),
+            created_at=bounds.aware(self.created_at),
         )
 
     def _look(
         self, provider_batch_id: ProviderBatchId, counts: Mapping[str, int], n_rows: int
     ) -> Running | Ended:
-        word = self.processing_status if isinstance(self.processing_status, str) else ""
+        word = bounds.text(self.processing_status)
         if not self._has_ended(word, counts):
             n_done = n_rows - counts.get("processing", n_rows)
             return Running(status=word or "unknown", n_done=n_done, n_total=n_rows)

@@ -16,9 +16,10 @@ import msgspec
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.routes import route_of
 
+from ..dialects import bounds
 from ..dialects.openai.dialect import Dialect, cursor_after, page_after
 from ..dialects.openai.files import OpenAIFiles
-from ..dialects.provider_call import ProviderCall
+from ..dialects.provider_call import ProviderCall, known
 from ..errors import FileNotReady, PermanentError, TemporaryError
 from ..provider import Account, ProviderFacts, Source, Submission
 
@@ -70,13 +71,10 @@ class AzureFiles(OpenAIFiles):
     async def _check_processed(self, account: Account, file_id: str) -> None:
         path = f"{self._root_of(account)}/files/{quote(file_id, safe='')}"
         call = ProviderCall(account, self.facts.name, "look at a file", "GET", path)
-        try:
-            file = await call.ask(_File)
-        except PermanentError as error:
-            if error.status != 404:
-                raise
-            raise FileNotReady(str(error)) from None
-        word = file.status.lower() if isinstance(file.status, str) else ""
+        file = await known(call.ask(_File))
+        if file is None:
+            raise FileNotReady("azure does not see the input file yet")
+        word = bounds.text(file.status).lower()
         if word in PENDING:
             raise TemporaryError(f"azure has not read the input file yet (it is {word})", delay_s=PENDING_S)
         if word in SPOILT:

@@ -21,16 +21,17 @@ from batchling_client.wire.routes import route_of
 from batchling_client.wire.states import Outcome
 
 from ..decisions import status_words
-from ..dialects import aws, bounds
+from ..dialects import aws, bounds, creates
 from ..dialects.aws import Place
 from ..dialects.http_errors import CallInfo
 from ..dialects.lenient_json import fields_of, text_in
+from ..dialects.list_search import SearchPage, pages
 from ..dialects.poll_many import BatchList, Hint, ListPage, looked_at
+from ..dialects.provider_call import known
 from ..dialects.result_file import no_result_file, of_each
 from ..dialects.result_lines import LineSplitter, answer_or_lost, lost
 from ..dialects.row_errors import EMPTY_BODIES, RowError, stated_in
-from ..dialects.row_search import unsearchable
-from ..errors import MaybeDone, PermanentError
+from ..errors import PermanentError
 from ..provider import (
     Account,
     Answer,
@@ -82,7 +83,7 @@ OUTCOMES: Final = {
     "Failed": Outcome.FAILED,
 }
 NOTHING_TO_STOP: Final = frozenset({400, 404, 409})
-FIND_PAGES: Final = 20
+UNKNOWN_JOB: Final = frozenset({400, 404})
 RUNTIME: Final = re.compile(
     r"https://bedrock(?:-runtime)?(?P<fips>-fips)?\.(?P<region>[a-z0-9-]+)\."
     r"(?:(?P<dual>api\.[a-z0-9.-]+)|[a-z0-9.-]+)"
@@ -133,32 +134,30 @@ class Bedrock:
             "timeoutDurationInHours": int(submission.completion_window.removesuffix("h")),
         }
         bedrock = _bedrock(account)
+        call_info = _call_info(account, "create a batch", paid=True)
         made = await self._call(
             account,
-            _call_info(account, "create a batch", paid=True),
+            call_info,
             lambda: bedrock.create_model_invocation_job(**wish),
         )
-        name = made.get("jobArn")
-        if not name:
-            # The SDK reads a truncated answer as an answer without fields.
-            raise MaybeDone("Bedrock's answer to a create does not name the job.")
-        return ProviderBatchId(name)
+        # The SDK reads a truncated answer as an answer without fields.
+        return creates.made(call_info, Other(provider_batch_id=made.get("jobArn") or ""), submission.label)
 
     async def find(self, account: Account, criteria: SearchCriteria) -> Sequence[ProviderBatchId]:
         """Return the job with the submission's name: there is at most one."""
         label = criteria.submission.label
         name = _name(label)
-        found: list[ProviderBatchId] = []
-        token, tokens = "", {""}
-        for _ in range(FIND_PAGES):
-            jobs, token = await self._page(account, "search its batches", token, nameContains=name)
-            found += [ProviderBatchId(one["jobArn"]) for one in jobs if one.get("jobName") == name]
-            if found or not token:
-                return found
-            if token in tokens:
-                break
-            tokens.add(token)
-        raise unsearchable(FACTS.name, label)
+
+        async def read(token: str) -> SearchPage[dict[str, Any]]:
+            return SearchPage(*await self._page(account, "search its batches", token, nameContains=name))
+
+        listed = pages(read, provider=FACTS.name, label=label)
+        async with contextlib.aclosing(listed):
+            async for page in listed:
+                found = [one["jobArn"] for one in page.batches if one.get("jobName") == name]
+                if found:
+                    return [ProviderBatchId(one) for one in found]
+        return []
 
     async def look(
         self, account: Account, provider_batch_ids: Sequence[ProviderBatchId]
@@ -216,18 +215,16 @@ class Bedrock:
 
     async def _look_at(self, account: Account, provider_batch_id: ProviderBatchId) -> Look:
         bedrock = _bedrock(account)
-        try:
-            job = await self._call(
-                account,
-                _call_info(account, "look at a batch"),
-                lambda: bedrock.get_model_invocation_job(jobIdentifier=provider_batch_id),
-            )
-            other = Other(provider_batch_id=str(job.get("jobArn") or ""))
-            return shown_as(_told(job), provider_batch_id, other)
-        except PermanentError as error:
-            if error.status not in (400, 404):
-                raise
+        look = self._call(
+            account,
+            _call_info(account, "look at a batch"),
+            lambda: bedrock.get_model_invocation_job(jobIdentifier=provider_batch_id),
+        )
+        job = await known(look, UNKNOWN_JOB)
+        if job is None:
             return NotFound()
+        other = Other(provider_batch_id=str(job.get("jobArn") or ""))
+        return shown_as(_told(job), provider_batch_id, other)
 
     async def _page(
         self, account: Account, does: str, token: str, **wanted: str

@@ -23,21 +23,22 @@ from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.route import WORDS
 from batchling_client.wire.routes import route_of
 
-from ..dialects import http_errors
+from ..dialects import creates, http_errors
 from ..dialects.google import result_rows, rpc_status
-from ..dialects.google.operation import Operation, OperationPage, reaches_back_to
-from ..dialects.poll_many import BatchList, Hint, ListPage, looked_at
-from ..dialects.provider_call import ProviderCall
+from ..dialects.google.operation import Operation, OperationPage
+from ..dialects.list_search import SearchPage, made_since
+from ..dialects.poll_many import BatchList, Hint, ListPage, looked_at, one_look
+from ..dialects.provider_call import ProviderCall, known
 from ..dialects.result_file import of_each, rows_of
-from ..dialects.row_search import found_by_rows, unsearchable
-from ..errors import FileNotReady, PermanentError, QuotaFull, TemporaryError
+from ..dialects.row_search import found_by_rows
+from ..errors import PermanentError, TemporaryError
 from ..provider import (
     Account,
     Answer,
     Ended,
     Ending,
     Look,
-    NotFound,
+    Other,
     ProviderFacts,
     Running,
     SearchCriteria,
@@ -45,7 +46,6 @@ from ..provider import (
     Source,
     SpentFiles,
     Submission,
-    shown_as,
 )
 
 FACTS: Final = ProviderFacts(
@@ -69,17 +69,14 @@ BATCH_VERBS: Final = {
     MANY_CONTENTS: "asyncBatchEmbedContent",
 }
 GONE: Final = frozenset({403, 404})
+UNSEEN_FILE: Final = frozenset({400, 403, 404})
+"""Google answers 403 for a file that it does not see yet."""
 CHUNK_BYTES: Final = 8 * 1024 * 1024
 """The chunk size of the SDK; the protocol asks for multiples of 256 KiB."""
-CLOCKS_APART: Final = dt.timedelta(minutes=15)
 PAGE_SIZE: Final = "100"
-FIND_PAGES: Final = 200
 
 _ENDPOINT: Final = re.compile(
     rf"/(?P<version>{WORDS['version']})/(?P<models>\w+):(?P<verb>{'|'.join(BATCH_VERBS)})"
-)
-_MISSING: Final = re.compile(
-    r"exist|not found|cannot find|could not find|not ready|not active", re.IGNORECASE
 )
 
 
@@ -156,36 +153,32 @@ class Gemini:
         path = f"/{place.version}/{place.models}/{quote(submission.model, safe='')}:{BATCH_VERBS[place.verb]}"
         call = self._call(account, "create a batch", "POST", path, paid=True)
         wish = {"displayName": submission.label, "inputConfig": {"fileName": source.file_id}}
-        try:
+        with creates.refusals(
+            account,
+            over_quota=rpc_status.speaks_of_quota,
+            lacks_file=lambda error: creates.speaks_of_missing_file(error, UNSEEN_FILE),
+        ):
             made = await call.tell(Operation, {"batch": wish})
-        except TemporaryError as error:
-            if rpc_status.speaks_of_quota(error):
-                account.calls.saw(None)
-                raise QuotaFull(str(error)) from None
-            raise
-        except PermanentError as error:
-            if _speaks_of_missing_file(error):
-                account.calls.saw(None)
-                raise FileNotReady(str(error)) from None
-            raise
-        if not made.known_name:
-            raise http_errors.of_unreadable(call.call_info)
-        if made.named.denies(submission.label):
-            raise http_errors.of_another(call.call_info, made.named.label)
-        return _provider_batch_id(place.version, made.known_name)
+        return _provider_batch_id(place.version, creates.made(call.call_info, made.named, submission.label))
 
     async def find(self, account: Account, criteria: SearchCriteria) -> list[ProviderBatchId]:
         """Return the batches with the label or an input file of the criteria; else match them by their rows."""
         version = _Place.of(criteria.submission.endpoint).version
-        since = criteria.since - CLOCKS_APART
         found: list[tuple[str, ProviderBatchId]] = []
         nameless: list[ProviderBatchId] = []
-        async for batch, oldest in self._made_since(account, version, since, criteria.submission.label):
+        listed = made_since(
+            functools.partial(self._search_page, account, version),
+            made_at=lambda batch: batch.made_at,
+            since=criteria.since,
+            provider=self.facts.name,
+            label=criteria.submission.label,
+        )
+        async for batch, is_older in listed:
             one = _provider_batch_id(version, batch.known_name)
-            ours = batch.is_of(criteria.submission.label, criteria.input_file_ids)
+            ours = batch.named.shows(criteria.submission.label, criteria.input_file_ids)
             if ours:
                 found.append((str(batch.made_at), one))
-            elif ours is None and not batch.made_before(oldest):
+            elif ours is None and not is_older:
                 nameless.append(one)
         if found or not nameless:
             return [one for _, one in sorted(found)]
@@ -222,13 +215,8 @@ class Gemini:
         paths = [f"/{_Place.of(spent.endpoint).version}/{quote(one)}" for one in spent.inputs]
         if spent.results and spent.provider_batch_id is not None:
             path = _Name.of(spent.provider_batch_id).path
-            try:
-                batch = await self._call(account, "look at a batch", "GET", path).ask(Operation)
-            except PermanentError as error:
-                if error.status != 404:
-                    raise
-            else:
-                paths += [path] if batch.is_of(spent.label, ()) else []
+            batch = await known(self._call(account, "look at a batch", "GET", path).ask(Operation))
+            paths += [path] if batch is not None and batch.named.shows(spent.label, ()) else []
         for path in paths:
             # For a deleted file Google answers 403, as for a file of another project.
             await self._call(account, "delete a file", "DELETE", path).nudge(GONE)
@@ -271,24 +259,11 @@ class Gemini:
             raise http_errors.of_unreadable(call.call_info) from None
         return name if isinstance(name, str) and name else file.name
 
-    async def _made_since(
-        self, account: Account, version: str, since: dt.datetime, label: str
-    ) -> AsyncGenerator[tuple[Operation, dt.datetime], None]:
-        """Yield every batch of the list, each with the time before which no batch is ours by the provider's clock."""
-        token, tokens, oldest = "", {""}, since
-        for _ in range(FIND_PAGES):
-            page, behind = await self._page(account, "search its batches", version, token)
-            oldest = min(oldest, since - behind)
-            for batch in page.batches:
-                yield batch, oldest
-            token = page.next_token
-            if not token or reaches_back_to(oldest, page.batches):
-                return
-            if token in tokens:
-                break
-            tokens.add(token)
-        # To conclude "there is none" from a list that was not read to its end could pay for a second batch.
-        raise unsearchable(self.facts.name, label)
+    async def _search_page(
+        self, account: Account, version: str, token: str, _: dt.datetime
+    ) -> SearchPage[Operation]:
+        page, behind = await self._page(account, "search its batches", version, token)
+        return SearchPage(page.batches, page.next_token, behind)
 
     async def _page(
         self, account: Account, does: str, version: str, token: str
@@ -312,15 +287,11 @@ class Gemini:
     async def _look_at(self, account: Account, provider_batch_id: ProviderBatchId) -> Look:
         name = _Name.of(provider_batch_id)
         call = self._call(account, "look at a batch", "GET", name.path)
-        try:
-            batch = await call.ask(Operation)
-        except PermanentError as error:
-            if error.status != 404:
-                raise
-            return NotFound()
-        if not batch.known_name:
-            raise http_errors.of_unreadable(call.call_info)
-        return shown_as(_told(batch, name.version), provider_batch_id, batch.named)
+
+        def told(batch: Operation) -> tuple[Running | Ended, Other] | None:
+            return (_told(batch, name.version), batch.named) if batch.known_name else None
+
+        return await one_look(call, call.ask(Operation), provider_batch_id, told)
 
     async def _rows(self, account: Account, one: str) -> AsyncGenerator[Answer, None]:
         call = self._call(account, "read results", "GET", f"/{one}:download?alt=media")
@@ -385,14 +356,6 @@ def _upload_path(start: ProviderCall, headers: Mapping[str, str]) -> str:
     if not found or not url.query or "/upload/" in before:
         raise http_errors.of_unreadable(start.call_info)
     return f"/upload/{rest}?{url.query}"
-
-
-def _speaks_of_missing_file(error: PermanentError) -> bool:
-    """Return whether a create was refused for its file; Google answers 403 for a file that it does not see yet."""
-    if error.status not in (400, 403, 404):
-        return False
-    said = http_errors.message_of(error.body)
-    return "file" in said.lower() and _MISSING.search(said) is not None
 
 
 def _contents(body: bytes) -> list[msgspec.Raw]:

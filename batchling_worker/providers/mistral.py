@@ -67,7 +67,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def batch(self) -> BatchObject:
         """The job in OpenAI's words; an undocumented status is kept."""
-        word = self.status if isinstance(self.status, str) else ""
+        word = bounds.text(self.status)
         files = self.input_files if isinstance(self.input_files, list) else []
         return BatchObject(
             id=self.id,
@@ -155,7 +155,7 @@ def _page(cursor: str) -> Query:
 
 
 def _next_cursor(page: BatchPage) -> str:
-    return page.paging if isinstance(page.paging, str) else ""
+    return bounds.text(page.paging)
 
 
 PROVIDER: Final = OpenAIFiles(

@@ -17,7 +17,7 @@ from batchling_client.wire.states import Outcome
 
 from ..decisions import status_words
 from ..dialects import bounds
-from ..dialects.inline_batches import PERHAPS, InlineBatches, InlineDialect, Shown, moment
+from ..dialects.inline_batches import PERHAPS, InlineBatches, InlineDialect, Shown
 from ..dialects.lenient_json import fields_of, text_in
 from ..dialects.result_lines import answer_of, lost, unrun
 from ..dialects.row_errors import EMPTY_BODIES, LONGEST_WORDS, stated_in
@@ -56,11 +56,11 @@ class _Batch(msgspec.Struct, frozen=True, kw_only=True):
             provider_batch_id=provider_batch_id,
             look=self._look(provider_batch_id, n_rows),
             n_rows=n_rows,
-            created_at=moment(self.created_at),
+            created_at=bounds.aware(self.created_at),
         )
 
     def _look(self, provider_batch_id: ProviderBatchId, n_rows: int) -> Running | Ended:
-        word = self.status.lower() if isinstance(self.status, str) else ""
+        word = bounds.text(self.status).lower()
         outcome = status_words.outcome_of(word)
         if outcome is None:
             return Running(status=word or "unknown", n_done=0, n_total=n_rows)

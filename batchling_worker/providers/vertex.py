@@ -23,23 +23,22 @@ from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.route import WORDS
 from batchling_client.wire.routes import route_of
 
-from ..dialects import http_errors
+from ..dialects import creates, http_errors
 from ..dialects.google import result_rows, rpc_status
 from ..dialects.google.cloud_storage import Found, Objects, OwnCredential, Place, answered
 from ..dialects.google.vertex_job import Job, JobPage
 from ..dialects.http_errors import CallInfo
-from ..dialects.poll_many import BatchList, Hint, ListPage, looked_at
+from ..dialects.list_search import SearchPage, pages
+from ..dialects.poll_many import BatchList, Hint, ListPage, looked_at, one_look
 from ..dialects.provider_call import ProviderCall
 from ..dialects.result_file import no_result_file, of_each
 from ..dialects.result_lines import LineSplitter
-from ..dialects.row_search import unsearchable
-from ..errors import Denied, PermanentError, QuotaFull, TemporaryError
+from ..errors import Denied, PermanentError
 from ..provider import (
     Account,
     Answer,
     Ending,
     Look,
-    NotFound,
     ProviderFacts,
     SearchCriteria,
     Seen,
@@ -47,7 +46,6 @@ from ..provider import (
     SpentFiles,
     Submission,
     is_ours,
-    shown_as,
 )
 
 FACTS: Final = ProviderFacts(
@@ -66,7 +64,6 @@ FACTS: Final = ProviderFacts(
 USUAL_VERSION: Final = "v1beta1"
 """The version of google-genai; the id of a job of another version names the version to look at."""
 PAGE_SIZE: Final = "100"
-FIND_PAGES: Final = 20
 STATUSES: Final = {
     "bad request": 400,
     "invalid": 400,
@@ -148,39 +145,26 @@ class Vertex:
                 "gcsDestination": {"outputUriPrefix": str(prefix)},
             },
         }
-        try:
+        with creates.refusals(account, over_quota=rpc_status.speaks_of_quota):
             job = await call.tell(Job, wish)
-        except TemporaryError as error:
-            if not rpc_status.speaks_of_quota(error):
-                raise
-            account.calls.saw(None)
-            raise QuotaFull(str(error)) from None
-        if not job.known_name:
-            raise http_errors.of_unreadable(call.call_info)
-        if job.named.denies(submission.label):
-            raise http_errors.of_another(call.call_info, job.named.label)
-        return _provider_batch_id(where.version, job.known_name)
+        return _provider_batch_id(where.version, creates.made(call.call_info, job.named, submission.label))
 
     async def find(self, account: Account, criteria: SearchCriteria) -> list[ProviderBatchId]:
         """Return the jobs with the submission's name, by which the location's list can be filtered."""
         account = await self._opened(account)
         where, label = _Where.of(criteria.submission.endpoint), criteria.submission.label
-        found: list[tuple[str, ProviderBatchId]] = []
-        token, tokens = "", {""}
-        for _ in range(FIND_PAGES):
+
+        async def read(token: str) -> SearchPage[Job]:
             page = await self._page(account, "search its batches", where, token, f'display_name="{label}"')
-            found += [
-                (job.made, _provider_batch_id(where.version, job.known_name))
-                for job in page.jobs
-                if job.displayName == label
-            ]
-            token = page.next_token
-            if not token:
-                return [one for _, one in sorted(found)]
-            if token in tokens:
-                break
-            tokens.add(token)
-        raise unsearchable(self.facts.name, label)
+            return SearchPage(page.jobs, page.next_token)
+
+        found = [
+            (job.made, _provider_batch_id(where.version, job.known_name))
+            async for page in pages(read, provider=self.facts.name, label=label)
+            for job in page.batches
+            if job.displayName == label
+        ]
+        return [one for _, one in sorted(found)]
 
     async def look(
         self, account: Account, provider_batch_ids: Sequence[ProviderBatchId]
@@ -272,15 +256,12 @@ class Vertex:
 
     async def _look_at(self, account: Account, provider_batch_id: ProviderBatchId) -> Look:
         call = self._call(account, "look at a batch", "GET", _path(provider_batch_id))
-        try:
-            job = await call.ask(Job)
-        except PermanentError as error:
-            if error.status != 404:
-                raise
-            return NotFound()
-        if not job.known_name:
-            raise http_errors.of_unreadable(call.call_info)
-        return shown_as(job.look(), provider_batch_id, job.named)
+        return await one_look(
+            call,
+            call.ask(Job),
+            provider_batch_id,
+            lambda job: (job.look(), job.named) if job.known_name else None,
+        )
 
 
 def _provider_batch_id(version: str, name: str) -> ProviderBatchId:

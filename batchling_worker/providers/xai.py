@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
+import functools
 import re
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from typing import BinaryIO, Final
@@ -17,16 +18,16 @@ from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.routes import route_of
 from batchling_client.wire.states import Outcome
 
-from ..dialects import bounds, http_errors
+from ..dialects import bounds, creates, http_errors
 from ..dialects.lenient_json import decoded, elements_of, fields_of, text_in
+from ..dialects.list_search import SearchPage, made_since
 from ..dialects.openai.chat_as_response import as_response
-from ..dialects.poll_many import BatchList, Hint, ListPage, looked_at
-from ..dialects.provider_call import ProviderCall
+from ..dialects.poll_many import BatchList, Hint, ListPage, looked_at, one_look
+from ..dialects.provider_call import ProviderCall, known
 from ..dialects.request_line import one_line
 from ..dialects.result_file import no_result_file
 from ..dialects.result_lines import JSON_TYPE, UNRUN, answer_of, lost
 from ..dialects.row_errors import LONGEST_WORDS, stated_in
-from ..dialects.row_search import unsearchable
 from ..errors import CreateBegun, Denied, FileNotReady, PermanentError, TemporaryError
 from ..provider import (
     Account,
@@ -35,7 +36,6 @@ from ..provider import (
     Ended,
     Ending,
     Look,
-    NotFound,
     Other,
     ProviderFacts,
     Running,
@@ -45,7 +45,6 @@ from ..provider import (
     SpentFiles,
     Submission,
     label_in,
-    shown_as,
 )
 
 FACTS: Final = ProviderFacts(
@@ -77,8 +76,6 @@ PIECE_BYTES: Final = 12_000_000
 LIST_ROWS: Final = "100"
 RESULT_ROWS: Final = "250"
 """Rows in a page of results, which is held in memory."""
-FIND_PAGES: Final = 200
-FIND_MARGIN: Final = dt.timedelta(minutes=15)
 CANCEL_SETTLES: Final = dt.timedelta(seconds=20)
 """How long after a cancel a cancelled row may still turn out to have succeeded."""
 APPEND_SETTLES: Final = dt.timedelta(minutes=10)
@@ -130,6 +127,11 @@ class _Container(msgspec.Struct, frozen=True):
         return bounds.identifier(self.batch_id)
 
     @property
+    def named(self) -> Other:
+        """What tells it from other containers."""
+        return Other(provider_batch_id=self.known_id, label=bounds.text(self.name).partition(" ")[0])
+
+    @property
     def counts(self) -> _State:
         return msgspec.convert(self.state, _State) if isinstance(self.state, dict) else _State()
 
@@ -155,11 +157,7 @@ class Xai:
         """Create an empty container, which costs nothing; its name says whose it is and what it will hold."""
         call = self._call(account, "make a container", "POST", "/batches")
         container = await call.tell(_Container, {"name": _name(submission)})
-        if not container.known_id:
-            raise http_errors.of_unreadable(call.call_info)
-        if Other(provider_batch_id=container.known_id, label=_label(container)).denies(submission.label):
-            raise http_errors.of_another(call.call_info, _label(container))
-        return container.known_id
+        return creates.made(call.call_info, container.named, submission.label)
 
     async def create(self, account: Account, submission: Submission, source: Source) -> ProviderBatchId:
         """Append the requests piece by piece; the provider skips requests that the container already holds.
@@ -193,15 +191,25 @@ class Xai:
         known = [await self._shown(account, one) for one in criteria.input_file_ids]
         made = [one for one in known if one is not None]
         if not made:
+            listed = made_since(
+                functools.partial(self._search_page, account),
+                made_at=lambda one: _moment(one.create_time),
+                since=criteria.since,
+                provider=FACTS.name,
+                label=label,
+                ordered=False,
+            )
             made = [
                 one
-                async for one in self._made_since(account, criteria.since - FIND_MARGIN, label)
-                if label_in(_label(one), label)
+                async for one, is_older in listed
+                if one.known_id and not is_older and label_in(one.named.label, label)
             ]
             made.reverse()
-        whole = [one for one in made if _count(one.counts.num_requests) >= max(1, _n_meant(one) or n_lines)]
+        whole = [
+            one for one in made if bounds.count(one.counts.num_requests) >= max(1, _n_meant(one) or n_lines)
+        ]
         if not whole and made and not criteria.input_file_ids:
-            fullest = max(made, key=lambda one: _count(one.counts.num_requests))
+            fullest = max(made, key=lambda one: bounds.count(one.counts.num_requests))
             raise CreateBegun(fullest.known_id)
         return [ProviderBatchId(one.known_id) for one in whole]
 
@@ -266,54 +274,28 @@ class Xai:
             raise http_errors.of_unreadable(call.call_info)
         return page, call
 
-    async def _made_since(
-        self, account: Account, since: dt.datetime, label: str
-    ) -> AsyncGenerator[_Container, None]:
-        """Yield every container that is not surely older; read the list to its end, as its order is not documented."""
-        token, tokens, oldest = "", {""}, since
-        for _ in range(FIND_PAGES):
-            page, call = await self._page(account, "search its batches", token)
-            oldest = min(oldest, since - call.behind)
-            for one in page.batches or ():
-                made_at = _moment(one.create_time)
-                if one.known_id and (made_at is None or made_at >= oldest):
-                    yield one
-            token = _text(page.pagination_token)
-            if not token:
-                return
-            if token in tokens:
-                break
-            tokens.add(token)
-        raise unsearchable(FACTS.name, label)
+    async def _search_page(self, account: Account, token: str, _: dt.datetime) -> SearchPage[_Container]:
+        page, call = await self._page(account, "search its batches", token)
+        return SearchPage(page.batches or (), bounds.text(page.pagination_token), call.behind)
 
     async def _list_page(self, account: Account, token: str) -> ListPage:
         page, call = await self._page(account, "look at batches", token)
         hints = [
             Hint.of(one.known_id, _told(one, call.answered_at)) for one in page.batches or () if one.known_id
         ]
-        return ListPage(hints=hints, following=_text(page.pagination_token))
+        return ListPage(hints=hints, following=bounds.text(page.pagination_token))
 
     async def _shown(self, account: Account, container: str) -> _Container | None:
         call = self._call(account, "look at a batch", "GET", f"/batches/{quote(container, safe='')}")
-        try:
-            return await call.ask(_Container)
-        except PermanentError as error:
-            if error.status != 404:
-                raise
-            return None
+        return await known(call.ask(_Container))
 
     async def _look_at(self, account: Account, provider_batch_id: ProviderBatchId) -> Look:
         call = self._call(account, "look at a batch", "GET", f"/batches/{quote(provider_batch_id, safe='')}")
-        try:
-            container = await call.ask(_Container)
-        except PermanentError as error:
-            if error.status != 404:
-                raise
-            return NotFound()
-        if not container.known_id:
-            raise http_errors.of_unreadable(call.call_info)
-        other = Other(provider_batch_id=container.known_id, label=_label(container))
-        return shown_as(_told(container, call.answered_at), provider_batch_id, other)
+
+        def told(container: _Container) -> tuple[Running | Ended, Other] | None:
+            return (_told(container, call.answered_at), container.named) if container.known_id else None
+
+        return await one_look(call, call.ask(_Container), provider_batch_id, told)
 
 
 def pieces(lines: BinaryIO) -> Iterator[bytes]:
@@ -340,19 +322,15 @@ def _name(submission: Submission) -> str:
     return f"{submission.label} {submission.n_lines} {KINDS[submission.endpoint]} {second}"
 
 
-def _label(container: _Container) -> str:
-    return _text(container.name).partition(" ")[0]
-
-
 def _n_meant(container: _Container) -> int:
     """Return how many rows the container is meant for; 0 if its name does not say."""
-    named = _NAME.fullmatch(_text(container.name))
+    named = _NAME.fullmatch(bounds.text(container.name))
     return int(named[2]) if named else 0
 
 
 def _made_at(container: _Container) -> dt.datetime | None:
     """Return when the container was created, by the clock of the worker that named it; None if nothing says."""
-    named = _NAME.fullmatch(_text(container.name))
+    named = _NAME.fullmatch(bounds.text(container.name))
     if named is None or named[4] is None:
         return _moment(container.create_time)
     return dt.datetime.fromtimestamp(int(named[4]), dt.UTC)
@@ -362,12 +340,12 @@ def _told(container: _Container, now: dt.datetime) -> Running | Ended:
     """Return the state of a container; xAI has no status word for it, and all counters are 0 at first."""
     counts = container.counts
     n_total, n_pending, n_succeeded = (
-        _count(one) for one in (counts.num_requests, counts.num_pending, counts.num_success)
+        bounds.count(one) for one in (counts.num_requests, counts.num_pending, counts.num_success)
     )
-    n_done = n_succeeded + _count(counts.num_error) + _count(counts.num_cancelled)
-    named = _NAME.fullmatch(_text(container.name))
+    n_done = n_succeeded + bounds.count(counts.num_error) + bounds.count(counts.num_cancelled)
+    named = _NAME.fullmatch(bounds.text(container.name))
     reference = f"{container.known_id} {named[3] if named else ''}"
-    refusal = _text(container.cancel_by_xai_message)
+    refusal = bounds.text(container.cancel_by_xai_message)
     complaints = (Complaint(code="", message=refusal),) if refusal else ()
 
     def ended(status: str, outcome: Outcome) -> Ended:
@@ -409,7 +387,7 @@ def _lags(container: _Container, n_total: int, now: dt.datetime) -> bool:
 
 
 def _has_expired(container: _Container, now: dt.datetime) -> bool:
-    said = _text(container.expire_time)
+    said = bounds.text(container.expire_time)
     moment = _moment(said)
     if moment is not None:
         return now >= moment
@@ -419,18 +397,9 @@ def _has_expired(container: _Container, now: dt.datetime) -> bool:
         return False
 
 
-def _count(said: object) -> int:
-    """Return a counter; JSON made from protocol buffers has 64-bit counters as strings."""
-    return bounds.count(said)
-
-
-def _text(said: object) -> str:
-    return said if isinstance(said, str) else ""
-
-
 def _moment(said: object) -> dt.datetime | None:
     """Return a timestamp; None for a bare date, which some containers show."""
-    words = _text(said)
+    words = bounds.text(said)
     return bounds.aware(words) if "T" in words else None
 
 

@@ -359,13 +359,13 @@ class TestAdapter:
     def test_an_unreadable_job_has_not_ended(self) -> None:
         odd = Job(id=7, status=[], input_files={}, metadata=[], total_requests="x", errors=3)
         assert isinstance(odd.batch.look(NOW), Running)
-        assert odd.batch.is_of(LABEL_NAME, "l", ["f"]) is None
+        assert odd.batch.named.shows("l", ["f"]) is None
 
     def test_a_job_is_known_by_its_label_or_its_file(self) -> None:
         labelled: BatchObject = Job(id="j", metadata={LABEL_NAME: "l"}, input_files=["other"]).batch
-        assert labelled.is_of(LABEL_NAME, "l", []) is True
-        assert labelled.is_of(LABEL_NAME, "another", []) is False
-        assert Job(id="j", input_files=["f"]).batch.is_of(LABEL_NAME, "l", ["f"]) is True
+        assert labelled.named.shows("l", []) is True
+        assert labelled.named.shows("another", []) is False
+        assert Job(id="j", input_files=["f"]).batch.named.shows("l", ["f"]) is True
 
     @pytest.mark.parametrize(
         ("body", "read"),

@@ -122,7 +122,7 @@ def test_an_absurd_number_costs_the_field_and_not_the_look(number: str) -> None:
         seen = batch.look(NOW)
         assert isinstance(seen, Ended if status in ("completed", "failed") else Running)
         assert seen.n_done <= 2 * bounds.LARGEST_COUNT
-        assert batch.made_before(NOW) is False
+        assert batch.made_at is None or batch.made_at >= NOW
 
 
 @pytest.mark.parametrize("nothing", [None, "", " ", {}, [], 0, False])
@@ -251,16 +251,16 @@ def test_an_end_without_a_believable_time_is_not_awaited(at: Any) -> None:
 @pytest.mark.parametrize("input_file_id", ["", None])
 def test_a_batch_without_an_input_file_is_nobody_s(input_file_id: str | None) -> None:
     batch = BatchObject(id="batch_1", input_file_id=input_file_id, metadata={"batchling": ""})
-    assert not batch.is_of("batchling", "", ())
-    assert not batch.is_of("batchling", "batchling-b7", ())
+    assert not batch.named.shows("", ())
+    assert not batch.named.shows("batchling-b7", ())
 
 
 @pytest.mark.parametrize(
     "metadata", [None, [], "batchling-b7", {"batchling": None}, {"other": "batchling-b7"}]
 )
 def test_metadata_of_any_shape_matches_by_its_label_only(metadata: Any) -> None:
-    assert not BatchObject(metadata=metadata).is_of("batchling", "batchling-b7", ["file-1"])
-    assert BatchObject(metadata={"batchling": "batchling-b7"}).is_of("batchling", "batchling-b7", ["file-1"])
+    assert not BatchObject(metadata=metadata).named.shows("batchling-b7", ["file-1"])
+    assert BatchObject(metadata={"batchling": "batchling-b7"}).named.shows("batchling-b7", ["file-1"])
 
 
 @pytest.mark.parametrize(
@@ -274,8 +274,8 @@ def test_metadata_of_any_shape_matches_by_its_label_only(metadata: Any) -> None:
 )
 def test_times_in_words_are_times(said: str, seconds_ago: int) -> None:
     batch = BatchObject(created_at=said)
-    assert batch.made_before(NOW)
-    assert not batch.made_before(NOW - dt.timedelta(seconds=seconds_ago + 1))
+    assert batch.made_at is not None
+    assert NOW - dt.timedelta(seconds=seconds_ago + 1) <= batch.made_at < NOW
     counts = {"total": 1, "completed": 1, "failed": 0}
     waits = look(status="Completed", completed_at=said, request_counts=counts, output_file_id="")
     assert isinstance(waits, Running)
@@ -284,4 +284,3 @@ def test_times_in_words_are_times(said: str, seconds_ago: int) -> None:
 @pytest.mark.parametrize("said", ["", "soon", "2026-13-01T00:00:00Z", None, {}, []])
 def test_a_time_that_is_none_rules_nothing_out(said: Any) -> None:
     assert BatchObject(created_at=said).made_at is None
-    assert not BatchObject(created_at=said).made_before(NOW)

@@ -16,7 +16,7 @@ import pytest
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.states import Outcome
 from batchling_worker import providers
-from batchling_worker.dialects import inline_batches
+from batchling_worker.dialects import list_search
 from batchling_worker.dialects.inline_batches import InlineBatches
 from batchling_worker.errors import Denied, MaybeDone, PermanentError, QuotaFull, TemporaryError
 from batchling_worker.provider import Account, Ending, Running, Source
@@ -217,7 +217,7 @@ async def test_a_candidate_whose_results_cannot_be_read_is_not_ruled_out(wire: W
 
 async def test_batches_of_long_ago_are_left_alone(wire: Wire, inline: Desk) -> None:
     told = Told(inline)
-    old = told.batch("old", 2, ended=True, at=NOW - inline_batches.FIND_MARGIN - dt.timedelta(seconds=1))
+    old = told.batch("old", 2, ended=True, at=NOW - list_search.CLOCKS_APART - dt.timedelta(seconds=1))
     wire.reply = lambda seen: answer(told.page(old, more="old"))
     assert await find(inline) == []
     assert len(wire.seen) == 1

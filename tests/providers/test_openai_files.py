@@ -18,8 +18,7 @@ import pytest
 
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_worker import providers
-from batchling_worker.dialects import poll_many
-from batchling_worker.dialects.openai import search
+from batchling_worker.dialects import list_search, poll_many
 from batchling_worker.errors import Denied, FileNotReady, MaybeDone, PermanentError, TemporaryError
 from batchling_worker.provider import Account, Ending, NotFound, Running
 
@@ -320,7 +319,7 @@ async def test_a_list_in_another_order_is_searched_to_its_end(wire: Wire, wired:
 async def test_a_search_without_end_never_answers_that_there_is_none(
     wire: Wire, wired: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search, "FIND_PAGES", 3)
+    monkeypatch.setattr(list_search, "MOST_PAGES", 3)
     wire.reply = lambda seen: page(("new", 1_000_000), more=f"after-{len(wire.seen)}")
     with pytest.raises(TemporaryError):
         await find(wired, "wanted")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -12,7 +12,7 @@ import msgspec
 from batchling_client.wire.states import Outcome
 
 from ...decisions import status_words
-from ...provider import Complaint, Ended, Ending, Other, Running, label_in
+from ...provider import Complaint, Ended, Ending, Other, Running
 from .. import bounds
 from . import rpc_status
 
@@ -53,20 +53,6 @@ class Operation(msgspec.Struct, frozen=True):
     def made_at(self) -> dt.datetime | None:
         """When the batch was created; None if the operation does not say."""
         return bounds.aware(_text(fields(self.metadata), "createTime"))
-
-    def made_before(self, moment: dt.datetime) -> bool:
-        """Return whether the batch is surely older than that."""
-        return self.made_at is not None and self.made_at < moment
-
-    def is_of(self, label: str, input_files: Collection[str]) -> bool | None:
-        """Return whether the batch carries this label or was made of one of these files; None if it does not say.
-
-        A file that is none of these proves nothing: a gateway may show another name of it than the one it gave out.
-        """
-        metadata = fields(self.metadata)
-        named, file = _text(metadata, "displayName"), _text(fields(metadata.get("inputConfig")), "fileName")
-        ours = label_in(named, label) if named else None
-        return True if ours or (file and file in input_files) else ours
 
     def look(self, now: dt.datetime) -> Running | Ended:
         """Return the state of the batch; an unknown state counts as an end only if the operation is done."""
@@ -139,15 +125,6 @@ class OperationPage(msgspec.Struct, frozen=True, rename="camel"):
         return next((one for one in tokens if isinstance(one, str)), "")
 
 
-def reaches_back_to(oldest: dt.datetime, operations: Sequence[Operation]) -> bool:
-    """Return whether everything after this page is older; False if it is not newest first (no order is documented)."""
-    if not operations:
-        return False
-    first, last = operations[0].made_at, operations[-1].made_at
-    falling = first is not None and last is not None and first >= last
-    return falling and operations[-1].made_before(oldest)
-
-
 def fields(said: object) -> dict[str, object]:
     """Return the fields of an object; an empty dict for anything else."""
     return said if isinstance(said, dict) else {}
@@ -157,4 +134,4 @@ def _text(said: Mapping[str, object], name: str) -> str:
     """Return a field as text, in camel case or in snake case, as proto-JSON allows both; '' if the field is absent."""
     snake = _CAPITAL.sub(lambda found: f"_{found[1].lower()}", name)
     found = said.get(name, said.get(snake))
-    return found if isinstance(found, str) else ""
+    return bounds.text(found)

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from ...errors import MaybeDone, TemporaryError
+from ...errors import PermanentError, TemporaryError
 from .. import bounds
 
 
@@ -54,19 +54,19 @@ class Failure(NamedTuple):
 
 def failure(error: object) -> Failure:
     """Return what an `error` says; its code is one of google.rpc or an HTTP status. The body is a realtime call's."""
-    said = error if isinstance(error, dict) else {"message": error if isinstance(error, str) else ""}
+    said = error if isinstance(error, dict) else {"message": bounds.text(error)}
     code = _code(said.get("code"))
     name = said.get("status") if isinstance(said.get("status"), str) else code.name
-    message = said.get("message") if isinstance(said.get("message"), str) else ""
+    message = bounds.text(said.get("message"))
     shown: dict[str, object] = {"code": code.status, "message": message, "status": name}
     if said.get("details"):
         shown["details"] = said["details"]
     return Failure(code.status, str(name), str(message), msgspec.json.encode({"error": shown}))
 
 
-def speaks_of_quota(error: TemporaryError) -> bool:
+def speaks_of_quota(error: PermanentError | TemporaryError) -> bool:
     """Return whether a create was refused because too much is enqueued; a rate limit has the same code."""
-    return not isinstance(error, MaybeDone) and _QUOTA.search(str(error)) is not None
+    return isinstance(error, TemporaryError) and _QUOTA.search(str(error)) is not None
 
 
 def _code(said: object) -> Code:

@@ -32,20 +32,20 @@ class Job(msgspec.Struct, frozen=True):
     @property
     def known_name(self) -> str:
         """The provider's name of the job, or ''."""
-        name = self.name if isinstance(self.name, str) else ""
+        name = bounds.text(self.name)
         return name if name.startswith("projects/") and "/batchPredictionJobs/" in name else ""
 
     @property
     def made(self) -> str:
         """When it was created, as the provider spells it."""
-        return self.createTime if isinstance(self.createTime, str) else ""
+        return bounds.text(self.createTime)
 
     def look(self) -> Running | Ended:
         """Return the state of the job; an unknown state counts as an end once the job has an end time.
 
         Rows can be read while the job runs.
         """
-        state = self.state.removeprefix("JOB_STATE_") if isinstance(self.state, str) else ""
+        state = bounds.text(self.state).removeprefix("JOB_STATE_")
         stats = self.completionStats if isinstance(self.completionStats, dict) else {}
         n_succeeded, n_failed, n_open = (
             bounds.count(stats.get(name)) for name in ("successfulCount", "failedCount", "incompleteCount")
@@ -74,7 +74,7 @@ class Job(msgspec.Struct, frozen=True):
     @property
     def named(self) -> Other:
         """What tells it from other jobs."""
-        label = self.displayName if isinstance(self.displayName, str) else ""
+        label = bounds.text(self.displayName)
         return Other(provider_batch_id=self.known_name, label=label)
 
     @property
@@ -116,4 +116,4 @@ class JobPage(msgspec.Struct, frozen=True):
     @property
     def next_token(self) -> str:
         """What the next page is asked for with, or ''."""
-        return self.nextPageToken if isinstance(self.nextPageToken, str) else ""
+        return bounds.text(self.nextPageToken)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import msgspec
@@ -11,7 +11,7 @@ import msgspec
 from batchling_client.wire.states import Outcome
 
 from ...decisions import status_words
-from ...provider import Complaint, Ended, Ending, Other, Running, label_in
+from ...provider import Complaint, Ended, Ending, Other, Running
 from .. import bounds
 
 MOST_COMPLAINTS: Final = 1000
@@ -55,14 +55,14 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def _said(self) -> str:
-        return _text(self.status) or _text(self.state)
+        return bounds.text(self.status) or bounds.text(self.state)
 
     @property
     def named(self) -> Other:
         """What tells it from other batches."""
         return Other(
             provider_batch_id=self.known_id,
-            label=_text(self._metadata.get(LABEL_NAME)),
+            label=bounds.text(self._metadata.get(LABEL_NAME)),
             input_file_id=file_id(self.input_file_id),
         )
 
@@ -71,22 +71,9 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
         return self.metadata if isinstance(self.metadata, dict) else {}
 
     @property
-    def made_at(self) -> float | None:
-        """When it was created, in unix seconds."""
-        return bounds.moment(self.created_at)
-
-    def made_before(self, moment: dt.datetime) -> bool:
-        """Return whether the batch is surely older than that."""
-        return self.made_at is not None and self.made_at < moment.timestamp()
-
-    def is_of(self, label_name: str, label: str, input_file_ids: Collection[str]) -> bool | None:
-        """Return whether the batch carries this label or was made from one of these files; None if it does not say.
-
-        A file that is none of these proves nothing: a gateway may show another id of it than the one it gave out.
-        """
-        named, file = _text(self._metadata.get(label_name)), file_id(self.input_file_id)
-        ours = label_in(named, label) if named else None
-        return True if ours or (file and file in input_file_ids) else ours
+    def made_at(self) -> dt.datetime | None:
+        """When it was created; None if it does not say."""
+        return bounds.when(self.created_at)
 
     def look(self, now: dt.datetime) -> Running | Ended:
         """Return the state of the batch. An unknown status counts as an end if the rest of the object shows an end."""
@@ -192,7 +179,7 @@ def _complaints(errors: object) -> Iterator[Complaint]:
             param = entry.get("param")
             yield Complaint(
                 code=_code(entry.get("code")),
-                message=_text(entry.get("message")),
+                message=bounds.text(entry.get("message")),
                 line=bounds.line(entry.get("line")),
                 param=param if isinstance(param, str) else None,
             )
@@ -200,8 +187,4 @@ def _complaints(errors: object) -> Iterator[Complaint]:
 
 def _code(said: object) -> str:
     """Return an error's code, which some servers send as a number."""
-    return str(bounds.count(said)) if bounds.count(said) and not isinstance(said, str) else _text(said)
-
-
-def _text(said: object) -> str:
-    return said if isinstance(said, str) else ""
+    return str(bounds.count(said)) if bounds.count(said) and not isinstance(said, str) else bounds.text(said)

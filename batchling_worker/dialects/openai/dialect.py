@@ -89,7 +89,7 @@ class Dialect:
     async def stored(self, call: ProviderCall, name: str, lines: BinaryIO, form: Mapping[str, str]) -> str:
         """Store an input file, with more fields in its form; return its id, or '' if the answer has none."""
         file = await call.upload(FileObject, {"purpose": "batch", **form}, name, lines, UPLOAD_PATIENCE)
-        named = Other(provider_batch_id="", label=file.filename if isinstance(file.filename, str) else "")
+        named = Other(provider_batch_id="", label=bounds.text(file.filename))
         if named.denies(name):
             raise http_errors.of_another(call.call_info, named.label)
         return file.known_id

@@ -13,15 +13,15 @@ from urllib.parse import quote
 
 from batchling_client.wire.keys import ProviderBatchId
 
-from ...decisions import quota, status_words
-from ...errors import FileNotReady, MaybeDone, PermanentError, QuotaFull, TemporaryError
+from ...decisions import status_words
+from ...errors import PermanentError
 from ...provider import (
     Account,
     Answer,
     Ended,
     Ending,
     Look,
-    NotFound,
+    Other,
     ProviderFacts,
     Running,
     SearchCriteria,
@@ -29,11 +29,10 @@ from ...provider import (
     Source,
     SpentFiles,
     Submission,
-    shown_as,
 )
-from .. import http_errors
-from ..poll_many import BatchList, Hint, ListPage, StrangeWords, chunks, looked_at
-from ..provider_call import ProviderCall
+from .. import creates, http_errors
+from ..poll_many import BatchList, Hint, ListPage, StrangeWords, chunks, looked_at, one_look
+from ..provider_call import ProviderCall, known
 from ..result_file import of_each, rows_of
 from .batch_object import BatchObject
 from .dialect import BatchPage, Dialect, FileObject, Query
@@ -50,7 +49,8 @@ _STORAGE_FULL: Final = re.compile(
 )
 GONE: Final = frozenset({404, 410})
 MOST_REMEMBERED: Final = 100
-MISSING_WORDS: Final = ("find", "found", "no such", "not exist", "not ready", "processed")
+NOT_LISTED: Final = frozenset({400, 404, 414})
+UNSEEN_FILE: Final = frozenset({400, 404})
 
 
 class OpenAIFiles:
@@ -89,23 +89,12 @@ class OpenAIFiles:
         Raises `QuotaFull` where too many tokens are enqueued: some say so here, others once they have validated it.
         """
         call = self._call(account, "create a batch", "POST", self._dialect.batches, paid=True)
-        try:
+        with creates.refusals(
+            account,
+            lacks_file=lambda error: creates.speaks_of_missing_file(error, UNSEEN_FILE, source.file_id),
+        ):
             batch = await self._made(account, call, submission, source)
-        except MaybeDone:
-            raise
-        except (PermanentError, TemporaryError) as error:
-            code = http_errors.code_of(error.body) if isinstance(error, PermanentError) else ""
-            if quota.refusal_in(str(error), code) is not None:
-                account.calls.saw(None)
-                raise QuotaFull(str(error)) from None
-            if isinstance(error, PermanentError) and speaks_of_missing_file(error, source.file_id):
-                raise FileNotReady(str(error)) from None
-            raise
-        if not batch.known_id:
-            raise http_errors.of_unreadable(call.call_info)
-        if batch.named.denies(submission.label):
-            raise http_errors.of_another(call.call_info, batch.named.label)
-        return ProviderBatchId(batch.known_id)
+        return creates.made(call.call_info, batch.named, submission.label)
 
     async def find(self, account: Account, criteria: SearchCriteria) -> list[ProviderBatchId]:
         """Return the batches with the label or an input file of the criteria; else match them by file name or rows."""
@@ -231,13 +220,8 @@ class OpenAIFiles:
 
     async def _certain(self, account: Account, query: Query, _: str) -> ListPage:
         """Read what the list shows of certain batches; one id that it does not know must not hide the others' lists."""
-        try:
-            page = await self._list_page(account, query)
-        except PermanentError as error:
-            if error.status not in (400, 404, 414):
-                raise
-            return ListPage(hints=[], following="")
-        return ListPage(hints=page.hints, following="")
+        page = await known(self._list_page(account, query), NOT_LISTED)
+        return ListPage(hints=[] if page is None else page.hints, following="")
 
     async def _list_page(self, account: Account, query: Query) -> ListPage:
         page = await self._page(account, "look at batches", query)
@@ -247,18 +231,15 @@ class OpenAIFiles:
     async def _look_at(self, account: Account, provider_batch_id: ProviderBatchId) -> Look:
         path = f"{self._dialect.batches}/{quote(provider_batch_id, safe='')}"
         call = self._call(account, "look at a batch", "GET", path)
-        try:
-            batch = await self._dialect.shown(call)
-        except PermanentError as error:
-            if error.status != 404:
-                raise
-            return NotFound()
+        return await one_look(call, self._dialect.shown(call), provider_batch_id, self._shown)
+
+    def _shown(self, batch: BatchObject) -> tuple[Running | Ended, Other] | None:
         if not batch.known_id and not batch.word:
-            raise http_errors.of_unreadable(call.call_info)
-        other = batch.named
-        if self.facts.equal_files_are_one:
-            other = replace(other, input_file_id="")
-        return shown_as(self._told(batch), provider_batch_id, other)
+            return None
+        named = batch.named
+        return self._told(batch), replace(
+            named, input_file_id=""
+        ) if self.facts.equal_files_are_one else named
 
     def _told(self, batch: BatchObject) -> Running | Ended:
         if not status_words.is_known(batch.word):
@@ -287,12 +268,3 @@ def with_advice(error: PermanentError, provider: str) -> PermanentError:
     return PermanentError(
         f"{error} {advice}", status=error.status, body=http_errors.with_words(error.body, advice)
     )
-
-
-def speaks_of_missing_file(error: PermanentError, input_file_id: str) -> bool:
-    """Return whether a create was refused because the provider does not see its input file."""
-    if error.status not in (400, 404):
-        return False
-    said = http_errors.message_of(error.body).lower()
-    missing = any(words in said for words in MISSING_WORDS)
-    return missing and ("file" in said or input_file_id.lower() in said)

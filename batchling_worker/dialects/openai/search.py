@@ -12,16 +12,14 @@ from urllib.parse import quote
 
 from batchling_client.wire.keys import ProviderBatchId
 
-from ...errors import PermanentError
 from ...provider import Account, Provider, SearchCriteria, Submission, label_in
-from ..provider_call import ProviderCall
-from ..row_search import found_by_rows, unsearchable
-from .batch_object import LABEL_NAME, BatchObject, file_id
+from .. import bounds
+from ..list_search import SearchPage, made_since
+from ..provider_call import ProviderCall, known
+from ..row_search import found_by_rows
+from .batch_object import BatchObject, file_id
 from .dialect import Dialect, FileObject
 
-FIND_PAGES: Final = 200
-FIND_MARGIN: Final = dt.timedelta(minutes=15)
-"""How far the provider's clock may be behind ours for a batch to be found all the same."""
 LOOKS_TOGETHER: Final = 8
 UNSEEN_FILE: Final = frozenset({400, 403, 404, 410})
 """Statuses with which a provider refuses a look at a file of another account, whose id a gateway may show for ours."""
@@ -75,15 +73,15 @@ class BatchSearch:
         found: list[ProviderBatchId] = []
         nameless: list[ProviderBatchId] = []
         seen: set[str] = set()
-        async for batch, oldest in self._made_since():
+        async for batch, is_older in self._made_since():
             # Where pages are counted, a batch that is made meanwhile shifts others onto the next one.
-            if batch.known_id in seen:
+            if not batch.known_id or batch.known_id in seen:
                 continue
             seen.add(batch.known_id)
             ours = self._is_ours(batch)
             if ours:
                 await self._keep(batch, found)
-            elif ours is None and not batch.made_before(oldest) and not self._is_foreign(batch.known_id):
+            elif ours is None and not is_older and not self._is_foreign(batch.known_id):
                 nameless.append(ProviderBatchId(batch.known_id))
         if found or not nameless:
             return found[::-1]
@@ -95,30 +93,25 @@ class BatchSearch:
         if not await self.criteria.is_another(provider_batch_id):
             found.append(provider_batch_id)
 
-    async def _made_since(self) -> AsyncGenerator[tuple[BatchObject, dt.datetime], None]:
-        """Yield every batch of the list, each with the time before which no batch is ours by the provider's clock."""
-        cursor, cursors = "", {""}
-        oldest = self.criteria.since - FIND_MARGIN
-        for _ in range(FIND_PAGES):
-            call = self.ask("search its batches", self.dialect.batches)
-            query = [*self.dialect.page(cursor), *self.dialect.made_since(oldest)]
-            page = await self.dialect.listed(call, query)
-            oldest = min(oldest, self.criteria.since - FIND_MARGIN - call.behind)
-            for batch in page.batches:
-                if batch.known_id:
-                    yield batch, oldest
-            cursor = self.dialect.next_cursor(page)
-            if not cursor or _reaches_back_to(oldest, page.batches):
-                return
-            if cursor in cursors:
-                if page.has_more is None and page.batches and cursor == page.batches[-1].known_id:
-                    # The server knows no pages: it shows the whole list each time, and no cursor of its own.
-                    return
-                break
-            cursors.add(cursor)
-        # To say "there is none" of a list that was not read to its end could have a second batch paid for.
-        name, label = self.provider.facts.name, self.criteria.submission.label
-        raise unsearchable(name, label)
+    def _made_since(self) -> AsyncGenerator[tuple[BatchObject, bool], None]:
+        """Yield every batch of the list, each with whether it is too old to be ours."""
+        return made_since(
+            self._page,
+            made_at=lambda batch: batch.made_at,
+            since=self.criteria.since,
+            provider=self.provider.facts.name,
+            label=self.criteria.submission.label,
+        )
+
+    async def _page(self, cursor: str, oldest: dt.datetime) -> SearchPage[BatchObject]:
+        call = self.ask("search its batches", self.dialect.batches)
+        query = [*self.dialect.page(cursor), *self.dialect.made_since(oldest)]
+        page = await self.dialect.listed(call, query)
+        following = self.dialect.next_cursor(page)
+        # A server that knows no pages shows the whole list each time, and no cursor of its own.
+        ends_with = page.batches[-1].known_id if page.batches else ""
+        is_whole_list = page.has_more is None and following == ends_with
+        return SearchPage(page.batches, following, call.behind, is_whole_list)
 
     async def _found_nameless(self, candidates: Sequence[ProviderBatchId]) -> list[ProviderBatchId]:
         """Return ours among batches listed without label and input file: look at each batch, then at its rows."""
@@ -135,12 +128,9 @@ class BatchSearch:
         return found or await found_by_rows(self.provider, self.account, self.criteria, untold)
 
     async def _told_apart(self, one: ProviderBatchId) -> bool | None:
-        try:
-            path = f"{self.dialect.batches}/{quote(one, safe='')}"
-            batch = await self.dialect.shown(self.ask("look at a batch", path))
-        except PermanentError as error:
-            if error.status != 404:
-                raise
+        path = f"{self.dialect.batches}/{quote(one, safe='')}"
+        batch = await known(self.dialect.shown(self.ask("look at a batch", path)))
+        if batch is None:
             return None
         ours, input_file_id = self._is_ours(batch), file_id(batch.input_file_id)
         if ours is not None or not input_file_id:
@@ -150,13 +140,9 @@ class BatchSearch:
     async def _is_made_of_ours(self, one: ProviderBatchId, input_file_id: str) -> bool | None:
         """Return whether the input file of a batch has the name of our file; None if the name cannot be seen."""
         call = self.ask("look at a file", f"/files/{quote(input_file_id, safe='')}")
-        try:
-            name = (await call.ask(FileObject)).filename
-        except PermanentError as error:
-            if error.status not in UNSEEN_FILE:
-                raise
-            return None
-        if not isinstance(name, str) or not name:
+        file = await known(call.ask(FileObject), UNSEEN_FILE)
+        name = bounds.text(file.filename) if file is not None else ""
+        if not name:
             return None
         ours = label_in(name.removesuffix(FILE_ENDING), self.criteria.submission.label)
         if ours is False and len(self.foreign) < MOST_FOREIGN:
@@ -170,13 +156,4 @@ class BatchSearch:
         return f"{self.criteria.submission.label} {one}"
 
     def _is_ours(self, batch: BatchObject) -> bool | None:
-        return batch.is_of(LABEL_NAME, self.criteria.submission.label, self.criteria.input_file_ids)
-
-
-def _reaches_back_to(oldest: dt.datetime, batches: Sequence[BatchObject]) -> bool:
-    """Return whether everything after these batches is older; False if the list is not newest first."""
-    if not batches:
-        return False
-    first, last = batches[0].made_at, batches[-1].made_at
-    falling = first is not None and last is not None and first >= last
-    return falling and batches[-1].made_before(oldest)
+        return batch.named.shows(self.criteria.submission.label, self.criteria.input_file_ids)
