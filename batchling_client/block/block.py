@@ -27,6 +27,10 @@ from .run_handler import RunHandler
 
 SAY_WAITING_AFTER_S: Final = 2.0
 """How long a block waits for its calls at its end before it says so."""
+_STILL_WORKING: Final = (
+    "The batchify block has ended and stays open for up to {:g} s: a thread that may still make calls imports a module "
+    "or does the work of a thread pool. Ctrl-C stops waiting. Await such work inside the block."
+)
 _NO_ASYNCIO: Final = (
     "`async with batchify()` needs asyncio, and no event loop of asyncio runs here (under trio none does). "
     "Use asyncio, or a synchronous client in a plain `with batchify():`."
@@ -52,6 +56,7 @@ class Block:
         self._threads: in_flight_of.Threads | None = None
         self._left = False
         self._says_waiting = False
+        self._says_working = False
 
     async def __aenter__(self) -> Run:
         if scope.running_loop() is None:
@@ -215,10 +220,13 @@ class Block:
         pause_s = in_flight.pause_s()
         if run is None or pause_s is None or self._left:
             return None
-        is_long = in_flight.waited_s > SAY_WAITING_AFTER_S and run.n_in_flight() > 0
-        if is_long and not self._options.detach and not self._says_waiting:
+        is_long = in_flight.waited_s > SAY_WAITING_AFTER_S
+        if is_long and not self._says_waiting and run.n_in_flight() and not self._options.detach:
             self._says_waiting = True
             display.tell(run.end.words_of_in_flight(run.n_in_flight()))
+        if is_long and not self._says_working and in_flight.waits_for_work:
+            self._says_working = True
+            display.tell(_STILL_WORKING.format(in_flight_of.WORKING_S))
         return pause_s
 
     def _detach(self) -> None:

@@ -17,6 +17,8 @@ from ..intercept import scope
 
 QUIET_S: Final = 1.0
 """How long a block stays open for tasks and threads that were started in it and have no call in flight."""
+WORKING_S: Final = 30.0
+"""How long it stays open at most while a thread imports a module, or does work that was handed to a pool in it."""
 BEGIN_S: Final = 0.05
 """How long it stays open for threads that wait for work: what was handed to a pool a moment ago is not begun yet."""
 PAUSE_S: Final = 0.02
@@ -75,6 +77,11 @@ class InFlight:
     def waited_s(self) -> float:
         return time.monotonic() - self._began_at
 
+    @property
+    def waits_for_work(self) -> bool:
+        """Whether no call is in flight, and work that may yet make one keeps the block open."""
+        return self._quiet_s > QUIET_S
+
     def pause_s(self) -> float | None:
         """Return the seconds until the next look, or None once the block may end."""
         now, n_made = time.monotonic(), self._run.n_made()
@@ -93,8 +100,10 @@ def tasks_of(block: scope.Token) -> Callable[[float], bool]:
 
     def may_ask(quiet_s: float) -> bool:
         mine = asyncio.current_task()
+        if quiet_s >= QUIET_S and not _work_goes_on(quiet_s, _others(), block.items):
+            return False
         others = (task for task in asyncio.all_tasks() if task is not mine)
-        return quiet_s < QUIET_S and any(_is_in(block, task) for task in others)
+        return any(_is_in(block, task) for task in others)
 
     return may_ask
 
@@ -108,22 +117,36 @@ class Threads:
 
     def may_ask(self, quiet_s: float) -> bool:
         """Return whether a thread may still make a call: it is working, or has just been given work."""
+        others = [one for one in _others() if not (one.daemon and one in self._before)]
         if quiet_s >= QUIET_S:
-            return False
-        mine = threading.current_thread()
-        others = [
-            thread
-            for thread in threading.enumerate()
-            if thread is not mine
-            and thread.name != scope.BACKGROUND
-            and not (thread.daemon and thread in self._before)
-        ]
+            return _work_goes_on(quiet_s, others, self._items)
         return bool(others) and (
             quiet_s < BEGIN_S
             or any(not _waits(thread) for thread in others)
             # A pool's thread pauses between two items, and for long if it gets no processor.
             or bool(self._items)
         )
+
+
+def _others() -> list[threading.Thread]:
+    mine = threading.current_thread()
+    return [one for one in threading.enumerate() if one is not mine and one.name != scope.BACKGROUND]
+
+
+def _work_goes_on(quiet_s: float, threads: list[threading.Thread], items: Collection[Future[Any]]) -> bool:
+    """Return whether a thread imports a module or does a pool's work: its first call may come late."""
+    if quiet_s >= WORKING_S:
+        return False
+    return any(map(_imports, threads)) or (bool(items) and any(not _waits(thread) for thread in threads))
+
+
+def _imports(thread: threading.Thread) -> bool:
+    frame = sys._current_frames().get(thread.ident or 0)
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "importlib._bootstrap":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _is_in(block: scope.Token, task: asyncio.Task[Any]) -> bool:

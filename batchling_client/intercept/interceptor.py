@@ -49,8 +49,6 @@ class HttpCall:
     path: str
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
-    headers_may_follow: bool = False
-    """Whether its library lets others add headers after this, which nobody has seen."""
     body_unread: bool = False
     """Whether the body is a stream that can be read only once; ``body`` is empty then."""
 

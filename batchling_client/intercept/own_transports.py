@@ -108,7 +108,7 @@ def _judge(transport_path: TransportPath, host: str, by: object) -> None:
     passed = transport_path.handler.passed
     if passed is None:
         return
-    name = by.name if isinstance(by, Code) else type(by).__qualname__
+    name = by.name if isinstance(by, Code) else _name_of(by)
     if transport_path.caught:
         passed.ways_seen.add(name)
     elif name not in passed.ways_seen:
@@ -122,7 +122,18 @@ def note_unseen(handler: Handler, host: str, by: object) -> None:
     if isinstance(by, Code):
         handler.passed.warn(_UNSEEN_CODE.format(host, by.name, by.library))
     else:
-        handler.passed.warn(_UNSEEN.format(host, type(by).__name__))
+        handler.passed.warn(_UNSEEN.format(host, _name_of(by)))
+
+
+def names_of(steps: Iterable[object]) -> str:
+    """Return the names of functions and objects that a call goes through."""
+    return ", ".join(map(_name_of, steps))
+
+
+def _name_of(by: object) -> str:
+    if isinstance(by, str):
+        return by
+    return str(getattr(by, "__name__", None) or type(by).__name__)
 
 
 @dataclass(frozen=True, slots=True)

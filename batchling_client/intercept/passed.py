@@ -33,7 +33,6 @@ class Why(enum.StrEnum):
     NO_BATCHES = "endpoint without batches"
     UNBATCHED = "parameter that no batch takes"
     NO_MODEL = "no model named"
-    NO_KEY = "API key added later"
     SIGNED = "signed for one call"
     OTHER_TASK = "task outside the block"
     LEFT = "after the block had ended"

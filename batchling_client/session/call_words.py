@@ -88,14 +88,6 @@ def signed(call: HttpCall) -> Passage:
     )
 
 
-def key_follows(route: Route) -> Passage:
-    return Passage(
-        Why.NO_KEY,
-        f"A call to {route.provider} has no API key; a key added later by a middleware is invisible to batchling, so "
-        "the call is sent at full price. Set the key in the client's own headers to have its calls batched.",
-    )
-
-
 def left_out(route: Route, host: str, name: str) -> str:
     """Warn of a header or query field that a gateway does not get; `name` is marked as in `carried`."""
     what, setting = (

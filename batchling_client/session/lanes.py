@@ -146,7 +146,7 @@ class Lanes:
         if not route.signed and any(is_signature(value) for value in secrets.values()):
             return call_words.signed(call)
         if not _has_credential(secrets):
-            return call_words.key_follows(route) if call.headers_may_follow else call_words.no_key(route)
+            return call_words.no_key(route)
         headers = {name: call.headers[name] for name in route.batch_headers if name in call.headers}
         if route.staged:
             if not _GCS_PREFIX.fullmatch(terms.vertex_gcs_prefix or ""):

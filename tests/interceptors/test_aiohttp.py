@@ -132,37 +132,11 @@ class RoutingHandler(FakeHandler):
         return self.reply if isinstance(read, Request) else read
 
 
-async def authorize(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    request.headers["Authorization"] = "Bearer sk-1"
-    return await handler(request)
-
-
 async def test_a_key_in_the_query_s_params_is_a_key(upstream: Upstream) -> None:
     async with aiohttp.ClientSession() as session:
         with task_block(RoutingHandler(upstream)):
             response = await session.post(upstream.url + PATH, json=BODY, params={"key": "K"})
             assert who(await response.read()) == "batch"
-
-
-@pytest.mark.parametrize("of_call", [False, True], ids=["session", "call"])
-async def test_a_call_whose_key_a_middleware_adds_passes_through_with_one_warning(
-    of_call: bool, upstream: Upstream, caplog: pytest.LogCaptureFixture
-) -> None:
-    on_session, on_call = ((), (authorize,)) if of_call else ((authorize,), None)
-    async with aiohttp.ClientSession(middlewares=on_session) as session:
-        with task_block(RoutingHandler(upstream)):
-            for _ in range(2):
-                response = await session.post(upstream.url + PATH, json=BODY, middlewares=on_call)
-                assert (response.status, who(await response.read())) == (200, "upstream")
-            keyed = {"Authorization": "Bearer sk-2"}
-            response = await session.post(upstream.url + PATH, json=BODY, middlewares=on_call, headers=keyed)
-            assert who(await response.read()) == "batch"
-            response = await session.post(upstream.url + PATH, json=BODY, middlewares=())
-            assert response.status == 401
-    assert [seen[3]["authorization"] for seen in upstream.seen] == ["Bearer sk-1"] * 2
-    assert caplog.text.count("has no API key") == 1
 
 
 async def test_what_the_handler_does_not_want_or_lets_pass_reaches_the_server_untouched(

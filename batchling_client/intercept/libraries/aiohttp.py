@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from .. import own_transports
 from ..interceptor import (
+    PASS_THROUGH,
     PASSING,
     Handler,
     HttpCall,
@@ -61,6 +62,22 @@ class _Wire(asyncio.Transport):
 
     def abort(self) -> None:
         self.close()
+
+
+class _Connections:
+    """The connector of a session for one call: it connects to the reply of a request that has one."""
+
+    def __init__(self, connector: Any) -> None:
+        self._connector = connector
+        self.canned: dict[int, Any] = {}
+        """By the id of a request, the connector that holds its reply."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connector, name)
+
+    async def connect(self, request: object, *args: Any, **options: Any) -> Any:
+        connector = self.canned.pop(id(request), self._connector)
+        return await connector.connect(request, *args, **options)
 
 
 class _Library:
@@ -116,8 +133,23 @@ class _Library:
             path=url.path,
             headers=headers,
             body=body,
-            headers_may_follow=bool(_middlewares(session, options)),
             body_unread=content is None,
+        )
+
+    def call_of(self, request: Any) -> HttpCall:
+        """Return a request in neutral form, with what middlewares have changed of it."""
+        body = getattr(request.body, "_value", request.body)
+        if isinstance(body, io.BytesIO):
+            body = body.getvalue()
+        read = isinstance(body, bytes | bytearray)
+        return HttpCall(
+            method=request.method,
+            url=str(request.url),
+            host=_host(request.url),
+            path=request.url.path,
+            headers={name.lower(): value for name, value in request.headers.items()},
+            body=bytes(body) if read else b"",
+            body_unread=not read,
         )
 
     async def answered(
@@ -130,12 +162,71 @@ class _Library:
         options: Mapping[str, Any],
     ) -> Any:
         """Return the library's own response, which its own code builds from the reply."""
-        connector = self._connector(reply)
+        unhurried = {"timeout": self._names.ClientTimeout(total=None), "proxy": None}
+        return await self._sent(
+            innermost, session, self._connector(reply), method, url, {**options, **unhurried}
+        )
+
+    async def through_middlewares(
+        self,
+        plain: Callable[[object], Callable[..., Awaitable[Any]]],
+        session: Any,
+        handler: Handler,
+        method: str,
+        url: object,
+        options: Mapping[str, Any],
+    ) -> Any:
+        """Run the library's own code with a middleware of ours inside those of the program.
+
+        A middleware that answers by itself, as a cache does, is not paid for, and the request is batched with what
+        middlewares have changed of it.
+        """
+        connections = _Connections(session._connector)
+        timeout = self._timeout(session, options.get("timeout", session))
+
+        async def ask(request: Any, send: Callable[[Any], Awaitable[Any]]) -> Any:
+            transport_path = own_transports.current()
+            if transport_path is not None:
+                transport_path.caught = True
+            call = self.call_of(request)
+            wanted = handler.wants(call.method, call.host, call.path)
+            reply = await handler.answer(call) if wanted else PASS_THROUGH
+            if isinstance(reply, PassThrough):
+                async with asyncio.timeout(timeout.total):
+                    return await send(request)
+            connections.canned[id(request)] = self._connector(reply)
+            return await send(request)
+
+        # A timeout of the program does not count the wait for a batch.
+        unhurried = self._names.ClientTimeout(
+            total=None,
+            connect=timeout.connect,
+            sock_connect=timeout.sock_connect,
+            sock_read=timeout.sock_read or timeout.total,
+        )
+        middlewares = (*_middlewares(session, options), ask)
+        options = {**options, "timeout": unhurried, "middlewares": middlewares}
+        return await self._sent(plain, session, connections, method, url, options)
+
+    def _timeout(self, session: Any, given: Any) -> Any:
+        if given is None or isinstance(given, int | float):
+            return self._names.ClientTimeout(total=given)
+        return given if isinstance(given, self._names.ClientTimeout) else session._timeout
+
+    async def _sent(
+        self,
+        send: Callable[[object], Callable[..., Awaitable[Any]]],
+        session: Any,
+        connector: object,
+        method: str,
+        url: object,
+        options: Mapping[str, Any],
+    ) -> Any:
+        """Run the library's own code for a session that has this connector."""
         shadow = self._session.__new__(self._session)
         vars(shadow).update(vars(session), _connector=connector, _connector_owner=False)
-        unhurried = self._names.ClientTimeout(total=None)
         try:
-            return await innermost(shadow)(method, url, **{**options, "timeout": unhurried, "proxy": None})
+            return await send(shadow)(method, url, **options)
         finally:
             # A session without a connector counts as closed: aiohttp does not warn when it is collected.
             vars(shadow)["_connector"] = None
@@ -208,6 +299,10 @@ def _sending(library: _Library, patch: Patch) -> Callable[..., Awaitable[Any]]:
         proxy = options.get("proxy") or getattr(session, "_default_proxy", None)
         if proxy is not None:
             own_transports.note_proxy(handler, url.host or "", proxy)
+        if middlewares := _middlewares(session, options):
+            send = patch.plain if own_transports.may_send(handler) else patch.innermost
+            with own_transports.through(handler, url.host or "", own_transports.names_of(middlewares)):
+                return await library.through_middlewares(send, session, handler, method, str_or_url, options)
         reply = await handler.answer(library.call(session, method.upper(), url, options))
         if isinstance(reply, PassThrough):
             return await plain(session)(method, str_or_url, **options)

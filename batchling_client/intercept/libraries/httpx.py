@@ -154,7 +154,8 @@ class _Library:
             return Way.DOUBLE, transport
         if "aiohttp" in type(transport).__module__:
             # Transports of SDKs that only send, over another library: httpx_aiohttp, an SDK's copy of it, litellm's.
-            return Way.PLAIN, transport
+            middlewares = getattr(getattr(transport, "client", None), "_middlewares", ())
+            return (Way.OWN if middlewares else Way.PLAIN), transport
         own = next((one for one in self._plain if isinstance(transport, one)), None)
         if own is None:
             return Way.OWN, transport
