@@ -8,25 +8,15 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, Final
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from celery import Celery
 from celery.signals import after_setup_logger, worker_process_init, worker_process_shutdown
-from celery.worker import state as worker_state
 from kombu import Queue
 
 from batchling_client.wire import sealing
 from batchling_client.wire.deployment import setting_names
-from batchling_client.wire.deployment.connection import (
-    CONNECT_SECONDS,
-    HEALTH_SECONDS,
-    REPLY_SECONDS,
-    UnusableUrl,
-    connect,
-    parse_sentinel,
-    place_of,
-)
-from batchling_client.wire.keys import DRAINED_VERSIONS, WIRE_VERSION, Keys
+from batchling_client.wire.deployment.connection import UnusableUrl, connect, place_of
+from batchling_client.wire.keys import WIRE_VERSION, Keys
 from batchling_client.wire.records.row_and_result import WorkerPresence
 from batchling_client.wire.scripts import Fsync
 
@@ -36,20 +26,20 @@ from .engine.engine import Engine
 from .errors import UnfitWorker
 from .pipeline.step import StepSettings
 from .providers import Providers
-from .runtime import flower, foreign_settings, shutdown, tasks
-from .runtime.backlog import key_prefix, queue_of
+from .runtime import flower, foreign_settings, shutdown, tasks, wire_versions
+from .runtime.broker import broker_url, transport_options
 from .runtime.dispatch import Dispatch
 from .runtime.redis_health import Fitness
 from .runtime.step_loop import Runtime
-from .runtime.ticker import Ticker, TickStep
+from .runtime.tick import Tick
+from .runtime.tick_thread import TickStep, TickThread
+from .runtime.ticker import Ticker
 from .settings import WorkerSettings, WrongSetting, load
 from .stack import control
 from .stack.errors import StackError
 from .store import Store
 from .telemetry import Fields, Telemetry
 
-USAGE: Final = 2
-FAILURE: Final = 1
 FSYNC_MS: Final = 5_000
 """How long a create waits for its record to be on disk: several times what `appendfsync everysec` takes."""
 RESENDS: Final = 2
@@ -60,10 +50,16 @@ A `begin` whose reply was lost is known by its nonce, and answered again.
 POOLS: Final = ("prefork", "threads", "solo")
 
 
+class WorkerApp(Celery):
+    """The Celery app of one deployment; `parts` makes what its processes are made of."""
+
+    parts: Parts
+
+
 def make_app(settings: WorkerSettings) -> Celery:
     """Return a Celery app that runs the pipeline of one deployment."""
     # No fix-ups: where DJANGO_SETTINGS_MODULE is set, Celery's would set up that project in each of our processes.
-    app = Celery("batchling", broker=broker_url(settings.redis_url), fixups=[])
+    app = WorkerApp("batchling", broker=broker_url(settings.redis_url), fixups=[])
     app.conf.update(
         result_backend=None,
         task_ignore_result=True,
@@ -82,160 +78,106 @@ def make_app(settings: WorkerSettings) -> Celery:
         worker_soft_shutdown_timeout=25,
         worker_send_task_events=True,
         task_send_sent_event=False,
-        task_default_queue=queue_of(WIRE_VERSION),
-        task_queues=[Queue(queue_of(version)) for version in _drained()],
+        task_default_queue=wire_versions.queue_of(WIRE_VERSION),
+        task_queues=[Queue(wire_versions.queue_of(version)) for version in wire_versions.SERVED],
         task_create_missing_queues=False,
         worker_hijack_root_logger=True,
         enable_utc=True,
     )
-    _assemble(app, settings)
+    app.parts = parts = Parts(app, settings)
+    tasks.register(app, parts.runtime)
+    app.steps["worker"].add(TickStep)
+    worker_process_init.connect(lambda **_: shutdown.listen(parts.runtime), weak=False)
+    worker_process_shutdown.connect(lambda **_: parts.runtime.leave(), weak=False)
+    after_setup_logger.connect(_quieten, weak=False)
     return app
 
 
-def _drained() -> list[int]:
-    """Return the wire versions that this worker serves, its own first."""
-    return sorted(DRAINED_VERSIONS, reverse=True)
+class Parts:
+    """Makes what a worker's processes are made of, from the settings."""
 
+    def __init__(self, app: Celery, settings: WorkerSettings) -> None:
+        self._app = app
+        self._settings = settings
+        self._public_key, self._private_key = settings.seal_pair()
+        self._telemetry = Telemetry(lambda events: _send_events(app, events))
+        self._providers = Providers(settings.providers)
+        self.runtime = Runtime(self.engine)
 
-def broker_url(redis_url: str) -> str:
-    """Return the deployment's Redis as kombu spells it."""
-    if redis_url.startswith("unix://"):
-        path, options = _without_options(redis_url)
-        database = f"?virtual_host={options['db']}" if "db" in options else ""
-        return "redis+socket://" + path.removeprefix("unix://") + database
-    if redis_url.startswith("sentinel://"):
-        watch = parse_sentinel(redis_url)
-        credentials = f":{quote(watch.password)}@" if watch.password else ""
-        return ";".join(
-            f"sentinel://{credentials}{host}:{port}/{watch.database}" for host, port in watch.addresses
-        )
-    bare, options = _without_options(redis_url)
-    if "db" in options:
-        bare = urlsplit(bare)._replace(path=f"/{options['db']}").geturl()
-    ssl = {name: value for name, value in options.items() if name.startswith("ssl_")}
-    if bare.startswith("rediss://"):
-        # Without a word on it, kombu takes any certificate.
-        ssl.setdefault("ssl_cert_reqs", "required")
-    return f"{bare}?{urlencode(ssl)}" if ssl else bare
-
-
-def _without_options(redis_url: str) -> tuple[str, dict[str, str]]:
-    """Return the URL without its query, which kombu cannot read, and the options that redis-py would read there."""
-    bare, _, query = redis_url.partition("?")
-    return bare, dict(parse_qsl(query))
-
-
-def transport_options(redis_url: str, namespace: str) -> dict[str, object]:
-    """Return kombu's connection options; every Celery key of a deployment has its own prefix.
-
-    A connection that went dead in silence is noticed within one second and two health checks.
-    """
-    _, said = _without_options(redis_url)
-    options: dict[str, object] = {
-        # A message may be lost, its batch is due again with the lease: to keep a copy of it until it is acknowledged
-        # would be work for nothing, and ends the worker where Redis goes away with a message in its hands (kombu 5.7).
-        "ack_emulation": False,
-        "socket_timeout": float(said.get("socket_timeout", REPLY_SECONDS)),
-        "socket_connect_timeout": float(said.get("socket_connect_timeout", CONNECT_SECONDS)),
-        "socket_keepalive": not redis_url.startswith("unix://"),
-        "health_check_interval": float(said.get("health_check_interval", HEALTH_SECONDS)),
-        "global_keyprefix": key_prefix(namespace),
-    }
-    if redis_url.startswith("sentinel://"):
-        options["master_name"] = parse_sentinel(redis_url).service
-    return options
-
-
-def _assemble(app: Celery, settings: WorkerSettings) -> None:
-    telemetry = Telemetry(lambda events: _send_events(app, events))
-    public_key, private_key = settings.seal_pair()
-    providers = Providers(settings.providers)
-
-    fsync = Fsync(replicas=settings.fsync_replicas, within_ms=FSYNC_MS)
-    terms = Terms(
-        lease_ms=int(settings.lease_seconds * 1000),
-        result_ttl_ms=int(settings.result_ttl_seconds * 1000),
-        max_attempts=settings.max_attempts,
-        fsync_intent=fsync if settings.fsync_intent else None,
-    )
-
-    def make_store(version: int) -> Store:
+    def store(self, version: int) -> Store:
+        """Return the store of a wire version, with a connection of its own."""
+        settings = self._settings
+        fsync = Fsync(replicas=settings.fsync_replicas, within_ms=FSYNC_MS)
         return Store(
             redis=connect(settings.redis_url, n_resends=RESENDS),
             keys=Keys(settings.namespace, version),
-            terms=terms,
+            terms=Terms(
+                lease_ms=int(settings.lease_seconds * 1000),
+                result_ttl_ms=int(settings.result_ttl_seconds * 1000),
+                max_attempts=settings.max_attempts,
+                fsync_intent=fsync if settings.fsync_intent else None,
+            ),
         )
 
-    def make_engine(version: int) -> Engine:
-        store = make_store(version)
-        step_settings = StepSettings(
-            namespace=settings.namespace,
-            poll_interval_s=settings.poll_interval_seconds,
-            max_attempts=settings.max_attempts,
-            reconcile_patience_s=settings.reconcile_patience_seconds,
-            results_patience_s=settings.results_patience_seconds,
-            keeps_files=settings.keep_files,
-            poll_unnamed="poll_interval_seconds" not in settings.model_fields_set,
-        )
-        accounts = Accounts(
-            store,
-            settings.providers,
-            private_key,
-            silence_s=settings.http_silence_seconds,
-            keeps_files=settings.keep_files,
-        )
+    def engine(self, version: int) -> Engine:
+        """Return the engine of a wire version, for the event loop that runs."""
+        settings, store = self._settings, self.store(version)
         return Engine(
             store=store,
-            accounts=accounts,
-            providers=providers,
-            step_settings=step_settings,
-            telemetry=telemetry,
+            accounts=Accounts(
+                store,
+                settings.providers,
+                self._private_key,
+                silence_s=settings.http_silence_seconds,
+                keeps_files=settings.keep_files,
+            ),
+            providers=self._providers,
+            step_settings=StepSettings(
+                namespace=settings.namespace,
+                poll_interval_s=settings.poll_interval_seconds,
+                max_attempts=settings.max_attempts,
+                reconcile_patience_s=settings.reconcile_patience_seconds,
+                results_patience_s=settings.results_patience_seconds,
+                keeps_files=settings.keep_files,
+                poll_unnamed="poll_interval_seconds" not in settings.model_fields_set,
+            ),
+            telemetry=self._telemetry,
         )
 
-    runtime = Runtime(make_engine)
-    tasks.register(app, runtime, DRAINED_VERSIONS)
-
-    fitness = Fitness(
-        place=place_of(settings.redis_url), fsync_intent=settings.fsync_intent, telemetry=telemetry
-    )
-
-    def make_ticker(worker: Any) -> Ticker:
-        pool = _pool_of(worker)
-        unfit, known = fitness.at_start(lambda: make_store(WIRE_VERSION))
+    def tick_thread(self, worker: Any) -> TickThread:
+        """Return the thread of a worker's tick; raises `UnfitWorker` for a pool or a Redis that would lose work."""
+        settings, pool = self._settings, _pool_of(worker)
+        fitness = Fitness(
+            place=place_of(settings.redis_url),
+            fsync_intent=settings.fsync_intent,
+            telemetry=self._telemetry,
+        )
+        unfit = fitness.at_start(lambda: self.store(WIRE_VERSION))
         if unfit is not None:
             raise UnfitWorker(unfit)
-        name = str(worker.hostname)
-        presence = WorkerPresence(
-            name=name,
-            pid=os.getpid(),
-            version=version("batchling"),
-            pool=pool,
-            seal_public_key=sealing.digest(public_key),
-        )
-        return Ticker(
-            make_stores=lambda: [make_store(version) for version in _drained()],
-            presence=presence,
-            dispatch=Dispatch(app, runtime),
-            telemetry=telemetry,
+        dispatch = Dispatch(self._app, self.runtime)
+        ticker = Ticker(
+            make_ticks=lambda: [
+                Tick(self.store(one), dispatch, self._telemetry, older=one != WIRE_VERSION)
+                for one in wire_versions.SERVED
+            ],
+            presence=WorkerPresence(
+                name=str(worker.hostname),
+                pid=os.getpid(),
+                version=version("batchling"),
+                pool=pool,
+                seal_public_key=sealing.digest(self._public_key),
+            ),
+            dispatch=dispatch,
+            telemetry=self._telemetry,
             fitness=fitness,
-            known=known,
             tick_s=settings.tick_seconds,
-            give_up=_stop_worker,
         )
+        return TickThread(ticker, self._telemetry)
 
-    def leave(worker: Any) -> None:
-        shutdown.leave(runtime, worker.pool)
-
-    step = type("Tick", (TickStep,), {"make_ticker": staticmethod(make_ticker), "leave": staticmethod(leave)})
-    app.steps["worker"].add(step)
-    worker_process_init.connect(lambda **_: shutdown.listen(runtime), weak=False)
-    worker_process_shutdown.connect(lambda **_: runtime.leave(), weak=False)
-    after_setup_logger.connect(_quieten, weak=False)
-
-
-def _stop_worker() -> None:
-    """Stop this worker as SIGTERM would, with an exit code that makes its supervisor start another."""
-    vars(worker_state)["should_stop"] = FAILURE
+    def leave(self, worker: Any) -> None:
+        """Hand back every batch that the worker's processes hold."""
+        shutdown.leave(self.runtime, worker.pool)
 
 
 def _quieten(**_: Any) -> None:
@@ -279,7 +221,7 @@ def app_or_exit() -> Celery:
     except (WrongSetting, UnfitWorker, UnusableUrl, sealing.UnreadableSealKey, StackError) as error:
         sentence = str(error)
     sys.stderr.write(sentence + "\n")
-    raise SystemExit(USAGE)
+    raise SystemExit(shutdown.USAGE)
 
 
 def _url_of_embedded(settings: WorkerSettings) -> str:

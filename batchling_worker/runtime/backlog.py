@@ -8,20 +8,11 @@ from typing import Final
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from . import tasks
+from .broker import key_prefix
+from .wire_versions import queue_of
 
 LONG: Final = 2
 """This many messages wait only while every slot of every worker is busy."""
-
-
-def queue_of(version: int) -> str:
-    """Return the Celery queue that workers of a wire version send to; those of older versions never read it."""
-    return "batchling" if version == tasks.FIRST_VERSION else f"batchling.{version}"
-
-
-def key_prefix(namespace: str) -> str:
-    """Return the prefix of the Redis keys of a deployment's Celery."""
-    return f"batchling:celery:{namespace}:"
 
 
 class Backlog:

@@ -23,12 +23,25 @@ class Fitness:
         self._place = place
         self._fsync_intent = fsync_intent
         self._telemetry = telemetry
+        self.known = False
+        """Whether Redis has been checked and a worker may run on it."""
 
-    def at_start(self, make_store: Callable[[], Store]) -> tuple[str | None, bool]:
-        """Return why no worker may start on this Redis (None if it may), and whether Redis has answered at all."""
+    def at_start(self, make_store: Callable[[], Store]) -> str | None:
+        """Return why no worker may start on this Redis; None if it may, or if Redis does not answer yet."""
         return asyncio.run(self._at_start(make_store))
 
-    async def look(self, store: Store) -> str | None:
+    async def look_again(self, store: Store) -> str | None:
+        """Check Redis after an outage, when it may be another server.
+
+        Return why no worker may run on it, if it was never checked before; otherwise only warn of that.
+        """
+        refusal = await self._look(store)
+        if refusal is None or not self.known:
+            return refusal
+        self._telemetry.warn("redis_unsound", says=refusal)
+        return None
+
+    async def _look(self, store: Store) -> str | None:
         """Warn of unsound but usable settings; return why no worker may start on this Redis, or None.
 
         Raises redis-py's own errors when it is away.
@@ -42,14 +55,16 @@ class Fitness:
                 self._telemetry.warn(
                     "redis_unsound", check=finding.check, says=finding.says, mend=finding.mend
                 )
-        return redis_health.refusal(findings, self._place)
+        refusal = redis_health.refusal(findings, self._place)
+        self.known = self.known or refusal is None
+        return refusal
 
-    async def _at_start(self, make_store: Callable[[], Store]) -> tuple[str | None, bool]:
+    async def _at_start(self, make_store: Callable[[], Store]) -> str | None:
         store = make_store()
         try:
             async with asyncio.timeout(START_S):
-                return await self.look(store), True
+                return await self._look(store)
         except (*UNREACHABLE, TimeoutError):
-            return None, False
+            return None
         finally:
             await store.redis.aclose()

@@ -1,16 +1,20 @@
-"""The graceful shutdown: a worker hands its batches back, its own process' at once, pool children's at a signal."""
+"""The end of a worker: its processes hand their batches back, pool children at a signal; its exit code."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
+import sys
 from typing import Any, Final
 
 from billiard import pool as billiard_pool
+from celery.worker import state
 
 from .step_loop import Runtime
 
+FAILURE: Final = 1
+USAGE: Final = 2
 HAND_BACK: Final = signal.SIGURG
 """A signal that Celery does not use and that a child ignores until it listens."""
 
@@ -33,3 +37,22 @@ def leave(runtime: Runtime, pool: Any) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, HAND_BACK)
     runtime.leave()
+
+
+def stop_worker(exit_code: int) -> None:
+    """Stop this worker as SIGTERM would; with a code other than 0 its supervisor starts another."""
+    # Celery's own way, in its main thread.
+    celery_state: Any = state
+    celery_state.should_stop = exit_code
+
+
+def refuse(sentence: str) -> None:
+    """Stop this worker, which cannot run as it was started, and print why."""
+    say(sentence)
+    stop_worker(USAGE)
+
+
+def say(sentence: str) -> None:
+    """Print to the terminal itself: by now Celery has replaced stderr by its log."""
+    stderr = sys.__stderr__ or sys.stderr
+    stderr.write(f"{sentence}\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from celery import Celery
@@ -11,10 +11,8 @@ from batchling_client.wire.keys import BatchId
 
 from ..claim import Claim
 from ..engine.engine import Engine
+from . import wire_versions
 from .step_loop import Runtime
-
-FIRST_VERSION: Final = 1
-"""The wire version of a message without a version."""
 
 SUBMIT: Final = "batchling.submit"
 POLL: Final = "batchling.poll"
@@ -22,26 +20,26 @@ COLLECT: Final = "batchling.collect"
 SETTLE: Final = "batchling.settle"
 
 
-def register(app: Celery, runtime: Runtime, versions: Collection[int]) -> None:
+def register(app: Celery, runtime: Runtime) -> None:
     """Register the pipeline's tasks with the app; a message of a version that is not served changes nothing."""
 
     def run(step: Callable[[Engine], Awaitable[None]], version: int) -> None:
-        if version in versions:
+        if version in wire_versions.SERVED:
             runtime.run(step, version)
 
-    def submit(batch_id: str, token: int, version: int = FIRST_VERSION) -> None:
+    def submit(batch_id: str, token: int, version: int = wire_versions.FIRST) -> None:
         run(lambda engine: engine.submit(_claim(engine, batch_id, token)), version)
 
-    def poll(claims: Sequence[tuple[str, int]], version: int = FIRST_VERSION) -> None:
+    def poll(claims: Sequence[tuple[str, int]], version: int = wire_versions.FIRST) -> None:
         run(
             lambda engine: engine.poll([_claim(engine, batch_id, token) for batch_id, token in claims]),
             version,
         )
 
-    def collect(batch_id: str, token: int, version: int = FIRST_VERSION) -> None:
+    def collect(batch_id: str, token: int, version: int = wire_versions.FIRST) -> None:
         run(lambda engine: engine.collect(_claim(engine, batch_id, token)), version)
 
-    def settle(batch_id: str, token: int, version: int = FIRST_VERSION) -> None:
+    def settle(batch_id: str, token: int, version: int = wire_versions.FIRST) -> None:
         run(lambda engine: engine.settle(_claim(engine, batch_id, token)), version)
 
     by_name: Mapping[str, Callable[..., None]] = {

@@ -7,21 +7,20 @@ import sys
 from unittest import mock
 
 from batchling_worker.celery import app
-from batchling_worker.runtime.ticker import Ticker
-from batchling_worker.store import Store
+from batchling_worker.runtime.tick import Tick
 
 __all__ = ["app"]
 
-_once = Ticker.once
+_once = Tick.once
 _left = [int(os.environ["BATCHLING_TICK_DEATHS"])]
 
 
-async def _breaks(self: Ticker, store: Store) -> tuple[int, bool]:
+async def _breaks(self: Tick) -> tuple[int, bool]:
     if _left[0] > 0:
         _left[0] -= 1
         # A thread that ends with SystemExit prints nothing.
         sys.exit("an accident")
-    return await _once(self, store)
+    return await _once(self)
 
 
-mock.patch.object(Ticker, "once", _breaks).start()
+mock.patch.object(Tick, "once", _breaks).start()

@@ -13,7 +13,7 @@ import pytest
 
 from batchling_worker.app import make_app
 from batchling_worker.runtime import tasks
-from batchling_worker.runtime.backlog import queue_of
+from batchling_worker.runtime.wire_versions import queue_of
 from batchling_worker.settings import WorkerSettings
 from tests.deployment import Deployment
 

@@ -18,7 +18,7 @@ from batchling_worker import providers
 from batchling_worker.app import make_app
 from batchling_worker.provider import Account, Ended, Provider, Source, Submission
 from batchling_worker.runtime import tasks
-from batchling_worker.runtime.backlog import queue_of
+from batchling_worker.runtime.wire_versions import queue_of
 from batchling_worker.settings import WorkerSettings
 from tests.client.asking import ask_all, content
 from tests.deployment import MODEL, Deployment

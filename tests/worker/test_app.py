@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kombu import Connection
 
-from batchling_worker.app import broker_url, transport_options
+from batchling_worker.runtime.broker import broker_url, transport_options
 from tests.redis_server import kept_port, redis_server
 
 COMMAND = (sys.executable, "-m", "celery", "-A", "batchling_worker", "worker")
