@@ -1,4 +1,4 @@
-"""The worker's errors: two kinds steer every retry.
+"""The worker's errors: two kinds steer every retry (`decisions/after_error.py`).
 
 WorkerError
 ├── PermanentError      the provider refused: the callers get its own words
@@ -9,9 +9,10 @@ WorkerError
 │   ├── NotOnDisk       Redis does not confirm that a write is on disk
 │   ├── CreateBegun     a create was begun that only the provider knows of: it is continued there
 │   ├── FileNotReady    an uploaded file is not visible yet
-│   ├── NotYet          nothing went wrong: the time for the next move has not come
 │   ├── QuotaFull       the limit of enqueued tokens is reached: nothing was created
-│   └── Waiting         the batch waits for something outside of it, without a stumble of its own
+│   └── Postponed       nothing went wrong, and nothing counts as a stumble
+│       ├── NotYet      ... the time for the next move has not come
+│       └── Waiting     ... the batch waits for something outside of it
 ├── UnfitWorker         the worker cannot run as it was started
 └── StaleClaim          another worker holds the batch now; what this one did changes nothing
 """
@@ -77,16 +78,20 @@ class NotOnDisk(TemporaryError):
     """Redis has not confirmed that the record of a create is on disk: the create was not sent."""
 
 
-class NotYet(TemporaryError):
-    """Nothing went wrong, so nothing is counted as a stumble: the time for the next move has not come."""
-
-
 class QuotaFull(TemporaryError):
     """The provider took no batch, as too many tokens are enqueued; the text is its own sentence."""
 
 
-class Waiting(TemporaryError):
-    """Nothing is wrong with the batch: it waits for room in a quota, or until its account may be called again.
+class Postponed(TemporaryError):
+    """Ends a step early although nothing went wrong, so that nothing is counted as a stumble."""
+
+
+class NotYet(Postponed):
+    """The time for the next move has not come."""
+
+
+class Waiting(Postponed):
+    """The batch waits for room in a quota, or until its account may be called again.
 
     `refusal` is what the provider last said of a refused key. `away` = the account cannot be called.
     """

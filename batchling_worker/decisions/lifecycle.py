@@ -16,6 +16,7 @@ from batchling_client.wire.states import BatchState, Outcome, RowKind
 from ..provider import LABEL_PREFIX, ROW_LOST, Answer, Complaint, Ending, Running, error_body
 from . import money, quota, status_words
 from .blame import is_certain
+from .submission import trace_of
 
 RETRIED_STATUSES: Final = frozenset({408, 409, 425, 429})
 RETRIED_ORIGINS: Final = frozenset({"batch_expired", ROW_LOST})
@@ -182,14 +183,6 @@ def file_is_dead(batch: Batch) -> bool:
     return batch.n_stumbles >= FILE_PATIENCE // 2 and not batch.former_file_id
 
 
-def may_be_forgotten(batch: Batch) -> bool:
-    """Return whether a create may have been sent that this Redis has no record of.
-
-    That is so if another run of Redis opened the batch: a restart or a fail-over may have lost its last seconds.
-    """
-    return bool(batch.server and batch.server_now) and batch.server != batch.server_now
-
-
 def forgotten_patience_s(patience_s: float) -> float:
     """Return after how many seconds a create that was on its way when Redis forgot it shows in a search."""
     return min(patience_s, FORGOTTEN_PATIENCE_S)
@@ -279,7 +272,7 @@ def unfound(batch: Batch, label: str, reason: str) -> Complaint:
 
 def may_be_made(batch: Batch) -> bool:
     """Return whether a create may have been sent for a batch that is not submitted."""
-    return batch.create_at is not None or batch.doubted_at is not None or may_be_forgotten(batch)
+    return trace_of(batch).may_be_made
 
 
 def _submission_patience(batch: Batch) -> dt.timedelta:

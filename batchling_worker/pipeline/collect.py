@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from batchling_client.wire.keys import RequestId
+from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.records.row_and_result import Row
 from batchling_client.wire.states import Outcome, RowKind
 
@@ -17,13 +18,20 @@ from ..errors import PermanentError, TemporaryError
 from ..provider import Complaint, Ended, Ending, NotFound, Running
 from . import requeueing
 from .result_chunks import chunks
-from .step import Step
+from .step import AccountStep, Step
 
 MOST_REFUSED: Final = 10_000
 """How many rows of a held batch one reading requeues: their ids are kept in memory meanwhile."""
 
 
-async def collect(step: Step) -> None:
+def needs_account(batch: Batch) -> bool:
+    """Return whether an ended batch may have results, so that its provider is called."""
+    return bool(Ending.decode(batch.ending).results) or (
+        batch.n_unread > 0 and batch.provider_batch_id is not None
+    )
+
+
+async def collect(step: AccountStep) -> None:
     """Deliver every readable result of an ended batch; may be interrupted and begun again at any row.
 
     An answered request is left alone, so nothing is delivered twice; memory is that of one chunk. If the results lack
@@ -34,6 +42,15 @@ async def collect(step: Step) -> None:
         ending, running = await _looked_again(step, ending)
     refused: set[RequestId] = set()
     reading = await _read(step, ending, refused, running=running)
+    await _judged(step, ending, reading, refused)
+
+
+async def collect_nothing(step: Step) -> None:
+    """Conclude the reading of an ended batch that has no results, without its account."""
+    await _judged(step, Ending.decode(step.batch.ending), Reading(), set())
+
+
+async def _judged(step: Step, ending: Ending, reading: Reading, refused: AbstractSet[RequestId]) -> None:
     step.reach("collect.delivered")
     tally = await step.store.tally(step.batch, n_retry=reading.n_retry)
     match rereading.judge(step.batch, ending, reading, tally, step.settings.results_patience_s):
@@ -49,13 +66,13 @@ async def collect(step: Step) -> None:
             await _read_again(step, ending, again)
 
 
-async def _looked_again(step: Step, ending: Ending) -> tuple[Ending, bool]:
+async def _looked_again(step: AccountStep, ending: Ending) -> tuple[Ending, bool]:
     """Return the references and counts that the batch itself shows now, and whether it is shown as running."""
     provider_batch_id = step.batch.provider_batch_id
     if provider_batch_id is None:
         return ending, False
     try:
-        looks = await step.provider.look(step.way(), [provider_batch_id])
+        looks = await step.provider.look(step.account, [provider_batch_id])
         seen = step.own(looks.get(provider_batch_id, NotFound()))
     except (TemporaryError, PermanentError):
         # The known files may be readable all the same.
@@ -71,7 +88,7 @@ async def _looked_again(step: Step, ending: Ending) -> tuple[Ending, bool]:
     ), False
 
 
-async def _read(step: Step, ending: Ending, refused: set[RequestId], *, running: bool) -> Reading:
+async def _read(step: AccountStep, ending: Ending, refused: set[RequestId], *, running: bool) -> Reading:
     """Deliver what the result files hold; add the requests whose row asks for another attempt to `refused`."""
     n_answered = n_retry = n_unknown = n_ok = n_foreign = 0
     failure: PermanentError | TemporaryError | None = None

@@ -21,13 +21,13 @@ from ..errors import Denied, PermanentError, StaleClaim, TemporaryError
 from ..provider import Ended, Ending, NotFound, Running, Seen
 from .blamed_rows import named
 from .result_chunks import chunks
-from .step import Step
+from .step import AccountStep, Step
 
 Passage: TypeAlias = Callable[[], AbstractAsyncContextManager[None]]
 """Opens a block in which the account of a step may be called."""
 
 
-async def look(steps: Sequence[Step]) -> list[Seen]:
+async def look(steps: Sequence[AccountStep]) -> list[Seen]:
     """Look at batches of one account; return the answers in the order of the steps.
 
     The batches whose last single look is longest ago come first, because a list may be out of date for some of them.
@@ -37,7 +37,7 @@ async def look(steps: Sequence[Step]) -> list[Seen]:
         step.batch.provider_batch_id for step in sorted(steps, key=lambda step: lifecycle.turn(step.batch))
     ]
     try:
-        looks = await first.provider.look(first.way(), [one for one in turns if one])
+        looks = await first.provider.look(first.account, [one for one in turns if one])
     except (TemporaryError, PermanentError) as error:
         return [error] * len(steps)
     ids = [step.batch.provider_batch_id for step in steps]
@@ -51,7 +51,7 @@ async def look(steps: Sequence[Step]) -> list[Seen]:
     )
 
 
-async def _surely(step: Step, seen: Seen, room: asyncio.Semaphore) -> Seen:
+async def _surely(step: AccountStep, seen: Seen, room: asyncio.Semaphore) -> Seen:
     """If a list shows more early results, ask the batch itself where they are; else there is nothing to read."""
     batch = step.batch
     if not isinstance(seen, Running) or not seen.listed or seen.early is None:
@@ -59,24 +59,22 @@ async def _surely(step: Step, seen: Seen, room: asyncio.Semaphore) -> Seen:
     if lifecycle.early_is_due(batch, seen) and batch.provider_batch_id:
         with contextlib.suppress(TemporaryError, PermanentError):
             async with room:
-                looks = await step.provider.look(step.way(), [batch.provider_batch_id])
+                looks = await step.provider.look(step.account, [batch.provider_batch_id])
                 return step.own(looks[batch.provider_batch_id])
     return dataclasses.replace(seen, early=None)
 
 
-async def poll(step: Step, seen: Seen, passage: Passage = nullcontext) -> None:
+async def poll(step: AccountStep, seen: Seen, passage: Passage = nullcontext) -> None:
     """Move a batch from `submitted` to `ended`, or schedule the next look; deliver early results."""
+    if isinstance(seen, TemporaryError | PermanentError):
+        await unseen(step, seen)
+        return
     batch = step.batch
-    if batch.reopened_at is not None and not batch.adopted:
-        await _adopt(step)
+    await _adopt(step)
     if not isinstance(seen, Ended) and lifecycle.cancel_is_over(batch, step.now):
         await _end_unconfirmed(step)
         return
     match seen:
-        case TemporaryError():
-            raise seen
-        case PermanentError():
-            await _refused_a_look(step, seen)
         case Exception():
             raise seen
         case NotFound():
@@ -117,20 +115,36 @@ async def poll(step: Step, seen: Seen, passage: Passage = nullcontext) -> None:
             assert_never(seen)
 
 
-def _pause_s(step: Step) -> float:
+async def unseen(step: Step, error: TemporaryError | PermanentError) -> None:
+    """Handle a look that failed, at this batch or at all batches of its account.
+
+    A paid batch whose key was revoked is left to the engine, which parks it.
+    """
+    await _adopt(step)
+    if lifecycle.cancel_is_over(step.batch, step.now):
+        await _end_unconfirmed(step)
+    elif isinstance(error, PermanentError) and step.estranged:
+        await _out_of_sight(step)
+    else:
+        raise error
+
+
+def _pause_s(step: AccountStep) -> float:
     return lifecycle.next_look_s(
         step.batch,
         step.settings.poll_interval_s,
         step.now,
         step.least_look_s,
-        account=step.way().digest,
+        account=step.account.digest,
         elapsed_s=step.elapsed_s,
         unnamed=step.settings.poll_unnamed,
     )
 
 
 async def _adopt(step: Step) -> None:
-    """Put the requests that a reopened batch had left unanswered back in flight in it."""
+    """Put the requests that a reopened batch had left unanswered back in flight in it, once."""
+    if step.batch.reopened_at is None or step.batch.adopted:
+        return
     lane_id = step.batch.lane_id
     async for request_ids in step.store.kept(step.batch.batch_id):
         await step.claim.adopt(lane_id, request_ids)
@@ -139,7 +153,7 @@ async def _adopt(step: Step) -> None:
     step.reach("poll.adopted")
 
 
-async def _early(step: Step, seen: Running, passage: Passage) -> EarlyRead:
+async def _early(step: AccountStep, seen: Running, passage: Passage) -> EarlyRead:
     """Deliver the rows that have succeeded so far; return how far they were read, for the next look.
 
     A failed row may still succeed, so it is delivered when the batch has ended, as are rows that cannot be read here.
@@ -185,13 +199,6 @@ async def _taught(step: Step, ending: Ending) -> Ending:
     return msgspec.structs.replace(ending, hopeless=quota_verdict.hopeless)
 
 
-async def _refused_a_look(step: Step, error: PermanentError) -> None:
-    """Leave a paid batch whose key was revoked to the engine, which parks it."""
-    if not step.estranged:
-        raise error
-    await _out_of_sight(step)
-
-
 async def _out_of_sight(step: Step) -> None:
     """Wait for the account that created the batch, unless a person has cancelled the batch."""
     if not step.batch.cancel_requested:
@@ -200,7 +207,7 @@ async def _out_of_sight(step: Step) -> None:
     await step.claim.ended(Outcome.CANCELLED, Ending(), reason)
 
 
-async def _not_found(step: Step) -> None:
+async def _not_found(step: AccountStep) -> None:
     if step.estranged:
         await _out_of_sight(step)
         return
@@ -228,20 +235,20 @@ async def _end_overdue(step: Step, seen: Running) -> None:
     await step.claim.ended(Outcome.FAILED, ending, complaint.message, status=seen.status)
 
 
-async def _is_listed(step: Step) -> bool:
+async def _is_listed(step: AccountStep) -> bool:
     """Return whether a search shows a batch that a look does not; if the search is refused, the key caused the 404s.
 
     If only rows can identify it, a listed batch that cannot be looked at is an error: it may be this batch.
     """
-    return bool(await step.provider.find(step.way(), step.criteria(step.batch.label)))
+    return bool(await step.provider.find(step.account, step.criteria(step.batch.label)))
 
 
-async def _ask_to_cancel(step: Step) -> None:
+async def _ask_to_cancel(step: AccountStep) -> None:
     if step.batch.provider_batch_id is None:
         return
     step.reach("poll.before_cancel")
     try:
-        await step.provider.cancel(step.way(), step.batch.provider_batch_id)
+        await step.provider.cancel(step.account, step.batch.provider_batch_id)
     except PermanentError as error:
         # It runs on and is paid for, so its results can still be read.
         step.telemetry.warn("step_refused", batch_id=step.batch.batch_id, reason=str(error))

@@ -16,7 +16,7 @@ from batchling_client.wire.states import RowKind
 from ..decisions import lifecycle
 from ..provider import Answer, Ending
 from .answer_check import checked
-from .step import Step
+from .step import AccountStep, Step
 
 CHUNK_ROWS: Final = 128
 CHUNK_BYTES: Final = 1024 * 1024
@@ -55,7 +55,9 @@ class Chunk:
         return len(self.rows) >= CHUNK_ROWS or self.n_bytes >= CHUNK_BYTES
 
 
-async def chunks(step: Step, ending: Ending, only: RowKind | None = None) -> AsyncGenerator[Chunk, None]:
+async def chunks(
+    step: AccountStep, ending: Ending, only: RowKind | None = None
+) -> AsyncGenerator[Chunk, None]:
     """Yield every readable result that names a request, of the `only` kind if given; the last chunk may be empty.
 
     An error of the reading is raised behind the last chunk: complete rows that were read before it were paid for.
@@ -63,7 +65,7 @@ async def chunks(step: Step, ending: Ending, only: RowKind | None = None) -> Asy
     chunk, failure = Chunk(cursor=ending.after), None
     if ending.results:
         try:
-            async with contextlib.aclosing(step.provider.results(step.way(), ending)) as answers:
+            async with contextlib.aclosing(step.provider.results(step.account, ending)) as answers:
                 async for answer in answers:
                     chunk.cursor = answer.cursor or chunk.cursor
                     row = _outgoing_or_none(step, answer)

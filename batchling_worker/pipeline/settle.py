@@ -10,6 +10,7 @@ from batchling_client.wire.scripts import RowOut
 from batchling_client.wire.states import Outcome, RowKind
 
 from ..decisions import lifecycle
+from ..errors import NotYet
 from ..provider import Ending
 from . import requeueing
 from .step import Step
@@ -21,6 +22,8 @@ async def settle(step: Step) -> None:
     May be interrupted and begun again: a request that has moved or is answered no longer belongs to this batch.
     """
     batch = step.batch
+    if batch.collected_at is None:
+        raise NotYet("the results are not collected yet", delay_s=0.1)
     ending = Ending.decode(batch.ending)
     n_requeued = n_refused = 0
     if batch.reopened_at is not None:

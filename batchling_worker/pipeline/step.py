@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Final
 
 from batchling_client.wire.keys import BatchId, ProviderBatchId
@@ -48,8 +48,6 @@ class Step:
     claim: Claim
     batch: Batch
     store: Store
-    account: Account | None
-    """None if the step needs no provider, or the credential is not available."""
     settings: StepSettings
     providers: Providers
     telemetry: Telemetry
@@ -117,13 +115,15 @@ class Step:
         """Whether surely no create was sent for the batch before this step, and Redis cannot have forgotten any."""
         return not lifecycle.may_be_made(self.batch)
 
+    def at(self, account: Account) -> AccountStep:
+        """Return the step with the account whose provider it may call."""
+        known = {one.name: getattr(self, one.name) for one in fields(Step)}
+        return AccountStep(**known, account=account)
+
     @property
     def estranged(self) -> bool:
         """Whether the batch was created under another key or host, so that not seeing it proves nothing."""
-        batch = self.batch
-        if self.account is None or batch.create_at is None or not batch.account:
-            return False
-        return batch.account != self.account.digest
+        return False
 
     def estrangement(self) -> TemporaryError:
         """Return the error with which a batch waits that only another account can see."""
@@ -146,8 +146,14 @@ class Step:
             f"({other.provider_batch_id[:MOST_SHOWN]}), as a cache on the way may: it is looked at again"
         )
 
-    def way(self) -> Account:
-        """Return the account; a step that needs an account is never started without it."""
-        if self.account is None:
-            raise RuntimeError(f"{self.batch.batch_id} was started without an account")
-        return self.account
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountStep(Step):
+    """A step that may call its provider."""
+
+    account: Account
+
+    @property
+    def estranged(self) -> bool:
+        batch = self.batch
+        return batch.create_at is not None and batch.account not in ("", self.account.digest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -17,7 +18,7 @@ from batchling_worker.claim import Terms
 from batchling_worker.decisions import lifecycle
 from batchling_worker.pipeline.collect import collect
 from batchling_worker.pipeline.settle import settle
-from batchling_worker.pipeline.step import Step, StepSettings
+from batchling_worker.pipeline.step import AccountStep, StepSettings
 from batchling_worker.provider import Account, Answer, Ending
 from batchling_worker.providers import Providers
 from batchling_worker.store import Store
@@ -63,7 +64,7 @@ async def step_on(
     monkeypatch: pytest.MonkeyPatch,
     rows: list[RequestId],
     answers: list[Answer],
-) -> Step:
+) -> AccountStep:
     """A step on a batch that has ended, under a fresh claim."""
     terms = Terms(lease_ms=60_000, result_ttl_ms=60_000, max_attempts=3)
     store = Store(redis=deployment.redis, keys=deployment.keys, terms=terms)
@@ -80,7 +81,7 @@ async def step_on(
     _, batch = await claim.begin([BatchState.ENDED])
     assert batch is not None
     monkeypatch.setattr(providers, "load", lambda name: Answering(answers))
-    return Step(
+    return AccountStep(
         claim=claim,
         batch=batch,
         store=store,
@@ -129,7 +130,7 @@ async def test_a_row_that_our_code_fails_on_gets_an_error_and_the_others_continu
         return real(batch, ending, request_id, attempt, max_attempts)
 
     monkeypatch.setattr(lifecycle, "row_fate", failing)
-    await settle(step)
+    await settle(dataclasses.replace(step, batch=dataclasses.replace(step.batch, collected_at=step.now)))
 
     told = await byhand.result(rows[1])
     assert told is not None
