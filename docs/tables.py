@@ -13,6 +13,7 @@ from batchling_client.intercept.passed import Why
 from batchling_client.wire.keys import KEYSPACE, PERMANENT
 from batchling_client.wire.no_batches import ANY_PATH, NO_BATCHES
 from batchling_client.wire.routes import ROUTES, Routes, window_words
+from batchling_client.wire.states import CHANGES
 from batchling_worker import providers
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -51,6 +52,25 @@ def keys_table() -> str:
         for kind in KEYSPACE
     ]
     return _table(heading, rows)
+
+
+def states_diagram() -> str:
+    """Return a diagram of a batch's states, with the scripts that change them."""
+    arrows: dict[tuple[str, str], list[str]] = {}
+    for change in CHANGES:
+        for source in change.sources or ("[*]",):
+            arrows.setdefault((source, change.target), []).append(change.script)
+    lines = [f"    {source} --> {target}: {', '.join(names)}" for (source, target), names in arrows.items()]
+    return "\n".join(["```mermaid", "stateDiagram-v2", "    direction LR", *lines, "```"])
+
+
+def states_table() -> str:
+    """Return a line for each change of a batch's state."""
+    rows = [
+        (f"`{change.script}`", ", ".join(change.sources) or "none", change.target, change.when)
+        for change in CHANGES
+    ]
+    return _table(("script", "from", "to", "when"), rows)
 
 
 def hosts_table() -> str:
@@ -131,7 +151,7 @@ def written(page: str, tables: Mapping[str, str]) -> str:
 
 PAGES: Final = {
     "docs/providers.md": {"providers": providers_table, "sdks": sdks_table},
-    "docs/how-it-works.md": {"keys": keys_table},
+    "docs/how-it-works.md": {"states": states_diagram, "changes": states_table, "keys": keys_table},
     "docs/reference.md": {"passing-reasons": passing_reasons, "exceptions": exceptions_tree},
     "docs/test-harness.md": {"long": long_tests},
     "docs/hosts.md": {"hosts": hosts_table, "no-batches": no_batches_table},

@@ -1,9 +1,9 @@
-"""The state of a batch (`BatchState`) and the outcome of a script (`Verdict`)."""
+"""The states of a batch (`BatchState`), every change between them (`CHANGES`), and what scripts answer (`Verdict`)."""
 
 from __future__ import annotations
 
 import enum
-from typing import Final
+from typing import Final, NamedTuple
 
 
 class BatchState(enum.StrEnum):
@@ -28,6 +28,53 @@ TERMINAL_STATES = frozenset({BatchState.SETTLED, BatchState.FAILED, BatchState.C
 LIVING_STATES = frozenset(BatchState) - TERMINAL_STATES
 IN_FLIGHT_STATES = frozenset({BatchState.SEALED, BatchState.SUBMITTING, BatchState.SUBMITTED})
 """Those in which a batch that was let into a quota of enqueued tokens counts against it."""
+
+
+class Change(NamedTuple):
+    """A change of a batch's state, and the script that makes it."""
+
+    script: str
+    sources: tuple[BatchState, ...]
+    """() = there was no batch."""
+    target: BatchState
+    when: str
+
+
+_OPEN, _SEALED, _ENDED = BatchState.OPEN, BatchState.SEALED, BatchState.ENDED
+_SUBMITTING, _SUBMITTED = BatchState.SUBMITTING, BatchState.SUBMITTED
+_LIVING: Final = tuple(state for state in BatchState if not state.terminal)
+_TERMINAL: Final = tuple(state for state in BatchState if state.terminal)
+
+CHANGES: Final = (
+    Change("enqueue", (), _OPEN, "the first request of a lane's next batch comes"),
+    Change("requeue", (), _OPEN, "a request that an ended batch left open needs the next batch"),
+    Change("enqueue", (_OPEN,), _SEALED, "it is full, or a request withdrawn from it is queued elsewhere"),
+    Change("requeue", (_OPEN,), _SEALED, "it is full"),
+    Change("adopt", (_OPEN,), _SEALED, "a request withdrawn from it returns to a reopened batch"),
+    Change("seal", (_OPEN,), _SEALED, "its linger is over"),
+    Change("cancel", (_OPEN,), _SEALED, "it is cancelled, and an earlier run of Redis may have submitted it"),
+    Change("intend", (_SEALED,), _SUBMITTING, "its submission begins"),
+    Change(
+        "release", (_SUBMITTING,), _SEALED, "its submission failed before anything was stored at the provider"
+    ),
+    Change("hold", (_SUBMITTING,), _SEALED, "its create was refused for a full quota"),
+    Change("submitted", (_SUBMITTING,), _SUBMITTED, "the provider has made it"),
+    Change("ended", (_SEALED, _SUBMITTING, _SUBMITTED), _ENDED, "it has ended, at the provider or before"),
+    Change("drop", (_OPEN, _SEALED), _ENDED, "the last of its requests is cancelled"),
+    Change("cancel", (_OPEN, _SEALED), _ENDED, "it is cancelled"),
+    Change("cancel", (_SUBMITTING, _SUBMITTED), _ENDED, "it is quarantined, and cancelled twice"),
+    Change("settle", (_ENDED,), BatchState.SETTLED, "every request is answered or has moved on"),
+    Change(
+        "settle",
+        (_ENDED,),
+        BatchState.FAILED,
+        "every request of a refused or lost batch is answered or has moved on",
+    ),
+    Change("settle", (_ENDED,), BatchState.CANCELLED, "every request of a cancelled batch is answered"),
+    Change("give_up", _LIVING, BatchState.FAILED, "its record cannot be read"),
+    Change("reopen", _TERMINAL, _SUBMITTED, "a person wants its results read again"),
+)
+"""Every change; a script that changes states names them in its header, and `docs/how-it-works.md` draws them."""
 
 
 QUARANTINED: Final = "quarantined"

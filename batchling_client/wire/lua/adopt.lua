@@ -4,6 +4,7 @@
 -- KEYS  1 schedule  2 lane  3 batch; then for each request: request, result
 -- ARGV  1 token  2 batch id  3 the attempt that a request stands for: its last  4 keep ms  5 '1' = no more follow
 -- Verdicts  'OK'  'STALE'
+-- States  open -> sealed
 --@include _clock
 --@include _fence
 --@include _server

@@ -7,6 +7,7 @@
 -- KEYS  1 schedule  2 batch  3 lane
 -- ARGV  1 batch id  2 ending (JSON) for a batch that ends at once  3 error in one sentence
 -- Verdicts  'OK'  'TOO_LATE' it has ended already  'GONE' no such batch
+-- States  open -> sealed  open, sealed, submitting, submitted -> ended
 --@include _clock
 --@include _fence
 --@include _server

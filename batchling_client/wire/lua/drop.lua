@@ -7,6 +7,7 @@
 -- Verdicts  {'OK', n dropped, n left because others wait, 1 = the batch has ended}
 --       {'TOO_LATE'} it is open or sealed no more, or another run of Redis had opened it, so that a provider may have been
 --       told: nothing was done  {'GONE'} no such batch
+-- States  open, sealed -> ended
 --@include _clock
 --@include _fence
 --@include _moved

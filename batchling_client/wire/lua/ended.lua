@@ -4,6 +4,7 @@
 -- ARGV  1 batch id  2 token  3 outcome  4 provider status  5 ending (JSON: result references, the provider's reason)
 --       6 error in one sentence, or ''
 -- Verdicts  'OK'  'STALE'
+-- States  sealed, submitting, submitted -> ended
 --@include _clock
 --@include _fence
 --@include _moved

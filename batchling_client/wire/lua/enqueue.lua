@@ -12,6 +12,7 @@
 -- Everything or nothing is written, except that the requests not taken are left for the next call.
 -- A request names only the latest who wait for it: see _waiters.
 -- The impatient set the pace: a batch lingers and is polled as the shortest wish of those in it.
+-- States  none -> open  open -> sealed
 --@include _clock
 --@include _server
 --@include _sound

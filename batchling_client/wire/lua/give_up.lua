@@ -3,6 +3,7 @@
 -- KEYS  1 schedule  2 batch  3 rows
 -- ARGV  1 batch id  2 token  3 error in one sentence  4 keep ms
 -- Verdicts  'OK'  'STALE'
+-- States  open, sealed, submitting, submitted, ended -> failed
 --@include _clock
 --@include _fence
 --@include _moved

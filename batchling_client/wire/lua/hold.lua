@@ -7,6 +7,7 @@
 --       7 '1' = its account cannot be called: the time since when a batch could not be submitted is kept, and the first
 --       time stored where there is none. Any other wait of an unsubmitted batch forgets it
 -- Verdicts  'OK'  'STALE'
+-- States  submitting -> sealed
 --@include _clock
 --@include _fence
 --@include _moved

@@ -2,6 +2,7 @@
 -- KEYS  1 batch
 -- ARGV  1 token  2 label
 -- Verdicts  {'OK', label in force}  {'STALE'}
+-- States  sealed -> submitting
 --@include _clock
 --@include _fence
 --@include _moved

@@ -7,6 +7,7 @@
 --       6 '1' = the provider answered and denies: it does not know the batch or its results, or the key has no right.
 --       Denials in a row are counted with the time of the first; any other release ends the row of them.
 -- Verdicts  'OK'  'STALE'
+-- States  submitting -> sealed
 --@include _clock
 --@include _fence
 --@include _moved

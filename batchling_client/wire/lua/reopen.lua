@@ -3,6 +3,7 @@
 -- KEYS  1 schedule  2 batch  3 unanswered
 -- ARGV  1 batch id  2 the terminal states, comma separated  3 keep ms
 -- Verdicts  'OK'  'TOO_LATE' there is nothing to read again  'BUSY' it is not over  'GONE' no such batch
+-- States  settled, failed, cancelled -> submitted
 --@include _clock
 --@include _fence
 --@include _moved

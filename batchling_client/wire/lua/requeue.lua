@@ -7,6 +7,7 @@
 --       attempt it stands for, bytes of its line
 -- Verdicts  {'OK', n taken} fewer than given: the target was full and is sealed, send the rest with a fresh id
 --       {'MOVED', open batch id}  {'USED'}  {'STALE'}: nothing was done
+-- States  none -> open  open -> sealed
 --@include _clock
 --@include _fence
 --@include _server

@@ -2,6 +2,7 @@
 -- KEYS  1 schedule  2 batch  3 lane
 -- ARGV  1 batch id  2 token
 -- Verdicts  'OK'  'STALE'
+-- States  open -> sealed
 --@include _clock
 --@include _fence
 --@include _server

@@ -2,6 +2,7 @@
 -- KEYS  1 schedule  2 batch  3 rows
 -- ARGV  1 batch id  2 token  3 terminal state  4 keep ms
 -- Verdicts  'OK'  'STALE'
+-- States  ended -> settled  ended -> failed  ended -> cancelled
 --@include _clock
 --@include _fence
 --@include _moved

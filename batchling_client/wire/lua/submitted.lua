@@ -2,6 +2,7 @@
 -- KEYS  1 schedule  2 batch
 -- ARGV  1 batch id  2 token  3 provider batch id  4 delay ms  5 the account that sees the batch, a digest
 -- Verdicts  {'OK'}  {'STALE', provider batch id in force or ''}
+-- States  submitting -> submitted
 --@include _clock
 --@include _fence
 --@include _moved
