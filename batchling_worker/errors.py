@@ -100,7 +100,6 @@ class Waiting(Postponed):
         self, reason: str, *, delay_s: float, refusal: PermanentError | None = None, away: bool = False
     ) -> None:
         super().__init__(reason, delay_s=delay_s)
-        self.wait_s = delay_s
         self.refusal = refusal
         self.away = away
 

@@ -12,6 +12,7 @@ from batchling_client.wire.keys import BatchId
 from batchling_client.wire.records.account import Quota
 from batchling_client.wire.states import IN_FLIGHT_STATES, BatchState, Verdict
 from batchling_worker.account_store import AccountStore
+from batchling_worker.decisions import quota
 
 from .byhand import KEEP_MS, ByHand, ids, out
 
@@ -246,3 +247,18 @@ async def test_admission_is_fenced_and_ends_with_the_submission(byhand: ByHand, 
     ours = state in (BatchState.SEALED, BatchState.SUBMITTING)
     assert fresh is (Verdict.OK if ours else Verdict.STALE)
     assert (await byhand.everything() != before) is ours
+
+
+async def test_a_worker_goes_above_an_old_limit_once_in_five_minutes(byhand: ByHand) -> None:
+    batch_id = await byhand.sealed(ids(2))
+    batch = await byhand.batch(batch_id)
+    key = byhand.keys.quota(quota.quota_id("a1", batch.spec.model))
+    await byhand.redis.execute_command("HSET", key, "limit", 1, "trusted_until", 0)
+
+    store = AccountStore(byhand.redis, byhand.keys)
+    admission = await store.admit(batch, await byhand.claimed(batch_id), "a1", 1.0)
+
+    now = await byhand.now_ms()
+    assert admission.verdict is Verdict.OK
+    trusted_until = int(await byhand.redis.execute_command("HGET", key, "trusted_until"))
+    assert now + 200_000 < trusted_until <= now + 300_000
