@@ -44,13 +44,6 @@ def down() -> int:
     return _stack("down")
 
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def status(*, as_json: bool) -> int:
-    """Show the processes of the embedded stack."""
-    return _stack("status", as_json=as_json)
-
-
 @click.command(context_settings={"allow_interspersed_args": False})
 @click.option(
     "--port",

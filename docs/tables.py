@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import ast
+import datetime as dt
+import enum
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Final
+from types import NoneType, UnionType
+from typing import Annotated, Any, Final, Union, get_args, get_origin
+
+import msgspec
 
 from batchling_client import errors
 from batchling_client.intercept.passed import Why
+from batchling_client.views.batch_detail import BatchDetail
+from batchling_client.views.batch_view import BatchView
+from batchling_client.views.overview import Overview
 from batchling_client.wire.keys import KEYSPACE, PERMANENT
 from batchling_client.wire.no_batches import ANY_PATH, NO_BATCHES
 from batchling_client.wire.routes import ROUTES, Routes, window_words
@@ -137,6 +146,47 @@ def long_tests() -> str:
     return "\n".join(f"- `tests/{path}`" for path in ast.literal_eval(listed))
 
 
+def json_fields(view: type[msgspec.Struct], shown_before: type[msgspec.Struct] | None = None) -> str:
+    """Return a line for each field of a view as `--json` prints it; those of `shown_before` are left out."""
+    left_out = {field.name for field in msgspec.structs.fields(shown_before)} if shown_before else set()
+    rows = [row for row in _fields(view) if row[0].partition("[")[0] not in left_out]
+    return _table(("field", "type", "meaning"), [(f"`{path}`", kind, says) for path, kind, says in rows])
+
+
+def _fields(view: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """Yield path, type and meaning of each field, those of inner records too."""
+    for field in msgspec.structs.fields(view):
+        wanted, says = field.type, ""
+        if get_origin(wanted) is Annotated:
+            wanted, meta = get_args(wanted)
+            says = meta.description or ""
+        yield f"{prefix}{field.name}", _word_of(wanted), says
+        for inner in get_args(wanted):
+            if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
+                yield from _fields(inner, f"{prefix}{field.name}[].")
+
+
+def _word_of(wanted: Any) -> str:
+    """Return the word of docs/json.md for a Python type."""
+    if isinstance(wanted, UnionType) or get_origin(wanted) is Union:
+        return " or ".join(_word_of(one) for one in get_args(wanted))
+    if get_origin(wanted) is tuple:
+        inner = get_args(wanted)[0]
+        return "list of strings" if inner is str else "list of objects"
+    wanted = getattr(wanted, "__supertype__", wanted)
+    if isinstance(wanted, type) and issubclass(wanted, enum.Enum):
+        return "string"
+    words = {
+        str: "string",
+        int: "integer",
+        float: "number",
+        bool: "boolean",
+        dt.datetime: "time",
+        NoneType: "null",
+    }
+    return words[wanted]
+
+
 def written(page: str, tables: Mapping[str, str]) -> str:
     """Return the page with each table between `<!-- table: NAME -->` and `<!-- end -->`, or raise ValueError."""
     for name, table in tables.items():
@@ -149,11 +199,16 @@ def written(page: str, tables: Mapping[str, str]) -> str:
     return page
 
 
-PAGES: Final = {
+PAGES: Final[dict[str, dict[str, Callable[[], str]]]] = {
     "docs/providers.md": {"providers": providers_table, "sdks": sdks_table},
     "docs/how-it-works.md": {"states": states_diagram, "changes": states_table, "keys": keys_table},
     "docs/reference.md": {"passing-reasons": passing_reasons, "exceptions": exceptions_tree},
     "docs/test-harness.md": {"long": long_tests},
+    "docs/json.md": {
+        "batches": partial(json_fields, BatchView),
+        "batch": partial(json_fields, BatchDetail, BatchView),
+        "overview": partial(json_fields, Overview),
+    },
     "docs/hosts.md": {"hosts": hosts_table, "no-batches": no_batches_table},
 }
 

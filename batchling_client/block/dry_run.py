@@ -18,7 +18,8 @@ from redis.exceptions import RedisError
 from ..errors import DryRun, DryRunCall, QueueUnreachable
 from ..intercept import scope
 from ..operate import embedded_stack
-from ..operate.connect import running_url, unreachable
+from ..operate.connect import unreachable
+from ..operate.embedded_status import running_url
 from ..session.calls import Request
 from ..session.lanes import Lane
 from ..settings import ClientSettings

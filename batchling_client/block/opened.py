@@ -13,12 +13,12 @@ from ..errors import DryRunOver, QueueUnreachable
 from ..intercept import child_processes, probe, switch
 from ..operate import worker_presence
 from ..operate.deployment import check_reachable, deployment_of
-from ..operate.inspection import Inspection
 from ..progress import display
 from ..session import Deployment
 from ..session.lanes import Terms
 from ..session.own_context import apart
 from ..settings import ClientSettings
+from ..views.inspection import Inspection
 from ..wire.deployment.cancellation import carry_through, end
 from ..wire.deployment.connection import UNREACHABLE
 from ..wire.routes import Routes

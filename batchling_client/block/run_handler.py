@@ -14,11 +14,11 @@ from ..errors import QueueUnreachable
 from ..intercept import scope
 from ..intercept.interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough
 from ..intercept.passed import Passed, Why
-from ..operate.inspection import Inspection
 from ..session import Deployment, replies
 from ..session.calls import Calls, Request
 from ..session.lanes import Terms
 from ..session.sse import Streamed
+from ..views.inspection import Inspection
 from ..wire.keys import Keys, RunId
 from ..wire.records.batch import Batch
 from ..wire.routes import Routes

@@ -13,9 +13,9 @@ from redis.asyncio import Redis
 
 from ..errors import AnswerUnreadable, BatchlingError, RequestLost
 from ..operate import worker_presence
-from ..operate.inspection import Inspection
 from ..progress import display, wait_reasons
 from ..session.redis_outage import Outage
+from ..views.inspection import Inspection
 from ..wire.deployment.connection import UNREACHABLE
 from ..wire.keys import Keys, RunId
 from ..wire.records import submitted_file

@@ -18,7 +18,7 @@ from ..wire.deployment.installing import install
 from .target import WrongTarget, absent, in_dots, say, without_function
 
 GROUP: Final = "batchling.commands"
-WORKER_COMMANDS: Final = ("demo", "down", "sandbox", "status", "up")
+WORKER_COMMANDS: Final = ("demo", "down", "sandbox", "up")
 """Known by name without the worker, to distinguish a missing worker from a misspelt command."""
 
 WRONG_USE: Final = 2

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
-import json
 import os
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -17,13 +14,13 @@ import click
 from .. import settings
 from ..operate import steering
 from ..operate.cancel_run import CancelledRun, cancel_run
-from ..operate.connect import Reached, reach
+from ..operate.connect import reach
 from ..operate.doctor import examine
-from ..operate.inspection import RunRecord
-from ..progress.folding import folded, width_of
+from ..progress.folding import folded
+from ..views.inspection import RunRecord
 from ..wire import sealing
 from ..wire.deployment.installing import VERSION
-from . import bulk, run_function, run_script, tables
+from . import bulk, look, run_function, run_script
 from .group import CommandGroup
 from .run_command import RunCommand, options_behind
 from .run_sandbox import rehearsal
@@ -36,7 +33,6 @@ REHEARSAL_POLL_S: Final = 0.5
 
 _redis_url = click.option("--redis-url", metavar="URL", help="Instead of BATCHLING_REDIS_URL.")
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-_limit = click.option("--limit", default=1000, show_default=True, help="How many to list, newest first.")
 
 
 @click.group(cls=CommandGroup)
@@ -131,82 +127,6 @@ def run(ctx: click.Context, /, words: Sequence[str], *, sandbox: bool, **options
 
 
 @main.command()
-@_limit
-@_redis_url
-@_as_json
-def batches(limit: int, redis_url: str | None, *, as_json: bool) -> None:
-    """List batches."""
-
-    async def look() -> None:
-        async with reach(redis_url) as reached:
-            found = await reached.inspection.batches(limit)
-            older = [(one.inspection.version, await one.inspection.batches(limit)) for one in reached.older]
-        by_version = [(reached.inspection.version, found), *((v, left) for v, left in older if left)]
-        lines = tables.batches_by_version(by_version, _now(), _width())
-        _print(tables.batches_json(by_version) if as_json else lines, as_json=as_json)
-        _name_unreadable(reached)
-
-    asyncio.run(look())
-
-
-@main.command()
-@_limit
-@_redis_url
-@_as_json
-def runs(limit: int, redis_url: str | None, *, as_json: bool) -> None:
-    """List runs."""
-
-    async def look() -> None:
-        async with reach(redis_url) as reached:
-            found = await reached.inspection.runs(limit)
-        _print([one.as_json() for one in found] if as_json else tables.runs(found, _width()), as_json=as_json)
-        _name_unreadable(reached)
-
-    asyncio.run(look())
-
-
-@main.command()
-@_limit
-@_redis_url
-@_as_json
-def lanes(limit: int, redis_url: str | None, *, as_json: bool) -> None:
-    """List lanes: what requests must share to share a batch."""
-
-    async def look() -> None:
-        async with reach(redis_url) as reached:
-            found = await reached.inspection.lanes(limit)
-        _print(
-            [lane.as_json() for lane in found] if as_json else tables.lanes(found, _now(), _width()),
-            as_json=as_json,
-        )
-        _name_unreadable(reached)
-
-    asyncio.run(look())
-
-
-@main.command()
-@click.argument("name", metavar="ID")
-@_redis_url
-@_as_json
-def show(name: str, redis_url: str | None, *, as_json: bool) -> None:
-    """Show a batch, or a run and its batches."""
-
-    async def look() -> None:
-        async with reach(redis_url) as reached:
-            there = (await reached.keyspace_of(name)).inspection
-            found = await steering.find(there, name, tell=say)
-        if isinstance(found, RunRecord):
-            _print(
-                tables.run_json(found) if as_json else tables.run(found, _now(), _width()), as_json=as_json
-            )
-        else:
-            as_object = {**tables.batch_json(found), "wire_version": there.version}
-            _print(as_object if as_json else tables.batch(found, _width()), as_json=as_json)
-
-    asyncio.run(look())
-
-
-@main.command()
 @click.argument("name", metavar="ID")
 @click.option(
     "--keep-submitted", is_flag=True, help="Runs only: let submitted batches finish and keep their answers."
@@ -234,14 +154,14 @@ def cancel(name: str, redis_url: str | None, *, keep_submitted: bool, as_json: b
     if isinstance(done, CancelledRun):
         return _tell_cancelled(done, as_json=as_json)
     lines = [f"Batch {batch_id} is being cancelled." for batch_id in done.batch_ids]
-    _print(done.as_json() if as_json else lines, as_json=as_json)
+    look.print_out(done.as_json() if as_json else lines, as_json=as_json)
     if not done.batch_ids:
         say(f"{name} has ended already: there is nothing to cancel.")
     return 0 if done.batch_ids else 1
 
 
 def _tell_cancelled(done: CancelledRun, *, as_json: bool) -> int:
-    _print(done.as_json() if as_json else done.lines(), as_json=as_json)
+    look.print_out(done.as_json() if as_json else done.lines(), as_json=as_json)
     if done.done_something:
         return 0
     if not (done.kept or done.left or done.n_shared):
@@ -267,7 +187,7 @@ def retry(name: str, redis_url: str | None, *, as_json: bool) -> int:
 
     done = asyncio.run(steer())
     lines = [f"Batch {batch_id} is due now." for batch_id in done.batch_ids]
-    _print(done.as_json() if as_json else lines, as_json=as_json)
+    look.print_out(done.as_json() if as_json else lines, as_json=as_json)
     if not done.batch_ids:
         over = "it has ended, and its provider has no more answers to read"
         why = "a worker is at it at this moment" if done.busy else over
@@ -275,6 +195,8 @@ def retry(name: str, redis_url: str | None, *, as_json: bool) -> int:
     return 0 if done.batch_ids else 1
 
 
+for command in (look.status, look.batches, look.runs, look.lanes, look.show):
+    main.add_command(command)
 main.add_command(bulk.submit)
 main.add_command(bulk.results)
 
@@ -300,31 +222,8 @@ def doctor(redis_url: str | None, *, as_json: bool) -> int:
     findings = asyncio.run(examine(redis_url, os.environ))
     sound = all(finding.sound for finding in findings)
     as_objects = {"ok": sound, "findings": [finding.as_json() for finding in findings]}
-    _print(
-        as_objects if as_json else [folded(str(finding), _width(), indent=22) for finding in findings],
+    look.print_out(
+        as_objects if as_json else [folded(str(finding), look.width(), indent=22) for finding in findings],
         as_json=as_json,
     )
     return 0 if sound else 1
-
-
-def _print(what: object, *, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(what, indent=2, ensure_ascii=False))
-    elif isinstance(what, list):
-        for line in what:
-            click.echo(line)
-
-
-def _name_unreadable(reached: Reached) -> None:
-    """Print on stderr which records were left out because they cannot be read."""
-    for inspection in (reached.inspection, *(one.inspection for one in reached.older)):
-        for sentence in inspection.unreadable:
-            say(sentence)
-
-
-def _width() -> int | None:
-    return width_of(sys.stdout)
-
-
-def _now() -> dt.datetime:
-    return dt.datetime.now(dt.UTC)

@@ -3,51 +3,73 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
-from ..operate.inspection import LaneRecord, RunRecord
-from ..progress.batch_lines import age_of, rows_all, rows_done, state_of
 from ..progress.folding import folded
-from ..wire.records.batch import Batch
+from ..views.batch_detail import BatchDetail
+from ..views.batch_view import NEED_YOU, BatchView, Status
+from ..views.inspection import LaneRecord, RunRecord
+from ..views.lane_view import LaneView
+from ..views.spelling import as_json
+from ..wire.states import BatchState
+from .text import INDENT, Coloured, age, clock, columns, count, cut, moment, one_line, span, styled
 
-INDENT: Final = 4
+_COLOURS: Final = {
+    **dict.fromkeys(NEED_YOU, "red"),
+    Status.WAITING: "yellow",
+    Status.CANCELLING: "yellow",
+    Status.RUNNING: "green",
+    Status.READING: "green",
+    Status.DONE_WITH_FAILURES: "red",
+    Status.FAILED: "red",
+}
+WIDE: Final = 120
+"""From so many columns on, a list shows whole ids, the provider's ids and the next looks."""
+SHORT_ID: Final = 10
+LONGEST_MODEL: Final = 26
 
 
-def batches(found: Sequence[Batch], now: dt.datetime, width: int | None = None) -> list[str]:
-    """Return a line per batch under a heading, and below it an error that is too long for the line."""
+def batches(found: Sequence[BatchView], now: dt.datetime, width: int | None = None) -> list[str]:
+    """Return a line per batch under a heading, and below it a reason that is too long for the line."""
     if not found:
         return ["No batches."]
-    heading = ("BATCH", "PROVIDER/MODEL", "STATE", "DONE", "AGE", "PROVIDER'S ID", "ERROR")
-    rows = [
-        (
-            batch.batch_id,
-            f"{batch.spec.provider}/{batch.spec.model}",
-            state_of(batch),
-            f"{rows_done(batch)}/{rows_all(batch)}",
-            age_of(batch, now),
-            batch.provider_batch_id or "-",
-            _one_line(batch.error),
-        )
-        for batch in found
-    ]
-    return _columns([heading, *rows], width)
+    narrow = width is not None and width < WIDE
+    n_letters = _shortest([one.batch_id for one in found]) if narrow else None
+    heading = ["BATCH", "PROVIDER/MODEL", "STATUS", "DONE", "FAILED", "AGE"]
+    heading += [] if narrow else ["NEXT LOOK", "PROVIDER'S ID"]
+    rows = [[*heading, "WHY"]]
+    for one in found:
+        title = one_line(one.title)
+        cells: list[str] = [
+            one.batch_id[:n_letters],
+            cut(title, LONGEST_MODEL) if narrow else title,
+            Coloured(one.status.value, _COLOURS.get(one.status, "")),
+            f"{_n_done(one)}/{one.n_open}",
+            str(one.n_failed) if one.n_failed else "-",
+            age(one.age(now)),
+        ]
+        if not narrow:
+            cells += [
+                clock(one.next_look_at) if one.next_look_at else "-",
+                one_line(one.provider_batch_id or "-"),
+            ]
+        rows.append([*cells, one_line(one.why or "")])
+    return columns(rows, width)
 
 
-def batches_by_version(
-    found: Sequence[tuple[int, Sequence[Batch]]], now: dt.datetime, width: int | None = None
-) -> list[str]:
-    """Return the batches of this wire version, and below them the older versions' batches, which workers drain."""
-    (_, own), *older = found
-    lines = batches(own, now, width)
-    for version, left in older:
-        lines += ["", f"Of wire version {version}, which this release drains:", *batches(left, now, width)]
-    return lines
+def _n_done(one: BatchView) -> int:
+    """Return the requests with a success, or until then those that the provider reports as done."""
+    running = one.n_done if one.state is BatchState.SUBMITTED else 0
+    return max(one.n_succeeded, running - one.n_failed)
 
 
-def batches_json(found: Sequence[tuple[int, Sequence[Batch]]]) -> list[dict[str, object]]:
-    """Return what `batchling batches --json` prints."""
-    return [{**batch.as_json(), "wire_version": version} for version, some in found for batch in some]
+def _shortest(ids: Sequence[str]) -> int:
+    """Return how many letters tell these ids from each other."""
+    n = SHORT_ID
+    while n < max(map(len, ids)) and len({one[:n] for one in ids}) < len(set(ids)):
+        n += 1
+    return n
 
 
 def runs(found: Sequence[RunRecord], width: int | None = None) -> list[str]:
@@ -59,46 +81,37 @@ def runs(found: Sequence[RunRecord], width: int | None = None) -> list[str]:
         (
             record.run_id,
             record.name or "-",
-            _time(record.started_at),
+            moment(record.started_at),
             str(record.n_requests),
             str(record.n_reused),
             _states(record),
         )
         for record in found
     ]
-    return _columns([heading, *rows], width)
+    return columns([heading, *rows], width)
 
 
-def lanes(found: Sequence[LaneRecord], now: dt.datetime, width: int | None = None) -> list[str]:
-    """Return a line per lane, under a heading."""
+def lanes(found: Sequence[LaneView], now: dt.datetime, width: int | None = None) -> list[str]:
+    """Return a line per lane, under a heading, and below it what holds the lane up."""
     if not found:
         return ["No lanes."]
-    heading = (
-        "LANE",
-        "PROVIDER/MODEL",
-        "ENDPOINT",
-        "WINDOW",
-        "CREDENTIAL",
-        "WAITING",
-        "TOKENS",
-        "LAST USED",
-        "HELD",
-    )
-    rows = [
-        (
-            lane.lane_id,
-            f"{lane.spec.provider}/{lane.spec.model}",
-            lane.spec.endpoint,
-            lane.spec.completion_window,
-            lane.spec.fingerprint[:8],
-            str(lane.open_batch.n_requests) if lane.open_batch else "0",
-            _tokens(lane),
-            _time(lane.last_used_at),
-            _one_line(_hold(lane, now)) or "-",
-        )
-        for lane in found
-    ]
-    return _columns([heading, *rows], width)
+    narrow = width is not None and width < WIDE
+    n_letters = _shortest([one.lane.lane_id for one in found]) if narrow else None
+    heading = ["LANE", "PROVIDER/MODEL", "KEY", "OPEN", "SEALED", "RUNNING", "OLDEST", "TOKENS"]
+    heading[2:2] = [] if narrow else ["ENDPOINT", "WINDOW"]
+    heading += [] if narrow else ["LAST USED"]
+    rows = [[*heading, "HELD"]]
+    for one in found:
+        spec, queue = one.lane.spec, one.queue
+        title = one_line(f"{spec.provider}/{spec.model}")
+        cells = [one.lane.lane_id[:n_letters], cut(title, LONGEST_MODEL) if narrow else title]
+        cells += [] if narrow else [one_line(spec.endpoint), spec.completion_window]
+        cells += [spec.fingerprint[: 4 if narrow else 8]]
+        cells += [str(n) if n else "-" for n in (queue.n_open, queue.n_sealed, queue.n_running)]
+        cells += [age(now - queue.oldest_at) if queue.oldest_at else "-", _tokens(one.lane)]
+        cells += [] if narrow else [moment(one.lane.last_used_at)]
+        rows.append([*cells, one_line(_hold(one.lane, now) or queue.why or "-")])
+    return columns(rows, width)
 
 
 def _tokens(lane: LaneRecord) -> str:
@@ -113,80 +126,69 @@ def _hold(lane: LaneRecord, now: dt.datetime) -> str:
     """Return what holds up the lane's batches, until when, and why; '' if nothing does."""
     circuit, quota = lane.circuit, lane.quota
     if circuit is not None and circuit.until is not None:
-        until = f" until {_clock(circuit.until)}" if circuit.until > now else ", about to be tried"
+        until = f" until {clock(circuit.until)}" if circuit.until > now else ", about to be tried"
         return f"{circuit.word}{until}: {circuit.why}"
     if quota is not None and quota.held_until is not None and quota.held_until > now:
-        return f"quota full until {_clock(quota.held_until)}: {quota.why}"
+        return f"quota full until {clock(quota.held_until)}: {quota.why}"
     return ""
 
 
-def batch(found: Batch, width: int | None = None) -> list[str]:
-    """Return all facts about one batch, a line per fact."""
+def batch(found: BatchDetail, now: dt.datetime, width: int | None = None) -> list[str]:
+    """Return why a batch is where it is and what happens next, all facts about it, and what happened to it."""
+    words = f"{count(found.n_open, 'request')}, {found.n_succeeded:,} answered"
+    words += f", {found.n_failed:,} failed" if found.n_failed else ""
+    head = f"Batch {found.batch_id} of {one_line(found.title)}: {found.status.value}, {words}"
+    lines = [folded(head, width, indent=INDENT)]
+    if found.why:
+        lines.append(folded(f"Why: {one_line(found.why)}", width, indent=INDENT))
+    if found.next:
+        wait = f", in {span(found.next_look_at - now)}" if found.next_look_at else ""
+        lines.append(folded(f"Next: {found.next}{wait}", width, indent=INDENT))
+    lines += [f"You can: {styled(command, 'cyan')}" for command in found.commands]
+    lines += ["", *_facts(found, width), ""]
+    lines += [
+        folded(f"{moment(entry.at)}  {one_line(entry.what)}", width, indent=21) for entry in found.timeline
+    ]
+    return lines if found.timeline else lines[:-1]
+
+
+_TOLD_ABOVE: Final = {
+    "batch_id",
+    "provider",
+    "model",
+    "status",
+    "why",
+    "next",
+    "error",
+    "timeline",
+    "commands",
+}
+
+
+def _facts(found: BatchDetail, width: int | None) -> list[str]:
+    """Return the facts that the head does not tell, a line each."""
     return [
         folded(f"{name}: {_word(value)}", width, indent=INDENT)
-        for name, value in batch_json(found).items()
-        if value not in (None, "", 0)
+        for name, value in as_json(found).items()
+        if name not in _TOLD_ABOVE and value not in (None, "", 0)
     ]
 
 
-def run(found: RunRecord, now: dt.datetime, width: int | None = None) -> list[str]:
+def run(
+    found: RunRecord, batches_of_run: Sequence[BatchView], now: dt.datetime, width: int | None = None
+) -> list[str]:
     """Return one run and its batches."""
     title = f"{found.run_id} {found.name}".rstrip()
     earlier = f" ({found.n_reused} from earlier runs)" if found.n_reused else ""
     return [
-        f"Run {title}: {found.n_requests} requests{earlier}, started {_time(found.started_at)}",
-        *batches(found.batches, now, width),
+        f"Run {one_line(title)}: {count(found.n_requests, 'request')}{earlier}, started {moment(found.started_at)}",
+        *batches(batches_of_run, now, width),
     ]
 
 
-def batch_json(found: Batch) -> dict[str, object]:
-    """Return what `batchling show BATCH --json` prints, which is more than the list shows."""
-    return {
-        **found.as_json(),
-        "host": found.spec.host,
-        "completion_window": found.spec.completion_window,
-        "credential": found.spec.fingerprint,
-        "n_bytes": found.n_bytes,
-        "n_done": found.n_done,
-        "n_dropped": found.n_dropped,
-        "n_stumbles": found.n_stumbles,
-        "n_unended": found.n_unended,
-        "label": found.label or None,
-        "input_file_id": found.input_file_id or None,
-        "submitted_at": _iso(found.submitted_at),
-        "ended_at": _iso(found.ended_at),
-        "settled_at": _iso(found.settled_at),
-        "outcome": found.outcome.value if found.outcome else None,
-        "cancel_requested": found.cancel_requested,
-    }
-
-
-def run_json(found: RunRecord) -> dict[str, object]:
+def run_json(found: RunRecord, batches_of_run: Sequence[BatchView]) -> dict[str, object]:
     """Return what `batchling show RUN --json` prints: the run and its batches."""
-    return {**found.as_json(), "batches": [one.as_json() for one in found.batches]}
-
-
-def _columns(rows: Sequence[Sequence[str]], width: int | None) -> list[str]:
-    """Return the rows as lines; where a terminal is too narrow, with the last cell of a row below it, and cut."""
-    lines = [_padded(row, _widths(rows)) for row in rows]
-    if width is None or max(map(len, lines)) <= width:
-        return lines
-    short = [row[:-1] for row in rows]
-    lines = []
-    for row in rows:
-        line = _padded(row[:-1], _widths(short))
-        lines.append(line if len(line) <= width else f"{line[: width - 1]}…")
-        if row is not rows[0] and row[-1] not in ("", "-"):
-            lines += folded(f"{' ' * INDENT}{row[-1]}", width, indent=INDENT).splitlines()
-    return lines
-
-
-def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
-    return [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-
-
-def _padded(row: Iterable[str], widths: Sequence[int]) -> str:
-    return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    return {**found.as_json(), "batches": [as_json(one) for one in batches_of_run]}
 
 
 def _states(record: RunRecord) -> str:
@@ -196,21 +198,5 @@ def _states(record: RunRecord) -> str:
     return ", ".join(f"{n} {state}" for state, n in counts.items()) or "-"
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
 def _word(value: object) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else _one_line(str(value))
-
-
-def _iso(moment: dt.datetime | None) -> str | None:
-    return moment.isoformat() if moment else None
-
-
-def _clock(moment: dt.datetime) -> str:
-    return moment.astimezone().strftime("%H:%M:%S")
-
-
-def _time(moment: dt.datetime) -> str:
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else one_line(str(value))

@@ -9,12 +9,12 @@ from typing import Any, Final
 import msgspec
 from redis.asyncio import Redis
 
+from ..views.inspection import Inspection, RunRecord
 from ..wire.keys import BatchId, Keys, Mailbox, RequestId, RunId
 from ..wire.records.batch import Batch
 from ..wire.records.row_and_result import CorruptRecord, Result, Row
 from ..wire.scripts import Scripts
 from ..wire.states import BatchState, RowKind, Verdict
-from .inspection import Inspection, RunRecord
 from .steering import NO_ENDING
 
 KEEP_MS: Final = 30 * 24 * 3600 * 1000

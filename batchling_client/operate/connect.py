@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
 
-import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import BusyLoadingError, RedisError
 
 from .. import settings
 from ..errors import QueueUnreachable
 from ..settings import ClientSettings
+from ..views.inspection import Inspection
 from ..wire.deployment import redis_errors
 from ..wire.deployment.connection import UNREACHABLE, connect, place_of
 from ..wire.keys import DRAINED_VERSIONS, Keys
 from ..wire.scripts import Scripts
-from . import stack_command
-from .inspection import Inspection
-
-STATUS_S: Final = 20.0
-
-NOT_RUNNING: Final = (
-    "The embedded stack is not running: start it with `batchling up`, or set BATCHLING_REDIS_URL."
-)
+from . import embedded_status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +63,7 @@ async def reach(redis_url: str | None) -> AsyncIterator[Reached]:
     caller does meanwhile, such as writing to a pipe that nobody reads any more, stays what it is.
     """
     used = settings.load(redis_url=redis_url)
-    url = used.redis_url or await running_url(used.home)
+    url = used.redis_url or await embedded_status.running_url(used.home)
     redis = connect(url)
     keys = Keys(used.namespace)
     try:
@@ -118,34 +107,3 @@ def unreachable(url: str, error: Exception) -> QueueUnreachable:
         f"Redis at {place_of(url)} cannot be reached ({type(error).__name__}): "
         "start it, or set BATCHLING_REDIS_URL."
     )
-
-
-class _Redis(msgspec.Struct):
-    url: str
-
-
-class _Status(msgspec.Struct):
-    redis: _Redis | None
-
-
-async def running_url(home: Path) -> str:
-    """Return the URL of the running embedded stack's Redis; raise `QueueUnreachable` if it does not run."""
-    if importlib.util.find_spec("batchling_worker") is None:
-        raise QueueUnreachable(NOT_RUNNING)
-    env = {**os.environ, "BATCHLING_HOME": str(home)}
-    try:
-        with redis_errors.shortages_as(QueueUnreachable):
-            asked = await stack_command.run("status", env=env, within_s=STATUS_S)
-    except TimeoutError:
-        raise QueueUnreachable(NOT_RUNNING) from None
-    if asked.code != 0:
-        raise QueueUnreachable(
-            asked.err.decode("utf-8", "replace").strip().rpartition("\n")[2] or NOT_RUNNING
-        )
-    try:
-        status = msgspec.json.decode(asked.out, type=_Status)
-    except msgspec.DecodeError:
-        raise QueueUnreachable(NOT_RUNNING) from None
-    if status.redis is None:
-        raise QueueUnreachable(NOT_RUNNING)
-    return status.redis.url

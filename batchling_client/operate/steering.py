@@ -8,11 +8,11 @@ from typing import Final, TypeVar
 
 from ..errors import BatchlingError
 from ..session.credentials import KEEP_MS
+from ..views.inspection import Inspection, RunRecord
 from ..wire.keys import BatchId, RunId
 from ..wire.records.batch import Batch
 from ..wire.scripts import Scripts
 from ..wire.states import BatchState, Verdict
-from .inspection import Inspection, RunRecord
 
 NO_ENDING: Final = b"{}"
 """What is known of the end of a batch that no provider has seen: nothing."""

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from typing import Final
 
 from ..errors import WrongSettings
+from ..views.inspection import Inspection
 from ..wire import sealing
 from ..wire.deployment.cancellation import is_cancelled
 from ..wire.deployment.connection import UNREACHABLE
 from ..wire.deployment.rehearsing import SANDBOX
 from ..wire.records.row_and_result import CorruptRecord
-from .inspection import Inspection
 
 _logger = logging.getLogger(__name__)
 

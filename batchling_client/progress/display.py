@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from redis.asyncio import Redis
 
-from ..operate import inspection
+from ..views import inspection
 from ..wire.deployment.cancellation import is_cancelled
 from ..wire.keys import BatchId, Keys, RunId
 from ..wire.records.batch import Batch

@@ -242,7 +242,7 @@ async def one_look(
     provider_batch_id: ProviderBatchId,
     told: Callable[[T], tuple[Running | Ended, Other] | None],
 ) -> Look:
-    """Return the look at one batch; `told` reads the answer, None for one that is not a batch.
+    """Return the look at one batch; `told` reads the answer, None for an answer without a batch.
 
     Raises `TemporaryError` if the answer is not a batch.
     """

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from batchling_client.operate import steering
-from batchling_client.operate.inspection import Inspection
+from batchling_client.views.inspection import Inspection
 from batchling_client.wire.deployment.cancellation import end
 from batchling_client.wire.deployment.connection import UNREACHABLE
 from batchling_client.wire.keys import BatchId

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from batchling_client.wire.states import BatchState
@@ -35,7 +36,9 @@ async def look(deployment: Deployment, *words: str) -> Any:
     return json.loads(seen.out)
 
 
-async def test_batches_are_listed_newest_first_with_every_promised_field(deployment: Deployment) -> None:
+async def test_unfinished_batches_are_listed_oldest_first_with_every_promised_field(
+    deployment: Deployment,
+) -> None:
     await deployment.ask(2)
     await deployment.ask(3, model=SLOW_MODEL)
 
@@ -43,13 +46,13 @@ async def test_batches_are_listed_newest_first_with_every_promised_field(deploym
     text = await batchling("batches", "--redis-url", deployment.url, env={})
 
     assert [(batch["model"], batch["n_requests"], batch["state"]) for batch in listed] == [
-        (SLOW_MODEL, 3, "open"),
         (MODEL, 2, "open"),
+        (SLOW_MODEL, 3, "open"),
     ]
     assert all(batch.keys() >= IN_EACH_BATCH for batch in listed)
     assert text.code == 0
     assert text.out.splitlines()[0].startswith("BATCH")
-    assert f"groq/{SLOW_MODEL}" in text.out.splitlines()[1]
+    assert f"groq/{MODEL}" in text.out.splitlines()[1]
     assert len(await look(deployment, "batches", "--limit", "1")) == 1
 
 
@@ -187,7 +190,7 @@ async def test_a_run_is_followed_into_the_batches_its_requests_moved_to(deployme
     (first,) = await look(deployment, "batches")
     (run,) = await look(deployment, "runs")
     await deployment.ask(1, model=SLOW_MODEL)
-    (second, _) = await look(deployment, "batches")
+    (_, second) = await look(deployment, "batches")
     await deployment.redis.execute_command(
         "HSET", deployment.keys.batch(first["batch_id"]), "moved_to", second["batch_id"]
     )
@@ -195,3 +198,87 @@ async def test_a_run_is_followed_into_the_batches_its_requests_moved_to(deployme
     shown = await look(deployment, "show", run["run_id"])
 
     assert [one["batch_id"] for one in shown["batches"]] == [first["batch_id"], second["batch_id"]]
+
+
+async def test_status_exits_1_while_requests_wait_without_a_worker_and_0_once_they_are_answered(
+    deployment: Deployment,
+) -> None:
+    ids = await deployment.ask(2)
+
+    waiting = await batchling("status", env=deployment.env)
+    deployment.worker()
+    await deployment.answered(ids)
+    await deployment.settled()
+    done = await batchling("status", env=deployment.env)
+    as_json = await look(deployment, "status")
+
+    assert waiting.code == 1
+    assert "No worker is alive" in waiting.out
+    assert "2 requests wait" in waiting.out
+    assert (done.code, "no request waits" in done.out) == (0, True)
+    assert as_json["redis"]["url"] in deployment.url
+    assert [worker.keys() for worker in as_json["workers"]] == [{"pid", "hostname"}]
+    assert (as_json["n_over"], as_json["needs_you"]) == (1, [])
+
+
+async def test_status_of_a_redis_that_is_away_exits_3(tmp_path: Path) -> None:
+    seen = await batchling("status", env={"BATCHLING_REDIS_URL": f"unix://{tmp_path}/nobody"})
+
+    assert (seen.code, seen.out) == (3, "")
+    assert "cannot be reached" in seen.sentence
+
+
+async def test_batches_are_filtered_by_state_status_and_what_they_are_of(deployment: Deployment) -> None:
+    ids = await deployment.ask(2)
+    deployment.worker()
+    await deployment.answered(ids)
+    await deployment.settled()
+    await deployment.ask(1, model=SLOW_MODEL, linger_ms=60_000)
+
+    async def models(*words: str) -> list[str]:
+        return [one["model"] for one in await look(deployment, "batches", *words)]
+
+    assert await models() == [SLOW_MODEL, MODEL]
+    assert await models("--state", "settled") == await models("--state", "done") == [MODEL]
+    assert await models("--state", "collecting", "--state", "settled") == []
+    assert await models("--model", SLOW_MODEL, "--provider", "groq") == [SLOW_MODEL]
+    assert await models("--failed") == await models("--stuck") == []
+    assert await models("--since", "1d") == [SLOW_MODEL, MODEL]
+    [run, _] = await look(deployment, "runs")
+    assert await models("--run", run["run_id"]) == [SLOW_MODEL]
+    for wrong in (("--state", "sleepy"), ("--since", "yesterday"), ("--after", "b-unknown")):
+        refused = await batchling("batches", *wrong, env=deployment.env)
+        assert (refused.code, wrong[1] in refused.sentence) == (2, True)
+
+
+async def test_a_batch_is_shown_with_what_happened_and_what_comes_next(deployment: Deployment) -> None:
+    await deployment.ask(2, linger_ms=60_000)
+    (listed,) = await look(deployment, "batches")
+
+    shown = await look(deployment, "show", listed["batch_id"])
+    text = await batchling("show", listed["batch_id"], env=deployment.env)
+    await batchling("cancel", listed["batch_id"], env=deployment.env)
+    cancelled = await look(deployment, "show", listed["batch_id"])
+
+    assert [entry["what"] for entry in shown["timeline"]] == ["opened"]
+    assert shown["commands"] == [f"batchling cancel {listed['batch_id']}"]
+    assert "Next: it is sealed, unless more calls come before" in text.out
+    assert [entry["what"] for entry in cancelled["timeline"]] == ["opened", "cancelled"]
+
+
+async def test_control_characters_of_a_provider_do_not_reach_the_terminal(deployment: Deployment) -> None:
+    await deployment.ask(1, model="evil\x1b[2J\x07model", linger_ms=60_000)
+    (listed,) = await look(deployment, "batches")
+    key = deployment.keys.batch(listed["batch_id"])
+    await deployment.redis.execute_command("HSET", key, "error", "no\x1b]0;title\x07 room\u202e")
+
+    for words in (("status",), ("batches",), ("lanes",), ("show", listed["batch_id"])):
+        text = await batchling(*words, env=deployment.env)
+        assert not {"\x1b", "\x07", "\u202e"} & set(text.out)
+        assert "evil" in text.out
+
+
+async def test_a_schema_is_printed_without_a_deployment() -> None:
+    for words in (("batches",), ("status",), ("show",)):
+        seen = await batchling(*words, "--schema", env={"BATCHLING_REDIS_URL": "unix:///nobody"})
+        assert (seen.code, "properties" in seen.out) == (0, True)

@@ -18,8 +18,8 @@ from redis.asyncio import Redis
 
 from batchling_client import Run, batchify, session
 from batchling_client.operate import worker_presence
-from batchling_client.operate.inspection import Inspection
 from batchling_client.progress import display
+from batchling_client.views.inspection import Inspection
 from batchling_client.wire.keys import BatchId, Keys, RunId
 from tests.waiting import wait_until
 

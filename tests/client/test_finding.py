@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from batchling_client.cli.main import main
 from batchling_client.operate import steering
-from batchling_client.operate.inspection import Inspection, RunRecord
+from batchling_client.views.inspection import Inspection, RunRecord
 from batchling_client.wire.deployment import connection
 from batchling_client.wire.keys import BatchId, Keys, RunId
 from tests.scripts.byhand import ByHand, ids, row

@@ -16,9 +16,9 @@ from batchling_client.block.parameters import BlockOptions
 from batchling_client.block.run import handler_of
 from batchling_client.block.run_handler import RunHandler
 from batchling_client.operate import worker_presence
-from batchling_client.operate.inspection import Inspection
 from batchling_client.progress import overdue
 from batchling_client.progress.display import Watch
+from batchling_client.views.inspection import Inspection
 from batchling_client.wire import sealing
 from batchling_client.wire.deployment import seal_key_files
 from batchling_client.wire.deployment.rehearsing import SANDBOX

@@ -10,7 +10,7 @@ import pytest
 
 from batchling_client import batchify
 from batchling_client.operate.cancel_run import CancelledRun, cancel_run
-from batchling_client.operate.inspection import Inspection
+from batchling_client.views.inspection import Inspection
 from batchling_client.wire.deployment import connection
 from batchling_client.wire.ids import new_batch_id, new_mailbox
 from batchling_client.wire.keys import Keys, RequestId, RunId

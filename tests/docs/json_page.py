@@ -75,4 +75,6 @@ def _is(value: object, word: str) -> bool:
         return isinstance(value, list if word.startswith("list") else dict)
     if word == "integer":
         return isinstance(value, int) and not isinstance(value, bool)
+    if word == "number":
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
     return {"string": isinstance(value, str), "boolean": isinstance(value, bool), "null": value is None}[word]

@@ -6,7 +6,7 @@ import json
 import time
 from typing import Any
 
-from batchling_client.operate.inspection import Inspection
+from batchling_client.views.inspection import Inspection
 from batchling_client.wire.keys import RequestId
 from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.records.row_and_result import LaneSpec

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from batchling_client.operate import steering
-from batchling_client.operate.inspection import Inspection
+from batchling_client.views.inspection import Inspection
 from tests.deployment import CANARY, Deployment
 from tests.waiting import wait_until
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from batchling_client.operate.inspection import Inspection
+from batchling_client.views.inspection import Inspection
 from batchling_client.wire.keys import RequestId
 from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.states import BatchState, Outcome

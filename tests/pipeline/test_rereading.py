@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from batchling_client.operate import steering
-from batchling_client.operate.inspection import Inspection
+from batchling_client.views.inspection import Inspection
 from batchling_client.wire.keys import BatchId, RequestId
 from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.states import BatchState

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from batchling_client import batchify
-from batchling_client.operate.inspection import Inspection
+from batchling_client.views.inspection import Inspection
 from batchling_client.wire.keys import BatchId, CustomId, Keys, ProviderBatchId, RequestId
 from batchling_client.wire.scripts import Scripts
 from batchling_client.wire.states import BatchState

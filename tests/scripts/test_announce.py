@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from redis.exceptions import OutOfMemoryError
 
-from batchling_client.operate.inspection import Inspection
+from batchling_client.views.inspection import Inspection
 from batchling_client.wire.records.row_and_result import WorkerPresence
 
 from .byhand import KEEP_MS, ByHand

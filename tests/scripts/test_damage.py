@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 from redis.exceptions import ResponseError
 
-from batchling_client.operate.inspection import Inspection
+from batchling_client.views.inspection import Inspection
 from batchling_client.wire.ids import new_batch_id
 from batchling_client.wire.keys import BatchId, RequestId
 from batchling_client.wire.records.batch import Batch

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from batchling_client.operate.inspection import Inspection
+from batchling_client.views.inspection import Inspection
 from batchling_client.wire.ids import new_batch_id, new_mailbox
 from batchling_client.wire.keys import BatchId
 from batchling_client.wire.states import BatchState, Outcome, Placement, Verdict

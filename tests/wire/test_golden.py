@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from batchling_client.operate.inspection import Inspection
+from batchling_client.views.inspection import Inspection
 from batchling_client.wire import sealing
 from batchling_client.wire.deployment.connection import connect
 from batchling_client.wire.keys import KEYSPACE, Keys

@@ -123,6 +123,8 @@ class Batch:
     moved_to: BatchId | None
     """The batch in which its unanswered requests went on, if some did."""
     early: EarlyRead
+    timeline: str
+    """What happened to it: lines of milliseconds since 1970 and words, as `_moved.lua` writes them."""
     quota_id: str
     """The quota of enqueued tokens that it counts against; '' before it was first to be submitted."""
 
@@ -197,6 +199,7 @@ class Batch:
                 cancel_asked_at=time("cancel_asked_at"),
                 moved_to=BatchId(text("moved_to")) or None,
                 early=EarlyRead.decode(fields.get(b"early", b"{}")),
+                timeline=fields.get(b"timeline", b"").decode(errors="replace"),
                 quota_id=text("quota"),
             )
         except (KeyError, ValueError, OverflowError) as error:

@@ -108,7 +108,7 @@ class Inspection:
     async def batches(self, limit: int) -> list[Batch]:
         """Return the newest batches, newest first."""
         return await self.batches_named(
-            [BatchId(batch_id) for batch_id in await self._newest(self._keys.batches, limit)]
+            [BatchId(batch_id) for batch_id in await self.newest(self._keys.batches, limit)]
         )
 
     async def batches_named(self, batch_ids: Iterable[BatchId]) -> list[Batch]:
@@ -128,7 +128,9 @@ class Inspection:
     async def marks(self, batch_ids: Sequence[BatchId]) -> list[object]:
         """Return a mark per batch that differs whenever the batch has changed, far cheaper to read than the batch."""
         fields = ("updated_at", "state", "error", "silence", "n_dropped", "quarantined_at")
-        replies = await self._pipelined([("HMGET", self._keys.batch(one), *fields) for one in batch_ids])
+        replies = await pipelined(
+            self._redis, [("HMGET", self._keys.batch(one), *fields) for one in batch_ids]
+        )
         return [tuple(reply) if isinstance(reply, list) else reply for reply in replies]
 
     async def is_full(self) -> bool:
@@ -177,21 +179,21 @@ class Inspection:
 
     async def runs(self, limit: int) -> list[RunRecord]:
         """Return the newest runs, newest first, with their batches."""
-        names = [RunId(run_id) for run_id in await self._newest(self._keys.runs, limit)]
+        names = [RunId(run_id) for run_id in await self.newest(self._keys.runs, limit)]
         hashes = await self._hashes([self._keys.run(run_id) for run_id in names])
         found = [await self._run(run_id, fields) for run_id, fields in zip(names, hashes, strict=True)]
         return [record for record in found if record is not None]
 
     async def runs_called(self, name: str) -> list[RunId]:
         """Return the runs of that name, newest first."""
-        run_ids = [RunId(run_id) for run_id in await self._newest(self._keys.runs, MOST_NAMED)]
-        names = await self._pipelined([("HGET", self._keys.run(run_id), "name") for run_id in run_ids])
+        run_ids = [RunId(run_id) for run_id in await self.newest(self._keys.runs, MOST_NAMED)]
+        names = await pipelined(self._redis, [("HGET", self._keys.run(run_id), "name") for run_id in run_ids])
         return [run_id for run_id, told in zip(run_ids, names, strict=True) if told == name.encode()]
 
     async def ids_beginning_with(self, prefix: str) -> tuple[list[BatchId], list[RunId]]:
         """Return the batches and the runs whose ids begin so, newest first."""
-        batch_ids = await self._newest(self._keys.batches, MOST_NAMED)
-        run_ids = await self._newest(self._keys.runs, MOST_NAMED)
+        batch_ids = await self.newest(self._keys.batches, MOST_NAMED)
+        run_ids = await self.newest(self._keys.runs, MOST_NAMED)
         return (
             [BatchId(one) for one in batch_ids if one.startswith(prefix)],
             [RunId(one) for one in run_ids if one.startswith(prefix)],
@@ -199,9 +201,9 @@ class Inspection:
 
     async def batches_at_provider(self, provider_batch_id: str) -> list[BatchId]:
         """Return the batches that a provider knows by that id, newest first."""
-        batch_ids = [BatchId(one) for one in await self._newest(self._keys.batches, MOST_NAMED)]
-        told = await self._pipelined(
-            [("HGET", self._keys.batch(one), "provider_batch_id") for one in batch_ids]
+        batch_ids = [BatchId(one) for one in await self.newest(self._keys.batches, MOST_NAMED)]
+        told = await pipelined(
+            self._redis, [("HGET", self._keys.batch(one), "provider_batch_id") for one in batch_ids]
         )
         wanted = provider_batch_id.encode()
         return [one for one, known in zip(batch_ids, told, strict=True) if known == wanted]
@@ -222,9 +224,9 @@ class Inspection:
 
     async def lanes(self, limit: int) -> list[LaneRecord]:
         """Return the lanes used last, latest first, with their open batches."""
-        lane_ids = [LaneId(lane_id) for lane_id in await self._newest(self._keys.lanes, limit)]
+        lane_ids = [LaneId(lane_id) for lane_id in await self.newest(self._keys.lanes, limit)]
         hashes = await self._hashes([self._keys.lane(lane_id) for lane_id in lane_ids])
-        scores = await self._pipelined([("ZSCORE", self._keys.lanes, lane_id) for lane_id in lane_ids])
+        scores = await pipelined(self._redis, [("ZSCORE", self._keys.lanes, lane_id) for lane_id in lane_ids])
         opened = await self.batches_named(
             BatchId(fields[b"open"].decode(errors="replace"))
             for fields in hashes
@@ -281,9 +283,15 @@ class Inspection:
 
     async def workers(self) -> list[WorkerPresence]:
         """Return the workers whose heartbeat is at most fifteen seconds old; raise `CorruptRecord`."""
-        names = await self._newest(self._keys.workers, READ_AT_ONCE)
-        beats = await self._pipelined([("GET", self._keys.worker(name)) for name in names])
+        names = await self.newest(self._keys.workers, READ_AT_ONCE)
+        beats = await pipelined(self._redis, [("GET", self._keys.worker(name)) for name in names])
         return [WorkerPresence.decode(raw) for raw in beats if raw is not None]
+
+    async def workers_known(self) -> list[WorkerPresence]:
+        """Return the live workers whose heartbeat this version can read."""
+        with contextlib.suppress(CorruptRecord):
+            return await self.workers()
+        return []
 
     async def n_unfinished(self) -> int:
         """Return how many batches are not terminal."""
@@ -297,14 +305,15 @@ class Inspection:
 
     async def skews_s(self) -> dict[str, float]:
         """Return how far each live worker's clock is ahead of Redis', in seconds, if the worker reports it."""
-        names = await self._newest(self._keys.workers, READ_AT_ONCE)
+        names = await self.newest(self._keys.workers, READ_AT_ONCE)
         # Compare each heartbeat with the time of that heartbeat, as it may be renewed between two reads.
-        told = await self._pipelined(
+        told = await pipelined(
+            self._redis,
             [
                 pair
                 for name in names
                 for pair in (("GET", self._keys.worker(name)), ("ZSCORE", self._keys.workers, name))
-            ]
+            ],
         )
         beats = [
             (WorkerPresence.decode(raw), float(at))
@@ -313,7 +322,8 @@ class Inspection:
         ]
         return {beat.name: beat.said_at - heard_ms / 1000 for beat, heard_ms in beats if beat.said_at}
 
-    async def _newest(self, key: str, limit: int) -> list[str]:
+    async def newest(self, key: str, limit: int) -> list[str]:
+        """Return the members of a list for people, newest first."""
         try:
             members = await self._redis.execute_command("ZREVRANGE", key, 0, limit - 1)
         except UNREACHABLE:
@@ -325,24 +335,25 @@ class Inspection:
 
     async def _hashes(self, keys: Sequence[str]) -> list[Mapping[bytes, bytes] | None]:
         """Return the hashes; an empty one for a missing key, None for a key of another type."""
-        return await self._pipelined([("HGETALL", key) for key in keys])
+        return await pipelined(self._redis, [("HGETALL", key) for key in keys])
 
     def _leave_out(self, what: str) -> None:
         sentence = f"{what} cannot be read: its record in Redis is damaged, or of another version."
         self._unreadable[sentence] = None
 
-    async def _pipelined(self, commands: Sequence[tuple[str, ...]]) -> list[Any]:
-        """Return the replies; None for a key of another type."""
-        replies: list[Any] = []
-        for first in range(0, len(commands), READ_AT_ONCE):
-            async with self._redis.pipeline(transaction=False) as pipe:
-                for command in commands[first : first + READ_AT_ONCE]:
-                    pipe.execute_command(*command)
-                replies += await pipe.execute(raise_on_error=False)
-        for reply in replies:
-            if isinstance(reply, UNREACHABLE):
-                raise reply
-        return [None if isinstance(reply, ResponseError) else reply for reply in replies]
+
+async def pipelined(redis: Redis, commands: Sequence[tuple[str, ...]]) -> list[Any]:
+    """Return the replies, read a hundred at a time; None for a key of another type."""
+    replies: list[Any] = []
+    for first in range(0, len(commands), READ_AT_ONCE):
+        async with redis.pipeline(transaction=False) as pipe:
+            for command in commands[first : first + READ_AT_ONCE]:
+                pipe.execute_command(*command)
+            replies += await pipe.execute(raise_on_error=False)
+    for reply in replies:
+        if isinstance(reply, UNREACHABLE):
+            raise reply
+    return [None if isinstance(reply, ResponseError) else reply for reply in replies]
 
 
 def _text(fields: Mapping[bytes, bytes] | None, name: bytes) -> str:

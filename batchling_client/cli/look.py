@@ -1,0 +1,377 @@
+"""The commands that look at a deployment and change nothing: status, batches, runs, lanes and show."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import datetime as dt
+import json
+import re
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import click
+import msgspec
+
+from .. import settings
+from ..errors import BatchlingError
+from ..operate import embedded_status, steering
+from ..operate.connect import Reached, reach
+from ..progress.folding import width_of
+from ..views import batch_list, spelling
+from ..views.batch_detail import BatchDetail, detail_of
+from ..views.batch_list import BatchLists, Filter, Place
+from ..views.batch_view import NEED_YOU, BatchView, Status
+from ..views.inspection import RunRecord
+from ..views.lane_view import LaneView, lanes_of
+from ..views.overview import Overview, overview_of
+from ..wire.keys import BatchId
+from ..wire.states import LISTS
+from . import status_text, tables
+from .target import say
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+LAST_OVER: Final = 20
+"""So many batches that are over are listed below the unfinished ones."""
+ATTENTION: Final = 1
+UNREACHABLE: Final = 3
+_SPAN: Final = re.compile(r"(\d+)([smhd])")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_STATUSES: Final = {one.value.replace(" ", "-"): one for one in Status}
+
+_redis_url = click.option("--redis-url", metavar="URL", help="Instead of BATCHLING_REDIS_URL.")
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_limit = click.option("--limit", default=1000, show_default=True, help="How many to list.")
+
+
+def _schema_of(view: type[msgspec.Struct]) -> Callable[[F], F]:
+    """Add `--schema`, which prints the JSON schema of what `--json` prints and looks at nothing."""
+
+    def show_schema(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+        if asked:
+            click.echo(json.dumps(spelling.schema(view), indent=2))
+            ctx.exit()
+
+    return click.option(
+        "--schema",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=show_schema,
+        help="Print the JSON schema of --json.",
+    )
+
+
+class WrongFilter(BatchlingError):
+    """A list was asked for by something that no batch has."""
+
+    code = "wrong_filter"
+    sentence = "A list was asked for by something that no batch has."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Deployment:
+    """A deployment that answers, and the lists of its batches."""
+
+    reached: Reached
+    lists: BatchLists
+
+
+@asynccontextmanager
+async def _deployment(redis_url: str | None) -> AsyncIterator[_Deployment]:
+    """Connect; name what could not be read on stderr at the end."""
+    async with reach(redis_url) as reached:
+        lists = BatchLists(reached.redis, reached.scripts.keys)
+        yield _Deployment(reached=reached, lists=lists)
+    for one in (reached.inspection, lists.inspection, *(older.inspection for older in reached.older)):
+        for sentence in one.unreadable:
+            say(sentence)
+
+
+@click.command()
+@_redis_url
+@_as_json
+@_schema_of(Overview)
+def status(redis_url: str | None, *, as_json: bool) -> int:
+    """Show the deployment on one screen: what needs you, what waits by itself, what runs.
+
+    Exit code 0: nobody has to act. 1: something needs you. 3: Redis cannot be reached, or the embedded stack is down.
+    """
+
+    used = settings.load(redis_url=redis_url)
+    stack = None if used.redis_url else asyncio.run(embedded_status.status(used.home))
+    if stack is not None and stack.notice:
+        say(stack.notice)
+    if stack is not None and stack.redis_url is None:
+        print_out(
+            stack.as_json if as_json else [f"The stack in {used.home} is down: `batchling up` starts it."],
+            as_json=as_json,
+        )
+        return UNREACHABLE
+
+    async def look() -> tuple[Overview, dict[str, Any]]:
+        async with _deployment(stack.redis_url if stack else used.redis_url) as found:
+            reached = found.reached
+            overview = await overview_of(
+                found.lists,
+                namespace=used.namespace,
+                redis_at=reached.place,
+                n_older=sum([await one.inspection.n_unfinished() for one in reached.older]),
+            )
+            if stack is not None:
+                return overview, stack.as_json
+            workers = await found.lists.inspection.workers_known()
+            return overview, embedded_status.of_others(reached.place, workers, used.home)
+
+    overview, processes = asyncio.run(look())
+    lines = [
+        *status_text.status(overview, now(), width()),
+        *(status_text.processes(stack.as_json) if stack else ()),
+    ]
+    print_out({**processes, **spelling.as_json(overview)} if as_json else lines, as_json=as_json)
+    return 0 if overview.is_healthy else ATTENTION
+
+
+@click.command(short_help="List batches: unfinished ones first, the oldest first.")
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    metavar="WORD",
+    help="In this state, such as submitted, or status, such as waiting; repeatable.",
+)
+@click.option("--stuck", is_flag=True, help="Only what needs you: quarantined, key refused, held, overdue.")
+@click.option(
+    "--failed", is_flag=True, help="Only what is over and failed, was cancelled, or holds failures."
+)
+@click.option(
+    "--all", "everything", is_flag=True, help=f"All that is over, too, not only the last {LAST_OVER}."
+)
+@click.option("--provider", default="", metavar="NAME", help="Of this provider.")
+@click.option("--model", default="", help="Of this model.")
+@click.option("--lane", default="", metavar="ID", help="Of this lane.")
+@click.option("--run", "run_name", metavar="RUN", help="With requests of this run.")
+@click.option("--key", default="", metavar="FINGERPRINT", help="Under this API key, as `lanes` shows it.")
+@click.option("--since", metavar="TIME", help="Opened or over since then: 90m, 2h, 7d, or 2026-11-30.")
+@click.option("--after", metavar="BATCH", help="Read on: what was over before this batch.")
+@_limit
+@_redis_url
+@_as_json
+@_schema_of(BatchView)
+def batches(
+    states: Sequence[str],
+    provider: str,
+    model: str,
+    lane: str,
+    run_name: str | None,
+    key: str,
+    since: str | None,
+    after: str | None,
+    limit: int,
+    redis_url: str | None,
+    *,
+    stuck: bool,
+    failed: bool,
+    everything: bool,
+    as_json: bool,
+) -> None:
+    """List batches: what needs you first, then the unfinished ones, oldest first, then the last that are over."""
+    statuses, lists_named = _states(states)
+    if stuck:
+        statuses |= NEED_YOU
+    wanted = Filter(
+        lists=batch_list.FAILED if failed else lists_named,
+        provider=provider,
+        model=model,
+        lane=lane,
+        key=key,
+        since=_since(since),
+        statuses=frozenset(statuses),
+    )
+
+    async def look() -> tuple[list[BatchView], str]:
+        async with _deployment(redis_url) as found:
+            if run_name:
+                return await _of_run(found, run_name, wanted), ""
+            n_over = limit if everything or failed or states or since or after else LAST_OVER
+            listed, rest = await _listed(found, wanted, limit, n_over, after)
+            for one in found.reached.older:
+                older = BatchLists(found.reached.redis, one.scripts.keys)
+                listed += await older.views([batch.batch_id for batch in await one.inspection.batches(limit)])
+            return listed, rest
+
+    listed, rest = asyncio.run(look())
+    lines = tables.batches(listed, now(), width())
+    print_out([spelling.as_json(one) for one in listed] if as_json else lines, as_json=as_json)
+    if rest and not as_json:
+        say(rest)
+
+
+async def _listed(
+    found: _Deployment, wanted: Filter, limit: int, n_over: int, after: str | None
+) -> tuple[list[BatchView], str]:
+    """Return the unfinished batches and some of those that are over, and a sentence on the batches left out."""
+    lanes = await found.lists.lanes()
+    unfinished = _narrowed(wanted, batch_list.UNFINISHED)
+    over = _narrowed(wanted, batch_list.OVER)
+    listed: list[BatchView] = []
+    left: list[str] = []
+    if unfinished is not None and not after:
+        page = await found.lists.page(unfinished, limit=limit, lanes=lanes)
+        listed += sorted(page.batches, key=lambda one: not one.needs_you)
+        if page.after:
+            left.append(
+                f"{page.n_all - len(page.batches):,} unfinished batches are not listed: --limit lists more."
+            )
+    if over is not None and limit > len(listed):
+        start = await _place_of(found, after) if after else ""
+        page = await found.lists.page(
+            over, limit=min(n_over, limit - len(listed)), newest_first=True, after=start, lanes=lanes
+        )
+        listed += page.batches
+        if page.after and n_over == LAST_OVER:
+            left.append(
+                f"{page.n_all - len(page.batches):,} more are over: `batchling batches --all` lists them."
+            )
+        elif page.after and page.batches:
+            left.append(f"More are over: `batchling batches --after {page.batches[-1].batch_id}` reads on.")
+    return listed, " ".join(left)
+
+
+def _narrowed(wanted: Filter, names: Sequence[str]) -> Filter | None:
+    """Return the filter for those of its lists that are among the names; None if there are none."""
+    kept = tuple(name for name in wanted.lists or LISTS if name in names)
+    return dataclasses.replace(wanted, lists=kept) if kept else None
+
+
+async def _place_of(found: _Deployment, batch_id: str) -> str:
+    batch = await found.lists.inspection.batch(BatchId(batch_id))
+    if batch is None or batch.settled_at is None:
+        raise WrongFilter(f"--after takes the ID of a batch that is over: {batch_id} names none.")
+    return str(Place(int(batch.settled_at.timestamp() * 1000), batch.batch_id))
+
+
+async def _of_run(found: _Deployment, name: str, wanted: Filter) -> list[BatchView]:
+    record = await steering.find(found.lists.inspection, name, tell=say)
+    if not isinstance(record, RunRecord):
+        raise WrongFilter(f"--run takes a run, and {name} is a batch.")
+    views = await found.lists.views([one.batch_id for one in record.batches], await found.lists.lanes())
+    specs = {one.batch_id: one.spec for one in record.batches}
+    return [
+        one
+        for one in views
+        if wanted.takes_lane(one.lane_id, specs[one.batch_id])
+        and (not wanted.lists or batch_list.list_of(one) in wanted.lists)
+        and (not wanted.statuses or one.status in wanted.statuses)
+    ]
+
+
+def _states(words: Sequence[str]) -> tuple[set[Status], tuple[str, ...]]:
+    """Return the statuses and the lists that words name; raise `WrongFilter`."""
+    statuses, lists = set[Status](), list[str]()
+    for word in words:
+        spelt = word.strip().lower()
+        if spelt.replace(" ", "-") in _STATUSES and spelt not in LISTS:
+            statuses.add(_STATUSES[spelt.replace(" ", "-")])
+        elif spelt in LISTS:
+            lists.append(spelt)
+        else:
+            known = ", ".join(sorted({*LISTS, *_STATUSES}))
+            raise WrongFilter(f"--state does not know {word!r}. It takes {known}.")
+    return statuses, tuple(lists)
+
+
+def _since(word: str | None) -> dt.datetime | None:
+    """Return the time that a length of time or a date names; raise `WrongFilter`."""
+    if word is None:
+        return None
+    length = _SPAN.fullmatch(word.strip())
+    if length:
+        return now() - dt.timedelta(seconds=min(int(length[1]), 10**9) * _SECONDS[length[2]])
+    try:
+        return dt.datetime.fromisoformat(word).astimezone()
+    except ValueError:
+        raise WrongFilter(
+            f"--since cannot read {word!r} as a time: write 90m, 2h, 7d, or 2026-11-30T09:00."
+        ) from None
+
+
+@click.command()
+@_limit
+@_redis_url
+@_as_json
+def runs(limit: int, redis_url: str | None, *, as_json: bool) -> None:
+    """List runs, the newest first."""
+
+    async def look() -> list[RunRecord]:
+        async with _deployment(redis_url) as found:
+            return await found.lists.inspection.runs(limit)
+
+    listed = asyncio.run(look())
+    print_out([one.as_json() for one in listed] if as_json else tables.runs(listed, width()), as_json=as_json)
+
+
+@click.command()
+@_limit
+@_redis_url
+@_as_json
+def lanes(limit: int, redis_url: str | None, *, as_json: bool) -> None:
+    """List lanes, the last used first: what requests must share to share a batch."""
+
+    async def look() -> list[LaneView]:
+        async with _deployment(redis_url) as found:
+            return await lanes_of(found.lists, limit)
+
+    listed = asyncio.run(look())
+    lines = tables.lanes(listed, now(), width())
+    print_out([one.as_json() for one in listed] if as_json else lines, as_json=as_json)
+
+
+@click.command()
+@click.argument("name", metavar="ID")
+@_redis_url
+@_as_json
+@_schema_of(BatchDetail)
+def show(name: str, redis_url: str | None, *, as_json: bool) -> None:
+    """Show why a batch is where it is, what happens next and what happened, or a run and its batches."""
+
+    async def look() -> None:
+        async with _deployment(redis_url) as found:
+            there = await found.reached.keyspace_of(name)
+            lists = BatchLists(found.reached.redis, there.scripts.keys)
+            record = await steering.find(there.inspection, name, tell=say)
+            if isinstance(record, RunRecord):
+                views = await lists.views([one.batch_id for one in record.batches], await lists.lanes())
+                lines = tables.run(record, views, now(), width())
+                print_out(tables.run_json(record, views) if as_json else lines, as_json=as_json)
+                return
+            detail = await detail_of(lists, record)
+            if detail is None:
+                raise steering.UnknownId(f"Batch {record.batch_id} has been deleted a moment ago.")
+            lines = tables.batch(detail, now(), width())
+            print_out(spelling.as_json(detail) if as_json else lines, as_json=as_json)
+
+    asyncio.run(look())
+
+
+def print_out(what: object, *, as_json: bool) -> None:
+    """Print JSON, or lines."""
+    if as_json:
+        click.echo(json.dumps(what, indent=2, ensure_ascii=False))
+    elif isinstance(what, list):
+        for line in what:
+            click.echo(line)
+
+
+def width() -> int | None:
+    """Return the width of the terminal that stdout is; None if it is none."""
+    return width_of(sys.stdout)
+
+
+def now() -> dt.datetime:
+    """Return the time."""
+    return dt.datetime.now(dt.UTC)

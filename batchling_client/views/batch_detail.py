@@ -1,0 +1,74 @@
+"""All that is known of one batch, with what happened to it and what a person can do."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated
+
+import msgspec
+
+from ..wire.records.batch import Batch
+from ..wire.states import Outcome
+from .batch_list import BatchLists
+from .batch_view import BatchView, Status, TimelineEntry, timeline_of
+
+
+class BatchDetail(BatchView, frozen=True, kw_only=True):
+    """A batch, as `batchling show BATCH --json` prints it: more than the list shows."""
+
+    host: Annotated[str, msgspec.Meta(description="host it is sent to")]
+    completion_window: Annotated[str, msgspec.Meta(description="time in which the provider promises answers")]
+    n_bytes: Annotated[int, msgspec.Meta(description="bytes of its requests")]
+    n_dropped: Annotated[int, msgspec.Meta(description="requests dropped before submission")]
+    n_stumbles: Annotated[int, msgspec.Meta(description="failed steps in a row")]
+    n_unended: Annotated[int, msgspec.Meta(description="steps in a row that began and never ended")]
+    label: Annotated[
+        str | None,
+        msgspec.Meta(description="label by which it can be found at the provider; null before submission"),
+    ]
+    input_file_id: Annotated[
+        str | None, msgspec.Meta(description="the provider's ID of the uploaded file; null if there is none")
+    ]
+    ended_at: Annotated[dt.datetime | None, msgspec.Meta(description="when it ended at its provider")]
+    outcome: Annotated[
+        Outcome | None, msgspec.Meta(description="how it ended at its provider; null before that")
+    ]
+    cancel_requested: Annotated[bool, msgspec.Meta(description="whether its cancellation was requested")]
+    timeline: Annotated[
+        tuple[TimelineEntry, ...],
+        msgspec.Meta(description="what happened to it, oldest first, at most 50 entries"),
+    ]
+    commands: Annotated[tuple[str, ...], msgspec.Meta(description="commands that a person may give")]
+
+
+async def detail_of(lists: BatchLists, batch: Batch) -> BatchDetail | None:
+    """Return everything about a batch; None if it is gone. Raise redis-py's own errors when Redis is away."""
+    found = await lists.views([batch.batch_id], await lists.lanes())
+    if not found:
+        return None
+    return BatchDetail(
+        **{name: getattr(found[0], name) for name in BatchView.__struct_fields__},
+        host=batch.spec.host,
+        completion_window=batch.spec.completion_window,
+        n_bytes=batch.n_bytes,
+        n_dropped=batch.n_dropped,
+        n_stumbles=batch.n_stumbles,
+        n_unended=batch.n_unended,
+        label=batch.label or None,
+        input_file_id=batch.input_file_id or None,
+        ended_at=batch.ended_at,
+        outcome=batch.outcome,
+        cancel_requested=batch.cancel_requested,
+        timeline=timeline_of(batch),
+        commands=commands_of(found[0]),
+    )
+
+
+def commands_of(batch: BatchView) -> tuple[str, ...]:
+    """Return what a person can do about a batch; nothing for a batch that is over and complete."""
+    retry, cancel = f"batchling retry {batch.batch_id}", f"batchling cancel {batch.batch_id}"
+    if batch.status in (Status.QUARANTINED, Status.HELD, Status.REFUSED, Status.WAITING):
+        return (retry, cancel)
+    if not batch.state.terminal:
+        return () if batch.status is Status.CANCELLING else (cancel,)
+    return (retry,) if batch.status in (Status.FAILED, Status.CANCELLED) and batch.provider_batch_id else ()
