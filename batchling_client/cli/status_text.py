@@ -9,7 +9,8 @@ from typing import Any, Final
 from ..progress.folding import folded
 from ..views.batch_view import Status
 from ..views.overview import Group, Overview
-from .text import INDENT, count, one_line, span, styled
+from ..views.words import count, span
+from .text import INDENT, one_line, styled
 
 MOST_GROUPS: Final = 12
 """Of one section: a screen is not longer than this; `batchling batches` lists everything."""

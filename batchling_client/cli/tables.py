@@ -12,8 +12,9 @@ from ..views.batch_view import NEED_YOU, BatchView, Status
 from ..views.inspection import LaneRecord, RunRecord
 from ..views.lane_view import LaneView
 from ..views.spelling import as_json
+from ..views.words import count, span
 from ..wire.states import BatchState
-from .text import INDENT, Coloured, age, clock, columns, count, cut, moment, one_line, span, styled
+from .text import INDENT, Coloured, age, clock, columns, cut, moment, one_line, styled
 
 _COLOURS: Final = {
     **dict.fromkeys(NEED_YOU, "red"),

@@ -10,12 +10,13 @@ from pathlib import Path
 from .. import settings
 from ..errors import QueueUnreachable, WrongSettings
 from ..settings import ClientSettings
+from ..views.batch_list import BatchLists
 from ..wire import sealing
 from ..wire.deployment import redis_health, rehearsing, seal_key_files, setting_names
 from ..wire.deployment.connection import ask
 from ..wire.deployment.finding import Finding, Health
 from ..wire.records.row_and_result import CorruptRecord
-from . import base_urls, sdk_coverage, wire_versions
+from . import base_urls, sdk_coverage, wire_versions, work_findings
 from .connect import Reached, reach
 
 
@@ -69,6 +70,9 @@ async def _deployment(redis_url: str | None) -> list[Finding]:
         ]
         if told.info.get("redis_mode") != "sentinel":
             found += await _of_workers(reached)
+            found += await work_findings.of_work(
+                BatchLists(reached.redis, reached.scripts.keys), reached.settings.namespace
+            )
             found += await wire_versions.of_versions(reached)
         return found
 
@@ -90,7 +94,9 @@ async def _of_workers(reached: Reached) -> list[Finding]:
             check="workers",
             health=Health.FAILURE,
             says="no worker is alive: requests wait",
-            mend="Start one with `celery -A batchling_worker worker`, or run `batchling up`.",
+            mend="Start one with `celery -A batchling_worker worker`."
+            if reached.settings.redis_url
+            else "Run `batchling up`.",
         )
     else:
         names = ", ".join(f"{worker.name} ({worker.pool}, {worker.version})" for worker in workers)

@@ -107,7 +107,7 @@ async def overview_of(lists: BatchLists, *, namespace: str, redis_at: str, n_old
         troubles.append("A worker of another version is alive: run one version here and in the workers.")
     elif not workers and n_unfinished:
         troubles.append(NO_WORKER)
-    elif lag_s > LATE_S:
+    elif lag_s > LATE_S and workers:
         troubles.append(
             f"Looks at batches are {lag_s:,.0f} s late: start more workers, or see why they stand still."
         )

@@ -136,3 +136,26 @@ async def test_a_variable_that_nobody_reads_is_named(short_home: Path) -> None:
     assert found["settings"]["says"] == "nothing reads BATCHLING_REDISURL"
     assert found["settings"]["mend"] == "Did you mean BATCHLING_REDIS_URL?"
     assert "CANARY" not in json.dumps(found)
+
+
+async def test_work_that_waits_for_a_person_is_found_with_the_commands_for_it(deployment: Deployment) -> None:
+    await deployment.ask(2, linger_ms=60_000)
+    [stuck] = await deployment.batches()
+    key = deployment.keys.batch(stuck.batch_id)
+    _, before = await examine(deployment.env)
+
+    await deployment.redis.execute_command(
+        "HSET", key, "quarantined_at", 1, "error", "three workers died on it"
+    )
+    code, found = await examine(deployment.env)
+
+    assert before["work"] == {
+        "check": "work",
+        "status": "ok",
+        "says": "nothing needs you; 1 batch unfinished",
+        "mend": None,
+    }
+    assert (code, found["work"]["status"]) == (1, "failure")
+    assert "quarantined, 2 requests in 1 batch" in found["work"]["says"]
+    assert f"`batchling retry {stuck.batch_id}`" in found["work"]["mend"]
+    assert found["schedule"]["status"] == "ok"
