@@ -10,7 +10,7 @@ from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.states import BatchState
 
 from ..errors import CreateRefused, NotYet, PermanentError, TemporaryError, Waiting
-from . import lifecycle, rereading
+from . import patience, rereading
 
 SUBMIT_STATES: Final = frozenset({BatchState.SEALED, BatchState.SUBMITTING})
 
@@ -51,7 +51,7 @@ def after(
         return _after_refusal(batch, error, now)
     if isinstance(error, Waiting) and error.refusal is not None:
         return After.WAIT if estranged else _after_refusal(batch, error.refusal, now)
-    if batch.state in SUBMIT_STATES and lifecycle.submission_is_over(batch, now):
+    if batch.state in SUBMIT_STATES and patience.submission_is_over(batch, now):
         return After.END_UNSUBMITTED
     # An ended batch that waits is read afterwards, which gives a better reason.
     reading_follows = isinstance(error, Waiting) and batch.state is BatchState.ENDED

@@ -17,7 +17,7 @@ from batchling_client.wire.states import Outcome
 
 from ..errors import TemporaryError, WorkerError
 from ..provider import Ending
-from . import lifecycle
+from . import patience
 
 FIRST_PAUSE_S: Final = 1.0
 READINGS_AT_LEAST: Final = 4
@@ -181,5 +181,5 @@ def held_sentence(batch: Batch, ending: Ending, reading: Reading) -> str:
 def is_over(batch: Batch, now: dt.datetime) -> bool:
     """Return whether an unreadable batch is given up: its completion window and the provider's retention are over."""
     begun = batch.submitted_at or batch.create_at or batch.created_at
-    ends_at = begun + lifecycle.window(batch.spec.completion_window) + PROVIDERS_KEEP
-    return now >= min(ends_at, batch.created_at + lifecycle.REQUESTS_KEPT)
+    ends_at = begun + patience.window(batch.spec.completion_window) + PROVIDERS_KEEP
+    return now >= min(ends_at, batch.created_at + patience.REQUESTS_KEPT)

@@ -15,8 +15,11 @@ from __future__ import annotations
 
 import enum
 
+from batchling_client.wire.keys import BatchId
 from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.states import BatchState
+
+from ..provider import LABEL_PREFIX
 
 
 class Trace(enum.Enum):
@@ -75,3 +78,14 @@ def unfound(trace: Trace, *, cancelled: bool, is_over: bool) -> Move:
     if cancelled:
         return Move.CANCEL
     return Move.END if is_over else Move.CREATE
+
+
+def may_be_made(batch: Batch) -> bool:
+    """Return whether a create may have been sent for a batch that is not submitted."""
+    return trace_of(batch).may_be_made
+
+
+def label_of(namespace: str, batch_id: BatchId) -> str:
+    """Return the label that finds a batch at its provider: ASCII, at most 64 characters."""
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in namespace)
+    return f"{LABEL_PREFIX}{safe[:24]}-{batch_id}"

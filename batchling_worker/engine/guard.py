@@ -16,7 +16,7 @@ from batchling_client.wire.states import BatchState, Outcome
 
 from .. import backoff
 from ..claim import Claim
-from ..decisions import lifecycle
+from ..decisions import patience, reasons, submission
 from ..decisions.after_error import After, after, maybe_paid
 from ..errors import Denied, PermanentError, StaleClaim, TemporaryError, Waiting
 from ..pipeline.blamed_rows import of_refusal
@@ -88,7 +88,7 @@ class Guard:
         self._telemetry.warn("step_failed", batch_id=claim.batch_id, error=where)
         n_stumbles = step.batch.n_stumbles if step is not None else 0
         try:
-            if step is not None and lifecycle.defect_lasts(step.batch, where):
+            if step is not None and patience.defect_lasts(step.batch, where):
                 await self._end_defect(step, where)
             else:
                 await claim.release(backoff.pause_s(n_stumbles + LONGER), where)
@@ -149,7 +149,7 @@ class Guard:
                 await claim.release(delay_s, str(error), denied=True, create_refused=True)
             case After.PARK:
                 delay_s = backoff.parked_pause_s() if parked_s is None else parked_s
-                why = lifecycle.parked_sentence(batch, str(error), error.status)
+                why = reasons.parked_sentence(batch, str(error), error.status)
                 await claim.hold(delay_s, why, parked=True)
             case After.END_CANCELLED:
                 reason = (
@@ -164,28 +164,28 @@ class Guard:
     async def _end_unsubmitted(self, step: Step, error: TemporaryError) -> None:
         """Answer the callers of a batch that could not be submitted in time; it is not created again."""
         batch = step.batch
-        if lifecycle.may_be_made(batch):
-            label = batch.label or lifecycle.label_of(step.settings.namespace, batch.batch_id)
-            complaint = lifecycle.unfound(batch, label, str(error))
+        if submission.may_be_made(batch):
+            label = batch.label or submission.label_of(step.settings.namespace, batch.batch_id)
+            complaint = reasons.unfound(batch, label, str(error))
         else:
-            complaint = lifecycle.unsubmitted(batch, str(error))
+            complaint = reasons.unsubmitted(batch, str(error))
         self._telemetry.warn("batch_unsubmitted", batch_id=batch.batch_id, reason=str(error))
         ending = Ending(complaints=(complaint,))
         await step.claim.ended(Outcome.FAILED, ending, complaint.message)
 
     async def _end_unread(self, step: Step, error: TemporaryError | PermanentError) -> None:
         """Answer the callers of a batch that may be paid for and can no longer be read; no request is run again."""
-        complaint = Complaint(code=lifecycle.UNREADABLE, message=str(error))
+        complaint = Complaint(code=reasons.UNREADABLE, message=str(error))
         ending = Ending(complaints=(complaint,))
         await step.claim.ended(Outcome.FAILED, ending, str(error))
 
     async def _end_defect(self, step: Step, where: str) -> None:
         """Answer the callers of a batch on which our own code fails again and again; no request is run again."""
-        if step.batch.state is BatchState.ENDED and lifecycle.DEFECT.encode() in step.batch.ending:
+        if step.batch.state is BatchState.ENDED and reasons.DEFECT.encode() in step.batch.ending:
             # Our code fails even on settling this end.
             await give_up(self._store, step.claim, self._telemetry)
             return
-        complaint = lifecycle.step_defect(step.batch, where)
+        complaint = reasons.step_defect(step.batch, where)
         ending = Ending(complaints=(complaint,))
         await step.claim.ended(Outcome.FAILED, ending, complaint.message)
 

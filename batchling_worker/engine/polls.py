@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from ..call_outcome import CallOutcomes
-from ..decisions import lifecycle
+from ..decisions import looks
 from ..dialects.poll_many import chunks
 from ..errors import PermanentError, TemporaryError
 from ..pipeline.poll import look, poll, unseen
@@ -88,8 +88,8 @@ def _pages(account: Account, steps: Sequence[Step]) -> ListPages:
 
     def pause_s(step: Step) -> float:
         wanted = (step.batch, settings.poll_interval_s, step.now, step.least_look_s)
-        interval_s = lifecycle.interval_s(step.batch, settings.poll_interval_s, step.least_look_s)
-        return min(interval_s, lifecycle.pace_s(*wanted, unnamed=settings.poll_unnamed))
+        interval_s = looks.interval_s(step.batch, settings.poll_interval_s, step.least_look_s)
+        return min(interval_s, looks.pace_s(*wanted, unnamed=settings.poll_unnamed))
 
     # A header may choose whose batches a list shows, such as those of a project.
     place = f"{account.digest} {steps[0].batch.spec.headers}"

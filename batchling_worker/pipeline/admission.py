@@ -7,7 +7,7 @@ import dataclasses
 from batchling_client.wire.states import Outcome, Verdict
 
 from .. import account_store
-from ..decisions import lifecycle, quota
+from ..decisions import looks, patience, quota
 from ..errors import PermanentError, QuotaFull, StaleClaim, Waiting
 from ..provider import Ending, error_body
 from . import unsubmitted
@@ -20,7 +20,7 @@ async def admitted(step: AccountStep) -> bool:
     A batch that is larger than the limit ends here, before it is sent: its requests continue in smaller batches.
     """
     batch, account = step.batch, step.account
-    look_s = lifecycle.held_look_s(batch, step.settings.poll_interval_s, step.now)
+    look_s = looks.held_look_s(batch, step.settings.poll_interval_s, step.now)
     admission = await step.store.accounts.admit(batch, step.claim.token, account.digest, look_s)
     match admission.verdict:
         case Verdict.OK:
@@ -51,8 +51,8 @@ async def wait_for_room(step: AccountStep, error: QuotaFull) -> None:
     if quota_verdict.hopeless:
         body = error_body("token_limit_exceeded", refusal.why)
         raise PermanentError(refusal.why, status=429, body=body)
-    if lifecycle.submission_is_over(batch, step.now):
+    if patience.submission_is_over(batch, step.now):
         await unsubmitted.end_in_vain(step, refusal.why)
         return
-    look_s = lifecycle.held_look_s(batch, step.settings.poll_interval_s, step.now)
+    look_s = looks.held_look_s(batch, step.settings.poll_interval_s, step.now)
     await step.claim.hold(look_s, f"held: {refusal.why}", unmade=True)

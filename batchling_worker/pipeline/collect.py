@@ -12,7 +12,7 @@ from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.records.row_and_result import Row
 from batchling_client.wire.states import Outcome, RowKind
 
-from ..decisions import lifecycle, rereading
+from ..decisions import fates, reasons, rereading
 from ..decisions.rereading import Complete, ReadAgain, Reading
 from ..errors import PermanentError, TemporaryError
 from ..provider import Complaint, Ended, Ending, NotFound, Running
@@ -72,8 +72,8 @@ async def _looked_again(step: AccountStep, ending: Ending) -> tuple[Ending, bool
     if provider_batch_id is None:
         return ending, False
     try:
-        looks = await step.provider.look(step.account, [provider_batch_id])
-        seen = step.own(looks.get(provider_batch_id, NotFound()))
+        shown = await step.provider.look(step.account, [provider_batch_id])
+        seen = step.own(shown.get(provider_batch_id, NotFound()))
     except (TemporaryError, PermanentError):
         # The known files may be readable all the same.
         return ending, False
@@ -126,7 +126,7 @@ async def _read(step: AccountStep, ending: Ending, refused: set[RequestId], *, r
 
 async def _collected(step: Step, ending: Ending, reading: Reading) -> None:
     outcome = step.batch.outcome or Outcome.FAILED
-    await step.claim.collected(lifecycle.error_sentence(ending, outcome))
+    await step.claim.collected(reasons.error_sentence(ending, outcome))
     step.reach("collect.recorded")
     step.telemetry.log(
         "batch_collected",
@@ -142,10 +142,10 @@ async def _requeue_refused(step: Step, ending: Ending, refused: AbstractSet[Requ
     if step.batch.reopened_at is not None:
         return
     async for rows in step.store.unanswered(step.batch.batch_id):
-        again: dict[lifecycle.Requeue, list[Row]] = {}
+        again: dict[fates.Requeue, list[Row]] = {}
         for row in rows:
             fate = requeueing.fate_of(step, ending, row) if row.request_id in refused else None
-            if isinstance(fate, lifecycle.Requeue):
+            if isinstance(fate, fates.Requeue):
                 again.setdefault(fate, []).append(row)
         for fate, moved in again.items():
             await requeueing.requeue(step, ending, moved, fate)
@@ -162,5 +162,5 @@ async def _read_again(step: Step, ending: Ending, again: ReadAgain) -> None:
 
 async def _given_up(step: Step, why: str) -> None:
     """End a batch whose results stayed unreadable until the provider no longer keeps them."""
-    ending = Ending(complaints=(Complaint(code=lifecycle.UNREADABLE, message=why),))
+    ending = Ending(complaints=(Complaint(code=reasons.UNREADABLE, message=why),))
     await step.claim.ended(Outcome.FAILED, ending, why)

@@ -7,7 +7,7 @@ from typing import Final
 
 from batchling_client.wire.keys import ProviderBatchId
 
-from ..decisions import lifecycle
+from ..decisions import looks
 from ..errors import PermanentError, TemporaryError
 from . import owners
 from .step import AccountStep
@@ -23,7 +23,7 @@ async def commit(step: AccountStep, provider_batch_id: ProviderBatchId) -> None:
     if owner:
         await _bound_elsewhere(step, provider_batch_id, owner)
         return
-    first_look_s = lifecycle.first_look_s(step.batch, step.settings.poll_interval_s)
+    first_look_s = looks.first_look_s(step.batch, step.settings.poll_interval_s)
     other = await step.claim.submitted(provider_batch_id, first_look_s, step.account.digest)
     if other:
         await cancel_surplus(step, provider_batch_id)

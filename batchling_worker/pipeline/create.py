@@ -12,7 +12,7 @@ from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.states import Outcome
 
 from .. import backoff
-from ..decisions import lifecycle
+from ..decisions import patience
 from ..errors import (
     CreateBegun,
     CreateRefused,
@@ -87,9 +87,9 @@ async def _created(step: AccountStep, submission: Submission, source: Source) ->
     except QuotaFull as error:
         await wait_for_room(step, error)
     except FileNotReady as error:
-        if step.batch.n_stumbles >= lifecycle.FILE_PATIENCE:
+        if step.batch.n_stumbles >= patience.FILE_PATIENCE:
             raise PermanentError(str(error)) from None
-        if lifecycle.file_is_dead(step.batch):
+        if patience.file_is_dead(step.batch):
             with contextlib.suppress(TemporaryError):
                 await input_file.upload_anew(step, submission.label)
         await _refused(step, error)
@@ -111,11 +111,11 @@ async def _made_all_the_same(step: AccountStep, label: str, file_id: str, error:
     if file_id:
         criteria = dataclasses.replace(criteria, input_file_ids=(file_id, *criteria.input_file_ids))
     made: Sequence[ProviderBatchId] = ()
-    looks: Mapping[ProviderBatchId, Seen] = {}
+    shown: Mapping[ProviderBatchId, Seen] = {}
     with contextlib.suppress(TemporaryError, PermanentError, CreateBegun):
         made = await step.provider.find(step.account, criteria)
-        looks = await step.provider.look(step.account, made[:1]) if made else {}
-    look = looks.get(made[0]) if made else None
+        shown = await step.provider.look(step.account, made[:1]) if made else {}
+    look = shown.get(made[0]) if made else None
     if isinstance(look, Running) or (isinstance(look, Ended) and look.outcome is not Outcome.FAILED):
         step.telemetry.log(
             "batch_found_again", batch_id=step.batch.batch_id, provider_batch_id=made[0], refusal=str(error)
@@ -128,7 +128,7 @@ async def _made_all_the_same(step: AccountStep, label: str, file_id: str, error:
 
 async def _refused(step: AccountStep, error: TemporaryError) -> None:
     """Schedule the next create: the provider surely made no batch. End the batch if this was the last try."""
-    if lifecycle.submission_is_over(step.batch, step.now):
+    if patience.submission_is_over(step.batch, step.now):
         await unsubmitted.end_in_vain(step, str(error))
         return
     delay_s = backoff.pause_s(step.batch.n_stumbles, error.delay_s)

@@ -15,7 +15,7 @@ from batchling_client.wire.deployment.connection import UNREACHABLE
 from batchling_client.wire.records.batch import EarlyRead
 from batchling_client.wire.states import Outcome, RowKind
 
-from ..decisions import lifecycle
+from ..decisions import fates, looks, patience, reasons
 from ..dialects.poll_many import LOOKS_TOGETHER
 from ..errors import Denied, PermanentError, StaleClaim, TemporaryError
 from ..provider import Ended, Ending, NotFound, Running, Seen
@@ -33,16 +33,14 @@ async def look(steps: Sequence[AccountStep]) -> list[Seen]:
     The batches whose last single look is longest ago come first, because a list may be out of date for some of them.
     """
     first = steps[0]
-    turns = [
-        step.batch.provider_batch_id for step in sorted(steps, key=lambda step: lifecycle.turn(step.batch))
-    ]
+    turns = [step.batch.provider_batch_id for step in sorted(steps, key=lambda step: looks.turn(step.batch))]
     try:
-        looks = await first.provider.look(first.account, [one for one in turns if one])
+        shown = await first.provider.look(first.account, [one for one in turns if one])
     except (TemporaryError, PermanentError) as error:
         return [error] * len(steps)
     ids = [step.batch.provider_batch_id for step in steps]
     seen = [
-        step.own(looks.get(one, NotFound())) if one else NotFound()
+        step.own(shown.get(one, NotFound())) if one else NotFound()
         for step, one in zip(steps, ids, strict=True)
     ]
     room = asyncio.Semaphore(LOOKS_TOGETHER)
@@ -56,11 +54,11 @@ async def _surely(step: AccountStep, seen: Seen, room: asyncio.Semaphore) -> See
     batch = step.batch
     if not isinstance(seen, Running) or not seen.listed or seen.early is None:
         return seen
-    if lifecycle.early_is_due(batch, seen) and batch.provider_batch_id:
+    if looks.early_is_due(batch, seen) and batch.provider_batch_id:
         with contextlib.suppress(TemporaryError, PermanentError):
             async with room:
-                looks = await step.provider.look(step.account, [batch.provider_batch_id])
-                return step.own(looks[batch.provider_batch_id])
+                shown = await step.provider.look(step.account, [batch.provider_batch_id])
+                return step.own(shown[batch.provider_batch_id])
     return dataclasses.replace(seen, early=None)
 
 
@@ -71,7 +69,7 @@ async def poll(step: AccountStep, seen: Seen, passage: Passage = nullcontext) ->
         return
     batch = step.batch
     await _adopt(step)
-    if not isinstance(seen, Ended) and lifecycle.cancel_is_over(batch, step.now):
+    if not isinstance(seen, Ended) and patience.cancel_is_over(batch, step.now):
         await _end_unconfirmed(step)
         return
     match seen:
@@ -82,9 +80,7 @@ async def poll(step: AccountStep, seen: Seen, passage: Passage = nullcontext) ->
         case Ended():
             step.reach("poll.ended")
             error = (
-                ""
-                if seen.outcome is Outcome.COMPLETED
-                else lifecycle.error_sentence(seen.ending, seen.outcome)
+                "" if seen.outcome is Outcome.COMPLETED else reasons.error_sentence(seen.ending, seen.outcome)
             )
             told = await _taught(step, await named(step, seen.ending))
             ending = msgspec.structs.replace(told, certain=True)
@@ -92,11 +88,11 @@ async def poll(step: AccountStep, seen: Seen, passage: Passage = nullcontext) ->
             step.reach("poll.recorded")
             step.telemetry.ended(batch, seen.outcome)
         case Running():
-            asked = lifecycle.cancel_is_due(batch, step.now)
+            asked = patience.cancel_is_due(batch, step.now)
             if asked:
                 await _ask_to_cancel(step)
             early = await _early(step, seen, passage)
-            if lifecycle.run_is_over(batch, seen.status, step.now):
+            if patience.run_is_over(batch, seen.status, step.now):
                 await _end_overdue(step, seen)
                 return
             await step.claim.progress(
@@ -107,7 +103,7 @@ async def poll(step: AccountStep, seen: Seen, passage: Passage = nullcontext) ->
                 early,
                 listed=seen.listed,
                 cancel_asked=asked,
-                why=lifecycle.why_it_runs(batch, seen.status),
+                why=reasons.why_it_runs(batch, seen.status),
             )
             step.reach("poll.progressed")
             step.telemetry.progress(batch, seen)
@@ -121,7 +117,7 @@ async def unseen(step: Step, error: TemporaryError | PermanentError) -> None:
     A paid batch whose key was revoked is left to the engine, which parks it.
     """
     await _adopt(step)
-    if lifecycle.cancel_is_over(step.batch, step.now):
+    if patience.cancel_is_over(step.batch, step.now):
         await _end_unconfirmed(step)
     elif isinstance(error, PermanentError) and step.estranged:
         await _out_of_sight(step)
@@ -130,7 +126,7 @@ async def unseen(step: Step, error: TemporaryError | PermanentError) -> None:
 
 
 def _pause_s(step: AccountStep) -> float:
-    return lifecycle.next_look_s(
+    return looks.next_look_s(
         step.batch,
         step.settings.poll_interval_s,
         step.now,
@@ -160,7 +156,7 @@ async def _early(step: AccountStep, seen: Running, passage: Passage) -> EarlyRea
     An error of this reading never fails the look.
     """
     read = step.batch.early
-    if seen.early is None or not lifecycle.early_is_due(step.batch, seen):
+    if seen.early is None or not looks.early_is_due(step.batch, seen):
         return read
     ending = msgspec.structs.replace(seen.early, after=read.cursor)
     n_answered = 0
@@ -189,7 +185,7 @@ async def _early(step: AccountStep, seen: Running, passage: Passage) -> EarlyRea
 
 async def _taught(step: Step, ending: Ending) -> Ending:
     """Learn the limit from a batch that failed for the quota of enqueued tokens, before its requests are requeued."""
-    refusal = lifecycle.over_quota(ending)
+    refusal = fates.over_quota(ending)
     if refusal is None or not step.batch.quota_id:
         return ending
     quota_verdict = await step.store.accounts.teach(step.batch, refusal)
@@ -212,7 +208,7 @@ async def _not_found(step: AccountStep) -> None:
         await _out_of_sight(step)
         return
     reopened = step.batch.reopened_at is not None
-    if not reopened and (not lifecycle.given_up(step.batch, step.now) or await _is_listed(step)):
+    if not reopened and (not patience.given_up(step.batch, step.now) or await _is_listed(step)):
         raise Denied("the provider does not know this batch (yet)", delay_s=step.settings.poll_interval_s)
     step.telemetry.warn("batch_lost", batch_id=step.batch.batch_id)
     reason = "the provider no longer knows this batch"
@@ -223,13 +219,13 @@ async def _end_unconfirmed(step: Step) -> None:
     """Answer the callers of a batch whose cancel the provider does not confirm."""
     batch = step.batch
     step.telemetry.warn("cancel_unconfirmed", batch_id=batch.batch_id, n_cancels=batch.n_cancels)
-    reason = lifecycle.unconfirmed_sentence(batch)
+    reason = reasons.unconfirmed_sentence(batch)
     await step.claim.ended(Outcome.CANCELLED, Ending(), reason)
 
 
 async def _end_overdue(step: Step, seen: Running) -> None:
     """Answer the callers of a batch that should have ended long ago; none of its requests is run again."""
-    complaint = lifecycle.overdue(step.batch, seen.status)
+    complaint = reasons.overdue(step.batch, seen.status)
     step.telemetry.warn("batch_overdue", batch_id=step.batch.batch_id, status=seen.status)
     ending = Ending(complaints=(complaint,))
     await step.claim.ended(Outcome.FAILED, ending, complaint.message, status=seen.status)

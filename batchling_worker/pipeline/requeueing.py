@@ -9,7 +9,7 @@ from batchling_client.wire.records.row_and_result import Row
 from batchling_client.wire.scripts import BatchCap, RowIn
 from batchling_client.wire.states import Outcome
 
-from ..decisions import lifecycle, quota
+from ..decisions import fates, quota
 from ..provider import Ending
 from .step import Step
 
@@ -17,23 +17,23 @@ LINGER_MS: Final = 500
 LONGEST_MS: Final = 5_000
 
 
-def fate_of(step: Step, ending: Ending, row: Row) -> lifecycle.RowFate:
+def fate_of(step: Step, ending: Ending, row: Row) -> fates.RowFate:
     """Return what becomes of a row; if our own code fails on it, it gets an error and holds up no other row."""
     try:
-        return lifecycle.row_fate(step.batch, ending, row.request_id, row.attempt, step.settings.max_attempts)
+        return fates.row_fate(step.batch, ending, row.request_id, row.attempt, step.settings.max_attempts)
     except Exception as error:  # noqa: BLE001 - a defect of ours with one row must not hold up the others for ever
         name = type(error).__name__
         step.telemetry.warn("row_failed", batch_id=step.batch.batch_id, step="settle", error=name)
-        return lifecycle.defect(name)
+        return fates.defect(name)
 
 
-async def requeue(step: Step, ending: Ending, rows: Sequence[Row], fate: lifecycle.Requeue) -> None:
+async def requeue(step: Step, ending: Ending, rows: Sequence[Row], fate: fates.Requeue) -> None:
     """Move rows that share a fate into the open batch of their lane; leave a row alone that has already moved."""
     moved = [_again(row, fate) for row in rows]
     await step.claim.requeue(step.batch, moved, await _cap(step, ending, fate))
 
 
-def _again(row: Row, fate: lifecycle.Requeue) -> RowIn:
+def _again(row: Row, fate: fates.Requeue) -> RowIn:
     attempt = row.attempt + 1 if fate.counts else row.attempt
     return RowIn(
         request_id=row.request_id,
@@ -43,10 +43,10 @@ def _again(row: Row, fate: lifecycle.Requeue) -> RowIn:
     )
 
 
-async def _cap(step: Step, ending: Ending, fate: lifecycle.Requeue) -> BatchCap:
+async def _cap(step: Step, ending: Ending, fate: fates.Requeue) -> BatchCap:
     batch, facts = step.batch, step.provider.facts
     size = quota.Size(rows=facts.max_rows, n_bytes=facts.max_bytes)
-    if batch.outcome is Outcome.SPLIT or lifecycle.over_quota(ending) is not None:
+    if batch.outcome is Outcome.SPLIT or fates.over_quota(ending) is not None:
         size = quota.next_size(batch, await _limit(step))
     elif fate.halved:
         n_sent = batch.n_lines or batch.n_requests

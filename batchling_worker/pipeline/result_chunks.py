@@ -13,7 +13,7 @@ from batchling_client.wire.records.row_and_result import Result
 from batchling_client.wire.scripts import RowOut
 from batchling_client.wire.states import RowKind
 
-from ..decisions import lifecycle
+from ..decisions import fates
 from ..provider import Answer, Ending
 from .answer_check import checked
 from .step import AccountStep, Step
@@ -97,7 +97,7 @@ def _outgoing(answer: Answer) -> RowOut | None:
     """Return the row as it is stored, or None if it names no request of ours."""
     if REQUEST_ID.fullmatch(answer.custom_id) is None:
         return None
-    kind = lifecycle.row_kind(answer)
+    kind = fates.row_kind(answer)
     packed = Result.pack(
         kind=kind, status=answer.status, headers=answer.headers, body=answer.body, origin=answer.origin
     )

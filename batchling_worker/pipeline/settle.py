@@ -9,7 +9,7 @@ from batchling_client.wire.records.row_and_result import Result, Row
 from batchling_client.wire.scripts import RowOut
 from batchling_client.wire.states import Outcome, RowKind
 
-from ..decisions import lifecycle
+from ..decisions import fates
 from ..errors import NotYet
 from ..provider import Ending
 from . import requeueing
@@ -29,13 +29,13 @@ async def settle(step: Step) -> None:
     if batch.reopened_at is not None:
         n_refused = await _refused_again(step, ending)
     async for rows in step.store.unanswered(batch.batch_id):
-        again: dict[lifecycle.Requeue, list[Row]] = {}
+        again: dict[fates.Requeue, list[Row]] = {}
         refused: list[RowOut] = []
         for row in rows:
             match requeueing.fate_of(step, ending, row):
-                case lifecycle.Requeue() as fate:
+                case fates.Requeue() as fate:
                     again.setdefault(fate, []).append(row)
-                case lifecycle.Refuse() as fate:
+                case fates.Refuse() as fate:
                     refused.append(_refusal(row.request_id, fate))
         kept = _kept(step, rows, refused)
         if kept:
@@ -50,7 +50,7 @@ async def settle(step: Step) -> None:
             step.reach("settle.requeued")
         step.reach("settle.chunk")
     step.reach("settle.walked")
-    state = lifecycle.terminal_state(batch.outcome)
+    state = fates.terminal_state(batch.outcome)
     await step.claim.settle(state)
     step.reach("settle.settled")
     step.telemetry.settled(batch, state, n_requeued=n_requeued, n_refused=n_refused)
@@ -71,9 +71,9 @@ async def _refused_again(step: Step, ending: Ending) -> int:
     async for request_ids in step.store.adopted(step.batch.batch_id):
         refused = []
         for request_id in request_ids:
-            fate = lifecycle.row_fate(step.batch, ending, request_id, most, most)
-            if isinstance(fate, lifecycle.Requeue):
-                fate = lifecycle.unanswered(step.batch)
+            fate = fates.row_fate(step.batch, ending, request_id, most, most)
+            if isinstance(fate, fates.Requeue):
+                fate = fates.unanswered(step.batch)
             refused.append(_refusal(request_id, fate))
         if refused:
             await step.claim.deliver(refused)
@@ -81,7 +81,7 @@ async def _refused_again(step: Step, ending: Ending) -> int:
     return n_refused
 
 
-def _refusal(request_id: RequestId, fate: lifecycle.Refuse) -> RowOut:
+def _refusal(request_id: RequestId, fate: fates.Refuse) -> RowOut:
     headers = {"content-type": "application/json"}
     packed = Result.pack(
         kind=RowKind.FAILURE, status=fate.status, headers=headers, body=fate.body, origin=fate.origin

@@ -14,7 +14,7 @@ from batchling_client.wire.states import BatchState
 
 from .. import backoff
 from ..claim import Claim
-from ..decisions import lifecycle
+from ..decisions import submission
 from ..errors import TemporaryError
 from ..provider import Account, Ended, Provider, Running, SearchCriteria, Seen, Submission
 from ..providers import Providers
@@ -113,7 +113,7 @@ class Step:
     @property
     def surely_unmade(self) -> bool:
         """Whether surely no create was sent for the batch before this step, and Redis cannot have forgotten any."""
-        return not lifecycle.may_be_made(self.batch)
+        return not submission.may_be_made(self.batch)
 
     def at(self, account: Account) -> AccountStep:
         """Return the step with the account whose provider it may call."""

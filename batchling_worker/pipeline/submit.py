@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from batchling_client.wire.states import Outcome
 
-from ..decisions import lifecycle, submission
+from ..decisions import patience, reasons, submission
 from ..decisions.submission import Move, Trace
 from ..errors import CreateBegun, NotYet
 from ..provider import Ending
@@ -29,7 +29,7 @@ async def submit(step: AccountStep) -> None:
     # A batch that waits for room stays sealed, so that its requests can be withdrawn.
     if move is Move.CREATE and not await admitted(step):
         return
-    label = await step.claim.intend(lifecycle.label_of(step.settings.namespace, batch.batch_id))
+    label = await step.claim.intend(submission.label_of(step.settings.namespace, batch.batch_id))
     step.reach("submit.intended")
     if move is Move.SEARCH and not (await _is_unfound(step, label, trace) and await admitted(step)):
         return
@@ -39,7 +39,7 @@ async def submit(step: AccountStep) -> None:
             return
         facts = step.provider.facts
         if readied.n_lines < facts.min_rows:
-            ending = lifecycle.too_few_rows(facts.name, readied.n_lines, facts.min_rows)
+            ending = reasons.too_few_rows(facts.name, readied.n_lines, facts.min_rows)
             await unsubmitted.end(step, Outcome.FAILED, ending)
             return
         await create(step, step.submission(label, readied.n_lines), readied.source)
@@ -50,7 +50,7 @@ async def _is_unfound(step: AccountStep, label: str, trace: Trace) -> bool:
     if await _found(step, label):
         return False
     batch = step.batch
-    is_over = lifecycle.submission_is_over(batch, step.now)
+    is_over = patience.submission_is_over(batch, step.now)
     move = submission.unfound(trace, cancelled=batch.cancel_requested, is_over=is_over)
     match move:
         case Move.DOUBT:
@@ -85,7 +85,7 @@ async def _found(step: AccountStep, label: str) -> bool:
         raise step.estrangement()
     if step.provider.facts.repeatable and batch.input_file_id:
         return False
-    if not lifecycle.may_create_again(batch, step.settings.reconcile_patience_s, step.now):
+    if not patience.may_create_again(batch, step.settings.reconcile_patience_s, step.now):
         raise NotYet("a create's answer was lost; searching for its batch", delay_s=SEARCH_FIRST_S)
     return False
 
@@ -99,7 +99,7 @@ async def _go_on_in(step: AccountStep, file_id: str) -> None:
 
 async def _wait_for_the_forgotten(step: AccountStep) -> None:
     """Wait for a create of an earlier run of Redis, which may still be on its way or not be listed yet."""
-    delay_s = lifecycle.forgotten_patience_s(step.settings.reconcile_patience_s)
+    delay_s = patience.forgotten_patience_s(step.settings.reconcile_patience_s)
     step.telemetry.warn("redis_forgetful", batch_id=step.batch.batch_id, delay_s=delay_s)
     await step.claim.doubt()
     await step.claim.release(delay_s)

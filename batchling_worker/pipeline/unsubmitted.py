@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from batchling_client.wire.states import Outcome
 
-from ..decisions import lifecycle
+from ..decisions import reasons
 from ..provider import Ending
 from .step import AccountStep
 
 
 async def end(step: AccountStep, outcome: Outcome, ending: Ending) -> None:
-    error = lifecycle.error_sentence(ending, outcome) if outcome is Outcome.FAILED else ""
+    error = reasons.error_sentence(ending, outcome) if outcome is Outcome.FAILED else ""
     await step.claim.ended(outcome, ending, error)
 
 
 async def end_in_vain(step: AccountStep, reason: str) -> None:
     """Answer the callers of a batch that the provider surely does not have and that was tried for long enough."""
-    complaint = lifecycle.unsubmitted(step.batch, reason)
+    complaint = reasons.unsubmitted(step.batch, reason)
     step.telemetry.warn("batch_unsubmitted", batch_id=step.batch.batch_id, reason=reason)
     await end(step, Outcome.FAILED, Ending(complaints=(complaint,)))

@@ -9,7 +9,7 @@ import pytest
 
 from batchling_client import errors
 from batchling_client.wire import answer_shape
-from batchling_worker.decisions import lifecycle
+from batchling_worker.decisions import reasons
 
 HEADERS = {errors.HEADER: "batch_expired", "content-type": "application/json"}
 REPLY = httpx.Response(504, headers=HEADERS, json={"error": {"message": "three times too late"}})
@@ -62,11 +62,11 @@ def test_what_the_provider_said_itself_is_not_ours(error: Exception) -> None:
     ("code", "kind"),
     [
         (answer_shape.UNFIT, errors.AnswerUnfit),
-        (lifecycle.UNREADABLE, errors.AnswerUnreadable),
-        (lifecycle.UNFOUND, errors.RequestLost),
-        (lifecycle.UNSENT, errors.BatchFailed),
-        (lifecycle.OVERDUE, errors.BatchExpired),
-        (lifecycle.DEFECT, errors.BatchlingError),
+        (reasons.UNREADABLE, errors.AnswerUnreadable),
+        (reasons.UNFOUND, errors.RequestLost),
+        (reasons.UNSENT, errors.BatchFailed),
+        (reasons.OVERDUE, errors.BatchExpired),
+        (reasons.DEFECT, errors.BatchlingError),
     ],
 )
 def test_every_code_with_which_workers_end_a_batch_has_its_class(

@@ -20,8 +20,8 @@ from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.records.row_and_result import LaneSpec
 from batchling_client.wire.states import BatchState, Outcome, RowKind
 from batchling_worker import backoff
-from batchling_worker.decisions import blame, lifecycle
-from batchling_worker.decisions.lifecycle import Refuse, Requeue
+from batchling_worker.decisions import blame, fates, looks, patience, reasons, submission
+from batchling_worker.decisions.fates import Refuse, Requeue
 from batchling_worker.provider import ROW_LOST, Answer, Complaint, Ending
 
 ONE = RequestId("row1")
@@ -77,20 +77,20 @@ def test_an_answer_is_a_success_a_failure_or_worth_another_attempt(
     status: int, origin: str, kind: RowKind
 ) -> None:
     answer = Answer(custom_id="c", status=status, body=b"", headers={}, origin=origin)
-    assert lifecycle.row_kind(answer) is kind
+    assert fates.row_kind(answer) is kind
 
 
 @pytest.mark.parametrize("outcome", [Outcome.COMPLETED, Outcome.EXPIRED, Outcome.LOST])
 def test_what_was_not_answered_is_asked_again_until_its_attempts_are_used_up(outcome: Outcome) -> None:
     ended = batch(outcome=outcome)
-    fates = [lifecycle.row_fate(ended, Ending(), ONE, attempt, 3) for attempt in (1, 2, 3, 4)]
-    assert fates[:2] == [Requeue(counts=True)] * 2
+    seen = [fates.row_fate(ended, Ending(), ONE, attempt, 3) for attempt in (1, 2, 3, 4)]
+    assert seen[:2] == [Requeue(counts=True)] * 2
     codes = {
         Outcome.COMPLETED: "batch_row_lost",
         Outcome.EXPIRED: "batch_expired",
         Outcome.LOST: "batch_lost",
     }
-    for fate in fates[2:]:
+    for fate in seen[2:]:
         assert isinstance(fate, Refuse)
         assert fate.origin == codes[outcome]
         assert fate.status >= 500
@@ -100,23 +100,21 @@ def test_what_was_not_answered_is_asked_again_until_its_attempts_are_used_up(out
 
 @pytest.mark.parametrize("attempt", [1, 2, 3])
 def test_a_cancelled_request_gets_its_error_and_is_never_asked_again(attempt: int) -> None:
-    fate = lifecycle.row_fate(
-        batch(outcome=Outcome.CANCELLED, error="by a person"), Ending(), ONE, attempt, 3
-    )
+    fate = fates.row_fate(batch(outcome=Outcome.CANCELLED, error="by a person"), Ending(), ONE, attempt, 3)
     assert isinstance(fate, Refuse)
     assert (fate.status, fate.origin, told(fate)["message"]) == (499, "batch_cancelled", "by a person")
-    quiet = lifecycle.row_fate(batch(outcome=Outcome.CANCELLED), Ending(), ONE, attempt, 3)
+    quiet = fates.row_fate(batch(outcome=Outcome.CANCELLED), Ending(), ONE, attempt, 3)
     assert isinstance(quiet, Refuse)
     assert "b1" in told(quiet)["message"]
 
 
 def test_a_refusal_of_the_whole_batch_is_handed_on_in_the_providers_words() -> None:
     ending = Ending(status=401, body='{"error":{"message":"bad key"}}')
-    fate = lifecycle.row_fate(batch(outcome=Outcome.FAILED), ending, ONE, 1, 3)
+    fate = fates.row_fate(batch(outcome=Outcome.FAILED), ending, ONE, 1, 3)
     assert fate == Refuse(status=401, body=b'{"error":{"message":"bad key"}}', origin="provider")
 
 
-def fates_of(*complaints: Complaint, n_lines: int = 10, attempt: int = 1) -> list[lifecycle.RowFate]:
+def fates_of(*complaints: Complaint, n_lines: int = 10, attempt: int = 1) -> list[fates.RowFate]:
     failed = batch(outcome=Outcome.FAILED, n_lines=n_lines)
     ids = [RequestId(f"row{line}") for line in range(1, n_lines + 1)]
     named = [
@@ -126,14 +124,14 @@ def fates_of(*complaints: Complaint, n_lines: int = 10, attempt: int = 1) -> lis
         for c in complaints
     ]
     ending = Ending(complaints=tuple(named))
-    return [lifecycle.row_fate(failed, ending, one, attempt, 3) for one in ids]
+    return [fates.row_fate(failed, ending, one, attempt, 3) for one in ids]
 
 
 def test_a_complaint_of_any_code_that_passes_over_the_first_row_costs_the_others_no_attempt() -> None:
     for attempt in (1, 3, 9):
-        fates = fates_of(Complaint(code="odd", message="requests[4]: bad"), attempt=attempt)
-        assert [n for n, fate in enumerate(fates, start=1) if isinstance(fate, Refuse)] == [5]
-        assert set(fates[:4] + fates[5:]) == {Requeue(counts=False, halved=True)}
+        seen = fates_of(Complaint(code="odd", message="requests[4]: bad"), attempt=attempt)
+        assert [n for n, fate in enumerate(seen, start=1) if isinstance(fate, Refuse)] == [5]
+        assert set(seen[:4] + seen[5:]) == {Requeue(counts=False, halved=True)}
         both = fates_of(Complaint(code="odd", message="requests[4], requests[0]: bad"), attempt=attempt)
         assert Requeue(counts=False, halved=True) in both
     first = fates_of(
@@ -155,7 +153,7 @@ def test_a_complaint_about_all_that_names_any_row_comes_to_an_end(places: random
         failed = batch(outcome=Outcome.FAILED, n_lines=len(attempts))
         left, size = [], len(attempts)
         for request_id, attempt in zip(ids, attempts, strict=True):
-            fate = lifecycle.row_fate(failed, Ending(complaints=(named,)), request_id, attempt, 3)
+            fate = fates.row_fate(failed, Ending(complaints=(named,)), request_id, attempt, 3)
             if isinstance(fate, Requeue):
                 left.append(attempt + fate.counts)
                 size = max(1, len(attempts) // 2) if fate.halved else size
@@ -165,13 +163,13 @@ def test_a_complaint_about_all_that_names_any_row_comes_to_an_end(places: random
 
 @pytest.mark.parametrize("code", sorted(blame.ROW_COMPLAINTS))
 def test_a_complaint_about_a_line_fails_that_line_and_sends_the_rest_again_uncounted(code: str) -> None:
-    fates = fates_of(
+    seen = fates_of(
         Complaint(code=code, message="bad line", line=3), Complaint(code=code, message="", line=7)
     )
-    refused = {line for line, fate in enumerate(fates, start=1) if isinstance(fate, Refuse)}
+    refused = {line for line, fate in enumerate(seen, start=1) if isinstance(fate, Refuse)}
     assert refused == {3, 7}
-    assert {fate for fate in fates if isinstance(fate, Requeue)} == {Requeue(counts=False)}
-    third = fates[2]
+    assert {fate for fate in seen if isinstance(fate, Requeue)} == {Requeue(counts=False)}
+    third = seen[2]
     assert isinstance(third, Refuse)
     assert (third.status, told(third)["message"], told(third)["code"]) == (400, "bad line", code)
 
@@ -179,62 +177,62 @@ def test_a_complaint_about_a_line_fails_that_line_and_sends_the_rest_again_uncou
 @pytest.mark.parametrize("line", [None, 11, 10_000])
 def test_a_complaint_about_no_line_of_the_file_fails_all_rows(line: int | None) -> None:
     """Otherwise each request would go into the next batch, uncounted, and on and on."""
-    fates = fates_of(Complaint(code="invalid_json_line", message="no such line", line=line))
-    assert all(isinstance(fate, Refuse) for fate in fates)
-    assert {told(fate)["message"] for fate in fates if isinstance(fate, Refuse)} == {"no such line"}
+    seen = fates_of(Complaint(code="invalid_json_line", message="no such line", line=line))
+    assert all(isinstance(fate, Refuse) for fate in seen)
+    assert {told(fate)["message"] for fate in seen if isinstance(fate, Refuse)} == {"no such line"}
 
 
 def test_a_complaint_about_the_batch_fails_all_rows_even_if_it_names_a_line() -> None:
-    fates = fates_of(Complaint(code="model_not_found", message="no such model", line=1, param="model"))
-    assert {told(fate)["param"] for fate in fates if isinstance(fate, Refuse)} == {"model"}
-    assert len([fate for fate in fates if isinstance(fate, Refuse)]) == 10
+    seen = fates_of(Complaint(code="model_not_found", message="no such model", line=1, param="model"))
+    assert {told(fate)["param"] for fate in seen if isinstance(fate, Refuse)} == {"model"}
+    assert len([fate for fate in seen if isinstance(fate, Refuse)]) == 10
 
 
 @given(st.sets(st.integers(1, 10), min_size=1))
 def test_each_round_of_line_complaints_gets_rid_of_a_row(lines: set[int]) -> None:
-    fates = fates_of(*(Complaint(code="invalid_json_line", message="x", line=line) for line in lines))
-    assert {line for line, fate in enumerate(fates, start=1) if isinstance(fate, Refuse)} == lines
+    seen = fates_of(*(Complaint(code="invalid_json_line", message="x", line=line) for line in lines))
+    assert {line for line, fate in enumerate(seen, start=1) if isinstance(fate, Refuse)} == lines
 
 
 @pytest.mark.parametrize(("code", "halved"), [("token_limit_exceeded", False), ("too_many_tasks", True)])
 def test_too_much_at_once_is_not_a_failure_of_any_request(code: str, halved: bool) -> None:
-    fates = fates_of(Complaint(code=code, message="too much"), attempt=3)
-    assert set(fates) == {Requeue(counts=False, halved=halved)}
+    seen = fates_of(Complaint(code=code, message="too much"), attempt=3)
+    assert set(seen) == {Requeue(counts=False, halved=halved)}
 
 
 def test_one_request_alone_goes_on_waiting_unless_it_is_hopeless() -> None:
     full = Complaint(code="token_limit_exceeded", message="Enqueued token limit reached.")
     failed = batch(outcome=Outcome.FAILED, n_lines=1)
-    assert lifecycle.row_fate(failed, Ending(complaints=(full,)), ONE, 1, 3) == Requeue(counts=False)
-    told_off = lifecycle.row_fate(failed, Ending(complaints=(full,), hopeless=True), ONE, 1, 3)
+    assert fates.row_fate(failed, Ending(complaints=(full,)), ONE, 1, 3) == Requeue(counts=False)
+    told_off = fates.row_fate(failed, Ending(complaints=(full,), hopeless=True), ONE, 1, 3)
     assert isinstance(told_off, Refuse)
     assert told(told_off)["message"] == "Enqueued token limit reached."
     many = Complaint(code="too_many_tasks", message="too many rows")
-    assert isinstance(lifecycle.row_fate(failed, Ending(complaints=(many,)), ONE, 1, 3), Refuse)
+    assert isinstance(fates.row_fate(failed, Ending(complaints=(many,)), ONE, 1, 3), Refuse)
 
 
 @pytest.mark.parametrize("attempt", [1, 3])
 def test_a_batch_that_was_split_costs_its_requests_no_attempt(attempt: int) -> None:
     split = batch(outcome=Outcome.SPLIT)
-    assert lifecycle.row_fate(split, Ending(), ONE, attempt, 3) == Requeue(counts=False)
+    assert fates.row_fate(split, Ending(), ONE, attempt, 3) == Requeue(counts=False)
 
 
 def test_a_failed_batch_that_had_run_is_asked_for_the_rest_again_until_the_attempts_are_used_up() -> None:
     broke_off = batch(outcome=Outcome.FAILED, n_succeeded=4)
     internal = Ending(complaints=(Complaint(code="server_error", message="it broke off"),))
     for ending in (Ending(), internal):
-        fates = [lifecycle.row_fate(broke_off, ending, ONE, attempt, 3) for attempt in (1, 2, 3)]
-        assert fates[:2] == [Requeue(counts=True)] * 2
-        assert isinstance(fates[2], Refuse)
+        seen = [fates.row_fate(broke_off, ending, ONE, attempt, 3) for attempt in (1, 2, 3)]
+        assert seen[:2] == [Requeue(counts=True)] * 2
+        assert isinstance(seen[2], Refuse)
 
 
 def test_a_complaint_beside_a_completed_batch_fails_the_blamed_row_at_once() -> None:
     """Groq skips a bad line and completes: asked again, it would be skipped again."""
     skipped = Complaint(code="invalid_method", message="not a POST", line=1, request_id=ONE)
-    fate = lifecycle.row_fate(batch(outcome=Outcome.COMPLETED), Ending(complaints=(skipped,)), ONE, 1, 3)
+    fate = fates.row_fate(batch(outcome=Outcome.COMPLETED), Ending(complaints=(skipped,)), ONE, 1, 3)
     assert isinstance(fate, Refuse)
     assert told(fate)["message"] == "not a POST"
-    other = lifecycle.row_fate(
+    other = fates.row_fate(
         batch(outcome=Outcome.COMPLETED), Ending(complaints=(skipped,)), RequestId("row2"), 1, 3
     )
     assert other == Requeue(counts=True)
@@ -244,11 +242,11 @@ def test_a_row_blamed_by_a_refusal_gets_it_word_for_word_and_the_rest_another_at
     named = Complaint(code="", message="bad", request_id=ONE)
     ending = Ending(status=422, body='{"error":{"message":"bad"}}', complaints=(named,))
     failed = batch(outcome=Outcome.FAILED)
-    assert lifecycle.row_fate(failed, ending, ONE, 1, 3) == Refuse(
+    assert fates.row_fate(failed, ending, ONE, 1, 3) == Refuse(
         status=422, body=b'{"error":{"message":"bad"}}', origin="provider"
     )
-    assert lifecycle.row_fate(failed, ending, RequestId("row2"), 1, 3) == Requeue(counts=True)
-    assert isinstance(lifecycle.row_fate(failed, ending, RequestId("row2"), 3, 3), Refuse)
+    assert fates.row_fate(failed, ending, RequestId("row2"), 1, 3) == Requeue(counts=True)
+    assert isinstance(fates.row_fate(failed, ending, RequestId("row2"), 3, 3), Refuse)
 
 
 @pytest.mark.parametrize(
@@ -257,12 +255,12 @@ def test_a_row_blamed_by_a_refusal_gets_it_word_for_word_and_the_rest_another_at
 def test_an_input_file_is_given_up_once_at_half_of_the_patience(
     n_stumbles: int, former: str, dead: bool
 ) -> None:
-    assert lifecycle.file_is_dead(batch(n_stumbles=n_stumbles, former_file_id=former)) is dead
+    assert patience.file_is_dead(batch(n_stumbles=n_stumbles, former_file_id=former)) is dead
 
 
 def test_a_failure_without_a_reason_says_what_is_known() -> None:
     for failed, words in ((batch(outcome=Outcome.FAILED, error="it said no"), "it said no"), (batch(), "b1")):
-        fate = lifecycle.row_fate(failed, Ending(), ONE, 1, 3)
+        fate = fates.row_fate(failed, Ending(), ONE, 1, 3)
         assert isinstance(fate, Refuse)
         assert fate.origin == "batch_failed"
         assert words in told(fate)["message"]
@@ -289,7 +287,7 @@ def test_every_row_has_a_fate_that_can_be_told(
     outcome: Outcome, attempt: int, line: int, status: int, complaints: list[Complaint]
 ) -> None:
     ending = Ending(complaints=tuple(complaints), status=status, body='{"error":{"message":"m"}}')
-    fate = lifecycle.row_fate(batch(outcome=outcome), ending, RequestId(f"row{line}"), attempt, 3)
+    fate = fates.row_fate(batch(outcome=outcome), ending, RequestId(f"row{line}"), attempt, 3)
     if isinstance(fate, Refuse):
         assert 400 <= fate.status <= 599
         assert isinstance(told(fate)["message"], str)
@@ -299,7 +297,7 @@ def test_every_row_has_a_fate_that_can_be_told(
 
 
 def test_every_outcome_settles_in_a_terminal_state() -> None:
-    states = {outcome: lifecycle.terminal_state(outcome) for outcome in (*Outcome, None)}
+    states = {outcome: fates.terminal_state(outcome) for outcome in (*Outcome, None)}
     assert states == {
         Outcome.COMPLETED: BatchState.SETTLED,
         Outcome.EXPIRED: BatchState.SETTLED,
@@ -323,17 +321,17 @@ def test_the_next_look_is_never_sooner_than_asked_nor_later_than_six_times(
 ) -> None:
     asked_s = max(wish_s or shortest_s, least_s)
     one = batch(poll_s=wish_s, submitted_at=ago(age_s))
-    delay_s = lifecycle.next_look_s(one, shortest_s, NOW, least_s)
-    assert asked_s <= delay_s <= asked_s * lifecycle.LOOK_LONGEST_FACTOR
+    delay_s = looks.next_look_s(one, shortest_s, NOW, least_s)
+    assert asked_s <= delay_s <= asked_s * looks.LOOK_LONGEST_FACTOR
 
 
 def test_looks_grow_rarer_as_a_batch_ages() -> None:
     delays = [
-        lifecycle.next_look_s(batch(poll_s=10.0, submitted_at=ago(age_s)), 10.0, NOW)
+        looks.next_look_s(batch(poll_s=10.0, submitted_at=ago(age_s)), 10.0, NOW)
         for age_s in (0, 100, 400, 800, 3600, 86_400)
     ]
     assert delays == [10.0, 10.0, 20.0, 40.0, 60.0, 60.0]
-    assert lifecycle.next_look_s(batch(poll_s=10.0), 1.0, NOW) == 10.0
+    assert looks.next_look_s(batch(poll_s=10.0), 1.0, NOW) == 10.0
 
 
 @given(
@@ -348,7 +346,7 @@ def test_looks_of_an_account_fall_together_whatever_the_age(
 
     def slot_after(now: dt.datetime, age_s: float) -> float:
         one = batch(poll_s=interval_s, submitted_at=now - dt.timedelta(seconds=age_s))
-        pause_s = lifecycle.next_look_s(one, 10.0, now, account="acc")
+        pause_s = looks.next_look_s(one, 10.0, now, account="acc")
         return now.timestamp() + pause_s
 
     first = slot_after(NOW, 0.0)
@@ -371,8 +369,8 @@ def test_a_look_on_the_grid_is_hardly_sooner_than_asked_nor_much_later(
 ) -> None:
     asked_s = max(interval_s, least_s)
     one = batch(poll_s=interval_s, submitted_at=ago(age_s))
-    plain_s = lifecycle.next_look_s(one, 10.0, NOW, least_s)
-    delay_s = lifecycle.next_look_s(one, 10.0, NOW, least_s, account=account, elapsed_s=elapsed_s)
+    plain_s = looks.next_look_s(one, 10.0, NOW, least_s)
+    delay_s = looks.next_look_s(one, 10.0, NOW, least_s, account=account, elapsed_s=elapsed_s)
     soonest_s = 0.25 * asked_s if age_s < asked_s and not least_s else 0.75 * asked_s
     assert delay_s + elapsed_s >= soonest_s - 1e-3
     assert delay_s + 1e-3 >= 0.0
@@ -383,19 +381,19 @@ def test_new_batches_keep_no_old_one_from_its_look_at_itself() -> None:
     fresh, old = batch(submitted_at=ago(1)), batch(submitted_at=ago(900))
     looked_at = batch(submitted_at=ago(1800), confirmed_at=ago(60))
     cancelled = batch(submitted_at=ago(1), confirmed_at=ago(1), cancel_requested=True)
-    turns = sorted([fresh, looked_at, old, cancelled], key=lifecycle.turn)
+    turns = sorted([fresh, looked_at, old, cancelled], key=looks.turn)
     assert turns == [cancelled, old, looked_at, fresh]
 
 
 def test_short_intervals_are_left_as_they_are() -> None:
-    assert lifecycle.next_look_s(batch(poll_s=0.5), 10.0, NOW, account="acc", elapsed_s=0.2) == 0.5
+    assert looks.next_look_s(batch(poll_s=0.5), 10.0, NOW, account="acc", elapsed_s=0.2) == 0.5
 
 
 @pytest.mark.parametrize(
     ("poll_s", "shortest_s", "first_s"), [(0.0, 10.0, 2.0), (30.0, 10.0, 2.0), (0.5, 10.0, 0.5)]
 )
 def test_the_first_look_is_soon(poll_s: float, shortest_s: float, first_s: float) -> None:
-    assert lifecycle.first_look_s(batch(poll_s=poll_s), shortest_s) == first_s
+    assert looks.first_look_s(batch(poll_s=poll_s), shortest_s) == first_s
 
 
 @given(n_stumbles=st.integers(0, 10_000), wish_s=st.one_of(st.none(), st.floats(0, 3600)))
@@ -420,12 +418,12 @@ def test_backoff_is_drawn_anew_from_the_whole_range_so_that_workers_do_not_march
     [(None, True), (ago(0), False), (ago(59.9), False), (ago(60), True), (ago(-30), False)],
 )
 def test_a_create_is_repeated_only_once_its_fate_is_sure(create_at: dt.datetime | None, may: bool) -> None:
-    assert lifecycle.may_create_again(batch(create_at=create_at), 60.0, NOW) is may
+    assert patience.may_create_again(batch(create_at=create_at), 60.0, NOW) is may
 
 
 @pytest.mark.parametrize(("doubted_at", "may"), [(ago(9.9), False), (ago(10), True)])
 def test_a_forgotten_create_is_given_a_moment_to_show(doubted_at: dt.datetime, may: bool) -> None:
-    assert lifecycle.may_create_again(batch(doubted_at=doubted_at), 60.0, NOW) is may
+    assert patience.may_create_again(batch(doubted_at=doubted_at), 60.0, NOW) is may
 
 
 @pytest.mark.parametrize(
@@ -436,27 +434,27 @@ def test_a_batch_is_given_up_only_after_many_looks_and_a_long_time(
     n_denied: int, age_s: float, given_up: bool
 ) -> None:
     denied = batch(n_denied=n_denied, denied_since=ago(age_s), submitted_at=ago(1_000_000))
-    assert lifecycle.given_up(denied, NOW) is given_up
+    assert patience.given_up(denied, NOW) is given_up
 
 
 def test_bad_weather_alone_never_gives_a_batch_up() -> None:
     stumbled = batch(n_stumbles=500, n_denied=0, denied_since=None, submitted_at=ago(1_000_000))
-    assert not lifecycle.given_up(stumbled, NOW)
+    assert not patience.given_up(stumbled, NOW)
 
 
 @pytest.mark.parametrize("namespace", ["default", "Über alles", "a" * 200, "", "x:y/{z}", "line\nbreak"])
 def test_a_label_is_fit_for_every_provider_and_names_one_batch(namespace: str) -> None:
-    label = lifecycle.label_of(namespace, BatchId("b0mwtz38chjmmeedhqnz"))
+    label = submission.label_of(namespace, BatchId("b0mwtz38chjmmeedhqnz"))
     assert re.fullmatch(r"[A-Za-z0-9_-]{1,64}", label)
-    assert label != lifecycle.label_of(namespace, BatchId("b0mwtz38chjmmeedhqny"))
+    assert label != submission.label_of(namespace, BatchId("b0mwtz38chjmmeedhqny"))
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
 def test_an_ending_has_a_sentence_unless_all_went_well(outcome: Outcome) -> None:
-    assert bool(lifecycle.error_sentence(Ending(), outcome)) is (outcome is not Outcome.COMPLETED)
+    assert bool(reasons.error_sentence(Ending(), outcome)) is (outcome is not Outcome.COMPLETED)
     said = Ending(complaints=(Complaint(code="odd", message=""),), body="body")
-    assert lifecycle.error_sentence(said, outcome) == "odd"
-    assert len(lifecycle.error_sentence(Ending(body="x" * 9000), outcome)) == 500
+    assert reasons.error_sentence(said, outcome) == "odd"
+    assert len(reasons.error_sentence(Ending(body="x" * 9000), outcome)) == 500
 
 
 FAULTS: list[tuple[str, str, int]] = [
@@ -476,18 +474,18 @@ def test_a_batch_that_failed_for_its_server_is_tried_again_and_ends_in_a_5xx(
 ) -> None:
     failed = batch(outcome=Outcome.FAILED)
     ending = Ending(complaints=(Complaint(code=code, message=message),))
-    fates = [lifecycle.row_fate(failed, ending, ONE, attempt, 3) for attempt in (1, 2, 3)]
-    assert all(isinstance(fate, Requeue) and fate.counts for fate in fates[:2])
-    assert [fate.wait_s for fate in fates[:2] if isinstance(fate, Requeue)] == [5.0, 20.0]
-    last = fates[2]
+    seen = [fates.row_fate(failed, ending, ONE, attempt, 3) for attempt in (1, 2, 3)]
+    assert all(isinstance(fate, Requeue) and fate.counts for fate in seen[:2])
+    assert [fate.wait_s for fate in seen[:2] if isinstance(fate, Requeue)] == [5.0, 20.0]
+    last = seen[2]
     assert isinstance(last, Refuse)
     assert (last.status, told(last)["message"]) == (status, message)
 
 
 def test_a_provider_s_own_5xx_is_tried_again_and_told_at_last() -> None:
     failed, ending = batch(outcome=Outcome.FAILED), Ending(status=503, body='{"error":{"message":"down"}}')
-    assert isinstance(lifecycle.row_fate(failed, ending, ONE, 1, 3), Requeue)
-    last = lifecycle.row_fate(failed, ending, ONE, 3, 3)
+    assert isinstance(fates.row_fate(failed, ending, ONE, 1, 3), Requeue)
+    last = fates.row_fate(failed, ending, ONE, 3, 3)
     assert isinstance(last, Refuse)
     assert (last.status, last.origin) == (503, "provider")
 
@@ -495,7 +493,7 @@ def test_a_provider_s_own_5xx_is_tried_again_and_told_at_last() -> None:
 @pytest.mark.parametrize("code", ["insufficient_quota", "billing_hard_limit_reached"])
 def test_a_batch_that_failed_for_money_fails_its_callers_at_once_with_a_429(code: str) -> None:
     ending = Ending(complaints=(Complaint(code=code, message="Please try again later."),))
-    fate = lifecycle.row_fate(batch(outcome=Outcome.FAILED), ending, ONE, 1, 3)
+    fate = fates.row_fate(batch(outcome=Outcome.FAILED), ending, ONE, 1, 3)
     assert isinstance(fate, Refuse)
     assert (fate.status, told(fate)["code"]) == (429, code)
 
@@ -503,36 +501,36 @@ def test_a_batch_that_failed_for_money_fails_its_callers_at_once_with_a_429(code
 def test_a_batch_that_failed_and_has_told_rows_is_asked_for_the_rest_again() -> None:
     ending = Ending(complaints=(Complaint(code="odd", message="no"),))
     told_some = batch(outcome=Outcome.FAILED, n_failed=1)
-    assert lifecycle.row_fate(told_some, ending, ONE, 1, 3) == Requeue(counts=True)
-    assert isinstance(lifecycle.row_fate(told_some, ending, ONE, 3, 3), Refuse)
+    assert fates.row_fate(told_some, ending, ONE, 1, 3) == Requeue(counts=True)
+    assert isinstance(fates.row_fate(told_some, ending, ONE, 3, 3), Refuse)
 
 
 def test_a_cancel_is_asked_for_a_few_times_with_growing_pauses() -> None:
-    assert not lifecycle.cancel_is_due(batch(), NOW)
+    assert not patience.cancel_is_due(batch(), NOW)
     wanted, asked = batch(cancel_requested=True, cancel_at=NOW), []
-    for second in range(int(lifecycle.CANCEL_PATIENCE.total_seconds())):
+    for second in range(int(patience.CANCEL_PATIENCE.total_seconds())):
         now = NOW + dt.timedelta(seconds=second)
-        if lifecycle.cancel_is_due(wanted, now):
+        if patience.cancel_is_due(wanted, now):
             asked.append(second)
             wanted = dataclasses.replace(wanted, n_cancels=len(asked), cancel_asked_at=now)
     assert asked == [0, 10, 30, 70, 150, 310, 630]
 
 
 def test_a_cancel_that_is_not_confirmed_ends_here() -> None:
-    minutes = lifecycle.CANCEL_PATIENCE.total_seconds()
-    assert not lifecycle.cancel_is_over(batch(cancel_at=ago(minutes + 1)), NOW)
-    assert not lifecycle.cancel_is_over(batch(cancel_requested=True), NOW)
-    assert not lifecycle.cancel_is_over(batch(cancel_requested=True, cancel_at=ago(minutes - 1)), NOW)
-    assert lifecycle.cancel_is_over(batch(cancel_requested=True, cancel_at=ago(minutes)), NOW)
-    assert lifecycle.cancel_is_over(batch(cancel_requested=True, cancel_at=ago(31), cancel_again=True), NOW)
+    minutes = patience.CANCEL_PATIENCE.total_seconds()
+    assert not patience.cancel_is_over(batch(cancel_at=ago(minutes + 1)), NOW)
+    assert not patience.cancel_is_over(batch(cancel_requested=True), NOW)
+    assert not patience.cancel_is_over(batch(cancel_requested=True, cancel_at=ago(minutes - 1)), NOW)
+    assert patience.cancel_is_over(batch(cancel_requested=True, cancel_at=ago(minutes)), NOW)
+    assert patience.cancel_is_over(batch(cancel_requested=True, cancel_at=ago(31), cancel_again=True), NOW)
 
 
 @pytest.mark.parametrize(("status", "hours"), [("odd", 48), ("", 48), ("in_progress", 24 + 30 * 24)])
 def test_a_batch_that_never_ends_is_given_up_long_after_its_window(status: str, hours: int) -> None:
     second = hours * 3600.0
-    assert not lifecycle.run_is_over(batch(submitted_at=ago(second - 1)), status, NOW)
-    assert lifecycle.run_is_over(batch(submitted_at=ago(second)), status, NOW)
-    assert lifecycle.run_is_over(batch(submitted_at=NOW - lifecycle.REQUESTS_KEPT), status, NOW)
+    assert not patience.run_is_over(batch(submitted_at=ago(second - 1)), status, NOW)
+    assert patience.run_is_over(batch(submitted_at=ago(second)), status, NOW)
+    assert patience.run_is_over(batch(submitted_at=NOW - patience.REQUESTS_KEPT), status, NOW)
 
 
 @pytest.mark.parametrize(
@@ -543,23 +541,21 @@ def test_a_batch_that_cannot_be_submitted_has_a_window_for_it_and_a_day_more_aft
 ) -> None:
     one = batch(created_at=ago(100 * 3600), **created)
     second = hours * 3600.0
-    assert not lifecycle.submission_is_over(one, NOW), "it waits for its quota"
-    assert not lifecycle.submission_is_over(dataclasses.replace(one, unable_since=ago(second - 1)), NOW)
-    assert lifecycle.submission_is_over(dataclasses.replace(one, unable_since=ago(second)), NOW)
-    assert lifecycle.submission_is_over(
-        dataclasses.replace(one, created_at=NOW - lifecycle.REQUESTS_KEPT), NOW
-    )
+    assert not patience.submission_is_over(one, NOW), "it waits for its quota"
+    assert not patience.submission_is_over(dataclasses.replace(one, unable_since=ago(second - 1)), NOW)
+    assert patience.submission_is_over(dataclasses.replace(one, unable_since=ago(second)), NOW)
+    assert patience.submission_is_over(dataclasses.replace(one, created_at=NOW - patience.REQUESTS_KEPT), NOW)
 
 
 def test_a_batch_that_is_given_up_runs_none_of_its_requests_again() -> None:
     for complaint, status in (
-        (lifecycle.overdue(batch(), "odd"), 504),
-        (lifecycle.unsubmitted(batch(), "500"), 504),
-        (lifecycle.unfound(batch(), "label", "500"), 504),
-        (Complaint(code=lifecycle.UNREADABLE, message="groq answered 500"), 502),
-        (Complaint(code=lifecycle.DEFECT, message="please try again later"), 500),
+        (reasons.overdue(batch(), "odd"), 504),
+        (reasons.unsubmitted(batch(), "500"), 504),
+        (reasons.unfound(batch(), "label", "500"), 504),
+        (Complaint(code=reasons.UNREADABLE, message="groq answered 500"), 502),
+        (Complaint(code=reasons.DEFECT, message="please try again later"), 500),
     ):
-        fate = lifecycle.row_fate(
+        fate = fates.row_fate(
             batch(outcome=Outcome.FAILED, n_succeeded=3), Ending(complaints=(complaint,)), ONE, 1, 3
         )
         assert isinstance(fate, Refuse)
@@ -567,9 +563,9 @@ def test_a_batch_that_is_given_up_runs_none_of_its_requests_again() -> None:
 
 
 def test_a_wait_that_is_not_plain_says_why() -> None:
-    assert lifecycle.why_it_runs(batch(), "in_progress") == ""
-    assert "'odd'" in lifecycle.why_it_runs(batch(), "odd")
-    assert "15 minutes" in lifecycle.why_it_runs(batch(cancel_requested=True), "cancelling")
+    assert reasons.why_it_runs(batch(), "in_progress") == ""
+    assert "'odd'" in reasons.why_it_runs(batch(), "odd")
+    assert "15 minutes" in reasons.why_it_runs(batch(cancel_requested=True), "cancelling")
 
 
 @pytest.mark.parametrize(
@@ -577,15 +573,15 @@ def test_a_wait_that_is_not_plain_says_why() -> None:
     [("24h", 24), ("168h", 168), ("7d", 168), ("", 24), ("soon", 24), ("99999h", 24), ("²h", 24)],
 )
 def test_a_completion_window_is_read_as_hours_or_days(said: str, hours: int) -> None:
-    assert lifecycle.window(said) == dt.timedelta(hours=hours)
+    assert patience.window(said) == dt.timedelta(hours=hours)
 
 
 def test_a_defect_ends_a_batch_only_when_it_repeats() -> None:
     where = "OverflowError at batch_object.py:7"
-    assert not lifecycle.defect_lasts(batch(error=where, n_stumbles=7), where)
-    assert not lifecycle.defect_lasts(batch(error="groq answered 503", n_stumbles=80), where)
-    assert lifecycle.defect_lasts(batch(error=where, n_stumbles=8), where)
-    assert where in lifecycle.step_defect(batch(), where).message
+    assert not patience.defect_lasts(batch(error=where, n_stumbles=7), where)
+    assert not patience.defect_lasts(batch(error="groq answered 503", n_stumbles=80), where)
+    assert patience.defect_lasts(batch(error=where, n_stumbles=8), where)
+    assert where in reasons.step_defect(batch(), where).message
 
 
 def looks_of(
@@ -593,24 +589,24 @@ def looks_of(
 ) -> list[float]:
     """When a batch of one account is looked at, in seconds since it was made, until it shows its end."""
     one = batch(poll_s=poll_s, submitted_at=NOW)
-    looks = [lifecycle.first_look_s(one, 10.0)]
-    while looks[-1] < runs_s:
-        moment = NOW + dt.timedelta(seconds=looks[-1])
-        pause_s = lifecycle.next_look_s(one, 10.0, moment, least_s, account="acc", unnamed=unnamed)
-        looks.append(looks[-1] + pause_s)
-    return looks
+    seen = [looks.first_look_s(one, 10.0)]
+    while seen[-1] < runs_s:
+        moment = NOW + dt.timedelta(seconds=seen[-1])
+        pause_s = looks.next_look_s(one, 10.0, moment, least_s, account="acc", unnamed=unnamed)
+        seen.append(seen[-1] + pause_s)
+    return seen
 
 
 def test_a_young_batch_is_looked_at_sooner_where_nobody_named_an_interval() -> None:
-    looks = looks_of(15.0)
-    assert looks[-1] - 15.0 <= 2.5
-    assert len(looks) <= 9
+    times = looks_of(15.0)
+    assert times[-1] - 15.0 <= 2.5
+    assert len(times) <= 9
 
 
 @pytest.mark.parametrize(("poll_s", "unnamed"), [(10.5, True), (0.0, False)])
 def test_an_interval_that_somebody_named_is_kept(poll_s: float, unnamed: bool) -> None:
-    looks = looks_of(120.0, poll_s=poll_s, unnamed=unnamed)
-    pauses = [later - sooner for sooner, later in itertools.pairwise(looks[1:])]
+    times = looks_of(120.0, poll_s=poll_s, unnamed=unnamed)
+    pauses = [later - sooner for sooner, later in itertools.pairwise(times[1:])]
     assert min(pauses) >= 0.75 * (poll_s or 10.0) - 1e-3
 
 
@@ -622,7 +618,7 @@ def test_looks_at_young_batches_fall_on_slots_of_their_account_and_bound_its_loa
 
     def slot_after(now: dt.datetime, age: float) -> float:
         one = batch(submitted_at=now - dt.timedelta(seconds=age))
-        pause_s = lifecycle.next_look_s(one, 10.0, now, least_s, account="acc", unnamed=True)
+        pause_s = looks.next_look_s(one, 10.0, now, least_s, account="acc", unnamed=True)
         assert pause_s >= max(0.75 * least_s, 1.25 if age < 40.0 else 7.5) - 1e-3 or age < least_s
         return now.timestamp() + pause_s
 
@@ -636,6 +632,6 @@ def test_a_steady_batch_is_looked_at_as_before() -> None:
     for age_s in (40.0, 400.0, 4000.0):
         one = batch(submitted_at=ago(age_s))
         pauses = [
-            lifecycle.next_look_s(one, 10.0, NOW, account="acc", unnamed=unnamed) for unnamed in (True, False)
+            looks.next_look_s(one, 10.0, NOW, account="acc", unnamed=unnamed) for unnamed in (True, False)
         ]
         assert pauses[0] == pauses[1]

@@ -7,8 +7,8 @@ import datetime as dt
 import pytest
 
 from batchling_client.wire.states import Outcome, RowKind
-from batchling_worker.decisions import lifecycle, quota, rereading
-from batchling_worker.decisions.lifecycle import Requeue
+from batchling_worker.decisions import fates, looks, quota, rereading
+from batchling_worker.decisions.fates import Requeue
 from batchling_worker.decisions.quota import Limit
 from batchling_worker.decisions.rereading import ReadAgain, Reading, Tally
 from batchling_worker.provider import Answer, Complaint, Ending
@@ -23,7 +23,7 @@ BROKE = b'{"error":{"code":"insufficient_quota"}}'
 
 def test_words_on_money_are_looked_for_in_the_first_four_kilobytes_of_an_answer() -> None:
     def kind(padding: int) -> RowKind:
-        return lifecycle.row_kind(
+        return fates.row_kind(
             Answer(custom_id="c", status=429, body=b" " * padding + BROKE, headers={}, origin="provider")
         )
 
@@ -32,7 +32,7 @@ def test_words_on_money_are_looked_for_in_the_first_four_kilobytes_of_an_answer(
 
 def test_after_a_validator_that_did_not_find_its_file_the_next_batch_comes_ten_seconds_later() -> None:
     ending = Ending(complaints=(Complaint(code="invalid_request", message="no such file", param="file_id"),))
-    fate = lifecycle.row_fate(batch(outcome=Outcome.FAILED), ending, ONE, 1, 3)
+    fate = fates.row_fate(batch(outcome=Outcome.FAILED), ending, ONE, 1, 3)
     assert fate == Requeue(counts=True, wait_s=10.0)
 
 
@@ -43,8 +43,8 @@ def test_a_young_batch_waits_a_quarter_of_its_age_and_a_quarter_of_the_interval_
     age_s: float, pause_s: float
 ) -> None:
     one = batch(submitted_at=ago(age_s))
-    assert lifecycle.pace_s(one, 10.0, NOW, unnamed=True) == pause_s
-    assert lifecycle.pace_s(one, 10.0, NOW) == 10.0
+    assert looks.pace_s(one, 10.0, NOW, unnamed=True) == pause_s
+    assert looks.pace_s(one, 10.0, NOW) == 10.0
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_looks_use_the_slots_from_so_soon_on(
     delays = []
     for now in MOMENTS:
         one = batch(submitted_at=now - dt.timedelta(seconds=age_s))
-        delays.append(lifecycle.next_look_s(one, 10.0, now, account="acc", unnamed=unnamed))
+        delays.append(looks.next_look_s(one, 10.0, now, account="acc", unnamed=unnamed))
     assert soonest_s <= min(delays) < soonest_s + 0.03
     assert max(delays) < soonest_s + width_s
 

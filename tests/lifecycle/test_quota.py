@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.records.row_and_result import LINE_OVERHEAD
 from batchling_client.wire.states import Outcome
-from batchling_worker.decisions import lifecycle, quota
+from batchling_worker.decisions import fates, quota
 from batchling_worker.decisions.quota import Limit
 from batchling_worker.provider import Complaint, Ending
 
@@ -145,10 +145,10 @@ def test_a_quota_whose_words_ask_to_try_again_is_not_a_fault_of_the_server() -> 
     full = Ending(complaints=(Complaint(code="token_limit_exceeded", message=TOLD),))
     failed = batch(outcome=Outcome.FAILED, n_lines=1)
 
-    fate = lifecycle.row_fate(failed, full, ONE, attempt=1, max_attempts=3)
+    fate = fates.row_fate(failed, full, ONE, attempt=1, max_attempts=3)
     alone = msgspec.structs.replace(full, hopeless=True)
-    refusal = lifecycle.row_fate(failed, alone, ONE, attempt=1, max_attempts=3)
+    refusal = fates.row_fate(failed, alone, ONE, attempt=1, max_attempts=3)
 
-    assert fate == lifecycle.Requeue(counts=False)
-    assert isinstance(refusal, lifecycle.Refuse)
+    assert fate == fates.Requeue(counts=False)
+    assert isinstance(refusal, fates.Refuse)
     assert refusal.status == 400

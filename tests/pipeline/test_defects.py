@@ -15,7 +15,7 @@ from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.states import BatchState, Outcome, RowKind
 from batchling_worker import providers
 from batchling_worker.claim import Terms
-from batchling_worker.decisions import lifecycle
+from batchling_worker.decisions import fates
 from batchling_worker.pipeline.collect import collect
 from batchling_worker.pipeline.settle import settle
 from batchling_worker.pipeline.step import AccountStep, StepSettings
@@ -98,14 +98,14 @@ async def test_a_result_that_we_fail_on_is_left_out_and_the_others_are_delivered
 ) -> None:
     byhand = ByHand(deployment.redis, deployment.keys)
     rows = ids(3)
-    real = lifecycle.row_kind
+    real = fates.row_kind
 
     def failing(one: Answer) -> RowKind:
         if one.custom_id == rows[1]:
             raise ZeroDivisionError
         return real(one)
 
-    monkeypatch.setattr(lifecycle, "row_kind", failing)
+    monkeypatch.setattr(fates, "row_kind", failing)
     await collect(
         await step_on(deployment, byhand, account, monkeypatch, rows, [answer(one) for one in rows])
     )
@@ -120,16 +120,16 @@ async def test_a_row_that_our_code_fails_on_gets_an_error_and_the_others_continu
     byhand = ByHand(deployment.redis, deployment.keys)
     rows = ids(3)
     step = await step_on(deployment, byhand, account, monkeypatch, rows, [])
-    real = lifecycle.row_fate
+    real = fates.row_fate
 
     def failing(
         batch: Batch, ending: Ending, request_id: RequestId, attempt: int, max_attempts: int
-    ) -> lifecycle.RowFate:
+    ) -> fates.RowFate:
         if request_id == rows[1]:
             raise ZeroDivisionError
         return real(batch, ending, request_id, attempt, max_attempts)
 
-    monkeypatch.setattr(lifecycle, "row_fate", failing)
+    monkeypatch.setattr(fates, "row_fate", failing)
     await settle(dataclasses.replace(step, batch=dataclasses.replace(step.batch, collected_at=step.now)))
 
     told = await byhand.result(rows[1])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from batchling_client.wire.states import BatchState, Verdict
-from batchling_worker.decisions import lifecycle
+from batchling_worker.decisions import submission
 from batchling_worker.sandbox.world.faults import LagList, StickBatch
 from tests.deployment import Deployment, kill
 from tests.waiting import wait_until
@@ -56,7 +56,7 @@ async def intend(deployment: Deployment) -> None:
         assert claim.state is state
         if state is BatchState.OPEN:
             await scripts.seal(batch_id=batch_id, token=claim.token, lane_id=batch.lane_id)
-    label = lifecycle.label_of("default", batch_id)
+    label = submission.label_of("default", batch_id)
     assert await scripts.intend(batch_id=batch_id, token=claim.token, label=label) == label
 
 

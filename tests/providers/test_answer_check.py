@@ -8,7 +8,7 @@ import pytest
 
 from batchling_client.wire import answer_shape
 from batchling_client.wire.states import RowKind
-from batchling_worker.decisions import lifecycle
+from batchling_worker.decisions import fates
 from batchling_worker.pipeline.answer_check import checked
 from batchling_worker.provider import Answer
 
@@ -29,7 +29,7 @@ def test_an_answer_keeps_every_byte() -> None:
 def test_a_body_without_an_answer_is_an_error_and_not_run_again() -> None:
     seen = checked(answer({"model": "m", "messages": []}), CHAT)
     assert (seen.status, seen.origin, seen.headers) == (502, answer_shape.UNFIT, {"x-request-id": "r"})
-    assert lifecycle.row_kind(seen) is RowKind.FAILURE
+    assert fates.row_kind(seen) is RowKind.FAILURE
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_a_body_without_an_answer_is_an_error_and_not_run_again() -> None:
 )
 def test_an_error_that_is_called_a_success_counts_as_the_error_it_is(code: int, kind: RowKind) -> None:
     seen = checked(answer({"error": {"message": "no", "code": code}}), CHAT)
-    assert (seen.status, seen.origin, lifecycle.row_kind(seen)) == (code, "provider", kind)
+    assert (seen.status, seen.origin, fates.row_kind(seen)) == (code, "provider", kind)
 
 
 def test_an_answer_in_a_text_is_taken_out() -> None:

@@ -24,7 +24,7 @@ from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.records.row_and_result import Result
 from batchling_client.wire.states import BatchState
 from batchling_worker import providers
-from batchling_worker.decisions import lifecycle
+from batchling_worker.decisions import patience
 from batchling_worker.sandbox import Limits, Sandbox
 from batchling_worker.sandbox.world import faults
 from batchling_worker.sandbox.world.fault import Fault
@@ -229,7 +229,7 @@ async def test_a_cancel_that_is_never_confirmed_ends_here_and_nothing_is_created
     await deployment.scripts.cancel(batch_id=batch.batch_id, lane_id=batch.lane_id, ending=b"{}", error="")
     asked = await first_batch(deployment, lambda one: one.n_cancels > 0)
     assert asked.cancel_at is not None
-    long_ago = int((asked.cancel_at - lifecycle.CANCEL_PATIENCE).timestamp() * 1000)
+    long_ago = int((asked.cancel_at - patience.CANCEL_PATIENCE).timestamp() * 1000)
     await deployment.redis.execute_command(
         "HSET", deployment.keys.batch(batch.batch_id), "cancel_at", long_ago
     )

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchling_client.wire.states import RowKind
-from batchling_worker.decisions import lifecycle
+from batchling_worker.decisions import fates
 from batchling_worker.dialects import result_lines
 from batchling_worker.dialects.result_lines import LineSplitter, RowReader
 from batchling_worker.pipeline.answer_check import checked
@@ -153,7 +153,7 @@ def test_a_row_that_never_ran_carries_the_provider_s_reason(
 def test_a_row_without_a_status_and_an_answer_is_lost_and_worth_another_attempt(response: Any) -> None:
     answer = read_one(row(response))
     assert (answer.status, answer.origin) == (503, ROW_LOST)
-    assert lifecycle.row_kind(answer) is RowKind.RETRY
+    assert fates.row_kind(answer) is RowKind.RETRY
     assert json.loads(answer.body)["error"]["code"] == "batch_row_lost"
 
 
@@ -169,13 +169,13 @@ def test_a_success_without_an_answer_is_a_failure_and_never_run_again(body: Any)
     for said in ({"status_code": 200, "body": body}, {"status_code": 201, "request_id": "", "body": body}):
         answer = checked(read_one(row(said)), CHAT)
         assert (answer.status, answer.origin) == (502, "batch_answer_unfit")
-        assert lifecycle.row_kind(answer) is RowKind.FAILURE
+        assert fates.row_kind(answer) is RowKind.FAILURE
         assert json.dumps(body)[:40] in json.loads(answer.body)["error"]["message"]
 
 
 def test_a_success_without_any_body_says_that_it_is_empty() -> None:
     answer = checked(read_one(row({"status_code": 200})), CHAT)
-    assert (answer.status, lifecycle.row_kind(answer)) == (502, RowKind.FAILURE)
+    assert (answer.status, fates.row_kind(answer)) == (502, RowKind.FAILURE)
     assert "it is empty" in json.loads(answer.body)["error"]["message"]
 
 
@@ -250,7 +250,7 @@ def test_the_reason_of_a_failed_row_arrives_with_its_status(how: str) -> None:
     assert (answer.status, answer.origin) == (400, "provider")
     assert json.loads(answer.body)["error"]["message"].removeprefix("body: ") == WHY
     assert answer.body.decode().count("maximum context length") == 1
-    assert lifecycle.row_kind(answer) is RowKind.FAILURE
+    assert fates.row_kind(answer) is RowKind.FAILURE
 
 
 @pytest.mark.parametrize(
@@ -267,14 +267,14 @@ def test_the_reason_of_a_failed_row_arrives_with_its_status(how: str) -> None:
 )
 def test_a_row_that_failed_for_the_server_is_worth_another_attempt(error: Any, status: int) -> None:
     answer = read_one(row(None, error))
-    assert (answer.status, lifecycle.row_kind(answer)) == (status, RowKind.RETRY)
+    assert (answer.status, fates.row_kind(answer)) == (status, RowKind.RETRY)
     assert json.loads(answer.body)["error"]["message"] == "Try later."
 
 
 def test_a_row_without_money_fails_at_once() -> None:
     error = {"message": "You exceeded your current quota.", "code": "insufficient_quota"}
     for answer in (read_one(row(None, error)), read_one(row({"status_code": 429, "body": {"error": error}}))):
-        assert (answer.status, lifecycle.row_kind(answer)) == (429, RowKind.FAILURE)
+        assert (answer.status, fates.row_kind(answer)) == (429, RowKind.FAILURE)
 
 
 @pytest.mark.parametrize("error", [None, "", {}, [], False, "none"])
@@ -291,5 +291,5 @@ def test_an_answer_in_a_text_is_taken_out_of_it() -> None:
 @pytest.mark.parametrize("status", [300, 301, 302, 304, 307, 308, "307"])
 def test_a_row_with_a_redirect_is_a_failure(status: Any) -> None:
     answer = read_one(row({"status_code": status, "body": {"detail": "moved to /v2"}}))
-    assert (answer.status, lifecycle.row_kind(answer)) == (502, RowKind.FAILURE)
+    assert (answer.status, fates.row_kind(answer)) == (502, RowKind.FAILURE)
     assert "moved to /v2" in json.loads(answer.body)["error"]["message"]
