@@ -37,7 +37,7 @@ from .poll_many import BatchList, Hint, ListPage, StrangeWords, looked_at, one_l
 from .provider_call import ProviderCall
 from .request_line import one_line
 from .result_file import rows_of
-from .result_lines import FieldReader
+from .result_lines import LineReader
 from .row_search import found_by_rows
 
 CREATE_PATIENCE: Final = 2.5
@@ -188,10 +188,8 @@ class InlineBatches:
         for one in ending.results:
             provider_batch_id, surely = one.removeprefix(PERHAPS), not one.startswith(PERHAPS)
             path = f"/{quote(provider_batch_id, safe='')}{self._dialect.results}"
-            call, reader = (
-                self._call(account, "read results", "GET", path),
-                FieldReader(self._dialect.read_row),
-            )
+            call = self._call(account, "read results", "GET", path)
+            reader = LineReader(read=self._dialect.read_row)
             try:
                 async with contextlib.aclosing(rows_of(call, provider_batch_id, reader)) as answers:
                     async for answer in answers:

@@ -49,6 +49,11 @@ def fields_of(raw: bytes) -> dict[str, bytes]:
     return {name: json.dumps(value).encode() for name, value in dict(found).items()}
 
 
+def as_text(body: bytes) -> bytes:
+    """Return the bytes with U+FFFD for each byte that is not UTF-8: the rest of it was paid for."""
+    return body if body.isascii() else body.decode(errors="replace").encode()
+
+
 def objects_in(line: bytes) -> list[bytes]:
     """Return the JSON objects of a line that is not one itself, each as it is spelt; behind them what is none, if any.
 
@@ -177,11 +182,8 @@ def whole(text: str) -> str:
 
 def text_in(raw: bytes) -> str:
     """Return the string that the JSON holds, or ''."""
-    try:
-        said = json.loads(raw or b"null", strict=False)
-    except (ValueError, RecursionError):
-        return ""
-    return whole(said) if isinstance(said, str) else ""
+    said = value_in(raw)
+    return said if isinstance(said, str) else ""
 
 
 def value_in(raw: bytes | None) -> object:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
-from typing import Protocol, TypeVar
+from collections.abc import AsyncGenerator, Callable, Iterable
+from typing import TypeVar
 
 from ..errors import Denied, PermanentError, TemporaryError
 from ..provider import Answer
 from . import gzipped
 from .provider_call import ProviderCall
-from .result_lines import LineSplitter
+from .result_lines import LineReader, LineSplitter
 
 T = TypeVar("T")
 
@@ -19,16 +19,6 @@ logger = logging.getLogger("batchling.worker")
 
 UNSEEN = (404, 410)
 """A file is shown before it can be read, and for lag and for good the provider says the same."""
-
-
-class LineReader(Protocol):
-    """Makes answers of lines and counts those that it cannot."""
-
-    n_broken: int
-
-    def answers(self, lines: list[bytes]) -> Iterator[Answer]:
-        """Yield an answer for each readable line; empty lines are skipped."""
-        ...
 
 
 async def of_each(
@@ -58,35 +48,58 @@ async def rows_of(call: ProviderCall, named: str, reader: LineReader) -> AsyncGe
 
     Raises `Denied` where the file is not seen, and `TemporaryError` where what was sent holds no row at all.
     """
-    splitter, n_rows = LineSplitter(), 0
+    provider = call.call_info.provider
+    pieces = gzipped.unpacked(call.whole())
+    rows = rows_in(pieces, provider, named, reader, cut_off=lambda: not call.framed)
     try:
-        async with contextlib.aclosing(gzipped.unpacked(call.whole())) as pieces:
-            async for piece in pieces:
-                for answer in reader.answers(splitter.feed(piece)):
-                    n_rows += 1
-                    yield answer
+        async with contextlib.aclosing(rows):
+            async for answer in rows:
+                yield answer
     except gzipped.NotWholeError as error:
-        raise TemporaryError(
-            f"{call.call_info.provider} sent a broken gzip file for {named}: {error}"
-        ) from None
+        raise TemporaryError(f"{provider} sent a broken gzip file for {named}: {error}") from None
     except PermanentError as error:
         if error.status not in UNSEEN:
             raise
         raise Denied(str(error)) from None
+
+
+async def rows_in(
+    pieces: AsyncGenerator[bytes, None],
+    provider: str,
+    named: str,
+    reader: LineReader,
+    *,
+    cut_off: Callable[[], bool] = lambda: False,
+) -> AsyncGenerator[Answer, None]:
+    """Yield every readable row of a result file that comes in pieces, and log how many lines were left out.
+
+    `cut_off` says, once all came, whether the file may have been cut without a sign. Raises `TemporaryError` for a file
+    that holds no row at all, or whose last line then is broken.
+    """
+    splitter, n_rows = LineSplitter(), 0
+    async with contextlib.aclosing(pieces):
+        async for piece in pieces:
+            for answer in reader.answers(splitter.feed(piece)):
+                n_rows += 1
+                yield answer
     n_broken = reader.n_broken
     for answer in reader.answers(splitter.rest()):
         n_rows += 1
         yield answer
-    provider = call.call_info.provider
-    if not call.framed and reader.n_broken > n_broken:
+    if reader.n_broken > n_broken and cut_off():
         raise TemporaryError(f"{provider} ended a result file in the middle of a line")
     if reader.n_broken or splitter.n_too_long:
-        logger.warning(
-            "result_lines_skipped provider=%s file_id=%s n_broken=%d n_too_long=%d",
-            provider,
-            named,
-            reader.n_broken,
-            splitter.n_too_long,
-        )
-    if not n_rows and (reader.n_broken or splitter.n_too_long):
-        raise no_result_file(provider, named)
+        log_skipped(provider, named, reader, splitter.n_too_long)
+        if not n_rows:
+            raise no_result_file(provider, named)
+
+
+def log_skipped(provider: str, named: str, reader: LineReader, n_too_long: int = 0) -> None:
+    """Log how many lines of a result file were left out."""
+    logger.warning(
+        "result_lines_skipped provider=%s file_id=%s n_broken=%d n_too_long=%d",
+        provider,
+        named,
+        reader.n_broken,
+        n_too_long,
+    )

@@ -22,7 +22,7 @@ from ..dialects import bounds
 from ..dialects.inline_batches import InlineBatches, InlineDialect, Query, Shown
 from ..dialects.lenient_json import fields_of, text_in
 from ..dialects.openai.dialect import no_cursor, says_more
-from ..dialects.result_lines import answer_of, lost, unrun
+from ..dialects.row_answers import answer_of, lost, unrun
 from ..dialects.row_errors import LONGEST_WORDS, stated_in
 from ..provider import Answer, Ended, Ending, ProviderFacts, Running
 

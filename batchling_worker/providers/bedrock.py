@@ -24,12 +24,13 @@ from ..decisions import status_words
 from ..dialects import aws, bounds, creates
 from ..dialects.aws import Place
 from ..dialects.http_errors import CallInfo
-from ..dialects.lenient_json import fields_of, text_in
+from ..dialects.lenient_json import object_in, text_in
 from ..dialects.list_search import SearchPage, pages
 from ..dialects.poll_many import BatchList, Hint, ListPage, looked_at
 from ..dialects.provider_call import known
-from ..dialects.result_file import no_result_file, of_each
-from ..dialects.result_lines import LineSplitter, answer_or_lost, lost
+from ..dialects.result_file import of_each, rows_in
+from ..dialects.result_lines import Fields, LineReader
+from ..dialects.row_answers import JSON_HEADERS, answer_or_lost, lost
 from ..dialects.row_errors import EMPTY_BODIES, RowError, stated_in
 from ..errors import PermanentError
 from ..provider import (
@@ -99,7 +100,6 @@ STATUSES: Final = {
     "ModelErrorException": 424,
     "ServiceUnavailableException": 503,
 }
-JSON_HEADERS: Final = {"content-type": "application/json"}
 
 
 class Bedrock:
@@ -343,37 +343,22 @@ def _n_succeeded(job: Mapping[str, Any], outcome: Outcome, n_total: int) -> int 
     return None if lags else n_succeeded
 
 
-async def _rows(account: Account, s3: Any, bucket: str, key: str) -> AsyncGenerator[Answer, None]:
-    """Yield every readable record of one output file; raises `TemporaryError` if the file holds anything else."""
-    splitter, n_rows, n_lines = LineSplitter(), 0, 0
-    async with contextlib.aclosing(
-        aws.pieces(account, _call_info(account, "read results"), s3, bucket, key)
-    ) as pieces:
-        async for piece in pieces:
-            for line in splitter.feed(piece):
-                n_lines += 1 if line.strip() else 0
-                if answer := answer_in(line):
-                    n_rows += 1
-                    yield answer
-    for line in splitter.rest():
-        n_lines += 1 if line.strip() else 0
-        if answer := answer_in(line):
-            n_rows += 1
-            yield answer
-    if not n_rows and (n_lines or splitter.n_too_long):
-        raise no_result_file(FACTS.name, key)
+def _rows(account: Account, s3: Any, bucket: str, key: str) -> AsyncGenerator[Answer, None]:
+    pieces = aws.pieces(account, _call_info(account, "read results"), s3, bucket, key)
+    return rows_in(pieces, FACTS.name, key, reader())
 
 
-def answer_in(line: bytes) -> Answer | None:
-    """Return the answer of a record; None for a line that is not a record."""
-    try:
-        row = fields_of(line)
-    except (ValueError, TypeError, RecursionError):
-        return None
-    custom_id, output = text_in(row.get("recordId", b"")), row.get("modelOutput", b"")
-    if not custom_id:
-        return None
-    output = answer_shape.unpacked(output)
+def reader() -> LineReader:
+    """Return a reader of the records of an output file."""
+    return LineReader(read=_answer, id_of=_record_id)
+
+
+def _record_id(row: Fields) -> str:
+    return text_in(row.get("recordId", b""))
+
+
+def _answer(custom_id: str, row: Fields) -> Answer:
+    output = answer_shape.unpacked(row.get("modelOutput", b""))
     is_alone = row.get("error", b"null") in EMPTY_BODIES and output not in (b"", b"null")
     if is_alone or answer_shape.is_plausible(output):
         return answer_or_lost(custom_id, output)
@@ -387,10 +372,9 @@ def _error_in(row: Mapping[str, bytes]) -> Mapping[str, bytes]:
     said = stated_in(row)
     if own and not said:
         return own
-    with contextlib.suppress(ValueError, TypeError, RecursionError):
-        fields = fields_of(said)
-        if "errorCode" in fields or "errorMessage" in fields:
-            return fields
+    fields = object_in(said)
+    if "errorCode" in fields or "errorMessage" in fields:
+        return fields
     error = RowError.read(said)
     if error is None:
         return {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from typing import Final
 from urllib.parse import quote
 
@@ -16,8 +16,9 @@ from ..dialects.lenient_json import whole
 from ..dialects.openai.batch_object import BatchObject, file_id
 from ..dialects.openai.dialect import PAGE_ROWS, Dialect, Query, cursor_after, page_after
 from ..dialects.openai.files import OpenAIFiles
+from ..dialects.openai.rows import openai_rows
 from ..dialects.result_file import rows_of
-from ..dialects.result_lines import RowReader
+from ..dialects.result_lines import LineReader
 from ..provider import Account, Answer, Ended, Ending, ProviderFacts, Running, SpentFiles
 
 FACTS: Final = ProviderFacts(
@@ -63,25 +64,24 @@ class Doubleword(OpenAIFiles):
     def _rows(self, account: Account, after: str, one: str) -> AsyncGenerator[Answer, None]:
         n_lines = int(after) if after.isascii() and after.isdigit() else 0
         path = f"/files/{quote(one, safe='')}/content" + (f"?skip={n_lines}" if n_lines else "")
-        return rows_of(self._call(account, "read results", "GET", path), one, Lines(n_lines=n_lines))
+        return rows_of(self._call(account, "read results", "GET", path), one, reader(n_lines))
 
 
-@dataclasses.dataclass
-class Lines(RowReader):
-    """Gives each row a cursor: the number of the line after which reading continues."""
+def reader(n_lines: int) -> LineReader:
+    """Return a reader of the lines after these; each answer's cursor is the number of its line."""
+    rows = openai_rows()
+    return dataclasses.replace(
+        rows,
+        read=lambda custom_id, row: _with_status(rows.read(custom_id, row)),
+        strict=lambda line: _with_status(rows.strict(line)),
+        cursors=True,
+        n_lines=n_lines,
+    )
 
-    n_lines: int = 0
 
-    def answers(self, lines: list[bytes]) -> Iterator[Answer]:
-        for line in lines:
-            self.n_lines += 1
-            for answer in super().answers([line]):
-                yield dataclasses.replace(_with_status(answer), cursor=str(self.n_lines))
-
-
-def _with_status(answer: Answer) -> Answer:
+def _with_status(answer: Answer | None) -> Answer | None:
     """Return the answer with a status: a line has none, but the sentence of a failed row may be JSON with a status."""
-    if answer.status != 500 or b"status" not in answer.body:
+    if answer is None or answer.status != 500 or b"status" not in answer.body:
         return answer
     try:
         said = json.loads(json.loads(answer.body)["error"]["message"])

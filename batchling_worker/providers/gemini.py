@@ -23,13 +23,15 @@ from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.route import WORDS
 from batchling_client.wire.routes import route_of
 
-from ..dialects import creates, http_errors
+from ..dialects import bounds, creates, http_errors
 from ..dialects.google import result_rows, rpc_status
 from ..dialects.google.operation import Operation, OperationPage
+from ..dialects.lenient_json import text_in, value_in
 from ..dialects.list_search import SearchPage, made_since
 from ..dialects.poll_many import BatchList, Hint, ListPage, looked_at, one_look
 from ..dialects.provider_call import ProviderCall, known
 from ..dialects.result_file import of_each, rows_of
+from ..dialects.result_lines import Fields, LineReader
 from ..dialects.row_search import found_by_rows
 from ..errors import PermanentError, TemporaryError
 from ..provider import (
@@ -293,11 +295,9 @@ class Gemini:
 
         return await one_look(call, call.ask(Operation), provider_batch_id, told)
 
-    async def _rows(self, account: Account, one: str) -> AsyncGenerator[Answer, None]:
+    def _rows(self, account: Account, one: str) -> AsyncGenerator[Answer, None]:
         call = self._call(account, "read results", "GET", f"/{one}:download?alt=media")
-        async with contextlib.aclosing(rows_of(call, one, result_rows.Lines(_answer))) as answers:
-            async for answer in answers:
-                yield answer
+        return rows_of(call, one, reader())
 
 
 class _Named(NamedTuple):
@@ -365,21 +365,24 @@ def _contents(body: bytes) -> list[msgspec.Raw]:
         return []
 
 
-def _answer(row: Mapping[str, bytes]) -> Answer | None:
-    key = result_rows.text_of(row.get("key")) or _inline_key(row)
-    if not key:
-        return None
+def reader() -> LineReader:
+    """Return a reader of the rows of a result file."""
+    return LineReader(read=_answer, id_of=_key_of)
+
+
+def _answer(key: str, row: Fields) -> Answer:
     # Older servers say `status` where newer ones say `error`.
-    error = result_rows.decoded(row.get("error")) or result_rows.decoded(row.get("status"))
+    error = value_in(row.get("error")) or value_in(row.get("status"))
     if not isinstance(error, dict | str):
         error = result_rows.stated(row)
     return result_rows.told(key, row.get("response", b""), error)
 
 
-def _inline_key(row: Mapping[str, bytes]) -> str:
-    metadata = result_rows.decoded(row.get("metadata"))
-    key = metadata.get("key") if isinstance(metadata, dict) else None
-    return key if isinstance(key, str) else ""
+def _key_of(row: Fields) -> str:
+    metadata = value_in(row.get("metadata"))
+    return text_in(row.get("key", b"")) or bounds.text(
+        metadata.get("key") if isinstance(metadata, dict) else ""
+    )
 
 
 PROVIDER: Final = Gemini()

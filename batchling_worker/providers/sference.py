@@ -19,7 +19,7 @@ from ..decisions import status_words
 from ..dialects import bounds
 from ..dialects.inline_batches import PERHAPS, InlineBatches, InlineDialect, Shown
 from ..dialects.lenient_json import fields_of, text_in
-from ..dialects.result_lines import answer_of, lost, unrun
+from ..dialects.row_answers import answer_of, lost, unrun
 from ..dialects.row_errors import EMPTY_BODIES, LONGEST_WORDS, stated_in
 from ..provider import Answer, Ended, Ending, ProviderFacts, Running, Submission
 

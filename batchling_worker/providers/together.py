@@ -14,9 +14,10 @@ from ..dialects import bounds
 from ..dialects.openai.batch_object import BatchObject
 from ..dialects.openai.dialect import UPLOAD_PATIENCE, BatchPage, Dialect, Query, bare_line
 from ..dialects.openai.files import OpenAIFiles
+from ..dialects.openai.rows import openai_rows
 from ..dialects.provider_call import ProviderCall
-from ..dialects.result_file import LineReader
-from ..dialects.result_lines import UNRUN, RowReader
+from ..dialects.result_lines import LineReader
+from ..dialects.row_answers import UNRUN
 from ..provider import ProviderFacts, Submission
 
 FACTS: Final = ProviderFacts(
@@ -118,7 +119,7 @@ class TogetherDialect(Dialect):
 
     def rows(self) -> LineReader:
         """Return the reader for the lines of one result file."""
-        return RowReader(unrun=status_of)
+        return openai_rows(status_of)
 
 
 def status_of(code: str) -> tuple[int, str]:

@@ -28,11 +28,12 @@ from ..dialects.google import result_rows, rpc_status
 from ..dialects.google.cloud_storage import Found, Objects, OwnCredential, Place, answered
 from ..dialects.google.vertex_job import Job, JobPage
 from ..dialects.http_errors import CallInfo
+from ..dialects.lenient_json import text_in, value_in
 from ..dialects.list_search import SearchPage, pages
 from ..dialects.poll_many import BatchList, Hint, ListPage, looked_at, one_look
 from ..dialects.provider_call import ProviderCall
-from ..dialects.result_file import no_result_file, of_each
-from ..dialects.result_lines import LineSplitter
+from ..dialects.result_file import of_each, rows_in
+from ..dialects.result_lines import Fields, LineReader
 from ..errors import Denied, PermanentError
 from ..provider import (
     Account,
@@ -191,7 +192,8 @@ class Vertex:
             shards = [found for found in await objects.below(Place.read(one)) if _is_shard(found.name)]
             if not shards:
                 raise Denied(f"{self.facts.name}: there is nothing in {one} yet")
-            async with contextlib.aclosing(of_each(shards, functools.partial(_rows, objects))) as rows:
+            read = functools.partial(self._rows, objects)
+            async with contextlib.aclosing(of_each(shards, read)) as rows:
                 async for answer in rows:
                     yield answer
 
@@ -236,6 +238,9 @@ class Vertex:
                 "BATCHLING_PROVIDERS__VERTEX__STAGING."
             )
         return Place.read(account.staging)
+
+    def _rows(self, objects: Objects, shard: Found) -> AsyncGenerator[Answer, None]:
+        return rows_in(objects.pieces(shard), self.facts.name, shard.name, reader())
 
     async def _page(
         self, account: Account, does: str, where: _Where, token: str, wanted: str = ""
@@ -286,27 +291,14 @@ def _is_shard(name: str) -> bool:
     return name.rpartition("/")[2].startswith(("predictions", "errors"))
 
 
-async def _rows(objects: Objects, shard: Found) -> AsyncGenerator[Answer, None]:
-    splitter, lines, n_rows = LineSplitter(), result_rows.Lines(_answer), 0
-    async with contextlib.aclosing(objects.pieces(shard)) as pieces:
-        async for piece in pieces:
-            for answer in lines.answers(splitter.feed(piece)):
-                n_rows += 1
-                yield answer
-    for answer in lines.answers(splitter.rest()):
-        n_rows += 1
-        yield answer
-    lines.tell_of_broken(FACTS.name, shard.name, splitter.n_too_long)
-    if not n_rows and (lines.n_broken or splitter.n_too_long):
-        raise no_result_file(FACTS.name, shard.name)
+def reader() -> LineReader:
+    """Return a reader of the rows of an output file."""
+    return LineReader(read=_answer)
 
 
-def _answer(row: Mapping[str, bytes]) -> Answer | None:
-    custom_id = result_rows.text_of(row.get("custom_id"))
-    if not custom_id:
-        return None
-    status = result_rows.text_of(row.get("status"))
-    error = _error_in(status) if status else result_rows.decoded(row.get("status"))
+def _answer(custom_id: str, row: Fields) -> Answer:
+    status = text_in(row.get("status", b""))
+    error = _error_in(status) if status else value_in(row.get("status"))
     if not isinstance(error, dict) or not error:
         error = result_rows.stated(row)
     # A row that the job did not get to holds only its request.
@@ -316,7 +308,7 @@ def _answer(row: Mapping[str, bytes]) -> Answer | None:
 def _error_in(status: str) -> dict[str, object]:
     """Return the error in a text such as `Bad Request: {"error": {...}}`."""
     words, brace, rest = status.partition("{")
-    said = result_rows.decoded(f"{brace}{rest}".encode("utf-8", "replace")) if brace else None
+    said = value_in(f"{brace}{rest}".encode("utf-8", "replace")) if brace else None
     error = said.get("error", said) if isinstance(said, dict) else None
     if isinstance(error, dict) and "code" in error:
         return error

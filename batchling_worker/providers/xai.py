@@ -19,14 +19,15 @@ from batchling_client.wire.routes import route_of
 from batchling_client.wire.states import Outcome
 
 from ..dialects import bounds, creates, http_errors
-from ..dialects.lenient_json import decoded, elements_of, fields_of, text_in
+from ..dialects.lenient_json import elements_of, object_in, text_in, value_in
 from ..dialects.list_search import SearchPage, made_since
 from ..dialects.openai.chat_as_response import as_response
 from ..dialects.poll_many import BatchList, Hint, ListPage, looked_at, one_look
 from ..dialects.provider_call import ProviderCall, known
 from ..dialects.request_line import one_line
-from ..dialects.result_file import no_result_file
-from ..dialects.result_lines import JSON_TYPE, UNRUN, answer_of, lost
+from ..dialects.result_file import log_skipped, no_result_file
+from ..dialects.result_lines import Fields, LineReader
+from ..dialects.row_answers import JSON_HEADERS, UNRUN, answer_of, lost
 from ..dialects.row_errors import LONGEST_WORDS, stated_in
 from ..errors import CreateBegun, Denied, FileNotReady, PermanentError, TemporaryError
 from ..provider import (
@@ -229,6 +230,7 @@ class Xai:
         for reference in ending.results:
             container, _, kind = reference.partition(" ")
             token, path = ending.after, f"/batches/{quote(container, safe='')}/results"
+            rows = reader(kind)
             while True:
                 call = self._call(account, "read results", "GET", path)
                 query = [("limit", RESULT_ROWS), *([("pagination_token", token)] if token else [])]
@@ -240,16 +242,16 @@ class Xai:
                     raise Denied(str(error)) from None
                 if "results" not in page and not page.keys().isdisjoint(ERROR_FIELDS):
                     raise no_result_file(FACTS.name, container)
-                for raw in elements_of(page.get("results", b"")):
-                    answer = answer_in(raw, kind)
-                    if answer is not None:
-                        yield dataclasses.replace(answer, cursor=token)
+                for answer in rows.answers(elements_of(page.get("results", b""))):
+                    yield dataclasses.replace(answer, cursor=token)
                 following = text_in(page.get("pagination_token", b""))
                 if not following:
                     break
                 if following == token:
                     raise TemporaryError("xai names a page of results as its own next page")
                 token = following
+            if rows.n_broken:
+                log_skipped(FACTS.name, container, rows)
 
     async def delete(self, account: Account, spent: SpentFiles) -> None:
         """Do nothing: a container holds the requests and their results, and expires after thirty days."""
@@ -403,35 +405,24 @@ def _moment(said: object) -> dt.datetime | None:
     return bounds.aware(words) if "T" in words else None
 
 
-def answer_in(raw: bytes, kind: str) -> Answer | None:
-    """Return the answer of a result row, None if it names no request; `kind` is the kind of its request."""
-    row = _object(raw)
-    custom_id = text_in(row.get("batch_request_id", b""))
-    if not custom_id:
-        return None
-    result = _object(row.get("batch_result"))
-    for name, body in _object(answer_shape.unpacked(result.get("response", b""))).items():
+def reader(kind: str) -> LineReader:
+    """Return a reader of the rows of requests of that kind."""
+    return LineReader(read=functools.partial(_answer, kind), id_of=_request_id)
+
+
+def _request_id(row: Fields) -> str:
+    return text_in(row.get("batch_request_id", b""))
+
+
+def _answer(kind: str, custom_id: str, row: Fields) -> Answer:
+    result = object_in(row.get("batch_result"))
+    for name, body in object_in(answer_shape.unpacked(result.get("response", b""))).items():
         return _told_as(custom_id, name, body, kind)
-    error = _value(result.get("error")) or _value(row.get("error_message"))
+    error = value_in(result.get("error")) or value_in(row.get("error_message"))
     if not error:
         raw = stated_in(result) or stated_in(row)
-        error = _value(raw) or raw[:LONGEST_WORDS].decode(errors="replace")
+        error = value_in(raw) or raw[:LONGEST_WORDS].decode(errors="replace")
     return _failed(custom_id, error) if error else lost(custom_id)
-
-
-def _object(raw: bytes | None) -> dict[str, bytes]:
-    """Return the fields of a JSON object; empty for anything else."""
-    try:
-        return fields_of(raw) if raw else {}
-    except (ValueError, TypeError, RecursionError):
-        return {}
-
-
-def _value(raw: bytes | None) -> object:
-    try:
-        return decoded(raw, object) if raw else None
-    except (ValueError, RecursionError):
-        return None
 
 
 def _told_as(custom_id: str, name: str, body: bytes, kind: str) -> Answer:
@@ -458,8 +449,7 @@ def _failed(custom_id: str, error: object) -> Answer:
         )
     words = message if isinstance(message, str) else msgspec.json.encode(error).decode()
     body = msgspec.json.encode({"code": str(code or "batch_row_failed"), "error": words})
-    headers = {"content-type": JSON_TYPE}
-    return Answer(custom_id=custom_id, status=status, body=body, headers=headers, origin=origin)
+    return Answer(custom_id=custom_id, status=status, body=body, headers=JSON_HEADERS, origin=origin)
 
 
 PROVIDER: Final = Xai()

@@ -22,8 +22,8 @@ from batchling_worker.dialects.aws import Place
 from batchling_worker.dialects.http_errors import CallInfo
 from batchling_worker.errors import PermanentError
 from batchling_worker.pipeline.answer_check import checked
-from batchling_worker.provider import Account, Ending
-from batchling_worker.providers.bedrock import answer_in
+from batchling_worker.provider import Account, Answer, Ending
+from batchling_worker.providers import bedrock
 from batchling_worker.sandbox import Limits, Sandbox
 from batchling_worker.sandbox.world import faults
 from tests.form import Ability, Form
@@ -189,6 +189,10 @@ def test_a_key_sees_its_own_jobs_and_a_bad_one_nothing(stored: Sandbox) -> None:
         other.get_model_invocation_job(jobIdentifier=arn)
     with pytest.raises(ClientError, match="UnrecognizedClientException"):
         client(stored, "bedrock", "invalid").list_model_invocation_jobs()
+
+
+def answer_in(line: bytes) -> Answer | None:
+    return next(bedrock.reader().answers([line]), None)
 
 
 def test_an_answer_beside_an_empty_error_succeeds() -> None:

@@ -243,7 +243,7 @@ class TestLooks:
 )
 def test_a_status_in_the_words_of_a_failed_row_is_its_status(message: str, status: int, body: str) -> None:
     row = {"custom_id": "a", "response": None, "error": {"code": None, "message": message}}
-    [answer] = doubleword.Lines(n_lines=6).answers([json.dumps(row).encode()])
+    [answer] = doubleword.reader(6).answers([json.dumps(row).encode()])
     assert (answer.status, answer.origin, answer.cursor) == (status, "provider", "7")
     assert body in answer.body.decode()
 

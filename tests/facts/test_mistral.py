@@ -17,7 +17,7 @@ from mistralai.client.models import BatchJob, BatchRequest, File
 from batchling_client.wire.routes import Routes
 from batchling_worker import providers
 from batchling_worker.dialects.openai.batch_object import LABEL_NAME, BatchObject
-from batchling_worker.dialects.result_lines import RowReader
+from batchling_worker.dialects.openai.rows import openai_rows
 from batchling_worker.provider import Ended, Running
 from batchling_worker.providers.mistral import FACTS, Job
 from batchling_worker.sandbox import Limits, Sandbox
@@ -382,10 +382,10 @@ class TestAdapter:
     )
     def test_the_body_of_a_failed_row_is_read_in_both_shapes(self, body: str, read: str) -> None:
         line = f'{{"id":"b","custom_id":"r1","response":{{"status_code":422,"body":{body}}},"error":null}}'
-        [answer] = RowReader().answers([line.encode()])
+        [answer] = openai_rows().answers([line.encode()])
         assert (answer.status, answer.body.decode()) == (422, read)
 
     def test_the_body_of_a_success_is_read_in_both_shapes_too(self) -> None:
         line = b'{"custom_id":"r1","response":{"status_code":200,"body":"{\\"text\\":1}"},"error":null}'
-        [answer] = RowReader().answers([line])
+        [answer] = openai_rows().answers([line])
         assert answer.body == b'{"text":1}'

@@ -24,7 +24,7 @@ from together.types import BatchJob
 
 from batchling_worker import providers
 from batchling_worker.decisions import blame
-from batchling_worker.dialects.result_lines import RowReader
+from batchling_worker.dialects.openai.rows import openai_rows
 from batchling_worker.provider import Ended, Running
 from batchling_worker.providers.together import Job, status_of
 from batchling_worker.sandbox import Limits, Sandbox
@@ -352,7 +352,7 @@ class TestAdapter:
         self, code: str, status: int
     ) -> None:
         line = {"id": "br_1", "custom_id": "r1", "error": {"code": code, "message": "the reason"}}
-        [answer] = RowReader(unrun=status_of).answers([json.dumps(line).encode()])
+        [answer] = openai_rows(status_of).answers([json.dumps(line).encode()])
         assert (answer.status, answer.origin) == (status, "provider")
         error = json.loads(answer.body)["error"]
         assert (error["message"], error["code"] or "") == ("the reason", code)

@@ -280,7 +280,7 @@ class TestRows:
     @pytest.mark.parametrize("endpoint", ["/v1/chat/completions", "/v1/responses"])
     def test_a_row_with_an_invalid_answer_is_not_run_again(self, endpoint: str, body: object) -> None:
         line = {"batch_request_id": "a", "batch_result": {"response": {"chat_get_completion": body}}}
-        found = xai.answer_in(json.dumps(line).encode(), xai.KINDS[endpoint])
+        found = answer_in(json.dumps(line).encode(), xai.KINDS[endpoint])
         assert found is not None
         answer = checked(found, endpoint)
         assert (answer.status, answer.origin) == (502, "batch_answer_unfit")
@@ -291,12 +291,12 @@ class TestRows:
 
     @pytest.mark.parametrize("raw", [b'"half a li', b"7", b"{}", b'{"batch_request_id":7}', b"[1]"])
     def test_a_row_without_an_id_belongs_to_no_request(self, raw: bytes) -> None:
-        assert xai.answer_in(raw, "") is None
+        assert answer_in(raw, "") is None
 
     def test_an_answer_goes_through_byte_for_byte(self) -> None:
         body = b'{ "id":"c1", "choices":[{"message":{"content":"\\u00e9 \xc3\xa9"}}],  "x": 1.50 }'
         raw = b'{"batch_request_id":"a","batch_result":{"response":{"chat_get_completion":%b}}}' % body
-        answer = xai.answer_in(raw, "chat_get_completion")
+        answer = answer_in(raw, "chat_get_completion")
         assert answer is not None
         assert answer.body == body
 
@@ -304,7 +304,7 @@ class TestRows:
     def test_an_answer_in_a_text_of_json_is_taken_out(self, kind: str) -> None:
         chat = {"id": "c1", "choices": [{"message": {"content": "hello"}}]}
         as_it_is, in_a_text = (
-            xai.answer_in(
+            answer_in(
                 json.dumps(
                     {"batch_request_id": "a", "batch_result": {"response": {"chat_get_completion": told}}}
                 ).encode(),
@@ -320,17 +320,17 @@ class TestRows:
     def test_an_answer_in_json_that_only_python_decodes_is_read(self) -> None:
         told = b'{"id":"c1","choices":[{"message":{"content":"cut \\ud83d"},"p":NaN}]}'
         raw = b'{"batch_request_id":"a","batch_result":{"response":{"chat_get_completion":%b}}}' % told
-        chat = xai.answer_in(raw, "chat_get_completion")
+        chat = answer_in(raw, "chat_get_completion")
         assert chat is not None
         assert (chat.status, json.loads(chat.body)["choices"][0]["message"]["content"]) == (200, "cut \ud83d")
-        response = xai.answer_in(raw, "responses")
+        response = answer_in(raw, "responses")
         assert response is not None
         assert response.status == 200
         [item] = json.loads(response.body)["output"]
         assert item["content"][0]["text"] == "cut \ufffd"
 
     def test_an_error_in_json_that_only_python_decodes_is_read(self) -> None:
-        answer = xai.answer_in(
+        answer = answer_in(
             b'{"batch_request_id":"a","batch_result":{"error":{"code":3,"message":"no \\ud83d"}}}', ""
         )
         assert answer is not None
@@ -414,8 +414,12 @@ async def test_half_of_a_surrogate_pair_in_one_row_costs_no_other(
     assert json.loads(spoilt.body)["id"] == "c1"
 
 
+def answer_in(raw: bytes, kind: str) -> Answer | None:
+    return next(xai.reader(kind).answers([raw]), None)
+
+
 def read(row: Mapping[str, Any]) -> Answer:
-    answer = xai.answer_in(json.dumps({"batch_request_id": "a", **row}).encode(), "chat_get_completion")
+    answer = answer_in(json.dumps({"batch_request_id": "a", **row}).encode(), "chat_get_completion")
     assert answer is not None
     assert answer.custom_id == "a"
     return answer

@@ -9,7 +9,6 @@ import msgspec
 import pytest
 
 from batchling_worker.dialects import lenient_json
-from batchling_worker.dialects.google import result_rows
 from batchling_worker.dialects.google.operation import OperationPage
 from batchling_worker.dialects.provider_call import ProviderCall
 from batchling_worker.provider import Account
@@ -53,8 +52,8 @@ async def test_a_list_that_shows_somebody_s_answers_is_read(wire: Wire, http: ht
 
 
 def test_an_error_with_half_a_surrogate_pair_is_read_from_google() -> None:
-    assert result_rows.decoded(b'{"code":3,"message":"no \\ud83d"}') == {"code": 3, "message": "no \ufffd"}
-    assert result_rows.text_of(b'"Bad Request \\ud83d"') == "Bad Request \ufffd"
+    assert lenient_json.value_in(b'{"code":3,"message":"no \\ud83d"}') == {"code": 3, "message": "no \ufffd"}
+    assert lenient_json.text_in(b'"Bad Request \\ud83d"') == "Bad Request \ufffd"
 
 
 def test_a_sentence_of_doubleword_s_that_holds_half_a_pair_costs_no_row() -> None:
@@ -63,6 +62,6 @@ def test_a_sentence_of_doubleword_s_that_holds_half_a_pair_costs_no_row() -> Non
         {"custom_id": "a", "response": None, "error": {"code": "x", "message": said}},
         {"custom_id": "b", "response": {"status_code": 200, "body": {"x": 1}}},
     ]
-    told = list(doubleword.Lines().answers([json.dumps(row).encode() for row in rows]))
+    told = list(doubleword.reader(0).answers([json.dumps(row).encode() for row in rows]))
     assert [(one.custom_id, one.status) for one in told] == [("a", 400), ("b", 200)]
     assert told[0].body.decode() == "no \ufffd"

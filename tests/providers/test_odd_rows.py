@@ -10,7 +10,6 @@ import httpx
 import pytest
 
 from batchling_worker import providers
-from batchling_worker.dialects.google.result_rows import Lines
 from batchling_worker.dialects.result_lines import LineSplitter
 from batchling_worker.pipeline.answer_check import checked
 from batchling_worker.provider import ROW_LOST, Account, Answer, Ending
@@ -64,10 +63,8 @@ def read(wire: Wire, http: httpx.AsyncClient, shape: str) -> Callable[[bytes], A
             # Their files lie in object stores, which hand the same lines to these.
             splitter = LineSplitter()
             lines = [*splitter.feed(file), *splitter.rest()]
-            found = [bedrock.answer_in(one) for one in lines if one.strip()]
-            if shape == "vertex":
-                found = list(Lines(vertex._answer).answers(lines))
-            return [checked(one, endpoint) for one in found if one is not None]
+            reader = bedrock.reader() if shape == "bedrock" else vertex.reader()
+            return [checked(one, endpoint) for one in reader.answers(lines)]
         whole = file
         if shape == "xai" and b"results" not in file.replace(b"\0", b""):
             whole = b'{"results":[%b]}' % file

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from batchling_client.wire.states import RowKind
 from batchling_worker.decisions import fates
 from batchling_worker.dialects import result_lines
-from batchling_worker.dialects.result_lines import LineSplitter, RowReader
+from batchling_worker.dialects.openai.rows import openai_rows
+from batchling_worker.dialects.result_lines import LineReader, LineSplitter
 from batchling_worker.pipeline.answer_check import checked
 from batchling_worker.provider import ROW_LOST, Answer
 
@@ -60,13 +61,13 @@ def test_rows_are_read_however_a_server_puts_them_behind_each_other(
 ) -> None:
     lines = split([file[1][at : at + size] for at in range(0, len(file[1]), size)])
     assert [json.loads(line) for line in lines if line.strip(b"\0\r\n ,[]")] == ROWS
-    answers = list(RowReader().answers(lines))
+    answers = list(openai_rows().answers(lines))
     assert [answer.custom_id for answer in answers] == ["r0", "r1", "r2"]
 
 
 @pytest.mark.parametrize("begun", [b'{"custom_id": "r9", "resp', b"<html>", b"null", b"12"])
 def test_text_that_is_not_a_row_stays_apart_from_the_rows_of_its_line(begun: bytes) -> None:
-    reader = RowReader()
+    reader = openai_rows()
     lines = split([SPELT[0] + begun + b"\n" + SPELT[1]])
     assert lines == [SPELT[0], begun, SPELT[1]]
     assert [answer.custom_id for answer in reader.answers(lines)] == ["r0", "r1"]
@@ -86,8 +87,8 @@ def test_a_line_without_end_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     assert splitter.n_too_long == 1
 
 
-def read(*rows: Any) -> tuple[list[Answer], RowReader]:
-    reader = RowReader()
+def read(*rows: Any) -> tuple[list[Answer], LineReader]:
+    reader = openai_rows()
     lines = [row if isinstance(row, bytes) else json.dumps(row).encode() for row in rows]
     return list(reader.answers(lines)), reader
 

@@ -4,76 +4,21 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import BinaryIO, Final, TypeAlias
+from typing import BinaryIO, Final
 
 from batchling_client.wire import answer_shape, error_words
 
 from ...provider import Answer
 from .. import lenient_json
-from ..result_lines import JSON_TYPE, answer_or_lost
+from ..result_lines import Fields
+from ..row_answers import JSON_HEADERS, answer_or_lost
 from ..row_errors import EMPTY_BODIES, RowError, stated_in
 from . import rpc_status
 
 logger = logging.getLogger("batchling.worker")
 
-Read: TypeAlias = Callable[[Mapping[str, bytes]], Answer | None]
-"""Makes an answer of a line's fields, each still JSON; None where they name no request. May raise `ValueError`."""
-
 CANCELLED: Final = 499
-_JSON_HEADERS: Final = {"content-type": JSON_TYPE}
-
-
-@dataclass(slots=True)
-class Lines:
-    """Reads the lines of one result file."""
-
-    read: Read
-    n_broken: int = 0
-    """Lines that are no JSON object, or name no request."""
-
-    def answers(self, lines: list[bytes]) -> Iterator[Answer]:
-        """Yield an answer for each readable line; empty lines are skipped."""
-        for line in lines:
-            if not line.strip():
-                continue
-            answer = self._read(line)
-            if answer is None:
-                self.n_broken += 1
-            else:
-                yield answer
-
-    def tell_of_broken(self, provider: str, named: str, n_too_long: int) -> None:
-        """Log how many lines of the file were left out, if any were."""
-        if self.n_broken or n_too_long:
-            logger.warning(
-                "result_lines_skipped provider=%s file_id=%s n_broken=%d n_too_long=%d",
-                provider,
-                named,
-                self.n_broken,
-                n_too_long,
-            )
-
-    def _read(self, line: bytes) -> Answer | None:
-        try:
-            return self.read(lenient_json.fields_of(line))
-        except (ValueError, TypeError, RecursionError):
-            return None
-
-
-def text_of(field: bytes | None) -> str:
-    """Return a field that holds a string, '' for any other."""
-    said = decoded(field)
-    return said if isinstance(said, str) else ""
-
-
-def decoded(field: bytes | None) -> object:
-    """Return a field's value; None where it is absent or cannot be read."""
-    try:
-        return lenient_json.decoded(field, object) if field else None
-    except (ValueError, RecursionError):
-        return None
 
 
 def answered(custom_id: str, body: bytes) -> Answer:
@@ -93,11 +38,11 @@ def failed(custom_id: str, error: object) -> Answer:
     said = rpc_status.failure(error)
     origin = "batch_cancelled" if said.status == CANCELLED else "provider"
     return Answer(
-        custom_id=custom_id, status=said.status, body=said.body, headers=_JSON_HEADERS, origin=origin
+        custom_id=custom_id, status=said.status, body=said.body, headers=JSON_HEADERS, origin=origin
     )
 
 
-def stated(row: Mapping[str, bytes]) -> object:
+def stated(row: Fields) -> object:
     """Return the error of a row without a response, wherever the row states it; None if it has a response or no error.
 
     A number beside its words is an HTTP status or a code of google.rpc; without one the row is taken for refused.
@@ -155,7 +100,7 @@ class Parts:
     def _tell(self, custom_id: str, status: int, body: bytes, origin: str) -> Answer:
         self._places.pop(custom_id, None)
         self._told.add(custom_id)
-        return Answer(custom_id=custom_id, status=status, body=body, headers=_JSON_HEADERS, origin=origin)
+        return Answer(custom_id=custom_id, status=status, body=body, headers=JSON_HEADERS, origin=origin)
 
     def _put(self, member: bytes) -> tuple[int, int]:
         if self._file is None:

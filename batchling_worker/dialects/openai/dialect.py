@@ -14,9 +14,9 @@ from ...provider import Account, Ended, Other, Running, Submission
 from .. import bounds, http_errors
 from ..provider_call import ProviderCall
 from ..request_line import one_line
-from ..result_file import LineReader
-from ..result_lines import RowReader
+from ..result_lines import LineReader
 from .batch_object import LABEL_NAME, BatchObject
+from .rows import openai_rows
 
 Query: TypeAlias = Sequence[tuple[str, str]]
 PAGE_ROWS: Final = "100"
@@ -135,7 +135,7 @@ class Dialect:
 
     def rows(self) -> LineReader:
         """Return the reader for the lines of one result file."""
-        return RowReader()
+        return openai_rows()
 
 
 def bare_line(custom_id: str, body: bytes) -> bytes:
