@@ -346,8 +346,23 @@ class Answer:
 class Provider(Protocol):
     """One provider's batch API.
 
-    Methods raise `PermanentError`, `TemporaryError`, or `MaybeDone` if a lost answer leaves open whether the call had
-    its effect; never an error of an HTTP library. They do not retry: the step does.
+    Methods never retry: the step does. They never raise an error of an HTTP library, only these of the worker's, each
+    from the methods that it is listed for. `tests/providers` hold every adapter to this list.
+
+    Any method:
+    PermanentError: the provider refused for good; `status` and `body` are its own.
+    TemporaryError: the provider, the way to it or its answer is out of order; `delay_s` is the pause that it asks for.
+
+    create only:
+    MaybeDone: the answer got lost, or names no batch: the call may have had its effect.
+    FileNotReady: the provider does not see its input file yet. No batch was made.
+    QuotaFull: too many tokens are enqueued. No batch was made; the text is the provider's own sentence.
+
+    find only:
+    CreateBegun: the provider has a begun create that our records do not mention; it is continued in `file_id`.
+
+    results and delete only:
+    Denied: the provider does not show a file (yet), or the key has no right to it at present.
     """
 
     @property
@@ -362,7 +377,10 @@ class Provider(Protocol):
         ...
 
     async def create(self, account: Account, submission: Submission, source: Source) -> ProviderBatchId:
-        """Create the batch and return its id. This call costs money: send it once."""
+        """Create the batch and return its id. This call costs money: send it once.
+
+        Report in `account.calls` that a refusal which says nothing against the account was none (`creates.refusals`).
+        """
         ...
 
     async def find(self, account: Account, criteria: SearchCriteria) -> Sequence[ProviderBatchId]:

@@ -15,6 +15,7 @@ from batchling_worker.sandbox import Limits, Sandbox
 from tests.form import Ability, names
 
 from .desk import Desk, credential
+from .port import hold_to_the_port
 from .wire import Wire
 
 KEY = "sk-canary-5f1c2d"
@@ -24,6 +25,13 @@ KEY = "sk-canary-5f1c2d"
 def served() -> Iterator[Sandbox]:
     with Sandbox() as sandbox:
         yield sandbox
+
+
+@pytest.fixture(scope="package", autouse=True)
+def port() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        hold_to_the_port(patch)
+        yield
 
 
 @pytest.fixture
