@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-import msgspec
-
 from ..wire import answer_shape
 from ..wire.keys import RequestId
 from ..wire.records.row_and_result import CorruptRecord, LaneSpec, Result
@@ -35,7 +33,7 @@ async def discard_unfit(
 
 
 def _endpoint_of(packed_spec: bytes) -> str:
-    return msgspec.json.decode(packed_spec, type=LaneSpec).endpoint
+    return LaneSpec.decode(packed_spec).endpoint
 
 
 def _is_unfit(endpoint: str, packed: bytes) -> bool:

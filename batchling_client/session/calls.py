@@ -158,7 +158,7 @@ class Calls:
         most = min(route.max_row_bytes, route.max_bytes)
         if row_and_result.line_bytes(body) > most:
             return call_words.too_large(route, len(body), most)
-        return self._lanes.of(route, _with_query(route, call), place.endpoint, route.models.get(model, model))
+        return self._lanes.of(route, _with_key(route, call), place.endpoint, route.models.get(model, model))
 
     def request(
         self, lane: Lane, request_id: RequestId, body: bytes, place: Occurrence | None = None
@@ -188,17 +188,15 @@ class Calls:
         return self.request(lane, request_id, call.body, place)
 
 
-def _with_query(route: Route, call: HttpCall) -> HttpCall:
-    """Copy the query parameters that select lane or credential into the headers, because URLs are never stored."""
-    if not route.query_credentials and not route.batch_queries:
+def _with_key(route: Route, call: HttpCall) -> HttpCall:
+    """Copy a credential that the URL's query carries into the header that it stands for: URLs are never stored."""
+    if not route.query_credentials or any(call.headers.get(name) for name in route.credential_headers):
         return call
-    keyed = any(call.headers.get(name) for name in route.credential_headers)
-    given = {}
-    for name, value in parse_qsl(urlsplit(call.url).query):
-        if name in route.query_credentials and not keyed:
-            given[route.query_credentials[name]] = value
-        if f"?{name}" in route.batch_queries:
-            given[f"?{name}"] = value
+    given = {
+        route.query_credentials[name]: value
+        for name, value in parse_qsl(urlsplit(call.url).query)
+        if name in route.query_credentials
+    }
     return replace(call, headers={**call.headers, **given}) if given else call
 
 

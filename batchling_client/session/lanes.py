@@ -15,7 +15,7 @@ from ..intercept.passed import Passed
 from ..wire import carried, sealing
 from ..wire.keys import LaneId, RunId
 from ..wire.records.row_and_result import LaneSpec
-from ..wire.routes import STAGING_HEADER, Route, is_signature
+from ..wire.routes import Route, is_signature
 from ..wire.scripts import BatchCap
 from . import call_words, renewed_tokens
 from .call_words import Passage
@@ -114,7 +114,9 @@ class Lanes:
         """Return the call's lane, or why it has none."""
         header = call.headers.get
         terms, secrets = self._terms, self._secrets(route, call)
-        shared = (route.provider, call.host, endpoint, model, *[header(name) for name in route.batch_headers])
+        query = route.query(call.url).get
+        whole = [*map(header, route.batch_headers), *map(query, route.batch_query)]
+        shared = (route.provider, call.host, endpoint, model, *whole)
         named = terms.account is not None and _has_credential(secrets)
         counted = carried.parted(secrets)[1] if named else secrets
         key = (*shared, terms.account if named else None, *(word for one in counted.items() for word in one))
@@ -148,12 +150,9 @@ class Lanes:
         if not _has_credential(secrets):
             return call_words.no_key(route)
         headers = {name: call.headers[name] for name in route.batch_headers if name in call.headers}
-        if route.staged:
-            if not _GCS_PREFIX.fullmatch(terms.vertex_gcs_prefix or ""):
-                return call_words.not_staged(route)
-            headers[STAGING_HEADER] = (terms.vertex_gcs_prefix or "").rstrip("/")
-        if beside:
-            headers[carried.CARRIED_HEADER] = carried.named(beside)
+        staging = (terms.vertex_gcs_prefix or "") if route.staged else ""
+        if route.staged and not _GCS_PREFIX.fullmatch(staging):
+            return call_words.not_staged(route)
         spec = LaneSpec(
             provider=route.provider,
             # Use the whole base URL: a sandbox's answers must never be served as the provider's own.
@@ -167,6 +166,9 @@ class Lanes:
             ),
             completion_window=terms.completion_window,
             headers=tuple(sorted(headers.items())),
+            query=tuple(sorted(route.query(call.url).items())),
+            staging=staging.rstrip("/"),
+            carried=carried.named(beside),
         )
         return Lane(
             lane_id=spec.lane_id,

@@ -75,7 +75,7 @@ class LaneRecord:
             "host": self.spec.host,
             "completion_window": self.spec.completion_window,
             "credential": self.spec.fingerprint,
-            "headers": dict(self.spec.headers),
+            "headers": dict(self.spec.stored_headers),
             "open_batch_id": self.open_batch.batch_id if self.open_batch else None,
             "n_waiting": self.open_batch.n_requests if self.open_batch else 0,
             "last_used_at": self.last_used_at.isoformat(),

@@ -13,8 +13,6 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
-CARRIED_HEADER: Final = "x-batchling-carried"
-"""Among the headers of a lane, and no HTTP header at all: the marked names of what travels, between commas."""
 HEADER: Final = "+"
 QUERY: Final = "?"
 
@@ -86,9 +84,8 @@ def refusal_of(name: str, *, chosen_by: str) -> str:
 
 
 def refused(name: str) -> bool:
-    """Return whether a call may not bring a header of this name; pseudo headers of lanes are none."""
-    pseudo = name.startswith((QUERY, "x-batchling-"))
-    return not pseudo and refusal_of(name, chosen_by="calls") != ""
+    """Return whether a call may not bring a header of this name."""
+    return refusal_of(name, chosen_by="calls") != ""
 
 
 def is_usable(value: str) -> bool:

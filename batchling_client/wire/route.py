@@ -12,8 +12,6 @@ from . import carried
 from .no_batches import host_pattern
 
 MB: Final = 1_000_000
-STAGING_HEADER: Final = "x-batchling-staging"
-"""Among the headers of a lane, and no HTTP header at all: where the files of its batches lie."""
 _SIGNATURE: Final = "AWS4-HMAC-SHA256 Credential="
 """Of AWS: an access key's id follows, then a slash and what else the signature is for."""
 
@@ -132,7 +130,9 @@ class Route:
     signed: bool = False
     """Whether signed calls are batched, with a credential of the workers' own."""
     batch_headers: tuple[str, ...] = ()
-    """Headers that apply to a whole batch and therefore split lanes; `?name` stands for a name in the URL's query."""
+    """Headers that apply to a whole batch and therefore split lanes."""
+    batch_query: tuple[str, ...] = ()
+    """The same of fields of the URL's query."""
     own_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Headers with which settings have every call there sent; secrets."""
     lane_headers: frozenset[str] = frozenset()
@@ -149,15 +149,13 @@ class Route:
     """A pattern of paths that cost money here, and elsewhere nothing."""
     unbatched: tuple[Unbatched, ...] = ()
     staged: bool = False
-    """Whether its files lie in the caller's Cloud Storage, so that a lane has a place there in `STAGING_HEADER`."""
+    """Whether its files lie in the caller's Cloud Storage, so that a lane has a place there."""
     free_call: FreeCall = _LIST
     """The list of batches, as short as it can be asked for."""
     lines: LineForm = field(default_factory=LineForm)
     """What lines of its own batch files look like."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """Header -> the environment variable in which the provider's own SDK looks for it, the API key's included."""
-    batch_queries: frozenset[str] = field(init=False, repr=False, compare=False)
-    """The batch headers that stand for names in the query."""
     _carrying: tuple[tuple[tuple[str, ...], frozenset[str]], ...] = field(
         init=False, repr=False, compare=False
     )
@@ -170,8 +168,6 @@ class Route:
         object.__setattr__(self, "max_row_bytes", self.max_row_bytes or self.max_bytes)
         patterns = tuple(host_pattern(host) for host in self.hosts)
         object.__setattr__(self, "_host_patterns", patterns)
-        queries = frozenset(name for name in self.batch_headers if name.startswith("?"))
-        object.__setattr__(self, "batch_queries", queries)
         object.__setattr__(self, "_carrying", (self._travelling((), ()), self._travelling(*carried.KNOWN)))
         own = {
             f"{carried.HEADER}{name}": said
@@ -188,9 +184,7 @@ class Route:
         elsewhere = {*self.credential_headers, *self.batch_headers}
         named = (name for name in self.own_headers if not carried.refused(name))
         names = {*self.lane_headers, *named, *headers} - elsewhere
-        return tuple(sorted(names)), frozenset(
-            name for name in (*self.lane_query, *query) if f"{carried.QUERY}{name}" not in elsewhere
-        )
+        return tuple(sorted(names)), frozenset((*self.lane_query, *query)) - {*self.batch_query}
 
     def batch_host(self, host: str) -> str:
         """Return the host, or the base URL, that batches of a call to this host go to."""
@@ -228,9 +222,19 @@ class Route:
         """Return which headers and query fields a gateway may need and does not get, all by marked names."""
         names_now, query_now = self._carrying[True]
         standard = {*self.credential_headers, *self.batch_headers, *carried.KNOWN_HEADERS, *names_now}
-        known = {f"{carried.HEADER}{name}" for name in standard if not name.startswith(carried.QUERY)}
-        known |= {f"{carried.QUERY}{name}" for name in (*self.query_credentials, *query_now)}
-        return carried.left_out(names, known={*known, *self.batch_queries})
+        known = {f"{carried.HEADER}{name}" for name in standard}
+        known |= {
+            f"{carried.QUERY}{name}" for name in (*self.query_credentials, *query_now, *self.batch_query)
+        }
+        return carried.left_out(names, known=known)
+
+    def query(self, url: str) -> dict[str, str]:
+        """Return the fields of a call's query that apply to a whole batch."""
+        if not self.batch_query:
+            return {}
+        return {
+            mark[1:]: said for mark, said in carried.query_of(url).items() if mark[1:] in self.batch_query
+        }
 
     def credential(self, api_key: str) -> dict[str, str]:
         """Return the header that carries an API key."""

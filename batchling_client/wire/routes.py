@@ -10,7 +10,6 @@ from typing import Final
 from .no_batches import NO_BATCHES, VERTEX_HOSTS, NoBatches, host_pattern
 from .route import (
     MB,
-    STAGING_HEADER,
     FreeCall,
     LineForm,
     Place,
@@ -23,7 +22,6 @@ from .route import (
 
 __all__ = (
     "ROUTES",
-    "STAGING_HEADER",
     "LineForm",
     "Route",
     "Routes",
@@ -273,7 +271,7 @@ ROUTES: Final = (
         max_bytes=200 * MB,
         credential_headers=("api-key", "authorization"),
         api_key_header="api-key",
-        batch_headers=("?api-version",),
+        batch_query=("api-version",),
         model_in_row=True,
         free_call=FreeCall("/openai/v1/batches?limit=1"),
         variables={"api-key": "AZURE_OPENAI_API_KEY", "authorization": "AZURE_OPENAI_AD_TOKEN"},

@@ -12,7 +12,7 @@ import httpx
 from batchling_client.wire import carried, sealing
 from batchling_client.wire.deployment.provider_settings import routes_of
 from batchling_client.wire.records.row_and_result import LaneSpec
-from batchling_client.wire.routes import STAGING_HEADER, plain_host
+from batchling_client.wire.routes import plain_host
 
 from ..errors import PermanentError
 from ..provider import Account, ProviderFacts
@@ -32,7 +32,7 @@ AccountKey: TypeAlias = tuple[str, str, str, tuple[tuple[str, str], ...]]
 
 def account_key(spec: LaneSpec) -> AccountKey:
     """Return what lanes must share to be polled with one account: every field of a lane that `Accounts.open` reads."""
-    return spec.provider, spec.host, spec.fingerprint, spec.headers
+    return spec.provider, spec.host, spec.fingerprint, spec.stored_headers
 
 
 class Accounts:
@@ -68,7 +68,6 @@ class Accounts:
         settings = self._providers.get(spec.provider, ProviderSettings())
         base_url = self._base_url(spec, facts, settings)
         headers = {name: said for name, said in spec.headers if not carried.refused(name)}
-        names = headers.pop(carried.CARRIED_HEADER, "")
         beside: dict[str, str] = {}
         has_own = settings.own_credential or settings.api_key is not None
         if has_own:
@@ -76,7 +75,7 @@ class Accounts:
                 credential, told = _own_credential(facts), dict(_OWN)
             else:
                 credential = told = route.credential(settings.api_key.get_secret_value())
-            if names:
+            if spec.carried:
                 beside = carried.parted(await self._unseal(spec))[1]
                 _check_allowed(beside, spec.provider, settings)
             whose: str = sealing.fingerprint({**told, **beside})
@@ -84,21 +83,18 @@ class Accounts:
             credential, beside = carried.parted(await self._unseal(spec))
             # The token of a named account changes from hour to hour, the account does not.
             whose = spec.fingerprint
-        _check_carried(beside, names)
+        _check_carried(beside, spec.carried)
         brought = {*headers, *_marked(beside, carried.HEADER)}
-        staging = _staging(headers.pop(STAGING_HEADER, ""), spec.provider, settings)
+        staging = _staging(spec.staging, spec.provider, settings)
         return Account(
             base_url=base_url.rstrip("/"),
             headers={
-                **{name: said for name, said in headers.items() if not name.startswith("?")},
+                **headers,
                 **_marked(beside, carried.HEADER),
                 **credential,
                 **_without(route.own_headers, settings.lane_headers if has_own else None, brought),
             },
-            query=(
-                *((name[1:], said) for name, said in headers.items() if name.startswith("?")),
-                *_marked(beside, carried.QUERY).items(),
-            ),
+            query=(*spec.query, *_marked(beside, carried.QUERY).items()),
             secrets=(*beside.values(), *route.own_headers.values()),
             http=self._http,
             digest=_digest(base_url.rstrip("/"), whose),

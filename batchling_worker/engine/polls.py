@@ -92,7 +92,7 @@ def _pages(account: Account, steps: Sequence[Step]) -> ListPages:
         return min(interval_s, looks.pace_s(*wanted, unnamed=settings.poll_unnamed))
 
     # A header may choose whose batches a list shows, such as those of a project.
-    place = f"{account.digest} {steps[0].batch.spec.headers}"
+    place = f"{account.digest} {steps[0].batch.spec.stored_headers}"
     return ListPages(store.redis, store.keys, place, fresh_s=min(map(pause_s, steps)) / 2)
 
 

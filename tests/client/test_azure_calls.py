@@ -86,7 +86,7 @@ async def test_a_deployment_of_the_dated_client_is_the_lanes_model(wire: Wire) -
         "/chat/completions",
     )
     assert spec.model == "mine-batch"
-    assert spec.headers == (("?api-version", VERSION),)
+    assert (spec.query, spec.headers) == ((("api-version", VERSION),), ())
     assert body == {"model": "mine-batch", "messages": MESSAGES, "temperature": 1.0}
     assert "CANARY" not in repr(spec)
 
@@ -94,7 +94,7 @@ async def test_a_deployment_of_the_dated_client_is_the_lanes_model(wire: Wire) -
 async def test_the_plain_client_goes_by_the_v1_path(wire: Wire) -> None:
     await v1(wire).chat.completions.create(model="mine-batch", messages=MESSAGES)
     request, _ = sent(calls(), wire.heard())
-    assert (request.lane.spec.endpoint, request.lane.spec.headers) == ("/v1/chat/completions", ())
+    assert (request.lane.spec.endpoint, request.lane.spec.query) == ("/v1/chat/completions", ())
     await v1(wire).responses.create(model="mine-batch", input="hé")
     request, body = sent(calls(), wire.heard())
     assert request.lane.spec.endpoint == "/v1/responses"

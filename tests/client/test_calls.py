@@ -12,7 +12,7 @@ from batchling_client.session.calls import Calls, Request
 from batchling_client.session.lanes import Lane, Terms
 from batchling_client.wire.ids import new_run_id
 from batchling_client.wire.records.row_and_result import LaneSpec, Row
-from batchling_client.wire.routes import ROUTES, STAGING_HEADER, Routes
+from batchling_client.wire.routes import ROUTES, Routes
 
 from .asking import HOST, PATH, a_call, error_of
 
@@ -375,16 +375,16 @@ def test_where_files_of_vertex_lie_splits_lanes_and_is_no_header_of_a_call() -> 
     def of(prefix: str) -> LaneSpec:
         return lane(calls(vertex_gcs_prefix=prefix), host=VERTEX, path=VERTEX_PATH).spec
 
-    assert of("gs://bucket/run/").headers == ((STAGING_HEADER, "gs://bucket/run"),)
+    assert (of("gs://bucket/run/").staging, of("gs://bucket/run/").headers) == ("gs://bucket/run", ())
     assert of("gs://bucket/run") == of("gs://bucket/run/") != of("gs://bucket/other")
     assert of("gs://bucket/run").endpoint == "/v1/projects/p/locations/us-central1:generateContent"
     sent = lane(
         calls(vertex_gcs_prefix="gs://bucket"),
         host=VERTEX,
         path=VERTEX_PATH,
-        headers={STAGING_HEADER: "gs://x"},
+        headers={"x-batchling-staging": "gs://x"},
     )
-    assert sent.spec.headers == ((STAGING_HEADER, "gs://bucket"),)
+    assert (sent.spec.staging, sent.spec.headers) == ("gs://bucket", ())
 
 
 @pytest.mark.parametrize(

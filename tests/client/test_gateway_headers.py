@@ -13,7 +13,6 @@ from batchling_client import settings
 from batchling_client.errors import WrongSettings
 from batchling_client.session.calls import Calls, Request
 from batchling_client.session.lanes import Terms
-from batchling_client.wire.carried import CARRIED_HEADER
 from batchling_client.wire.ids import new_run_id
 from batchling_worker.settings import load as load_workers
 
@@ -55,7 +54,7 @@ def test_a_known_gateways_headers_travel_sealed_without_any_setting(kind: str) -
     assert {name: lane.secrets[f"+{name}"] for name in headers} == headers
     assert SECRET not in repr(lane)
     assert SECRET.encode() not in lane.packed_spec
-    assert dict(lane.spec.headers)[CARRIED_HEADER] == ",".join(f"+{name}" for name in sorted(headers))
+    assert lane.spec.carried == ",".join(f"+{name}" for name in sorted(headers))
 
 
 def test_a_provider_behind_a_gateway_is_treated_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from batchling_client.wire.deployment.connection import connect
 from batchling_client.wire.deployment.provider_settings import checked
 from batchling_client.wire.keys import Keys
 from batchling_client.wire.records.row_and_result import LaneSpec
-from batchling_client.wire.routes import ROUTES, STAGING_HEADER, Route, Routes
+from batchling_client.wire.routes import ROUTES, Route, Routes
 from batchling_worker.claim import Terms
 from batchling_worker.engine import accounts as accounts_of_worker
 from batchling_worker.engine.accounts import Accounts, account_key
@@ -209,7 +209,9 @@ async def test_a_workers_own_key_for_azure_goes_to_the_resource_in_its_settings_
 async def test_a_query_field_of_a_whole_batch_is_not_sent_as_a_header(with_settings: Open) -> None:
     facts = Providers({}).load("azure").facts
     spec = msgspec.structs.replace(
-        lane("mine.openai.azure.com", "azure"), headers=(("?api-version", "2024-10-21"), ("x-one", "1"))
+        lane("mine.openai.azure.com", "azure"),
+        headers=(("x-one", "1"),),
+        query=(("api-version", "2024-10-21"),),
     )
     account = await with_settings().open(spec, facts)
     assert account.query == (("api-version", "2024-10-21"),)
@@ -228,9 +230,7 @@ VERTEX = "europe-west4-aiplatform.googleapis.com"
 async def opened(accounts: Accounts, staging: str, **said: ProviderSettings) -> Account:
     spec = lane(VERTEX, "vertex")
     if staging:
-        spec = msgspec.structs.replace(
-            spec, headers=((STAGING_HEADER, staging), ("x-goog-user-project", "p"))
-        )
+        spec = msgspec.structs.replace(spec, staging=staging, headers=(("x-goog-user-project", "p"),))
     return await accounts.open(spec, Providers(checked(said)).load("vertex").facts)
 
 

@@ -52,7 +52,7 @@ def lane(beside: dict[str, str], *, names: str | None = None, provider: str = "a
         model="m",
         fingerprint=sealing.fingerprint({**KEY, **beside}),
         completion_window="24h",
-        headers=((carried.CARRIED_HEADER, told),) if told else (),
+        carried=told,
     )
 
 

@@ -34,6 +34,11 @@ SPEC = LaneSpec(
     completion_window="24h",
     headers=(("openai-project", "p"),),
 )
+AMONG_HEADERS = (
+    b'{"completion_window":"24h","endpoint":"/v1/chat/completions","fingerprint":"ffffffffffffffffffff",'
+    b'"headers":[["?api-version","2025-04-01"],["openai-project","p"],["x-batchling-carried","+x-tenant"],'
+    b'["x-batchling-staging","gs://b/run"]],"host":"api.groq.com","model":"llama","provider":"groq"}'
+)
 PRESENCE = WorkerPresence(name="w@h", pid=7, version="1", pool="threads", seal_public_key="ab")
 ROW = Row.pack(request_id=RequestId("a" * 26), run_id="r", body=b"{}" * 10)
 RESULT = Result.pack(kind=RowKind.SUCCESS, status=200, headers={"x": "y"}, body=b"{}" * 10)
@@ -93,6 +98,15 @@ def test_a_lane_spec_has_one_spelling_and_one_id() -> None:
     others = [msgspec.structs.replace(SPEC, **{field: "other"}) for field in fields]
     others += [msgspec.structs.replace(SPEC, headers=()), SPEC]
     assert len({other.lane_id for other in others}) == len(others)
+
+
+def test_query_staging_and_carried_names_are_stored_as_the_first_version_stored_them() -> None:
+    spec = msgspec.structs.replace(
+        SPEC, query=(("api-version", "2025-04-01"),), staging="gs://b/run", carried="+x-tenant"
+    )
+    assert spec.encode() == AMONG_HEADERS
+    assert spec.lane_id == "962248fc17a155865e2c"
+    assert LaneSpec.decode(AMONG_HEADERS) == spec
 
 
 def test_a_heartbeat_comes_back_as_it_went_in() -> None:

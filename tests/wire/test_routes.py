@@ -45,8 +45,8 @@ def test_hosts_paths_and_headers_are_spelt_as_calls_are_read(provider: str) -> N
         place = route.place(path.format_map(words))
         assert place is not None
         assert place.model == words.get("model")
-    for name in (*route.credential_headers, *route.batch_headers):
-        assert re.fullmatch(r"\??[a-z0-9-]+", name)
+    for name in (*route.credential_headers, *route.batch_headers, *route.batch_query):
+        assert re.fullmatch(r"[a-z0-9-]+", name)
 
 
 @pytest.mark.parametrize("provider", NAMES)

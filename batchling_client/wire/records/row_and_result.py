@@ -18,6 +18,11 @@ COMPRESS_FROM: Final = 1024
 LINE_OVERHEAD: Final = 256
 """Upper bound of what a provider's line holds beside the body: custom_id, method, url, punctuation."""
 
+_QUERY: Final = "?"
+_STAGING: Final = "x-batchling-staging"
+_CARRIED: Final = "x-batchling-carried"
+"""How a stored lane marks, among its headers, what is not a header."""
+
 _json = msgspec.json.Encoder(order="sorted")
 _msgpack = msgspec.msgpack.Encoder()
 
@@ -58,7 +63,7 @@ def line_bytes(body: bytes) -> int:
     return len(body) + LINE_OVERHEAD
 
 
-class LaneSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LaneSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What requests must have in common to share a batch; the lane's id is its digest."""
 
     provider: str
@@ -69,10 +74,33 @@ class LaneSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     completion_window: str
     headers: tuple[tuple[str, str], ...] = ()
     """Headers that apply to a whole batch, lower-case names, sorted; never a credential."""
+    query: tuple[tuple[str, str], ...] = ()
+    """Fields of a call's query that apply to a whole batch, sorted."""
+    staging: str = ""
+    """URL below which the files of its batches are stored, where callers choose it."""
+    carried: str = ""
+    """The marked names of what travels sealed beside the credential, between commas (see `carried`)."""
+
+    @property
+    def stored_headers(self) -> tuple[tuple[str, str], ...]:
+        """All that applies to a whole batch, as it is stored and shown: as headers, some with a name that none has."""
+        query = ((f"{_QUERY}{name}", said) for name, said in self.query)
+        others = ((name, said) for name, said in ((_STAGING, self.staging), (_CARRIED, self.carried)) if said)
+        return tuple(sorted((*self.headers, *query, *others)))
 
     def encode(self) -> bytes:
         """Return the spec as canonical JSON."""
-        return _json.encode(self)
+        return _json.encode(
+            _StoredLane(
+                provider=self.provider,
+                host=self.host,
+                endpoint=self.endpoint,
+                model=self.model,
+                fingerprint=self.fingerprint,
+                completion_window=self.completion_window,
+                headers=self.stored_headers,
+            )
+        )
 
     @property
     def lane_id(self) -> LaneId:
@@ -83,12 +111,37 @@ class LaneSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def decode(cls, raw: bytes) -> LaneSpec:
         """Read a spec; raise `CorruptRecord`."""
         try:
-            return _lane_decoder.decode(raw)
+            stored = _lane_decoder.decode(raw)
         except UNREADABLE as error:
             raise CorruptRecord("a stored lane spec cannot be read") from error
+        named = dict(stored.headers)
+        return cls(
+            provider=stored.provider,
+            host=stored.host,
+            endpoint=stored.endpoint,
+            model=stored.model,
+            fingerprint=stored.fingerprint,
+            completion_window=stored.completion_window,
+            staging=named.pop(_STAGING, ""),
+            carried=named.pop(_CARRIED, ""),
+            query=tuple((name[1:], said) for name, said in named.items() if name.startswith(_QUERY)),
+            headers=tuple(one for one in named.items() if not one[0].startswith(_QUERY)),
+        )
 
 
-_lane_decoder = msgspec.json.Decoder(LaneSpec)
+class _StoredLane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A lane as Redis has it: its id is the digest of these bytes, so they stay as the first version wrote them."""
+
+    provider: str
+    host: str
+    endpoint: str
+    model: str
+    fingerprint: str
+    completion_window: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+_lane_decoder = msgspec.json.Decoder(_StoredLane)
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
