@@ -1,13 +1,14 @@
-"""The form of requests to a provider: each `tests/facts/test_NAME.py` defines the `FORM` of its provider."""
+"""The form of requests to a provider: `tests/facts/test_NAME.py` defines the `FORM` of its provider."""
 
 from __future__ import annotations
 
 import enum
 import functools
 import importlib
+import importlib.util
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from batchling_worker import providers
@@ -72,8 +73,11 @@ CHAT_FORM = Form(
 
 @functools.cache
 def form_of(provider: str) -> Form:
-    """Return the form of a registered provider."""
-    form: Form = importlib.import_module(f"tests.facts.test_{provider}").FORM
+    """Return the form of a registered provider: that of its facts' tests, else that of chat completions."""
+    name = f"tests.facts.test_{provider}"
+    if importlib.util.find_spec(name) is None:
+        return replace(CHAT_FORM, lacks=frozenset({Ability.OPENAI_FILES}))
+    form: Form = importlib.import_module(name).FORM
     return form
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO, ClassVar, Final, TypeAlias
 
 import msgspec
@@ -70,6 +70,8 @@ class Dialect:
     """The query for certain batches, where the list takes one."""
     results_expire: bool = False
     """Whether a create may ask for the result files to be deleted some time after they were made."""
+    words: Mapping[str, str] = field(default_factory=dict)
+    """A provider's own word for a status, in lower case -> OpenAI's."""
     uploads: str = "/files"
     batches: str = "/batches"
 

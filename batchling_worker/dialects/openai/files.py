@@ -11,6 +11,8 @@ from dataclasses import replace
 from typing import BinaryIO, Final
 from urllib.parse import quote
 
+import msgspec
+
 from batchling_client.wire.keys import ProviderBatchId
 
 from ...decisions import status_words
@@ -242,6 +244,8 @@ class OpenAIFiles:
         ) if self.facts.equal_files_are_one else named
 
     def _told(self, batch: BatchObject) -> Running | Ended:
+        if batch.word in self._dialect.words:
+            batch = msgspec.structs.replace(batch, status=self._dialect.words[batch.word])
         if not status_words.is_known(batch.word):
             self._strange_words.hear(batch.word)
         return self._dialect.told(batch, dt.datetime.now(dt.UTC))

@@ -12,8 +12,9 @@ from multidict import MultiMapping
 from ..answers.answers import Answer
 from ..api.file_batches import FileBatches
 from ..batches.dialect import Page, Refusal, Traits
+from ..batches.openai_words import OpenAIWords
 from ..batches.records import Batch, BatchView, CreateAsk, StoredFile
-from ..batches.scan import LineRules, listed_errors
+from ..batches.scan import LineRules
 from ..world import unable
 from ..world.world import Limits, World
 
@@ -26,7 +27,7 @@ _HOURS = range(24, 7 * 24 + 1)
 _MAX_IDS = 200
 
 
-class GroqDialect:
+class GroqDialect(OpenAIWords):
     """Groq: bad lines are skipped and count as failed; a file may mix models and endpoints."""
 
     traits = Traits(
@@ -71,28 +72,8 @@ class GroqDialect:
 
     def batch_object(self, view: BatchView) -> dict[str, Any]:
         """Return a batch as JSON; a completed batch may have `errors`."""
-        return {
-            "id": view.id,
-            "object": "batch",
-            "endpoint": view.ask.endpoint,
-            "errors": listed_errors(view.errors, bare=view.bare_errors),
-            "input_file_id": view.ask.input_file_id,
-            "completion_window": view.ask.completion_window,
-            "status": view.status,
-            "output_file_id": view.output_file_id,
-            "error_file_id": view.error_file_id,
-            "created_at": view.created_at,
-            "in_progress_at": view.in_progress_at,
-            "expires_at": view.expires_at,
-            "finalizing_at": view.finalizing_at,
-            "completed_at": view.completed_at,
-            "failed_at": view.failed_at,
-            "expired_at": view.expired_at,
-            "cancelling_at": view.cancelling_at,
-            "cancelled_at": view.cancelled_at,
-            "request_counts": view.counts,
-            "metadata": view.ask.metadata,
-        }
+        shown = super().batch_object(view)
+        return {name: value for name, value in shown.items() if name not in ("model", "usage")}
 
     def window_seconds(self, ask: CreateAsk) -> float:
         """Check everything in a create call but its file; return the completion window in seconds."""
