@@ -17,7 +17,7 @@ import click
 import msgspec
 
 from .. import settings
-from ..errors import BatchlingError
+from ..errors import BatchlingError, QueueUnreachable
 from ..operate import embedded_status, steering
 from ..operate.connect import Reached, reach
 from ..progress.folding import width_of
@@ -43,7 +43,7 @@ _SPAN: Final = re.compile(r"(\d+)([smhd])")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _STATUSES: Final = {one.value.replace(" ", "-"): one for one in Status}
 
-_redis_url = click.option("--redis-url", metavar="URL", help="Instead of BATCHLING_REDIS_URL.")
+redis_url: Final = click.option("--redis-url", metavar="URL", help="Instead of BATCHLING_REDIS_URL.")
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _limit = click.option("--limit", default=1000, show_default=True, help="How many to list.")
 
@@ -93,7 +93,7 @@ async def _deployment(redis_url: str | None) -> AsyncIterator[_Deployment]:
 
 
 @click.command()
-@_redis_url
+@redis_url
 @_as_json
 @_schema_of(Overview)
 def status(redis_url: str | None, *, as_json: bool) -> int:
@@ -102,38 +102,61 @@ def status(redis_url: str | None, *, as_json: bool) -> int:
     Exit code 0: nobody has to act. 1: something needs you. 3: Redis cannot be reached, or the embedded stack is down.
     """
 
-    used = settings.load(redis_url=redis_url)
-    stack = None if used.redis_url else asyncio.run(embedded_status.status(used.home))
-    if stack is not None and stack.notice:
-        say(stack.notice)
-    if stack is not None and stack.redis_url is None:
-        print_out(
-            stack.as_json if as_json else [f"The stack in {used.home} is down: `batchling up` starts it."],
-            as_json=as_json,
-        )
+    try:
+        seen = asyncio.run(overview(redis_url))
+    except StackIsDown as down:
+        print_out(down.processes if as_json else [str(down)], as_json=as_json)
         return UNREACHABLE
+    if seen.notice:
+        say(seen.notice)
+    lines = status_text.status(seen.overview, now(), width())
+    lines += status_text.processes(seen.processes) if seen.embedded else []
+    print_out({**seen.processes, **spelling.as_json(seen.overview)} if as_json else lines, as_json=as_json)
+    return 0 if seen.overview.is_healthy else ATTENTION
 
-    async def look() -> tuple[Overview, dict[str, Any]]:
-        async with _deployment(stack.redis_url if stack else used.redis_url) as found:
-            reached = found.reached
-            overview = await overview_of(
-                found.lists,
-                namespace=used.namespace,
-                redis_at=reached.place,
-                n_older=sum([await one.inspection.n_unfinished() for one in reached.older]),
-            )
-            if stack is not None:
-                return overview, stack.as_json
-            workers = await found.lists.inspection.workers_known()
-            return overview, embedded_status.of_others(reached.place, workers, used.home)
 
-    overview, processes = asyncio.run(look())
-    lines = [
-        *status_text.status(overview, now(), width()),
-        *(status_text.processes(stack.as_json) if stack else ()),
-    ]
-    print_out({**processes, **spelling.as_json(overview)} if as_json else lines, as_json=as_json)
-    return 0 if overview.is_healthy else ATTENTION
+class StackIsDown(QueueUnreachable):
+    """No Redis URL is set, and the embedded stack is down."""
+
+    code = "stack_is_down"
+    sentence = "No Redis URL is set, and the embedded stack is down."
+
+    def __init__(self, stack: embedded_status.Stack) -> None:
+        super().__init__(f"The stack in {stack.as_json['home']} is down: `batchling up` starts it.")
+        self.processes = stack.as_json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """One look at a deployment."""
+
+    overview: Overview
+    processes: dict[str, Any]
+    """Redis, workers and Flower, as `status --json` names them."""
+    embedded: bool
+    notice: str
+    """What is wrong with the settings here, '' if nothing is."""
+
+
+async def overview(url: str | None) -> Seen:
+    """Look at the deployment of a URL or of the settings; raise `StackIsDown` and other `QueueUnreachable`."""
+    used = settings.load(redis_url=url)
+    stack = None if used.redis_url else await embedded_status.status(used.home)
+    if stack is not None and stack.redis_url is None:
+        raise StackIsDown(stack)
+    async with _deployment(stack.redis_url if stack else used.redis_url) as found:
+        reached = found.reached
+        seen = await overview_of(
+            found.lists,
+            namespace=used.namespace,
+            redis_at=reached.place,
+            n_older=sum([await one.inspection.n_unfinished() for one in reached.older]),
+        )
+        if stack is not None:
+            return Seen(overview=seen, processes=stack.as_json, embedded=True, notice=stack.notice)
+        workers = await found.lists.inspection.workers_known()
+        processes = embedded_status.of_others(reached.place, workers, used.home)
+        return Seen(overview=seen, processes=processes, embedded=False, notice="")
 
 
 @click.command(short_help="List batches: unfinished ones first, the oldest first.")
@@ -159,7 +182,7 @@ def status(redis_url: str | None, *, as_json: bool) -> int:
 @click.option("--since", metavar="TIME", help="Opened or over since then: 90m, 2h, 7d, or 2026-11-30.")
 @click.option("--after", metavar="BATCH", help="Read on: what was over before this batch.")
 @_limit
-@_redis_url
+@redis_url
 @_as_json
 @_schema_of(BatchView)
 def batches(
@@ -289,9 +312,8 @@ def _since(word: str | None) -> dt.datetime | None:
     """Return the time that a length of time or a date names; raise `WrongFilter`."""
     if word is None:
         return None
-    length = _SPAN.fullmatch(word.strip())
-    if length:
-        return now() - dt.timedelta(seconds=min(int(length[1]), 10**9) * _SECONDS[length[2]])
+    if _SPAN.fullmatch(word.strip()):
+        return now() - length_of("--since", word)
     try:
         return dt.datetime.fromisoformat(word).astimezone()
     except ValueError:
@@ -300,9 +322,17 @@ def _since(word: str | None) -> dt.datetime | None:
         ) from None
 
 
+def length_of(option: str, word: str) -> dt.timedelta:
+    """Return the length of time that a word of an option names; raise `WrongFilter`."""
+    found = _SPAN.fullmatch(word.strip())
+    if not found:
+        raise WrongFilter(f"{option} cannot read {word!r} as a length of time: write 90s, 30m, 2h or 7d.")
+    return dt.timedelta(seconds=min(int(found[1]) * _SECONDS[found[2]], 10**9))
+
+
 @click.command()
 @_limit
-@_redis_url
+@redis_url
 @_as_json
 def runs(limit: int, redis_url: str | None, *, as_json: bool) -> None:
     """List runs, the newest first."""
@@ -317,7 +347,7 @@ def runs(limit: int, redis_url: str | None, *, as_json: bool) -> None:
 
 @click.command()
 @_limit
-@_redis_url
+@redis_url
 @_as_json
 def lanes(limit: int, redis_url: str | None, *, as_json: bool) -> None:
     """List lanes, the last used first: what requests must share to share a batch."""
@@ -333,7 +363,7 @@ def lanes(limit: int, redis_url: str | None, *, as_json: bool) -> None:
 
 @click.command()
 @click.argument("name", metavar="ID")
-@_redis_url
+@redis_url
 @_as_json
 @_schema_of(BatchDetail)
 def show(name: str, redis_url: str | None, *, as_json: bool) -> None:

@@ -20,7 +20,7 @@ from ..progress.folding import folded
 from ..views.inspection import RunRecord
 from ..wire import sealing
 from ..wire.deployment.installing import VERSION
-from . import bulk, look, run_function, run_script
+from . import bulk, look, run_function, run_script, watch
 from .group import CommandGroup
 from .run_command import RunCommand, options_behind
 from .run_sandbox import rehearsal
@@ -195,7 +195,7 @@ def retry(name: str, redis_url: str | None, *, as_json: bool) -> int:
     return 0 if done.batch_ids else 1
 
 
-for command in (look.status, look.batches, look.runs, look.lanes, look.show):
+for command in (look.status, look.batches, look.runs, look.lanes, look.show, watch.watch, watch.check):
     main.add_command(command)
 main.add_command(bulk.submit)
 main.add_command(bulk.results)

@@ -282,3 +282,37 @@ async def test_a_schema_is_printed_without_a_deployment() -> None:
     for words in (("batches",), ("status",), ("show",)):
         seen = await batchling(*words, "--schema", env={"BATCHLING_REDIS_URL": "unix:///nobody"})
         assert (seen.code, "properties" in seen.out) == (0, True)
+
+
+async def test_watch_looks_again_and_goes_on_while_redis_is_away(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    await deployment.ask(2, linger_ms=60_000)
+
+    seen = await batchling("watch", "--every", "0.2", "--times", "2", env=deployment.env)
+    away = await batchling(
+        *("watch", "--every", "0.2", "--times", "2"), env={"BATCHLING_REDIS_URL": f"unix://{tmp_path}/nobody"}
+    )
+
+    assert (seen.code, seen.out.count("2 requests wait")) == (0, 2)
+    assert "\x1b" not in seen.out
+    assert (away.code, away.out.count("Trying again")) == (0, 2)
+
+
+async def test_check_tells_a_monitor_in_one_line(deployment: Deployment) -> None:
+    ids = await deployment.ask(2)
+    alone = await batchling("check", env=deployment.env)
+    deployment.worker()
+    await deployment.answered(ids)
+    await deployment.settled()
+    well = await batchling("check", "--max-wait", "1h", env=deployment.env)
+    await deployment.ask(1, model=SLOW_MODEL, linger_ms=60_000)
+    late = await batchling("check", "--max-wait", "0s", env=deployment.env)
+    wrong = await batchling("check", "--max-wait", "soon", env=deployment.env)
+
+    assert (alone.code, "No worker is alive" in alone.out, "waiting=2" in alone.out) == (1, True, True)
+    assert well.code == 0
+    assert well.out.startswith("OK - 0 requests without an answer, nothing needs you | waiting=0 ")
+    assert (late.code, "a request has waited for" in late.out) == (1, True)
+    assert [len(one.out.splitlines()) for one in (alone, well, late)] == [1, 1, 1]
+    assert (wrong.code, "soon" in wrong.sentence) == (2, True)
