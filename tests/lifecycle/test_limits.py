@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import random
 
 import pytest
 
 from batchling_client.wire.states import Outcome, RowKind
-from batchling_worker.decisions import fates, looks, quota, rereading
+from batchling_worker import backoff
+from batchling_worker.decisions import fates, looks, quota, rereading, status_words
 from batchling_worker.decisions.fates import Requeue
 from batchling_worker.decisions.quota import Limit
 from batchling_worker.decisions.rereading import ReadAgain, Reading, Tally
@@ -98,3 +100,24 @@ def test_a_held_batch_is_read_again_after_minutes_and_every_hour_at_last() -> No
 
     assert pause_s(3) == 60.0 * 1.5**3
     assert pause_s(16) == 3600.0
+
+
+def test_of_a_status_word_the_first_64_characters_count() -> None:
+    assert status_words.outcome_of("completed" + " " * 55 + "x") is Outcome.COMPLETED
+    assert status_words.outcome_of(" " * 60 + "completed") is None
+
+
+def test_pauses_are_drawn_from_a_tenth_of_a_second_up_to_five_minutes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ranges: list[tuple[float, float]] = []
+
+    def uniform(low: float, high: float) -> float:
+        ranges.append((low, high))
+        return low
+
+    monkeypatch.setattr(random, "uniform", uniform)
+    for n_failures in (0, 1, 8, 9, 100):
+        backoff.pause_s(n_failures)
+    backoff.parked_pause_s()
+    assert ranges == [(0.1, 1.0), (0.1, 2.0), (0.1, 256.0), (0.1, 300.0), (0.1, 300.0), (15.0, 30.0)]
