@@ -16,6 +16,7 @@ import msgspec
 
 from ..block import sandboxed
 from ..errors import QueueUnreachable, WrongSettings
+from ..session import redis_outage
 from ..wire.deployment.installing import install
 from . import target
 
@@ -66,6 +67,8 @@ def rehearsal(home: Path) -> Iterator[None]:
                     target.say(SAYS)
                 yield
         finally:
+            # A thread that outlives the program may still wait for an answer.
+            redis_outage.expect_end()
             if stage.stdin is not None:
                 stage.stdin.close()
             try:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import threading
 from typing import Final
 
 from redis.asyncio import Redis
@@ -25,6 +26,14 @@ FORGOTTEN_S: Final = 10.0
 """After so long without the error, its next one is another story."""
 FAIL_OVER_S: Final = 120.0
 """How long a Redis may be a replica: at a fail-over it is one for a while."""
+
+
+_ends: Final = threading.Event()
+
+
+def expect_end() -> None:
+    """Log no outage from now on: this process ends the Redis that it has started."""
+    _ends.set()
 
 
 class Outage:
@@ -68,7 +77,7 @@ class Outage:
         """Warn of an outage of its kind once; raise where it has no end by itself."""
         reason = self._hopeless(error)
         if reason is None:
-            if not self._away:
+            if not self._away and not _ends.is_set():
                 self._away = True
                 why = " (its host name has no address)" if redis_errors.name_is_unknown(error) else ""
                 _logger.warning("Redis is away%s: waiting for it; nothing that was queued is lost.", why)

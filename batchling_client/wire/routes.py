@@ -32,6 +32,8 @@ __all__ = (
     "window_words",
 )
 
+_VERSION: Final = "/v1"
+"""What base URLs end in, and calls may leave out."""
 _SLASHES: Final = re.compile("/{2,}")
 
 
@@ -347,6 +349,8 @@ class Routes:
     routes: tuple[Route, ...] = ROUTES
     _by_host: dict[str, list[tuple[str, Route]]] = field(init=False, repr=False)
     """Host -> path prefixes and routes, the longest prefix first."""
+    _sites: dict[str, list[tuple[str, Route]]] = field(init=False, repr=False)
+    """The same for base URLs of settings alone."""
     _by_template: tuple[tuple[re.Pattern[str], Route], ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -358,9 +362,15 @@ class Routes:
             if "*" not in site:
                 host, slash, prefix = site.partition("/")
                 by_host.setdefault(host, []).append((slash + prefix, route))
-        for sites in by_host.values():
-            sites.sort(key=lambda site: -len(site[0]))
+        for prefixes in by_host.values():
+            prefixes.sort(key=lambda site: -len(site[0]))
         object.__setattr__(self, "_by_host", by_host)
+        sites: dict[str, list[tuple[str, Route]]] = {}
+        for route in self.routes:
+            for site in _sites(route, self.routes):
+                host, slash, prefix = site.partition("/")
+                sites.setdefault(host, []).append((slash + prefix, route))
+        object.__setattr__(self, "_sites", sites)
         templates = tuple((host_pattern(host), route) for host, route in named if "*" in host)
         object.__setattr__(self, "_by_template", templates)
 
@@ -380,6 +390,23 @@ class Routes:
         host = plain_host(host)
         if "//" in path:
             path = _SLASHES.sub("/", path)
+        found = self._of_path(host, path)
+        if found is None or found[1] is None:
+            return self._without_version(host, path) or found
+        return found
+
+    def _without_version(self, host: str, path: str) -> tuple[Route, Place] | None:
+        """Return where a call goes that lacks the version of its base URL, which many servers let calls leave out."""
+        for prefix, route in self._sites.get(host, ()):
+            bare = prefix.removesuffix(_VERSION)
+            if path.startswith(f"{bare}/"):
+                rest = path[len(bare) :]
+                place = route.place(rest if prefix.endswith(_VERSION) else f"{_VERSION}{rest}")
+                if place is not None:
+                    return route, place
+        return None
+
+    def _of_path(self, host: str, path: str) -> tuple[Route, Place | None] | None:
         met: Route | None = None
         for prefix, route in self._by_host.get(host, ()):
             if path.startswith(f"{prefix}/"):

@@ -122,7 +122,8 @@ def of_status(
         return PermanentError(reason, status=status, body=clean)
     if status in TRY_LATER:
         return TemporaryError(reason, delay_s=wish_s)
-    if 400 <= status < 500 and status not in NOT_HANDLED:
+    lacking = status == httpx.codes.NOT_IMPLEMENTED and call_info.submits
+    if (400 <= status < 500 and status not in NOT_HANDLED) or lacking:
         if status == httpx.codes.BAD_REQUEST and KEY_REFUSED.search(clean):
             status = int(httpx.codes.UNAUTHORIZED)
         return PermanentError(reason, status=status, body=clean)

@@ -103,6 +103,34 @@ async def test_a_rehearsal_needs_no_account_and_leaves_nothing(script: Path, sho
     assert contents(short_home) == []
 
 
+DIES_BESIDE_CALLS = """
+import asyncio, threading, time
+import openai
+
+async def ask():
+    prompt = {"role": "user", "content": "hi"}
+    await openai.AsyncOpenAI().chat.completions.create(model="gpt-4o-mini", messages=[prompt])
+
+threading.Thread(target=lambda: asyncio.run(ask()), daemon=True).start()
+time.sleep(2)
+raise SystemExit(3)
+"""
+
+
+async def test_a_program_that_dies_beside_its_calls_reports_no_outage(
+    tmp_path: Path, short_home: Path
+) -> None:
+    (tmp_path / "dies.py").write_text(DIES_BESIDE_CALLS)
+    env = {**clean_environment(), "BATCHLING_HOME": str(short_home)}
+
+    done = await batchling("run", "--sandbox", str(tmp_path / "dies.py"), env=env, within_s=55)
+
+    assert done.code == 3, done.err
+    assert "0 of 1 requests answered" in done.err
+    assert "Redis is away" not in done.err
+    assert contents(short_home) == []
+
+
 async def test_a_killed_rehearsal_is_cleared_away(script: Path, short_home: Path) -> None:
     env = {**clean_environment(), "BATCHLING_HOME": str(short_home)}
     running = await start("run", "--sandbox", f"{script}:answers", "1", "--model", SLOW_MODEL, env=env)

@@ -293,6 +293,44 @@ def test_a_version_that_stands_twice_or_in_capitals_is_refused(end: str, words: 
         EndpointSettings(base_url=f"https://gw.example{end}")
 
 
+@pytest.mark.parametrize("version", ["", "/v1"])
+@pytest.mark.parametrize("name", ["acme", "openai"])
+@pytest.mark.parametrize("prefix", ["", "/team"])
+def test_a_call_may_leave_out_the_version_of_its_base_url(name: str, version: str, prefix: str) -> None:
+    """litellm's server and others take both, and their pages show SDKs with base URLs that have no version."""
+    routes = routes_of(checked({name: EndpointSettings(base_url=f"http://127.0.0.1:4000{prefix}{version}")}))
+    for path in ("/chat/completions", "/v1/chat/completions"):
+        found = routes.of_call("localhost:4000", f"{prefix}{path}")
+        assert found is not None
+        assert (found[0].provider, found[1] and found[1].endpoint) == (name, "/v1/chat/completions")
+    elsewhere = routes.of_call("127.0.0.1:4000", "/elsewhere/chat/completions")
+    assert elsewhere is None or elsewhere[1] is None
+
+
+def test_a_providers_own_host_takes_no_call_without_the_version() -> None:
+    routes = routes_of(checked({"openai": EndpointSettings(base_url="http://127.0.0.1:4000")}))
+    found = routes.of_call("api.openai.com", "/chat/completions")
+    assert found is not None
+    assert found[1] is None
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.provider)
+def test_a_version_that_a_provider_does_not_have_is_refused(route: Route) -> None:
+    any_version = any("{version}" in endpoint for endpoint in route.endpoints)
+    for version in ("/v2", "/v1beta", "/gateway/v3"):
+        settings = {route.provider: EndpointSettings(base_url=f"https://gw.example{version}")}
+        if any_version:
+            assert (
+                checked(settings)[route.provider].base_url
+                == f"https://gw.example{version.rpartition('/')[0]}"
+            )
+            continue
+        with pytest.raises(
+            ValueError, match=f"ends in {version.rpartition('/')[1]}{version.rpartition('/')[2]}"
+        ):
+            checked(settings)
+
+
 @pytest.mark.parametrize("path", ["/v1/team/v1", "/v1/v2", "/V1/llm/v1", "/v1/v1beta"])
 def test_a_version_that_stands_elsewhere_in_a_path_is_kept(path: str) -> None:
     assert (

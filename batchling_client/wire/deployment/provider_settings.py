@@ -29,6 +29,7 @@ OWN_MAX_BYTES: Final = 100 * MB
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _ENDPOINT: Final = re.compile(r"(/[A-Za-z0-9_.-]+)+")
 _VERSION: Final = re.compile(r"/v\d+[a-z0-9]*")
+_VERSIONS: Final = re.compile(r"/(?:v\d+[a-z0-9]*|\{version\})(?=/)")
 _CALLED: Final = re.compile(
     r"/(?:completions|responses|messages|embeddings|moderations|rerank|ocr|batches|batch/jobs"
     r"|(?:images|audio|videos)/\w+|[^/]*:\w+)$"
@@ -261,8 +262,18 @@ def _rooted(name: str, said: S, registry: Routes) -> S:
     if said.base_url is None or route is None:
         return said
     path = urlsplit(said.base_url).path
+    _check_version(name, path, route)
     longest = max((len(found[0]) for root in _roots(route) if (found := root.search(path))), default=0)
     return said.model_copy(update={"base_url": said.base_url[: len(said.base_url) - longest]})
+
+
+def _check_version(name: str, path: str, route: Route) -> None:
+    """Refuse a version in which the provider has no calls: its SDKs would call paths that nobody catches."""
+    version = re.search(f"{_VERSION.pattern}$", path)
+    known = {found for endpoint in route.endpoints for found in _VERSIONS.findall(endpoint)}
+    if version is not None and known and not {version[0], "/{version}"} & known:
+        own = " or ".join(sorted(known))
+        raise ValueError(f"{_setting(name)} ends in {version[0]}: the paths of {name} have {own}")
 
 
 def _roots(route: Route) -> list[re.Pattern[str]]:

@@ -44,6 +44,8 @@ IDS_TOGETHER: Final = 100
 """Two hundred ids would make a URL of 8 KB, which is where gateways begin to refuse."""
 EXPIRY_S: Final = 30 * 24 * 3600
 """Uploads and results ask to be deleted after so long: as late as providers allow, as a batch may run and be read."""
+_ABSENT: Final = frozenset({404, 405, 501})
+"""Statuses of servers that do not have a path."""
 _STORAGE_FULL: Final = re.compile(
     r"quota for files|file (?:storage )?quota|storage (?:quota|limit)"
     r"|(?:maximum|limit) (?:number )?of files|too many files",
@@ -156,7 +158,8 @@ class OpenAIFiles:
         try:
             input_file_id = await self._dialect.stored(call, file_name(submission), lines, form)
         except PermanentError as error:
-            raise with_advice(error, self.facts.name) from None
+            elsewhere = bool(self.facts.route.stand_in) or account.base_url != self.facts.base_url
+            raise with_advice(error, self.facts.name, elsewhere=elsewhere) from None
         if not input_file_id:
             raise http_errors.of_unreadable(call.call_info)
         return input_file_id
@@ -259,16 +262,25 @@ def _place_of(account: Account) -> str:
     return f"{account.base_url} {account.query}"
 
 
-def with_advice(error: PermanentError, provider: str) -> PermanentError:
-    """Return the error of an upload, with advice if the provider refuses more files or more bytes of files."""
+def with_advice(error: PermanentError, provider: str, *, elsewhere: bool = False) -> PermanentError:
+    """Return the error of an upload, with advice if the provider refuses more files or more bytes of files.
+
+    `elsewhere` says whether settings name the server: it may have no files at all.
+    """
     said = f"{error} {error.body.decode(errors='replace')}"
-    if error.status not in (400, 403, 413, 422, 429) or _STORAGE_FULL.search(said) is None:
+    if error.status in _ABSENT and elsewhere:
+        advice = (
+            f"batchling tried to store a file there: if the server has no /files and /batches like OpenAI's, its calls "
+            f"cannot be batched. Unset BATCHLING_PROVIDERS__{provider.upper()}__BASE_URL in that case."
+        )
+    elif error.status in (400, 403, 413, 422, 429) and _STORAGE_FULL.search(said) is not None:
+        advice = (
+            f"Delete files at {provider} that are no longer needed (its console, or DELETE /files/ID), then send the "
+            "requests again. batchling deletes its own files after use, unless BATCHLING_KEEP_FILES is true or the key "
+            "may not delete files."
+        )
+    else:
         return error
-    advice = (
-        f"Delete files at {provider} that are no longer needed (its console, or DELETE /files/ID), then send the "
-        "requests again. batchling deletes its own files after use, unless BATCHLING_KEEP_FILES is true or the key may "
-        "not delete files."
-    )
     return PermanentError(
         f"{error} {advice}", status=error.status, body=http_errors.with_words(error.body, advice)
     )
