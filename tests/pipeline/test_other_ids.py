@@ -64,9 +64,12 @@ async def test_another_batchs_end_ends_no_batch(deployment: Deployment) -> None:
         assert deployment.billed() == dict.fromkeys(ids, 1)
 
 
-@pytest.mark.parametrize("provider", ["anthropic", "sference"])
+CREATES = ("/batches", "/model-invocation-job")
+
+
+@pytest.mark.parametrize(("provider", "n"), [("anthropic", 3), ("sference", 3), ("bedrock", 100)])
 async def test_a_create_that_shows_another_batch_binds_no_second_one_to_it(
-    deployment: Deployment, provider: str
+    deployment: Deployment, provider: str, n: int
 ) -> None:
     """A cache answers the second create with the first one's answer, though the provider has made the batch."""
     sandbox = deployment.sandbox
@@ -84,7 +87,7 @@ async def test_a_create_that_shows_another_batch_binds_no_second_one_to_it(
             url = sandbox.base_url(provider) + target
             told = await http.request(method, url, headers=passed, content=seen.body)
             body = told.content
-            if method == "POST" and target.endswith("/batches"):
+            if method == "POST" and target.endswith(CREATES):
                 created.append(body)
                 body = created[0]
             yield answer(body, status=told.status_code, headers="Content-Type: application/json\r\n")
@@ -93,13 +96,13 @@ async def test_a_create_that_shows_another_batch_binds_no_second_one_to_it(
         deployment.env[f"BATCHLING_PROVIDERS__{provider.upper()}__BASE_URL"] = cache.url
         sandbox.clock.freeze()
         deployment.fork()
-        first = await deployment.ask(3, provider=provider)
+        first = await deployment.ask(n, provider=provider, rows=n)
 
         async def is_submitted() -> bool:
             return any(batch.provider_batch_id for batch in await deployment.batches())
 
         await wait_until(is_submitted, description="the first batch is submitted", within_s=60)
-        second = await deployment.ask(4, provider=provider)
+        second = await deployment.ask(n + 1, provider=provider, rows=n + 1)
 
         async def is_held() -> bool:
             return any("of this deployment" in batch.error for batch in await deployment.batches())
