@@ -209,6 +209,8 @@ class Rehearsal:
     def report(self) -> str:
         """Return in one line what would have been sent."""
         tallies = self._tallies()
+        if not tallies and not self.n_reused:
+            return "Dry run, nothing was queued or sent: no call could be batched."
         lanes = "; ".join(_line(lane, tally) for lane, tally in tallies.items())
         n_sent = sum(tally.n_requests for tally in tallies.values())
         n_batches = sum(tally.n_batches for tally in tallies.values())

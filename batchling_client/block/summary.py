@@ -17,7 +17,9 @@ def summary_of(
     refused = passed.refusals()
     at_full_price += f" The rehearsal refused calls, which cost nothing: {refused}." if refused else ""
     if rehearsal is not None:
-        return rehearsal.report() + at_full_price
+        n = now.n_failed
+        got = "1 call got an error" if n == 1 else f"{n:,} calls got an error"
+        return rehearsal.report() + (f" {got} instead, which says why." if n else "") + at_full_price
     words = [f"{now.n_succeeded:,} of {now.n_requests:,} requests answered"]
     words += [f"{now.n_failed:,} failed"] if now.n_failed else []
     words += [f"{now.n_waiting:,} waiting"] if now.n_waiting else []

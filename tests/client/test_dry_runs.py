@@ -75,3 +75,35 @@ async def test_a_dry_block_says_what_becomes_of_too_few_requests(
 
 def test_other_providers_take_a_batch_of_one() -> None:
     assert {route.provider for route in ROUTES if route.min_rows > 1} == {"bedrock"}
+
+
+VERTEX = [
+    ("us-central1", "us-central1-aiplatform.googleapis.com"),
+    ("global", "aiplatform.googleapis.com"),
+    ("us", "aiplatform.us.rep.googleapis.com"),
+    ("eu", "aiplatform.eu.rep.googleapis.com"),
+]
+
+
+def of_vertex(location: str, host: str) -> dict[str, Any]:
+    path = f"/v1/projects/p/locations/{location}/publishers/google/models/gemini-2.5-flash:generateContent"
+    return {"host": host, "path": path, "body": b'{"contents":[{"role":"user","parts":[{"text":"hi"}]}]}'}
+
+
+@pytest.mark.parametrize(("location", "host"), VERTEX)
+async def test_calls_of_vertex_are_counted_in_every_multi_region(location: str, host: str) -> None:
+    with pytest.raises(DryRun):
+        async with batchify(dry_run=True, live_display=False, vertex_gcs_prefix="gs://bucket/prefix") as run:
+            await ask(run, **of_vertex(location, host))
+    assert "vertex/gemini-2.5-flash" in run.summary()
+    assert run.progress.n_requests == 1
+
+
+@pytest.mark.parametrize(("location", "host"), VERTEX)
+async def test_a_call_that_gets_an_error_instead_is_named(location: str, host: str) -> None:
+    """Batches of Vertex need a place in Cloud Storage."""
+    async with batchify(dry_run=True, live_display=False) as run:
+        assert (await ask(run, **of_vertex(location, host))).status == 400
+    assert run.summary() == (
+        "Dry run, nothing was queued or sent: no call could be batched. 1 call got an error instead, which says why."
+    )
