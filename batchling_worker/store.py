@@ -129,7 +129,7 @@ class Store:
         start, mine = 0, f"{batch_id}|".encode()
         while packed := await self._rows(batch_id, start):
             start += len(packed)
-            rows = [row for row in map(_readable, packed) if row is not None]
+            rows = [row for row in map(Row.decode_if_whole, packed) if row is not None]
             owners = []
             if rows:
                 owners = await self.redis.execute_command(
@@ -234,13 +234,6 @@ class Store:
             pipe.execute_command("UNLINK", self.keys.worker(presence.name))
             pipe.execute_command("ZREM", self.keys.workers, presence.name)
             await pipe.execute()
-
-
-def _readable(packed: bytes) -> Row | None:
-    try:
-        return Row.decode(packed)
-    except CorruptRecord:
-        return None
 
 
 def _pairs(scored: Sequence[object]) -> list[tuple[bytes, float]]:

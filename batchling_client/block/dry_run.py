@@ -19,12 +19,12 @@ from ..errors import DryRun, DryRunCall, QueueUnreachable
 from ..intercept import scope
 from ..operate import embedded_stack
 from ..operate.connect import unreachable
-from ..operate.embedded_status import running_url
 from ..session.calls import Request
 from ..session.lanes import Lane
 from ..settings import ClientSettings
 from ..wire.deployment.connection import UNREACHABLE, connect
 from ..wire.keys import Keys, RequestId
+from ..wording import counted
 
 QUIET_S: Final = 1.0
 """Calls are counted until none has come for this long; then all of them end.
@@ -132,9 +132,9 @@ class Rehearsal:
     def count(self, request: Request) -> None:
         """Count the request."""
         with self._lock:
-            counted = self._counted.setdefault(request.lane, _Counted())
-            counted.ids.append(request.request_id)
-            counted.sizes.append(request.size)
+            rows = self._counted.setdefault(request.lane, _Counted())
+            rows.ids.append(request.request_id)
+            rows.sizes.append(request.size)
             self._last_at = time.monotonic()
 
     def owned_by(self, task: asyncio.Task[Any] | None) -> None:
@@ -177,7 +177,7 @@ class Rehearsal:
 
     @property
     def n_requests(self) -> int:
-        return sum(len(counted.ids) for counted in self._counted.values())
+        return sum(len(rows.ids) for rows in self._counted.values())
 
     @property
     def n_reused(self) -> int:
@@ -186,9 +186,9 @@ class Rehearsal:
 
     async def look_up(self, redis: Redis, keys: Keys) -> None:
         """Find out which requests earlier runs have made; raise redis-py's own errors when Redis is away."""
-        for counted in self._counted.values():
-            for at in range(0, len(counted.ids), LOOKED_UP_AT_ONCE):
-                await self._look_up(redis, keys, counted.ids[at : at + LOOKED_UP_AT_ONCE])
+        for rows in self._counted.values():
+            for at in range(0, len(rows.ids), LOOKED_UP_AT_ONCE):
+                await self._look_up(redis, keys, rows.ids[at : at + LOOKED_UP_AT_ONCE])
 
     async def _look_up(self, redis: Redis, keys: Keys, ids: Sequence[RequestId]) -> None:
         async with redis.pipeline(transaction=False) as pipe:
@@ -216,14 +216,14 @@ class Rehearsal:
         n_batches = sum(tally.n_batches for tally in tallies.values())
         tokens = sum(tally.n_bytes for tally in tallies.values()) // BYTES_PER_TOKEN
         sent = (
-            f"{_n(n_sent, 'request')} in {_n(n_batches, 'batch')}, about {tokens:,} tokens of input at the "
+            f"{counted(n_sent, 'request')} in {counted(n_batches, 'batch')}, about {tokens:,} tokens of input at the "
             f"provider's batch price, usually half ({lanes})"
         )
         if self.n_reused:
             parts = [f"{len(self._answered):,} answered by earlier runs"] if self._answered else []
             parts += [f"{len(self._running):,} in batches that run already"] if self._running else []
             rest = f"to be sent: {sent}" if n_sent else "nothing would be sent"
-            sent = f"{_n(self.n_requests, 'request')}, of them {', '.join(parts)}; {rest}"
+            sent = f"{counted(self.n_requests, 'request')}, of them {', '.join(parts)}; {rest}"
         few = "".join(self._words_of_too_few(lane, tally) for lane, tally in tallies.items())
         return f"Dry run, nothing was queued or sent: {sent}.{few} {_NOT_COUNTED}{self._not_looked_up}"
 
@@ -236,8 +236,8 @@ class Rehearsal:
 
     def _tallies(self) -> dict[Lane, _Tally]:
         tallies: dict[Lane, _Tally] = {}
-        for lane, counted in self._counted.items():
-            for request_id, size in zip(counted.ids, counted.sizes, strict=True):
+        for lane, rows in self._counted.items():
+            for request_id, size in zip(rows.ids, rows.sizes, strict=True):
                 if request_id not in self._answered and request_id not in self._running:
                     tallies.setdefault(lane, _Tally()).count(lane, size)
         return tallies
@@ -288,11 +288,6 @@ async def look_up(rehearsal: Rehearsal, used: ClientSettings) -> None:
 def _line(lane: Lane, tally: _Tally) -> str:
     spec = lane.spec
     return (
-        f"{spec.provider}/{spec.model} {spec.endpoint}: {_n(tally.n_requests, 'request')}, "
-        f"{_n(tally.n_batches, 'batch')}, about {tally.n_bytes // BYTES_PER_TOKEN:,} tokens"
+        f"{spec.provider}/{spec.model} {spec.endpoint}: {counted(tally.n_requests, 'request')}, "
+        f"{counted(tally.n_batches, 'batch')}, about {tally.n_bytes // BYTES_PER_TOKEN:,} tokens"
     )
-
-
-def _n(n: int, word: str) -> str:
-    plural = word + ("es" if word.endswith("ch") else "s")
-    return f"{n:,} {word if n == 1 else plural}"

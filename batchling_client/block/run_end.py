@@ -12,6 +12,7 @@ from typing import Final
 from ..intercept import scope
 from ..session.lanes import Terms
 from ..wire.deployment.cancellation import carry_through
+from ..wording import counted
 from . import background_loop, relay
 from .counts import LoopState, LoopStates
 from .given_up import GivenUp
@@ -42,9 +43,8 @@ class RunEnd:
 
     def words_of_in_flight(self, n: int) -> str:
         """Return what to say at the end of a block that waits for `n` calls."""
-        calls = "1 call" if n == 1 else f"{n:,} calls"
         return (
-            f"Run {self._terms.title} has ended and waits for {calls} in flight. Ctrl-C stops waiting; "
+            f"Run {self._terms.title} has ended and waits for {counted(n, 'call')} in flight. Ctrl-C stops waiting; "
             "batchify(detach=True) does not wait."
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..intercept.passed import Passed, sentence_of
+from ..wording import counted
 from .counts import Progress
 from .dry_run import Rehearsal
 
@@ -42,8 +43,7 @@ def _nothing_caught(now: Progress, passed: Passed, *, has_inner: bool) -> str:
             "BATCHLING_PROVIDERS__<NAME>__BASE_URL and the path with __ENDPOINTS"
         )
     if passed.n_left_alone:
-        n = passed.n_left_alone
-        return f"It left {'1 call' if n == 1 else f'{n:,} calls'} to test doubles that answer by themselves"
+        return f"It left {counted(passed.n_left_alone, 'call')} to test doubles that answer by themselves"
     if has_inner:
         return "The blocks inside it report calls of their own"
     return (

@@ -22,10 +22,9 @@ from ..bulk.submission import submit as submit_file
 from ..operate import steering, worker_presence
 from ..operate.connect import Reached, reach
 from ..wire.keys import Keys, RunId
+from ..wording import counted
+from . import options
 from .target import say
-
-_redis_url = click.option("--redis-url", metavar="URL", help="Instead of BATCHLING_REDIS_URL.")
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.command(short_help="Queue a file of requests, print the run's id.")
@@ -50,8 +49,8 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 )
 @click.option("--vertex-gcs-prefix", help="Staging prefix for Vertex.")
 @click.option("--dry-run", is_flag=True, help="Queue nothing: check the file and say what would be sent.")
-@_redis_url
-@_as_json
+@options.redis_url
+@options.as_json
 def submit(
     file: Path,
     provider: str,
@@ -89,8 +88,7 @@ def submit(
     click.echo(json.dumps(done.as_json(), indent=2) if as_json else done.run_id)
     before = f", {done.n_answered:,} of them answered already" if done.n_answered else ""
     how = f"`batchling results {done.run_id} -o OUT.jsonl --wait` writes the answers"
-    n_requests = f"{done.n_requests:,} request{'' if done.n_requests == 1 else 's'}"
-    say(f"{n_requests}{before}; {how}.")
+    say(f"{counted(done.n_requests, 'request')}{before}; {how}.")
     if done.assumed_model is not None:
         say(f"Lines that name no model are for {done.assumed_model}: give --model for another.")
     if done.n_late:
@@ -110,8 +108,8 @@ def submit(
     help="Write to a file instead of stdout.",
 )
 @click.option("--wait", is_flag=True, help="Wait until every request is answered.")
-@_redis_url
-@_as_json
+@options.redis_url
+@options.as_json
 def results(run: str, output: Path | None, redis_url: str | None, *, wait: bool, as_json: bool) -> int:
     """Write the answers of a submitted run, one a line, in the order of its file.
 

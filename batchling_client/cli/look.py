@@ -30,7 +30,7 @@ from ..views.lane_view import LaneView, lanes_of
 from ..views.overview import Overview, overview_of
 from ..wire.keys import BatchId
 from ..wire.states import LISTS
-from . import status_text, tables
+from . import options, status_text, tables
 from .target import say
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -42,10 +42,6 @@ UNREACHABLE: Final = 3
 _SPAN: Final = re.compile(r"(\d+)([smhd])")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _STATUSES: Final = {one.value.replace(" ", "-"): one for one in Status}
-
-redis_url: Final = click.option("--redis-url", metavar="URL", help="Instead of BATCHLING_REDIS_URL.")
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-_limit = click.option("--limit", default=1000, show_default=True, help="How many to list.")
 
 
 def _schema_of(view: type[msgspec.Struct]) -> Callable[[F], F]:
@@ -93,8 +89,8 @@ async def _deployment(redis_url: str | None) -> AsyncIterator[_Deployment]:
 
 
 @click.command()
-@redis_url
-@_as_json
+@options.redis_url
+@options.as_json
 @_schema_of(Overview)
 def status(redis_url: str | None, *, as_json: bool) -> int:
     """Show the deployment on one screen: what needs you, what waits by itself, what runs.
@@ -181,9 +177,9 @@ async def overview(url: str | None) -> Seen:
 @click.option("--key", default="", metavar="FINGERPRINT", help="Under this API key, as `lanes` shows it.")
 @click.option("--since", metavar="TIME", help="Opened or over since then: 90m, 2h, 7d, or 2026-11-30.")
 @click.option("--after", metavar="BATCH", help="Read on: what was over before this batch.")
-@_limit
-@redis_url
-@_as_json
+@options.limit
+@options.redis_url
+@options.as_json
 @_schema_of(BatchView)
 def batches(
     states: Sequence[str],
@@ -331,9 +327,9 @@ def length_of(option: str, word: str) -> dt.timedelta:
 
 
 @click.command()
-@_limit
-@redis_url
-@_as_json
+@options.limit
+@options.redis_url
+@options.as_json
 def runs(limit: int, redis_url: str | None, *, as_json: bool) -> None:
     """List runs, the newest first."""
 
@@ -346,9 +342,9 @@ def runs(limit: int, redis_url: str | None, *, as_json: bool) -> None:
 
 
 @click.command()
-@_limit
-@redis_url
-@_as_json
+@options.limit
+@options.redis_url
+@options.as_json
 def lanes(limit: int, redis_url: str | None, *, as_json: bool) -> None:
     """List lanes, the last used first: what requests must share to share a batch."""
 
@@ -363,8 +359,8 @@ def lanes(limit: int, redis_url: str | None, *, as_json: bool) -> None:
 
 @click.command()
 @click.argument("name", metavar="ID")
-@redis_url
-@_as_json
+@options.redis_url
+@options.as_json
 @_schema_of(BatchDetail)
 def show(name: str, redis_url: str | None, *, as_json: bool) -> None:
     """Show why a batch is where it is, what happens next and what happened, or a run and its batches."""

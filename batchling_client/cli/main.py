@@ -20,7 +20,7 @@ from ..progress.folding import folded
 from ..views.inspection import RunRecord
 from ..wire import sealing
 from ..wire.deployment.installing import VERSION
-from . import bulk, look, run_function, run_script, watch
+from . import bulk, look, options, run_function, run_script, watch
 from .group import CommandGroup
 from .run_command import RunCommand, options_behind
 from .run_sandbox import rehearsal
@@ -30,9 +30,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 REHEARSAL_POLL_S: Final = 0.5
 """The sandbox is through with a batch in seconds: the default pace of looks is for real providers."""
-
-_redis_url = click.option("--redis-url", metavar="URL", help="Instead of BATCHLING_REDIS_URL.")
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group(cls=CommandGroup)
@@ -46,7 +43,7 @@ def main() -> None:
 
 
 def _batchify_options(command: F) -> F:
-    options = (
+    parameters = (
         click.option("--batch-size", type=int, help="Seal a batch at this many requests."),
         click.option("--batch-window-seconds", type=float, help="Seal when no call came for this long (2)."),
         click.option(
@@ -78,9 +75,9 @@ def _batchify_options(command: F) -> F:
             "--detach/--no-detach", default=None, help="Do not wait for calls in flight at the end (off)."
         ),
         click.option("--account", help="Name of the account, for tokens that are renewed."),
-        _redis_url,
+        options.redis_url,
     )
-    for option in reversed(options):
+    for option in reversed(parameters):
         command = option(command)
     return command
 
@@ -90,7 +87,7 @@ def _batchify_options(command: F) -> F:
 @click.option("--sandbox", is_flag=True, help="Rehearse against the local sandbox: no account, no cost.")
 @_batchify_options
 @click.pass_context
-def run(ctx: click.Context, /, words: Sequence[str], *, sandbox: bool, **options: Any) -> object:
+def run(ctx: click.Context, /, words: Sequence[str], *, sandbox: bool, **parameters: Any) -> object:
     """Run a function, a script or a module under batchify.
 
     \b
@@ -103,7 +100,7 @@ def run(ctx: click.Context, /, words: Sequence[str], *, sandbox: bool, **options
     arguments, `--name value` by name and `--name` alone as True; behind FILE.py:FUNC the options from --batch-size to
     --vertex-gcs-prefix are still batchling's, unless `--` stands before them.
     """
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in parameters.items() if value is not None}
     to_run: run_script.Program | None = None
     if words[0].startswith("-m"):
         to_run = run_script.module(words)
@@ -131,8 +128,8 @@ def run(ctx: click.Context, /, words: Sequence[str], *, sandbox: bool, **options
 @click.option(
     "--keep-submitted", is_flag=True, help="Runs only: let submitted batches finish and keep their answers."
 )
-@_redis_url
-@_as_json
+@options.redis_url
+@options.as_json
 def cancel(name: str, redis_url: str | None, *, keep_submitted: bool, as_json: bool) -> int:
     """Cancel a batch, or a run.
 
@@ -171,8 +168,8 @@ def _tell_cancelled(done: CancelledRun, *, as_json: bool) -> int:
 
 @main.command(short_help="Retry a waiting or quarantined batch now.")
 @click.argument("name", metavar="ID")
-@_redis_url
-@_as_json
+@options.redis_url
+@options.as_json
 def retry(name: str, redis_url: str | None, *, as_json: bool) -> int:
     """Retry a waiting or quarantined batch now, or all batches of a run.
 
@@ -215,8 +212,8 @@ def new() -> None:
 
 
 @main.command(short_help="Check the deployment and print how to fix it.")
-@_redis_url
-@_as_json
+@options.redis_url
+@options.as_json
 def doctor(redis_url: str | None, *, as_json: bool) -> int:
     """Check Redis, durability, workers, keys, clock, base URLs and interception, and say how to mend what is wrong."""
     findings = asyncio.run(examine(redis_url, os.environ))

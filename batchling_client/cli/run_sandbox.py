@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from ..block import sandboxed
 from ..errors import QueueUnreachable, WrongSettings
 from ..session import redis_outage
 from ..wire.deployment.installing import install
+from ..wire.deployment.rehearsing import environment_of
 from . import target
 
 STOP_S: Final = 90.0
@@ -62,10 +62,14 @@ def rehearsal(home: Path) -> Iterator[None]:
         ) as stage,
     ):
         try:
-            with _environment(_told(stage, complaints)):
+            with environment_of(_settings_of(stage, complaints)):
                 if not at_once:
                     target.say(SAYS)
-                yield
+                sandboxed.heed()
+                try:
+                    yield
+                finally:
+                    sandboxed.over()
         finally:
             # A thread that outlives the program may still wait for an answer.
             redis_outage.expect_end()
@@ -86,7 +90,7 @@ def _words(extras: Sequence[str]) -> str:
     return f"the extra{'s' if len(extras) > 1 else ''} {words}"
 
 
-def _told(stage: subprocess.Popen[bytes], complaints: IO[bytes]) -> dict[str, str]:
+def _settings_of(stage: subprocess.Popen[bytes], complaints: IO[bytes]) -> dict[str, str]:
     """Return the environment that the sandbox process prints."""
     line = stage.stdout.readline() if stage.stdout is not None else b""
     if not line:
@@ -98,19 +102,3 @@ def _told(stage: subprocess.Popen[bytes], complaints: IO[bytes]) -> dict[str, st
             f"The sandbox and its stack did not start: {reason or 'they ended without a message.'}"
         )
     return msgspec.json.decode(line, type=dict[str, str])
-
-
-@contextlib.contextmanager
-def _environment(settings: dict[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
-    for name in before:
-        if name.upper() == "BATCHLING_REDIS_URL":
-            del os.environ[name]
-    os.environ.update(settings)
-    sandboxed.heed()
-    try:
-        yield
-    finally:
-        sandboxed.over()
-        os.environ.clear()
-        os.environ.update(before)

@@ -9,7 +9,7 @@ from typing import Any, Final
 from ..progress.folding import folded
 from ..views.batch_view import Status
 from ..views.overview import Group, Overview
-from ..views.words import count, span
+from ..wording import counted, span
 from .text import INDENT, one_line, styled
 
 MOST_GROUPS: Final = 12
@@ -28,12 +28,12 @@ def status(found: Overview, now: dt.datetime, width: int | None) -> list[str]:
 
 
 def _head(found: Overview, now: dt.datetime) -> str:
-    words = [f"{found.namespace} at {found.redis_at}", count(found.n_workers, "worker")]
+    words = [f"{found.namespace} at {found.redis_at}", counted(found.n_workers, "worker")]
     if found.oldest_at is None:
         words.append("no request waits")
     else:
         wait = "waits" if found.n_waiting == 1 else "wait"
-        words.append(f"{count(found.n_waiting, 'request')} {wait} (oldest {span(now - found.oldest_at)})")
+        words.append(f"{counted(found.n_waiting, 'request')} {wait} (oldest {span(now - found.oldest_at)})")
     return "   ".join(words)
 
 
@@ -48,16 +48,16 @@ def _section(
     left = groups[MOST_GROUPS:]
     if left:
         n = sum(group.n_batches for group in left)
-        lines.append(f"  and {count(n, 'batch')} more: batchling batches")
+        lines.append(f"  and {counted(n, 'batch')} more: batchling batches")
     return lines
 
 
 def _group(group: Group, now: dt.datetime, width: int | None) -> list[str]:
-    some = f"{count(group.n_waiting, 'request')} in {count(group.n_batches, 'batch')}"
+    some = f"{counted(group.n_waiting, 'request')} in {counted(group.n_batches, 'batch')}"
     if group.n_done and group.status is Status.RUNNING:
         share = 100 * group.n_done // max(1, group.n_requests)
-        done = f"{group.n_done:,} of {count(group.n_requests, 'request')} ({share} %)"
-        some = f"{done} in {count(group.n_batches, 'batch')}"
+        done = f"{group.n_done:,} of {counted(group.n_requests, 'request')} ({share} %)"
+        some = f"{done} in {counted(group.n_batches, 'batch')}"
     whose = one_line(f"{group.provider}/{group.model}")
     head = f"{whose}  {group.status.value}: {some}, oldest {span(now - group.oldest_at)}"
     lines = [folded(f"  {head}", width, indent=INDENT)]
@@ -80,7 +80,7 @@ def _when(group: Group, now: dt.datetime) -> str:
 def _tail(found: Overview) -> list[str]:
     if not found.n_over:
         return []
-    words = f"{count(found.n_over, 'batch')} {'is' if found.n_over == 1 else 'are'} over"
+    words = f"{counted(found.n_over, 'batch')} {'is' if found.n_over == 1 else 'are'} over"
     if found.n_over_with_failures:
         words += f", {found.n_over_with_failures:,} of them with failures: batchling batches --failed"
     return ["", f"{words}."]

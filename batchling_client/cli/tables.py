@@ -12,8 +12,8 @@ from ..views.batch_view import NEED_YOU, BatchView, Status
 from ..views.inspection import LaneRecord, RunRecord
 from ..views.lane_view import LaneView
 from ..views.spelling import as_json
-from ..views.words import count, span
 from ..wire.states import BatchState
+from ..wording import counted, span
 from .text import INDENT, Coloured, age, clock, columns, cut, moment, one_line, styled
 
 _COLOURS: Final = {
@@ -136,7 +136,7 @@ def _hold(lane: LaneRecord, now: dt.datetime) -> str:
 
 def batch(found: BatchDetail, now: dt.datetime, width: int | None = None) -> list[str]:
     """Return why a batch is where it is and what happens next, all facts about it, and what happened to it."""
-    words = f"{count(found.n_open, 'request')}, {found.n_succeeded:,} answered"
+    words = f"{counted(found.n_open, 'request')}, {found.n_succeeded:,} answered"
     words += f", {found.n_failed:,} failed" if found.n_failed else ""
     head = f"Batch {found.batch_id} of {one_line(found.title)}: {found.status.value}, {words}"
     lines = [folded(head, width, indent=INDENT)]
@@ -182,7 +182,7 @@ def run(
     title = f"{found.run_id} {found.name}".rstrip()
     earlier = f" ({found.n_reused} from earlier runs)" if found.n_reused else ""
     return [
-        f"Run {one_line(title)}: {count(found.n_requests, 'request')}{earlier}, started {moment(found.started_at)}",
+        f"Run {one_line(title)}: {counted(found.n_requests, 'request')}{earlier}, started {moment(found.started_at)}",
         *batches(batches_of_run, now, width),
     ]
 

@@ -13,8 +13,8 @@ import click
 
 from ..errors import QueueUnreachable
 from ..views.overview import Overview
-from ..views.words import count, span
-from . import look, status_text
+from ..wording import counted, span
+from . import look, options, status_text
 from .look import ATTENTION, now
 from .text import one_line
 
@@ -30,7 +30,7 @@ _REST_OF_SCREEN: Final = "\x1b[J"
     "--every", default=2.0, show_default=True, type=click.FloatRange(min=0.2), help="Seconds between looks."
 )
 @click.option("--times", type=click.IntRange(min=1), help="End after so many looks.")
-@look.redis_url
+@options.redis_url
 def watch(every: float, times: int | None, redis_url: str | None) -> None:
     """Show the screen of `batchling status` and keep it up to date, until Ctrl-C.
 
@@ -72,7 +72,7 @@ def _draw(lines: list[str], *, on_terminal: bool) -> None:
 
 @click.command(short_help="Tell a monitor in one line whether something needs you.")
 @click.option("--max-wait", metavar="TIME", help="Attention if a request has waited for longer: 90m, 2h, 1d.")
-@look.redis_url
+@options.redis_url
 def check(max_wait: str | None, redis_url: str | None) -> int:
     """Print one line for a monitor, with figures behind a bar as Nagios reads them.
 
@@ -87,7 +87,7 @@ def check(max_wait: str | None, redis_url: str | None) -> int:
         f"waiting={seen.n_waiting} oldest_s={waited_s} unfinished={seen.n_unfinished} lag_s={seen.lag_s:.0f}"
     )
     words = (
-        "; ".join(complaints) or f"{count(seen.n_waiting, 'request')} without an answer, nothing needs you"
+        "; ".join(complaints) or f"{counted(seen.n_waiting, 'request')} without an answer, nothing needs you"
     )
     click.echo(f"{'ATTENTION' if complaints else 'OK'} - {words} | {figures} workers={seen.n_workers}")
     return ATTENTION if complaints else 0
@@ -96,7 +96,7 @@ def check(max_wait: str | None, redis_url: str | None) -> int:
 def _complaints(seen: Overview, longest: dt.timedelta | None) -> list[str]:
     found = list(seen.troubles)
     for group in seen.needs_you:
-        some = count(group.n_batches, "batch")
+        some = counted(group.n_batches, "batch")
         found.append(
             f"{group.provider}/{group.model}: {group.status.value}, {some}, first {group.oldest_batch_id}"
         )

@@ -14,6 +14,7 @@ from typing import Final
 
 from ..wire.charges import costs_anywhere
 from ..wire.routes import Routes
+from ..wording import counted
 
 _logger = logging.getLogger(__name__)
 
@@ -174,9 +175,8 @@ class Passed:
 def sentence_of(passed: tuple[Passing, ...]) -> str:
     """Return the counts in words: 3 calls passed at full price: 2 to HOST (stream=True), 1 to ..."""
     n_calls = sum(one.n_calls for one in passed)
-    calls = "1 call" if n_calls == 1 else f"{n_calls:,} calls"
     more = [f"{len(passed) - _SAID:,} more kinds"] if len(passed) > _SAID else []
-    return f"{calls} passed at full price: {', '.join([*map(str, passed[:_SAID]), *more])}"
+    return f"{counted(n_calls, 'call')} passed at full price: {', '.join([*map(str, passed[:_SAID]), *more])}"
 
 
 _SAID: Final = 5

@@ -12,9 +12,10 @@ from redis.asyncio import Redis
 from ..views.inspection import Inspection, RunRecord
 from ..wire.keys import BatchId, Keys, Mailbox, RequestId, RunId
 from ..wire.records.batch import Batch
-from ..wire.records.row_and_result import CorruptRecord, Result, Row
+from ..wire.records.row_and_result import Result, Row
 from ..wire.scripts import Scripts
 from ..wire.states import BatchState, RowKind, Verdict
+from ..wording import counted
 from .steering import NO_ENDING
 
 KEEP_MS: Final = 30 * 24 * 3600 * 1000
@@ -66,9 +67,11 @@ class CancelledRun:
         """Return the same as lines of text."""
         lines = []
         if self.n_dropped:
-            lines.append(f"{_n(self.n_dropped)} dropped before submission: their callers get an error.")
+            lines.append(
+                f"{counted(self.n_dropped, 'request')} dropped before submission: their callers get an error."
+            )
         lines += [
-            f"Batch {batch_id} is being cancelled at its provider: {_n(n)}."
+            f"Batch {batch_id} is being cancelled at its provider: {counted(n, 'request')}."
             for batch_id, n in self.asked.items()
         ]
         lines += [f"Batch {batch_id} is being cancelled already." for batch_id in self.cancelled_before]
@@ -78,7 +81,7 @@ class CancelledRun:
             for one in self.left
         ]
         if self.n_shared:
-            lines.append(f"{_n(self.n_shared)} left: others wait for them too.")
+            lines.append(f"{counted(self.n_shared, 'request')} left: others wait for them too.")
         return lines
 
 
@@ -184,16 +187,9 @@ async def _rows(redis: Redis, keys: Keys, batch_id: BatchId) -> AsyncIterator[li
     start, key = 0, keys.rows(batch_id)
     while packed := await redis.execute_command("LRANGE", key, start, start + ROWS_AT_ONCE - 1):
         start += len(packed)
-        rows = [row for row in map(_readable, packed) if row is not None]
+        rows = [row for row in map(Row.decode_if_whole, packed) if row is not None]
         if rows:
             yield rows
-
-
-def _readable(packed: bytes) -> Row | None:
-    try:
-        return Row.decode(packed)
-    except CorruptRecord:
-        return None
 
 
 def _answer(reason: str) -> bytes:
@@ -201,7 +197,3 @@ def _answer(reason: str) -> bytes:
     body = msgspec.json.encode({"error": error})
     headers = {"content-type": "application/json"}
     return Result.pack(kind=RowKind.FAILURE, status=499, headers=headers, body=body, origin=ORIGIN)
-
-
-def _n(n: int) -> str:
-    return f"{n:,} request{'' if n == 1 else 's'}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..wire.deployment.finding import Finding, Health, judge
 from ..wire.keys import WIRE_VERSION
 from ..wire.records.row_and_result import CorruptRecord
+from ..wording import counted
 from .connect import Keyspace, Reached, keyspace
 
 CHECK = "versions"
@@ -20,7 +21,7 @@ async def of_versions(reached: Reached) -> list[Finding]:
     newer = keyspace(reached.redis, reached.settings.namespace, WIRE_VERSION + 1).inspection
     n_newer = await newer.n_unfinished()
     if n_newer:
-        says = f"{_batches(n_newer)} of wire version {newer.version}, newer than this release,"
+        says = f"{counted(n_newer, 'batch')} of wire version {newer.version}, newer than this release,"
         mend = "Keep a worker of the newer release running, and upgrade this one."
         found.append(Finding(check=CHECK, health=Health.NOTE, says=f"{says} are stored in Redis", mend=mend))
     return found or [
@@ -36,7 +37,7 @@ async def _is_drained(older: Keyspace) -> bool:
 
 
 def _of_older(version: int, n_left: int, is_drained: bool) -> Finding:
-    says = f"{_batches(n_left)} of wire version {version} {'are being drained' if is_drained else 'wait'}"
+    says = f"{counted(n_left, 'batch')} of wire version {version} {'are being drained' if is_drained else 'wait'}"
     if is_drained:
         return Finding(check=CHECK, health=Health.NOTE, says=says)
     return judge(
@@ -45,7 +46,3 @@ def _of_older(version: int, n_left: int, is_drained: bool) -> Finding:
         says=f"{says}, and no live worker drains them",
         mend=f"Run a worker of this release, or of the last release with version {version}, until they are done.",
     )
-
-
-def _batches(n: int) -> str:
-    return f"{n:,} batch{'' if n == 1 else 'es'}"

@@ -7,8 +7,8 @@ from typing import Final
 
 from ..views.batch_list import BatchLists
 from ..views.overview import LATE_S, Group, Overview, overview_of
-from ..views.words import count, span
 from ..wire.deployment.finding import Finding, Health, judge
+from ..wording import counted, span
 
 CHECK: Final = "work"
 LONG_WAIT: Final = dt.timedelta(hours=6)
@@ -43,14 +43,14 @@ def _of_wait(group: Group, now: dt.datetime) -> Finding:
 
 
 def _says(group: Group, now: dt.datetime) -> str:
-    some = f"{count(group.n_waiting, 'request')} in {count(group.n_batches, 'batch')}"
+    some = f"{counted(group.n_waiting, 'request')} in {counted(group.n_batches, 'batch')}"
     why = f": {' '.join(group.why.split())}" if group.why else ""
     return f"{group.provider}/{group.model}: {group.status.value}, {some}, oldest {span(now - group.oldest_at)}{why}"
 
 
 def _all_well(seen: Overview) -> Finding:
     unfinished = (
-        f"{count(seen.n_unfinished, 'batch')} unfinished" if seen.n_unfinished else "no batch is unfinished"
+        f"{counted(seen.n_unfinished, 'batch')} unfinished" if seen.n_unfinished else "no batch is unfinished"
     )
     return Finding(check=CHECK, health=Health.OK, says=f"nothing needs you; {unfinished}")
 

@@ -9,6 +9,7 @@ from typing import Final
 from ..wire.records.batch import Batch
 from ..wire.records.row_and_result import LaneSpec
 from ..wire.states import BatchState
+from ..wording import counted
 
 MOST_OF_A_RUN: Final = 20
 LONGEST: Final = 300
@@ -93,7 +94,7 @@ def _line(whose: str, batches: Sequence[Batch]) -> str:
     words = words if len(words) <= LONGEST else f"{words[: LONGEST - 1]}…"
     n_waiting = sum(map(_n_waiting, batches))
     where = f"batch {batches[0].batch_id}" if len(batches) == 1 else f"{len(batches)} batches"
-    return f"{whose}: {words} ({n_waiting:,} request{'' if n_waiting == 1 else 's'} in {where})"
+    return f"{whose}: {words} ({counted(n_waiting, 'request')} in {where})"
 
 
 def _n_waiting(batch: Batch) -> int:

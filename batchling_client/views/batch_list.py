@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from ..wire.keys import BatchId, Keys, LaneId
 from ..wire.records.account import Circuit
 from ..wire.records.batch import Batch
+from ..wire.records.moment import moment
 from ..wire.records.row_and_result import CorruptRecord, LaneSpec
 from ..wire.states import LISTS, QUARANTINED, SETTLED_WITH_FAILURES, BatchState
 from .batch_view import BatchView, Status, view_of
@@ -220,7 +221,7 @@ class BatchLists:
         )
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         due_ms = min((score for _, score in pairs(first)), default=float(now_ms))
-        return _time(now_ms), max(0.0, (now_ms - due_ms) / 1000)
+        return moment(now_ms), max(0.0, (now_ms - due_ms) / 1000)
 
     async def views(self, batch_ids: Sequence[BatchId], lanes: Lanes | None = None) -> list[BatchView]:
         """Return the views of these batches, in this order; those that are gone or cannot be read are left out."""
@@ -229,13 +230,13 @@ class BatchLists:
             self._redis, [("ZSCORE", self._keys.schedule, one.batch_id) for one in batches] + [("TIME",)]
         )
         *scores, (seconds, micros) = told
-        now = _time(int(seconds) * 1000 + int(micros) // 1000)
+        now = moment(int(seconds) * 1000 + int(micros) // 1000)
         circuits = await self._circuits({name for one in batches for name in _circuits_of(one, lanes)})
         return [
             view_of(
                 batch,
                 now=now,
-                next_look_at=None if score is None else _time(float(score)),
+                next_look_at=None if score is None else moment(float(score)),
                 circuit=next(
                     (circuits[name] for name in _circuits_of(batch, lanes) if name in circuits), None
                 ),
@@ -283,7 +284,3 @@ def pairs(flat: Sequence[Any] | None) -> list[tuple[bytes, float]]:
     if isinstance(flat[0], (list, tuple)):
         return [(member, float(score)) for member, score in flat]
     return [(member, float(score)) for member, score in zip(flat[::2], flat[1::2], strict=True)]
-
-
-def _time(ms: float) -> dt.datetime:
-    return dt.datetime.fromtimestamp(ms / 1000, tz=dt.UTC)

@@ -17,6 +17,7 @@ from ..wire.deployment.connection import UNREACHABLE
 from ..wire.keys import BatchId, Keys, LaneId, Mailbox, RunId
 from ..wire.records.account import Circuit, Quota
 from ..wire.records.batch import Batch
+from ..wire.records.moment import moment
 from ..wire.records.row_and_result import CorruptRecord, LaneSpec, WorkerPresence
 from ..wire.states import IN_FLIGHT_STATES
 
@@ -247,7 +248,7 @@ class Inspection:
                 LaneRecord(
                     lane_id=lane_id,
                     spec=spec,
-                    last_used_at=_time(float(score)),
+                    last_used_at=moment(float(score)),
                     open_batch=by_lane.get(lane_id),
                     quota=await self._quota(_text(fields, b"quota")),
                     circuit=await self._circuit(lane_id, _text(fields, b"account")),
@@ -364,12 +365,8 @@ def _run_record(run_id: RunId, fields: Mapping[bytes, bytes], batches: Sequence[
     return RunRecord(
         run_id=run_id,
         name=fields.get(b"name", b"").decode(),
-        started_at=_time(float(fields[b"started_at"])),
+        started_at=moment(float(fields[b"started_at"])),
         n_requests=int(fields.get(b"n_requests", b"0")),
         n_reused=int(fields.get(b"n_reused", b"0")),
         batches=tuple(batches),
     )
-
-
-def _time(ms: float) -> dt.datetime:
-    return dt.datetime.fromtimestamp(ms / 1000, tz=dt.UTC)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
-import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -18,9 +17,10 @@ import click
 import httpx
 
 from batchling import batchify
+from batchling_client.wire.deployment.rehearsing import environment_of
 
 from ..sandbox import LedgerPage
-from .stage import Stage, stage
+from .stage import stage
 
 FAST: Final = "llama-3.1-8b-instant"
 SLOW: Final = "openai/gpt-oss-20b"
@@ -42,7 +42,7 @@ def play(home: Path) -> int:
     """
     started_s = time.monotonic()
     click.echo("Starting a Redis, a worker and a sandbox that stands in for Groq.")
-    with _ended_in_order(), stage(home, speeds=SPEEDS) as held, _environment(held):
+    with _ended_in_order(), stage(home, speeds=SPEEDS) as held, environment_of(held.environment):
         done_s = asyncio.run(_program())
         page = held.sandbox.ledger()
     _account(page, done_s, time.monotonic() - started_s)
@@ -117,21 +117,6 @@ def _account(page: LedgerPage, done_s: dict[str, float], passed_s: float) -> Non
     )
     click.echo(f"Done in {passed_s:.1f} s; stack and sandbox have ended. Your turn:")
     click.echo("\n    batchling run --sandbox SCRIPT.py")
-
-
-@contextlib.contextmanager
-def _environment(held: Stage) -> Iterator[None]:
-    """Set the stage's environment, where `batchify` finds it; restore the old one afterwards."""
-    before = dict(os.environ)
-    for name in before:
-        if name.upper() in ("BATCHLING_REDIS_URL", *held.environment):
-            del os.environ[name]
-    os.environ.update(held.environment)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 @contextlib.contextmanager

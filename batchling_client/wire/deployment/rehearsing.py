@@ -1,6 +1,8 @@
 """The environment of a rehearsed program, which keeps each of its processes away from real providers."""
 
-from collections.abc import Iterable
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +22,21 @@ SERVED: Final = "BATCHLING_SANDBOX_PROVIDERS"
 NO_ACCOUNT: Final = "sandbox-needs-no-key"
 """In the place of every API key."""
 _THIS_MACHINE: Final = frozenset({"", "127.0.0.1", "["})
+
+
+@contextlib.contextmanager
+def environment_of(settings: Mapping[str, str]) -> Iterator[None]:
+    """Add the variables of a rehearsal to this process' environment while the context is open."""
+    before = dict(os.environ)
+    for name in before:
+        if name.upper() in ("BATCHLING_REDIS_URL", *settings):
+            del os.environ[name]
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def hosts(routes: Iterable[Route]) -> tuple[str, ...]:

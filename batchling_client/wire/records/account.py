@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..keys import BatchId
+from .moment import moment
 from .row_and_result import CorruptRecord
 
 IN_FLIGHT: Final = b"in:"
@@ -65,7 +66,7 @@ class Admitted:
     def decode(cls, said: bytes) -> Admitted:
         """Read `TOKENS at MS`; raise `ValueError`."""
         tokens, _, ms = said.partition(b" at ")
-        return cls(tokens=int(tokens), at=dt.datetime.fromtimestamp(int(ms) / 1000, tz=dt.UTC))
+        return cls(tokens=int(tokens), at=moment(int(ms)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,4 +121,4 @@ class Quota:
 
 
 def _time(ms: bytes | None) -> dt.datetime | None:
-    return None if ms is None else dt.datetime.fromtimestamp(int(ms) / 1000, tz=dt.UTC)
+    return None if ms is None else moment(int(ms))

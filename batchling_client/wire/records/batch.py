@@ -11,6 +11,7 @@ import msgspec
 
 from ..keys import BatchId, LaneId, ProviderBatchId
 from ..states import BatchState, Outcome
+from .moment import moment
 from .row_and_result import UNREADABLE, CorruptRecord, LaneSpec
 
 UNENDED_ALLOWED: Final = 3
@@ -142,7 +143,7 @@ class Batch:
             return value
 
         def time(name: str) -> dt.datetime | None:
-            return _time(number(name)) if name.encode() in fields else None
+            return moment(number(name)) if name.encode() in fields else None
 
         try:
             batch = cls(
@@ -150,8 +151,8 @@ class Batch:
                 lane_id=LaneId(fields[b"lane"].decode()),
                 spec=LaneSpec.decode(fields[b"spec"]),
                 state=BatchState(fields[b"state"].decode()),
-                created_at=_time(number("created_at")),
-                updated_at=_time(number("updated_at")),
+                created_at=moment(number("created_at")),
+                updated_at=moment(number("updated_at")),
                 n_requests=number("n_requests"),
                 n_bytes=number("n_bytes"),
                 n_succeeded=number("n_succeeded"),
@@ -230,7 +231,3 @@ class Batch:
             "moved_to": self.moved_to,
             "quarantined_at": self.quarantined_at.isoformat() if self.quarantined_at else None,
         }
-
-
-def _time(ms: int) -> dt.datetime:
-    return dt.datetime.fromtimestamp(ms / 1000, tz=dt.UTC)

@@ -184,6 +184,14 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         except UNREADABLE as error:
             raise CorruptRecord("a stored row cannot be read") from error
 
+    @classmethod
+    def decode_if_whole(cls, raw: bytes) -> Row | None:
+        """Read a packed row; None if it is damaged."""
+        try:
+            return cls.decode(raw)
+        except CorruptRecord:
+            return None
+
 
 _row_decoder = msgspec.msgpack.Decoder(Row)
 

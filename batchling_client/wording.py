@@ -1,8 +1,12 @@
 """Numbers and lengths of time in words."""
 
-from __future__ import annotations
-
 import datetime as dt
+
+
+def counted(n: int, noun: str) -> str:
+    """Return a number with its noun: 1 call, 2,000 calls, 2 batches."""
+    plural = f"{noun}es" if noun.endswith("ch") else f"{noun}s"
+    return f"{n:,} {noun if n == 1 else plural}"
 
 
 def span(length: dt.timedelta) -> str:
@@ -17,9 +21,3 @@ def span(length: dt.timedelta) -> str:
             n, rest = divmod(seconds, size)
             return f"{n} {name} {rest // smaller_size} {smaller}"
     return f"{seconds} s"
-
-
-def count(n: int, what: str) -> str:
-    """Return a number of things in words: 1 request, 2,400 requests, 3 batches."""
-    plural = "es" if what.endswith("ch") else "s"
-    return f"{n:,} {what}{'' if n == 1 else plural}"
