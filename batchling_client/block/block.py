@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Final, Literal
 
 from ..intercept import child_processes, own_transports, scope, switch
+from ..intercept.open_block import OpenBlock, running_loop
 from ..progress import display
 from ..session.lanes import Terms
 from ..settings import ClientSettings
@@ -51,7 +52,7 @@ class Block:
         self._routes = routes
         self._run: RunHandler | None = None
         self._opened: Opened | None = None
-        self._token: scope.Token | None = None
+        self._token: OpenBlock | None = None
         self._bridge: Bridge | None = None
         self._threads: in_flight_of.Threads | None = None
         self._left = False
@@ -59,7 +60,7 @@ class Block:
         self._says_working = False
 
     async def __aenter__(self) -> Run:
-        if scope.running_loop() is None:
+        if running_loop() is None:
             raise RuntimeError(_NO_ASYNCIO)
         opened = self._enter()
         if not self._options.enabled:
@@ -81,7 +82,7 @@ class Block:
                 raise
         return await self._leave_task(error)
 
-    async def _wait_for_calls(self, token: scope.Token) -> None:
+    async def _wait_for_calls(self, token: OpenBlock) -> None:
         """Return once no call is in flight, with display and scope open meanwhile; a cancel breaks it off."""
         in_flight = self._in_flight(in_flight_of.tasks_of(token))
         while in_flight is not None and (pause_s := self._pause_s(in_flight)) is not None:  # noqa: ASYNC110
@@ -96,7 +97,7 @@ class Block:
             return False
         dry_end = run.rehearsal is not None and run.rehearsal.is_ended_by(error)
         _let_calls_go(run)
-        if isinstance(error, GeneratorExit) or scope.running_loop() is None:
+        if isinstance(error, GeneratorExit) or running_loop() is None:
             # A discarded coroutine or generator must not await, and its loop may have stopped.
             opened.close_from_afar(run)
             return False
@@ -142,7 +143,7 @@ class Block:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> Literal[False]:
         # An event loop of this thread must not be held up: its own calls could never be answered.
-        if error is None and self._threads is not None and not self._left and scope.running_loop() is None:
+        if error is None and self._threads is not None and not self._left and running_loop() is None:
             try:
                 self._wait_for_calls_of_threads(self._threads)
             except BaseException as interrupted:

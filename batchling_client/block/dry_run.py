@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from ..errors import DryRun, DryRunCall, QueueUnreachable
-from ..intercept import scope
+from ..intercept.open_block import running_loop
 from ..operate import embedded_stack
 from ..operate.connect import unreachable
 from ..session.calls import Request
@@ -155,7 +155,7 @@ class Rehearsal:
         if error is None or isinstance(error, DryRun):
             return True
         # asyncio.gather turns DryRun into a plain CancelledError; a cancellation that somebody requested is not ours.
-        task = asyncio.current_task() if scope.running_loop() is not None else None
+        task = asyncio.current_task() if running_loop() is not None else None
         return isinstance(error, asyncio.CancelledError) and (task is None or not task.cancelling())
 
     def hush(self) -> None:

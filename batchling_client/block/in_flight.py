@@ -14,6 +14,7 @@ from contextvars import Context
 from typing import Any, Final, Protocol
 
 from ..intercept import scope
+from ..intercept.open_block import OpenBlock
 
 QUIET_S: Final = 1.0
 """How long a block stays open for tasks and threads that were started in it and have no call in flight."""
@@ -95,7 +96,7 @@ class InFlight:
         return PAUSE_S if self._may_ask(self._quiet_s) else None
 
 
-def tasks_of(block: scope.Token) -> Callable[[float], bool]:
+def tasks_of(block: OpenBlock) -> Callable[[float], bool]:
     """Return what says whether a task that was started in the block may yet make a call."""
 
     def may_ask(quiet_s: float) -> bool:
@@ -149,7 +150,7 @@ def _imports(thread: threading.Thread) -> bool:
     return False
 
 
-def _is_in(block: scope.Token, task: asyncio.Task[Any]) -> bool:
+def _is_in(block: OpenBlock, task: asyncio.Task[Any]) -> bool:
     if hasattr(task, "get_context"):
         return scope.is_within(task.get_context(), block)
     # Python 3.11 has no such method; what a task refers to holds its context.

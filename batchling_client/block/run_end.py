@@ -9,7 +9,7 @@ import threading
 from functools import partial
 from typing import Final
 
-from ..intercept import scope
+from ..intercept.open_block import running_loop
 from ..session.lanes import Terms
 from ..wire.deployment.cancellation import carry_through
 from ..wording import counted
@@ -76,7 +76,7 @@ class RunEnd:
 
     def holds_up(self) -> bool:
         """Say whether calls wait on the event loop that the calling thread holds up and cannot turn."""
-        loop = scope.running_loop()
+        loop = running_loop()
         return loop is not None and self.relays.waits_on(loop)
 
     def report_late(self) -> None:
@@ -119,7 +119,7 @@ class RunEnd:
         """
         self._given_up.block_ended = True
         self.release()
-        if scope.running_loop() is None:
+        if running_loop() is None:
             # An interpreter that is exiting starts no thread.
             with asyncio.Runner() as runner:
                 runner.run(carry_through(self._given_up.withdraw_from_afar))

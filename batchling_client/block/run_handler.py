@@ -11,8 +11,8 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from ..errors import QueueUnreachable
-from ..intercept import scope
 from ..intercept.interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough
+from ..intercept.open_block import running_loop
 from ..intercept.passed import Passed, Why
 from ..session import Deployment, replies
 from ..session.calls import Calls, Request
@@ -44,7 +44,7 @@ class RunHandler:
         self, terms: Terms, options: BlockOptions, routes: Routes, deployment: Deployment | None
     ) -> None:
         """Make a run whose requests wait on the running event loop; without a deployment it is a dry one."""
-        self._home = scope.running_loop()
+        self._home = running_loop()
         self._terms = terms
         self._options = options
         self.passed: Final = Passed(routes, title=terms.title)
@@ -177,7 +177,7 @@ class RunHandler:
         request = self._read(call)
         if not isinstance(request, Request):
             return _at_once(request)
-        if scope.running_loop() is None:
+        if running_loop() is None:
             return self._pass_foreign(request)
         if self.rehearsal is not None:
             return self.rehearsal.ask(request)
@@ -266,7 +266,7 @@ class RunHandler:
 
 def _caller() -> object:
     """Return the thread or the task that makes a call: it makes its next one after this one's answer."""
-    loop = scope.running_loop()
+    loop = running_loop()
     task = asyncio.current_task(loop) if loop is not None else None
     return task or threading.current_thread()
 

@@ -16,6 +16,7 @@ from .. import settings
 from ..errors import RequestRefused, WrongSettings
 from ..intercept import gate, scope, switch
 from ..intercept.interceptor import HttpCall, HttpReply
+from ..intercept.open_block import running_loop
 from ..intercept.passed import costs
 from ..session import replies
 from ..wire.deployment.rehearsing import NO_ACCOUNT, SANDBOX, SERVED, hosts
@@ -135,7 +136,7 @@ class SandboxGate:
         return RequestRefused(_REFUSED.format(host, self._url))
 
     async def answer(self, call: HttpCall) -> HttpReply:
-        if scope.running_loop() is None:
+        if running_loop() is None:
             return self.answer_blocking(call)
         return await asyncio.to_thread(self.answer_blocking, call)
 

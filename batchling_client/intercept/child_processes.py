@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from . import child_calls, scope, switch
+from .out_of_reach import Foreign
 from .passed import Passed, Why
 
 VARIABLE: Final = "BATCHLING_BLOCK_OF"
@@ -125,7 +126,7 @@ def arrived(pid: int, path: str | None = None) -> _Mark:
     if pid != os.getpid():
         switch.install()
         note = child_calls.ChildCalls(path).note if path else None
-        scope.surround(scope.Foreign(_STARTED.format(pid), note=note))
+        scope.surround(Foreign(_STARTED.format(pid), note=note))
     return _Mark(pid, path)
 
 

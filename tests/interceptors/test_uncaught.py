@@ -21,6 +21,7 @@ from botocore.config import Config
 from batchling_client.intercept import scope, switch
 from batchling_client.intercept.interceptor import PASS_THROUGH, HttpCall, PassThrough
 from batchling_client.intercept.libraries import grpc as over_grpc
+from batchling_client.intercept.out_of_reach import Foreign
 from batchling_client.intercept.passed import Passed
 from batchling_client.session.calls import Calls
 from batchling_client.session.lanes import Terms
@@ -142,7 +143,7 @@ def test_a_chat_over_grpc_in_a_child_process_of_a_block_is_counted_and_warned_of
 ) -> None:
     noted: list[str] = []
     switch.install()
-    scope.surround(scope.Foreign("no block reaches here", note=noted.append))
+    scope.surround(Foreign("no block reaches here", note=noted.append))
     try:
         assert channel.unary_unary(CHAT)(b"x") == b"x"
         assert channel.unary_unary("/my.Service/Do")(b"x") == b"x"

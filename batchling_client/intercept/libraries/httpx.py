@@ -8,9 +8,10 @@ passes through, even if a transport sends it over aiohttp, as litellm's and open
 
 import time
 from collections.abc import Awaitable, Callable, ItemsView, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from types import ModuleType
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from .. import own_transports, scope
 from ..interceptor import (
@@ -214,6 +215,13 @@ class _HandlerTransport:
         return self._library.call(request)
 
 
+class _Onto(NamedTuple):
+    """A client whose own `send` takes a call, and the context in which it does."""
+
+    client: object
+    context: AbstractContextManager[None] = nullcontext()
+
+
 class _Send:
     """Our ``send`` for one client class."""
 
@@ -224,62 +232,53 @@ class _Send:
 
     def blocking(self) -> Callable[..., Any]:
         def send(client: _Client, request: _Request, **options: Any) -> Any:
-            plain = self._patch.plain
-            handler = self._handler(client, request)
-            if handler is None:
-                return plain(client)(request, **options)
-            if handler is PASSING:
-                with scope.outside():
-                    return plain(client)(request, **options)
-            way, by = self._way(client, handler, request)
-            if way is Way.DOUBLE:
-                own_transports.leave_alone(handler)
-                return plain(client)(request, **options)
-            if way is Way.OWN:
-                with own_transports.through(handler, request.url.host, by):
-                    return plain(client)(request, **options)
-            if self._library.takes_steps(client, request, options):
-                return plain(self._shadow(client, handler))(request, **options)
+            handler = self._answering(client, request, options)
+            if isinstance(handler, _Onto):
+                with handler.context:
+                    return self._patch.plain(handler.client)(request, **options)
             started = time.perf_counter()
-            call = self._library.call(request)
-            reply = handler.answer_blocking(call)
+            reply = handler.answer_blocking(self._library.call(request))
             if isinstance(reply, PassThrough):
                 with scope.outside():
-                    return plain(client)(request, **options)
+                    return self._patch.plain(client)(request, **options)
             return self._answered(reply, client, request, options, started)
 
         return send
 
     def awaiting(self) -> Callable[..., Awaitable[Any]]:
         async def send(client: _Client, request: _Request, **options: Any) -> Any:
-            plain = self._patch.plain
-            handler = self._handler(client, request)
-            if handler is None:
-                return await plain(client)(request, **options)
-            if handler is PASSING:
-                with scope.outside():
-                    return await plain(client)(request, **options)
-            way, by = self._way(client, handler, request)
-            if way is Way.DOUBLE:
-                own_transports.leave_alone(handler)
-                return await plain(client)(request, **options)
-            if way is Way.OWN:
-                with own_transports.through(handler, request.url.host, by):
-                    return await plain(client)(request, **options)
-            if self._library.takes_steps(client, request, options):
-                return await plain(self._shadow(client, handler))(request, **options)
+            handler = self._answering(client, request, options)
+            if isinstance(handler, _Onto):
+                with handler.context:
+                    return await self._patch.plain(handler.client)(request, **options)
             started = time.perf_counter()
-            call = self._library.call(request)
-            answering = handler.answer(call)
-            # Thousands of calls wait at once and no longer need their headers: free them.
-            del call
-            reply = await answering
+            # Thousands of calls wait at once and no longer need their headers: nothing here keeps the call.
+            reply = await handler.answer(self._library.call(request))
             if isinstance(reply, PassThrough):
                 with scope.outside():
-                    return await plain(client)(request, **options)
+                    return await self._patch.plain(client)(request, **options)
             return self._answered(reply, client, request, options, started)
 
         return send
+
+    def _answering(
+        self, client: _Client, request: _Request, options: Mapping[str, object]
+    ) -> "Handler | _Onto":
+        """Return who answers the call here, or with what the library's own `send` runs."""
+        handler = self._handler(client, request)
+        if handler is None:
+            return _Onto(client)
+        if handler is PASSING:
+            return _Onto(client, scope.outside())
+        way, by = self._way(client, handler, request)
+        if way is Way.DOUBLE:
+            own_transports.leave_alone(handler)
+            return _Onto(client)
+        if way is Way.OWN:
+            return _Onto(client, own_transports.through(handler, request.url.host, by))
+        if self._library.takes_steps(client, request, options):
+            return _Onto(self._shadow(client, handler))
+        return handler
 
     def _way(self, client: _Client, handler: Handler, request: _Request) -> tuple[Way, object]:
         library = self._library
