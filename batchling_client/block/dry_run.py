@@ -19,6 +19,7 @@ from ..errors import DryRun, DryRunCall, QueueUnreachable
 from ..intercept.open_block import running_loop
 from ..operate import embedded_stack
 from ..operate.connect import unreachable
+from ..operate.embedded_status import running_url
 from ..session.calls import Request
 from ..session.lanes import Lane
 from ..settings import ClientSettings

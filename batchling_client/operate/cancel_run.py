@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from redis.asyncio import Redis
@@ -147,15 +147,21 @@ class _Work:
         if batch.cancel_requested and batch.quarantined_at is None:
             self._done.cancelled_before.append(batch.batch_id)
             return
-        n_open = await _n_open_of_run(self._scripts, batch.batch_id, self._done.run_id, self._mailboxes)
-        if n_open is None:
-            self._done.left.append(batch.batch_id)
-            return
+        own: dict[RequestId, None] = {}
+        async for request_ids in _rows_of(self._scripts, batch.batch_id, self._done.run_id):
+            own.update(dict.fromkeys(request_ids))
         verdict = await self._scripts.cancel(
-            batch_id=batch.batch_id, lane_id=batch.lane_id, ending=NO_ENDING, error=self._reason
+            batch_id=batch.batch_id,
+            lane_id=batch.lane_id,
+            ending=NO_ENDING,
+            error=self._reason,
+            request_ids=own,
+            mailboxes=self._mailboxes,
         )
         if verdict is Verdict.OK:
-            self._done.asked[batch.batch_id] = n_open
+            self._done.asked[batch.batch_id] = batch.n_open
+        elif verdict is Verdict.JOINED:
+            self._done.left.append(batch.batch_id)
         else:
             self._done.too_late.append(batch.batch_id)
 
@@ -165,22 +171,6 @@ async def _rows_of(scripts: Scripts, batch_id: BatchId, run_id: RunId) -> AsyncI
         own = [row.request_id for row in rows if row.run_id == run_id]
         if own:
             yield own
-
-
-async def _n_open_of_run(
-    scripts: Scripts, batch_id: BatchId, run_id: RunId, mailboxes: Sequence[Mailbox]
-) -> int | None:
-    """Return how many requests are open in a batch; None if another run waits for any of them."""
-    n_open, own = 0, {mailbox.encode() for mailbox in mailboxes}
-    async for rows in _rows(scripts.redis, scripts.keys, batch_id):
-        places: list[Any] = await scripts.redis.mget([scripts.keys.request(row.request_id) for row in rows])
-        for row, place in zip(rows, places, strict=True):
-            if place is None or not place.startswith(f"{batch_id}|".encode()):
-                continue
-            if row.run_id != run_id or not own.issuperset(place.rpartition(b"|")[2].split(b",")):
-                return None
-            n_open += 1
-    return n_open
 
 
 async def _rows(redis: Redis, keys: Keys, batch_id: BatchId) -> AsyncIterator[list[Row]]:

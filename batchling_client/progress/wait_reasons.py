@@ -47,7 +47,7 @@ def reasons(batches: Iterable[Batch]) -> list[str]:
 
 def of_lane(batches: Iterable[Batch], spec: LaneSpec) -> str:
     """Return why requests of a lane have no answer yet, in one sentence; '' where no batch of the lane has any."""
-    waiting = [one for one in batches if one.spec == spec and not one.state.terminal and _n_waiting(one) > 0]
+    waiting = [one for one in batches if one.spec == spec and not one.state.terminal and one.n_open > 0]
     if not waiting:
         return ""
     held = [one for one in waiting if one.error]
@@ -86,17 +86,12 @@ def _by_cause(batches: Iterable[Batch]) -> dict[tuple[str, str], list[Batch]]:
 
 
 def _waits_for_a_reason(batch: Batch) -> bool:
-    return bool(batch.error) and not batch.state.terminal and _n_waiting(batch) > 0
+    return bool(batch.error) and not batch.state.terminal and batch.n_open > 0
 
 
 def _line(whose: str, batches: Sequence[Batch]) -> str:
     words = " ".join(batches[0].error.split())
     words = words if len(words) <= LONGEST else f"{words[: LONGEST - 1]}…"
-    n_waiting = sum(map(_n_waiting, batches))
+    n_waiting = sum(batch.n_open for batch in batches)
     where = f"batch {batches[0].batch_id}" if len(batches) == 1 else f"{len(batches)} batches"
     return f"{whose}: {words} ({counted(n_waiting, 'request')} in {where})"
-
-
-def _n_waiting(batch: Batch) -> int:
-    """Return how many of its requests have no answer and are in no other batch."""
-    return batch.n_requests - batch.n_succeeded - batch.n_failed - batch.n_requeued - batch.n_dropped

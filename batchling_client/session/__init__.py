@@ -19,10 +19,11 @@ from ..wire.keys import Keys, RequestId
 from ..wire.scripts import Scripts
 from .calls import Request
 from .credentials import Credentials
-from .enqueue import Enqueue, Report, Withdrawal
+from .enqueue import Enqueue
 from .own_context import task_apart
 from .redis_outage import Outage
 from .waiters import DRAIN_PERIOD_S, Waiters
+from .withdrawing import Report, Withdrawal, Withdrawals
 
 _logger = logging.getLogger(__name__)
 
@@ -87,16 +88,18 @@ class Session:
 
     def withdraw(self, request_ids: Iterable[RequestId], report: Report, *, cancel: bool = False) -> None:
         """Withdraw requests that nobody waits for, as far as that is still possible, and report the outcome."""
-        self._enqueue.withdraw(request_ids, report, cancel=cancel)
+        self._enqueue.withdrawals.add(Withdrawal(one, report, cancel) for one in request_ids)
 
     async def withdrawals_done(self) -> None:
         """Return once all withdrawals are done, or none was done for `FAREWELL_S`."""
         before = None
-        while not self.over and self._owner is not None and (left := self._enqueue.n_withdrawals) != before:
+        while (
+            not self.over and self._owner is not None and (left := self._enqueue.withdrawals.n_due) != before
+        ):
             before = left
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(FAREWELL_S):
-                    await self._enqueue.withdrawals_done()
+                    await self._enqueue.withdrawals.done()
 
     @property
     def n_unsent(self) -> int:
@@ -135,15 +138,15 @@ class Session:
         is_over = self.loop.is_closed()
         disowned = self._waiters.disown() if is_over else []
         due = [Withdrawal(one, report, cancel=False) for one in (*request_ids, *disowned)]
-        due += self._enqueue.hand_over()
+        due += self._enqueue.withdrawals.hand_over()
         redis = connection.connect(self.deployment.redis_url)
         scripts = Scripts(redis, self.keys)
-        late = Enqueue(scripts, self._mailbox, self._credentials, self._waiters, Outage(redis))
-        late.withdraw_all(due)
+        withdrawals = Withdrawals(scripts, self._mailbox, self._waiters.expects, asyncio.Event())
+        withdrawals.add(due)
         try:
             with contextlib.suppress(TimeoutError, *connection.UNREACHABLE):
                 async with asyncio.timeout(FAREWELL_S):
-                    await late.send_withdrawals()
+                    await withdrawals.send()
                     if is_over:
                         await redis.unlink(self.keys.mailbox(self._mailbox))
         finally:
@@ -158,7 +161,7 @@ class Session:
     async def _end(self) -> None:
         if self._owner is not None:
             await asyncio.wait([self._owner])
-        if self._enqueue.n_withdrawals:
+        if self._enqueue.withdrawals.n_due:
             # If a closing loop cancels it, the session is over before the blocks, which close after it.
             await self._farewell()
         with contextlib.suppress(*connection.UNREACHABLE):
@@ -208,7 +211,7 @@ class Session:
     async def _farewell(self) -> None:
         with contextlib.suppress(TimeoutError, *connection.UNREACHABLE):
             async with asyncio.timeout(FAREWELL_S):
-                await self._enqueue.send_withdrawals()
+                await self._enqueue.withdrawals.send()
                 await self.redis.unlink(self.keys.mailbox(self._mailbox))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -469,10 +469,24 @@ class Scripts:
         args: list[Arg] = [token, batch_id, attempt, keep_ms, int(last)]
         return _verdict(await self._run("adopt", keys, args))
 
-    async def cancel(self, *, batch_id: BatchId, lane_id: LaneId, ending: bytes, error: str) -> Verdict:
-        """Request the cancellation of a batch: `cancel.lua`."""
-        keys = [*self._batch(batch_id), self.keys.lane(lane_id)]
-        return _verdict(await self._run("cancel", keys, [batch_id, ending, error]))
+    async def cancel(
+        self,
+        *,
+        batch_id: BatchId,
+        lane_id: LaneId,
+        ending: bytes,
+        error: str,
+        request_ids: Collection[RequestId] = (),
+        mailboxes: Collection[Mailbox] | None = None,
+    ) -> Verdict:
+        """Request the cancellation of a batch: `cancel.lua`.
+
+        Given mailboxes, return JOINED if another request is open in the batch, or if anybody else waits for these.
+        """
+        keys = [*self._batch(batch_id), self.keys.lane(lane_id), *map(self.keys.request, request_ids)]
+        args: list[Arg] = [batch_id, ending, error]
+        args += [",".join(mailboxes)] if mailboxes is not None else []
+        return _verdict(await self._run("cancel", keys, args))
 
     async def withdraw(self, *, request_id: RequestId, batch_id: BatchId, mailbox: Mailbox) -> Verdict:
         """Take a waiter off a request; return OK, JOINED, TOO_LATE or GONE: `withdraw.lua`."""

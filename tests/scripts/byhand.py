@@ -215,9 +215,15 @@ class ByHand:
     async def settle(self, batch_id: BatchId, token: int, state: BatchState = BatchState.SETTLED) -> Verdict:
         return await self.scripts.settle(batch_id=batch_id, token=token, state=state, keep_ms=KEEP_MS)
 
-    async def cancel(self, batch_id: BatchId) -> Verdict:
+    async def cancel(self, batch_id: BatchId, *alone: RequestId) -> Verdict:
+        """Cancel a batch; with requests, only if these are all that is open in it, and nobody else waits for them."""
         return await self.scripts.cancel(
-            batch_id=batch_id, lane_id=self.lane_id, ending=b"{}", error="a person cancelled it"
+            batch_id=batch_id,
+            lane_id=self.lane_id,
+            ending=b"{}",
+            error="a person cancelled it",
+            request_ids=alone,
+            mailboxes=[self.mailbox] if alone else None,
         )
 
     async def withdraw(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from batchling_client.wire.ids import new_batch_id
+from batchling_client.wire.ids import new_batch_id, new_mailbox
 from batchling_client.wire.keys import BatchId
-from batchling_client.wire.states import BatchState, Outcome, Verdict
+from batchling_client.wire.states import BatchState, Outcome, Placement, Verdict
 
-from .byhand import ByHand, ids, row
+from .byhand import ByHand, ids, out, row
 
 
 @pytest.mark.parametrize("state", [BatchState.OPEN, BatchState.SEALED])
@@ -137,3 +139,52 @@ async def test_a_look_counts_how_often_the_provider_was_asked_and_says_why_it_wa
     await byhand.progress(batch_id, await byhand.claimed(batch_id))
     batch = await byhand.batch(batch_id)
     assert (batch.n_cancels, batch.error) == (2, "")
+
+
+async def test_a_batch_with_a_request_that_others_wait_for_is_not_cancelled_for_its_callers(
+    byhand: ByHand,
+) -> None:
+    first, second = ids(2)
+    batch_id = await byhand.at_provider([first, second])
+    await byhand.enqueue([row(second)], into=batch_id, mailbox=new_mailbox())
+
+    assert await byhand.cancel(batch_id, first, second) is Verdict.JOINED
+    assert not (await byhand.batch(batch_id)).cancel_requested
+    assert await byhand.cancel(batch_id) is Verdict.OK
+
+
+async def test_a_batch_with_another_open_request_is_not_cancelled_for_its_callers(byhand: ByHand) -> None:
+    first, second, elsewhere = ids(3)
+    batch_id = await byhand.at_provider([first, second])
+    await byhand.opened([elsewhere])
+
+    assert await byhand.cancel(batch_id, first, elsewhere) is Verdict.JOINED
+    assert not (await byhand.batch(batch_id)).cancel_requested
+
+
+async def test_a_batch_is_cancelled_for_those_who_alone_wait_for_what_is_open(byhand: ByHand) -> None:
+    answered, one = ids(2)
+    batch_id = await byhand.at_provider([answered, one])
+    await byhand.deliver(batch_id, await byhand.claimed(batch_id), [out(answered)])
+
+    assert await byhand.cancel(batch_id, answered, one) is Verdict.OK
+    batch = await byhand.batch(batch_id)
+    assert batch.cancel_requested
+    # Once is enough: a repeated wish is no sign that the provider was given time for the first.
+    key = byhand.keys.batch(batch_id)
+    await byhand.redis.execute_command("HINCRBY", key, "cancel_at", -30_000)
+    assert await byhand.cancel(batch_id, answered, one) is Verdict.OK
+    assert not (await byhand.batch(batch_id)).cancel_again
+
+
+async def test_nobody_can_join_a_batch_between_the_look_and_its_cancellation(byhand: ByHand) -> None:
+    """Each joins before the cancellation, which is then not done, or after it, and then sees that it is late."""
+    for _ in range(20):
+        [one] = ids(1)
+        batch_id = await byhand.at_provider([one])
+        joining = byhand.enqueue([row(one)], into=batch_id, mailbox=new_mailbox())
+        verdict, joined = await asyncio.gather(byhand.cancel(batch_id, one), joining)
+        assert (verdict, joined.placements[0]) in (
+            (Verdict.OK, Placement.LATE),
+            (Verdict.JOINED, Placement.JOINED),
+        )

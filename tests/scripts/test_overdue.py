@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
 
 import pytest
 
-from batchling_client.intercept.interceptor import HttpReply
-from batchling_client.session.credentials import Credentials
-from batchling_client.session.enqueue import Enqueue
-from batchling_client.session.redis_outage import Outage
+from batchling_client.session.withdrawing import Withdrawal, Withdrawals
 from batchling_client.wire.ids import new_mailbox
 from batchling_client.wire.keys import BatchId, RequestId
 from batchling_client.wire.states import Verdict
@@ -17,36 +14,19 @@ from batchling_client.wire.states import Verdict
 from .byhand import ByHand, ids, out, row
 
 
-class Nobody:
-    """Callers who have turned to the provider and expect nothing any more."""
-
-    last_mail = b"0-0"
-    told_early: frozenset[RequestId] = frozenset()
-
-    def expects(self, request_id: RequestId) -> bool:
-        return False
-
-    def placed(self, request_ids: Iterable[RequestId]) -> None: ...
-
-    def announce(self, request_ids: Iterable[RequestId]) -> None: ...
-
-    def answer(self, request_id: RequestId, reply: HttpReply) -> None: ...
-
-
 @pytest.fixture
-def hasty(byhand: ByHand) -> Enqueue:
-    """The way into Redis of the session whose mailbox is that of the hand."""
-    credentials = Credentials(byhand.redis, byhand.keys, "")
-    return Enqueue(byhand.scripts, byhand.mailbox, credentials, Nobody(), Outage(byhand.redis))
+def hasty(byhand: ByHand) -> Withdrawals:
+    """The withdrawals of the session whose mailbox is the hand's: its callers expect no answer any more."""
+    return Withdrawals(byhand.scripts, byhand.mailbox, lambda request_id: False, asyncio.Event())
 
 
 async def is_cancelled(byhand: ByHand, batch_id: BatchId) -> bool:
     return bool(await byhand.redis.execute_command("HGET", byhand.keys.batch(batch_id), "cancel_requested"))
 
 
-async def give_up(byhand: ByHand, hasty: Enqueue, request_id: RequestId) -> None:
-    hasty.withdraw([request_id], lambda withdrawn, running: None, cancel=True)
-    await hasty.send_withdrawals()
+async def give_up(byhand: ByHand, hasty: Withdrawals, request_id: RequestId) -> None:
+    hasty.add([Withdrawal(request_id, lambda withdrawn, running: None, cancel=True)])
+    await hasty.send()
 
 
 async def submit(byhand: ByHand, batch_id: BatchId) -> None:
@@ -58,7 +38,7 @@ async def submit(byhand: ByHand, batch_id: BatchId) -> None:
 
 
 async def test_an_overdue_request_that_was_answered_early_does_not_count_against_others(
-    byhand: ByHand, hasty: Enqueue
+    byhand: ByHand, hasty: Withdrawals
 ) -> None:
     first, second, patient = ids(3)
     batch_id = await byhand.opened([first, second])
@@ -74,7 +54,7 @@ async def test_an_overdue_request_that_was_answered_early_does_not_count_against
 
 
 async def test_an_overdue_request_that_somebody_else_has_joined_does_not_count(
-    byhand: ByHand, hasty: Enqueue
+    byhand: ByHand, hasty: Withdrawals
 ) -> None:
     first, second = ids(2)
     batch_id = await byhand.opened([first, second])
@@ -88,7 +68,7 @@ async def test_an_overdue_request_that_somebody_else_has_joined_does_not_count(
 
 
 async def test_a_batch_in_which_all_that_is_open_is_overdue_is_cancelled(
-    byhand: ByHand, hasty: Enqueue
+    byhand: ByHand, hasty: Withdrawals
 ) -> None:
     first, second, answered = ids(3)
     batch_id = await byhand.opened([first, second, answered])

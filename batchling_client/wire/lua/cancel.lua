@@ -4,9 +4,13 @@
 -- A held batch ends so, too, as its results cannot be read.
 -- Requested again after half a minute, a cancellation that the provider has not confirmed ends the batch here at its next
 -- step. A batch that another run of Redis opened is closed and first searched for at its provider, which may have it.
--- KEYS  1 schedule  2 batch  3 lane
+-- Given mailboxes, it does that only if every request that is open in the batch is among the given ones, and nobody
+-- else waits for it.
+-- KEYS  1 schedule  2 batch  3 lane; then the requests, each once
 -- ARGV  1 batch id  2 ending (JSON) for a batch that ends at once  3 error in one sentence
+--       4 optional: the mailboxes of those who alone may wait for these requests, comma separated
 -- Verdicts  'OK'  'TOO_LATE' it has ended already  'GONE' no such batch
+--       'JOINED' others wait for a request in it: nothing was done
 -- States  open -> sealed  open, sealed, submitting, submitted -> ended
 --@include _clock
 --@include _fence
@@ -20,6 +24,34 @@ local id, ending, err = ARGV[1], ARGV[2], ARGV[3]
 local state = redis.call('HGET', batch, 'state')
 if not state then
   return 'GONE'
+end
+if ARGV[4] then
+  local own, n_own = {}, 0
+  for name in string.gmatch(ARGV[4], '[%w_-]+') do
+    own[name] = true
+  end
+  for i = 4, #KEYS do
+    local owner, waiting = string.match(word(KEYS[i]) or '', '^([^|]+)|[^|]*|(.*)$')
+    if owner == id then
+      -- A '+' stands for those whom the list does not name (see _waiters).
+      for name in string.gmatch(waiting, '[^,]+') do
+        if not own[name] then
+          return 'JOINED'
+        end
+      end
+      n_own = n_own + 1
+    end
+  end
+  local n_open = 0
+  for i, n in ipairs(redis.call('HMGET', batch, 'n_requests', 'n_succeeded', 'n_failed', 'n_requeued', 'n_dropped')) do
+    n_open = n_open + (i == 1 and 1 or -1) * (tonumber(n or '') or 0)
+  end
+  if n_open > n_own then
+    return 'JOINED'
+  end
+  if redis.call('HGET', batch, 'cancel_requested') == '1' and redis.call('HEXISTS', batch, 'quarantined_at') == 0 then
+    return 'OK'
+  end
 end
 local now = now_ms()
 go_on_when_full(batch)

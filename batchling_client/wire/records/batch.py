@@ -210,6 +210,11 @@ class Batch:
             raise CorruptRecord("a stored batch holds the spec of another lane")
         return batch
 
+    @property
+    def n_open(self) -> int:
+        """How many requests are neither answered nor dropped nor in another batch, by its counters."""
+        return self.n_requests - self.n_succeeded - self.n_failed - self.n_requeued - self.n_dropped
+
     def as_json(self) -> dict[str, object]:
         """Return the record as `batchling batches --json` prints it."""
         return {
