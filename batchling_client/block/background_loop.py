@@ -147,13 +147,13 @@ async def on(loop: asyncio.AbstractEventLoop, make: Callable[[], Coroutine[Any, 
     begun: list[asyncio.Task[None]] = []
     turned_at = here.time()
 
-    def tell(_: object) -> None:
+    def end(_: object) -> None:
         with contextlib.suppress(RuntimeError):
             here.call_soon_threadsafe(ended.set)
 
     def begin() -> None:
         begun.append(loop.create_task(make()))
-        begun[0].add_done_callback(tell)
+        begun[0].add_done_callback(end)
 
     def turn() -> None:
         nonlocal turned_at

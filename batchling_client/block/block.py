@@ -224,10 +224,10 @@ class Block:
         is_long = in_flight.waited_s > SAY_WAITING_AFTER_S
         if is_long and not self._says_waiting and run.n_in_flight() and not self._options.detach:
             self._says_waiting = True
-            display.tell(run.end.words_of_in_flight(run.n_in_flight()))
+            display.say(run.end.words_of_in_flight(run.n_in_flight()))
         if is_long and not self._says_working and in_flight.waits_for_work:
             self._says_working = True
-            display.tell(_STILL_WORKING.format(in_flight_of.WORKING_S))
+            display.say(_STILL_WORKING.format(in_flight_of.WORKING_S))
         return pause_s
 
     def _detach(self) -> None:

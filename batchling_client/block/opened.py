@@ -92,7 +92,7 @@ class Opened:
             pass
         elif run.passed.n_left_alone and not now.passed:
             if not run.is_dry:
-                display.tell(run.summary())
+                display.say(run.summary())
         elif not interrupted or now.passed:
             display.warn(run.summary())
 

@@ -34,8 +34,8 @@ class Relays:
         relay.begin()
         return await relay.result()
 
-    def n_unheard(self) -> int:
-        """Return how many calls wait for loops that do not run, and that can hear of no answer."""
+    def n_unreceived(self) -> int:
+        """Return how many calls wait for loops that do not run, and so cannot receive an answer."""
         return sum(not relay.loop.is_running() for relay in list(self._waiting))
 
     async def gone(self) -> None:
@@ -83,7 +83,7 @@ class _Relay(Generic[T]):
             raise
 
     async def result(self) -> T:
-        """Return what the work returned; a cancelled caller hears of it once the work has ended, too."""
+        """Return what the work returned; a cancelled caller is cancelled once the work has ended, too."""
         cancelled: asyncio.CancelledError | None = None
         try:
             while not self.ended.done():
@@ -121,9 +121,9 @@ class _Relay(Generic[T]):
             task.exception()
         self._forget(self)
         with contextlib.suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(self._tell)
+            self.loop.call_soon_threadsafe(self._wake)
         background_loop.let_go()
 
-    def _tell(self) -> None:
+    def _wake(self) -> None:
         if not self.ended.done():
             self.ended.set_result(None)

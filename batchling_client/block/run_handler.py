@@ -150,7 +150,7 @@ class RunHandler:
         if self.rehearsal is not None:
             return self.rehearsal.n_waiting
         # A call that blocks its thread is in flight until that thread has received the answer.
-        return max(self._loop_states.n_waiting - self.end.relays.n_unheard(), self._n_blocking)
+        return max(self._loop_states.n_waiting - self.end.relays.n_unreceived(), self._n_blocking)
 
     def n_made(self) -> int:
         """Return how many calls were made until now."""

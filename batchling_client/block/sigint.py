@@ -23,10 +23,10 @@ def watch(interrupted: Callable[[], None]) -> None:
     """
     if threading.current_thread() is not threading.main_thread():
         return
-    if signal.getsignal(signal.SIGINT) not in (signal.default_int_handler, _tell):
+    if signal.getsignal(signal.SIGINT) not in (signal.default_int_handler, _interrupt):
         return
     _watching.append(interrupted)
-    signal.signal(signal.SIGINT, _tell)
+    signal.signal(signal.SIGINT, _interrupt)
 
 
 def let_go(interrupted: Callable[[], None]) -> None:
@@ -34,7 +34,10 @@ def let_go(interrupted: Callable[[], None]) -> None:
     if interrupted not in _watching:
         return
     _watching.remove(interrupted)
-    mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is _tell
+    mine = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is _interrupt
+    )
     if mine and not _watching:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -47,7 +50,7 @@ def only_release() -> None:
     """
     if threading.current_thread() is not threading.main_thread():
         return
-    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, _tell):
+    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, _interrupt):
         signal.signal(signal.SIGINT, _release)
 
 
@@ -57,10 +60,10 @@ def deferred() -> Iterator[None]:
     before = (
         signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
     )
-    if before not in (signal.default_int_handler, _tell, _release):
+    if before not in (signal.default_int_handler, _interrupt, _release):
         yield
         return
-    pass_on = _release if before is _release else _tell
+    pass_on = _release if before is _release else _interrupt
     pressed: list[tuple[int, FrameType | None]] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -71,7 +74,9 @@ def deferred() -> Iterator[None]:
         yield
     finally:
         if signal.getsignal(signal.SIGINT) is note:
-            after = _release if before is _release else _tell if _watching else signal.default_int_handler
+            after = (
+                _release if before is _release else _interrupt if _watching else signal.default_int_handler
+            )
             signal.signal(signal.SIGINT, after)
         if pressed:
             pass_on(*pressed[-1])
@@ -83,7 +88,7 @@ def _release(_number: int, _frame: FrameType | None) -> None:
         interrupted()
 
 
-def _tell(number: int, frame: FrameType | None) -> None:
+def _interrupt(number: int, frame: FrameType | None) -> None:
     for interrupted in _watching:
         interrupted()
     signal.default_int_handler(number, frame)

@@ -111,7 +111,7 @@ class Results:
         self._tally = Tally(run_id=run_id)
         self._patience_s = patience_s
         self._alone_since_s: float | None = None
-        self._alone_told = False
+        self._warned_alone = False
 
     async def write(self, out: BinaryIO, *, wait: bool) -> Tally:
         """Write a line for each request; with `wait`, once it is answered. Raise `NotSubmitted`."""
@@ -128,16 +128,16 @@ class Results:
             )
         tally = self._tally
         tally.n_requests = int(n_requests)
-        n_told = 0
+        n_listed = 0
         for number in range(-(-tally.n_requests // submitted_file.CHUNK_ROWS)):
             raw = await self._redis.execute_command("HGET", key, number)
             if raw is None:
                 break
             chunk = submitted_file.unpack(raw)
-            n_told += len(chunk)
+            n_listed += len(chunk)
             for first in range(0, len(chunk), AT_ONCE):
                 out.writelines(await self._lines(chunk[first : first + AT_ONCE], wait=wait))
-        tally.n_unsent = tally.n_requests - n_told
+        tally.n_unsent = tally.n_requests - n_listed
         return tally
 
     async def _lines(self, some: Sequence[submitted_file.Asked], *, wait: bool) -> list[bytes]:
@@ -190,7 +190,7 @@ class Results:
 
     async def _say_alone(self, inspection: Inspection) -> None:
         """Warn once that no worker is alive, after as long as a worker may take to start."""
-        if self._alone_told:
+        if self._warned_alone:
             return
         try:
             alone = not await inspection.workers()
@@ -203,7 +203,7 @@ class Results:
         elif self._alone_since_s is None:
             self._alone_since_s = now_s
         elif now_s - self._alone_since_s >= self._patience_s:
-            self._alone_told = True
+            self._warned_alone = True
             display.warn(worker_presence.NO_WORKER)
 
     def _answered(self, one: submitted_file.Asked, packed: bytes) -> bytes:

@@ -245,7 +245,7 @@ class _Nobody:
         return b"0-0"
 
     @property
-    def told_early(self) -> frozenset[RequestId]:
+    def failed_early(self) -> frozenset[RequestId]:
         return frozenset()
 
     def expects(self, request_id: RequestId) -> bool:

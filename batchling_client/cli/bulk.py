@@ -140,7 +140,7 @@ def results(run: str, output: Path | None, redis_url: str | None, *, wait: bool,
 async def _run_of(reached: Reached, keys: Keys, run: str) -> RunId:
     if await reached.redis.execute_command("EXISTS", keys.run(run)):
         return RunId(run)
-    return await steering.run_named(reached.inspection, run, tell=say) or RunId(run)
+    return await steering.run_named(reached.inspection, run, warn=say) or RunId(run)
 
 
 @contextlib.contextmanager

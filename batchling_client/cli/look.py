@@ -275,7 +275,7 @@ async def _place_of(found: _Deployment, batch_id: str) -> str:
 
 
 async def _of_run(found: _Deployment, name: str, wanted: Filter) -> list[BatchView]:
-    record = await steering.find(found.lists.inspection, name, tell=say)
+    record = await steering.find(found.lists.inspection, name, warn=say)
     if not isinstance(record, RunRecord):
         raise WrongFilter(f"--run takes a run, and {name} is a batch.")
     views = await found.lists.views([one.batch_id for one in record.batches], await found.lists.lanes())
@@ -369,7 +369,7 @@ def show(name: str, redis_url: str | None, *, as_json: bool) -> None:
         async with _deployment(redis_url) as found:
             there = await found.reached.keyspace_of(name)
             lists = BatchLists(found.reached.redis, there.scripts.keys)
-            record = await steering.find(there.inspection, name, tell=say)
+            record = await steering.find(there.inspection, name, warn=say)
             if isinstance(record, RunRecord):
                 views = await lists.views([one.batch_id for one in record.batches], await lists.lanes())
                 lines = tables.run(record, views, now(), width())

@@ -140,7 +140,7 @@ def cancel(name: str, redis_url: str | None, *, keep_submitted: bool, as_json: b
     async def steer() -> steering.Cancelled | CancelledRun:
         async with reach(redis_url) as reached:
             there = await reached.keyspace_of(name)
-            found = await steering.find(there.inspection, name, tell=say)
+            found = await steering.find(there.inspection, name, warn=say)
             if isinstance(found, RunRecord):
                 return await cancel_run(there.inspection, there.scripts, found, keep_submitted=keep_submitted)
             if keep_submitted:
@@ -149,7 +149,7 @@ def cancel(name: str, redis_url: str | None, *, keep_submitted: bool, as_json: b
 
     done = asyncio.run(steer())
     if isinstance(done, CancelledRun):
-        return _tell_cancelled(done, as_json=as_json)
+        return _print_cancelled(done, as_json=as_json)
     lines = [f"Batch {batch_id} is being cancelled." for batch_id in done.batch_ids]
     look.print_out(done.as_json() if as_json else lines, as_json=as_json)
     if not done.batch_ids:
@@ -157,7 +157,7 @@ def cancel(name: str, redis_url: str | None, *, keep_submitted: bool, as_json: b
     return 0 if done.batch_ids else 1
 
 
-def _tell_cancelled(done: CancelledRun, *, as_json: bool) -> int:
+def _print_cancelled(done: CancelledRun, *, as_json: bool) -> int:
     look.print_out(done.as_json() if as_json else done.lines(), as_json=as_json)
     if done.done_something:
         return 0
@@ -180,7 +180,7 @@ def retry(name: str, redis_url: str | None, *, as_json: bool) -> int:
     async def steer() -> steering.Retried:
         async with reach(redis_url) as reached:
             there = await reached.keyspace_of(name)
-            return await steering.retry(there.inspection, there.scripts, name, tell=say)
+            return await steering.retry(there.inspection, there.scripts, name, warn=say)
 
     done = asyncio.run(steer())
     lines = [f"Batch {batch_id} is due now." for batch_id in done.batch_ids]

@@ -172,10 +172,10 @@ def _quietly(
 ) -> Callable[[threading.ExceptHookArgs], object]:
     """Leave out that a thread ends with its call: without batchling, daemon threads end in silence, too."""
 
-    def told(args: threading.ExceptHookArgs, /) -> object:
+    def quietly(args: threading.ExceptHookArgs, /) -> object:
         return None if issubclass(args.exc_type, asyncio.CancelledError) else hook(args)
 
-    return told
+    return quietly
 
 
 def _threads() -> list[threading.Thread]:

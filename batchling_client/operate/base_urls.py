@@ -135,8 +135,8 @@ class _Trial:
                 f"{self._base_url} answers with {'an HTML page' if html else 'something other than JSON'}",
                 wrong_path,
             )
-        told = "" if answer.status < 300 else f" ({answer.status})"
-        return self._found(Health.OK, f"calls below {self._base_url} go into its batches; it answers{told}")
+        status = "" if answer.status < 300 else f" ({answer.status})"
+        return self._found(Health.OK, f"calls below {self._base_url} go into its batches; it answers{status}")
 
     def _refused(self, answer: _Answer) -> Finding:
         if not self._key.headers:

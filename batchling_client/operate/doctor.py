@@ -63,12 +63,12 @@ def _of_names(environment: Mapping[str, str]) -> list[Finding]:
 
 async def _deployment(redis_url: str | None) -> list[Finding]:
     async with reach(redis_url) as reached:
-        told = await ask(reached.redis)
+        facts = await ask(reached.redis)
         found = [
             Finding(check="redis", health=Health.OK, says=f"Redis answers at {reached.place}"),
-            *redis_health.of_redis(told),
+            *redis_health.of_redis(facts),
         ]
-        if told.info.get("redis_mode") != "sentinel":
+        if facts.info.get("redis_mode") != "sentinel":
             found += await _of_workers(reached)
             found += await work_findings.of_work(
                 BatchLists(reached.redis, reached.scripts.keys), reached.settings.namespace

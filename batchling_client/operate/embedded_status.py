@@ -47,11 +47,11 @@ async def status(home: Path) -> Stack:
     if asked.code != 0:
         raise QueueUnreachable(said.rpartition("\n")[2] or NOT_RUNNING)
     try:
-        told = json.loads(asked.out)
-        url = told["redis"] and str(told["redis"]["url"])
+        printed = json.loads(asked.out)
+        url = printed["redis"] and str(printed["redis"]["url"])
     except (ValueError, KeyError, TypeError):
         raise QueueUnreachable(NOT_RUNNING) from None
-    return Stack(redis_url=url, as_json=told, notice=said)
+    return Stack(redis_url=url, as_json=printed, notice=said)
 
 
 async def running_url(home: Path) -> str:

@@ -54,21 +54,21 @@ class Retried:
         return {"retried": list(self.batch_ids), "busy": list(self.busy), "too_late": list(self.too_late)}
 
 
-def _untold(_: str) -> None:
-    """Tell nobody."""
+def _unsaid(_: str) -> None:
+    """Print nothing."""
 
 
 async def find(
-    inspection: Inspection, name: str, *, tell: Callable[[str], object] = _untold
+    inspection: Inspection, name: str, *, warn: Callable[[str], object] = _unsaid
 ) -> Batch | RunRecord:
     """Return the batch or run that a person names; raise `UnknownId` if there is none, or more than one.
 
     `name` is an id, a run's name, a provider's id of a batch, or the beginning of an id: the first that fits. Of
-    several runs with that name it is the newest, and `tell` is given a sentence about the others.
+    several runs with that name it is the newest, and `warn` is given a sentence about the others.
     """
     found = await inspection.batch(BatchId(name)) or await inspection.run(RunId(name))
     if found is None:
-        batch_ids, run_ids = await _meant(inspection, name, tell)
+        batch_ids, run_ids = await _meant(inspection, name, warn)
         found = await inspection.batch(batch_ids[0]) if batch_ids else None
         found = await inspection.run(run_ids[0]) if run_ids else found
     if found is None and inspection.unreadable:
@@ -81,14 +81,14 @@ async def find(
 
 
 async def run_named(
-    inspection: Inspection, name: str, *, tell: Callable[[str], object] = _untold
+    inspection: Inspection, name: str, *, warn: Callable[[str], object] = _unsaid
 ) -> RunId | None:
     """Return the newest run of that name, else the run whose id begins with it, None if there is none.
 
-    A program or file that is run again under its name has the answers of its earlier runs. `tell` is given a sentence
+    A program or file that is run again under its name has the answers of its earlier runs. `warn` is given a sentence
     about other runs of that name. Raises `UnknownId` if several ids begin with it.
     """
-    called = await _newest_called(inspection, name, tell)
+    called = await _newest_called(inspection, name, warn)
     if called is not None:
         return called
     if len(name) < SHORTEST_PREFIX:
@@ -97,11 +97,11 @@ async def run_named(
     return _single(f"runs have ids that begin with {name!r}", run_ids)
 
 
-async def _newest_called(inspection: Inspection, name: str, tell: Callable[[str], object]) -> RunId | None:
+async def _newest_called(inspection: Inspection, name: str, warn: Callable[[str], object]) -> RunId | None:
     called = await inspection.runs_called(name)
     if len(called) > 1:
         others = ", ".join(called[1 : MOST_LISTED + 1]) + (", ..." if len(called) > MOST_LISTED + 1 else "")
-        tell(
+        warn(
             f"{len(called)} runs are called {name!r}: {called[0]} is the newest and is used. To choose another, "
             f"give its id: {others}."
         )
@@ -109,10 +109,10 @@ async def _newest_called(inspection: Inspection, name: str, tell: Callable[[str]
 
 
 async def _meant(
-    inspection: Inspection, name: str, tell: Callable[[str], object]
+    inspection: Inspection, name: str, warn: Callable[[str], object]
 ) -> tuple[list[BatchId], list[RunId]]:
     """Return the batch or run that a name other than an id stands for; both are empty if there is none."""
-    called = await _newest_called(inspection, name, tell)
+    called = await _newest_called(inspection, name, warn)
     if called is not None:
         return [], [called]
     if not name:
@@ -141,7 +141,7 @@ def _single(what: str, ids: Sequence[_Id]) -> _Id | None:
 async def cancel(scripts: Scripts, batch: Batch) -> Cancelled:
     """Request the cancellation of a whole batch, other runs' requests included.
 
-    What no provider was told of is answered with an error at once; what was, as its end there says.
+    Requests that were not submitted yet are answered with an error at once; the others as the batch ends.
     """
     verdict = await scripts.cancel(
         batch_id=batch.batch_id,
@@ -156,14 +156,14 @@ async def cancel(scripts: Scripts, batch: Batch) -> Cancelled:
 
 
 async def retry(
-    inspection: Inspection, scripts: Scripts, name: str, *, tell: Callable[[str], object] = _untold
+    inspection: Inspection, scripts: Scripts, name: str, *, warn: Callable[[str], object] = _unsaid
 ) -> Retried:
     """Retry a waiting or quarantined batch now, or all batches of a run; raise `UnknownId`.
 
     Reopen a batch that is over and left requests without an answer, to read its results once more; the provider runs
     nothing again. If a run is named, reopen only those of its batches that did not end well.
     """
-    found = await find(inspection, name, tell=tell)
+    found = await find(inspection, name, warn=warn)
     batches: Sequence[Batch] = found.batches if isinstance(found, RunRecord) else (found,)
     by_verdict: dict[Verdict, list[BatchId]] = {}
     for batch in batches:

@@ -82,12 +82,12 @@ def warn(line: str) -> None:
 def report(run: Shown) -> None:
     """Print the run's summary in one line; print nothing if it caught no request."""
     try:
-        tell(run.summary())
+        say(run.summary())
     except Exception as error:  # noqa: BLE001 - a failing summary must not break the program
         logger.debug("report_failed error=%s", type(error).__name__)
 
 
-def tell(line: str) -> None:
+def say(line: str) -> None:
     """Print a line for the user: through logging if the program has set it up, else on stderr."""
     if logger.isEnabledFor(logging.INFO) and logger.hasHandlers():
         logger.info("%s", line)
@@ -158,7 +158,7 @@ class LogScreen:
     """A line for each change of a batch's state, and a warning for each new reason to wait that a provider gives."""
 
     def __init__(self, *, to_stderr: bool) -> None:
-        self._say = tell if to_stderr else _log_quietly
+        self._say = say if to_stderr else _log_quietly
         self._said: dict[BatchId, BatchState] = {}
         self._n_reused = self._n_reused_said = 0
         self._wait_reasons = wait_reasons.WaitReasons()

@@ -42,8 +42,8 @@ class Callers(Protocol):
         ...
 
     @property
-    def told_early(self) -> Collection[RequestId]:
-        """Requests whose failure was found before the mail that tells of it was read."""
+    def failed_early(self) -> Collection[RequestId]:
+        """Requests whose failure was found before the mail that lists it was read."""
         ...
 
     def expects(self, request_id: RequestId) -> bool:
@@ -71,7 +71,7 @@ class _Chunk:
         self.rows = rows
         self.last_mail = waiters.last_mail
         """The mail that was read last before the rows were sent for the first time."""
-        self.failed_before = {row.request_id for row in rows if row.request_id in waiters.told_early}
+        self.failed_before = {row.request_id for row in rows if row.request_id in waiters.failed_early}
         """Requests of which later mail will say that they failed: they had failed before they were sent."""
         self.lost_reply = False
         """Whether Redis may have done the last send without a reply."""
@@ -226,7 +226,7 @@ class Enqueue:
         if answered and chunk.lost_reply:
             # Only a result announced to this session since then answers the lost call; an earlier failure does not.
             redis, keys = self._scripts.redis, self._scripts.keys
-            announced = await mailbox_reader.told_since(redis, keys, self._mailbox, chunk.last_mail)
+            announced = await mailbox_reader.listed_since(redis, keys, self._mailbox, chunk.last_mail)
             answered &= announced.difference(chunk.failed_before)
         if answered:
             answered -= await discard_unfit(self._scripts, chunk.lane.packed_spec, list(answered))

@@ -11,7 +11,7 @@ from ..wire.deployment.connection import UNREACHABLE
 from ..wire.keys import Keys, Mailbox, RequestId
 
 
-async def told_since(redis: Redis, keys: Keys, mailbox: Mailbox, entry: bytes) -> set[RequestId]:
+async def listed_since(redis: Redis, keys: Keys, mailbox: Mailbox, entry: bytes) -> set[RequestId]:
     """Return the requests answered after that entry of the mailbox; a damaged mailbox reads as empty.
 
     Raises redis-py's own errors when Redis is away.

@@ -30,7 +30,7 @@ class Streamed:
     """A call for a streamed answer, read as the call for the whole answer that a batch can give."""
 
     call: HttpCall
-    _told: Callable[[Any, bool], Iterator[bytes]]
+    _events: Callable[[Any, bool], Iterator[bytes]]
     _usage_apart: bool
 
     def reply(self, reply: HttpReply) -> HttpReply:
@@ -38,7 +38,7 @@ class Streamed:
         if reply.status >= 400:
             return reply
         try:
-            body = b"".join(self._told(_decode(reply.body), self._usage_apart))
+            body = b"".join(self._events(_decode(reply.body), self._usage_apart))
         except (AttributeError, KeyError, TypeError, ValueError):
             return replies.of_error(AnswerUnreadable, status=502, sentence=_UNTELLABLE)
         headers = {name: value for name, value in reply.headers.items() if name.lower() != "content-type"}
@@ -48,8 +48,8 @@ class Streamed:
 
 def read(call: HttpCall) -> Streamed | None:
     """Return the call without its stream option; None if it asks for no stream, or the stream could not be built."""
-    told = next((told for ending, told in _TOLD.items() if call.path.endswith(ending)), None)
-    if told is None or b'"stream"' not in call.body:
+    events = next((events for ending, events in _EVENTS.items() if call.path.endswith(ending)), None)
+    if events is None or b'"stream"' not in call.body:
         return None
     try:
         fields = _decode_raw(call.body)
@@ -61,7 +61,7 @@ def read(call: HttpCall) -> Streamed | None:
     # The other values keep their bytes.
     body = _encode({name: value for name, value in fields.items() if name not in _STREAM_OPTIONS})
     usage_apart = isinstance(options, dict) and options.get("include_usage") is True
-    return Streamed(call=replace(call, body=body), _told=told, _usage_apart=usage_apart)
+    return Streamed(call=replace(call, body=body), _events=events, _usage_apart=usage_apart)
 
 
 def _chat(answer: Event, usage_apart: bool) -> Iterator[bytes]:
@@ -76,8 +76,8 @@ def _chat(answer: Event, usage_apart: bool) -> Iterator[bytes]:
             yield _line({**opening, "choices": [part]})
         # Providers without `stream_options` send the usage here.
         is_last = number == len(choices)
-        told = {"usage": usage} if is_last and usage is not None and not usage_apart else {}
-        yield _line({**opening, "choices": [end], **told})
+        counted = {"usage": usage} if is_last and usage is not None and not usage_apart else {}
+        yield _line({**opening, "choices": [end], **counted})
     if usage_apart:
         yield _line({**opening, "choices": [], "usage": usage})
     yield b"data: [DONE]\n\n"
@@ -91,10 +91,10 @@ def _choice(choice: Event) -> Iterator[Event]:
     content = None if message.get("content") is None else ""
     yield {**blank, "delta": {"role": message.get("role", "assistant"), "content": content}}
     for delta in _deltas(message):
-        told = {**blank, "delta": delta}
+        event = {**blank, "delta": delta}
         if logprobs is not None and delta.keys() & {"content", "refusal"}:
-            told["logprobs"], logprobs = logprobs, None
-        yield told
+            event["logprobs"], logprobs = logprobs, None
+        yield event
     yield {**blank, **choice, "logprobs": logprobs, "delta": {}}
 
 
@@ -235,7 +235,7 @@ def _typed(event: Event) -> bytes:
     return b"event: %b\n%b" % (str(event["type"]).encode(), _line(event))
 
 
-_TOLD: Final[Mapping[str, Callable[[Any, bool], Iterator[bytes]]]] = {
+_EVENTS: Final[Mapping[str, Callable[[Any, bool], Iterator[bytes]]]] = {
     "/chat/completions": _chat,
     "/agents/completions": _chat,
     "/fim/completions": _chat,

@@ -1,8 +1,8 @@
 """The futures of a session by request id, and the ways in which answers reach them.
 
-An answer is stored and listed in the session's mailbox before the session is nudged. The mailbox is read after
-the subscribe confirmation, on each nudge and on each reconnect; and every few seconds anyway, together with a
-look at a part of the outstanding ids themselves, so that neither a lost nudge nor a lost mailbox costs an answer.
+An answer is stored and listed in the session's mailbox before the session gets a notice. The mailbox is read after
+the subscribe confirmation, on each notice and on each reconnect; and every few seconds anyway, together with a
+look at a part of the outstanding ids themselves, so that neither a lost notice nor a lost mailbox costs an answer.
 """
 
 from __future__ import annotations
@@ -71,15 +71,15 @@ class Waiters:
         self._unsent: set[RequestId] = set()
         """Requests that are asked for and neither queued nor found answered yet: an answer that Redis has now is an
         older one, and may be the failure after which they are asked for again."""
-        self._told_unsent: set[RequestId] = set()
-        """Those of them that mail was read of meanwhile: it may have told of the answer that is waited for."""
+        self._mailed_unsent: set[RequestId] = set()
+        """Those of them of which mail was read meanwhile: it may have listed the answer that is waited for."""
         self._looks_now = False
         self._announced: list[RequestId] = []
         self._placed: deque[RequestId] = deque()
-        self._nudge = asyncio.Event()
+        self._notice = asyncio.Event()
         self._last_mail = b"0-0"
-        self.told_early: set[RequestId] = set()
-        """Requests whose failure was found before the mail that tells of it was read."""
+        self.failed_early: set[RequestId] = set()
+        """Requests whose failure was found before the mail that lists it was read."""
 
     @property
     def n_outstanding(self) -> int:
@@ -126,17 +126,17 @@ class Waiters:
 
     def _sent(self, request_id: RequestId) -> None:
         self._unsent.discard(request_id)
-        self._told_unsent.discard(request_id)
+        self._mailed_unsent.discard(request_id)
 
     def placed(self, request_ids: Iterable[RequestId]) -> None:
         """Watch requests that Redis holds."""
         for request_id in request_ids:
             self._unsent.discard(request_id)
-            if request_id in self._told_unsent:
-                self._told_unsent.discard(request_id)
+            if request_id in self._mailed_unsent:
+                self._mailed_unsent.discard(request_id)
                 self._placed.appendleft(request_id)
                 self._looks_now = True
-                self._nudge.set()
+                self._notice.set()
             else:
                 self._placed.append(request_id)
 
@@ -144,9 +144,9 @@ class Waiters:
         """Read the answers of answered requests at once."""
         answered = list(request_ids)
         self._unsent.difference_update(answered)
-        self._told_unsent.difference_update(answered)
+        self._mailed_unsent.difference_update(answered)
         self._announced.extend(answered)
-        self._nudge.set()
+        self._notice.set()
 
     @property
     def last_mail(self) -> bytes:
@@ -166,7 +166,7 @@ class Waiters:
         self._futures.clear()
         self._others.clear()
         self._unsent.clear()
-        self._told_unsent.clear()
+        self._mailed_unsent.clear()
         return request_ids
 
     async def listen(self) -> None:
@@ -175,15 +175,15 @@ class Waiters:
             pubsub: Any = self._redis.pubsub()
             try:
                 await pubsub.subscribe(self._keys.notice(self._mailbox))
-                while await self._heard(pubsub):
-                    self._nudge.set()
+                while await self._got_notice(pubsub):
+                    self._notice.set()
             except UNREACHABLE as error:
                 await self._outage.over(error)
             finally:
                 with contextlib.suppress(*UNREACHABLE):
                     await pubsub.aclose()
 
-    async def _heard(self, pubsub: Any) -> bool:
+    async def _got_notice(self, pubsub: Any) -> bool:
         """Wait for a notice; return False if the subscription is silently dead."""
         while True:
             message = await pubsub.get_message(timeout=QUIET_S)
@@ -201,8 +201,8 @@ class Waiters:
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(next_look):
-                    await self._nudge.wait()
-            self._nudge.clear()
+                    await self._notice.wait()
+            self._notice.clear()
             try:
                 await self._read_announced()
                 await self._read_mailbox()
@@ -212,7 +212,7 @@ class Waiters:
                     next_look = self._loop.time() + self._drain_period_s
             except UNREACHABLE as error:
                 await self._outage.over(error)
-                self._nudge.set()
+                self._notice.set()
 
     async def _read_announced(self) -> None:
         while self._announced:
@@ -244,10 +244,10 @@ class Waiters:
                 self._last_mail = b"0-0"
                 return
             for entry_id, request_ids in entries:
-                self._told_unsent |= self._unsent.intersection(request_ids)
+                self._mailed_unsent |= self._unsent.intersection(request_ids)
                 await self._read_answers(request_ids)
                 self._last_mail = entry_id
-                self.told_early.difference_update(request_ids)
+                self.failed_early.difference_update(request_ids)
             if not entries:
                 return
 
@@ -322,7 +322,7 @@ class Waiters:
                 if packed is not None and self._awaits(request_id):
                     reply = replies.of_result(request_id, packed)
                     if reply.status >= 400:
-                        self.told_early.add(request_id)
+                        self.failed_early.add(request_id)
                     self.answer(request_id, reply)
 
     def _say_if_idle(self) -> None:

@@ -118,12 +118,12 @@ class BatchLists:
     async def lanes(self) -> Lanes:
         """Return the lanes and the lengths of their lists."""
         lane_ids = [LaneId(one) for one in await self.inspection.newest(self._keys.lanes, MOST_LANES)]
-        told = await pipelined(
+        replies = await pipelined(
             self._redis, [("HMGET", self._keys.lane(one), "spec", "account") for one in lane_ids]
         )
         specs: dict[LaneId, LaneSpec | None] = {}
         accounts: dict[LaneId, str] = {}
-        for lane_id, fields in zip(lane_ids, told, strict=True):
+        for lane_id, fields in zip(lane_ids, replies, strict=True):
             spec, account = fields or (None, None)
             specs[lane_id] = None
             with contextlib.suppress(CorruptRecord):
@@ -197,7 +197,7 @@ class BatchLists:
         command = ("ZREVRANGEBYSCORE", high, low) if newest_first else ("ZRANGEBYSCORE", low, high)
         # Of one millisecond there may be batches on this side of the place, too: a few more are read than wanted.
         more = limit + 64
-        told = await pipelined(
+        replies = await pipelined(
             self._redis,
             [
                 (command[0], key, str(command[1]), str(command[2]), "WITHSCORES", "LIMIT", "0", str(more))
@@ -206,7 +206,7 @@ class BatchLists:
         )
         places = [
             Place(int(score), BatchId(member.decode(errors="replace")))
-            for some in told
+            for some in replies
             for member, score in pairs(some)
         ]
         places.sort(reverse=newest_first)
@@ -226,10 +226,10 @@ class BatchLists:
     async def views(self, batch_ids: Sequence[BatchId], lanes: Lanes | None = None) -> list[BatchView]:
         """Return the views of these batches, in this order; those that are gone or cannot be read are left out."""
         batches = await self.inspection.batches_named(batch_ids)
-        told = await pipelined(
+        replies = await pipelined(
             self._redis, [("ZSCORE", self._keys.schedule, one.batch_id) for one in batches] + [("TIME",)]
         )
-        *scores, (seconds, micros) = told
+        *scores, (seconds, micros) = replies
         now = moment(int(seconds) * 1000 + int(micros) // 1000)
         circuits = await self._circuits({name for one in batches for name in _circuits_of(one, lanes)})
         return [
@@ -248,9 +248,9 @@ class BatchLists:
     async def _circuits(self, names: Collection[str]) -> Mapping[str, Circuit]:
         """Return those circuits of accounts and lanes that are open or parked."""
         wanted = sorted(names)
-        told = await pipelined(self._redis, [("HGETALL", self._keys.circuit(name)) for name in wanted])
+        replies = await pipelined(self._redis, [("HGETALL", self._keys.circuit(name)) for name in wanted])
         found = {}
-        for name, fields in zip(wanted, told, strict=True):
+        for name, fields in zip(wanted, replies, strict=True):
             try:
                 circuit = Circuit.decode(fields or {})
             except CorruptRecord:

@@ -137,12 +137,12 @@ class Inspection:
     async def is_full(self) -> bool:
         """Return whether Redis is out of memory, as far as INFO shows."""
         try:
-            told: Any = await self._redis.info("memory")
+            memory: Any = await self._redis.info("memory")
         except UNREACHABLE:
             raise
         except RedisError:
             return False
-        return 0 < int(told.get("maxmemory", 0)) <= int(told.get("used_memory", 0))
+        return 0 < int(memory.get("maxmemory", 0)) <= int(memory.get("used_memory", 0))
 
     async def batch(self, batch_id: BatchId) -> Batch | None:
         """Return one batch; None if there is none of that id (any more)."""
@@ -189,7 +189,7 @@ class Inspection:
         """Return the runs of that name, newest first."""
         run_ids = [RunId(run_id) for run_id in await self.newest(self._keys.runs, MOST_NAMED)]
         names = await pipelined(self._redis, [("HGET", self._keys.run(run_id), "name") for run_id in run_ids])
-        return [run_id for run_id, told in zip(run_ids, names, strict=True) if told == name.encode()]
+        return [run_id for run_id, its_name in zip(run_ids, names, strict=True) if its_name == name.encode()]
 
     async def ids_beginning_with(self, prefix: str) -> tuple[list[BatchId], list[RunId]]:
         """Return the batches and the runs whose ids begin so, newest first."""
@@ -203,11 +203,11 @@ class Inspection:
     async def batches_at_provider(self, provider_batch_id: str) -> list[BatchId]:
         """Return the batches that a provider knows by that id, newest first."""
         batch_ids = [BatchId(one) for one in await self.newest(self._keys.batches, MOST_NAMED)]
-        told = await pipelined(
+        known_ids = await pipelined(
             self._redis, [("HGET", self._keys.batch(one), "provider_batch_id") for one in batch_ids]
         )
         wanted = provider_batch_id.encode()
-        return [one for one, known in zip(batch_ids, told, strict=True) if known == wanted]
+        return [one for one, known in zip(batch_ids, known_ids, strict=True) if known == wanted]
 
     async def run(self, run_id: RunId) -> RunRecord | None:
         """Return one run with its batches; None if there is none of that id (any more)."""
@@ -308,7 +308,7 @@ class Inspection:
         """Return how far each live worker's clock is ahead of Redis', in seconds, if the worker reports it."""
         names = await self.newest(self._keys.workers, READ_AT_ONCE)
         # Compare each heartbeat with the time of that heartbeat, as it may be renewed between two reads.
-        told = await pipelined(
+        records = await pipelined(
             self._redis,
             [
                 pair
@@ -318,7 +318,7 @@ class Inspection:
         )
         beats = [
             (WorkerPresence.decode(raw), float(at))
-            for raw, at in zip(told[::2], told[1::2], strict=True)
+            for raw, at in zip(records[::2], records[1::2], strict=True)
             if raw and at
         ]
         return {beat.name: beat.said_at - heard_ms / 1000 for beat, heard_ms in beats if beat.said_at}

@@ -133,7 +133,7 @@ async def test_the_workers_own_key_comes_first(server: Server) -> None:
         (429, "{}", Health.OK, "it answers (429)"),
     ],
 )
-async def test_what_a_server_answers_is_told_apart(
+async def test_the_answers_of_a_server_are_distinguished(
     server: Server, status: int, body: str, health: Health, words: str
 ) -> None:
     server.answers["/v1/batches?limit=1"] = (status, body, "")
@@ -145,7 +145,7 @@ async def test_what_a_server_answers_is_told_apart(
         assert f"GET {server.url}/v1/batches?limit=1" in found.mend
 
 
-async def test_a_server_without_a_list_of_batches_is_told_from_a_wrong_path(server: Server) -> None:
+async def test_a_server_without_a_list_of_batches_is_not_taken_for_a_wrong_path(server: Server) -> None:
     server.answers["/v1/models"] = (200, '{"data": []}', "")
     right = await the_finding("acme", f"{server.url}/v1", {"ACME_API_KEY": KEY})
     wrong = await the_finding("acme", f"{server.url}/api/v1", {"ACME_API_KEY": KEY})

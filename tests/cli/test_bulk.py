@@ -195,7 +195,7 @@ async def test_each_mistake_is_one_sentence(change: dict[str, Any], why: str, tm
     assert CANARY not in str(caught.value)
 
 
-async def test_a_missing_key_and_a_redis_that_is_away_are_told_apart_by_exit_code(tmp_path: Path) -> None:
+async def test_exit_codes_distinguish_a_missing_key_from_an_unreachable_redis(tmp_path: Path) -> None:
     source = written(tmp_path / "in.jsonl", [line("a", "good")])
     env = {**clean_environment(), "BATCHLING_REDIS_URL": AWAY}
 
@@ -230,7 +230,7 @@ async def test_of_two_runs_of_a_name_each_command_takes_the_newest_and_says_so(
         assert f"To choose another, give its id: {run_ids[0]}." in done.err
 
 
-async def test_who_waits_for_results_is_told_why_and_leaves_no_half_file(
+async def test_waiting_for_results_prints_the_reason_and_leaves_no_half_file(
     deployment: Deployment, sandbox: Sandbox, env: dict[str, str], tmp_path: Path
 ) -> None:
     sandbox.faults.add(RefusePoll(status=401, times=None))
@@ -252,7 +252,7 @@ async def test_who_waits_for_results_is_told_why_and_leaves_no_half_file(
     assert contents(tmp_path) == ["in.jsonl"]
 
 
-async def test_who_waits_for_results_is_told_once_that_no_worker_is_alive(
+async def test_waiting_for_results_warns_once_that_no_worker_is_alive(
     deployment: Deployment, env: dict[str, str], tmp_path: Path
 ) -> None:
     source = written(tmp_path / "in.jsonl", [line("a", "good")])
@@ -297,7 +297,7 @@ tempfile.mkstemp = on_a_full_disk
 """
 
 
-async def test_an_output_that_cannot_be_written_is_told_as_that_and_not_as_redis(
+async def test_an_unwritable_output_is_not_reported_as_an_unreachable_redis(
     submitted: str, env: dict[str, str], tmp_path: Path
 ) -> None:
     before = contents(tmp_path)
@@ -352,9 +352,7 @@ async def test_a_full_stdout_is_one_sentence(submitted: str, env: dict[str, str]
     assert done.sentence == "batchling: The output cannot be written: No space left on device."
 
 
-async def test_who_has_read_enough_of_the_results_ends_them_in_silence(
-    submitted: str, env: dict[str, str]
-) -> None:
+async def test_a_closed_pipe_ends_the_results_silently(submitted: str, env: dict[str, str]) -> None:
     done = await batchling("results", submitted, env=env, prelude=UNREAD)
 
     assert (done.code, done.err) == (1, "")

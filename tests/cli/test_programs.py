@@ -480,7 +480,7 @@ async def answers(n, what="reused"):
 """
 
 
-async def test_what_earlier_runs_have_answered_is_counted_and_not_paid_again(
+async def test_answers_of_earlier_runs_are_counted_and_not_paid_again(
     folder: Path, shared_env: dict[str, str], sandbox_of_all: Sandbox
 ) -> None:
     """A dry run knows it, too, and so does a run with another completion window."""

@@ -45,7 +45,7 @@ async def test_a_rerun_is_answered_without_being_asked_again(answerer: Answerer)
     assert sum(answerer.times_answered.values()) == 3
 
 
-async def test_what_was_kept_and_is_no_answer_is_asked_anew_once(answerer: Answerer) -> None:
+async def test_a_kept_result_that_cannot_be_an_answer_is_asked_again_once(answerer: Answerer) -> None:
     answerer.answer = lambda row: (200, b'{"model":"m","messages":[]}', "provider")
     async with batchify(batch_window_seconds=LINGER_S) as run:
         await ask_all(run, "one", "two")
@@ -216,7 +216,7 @@ def held_url(redis: object) -> str:
     return f"unix://{pool.connection_kwargs['path']}"
 
 
-async def test_a_lost_nudge_costs_time_and_no_answer(
+async def test_a_lost_notice_costs_time_and_no_answer(
     answerer: Answerer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # No mailbox entry and no publish: only the safety drain can find these.
@@ -271,7 +271,7 @@ async def test_a_damaged_answer_is_refused_with_a_sentence(
     assert reply.headers["x-batchling-error"] == errors.AnswerUnreadable.code
 
 
-async def test_what_http_cannot_say_is_told_by_its_header(answerer: Answerer) -> None:
+async def test_a_header_names_the_errors_that_http_has_no_status_for(answerer: Answerer) -> None:
     answerer.answer = lambda row: (504, b'{"error":{"message":"too late"}}', "batch_expired")
     async with batchify(batch_window_seconds=LINGER_S) as run:
         reply = await ask(run)

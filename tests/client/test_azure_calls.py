@@ -173,20 +173,20 @@ async def test_a_standard_deployment_is_batched_in_the_batch_deployment_that_set
         ('{"a": "b"}', {"a": "b"}),
     ],
 )
-def test_models_are_told_as_pairs_or_as_json(
+def test_models_are_set_as_pairs_or_as_json(
     monkeypatch: pytest.MonkeyPatch, said: str, found: dict[str, str]
 ) -> None:
     monkeypatch.setenv("BATCHLING_PROVIDERS__AZURE__MODELS", said)
     assert settings.load().providers["azure"].models == found
 
 
-def test_no_models_told_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_setting_names_no_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCHLING_PROVIDERS__AZURE__MODELS", "")
     assert settings.load().providers == {}
 
 
 @pytest.mark.parametrize("path", ["/openai/deployments/mine/embeddings", "/openai/v1/embeddings"])
-def test_what_azure_takes_no_batches_of_passes(path: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_azure_calls_without_batches_pass(path: str, caplog: pytest.LogCaptureFixture) -> None:
     assert not calls().wants("POST", "mine.openai.azure.com", path)
 
 

@@ -115,7 +115,7 @@ async def test_errors_are_the_sdks_own_and_are_raised_once(
     assert run.progress.n_failed == 1
 
 
-async def test_what_http_cannot_say_is_found_in_the_sdks_exception(
+async def test_the_sdks_exception_holds_the_errors_that_http_has_no_status_for(
     answerer: Answerer, groq_client: groq.AsyncGroq
 ) -> None:
     answerer.answer = lambda row: (504, b'{"error":{"message":"three times too late"}}', "batch_expired")
@@ -766,7 +766,7 @@ def test_a_dry_run_ends_a_blocking_block_too() -> None:
     assert run.progress.n_requests == 4
 
 
-async def test_what_a_program_logs_of_calls_that_a_dry_run_ends_is_left_out(
+async def test_a_dry_run_hides_what_a_program_logs_of_its_ended_calls(
     caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Evaluation tools log each call that fails, with a traceback; the report says instead what was not counted."""

@@ -226,7 +226,7 @@ def test_a_streamed_call_passes_with_one_warning(caplog: pytest.LogCaptureFixtur
         ({"metadata": {"speed": "fast", "max_tokens": 0}}, False),
     ],
 )
-def test_what_no_batch_takes_for_a_field_of_its_body_passes_with_one_warning(
+def test_a_call_with_an_unbatched_field_passes_with_one_warning(
     asked: dict[str, Any], passes: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     reader = calls()
@@ -238,7 +238,7 @@ def test_what_no_batch_takes_for_a_field_of_its_body_passes_with_one_warning(
     assert all(next(iter(asked)) in record.getMessage() for record in caplog.records)
 
 
-def test_what_an_anthropic_batch_has_one_of_splits_lanes() -> None:
+def test_the_headers_of_an_anthropic_batch_split_lanes() -> None:
     reader, sent = calls(), {"anthropic-version": "2026-10-21"}
     lanes = [
         lane(reader, host="api.anthropic.com", path="/v1/messages", headers={**sent, **more})
@@ -313,7 +313,7 @@ def test_a_form_passes_with_one_warning(
         ("POST", "api.anthropic.com", "/v1/complete", False, 1),
     ],
 )
-def test_what_no_batch_takes_passes_and_is_warned_of_once_where_it_costs(
+def test_unbatched_calls_pass_with_one_warning_if_they_cost_money(
     method: str, host: str, path: str, wanted: bool, n_warnings: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     reader = calls()
@@ -338,7 +338,9 @@ def test_a_body_that_can_be_read_once_passes_with_one_warning_and_each_call_is_c
     ]
 
 
-def test_a_form_that_is_read_while_it_is_sent_is_told_of_as_a_form(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_form_that_is_read_while_it_is_sent_has_the_warning_of_forms(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     reader = calls()
     headers = {**a_call().headers, "content-type": "multipart/form-data; boundary=x"}
     assert reader.read(replace(a_call(), body=b"", body_unread=True, headers=headers)) is PASS_THROUGH

@@ -118,7 +118,7 @@ async def test_a_call_that_follows_on_an_answer_is_waited_for_too(answerer: Answ
     assert len(await task) == 2
 
 
-async def test_what_hangs_on_something_else_is_not_waited_for(
+async def test_a_block_does_not_wait_for_tasks_that_wait_for_something_else(
     answerer: Answerer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(in_flight, "QUIET_S", 0.2)
@@ -209,7 +209,7 @@ def test_threads_that_nobody_joins_are_answered(working: None) -> None:
     assert len(answers) == N_CALLS
 
 
-def test_what_a_pool_has_not_begun_yet_is_answered_too(
+def test_work_that_a_pool_has_not_begun_is_answered_too(
     working: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A pool whose threads get no processor for a while: they look as if they had nothing to do.

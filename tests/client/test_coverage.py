@@ -84,7 +84,7 @@ def test_google_s_async_calls_go_over_aiohttp_where_it_can_be_imported(
         ("boto3", ("botocore (<1.45.0,>=1.44.8)",), "urllib3", "AsyncAnthropicBedrock"),
     ],
 )
-def test_what_is_only_warned_of_is_a_note_that_names_the_way(
+def test_an_sdk_over_a_watched_library_is_a_note_that_names_the_way(
     name: str, requirements: tuple[str, ...], library: str, way: str, install: Install
 ) -> None:
     install(name, "1.0", *requirements)
@@ -93,7 +93,7 @@ def test_what_is_only_warned_of_is_a_note_that_names_the_way(
     assert way in found.mend
 
 
-def test_frameworks_are_told_by_the_sdks_that_are_here(install: Install) -> None:
+def test_frameworks_send_through_the_sdks_that_are_installed(install: Install) -> None:
     install("openai", "3", "httpx2")
     install("anthropic", "2", "httpx2", "boto3; extra == 'bedrock'")
     install("boto3", "1", "botocore")
@@ -114,14 +114,14 @@ def test_frameworks_are_told_by_the_sdks_that_are_here(install: Install) -> None
     assert fate("langchain-aws").says == "1, through boto3: see there"
 
 
-def test_dspy_is_told_by_the_library_that_its_release_brings(install: Install, tmp_path: Path) -> None:
+def test_dspy_sends_over_the_library_that_its_release_carries(install: Install, tmp_path: Path) -> None:
     install("openai", "3", "httpx2")
     install("dspy", "3.4", "openai")
     (tmp_path / "dspy" / "_vendor" / "lm15").mkdir(parents=True)
     assert fate("dspy").says == "3.4, over lm15: covered; through openai: see there"
 
 
-def test_an_sdk_that_sends_over_nothing_known_is_told_as_that(install: Install) -> None:
+def test_an_sdk_over_no_known_library_is_a_note(install: Install) -> None:
     install("together", "9", "niquests")
     found = fate("together")
     assert found.health is Health.NOTE

@@ -54,7 +54,7 @@ def test_an_error_of_ours_is_found_with_its_words(error: Exception, says: str) -
     [SdkError(), SdkError(response=None), SdkError(headers="none"), SdkError(response=httpx.Response(400))],
     ids=["nothing", "no response", "odd headers", "the provider's own"],
 )
-def test_what_the_provider_said_itself_is_not_ours(error: Exception) -> None:
+def test_errors_of_the_provider_are_not_ours(error: Exception) -> None:
     assert errors.of(error) is None
 
 

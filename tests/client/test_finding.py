@@ -62,8 +62,8 @@ async def test_the_newest_run_of_a_name_is_taken_and_an_id_that_several_begin_wi
     # A program or file that is run again under its name has the answers of its earlier runs.
     inspection = Inspection(byhand.redis, byhand.keys)
     told: list[str] = []
-    assert await steering.run_named(inspection, "five", tell=told.append) == newer
-    named = await steering.find(inspection, "five", tell=told.append)
+    assert await steering.run_named(inspection, "five", warn=told.append) == newer
+    named = await steering.find(inspection, "five", warn=told.append)
     assert isinstance(named, RunRecord)
     assert named.run_id == newer
     assert (
@@ -77,7 +77,7 @@ async def test_the_newest_run_of_a_name_is_taken_and_an_id_that_several_begin_wi
 
 
 @pytest.mark.parametrize("name", ["", "b", "nobody", "*", "b0000000000"])
-async def test_what_names_nothing_is_refused(byhand: ByHand, name: str) -> None:
+async def test_a_name_that_fits_nothing_is_refused(byhand: ByHand, name: str) -> None:
     await byhand.at_provider(ids(1))
     with pytest.raises(steering.UnknownId, match="no batch and no run"):
         await found(byhand, name)

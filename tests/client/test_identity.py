@@ -72,7 +72,7 @@ OTHERS: dict[str, tuple[HttpCall, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("like", SAME)
-def test_what_does_not_change_what_is_asked_makes_no_other_request(like: str) -> None:
+def test_differences_of_spelling_make_the_same_request(like: str) -> None:
     call, terms = SAME[like]
     assert identity(call, **terms) == identity(a_call(**OPENAI))
 
@@ -81,7 +81,7 @@ def test_another_completion_window_makes_no_other_request() -> None:
     assert identity(a_call(), completion_window="48h") == identity(a_call())
 
 
-def test_whatever_changes_what_is_asked_or_who_pays_makes_another_request() -> None:
+def test_another_question_or_payer_makes_another_request() -> None:
     ids = {unlike: identity(call, **terms) for unlike, (call, terms) in OTHERS.items()}
     ids["the first"] = identity(a_call(**OPENAI))
     assert len(set(ids.values())) == len(ids), ids

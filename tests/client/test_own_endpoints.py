@@ -65,7 +65,7 @@ def test_the_client_never_holds_the_workers_key() -> None:
     assert not hasattr(settings.load().providers["acme"], "api_key")
 
 
-def test_a_name_without_a_base_url_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_without_a_base_url_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCHLING_PROVIDERS__GROK__API_KEY", "sk-CANARY")
     with pytest.raises(WrongSettings, match=r"BATCHLING_PROVIDERS__GROK__BASE_URL too\.$") as refusal:
         settings.load()

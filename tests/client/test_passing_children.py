@@ -121,7 +121,7 @@ def test_many_children_count_in_one_file(file: Path) -> None:
     assert sorted(child_calls.read(str(file)).values()) == [("a.example", 25)] * 8
 
 
-def test_what_is_in_the_file_is_input(file: Path) -> None:
+def test_the_file_of_child_calls_is_read_as_untrusted_input(file: Path) -> None:
     def line(text: str) -> bytes:
         return f"{text:<{child_calls.LINE - 1}}\n".encode("latin-1")
 

@@ -102,7 +102,7 @@ async def test_a_deadline_says_why_the_batch_waited(
         assert error["message"] == f"{DeadlinePassed.sentence} Batch {batch_id} {words}"
 
 
-async def test_a_deadline_is_told_though_redis_does_not_say_why(
+async def test_a_deadline_passes_though_redis_gives_no_reason(
     byhand: Answerer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def unable(run: RunHandler) -> list[Batch]:

@@ -50,7 +50,7 @@ async def joined(byhand: ByHand, request_ids: list[RequestId]) -> None:
     )
 
 
-async def test_what_no_provider_was_told_of_is_dropped_and_shared_requests_are_left(byhand: ByHand) -> None:
+async def test_unsubmitted_requests_are_dropped_and_shared_requests_are_left(byhand: ByHand) -> None:
     alone, shared, sealed = ids(2), ids(1), ids(2)
     emptied = await byhand.sealed(sealed)
     batch_id = await byhand.opened([*alone, *shared])
@@ -92,7 +92,7 @@ async def test_a_batch_that_is_being_cancelled_already_is_not_said_to_go_on(byha
     assert done.done_something
 
 
-async def test_a_quarantined_batch_that_has_ended_is_cancelled_so_that_its_callers_are_told(
+async def test_a_cancelled_quarantined_batch_answers_its_callers(
     byhand: ByHand,
 ) -> None:
     batch_id = await byhand.over(ids(2))
@@ -124,7 +124,9 @@ async def test_a_request_that_only_another_run_still_waits_for_is_its_own(byhand
     assert (await byhand.place(one) or "").startswith(batch_id)
 
 
-async def test_the_waiting_program_is_told_and_a_rerun_asks_anew(answerer: Answerer, byhand: ByHand) -> None:
+async def test_the_waiting_program_gets_an_error_and_a_rerun_asks_again(
+    answerer: Answerer, byhand: ByHand
+) -> None:
     inspection = Inspection(byhand.redis, byhand.keys)
     async with batchify(batch_window_seconds=60) as run:
         asked = asyncio.create_task(ask_all(run, "a", "b"))

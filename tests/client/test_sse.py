@@ -267,7 +267,7 @@ async def test_a_plain_stream_of_the_sdk_says_what_the_answer_says(sdk: Any) -> 
     assert chunks[-1].usage.total_tokens == 7
 
 
-def test_what_a_model_thinks_comes_before_what_it_says_and_nothing_is_left_out() -> None:
+def test_a_stream_has_all_thinking_before_all_text() -> None:
     answer = chat({"content": "so", "reasoning_content": "because", "audio": {"id": "a"}}, x_extra=1)
     answer["choices"][0]["content_filter_results"] = {"hate": {"filtered": False}}
     chunks = told(answer, PATH)
@@ -381,7 +381,7 @@ def test_a_row_that_failed_raises_the_sdk_s_own_error_before_the_stream(ask: str
     [b"", b"[]", b"{}", b"null", b'{"choices": [1]}', b'{"choices": null}', b'{"choices": [{}]}'],
     ids=repr,
 )
-def test_an_answer_that_cannot_be_told_is_an_error_and_no_empty_stream(answer: bytes) -> None:
+def test_an_answer_that_makes_no_stream_is_an_error(answer: bytes) -> None:
     streamed = sse.read(a_call(stream=True))
     assert streamed is not None
     reply = streamed.reply(HttpReply(status=200, headers={}, body=answer))
@@ -409,7 +409,7 @@ def test_the_row_is_the_call_without_its_stream_and_otherwise_as_it_was() -> Non
         ("/v1/embeddings", b'{"model": "m", "stream": true}'),
     ],
 )
-def test_what_asks_for_no_stream_or_for_one_that_cannot_be_made_is_left_alone(path: str, body: bytes) -> None:
+def test_calls_without_a_stream_that_can_be_built_are_left_alone(path: str, body: bytes) -> None:
     assert sse.read(a_call(path=path, body=body)) is None
 
 
@@ -473,7 +473,7 @@ async def test_a_streamed_request_and_its_twin_without_share_one_answer(answerer
     assert not bodies[0].keys() & {"stream", "stream_options"}
 
 
-async def test_a_row_that_failed_is_told_as_the_error_it_is(answerer: Answerer) -> None:
+async def test_a_failed_row_is_returned_as_its_error(answerer: Answerer) -> None:
     answerer.answer = lambda row: (400, b'{"error":{"message":"no"}}', "provider")
     async with batchify(stream="batch", batch_window_seconds=LINGER_S) as run:
         reply = await ask(run, stream=True)

@@ -84,7 +84,7 @@ def test_a_call_that_costs_is_warned_of_with_the_reason(host: str, path: str, re
     assert reason in passing.sentence
 
 
-def test_a_path_that_is_taken_elsewhere_is_told_as_such() -> None:
+def test_a_path_that_another_url_serves_has_a_warning_of_its_own() -> None:
     """A sentence that refuses and offers the same endpoint is of no help."""
     routes = routes_of(checked({"openai": EndpointSettings(base_url="http://127.0.0.1:9/llm")}))
     for host, path in (

@@ -139,7 +139,7 @@ async def test_a_key_in_the_query_s_params_is_a_key(upstream: Upstream) -> None:
             assert who(await response.read()) == "batch"
 
 
-async def test_what_the_handler_does_not_want_or_lets_pass_reaches_the_server_untouched(
+async def test_unwanted_and_passed_calls_reach_the_server_untouched(
     upstream: Upstream,
 ) -> None:
     handler = refusing()
@@ -263,7 +263,7 @@ async def test_the_last_user_restores_the_class_and_a_foreign_patch_stays(upstre
     assert current() is before
 
 
-async def test_a_library_whose_calls_slip_past_is_told_by_the_self_test(
+async def test_the_probe_fails_for_a_library_whose_calls_slip_past(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     switch.install()

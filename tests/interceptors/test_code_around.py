@@ -248,7 +248,7 @@ def signing(original: Any, *, marked: bool) -> Callable[..., Any]:
 @pytest.mark.parametrize("marked", [True, False], ids=["wraps", "unmarked"])
 @pytest.mark.parametrize(("owner", "name"), PLACES)
 @pytest.mark.parametrize("library", LIBRARIES, ids=lambda one: one.__name__)
-async def test_what_code_around_httpx_signs_is_batched_with_its_result(
+async def test_a_call_that_code_around_httpx_signs_is_batched_as_signed(
     library: Any,
     owner: str,
     name: str,

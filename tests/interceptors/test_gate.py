@@ -122,7 +122,7 @@ async def test_a_call_that_a_batch_takes_is_answered_by_its_block(rehearsed: Ups
     assert rehearsed.seen == []
 
 
-async def test_what_is_outside_of_its_block_does_not_pass_the_gate(rehearsed: Upstream) -> None:
+async def test_a_call_outside_of_its_block_does_not_pass_the_gate(rehearsed: Upstream) -> None:
     with task_block(FakeHandler()), scope.outside():
         assert (await by_aiohttp(UNKNOWN))[0] == 403
 

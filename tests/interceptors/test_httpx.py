@@ -80,7 +80,7 @@ async def test_the_handler_sees_the_call_as_it_would_have_been_sent(
 
 
 @blocking
-async def test_what_the_handler_does_not_want_or_lets_pass_reaches_the_server_untouched(
+async def test_unwanted_and_passed_calls_reach_the_server_untouched(
     library: Any, upstream: Upstream, blocking: bool
 ) -> None:
     plain = await ask_either(library, upstream.url + PATH, blocking=blocking)

@@ -67,7 +67,7 @@ async def test_the_handler_sees_the_call_as_it_would_have_been_sent(upstream: Up
     assert call.body == BODY
 
 
-async def test_what_the_handler_does_not_want_or_lets_pass_reaches_the_server_untouched(
+async def test_unwanted_and_passed_calls_reach_the_server_untouched(
     upstream: Upstream,
 ) -> None:
     async def asked(path: str) -> str:
@@ -142,12 +142,12 @@ def stolen(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("stolen")
-async def test_a_library_whose_calls_slip_past_is_told_by_the_self_test() -> None:
+async def test_the_probe_fails_for_a_library_whose_calls_slip_past() -> None:
     with pytest.raises(NotIntercepted, match="lm15"):
         await probe.check()
 
 
-async def test_the_self_test_looks_for_no_host_where_nothing_is_caught(
+async def test_the_probe_opens_no_connection_if_its_call_slips_past(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     opened: list[object] = []

@@ -172,7 +172,7 @@ def in_place_of_the_library(library: Any) -> list[tuple[Any, str]]:
 
 @pytest.mark.parametrize("library", LIBRARIES, ids=lambda one: one.__name__)
 @pytest.mark.parametrize("first", [True, False], ids=["patched before", "patched inside"])
-async def test_what_takes_the_place_of_the_librarys_transport_answers_by_itself(
+async def test_a_double_of_the_librarys_transport_answers_by_itself(
     library: Any, batch: FakeHandler, first: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def answer(transport: object, request: object) -> Any:

@@ -48,7 +48,7 @@ def test_the_handler_sees_the_call_as_it_would_have_been_sent(upstream: Upstream
     assert (second.body, second.headers["authorization"]) == ('{"a":"é"}'.encode(), "Basic YTpi")
 
 
-def test_what_the_handler_does_not_want_or_lets_pass_reaches_the_server_untouched(upstream: Upstream) -> None:
+def test_unwanted_and_passed_calls_reach_the_server_untouched(upstream: Upstream) -> None:
     plain = requests.post(upstream.url + PATH, json=BODY, timeout=5)
     handler = refusing()
     with process_block(handler):
@@ -102,7 +102,7 @@ def test_the_last_user_restores_the_class() -> None:
     assert vars(requests.Session)["send"] is before
 
 
-async def test_a_library_whose_calls_slip_past_is_told_by_the_self_test(
+async def test_the_probe_fails_for_a_library_whose_calls_slip_past(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     switch.install()

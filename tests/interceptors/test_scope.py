@@ -124,7 +124,7 @@ async def test_a_call_of_a_pools_thread_beside_a_task_block_passes_with_one_warn
     assert "full price" in record.getMessage()
 
 
-async def test_nobody_is_warned_who_chose_to_be_outside_of_a_task_block(
+async def test_calls_that_chose_to_be_outside_of_a_task_block_cause_no_warning(
     upstream: Upstream, caplog: pytest.LogCaptureFixture
 ) -> None:
     loop = asyncio.get_running_loop()

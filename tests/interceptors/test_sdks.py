@@ -119,7 +119,7 @@ async def test_an_sdk_retry_is_marked_as_one(sdk: Any, upstream: Upstream) -> No
     assert [call.headers["x-stainless-retry-count"] for call in handler.calls] == ["0", "1", "2"]
 
 
-async def test_what_passes_through_is_the_provider_s_answer(sdk: Any, upstream: Upstream) -> None:
+async def test_a_passed_call_gets_the_providers_answer(sdk: Any, upstream: Upstream) -> None:
     with process_block(FakeHandler(reply=PASS_THROUGH)):
         async with async_client(sdk, upstream) as client:
             answer = await client.chat.completions.create(**ASK)

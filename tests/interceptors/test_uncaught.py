@@ -270,7 +270,7 @@ def test_urllib_is_asked_about_posts_only_and_left_alone_outside_of_blocks(
     assert caplog.records == []
 
 
-def test_what_urllib3_sends_is_asked_about_once(upstream: Upstream) -> None:
+def test_the_handler_is_asked_once_about_a_call_of_urllib3(upstream: Upstream) -> None:
     handler = FakeHandler()
     with process_block(handler), urllib3.PoolManager() as pool:
         pool.request("POST", f"{upstream.url}/v1/chat/completions", body=b"{}")
@@ -278,7 +278,7 @@ def test_what_urllib3_sends_is_asked_about_once(upstream: Upstream) -> None:
 
 
 @pytest.mark.parametrize("takes_steps", [False, True])
-def test_what_requests_lets_pass_is_asked_about_once(
+def test_the_handler_is_asked_once_about_a_call_that_requests_lets_pass(
     takes_steps: bool, upstream: Upstream, caplog: pytest.LogCaptureFixture
 ) -> None:
     handler = FakeHandler(reply=PASS_THROUGH)
@@ -322,7 +322,7 @@ async def test_a_call_over_two_libraries_is_asked_about_once(auth: Any, upstream
     assert len(upstream.seen) == 2
 
 
-async def test_what_runs_beside_a_call_that_passes_stays_in_its_block(upstream: Upstream) -> None:
+async def test_tasks_beside_a_passing_call_stay_in_their_block(upstream: Upstream) -> None:
     """Only the call itself goes outside: a task that was started before, or after, is in the block."""
     seen = []
 
