@@ -6,7 +6,8 @@ import enum
 import re
 from typing import Final
 
-VERSION: Final = re.compile(r"v\d+[a-z]*\d*")
+VERSION: Final = re.compile(r"v\d+[a-z0-9]*")
+"""The part of a path that names an API's version."""
 
 
 class Charge(enum.Enum):
@@ -80,9 +81,9 @@ _COSTLY_ANYWHERE: Final = re.compile(
     r"|converse(?:-stream)?|invoke(?:-with-(?:response|bidirectional)-stream)?"
     # SageMaker, Databricks, AgentCore.
     r"|(?:async-)?invocations(?:-(?:response|bidirectional)-stream)?|agentAliases/[^/]+/sessions/[^/]+/text)"
-    r"|(?:^|/v\d+[a-z0-9]*|/openai|/api|/ai|/inference)/responses|(?:/v1[a-z0-9]*|/anthropic|/claude)/messages"
+    rf"|(?:^|/{VERSION.pattern}|/openai|/api|/ai|/inference)/responses|(?:/v1[a-z0-9]*|/anthropic|/claude)/messages"
     # Words of other APIs too: below a version only.
-    r"|/v\d+[a-z]*\d*/(?:chat|complete|completion|embed|generate|interactions|ocr|decisions|summarize|classify"
+    rf"|/{VERSION.pattern}/(?:chat|complete|completion|embed|generate|interactions|ocr|decisions|summarize|classify"
     r"|classifications|ranking|videos(?:/(?:generations|edits|extensions|[^/]+/remix))?"
     r"|speech|speak|listen|stt|tts|text-to-speech/[^/]+|speech-to-text"
     r"|(?:text|image|video)_to_(?:video|image|speech)|inference/[^/]+/[^/]+"

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from . import carried
+from .charges import VERSION
 from .no_batches import host_pattern
 
 MB: Final = 1_000_000
@@ -18,7 +19,7 @@ _SIGNATURE: Final = "AWS4-HMAC-SHA256 Credential="
 _PART: Final = r"(?!\.\.?(?:[/:]|$))[^/?#\\\s]+"
 _NAMED: Final = r"[A-Za-z0-9](?:(?!\.\.)[A-Za-z0-9._:-])*"
 WORDS: Final = {
-    "version": r"v\d+[a-z0-9]*",
+    "version": VERSION.pattern,
     "project": _NAMED,
     "location": _NAMED,
     "model": rf"{_PART}(?:/{_PART})*",

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_settings import NoDecode
 
 from .. import carried
+from ..charges import VERSION
 from ..route import MB, OWN_PORTS, FreeCall, Route, in_ascii, plain_host
 from ..routes import ROUTES, Routes
 from .download_hosts import usable
@@ -28,15 +29,15 @@ OWN_MAX_BYTES: Final = 100 * MB
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _ENDPOINT: Final = re.compile(r"(/[A-Za-z0-9_.-]+)+")
-_VERSION: Final = re.compile(r"/v\d+[a-z0-9]*")
-_VERSIONS: Final = re.compile(r"/(?:v\d+[a-z0-9]*|\{version\})(?=/)")
+_VERSION: Final = re.compile(f"/{VERSION.pattern}")
+_VERSIONS: Final = re.compile(rf"/(?:{VERSION.pattern}|\{{version\}})(?=/)")
 _CALLED: Final = re.compile(
     r"/(?:completions|responses|messages|embeddings|moderations|rerank|ocr|batches|batch/jobs"
     r"|(?:images|audio|videos)/\w+|[^/]*:\w+)$"
     r"|/v\d[^/]*/(?:chat|models|files|uploads|images|audio|videos|realtime|generate|conversations)$"
 )
 """How the URL of a call ends, which SDKs add themselves."""
-_TWICE: Final = re.compile(r"(/v\d+[a-z0-9]*)\1$", re.IGNORECASE)
+_TWICE: Final = re.compile(rf"({_VERSION.pattern})\1$", re.IGNORECASE)
 _SHOUTED: Final = re.compile(r"/V\d+[A-Za-z0-9]*$")
 _HOST: Final = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|[0-9a-f:.]+(?:%\w+)?")
 _UNFIT_PATH: Final = re.compile(r"[\s\\<>\"{}^`|\x00-\x1f]|(?:^|/)\.{1,2}(?:/|$)|://")
