@@ -85,27 +85,30 @@ class Gated:
 
     def answer_blocking(self, call: HttpCall) -> HttpReply | PassThrough:
         with judged(self._gate, call):
-            if self._handler is not None and self._is_caught(call.method, call.host, call.path):
-                reply = self._handler.answer_blocking(call)
-                if not isinstance(reply, PassThrough):
-                    return reply
-            else:
-                self.passes(call.method, call.host, call.path)
+            handler = self._caught_by(call)
+            reply = PASS_THROUGH if handler is None else handler.answer_blocking(call)
+            if not isinstance(reply, PassThrough):
+                return reply
         if not self._gate.wants(call.method, call.host, call.path):
             return PASS_THROUGH
         return self._gate.answer_blocking(call)
 
     async def _answer(self, call: HttpCall) -> HttpReply | PassThrough:
         with judged(self._gate, call):
-            if self._handler is not None and self._is_caught(call.method, call.host, call.path):
-                reply = await self._handler.answer(call)
-                if not isinstance(reply, PassThrough):
-                    return reply
-            else:
-                self.passes(call.method, call.host, call.path)
+            handler = self._caught_by(call)
+            reply = PASS_THROUGH if handler is None else await handler.answer(call)
+            if not isinstance(reply, PassThrough):
+                return reply
         if not self._gate.wants(call.method, call.host, call.path):
             return PASS_THROUGH
         return await self._gate.answer(call)
+
+    def _caught_by(self, call: HttpCall) -> Handler | None:
+        """Return the block if it takes the call, else count a call that passes."""
+        if self._is_caught(call.method, call.host, call.path):
+            return self._handler
+        self.passes(call.method, call.host, call.path)
+        return None
 
     def _is_caught(self, method: str, host: str, path: str) -> bool:
         return self._handler is not None and self._handler.wants(method, host, path)

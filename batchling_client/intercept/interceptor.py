@@ -111,22 +111,26 @@ class Handler(Protocol):
         ...
 
 
-class _Passing:
-    """Replaces the block for a call that was counted, so that no other library counts it again."""
-
-    passed: None = None
+class LetsPass:
+    """Replaces a block, and lets every call pass."""
 
     def wants(self, method: str, host: str, path: str) -> bool:
         return False
-
-    def passes(self, method: str, host: str, path: str) -> bool:
-        return True
 
     async def answer(self, call: HttpCall) -> PassThrough:
         return PASS_THROUGH
 
     def answer_blocking(self, call: HttpCall) -> PassThrough:
         return PASS_THROUGH
+
+
+class _Passing(LetsPass):
+    """Replaces the block for a call that was counted, so that no other library counts it again."""
+
+    passed: None = None
+
+    def passes(self, method: str, host: str, path: str) -> bool:
+        return True
 
 
 PASSING: Final = _Passing()

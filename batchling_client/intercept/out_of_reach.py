@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-from .interceptor import PASS_THROUGH, HttpCall, PassThrough, warn_once
+from .interceptor import LetsPass, warn_once
 from .open_block import OpenBlock, running_loop
 from .passed import Passed, Why, costs
 
@@ -38,20 +38,7 @@ _LEFT_BY_THREAD: Final = (
 )
 
 
-class _OutOfReach:
-    """Replaces a block that does not reach: notes calls, and lets each of them pass."""
-
-    def wants(self, method: str, host: str, path: str) -> bool:
-        return False
-
-    async def answer(self, call: HttpCall) -> PassThrough:
-        return PASS_THROUGH
-
-    def answer_blocking(self, call: HttpCall) -> PassThrough:
-        return PASS_THROUGH
-
-
-class Foreign(_OutOfReach):
+class Foreign(LetsPass):
     """The block of another process, which counts for itself: one warning for this process, whatever passes."""
 
     def __init__(
@@ -72,7 +59,7 @@ class Foreign(_OutOfReach):
         return True
 
 
-class Left(_OutOfReach):
+class Left(LetsPass):
     """A block that has ended, for the tasks and threads that outlive it."""
 
     def __init__(self, block: OpenBlock, of_tasks: list[OpenBlock]) -> None:
@@ -92,7 +79,7 @@ class Left(_OutOfReach):
         return True
 
 
-class Beside(_OutOfReach):
+class Beside(LetsPass):
     """The open blocks of tasks, for tasks and threads that are in none of them."""
 
     def __init__(self, of_tasks: list[OpenBlock], pid: int) -> None:
