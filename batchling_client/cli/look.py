@@ -20,6 +20,7 @@ from .. import settings
 from ..errors import BatchlingError, QueueUnreachable
 from ..operate import embedded_status, steering
 from ..operate.connect import Reached, reach
+from ..operate.wire_versions import holding
 from ..progress.folding import width_of
 from ..views import batch_list, spelling
 from ..views.batch_detail import BatchDetail, detail_of
@@ -83,7 +84,7 @@ async def _deployment(redis_url: str | None) -> AsyncIterator[_Deployment]:
     async with reach(redis_url) as reached:
         lists = BatchLists(reached.redis, reached.scripts.keys)
         yield _Deployment(reached=reached, lists=lists)
-    for one in (reached.inspection, lists.inspection, *(older.inspection for older in reached.older)):
+    for one in (lists.inspection, *(each.inspection for each in reached.keyspaces)):
         for sentence in one.unreadable:
             say(sentence)
 
@@ -146,7 +147,7 @@ async def overview(url: str | None) -> Seen:
             found.lists,
             namespace=used.namespace,
             redis_at=reached.place,
-            n_older=sum([await one.inspection.n_unfinished() for one in reached.older]),
+            n_older=sum([await one.inspection.n_unfinished() for one in reached.keyspaces[1:]]),
         )
         if stack is not None:
             return Seen(overview=seen, processes=stack.as_json, embedded=True, notice=stack.notice)
@@ -218,7 +219,7 @@ def batches(
                 return await _of_run(found, run_name, wanted), ""
             n_over = limit if everything or failed or states or since or after else LAST_OVER
             listed, rest = await _listed(found, wanted, limit, n_over, after)
-            for one in found.reached.older:
+            for one in found.reached.keyspaces[1:]:
                 older = BatchLists(found.reached.redis, one.scripts.keys)
                 listed += await older.views([batch.batch_id for batch in await one.inspection.batches(limit)])
             return listed, rest
@@ -367,7 +368,7 @@ def show(name: str, redis_url: str | None, *, as_json: bool) -> None:
 
     async def look() -> None:
         async with _deployment(redis_url) as found:
-            there = await found.reached.keyspace_of(name)
+            there = await holding(name, found.reached.keyspaces)
             lists = BatchLists(found.reached.redis, there.scripts.keys)
             record = await steering.find(there.inspection, name, warn=say)
             if isinstance(record, RunRecord):

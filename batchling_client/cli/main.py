@@ -16,6 +16,7 @@ from ..operate import steering
 from ..operate.cancel_run import CancelledRun, cancel_run
 from ..operate.connect import reach
 from ..operate.doctor import examine
+from ..operate.wire_versions import holding
 from ..progress.folding import folded
 from ..views.inspection import RunRecord
 from ..wire import sealing
@@ -139,7 +140,7 @@ def cancel(name: str, redis_url: str | None, *, keep_submitted: bool, as_json: b
 
     async def steer() -> steering.Cancelled | CancelledRun:
         async with reach(redis_url) as reached:
-            there = await reached.keyspace_of(name)
+            there = await holding(name, reached.keyspaces)
             found = await steering.find(there.inspection, name, warn=say)
             if isinstance(found, RunRecord):
                 return await cancel_run(there.inspection, there.scripts, found, keep_submitted=keep_submitted)
@@ -179,7 +180,7 @@ def retry(name: str, redis_url: str | None, *, as_json: bool) -> int:
 
     async def steer() -> steering.Retried:
         async with reach(redis_url) as reached:
-            there = await reached.keyspace_of(name)
+            there = await holding(name, reached.keyspaces)
             return await steering.retry(there.inspection, there.scripts, name, warn=say)
 
     done = asyncio.run(steer())

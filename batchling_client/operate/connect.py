@@ -15,17 +15,9 @@ from ..settings import ClientSettings
 from ..views.inspection import Inspection
 from ..wire.deployment import redis_errors
 from ..wire.deployment.connection import UNREACHABLE, connect, place_of
-from ..wire.keys import DRAINED_VERSIONS, Keys
 from ..wire.scripts import Scripts
-from . import embedded_status
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Keyspace:
-    """The keys of one wire version: reads and scripts over them."""
-
-    inspection: Inspection
-    scripts: Scripts
+from . import embedded_status, wire_versions
+from .wire_versions import Keyspace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,24 +27,16 @@ class Reached:
     settings: ClientSettings
     place: str
     redis: Redis
-    inspection: Inspection
-    scripts: Scripts
-    older: tuple[Keyspace, ...] = ()
-    """What workers of this release still drain of older wire versions."""
+    keyspaces: tuple[Keyspace, ...]
+    """The keyspace of this release's wire version, and those of older versions that its workers drain."""
 
-    async def keyspace_of(self, name: str) -> Keyspace:
-        """Return the keyspace that holds the batch or run of that id; this version's own if none does."""
-        for keyspace in self.older:
-            keys = keyspace.scripts.keys
-            if await self.redis.execute_command("EXISTS", keys.batch(name), keys.run(name)):
-                return keyspace
-        return Keyspace(inspection=self.inspection, scripts=self.scripts)
+    @property
+    def inspection(self) -> Inspection:
+        return self.keyspaces[0].inspection
 
-
-def keyspace(redis: Redis, namespace: str, version: int) -> Keyspace:
-    """Return the keyspace of a wire version; it may be empty."""
-    keys = Keys(namespace, version)
-    return Keyspace(inspection=Inspection(redis, keys), scripts=Scripts(redis, keys))
+    @property
+    def scripts(self) -> Scripts:
+        return self.keyspaces[0].scripts
 
 
 @contextlib.asynccontextmanager
@@ -65,20 +49,13 @@ async def reach(redis_url: str | None) -> AsyncIterator[Reached]:
     used = settings.load(redis_url=redis_url)
     url = used.redis_url or await embedded_status.running_url(used.home)
     redis = connect(url)
-    keys = Keys(used.namespace)
     try:
         await redis.execute_command("PING")
         yield Reached(
             settings=used,
             place=place_of(url),
             redis=redis,
-            inspection=Inspection(redis, keys),
-            scripts=Scripts(redis, keys),
-            older=tuple(
-                keyspace(redis, used.namespace, version)
-                for version in sorted(DRAINED_VERSIONS, reverse=True)
-                if version != keys.version
-            ),
+            keyspaces=wire_versions.keyspaces(redis, used.namespace),
         )
     except RedisError as error:
         # redis-py wraps connection errors of the operating system in its own errors.

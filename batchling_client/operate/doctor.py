@@ -73,7 +73,7 @@ async def _deployment(redis_url: str | None) -> list[Finding]:
             found += await work_findings.of_work(
                 BatchLists(reached.redis, reached.scripts.keys), reached.settings.namespace
             )
-            found += await wire_versions.of_versions(reached)
+            found += await wire_versions.findings(reached.redis, reached.settings.namespace)
         return found
 
 

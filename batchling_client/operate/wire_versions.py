@@ -1,24 +1,59 @@
-"""The doctor's findings on batches in Redis that have another wire version than this release writes."""
+"""Keyspaces of other wire versions than this release writes: which workers drain, and what the doctor finds there."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+
+from ..views.inspection import Inspection
 from ..wire.deployment.finding import Finding, Health, judge
-from ..wire.keys import WIRE_VERSION
+from ..wire.keys import DRAINED_VERSIONS, WIRE_VERSION, Keys
 from ..wire.records.row_and_result import CorruptRecord
+from ..wire.scripts import Scripts
 from ..wording import counted
-from .connect import Keyspace, Reached, keyspace
 
 CHECK = "versions"
 
 
-async def of_versions(reached: Reached) -> list[Finding]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keyspace:
+    """The keys of one wire version: reads and scripts over them."""
+
+    inspection: Inspection
+    scripts: Scripts
+
+
+def keyspace(redis: Redis, namespace: str, version: int = WIRE_VERSION) -> Keyspace:
+    """Return the keyspace of a wire version; it may be empty."""
+    keys = Keys(namespace, version)
+    return Keyspace(inspection=Inspection(redis, keys), scripts=Scripts(redis, keys))
+
+
+def keyspaces(redis: Redis, namespace: str) -> tuple[Keyspace, ...]:
+    """Return the keyspace of this release, and then those of the older versions that its workers drain."""
+    older = sorted({*DRAINED_VERSIONS} - {WIRE_VERSION}, reverse=True)
+    return tuple(keyspace(redis, namespace, version) for version in (WIRE_VERSION, *older))
+
+
+async def holding(name: str, those: Sequence[Keyspace]) -> Keyspace:
+    """Return the older keyspace that holds the batch or run of that id; the first if none does."""
+    for one in those[1:]:
+        keys = one.scripts.keys
+        if await one.scripts.redis.execute_command("EXISTS", keys.batch(name), keys.run(name)):
+            return one
+    return those[0]
+
+
+async def findings(redis: Redis, namespace: str) -> list[Finding]:
     """Return findings on batches of older versions, drained or waiting for a worker, and of the next version."""
     found = []
-    for one in reached.older:
+    for one in keyspaces(redis, namespace)[1:]:
         n_left = await one.inspection.n_unfinished()
         if n_left:
             found.append(_of_older(one.inspection.version, n_left, await _is_drained(one)))
-    newer = keyspace(reached.redis, reached.settings.namespace, WIRE_VERSION + 1).inspection
+    newer = keyspace(redis, namespace, WIRE_VERSION + 1).inspection
     n_newer = await newer.n_unfinished()
     if n_newer:
         says = f"{counted(n_newer, 'batch')} of wire version {newer.version}, newer than this release,"
