@@ -170,7 +170,7 @@ async def test_a_batch_is_cancelled_for_those_who_alone_wait_for_what_is_open(by
     assert await byhand.cancel(batch_id, answered, one) is Verdict.OK
     batch = await byhand.batch(batch_id)
     assert batch.cancel_requested
-    # Once is enough: a repeated wish is no sign that the provider was given time for the first.
+    # The second request does not count as a repeated one: nobody saw that the provider ignored the first.
     key = byhand.keys.batch(batch_id)
     await byhand.redis.execute_command("HINCRBY", key, "cancel_at", -30_000)
     assert await byhand.cancel(batch_id, answered, one) is Verdict.OK
