@@ -25,6 +25,7 @@ NAMES: Final = (
     "torn_download",
     "rolling_restart",
     "looks",
+    "looking",
     "servers",
     "thread_hop",
 )

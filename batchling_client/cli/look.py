@@ -264,7 +264,7 @@ async def _listed(
 
 def _narrowed(wanted: Filter, names: Sequence[str]) -> Filter | None:
     """Return the filter for those of its lists that are among the names; None if there are none."""
-    kept = tuple(name for name in wanted.lists or LISTS if name in names)
+    kept = tuple(name for name in wanted.names if name in names)
     return dataclasses.replace(wanted, lists=kept) if kept else None
 
 
@@ -328,7 +328,7 @@ def length_of(option: str, word: str) -> dt.timedelta:
 
 
 @click.command()
-@options.limit
+@click.option("--limit", default=50, show_default=True, help="How many to list.")
 @options.redis_url
 @options.as_json
 def runs(limit: int, redis_url: str | None, *, as_json: bool) -> None:

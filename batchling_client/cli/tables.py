@@ -193,10 +193,7 @@ def run_json(found: RunRecord, batches_of_run: Sequence[BatchView]) -> dict[str,
 
 
 def _states(record: RunRecord) -> str:
-    counts: dict[str, int] = {}
-    for one in record.batches:
-        counts[one.state.value] = counts.get(one.state.value, 0) + 1
-    return ", ".join(f"{n} {state}" for state, n in counts.items()) or "-"
+    return ", ".join(f"{n} {state}" for state, n in record.batches_by_state.items()) or "-"
 
 
 def _word(value: object) -> str:

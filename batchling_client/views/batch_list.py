@@ -16,7 +16,7 @@ from ..wire.records.batch import Batch
 from ..wire.records.moment import moment
 from ..wire.records.row_and_result import CorruptRecord, LaneSpec
 from ..wire.states import LISTS, QUARANTINED, SETTLED_WITH_FAILURES, BatchState
-from .batch_view import BatchView, Status, view_of
+from .batch_view import OF_THOSE_OVER, BatchView, Status, view_of
 from .inspection import Inspection, pipelined
 
 UNFINISHED: Final = (
@@ -46,6 +46,16 @@ class Filter:
     since: dt.datetime | None = None
     """Opened since then, or over since then."""
     statuses: frozenset[Status] = frozenset()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The lists in which batches of these statuses can be."""
+        names = self.lists or LISTS
+        if self.statuses and self.statuses <= OF_THOSE_OVER:
+            return tuple(name for name in names if name in OVER)
+        if self.statuses and self.statuses.isdisjoint(OF_THOSE_OVER):
+            return tuple(name for name in names if name in UNFINISHED)
+        return names
 
     def takes_lane(self, lane_id: str, spec: LaneSpec | None) -> bool:
         """Return whether batches of the lane may be listed; of a lane without a spec, its record is damaged."""
@@ -145,7 +155,7 @@ class BatchLists:
     ) -> Page:
         """Return up to `limit` batches, oldest or newest first, from behind the place `after`; raise `ValueError`."""
         known = lanes or await self.lanes()
-        names = wanted.lists or LISTS
+        names = wanted.names
         start = Place.parse(after) if after else None
         found: list[BatchView] = []
         n_searched, at_end = 0, False

@@ -51,7 +51,10 @@ class Status(enum.StrEnum):
 
 NEED_YOU: Final = frozenset({Status.QUARANTINED, Status.HELD, Status.REFUSED, Status.OVERDUE})
 """Nothing but a person, or a provider who has failed so far, moves these on."""
-WAIT_BY_THEMSELVES: Final = frozenset({Status.WAITING})
+OF_THOSE_OVER: Final = frozenset(
+    {Status.DONE, Status.DONE_WITH_FAILURES, Status.MOVED_ON, Status.FAILED, Status.CANCELLED}
+)
+"""The statuses of batches that are over; an unfinished batch has one of the others."""
 
 
 class TimelineEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ import dataclasses
 import datetime as dt
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -38,18 +38,19 @@ class RunRecord:
     n_reused: int = 0
     """How many of them earlier runs had made, answered or still in flight."""
     batches: tuple[Batch, ...] = ()
+    """Empty in a list of runs, which counts them only."""
+    batches_by_state: Mapping[str, int] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, object]:
         """Return the record as `batchling runs --json` prints it."""
-        states = Counter(batch.state.value for batch in self.batches)
         return {
             "run_id": self.run_id,
             "name": self.name or None,
             "started_at": self.started_at.isoformat(),
             "n_requests": self.n_requests,
             "n_reused": self.n_reused,
-            "n_batches": len(self.batches),
-            "batches_by_state": dict(states),
+            "n_batches": sum(self.batches_by_state.values()),
+            "batches_by_state": dict(self.batches_by_state),
         }
 
 
@@ -179,11 +180,24 @@ class Inspection:
         return [Mailbox(name.removeprefix("mailbox:")) for name in names if name.startswith("mailbox:")]
 
     async def runs(self, limit: int) -> list[RunRecord]:
-        """Return the newest runs, newest first, with their batches."""
-        names = [RunId(run_id) for run_id in await self.newest(self._keys.runs, limit)]
-        hashes = await self._hashes([self._keys.run(run_id) for run_id in names])
-        found = [await self._run(run_id, fields) for run_id, fields in zip(names, hashes, strict=True)]
-        return [record for record in found if record is not None]
+        """Return the newest runs, newest first, with their batches counted by state, none of which is read."""
+        run_ids = [RunId(run_id) for run_id in await self.newest(self._keys.runs, limit)]
+        hashes = await self._hashes([self._keys.run(run_id) for run_id in run_ids])
+        sets = await pipelined(self._redis, [("SMEMBERS", self._keys.run_batches(one)) for one in run_ids])
+        members = [[BatchId(one.decode(errors="replace")) for one in some or ()] for some in sets]
+        named = list({batch_id for some in members for batch_id in some})
+        told = await pipelined(self._redis, [("HGET", self._keys.batch(one), "state") for one in named])
+        states = {
+            batch_id: state.decode(errors="replace")
+            for batch_id, state in zip(named, told, strict=True)
+            if state is not None
+        }
+        found = []
+        for run_id, fields, some in zip(run_ids, hashes, members, strict=True):
+            counts = Counter(states[batch_id] for batch_id in some if batch_id in states)
+            record = self._record(run_id, fields, counts)
+            found += [] if record is None else [record]
+        return found
 
     async def runs_called(self, name: str) -> list[RunId]:
         """Return the runs of that name, newest first."""
@@ -212,13 +226,26 @@ class Inspection:
     async def run(self, run_id: RunId) -> RunRecord | None:
         """Return one run with its batches; None if there is none of that id (any more)."""
         (fields,) = await self._hashes([self._keys.run(run_id)])
-        return await self._run(run_id, fields)
+        batches = () if fields == {} else tuple(await self.batches_of(run_id))
+        record = self._record(run_id, fields, Counter(batch.state.value for batch in batches))
+        return None if record is None else dataclasses.replace(record, batches=batches)
 
-    async def _run(self, run_id: RunId, fields: Mapping[bytes, bytes] | None) -> RunRecord | None:
+    def _record(
+        self, run_id: RunId, fields: Mapping[bytes, bytes] | None, states: Mapping[str, int]
+    ) -> RunRecord | None:
+        """Return the record of a run; None if it is gone, or damaged and named in `unreadable`."""
         if fields == {}:
             return None
+        known = fields or {}
         try:
-            return _run_record(run_id, fields or {}, await self.batches_of(run_id))
+            return RunRecord(
+                run_id=run_id,
+                name=known.get(b"name", b"").decode(),
+                started_at=moment(float(known[b"started_at"])),
+                n_requests=int(known.get(b"n_requests", b"0")),
+                n_reused=int(known.get(b"n_reused", b"0")),
+                batches_by_state=states,
+            )
         except (KeyError, ValueError, OverflowError):
             self._leave_out(f"Run {run_id}")
             return None
@@ -359,14 +386,3 @@ async def pipelined(redis: Redis, commands: Sequence[tuple[str, ...]]) -> list[A
 
 def _text(fields: Mapping[bytes, bytes] | None, name: bytes) -> str:
     return (fields or {}).get(name, b"").decode(errors="replace")
-
-
-def _run_record(run_id: RunId, fields: Mapping[bytes, bytes], batches: Sequence[Batch]) -> RunRecord:
-    return RunRecord(
-        run_id=run_id,
-        name=fields.get(b"name", b"").decode(),
-        started_at=moment(float(fields[b"started_at"])),
-        n_requests=int(fields.get(b"n_requests", b"0")),
-        n_reused=int(fields.get(b"n_reused", b"0")),
-        batches=tuple(batches),
-    )
