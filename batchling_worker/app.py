@@ -18,7 +18,7 @@ from batchling_client.wire.deployment import setting_names
 from batchling_client.wire.deployment.connection import UnusableUrl, connect, place_of
 from batchling_client.wire.keys import WIRE_VERSION, Keys
 from batchling_client.wire.records.row_and_result import WorkerPresence
-from batchling_client.wire.scripts import Fsync
+from batchling_client.wire.stubs import Fsync
 
 from .claim import Terms
 from .engine.accounts import Accounts

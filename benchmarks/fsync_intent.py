@@ -12,8 +12,9 @@ from redis.asyncio import Redis
 from batchling_client.wire.deployment.connection import ask, connect
 from batchling_client.wire.ids import new_batch_id
 from batchling_client.wire.keys import Keys
-from batchling_client.wire.scripts import Fsync, Scripts
+from batchling_client.wire.scripts import Scripts
 from batchling_client.wire.states import Verdict
+from batchling_client.wire.stubs import Fsync
 
 from .figures import Cell, Report, median, quantile
 from .rows import Lane, chat_lane

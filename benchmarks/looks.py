@@ -187,7 +187,7 @@ async def _store(redis: Redis, keys: Keys, created: list[ProviderBatchId]) -> No
         await scripts.intend(batch_id=batch_id, token=token, label=f"bench-{batch_id}")
         await scripts.uploaded(batch_id=batch_id, token=token, input_file_id="file-1", n_lines=1)
         await scripts.arm(batch_id=batch_id, token=token)
-        delay_ms = int(random.uniform(0.0, INTERVAL_S) * 1000)
+        delay_s = random.uniform(0.0, INTERVAL_S)
         await scripts.submitted(
-            batch_id=batch_id, token=token, provider_batch_id=provider_batch_id, delay_ms=delay_ms
+            batch_id=batch_id, token=token, provider_batch_id=provider_batch_id, delay_s=delay_s
         )

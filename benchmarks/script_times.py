@@ -18,8 +18,9 @@ from redis.asyncio import Redis
 from batchling_client.wire.deployment.connection import connect
 from batchling_client.wire.ids import new_batch_id, new_mailbox
 from batchling_client.wire.keys import BatchId, Keys, Mailbox, ProviderBatchId
-from batchling_client.wire.scripts import Arg, RowIn, RowOut, Scripts
+from batchling_client.wire.scripts import RowIn, RowOut, Scripts
 from batchling_client.wire.states import BatchState, Outcome, RowKind, Verdict
+from batchling_client.wire.stubs import Arg
 
 from .figures import Cell, Report, Target, median, quantile
 from .rows import AT_ONCE, KEEP_MS, Lane, chat_lane
@@ -84,9 +85,9 @@ class _TimedScripts(Scripts):
         self.times: defaultdict[str, list[_Call]] = defaultdict(list)
         self._spent = Path(f"/proc/{redis_pid}/task/{redis_pid}/schedstat")
 
-    async def _run(self, name: str, keys: Sequence[str], args: Sequence[Arg]) -> Any:
+    async def run(self, name: str, keys: Sequence[str], args: Sequence[Arg]) -> Any:
         before_ms = self._cpu_ms()
-        reply = await super()._run(name, keys, args)
+        reply = await super().run(name, keys, args)
         after_ms = self._cpu_ms()
         # Search the last few entries: commands of the idle worker may have come in between.
         newest: Any = await self.redis.execute_command("SLOWLOG", "GET", 32)
@@ -168,7 +169,7 @@ class _Life:
 
     async def _begin(self, batch_id: BatchId, state: BatchState) -> None:
         token = self._claims[batch_id]
-        begun = await self._scripts.begin(batch_id=batch_id, token=token, lease_ms=LEASE_MS, states=[state])
+        begun = await self._scripts.begin(batch_id, token, LEASE_MS, [state], error="", nonce="")
         if begun.verdict is not Verdict.OK:
             raise RuntimeError(f"the batch is not {state}")
 
@@ -192,14 +193,14 @@ class _Life:
             await scripts.arm(batch_id=batch_id, token=token)
             provider_batch_id = ProviderBatchId(f"batch-{batch_id}")
             await scripts.submitted(
-                batch_id=batch_id, token=token, provider_batch_id=provider_batch_id, delay_ms=0
+                batch_id=batch_id, token=token, provider_batch_id=provider_batch_id, delay_s=0
             )
         await self._claim()
         for batch_id, token in self._claims.items():
             n = self._n_rows
             await self._begin(batch_id, BatchState.SUBMITTED)
             await self._scripts.progress(
-                batch_id=batch_id, token=token, status="in_progress", n_done=n, n_total=n, delay_ms=0
+                batch_id=batch_id, token=token, status="in_progress", n_done=n, n_total=n, delay_s=0
             )
 
     async def _end(self) -> None:
@@ -207,7 +208,7 @@ class _Life:
         for batch_id, token in self._claims.items():
             await self._begin(batch_id, BatchState.SUBMITTED)
             await self._scripts.release(
-                batch_id=batch_id, token=token, delay_ms=0, error="the provider is busy"
+                batch_id=batch_id, token=token, delay_s=0, error="the provider is busy"
             )
         await self._claim()
         for batch_id, token in self._claims.items():
@@ -256,7 +257,7 @@ class _Life:
 
     async def _requeue(self, batch_id: BatchId, target: BatchId, rows: Sequence[RowIn]) -> None:
         lane = self._lanes[batch_id]
-        verdict, n_taken, _ = await self._scripts.requeue(
+        reply = await self._scripts.requeue(
             target=target,
             lane_id=lane.spec.lane_id,
             spec=lane.spec.encode(),
@@ -266,5 +267,5 @@ class _Life:
             keep_ms=KEEP_MS,
             rows=rows,
         )
-        if verdict is not Verdict.OK or n_taken != len(rows):
-            raise RuntimeError(f"{n_taken} of {len(rows)} rows were moved: {verdict}")
+        if reply.verdict is not Verdict.OK or reply.n_taken != len(rows):
+            raise RuntimeError(f"{reply.n_taken} of {len(rows)} rows were moved: {reply.verdict}")

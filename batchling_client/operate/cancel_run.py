@@ -156,6 +156,7 @@ class _Work:
             ending=NO_ENDING,
             error=self._reason,
             request_ids=own,
+            alone=True,
             mailboxes=self._mailboxes,
         )
         if verdict is Verdict.OK:

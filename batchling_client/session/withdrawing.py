@@ -183,6 +183,7 @@ class Withdrawals:
                     ending=batch.ending,
                     error="Cancelled at the caller's deadline.",
                     request_ids=given_up,
+                    alone=True,
                     mailboxes=(self._mailbox,),
                 )
 

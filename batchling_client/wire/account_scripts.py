@@ -1,22 +1,25 @@
-"""Runs the Lua scripts of accounts, their circuits and quotas, as `scripts.py` does those of batches."""
+"""What the Lua scripts of accounts take and answer: a stub each for their circuits and quotas."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
-from redis.asyncio import Redis
-
-from .keys import BatchId, Keys, LaneId
-from .scripts import Arg, run
+from .keys import BatchId, LaneId
 from .states import Verdict
+from .stubs import Stubs, script
+
+AdmitVerdict: TypeAlias = Literal[Verdict.OK, Verdict.HELD, Verdict.LARGE, Verdict.STALE]
+EnterVerdict: TypeAlias = Literal[Verdict.OK, Verdict.OPEN, Verdict.PARKED]
+Done: TypeAlias = Literal[Verdict.OK]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
     """Answer of `admit`; the fields beside the verdict are set if the batch has to wait or is too large."""
 
-    verdict: Verdict
+    verdict: AdmitVerdict
     n_others: int = 0
     tokens_in_flight: int = 0
     limit: int = 0
@@ -26,9 +29,9 @@ class Admission:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """Answer of `enter`: OK, OPEN or PARKED; `told` = the caller must report the end of its call."""
+    """Answer of `enter`; `told` = the caller must report the end of its call."""
 
-    verdict: Verdict
+    verdict: EnterVerdict
     told: bool = False
     wait_ms: int = 0
     why: str = ""
@@ -49,14 +52,53 @@ class Pause:
     wish_ms: int
     """What the provider asks for; never less."""
 
+    @property
+    def millionths(self) -> int:
+        """The draw in millionths."""
+        return int(self.draw * 1_000_000)
 
-class AccountScripts:
-    """The transitions of accounts. Every method raises redis-py's own errors when Redis is away."""
 
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis = redis
-        self._keys = keys
+def _admission(verdict: AdmitVerdict, *rest: Any) -> Admission:
+    match verdict:
+        case Verdict.HELD:
+            n_others, tokens, limit, until_ms, why = rest
+            return Admission(
+                verdict=verdict,
+                n_others=n_others,
+                tokens_in_flight=tokens,
+                limit=limit,
+                held_until_ms=until_ms,
+                why=why.decode(),
+            )
+        case Verdict.LARGE:
+            return Admission(verdict=verdict, limit=rest[0])
+        case Verdict.OK | Verdict.STALE:
+            return Admission(verdict=verdict)
 
+
+def _entry(verdict: EnterVerdict, *rest: Any) -> Entry:
+    match verdict:
+        case Verdict.OK:
+            return Entry(verdict=verdict, told=rest[0] == b"1")
+        case Verdict.OPEN:
+            return Entry(verdict=verdict, wait_ms=rest[0], why=rest[1].decode())
+        case Verdict.PARKED:
+            wait_ms, why, status, body, n_refused, refused_for_ms = rest
+            return Entry(
+                verdict=verdict,
+                wait_ms=wait_ms,
+                why=why.decode(),
+                status=int(status),
+                body=body,
+                n_refused=n_refused,
+                refused_for_ms=refused_for_ms,
+            )
+
+
+class AccountScripts(Stubs):
+    """The moves of accounts. A stub's name is that of its script's file."""
+
+    @script(AdmitVerdict, read=_admission)
     async def admit(
         self,
         *,
@@ -72,27 +114,9 @@ class AccountScripts:
         keep_ms: int,
         others: Sequence[BatchId],
     ) -> Admission:
-        """Admit a sealed batch to its quota: `admit.lua`."""
-        k = self._keys
-        keys = [k.quota(quota_id), k.batch(batch_id), k.lane(lane_id), *(k.batch(one) for one in others)]
-        args: list[Arg] = [batch_id, token, tokens, int(divisible), account, quota_id]
-        args += [turn_ms, step_ms, keep_ms, *others]
-        verdict, *rest = await run(self._redis, "admit", keys, args)
-        match Verdict(verdict.decode()):
-            case Verdict.HELD:
-                return Admission(
-                    verdict=Verdict.HELD,
-                    n_others=rest[0],
-                    tokens_in_flight=rest[1],
-                    limit=rest[2],
-                    held_until_ms=rest[3],
-                    why=rest[4].decode(),
-                )
-            case Verdict.LARGE:
-                return Admission(verdict=Verdict.LARGE, limit=rest[0])
-            case plain:
-                return Admission(verdict=plain)
+        """Admit a sealed batch to its quota."""
 
+    @script(read=tuple)
     async def teach(
         self,
         *,
@@ -106,54 +130,22 @@ class AccountScripts:
         why: str,
         keep_ms: int,
     ) -> tuple[int, int]:
-        """Store what a refusal taught; return (refusals in a row alone, ms since the first): `teach.lua`."""
-        args: list[Arg] = [
-            batch_id,
-            limit,
-            int(alone),
-            hold_ms,
-            trusted_ms,
-            row_ms,
-            why,
-            keep_ms,
-        ]
-        n_alone, since_ms = await run(self._redis, "teach", [self._keys.quota(quota_id)], args)
-        return n_alone, since_ms
+        """Store what a refusal taught; return (refusals in a row alone, ms since the first)."""
 
+    @script(EnterVerdict, read=_entry)
     async def enter(self, *, circuits: Sequence[str], trial_ms: int, longest_ms: int) -> Entry:
-        """Ask whether an account may be called: `enter.lua`."""
-        keys = [self._keys.circuit(name) for name in circuits]
-        verdict, *rest = await run(self._redis, "enter", keys, [trial_ms, longest_ms])
-        match Verdict(verdict.decode()):
-            case Verdict.OPEN:
-                return Entry(verdict=Verdict.OPEN, wait_ms=rest[0], why=rest[1].decode())
-            case Verdict.PARKED:
-                return Entry(
-                    verdict=Verdict.PARKED,
-                    wait_ms=rest[0],
-                    why=rest[1].decode(),
-                    status=int(rest[2]),
-                    body=rest[3],
-                    n_refused=rest[4],
-                    refused_for_ms=rest[5],
-                )
-            case plain:
-                return Entry(verdict=plain, told=rest[0] == b"1")
+        """Ask whether an account may be called."""
 
+    @script(read=int)
     async def trip(self, *, circuit: str, opens_after: int, pause: Pause, why: str, forget_ms: int) -> int:
-        """Count a failed call; return for how long the circuit is open, in ms: `trip.lua`."""
-        args: list[Arg] = [opens_after, pause.first_ms, pause.longest_ms, pause.shortest_ms]
-        args += [int(pause.draw * 1_000_000), pause.wish_ms, why, forget_ms]
-        open_ms: int = await run(self._redis, "trip", [self._keys.circuit(circuit)], args)
-        return open_ms
+        """Count a failed call; return for how long the circuit is open, in ms."""
 
+    @script(Done)
     async def park(
         self, *, circuit: str, pause_ms: int, status: int, body: bytes, why: str, forget_ms: int
-    ) -> None:
-        """Park an account or a lane whose key was refused: `park.lua`."""
-        args: list[Arg] = [pause_ms, status, body, why, forget_ms]
-        await run(self._redis, "park", [self._keys.circuit(circuit)], args)
+    ) -> Done:
+        """Park an account or a lane whose key was refused."""
 
-    async def leave(self, *, circuits: Sequence[str], answered: bool) -> None:
-        """End a call that `enter` let in, if it did not fail: `leave.lua`."""
-        await run(self._redis, "leave", [self._keys.circuit(name) for name in circuits], [int(answered)])
+    @script(Done)
+    async def leave(self, *, circuits: Sequence[str], answered: bool) -> Done:
+        """End a call that `enter` let in, if it did not fail."""

@@ -1,54 +1,45 @@
-"""Runs the Lua scripts, one typed method per transition; the head of each file holds its contract."""
+"""What the Lua scripts of batches and requests take and answer: a stub each."""
 
 from __future__ import annotations
 
-import hashlib
-import re
-import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
-from redis.asyncio import Redis
-from redis.exceptions import NoScriptError
+import msgspec
 
-from .keys import BatchId, Keys, LaneId, Mailbox, ProviderBatchId, RequestId, RunId
-from .records.batch import UNENDED_ALLOWED, EarlyRead, quarantine_sentence
+from .keys import BatchId, LaneId, Mailbox, ProviderBatchId, RequestId, RunId
+from .records.batch import UNENDED_ALLOWED, EarlyRead
 from .states import TERMINAL_STATES, BatchState, Outcome, Placement, RowKind, Verdict
+from .stubs import Fsync, Stubs, script
 
-Arg: TypeAlias = str | bytes | int
+Json: TypeAlias = bytes | msgspec.Struct
 
-_INCLUDE: Final = re.compile(r"^--@include (\w+)$", re.MULTILINE)
+Done: TypeAlias = Literal[Verdict.OK]
+Fenced: TypeAlias = Literal[Verdict.OK, Verdict.STALE]
+"""STALE = another claim has overtaken this one, or the batch is in no state for this: nothing was done."""
+Armed: TypeAlias = Literal[Verdict.OK, Verdict.STALE, Verdict.NOT_ON_DISK]
+BeginVerdict: TypeAlias = Literal[Verdict.OK, Verdict.ALONE, Verdict.QUARANTINED, Verdict.STALE]
+CancelVerdict: TypeAlias = Literal[Verdict.OK, Verdict.TOO_LATE, Verdict.GONE, Verdict.JOINED]
+DropVerdict: TypeAlias = Literal[Verdict.OK, Verdict.TOO_LATE, Verdict.GONE]
+DeliverVerdict: TypeAlias = Literal[Verdict.OK, Verdict.MAILBOXES, Verdict.STALE]
+Discarded: TypeAlias = Literal[Verdict.OK, Verdict.GONE]
+EnqueueVerdict: TypeAlias = Literal[Verdict.OK, Verdict.MOVED, Verdict.USED]
+Forgotten: TypeAlias = Literal[Verdict.OK, Verdict.UNREADABLE, Verdict.GONE, Verdict.LIVES]
+Reopened: TypeAlias = Literal[Verdict.OK, Verdict.TOO_LATE, Verdict.BUSY, Verdict.GONE]
+RequeueVerdict: TypeAlias = Literal[Verdict.OK, Verdict.MOVED, Verdict.USED, Verdict.STALE]
+Retried: TypeAlias = Literal[Verdict.OK, Verdict.BUSY, Verdict.TOO_LATE, Verdict.GONE]
+Unreadable: TypeAlias = Literal[Verdict.OK, Verdict.OVER, Verdict.STALE]
+Withdrawn: TypeAlias = Literal[Verdict.OK, Verdict.JOINED, Verdict.TOO_LATE, Verdict.GONE]
 
-
-@cache
-def source(name: str) -> str:
-    """Return the text of a script with its includes; each included file defines local functions only."""
-    folder = files(__package__) / "lua"
-    text = (folder / f"{name}.lua").read_text(encoding="utf-8")
-    return _INCLUDE.sub(lambda match: (folder / f"{match[1]}.lua").read_text(encoding="utf-8"), text)
-
-
-@cache
-def _sha(name: str) -> str:
-    return hashlib.sha1(source(name).encode(), usedforsecurity=False).hexdigest()
-
-
-async def run(redis: Redis, name: str, keys: Sequence[str], args: Sequence[Arg]) -> Any:
-    """Run a script by its name; its text is sent only to a server that does not know it."""
-    try:
-        return await redis.evalsha(_sha(name), len(keys), *keys, *args)
-    except NoScriptError:
-        return await redis.eval(source(name), len(keys), *keys, *args)
+_STATES: Final[Mapping[bytes, BatchState]] = {state.value.encode(): state for state in BatchState}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enqueued:
     """Answer of `enqueue`: on OK the placements of the rows taken, else the batch that is open instead."""
 
-    verdict: Verdict
+    verdict: EnqueueVerdict
     placements: tuple[Placement, ...] = ()
     open_batch: BatchId | None = None
 
@@ -69,9 +60,9 @@ class DueBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begun:
-    """Answer of `begin`: OK, ALONE, QUARANTINED or STALE; the batch's fields with OK and QUARANTINED."""
+    """Answer of `begin`; the batch's fields with OK and QUARANTINED."""
 
-    verdict: Verdict
+    verdict: BeginVerdict
     fields: Mapping[bytes, bytes] | None
 
 
@@ -79,7 +70,7 @@ class Begun:
 class Delivered:
     """Answer of `deliver`."""
 
-    verdict: Verdict
+    verdict: DeliverVerdict
     n_answered: int = 0
     n_retry: int = 0
     n_unknown: int = 0
@@ -90,11 +81,20 @@ class Delivered:
 class Dropped:
     """Answer of `drop`; `n_shared` requests were left because others wait for them."""
 
-    verdict: Verdict
+    verdict: DropVerdict
     n_dropped: int = 0
     n_shared: int = 0
     ended: bool = False
     """Whether the batch held nothing else and has ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requeued:
+    """Answer of `requeue`: on OK how many rows were taken, on MOVED the batch that is open instead."""
+
+    verdict: RequeueVerdict
+    n_taken: int = 0
+    open_batch: BatchId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,42 +126,72 @@ class BatchCap:
     longest_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fsync:
-    """On whose disks a write must be before it counts, besides Redis' own, and how long that is waited for."""
+def _enqueued(verdict: EnqueueVerdict, *rest: Any) -> Enqueued:
+    match verdict:
+        case Verdict.OK:
+            return Enqueued(verdict=verdict, placements=tuple(map(Placement, rest[1].decode())))
+        case Verdict.MOVED:
+            return Enqueued(verdict=verdict, open_batch=BatchId(rest[0].decode()))
+        case Verdict.USED:
+            return Enqueued(verdict=verdict)
 
-    replicas: int
-    within_ms: int
+
+def _due(reply: Sequence[Any]) -> list[DueBatch]:
+    return [
+        DueBatch(
+            batch_id=BatchId(batch_id.decode()),
+            token=int(token or 0),
+            state=_STATES.get(state),
+            n_missed=int(missed),
+            collected=bool(collected),
+        )
+        for batch_id, token, state, missed, collected in reply
+    ]
 
 
-class Scripts:
-    """The transitions of one deployment. Every method raises redis-py's own errors when Redis is away."""
+def _begun(verdict: BeginVerdict, *flat: bytes) -> Begun:
+    return Begun(verdict=verdict, fields=dict(zip(flat[::2], flat[1::2], strict=True)) or None)
 
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self.redis = redis
-        self.keys = keys
 
-    async def _run(self, name: str, keys: Sequence[str], args: Sequence[Arg]) -> Any:
-        return await run(self.redis, name, keys, args)
+def _delivered(verdict: DeliverVerdict, *rest: Any) -> Delivered:
+    if verdict is Verdict.OK:
+        return Delivered(verdict=verdict, n_answered=rest[0], n_retry=rest[1], n_unknown=rest[2])
+    return Delivered(verdict=verdict, mailboxes=tuple(Mailbox(name.decode()) for name in rest))
 
-    async def _run_to_disk(
-        self, name: str, keys: Sequence[str], args: Sequence[Arg], fsync: Fsync
-    ) -> tuple[Any, bool]:
-        """Return the reply, and whether everything up to this script's writes is confirmed to be on disk."""
-        for script in (("EVALSHA", _sha(name)), ("EVAL", source(name))):
-            # WAITAOF covers the writes of its own connection, so both go into one pipeline.
-            async with self.redis.pipeline(transaction=False) as pipe:
-                pipe.execute_command(*script, len(keys), *keys, *args)
-                pipe.execute_command("WAITAOF", 1, fsync.replicas, fsync.within_ms)
-                reply, on_disk = await pipe.execute(raise_on_error=False)
-            if not isinstance(reply, NoScriptError):
-                break
-        if isinstance(reply, Exception):
-            raise reply
-        if isinstance(on_disk, Exception):
-            return reply, False
-        return reply, on_disk[0] >= 1 and on_disk[1] >= fsync.replicas
 
+def _requeued(verdict: RequeueVerdict, *rest: Any) -> Requeued:
+    return Requeued(
+        verdict=verdict,
+        n_taken=int(rest[0]) if verdict is Verdict.OK else 0,
+        open_batch=BatchId(rest[0].decode()) if verdict is Verdict.MOVED else None,
+    )
+
+
+def _dropped(verdict: DropVerdict, *rest: int) -> Dropped:
+    if verdict is not Verdict.OK:
+        return Dropped(verdict=verdict)
+    return Dropped(verdict=verdict, n_dropped=rest[0], n_shared=rest[1], ended=rest[2] == 1)
+
+
+def _label(verdict: Fenced, *label: bytes) -> str | None:
+    return label[0].decode() if verdict is Verdict.OK else None
+
+
+def _submitted(verdict: Fenced, in_force: bytes = b"") -> tuple[Fenced, str]:
+    return verdict, in_force.decode()
+
+
+def _members(reply: Sequence[bytes]) -> list[str]:
+    return [member.decode(errors="replace") for member in reply]
+
+
+class Scripts(Stubs):
+    """The moves of the batches and requests of one deployment. A stub's name is that of its script's file.
+
+    Seconds (`delay_s`) are sent as milliseconds (`delay_ms`).
+    """
+
+    @script(EnqueueVerdict, read=_enqueued)
     async def enqueue(
         self,
         *,
@@ -177,228 +207,183 @@ class Scripts:
         ask_failed_anew: bool,
         rows: Sequence[RowIn],
     ) -> Enqueued:
-        """Append requests to the lane's open batch, or attach to equal ones: `enqueue.lua`."""
-        k = self.keys
-        keys = [k.schedule, k.lane(lane_id), k.batch(batch_id), k.rows(batch_id), k.batches, k.lanes]
-        keys += [k.run(run_id), k.run_batches(run_id), k.runs]
-        args: list[Arg] = [batch_id, lane_id, spec, mailbox, run_id, run_name]
-        args += [cap.linger_ms, cap.longest_ms, cap.rows, cap.bytes]
-        args += [poll_ms, keep_ms, int(ask_failed_anew), len(rows)]
-        for row in rows:
-            keys += (k.request(row.request_id), k.result(row.request_id))
-            args += (row.request_id, row.packed, row.size)
-        reply = await self._run("enqueue", keys, args)
-        verdict = Verdict(reply[0].decode())
-        if verdict is Verdict.OK:
-            return Enqueued(verdict=verdict, placements=tuple(Placement(mark) for mark in reply[2].decode()))
-        open_batch = BatchId(reply[1].decode()) if verdict is Verdict.MOVED else None
-        return Enqueued(verdict=verdict, open_batch=open_batch)
+        """Append requests to the lane's open batch, or attach to equal requests."""
 
+    @script(read=_due)
     async def claim(self, *, batch_ids: Sequence[BatchId], lease_ms: int) -> list[DueBatch]:
-        """Claim those of the batches that are due: `claim.lua`."""
-        keys = [self.keys.schedule, *(self.keys.batch(batch_id) for batch_id in batch_ids)]
-        reply = await self._run("claim", keys, [lease_ms, *batch_ids])
-        return [
-            DueBatch(
-                batch_id=BatchId(batch_id.decode()),
-                token=int(token or 0),
-                state=_state(state),
-                n_missed=int(missed),
-                collected=bool(collected),
-            )
-            for batch_id, token, state, missed, collected in reply
-        ]
+        """Claim those of the batches that are due."""
 
+    @script(BeginVerdict, read=_begun)
     async def begin(
         self,
-        *,
         batch_id: BatchId,
         token: int,
         lease_ms: int,
         states: Sequence[BatchState],
+        *,
+        error: str,
+        nonce: str,
         alone: bool = True,
-        nonce: str = "",
+        allowed: int = UNENDED_ALLOWED,
     ) -> Begun:
-        """Start a step once for each token and return the batch's fields: `begin.lua`.
+        """Start a step once for each token and return the batch's fields.
 
-        A second call finds the step begun, unless it bears the `nonce` of the first; redis-py's resend does.
+        A second call finds the step begun, unless it has the `nonce` of the first, as redis-py's resend has. `error` is
+        the sentence on a quarantine.
         """
-        args: list[Arg] = [batch_id, token, lease_ms, ",".join(states)]
-        args += [int(alone), UNENDED_ALLOWED, quarantine_sentence(batch_id), nonce or secrets.token_hex(8)]
-        reply = await self._run("begin", self._batch(batch_id), args)
-        return Begun(
-            verdict=_verdict(reply[0]), fields=dict(zip(reply[1::2], reply[2::2], strict=True)) or None
-        )
 
-    async def survived(self, *, batch_id: BatchId, token: int) -> Verdict:
-        """Forget a started step that did not kill its worker: `survived.lua`."""
-        return _verdict(await self._run("survived", self._batch(batch_id), [batch_id, token]))
+    @script(Fenced)
+    async def survived(self, batch_id: BatchId, token: int) -> Fenced:
+        """Forget a started step that did not kill its worker."""
 
-    async def retry(self, *, batch_id: BatchId, account: str = "") -> Verdict:
-        """Make a waiting or quarantined batch due now: `retry.lua`."""
-        keys = [*self._batch(batch_id), self.keys.circuit(account)]
-        return _verdict(await self._run("retry", keys, [batch_id]))
+    @script(Retried)
+    async def retry(self, *, batch_id: BatchId, account: str = "") -> Retried:
+        """Make a waiting or quarantined batch due now."""
 
-    async def extend(self, *, batch_id: BatchId, token: int, lease_ms: int) -> Verdict:
-        """Extend a claim's lease: `extend.lua`."""
-        return _verdict(await self._run("extend", self._batch(batch_id), [batch_id, token, lease_ms]))
+    @script(Fenced)
+    async def extend(self, batch_id: BatchId, token: int, lease_ms: int) -> Fenced:
+        """Extend the lease of a claim."""
 
+    @script(Fenced)
     async def release(
         self,
-        *,
         batch_id: BatchId,
         token: int,
-        delay_ms: int,
+        delay_s: float,
         error: str = "",
+        *,
         create_refused: bool = False,
         denied: bool = False,
-    ) -> Verdict:
-        """Hand back a claimed batch for a later step: `release.lua`."""
-        args: list[Arg] = [batch_id, token, delay_ms, error, int(create_refused), int(denied)]
-        return _verdict(await self._run("release", self._batch(batch_id), args))
+    ) -> Fenced:
+        """Make a claimed batch due again after a delay; '' keeps its last error."""
 
+    @script(Fenced)
     async def hold(
         self,
-        *,
         batch_id: BatchId,
         token: int,
-        delay_ms: int,
+        delay_s: float,
         why: str,
+        *,
         unmade: bool = False,
         parked: bool = False,
         away: bool = False,
-    ) -> Verdict:
-        """Hand back a claimed batch that waits for something outside of it: `hold.lua`."""
-        args: list[Arg] = [batch_id, token, delay_ms, why, int(unmade), int(parked), int(away)]
-        return _verdict(await self._run("hold", self._batch(batch_id), args))
+    ) -> Fenced:
+        """Make a claimed batch that waits for something else due again after a delay, without a stumble."""
 
-    async def note(self, *, batch_id: BatchId, token: int, why: str) -> Verdict:
-        """Store why a claimed batch waits while its step runs, '' = nothing holds it up: `note.lua`."""
-        return _verdict(await self._run("note", [self.keys.batch(batch_id)], [token, why]))
+    @script(Fenced)
+    async def note(self, batch_id: BatchId, token: int, why: str) -> Fenced:
+        """Store why a claimed batch waits while its step runs; '' = it does not wait."""
 
-    async def seal(self, *, batch_id: BatchId, token: int, lane_id: LaneId) -> Verdict:
-        """Close an open batch to new requests: `seal.lua`."""
-        keys = [*self._batch(batch_id), self.keys.lane(lane_id)]
-        return _verdict(await self._run("seal", keys, [batch_id, token]))
+    @script(Fenced)
+    async def seal(self, batch_id: BatchId, token: int, lane_id: LaneId) -> Fenced:
+        """Close an open batch to new requests."""
 
-    async def intend(self, *, batch_id: BatchId, token: int, label: str) -> str | None:
-        """Store the intent to submit and return the label in force; None = stale: `intend.lua`."""
-        reply = await self._run("intend", [self.keys.batch(batch_id)], [token, label])
-        return reply[1].decode() if reply[0] == b"OK" else None
+    @script(Fenced, read=_label)
+    async def intend(self, batch_id: BatchId, token: int, label: str) -> str | None:
+        """Store the intent to submit and return the label in force; None = the claim is stale."""
 
+    @script(Fenced)
     async def uploaded(
-        self, *, batch_id: BatchId, token: int, input_file_id: str, n_lines: int, account: str = ""
-    ) -> Verdict:
-        """Remember the provider's input file: `uploaded.lua`."""
-        args: list[Arg] = [token, input_file_id, n_lines, account]
-        return _verdict(await self._run("uploaded", [self.keys.batch(batch_id)], args))
+        self, batch_id: BatchId, token: int, input_file_id: str, n_lines: int, account: str = ""
+    ) -> Fenced:
+        """Store the id of the provider's input file, its number of lines and the account that uploaded it."""
 
+    @script(Armed)
     async def arm(
         self,
-        *,
         batch_id: BatchId,
         token: int,
         account: str = "",
+        *,
         doubted: bool = False,
         fsync: Fsync | None = None,
-    ) -> Verdict:
-        """Store that the create is about to be sent; NOT_ON_DISK = stored, but not where `fsync` asks: `arm.lua`."""
-        keys = [self.keys.batch(batch_id)]
-        args: list[Arg] = [token, account, int(doubted)]
-        if fsync is None:
-            return _verdict(await self._run("arm", keys, args))
-        reply, on_disk = await self._run_to_disk("arm", keys, args, fsync)
-        verdict = _verdict(reply)
-        return verdict if on_disk or verdict is not Verdict.OK else Verdict.NOT_ON_DISK
+    ) -> Armed:
+        """Store that the create is about to be sent, and under which account.
 
+        `doubted` = a create may have been forgotten and was not found; this run of Redis owns the batch now.
+        """
+
+    @script(Fenced, read=_submitted)
     async def submitted(
         self,
-        *,
         batch_id: BatchId,
         token: int,
         provider_batch_id: ProviderBatchId,
-        delay_ms: int,
+        delay_s: float,
         account: str = "",
-    ) -> tuple[Verdict, str]:
-        """Store the provider's batch id; return the id in force to a stale claim: `submitted.lua`."""
-        args: list[Arg] = [batch_id, token, provider_batch_id, delay_ms, account]
-        reply = await self._run("submitted", self._batch(batch_id), args)
-        return _verdict(reply[0]), reply[1].decode() if len(reply) > 1 else ""
+    ) -> tuple[Fenced, str]:
+        """Store the provider's batch id; return the id in force to a stale claim."""
 
+    @script(Fenced)
     async def progress(
         self,
-        *,
         batch_id: BatchId,
         token: int,
         status: str,
         n_done: int,
         n_total: int,
-        delay_ms: int,
+        delay_s: float,
         early: EarlyRead | None = None,
+        *,
         listed: bool = False,
         cancel_asked: bool = False,
         why: str = "",
-    ) -> Verdict:
-        """Store what a poll of a running batch showed: `progress.lua`."""
-        args: list[Arg] = [batch_id, token, status, n_done, n_total, delay_ms]
-        args += [early.encode() if early else b"", "" if listed else "1", "1" if cancel_asked else "", why]
-        return _verdict(await self._run("progress", self._batch(batch_id), args))
+    ) -> Fenced:
+        """Store a look at a running batch and how far its early results were read.
 
+        `listed` = only a list shows it. `cancel_asked` = the provider was just asked to cancel it. `why` is the reason
+        of the wait, for people.
+        """
+
+    @script(Fenced)
     async def ended(
-        self, *, batch_id: BatchId, token: int, outcome: Outcome, status: str, ending: bytes, error: str
-    ) -> Verdict:
-        """Store how a batch ended: `ended.lua`."""
-        args: list[Arg] = [batch_id, token, outcome, status, ending, error]
-        return _verdict(await self._run("ended", self._batch(batch_id), args))
-
-    async def deliver(
         self,
-        *,
         batch_id: BatchId,
         token: int,
+        outcome: Outcome,
+        ending: Json,
+        error: str = "",
+        *,
+        status: str = "",
+    ) -> Fenced:
+        """Store how a batch ended; `error` is the reason in one sentence, `status` the provider's word."""
+
+    @script(DeliverVerdict, read=_delivered)
+    async def deliver(
+        self,
+        batch_id: BatchId,
+        token: int,
+        rows: Sequence[RowOut],
+        *,
         max_attempts: int,
         keep_ms: int,
         mail_ms: int,
         mailboxes: Sequence[Mailbox],
-        rows: Sequence[RowOut],
     ) -> Delivered:
-        """Store results and announce them: `deliver.lua`."""
-        k = self.keys
-        keys = [k.batch(batch_id), k.unanswered(batch_id), *(k.mailbox(mailbox) for mailbox in mailboxes)]
-        args: list[Arg] = [token, batch_id, max_attempts, keep_ms, mail_ms, k.notice_prefix]
-        args += [len(mailboxes), *mailboxes]
-        for row in rows:
-            keys += (k.request(row.request_id), k.result(row.request_id))
-            args += (row.kind.value, row.request_id, row.packed)
-        reply = await self._run("deliver", keys, args)
-        verdict = Verdict(reply[0].decode())
-        if verdict is Verdict.OK:
-            return Delivered(verdict=verdict, n_answered=reply[1], n_retry=reply[2], n_unknown=reply[3])
-        return Delivered(verdict=verdict, mailboxes=tuple(Mailbox(name.decode()) for name in reply[1:]))
+        """Store results and notify the sessions that wait for them."""
 
-    async def collected(self, *, batch_id: BatchId, token: int, error: str = "") -> Verdict:
-        """Store that every result was read: `collected.lua`."""
-        return _verdict(await self._run("collected", self._batch(batch_id), [batch_id, token, error]))
+    @script(Fenced)
+    async def collected(self, batch_id: BatchId, token: int, error: str = "") -> Fenced:
+        """Store that every result was read; `error` is the batch's own and replaces the error of an earlier reading."""
 
+    @script(Fenced)
     async def spend(
-        self, *, batch_id: BatchId, token: int, inputs_ms: int, results_ms: int, keep_ms: int
-    ) -> Verdict:
-        """Note when the files of an ended batch are to be deleted: `spend.lua`."""
-        keys = [self.keys.spent_files, self.keys.batch(batch_id)]
-        return _verdict(await self._run("spend", keys, [batch_id, token, inputs_ms, results_ms, keep_ms]))
+        self, batch_id: BatchId, token: int, *, inputs_ms: int, results_ms: int, keep_ms: int
+    ) -> Fenced:
+        """Schedule the files of an ended batch for deletion."""
 
+    @script(read=_members)
     async def claim_spent(self, *, most: int, pause_ms: int) -> list[str]:
-        """Claim files that are due to be deleted: `claim_spent.lua`."""
-        members = await self._run("claim_spent", [self.keys.spent_files], [most, pause_ms])
-        return [member.decode(errors="replace") for member in members]
+        """Claim files that are due to be deleted."""
 
+    @script(Fenced)
     async def unread(
-        self, *, batch_id: BatchId, token: int, delay_ms: int, ending: bytes, why: str, held_back: bool
-    ) -> Verdict:
-        """Hand back an ended batch whose results lack rows, to be read again: `unread.lua`."""
-        args: list[Arg] = [batch_id, token, delay_ms, ending, why, int(held_back)]
-        return _verdict(await self._run("unread", self._batch(batch_id), args))
+        self, batch_id: BatchId, token: int, delay_s: float, ending: Json, why: str, *, held_back: bool
+    ) -> Fenced:
+        """Hand back an ended batch whose results lack rows; `held_back` = nothing of it is ever run again."""
 
+    @script(RequeueVerdict, read=_requeued)
     async def requeue(
         self,
         *,
@@ -410,65 +395,40 @@ class Scripts:
         cap: BatchCap,
         keep_ms: int,
         rows: Sequence[RowIn],
-    ) -> tuple[Verdict, int, BatchId | None]:
-        """Move unanswered requests to another batch; return (verdict, n taken, open batch): `requeue.lua`."""
-        k = self.keys
-        keys = [
-            k.schedule,
-            k.lane(lane_id),
-            k.batch(target),
-            k.rows(target),
-            k.batches,
-            k.lanes,
-            k.batch(source_id),
-        ]
-        args: list[Arg] = [target, lane_id, spec, source_id, token]
-        args += [cap.linger_ms, cap.longest_ms, cap.rows, cap.bytes, keep_ms, len(rows)]
-        for row in rows:
-            keys.append(k.request(row.request_id))
-            args += (row.packed, row.attempt, row.size)
-        reply = await self._run("requeue", keys, args)
-        verdict = Verdict(reply[0].decode())
-        n_taken = int(reply[1]) if verdict is Verdict.OK else 0
-        return verdict, n_taken, BatchId(reply[1].decode()) if verdict is Verdict.MOVED else None
+    ) -> Requeued:
+        """Move unanswered requests to another batch."""
 
-    async def settle(self, *, batch_id: BatchId, token: int, state: BatchState, keep_ms: int) -> Verdict:
-        """End a batch for ever: `settle.lua`."""
-        keys = [*self._batch(batch_id), self.keys.rows(batch_id)]
-        return _verdict(await self._run("settle", keys, [batch_id, token, state, keep_ms]))
+    @script(Fenced)
+    async def settle(self, batch_id: BatchId, token: int, state: BatchState, *, keep_ms: int) -> Fenced:
+        """Move an ended batch to a terminal state."""
 
+    @script(Fenced)
     async def keep(
-        self, *, batch_id: BatchId, token: int, keep_ms: int, request_ids: Sequence[RequestId]
-    ) -> Verdict:
-        """Remember requests that a batch settles without an answer: `keep.lua`."""
-        keys = [self.keys.batch(batch_id), self.keys.unanswered(batch_id)]
-        args: list[Arg] = [token, keep_ms, len(request_ids), *request_ids]
-        return _verdict(await self._run("keep", keys, args))
+        self, batch_id: BatchId, token: int, request_ids: Sequence[RequestId], *, keep_ms: int
+    ) -> Fenced:
+        """Store the requests that a batch settles without an answer of its provider."""
 
-    async def reopen(self, *, batch_id: BatchId, keep_ms: int) -> Verdict:
-        """Reopen a batch that is over, to read its results once more: `reopen.lua`."""
-        keys = [*self._batch(batch_id), self.keys.unanswered(batch_id)]
-        return _verdict(await self._run("reopen", keys, [batch_id, ",".join(TERMINAL_STATES), keep_ms]))
+    @script(Reopened)
+    async def reopen(
+        self, *, batch_id: BatchId, keep_ms: int, terminal: Collection[BatchState] = TERMINAL_STATES
+    ) -> Reopened:
+        """Reopen a batch that is over, to read its results once more."""
 
+    @script(Fenced)
     async def adopt(
         self,
-        *,
         batch_id: BatchId,
-        lane_id: LaneId,
         token: int,
+        lane_id: LaneId,
+        request_ids: Sequence[RequestId],
+        *,
         attempt: int,
         keep_ms: int,
-        request_ids: Sequence[RequestId],
-        last: bool,
-    ) -> Verdict:
-        """Put requests of a reopened batch back in flight: `adopt.lua`."""
-        schedule, batch = self._batch(batch_id)
-        keys = [schedule, self.keys.lane(lane_id), batch]
-        for request_id in request_ids:
-            keys += (self.keys.request(request_id), self.keys.result(request_id))
-        args: list[Arg] = [token, batch_id, attempt, keep_ms, int(last)]
-        return _verdict(await self._run("adopt", keys, args))
+        last: bool = False,
+    ) -> Fenced:
+        """Put requests of a reopened batch back in flight; the `last` call ends the adoption."""
 
+    @script(CancelVerdict)
     async def cancel(
         self,
         *,
@@ -476,54 +436,54 @@ class Scripts:
         lane_id: LaneId,
         ending: bytes,
         error: str,
+        alone: bool = False,
         request_ids: Collection[RequestId] = (),
-        mailboxes: Collection[Mailbox] | None = None,
-    ) -> Verdict:
-        """Request the cancellation of a batch: `cancel.lua`.
+        mailboxes: Collection[Mailbox] = (),
+    ) -> CancelVerdict:
+        """Request the cancellation of a batch.
 
-        Given mailboxes, return JOINED if another request is open in the batch, or if anybody else waits for these.
+        With `alone`, return JOINED if another request is open in the batch, or if others wait for these.
         """
-        keys = [*self._batch(batch_id), self.keys.lane(lane_id), *map(self.keys.request, request_ids)]
-        args: list[Arg] = [batch_id, ending, error]
-        args += [",".join(mailboxes)] if mailboxes is not None else []
-        return _verdict(await self._run("cancel", keys, args))
 
-    async def withdraw(self, *, request_id: RequestId, batch_id: BatchId, mailbox: Mailbox) -> Verdict:
-        """Take a waiter off a request; return OK, JOINED, TOO_LATE or GONE: `withdraw.lua`."""
-        keys = [self.keys.request(request_id), self.keys.batch(batch_id)]
-        return _verdict(await self._run("withdraw", keys, [batch_id, mailbox]))
+    @script(Withdrawn)
+    async def withdraw(self, *, request_id: RequestId, batch_id: BatchId, mailbox: Mailbox) -> Withdrawn:
+        """Take a waiter off a request."""
 
+    @script(Done)
     async def remember(
         self, *, run_id: RunId, number: int, packed: bytes, n_requests: int, keep_ms: int
-    ) -> Verdict:
-        """Store a chunk of a submitted file's requests: `remember.lua`."""
-        args: list[Arg] = [number, packed, n_requests, keep_ms]
-        return _verdict(await self._run("remember", [self.keys.run_requests(run_id)], args))
+    ) -> Done:
+        """Store a chunk of a submitted file's requests."""
 
-    async def discard(self, *, request_id: RequestId, packed: bytes) -> Verdict:
-        """Drop a stored result that cannot be an answer, unless another replaced it; OK or GONE: `discard.lua`."""
-        return _verdict(await self._run("discard", [self.keys.result(request_id)], [packed]))
+    @script(Discarded)
+    async def discard(self, *, request_id: RequestId, packed: bytes) -> Discarded:
+        """Drop a stored result that cannot be an answer, unless another replaced it."""
 
-    async def forget(self, *, request_id: RequestId, batch_id: BatchId) -> Verdict:
-        """Drop a request that nobody will answer; return OK, UNREADABLE, LIVES or GONE: `forget.lua`."""
-        keys = [self.keys.request(request_id), self.keys.batch(batch_id)]
-        return _verdict(await self._run("forget", keys, [batch_id, ",".join(TERMINAL_STATES)]))
+    @script(Forgotten)
+    async def forget(
+        self,
+        *,
+        request_id: RequestId,
+        batch_id: BatchId,
+        terminal: Collection[BatchState] = TERMINAL_STATES,
+    ) -> Forgotten:
+        """Drop a request that nobody will answer."""
 
-    async def unreadable(self, *, batch_id: BatchId, token: int, delay_ms: int, patience_ms: int) -> Verdict:
-        """Store that a batch's record cannot be read; return OK, OVER or STALE: `unreadable.lua`."""
-        args: list[Arg] = [batch_id, token, delay_ms, patience_ms]
-        return _verdict(await self._run("unreadable", self._batch(batch_id), args))
+    @script(Unreadable)
+    async def unreadable(
+        self, batch_id: BatchId, token: int, *, delay_ms: int, patience_ms: int
+    ) -> Unreadable:
+        """Make a batch whose record cannot be read due again later; OVER = it has been unreadable for too long."""
 
-    async def give_up(self, *, batch_id: BatchId, token: int, error: str, keep_ms: int) -> Verdict:
-        """End for ever a batch whose record cannot be read: `give_up.lua`."""
-        keys = [*self._batch(batch_id), self.keys.rows(batch_id)]
-        return _verdict(await self._run("give_up", keys, [batch_id, token, error, keep_ms]))
+    @script(Fenced)
+    async def give_up(self, batch_id: BatchId, token: int, error: str, *, keep_ms: int) -> Fenced:
+        """End for ever a batch whose record cannot be read."""
 
-    async def announce(self, *, name: str, presence: bytes, keep_ms: int, keep_list_ms: int) -> Verdict:
-        """Store a worker's heartbeat: `announce.lua`."""
-        keys = [self.keys.worker(name), self.keys.workers]
-        return _verdict(await self._run("announce", keys, [name, presence, keep_ms, keep_list_ms]))
+    @script(Done)
+    async def announce(self, *, name: str, presence: bytes, keep_ms: int, keep_list_ms: int) -> Done:
+        """Store a worker's heartbeat."""
 
+    @script(DropVerdict, read=_dropped)
     async def drop(
         self,
         *,
@@ -537,29 +497,4 @@ class Scripts:
         mailboxes: Sequence[Mailbox],
         request_ids: Sequence[RequestId],
     ) -> Dropped:
-        """Drop requests that only these mailboxes wait for, and notify the mailboxes: `drop.lua`."""
-        k = self.keys
-        keys = [*self._batch(batch_id), k.lane(lane_id), *(k.mailbox(mailbox) for mailbox in mailboxes)]
-        for request_id in request_ids:
-            keys += (k.request(request_id), k.result(request_id))
-        args: list[Arg] = [batch_id, packed, keep_ms, mail_ms, k.notice_prefix, ending, error]
-        args += [len(mailboxes), *mailboxes, *request_ids]
-        reply = await self._run("drop", keys, args)
-        verdict = Verdict(reply[0].decode())
-        if verdict is not Verdict.OK:
-            return Dropped(verdict=verdict)
-        return Dropped(verdict=verdict, n_dropped=reply[1], n_shared=reply[2], ended=reply[3] == 1)
-
-    def _batch(self, batch_id: BatchId) -> list[str]:
-        return [self.keys.schedule, self.keys.batch(batch_id)]
-
-
-def _state(reply: bytes) -> BatchState | None:
-    try:
-        return BatchState(reply.decode())
-    except ValueError:
-        return None
-
-
-def _verdict(reply: bytes) -> Verdict:
-    return Verdict(reply.decode())
+        """Drop requests that only these mailboxes wait for, and notify the mailboxes."""

@@ -80,7 +80,7 @@ class Answerer:
         for claim in await self.scripts.claim(batch_ids=batch_ids, lease_ms=LEASE_MS) if batch_ids else []:
             assert claim.state is not None
             begun = await self.scripts.begin(
-                batch_id=claim.batch_id, token=claim.token, lease_ms=LEASE_MS, states=[claim.state]
+                claim.batch_id, claim.token, LEASE_MS, [claim.state], error="", nonce="answerer"
             )
             if begun.verdict is Verdict.OK and begun.fields is not None:
                 await self._step(claim, LaneId(begun.fields[b"lane"].decode()))
@@ -92,11 +92,11 @@ class Answerer:
         elif claim.state is BatchState.SEALED:
             await scripts.intend(batch_id=batch_id, token=token, label=batch_id)
             await scripts.submitted(
-                batch_id=batch_id, token=token, provider_batch_id=ProviderBatchId("batch_1"), delay_ms=1
+                batch_id=batch_id, token=token, provider_batch_id=ProviderBatchId("batch_1"), delay_s=0.001
             )
             self.n_batches += 1
         elif claim.state is BatchState.SUBMITTED and not self.go_on.is_set():
-            await scripts.release(batch_id=batch_id, token=token, delay_ms=20)
+            await scripts.release(batch_id=batch_id, token=token, delay_s=0.02)
         elif claim.state is BatchState.SUBMITTED:
             await scripts.ended(
                 batch_id=batch_id,

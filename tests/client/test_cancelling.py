@@ -56,7 +56,7 @@ async def move_to(worker: Answerer, batch_id: BatchId, state: BatchState) -> Non
         lambda token: scripts.seal(batch_id=batch_id, token=token, lane_id=lane_id),
         lambda token: scripts.intend(batch_id=batch_id, token=token, label="label"),
         lambda token: scripts.submitted(
-            batch_id=batch_id, token=token, provider_batch_id=provider_batch_id, delay_ms=0
+            batch_id=batch_id, token=token, provider_batch_id=provider_batch_id, delay_s=0
         ),
         lambda token: scripts.ended(
             batch_id=batch_id, token=token, outcome=Outcome.COMPLETED, status="", ending=b"{}", error=""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,10 +10,11 @@ from redis.asyncio import Redis
 
 from batchling_client.wire.ids import new_batch_id, new_mailbox, new_request_id, new_run_id
 from batchling_client.wire.keys import BatchId, Keys, LaneId, Mailbox, ProviderBatchId, RequestId, RunId
-from batchling_client.wire.records.batch import Batch, EarlyRead
+from batchling_client.wire.records.batch import Batch, EarlyRead, quarantine_sentence
 from batchling_client.wire.records.row_and_result import LaneSpec, Result, Row, line_bytes
 from batchling_client.wire.scripts import (
     BatchCap,
+    Begun,
     Delivered,
     Dropped,
     DueBatch,
@@ -136,25 +138,38 @@ class ByHand:
         nonce: str = "",
     ) -> Mapping[bytes, bytes] | None:
         """Begin a step; return the fields of the batch, None if the step may not start."""
-        begun = await self.scripts.begin(
-            batch_id=batch_id,
-            token=token,
-            lease_ms=lease_ms,
-            states=states or list(BatchState),
-            nonce=nonce,
-        )
+        begun = await self.begun(batch_id, token, *states, lease_ms=lease_ms, nonce=nonce)
         return begun.fields if begun.verdict is Verdict.OK else None
+
+    async def begun(
+        self,
+        batch_id: BatchId,
+        token: int,
+        *states: BatchState,
+        lease_ms: int = LEASE_MS,
+        nonce: str = "",
+        alone: bool = True,
+    ) -> Begun:
+        return await self.scripts.begin(
+            batch_id,
+            token,
+            lease_ms,
+            states or list(BatchState),
+            error=quarantine_sentence(batch_id),
+            nonce=nonce or secrets.token_hex(8),
+            alone=alone,
+        )
 
     async def seal(self, batch_id: BatchId, token: int) -> Verdict:
         return await self.scripts.seal(batch_id=batch_id, token=token, lane_id=self.lane_id)
 
     async def submitted(self, batch_id: BatchId, token: int, name: str = "pb") -> tuple[Verdict, str]:
         return await self.scripts.submitted(
-            batch_id=batch_id, token=token, provider_batch_id=ProviderBatchId(name), delay_ms=0
+            batch_id=batch_id, token=token, provider_batch_id=ProviderBatchId(name), delay_s=0
         )
 
     async def progress(
-        self, batch_id: BatchId, token: int, delay_ms: int = 0, early: EarlyRead | None = None
+        self, batch_id: BatchId, token: int, delay_s: float = 0, early: EarlyRead | None = None
     ) -> Verdict:
         return await self.scripts.progress(
             batch_id=batch_id,
@@ -162,7 +177,7 @@ class ByHand:
             status="in_progress",
             n_done=1,
             n_total=2,
-            delay_ms=delay_ms,
+            delay_s=delay_s,
             early=early,
         )
 
@@ -201,7 +216,7 @@ class ByHand:
         target: BatchId | None = None,
         cap: BatchCap = WIDE,
     ) -> tuple[Verdict, int, BatchId | None]:
-        return await self.scripts.requeue(
+        reply = await self.scripts.requeue(
             target=target or new_batch_id(),
             lane_id=self.lane_id,
             spec=self.spec.encode(),
@@ -211,6 +226,7 @@ class ByHand:
             keep_ms=KEEP_MS,
             rows=rows,
         )
+        return reply.verdict, reply.n_taken, reply.open_batch
 
     async def settle(self, batch_id: BatchId, token: int, state: BatchState = BatchState.SETTLED) -> Verdict:
         return await self.scripts.settle(batch_id=batch_id, token=token, state=state, keep_ms=KEEP_MS)
@@ -223,7 +239,8 @@ class ByHand:
             ending=b"{}",
             error="a person cancelled it",
             request_ids=alone,
-            mailboxes=[self.mailbox] if alone else None,
+            alone=bool(alone),
+            mailboxes=[self.mailbox],
         )
 
     async def withdraw(

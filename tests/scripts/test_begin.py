@@ -7,7 +7,7 @@ import hashlib
 
 import pytest
 
-from batchling_client.wire import scripts
+from batchling_client.wire import stubs
 from batchling_client.wire.deployment.connection import connect
 from batchling_client.wire.records.batch import UNENDED_ALLOWED, Batch
 from batchling_client.wire.states import BatchState
@@ -36,9 +36,9 @@ async def test_a_begin_whose_reply_is_lost_is_answered_when_sent_again(
         await byhand.begin(batch_id, await byhand.claimed(batch_id))
     token = await byhand.claimed(batch_id)
 
-    await byhand.redis.execute_command("SCRIPT LOAD", scripts.source("begin"))
+    await byhand.redis.execute_command("SCRIPT LOAD", stubs.source("begin"))
     with Proxy(redis_url) as way:
-        call = hashlib.sha1(scripts.source("begin").encode()).hexdigest().encode()
+        call = hashlib.sha1(stubs.source("begin").encode()).hexdigest().encode()
         torn = way.add(Rule(how=How.RST, way=Way.DOWN, after=call))
         far = ByHand(connect(way.url, n_resends=RESENDS), byhand.keys)
         began = await far.begin(batch_id, token)
@@ -100,5 +100,5 @@ async def test_a_step_that_keeps_dying_is_counted(byhand: ByHand) -> None:
     assert (await byhand.batch(batch_id)).n_unended == 3
 
     token = await byhand.claimed(batch_id)
-    await byhand.scripts.release(batch_id=batch_id, token=token, delay_ms=0)
+    await byhand.scripts.release(batch_id=batch_id, token=token, delay_s=0)
     assert (await byhand.batch(batch_id)).n_unended == 0

@@ -55,7 +55,7 @@ async def test_what_another_redis_had_opened_is_closed_and_looked_at_before_it_e
 
 async def test_a_batch_at_the_provider_is_looked_at_now(byhand: ByHand) -> None:
     batch_id = await byhand.at_provider(ids(1))
-    await byhand.progress(batch_id, await byhand.claimed(batch_id), delay_ms=600_000)
+    await byhand.progress(batch_id, await byhand.claimed(batch_id), delay_s=600)
 
     assert await byhand.cancel(batch_id) is Verdict.OK
 
@@ -76,7 +76,7 @@ async def test_a_create_on_its_way_keeps_its_token(byhand: ByHand) -> None:
 
 async def test_a_submission_that_waits_for_better_weather_is_looked_at_now(byhand: ByHand) -> None:
     batch_id, token = await byhand.in_submission(ids(1))
-    await byhand.scripts.release(batch_id=batch_id, token=token, delay_ms=300_000, error="503")
+    await byhand.scripts.release(batch_id=batch_id, token=token, delay_s=300, error="503")
     assert await byhand.claims(batch_id) == []
 
     assert await byhand.cancel(batch_id) is Verdict.OK
@@ -129,7 +129,7 @@ async def test_a_look_counts_how_often_the_provider_was_asked_and_says_why_it_wa
             status="cancelling",
             n_done=0,
             n_total=1,
-            delay_ms=0,
+            delay_s=0,
             cancel_asked=True,
             why="the provider has not confirmed it",
         )

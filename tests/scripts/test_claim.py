@@ -60,7 +60,7 @@ async def test_the_lease_is_counted_from_the_servers_time(byhand: ByHand) -> Non
 
 async def test_a_batch_that_is_not_due_is_left_alone(byhand: ByHand) -> None:
     batch_id = await byhand.at_provider(ids(1))
-    await byhand.progress(batch_id, await byhand.claimed(batch_id), delay_ms=60_000)
+    await byhand.progress(batch_id, await byhand.claimed(batch_id), delay_s=60)
     before = await byhand.everything()
     assert await byhand.claims(batch_id) == []
     assert await byhand.everything() == before

@@ -30,15 +30,13 @@ MOVES: dict[str, tuple[Move, object]] = {
         Verdict.STALE,
     ),
     "hold": (
-        lambda b, i, t, r: b.scripts.hold(batch_id=i, token=t, delay_ms=0, why="no", unmade=True),
+        lambda b, i, t, r: b.scripts.hold(batch_id=i, token=t, delay_s=0, why="no", unmade=True),
         Verdict.STALE,
     ),
     "intend": (lambda b, i, t, r: b.scripts.intend(batch_id=i, token=t, label="another"), None),
     "progress": (lambda b, i, t, r: b.progress(i, t), Verdict.STALE),
     "release": (
-        lambda b, i, t, r: b.scripts.release(
-            batch_id=i, token=t, delay_ms=0, error="no", create_refused=True
-        ),
+        lambda b, i, t, r: b.scripts.release(batch_id=i, token=t, delay_s=0, error="no", create_refused=True),
         Verdict.STALE,
     ),
     "requeue": (lambda b, i, t, r: b.requeue(i, t, [row(r, attempt=2)]), (Verdict.STALE, 0, None)),

@@ -64,7 +64,7 @@ async def test_a_batch_ends_and_its_callers_get_their_answers(alone: ByHand) -> 
     assert await scripts.extend(batch_id=batch_id, token=claim.token, lease_ms=1000) is Verdict.OK
     standing = AccountStore(alone.redis, alone.keys)
     batch = await alone.batch(batch_id)
-    assert await scripts.hold(batch_id=batch_id, token=claim.token, delay_ms=0, why="full") is Verdict.OK
+    assert await scripts.hold(batch_id=batch_id, token=claim.token, delay_s=0, why="full") is Verdict.OK
     [claim] = await alone.claims(batch_id)
     assert (await standing.admit(batch, claim.token, "account", 1.0)).verdict is Verdict.OK
     await standing.trip("account", "503", None, at_once=True)
@@ -78,7 +78,7 @@ async def test_a_batch_ends_and_its_callers_get_their_answers(alone: ByHand) -> 
     [claim] = await alone.claims(batch_id)
     assert await alone.progress(batch_id, claim.token) is Verdict.OK
     [claim] = await alone.claims(batch_id)
-    assert await scripts.release(batch_id=batch_id, token=claim.token, delay_ms=0, error="503") is Verdict.OK
+    assert await scripts.release(batch_id=batch_id, token=claim.token, delay_s=0, error="503") is Verdict.OK
     await standing.teach(await alone.batch(batch_id), Refusal(why="full", limit=None))
     [claim] = await alone.claims(batch_id)
     assert await alone.ended(batch_id, claim.token, Outcome.EXPIRED, "late") is Verdict.OK

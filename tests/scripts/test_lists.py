@@ -96,9 +96,7 @@ async def test_a_wait_for_one_reason_is_one_line_however_often_it_is_looked_at(b
     batch_id = await byhand.sealed(ids(1))
     for n in range(9):
         token = await byhand.claimed(batch_id)
-        await byhand.scripts.hold(
-            batch_id=batch_id, token=token, delay_ms=0, why=f"{n} batches are before it"
-        )
+        await byhand.scripts.hold(batch_id=batch_id, token=token, delay_s=0, why=f"{n} batches are before it")
 
     assert (await byhand.timeline(batch_id))[2:] == ["waits: 0 batches are before it"]
 
@@ -108,7 +106,7 @@ async def test_a_long_timeline_keeps_how_the_batch_began_and_what_happened_last(
     words = [f"reason {letter}{other}" for letter in "abcdefgh" for other in "abcdefgh"]
     for why in words:
         token = await byhand.claimed(batch_id)
-        await byhand.scripts.hold(batch_id=batch_id, token=token, delay_ms=0, why=why)
+        await byhand.scripts.hold(batch_id=batch_id, token=token, delay_s=0, why=why)
 
     lines = await byhand.timeline(batch_id)
     assert len(lines) == 50
@@ -120,7 +118,7 @@ async def test_words_of_a_provider_make_one_short_line_of_a_timeline(byhand: ByH
     batch_id = await byhand.sealed(ids(1))
     token = await byhand.claimed(batch_id)
     why = "line one\nline two\r\n" + "long " * 100
-    await byhand.scripts.hold(batch_id=batch_id, token=token, delay_ms=0, why=why)
+    await byhand.scripts.hold(batch_id=batch_id, token=token, delay_s=0, why=why)
 
     [line] = (await byhand.timeline(batch_id))[2:]
     assert line.startswith("waits: line one line two long")

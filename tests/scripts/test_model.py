@@ -372,7 +372,7 @@ class Life(RuleBasedStateMachine):
         work = self.byhand.scripts.release(
             batch_id=hold.batch_id,
             token=hold.token,
-            delay_ms=0,
+            delay_s=0,
             error=chance.outcome.value if chance.doubled else "",
             create_refused=chance.torn_off,
         )
@@ -386,7 +386,7 @@ class Life(RuleBasedStateMachine):
         back = chance.doubled and state is BatchState.SUBMITTING
         moved = self.model.move(hold, tuple(BatchState), BatchState.SEALED if back else None, spent=True)
         work = self.byhand.scripts.hold(
-            batch_id=hold.batch_id, token=hold.token, delay_ms=0, why="full", unmade=chance.doubled
+            batch_id=hold.batch_id, token=hold.token, delay_s=0, why="full", unmade=chance.doubled
         )
         self._same(self.run(work), moved)
         if moved and back:
@@ -407,7 +407,7 @@ class Life(RuleBasedStateMachine):
         work = self.byhand.scripts.unread(
             batch_id=hold.batch_id,
             token=hold.token,
-            delay_ms=0,
+            delay_s=0,
             ending=b"{}",
             why="lacks rows",
             held_back=chance.doubled,

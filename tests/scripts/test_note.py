@@ -22,7 +22,7 @@ async def noted(byhand: ByHand, state: BatchState = BatchState.SUBMITTED) -> tup
 async def test_a_note_is_shown_before_the_last_error_and_gives_it_back(byhand: ByHand) -> None:
     batch_id = await byhand.at_provider(ids(1))
     token = await byhand.claimed(batch_id)
-    await byhand.scripts.release(batch_id=batch_id, token=token, delay_ms=0, error="503")
+    await byhand.scripts.release(batch_id=batch_id, token=token, delay_s=0, error="503")
     token = await byhand.claimed(batch_id)
     await byhand.scripts.note(batch_id=batch_id, token=token, why=WHY)
     assert (await byhand.batch(batch_id)).error == WHY
@@ -36,7 +36,7 @@ async def test_a_note_is_shown_before_the_last_error_and_gives_it_back(byhand: B
 @pytest.mark.parametrize("state", [BatchState.SEALED, BatchState.SUBMITTED, BatchState.ENDED])
 async def test_a_note_ends_with_its_claim(byhand: ByHand, state: BatchState) -> None:
     batch_id, token = await noted(byhand, state)
-    await byhand.scripts.release(batch_id=batch_id, token=token, delay_ms=0, error="")
+    await byhand.scripts.release(batch_id=batch_id, token=token, delay_s=0, error="")
     assert (await byhand.batch(batch_id)).error == ""
 
 

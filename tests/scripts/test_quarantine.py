@@ -9,7 +9,7 @@ from batchling_client.wire.records.batch import UNENDED_ALLOWED
 from batchling_client.wire.scripts import Begun
 from batchling_client.wire.states import BatchState, Outcome, RowKind, Verdict
 
-from .byhand import LEASE_MS, ByHand, ids, out, row
+from .byhand import ByHand, ids, out, row
 
 LIVE = [state for state in BatchState if not state.terminal and state is not BatchState.OPEN]
 
@@ -17,10 +17,7 @@ LIVE = [state for state in BatchState if not state.terminal and state is not Bat
 async def begins(byhand: ByHand, batch_id: BatchId, *, alone: bool = True) -> tuple[int, Begun]:
     """A worker claims the batch and begins a step on it: its token, and what it was told."""
     token = await byhand.claimed(batch_id)
-    begun = await byhand.scripts.begin(
-        batch_id=batch_id, token=token, lease_ms=LEASE_MS, states=list(BatchState), alone=alone
-    )
-    return token, begun
+    return token, await byhand.begun(batch_id, token, alone=alone)
 
 
 async def kills(byhand: ByHand, batch_id: BatchId, n: int) -> list[int]:
@@ -45,7 +42,7 @@ async def test_after_three_deaths_a_batch_is_off_the_schedule_and_says_what_to_d
     byhand: ByHand, state: BatchState
 ) -> None:
     batch_id = await byhand.in_state(state, ids(2))
-    await byhand.scripts.release(batch_id=batch_id, token=await byhand.claimed(batch_id), delay_ms=0)
+    await byhand.scripts.release(batch_id=batch_id, token=await byhand.claimed(batch_id), delay_s=0)
     await kills(byhand, batch_id, UNENDED_ALLOWED)
 
     token, begun = await begins(byhand, batch_id)
@@ -59,7 +56,7 @@ async def test_after_three_deaths_a_batch_is_off_the_schedule_and_says_what_to_d
     assert f"`batchling cancel {batch_id}`" in batch.error
     assert await byhand.next_look(batch_id) is None
     assert await byhand.claims(batch_id) == []
-    assert await byhand.scripts.release(batch_id=batch_id, token=token, delay_ms=0) is Verdict.STALE
+    assert await byhand.scripts.release(batch_id=batch_id, token=token, delay_s=0) is Verdict.STALE
 
 
 async def test_the_last_step_allowed_starts_only_alone(byhand: ByHand) -> None:
@@ -70,10 +67,7 @@ async def test_the_last_step_allowed_starts_only_alone(byhand: ByHand) -> None:
 
     for alone, verdict in ((False, Verdict.ALONE), (True, Verdict.OK)):
         assert await byhand.everything() == before
-        begun = await byhand.scripts.begin(
-            batch_id=batch_id, token=token, lease_ms=LEASE_MS, states=[BatchState.SEALED], alone=alone
-        )
-        assert begun.verdict is verdict
+        assert (await byhand.begun(batch_id, token, BatchState.SEALED, alone=alone)).verdict is verdict
 
 
 async def test_a_step_that_got_further_ends_the_row(byhand: ByHand) -> None:
@@ -120,7 +114,7 @@ async def test_a_claim_that_is_still_held_ends_with_its_worker_s_word(byhand: By
     assert await byhand.scripts.survived(batch_id=batch_id, token=token) is Verdict.OK
 
     assert len(await byhand.claims(batch_id)) == 1, "it waits for the lease to expire"
-    assert await byhand.scripts.release(batch_id=batch_id, token=token, delay_ms=0) is Verdict.STALE
+    assert await byhand.scripts.release(batch_id=batch_id, token=token, delay_s=0) is Verdict.STALE
 
 
 async def test_a_quarantine_that_rested_on_a_step_which_did_not_kill_is_lifted(byhand: ByHand) -> None:
@@ -149,7 +143,7 @@ async def test_retry_gives_a_quarantined_batch_a_fresh_count(byhand: ByHand, sta
 async def test_retry_has_a_waiting_batch_looked_at_now(byhand: ByHand) -> None:
     batch_id = await byhand.sealed(ids(1))
     token = await byhand.claimed(batch_id)
-    await byhand.scripts.release(batch_id=batch_id, token=token, delay_ms=600_000, error="429")
+    await byhand.scripts.release(batch_id=batch_id, token=token, delay_s=600, error="429")
     assert await byhand.claims(batch_id) == []
 
     assert await byhand.scripts.retry(batch_id=batch_id) is Verdict.OK

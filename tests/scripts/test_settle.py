@@ -56,7 +56,7 @@ async def test_every_key_of_a_full_life_is_declared_and_every_declared_key_was_s
     await store.accounts.park("account", PermanentError("bad key", status=401))
     await claim.intend("label")
     await claim.uploaded("file", 2)
-    await claim.arm()
+    await claim.arm("account")
     assert not await other_owner(store, batch_id, ProviderBatchId("batch_1"), "account")
     await look()
     await byhand.submitted(batch_id, claim.token)

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from batchling_client.wire import scripts
+from batchling_client.wire import stubs
 from batchling_client.wire.ids import new_batch_id
 from batchling_client.wire.keys import BatchId, RequestId
 from batchling_client.wire.states import CHANGES, BatchState
@@ -24,7 +24,7 @@ from .test_reopen import adopt, over_without_answers, reopen, withdrawn_after_as
 Seen = set[tuple[BatchState | None, BatchState]]
 Play = Callable[[ByHand, BatchState, RequestId], Awaitable[Seen]]
 SCRIPTS = sorted({change.script for change in CHANGES})
-EVERY_SCRIPT = sorted(path.stem for path in (Path(scripts.__file__).parent / "lua").glob("[a-z]*.lua"))
+EVERY_SCRIPT = sorted(path.stem for path in (Path(stubs.__file__).parent / "lua").glob("[a-z]*.lua"))
 FULL = dataclasses.replace(WIDE, rows=2)
 TERMINAL = [state for state in BatchState if state.terminal]
 
@@ -169,5 +169,5 @@ async def test_a_script_makes_the_changes_of_the_table_and_no_others(byhand: ByH
 
 @pytest.mark.parametrize("script", EVERY_SCRIPT)
 def test_a_header_names_the_changes_of_its_script(script: str) -> None:
-    named = re.findall(r"^-- States .*$", scripts.source(script), re.MULTILINE)
+    named = re.findall(r"^-- States .*$", stubs.source(script), re.MULTILINE)
     assert named == ([spelt(script)] if script in SCRIPTS else [])

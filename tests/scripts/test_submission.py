@@ -6,8 +6,8 @@ import pytest
 
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.records.batch import EarlyRead
-from batchling_client.wire.scripts import Fsync
 from batchling_client.wire.states import BatchState, Verdict
+from batchling_client.wire.stubs import Fsync
 
 from ..redis_server import skip_without_waitaof
 from .byhand import ByHand, ids
@@ -39,11 +39,11 @@ async def test_an_armed_create_is_remembered_until_it_is_surely_refused(byhand: 
     assert (await byhand.batch(batch_id)).create_at is None
     await byhand.scripts.arm(batch_id=batch_id, token=token)
 
-    await byhand.scripts.release(batch_id=batch_id, token=token, delay_ms=0, error="lost")
+    await byhand.scripts.release(batch_id=batch_id, token=token, delay_s=0, error="lost")
     assert (await byhand.batch(batch_id)).create_at is not None
 
     token = await byhand.claimed(batch_id)
-    await byhand.scripts.release(batch_id=batch_id, token=token, delay_ms=0, error="429", create_refused=True)
+    await byhand.scripts.release(batch_id=batch_id, token=token, delay_s=0, error="429", create_refused=True)
     assert (await byhand.batch(batch_id)).create_at is None
 
 
@@ -54,7 +54,7 @@ async def test_a_submission_that_came_to_nothing_leaves_requests_that_can_be_wit
     batch_id, token = await byhand.in_submission([one, other])
     assert await byhand.withdraw(one, batch_id) is Verdict.TOO_LATE
     token = await byhand.claimed(batch_id)
-    await byhand.scripts.release(batch_id=batch_id, token=token, delay_ms=0, error="no upload")
+    await byhand.scripts.release(batch_id=batch_id, token=token, delay_s=0, error="no upload")
     assert (await byhand.batch(batch_id)).state is BatchState.SEALED
     assert await byhand.withdraw(other, batch_id) is Verdict.OK
 
@@ -72,7 +72,7 @@ async def test_a_submission_that_may_have_come_to_something_stays_one(byhand: By
         await byhand.opened_elsewhere(batch_id)
     refused = begun == "refused"
     await byhand.scripts.release(
-        batch_id=batch_id, token=token, delay_ms=0, error="no", create_refused=refused
+        batch_id=batch_id, token=token, delay_s=0, error="no", create_refused=refused
     )
     assert (await byhand.batch(batch_id)).state is BatchState.SUBMITTING
 
@@ -132,7 +132,7 @@ async def test_errors_are_counted_in_a_row_and_a_success_ends_the_row(byhand: By
     batch_id = await byhand.at_provider(ids(1))
     for n in (1, 2):
         token = await byhand.claimed(batch_id)
-        await byhand.scripts.release(batch_id=batch_id, token=token, delay_ms=0, error="503")
+        await byhand.scripts.release(batch_id=batch_id, token=token, delay_s=0, error="503")
         batch = await byhand.batch(batch_id)
         assert (batch.n_stumbles, batch.error) == (n, "503")
 
@@ -161,7 +161,7 @@ async def test_a_damaged_word_on_early_results_has_them_read_from_the_start(byha
 async def test_handing_back_without_an_error_does_not_count_as_a_stumble(byhand: ByHand) -> None:
     batch_id = await byhand.at_provider(ids(1))
     token = await byhand.claimed(batch_id)
-    await byhand.scripts.release(batch_id=batch_id, token=token, delay_ms=0)
+    await byhand.scripts.release(batch_id=batch_id, token=token, delay_s=0)
     assert (await byhand.batch(batch_id)).n_stumbles == 0
     assert len(await byhand.claims(batch_id)) == 1
 
@@ -186,7 +186,7 @@ async def test_a_batch_remembers_the_account_it_was_made_under(byhand: ByHand) -
     await scripts.arm(batch_id=batch_id, token=token, account="two")
     seen.append((await byhand.batch(batch_id)).account)
     await scripts.submitted(
-        batch_id=batch_id, token=token, provider_batch_id=ProviderBatchId("pb"), delay_ms=0, account="three"
+        batch_id=batch_id, token=token, provider_batch_id=ProviderBatchId("pb"), delay_s=0, account="three"
     )
     seen.append((await byhand.batch(batch_id)).account)
     assert seen == ["", "one", "two", "three"]

@@ -12,7 +12,7 @@ from .byhand import ByHand, ids, out
 
 async def unread(byhand: ByHand, batch_id: BatchId, token: int, *, held: bool = False) -> Verdict:
     return await byhand.scripts.unread(
-        batch_id=batch_id, token=token, delay_ms=60_000, ending=b"{}", why="lacks rows", held_back=held
+        batch_id=batch_id, token=token, delay_s=60, ending=b"{}", why="lacks rows", held_back=held
     )
 
 
@@ -77,7 +77,7 @@ async def test_a_held_batch_ends_at_once_when_a_person_cancels_it(byhand: ByHand
     if way == "held":
         await unread(byhand, batch_id, token, held=True)
     else:
-        await byhand.scripts.hold(batch_id=batch_id, token=token, delay_ms=0, why="no", parked=True)
+        await byhand.scripts.hold(batch_id=batch_id, token=token, delay_s=0, why="no", parked=True)
 
     assert await byhand.cancel(batch_id) is Verdict.OK
 

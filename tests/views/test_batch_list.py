@@ -84,7 +84,7 @@ async def test_a_status_is_searched_for_through_all_pages(byhand: ByHand, lists:
         await byhand.sealed(ids(1))
     held = await byhand.sealed(ids(1))
     token = await byhand.claimed(held)
-    await byhand.scripts.hold(batch_id=held, token=token, delay_ms=0, why="the quota is full")
+    await byhand.scripts.hold(batch_id=held, token=token, delay_s=0, why="the quota is full")
 
     page = await lists.page(Filter(statuses=frozenset({Status.WAITING})), limit=1)
 
@@ -116,9 +116,7 @@ async def test_the_overview_tells_apart_what_needs_you_what_waits_and_what_runs(
     for n in range(2):
         held = await byhand.sealed(ids(2))
         token = await byhand.claimed(held)
-        await byhand.scripts.hold(
-            batch_id=held, token=token, delay_ms=5_000, why=f"{n} batches are before it"
-        )
+        await byhand.scripts.hold(batch_id=held, token=token, delay_s=5, why=f"{n} batches are before it")
     await byhand.in_state(BatchState.FAILED, ids(1))
 
     seen = await overview_of(lists, namespace="t", redis_at="here")
@@ -147,7 +145,7 @@ async def test_a_lane_counts_the_requests_of_its_sealed_and_held_batches(
     await byhand.at_provider(ids(3))
     held = await byhand.sealed(ids(2))
     token = await byhand.claimed(held)
-    await byhand.scripts.hold(batch_id=held, token=token, delay_ms=5_000, why="the quota is full")
+    await byhand.scripts.hold(batch_id=held, token=token, delay_s=5, why="the quota is full")
     await byhand.opened(ids(1))
 
     [lane] = await lanes_of(lists, 10)

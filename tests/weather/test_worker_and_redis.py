@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from batchling_client.wire import scripts
+from batchling_client.wire import stubs
 from batchling_client.wire.keys import RequestId
 from tests.deployment import Deployment
 from tests.proxy import How, Proxy, Rule, Way
@@ -27,14 +27,14 @@ STEPS: tuple[str, ...] = (
 
 def call_of(script: str) -> bytes:
     """Return bytes that are only in the calls of this script."""
-    return hashlib.sha1(scripts.source(script).encode()).hexdigest().encode()
+    return hashlib.sha1(stubs.source(script).encode()).hexdigest().encode()
 
 
 @pytest.fixture
 async def way(deployment: Deployment) -> AsyncIterator[Proxy]:
     """Run a proxy between workers and Redis; the test itself connects directly."""
     for script in STEPS:
-        await deployment.redis.execute_command("SCRIPT LOAD", scripts.source(script))
+        await deployment.redis.execute_command("SCRIPT LOAD", stubs.source(script))
     with Proxy(deployment.url) as proxy:
         deployment.env["BATCHLING_REDIS_URL"] = proxy.url + QUICK
         deployment.env["BATCHLING_LEASE_SECONDS"] = "2"

@@ -1,10 +1,10 @@
 -- Lets a batch that is to be submitted into its quota of enqueued tokens, once for each batch: the sum of own tokens in flight stays under
 -- the limit that refusals have taught. Who is in flight is read from the batches' own states: nobody has to sign off.
--- KEYS  1 quota  2 batch  3 lane; then those batches that the caller saw in flight
--- ARGV  1 batch id  2 token  3 tokens of the batch  4 '1' = it has several rows, so that it can be split
---       5 account digest  6 quota id  7 how long its turn is kept if it has to wait, ms
---       8 how soon after a step above a limit that is no longer trusted the next may follow, ms  9 keep ms; then the ids
---       of those batches
+-- KEYS  1 quota  2 batch  3 lane; then for each of others: batch
+-- ARGV  1 batch_id  2 token  3 tokens of the batch  4 divisible: it has several rows, so that it can be split
+--       5 account: a digest  6 quota_id  7 turn_ms: how long its turn is kept if it has to wait
+--       8 step_ms: how soon after a step above a limit that is no longer trusted the next may follow  9 keep_ms; then for
+--       each of others, the batches that the caller saw in flight
 -- Verdicts  {'OK'} it is in flight from now on
 --       {'HELD', n others in flight, their tokens, limit or 0, held until (ms) or 0, why}
 --       {'LARGE', limit} it would not fit even alone  {'STALE'}

@@ -1,8 +1,8 @@
 -- Puts unanswered requests of a reopened batch back in flight in it; callers that make the same request again join.
 -- A request that is in flight elsewhere, or has a success by now, is left alone; a stored failure is dropped.
 -- A request that was withdrawn from an open batch is in flight nowhere: it is adopted, and the batch with its row is closed.
--- KEYS  1 schedule  2 lane  3 batch; then for each request: request, result
--- ARGV  1 token  2 batch id  3 the attempt that a request stands for: its last  4 keep ms  5 '1' = no more follow
+-- KEYS  1 schedule  2 lane  3 batch; then for each of request_ids: request, result
+-- ARGV  1 token  2 batch_id  3 attempt that a request stands for: its last  4 keep_ms  5 last: no more follow
 -- Verdicts  'OK'  'STALE'
 -- States  open -> sealed
 --@include _clock

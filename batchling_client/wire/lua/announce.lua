@@ -1,6 +1,6 @@
 -- Says that a worker lives, when Redis is full too: it is the workers who free its memory.
 -- KEYS  1 worker  2 workers
--- ARGV  1 worker name  2 presence (JSON)  3 keep presence ms  4 keep list ms
+-- ARGV  1 name of the worker  2 presence (JSON)  3 keep_ms of the presence  4 keep_list_ms
 -- Verdict  'OK'
 --@include _clock
 local worker, workers = KEYS[1], KEYS[2]

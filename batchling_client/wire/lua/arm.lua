@@ -1,9 +1,9 @@
 -- Stores that the create is about to be sent: from here on a batch may exist that we were not told of. What an earlier
 -- run of Redis may have known of a create, and this one not, is covered by it from here on.
 -- KEYS  1 batch
--- ARGV  1 token  2 the account it is sent under, a digest  3 '1' = it is not: a create that an earlier run of Redis may have
+-- ARGV  1 token  2 account it is sent under, a digest  3 doubted: it is not; a create that an earlier run of Redis may have
 --       known of is doubted, and waited for
--- Verdicts  'OK'  'STALE'
+-- Verdicts  'OK'  'STALE'  'NOT_ON_DISK' by the stub: OK, but not confirmed to be on the disks that it was asked to wait for
 --@include _clock
 --@include _fence
 --@include _room

@@ -4,9 +4,9 @@
 -- it off the schedule in the state it is in, until a person retries or cancels it. The last step allowed starts only
 -- alone in its process, so that no batch is blamed for a death that its neighbour caused.
 -- KEYS  1 schedule  2 batch
--- ARGV  1 batch id  2 token  3 lease ms  4 the states in which this step may start, comma separated
---       5 '1' = no other step runs in this process  6 unended steps allowed  7 error of a quarantine in one sentence
---       8 nonce of the call, the same when it is sent again
+-- ARGV  1 batch_id  2 token  3 lease_ms  4 states in which this step may start, comma separated
+--       5 alone: no other step runs in this process  6 allowed: how many steps may begin and not end  7 error of a
+--       quarantine in one sentence  8 nonce of the call, the same when it is sent again
 -- Verdicts  {'OK', field, value, ...} the batch as it is, and `now`, the server's time, and `server_now`, which run of
 --       Redis this is
 --       {'ALONE'} nothing was done: begin again when no other step runs in this process

@@ -4,11 +4,11 @@
 -- A held batch ends so, too, as its results cannot be read.
 -- Requested again after half a minute, a cancellation that the provider has not confirmed ends the batch here at its next
 -- step. A batch that another run of Redis opened is closed and first searched for at its provider, which may have it.
--- Given mailboxes, it does that only if every request that is open in the batch is among the given ones, and nobody
--- else waits for it.
--- KEYS  1 schedule  2 batch  3 lane; then the requests, each once
--- ARGV  1 batch id  2 ending (JSON) for a batch that ends at once  3 error in one sentence
---       4 optional: the mailboxes of those who alone may wait for these requests, comma separated
+-- With `alone`, it does that only if every request that is open in the batch is among the given ones, and nobody but the
+-- given mailboxes waits for these.
+-- KEYS  1 schedule  2 batch  3 lane; then for each of request_ids: request
+-- ARGV  1 batch_id  2 ending (JSON) for a batch that ends at once  3 error in one sentence  4 alone
+--       5 mailboxes, comma separated
 -- Verdicts  'OK'  'TOO_LATE' it has ended already  'GONE' no such batch
 --       'JOINED' others wait for a request in it: nothing was done
 -- States  open -> sealed  open, sealed, submitting, submitted -> ended
@@ -25,9 +25,9 @@ local state = redis.call('HGET', batch, 'state')
 if not state then
   return 'GONE'
 end
-if ARGV[4] then
+if ARGV[4] == '1' then
   local own, n_own = {}, 0
-  for name in string.gmatch(ARGV[4], '[%w_-]+') do
+  for name in string.gmatch(ARGV[5], '[%w_-]+') do
     own[name] = true
   end
   for i = 4, #KEYS do

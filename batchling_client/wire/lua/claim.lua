@@ -1,7 +1,7 @@
 -- Claims those of the given batches that are due: their next look moves a lease away and their token is raised, to the
 -- time at least: a Redis that has forgotten its last tokens, after a fail-over, gives out none of them again.
--- KEYS  1 schedule; then a batch each
--- ARGV  1 lease ms; then a batch id each
+-- KEYS  1 schedule; then for each of batch_ids: batch
+-- ARGV  1 lease_ms; then for each of batch_ids
 -- Verdict  a list of {id, token, state, n claims that nobody began, collected_at or ''}; not due = left out. If a batch's
 --       key holds another type than a hash, token and state are '': nobody can claim it.
 --@include _clock

@@ -1,6 +1,6 @@
 -- Claims files that are due to be deleted: each is due again after a pause, unless it is taken out before.
--- KEYS  1 spent files
--- ARGV  1 how many at most  2 pause ms
+-- KEYS  1 spent_files
+-- ARGV  1 most: how many  2 pause_ms
 -- Verdict  a list of members, `inputs:` or `results:` and a batch id
 --@include _clock
 --@include _sound

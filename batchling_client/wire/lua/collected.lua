@@ -1,6 +1,6 @@
 -- Stores that every result file of an ended batch was read to its end; it is due for settling at once.
 -- KEYS  1 schedule  2 batch
--- ARGV  1 batch id  2 token  3 the error of its end in one sentence, or '': it takes the place of that of a reading
+-- ARGV  1 batch_id  2 token  3 error of its end in one sentence, or '': it takes the place of that of a reading
 -- Verdicts  'OK'  'STALE'
 --@include _clock
 --@include _fence

@@ -2,10 +2,10 @@
 -- batch, is left alone, so a chunk may be delivered any number of times.
 -- A success in a reopened batch also answers a request that the batch had ended without an answer to and that has left it
 -- since, unless a provider may have been sent it again: it is paid for, and would be paid for once more.
--- KEYS  1 batch  2 unanswered; then a mailbox each; then for each row: request, result
--- ARGV  1 token  2 batch id  3 attempts allowed  4 keep result ms  5 keep mailbox ms  6 channel prefix
---       7 number of mailboxes; their names; then for each row: kind (S success, F failure, R worth another attempt),
---       request id, packed result
+-- KEYS  1 batch  2 unanswered; then for each of mailboxes: mailbox; then for each of rows: request, result
+-- ARGV  1 token  2 batch_id  3 max_attempts  4 keep_ms of results  5 mail_ms: how long a mailbox is kept  6 notice_prefix
+--       7 n_mailboxes; then for each of mailboxes; then for each of rows: kind (S success, F failure, R worth another
+--       attempt), request_id, packed
 -- Verdicts  {'OK', n answered, n left for another attempt, n not in this batch}
 --       {'MAILBOXES', name, ...} nothing was done: these wait for rows of the chunk, name them too
 --       {'STALE'}

@@ -1,9 +1,9 @@
 -- Drops requests of a batch that no provider was told of, and tells their callers; a request for which anybody else
 -- waits too is left alone. A batch that holds nothing else any more ends at once, quarantined or not.
--- KEYS  1 schedule  2 batch  3 lane; then a mailbox each; then for each request: request, result
--- ARGV  1 batch id  2 packed result, the same for each  3 keep result ms  4 keep mailbox ms  5 channel prefix
---       6 ending (JSON) and  7 error in one sentence of a batch that ends  8 number of mailboxes; their names: those
---       whose requests may be dropped; then a request id each
+-- KEYS  1 schedule  2 batch  3 lane; then for each of mailboxes: mailbox; then for each of request_ids: request, result
+-- ARGV  1 batch_id  2 packed result, the same for each  3 keep_ms of results  4 mail_ms: how long a mailbox is kept
+--       5 notice_prefix  6 ending (JSON) of a batch that ends  7 error in one sentence of a batch that ends
+--       8 n_mailboxes; then for each of mailboxes, those whose requests may be dropped; then for each of request_ids
 -- Verdicts  {'OK', n dropped, n left because others wait, 1 = the batch has ended}
 --       {'TOO_LATE'} it is open or sealed no more, or another run of Redis had opened it, so that a provider may have been
 --       told: nothing was done  {'GONE'} no such batch

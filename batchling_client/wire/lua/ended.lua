@@ -1,8 +1,8 @@
 -- Stores how a batch ended, at the provider or before it got there; its results are due for collection at once.
 -- A batch that has ended may end once more, when its results cannot be had: its callers are then told why.
 -- KEYS  1 schedule  2 batch
--- ARGV  1 batch id  2 token  3 outcome  4 provider status  5 ending (JSON: result references, the provider's reason)
---       6 error in one sentence, or ''
+-- ARGV  1 batch_id  2 token  3 outcome  4 status: the provider's word  5 ending (JSON: result references, the provider's
+--       reason)  6 error in one sentence, or ''
 -- Verdicts  'OK'  'STALE'
 -- States  sealed, submitting, submitted -> ended
 --@include _clock

@@ -1,10 +1,10 @@
 -- Appends requests to a lane's open batch, or attaches to the same requests already in flight or answered.
 -- KEYS  1 schedule  2 lane  3 batch  4 rows  5 batches  6 lanes  7 run  8 run_batches  9 runs
---       then for each request: request, result
--- ARGV  1 batch id (the caller's guess of the open one)  2 lane id  3 lane spec  4 mailbox  5 run id  6 run name
---       7 linger ms  8 longest linger ms  9 cap rows  10 cap bytes  11 shortest poll interval ms, 0 = no wish  12 keep ms
---       13 '1' = a failed result is asked anew, '0' = it is the answer (a resend of a call whose reply was lost)
---       14 number of requests; then for each: request id, row, bytes of its line
+--       then for each of rows: request, result
+-- ARGV  1 batch_id (the caller's guess of the open one)  2 lane_id  3 spec  4 mailbox  5 run_id  6 run_name
+--       7 cap.linger_ms  8 cap.longest_ms  9 cap.rows  10 cap.bytes  11 poll_ms: shortest poll interval, 0 = no wish
+--       12 keep_ms  13 ask_failed_anew: a failed result is asked anew, else it is the answer (a resend of a call whose
+--       reply was lost)  14 n_rows; then for each of rows: request_id, packed, size (bytes of its line)
 -- Verdicts  {'OK', n taken, placements}: a character each, Q queued, J joined (in flight), L joined to a batch that is
 --       being cancelled, D answered; when fewer were taken than given, the batch was full and is sealed: send the rest
 --       with a fresh batch id.

@@ -1,6 +1,6 @@
 -- Asks whether an account may be called. Where a circuit is open, nobody may; when its time is over, one at a time may try.
--- KEYS  circuits, the account's first; the first that is open answers
--- ARGV  1 how long a trial keeps others out, ms  2 longest time until a look at a trial, ms
+-- KEYS  for each of circuits: circuit; the account's first; the first that is open answers
+-- ARGV  1 trial_ms: how long a trial keeps others out  2 longest_ms: longest time until a look at a trial
 -- Verdicts  {'OK', '1' = its end must be told: failures were counted, or it is the trial}
 --       {'OPEN', wait ms, why}
 --       {'PARKED', wait ms, why, status, body, refusals in a row, ms since the first of them}

@@ -1,6 +1,6 @@
 -- Extends the lease of a claim.
 -- KEYS  1 schedule  2 batch
--- ARGV  1 batch id  2 token  3 lease ms
+-- ARGV  1 batch_id  2 token  3 lease_ms
 -- Verdicts  'OK'  'STALE'
 --@include _clock
 --@include _fence

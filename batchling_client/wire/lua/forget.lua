@@ -1,6 +1,6 @@
 -- Drops a request that nobody will ever answer: the batch it is in is over or gone, or a foreign value in its place.
--- KEYS  1 request  2 the batch it is in
--- ARGV  1 batch id  2 the terminal states, comma separated
+-- KEYS  1 request  2 batch it is in
+-- ARGV  1 batch_id  2 terminal: the terminal states, comma separated
 -- Verdicts  'OK' dropped: it may be asked for again  'UNREADABLE' dropped, though the batch may have been paid for
 --       'GONE' not in that batch (any more)  'LIVES' the batch may yet answer it: nothing was done
 --@include _sound

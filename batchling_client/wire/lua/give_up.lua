@@ -1,7 +1,7 @@
 -- Ends for ever a batch whose record cannot be read, in whatever state, once those of its callers that can be found
 -- were told; its rows are freed.
 -- KEYS  1 schedule  2 batch  3 rows
--- ARGV  1 batch id  2 token  3 error in one sentence  4 keep ms
+-- ARGV  1 batch_id  2 token  3 error in one sentence  4 keep_ms
 -- Verdicts  'OK'  'STALE'
 -- States  open, sealed, submitting, submitted, ended -> failed
 --@include _clock

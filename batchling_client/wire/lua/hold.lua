@@ -1,10 +1,10 @@
 -- Hands back a claimed batch that waits for something outside of it, such as room in a quota: no stumble of its own.
 -- KEYS  1 schedule  2 batch
--- ARGV  1 batch id  2 token  3 delay ms  4 why, in one sentence
---       5 '1' = the provider has just refused the create and surely made no batch: as before its submission, the batch is
+-- ARGV  1 batch_id  2 token  3 delay_ms  4 why, in one sentence
+--       5 unmade: the provider has just refused the create and surely made no batch: as before its submission, the batch is
 --       sealed again, and its file is forgotten, since a request may now be withdrawn
---       6 '1' = its key is refused: a batch that has ended is held, as its results cannot be read
---       7 '1' = its account cannot be called: the time since when a batch could not be submitted is kept, and the first
+--       6 parked: its key is refused; a batch that has ended is held, as its results cannot be read
+--       7 away: its account cannot be called; the time since when a batch could not be submitted is kept, and the first
 --       time stored where there is none. Any other wait of an unsubmitted batch forgets it
 -- Verdicts  'OK'  'STALE'
 -- States  submitting -> sealed

@@ -1,7 +1,7 @@
 -- Remembers requests that an ended batch settles without an answer of its provider's, so that `batchling retry` can read
 -- the batch again for as long as the provider keeps it.
 -- KEYS  1 batch  2 unanswered
--- ARGV  1 token  2 keep ms  3 number of requests; then a request id each
+-- ARGV  1 token  2 keep_ms  3 n_request_ids; then for each of request_ids
 -- Verdicts  'OK'  'STALE'
 --@include _fence
 --@include _room

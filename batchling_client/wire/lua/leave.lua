@@ -1,6 +1,6 @@
 -- Ends what `enter` let in, where there is no failure to tell: an account that has answered is called freely again.
--- KEYS  circuits
--- ARGV  1 '1' = it has answered: whatever was counted is forgotten; '0' = no call was made: only a trial is over
+-- KEYS  for each of circuits: circuit
+-- ARGV  1 answered: whatever was counted is forgotten; else no call was made, and only a trial is over
 -- Verdict  'OK'
 if ARGV[1] == '1' then
   redis.call('UNLINK', unpack(KEYS))

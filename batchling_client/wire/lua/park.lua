@@ -1,7 +1,7 @@
 -- Parks an account, or one lane of it: its key was refused. The refusal is kept, to be told without another call.
--- KEYS  1 circuit
--- ARGV  1 pause ms  2 HTTP status  3 body, free of any credential  4 why, in one sentence
---       5 how long without a refusal until all is forgotten, ms
+-- KEYS  1 circuit(circuit)
+-- ARGV  1 pause_ms  2 status of HTTP  3 body, free of any credential  4 why, in one sentence
+--       5 forget_ms: how long without a refusal until all is forgotten
 -- Verdict  'OK'
 --@include _clock
 --@include _room

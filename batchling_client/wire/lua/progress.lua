@@ -1,9 +1,10 @@
 -- Stores what a look at a running batch showed and when to look again, and how far its early results were read.
 -- KEYS  1 schedule  2 batch
--- ARGV  1 batch id  2 token  3 provider status  4 rows done  5 rows in all  6 delay ms
---       7 how far early results were read (JSON), or ''
---       8 '1' = the provider showed the batch itself, '' = a list that it is in
---       9 '1' = the provider was just asked to cancel the batch  10 why it is still waited for, or '' for no special reason
+-- ARGV  1 batch_id  2 token  3 status: the provider's word  4 n_done  5 n_total  6 delay_ms
+--       7 early: how far early results were read (JSON), or ''
+--       8 listed: the provider showed a list that the batch is in, not the batch itself
+--       9 cancel_asked: the provider was just asked to cancel the batch
+--       10 why it is still waited for, or '' for no special reason
 -- Verdicts  'OK'  'STALE'
 --@include _clock
 --@include _fence
@@ -11,7 +12,7 @@
 --@include _room
 local schedule, batch = KEYS[1], KEYS[2]
 local id, token, status, n_done, n_total, delay = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
-local early, itself, asked, why = ARGV[7], ARGV[8] == '1', ARGV[9] == '1', ARGV[10] or ''
+local early, itself, asked, why = ARGV[7], ARGV[8] ~= '1', ARGV[9] == '1', ARGV[10] or ''
 if not holds(batch, token) or redis.call('HGET', batch, 'state') ~= 'submitted' then
   return 'STALE'
 end

@@ -1,10 +1,10 @@
 -- Hands a claimed batch back in the state it is in, to be looked at again after a delay. A submission that failed
 -- before its file was stored or a create was armed leaves the batch sealed, so that its requests can be withdrawn.
 -- KEYS  1 schedule  2 batch
--- ARGV  1 batch id  2 token  3 delay ms  4 error, or '' to keep the last; the first error that keeps a batch from being
+-- ARGV  1 batch_id  2 token  3 delay_ms  4 error, or '' to keep the last; the first error that keeps a batch from being
 --       submitted is stored with its time
---       5 '1' = the provider surely made no batch of the create, so that the next try need not search for one
---       6 '1' = the provider answered and denies: it does not know the batch or its results, or the key has no right.
+--       5 create_refused: the provider surely made no batch of the create, so that the next try need not search for one
+--       6 denied: the provider answered and denies; it does not know the batch or its results, or the key has no right.
 --       Denials in a row are counted with the time of the first; any other release ends the row of them.
 -- Verdicts  'OK'  'STALE'
 -- States  submitting -> sealed

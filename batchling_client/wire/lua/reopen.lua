@@ -1,7 +1,7 @@
 -- Reopens a batch that is over, so that its results are read once more; the provider runs nothing again. The batch must
 -- have been submitted and have left requests without an answer.
 -- KEYS  1 schedule  2 batch  3 unanswered
--- ARGV  1 batch id  2 the terminal states, comma separated  3 keep ms
+-- ARGV  1 batch_id  2 terminal: the terminal states, comma separated  3 keep_ms
 -- Verdicts  'OK'  'TOO_LATE' there is nothing to read again  'BUSY' it is not over  'GONE' no such batch
 -- States  settled, failed, cancelled -> submitted
 --@include _clock

@@ -1,10 +1,11 @@
 -- Moves unanswered requests of an ended batch into the lane's open batch, for another attempt. A request that has moved
 -- or is answered already is left alone; if no other is given, no batch is opened. Moved requests set the linger of the
 -- batch as enqueued requests do.
--- KEYS  1 schedule  2 lane  3 target batch  4 target rows  5 batches  6 lanes  7 source batch; then a request each
--- ARGV  1 target batch id (a guess of the open one)  2 lane id  3 lane spec  4 source batch id  5 source token
---       6 linger ms  7 longest linger ms  8 cap rows  9 cap bytes  10 keep ms  11 number of rows; then for each: row,
---       attempt it stands for, bytes of its line
+-- KEYS  1 schedule  2 lane  3 batch(target)  4 rows(target)  5 batches  6 lanes  7 batch(source_id); then for each of rows:
+--       request
+-- ARGV  1 target (a guess of the open batch)  2 lane_id  3 spec  4 source_id  5 token of the source
+--       6 cap.linger_ms  7 cap.longest_ms  8 cap.rows  9 cap.bytes  10 keep_ms  11 n_rows; then for each of rows: packed,
+--       attempt (which it stands for), size (bytes of its line)
 -- Verdicts  {'OK', n taken} fewer than given: the target was full and is sealed, send the rest with a fresh id
 --       {'MOVED', open batch id}  {'USED'}  {'STALE'}: nothing was done
 -- States  none -> open  open -> sealed

@@ -1,6 +1,6 @@
 -- Makes a waiting or quarantined batch due now; its quarantine, stumbles and unended steps are forgotten.
--- KEYS  1 schedule  2 batch  3 circuit of the account that sees the batch, which is forgotten: a key may have been put right
--- ARGV  1 batch id
+-- KEYS  1 schedule  2 batch  3 circuit(account) that sees the batch, which is forgotten: a key may have been put right
+-- ARGV  1 batch_id
 -- Verdicts  'OK'  'BUSY' a step is under way  'TOO_LATE' it is terminal  'GONE' no such batch
 --@include _clock
 --@include _fence

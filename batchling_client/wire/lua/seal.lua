@@ -1,6 +1,6 @@
 -- Closes an open batch for ever to new requests; it is due for submission at once. Nothing is moved.
 -- KEYS  1 schedule  2 batch  3 lane
--- ARGV  1 batch id  2 token
+-- ARGV  1 batch_id  2 token
 -- Verdicts  'OK'  'STALE'
 -- States  open -> sealed
 --@include _clock

@@ -1,6 +1,6 @@
 -- Ends a batch for ever, once each of its requests is answered or has moved on; its rows are freed.
 -- KEYS  1 schedule  2 batch  3 rows
--- ARGV  1 batch id  2 token  3 terminal state  4 keep ms
+-- ARGV  1 batch_id  2 token  3 state, a terminal one  4 keep_ms
 -- Verdicts  'OK'  'STALE'
 -- States  ended -> settled  ended -> failed  ended -> cancelled
 --@include _clock

@@ -1,6 +1,6 @@
 -- Notes that the files of an ended batch are needed no more: those that it was made of from now on, its results later.
--- KEYS  1 spent files  2 batch
--- ARGV  1 batch id  2 token  3 delay of the input files, ms  4 delay of the results, ms  5 keep ms
+-- KEYS  1 spent_files  2 batch
+-- ARGV  1 batch_id  2 token  3 inputs_ms: delay of the input files  4 results_ms: delay of the results  5 keep_ms
 -- Verdicts  'OK'  'STALE'
 --@include _clock
 --@include _fence

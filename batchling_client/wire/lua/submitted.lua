@@ -1,6 +1,6 @@
 -- Stores the provider's id of a created batch; its first look is due after a delay.
 -- KEYS  1 schedule  2 batch
--- ARGV  1 batch id  2 token  3 provider batch id  4 delay ms  5 the account that sees the batch, a digest
+-- ARGV  1 batch_id  2 token  3 provider_batch_id  4 delay_ms  5 account that sees the batch, a digest
 -- Verdicts  {'OK'}  {'STALE', provider batch id in force or ''}
 -- States  submitting -> submitted
 --@include _clock

@@ -1,7 +1,7 @@
 -- A worker outlived a step without ending its claim: it was stopped past its lease, or Redis was away. The step is no
 -- longer held against the batch; a claim that is still its own ends, and a quarantine that rested on it is lifted.
 -- KEYS  1 schedule  2 batch
--- ARGV  1 batch id  2 token of the step
+-- ARGV  1 batch_id  2 token of the step
 -- Verdicts  'OK'  'STALE' nothing is held against the batch because of this step
 --@include _clock
 --@include _fence

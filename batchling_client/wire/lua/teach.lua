@@ -1,9 +1,9 @@
 -- Stores what a refusal taught of a quota of enqueued tokens, once for each batch; the batch is no longer in flight.
 -- A limit that is trusted still is only ever lowered.
 -- KEYS  1 quota
--- ARGV  1 batch id  2 limit, 0 = none was learned  3 '1' = nothing else of ours was in flight  4 how long to hold the
---       quota then, ms  5 for how long the limit is trusted, ms  6 after how long without a refusal a row of them ends, ms
---       7 why, in one sentence  8 keep ms
+-- ARGV  1 batch_id  2 limit, 0 = none was learned  3 alone: nothing else of ours was in flight  4 hold_ms: how long to hold
+--       the quota then  5 trusted_ms: for how long the limit is trusted  6 row_ms: after how long without a refusal a row
+--       of them ends  7 why, in one sentence  8 keep_ms
 -- Verdict  {refusals in a row with nothing else in flight, ms since the first of them}
 --@include _clock
 --@include _room

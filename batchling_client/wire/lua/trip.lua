@@ -1,8 +1,9 @@
 -- Counts a failed call of an account; enough of them in a row open its circuit, and a trial that fails opens it for longer.
--- KEYS  1 circuit
--- ARGV  1 failures in a row that open it  2 first and 3 longest ceiling of the pause, ms  4 shortest pause, ms
---       5 the draw: where between 0 and the ceiling the pause lies, in millionths  6 pause the provider asks for, ms
---       7 why, in one sentence  8 how long without a failure until all is forgotten, ms
+-- KEYS  1 circuit(circuit)
+-- ARGV  1 opens_after: failures in a row  2 pause.first_ms: first ceiling of the pause  3 pause.longest_ms: last ceiling
+--       4 pause.shortest_ms  5 pause.millionths: the draw, where between 0 and the ceiling the pause lies
+--       6 pause.wish_ms: what the provider asks for  7 why, in one sentence
+--       8 forget_ms: how long without a failure until all is forgotten
 -- Verdict  ms until it may be tried, 0 = it is not open
 --@include _clock
 --@include _room

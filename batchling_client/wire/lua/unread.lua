@@ -1,7 +1,7 @@
 -- Hands back an ended batch whose results lack rows that its provider may have answered: it is looked at and read again.
 -- KEYS  1 schedule  2 batch
--- ARGV  1 batch id  2 token  3 delay ms  4 ending (JSON) as the last look showed it  5 why, in one sentence
---       6 '1' = it is held: it waits for its results, a person, or the end of the provider's retention
+-- ARGV  1 batch_id  2 token  3 delay_ms  4 ending (JSON) as the last look showed it  5 why, in one sentence
+--       6 held_back: it waits for its results, a person, or the end of the provider's retention
 -- Verdicts  'OK'  'STALE'
 --@include _clock
 --@include _fence

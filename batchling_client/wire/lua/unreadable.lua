@@ -1,7 +1,7 @@
 -- Stores that the record of a claimed batch cannot be read. It is looked at again after a delay, as another worker may
 -- be able to; once that has lasted longer than patience, the claim is kept for its callers to be told.
 -- KEYS  1 schedule  2 batch
--- ARGV  1 batch id  2 token  3 delay ms  4 patience ms
+-- ARGV  1 batch_id  2 token  3 delay_ms  4 patience_ms
 -- Verdicts  'OK' it will be looked at again  'OVER' patience is over  'STALE'
 --@include _clock
 --@include _fence

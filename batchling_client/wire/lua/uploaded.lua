@@ -1,7 +1,7 @@
 -- Remembers the provider's input file of a batch, so that it is not uploaded twice; of an earlier one, that a batch may
 -- have been made of, the id is kept. Earlier steps that never ended are forgotten, as this one got further.
 -- KEYS  1 batch
--- ARGV  1 token  2 input file id  3 number of lines in it  4 the account that it belongs to, a digest
+-- ARGV  1 token  2 input_file_id  3 n_lines in it  4 account that it belongs to, a digest
 -- Verdicts  'OK'  'STALE'
 --@include _fence
 --@include _room

@@ -1,7 +1,7 @@
 -- Takes a waiter off a request; when no one else waits and no provider was called yet, the request is dropped. If another
 -- run of Redis opened the batch, a provider may have been called: the request is kept.
--- KEYS  1 request  2 the batch it is in
--- ARGV  1 batch id  2 mailbox
+-- KEYS  1 request  2 batch it is in
+-- ARGV  1 batch_id  2 mailbox
 -- Verdicts  'OK' dropped  'JOINED' others wait for it  'TOO_LATE' it keeps running, its answer will be kept
 --       'GONE' not in that batch (any more)
 --@include _room

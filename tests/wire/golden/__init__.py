@@ -179,7 +179,7 @@ class Builder:
             return
         provider_batch_id = ProviderBatchId(f"batch_{state.value}")
         await scripts.submitted(
-            batch_id=batch_id, token=token, provider_batch_id=provider_batch_id, delay_ms=0
+            batch_id=batch_id, token=token, provider_batch_id=provider_batch_id, delay_s=0
         )
         await scripts.progress(
             batch_id=batch_id,
@@ -187,7 +187,7 @@ class Builder:
             status="in_progress",
             n_done=1,
             n_total=N_ROWS,
-            delay_ms=0,
+            delay_s=0,
         )
         if state is BatchState.SUBMITTED:
             return
