@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import secrets
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -129,6 +130,14 @@ class Claim:
     async def doubt(self) -> None:
         """Store that a create may have been forgotten and was not found; this run of Redis owns the batch now."""
         self.check(await self.scripts.arm(self.batch_id, self.token, doubted=True))
+
+    async def own(self, provider_batch_id: ProviderBatchId, account: str) -> BatchId | None:
+        """Make the batch the owner of its provider's id; return the batch that owns it already and is not over.
+
+        This needs no token: an answered create must be stored in any case.
+        """
+        digest = hashlib.blake2b(f"{account}\n{provider_batch_id}".encode(), digest_size=16)
+        return await self.scripts.own(batch_id=self.batch_id, name=digest.hexdigest(), keep_ms=KEEP_MS)
 
     async def submitted(self, provider_batch_id: ProviderBatchId, delay_s: float, account: str) -> str:
         """Store the provider's batch id; return the id in force if another worker was first, else ''."""

@@ -26,6 +26,7 @@ DeliverVerdict: TypeAlias = Literal[Verdict.OK, Verdict.MAILBOXES, Verdict.STALE
 Discarded: TypeAlias = Literal[Verdict.OK, Verdict.GONE]
 EnqueueVerdict: TypeAlias = Literal[Verdict.OK, Verdict.MOVED, Verdict.USED]
 Forgotten: TypeAlias = Literal[Verdict.OK, Verdict.UNREADABLE, Verdict.GONE, Verdict.LIVES]
+OwnVerdict: TypeAlias = Literal[Verdict.OK, Verdict.TAKEN]
 Reopened: TypeAlias = Literal[Verdict.OK, Verdict.TOO_LATE, Verdict.BUSY, Verdict.GONE]
 RequeueVerdict: TypeAlias = Literal[Verdict.OK, Verdict.MOVED, Verdict.USED, Verdict.STALE]
 Retried: TypeAlias = Literal[Verdict.OK, Verdict.BUSY, Verdict.TOO_LATE, Verdict.GONE]
@@ -177,6 +178,10 @@ def _label(verdict: Fenced, *label: bytes) -> str | None:
     return label[0].decode() if verdict is Verdict.OK else None
 
 
+def _other_owner(_: OwnVerdict, other: bytes = b"") -> BatchId | None:
+    return BatchId(other.decode(errors="replace")) if other else None
+
+
 def _submitted(verdict: Fenced, in_force: bytes = b"") -> tuple[Fenced, str]:
     return verdict, in_force.decode()
 
@@ -303,6 +308,17 @@ class Scripts(Stubs):
 
         `doubted` = a create may have been forgotten and was not found; this run of Redis owns the batch now.
         """
+
+    @script(OwnVerdict, read=_other_owner)
+    async def own(
+        self,
+        *,
+        batch_id: BatchId,
+        name: str,
+        keep_ms: int,
+        terminal: Collection[BatchState] = TERMINAL_STATES,
+    ) -> BatchId | None:
+        """Make a batch the owner of its provider's id; return the batch that owns it already and is not over."""
 
     @script(Fenced, read=_submitted)
     async def submitted(

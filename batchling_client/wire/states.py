@@ -101,6 +101,7 @@ class Verdict(enum.StrEnum):
     OK = "OK"
     NOT_ON_DISK = "NOT_ON_DISK"
     STALE = "STALE"
+    TAKEN = "TAKEN"
     MOVED = "MOVED"
     USED = "USED"
     MAILBOXES = "MAILBOXES"

@@ -9,7 +9,6 @@ from batchling_client.wire.keys import ProviderBatchId
 
 from ..decisions import looks
 from ..errors import PermanentError, TemporaryError
-from . import owners
 from .step import AccountStep
 
 SEARCH_FIRST_S: Final = 1.0
@@ -19,10 +18,11 @@ MOST_SHOWN: Final = 100
 
 async def commit(step: AccountStep, provider_batch_id: ProviderBatchId) -> None:
     """Move the batch to `submitted`, unless its id is another batch's or another worker was first."""
-    owner = await owners.other_owner(step.store, step.batch.batch_id, provider_batch_id, step.account.digest)
-    if owner:
+    owner = await step.claim.own(provider_batch_id, step.account.digest)
+    if owner is not None:
         await _bound_elsewhere(step, provider_batch_id, owner)
         return
+    step.reach("submit.owned")
     first_look_s = looks.first_look_s(step.batch, step.settings.poll_interval_s)
     other = await step.claim.submitted(provider_batch_id, first_look_s, step.account.digest)
     if other:

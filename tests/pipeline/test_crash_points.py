@@ -36,6 +36,7 @@ POINTS: dict[str, list[Fault]] = {
     "submit.before_arm": [],
     "submit.armed": [],
     "submit.created": [],
+    "submit.owned": [],
     "submit.searched": [DropCreateAnswer()],
     "submit.committed": [],
     "poll.progressed": [StickBatch(seconds=STUCK_S)],

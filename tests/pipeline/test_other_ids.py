@@ -10,7 +10,6 @@ import pytest
 
 from batchling_client.wire.keys import BatchId, ProviderBatchId
 from batchling_client.wire.states import BatchState
-from batchling_worker.pipeline import owners
 from tests.deployment import Deployment
 from tests.providers.wire import Reply, Seen, Wire, answer
 from tests.waiting import wait_until
@@ -123,9 +122,9 @@ async def test_a_batch_that_is_over_holds_no_id_of_its_provider(deployment: Depl
         await hand.bring(batch.batch_id, BatchState.SUBMITTED)
         made = await hand.batch(batch.batch_id)
         known, account = ProviderBatchId(made.provider_batch_id or ""), made.account
-        new = BatchId("b-new")
-        assert await owners.other_owner(hand.store, batch.batch_id, known, account) == ""
-        assert await owners.other_owner(hand.store, new, known, "another account") == ""
-        assert await owners.other_owner(hand.store, new, known, account) == batch.batch_id
+        old, new = hand.store.claim(batch.batch_id, 0), hand.store.claim(BatchId("b-new"), 0)
+        assert await old.own(known, account) is None
+        assert await new.own(known, "another account") is None
+        assert await new.own(known, account) == batch.batch_id
         await to_its_end(hand, batch.batch_id)
-        assert await owners.other_owner(hand.store, new, known, account) == ""
+        assert await new.own(known, account) is None

@@ -93,6 +93,8 @@ class Model:
     results: dict[RequestId, bool] = field(default_factory=dict)
     """Answered requests: whether with a success."""
     mail: Counter[tuple[Mailbox, RequestId]] = field(default_factory=Counter)
+    owners: dict[str, BatchId] = field(default_factory=dict)
+    """Which batch owns a provider's id."""
 
     def waiting_in(self, batch_id: BatchId) -> list[RequestId]:
         return [one for one, flight in self.flying.items() if flight.batch_id == batch_id]
@@ -191,6 +193,14 @@ class Model:
         batch.unended.remove(hold.token)
         batch.quarantined = False
         return Verdict.OK
+
+    def own(self, batch_id: BatchId, name: str) -> BatchId | None:
+        """Return the living batch that owns the id already; else this batch owns it from now on."""
+        owner = self.owners.get(name, batch_id)
+        if owner != batch_id and not self.batches[owner].state.terminal:
+            return owner
+        self.owners[name] = batch_id
+        return None
 
     def retry(self, batch_id: BatchId) -> Verdict:
         batch = self.batches[batch_id]

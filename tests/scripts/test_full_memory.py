@@ -74,6 +74,7 @@ async def test_a_batch_ends_and_its_callers_get_their_answers(alone: ByHand) -> 
     uploaded = await scripts.uploaded(batch_id=batch_id, token=claim.token, input_file_id="f", n_lines=2)
     assert uploaded is Verdict.OK
     assert await scripts.arm(batch_id=batch_id, token=claim.token) is Verdict.OK
+    assert await scripts.own(batch_id=batch_id, name="n", keep_ms=60_000) is None
     assert (await alone.submitted(batch_id, claim.token))[0] is Verdict.OK
     [claim] = await alone.claims(batch_id)
     assert await alone.progress(batch_id, claim.token) is Verdict.OK

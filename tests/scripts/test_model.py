@@ -196,6 +196,15 @@ class Life(RuleBasedStateMachine):
         batch_id = known[pick % len(known)]
         assert self.run(self.byhand.scripts.retry(batch_id=batch_id)) is self.model.retry(batch_id)
 
+    @precondition(lambda self: self.model.batches)
+    @rule(picks=st.lists(st.integers(0, 99), min_size=2, max_size=4), name=st.sampled_from(("one", "two")))
+    def own(self, picks: list[int], name: str) -> None:
+        """A provider, or a cache on the way, shows one id to several batches, some of them over."""
+        known = list(self.model.batches)
+        for batch_id in (known[pick % len(known)] for pick in picks):
+            owner = self.run(self.byhand.scripts.own(batch_id=batch_id, name=name, keep_ms=KEEP_MS))
+            assert owner == self.model.own(batch_id, name)
+
     @precondition(lambda self: any(batch.kept for batch in self.model.batches.values()))
     @rule(pick=st.integers(0, 99), wrong=st.booleans(), read=st.booleans())
     def reopen(self, pick: int, wrong: bool, read: bool) -> None:

@@ -8,7 +8,6 @@ from batchling_client.wire.keys import KEYSPACE, BatchId, ProviderBatchId
 from batchling_client.wire.records.row_and_result import WorkerPresence
 from batchling_client.wire.states import BatchState, Verdict
 from batchling_worker.errors import PermanentError
-from batchling_worker.pipeline.owners import other_owner
 from batchling_worker.store import Store
 
 from .byhand import KEEP_MS, TERMS, ByHand, ids, out, row
@@ -57,7 +56,7 @@ async def test_every_key_of_a_full_life_is_declared_and_every_declared_key_was_s
     await claim.intend("label")
     await claim.uploaded("file", 2)
     await claim.arm("account")
-    assert not await other_owner(store, batch_id, ProviderBatchId("batch_1"), "account")
+    assert await claim.own(ProviderBatchId("batch_1"), "account") is None
     await look()
     await byhand.submitted(batch_id, claim.token)
     await byhand.progress(batch_id, await byhand.claimed(batch_id))
