@@ -15,6 +15,7 @@ from batchling_client.wire.deployment.connection import UNREACHABLE, ask
 from batchling_client.wire.deployment.redis_health import RedisFacts
 from batchling_client.wire.keys import BatchId, Keys, LaneId, ProviderBatchId, RequestId
 from batchling_client.wire.records.batch import Batch
+from batchling_client.wire.records.in_flight import is_in
 from batchling_client.wire.records.row_and_result import CorruptRecord, Row, WorkerPresence
 from batchling_client.wire.scripts import DueBatch, Scripts
 from batchling_client.wire.states import BatchState
@@ -126,20 +127,12 @@ class Store:
         Unreadable rows are left out: nothing is known of them, not even whose they are. Raises `CorruptRecord` if the
         key holds anything but a list.
         """
-        start, mine = 0, f"{batch_id}|".encode()
+        start = 0
         while packed := await self._rows(batch_id, start):
             start += len(packed)
             rows = [row for row in map(Row.decode_if_whole, packed) if row is not None]
-            owners = []
-            if rows:
-                owners = await self.redis.execute_command(
-                    "MGET", *(self.keys.request(row.request_id) for row in rows)
-                )
-            yield [
-                row
-                for row, owner in zip(rows, owners, strict=True)
-                if owner is not None and owner.startswith(mine)
-            ]
+            waiting = await self._waiting(batch_id, [row.request_id for row in rows])
+            yield [row for row in rows if row.request_id in waiting]
 
     async def kept(self, batch_id: BatchId) -> AsyncGenerator[list[RequestId], None]:
         """Yield the requests that a batch ended without answering, a chunk at a time, without repeats in a chunk."""
@@ -154,16 +147,16 @@ class Store:
 
     async def adopted(self, batch_id: BatchId) -> AsyncGenerator[list[RequestId], None]:
         """Yield the kept requests that wait in the reopened batch, a chunk at a time."""
-        mine = f"{batch_id}|".encode()
         async for ids in self.kept(batch_id):
-            owners = []
-            if ids:
-                owners = await self.redis.execute_command("MGET", *(self.keys.request(one) for one in ids))
-            yield [
-                one
-                for one, owner in zip(ids, owners, strict=True)
-                if owner is not None and owner.startswith(mine)
-            ]
+            waiting = await self._waiting(batch_id, ids)
+            yield [one for one in ids if one in waiting]
+
+    async def _waiting(self, batch_id: BatchId, request_ids: Sequence[str]) -> set[str]:
+        """Return those of the requests that wait in this very batch."""
+        if not request_ids:
+            return set()
+        places = await self.redis.execute_command("MGET", *map(self.keys.request, request_ids))
+        return {one for one, place in zip(request_ids, places, strict=True) if is_in(place, batch_id)}
 
     async def _rows(self, batch_id: BatchId, start: int) -> list[bytes]:
         try:
@@ -178,10 +171,7 @@ class Store:
 
     async def waits_in(self, batch_id: BatchId, request_ids: Collection[str]) -> bool:
         """Return whether one of these requests waits in this very batch."""
-        keys = [self.keys.request(one) for one in request_ids if one.isascii()]
-        owners = await self.redis.execute_command("MGET", *keys) if keys else ()
-        mine = f"{batch_id}|".encode()
-        return any(owner is not None and owner.startswith(mine) for owner in owners)
+        return bool(await self._waiting(batch_id, [one for one in request_ids if one.isascii()]))
 
     async def provider_batches(self) -> dict[ProviderBatchId, BatchId]:
         """Return the batches whose provider_batch_id is known, by that id."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Final
@@ -21,6 +20,7 @@ from ..errors import AnswerUnreadable, QueueUnreachable, RequestLost
 from ..intercept.interceptor import HttpReply
 from ..wire.deployment.connection import UNREACHABLE
 from ..wire.keys import BatchId, Keys, Mailbox, RequestId
+from ..wire.records.in_flight import InFlight
 from ..wire.scripts import Scripts
 from ..wire.states import LIVING_STATES, Verdict
 from . import mailbox_reader, replies
@@ -34,7 +34,6 @@ DRAIN_PERIOD_S: Final = 5.0
 QUIET_S: Final = 20.0
 """After this much silence the subscription is asked for a sign of life."""
 PONG_S: Final = 5.0
-_PLACE: Final = re.compile(rb"([A-Za-z0-9_-]+)\|")
 _QUEUED: Final = (
     "Requests queued before keep running: run the program again to get the answers without paying twice."
 )
@@ -274,9 +273,9 @@ class Waiters:
         for request_id, place in zip(request_ids, flying, strict=True):
             if not self._awaits(request_id):
                 continue
-            owner = _owner(place)
-            if owner:
-                owners[request_id] = owner
+            flight = InFlight.decode(place)
+            if flight is not None and flight.batch_id is not None:
+                owners[request_id] = flight.batch_id
             else:
                 self.answer(request_id, replies.of_error(RequestLost, status=503))
         living = await self._living(set(owners.values()))
@@ -328,9 +327,3 @@ class Waiters:
     def _say_if_idle(self) -> None:
         if not self._futures:
             self._on_idle()
-
-
-def _owner(place: bytes | None) -> BatchId | None:
-    """Return the batch that a request in flight is in; None if there is none or the value is foreign."""
-    match = _PLACE.match(place or b"")
-    return BatchId(match[1].decode()) if match else None

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 
 from ..wire.keys import BatchId, Mailbox, RequestId
 from ..wire.records.batch import Batch
+from ..wire.records.in_flight import InFlight
 from ..wire.records.row_and_result import CorruptRecord
 from ..wire.scripts import Scripts
 from ..wire.states import Verdict
@@ -119,18 +120,14 @@ class Withdrawals:
             return []
         redis, keys = self._scripts.redis, self._scripts.keys
         places: list[Any] = await redis.mget([keys.request(one.request_id) for one in withdrawals])
-        found = [
-            (one, BatchId(place.partition(b"|")[0].decode(errors="replace")))
-            for one, place in zip(withdrawals, places, strict=True)
-            if place is not None and not place.startswith(b"|")
-        ]
-        answered = await self._answered(
-            [one for one, place in zip(withdrawals, places, strict=True) if place is None]
-        )
+        flights = list(zip(withdrawals, map(InFlight.decode, places), strict=True))
+        found = [(one, flight.batch_id) for one, flight in flights if flight is not None and flight.batch_id]
+        answered = await self._answered([one for one, flight in flights if flight is None])
         for one in answered:
             _outcome(outcomes, one).running.append(one.request_id)
-        for one, place in zip(withdrawals, places, strict=True):
-            if one.in_doubt and (place.startswith(b"|") if place is not None else one not in answered):
+        for one, flight in flights:
+            gone = one not in answered if flight is None else flight.batch_id is None
+            if one.in_doubt and gone:
                 _outcome(outcomes, one).withdrawn.append(one.request_id)
         verdicts = await asyncio.gather(
             *(

@@ -13,7 +13,7 @@ from batchling_client.wire.states import BatchState, Placement, RowKind, Verdict
 
 MAX_ATTEMPTS = 2
 MOST_NAMED = 32
-"""Mailboxes that a request in flight names, as `_waiters.lua` says."""
+"""Mailboxes that a request in flight names, as `_request.lua` says."""
 NEVER_SENT = (BatchState.OPEN, BatchState.SEALED)
 
 

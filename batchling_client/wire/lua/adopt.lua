@@ -13,7 +13,7 @@
 --@include _lane
 --@include _recount
 --@include _room
---@include _withdrawn
+--@include _request
 local schedule, lane, batch = KEYS[1], KEYS[2], KEYS[3]
 local token, id, attempt, keep_ms, last = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5] == '1'
 if not holds(batch, token) or redis.call('HGET', batch, 'state') ~= 'submitted' then
@@ -23,13 +23,12 @@ go_on_when_full(batch)
 local n_adopted = 0
 for i = 4, #KEYS, 2 do
   local request, result = KEYS[i], KEYS[i + 1]
-  local flying = word(request)
-  local left = flying and string.match(flying, '^|([%w_-]+)|')
-  if (not flying or left) and redis.pcall('GETRANGE', result, 0, 0) ~= '+' then
+  local flying_in, _, _, left = flight(request)
+  if not flying_in and redis.pcall('GETRANGE', result, 0, 0) ~= '+' then
     if left then
       leave_row(lane, batch_key(batch, id, left), schedule, left, now_ms())
     end
-    redis.call('SET', request, id .. '|' .. attempt .. '|', 'PX', keep_ms)
+    put(request, id, attempt, '', keep_ms)
     redis.call('UNLINK', result)
     n_adopted = n_adopted + 1
   end

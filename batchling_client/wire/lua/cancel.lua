@@ -19,6 +19,7 @@
 --@include _moved
 --@include _lane
 --@include _room
+--@include _request
 local schedule, batch, lane = KEYS[1], KEYS[2], KEYS[3]
 local id, ending, err = ARGV[1], ARGV[2], ARGV[3]
 local state = redis.call('HGET', batch, 'state')
@@ -27,14 +28,16 @@ if not state then
 end
 if ARGV[4] == '1' then
   local own, n_own = {}, 0
-  for name in string.gmatch(ARGV[5], '[%w_-]+') do
+  for name in names(ARGV[5]) do
     own[name] = true
   end
   for i = 4, #KEYS do
-    local owner, waiting = string.match(word(KEYS[i]) or '', '^([^|]+)|[^|]*|(.*)$')
+    local owner, _, waiting = flight(KEYS[i])
     if owner == id then
-      -- A '+' stands for those whom the list does not name (see _waiters).
-      for name in string.gmatch(waiting, '[^,]+') do
+      if some_left_out(waiting) then
+        return 'JOINED'
+      end
+      for name in names(waiting) do
         if not own[name] then
           return 'JOINED'
         end

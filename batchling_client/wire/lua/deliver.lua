@@ -15,23 +15,18 @@
 --@include _server
 --@include _sound
 --@include _recount
---@include _withdrawn
+--@include _request
+--@include _mail
 local batch, unanswered = KEYS[1], KEYS[2]
 local token, batch_id, attempts, keep_ms, mail_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 local channel_prefix, n_mailboxes = ARGV[6], tonumber(ARGV[7])
 local first_key, first_arg = 2 + n_mailboxes, 7 + n_mailboxes
-local NAME = '[%w_-]+'
 local n = (#ARGV - first_arg) / 3
 
 if not holds(batch, token) then
   return {'STALE'}
 end
-local stream, mail = {}, {}
-for m = 1, n_mailboxes do
-  stream[ARGV[7 + m]] = KEYS[2 + m]
-  mail[ARGV[7 + m]] = {}
-end
-
+local mail = mail_to(n_mailboxes, 2, 7)
 local reopened = redis.call('HEXISTS', batch, 'reopened_at') == 1
 
 -- The batch in which a request of a reopened batch waits now, '' for none, and who waits; nil where it is not to be answered.
@@ -43,7 +38,7 @@ local function elsewhere(i, owner, waiting)
   if redis.pcall('GETRANGE', KEYS[first_key + 2 * i], 0, 0) == '+' then
     return nil
   end
-  if not owner or owner == '' then
+  if not owner then
     return '', ''
   end
   local other = batch_key(batch, batch_id, owner)
@@ -56,11 +51,7 @@ end
 
 local mine, attempt_of, unknown, missing, moved = {}, {}, 0, {}, {}
 for i = 1, n do
-  local flying = word(KEYS[first_key + 2 * i - 1])
-  local owner, attempt, waiting = nil, nil, nil
-  if flying then
-    owner, attempt, waiting = string.match(flying, '^([^|]*)|([^|]*)|(.*)$')
-  end
+  local owner, attempt, waiting = flight(KEYS[first_key + 2 * i - 1])
   if owner ~= batch_id and reopened then
     local other, others = elsewhere(i, owner, waiting)
     if other then
@@ -69,8 +60,8 @@ for i = 1, n do
   end
   if owner == batch_id then
     mine[i], attempt_of[i] = waiting, tonumber(attempt) or attempts
-    for name in string.gmatch(waiting, NAME) do
-      if not stream[name] then
+    for name in names(waiting) do
+      if not mail[name] then
         missing[name] = true
       end
     end
@@ -111,9 +102,7 @@ for i = 1, n do
           count(other, 'n_dropped', 1)
         end
       end
-      for name in string.gmatch(mine[i], NAME) do
-        table.insert(mail[name], request_id)
-      end
+      tell(mail, mine[i], request_id)
       if kind == 'S' then
         n_succeeded = n_succeeded + 1
       else
@@ -140,14 +129,5 @@ local n_retry = 0
 for _ in pairs(left) do
   n_retry = n_retry + 1
 end
-for name, ids in pairs(mail) do
-  if #ids > 0 then
-    if not of_type(stream[name], 'stream') then
-      redis.call('UNLINK', stream[name])
-    end
-    redis.call('XADD', stream[name], 'MAXLEN', '~', 20000, '*', 'ids', table.concat(ids, ' '))
-    redis.call('PEXPIRE', stream[name], mail_ms)
-    redis.call('PUBLISH', channel_prefix .. name, '')
-  end
-end
+send(mail, mail_ms, channel_prefix)
 return {'OK', n_succeeded + n_failed, n_retry, unknown}

@@ -14,8 +14,8 @@
 --@include _room
 --@include _server
 --@include _sound
---@include _waiters
---@include _withdrawn
+--@include _request
+--@include _mail
 local schedule, batch, lane = KEYS[1], KEYS[2], KEYS[3]
 local id, packed, keep_ms, mail_ms, channel_prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local ending, err, n_mailboxes = ARGV[6], ARGV[7], tonumber(ARGV[8])
@@ -28,27 +28,21 @@ end
 if state ~= 'open' and state ~= 'sealed' or may_be_forgotten(batch) then
   return {'TOO_LATE'}
 end
-local stream, mail = {}, {}
-for m = 1, n_mailboxes do
-  stream[ARGV[8 + m]], mail[ARGV[8 + m]] = KEYS[3 + m], {}
-end
-
+local mail = mail_to(n_mailboxes, 3, 8)
 go_on_when_full(batch)
 local n_dropped, n_shared = 0, 0
 for i = 1, #ARGV - first_arg do
   local request, result, request_id = KEYS[first_key + 2 * i - 1], KEYS[first_key + 2 * i], ARGV[first_arg + i]
-  local owner, attempt, waiting = string.match(word(request) or '', '^([^|]+)|([^|]*)|(.*)$')
+  local owner, attempt, waiting = flight(request)
   if owner == id then
     local others = some_left_out(waiting)
-    for name in string.gmatch(waiting, '[%w_-]+') do
-      others = others or not stream[name]
+    for name in names(waiting) do
+      others = others or not mail[name]
     end
     if others then
       n_shared = n_shared + 1
     else
-      for name in string.gmatch(waiting, '[%w_-]+') do
-        table.insert(mail[name], request_id)
-      end
+      tell(mail, waiting, request_id)
       redis.call('SET', result, packed, 'PX', keep_ms)
       withdrawn(request, batch, owner, attempt)
       n_dropped = n_dropped + 1
@@ -72,14 +66,5 @@ if count(batch, 'n_dropped', n_dropped) == tonumber(redis.call('HGET', batch, 'n
   moved(batch, now, 'ended: all its requests were cancelled')
   ended = 1
 end
-for name, ids in pairs(mail) do
-  if #ids > 0 then
-    if not of_type(stream[name], 'stream') then
-      redis.call('UNLINK', stream[name])
-    end
-    redis.call('XADD', stream[name], 'MAXLEN', '~', 20000, '*', 'ids', table.concat(ids, ' '))
-    redis.call('PEXPIRE', stream[name], mail_ms)
-    redis.call('PUBLISH', channel_prefix .. name, '')
-  end
-end
+send(mail, mail_ms, channel_prefix)
 return {'OK', n_dropped, n_shared, ended}

@@ -10,7 +10,7 @@
 --       with a fresh batch id.
 --       {'MOVED', open batch id}  {'USED'}: nothing was done, call again with that id, or a fresh one.
 -- Everything or nothing is written, except that the requests not taken are left for the next call.
--- A request names only the latest who wait for it: see _waiters.
+-- A request names only the latest who wait for it: see _request.
 -- The impatient set the pace: a batch lingers and is polled as the shortest wish of those in it.
 -- States  none -> open  open -> sealed
 --@include _clock
@@ -19,8 +19,7 @@
 --@include _moved
 --@include _lane
 --@include _room
---@include _waiters
---@include _withdrawn
+--@include _request
 local schedule, lane, batch, rows, batches, lanes = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local run, run_batches, runs = KEYS[7], KEYS[8], KEYS[9]
 local id, lane_id, spec, mailbox, run_id, run_name = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
@@ -44,18 +43,13 @@ local fresh_rows, n_fresh, n_reused = {}, 0, 0
 for i = 1, n do
   local request, result = KEYS[FIRST_KEY + 2 * i - 1], KEYS[FIRST_KEY + 2 * i]
   local answered = redis.pcall('GETRANGE', result, 0, 0)
-  local flying = word(request)
-  local owner, flying_attempt, waiting, dropped_from, attempt = nil, nil, nil, nil, nil
-  if flying then
-    owner, flying_attempt, waiting = string.match(flying, '^([%w_-]+)|([^|]*)|(.*)$')
-    dropped_from, attempt = string.match(flying, '^|([%w_-]+)|(.*)$')
-  end
+  local owner, attempt, waiting, dropped_from = flight(request)
   if answered == '+' or (answered == '-' and not ask_failed_anew) then
     placements[i] = 'D'
     n_reused = n_reused + 1
   elseif owner then
     if not string.find(',' .. waiting .. ',', ',' .. mailbox .. ',', 1, true) then
-      redis.call('SET', request, owner .. '|' .. flying_attempt .. '|' .. one_more(waiting, mailbox), 'KEEPTTL')
+      put(request, owner, attempt, one_more(waiting, mailbox))
       n_reused = n_reused + 1
     end
     joined_batches[owner] = true
@@ -96,7 +90,7 @@ for i = 1, n do
       fresh_rows[n_fresh] = row
       attempt = '1'
     end
-    redis.call('SET', request, id .. '|' .. attempt .. '|' .. mailbox, 'PX', keep_ms)
+    put(request, id, attempt, mailbox, keep_ms)
     if answered == '-' then
       redis.call('UNLINK', result)
     end

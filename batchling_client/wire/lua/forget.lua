@@ -4,10 +4,10 @@
 -- Verdicts  'OK' dropped: it may be asked for again  'UNREADABLE' dropped, though the batch may have been paid for
 --       'GONE' not in that batch (any more)  'LIVES' the batch may yet answer it: nothing was done
 --@include _sound
+--@include _request
 local request, batch = KEYS[1], KEYS[2]
 local id, terminal = ARGV[1], ',' .. ARGV[2] .. ','
-local flying = word(request)
-if not flying or string.match(flying, '^([^|]+)|') ~= id then
+if flight(request) ~= id then
   return 'GONE'
 end
 local verdict = 'OK'

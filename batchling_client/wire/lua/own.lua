@@ -5,7 +5,7 @@
 -- Verdicts  {'OK'}; said again, it changes nothing  {'TAKEN', id of the batch that owns it}
 --@include _room
 --@include _sound
---@include _withdrawn
+--@include _request
 local owner, batch = KEYS[1], KEYS[2]
 local id, terminal, keep_ms = ARGV[1], ',' .. ARGV[2] .. ',', ARGV[3]
 local held_by = word(owner)

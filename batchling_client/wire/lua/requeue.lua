@@ -16,6 +16,7 @@
 --@include _moved
 --@include _lane
 --@include _room
+--@include _request
 local schedule, lane, batch, rows, batches, lanes, source = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local id, lane_id, spec, source_id, token = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local linger, longest, cap_rows, cap_bytes = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
@@ -29,11 +30,7 @@ local now = now_ms()
 local waiting, n_mine, seen = {}, 0, {}
 for i = 1, n do
   local request = KEYS[FIRST_KEY + i]
-  local flying = word(request)
-  local owner, mailboxes = nil, nil
-  if flying then
-    owner, mailboxes = string.match(flying, '^([^|]+)|[^|]*|(.*)$')
-  end
+  local owner, _, mailboxes = flight(request)
   if owner == source_id and not seen[request] then
     seen[request], waiting[i], n_mine = true, mailboxes, n_mine + 1
   end
@@ -64,7 +61,7 @@ for i = 1, n do
     end
     n_requests, n_bytes, n_moved = n_requests + 1, n_bytes + size, n_moved + 1
     redis.call('RPUSH', rows, row)
-    redis.call('SET', KEYS[FIRST_KEY + i], id .. '|' .. attempt .. '|' .. waiting[i], 'PX', keep_ms)
+    put(KEYS[FIRST_KEY + i], id, attempt, waiting[i], keep_ms)
   end
 end
 redis.call('PEXPIRE', rows, keep_ms)

@@ -7,18 +7,14 @@
 --@include _room
 --@include _server
 --@include _sound
---@include _withdrawn
+--@include _request
 local request, batch = KEYS[1], KEYS[2]
 local batch_id, mailbox = ARGV[1], ARGV[2]
-local flying = word(request)
-if not flying then
-  return 'GONE'
-end
-local owner, attempt, waiting = string.match(flying, '^([^|]+)|([^|]*)|(.*)$')
+local owner, attempt, waiting = flight(request)
 if owner ~= batch_id then
   return 'GONE'
 end
--- A '+' among them, for those whom the list does not name (see _waiters), is somebody else too.
+-- A '+' among them, for those whom the list does not name (see _request), is somebody else too.
 local others = {}
 for name in string.gmatch(waiting, '[^,]+') do
   if name ~= mailbox then
@@ -27,7 +23,7 @@ for name in string.gmatch(waiting, '[^,]+') do
 end
 if #others > 0 then
   go_on_when_full(batch)
-  redis.call('SET', request, owner .. '|' .. attempt .. '|' .. table.concat(others, ','), 'KEEPTTL')
+  put(request, owner, attempt, table.concat(others, ','))
   return 'JOINED'
 end
 local state = redis.pcall('HGET', batch, 'state')

@@ -1,0 +1,70 @@
+-- Needs _sound.
+-- A request in flight is stored as `batch|attempt|mailboxes`: the batch it is in, the attempt it is on, and who waits for it.
+--   `|batch|attempt` = it was withdrawn from that batch while the batch was open, and its row is still there: asked for
+--   again before the seal, it would get a second row and be paid for twice.
+-- Who waits: mailboxes, comma separated, the latest to come last. '+' before them stands for earlier ones that were left out:
+--   they are not told, look after their answers themselves, and may still wait.
+-- flight(request): its batch, attempt and waiting; or nil, attempt, nil and the batch that it was withdrawn from; or nil.
+-- put(request, batch, attempt, waiting, keep_ms): stores it; without `keep_ms` its lifetime stays.
+-- withdrawn(request, key, id, attempt): takes it out of a batch that is open or sealed.
+-- names(waiting): the mailboxes, one after the other.
+-- one_more(waiting, mailbox): the list with that mailbox too.
+-- some_left_out(waiting): whether anybody may wait whom the list does not name.
+-- batch_key(key, id, other): the key of another batch of this deployment, made from the key and the id of any batch.
+
+-- A client that is killed and started again and again leaves a mailbox behind each time, and a delivery writes to each.
+-- Hardly ever do more than this many live at once; a live mailbox that is left out gets its answer seconds later.
+local MOST_NAMED = 32
+
+local function flight(request)
+  local held = word(request)
+  if not held then
+    return nil
+  end
+  local batch, attempt, waiting = string.match(held, '^([%w_-]+)|([^|]*)|(.*)$')
+  if batch then
+    return batch, attempt, waiting
+  end
+  batch, attempt = string.match(held, '^|([%w_-]+)|(.*)$')
+  return nil, attempt, nil, batch
+end
+
+local function put(request, batch, attempt, waiting, keep_ms)
+  local place = batch .. '|' .. attempt .. '|' .. waiting
+  if keep_ms then
+    redis.call('SET', request, place, 'PX', keep_ms)
+  else
+    redis.call('SET', request, place, 'KEEPTTL')
+  end
+end
+
+local function withdrawn(request, key, id, attempt)
+  if redis.call('HGET', key, 'state') == 'open' then
+    put(request, '', id, attempt)
+  else
+    redis.call('UNLINK', request)
+  end
+end
+
+local function names(waiting)
+  return string.gmatch(waiting, '[%w_-]+')
+end
+
+local function some_left_out(waiting)
+  return string.find(waiting, '+', 1, true) ~= nil
+end
+
+local function one_more(waiting, mailbox)
+  local named = {}
+  for name in names(waiting) do
+    named[#named + 1] = name
+  end
+  named[#named + 1] = mailbox
+  local first = math.max(1, #named - MOST_NAMED + 1)
+  local latest = table.concat(named, ',', first)
+  return (first > 1 or some_left_out(waiting)) and '+,' .. latest or latest
+end
+
+local function batch_key(key, id, other)
+  return string.sub(key, 1, -#id - 1) .. other
+end
