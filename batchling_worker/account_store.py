@@ -23,7 +23,6 @@ from . import backoff
 from .decisions import quota
 from .errors import PermanentError
 
-KEEP_MS: Final = 35 * 24 * 3600 * 1000
 COUNTS: Final = frozenset(state.value.encode() for state in IN_FLIGHT_STATES)
 
 OPENS_AFTER: Final = 3
@@ -34,7 +33,6 @@ TRIAL_MS: Final = 30_000
 """How long a trial keeps other steps out: a trial whose worker died must not do so for ever."""
 LONGEST_TRIAL_LOOK_MS: Final = 30_000
 PARKED_MS: Final = 15_000
-FORGET_MS: Final = 600_000
 
 T = TypeVar("T")
 
@@ -87,7 +85,6 @@ class AccountStore:
             account=account,
             turn_ms=int(look_s * 2000) + 5000,
             step_ms=_ms(quota.STEP),
-            keep_ms=KEEP_MS,
             others=[one for one in seen.in_flight if one != batch.batch_id],
         )
 
@@ -118,7 +115,6 @@ class AccountStore:
             trusted_ms=_ms(limit.trusted) if limit else 0,
             row_ms=_ms(quota.ROW_OF_REFUSALS),
             why=refusal.why,
-            keep_ms=KEEP_MS,
         )
         since = dt.timedelta(milliseconds=since_ms)
         n_rows = batch.n_requests - batch.n_dropped
@@ -155,9 +151,7 @@ class AccountStore:
         opens_after = 1 if at_once else OPENS_AFTER
         open_ms = await self._despite_damage(
             [self.keys.circuit(circuit)],
-            lambda: self.scripts.trip(
-                circuit=circuit, opens_after=opens_after, pause=pause, why=why, forget_ms=FORGET_MS
-            ),
+            lambda: self.scripts.trip(circuit=circuit, opens_after=opens_after, pause=pause, why=why),
         )
         return open_ms / 1000
 
@@ -171,7 +165,6 @@ class AccountStore:
                 status=refusal.status,
                 body=refusal.body,
                 why=str(refusal),
-                forget_ms=FORGET_MS,
             ),
         )
 

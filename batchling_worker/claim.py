@@ -21,9 +21,6 @@ from .errors import NotOnDisk, StaleClaim
 
 P = ParamSpec("P")
 
-KEEP_MS: Final = 35 * 24 * 3600 * 1000
-"""How long a request in flight and the record of a batch are kept, which is longer than any completion window."""
-MAIL_MS: Final = 24 * 3600 * 1000
 SPENT_INPUTS_MS: Final = 3_000
 """How long after its results were read the input file of a batch is deleted: by then the batch is settled."""
 SPENT_RESULTS_MS: Final = 7 * 24 * 3600 * 1000
@@ -71,11 +68,14 @@ class Claim:
 
     collected = _move(Scripts.collected)
     ended = _move(Scripts.ended)
+    give_up = _move(Scripts.give_up)
     hold = _move(Scripts.hold, quiet=True)
+    keep = _move(Scripts.keep)
     note = _move(Scripts.note, quiet=True)
     progress = _move(Scripts.progress)
     release = _move(Scripts.release, quiet=True)
     seal = _move(Scripts.seal)
+    settle = _move(Scripts.settle)
     survived = _move(Scripts.survived, quiet=True)
     unread = _move(Scripts.unread)
     uploaded = _move(Scripts.uploaded)
@@ -137,7 +137,7 @@ class Claim:
         This needs no token: an answered create must be stored in any case.
         """
         digest = hashlib.blake2b(f"{account}\n{provider_batch_id}".encode(), digest_size=16)
-        return await self.scripts.own(batch_id=self.batch_id, name=digest.hexdigest(), keep_ms=KEEP_MS)
+        return await self.scripts.own(batch_id=self.batch_id, name=digest.hexdigest())
 
     async def submitted(self, provider_batch_id: ProviderBatchId, delay_s: float, account: str) -> str:
         """Store the provider's batch id; return the id in force if another worker was first, else ''."""
@@ -159,7 +159,6 @@ class Claim:
                 rows,
                 max_attempts=self.terms.max_attempts,
                 keep_ms=self.terms.result_ttl_ms,
-                mail_ms=MAIL_MS,
                 mailboxes=tuple(self._mailboxes),
             )
             if reply.verdict is not Verdict.MAILBOXES:
@@ -175,7 +174,6 @@ class Claim:
                 self.token,
                 inputs_ms=SPENT_INPUTS_MS,
                 results_ms=SPENT_RESULTS_MS,
-                keep_ms=KEEP_MS,
             )
         )
 
@@ -190,20 +188,11 @@ class Claim:
                 source_id=self.batch_id,
                 token=self.token,
                 cap=cap,
-                keep_ms=KEEP_MS,
                 rows=rest,
             )
             self.check(reply.verdict)
             rest = rest[reply.n_taken :]
             target = reply.open_batch or new_batch_id()
-
-    async def settle(self, state: BatchState) -> None:
-        """Move the ended batch to a terminal state."""
-        self.check(await self.scripts.settle(self.batch_id, self.token, state, keep_ms=KEEP_MS))
-
-    async def keep(self, request_ids: Sequence[RequestId]) -> None:
-        """Store the requests that the batch settles without an answer of its provider."""
-        self.check(await self.scripts.keep(self.batch_id, self.token, request_ids, keep_ms=KEEP_MS))
 
     async def adopt(self, lane_id: LaneId, request_ids: Sequence[RequestId], *, last: bool = False) -> None:
         """Put requests of the reopened batch back in flight; the `last` call ends the adoption."""
@@ -214,7 +203,6 @@ class Claim:
                 lane_id,
                 request_ids,
                 attempt=self.terms.max_attempts,
-                keep_ms=KEEP_MS,
                 last=last,
             )
         )
@@ -227,7 +215,3 @@ class Claim:
         )
         self.check(verdict)
         return verdict is Verdict.OVER
-
-    async def give_up(self, error: str) -> None:
-        """End the batch, whose record cannot be read."""
-        self.check(await self.scripts.give_up(self.batch_id, self.token, error, keep_ms=KEEP_MS))

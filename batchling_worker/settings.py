@@ -21,7 +21,7 @@ from batchling_client.wire.deployment import provider_settings, seal_key_files
 from batchling_client.wire.deployment.provider_settings import EndpointSettings
 from batchling_client.wire.deployment.setting_errors import mistake_in, sentence
 
-RESULT_TTL_S: Final = 30 * 24 * 3600
+RESULT_TTL_S: Final = keys.RESULTS.ms // 1000
 
 
 class WrongSetting(ValueError):

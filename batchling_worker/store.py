@@ -21,10 +21,9 @@ from batchling_client.wire.scripts import DueBatch, Scripts
 from batchling_client.wire.states import BatchState
 
 from .account_store import AccountStore
-from .claim import KEEP_MS, Claim, Terms
+from .claim import Claim, Terms
 from .decisions.rereading import Tally
 
-PRESENCE_S: Final = 15
 ROWS_AT_ONCE: Final = 128
 SPENT_AGAIN_MS: Final = 3600 * 1000
 """How long after a failed delete the next try follows."""
@@ -214,9 +213,7 @@ class Store:
     async def announce(self, presence: WorkerPresence) -> None:
         """Announce that this worker lives, for the next fifteen seconds."""
         said = msgspec.structs.replace(presence, said_at=time.time())
-        await self.scripts.announce(
-            name=presence.name, presence=said.encode(), keep_ms=PRESENCE_S * 1000, keep_list_ms=KEEP_MS
-        )
+        await self.scripts.announce(name=presence.name, presence=said.encode())
 
     async def depart(self, presence: WorkerPresence) -> None:
         """Remove this worker from the list of live workers."""

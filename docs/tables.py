@@ -19,7 +19,7 @@ from batchling_client.intercept.passed import Why
 from batchling_client.views.batch_detail import BatchDetail
 from batchling_client.views.batch_view import BatchView
 from batchling_client.views.overview import Overview
-from batchling_client.wire.keys import KEYSPACE, PERMANENT
+from batchling_client.wire.keys import KEYSPACE
 from batchling_client.wire.no_batches import ANY_PATH, NO_BATCHES
 from batchling_client.wire.routes import ROUTES, Routes, window_words
 from batchling_client.wire.states import CHANGES
@@ -55,7 +55,7 @@ def keys_table() -> str:
         (
             f"`{kind.word}`" if kind.word in named else f"`{kind.word}:...`",
             kind.redis_type,
-            "permanent" if kind.lifetime == PERMANENT else "expires",
+            kind.lifetime.shown,
             kind.holds,
         )
         for kind in KEYSPACE
@@ -80,6 +80,12 @@ def states_table() -> str:
         for change in CHANGES
     ]
     return _table(("script", "from", "to", "when"), rows)
+
+
+def lifetimes_table() -> str:
+    """Return a line for each lifetime of Redis keys, with its reason."""
+    lifetimes = dict.fromkeys(kind.lifetime for kind in KEYSPACE)
+    return _table(("lifetime", "why"), [(one.shown, one.why) for one in lifetimes])
 
 
 def hosts_table() -> str:
@@ -201,7 +207,12 @@ def written(page: str, tables: Mapping[str, str]) -> str:
 
 PAGES: Final[dict[str, dict[str, Callable[[], str]]]] = {
     "docs/providers.md": {"providers": providers_table, "sdks": sdks_table},
-    "docs/how-it-works.md": {"states": states_diagram, "changes": states_table, "keys": keys_table},
+    "docs/how-it-works.md": {
+        "states": states_diagram,
+        "changes": states_table,
+        "keys": keys_table,
+        "lifetimes": lifetimes_table,
+    },
     "docs/reference.md": {"passing-reasons": passing_reasons, "exceptions": exceptions_tree},
     "docs/test-harness.md": {"long": long_tests},
     "docs/json.md": {

@@ -20,7 +20,7 @@ from ..errors import BatchlingError, QueueFull, WrongSettings
 from ..intercept.interceptor import HttpReply
 from ..operate.deployment import check_reachable, deployment_of
 from ..session.calls import Calls, Request
-from ..session.credentials import KEEP_MS, Credentials
+from ..session.credentials import Credentials
 from ..session.enqueue import Enqueue
 from ..session.lanes import Terms
 from ..session.redis_outage import Outage
@@ -224,7 +224,6 @@ class _Queueing:
                     number=number,
                     packed=submitted_file.pack(chunk),
                     n_requests=n_requests,
-                    keep_ms=KEEP_MS,
                 )
                 return
             except UNREACHABLE as error:

@@ -18,8 +18,6 @@ from ..wire.states import BatchState, RowKind, Verdict
 from ..wording import counted
 from .steering import NO_ENDING
 
-KEEP_MS: Final = 30 * 24 * 3600 * 1000
-MAIL_MS: Final = 24 * 3600 * 1000
 ROWS_AT_ONCE: Final = 128
 ORIGIN: Final = "batch_cancelled"
 
@@ -127,8 +125,6 @@ class _Work:
                 batch_id=batch.batch_id,
                 lane_id=batch.lane_id,
                 packed=self._packed,
-                keep_ms=KEEP_MS,
-                mail_ms=MAIL_MS,
                 ending=NO_ENDING,
                 error=self._reason,
                 mailboxes=self._mailboxes,

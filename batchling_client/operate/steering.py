@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from ..errors import BatchlingError
-from ..session.credentials import KEEP_MS
 from ..views.inspection import Inspection, RunRecord
 from ..wire.keys import BatchId, RunId
 from ..wire.records.batch import Batch
@@ -170,7 +169,7 @@ async def retry(
         verdict = await scripts.retry(batch_id=batch.batch_id, account=batch.account)
         ended_well = batch.state is BatchState.SETTLED and not batch.n_failed
         if verdict is Verdict.TOO_LATE and not (ended_well and isinstance(found, RunRecord)):
-            verdict = await scripts.reopen(batch_id=batch.batch_id, keep_ms=KEEP_MS)
+            verdict = await scripts.reopen(batch_id=batch.batch_id)
         by_verdict.setdefault(verdict, []).append(batch.batch_id)
     return Retried(
         batch_ids=tuple(by_verdict.pop(Verdict.OK, ())),

@@ -11,11 +11,9 @@ from typing import Final
 from redis.asyncio import Redis
 
 from ..wire import sealing
-from ..wire.keys import Keys
+from ..wire.keys import IN_FLIGHT, Keys
 from .lanes import Lane
 
-KEEP_MS: Final = 35 * 24 * 3600 * 1000
-"""As long as a request may be in flight."""
 REFRESHED_AFTER_S: Final = 6 * 3600.0
 
 
@@ -53,7 +51,7 @@ class Credentials:
         now = asyncio.get_running_loop().time()
         if now - kept.stored_at < REFRESHED_AFTER_S:
             return
-        await self._redis.set(place, kept.sealed, px=KEEP_MS)
+        await self._redis.set(place, kept.sealed, px=IN_FLIGHT.ms)
         kept.stored_at = now
 
     def doubt(self) -> None:

@@ -21,7 +21,7 @@ from ..wire.states import Placement, Verdict
 from . import mailbox_reader, replies
 from .cached import discard_unfit
 from .calls import Request
-from .credentials import KEEP_MS, Credentials
+from .credentials import Credentials
 from .lanes import Lane
 from .redis_outage import Outage
 from .withdrawing import Withdrawals
@@ -184,7 +184,6 @@ class Enqueue:
             run_name=terms.run_name,
             cap=lane.cap,
             poll_ms=int(terms.poll_s * 1000),
-            keep_ms=KEEP_MS,
             ask_failed_anew=not chunk.lost_reply,
             rows=rows,
         )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from .keys import BatchId, LaneId
+from .keys import CIRCUIT, IN_FLIGHT, BatchId, LaneId
 from .states import Verdict
 from .stubs import Stubs, script
 
@@ -111,8 +111,8 @@ class AccountScripts(Stubs):
         account: str,
         turn_ms: int,
         step_ms: int,
-        keep_ms: int,
         others: Sequence[BatchId],
+        keep_ms: int = IN_FLIGHT.ms,
     ) -> Admission:
         """Admit a sealed batch to its quota."""
 
@@ -128,7 +128,7 @@ class AccountScripts(Stubs):
         trusted_ms: int,
         row_ms: int,
         why: str,
-        keep_ms: int,
+        keep_ms: int = IN_FLIGHT.ms,
     ) -> tuple[int, int]:
         """Store what a refusal taught; return (refusals in a row alone, ms since the first)."""
 
@@ -137,12 +137,21 @@ class AccountScripts(Stubs):
         """Ask whether an account may be called."""
 
     @script(read=int)
-    async def trip(self, *, circuit: str, opens_after: int, pause: Pause, why: str, forget_ms: int) -> int:
+    async def trip(
+        self, *, circuit: str, opens_after: int, pause: Pause, why: str, forget_ms: int = CIRCUIT.ms
+    ) -> int:
         """Count a failed call; return for how long the circuit is open, in ms."""
 
     @script(Done)
     async def park(
-        self, *, circuit: str, pause_ms: int, status: int, body: bytes, why: str, forget_ms: int
+        self,
+        *,
+        circuit: str,
+        pause_ms: int,
+        status: int,
+        body: bytes,
+        why: str,
+        forget_ms: int = CIRCUIT.ms,
     ) -> Done:
         """Park an account or a lane whose key was refused."""
 

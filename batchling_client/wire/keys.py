@@ -24,95 +24,137 @@ Mailbox = NewType("Mailbox", str)
 
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
-PERMANENT: Final = "permanent"
-EXPIRES: Final = "expires"
+_DAY_MS: Final = 24 * 3600 * 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifetime:
+    """How long a key lives from its last renewal, at most."""
+
+    ms: int
+    """0 = it never expires."""
+    shown: str
+    why: str
+
+
+PERMANENT: Final = Lifetime(ms=0, shown="permanent", why="a batch leaves the schedule when it is settled")
+IN_FLIGHT: Final = Lifetime(
+    ms=35 * _DAY_MS,
+    shown="35 days",
+    why="longer than a completion window with its attempts, and than the default lifetime of results",
+)
+RESULTS: Final = Lifetime(
+    ms=30 * _DAY_MS, shown="30 days", why="the default; `BATCHLING_RESULT_TTL_SECONDS` sets another one"
+)
+MAIL: Final = Lifetime(
+    ms=_DAY_MS,
+    shown="1 day",
+    why="a session that reads its mailbox later finds each answer under its result key",
+)
+CIRCUIT: Final = Lifetime(
+    ms=600_000, shown="10 minutes after its pause", why="an account without failures is trusted again"
+)
+LIST_PAGE: Final = Lifetime(
+    ms=15_000,
+    shown="up to 15 seconds",
+    why="half the interval between two looks, which must not see a page again",
+)
+WORKER: Final = Lifetime(
+    ms=15_000, shown="15 seconds", why="a worker that lives renews it every five seconds"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyKind:
-    """One family of keys: the first word after the prefix, the Redis type, and whether it expires."""
+    """One family of keys: the first word after the prefix, the Redis type, and how long a key lives."""
 
     word: str
     redis_type: str
-    lifetime: str
+    lifetime: Lifetime
     holds: str
 
 
 KEYSPACE: Final = (
     KeyKind(word="schedule", redis_type="zset", lifetime=PERMANENT, holds="batch id -> next look, ms"),
     KeyKind(
-        word="batches", redis_type="zset", lifetime=EXPIRES, holds="batch id -> created_at, ms; for listings"
+        word="batches",
+        redis_type="zset",
+        lifetime=IN_FLIGHT,
+        holds="batch id -> created_at, ms; for listings",
     ),
-    KeyKind(word="runs", redis_type="zset", lifetime=EXPIRES, holds="run id -> started_at, ms; for listings"),
     KeyKind(
-        word="lanes", redis_type="zset", lifetime=EXPIRES, holds="lane id -> last enqueue, ms; for listings"
+        word="runs", redis_type="zset", lifetime=IN_FLIGHT, holds="run id -> started_at, ms; for listings"
     ),
-    KeyKind(word="lane", redis_type="hash", lifetime=EXPIRES, holds="spec, open batch, hold of one lane"),
+    KeyKind(
+        word="lanes", redis_type="zset", lifetime=IN_FLIGHT, holds="lane id -> last enqueue, ms; for listings"
+    ),
+    KeyKind(word="lane", redis_type="hash", lifetime=IN_FLIGHT, holds="spec, open batch, hold of one lane"),
     KeyKind(
         word="lane_batches",
         redis_type="zset",
-        lifetime=EXPIRES,
+        lifetime=IN_FLIGHT,
         holds="batches of one lane in one state -> since when, ms; for listings",
     ),
-    KeyKind(word="batch", redis_type="hash", lifetime=EXPIRES, holds="state of record of one batch"),
-    KeyKind(word="rows", redis_type="list", lifetime=EXPIRES, holds="packed rows of one batch, in order"),
+    KeyKind(word="batch", redis_type="hash", lifetime=IN_FLIGHT, holds="state of record of one batch"),
+    KeyKind(word="rows", redis_type="list", lifetime=IN_FLIGHT, holds="packed rows of one batch, in order"),
     KeyKind(
         word="unanswered",
         redis_type="set",
-        lifetime=EXPIRES,
+        lifetime=IN_FLIGHT,
         holds="ids of requests that one batch ended without an answer to",
     ),
     KeyKind(
-        word="request", redis_type="string", lifetime=EXPIRES, holds="batch|attempt|mailboxes, in flight"
+        word="request", redis_type="string", lifetime=IN_FLIGHT, holds="batch|attempt|mailboxes, in flight"
     ),
     KeyKind(
-        word="result", redis_type="string", lifetime=EXPIRES, holds="packed result of an answered request"
+        word="result", redis_type="string", lifetime=RESULTS, holds="packed result of an answered request"
     ),
-    KeyKind(word="run", redis_type="hash", lifetime=EXPIRES, holds="name, times and counts of one run"),
+    KeyKind(word="run", redis_type="hash", lifetime=IN_FLIGHT, holds="name, times and counts of one run"),
     KeyKind(
-        word="run_batches", redis_type="set", lifetime=EXPIRES, holds="batch ids in which a run has requests"
+        word="run_batches",
+        redis_type="set",
+        lifetime=IN_FLIGHT,
+        holds="batch ids in which a run has requests",
     ),
     KeyKind(
         word="run_requests",
         redis_type="hash",
-        lifetime=EXPIRES,
+        lifetime=IN_FLIGHT,
         holds="chunks of a submitted file's requests, in its order",
     ),
+    KeyKind(word="mailbox", redis_type="stream", lifetime=MAIL, holds="ids answered for one client session"),
     KeyKind(
-        word="mailbox", redis_type="stream", lifetime=EXPIRES, holds="ids answered for one client session"
-    ),
-    KeyKind(
-        word="credential", redis_type="string", lifetime=EXPIRES, holds="sealed credential, by fingerprint"
+        word="credential", redis_type="string", lifetime=IN_FLIGHT, holds="sealed credential, by fingerprint"
     ),
     KeyKind(
         word="quota",
         redis_type="hash",
-        lifetime=EXPIRES,
+        lifetime=IN_FLIGHT,
         holds="learned limit and batches in flight, by account and model",
     ),
     KeyKind(
-        word="circuit", redis_type="hash", lifetime=EXPIRES, holds="why an account or a lane is left alone"
+        word="circuit", redis_type="hash", lifetime=CIRCUIT, holds="why an account or a lane is left alone"
     ),
     KeyKind(
         word="owner",
         redis_type="string",
-        lifetime=EXPIRES,
+        lifetime=IN_FLIGHT,
         holds="batch id, by a digest of account and provider's id",
     ),
     KeyKind(
         word="list_page",
         redis_type="string",
-        lifetime=EXPIRES,
+        lifetime=LIST_PAGE,
         holds="a page of a provider's list of batches, for the steps of one sweep",
     ),
     KeyKind(
         word="spent_files",
         redis_type="zset",
-        lifetime=EXPIRES,
+        lifetime=IN_FLIGHT,
         holds="files of a batch that are needed no more -> when they are deleted, ms",
     ),
-    KeyKind(word="worker", redis_type="string", lifetime=EXPIRES, holds="heartbeat of one worker"),
-    KeyKind(word="workers", redis_type="zset", lifetime=EXPIRES, holds="worker name -> last heartbeat, ms"),
+    KeyKind(word="worker", redis_type="string", lifetime=WORKER, holds="heartbeat of one worker"),
+    KeyKind(word="workers", redis_type="zset", lifetime=IN_FLIGHT, holds="worker name -> last heartbeat, ms"),
 )
 
 

@@ -8,7 +8,18 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from .keys import BatchId, LaneId, Mailbox, ProviderBatchId, RequestId, RunId
+from .keys import (
+    IN_FLIGHT,
+    MAIL,
+    RESULTS,
+    WORKER,
+    BatchId,
+    LaneId,
+    Mailbox,
+    ProviderBatchId,
+    RequestId,
+    RunId,
+)
 from .records.batch import UNENDED_ALLOWED, EarlyRead
 from .states import TERMINAL_STATES, BatchState, Outcome, Placement, RowKind, Verdict
 from .stubs import Fsync, Stubs, script
@@ -193,7 +204,8 @@ def _members(reply: Sequence[bytes]) -> list[str]:
 class Scripts(Stubs):
     """The moves of the batches and requests of one deployment. A stub's name is that of its script's file.
 
-    Seconds (`delay_s`) are sent as milliseconds (`delay_ms`).
+    Seconds (`delay_s`) are sent as milliseconds (`delay_ms`). What a stub stores lives as long as `keys.py` says;
+    tests pass other lifetimes.
     """
 
     @script(EnqueueVerdict, read=_enqueued)
@@ -208,9 +220,9 @@ class Scripts(Stubs):
         run_name: str,
         cap: BatchCap,
         poll_ms: int,
-        keep_ms: int,
         ask_failed_anew: bool,
         rows: Sequence[RowIn],
+        keep_ms: int = IN_FLIGHT.ms,
     ) -> Enqueued:
         """Append requests to the lane's open batch, or attach to equal requests."""
 
@@ -315,7 +327,7 @@ class Scripts(Stubs):
         *,
         batch_id: BatchId,
         name: str,
-        keep_ms: int,
+        keep_ms: int = IN_FLIGHT.ms,
         terminal: Collection[BatchState] = TERMINAL_STATES,
     ) -> BatchId | None:
         """Make a batch the owner of its provider's id; return the batch that owns it already and is not over."""
@@ -373,9 +385,9 @@ class Scripts(Stubs):
         rows: Sequence[RowOut],
         *,
         max_attempts: int,
-        keep_ms: int,
-        mail_ms: int,
         mailboxes: Sequence[Mailbox],
+        keep_ms: int = RESULTS.ms,
+        mail_ms: int = MAIL.ms,
     ) -> Delivered:
         """Store results and notify the sessions that wait for them."""
 
@@ -385,7 +397,7 @@ class Scripts(Stubs):
 
     @script(Fenced)
     async def spend(
-        self, batch_id: BatchId, token: int, *, inputs_ms: int, results_ms: int, keep_ms: int
+        self, batch_id: BatchId, token: int, *, inputs_ms: int, results_ms: int, keep_ms: int = IN_FLIGHT.ms
     ) -> Fenced:
         """Schedule the files of an ended batch for deletion."""
 
@@ -409,24 +421,30 @@ class Scripts(Stubs):
         source_id: BatchId,
         token: int,
         cap: BatchCap,
-        keep_ms: int,
         rows: Sequence[RowIn],
+        keep_ms: int = IN_FLIGHT.ms,
     ) -> Requeued:
         """Move unanswered requests to another batch."""
 
     @script(Fenced)
-    async def settle(self, batch_id: BatchId, token: int, state: BatchState, *, keep_ms: int) -> Fenced:
+    async def settle(
+        self, batch_id: BatchId, token: int, state: BatchState, *, keep_ms: int = IN_FLIGHT.ms
+    ) -> Fenced:
         """Move an ended batch to a terminal state."""
 
     @script(Fenced)
     async def keep(
-        self, batch_id: BatchId, token: int, request_ids: Sequence[RequestId], *, keep_ms: int
+        self, batch_id: BatchId, token: int, request_ids: Sequence[RequestId], *, keep_ms: int = IN_FLIGHT.ms
     ) -> Fenced:
         """Store the requests that a batch settles without an answer of its provider."""
 
     @script(Reopened)
     async def reopen(
-        self, *, batch_id: BatchId, keep_ms: int, terminal: Collection[BatchState] = TERMINAL_STATES
+        self,
+        *,
+        batch_id: BatchId,
+        keep_ms: int = IN_FLIGHT.ms,
+        terminal: Collection[BatchState] = TERMINAL_STATES,
     ) -> Reopened:
         """Reopen a batch that is over, to read its results once more."""
 
@@ -439,7 +457,7 @@ class Scripts(Stubs):
         request_ids: Sequence[RequestId],
         *,
         attempt: int,
-        keep_ms: int,
+        keep_ms: int = IN_FLIGHT.ms,
         last: bool = False,
     ) -> Fenced:
         """Put requests of a reopened batch back in flight; the `last` call ends the adoption."""
@@ -467,7 +485,7 @@ class Scripts(Stubs):
 
     @script(Done)
     async def remember(
-        self, *, run_id: RunId, number: int, packed: bytes, n_requests: int, keep_ms: int
+        self, *, run_id: RunId, number: int, packed: bytes, n_requests: int, keep_ms: int = IN_FLIGHT.ms
     ) -> Done:
         """Store a chunk of a submitted file's requests."""
 
@@ -492,11 +510,20 @@ class Scripts(Stubs):
         """Make a batch whose record cannot be read due again later; OVER = it has been unreadable for too long."""
 
     @script(Fenced)
-    async def give_up(self, batch_id: BatchId, token: int, error: str, *, keep_ms: int) -> Fenced:
+    async def give_up(
+        self, batch_id: BatchId, token: int, error: str, *, keep_ms: int = IN_FLIGHT.ms
+    ) -> Fenced:
         """End for ever a batch whose record cannot be read."""
 
     @script(Done)
-    async def announce(self, *, name: str, presence: bytes, keep_ms: int, keep_list_ms: int) -> Done:
+    async def announce(
+        self,
+        *,
+        name: str,
+        presence: bytes,
+        keep_ms: int = WORKER.ms,
+        keep_list_ms: int = IN_FLIGHT.ms,
+    ) -> Done:
         """Store a worker's heartbeat."""
 
     @script(DropVerdict, read=_dropped)
@@ -506,11 +533,11 @@ class Scripts(Stubs):
         batch_id: BatchId,
         lane_id: LaneId,
         packed: bytes,
-        keep_ms: int,
-        mail_ms: int,
         ending: bytes,
         error: str,
         mailboxes: Sequence[Mailbox],
         request_ids: Sequence[RequestId],
+        keep_ms: int = RESULTS.ms,
+        mail_ms: int = MAIL.ms,
     ) -> Dropped:
         """Drop requests that only these mailboxes wait for, and notify the mailboxes."""

@@ -13,11 +13,10 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from batchling_client.wire.deployment.connection import UNREACHABLE
-from batchling_client.wire.keys import Keys
+from batchling_client.wire.keys import LIST_PAGE, Keys
 
 from ..errors import TemporaryError
 
-FRESH_LONGEST_S: Final = 15.0
 READ_S: Final = 10.0
 """How long reading a page may take before another step reads it as well, in seconds."""
 LOOK_S: Final = 0.05
@@ -32,7 +31,7 @@ class ListPages:
         self._redis = redis
         self._keys = keys
         self._place = place
-        self._fresh_ms = max(1, int(min(fresh_s, FRESH_LONGEST_S) * 1000))
+        self._fresh_ms = max(1, min(int(fresh_s * 1000), LIST_PAGE.ms))
 
     async def page(self, name: str, read: Callable[[], Awaitable[bytes]]) -> bytes:
         """Return the page that another step has just read, else the page that `read` returns.

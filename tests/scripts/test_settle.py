@@ -11,7 +11,7 @@ from batchling_worker.errors import PermanentError
 from batchling_worker.store import Store
 
 from .byhand import KEEP_MS, TERMS, ByHand, ids, out, row
-from .keyspace import strays, words_in_use
+from .keyspace import overlong, strays, words_in_use
 
 WRITTEN_ELSEWHERE = {"credential", "list_page"}
 """Beside the scripts: by the client, and by workers that look at a list together."""
@@ -35,6 +35,7 @@ async def test_every_key_of_a_full_life_is_declared_and_every_declared_key_was_s
 
     async def look() -> None:
         assert await strays(byhand.redis, byhand.keys) == []
+        assert await overlong(byhand.redis, byhand.keys) == []
         seen.update(await words_in_use(byhand.redis, byhand.keys))
 
     store = Store(redis=byhand.redis, keys=byhand.keys, terms=TERMS)

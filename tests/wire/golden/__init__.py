@@ -15,8 +15,8 @@ from redis.asyncio import Redis
 
 from batchling_client.wire import ids, sealing
 from batchling_client.wire.keys import (
-    EXPIRES,
     KEYSPACE,
+    PERMANENT,
     BatchId,
     Keys,
     Mailbox,
@@ -309,5 +309,5 @@ async def restore(redis: Redis, prefix: str, written: Mapping[str, Mapping[str, 
                     )
             case _:
                 await redis.execute_command("SET", key, raw(value))
-        if lives[rest.partition(":")[0]] == EXPIRES:
+        if lives[rest.partition(":")[0]] is not PERMANENT:
             await redis.execute_command("PEXPIRE", key, KEEP_MS)
