@@ -90,8 +90,7 @@ class AccountStore:
 
     async def quota_of(self, quota_id: str) -> Quota:
         """Return the current state of a quota."""
-        flat = await self.redis.execute_command("HGETALL", self.keys.quota(quota_id))
-        return Quota.decode(_fields(flat))
+        return Quota.decode(await self.redis.execute_command("HGETALL", self.keys.quota(quota_id)))
 
     async def teach(self, batch: Batch, refusal: quota.Refusal) -> QuotaVerdict:
         """Store what the refusal of a batch teaches about its quota; safe to repeat."""
@@ -178,13 +177,6 @@ class AccountStore:
 
 def _ms(span: dt.timedelta) -> int:
     return int(span.total_seconds() * 1000)
-
-
-def _fields(flat: object) -> dict[bytes, bytes]:
-    """Return an HGETALL reply as a mapping, whether it is flat (RESP2) or nested (RESP3)."""
-    if isinstance(flat, dict):
-        return flat
-    return dict(zip(flat[::2], flat[1::2], strict=True)) if isinstance(flat, list) else {}
 
 
 def words_of_wait(admission: Admission, held_s: float) -> str:

@@ -53,10 +53,10 @@ class Store:
         """Claim up to `limit` batches that are due, the longest overdue first."""
         async with self.redis.pipeline(transaction=False) as pipe:
             pipe.execute_command("TIME")
-            pipe.execute_command("ZRANGE", self.keys.schedule, 0, limit - 1, "WITHSCORES")
+            pipe.zrange(self.keys.schedule, 0, limit - 1, withscores=True)
             (seconds, micros), scored = await pipe.execute()
         now_ms = int(seconds) * 1000 + int(micros) // 1000
-        members = [member for member, score in _pairs(scored) if score <= now_ms]
+        members = [member for member, score in scored if score <= now_ms]
         foreign = [member for member in members if not member.isascii()]
         if foreign:
             # Not the id of a batch, so no step would ever take it off the schedule.
@@ -221,16 +221,3 @@ class Store:
             pipe.execute_command("UNLINK", self.keys.worker(presence.name))
             pipe.execute_command("ZREM", self.keys.workers, presence.name)
             await pipe.execute()
-
-
-def _pairs(scored: Sequence[object]) -> list[tuple[bytes, float]]:
-    """Return a ZRANGE WITHSCORES reply as pairs, whether it is flat (RESP2) or nested (RESP3)."""
-    flat: list[object] = []
-    for item in scored:
-        flat.extend(item) if isinstance(item, (list, tuple)) else flat.append(item)
-    pairs = []
-    for i in range(0, len(flat), 2):
-        member, score = flat[i], flat[i + 1]
-        if isinstance(member, bytes) and isinstance(score, (bytes, float, int)):
-            pairs.append((member, float(score)))
-    return pairs
