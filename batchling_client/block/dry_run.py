@@ -25,6 +25,7 @@ from ..session.lanes import Lane
 from ..settings import ClientSettings
 from ..wire.deployment.connection import UNREACHABLE, connect
 from ..wire.keys import Keys, RequestId
+from ..wire.records.in_flight import InFlight
 from ..wording import counted
 
 QUIET_S: Final = 1.0
@@ -36,8 +37,6 @@ BYTES_PER_TOKEN: Final = 4
 LOOKED_UP_AT_ONCE: Final = 500
 SUCCESS: Final = b"+"
 """How a stored success begins."""
-WITHDRAWN: Final = b"|"
-"""How the place of a request begins that no batch holds any more."""
 _TOO_FEW: Final = "would fail; send more at once"
 TOO_FEW_IN_BLOCK: Final = {
     "error": f"{_TOO_FEW}, or set on_too_few='realtime' to send them at full price",
@@ -195,12 +194,12 @@ class Rehearsal:
         async with redis.pipeline(transaction=False) as pipe:
             for request_id in ids:
                 pipe.getrange(keys.result(request_id), 0, 0)
-                pipe.getrange(keys.request(request_id), 0, 0)
+                pipe.get(keys.request(request_id))
             found: list[Any] = await pipe.execute()
         for request_id, answer, place in zip(ids, found[::2], found[1::2], strict=True):
             if answer == SUCCESS:
                 self._answered.add(request_id)
-            elif place and place != WITHDRAWN:
+            elif (flight := InFlight.decode(place)) is not None and flight.batch_id is not None:
                 self._running.add(request_id)
 
     def not_looked_up(self, why: str) -> None:
