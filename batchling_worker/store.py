@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -94,31 +95,40 @@ class Store:
 
     async def batch(self, batch_id: BatchId) -> Batch | None:
         """Read a batch, without a claim; None where there is none. Raises `CorruptRecord`."""
-        try:
+        with _corrupt("a stored batch is not a hash"):
             fields = await self.redis.execute_command("HGETALL", self.keys.batch(batch_id))
-        except UNREACHABLE:
-            raise
-        except ResponseError as error:
-            raise CorruptRecord("a stored batch is not a hash") from error
         return Batch.decode(fields) if fields else None
 
     async def uses_file(self, file_id: str, but: BatchId) -> bool:
         """Return whether another unfinished batch was made from an input file, or will be."""
+        async for one, (state, *files) in self._all("state", "input_file_id", "former_file_id"):
+            if one != but and file_id.encode() in files and state not in _OVER:
+                return True
+        return False
+
+    async def provider_batches(self) -> dict[ProviderBatchId, BatchId]:
+        """Return the batches whose provider_batch_id is known, by that id."""
+        return {
+            ProviderBatchId(provider_batch_id.decode()): batch_id
+            async for batch_id, (provider_batch_id,) in self._all("provider_batch_id")
+            if provider_batch_id is not None and provider_batch_id.isascii()
+        }
+
+    async def _all(self, *names: str) -> AsyncGenerator[tuple[BatchId, list[bytes | None]], None]:
+        """Yield these fields of every batch; a batch whose key holds another type is left out."""
         start = 0
         while ids := await self.redis.execute_command(
             "ZRANGE", self.keys.batches, start, start + ROWS_AT_ONCE - 1
         ):
             start += len(ids)
+            batch_ids = [BatchId(one.decode(errors="replace")) for one in ids]
             async with self.redis.pipeline(transaction=False) as pipe:
-                for one in ids:
-                    name = self.keys.batch(one.decode(errors="replace"))
-                    pipe.execute_command("HMGET", name, "state", "input_file_id", "former_file_id")
+                for one in batch_ids:
+                    pipe.execute_command("HMGET", self.keys.batch(one), *names)
                 known = await pipe.execute(raise_on_error=False)
-            for one, fields in zip(ids, known, strict=True):
-                another = isinstance(fields, list) and one != but.encode()
-                if another and file_id.encode() in fields[1:] and fields[0] not in _OVER:
-                    return True
-        return False
+            for one, fields in zip(batch_ids, known, strict=True):
+                if isinstance(fields, list):
+                    yield one, fields
 
     async def unanswered(self, batch_id: BatchId) -> AsyncGenerator[list[Row], None]:
         """Yield the rows of a batch whose requests still wait in this very batch, in order, a chunk at a time.
@@ -126,8 +136,12 @@ class Store:
         Unreadable rows are left out: nothing is known of them, not even whose they are. Raises `CorruptRecord` if the
         key holds anything but a list.
         """
-        start = 0
-        while packed := await self._rows(batch_id, start):
+        start, key = 0, self.keys.rows(batch_id)
+        while True:
+            with _corrupt("the rows of a batch are no list"):
+                packed = await self.redis.execute_command("LRANGE", key, start, start + ROWS_AT_ONCE - 1)
+            if not packed:
+                return
             start += len(packed)
             rows = [row for row in map(Row.decode_if_whole, packed) if row is not None]
             waiting = await self._waiting(batch_id, [row.request_id for row in rows])
@@ -157,39 +171,9 @@ class Store:
         places = await self.redis.execute_command("MGET", *map(self.keys.request, request_ids))
         return {one for one, place in zip(request_ids, places, strict=True) if is_in(place, batch_id)}
 
-    async def _rows(self, batch_id: BatchId, start: int) -> list[bytes]:
-        try:
-            packed: list[bytes] = await self.redis.execute_command(
-                "LRANGE", self.keys.rows(batch_id), start, start + ROWS_AT_ONCE - 1
-            )
-        except UNREACHABLE:
-            raise
-        except ResponseError as error:
-            raise CorruptRecord("the rows of a batch are no list") from error
-        return packed
-
     async def waits_in(self, batch_id: BatchId, request_ids: Collection[str]) -> bool:
         """Return whether one of these requests waits in this very batch."""
         return bool(await self._waiting(batch_id, [one for one in request_ids if one.isascii()]))
-
-    async def provider_batches(self) -> dict[ProviderBatchId, BatchId]:
-        """Return the batches whose provider_batch_id is known, by that id."""
-        found: dict[ProviderBatchId, BatchId] = {}
-        start = 0
-        while ids := await self.redis.execute_command(
-            "ZRANGE", self.keys.batches, start, start + ROWS_AT_ONCE - 1
-        ):
-            start += len(ids)
-            async with self.redis.pipeline(transaction=False) as pipe:
-                for batch_id in ids:
-                    pipe.execute_command(
-                        "HGET", self.keys.batch(batch_id.decode(errors="replace")), "provider_batch_id"
-                    )
-                known = await pipe.execute(raise_on_error=False)
-            for batch_id, provider_batch_id in zip(ids, known, strict=True):
-                if isinstance(provider_batch_id, bytes) and provider_batch_id.isascii():
-                    found[ProviderBatchId(provider_batch_id.decode())] = BatchId(batch_id.decode())
-        return found
 
     async def told(self) -> RedisFacts:
         """Return what Redis reports about itself."""
@@ -221,3 +205,14 @@ class Store:
             pipe.execute_command("UNLINK", self.keys.worker(presence.name))
             pipe.execute_command("ZREM", self.keys.workers, presence.name)
             await pipe.execute()
+
+
+@contextlib.contextmanager
+def _corrupt(what: str) -> Iterator[None]:
+    """Raise `CorruptRecord` if Redis refuses a read, as it refuses a key of another type."""
+    try:
+        yield
+    except UNREACHABLE:
+        raise
+    except ResponseError as error:
+        raise CorruptRecord(what) from error
