@@ -26,7 +26,7 @@ MOVES: dict[str, tuple[Move, object]] = {
     "ended": (lambda b, i, t, r: b.ended(i, t, Outcome.FAILED, "no"), Verdict.STALE),
     "extend": (lambda b, i, t, r: b.scripts.extend(batch_id=i, token=t, lease_ms=LEASE_MS), Verdict.STALE),
     "give_up": (
-        lambda b, i, t, r: b.scripts.give_up(batch_id=i, token=t, error="no", keep_ms=1000),
+        lambda b, i, t, r: b.scripts.give_up(batch_id=i, token=t, error="no"),
         Verdict.STALE,
     ),
     "hold": (
