@@ -25,7 +25,7 @@ COPIED = (
 NEW = "acme"
 SUITES = ("tests/floors/test_providers.py", "tests/providers", "tests/wire/test_routes.py")
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(460)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(860)]
 
 
 def example(name: str) -> str:
@@ -64,14 +64,14 @@ def test_a_new_provider_of_three_files_passes_the_registry_tests(tmp_path: Path)
 
     assert add(tmp_path) == files_of(NEW)
 
-    words = ["-m", "pytest", "-q", "-k", NEW, "-p", "no:cacheprovider", *SUITES]
+    words = ["-m", "pytest", "-q", "-n", "2", "-k", NEW, "-p", "no:cacheprovider", *SUITES]
     ran = subprocess.run(
         [sys.executable, *words],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path), "PYTEST_ADDOPTS": ""},
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=800,
     )
     assert ran.returncode == 0, ran.stdout[-3000:]
     n_passed = int(ran.stdout.rpartition(" passed")[0].rpartition("\n")[2].rpartition(" ")[2] or 0)
