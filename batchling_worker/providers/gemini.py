@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import datetime as dt
 import functools
-import hashlib
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import BinaryIO, Final, NamedTuple
@@ -30,6 +29,7 @@ from ..dialects.lenient_json import text_in, value_in
 from ..dialects.list_search import SearchPage, made_since
 from ..dialects.poll_many import BatchList, Hint, ListPage, looked_at, one_look
 from ..dialects.provider_call import ProviderCall, known
+from ..dialects.request_line import digest_of
 from ..dialects.result_file import of_each, rows_of
 from ..dialects.result_lines import Fields, LineReader
 from ..dialects.row_search import found_by_rows
@@ -340,13 +340,8 @@ def _line(key: str, body: bytes) -> bytes:
 
 def _named(label: str, lines: BinaryIO) -> _Named:
     """Return a file name of at most 40 characters, which is the same for the same lines of the same batch."""
-    lines.seek(0)
-    digest = hashlib.blake2b(label.encode(), digest_size=16)
-    size = 0
-    while piece := lines.read(1 << 20):
-        digest.update(piece)
-        size += len(piece)
-    return _Named(f"files/b-{digest.hexdigest()}", size)
+    digest, size = digest_of(lines, label)
+    return _Named(f"files/b-{digest}", size)
 
 
 def _upload_path(start: ProviderCall, headers: Mapping[str, str]) -> str:

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import datetime as dt
 import functools
-import hashlib
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import BinaryIO, Final, NamedTuple
@@ -32,6 +31,7 @@ from ..dialects.lenient_json import text_in, value_in
 from ..dialects.list_search import SearchPage, pages
 from ..dialects.poll_many import BatchList, Hint, ListPage, looked_at, one_look
 from ..dialects.provider_call import ProviderCall
+from ..dialects.request_line import digest_of
 from ..dialects.result_file import of_each, rows_in
 from ..dialects.result_lines import Fields, LineReader
 from ..errors import Denied, PermanentError
@@ -126,7 +126,7 @@ class Vertex:
     async def upload(self, account: Account, submission: Submission, lines: BinaryIO) -> str:
         """Store the input file under its label and content; return its URL, which is the same if it is stored again."""
         account = await self._opened(account)
-        digest, size = await asyncio.to_thread(_digest, lines)
+        digest, size = await asyncio.to_thread(digest_of, lines)
         place = self._staging(account).below(submission.label, f"{digest}.jsonl")
         await self._objects(account).upload(place, lines, size)
         return str(place)
@@ -276,15 +276,6 @@ def _provider_batch_id(version: str, name: str) -> ProviderBatchId:
 def _path(provider_batch_id: str) -> str:
     version, projects, rest = provider_batch_id.rpartition("projects/")
     return f"/{quote(version.rstrip('/') or USUAL_VERSION, safe='')}/{projects}{quote(rest)}"
-
-
-def _digest(lines: BinaryIO) -> tuple[str, int]:
-    lines.seek(0)
-    digest, size = hashlib.blake2b(digest_size=16), 0
-    while piece := lines.read(1 << 20):
-        digest.update(piece)
-        size += len(piece)
-    return digest.hexdigest(), size
 
 
 def _is_shard(name: str) -> bool:

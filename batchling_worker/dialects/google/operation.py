@@ -12,13 +12,12 @@ import msgspec
 from batchling_client.wire.states import Outcome
 
 from ...decisions import status_words
-from ...provider import Complaint, Ended, Ending, Other, Running
+from ...provider import Ended, Ending, Other, Running
 from .. import bounds
 from . import rpc_status
 
 LATE_RESULTS: Final = dt.timedelta(minutes=10)
 """For so long after its end a batch that succeeded may yet show its results (reported 2026; ellmer #926)."""
-RESOURCE_EXHAUSTED: Final = 429
 
 _STATE: Final = re.compile(r"^(?:BATCH|JOB)_STATE_")
 _RESULTS: Final = re.compile(r"files/[\w.-]+")
@@ -72,22 +71,16 @@ class Operation(msgspec.Struct, frozen=True):
         awaited = outcome is Outcome.COMPLETED and not results and self._ended_just_now(now)
         if outcome is None or awaited:
             return Running(status=state.lower() or "unknown", n_done=n_done, n_total=n_total)
-        ending = self._failed(results) if outcome is Outcome.FAILED else Ending(results=results)
+        ending = (
+            rpc_status.failed_ending(self.error, results)
+            if outcome is Outcome.FAILED
+            else Ending(results=results)
+        )
         if n_done:
             ending = msgspec.structs.replace(
                 ending, n_succeeded=bounds.count(stats.get("successfulRequestCount"))
             )
         return Ended(status=state.lower(), outcome=outcome, ending=ending, n_done=n_done, n_total=n_total)
-
-    def _failed(self, results: tuple[str, ...]) -> Ending:
-        said = rpc_status.failure(self.error)
-        if said.status == RESOURCE_EXHAUSTED:
-            full = Complaint(code="token_limit_exceeded", message=said.message)
-            return Ending(results=results, complaints=(full,))
-        if not said.message:
-            return Ending(results=results)
-        complaint = Complaint(code=said.name, message=said.message)
-        return Ending(results=results, complaints=(complaint,), status=said.status, body=said.body.decode())
 
     def _results(self) -> tuple[str, ...]:
         """Return where the results are: the SDK reads one field, the documents name another."""

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from ...errors import PermanentError, TemporaryError
+from ...provider import Complaint, Ending
 from .. import bounds
 
 
@@ -37,6 +38,9 @@ CODES: Final = {
     16: Code(401, "UNAUTHENTICATED"),
 }
 UNKNOWN: Final = CODES[2]
+RESOURCE_EXHAUSTED: Final = 429
+OWN_FAULT: Final = 500
+"""From this HTTP status on the provider is to blame."""
 LONGEST_MESSAGE: Final = 2000
 
 _QUOTA: Final = re.compile(r"answered 429 .*(?:quota|exhausted|enqueued)", re.IGNORECASE | re.DOTALL)
@@ -62,6 +66,23 @@ def failure(error: object) -> Failure:
     if said.get("details"):
         shown["details"] = said["details"]
     return Failure(code.status, str(name), str(message), msgspec.json.encode({"error": shown}))
+
+
+def failed_ending(error: object, results: tuple[str, ...], n_succeeded: int = 0) -> Ending:
+    """Return how a batch that failed ended, with the provider's own reason, which names no row.
+
+    A reason for which the provider is to blame goes to no caller where some rows succeeded: the rest is tried again.
+    """
+    said = failure(error)
+    if said.status == RESOURCE_EXHAUSTED:
+        full = Complaint(code="token_limit_exceeded", message=said.message)
+        return Ending(results=results, complaints=(full,))
+    if not said.message:
+        return Ending(results=results)
+    complaints = (Complaint(code=said.name, message=said.message),)
+    if said.status >= OWN_FAULT and n_succeeded:
+        return Ending(results=results, complaints=complaints)
+    return Ending(results=results, complaints=complaints, status=said.status, body=said.body.decode())
 
 
 def speaks_of_quota(error: PermanentError | TemporaryError) -> bool:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
 
 from batchling_client.wire.states import Outcome
 
 from ...decisions import status_words
-from ...provider import Complaint, Ended, Ending, Other, Running
+from ...provider import Ended, Ending, Other, Running
 from .. import bounds
 from . import rpc_status
-
-OWN_FAULT: Final = 500
-"""From this HTTP status on the provider is to blame: where a job has got somewhere by then, the rest is tried again."""
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -64,7 +59,7 @@ class Job(msgspec.Struct, frozen=True):
             )
         ending = Ending(results=results)
         if outcome is Outcome.FAILED:
-            ending = self._failed(results, n_succeeded)
+            ending = rpc_status.failed_ending(self.error, results, n_succeeded)
         if n_done:
             ending = msgspec.structs.replace(ending, n_succeeded=n_succeeded)
         return Ended(
@@ -85,19 +80,6 @@ class Job(msgspec.Struct, frozen=True):
         output = self.outputInfo if isinstance(self.outputInfo, dict) else {}
         folder = output.get("gcsOutputDirectory")
         return (folder,) if isinstance(folder, str) and folder.startswith("gs://") else ()
-
-    def _failed(self, results: tuple[str, ...], n_succeeded: int) -> Ending:
-        """Return the provider's own reason; if its importer fails, the reason names no row and goes to every caller."""
-        said = rpc_status.failure(self.error)
-        if said.name == "RESOURCE_EXHAUSTED":
-            full = Complaint(code="token_limit_exceeded", message=said.message)
-            return Ending(results=results, complaints=(full,))
-        if not said.message:
-            return Ending(results=results)
-        complaint = Complaint(code=said.name, message=said.message)
-        if said.status >= OWN_FAULT and n_succeeded:
-            return Ending(results=results, complaints=(complaint,))
-        return Ending(results=results, complaints=(complaint,), status=said.status, body=said.body.decode())
 
 
 class JobPage(msgspec.Struct, frozen=True):
