@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable
 
+import msgspec
 import pytest
 from pydantic import SecretStr
 
@@ -136,6 +137,13 @@ async def test_a_stored_field_that_would_change_the_call_is_refused(opened: Open
     beside = {f"+{header}": "evil.example"}
     with pytest.raises(PermanentError, match="cannot travel"):
         await account_of(opened({**KEY, **beside}, acme=acme()), lane(beside), acme())
+
+
+async def test_a_mark_that_this_version_does_not_know_is_not_sent(opened: Open) -> None:
+    spec = msgspec.structs.replace(lane({}), headers=(("openai-project", "p"), ("x-batchling-later", "1")))
+    account = await account_of(opened(KEY, acme=acme()), spec, acme())
+    assert account.headers["openai-project"] == "p"
+    assert "x-batchling-later" not in account.headers
 
 
 async def test_a_value_that_would_make_another_header_is_refused(opened: Open) -> None:
