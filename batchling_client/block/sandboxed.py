@@ -124,13 +124,16 @@ class SandboxGate:
 
     def _check_host(self, host: object) -> None:
         name = host.decode("ascii", "replace") if isinstance(host, bytes) else host
-        if isinstance(name, str) and self._hosts.fullmatch(name.rstrip(".").lower()):
+        if isinstance(name, str) and self.guards(name):
             raise self.refusal(name)
 
     def wants(self, method: str, host: str, path: str) -> bool:
         if plain_host(host) == self._site:
             return False
         return self._routes.of_call(host, path) is not None or costs(method, path)
+
+    def guards(self, host: str) -> bool:
+        return bool(self._hosts.fullmatch(host.rstrip(".").lower()))
 
     def refusal(self, host: str) -> Exception:
         return RequestRefused(_REFUSED.format(host, self._url))

@@ -21,6 +21,10 @@ class Gate(Protocol):
         """Return the error with which such a call is answered; None if it goes to the sandbox."""
         ...
 
+    def guards(self, host: str) -> bool:
+        """Say whether every connection to a host is refused, whatever library opens it."""
+        ...
+
     def refusal(self, host: str) -> Exception:
         """Return the error for a call that can be refused and not answered."""
         ...

@@ -56,6 +56,14 @@ def may_send(handler: Handler) -> bool:
     return gate.of_process() is None and handler.passed is not None and not handler.passed.sends_nothing
 
 
+def may_leave(handler: Handler, host: str | None) -> bool:
+    """Say whether a recorder may answer a call in a rehearsal: if it connects for real, the gate refuses it."""
+    shut = gate.of_process()
+    if shut is None or handler.passed is None or handler.passed.sends_nothing:
+        return False
+    return shut.guards(host or "")
+
+
 def leave_alone(handler: Handler) -> None:
     """Take note of a call that a test double answers."""
     if handler.passed is not None:

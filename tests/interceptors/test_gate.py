@@ -5,13 +5,16 @@ import http.client
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import aiohttp
 import grpc
+import httpcore
 import httpx
 import httpx2
 import pytest
 import requests
+import responses
 import urllib3
 from lm15.transports import StdlibAsyncTransport, StdlibTransport, TransportRequest
 
@@ -214,3 +217,31 @@ def test_a_run_whose_calls_were_all_refused_says_so(rehearsed: Upstream) -> None
         httpx.post(UNKNOWN, json={})
     assert "The rehearsal refused what it saw: 1 to llm.invalid" in run.summary()
     assert "full price" not in run.summary()
+
+
+def doubled_below_httpx(url: str) -> httpx.Response:
+    """As respx has it."""
+    answer = httpcore.Response(200, content=b'{"by": "double"}')
+    pool = httpcore.ConnectionPool
+    with mock.patch.object(pool, "handle_request", autospec=True, return_value=answer):
+        return httpx.post(url, json={}, headers=KEY)
+
+
+def doubled_by_responses(url: str) -> requests.Response:
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as double:
+        double.post(url, json={"by": "double"})
+        return requests.post(url, json={}, headers=KEY, timeout=10)
+
+
+@pytest.mark.parametrize("ask", [doubled_below_httpx, doubled_by_responses])
+def test_a_double_answers_by_itself_in_a_rehearsal_too(
+    rehearsed: Upstream, ask: Callable[[str], Any]
+) -> None:
+    batch = FakeHandler("batch")
+    with process_block(batch):
+        assert ask(KNOWN).json() == {"by": "double"}
+        # Nothing guards an unknown host against what a double sends on.
+        assert ask(UNKNOWN).json() != {"by": "double"}
+    assert len(batch.calls) == 1
+    assert batch.passed.n_left_alone == 1
+    assert rehearsed.seen == []

@@ -285,7 +285,10 @@ class _Send:
         if not own_transports.may_send(handler):
             # Leave calls alone that cannot reach a provider.
             transport = client._transport_for_url(request.url)
-            return (Way.DOUBLE if library.is_double(transport) else Way.PLAIN), transport
+            ways = [Way.DOUBLE] if library.is_double(transport) else []
+            if own_transports.may_leave(handler, request.url.host):
+                ways += [library.way_to_transport(client, self._patch.original)[0], library.way(transport)[0]]
+            return (Way.DOUBLE if Way.DOUBLE in ways else Way.PLAIN), transport
         way, by = library.way_to_transport(client, self._patch.original)
         if way is not Way.PLAIN:
             return way, by
@@ -368,9 +371,10 @@ class _Onward:
         url = request.url
         if not handler.wants(request.method, host_of(url.host, url.port), url.path):
             return None
-        if transport_path is None and not own_transports.may_send(handler):
-            return handler
         way, _ = self._library.way_below(transport, self._patch.original, method)
+        if transport_path is None and not own_transports.may_send(handler):
+            alone = way is Way.DOUBLE and own_transports.may_leave(handler, url.host)
+            return None if alone else handler
         if transport_path is not None:
             transport_path.caught = way is not Way.OWN
         return handler if way is Way.PLAIN else None

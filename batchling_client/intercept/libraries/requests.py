@@ -117,8 +117,22 @@ def _way(
     library: Any, session: _Session, handler: Handler, url: str, options: Mapping[str, Any], send: object
 ) -> tuple[Way, object]:
     """Say how a request of this session would reach the network, and by what where that is not the library."""
-    if not own_transports.may_send(handler):
-        return Way.PLAIN, None
+    if own_transports.may_send(handler):
+        return _own_way(library, session, handler, url, options, send)
+    if own_transports.may_leave(handler, urlsplit(url).hostname):
+        way, by = _own_way(library, session, None, url, options, send)
+        return (way, by) if way is Way.DOUBLE else (Way.PLAIN, None)
+    return Way.PLAIN, None
+
+
+def _own_way(
+    library: Any,
+    session: _Session,
+    handler: Handler | None,
+    url: str,
+    options: Mapping[str, Any],
+    send: object,
+) -> tuple[Way, object]:
     if own_transports.is_socket_replaced():
         return Way.DOUBLE, None
     way, by = own_transports.way_through([(send, "requests"), (session.get_adapter, "requests")])
@@ -138,7 +152,7 @@ def _way(
         return below, code
     proxies = {**getattr(session, "proxies", {}), **(options.get("proxies") or {})}
     proxy = library.utils.select_proxy(url, proxies)
-    if proxy:
+    if proxy and handler is not None:
         own_transports.note_proxy(handler, urlsplit(url).hostname or "", proxy)
     return Way.PLAIN, adapter
 
