@@ -16,7 +16,7 @@ from batchling_client.wire.ids import new_batch_id
 from batchling_client.wire.keys import BatchId, RequestId
 from batchling_client.wire.states import CHANGES, BatchState
 
-from .byhand import WIDE, ByHand, ids, row
+from .byhand import KEEP_MS, WIDE, ByHand, ids, row
 from .test_fence import MOVES
 from .test_quarantine import LIVE
 from .test_reopen import adopt, over_without_answers, reopen, withdrawn_after_asking_again
@@ -116,6 +116,14 @@ async def adopted(byhand: ByHand, state: BatchState, one: RequestId) -> Seen:
     return await changed(byhand, adopt(byhand, batch_id, await byhand.claimed(batch_id), [one]))
 
 
+async def given_up(byhand: ByHand, state: BatchState, one: RequestId) -> Seen:
+    batch_id = await byhand.in_state(state, [one])
+    token = 0 if state.terminal else await byhand.claimed(batch_id)
+    # Kept for longer than a busy machine takes to look.
+    call = byhand.scripts.give_up(batch_id=batch_id, token=token, error="no", keep_ms=KEEP_MS)
+    return await changed(byhand, call)
+
+
 async def reopened(byhand: ByHand, state: BatchState, one: RequestId) -> Seen:
     if state.terminal:
         return await changed(byhand, reopen(byhand, await over_without_answers(byhand, [one], state)))
@@ -151,6 +159,7 @@ PLAYS: dict[str, Play] = {
     "cancel": cancelled,
     "drop": dropped,
     "enqueue": enqueued,
+    "give_up": given_up,
     "reopen": reopened,
     "requeue": requeued,
     "settle": settled,
