@@ -138,7 +138,8 @@ def _work_goes_on(quiet_s: float, threads: list[threading.Thread], items: Collec
     """Return whether a thread imports a module or does a pool's work: its first call may come late."""
     if quiet_s >= WORKING_S:
         return False
-    return any(map(_imports, threads)) or (bool(items) and any(not _waits(thread) for thread in threads))
+    working = [thread for thread in threads if not _waits(thread)]
+    return any(map(_imports, working)) or (bool(items) and bool(working))
 
 
 def _imports(thread: threading.Thread) -> bool:

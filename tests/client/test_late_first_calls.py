@@ -114,6 +114,24 @@ def test_a_pool_that_waits_for_work_holds_no_block_open(working: None) -> None:
         asked.put(None)
 
 
+def test_a_thread_that_waits_inside_an_import_holds_no_block_open(
+    working: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the main thread of a program that is run by being imported."""
+    over = threading.Event()
+    monkeypatch.setattr(threading, "over", over, raising=False)
+    (tmp_path / "waiting_program.py").write_text("import threading\nthreading.over.wait()\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with batchify(batch_window_seconds=LINGER_S, live_display=False) as run:
+        thread = threading.Thread(target=importlib.import_module, args=("waiting_program",))
+        thread.start()
+        assert status_of(run) == 200
+    assert thread.is_alive()
+    over.set()
+    thread.join(10)
+    sys.modules.pop("waiting_program", None)
+
+
 def test_work_without_an_end_is_waited_for_no_longer_than_the_bound_and_the_wait_is_said(
     working: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
