@@ -114,22 +114,29 @@ def test_a_pool_that_waits_for_work_holds_no_block_open(working: None) -> None:
         asked.put(None)
 
 
-def test_a_thread_that_waits_inside_an_import_holds_no_block_open(
-    working: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_thread_that_waits_inside_an_import_holds_no_block_open(
+    answerer: Answerer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As the main thread of a program that is run by being imported."""
+    caplog.set_level(logging.INFO, logger="batchling")
+    monkeypatch.setattr(in_flight, "WORKING_S", 3.0)
+    monkeypatch.setattr("batchling_client.block.block.SAY_WAITING_AFTER_S", 0.1)
     over = threading.Event()
     monkeypatch.setattr(threading, "over", over, raising=False)
     (tmp_path / "waiting_program.py").write_text("import threading\nthreading.over.wait()\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with batchify(batch_window_seconds=LINGER_S, live_display=False) as run:
-        thread = threading.Thread(target=importlib.import_module, args=("waiting_program",))
-        thread.start()
-        assert status_of(run) == 200
-    assert thread.is_alive()
-    over.set()
-    thread.join(10)
-    sys.modules.pop("waiting_program", None)
+    monkeypatch.delitem(sys.modules, "waiting_program", raising=False)
+    thread = threading.Thread(target=importlib.import_module, args=("waiting_program",))
+    thread.start()
+    try:
+        async with batchify(batch_window_seconds=LINGER_S, live_display=False) as run:
+            left = asyncio.create_task(asyncio.Event().wait())
+            assert (await ask(run)).status == 200
+    finally:
+        left.cancel()
+        over.set()
+        await asyncio.to_thread(thread.join, 10)
+    assert "stays open" not in caplog.text
 
 
 def test_work_without_an_end_is_waited_for_no_longer_than_the_bound_and_the_wait_is_said(
