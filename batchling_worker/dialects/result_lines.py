@@ -17,13 +17,11 @@ LONGEST_LINE: Final = 256 * 1024 * 1024
 """A longer line is left out: a file without newlines must not fill the memory."""
 LONGEST_GLUED: Final = 64 * 1024 * 1024
 """A longer line is not searched for several rows, which takes some times its memory."""
-_ENCODINGS: Final = (
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-    (b"{\0", "utf-16-le"),
-    (b"\0{", "utf-16-be"),
-)
-"""How a file begins -> its encoding, where that is not UTF-8."""
+_MARKS: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_NOT_UTF8: Final = (b"", b"{", b"\0", codecs.BOM_UTF16_LE[:1], codecs.BOM_UTF16_BE[:1])
+"""How a file may begin that is not UTF-8, as far as its first byte tells."""
+_TELLING: Final = 4
+"""So many bytes tell the encoding: a mark, and the first letter after it."""
 _GLUES: Final = (b'}{"', b"}\r{", b"},{", b"}\0")
 """What may be between two rows in one line; the same in one row costs time and nothing else."""
 
@@ -96,11 +94,11 @@ class LineSplitter:
 
     def _begun(self, head: bytes) -> bytes:
         """Keep the first bytes until they tell their encoding; return those that are to be read now."""
-        if not head or (len(head) == 1 and any(start.startswith(head) for start, _ in _ENCODINGS)):
+        if len(head) < _TELLING and head[:1] in _NOT_UTF8:
             self._head = head
             return b""
         self._head = None
-        encoding = next((name for start, name in _ENCODINGS if head.startswith(start)), "")
+        encoding = _encoding_of(head)
         if encoding:
             self._decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
         return head
@@ -137,6 +135,22 @@ class LineSplitter:
             self.n_too_long += 1
             return b""
         return b"".join((*parts, part)) if parts else part
+
+
+def _encoding_of(head: bytes) -> str:
+    """Return the encoding that the first bytes of a file tell, '' for UTF-8.
+
+    A mark alone does not: the first line may be damaged, and must not cost the others.
+    """
+    if head[:1] not in _NOT_UTF8:
+        return ""
+    is_marked = head.startswith(_MARKS)
+    first, second = head[2:4] if is_marked else head[:2]
+    if (first == 0) == (second == 0) or not (is_marked or b"{" in head[:2]):
+        return ""
+    if is_marked:
+        return "utf-16"
+    return "utf-16-be" if first == 0 else "utf-16-le"
 
 
 def _rows_in(line: bytes) -> list[bytes]:

@@ -157,6 +157,16 @@ def test_an_encoding_is_recognized_however_the_file_is_cut(size: int) -> None:
     assert [*lines, *splitter.rest()] == text.encode().split(b"\n")
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+@pytest.mark.parametrize("begins", [b'\xff\xfe{"custom_id"', b'\xfe\xff{"custom_id"', b"\xff", b"\0\0"])
+def test_a_damaged_first_line_that_begins_like_utf_16_hides_no_other(begins: bytes, size: int) -> None:
+    whole = begins + b'\n{"a":1}\n{"b":2}\n'
+    splitter = LineSplitter()
+    pieces = [whole[at : at + size] for at in range(0, len(whole), size)]
+    lines = [line for piece in pieces for line in splitter.feed(piece)]
+    assert [*lines, *splitter.rest()][-3:-1] == [b'{"a":1}', b'{"b":2}']
+
+
 RESPONSE: Final = f'{{"status_code":200,"body":{CHAT}}}'
 FAILED: Final = '{"status_code":404,"body":{"error":{"message":"no such model","code":404}}}'
 
