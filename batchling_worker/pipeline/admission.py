@@ -15,7 +15,7 @@ from .step import AccountStep
 
 
 async def admitted(step: AccountStep) -> bool:
-    """Return whether the batch was admitted to the quota of enqueued tokens; raises `Waiting` while there is no room.
+    """Return whether the batch was admitted to the quota of enqueued tokens; raise `Waiting` while it has no room.
 
     A batch that is larger than the limit ends here, before it is sent: its requests continue in smaller batches.
     """
