@@ -46,7 +46,7 @@ def batches(found: Sequence[BatchView], now: dt.datetime, width: int | None = No
             one.batch_id[:n_letters],
             cut(title, LONGEST_MODEL) if narrow else title,
             Coloured(one.status.value, _COLOURS.get(one.status, "")),
-            f"{_n_done(one)}/{one.n_open}",
+            f"{_n_done(one)}/{one.n_live}",
             str(one.n_failed) if one.n_failed else "-",
             age(one.age(now)),
         ]
@@ -136,7 +136,7 @@ def _hold(lane: LaneRecord, now: dt.datetime) -> str:
 
 def batch(found: BatchDetail, now: dt.datetime, width: int | None = None) -> list[str]:
     """Return why a batch is where it is and what happens next, all facts about it, and what happened to it."""
-    words = f"{counted(found.n_open, 'request')}, {found.n_succeeded:,} answered"
+    words = f"{counted(found.n_live, 'request')}, {found.n_succeeded:,} answered"
     words += f", {found.n_failed:,} failed" if found.n_failed else ""
     head = f"Batch {found.batch_id} of {one_line(found.title)}: {found.status.value}, {words}"
     lines = [folded(head, width, indent=INDENT)]

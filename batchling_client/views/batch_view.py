@@ -128,7 +128,7 @@ class BatchView(msgspec.Struct, frozen=True, kw_only=True):
         return self.status in NEED_YOU
 
     @property
-    def n_open(self) -> int:
+    def n_live(self) -> int:
         """How many requests the batch has, without those that were dropped or moved on."""
         return self.n_succeeded + self.n_failed + self.n_waiting
 
@@ -164,7 +164,7 @@ def view_of(
         n_succeeded=batch.n_succeeded,
         n_failed=batch.n_failed,
         n_requeued=batch.n_requeued,
-        n_waiting=max(0, n_waiting(batch)),
+        n_waiting=max(0, batch.n_open),
         n_done=batch.n_done,
         created_at=batch.created_at,
         updated_at=batch.updated_at,
@@ -193,7 +193,7 @@ def status_of(batch: Batch, now: dt.datetime, circuit: Circuit | None = None) ->
         return Status.CANCELLING
     if is_overdue(batch, now):
         return Status.OVERDUE
-    if batch.error and n_waiting(batch) > 0:
+    if batch.error and batch.n_open > 0:
         return Status.WAITING
     return {
         BatchState.OPEN: Status.COLLECTING,
@@ -210,11 +210,6 @@ def _how_it_ended(batch: Batch) -> Status:
     if batch.state is BatchState.SETTLED:
         return Status.DONE_WITH_FAILURES if batch.n_failed else Status.DONE
     return Status.CANCELLED if batch.state is BatchState.CANCELLED else Status.FAILED
-
-
-def n_waiting(batch: Batch) -> int:
-    """Return how many of its requests have no answer and are in no other batch."""
-    return batch.n_requests - batch.n_succeeded - batch.n_failed - batch.n_requeued - batch.n_dropped
 
 
 def window_of(batch: Batch) -> dt.timedelta | None:

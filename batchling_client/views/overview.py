@@ -162,7 +162,7 @@ def _group(some: Sequence[BatchView]) -> Group:
         next_look_at=oldest.next_look_at,
         commands=commands_of(oldest) if oldest.needs_you else (),
         n_batches=len(some),
-        n_requests=sum(one.n_open for one in some),
+        n_requests=sum(one.n_live for one in some),
         n_waiting=sum(one.n_waiting for one in some),
         n_done=sum(_n_done(one) for one in some),
         oldest_batch_id=oldest.batch_id,

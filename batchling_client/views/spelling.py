@@ -27,9 +27,3 @@ def _spell(value: object) -> object:
 def schema(view: type[msgspec.Struct]) -> dict[str, Any]:
     """Return the JSON schema (draft 2020-12) of what `as_json` gives for such a view."""
     return msgspec.json.schema(view)
-
-
-def fields(view: type[msgspec.Struct]) -> list[tuple[str, str]]:
-    """Return the name and the meaning of each field, as documented beside it."""
-    ((_, component),) = [(name, one) for name, one in schema(view)["$defs"].items() if name == view.__name__]
-    return [(name, one.get("description", "")) for name, one in component["properties"].items()]

@@ -100,7 +100,7 @@ def test_a_batch_that_waits_for_a_person_says_so() -> None:
 def test_requests_that_moved_on_are_neither_open_nor_waiting() -> None:
     view = seen("ended", n_succeeded=3, n_failed=1, n_requeued=2, n_dropped=1)
 
-    assert (view.n_waiting, view.n_open) == (3, 7)
+    assert (view.n_waiting, view.n_live) == (3, 7)
 
 
 def test_a_timeline_is_read_as_far_as_it_is_whole() -> None:

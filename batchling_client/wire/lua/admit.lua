@@ -3,7 +3,7 @@
 -- KEYS  1 quota  2 batch  3 lane; then for each of others: batch
 -- ARGV  1 batch_id  2 token  3 tokens of the batch  4 divisible: it has several rows, so that it can be split
 --       5 account: a digest  6 quota_id  7 turn_ms: how long its turn is kept if it has to wait
---       8 step_ms: how soon after a step above a limit that is no longer trusted the next may follow  9 keep_ms; then for
+--       8 step_ms: the pause between two steps above a limit that is no longer trusted  9 keep_ms; then for
 --       each of others, the batches that the caller saw in flight
 -- Verdicts  {'OK'} it is in flight from now on
 --       {'HELD', n others in flight, their tokens, limit or 0, held until (ms) or 0, why}

@@ -214,25 +214,3 @@ class Batch:
     def n_open(self) -> int:
         """How many requests are neither answered nor dropped nor in another batch, by its counters."""
         return self.n_requests - self.n_succeeded - self.n_failed - self.n_requeued - self.n_dropped
-
-    def as_json(self) -> dict[str, object]:
-        """Return the record as `batchling batches --json` prints it."""
-        return {
-            "batch_id": self.batch_id,
-            "provider": self.spec.provider,
-            "model": self.spec.model,
-            "endpoint": self.spec.endpoint,
-            "state": self.state.value,
-            "provider_batch_id": self.provider_batch_id,
-            "provider_status": self.provider_status or None,
-            "n_requests": self.n_requests,
-            "n_succeeded": self.n_succeeded,
-            "n_failed": self.n_failed,
-            "n_requeued": self.n_requeued,
-            "created_at": self.created_at.isoformat(),
-            "updated_at": self.updated_at.isoformat(),
-            "error": self.error or None,
-            "lane_id": self.lane_id,
-            "moved_to": self.moved_to,
-            "quarantined_at": self.quarantined_at.isoformat() if self.quarantined_at else None,
-        }
