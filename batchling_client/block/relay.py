@@ -38,6 +38,10 @@ class Relays:
         """Return how many calls wait for loops that do not run, and so cannot receive an answer."""
         return sum(not relay.loop.is_running() for relay in list(self._waiting))
 
+    def n_received(self) -> int:
+        """Return how many calls wait for loops that run, begun on the background loop or not."""
+        return sum(relay.loop.is_running() for relay in list(self._waiting))
+
     async def gone(self) -> None:
         """Cancel the calls of loops that are closed; return once their work on the running loop has ended."""
         tasks = [relay.task for relay in list(self._waiting) if relay.loop.is_closed()]

@@ -149,8 +149,11 @@ class RunHandler:
         """Return how many calls somebody still waits for, on a loop that runs."""
         if self.rehearsal is not None:
             return self.rehearsal.n_waiting
-        # A call that blocks its thread is in flight until that thread has received the answer.
-        return max(self._loop_states.n_waiting - self.end.relays.n_unreceived(), self._n_blocking)
+        relays = self.end.relays
+        n_counted = self._loop_states.n_waiting - relays.n_unreceived()
+        # A call that blocks its thread is in flight until that thread has received the answer, and a call of another
+        # loop before the background loop has begun and counted it.
+        return max(n_counted, relays.n_received(), self._n_blocking)
 
     def n_made(self) -> int:
         """Return how many calls were made until now."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from batchling_client import Run, batchify
-from batchling_client.block import in_flight
+from batchling_client.block import background_loop, in_flight
 from batchling_client.block.run import handler_of
 
 from .answerer import Answerer
@@ -158,3 +158,20 @@ def test_work_without_an_end_is_waited_for_no_longer_than_the_bound_and_the_wait
         assert not endless.done()
         over.set()
     assert caplog.text.count("stays open for up to 1 s") == 1
+
+
+def test_a_call_of_another_loop_is_in_flight_before_the_background_loop_begins_it(working: None) -> None:
+    """A machine with little to spare runs the background thread late."""
+
+    async def late(run: Run) -> object:
+        background_loop.hold().loop.call_soon_threadsafe(time.sleep, LATE_S)
+        background_loop.let_go()
+        return getattr(await ask(run), "status", None)
+
+    answers: list[object] = []
+    with batchify(batch_window_seconds=LINGER_S, live_display=False) as run:
+        thread = threading.Thread(target=lambda: answers.append(asyncio.run(late(run))))
+        thread.start()
+    assert run.progress.n_succeeded == 1
+    thread.join(10)
+    assert answers == [200]
