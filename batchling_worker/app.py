@@ -6,11 +6,17 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Final
 
 from celery import Celery
-from celery.signals import after_setup_logger, worker_process_init, worker_process_shutdown
+from celery.signals import (
+    after_setup_logger,
+    after_setup_task_logger,
+    worker_process_init,
+    worker_process_shutdown,
+)
 from kombu import Queue
 
 from batchling_client.wire import sealing
@@ -24,6 +30,7 @@ from .claim import Terms
 from .engine.accounts import Accounts
 from .engine.engine import Engine
 from .errors import UnfitWorker
+from .log_lines import Fields, set_format
 from .pipeline.step import StepSettings
 from .providers import Providers
 from .runtime import flower, foreign_settings, shutdown, tasks, wire_versions
@@ -38,7 +45,7 @@ from .settings import WorkerSettings, WrongSetting, load
 from .stack import control
 from .stack.errors import StackError
 from .store import Store
-from .telemetry import Fields, Telemetry
+from .telemetry import Telemetry
 
 FSYNC_MS: Final = 5_000
 """How long a create waits for its record to be on disk: several times what `appendfsync everysec` takes."""
@@ -90,6 +97,8 @@ def make_app(settings: WorkerSettings) -> Celery:
     worker_process_init.connect(lambda **_: shutdown.listen(parts.runtime), weak=False)
     worker_process_shutdown.connect(lambda **_: parts.runtime.leave(), weak=False)
     after_setup_logger.connect(_quieten, weak=False)
+    for one in (after_setup_logger, after_setup_task_logger):
+        one.connect(partial(_format_lines, settings.log_format), weak=False)
     return app
 
 
@@ -186,6 +195,21 @@ def _quieten(**_: Any) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+def _format_lines(log_format: str, *, logger: logging.Logger, **_: Any) -> None:
+    """Write every line of the worker's log in one format, Celery's own too."""
+    set_format(logger.handlers, log_format)
+
+
+def _log_warnings(log_format: str) -> None:
+    """Write Python's warnings as lines of the log: Celery warns of a worker run by root before it sets up its log."""
+    handler = logging.StreamHandler()
+    set_format([handler], log_format)
+    warnings = logging.getLogger("py.warnings")
+    warnings.addHandler(handler)
+    warnings.propagate = False
+    logging.captureWarnings(True)
+
+
 def _pool_of(worker: Any) -> str:
     """Return the pool's name; raises `UnfitWorker` for pools that lose messages when they stop (gevent, eventlet)."""
     module = str(getattr(worker.pool_cls, "__module__", ""))
@@ -217,6 +241,7 @@ def app_or_exit() -> Celery:
         settings = load()
         if not settings.redis_url:
             settings = settings.model_copy(update={"redis_url": _url_of_embedded(settings)})
+        _log_warnings(settings.log_format)
         return make_app(settings)
     except (WrongSetting, UnfitWorker, UnusableUrl, sealing.UnreadableSealKey, StackError) as error:
         sentence = str(error)

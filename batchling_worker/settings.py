@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from platformdirs import user_state_path
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
@@ -88,6 +88,8 @@ class WorkerSettings(BaseSettings):
     """How long a batch whose create went unanswered is searched for before it is created again."""
     results_patience_seconds: float = Field(default=180.0, ge=0)
     """How long the results of an ended batch are read again before a request that they lack is run again."""
+    log_format: Literal["text", "logfmt", "json"] = "text"
+    """How log lines are written: as quoted logfmt (`text`, or `logfmt`), or each as a JSON object (`json`)."""
     keep_files: bool = False
     """Leave input and result files at the provider: no expiry is asked for, and nothing is deleted."""
     fsync_intent: bool = False

@@ -17,7 +17,7 @@ from batchling_client.wire.deployment.redis_health import RedisFacts
 from batchling_client.wire.keys import BatchId, Keys, LaneId, ProviderBatchId, RequestId
 from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.records.in_flight import is_in
-from batchling_client.wire.records.row_and_result import CorruptRecord, Row, WorkerPresence
+from batchling_client.wire.records.row_and_result import CorruptRecord, LaneSpec, Row, WorkerPresence
 from batchling_client.wire.scripts import DueBatch, Scripts
 from batchling_client.wire.states import BatchState
 
@@ -65,10 +65,12 @@ class Store:
         due = [BatchId(member.decode()) for member in members if member.isascii()]
         return await self.scripts.claim(batch_ids=due, lease_ms=self.terms.lease_ms) if due else []
 
-    async def lane_of(self, batch_id: BatchId) -> LaneId:
-        """Return the lane id of a batch, '' if the batch is gone."""
-        raw = await self.redis.execute_command("HGET", self.keys.batch(batch_id), "lane")
-        return LaneId(raw.decode(errors="replace") if raw else "")
+    async def lane_of(self, batch_id: BatchId) -> tuple[LaneId, LaneSpec | None]:
+        """Return the lane id of a batch, '' if the batch is gone; and the lane's spec, None if it cannot be read."""
+        raw, spec = await self.redis.execute_command("HMGET", self.keys.batch(batch_id), "lane", "spec")
+        with contextlib.suppress(CorruptRecord):
+            return LaneId((raw or b"").decode(errors="replace")), LaneSpec.decode(spec or b"")
+        return LaneId((raw or b"").decode(errors="replace")), None
 
     async def tally(self, batch: Batch, *, n_retry: int) -> Tally:
         """Count the requests that still wait in a batch; look them up if its counters say that some may wait.

@@ -11,19 +11,19 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from batchling_client.wire.keys import BatchId, ProviderBatchId
 from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.states import BatchState, Outcome
 
+from .log_lines import Fields, emit
 from .provider import Running
 
 logger = logging.getLogger("batchling.worker")
 
 QUEUE_LONGEST: Final = 10_000
-Fields: TypeAlias = Mapping[str, str | int | float]
 SendEvents: TypeAlias = Callable[[list[tuple[str, Fields]]], None]
 
 
@@ -38,24 +38,24 @@ class Telemetry:
         self._shown: dict[BatchId, tuple[str, int]] = {}
         os.register_at_fork(after_in_child=self._born)
 
-    def log(self, event: str, **fields: str | int | float) -> None:
-        """Log an event."""
-        logger.info("%s %s", event, _spell(fields))
+    def log(self, event: str, *, batch: Batch | BatchId | None = None, **fields: str | int | float) -> None:
+        """Log an event; of a batch with its id, provider and model."""
+        emit(logger, logging.INFO, event, {**_named(batch), **fields})
 
-    def debug(self, event: str, **fields: str | int | float) -> None:
+    def debug(self, event: str, *, batch: Batch | BatchId | None = None, **fields: str | int | float) -> None:
         """Log an event that helps only to find the process behind a step."""
-        logger.debug("%s %s", event, _spell(fields))
+        emit(logger, logging.DEBUG, event, {**_named(batch), **fields})
 
-    def warn(self, event: str, **fields: str | int | float) -> None:
+    def warn(self, event: str, *, batch: Batch | BatchId | None = None, **fields: str | int | float) -> None:
         """Log an event that somebody should look at."""
-        logger.warning("%s %s", event, _spell(fields))
+        emit(logger, logging.WARNING, event, {**_named(batch), **fields})
 
     def submitted(self, batch: Batch, provider_batch_id: ProviderBatchId) -> None:
         """Report that a batch is at the provider."""
         n_requests = batch.n_requests - batch.n_dropped
         self.log(
             "batch_submitted",
-            batch_id=batch.batch_id,
+            batch=batch,
             provider_batch_id=provider_batch_id,
             n_requests=n_requests,
         )
@@ -76,19 +76,19 @@ class Telemetry:
         if self._shown.get(batch.batch_id) == news:
             return
         self._shown[batch.batch_id] = news
-        self.log("batch_progress", batch_id=batch.batch_id, status=seen.status, n_done=seen.n_done)
+        self.log("batch_progress", batch=batch, status=seen.status, n_done=seen.n_done)
         self._progress(batch, seen.status, seen.n_done, seen.n_total)
 
     def ended(self, batch: Batch, outcome: Outcome) -> None:
         """Report that a batch has ended at the provider."""
         self._shown.pop(batch.batch_id, None)
-        self.log("batch_ended", batch_id=batch.batch_id, outcome=outcome.value)
+        self.log("batch_ended", batch=batch, outcome=outcome.value)
 
     def quarantined(self, batch: Batch) -> None:
         """Report that a batch is off the schedule until a person retries or cancels it."""
         self.warn(
             "batch_quarantined",
-            batch_id=batch.batch_id,
+            batch=batch,
             state=batch.state.value,
             n_unended=batch.n_unended,
             error=batch.error,
@@ -99,7 +99,7 @@ class Telemetry:
         """Report that a batch is settled: nobody waits for it any more."""
         self.log(
             "batch_settled",
-            batch_id=batch.batch_id,
+            batch=batch,
             state=state.value,
             n_requeued=n_requeued,
             n_refused=n_refused,
@@ -143,11 +143,13 @@ class Telemetry:
                 if self._send_events is not None:
                     self._send_events(events)
             except Exception as error:  # noqa: BLE001 - the dashboard is a mirror: losing it must never hurt a batch
-                logger.debug("events_not_sent n=%d error=%s", len(events), type(error).__name__)
+                self.debug("events_not_sent", n=len(events), error=type(error).__name__)
 
 
-def _spell(fields: Mapping[str, str | int | float]) -> str:
-    # A value from Redis may hold anything: a line of the log stays one line.
-    return " ".join(
-        f"{name}={value if str(value).isprintable() else ascii(value)}" for name, value in fields.items()
-    )
+def _named(batch: Batch | BatchId | None) -> Fields:
+    """Return the names of a batch; of a batch whose record was not read its id alone."""
+    if batch is None:
+        return {}
+    if isinstance(batch, str):
+        return {"batch_id": batch}
+    return {"batch_id": batch.batch_id, "provider": batch.spec.provider, "model": batch.spec.model}

@@ -14,6 +14,7 @@ import msgspec
 from batchling_client.wire.keys import ProviderBatchId
 
 from ..errors import PermanentError, TemporaryError
+from ..log_lines import emit
 from ..provider import Account, Ended, Ending, Look, NotFound, Other, Running, Seen, shown_as
 from . import http_errors
 from .provider_call import ProviderCall, known
@@ -173,10 +174,10 @@ async def _swept(account: Account, lists: Iterable[BatchList]) -> dict[ProviderB
         try:
             await _sweep(account, one, hints)
         except (TemporaryError, PermanentError) as error:
-            logger.info("list_not_read reason=%.200r", str(error))
+            emit(logger, logging.INFO, "list_not_read", {"reason": str(error)[:200]})
             break
         except Exception as error:  # noqa: BLE001 - a list that our code cannot read gives no hints
-            logger.warning("list_not_read error=%s", type(error).__name__)
+            emit(logger, logging.WARNING, "list_not_read", {"error": type(error).__name__})
             break
     return hints
 
@@ -233,7 +234,8 @@ class StrangeWords:
         """Note a status word."""
         if word not in self._heard and len(self._heard) < MOST_WORDS:
             self._heard.add(word)
-            logger.warning("provider_status_unknown provider=%s status=%.40r", self._provider, word)
+            fields = {"provider": self._provider, "status": word[:40]}
+            emit(logger, logging.WARNING, "provider_status_unknown", fields)
 
 
 async def one_look(

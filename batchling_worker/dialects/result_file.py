@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import TypeVar
 
 from ..errors import Denied, PermanentError, TemporaryError
+from ..log_lines import Fields, emit
 from ..provider import Answer
 from . import gzipped
 from .provider_call import ProviderCall
@@ -96,10 +97,10 @@ async def rows_in(
 
 def log_skipped(provider: str, named: str, reader: LineReader, n_too_long: int = 0) -> None:
     """Log how many lines of a result file were left out."""
-    logger.warning(
-        "result_lines_skipped provider=%s file_id=%s n_broken=%d n_too_long=%d",
-        provider,
-        named,
-        reader.n_broken,
-        n_too_long,
-    )
+    fields: Fields = {
+        "provider": provider,
+        "file_id": named,
+        "n_broken": reader.n_broken,
+        "n_too_long": n_too_long,
+    }
+    emit(logger, logging.WARNING, "result_lines_skipped", fields)

@@ -36,7 +36,7 @@ class Access:
     ) -> AsyncIterator[None]:
         """Enclose the calls of steps to their account; the batches show which call the provider leaves unanswered."""
         async with (
-            self._circuits.through(account, steps[0].batch.spec.provider, lane_id),
+            self._circuits.through(account, steps[0].batch.spec, lane_id),
             silences.shown([step.claim for step in steps], account.calls),
         ):
             yield

@@ -12,6 +12,7 @@ from typing import Final
 from batchling_client.wire.account_scripts import Entry
 from batchling_client.wire.deployment.connection import UNREACHABLE
 from batchling_client.wire.keys import LaneId
+from batchling_client.wire.records.row_and_result import LaneSpec
 from batchling_client.wire.states import Verdict
 
 from ..account_store import AccountStore
@@ -34,7 +35,7 @@ class Circuits:
         self._telemetry = telemetry
 
     @contextlib.asynccontextmanager
-    async def through(self, account: Account, provider: str, lane_id: LaneId | None) -> AsyncIterator[None]:
+    async def through(self, account: Account, spec: LaneSpec, lane_id: LaneId | None) -> AsyncIterator[None]:
         """Enclose the calls of one step; raises `Waiting` first if the circuit is open or the key was just refused.
 
         An unknown key parks its account. A key without the right to something parks the lane of the submission, if a
@@ -45,18 +46,18 @@ class Circuits:
         if entry.verdict is not Verdict.OK:
             raise _waiting(entry)
         silent = asyncio.Event()
-        watch = asyncio.create_task(self._watch(account, provider, silent))
+        watch = asyncio.create_task(self._watch(account, spec, silent))
         try:
             yield
         except Exception:
-            await self._tell(account, circuits, told=entry.told or silent.is_set())
+            await self._tell(account, spec, circuits, told=entry.told or silent.is_set())
             raise
         else:
-            await self._tell(account, circuits, told=entry.told or silent.is_set())
+            await self._tell(account, spec, circuits, told=entry.told or silent.is_set())
         finally:
             watch.cancel()
 
-    async def _watch(self, account: Account, provider: str, silent: asyncio.Event) -> None:
+    async def _watch(self, account: Account, spec: LaneSpec, silent: asyncio.Event) -> None:
         """Trip the circuit once the provider is silent, without waiting for the timeout of the call."""
         while True:
             left_s = SILENT_S - account.calls.silent_s
@@ -66,33 +67,53 @@ class Circuits:
         silent.set()
         pool_slot.let_go()
         with contextlib.suppress(*UNREACHABLE):
-            await self._trip(account, f"{provider} has not answered for {SILENT_S:g} s", None, at_once=True)
+            await self._trip(
+                account, spec, f"{spec.provider} has not answered for {SILENT_S:g} s", None, at_once=True
+            )
 
-    async def _tell(self, account: Account, circuits: list[str], *, told: bool) -> None:
+    async def _tell(self, account: Account, spec: LaneSpec, circuits: list[str], *, told: bool) -> None:
         calls = account.calls
         with contextlib.suppress(*UNREACHABLE):
             match calls.error:
                 case TemporaryError() as error:
-                    await self._trip(account, str(error), error.delay_s)
+                    await self._trip(account, spec, str(error), error.delay_s)
                 case PermanentError(status=status) as error if status == UNKNOWN_KEY:
-                    await self._park(account.digest, error)
+                    await self._park(account.digest, spec, error)
                 case PermanentError(status=status) as error if status == NO_RIGHT and len(circuits) > 1:
-                    await self._park(circuits[1], error)
+                    await self._park(circuits[1], spec, error, lane_id=circuits[1])
                 case _ if told:
                     await self._account_store.leave(circuits, answered=calls.called)
                     if calls.called:
-                        self._telemetry.log("circuit_closed", account=account.digest)
+                        self._telemetry.log(
+                            "circuit_closed", account=spec.fingerprint, provider=spec.provider
+                        )
                 case _:
                     pass
 
-    async def _trip(self, account: Account, why: str, wish_s: float | None, *, at_once: bool = False) -> None:
+    async def _trip(
+        self, account: Account, spec: LaneSpec, why: str, wish_s: float | None, *, at_once: bool = False
+    ) -> None:
         open_s = await self._account_store.trip(account.digest, why, wish_s, at_once=at_once)
         if open_s:
-            self._telemetry.warn("circuit_open", account=account.digest, open_s=round(open_s, 2), reason=why)
+            self._telemetry.warn(
+                "circuit_open",
+                account=spec.fingerprint,
+                provider=spec.provider,
+                open_s=round(open_s, 2),
+                reason=why,
+            )
 
-    async def _park(self, circuit: str, error: PermanentError) -> None:
+    async def _park(self, circuit: str, spec: LaneSpec, error: PermanentError, *, lane_id: str = "") -> None:
+        """Park an account, or one lane of it; the log names the key as `batchling lanes` does."""
         await self._account_store.park(circuit, error)
-        self._telemetry.warn("key_refused", circuit=circuit, status=error.status, reason=str(error))
+        self._telemetry.warn(
+            "key_refused",
+            account=spec.fingerprint,
+            provider=spec.provider,
+            lane_id=lane_id,
+            status=error.status,
+            reason=str(error),
+        )
 
 
 def _waiting(entry: Entry) -> Waiting:

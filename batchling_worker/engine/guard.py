@@ -16,7 +16,7 @@ from batchling_client.wire.states import BatchState, Outcome
 
 from .. import backoff
 from ..claim import Claim
-from ..decisions import patience, reasons, submission
+from ..decisions import held, patience, reasons, submission
 from ..decisions.after_error import After, after, maybe_paid
 from ..errors import Denied, PermanentError, StaleClaim, TemporaryError, Waiting
 from ..pipeline.blamed_rows import of_refusal
@@ -47,7 +47,7 @@ class Guard:
                 await work
         except StaleClaim:
             for step in steps:
-                self._stale(step.claim)
+                self._stale(step)
 
     async def guarded(self, step: Step, work: Coroutine[Any, Any, None]) -> None:
         """Run the work of one step, and handle its error."""
@@ -59,7 +59,7 @@ class Guard:
             except CorruptRecord:
                 await give_up(self._store, step.claim, self._telemetry)
         except StaleClaim:
-            self._stale(step.claim)
+            self._stale(step)
         except UNREACHABLE:
             self.store_away(step.claim)
         except Exception as error:  # noqa: BLE001 - a defect of ours must not lose a batch: it is looked at again
@@ -71,13 +71,13 @@ class Guard:
             async with lease([claim]):
                 await give_up(self._store, claim, self._telemetry)
         except StaleClaim:
-            self._telemetry.log("step_stale", batch_id=claim.batch_id, token=claim.token)
+            self._telemetry.log("step_stale", batch=claim.batch_id, token=claim.token)
         except UNREACHABLE:
-            self._telemetry.warn("store_away", batch_id=claim.batch_id)
+            self._telemetry.warn("store_away", batch=claim.batch_id)
 
     def store_away(self, claim: Claim) -> None:
         """Log that Redis is unreachable, and report that this worker lives once it is back."""
-        self._telemetry.warn("store_away", batch_id=claim.batch_id)
+        self._telemetry.warn("store_away", batch=claim.batch_id)
         self._survivors.add(claim)
 
     async def failed(self, claim: Claim, error: Exception, step: Step | None = None) -> None:
@@ -85,7 +85,9 @@ class Guard:
         # The text of an unforeseen error may hold anything, a key included: only its kind and place are logged.
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{type(error).__name__} at {place.filename.rpartition('/')[2]}:{place.lineno}"
-        self._telemetry.warn("step_failed", batch_id=claim.batch_id, error=where)
+        self._telemetry.warn(
+            "step_failed", batch=step.batch if step is not None else claim.batch_id, error=where
+        )
         n_stumbles = step.batch.n_stumbles if step is not None else 0
         try:
             if step is not None and patience.defect_lasts(step.batch, where):
@@ -96,10 +98,10 @@ class Guard:
             # This may fail as well: a Redis that lacks replicas or cannot save may have refused the step's own move.
             self._survivors.add(claim)
 
-    def _stale(self, claim: Claim) -> None:
+    def _stale(self, step: Step) -> None:
         """Log that another worker has taken over, and record that this worker lives."""
-        self._telemetry.log("step_stale", batch_id=claim.batch_id, token=claim.token)
-        self._survivors.add(claim)
+        self._telemetry.log("step_stale", batch=step.batch, token=step.claim.token)
+        self._survivors.add(step.claim)
 
     async def _answer(self, step: Step, error: TemporaryError | PermanentError) -> None:
         """Do what is decided about the error."""
@@ -108,26 +110,24 @@ class Guard:
         if isinstance(error, Waiting) and error.refusal is not None and what is not After.WAIT:
             parked_s, error = error.delay_s, error.refusal
         if isinstance(error, PermanentError):
-            self._telemetry.warn(
-                "step_refused", batch_id=step.batch.batch_id, status=error.status, reason=str(error)
-            )
             await self._answer_refusal(step, error, what, parked_s)
         else:
             await self._answer_temporary(step, error, what)
 
     async def _answer_temporary(self, step: Step, error: TemporaryError, what: After) -> None:
-        batch_id, claim = step.batch.batch_id, step.claim
+        batch, claim = step.batch, step.claim
         match what:
             case After.LOOK_AGAIN:
-                self._telemetry.log("step_waits", batch_id=batch_id, reason=str(error))
+                self._telemetry.log("step_waits", batch=batch, reason=str(error))
                 await claim.release(error.delay_s or 0.0)
             case After.WAIT:
                 delay_s = error.delay_s or 0.0
                 away = isinstance(error, Waiting) and error.away
-                self._telemetry.log(
-                    "batch_held", batch_id=batch_id, reason=str(error), delay_s=round(delay_s, 2)
-                )
                 await claim.hold(delay_s, str(error), away=away)
+                if held.is_news(batch, str(error), step.now):
+                    self._telemetry.log(
+                        "batch_held", batch=batch, reason=str(error), delay_s=round(delay_s, 2)
+                    )
             case After.END_UNSUBMITTED:
                 await self._end_unsubmitted(step, error)
             case After.END_UNREAD:
@@ -135,7 +135,7 @@ class Guard:
             case _:
                 delay_s = error.delay_s or backoff.pause_s(step.batch.n_stumbles)
                 self._telemetry.warn(
-                    "step_stumbled", batch_id=batch_id, reason=str(error), delay_s=round(delay_s, 2)
+                    "step_stumbled", batch=batch, reason=str(error), delay_s=round(delay_s, 2)
                 )
                 await claim.release(delay_s, str(error), denied=isinstance(error, Denied))
 
@@ -143,13 +143,15 @@ class Guard:
         self, step: Step, error: PermanentError, what: After, parked_s: float | None
     ) -> None:
         batch, claim = step.batch, step.claim
+        why = reasons.parked_sentence(batch, str(error), error.status)
+        if what is not After.PARK or held.is_news(batch, why, step.now):
+            self._telemetry.warn("step_refused", batch=batch, status=error.status, reason=str(error))
         match what:
             case After.SEARCH_ONCE_MORE:
                 delay_s = backoff.pause_s(batch.n_stumbles + LONGER)
                 await claim.release(delay_s, str(error), denied=True, create_refused=True)
             case After.PARK:
                 delay_s = backoff.parked_pause_s() if parked_s is None else parked_s
-                why = reasons.parked_sentence(batch, str(error), error.status)
                 await claim.hold(delay_s, why, parked=True)
             case After.END_CANCELLED:
                 reason = (
@@ -169,7 +171,7 @@ class Guard:
             complaint = reasons.unfound(batch, label, str(error))
         else:
             complaint = reasons.unsubmitted(batch, str(error))
-        self._telemetry.warn("batch_unsubmitted", batch_id=batch.batch_id, reason=str(error))
+        self._telemetry.warn("batch_unsubmitted", batch=batch, reason=str(error))
         ending = Ending(complaints=(complaint,))
         await step.claim.ended(Outcome.FAILED, ending, complaint.message)
 

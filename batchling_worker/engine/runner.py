@@ -71,7 +71,7 @@ class Runner:
                 async with lease([claim]):
                     await quiet.enter_async_context(self._isolation.alone())
             except StaleClaim:
-                self._telemetry.log("step_stale", batch_id=claim.batch_id, token=claim.token)
+                self._telemetry.log("step_stale", batch=claim.batch_id, token=claim.token)
                 return
             begun = await self._begin(claim, states, alone=True)
             if isinstance(begun, Step):
@@ -93,14 +93,14 @@ class Runner:
             self._guard.store_away(claim)
             return None
         if verdict is Verdict.OK and batch is not None:
-            self._telemetry.debug("step_begun", batch_id=claim.batch_id, token=claim.token, pid=os.getpid())
+            self._telemetry.debug("step_begun", batch=batch, token=claim.token, pid=os.getpid())
             return self._make_step(claim, batch)
         if verdict is Verdict.ALONE and not alone:
             return Suspect(claim)
         if verdict is Verdict.QUARANTINED and batch is not None:
             self._telemetry.quarantined(batch)
         else:
-            self._telemetry.log("step_stale", batch_id=claim.batch_id, token=claim.token)
+            self._telemetry.log("step_stale", batch=batch or claim.batch_id, token=claim.token)
         return None
 
     async def _handing_back(self, claims: Sequence[Claim], work: Coroutine[Any, Any, None]) -> None:

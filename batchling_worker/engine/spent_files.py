@@ -63,7 +63,7 @@ class Deletion:
         except (*UNREACHABLE, RedisError):
             raise
         except Exception as error:  # noqa: BLE001 - a defect of ours must not make a delete be tried for ever
-            self._telemetry.warn("files_not_deleted", batch_id=name, reason=type(error).__name__)
+            self._telemetry.warn("files_not_deleted", batch=BatchId(name), reason=type(error).__name__)
             return True
 
     async def _delete(self, batch: Batch, kind: str) -> bool:
@@ -77,13 +77,13 @@ class Deletion:
                 return True
             await provider.delete(account, spent)
         except PermanentError as error:
-            self._telemetry.warn("files_not_deleted", batch_id=batch.batch_id, files=kind, reason=str(error))
+            self._telemetry.warn("files_not_deleted", batch=batch, files=kind, reason=str(error))
             return True
         except TemporaryError as error:
-            self._telemetry.log("files_not_deleted", batch_id=batch.batch_id, files=kind, reason=str(error))
+            self._telemetry.log("files_not_deleted", batch=batch, files=kind, reason=str(error))
             return _tried_long(batch, kind)
         self._telemetry.log(
-            "files_deleted", batch_id=batch.batch_id, files=kind, n=len(spent.inputs) + len(spent.results)
+            "files_deleted", batch=batch, files=kind, n=len(spent.inputs) + len(spent.results)
         )
         return True
 

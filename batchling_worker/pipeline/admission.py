@@ -28,7 +28,7 @@ async def admitted(step: AccountStep) -> bool:
         case Verdict.LARGE:
             tokens = quota.tokens_of(batch)
             why = f"split: about {tokens:,} tokens are over the limit of {admission.limit:,} enqueued tokens"
-            step.telemetry.log("batch_split", batch_id=batch.batch_id, tokens=tokens, limit=admission.limit)
+            step.telemetry.log("batch_split", batch=batch, tokens=tokens, limit=admission.limit)
             await step.claim.ended(Outcome.SPLIT, Ending(certain=step.surely_unmade), why)
             return False
         case Verdict.HELD:
@@ -45,9 +45,7 @@ async def wait_for_room(step: AccountStep, error: QuotaFull) -> None:
     if not batch.quota_id:
         batch = dataclasses.replace(batch, quota_id=quota.quota_id(step.account.digest, batch.spec.model))
     quota_verdict = await step.store.accounts.teach(batch, refusal)
-    step.telemetry.log(
-        "quota_refused", batch_id=batch.batch_id, alone=quota_verdict.alone, reason=refusal.why
-    )
+    step.telemetry.log("quota_refused", batch=batch, alone=quota_verdict.alone, reason=refusal.why)
     if quota_verdict.hopeless:
         body = error_body("token_limit_exceeded", refusal.why)
         raise PermanentError(refusal.why, status=429, body=body)

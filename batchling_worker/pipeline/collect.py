@@ -130,7 +130,7 @@ async def _collected(step: Step, ending: Ending, reading: Reading) -> None:
     step.reach("collect.recorded")
     step.telemetry.log(
         "batch_collected",
-        batch_id=step.batch.batch_id,
+        batch=step.batch,
         n_answered=reading.n_answered,
         n_retry=reading.n_retry,
         n_unknown=reading.n_unknown,
@@ -153,9 +153,7 @@ async def _requeue_refused(step: Step, ending: Ending, refused: AbstractSet[Requ
 
 async def _read_again(step: Step, ending: Ending, again: ReadAgain) -> None:
     event = "results_held" if again.held else "results_incomplete"
-    step.telemetry.warn(
-        event, batch_id=step.batch.batch_id, reason=again.why, delay_s=round(again.delay_s, 2)
-    )
+    step.telemetry.warn(event, batch=step.batch, reason=again.why, delay_s=round(again.delay_s, 2))
     await step.claim.unread(again.delay_s, ending, again.why, held_back=again.held)
     step.reach("collect.unread")
 

@@ -38,21 +38,17 @@ async def _bound_elsewhere(step: AccountStep, provider_batch_id: ProviderBatchId
         f"{step.provider.facts.name} answered with {provider_batch_id[:MOST_SHOWN]}, which is batch {owner} of this "
         "deployment: a cache on the way may have sent that answer, so this batch is searched for"
     )
-    step.telemetry.warn("step_stumbled", batch_id=step.batch.batch_id, reason=reason, delay_s=SEARCH_FIRST_S)
+    step.telemetry.warn("step_stumbled", batch=step.batch, reason=reason, delay_s=SEARCH_FIRST_S)
     await step.claim.release(SEARCH_FIRST_S, reason)
 
 
 async def cancel_surplus(step: AccountStep, provider_batch_id: ProviderBatchId) -> None:
     """Cancel a second batch of the same rows, which a create made that arrived twice: it would be paid for as well."""
-    step.telemetry.warn(
-        "surplus_batch_cancelled", batch_id=step.batch.batch_id, provider_batch_id=provider_batch_id
-    )
+    step.telemetry.warn("surplus_batch_cancelled", batch=step.batch, provider_batch_id=provider_batch_id)
     with contextlib.suppress(PermanentError):
         await step.provider.cancel(step.account, provider_batch_id)
 
 
 def say_stumbled(step: AccountStep, error: TemporaryError, delay_s: float) -> None:
     """Log an error that is tried again."""
-    step.telemetry.warn(
-        "step_stumbled", batch_id=step.batch.batch_id, reason=str(error), delay_s=round(delay_s, 2)
-    )
+    step.telemetry.warn("step_stumbled", batch=step.batch, reason=str(error), delay_s=round(delay_s, 2))

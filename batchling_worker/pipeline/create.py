@@ -41,7 +41,7 @@ async def create(step: AccountStep, submission: Submission, source: Source) -> N
     try:
         await step.claim.arm(step.account.digest)
     except NotOnDisk as error:
-        step.telemetry.warn("intent_not_on_disk", batch_id=step.batch.batch_id)
+        step.telemetry.warn("intent_not_on_disk", batch=step.batch)
         await _refused(step, error)
         return
     step.reach("submit.armed")
@@ -118,7 +118,7 @@ async def _made_all_the_same(step: AccountStep, label: str, file_id: str, error:
     look = shown.get(made[0]) if made else None
     if isinstance(look, Running) or (isinstance(look, Ended) and look.outcome is not Outcome.FAILED):
         step.telemetry.log(
-            "batch_found_again", batch_id=step.batch.batch_id, provider_batch_id=made[0], refusal=str(error)
+            "batch_found_again", batch=step.batch, provider_batch_id=made[0], refusal=str(error)
         )
         await commit(step, made[0])
         return True

@@ -21,7 +21,7 @@ async def give_up(store: Store, claim: Claim, telemetry: Telemetry) -> None:
 
     A caller whose row is damaged too finds out by itself that its batch is over.
     """
-    telemetry.warn("batch_unreadable", batch_id=claim.batch_id)
+    telemetry.warn("batch_unreadable", batch=claim.batch_id)
     if not await claim.unreadable():
         return
     reason = (
@@ -33,7 +33,7 @@ async def give_up(store: Store, claim: Claim, telemetry: Telemetry) -> None:
             if rows:
                 await claim.deliver([_refusal(row, reason) for row in rows])
     await claim.give_up(reason)
-    telemetry.warn("batch_given_up", batch_id=claim.batch_id)
+    telemetry.warn("batch_given_up", batch=claim.batch_id)
 
 
 def _refusal(row: Row, reason: str) -> RowOut:

@@ -103,7 +103,7 @@ def _line_or_refusal(step: AccountStep, row: Row) -> bytes | RowOut:
         return _unfit(row, "batch_row_corrupt", "The stored body of this request is damaged", None)
     except Exception as error:  # noqa: BLE001 - a defect of ours with one row must not hold up the others for ever
         name = type(error).__name__
-        step.telemetry.warn("row_failed", batch_id=step.batch.batch_id, step="submit", error=name)
+        step.telemetry.warn("row_failed", batch=step.batch, step="submit", error=name)
         return _unfit(row, "batch_row_failed", f"batchling itself failed on this request ({name})", None)
 
 

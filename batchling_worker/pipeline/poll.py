@@ -177,9 +177,9 @@ async def _early(step: AccountStep, seen: Running, passage: Passage) -> EarlyRea
             # The provider may have refused the cursor.
             read = msgspec.structs.replace(read, cursor="")
         reason = str(error) if known else type(error).__name__
-        step.telemetry.warn("early_not_read", batch_id=step.batch.batch_id, reason=reason)
+        step.telemetry.warn("early_not_read", batch=step.batch, reason=reason)
     if n_answered:
-        step.telemetry.log("early_delivered", batch_id=step.batch.batch_id, n_answered=n_answered)
+        step.telemetry.log("early_delivered", batch=step.batch, n_answered=n_answered)
     return read
 
 
@@ -189,9 +189,7 @@ async def _taught(step: Step, ending: Ending) -> Ending:
     if refusal is None or not step.batch.quota_id:
         return ending
     quota_verdict = await step.store.accounts.teach(step.batch, refusal)
-    step.telemetry.log(
-        "quota_refused", batch_id=step.batch.batch_id, alone=quota_verdict.alone, reason=refusal.why
-    )
+    step.telemetry.log("quota_refused", batch=step.batch, alone=quota_verdict.alone, reason=refusal.why)
     return msgspec.structs.replace(ending, hopeless=quota_verdict.hopeless)
 
 
@@ -210,7 +208,7 @@ async def _not_found(step: AccountStep) -> None:
     reopened = step.batch.reopened_at is not None
     if not reopened and (not patience.given_up(step.batch, step.now) or await _is_listed(step)):
         raise Denied("the provider does not know this batch (yet)", delay_s=step.settings.poll_interval_s)
-    step.telemetry.warn("batch_lost", batch_id=step.batch.batch_id)
+    step.telemetry.warn("batch_lost", batch=step.batch)
     reason = "the provider no longer knows this batch"
     await step.claim.ended(Outcome.LOST, Ending(), reason)
 
@@ -218,7 +216,7 @@ async def _not_found(step: AccountStep) -> None:
 async def _end_unconfirmed(step: Step) -> None:
     """Answer the callers of a batch whose cancel the provider does not confirm."""
     batch = step.batch
-    step.telemetry.warn("cancel_unconfirmed", batch_id=batch.batch_id, n_cancels=batch.n_cancels)
+    step.telemetry.warn("cancel_unconfirmed", batch=batch, n_cancels=batch.n_cancels)
     reason = reasons.unconfirmed_sentence(batch)
     await step.claim.ended(Outcome.CANCELLED, Ending(), reason)
 
@@ -226,7 +224,7 @@ async def _end_unconfirmed(step: Step) -> None:
 async def _end_overdue(step: Step, seen: Running) -> None:
     """Answer the callers of a batch that should have ended long ago; none of its requests is run again."""
     complaint = reasons.overdue(step.batch, seen.status)
-    step.telemetry.warn("batch_overdue", batch_id=step.batch.batch_id, status=seen.status)
+    step.telemetry.warn("batch_overdue", batch=step.batch, status=seen.status)
     ending = Ending(complaints=(complaint,))
     await step.claim.ended(Outcome.FAILED, ending, complaint.message, status=seen.status)
 
@@ -247,5 +245,5 @@ async def _ask_to_cancel(step: AccountStep) -> None:
         await step.provider.cancel(step.account, step.batch.provider_batch_id)
     except PermanentError as error:
         # It runs on and is paid for, so its results can still be read.
-        step.telemetry.warn("step_refused", batch_id=step.batch.batch_id, reason=str(error))
+        step.telemetry.warn("step_refused", batch=step.batch, reason=str(error))
     step.reach("poll.cancel_asked")

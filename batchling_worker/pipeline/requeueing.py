@@ -23,7 +23,7 @@ def fate_of(step: Step, ending: Ending, row: Row) -> fates.RowFate:
         return fates.row_fate(step.batch, ending, row.request_id, row.attempt, step.settings.max_attempts)
     except Exception as error:  # noqa: BLE001 - a defect of ours with one row must not hold up the others for ever
         name = type(error).__name__
-        step.telemetry.warn("row_failed", batch_id=step.batch.batch_id, step="settle", error=name)
+        step.telemetry.warn("row_failed", batch=step.batch, step="settle", error=name)
         return fates.defect(name)
 
 

@@ -87,9 +87,7 @@ def _outgoing_or_none(step: Step, answer: Answer) -> RowOut | None:
     try:
         return _outgoing(checked(answer, step.batch.spec.endpoint))
     except Exception as error:  # noqa: BLE001 - a defect of ours with one row must not hold up the others for ever
-        step.telemetry.warn(
-            "row_failed", batch_id=step.batch.batch_id, step="collect", error=type(error).__name__
-        )
+        step.telemetry.warn("row_failed", batch=step.batch, step="collect", error=type(error).__name__)
         return None
 
 

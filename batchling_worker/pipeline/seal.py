@@ -11,10 +11,11 @@ from ..telemetry import Telemetry
 
 async def seal(store: Store, due: DueBatch, telemetry: Telemetry) -> bool:
     """Seal a claimed open batch whose linger is over; return False if another worker was first."""
-    lane_id = await store.lane_of(due.batch_id)
+    lane_id, spec = await store.lane_of(due.batch_id)
     try:
         await store.claim(due.batch_id, due.token).seal(lane_id)
     except StaleClaim:
         return False
-    telemetry.log("batch_sealed", batch_id=due.batch_id, lane_id=lane_id)
+    provider, model = (spec.provider, spec.model) if spec is not None else ("", "")
+    telemetry.log("batch_sealed", batch_id=due.batch_id, provider=provider, model=model, lane_id=lane_id)
     return True

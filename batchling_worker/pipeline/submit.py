@@ -74,7 +74,7 @@ async def _found(step: AccountStep, label: str) -> bool:
         raise NotYet(str(begun), delay_s=SEARCH_FIRST_S) from None
     step.reach("submit.searched")
     if made:
-        step.telemetry.log("batch_found_again", batch_id=batch.batch_id, provider_batch_id=made[0])
+        step.telemetry.log("batch_found_again", batch=batch, provider_batch_id=made[0])
         for surplus in made[1:]:
             await cancel_surplus(step, surplus)
         await commit(step, made[0])
@@ -100,6 +100,6 @@ async def _go_on_in(step: AccountStep, file_id: str) -> None:
 async def _wait_for_the_forgotten(step: AccountStep) -> None:
     """Wait for a create of an earlier run of Redis, which may still be on its way or not be listed yet."""
     delay_s = patience.forgotten_patience_s(step.settings.reconcile_patience_s)
-    step.telemetry.warn("redis_forgetful", batch_id=step.batch.batch_id, delay_s=delay_s)
+    step.telemetry.warn("redis_forgetful", batch=step.batch, delay_s=delay_s)
     await step.claim.doubt()
     await step.claim.release(delay_s)

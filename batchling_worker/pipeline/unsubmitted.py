@@ -17,5 +17,5 @@ async def end(step: AccountStep, outcome: Outcome, ending: Ending) -> None:
 async def end_in_vain(step: AccountStep, reason: str) -> None:
     """Answer the callers of a batch that the provider surely does not have and that was tried for long enough."""
     complaint = reasons.unsubmitted(step.batch, reason)
-    step.telemetry.warn("batch_unsubmitted", batch_id=step.batch.batch_id, reason=reason)
+    step.telemetry.warn("batch_unsubmitted", batch=step.batch, reason=reason)
     await end(step, Outcome.FAILED, Ending(complaints=(complaint,)))

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 from ..engine import pool_slot
 from ..engine.engine import Engine
+from ..log_lines import emit
 from .fork_safety import still_at_forks
 
 logger = logging.getLogger("batchling.worker")
@@ -118,7 +119,7 @@ class Runtime:
         try:
             loop.run_forever()
         except BaseException as error:  # noqa: BLE001 - a thread that ends silently would block its pool for ever
-            logger.error("steps_died error=%s", type(error).__name__)
+            emit(logger, logging.ERROR, "steps_died", {"error": type(error).__name__})
         with self._starting:
             if self._loop is loop:
                 self._loop = None

@@ -92,7 +92,7 @@ class Tick:
             if due.state is BatchState.OPEN:
                 sealed = await self._seal(due) or sealed
             elif not due.token:
-                self._telemetry.warn("batch_unreadable", batch_id=due.batch_id)
+                self._telemetry.warn("batch_unreadable", batch=due.batch_id)
             else:
                 rest.append(due)
         self._step(rest)
@@ -105,7 +105,7 @@ class Tick:
         except UNREACHABLE:
             raise
         except (ResponseError, ValueError) as error:
-            self._telemetry.warn("step_failed", batch_id=due.batch_id, error=type(error).__name__)
+            self._telemetry.warn("step_failed", batch=due.batch_id, error=type(error).__name__)
             return False
 
     def _step(self, dues: Sequence[DueBatch]) -> None:
@@ -115,7 +115,7 @@ class Tick:
         for due in dues:
             is_stuck = due.n_missed > MISSED_BEFORE_INLINE
             if is_stuck:
-                self._telemetry.warn("claim_stuck", batch_id=due.batch_id, n_missed=due.n_missed)
+                self._telemetry.warn("claim_stuck", batch=due.batch_id, n_missed=due.n_missed)
             (inline if is_stuck or due.state is None else sent).append(due)
         self._dispatch.inline(inline, self._version)
         try:

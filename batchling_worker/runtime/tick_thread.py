@@ -12,6 +12,7 @@ from celery import bootsteps
 from celery.signals import worker_ready
 
 from ..errors import UnfitWorker
+from ..log_lines import emit
 from ..telemetry import Telemetry
 from . import shutdown
 from .ticker import Ticker
@@ -57,7 +58,7 @@ class TickThread:
                 self._telemetry.warn("tick_died", error=type(error).__name__, n_deaths=n_deaths)
                 logger.debug("tick_died", exc_info=True)
             if n_deaths >= DEATHS_ALLOWED:
-                logger.critical("The tick of this worker cannot be kept alive: the worker stops.")
+                emit(logger, logging.CRITICAL, "worker_stops", {"n_deaths": n_deaths})
                 shutdown.stop_worker(shutdown.FAILURE)
                 return
             self.ticker.stopping.wait(PAUSE_S)

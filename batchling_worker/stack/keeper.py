@@ -17,6 +17,7 @@ from typing import Final
 
 import psutil
 
+from ..log_lines import emit
 from .state import Child
 
 logger = logging.getLogger("batchling.stack")
@@ -88,7 +89,7 @@ class Keeper:
     def adopt(self, child: Child) -> None:
         """Take over a child that another supervisor started."""
         self.child = child
-        logger.info("child_adopted name=%s pid=%d", self.recipe.name, child.pid)
+        emit(logger, logging.INFO, "child_adopted", {"name": self.recipe.name, "pid": child.pid})
 
     def running(self) -> bool:
         """Return whether the child runs; if it is gone, reap it and set the delay before the next start."""
@@ -96,7 +97,7 @@ class Keeper:
             return False
         if self._popen.poll() is None if self._popen else alive(self.child):
             return True
-        logger.info("child_ended name=%s pid=%d", self.recipe.name, self.child.pid)
+        emit(logger, logging.INFO, "child_ended", {"name": self.recipe.name, "pid": self.child.pid})
         self.n_deaths += 1
         lived_s = time.monotonic() - self._started_at_s
         self._delay_s = (
@@ -116,7 +117,8 @@ class Keeper:
             self._popen = self.child = None
             self._started_at_s = time.monotonic()
             self._delay_s = FIRST_DELAY_S
-            logger.warning("child_not_started name=%s error=%s", self.recipe.name, error)
+            fields = {"name": self.recipe.name, "error": str(error)}
+            emit(logger, logging.WARNING, "child_not_started", fields)
 
     def _start(self) -> None:
         recipe = self.recipe
@@ -133,7 +135,7 @@ class Keeper:
         self._started_at_s = time.monotonic()
         pid = self._popen.pid
         self.child = observe(pid, recipe.label) or Child(pid=pid, started_s=time.time(), label=recipe.label)
-        logger.info("child_started name=%s pid=%d", recipe.name, pid)
+        emit(logger, logging.INFO, "child_started", {"name": recipe.name, "pid": pid})
 
     def trim_log(self) -> None:
         """Keep the log and its predecessor below `LOG_LONGEST` each; lines written meanwhile may be lost."""

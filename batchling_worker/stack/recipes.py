@@ -66,7 +66,7 @@ class Recipes:
 
     def _celery(self, name: str, label: str, *words: str) -> Recipe:
         directory = f"--workdir={self._layout.run}"
-        argv = [sys.executable, "-P", "-m", "celery", "-A", "batchling_worker", directory, name, *words]
+        argv = [sys.executable, "-P", "-m", "celery", "-q", "-A", "batchling_worker", directory, name, *words]
         return self._recipe(name, argv, label, {directory, name})
 
     def _recipe(self, name: str, argv: list[str], label: str, *marks: set[str]) -> Recipe:

@@ -24,6 +24,7 @@ FOLLOWED: Final = (
     "BATCHLING_FSYNC_REPLICAS",
     "BATCHLING_HTTP_SILENCE_SECONDS",
     "BATCHLING_KEEP_FILES",
+    "BATCHLING_LOG_FORMAT",
 )
 """The other settings that a worker reads: callers share the worker, and get a warning if theirs differ."""
 

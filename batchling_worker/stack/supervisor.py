@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from ..log_lines import emit, set_format
 from . import keeper, lock, resp, state
 from .keeper import Keeper
 from .layout import Layout
@@ -68,13 +69,13 @@ class Supervisor:
         while True:
             whole = self._tend()
             if self._served is None and self._redis.n_deaths >= HOPELESS_DEATHS:
-                logger.error("redis_does_not_start n_deaths=%d", self._redis.n_deaths)
+                emit(logger, logging.ERROR, "redis_does_not_start", {"n_deaths": self._redis.n_deaths})
                 return self.stop()
             wish = wishes.wait(LOOK_SECONDS if whole else STARTING_LOOK_SECONDS)
             if wish is signal.SIGTERM or not self._at_home():
                 return self.stop()
             if wish is signal.SIGUSR1:
-                return logger.info("handed_over")
+                return emit(logger, logging.INFO, "handed_over", {})
             if time.monotonic() - trimmed_s > TRIM_SECONDS:
                 trimmed_s = time.monotonic()
                 for kept in self._kept():
@@ -87,7 +88,7 @@ class Supervisor:
         if self._at_home():
             self._layout.forget_socket(self._socket)
             self._layout.state.unlink(missing_ok=True)
-        logger.info("stopped")
+        emit(logger, logging.INFO, "supervisor_stopped", {})
 
     def _adopt(self, kept: Keeper, known: State | None) -> None:
         """Take over a running child, found by its own answer, the published state or its command line."""
@@ -103,7 +104,7 @@ class Supervisor:
     def _tend(self) -> bool:
         """Start missing children, the worker and Flower only if Redis answers; return whether everything runs."""
         if self._redis.running() and self._redis.child == self._served and not self._socket.exists():
-            logger.warning("socket_gone")
+            emit(logger, logging.WARNING, "socket_gone", {})
             keeper.stop([self._redis], patience_s=REDIS_PATIENCE_S)
         if not self._redis.running():
             self._redis.start_when_due()
@@ -134,7 +135,7 @@ class Supervisor:
             seen.write(self._layout.state)
         except OSError as error:
             # Such as a full disk: the children matter more than the published state, which the next round writes again.
-            logger.warning("state_not_written error=%s", error)
+            emit(logger, logging.WARNING, "state_not_written", {"error": str(error)})
         else:
             self._published = seen
 
@@ -178,14 +179,15 @@ def main(order: Order, environment: Mapping[str, str]) -> None:
     if os.fork():
         return
     os.umask(0o077)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.basicConfig(level=logging.INFO)
+    set_format(logging.getLogger().handlers, environment.get("BATCHLING_LOG_FORMAT", ""))
     lock_file = Layout(Path(order.home)).supervisor_lock
     try:
         with lock.held(lock_file, patience_s=LOCK_PATIENCE_S) as descriptor:
-            logger.info("supervisor_started pid=%d", os.getpid())
+            emit(logger, logging.INFO, "supervisor_started", {"pid": os.getpid()})
             Supervisor(order, environment, descriptor).run()
     except TimeoutError:
-        logger.info("supervisor_runs_already")
+        emit(logger, logging.INFO, "supervisor_runs_already", {})
 
 
 if __name__ == "__main__":

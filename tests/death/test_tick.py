@@ -23,7 +23,7 @@ async def test_a_worker_whose_tick_keeps_dying_exits_with_a_message(deployment: 
     worker = deployment.worker(app=APP, tick_deaths="1000")
 
     assert await deployment.died(worker) == 1
-    assert "The tick of this worker cannot be kept alive: the worker stops." in deployment.worker_logs()
+    assert "event=worker_stops n_deaths=" in deployment.worker_logs()
 
     ids = await deployment.ask(10)
     deployment.worker()
