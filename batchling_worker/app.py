@@ -242,11 +242,19 @@ def app_or_exit() -> Celery:
         if not settings.redis_url:
             settings = settings.model_copy(update={"redis_url": _url_of_embedded(settings)})
         _log_warnings(settings.log_format)
+        if flower.is_started_by(sys.argv):
+            _install_pages(settings)
         return make_app(settings)
     except (WrongSetting, UnfitWorker, UnusableUrl, sealing.UnreadableSealKey, StackError) as error:
         sentence = str(error)
     sys.stderr.write(sentence + "\n")
     raise SystemExit(shutdown.USAGE)
+
+
+def _install_pages(settings: WorkerSettings) -> None:
+    from .pages import install  # noqa: PLC0415 - imports Flower, which a worker's processes do without
+
+    install.install(settings)
 
 
 def _url_of_embedded(settings: WorkerSettings) -> str:

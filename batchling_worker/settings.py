@@ -99,6 +99,11 @@ class WorkerSettings(BaseSettings):
     http_silence_seconds: float = Field(default=120.0, gt=0)
     """How long a provider may say nothing in the middle of a call before it is given up."""
 
+    flower_hosts: str = ""
+    """Names under which people open the dashboard's pages, separated by commas, besides localhost; * = any name."""
+    flower_without_login: bool = False
+    """Let Flower listen beyond loopback without a login of its own, because what is in front of it asks for one."""
+
     @field_validator("home")
     @classmethod
     def _absolute(cls, home: Path) -> Path:

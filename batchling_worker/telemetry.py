@@ -59,15 +59,9 @@ class Telemetry:
             provider_batch_id=provider_batch_id,
             n_requests=n_requests,
         )
-        self._event(
-            "task-received",
-            batch,
-            name=f"batch {batch.spec.provider}/{batch.spec.model}",
-            args=f"{batch.spec.endpoint} {n_requests} requests",
-            kwargs=f"provider_batch_id={provider_batch_id}",
-            retries=0,
-        )
-        self._event("task-started", batch)
+        at_provider = f"provider_batch_id={provider_batch_id}"
+        self._event("task-received", batch, kwargs=at_provider, retries=0)
+        self._event("task-started", batch, kwargs=at_provider)
         self._progress(batch, "submitted", 0, n_requests)
 
     def progress(self, batch: Batch, seen: Running) -> None:
@@ -124,8 +118,17 @@ class Telemetry:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._pump, name="batchling-events", daemon=True)
                 self._thread.start()
+        # Every event names its batch: a Flower that was started later has missed the first ones.
+        named: dict[str, str | int | float] = {
+            "uuid": batch.batch_id,
+            "timestamp": time.time(),
+            "name": f"batch {batch.spec.provider}/{batch.spec.model}",
+            "args": f"{batch.spec.endpoint} {batch.n_requests - batch.n_dropped} requests",
+        }
+        if batch.provider_batch_id:
+            named["kwargs"] = f"provider_batch_id={batch.provider_batch_id}"
         with contextlib.suppress(queue.Full):
-            self._pending.put_nowait((kind, {"uuid": batch.batch_id, "timestamp": time.time(), **fields}))
+            self._pending.put_nowait((kind, named | fields))
 
     def _born(self) -> None:
         """Replace what a forked pool child has from its parent: locks in an unknown state, and no thread."""

@@ -137,8 +137,8 @@ def _single(what: str, ids: Sequence[_Id]) -> _Id | None:
     return ids[0] if ids else None
 
 
-async def cancel(scripts: Scripts, batch: Batch) -> Cancelled:
-    """Request the cancellation of a whole batch, other runs' requests included.
+async def cancel(scripts: Scripts, batch: Batch, *, by: str = "with `batchling cancel`") -> Cancelled:
+    """Request the cancellation of a whole batch, other runs' requests included; `by` says how or by whom.
 
     Requests that were not submitted yet are answered with an error at once; the others as the batch ends.
     """
@@ -146,7 +146,7 @@ async def cancel(scripts: Scripts, batch: Batch) -> Cancelled:
         batch_id=batch.batch_id,
         lane_id=batch.lane_id,
         ending=NO_ENDING,
-        error=f"Batch {batch.batch_id} was cancelled with `batchling cancel`.",
+        error=f"Batch {batch.batch_id} was cancelled {by}.",
     )
     named = (batch.batch_id,)
     return Cancelled(

@@ -152,14 +152,18 @@ class BatchLists:
         newest_first: bool = False,
         after: str = "",
         lanes: Lanes | None = None,
+        most_searched: int = MOST_SEARCHED,
     ) -> Page:
-        """Return up to `limit` batches, oldest or newest first, from behind the place `after`; raise `ValueError`."""
+        """Return up to `limit` batches, oldest or newest first, from behind the place `after`; raise `ValueError`.
+
+        Fewer are returned, with a place to read on from, once `most_searched` batches were looked at.
+        """
         known = lanes or await self.lanes()
         names = wanted.names
         start = Place.parse(after) if after else None
         found: list[BatchView] = []
         n_searched, at_end = 0, False
-        while len(found) < limit and n_searched < MOST_SEARCHED and not at_end:
+        while len(found) < limit and n_searched < most_searched and not at_end:
             want = max(limit, AT_ONCE) if wanted.statuses else limit - len(found)
             places = await self._places(known, names, wanted, want, start, newest_first=newest_first)
             n_searched += len(places)

@@ -179,9 +179,12 @@ class Inspection:
         names = [name.decode(errors="replace") for name in fields or {}]
         return [Mailbox(name.removeprefix("mailbox:")) for name in names if name.startswith("mailbox:")]
 
-    async def runs(self, limit: int) -> list[RunRecord]:
-        """Return the newest runs, newest first, with their batches counted by state, none of which is read."""
-        run_ids = [RunId(run_id) for run_id in await self.newest(self._keys.runs, limit)]
+    async def runs(self, limit: int, after: str = "") -> list[RunRecord]:
+        """Return the newest runs, newest first, with their batches counted by state, none of which is read.
+
+        With `after`, the id of a run, return those that are older than it.
+        """
+        run_ids = [RunId(run_id) for run_id in await self.newest(self._keys.runs, limit, after)]
         hashes = await self._hashes([self._keys.run(run_id) for run_id in run_ids])
         sets = await pipelined(self._redis, [("SMEMBERS", self._keys.run_batches(one)) for one in run_ids])
         members = [[BatchId(one.decode(errors="replace")) for one in some or ()] for some in sets]
@@ -229,6 +232,11 @@ class Inspection:
         batches = () if fields == {} else tuple(await self.batches_of(run_id))
         record = self._record(run_id, fields, Counter(batch.state.value for batch in batches))
         return None if record is None else dataclasses.replace(record, batches=batches)
+
+    async def run_alone(self, run_id: RunId) -> RunRecord | None:
+        """Return one run without its batches, which are not even counted; None if there is none of that id."""
+        (fields,) = await self._hashes([self._keys.run(run_id)])
+        return self._record(run_id, fields, {})
 
     def _record(
         self, run_id: RunId, fields: Mapping[bytes, bytes] | None, states: Mapping[str, int]
@@ -350,10 +358,12 @@ class Inspection:
         ]
         return {beat.name: beat.said_at - heard_ms / 1000 for beat, heard_ms in beats if beat.said_at}
 
-    async def newest(self, key: str, limit: int) -> list[str]:
-        """Return the members of a list for people, newest first."""
+    async def newest(self, key: str, limit: int, after: str = "") -> list[str]:
+        """Return the members of a list for people, newest first, from behind the member `after` if it is there."""
         try:
-            members = await self._redis.execute_command("ZREVRANGE", key, 0, limit - 1)
+            rank = await self._redis.execute_command("ZREVRANK", key, after) if after else None
+            first = 0 if rank is None else int(rank) + 1
+            members = await self._redis.execute_command("ZREVRANGE", key, first, first + limit - 1)
         except UNREACHABLE:
             raise
         except ResponseError:

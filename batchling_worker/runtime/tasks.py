@@ -49,7 +49,8 @@ def register(app: Celery, runtime: Runtime) -> None:
         SETTLE: settle,
     }
     for name, work in by_name.items():
-        app.task(name=name)(work)
+        # Flower's rows are batches: the tasks of their steps would bury them.
+        app.task(name=name, send_events=False)(work)
 
 
 def _claim(engine: Engine, batch_id: str, token: int) -> Claim:

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 from redis.asyncio import Redis
 
 from batchling_client.wire.ids import new_batch_id, new_mailbox, new_request_id, new_run_id
@@ -83,6 +84,10 @@ class ByHand:
     @property
     def lane_id(self) -> LaneId:
         return self.spec.lane_id
+
+    def use_model(self, model: str) -> None:
+        """Put what is enqueued from now on into the lane of another model."""
+        self.spec = msgspec.structs.replace(SPEC, model=model)
 
     async def enqueue(
         self,

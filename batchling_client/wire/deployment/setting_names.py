@@ -13,6 +13,8 @@ PREFIX: Final = "BATCHLING_"
 SETTINGS: Final = (
     "ACCOUNT",
     "ENABLED",
+    "FLOWER_HOSTS",
+    "FLOWER_WITHOUT_LOGIN",
     "FSYNC_INTENT",
     "FSYNC_REPLICAS",
     "HOME",

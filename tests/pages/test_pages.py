@@ -1,0 +1,128 @@
+"""The pages show what the store holds, from any process, and do what a person confirms, once."""
+
+from __future__ import annotations
+
+import secrets
+
+from batchling_client.wire.keys import BatchId
+from batchling_client.wire.records.batch import UNENDED_ALLOWED
+from batchling_client.wire.states import BatchState
+from tests.scripts.byhand import ByHand, ids
+
+from .browser import Browser
+
+
+async def quarantined(there: ByHand) -> BatchId:
+    batch_id = await there.sealed(ids(1))
+    for _ in range(UNENDED_ALLOWED + 1):
+        await there.begin(batch_id, await there.claimed(batch_id), nonce=secrets.token_hex(8))
+    return batch_id
+
+
+async def test_each_page_shows_what_the_store_holds(there: ByHand, browser: Browser) -> None:
+    stuck, done = await quarantined(there), await there.in_state(BatchState.SETTLED, ids(1))
+    model = there.spec.model
+
+    overview = browser.get("/batchling")
+    assert (overview.status, stuck in overview.body) == (200, True)
+    assert f"groq / {model}" in overview.text.partition("Needs you")[2].partition("Waits by itself")[0]
+
+    unfinished, over = (
+        browser.get(f"/batches?model={model}&state={state}").body for state in ("unfinished", "over")
+    )
+    assert (stuck in unfinished, done in unfinished) == (True, False)
+    assert (stuck in over, done in over) == (False, True)
+
+    page = browser.get(f"/batch/{stuck}").text
+    assert "Why: quarantined" in page
+    assert f"batchling retry {stuck}" in page
+    assert model in browser.get("/lanes").text
+    assert there.run_id in browser.get("/runs").text
+    assert stuck in browser.get(f"/batches?run={there.run_id}").body
+    assert browser.get(f"/find?q={done}").headers["location"] == f"/batch/{done}"
+    assert browser.get("/batch/b-gone").status == 404
+    assert 'href="/batchling"' in browser.get("/workers").body
+
+
+async def test_pages_of_a_list_join_without_a_gap_while_batches_are_added(
+    there: ByHand, browser: Browser
+) -> None:
+    made = [await there.sealed(ids(1)) for _ in range(60)]
+    path = f"/batches?model={there.spec.model}"
+
+    first = browser.get(path)
+    made.append(await there.sealed(ids(1)))
+    (onwards,) = (one for one in first.links if "after=" in one)
+    second = browser.get(f"/batches{onwards}")
+
+    listed = [one.rpartition("/")[2] for page in (first, second) for one in page.links if "/batch/b" in one]
+    assert sorted(listed) == sorted(made)
+
+
+async def test_a_partial_is_sent_again_only_if_it_has_changed(there: ByHand, browser: Browser) -> None:
+    await there.in_state(BatchState.SETTLED, ids(1))
+    path = f"/batches?model={there.spec.model}&state=all&partial=1"
+    first = browser.get(path)
+    assert "<html" not in first.body
+
+    assert browser.get(path, If_None_Match=first.headers["etag"]).status == 304
+    added = await there.sealed(ids(1))
+    later = browser.get(path, If_None_Match=first.headers["etag"])
+    assert (later.status, added in later.body) == (200, True)
+
+
+async def test_a_hostile_word_is_shown_and_never_run(there: ByHand, browser: Browser) -> None:
+    evil = f'"><script>alert({secrets.randbelow(10**9)})</script>'
+    there.use_model(evil)
+    batch_id = await there.sealed(ids(1))
+
+    for path in ("/batchling", "/batches", f"/batch/{batch_id}", "/lanes", f"/batch/{batch_id}/cancel"):
+        page = browser.get(path)
+        assert (page.status, evil in page.text, "<script>alert" in page.body) == (200, True, False), path
+
+
+async def test_nothing_is_cancelled_before_it_is_confirmed(there: ByHand, browser: Browser) -> None:
+    batch_id = await there.sealed(ids(1))
+    ask = browser.get(f"/batch/{batch_id}/cancel")
+    assert (await there.batch(batch_id)).state is BatchState.SEALED
+
+    done = browser.post(f"/batch/{batch_id}/cancel", ask.fields)
+
+    assert (done.status, done.headers["location"]) == (303, f"/batch/{batch_id}?done=cancelled")
+    cancelled = await there.batch(batch_id)
+    assert cancelled.cancel_requested
+    assert cancelled.error == f"Batch {batch_id} was cancelled by Flower in Flower."
+
+
+async def test_a_quarantined_batch_is_tried_again(there: ByHand, browser: Browser) -> None:
+    stuck = await quarantined(there)
+    ask = browser.get(f"/batch/{stuck}/retry")
+
+    assert browser.post(f"/batch/{stuck}/retry", ask.fields).status == 303
+
+    assert (await there.batch(stuck)).quarantined_at is None
+
+
+async def test_many_are_cancelled_only_by_their_number_and_only_those_that_were_shown(
+    there: ByHand, browser: Browser
+) -> None:
+    shown = [await there.sealed(ids(1)) for _ in range(3)]
+    path = "/batches/cancel"
+    ask = browser.get(f"{path}?model={there.spec.model}&state=sealed")
+    later = await there.sealed(ids(1))
+    fields = {name: value for name, value in ask.fields.items() if name != "q"}
+
+    wrong = browser.post(path, fields | {"n": "4"})
+    assert (wrong.status, (await there.batch(shown[0])).cancel_requested) == (409, False)
+
+    right = browser.post(path, fields | {"n": "3"})
+    assert "3 batches are being cancelled." in right.text
+    found = {one: (await there.batch(one)).cancel_requested for one in (*shown, later)}
+    assert found == dict.fromkeys(shown, True) | {later: False}
+
+
+async def test_a_wrong_word_in_the_url_is_answered_with_a_sentence(browser: Browser) -> None:
+    for query in ("state=nonsense", "after=nonsense", "sort=nonsense"):
+        page = browser.get(f"/batches?{query}")
+        assert page.status == 400, query
+        assert page.body.rstrip().endswith("."), query
