@@ -10,7 +10,7 @@ from typing import Final
 
 from .. import errors
 from ..errors import BatchCancelled, BatchTooSmall, DeadlinePassed, RequestLost
-from ..intercept.interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough
+from ..intercept.interceptor import HttpCall, HttpReply, PassThrough
 from ..intercept.passed import Passed, Why
 from ..session import replies
 from ..session.calls import Calls, Request
@@ -56,8 +56,12 @@ class Asking:
         """Return whether an SDK retries a call that was sent at full price; such a call is sent again."""
         return bool(self._sent) and call.is_retry
 
+    async def send_again(self) -> PassThrough:
+        """Let such a call pass when its turn comes."""
+        return await self._loop_states.full_price.turn(counts=False)
+
     async def ask(self, request: Request, body: bytes) -> HttpReply | PassThrough:
-        """Return the answer, or `PASS_THROUGH` if the block's options send the call to its provider."""
+        """Return the answer, or a pass-through if the block's options send the call to its provider."""
         loop_state = self._loop_states.here()
         self._count(loop_state, request)
         request_id, lane, place = request.request_id, request.lane, request.place
@@ -93,7 +97,7 @@ class Asking:
                     self._given_up.regret(loop_state, request_id)
                     is_left = True
                     raise
-            return self._missed(loop_state, request_id, lane.spec.host, why)
+            return await self._missed(loop_state, request_id, lane.spec.host, why)
         finally:
             lane.pace.left(request_id)
             if place is not None and not is_answered:
@@ -101,11 +105,12 @@ class Asking:
         self._given_up.answered(request_id)
         lane.pace.answered(request_id)
         if reply.headers.get(errors.HEADER) == BatchTooSmall.code and self._options.on_too_few == "realtime":
-            return self._send(loop_state, lane.spec.host, Why.TOO_FEW, _TOO_FEW)
+            return await self._send(loop_state, lane.spec.host, Why.TOO_FEW, _TOO_FEW)
         if reply.status < 400:
             loop_state.n_succeeded += 1
         else:
             loop_state.n_failed += 1
+            self._loop_states.failures.add(reply.status, reply.body)
         return reply
 
     def _count(self, loop_state: LoopState, request: Request) -> None:
@@ -121,27 +126,33 @@ class Asking:
         else:
             loop_state.n_requests += 1
 
-    def _missed(
+    async def _missed(
         self, loop_state: LoopState, request_id: RequestId, host: str, why: str
     ) -> HttpReply | PassThrough:
         realtime = self._options.on_deadline == "realtime"
         self._given_up.withdraw(loop_state, request_id, cancel=realtime)
         if realtime:
-            return self._send(loop_state, host, Why.DEADLINE, _OVERDUE)
+            return await self._send(loop_state, host, Why.DEADLINE, _OVERDUE)
         loop_state.n_failed += 1
         sentence = f"{DeadlinePassed.sentence} {why}".rstrip()
-        return replies.of_error(DeadlinePassed, status=504, sentence=sentence)
+        reply = replies.of_error(DeadlinePassed, status=504, sentence=sentence)
+        self._loop_states.failures.add(reply.status, reply.body)
+        return reply
 
-    def _send(self, loop_state: LoopState, host: str, why: Why, warning: str) -> PassThrough:
-        """Let the call of a request pass to its provider; warn of the first call of a run."""
-        loop_state.n_left += 1
-        self._passed.note(why, host)
+    async def _send(self, loop_state: LoopState, host: str, why: Why, warning: str) -> PassThrough:
+        """Let the call of a request pass to its provider when its turn comes; warn of the first call of a run."""
         with self._lock:
             first = why not in self._sent
             self._sent.add(why)
         if first:
             _logger.warning(warning, self._title)
-        return PASS_THROUGH
+        try:
+            passing = await self._loop_states.full_price.turn()
+        except asyncio.CancelledError:
+            loop_state.n_left += 1
+            raise
+        self._passed.note(why, host)
+        return passing
 
 
 def _is_no_answer(loop_state: LoopState, request_id: RequestId, reply: HttpReply) -> bool:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import Final
 
 from .. import session
 from ..intercept.passed import Passing
 from ..progress.overdue import Overdue
 from ..session import Deployment, Session
 from ..wire.keys import RequestId
+from .failures import Failure, Failures
+from .full_price import FullPrice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,10 +24,14 @@ class Progress:
     n_succeeded: int = 0
     n_failed: int = 0
     n_left: int = 0
+    n_realtime: int = 0
+    """How many of the requests went to their provider at full price, as `on_deadline` or `on_too_few` asks."""
     n_reused: int = 0
     """How many of the requests earlier runs had made: their answers are not paid for again."""
     reasons: tuple[str, ...] = ()
     """Why batches with waiting requests are held up, in their providers' words; empty if they are not."""
+    failures: tuple[Failure, ...] = ()
+    """Why requests failed, the most frequent reason first."""
     passed: tuple[Passing, ...] = ()
     """The calls that reached their provider at full price, by reason and host, the most frequent first."""
 
@@ -35,7 +42,8 @@ class Progress:
 
     @property
     def n_answered(self) -> int:
-        return self.n_succeeded + self.n_failed
+        """How many requests have an answer: a success, an error, or the one for which the full price was paid."""
+        return self.n_succeeded + self.n_failed + self.n_realtime
 
 
 @dataclass(slots=True, eq=False)
@@ -59,6 +67,8 @@ class LoopStates:
 
     def __init__(self, deployment: Deployment | None) -> None:
         self._deployment = deployment
+        self.full_price: Final = FullPrice()
+        self.failures: Final = Failures()
         self._states: dict[asyncio.AbstractEventLoop, LoopState] = {}
 
     def here(self) -> LoopState:
@@ -94,10 +104,13 @@ class LoopStates:
         n_succeeded = sum(state.n_succeeded for state in states)
         n_failed = sum(state.n_failed for state in states) + n_refused
         n_left = sum(state.n_left for state in states)
+        n_realtime = self.full_price.n_sent
         return Progress(
             n_requests=n_requests,
-            n_waiting=n_requests - n_succeeded - n_failed - n_left,
+            n_waiting=n_requests - n_succeeded - n_failed - n_left - n_realtime,
             n_succeeded=n_succeeded,
             n_failed=n_failed,
             n_left=n_left,
+            n_realtime=n_realtime,
+            failures=self.failures.counts(),
         )

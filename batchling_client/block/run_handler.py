@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -176,6 +177,8 @@ class RunHandler:
         streamed = self._calls.streamed(call)
         if streamed is not None:
             return self._answer_streamed(streamed)
+        if self._asking.sends_again(call):
+            return self._asking.send_again() if running_loop() is not None else _at_once(PASS_THROUGH)
         # One coroutine per call, which does not keep the call itself: thousands of coroutines wait at once.
         request = self._read(call)
         if not isinstance(request, Request):
@@ -194,11 +197,18 @@ class RunHandler:
         if streamed is not None:
             reply = self.answer_blocking(streamed.call)
             return reply if isinstance(reply, PassThrough) else streamed.reply(reply)
+        if self._asking.sends_again(call):
+            return self._ask_blocking(self._asking.send_again)
         request = self._read(call)
         if not isinstance(request, Request):
             return request
         if self.rehearsal is not None:
             return self.rehearsal.ask_blocking(request)
+        return self._ask_blocking(partial(self._asking.ask, request, call.body))
+
+    def _ask_blocking(
+        self, ask: Callable[[], Coroutine[Any, Any, HttpReply | PassThrough]]
+    ) -> HttpReply | PassThrough:
         try:
             self.end.hold_background_loop()
             shared = background_loop.hold()
@@ -207,15 +217,13 @@ class RunHandler:
         with self._lock:
             self._n_blocking += 1
         try:
-            return shared.call(self.end.blocked.wait(self._asking.ask(request, call.body)))
+            return shared.call(self.end.blocked.wait(ask()))
         finally:
             with self._lock:
                 self._n_blocking -= 1
             background_loop.let_go()
 
     def _read(self, call: HttpCall) -> Request | HttpReply | PassThrough:
-        if self._asking.sends_again(call):
-            return PASS_THROUGH
         request = self._calls.read(call)
         if isinstance(request, Request) and self.rehearsal is None:
             request.lane.pace.ask(request.request_id, _caller())
@@ -224,6 +232,7 @@ class RunHandler:
         if isinstance(request, HttpReply):
             with self._lock:
                 self._n_refused += 1
+            self._loop_states.failures.add(request.status, request.body)
         return request
 
     async def _answer_streamed(self, streamed: Streamed) -> HttpReply | PassThrough:
@@ -241,9 +250,10 @@ class RunHandler:
     async def _ask_from_afar(self, request: Request, body: bytes) -> HttpReply | PassThrough:
         """Ask on the background loop for a call of another one, which may be closed before the answer comes."""
         has_place = True
+        reply: HttpReply | PassThrough = PASS_THROUGH
 
         async def ask() -> HttpReply | PassThrough:
-            nonlocal has_place
+            nonlocal has_place, reply
             has_place = False
             reply = await self._asking.ask(request, body)
             has_place = isinstance(reply, HttpReply) and reply.status < 400
@@ -255,6 +265,10 @@ class RunHandler:
         except QueueUnreachable as error:
             return self._refuse(error)
         except asyncio.CancelledError:
+            if isinstance(reply, PassThrough):
+                # It was this call's turn, and nobody sends it.
+                with reply:
+                    pass
             if has_place and request.place is not None:
                 # It did not begin, or nobody took its answer: the same call made again gets that answer.
                 self._calls.free(request.place, left=False)
@@ -264,7 +278,9 @@ class RunHandler:
         """Answer a call for which the process has no thread, file or event loop."""
         with self._lock:
             self._n_refused += 1
-        return replies.of_error(QueueUnreachable, status=503, sentence=str(error))
+        reply = replies.of_error(QueueUnreachable, status=503, sentence=str(error))
+        self._loop_states.failures.add(reply.status, reply.body)
+        return reply
 
 
 def _caller() -> object:

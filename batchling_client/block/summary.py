@@ -21,7 +21,8 @@ def summary_of(
         n = now.n_failed
         got = "1 call got an error" if n == 1 else f"{n:,} calls got an error"
         return rehearsal.report() + (f" {got} instead, which says why." if n else "") + at_full_price
-    words = [f"{now.n_succeeded:,} of {now.n_requests:,} requests answered"]
+    words = [f"{now.n_succeeded + now.n_realtime:,} of {now.n_requests:,} requests answered"]
+    words += [f"{now.n_realtime:,} of them at full price"] if now.n_realtime else []
     words += [f"{now.n_failed:,} failed"] if now.n_failed else []
     words += [f"{now.n_waiting:,} waiting"] if now.n_waiting else []
     words += [f"{now.n_left:,} left"] if now.n_left else []

@@ -94,8 +94,9 @@ class Gated:
             if not isinstance(reply, PassThrough):
                 return reply
         if not self._gate.wants(call.method, call.host, call.path):
-            return PASS_THROUGH
-        return self._gate.answer_blocking(call)
+            return reply
+        with reply:
+            return self._gate.answer_blocking(call)
 
     async def _answer(self, call: HttpCall) -> HttpReply | PassThrough:
         with judged(self._gate, call):
@@ -104,8 +105,9 @@ class Gated:
             if not isinstance(reply, PassThrough):
                 return reply
         if not self._gate.wants(call.method, call.host, call.path):
-            return PASS_THROUGH
-        return await self._gate.answer(call)
+            return reply
+        with reply:
+            return await self._gate.answer(call)
 
     def _caught_by(self, call: HttpCall) -> Handler | None:
         """Return the block if it takes the call, else count a call that passes."""

@@ -1,8 +1,7 @@
 """The neutral middle of interception: one caught HTTP call, its answer, and who gives it."""
 
-import enum
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 from urllib.parse import unquote, urlsplit
@@ -77,13 +76,28 @@ class HttpReply:
         return raw
 
 
-class PassThrough(enum.Enum):
-    """The answer "not ours": the library sends the call as if batchling had not seen it."""
+class PassThrough:
+    """The answer "not ours": the library sends the call as if batchling had not seen it.
 
-    PASS_THROUGH = "pass-through"
+    It is a context manager that the interceptor holds open while the library sends the call.
+    """
+
+    __slots__ = ("_sent",)
+
+    def __init__(self, sent: Callable[[], None] | None = None) -> None:
+        """Call `sent` once when the call has been sent, or is not sent after all."""
+        self._sent = sent
+
+    def __enter__(self) -> None:
+        """Hold nothing more than the object does."""
+
+    def __exit__(self, *_: object) -> None:
+        sent, self._sent = self._sent, None
+        if sent is not None:
+            sent()
 
 
-PASS_THROUGH: Final = PassThrough.PASS_THROUGH
+PASS_THROUGH: Final = PassThrough()
 
 
 class Handler(Protocol):

@@ -33,7 +33,7 @@ from batchling_client import (
     errors,
 )
 from batchling_client.block.run import handler_of
-from batchling_client.intercept.interceptor import HttpReply
+from batchling_client.intercept.interceptor import HttpReply, PassThrough
 from batchling_client.wire import sealing
 from batchling_client.wire.deployment import seal_key_files
 from batchling_client.wire.deployment.cancellation import end
@@ -659,7 +659,7 @@ async def test_at_a_realtime_deadline_the_call_passes_and_its_batch_is_cancelled
     answerer.go_on.clear()
     async with batchify(batch_window_seconds=LINGER_S, deadline="2.5s", on_deadline="realtime") as run:
         replies = await asyncio.gather(*(handler_of(run).answer(a_call(f"prompt {i}")) for i in range(3)))
-        assert [reply.name for reply in replies if not hasattr(reply, "status")] == ["PASS_THROUGH"] * 3
+        assert all(isinstance(reply, PassThrough) for reply in replies)
 
         async def cancelled() -> bool:
             return [batch.cancel_requested for batch in await batches_of(run)] == [True]
@@ -733,8 +733,8 @@ async def test_requests_too_few_for_a_batch_are_an_error_or_pass_as_asked(
         assert (reply.status, reply.headers["x-batchling-error"]) == (400, "batch_too_small")
     async with batchify(batch_window_seconds=LINGER_S, on_too_few="realtime") as run:
         replies = await asyncio.gather(*(handler_of(run).answer(a_call(f"prompt {i}")) for i in range(3)))
-        assert [reply.name for reply in replies if not hasattr(reply, "status")] == ["PASS_THROUGH"] * 3
-        assert (run.progress.n_left, run.progress.n_failed) == (3, 0)
+        assert all(isinstance(reply, PassThrough) for reply in replies)
+        assert (run.progress.n_realtime, run.progress.n_answered, run.progress.n_failed) == (3, 3, 0)
     assert caplog.text.count("full price") == 1
 
 

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 from batchling_client import batchify
 from batchling_client.block.run import handler_of
 from batchling_client.errors import WrongSettings
-from batchling_client.intercept.interceptor import PASS_THROUGH, HttpCall, HttpReply
+from batchling_client.intercept.interceptor import PASS_THROUGH, HttpCall, HttpReply, PassThrough
 from batchling_client.session import sse
 from batchling_client.session.calls import Calls
 from batchling_client.session.lanes import Terms
@@ -487,4 +487,4 @@ async def test_past_its_deadline_the_call_goes_on_as_the_stream_it_asked_for(ans
     answerer.go_on.clear()
     options: dict[str, Any] = {"deadline": 0.2, "on_deadline": "realtime", "batch_window_seconds": LINGER_S}
     async with batchify(stream="batch", **options) as run:
-        assert await handler_of(run).answer(a_call(stream=True)) is PASS_THROUGH
+        assert isinstance(await handler_of(run).answer(a_call(stream=True)), PassThrough)

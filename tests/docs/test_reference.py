@@ -11,6 +11,7 @@ import pytest
 import batchling
 import batchling_client
 from batchling import errors
+from batchling_client.block.failures import Failure
 from batchling_client.intercept.passed import Passing
 from batchling_client.intercept.scope import outside
 
@@ -66,7 +67,12 @@ def test_a_run_has_the_members_of_the_page() -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "owner"), [("## Progress", batchling_client.Progress), ("An element of `passed`", Passing)]
+    ("place", "owner"),
+    [
+        ("## Progress", batchling_client.Progress),
+        ("An element of `passed`", Passing),
+        ("An element of `failures`", Failure),
+    ],
 )
 def test_the_fields_of_the_page_are_those_of_the_class(place: str, owner: type) -> None:
     told = {name: cells[0].strip("`") for name, cells in rows(place, "field").items()}

@@ -192,8 +192,9 @@ class _Library:
             wanted = handler.wants(call.method, call.host, call.path)
             reply = await handler.answer(call) if wanted else PASS_THROUGH
             if isinstance(reply, PassThrough):
-                async with asyncio.timeout(timeout.total):
-                    return await send(request)
+                with reply:
+                    async with asyncio.timeout(timeout.total):
+                        return await send(request)
             connections.canned[id(request)] = self._connector(reply)
             return await send(request)
 
@@ -305,7 +306,8 @@ def _sending(library: _Library, patch: Patch) -> Callable[..., Awaitable[Any]]:
                 return await library.through_middlewares(send, session, handler, method, str_or_url, options)
         reply = await handler.answer(library.call(session, method.upper(), url, options))
         if isinstance(reply, PassThrough):
-            return await plain(session)(method, str_or_url, **options)
+            with reply:
+                return await plain(session)(method, str_or_url, **options)
         return await library.answered(patch.innermost, session, reply, method, str_or_url, options)
 
     return _request

@@ -74,7 +74,7 @@ def _blocking(library: Any, patch: Patch) -> Callable[..., Any]:
         handler, call = wanted
         reply = handler.answer_blocking(call)
         if isinstance(reply, PassThrough):
-            with scope.outside():
+            with reply, scope.outside():
                 return patch.plain(pool)(request)
         return _response(library, reply)
 
@@ -89,7 +89,7 @@ def _awaiting(library: Any, patch: Patch) -> Callable[..., Awaitable[Any]]:
         handler, call = wanted
         reply = await handler.answer(call)
         if isinstance(reply, PassThrough):
-            with scope.outside():
+            with reply, scope.outside():
                 return await patch.plain(pool)(request)
         return _response(library, reply)
 

@@ -195,7 +195,7 @@ class _HandlerTransport:
         call = self._wanted(request)
         reply = PASS_THROUGH if call is None else self._handler.answer_blocking(call)
         if isinstance(reply, PassThrough):
-            with scope.outside():
+            with reply, scope.outside():
                 return self._client._transport_for_url(request.url).handle_request(request)
         return self._library.response(reply, request)
 
@@ -203,7 +203,7 @@ class _HandlerTransport:
         call = self._wanted(request)
         reply = PASS_THROUGH if call is None else await self._handler.answer(call)
         if isinstance(reply, PassThrough):
-            with scope.outside():
+            with reply, scope.outside():
                 return await self._client._transport_for_url(request.url).handle_async_request(request)
         return self._library.response(reply, request)
 
@@ -239,7 +239,7 @@ class _Send:
             started = time.perf_counter()
             reply = handler.answer_blocking(self._library.call(request))
             if isinstance(reply, PassThrough):
-                with scope.outside():
+                with reply, scope.outside():
                     return self._patch.plain(client)(request, **options)
             return self._answered(reply, client, request, options, started)
 
@@ -255,7 +255,7 @@ class _Send:
             # Thousands of calls wait at once and no longer need their headers: nothing here keeps the call.
             reply = await handler.answer(self._library.call(request))
             if isinstance(reply, PassThrough):
-                with scope.outside():
+                with reply, scope.outside():
                     return await self._patch.plain(client)(request, **options)
             return self._answered(reply, client, request, options, started)
 
@@ -341,7 +341,7 @@ class _Onward:
                 return plain(request)
             reply = handler.answer_blocking(self._library.call(request))
             if isinstance(reply, PassThrough):
-                with scope.outside():
+                with reply, scope.outside():
                     return plain(request)
             return self._library.response(reply, request)
 
@@ -355,7 +355,7 @@ class _Onward:
                 return await plain(request)
             reply = await handler.answer(self._library.call(request))
             if isinstance(reply, PassThrough):
-                with scope.outside():
+                with reply, scope.outside():
                     return await plain(request)
             return self._library.response(reply, request)
 

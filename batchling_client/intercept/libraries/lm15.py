@@ -66,6 +66,8 @@ def _blocking(library: Any, patch: Patch) -> Callable[..., Any]:
             reply = handler.answer_blocking(call)
             if not isinstance(reply, PassThrough):
                 return _response(library.TransportResponse, reply, iter((reply.body,)), _released)
+            with reply:
+                return patch.plain(transport)(request)
         return patch.plain(transport)(request)
 
     return stream
@@ -79,6 +81,8 @@ def _awaiting(library: Any, patch: Patch) -> Callable[..., Awaitable[Any]]:
             reply = await handler.answer(call)
             if not isinstance(reply, PassThrough):
                 return _response(library.AsyncTransportResponse, reply, _chunks(reply.body), _released_too)
+            with reply:
+                return await patch.plain(transport)(request)
         return await patch.plain(transport)(request)
 
     return _do_stream

@@ -49,7 +49,7 @@ class _HandlerAdapter:
         call = self._wanted(request)
         reply = PASS_THROUGH if call is None else self._handler.answer_blocking(call)
         if isinstance(reply, PassThrough):
-            with scope.outside():
+            with reply, scope.outside():
                 return self._session.get_adapter(url=request.url).send(request, **options)
         return _response(self._library, reply, request)
 
@@ -188,7 +188,7 @@ def _onward(library: Any, patch: Patch) -> Callable[..., Any]:
                 return plain(request, *args, **options)
         reply = handler.answer_blocking(_call(request, host, path))
         if isinstance(reply, PassThrough):
-            with scope.outside():
+            with reply, scope.outside():
                 return plain(request, *args, **options)
         return _response(library, reply, request)
 
