@@ -104,6 +104,18 @@ KEYSPACE: Final = (
         holds="ids of requests that one batch ended without an answer to",
     ),
     KeyKind(
+        word="failures",
+        redis_type="hash",
+        lifetime=IN_FLIGHT,
+        holds="status and code -> how many requests of one batch failed so",
+    ),
+    KeyKind(
+        word="failed_rows",
+        redis_type="list",
+        lifetime=IN_FLIGHT,
+        holds="the first 1,000 failed requests of one batch: id, attempt, status, code, message",
+    ),
+    KeyKind(
         word="request", redis_type="string", lifetime=IN_FLIGHT, holds="batch|attempt|mailboxes, in flight"
     ),
     KeyKind(
@@ -115,6 +127,12 @@ KEYSPACE: Final = (
         redis_type="set",
         lifetime=IN_FLIGHT,
         holds="batch ids in which a run has requests",
+    ),
+    KeyKind(
+        word="run_rows",
+        redis_type="zset",
+        lifetime=IN_FLIGHT,
+        holds="request ids of a run, in the order of its calls",
     ),
     KeyKind(
         word="run_requests",
@@ -202,6 +220,12 @@ class Keys:
     def unanswered(self, batch_id: str) -> str:
         return f"{self.prefix}unanswered:{batch_id}"
 
+    def failures(self, batch_id: str) -> str:
+        return f"{self.prefix}failures:{batch_id}"
+
+    def failed_rows(self, batch_id: str) -> str:
+        return f"{self.prefix}failed_rows:{batch_id}"
+
     def request(self, request_id: str) -> str:
         return self._request_prefix + request_id
 
@@ -213,6 +237,9 @@ class Keys:
 
     def run_batches(self, run_id: str) -> str:
         return f"{self.prefix}run_batches:{run_id}"
+
+    def run_rows(self, run_id: str) -> str:
+        return f"{self.prefix}run_rows:{run_id}"
 
     def run_requests(self, run_id: str) -> str:
         return f"{self.prefix}run_requests:{run_id}"

@@ -126,6 +126,8 @@ class RowOut:
     request_id: RequestId
     kind: RowKind
     packed: bytes
+    about: str = ""
+    """For people: the tokens of a success (`Tokens.spelled`), or the reason of a failure (`Reason.spelled`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

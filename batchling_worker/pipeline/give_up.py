@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 
-from batchling_client.wire.records.row_and_result import CorruptRecord, Result, Row
+from batchling_client.wire.records.row_and_result import CorruptRecord, Row
 from batchling_client.wire.scripts import RowOut
-from batchling_client.wire.states import RowKind
 
 from ..claim import Claim
 from ..provider import error_body
 from ..store import Store
 from ..telemetry import Telemetry
+from .outgoing import refusal
 
 ORIGIN = "batch_unreadable"
 
@@ -37,6 +37,4 @@ async def give_up(store: Store, claim: Claim, telemetry: Telemetry) -> None:
 
 
 def _refusal(row: Row, reason: str) -> RowOut:
-    body = error_body(ORIGIN, reason)
-    packed = Result.pack(kind=RowKind.FAILURE, status=502, headers={}, body=body, origin=ORIGIN)
-    return RowOut(request_id=row.request_id, kind=RowKind.FAILURE, packed=packed)
+    return refusal(row.request_id, status=502, body=error_body(ORIGIN, reason), origin=ORIGIN)

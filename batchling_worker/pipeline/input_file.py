@@ -11,12 +11,12 @@ from typing import BinaryIO
 import msgspec
 
 from batchling_client.wire.keys import CustomId
-from batchling_client.wire.records.row_and_result import CorruptRecord, Result, Row
+from batchling_client.wire.records.row_and_result import CorruptRecord, Row
 from batchling_client.wire.scripts import RowOut
-from batchling_client.wire.states import RowKind
 
 from ..errors import TemporaryError
 from ..provider import ProviderFacts, Source, error_body
+from .outgoing import refusal
 from .step import AccountStep
 
 
@@ -124,8 +124,7 @@ def _belongs(body: bytes, model: str, facts: ProviderFacts) -> bool:
 
 def _unfit(row: Row, code: str, reason: str, param: str | None) -> RowOut:
     body = error_body(code, f"{reason}: it was not sent.", param)
-    packed = Result.pack(kind=RowKind.FAILURE, status=400, headers={}, body=body, origin=code)
-    return RowOut(request_id=row.request_id, kind=RowKind.FAILURE, packed=packed)
+    return refusal(row.request_id, status=400, body=body, origin=code)
 
 
 @contextlib.contextmanager

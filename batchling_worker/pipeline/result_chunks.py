@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from batchling_client.wire.keys import RequestId
-from batchling_client.wire.records.row_and_result import Result
 from batchling_client.wire.scripts import RowOut
 from batchling_client.wire.states import RowKind
 
 from ..decisions import fates
 from ..provider import Answer, Ending
 from .answer_check import checked
+from .outgoing import outgoing
 from .step import AccountStep, Step
 
 CHUNK_ROWS: Final = 128
@@ -95,8 +95,11 @@ def _outgoing(answer: Answer) -> RowOut | None:
     """Return the row as it is stored, or None if it names no request of ours."""
     if REQUEST_ID.fullmatch(answer.custom_id) is None:
         return None
-    kind = fates.row_kind(answer)
-    packed = Result.pack(
-        kind=kind, status=answer.status, headers=answer.headers, body=answer.body, origin=answer.origin
+    return outgoing(
+        RequestId(answer.custom_id),
+        fates.row_kind(answer),
+        status=answer.status,
+        headers=answer.headers,
+        body=answer.body,
+        origin=answer.origin,
     )
-    return RowOut(request_id=RequestId(answer.custom_id), kind=kind, packed=packed)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from batchling_client.wire.keys import RequestId
-from batchling_client.wire.records.row_and_result import Result, Row
+from batchling_client.wire.records.row_and_result import Row
 from batchling_client.wire.scripts import RowOut
-from batchling_client.wire.states import Outcome, RowKind
+from batchling_client.wire.states import Outcome
 
 from ..decisions import fates
 from ..errors import NotYet
 from ..provider import Ending
 from . import requeueing
+from .outgoing import refusal
 from .step import Step
 
 
@@ -36,7 +37,9 @@ async def settle(step: Step) -> None:
                 case fates.Requeue() as fate:
                     again.setdefault(fate, []).append(row)
                 case fates.Refuse() as fate:
-                    refused.append(_refusal(row.request_id, fate))
+                    refused.append(
+                        refusal(row.request_id, status=fate.status, body=fate.body, origin=fate.origin)
+                    )
         kept = _kept(step, rows, refused)
         if kept:
             await step.claim.keep(kept)
@@ -74,16 +77,8 @@ async def _refused_again(step: Step, ending: Ending) -> int:
             fate = fates.row_fate(step.batch, ending, request_id, most, most)
             if isinstance(fate, fates.Requeue):
                 fate = fates.unanswered(step.batch)
-            refused.append(_refusal(request_id, fate))
+            refused.append(refusal(request_id, status=fate.status, body=fate.body, origin=fate.origin))
         if refused:
             await step.claim.deliver(refused)
             n_refused += len(refused)
     return n_refused
-
-
-def _refusal(request_id: RequestId, fate: fates.Refuse) -> RowOut:
-    headers = {"content-type": "application/json"}
-    packed = Result.pack(
-        kind=RowKind.FAILURE, status=fate.status, headers=headers, body=fate.body, origin=fate.origin
-    )
-    return RowOut(request_id=request_id, kind=RowKind.FAILURE, packed=packed)

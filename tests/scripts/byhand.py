@@ -61,12 +61,15 @@ def row(request_id: RequestId, body: bytes = b"{}", attempt: int = 1) -> RowIn:
     return RowIn(request_id=request_id, packed=packed, size=line_bytes(body), attempt=attempt)
 
 
-def out(request_id: RequestId, kind: RowKind = RowKind.SUCCESS, body: bytes = b"{}") -> RowOut:
+def out(
+    request_id: RequestId, kind: RowKind = RowKind.SUCCESS, body: bytes = b"{}", about: str = ""
+) -> RowOut:
     status = {RowKind.SUCCESS: 200, RowKind.FAILURE: 400, RowKind.RETRY: 503}[kind]
     return RowOut(
         request_id=request_id,
         kind=kind,
         packed=Result.pack(kind=kind, status=status, headers={}, body=body),
+        about=about,
     )
 
 
@@ -363,9 +366,9 @@ class ByHand:
         return {RequestId(one.decode()) for one in members}
 
     async def place(self, request_id: RequestId) -> str | None:
-        """Return the stored place of a request in flight."""
+        """Return the stored place of a request in flight, without the runs that count its answer."""
         raw = await self.redis.execute_command("GET", self.keys.request(request_id))
-        return None if raw is None else raw.decode()
+        return None if raw is None else raw.decode().partition(":")[0]
 
     async def result(self, request_id: RequestId) -> Result | None:
         raw = await self.redis.execute_command("GET", self.keys.result(request_id))

@@ -6,7 +6,7 @@ import pytest
 
 from batchling_client.wire.keys import KEYSPACE, BatchId, ProviderBatchId
 from batchling_client.wire.records.row_and_result import WorkerPresence
-from batchling_client.wire.states import BatchState, Verdict
+from batchling_client.wire.states import BatchState, RowKind, Verdict
 from batchling_worker.errors import PermanentError
 from batchling_worker.store import Store
 
@@ -74,7 +74,7 @@ async def test_every_key_of_a_full_life_is_declared_and_every_declared_key_was_s
     await look()
     await byhand.cancel(BatchId("b-second"))
     token = await byhand.claimed(BatchId("b-second"))
-    await byhand.deliver(BatchId("b-second"), token, [out(bad)])
+    await byhand.deliver(BatchId("b-second"), token, [out(bad, RowKind.FAILURE, about="400 bad_request no")])
     await byhand.settle(BatchId("b-second"), token, BatchState.CANCELLED)
     await look()
     await store.depart(presence)

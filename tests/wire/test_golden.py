@@ -121,7 +121,11 @@ async def test_the_scripts_still_write_what_they_wrote(keys: tuple[Any, Keys]) -
 
 def _same(name: str, then: Any, now: Any) -> None:
     match name.partition(":")[0]:
-        case "batch" | "lane" | "run":
+        case "run":
+            # A request that a run asks for twice is counted once since; the golden run asks for one batch's twice.
+            counted = {**now, "n_requests": str(int(now["n_requests"]) + golden.N_ROWS)}
+            assert _lasting(counted).items() >= _lasting(then).items(), name
+        case "batch" | "lane":
             assert _lasting(now).items() >= _lasting(then).items(), name
             assert now.keys() >= then.keys(), name
         case "rows":
@@ -136,6 +140,9 @@ def _same(name: str, then: Any, now: Any) -> None:
             assert now.keys() == then.keys(), name
         case "credential":
             assert sealing.unseal(golden.raw(now), golden.PRIVATE_KEY) == golden.CREDENTIAL
+        case "request":
+            # Runs have come, behind the mailboxes: a worker of that time takes them for mailboxes that nobody reads.
+            assert now.partition(":")[0] == then, name
         case "worker":
             assert json.loads(now).items() >= json.loads(then).items()
         case _:

@@ -1,14 +1,16 @@
 -- Needs _sound.
--- A request in flight is stored as `batch|attempt|mailboxes`: the batch it is in, the attempt it is on, and who waits for it.
+-- A request in flight is stored as `batch|attempt|mailboxes:runs`: the batch it is in, the attempt it is on, who waits for
+--   it, and the runs that asked for it, which count its answer. Records of the first workers end behind the mailboxes.
 --   `|batch|attempt` = it was withdrawn from that batch while the batch was open, and its row is still there: asked for
 --   again before the seal, it would get a second row and be paid for twice.
 -- Who waits: mailboxes, comma separated, the latest to come last. '+' before them stands for earlier ones that were left out:
---   they are not told, look after their answers themselves, and may still wait.
+--   they are not told, look after their answers themselves, and may still wait. Runs are left out likewise.
 -- flight(request): its batch, attempt and waiting; or nil, attempt, nil and the batch that it was withdrawn from; or nil.
 -- put(request, batch, attempt, waiting, keep_ms): stores it; without `keep_ms` its lifetime stays.
 -- withdrawn(request, key, id, attempt): takes it out of a batch that is open or sealed.
--- names(waiting): the mailboxes, one after the other.
--- one_more(waiting, mailbox): the list with that mailbox too.
+-- names(waiting): the mailboxes, one after the other; runs_of(waiting): the runs.
+-- named(names(waiting), one): whether it is among them.
+-- one_more(waiting, mailbox, run): the list with that mailbox and that run too; `mailbox` may be nil.
 -- some_left_out(waiting): whether anybody may wait whom the list does not name.
 -- batch_key(key, id, other): the key of another batch of this deployment, made from the key and the id of any batch.
 
@@ -47,22 +49,45 @@ local function withdrawn(request, key, id, attempt)
 end
 
 local function names(waiting)
-  return string.gmatch(waiting, '[%w_-]+')
+  return string.gmatch(string.match(waiting, '^[^:]*'), '[%w_-]+')
+end
+
+local function runs_of(waiting)
+  return string.gmatch(string.match(waiting, ':(.*)$') or '', '[%w_-]+')
 end
 
 local function some_left_out(waiting)
   return string.find(waiting, '+', 1, true) ~= nil
 end
 
-local function one_more(waiting, mailbox)
-  local named = {}
-  for name in names(waiting) do
-    named[#named + 1] = name
+local function named(named_by, one)
+  for name in named_by do
+    if name == one then
+      return true
+    end
   end
-  named[#named + 1] = mailbox
+  return false
+end
+
+-- The latest of those that the iterator names, with `last` as the very last, and whether some were left out.
+local function latest(named_by, last)
+  local named = {}
+  for name in named_by do
+    if name ~= last then
+      named[#named + 1] = name
+    end
+  end
+  named[#named + 1] = last
   local first = math.max(1, #named - MOST_NAMED + 1)
-  local latest = table.concat(named, ',', first)
-  return (first > 1 or some_left_out(waiting)) and '+,' .. latest or latest
+  return table.concat(named, ',', first), first > 1
+end
+
+local function one_more(waiting, mailbox, run)
+  local mailboxes, left_out = latest(names(waiting), mailbox)
+  if left_out or some_left_out(waiting) then
+    mailboxes = '+,' .. mailboxes
+  end
+  return mailboxes .. ':' .. latest(runs_of(waiting), run)
 end
 
 local function batch_key(key, id, other)

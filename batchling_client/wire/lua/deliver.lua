@@ -2,10 +2,11 @@
 -- batch, is left alone, so a chunk may be delivered any number of times.
 -- A success in a reopened batch also answers a request that the batch had ended without an answer to and that has left it
 -- since, unless a provider may have been sent it again: it is paid for, and would be paid for once more.
--- KEYS  1 batch  2 unanswered; then for each of mailboxes: mailbox; then for each of rows: request, result
+-- Runs count what became of their requests; failures are listed with the batch, by reason and the first of them one by one.
+-- KEYS  1 batch  2 unanswered  3 failures  4 failed_rows; then for each of mailboxes: mailbox; then for each of rows: request, result
 -- ARGV  1 token  2 batch_id  3 max_attempts  4 keep_ms of results  5 mail_ms: how long a mailbox is kept  6 notice_prefix
 --       7 n_mailboxes; then for each of mailboxes; then for each of rows: kind (S success, F failure, R worth another
---       attempt), request_id, packed
+--       attempt), request_id, packed, about (S: counts of tokens, `name=n` and so on; else status, code and message)
 -- Verdicts  {'OK', n answered, n left for another attempt, n not in this batch}
 --       {'MAILBOXES', name, ...} nothing was done: these wait for rows of the chunk, name them too
 --       {'STALE'}
@@ -17,21 +18,24 @@
 --@include _recount
 --@include _request
 --@include _mail
+--@include _runs
 local batch, unanswered = KEYS[1], KEYS[2]
 local token, batch_id, attempts, keep_ms, mail_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 local channel_prefix, n_mailboxes = ARGV[6], tonumber(ARGV[7])
-local first_key, first_arg = 2 + n_mailboxes, 7 + n_mailboxes
-local n = (#ARGV - first_arg) / 3
+local first_key, first_arg = 4 + n_mailboxes, 7 + n_mailboxes
+local n = (#ARGV - first_arg) / 4
+local failures, failed_rows = KEYS[3], KEYS[4]
+local MOST_FAILED_ROWS = 1000
 
 if not holds(batch, token) then
   return {'STALE'}
 end
-local mail = mail_to(n_mailboxes, 2, 7)
+local mail = mail_to(n_mailboxes, 4, 7)
 local reopened = redis.call('HEXISTS', batch, 'reopened_at') == 1
 
 -- The batch in which a request of a reopened batch waits now, '' for none, and who waits; nil where it is not to be answered.
 local function elsewhere(i, owner, waiting)
-  local at = first_arg + 3 * i - 2
+  local at = first_arg + 4 * i - 3
   if ARGV[at] ~= 'S' or redis.pcall('SISMEMBER', unanswered, ARGV[at + 1]) ~= 1 then
     return nil
   end
@@ -79,11 +83,27 @@ end
 
 go_on_when_full(batch)
 local n_succeeded, n_failed, n_moved = 0, 0, 0
-local answered, left = {}, {}
+local answered, left, sums, tokens, reasons, listed = {}, {}, {}, {}, {}, {}
+
+-- Takes note of an answer for people: tokens of a success, the reason of a failure.
+local function note(waiting, kind, request_id, attempt, about)
+  for_runs(sums, waiting, kind == 'S' and 'n_succeeded' or 'n_failed', 1)
+  if kind == 'S' then
+    for name, amount in string.gmatch(about, '([%l_]+)=(%d+)') do
+      tokens[name] = (tokens[name] or 0) + tonumber(amount)
+      for_runs(sums, waiting, name, tonumber(amount))
+    end
+  else
+    local reason = string.match(about, '^%d+ %S+') or '0 unknown'
+    reasons[reason] = (reasons[reason] or 0) + 1
+    listed[#listed + 1] = request_id .. ' ' .. attempt .. ' ' .. about
+  end
+end
+
 for i = 1, n do
   if mine[i] then
-    local at = first_arg + 3 * i - 2
-    local kind, request_id, packed = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+    local at = first_arg + 4 * i - 3
+    local kind, request_id, packed, about = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
     if answered[request_id] then
       unknown = unknown + 1
     elseif kind == 'R' and attempt_of[i] < attempts then
@@ -103,6 +123,7 @@ for i = 1, n do
         end
       end
       tell(mail, mine[i], request_id)
+      note(mine[i], kind, request_id, attempt_of[i], about)
       if kind == 'S' then
         n_succeeded = n_succeeded + 1
       else
@@ -113,6 +134,22 @@ for i = 1, n do
 end
 if n_moved > 0 then
   recount(batch, n_moved)
+end
+count_for_runs(sums, batch, batch_id)
+for name, amount in pairs(tokens) do
+  count(batch, name, amount)
+end
+if next(reasons) then
+  local ttl = redis.call('PTTL', batch)
+  for reason, times in pairs(reasons) do
+    redis.pcall('HINCRBY', failures, reason, times)
+  end
+  local room = MOST_FAILED_ROWS - (tonumber(redis.pcall('LLEN', failed_rows)) or MOST_FAILED_ROWS)
+  if room > 0 then
+    redis.pcall('RPUSH', failed_rows, unpack(listed, 1, math.min(room, #listed)))
+  end
+  redis.pcall('PEXPIRE', failures, ttl)
+  redis.pcall('PEXPIRE', failed_rows, ttl)
 end
 if n_succeeded > 0 then
   count(batch, 'n_succeeded', n_succeeded)

@@ -15,6 +15,7 @@
 --@include _server
 --@include _sound
 --@include _request
+--@include _runs
 --@include _mail
 local schedule, batch, lane = KEYS[1], KEYS[2], KEYS[3]
 local id, packed, keep_ms, mail_ms, channel_prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -45,6 +46,7 @@ for i = 1, #ARGV - first_arg do
       tell(mail, waiting, request_id)
       redis.call('SET', result, packed, 'PX', keep_ms)
       withdrawn(request, batch, owner, attempt)
+      leave_runs(waiting, batch, id, request)
       n_dropped = n_dropped + 1
     end
   end

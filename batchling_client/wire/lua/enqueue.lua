@@ -1,5 +1,5 @@
 -- Appends requests to a lane's open batch, or attaches to the same requests already in flight or answered.
--- KEYS  1 schedule  2 lane  3 batch  4 rows  5 batches  6 lanes  7 run  8 run_batches  9 runs
+-- KEYS  1 schedule  2 lane  3 batch  4 rows  5 batches  6 lanes  7 run  8 run_batches  9 runs  10 run_rows
 --       then for each of rows: request, result
 -- ARGV  1 batch_id (the caller's guess of the open one)  2 lane_id  3 spec  4 mailbox  5 run_id  6 run_name
 --       7 cap.linger_ms  8 cap.longest_ms  9 cap.rows  10 cap.bytes  11 poll_ms: shortest poll interval, 0 = no wish
@@ -21,11 +21,11 @@
 --@include _room
 --@include _request
 local schedule, lane, batch, rows, batches, lanes = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local run, run_batches, runs = KEYS[7], KEYS[8], KEYS[9]
+local run, run_batches, runs, run_rows = KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local id, lane_id, spec, mailbox, run_id, run_name = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local linger, longest, cap_rows, cap_bytes = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
 local poll_ms, keep_ms, ask_failed_anew, n = tonumber(ARGV[11]), tonumber(ARGV[12]), ARGV[13] == '1', tonumber(ARGV[14])
-local FIRST_KEY, FIRST_ARG = 9, 14
+local FIRST_KEY, FIRST_ARG = 10, 14
 
 local function shortest_of_wishes(wish, held)
   held = tonumber(held or '0') or 0
@@ -39,7 +39,7 @@ local now = now_ms()
 local placements, queued, joined_batches, cancelled = {}, false, {}, {}
 local n_requests, n_bytes, created_at = nil, nil, now
 local full, taken, opened = false, n, false
-local fresh_rows, n_fresh, n_reused = {}, 0, 0
+local fresh_rows, n_fresh, n_reused, fates = {}, 0, 0, {}
 for i = 1, n do
   local request, result = KEYS[FIRST_KEY + 2 * i - 1], KEYS[FIRST_KEY + 2 * i]
   local answered = redis.pcall('GETRANGE', result, 0, 0)
@@ -47,11 +47,13 @@ for i = 1, n do
   if answered == '+' or (answered == '-' and not ask_failed_anew) then
     placements[i] = 'D'
     n_reused = n_reused + 1
+    fates[i] = answered == '+' and 'n_succeeded' or 'n_failed'
   elseif owner then
-    if not string.find(',' .. waiting .. ',', ',' .. mailbox .. ',', 1, true) then
-      put(request, owner, attempt, one_more(waiting, mailbox))
-      n_reused = n_reused + 1
+    local waits, counts = named(names(waiting), mailbox), named(runs_of(waiting), run_id)
+    if not (waits and counts) then
+      put(request, owner, attempt, one_more(waiting, mailbox, run_id))
     end
+    n_reused = n_reused + (waits and 0 or 1)
     joined_batches[owner] = true
     if cancelled[owner] == nil then
       cancelled[owner] = redis.pcall('HGET', batch_key(batch, id, owner), 'cancel_requested') == '1'
@@ -90,7 +92,7 @@ for i = 1, n do
       fresh_rows[n_fresh] = row
       attempt = '1'
     end
-    put(request, id, attempt, mailbox, keep_ms)
+    put(request, id, attempt, mailbox .. ':' .. run_id, keep_ms)
     if answered == '-' then
       redis.call('UNLINK', result)
     end
@@ -121,7 +123,20 @@ if taken > 0 then
   go_on_when_full(run)
   redis.pcall('HSETNX', run, 'name', run_name)
   redis.pcall('HSETNX', run, 'started_at', now)
-  redis.pcall('HINCRBY', run, 'n_requests', taken)
+  local n_listed, listed, n_new = tonumber(redis.pcall('ZCARD', run_rows)) or 0, {}, 0
+  for i = 1, taken do
+    local request_id = ARGV[FIRST_ARG + 3 * i - 2]
+    if not fates[i] then
+      listed[#listed + 1], listed[#listed + 2] = n_listed + i, request_id
+    elseif redis.pcall('ZADD', run_rows, 'NX', n_listed + i, request_id) == 1 then
+      redis.pcall('HINCRBY', run, fates[i], 1)
+      n_new = n_new + 1
+    end
+  end
+  if #listed > 0 then
+    n_new = n_new + (tonumber(redis.pcall('ZADD', run_rows, 'NX', unpack(listed))) or 0)
+  end
+  redis.pcall('HINCRBY', run, 'n_requests', n_new)
   if n_reused > 0 then
     redis.pcall('HINCRBY', run, 'n_reused', n_reused)
   end
@@ -134,5 +149,6 @@ if taken > 0 then
   redis.pcall('PEXPIRE', run, keep_ms)
   redis.pcall('PEXPIRE', runs, keep_ms)
   redis.pcall('PEXPIRE', run_batches, keep_ms)
+  redis.pcall('PEXPIRE', run_rows, keep_ms)
 end
 return {'OK', taken, table.concat(placements)}

@@ -8,6 +8,7 @@
 --@include _server
 --@include _sound
 --@include _request
+--@include _runs
 local request, batch = KEYS[1], KEYS[2]
 local batch_id, mailbox = ARGV[1], ARGV[2]
 local owner, attempt, waiting = flight(request)
@@ -15,15 +16,15 @@ if owner ~= batch_id then
   return 'GONE'
 end
 -- A '+' among them, for those whom the list does not name (see _request), is somebody else too.
-local others = {}
-for name in string.gmatch(waiting, '[^,]+') do
+local others = some_left_out(waiting) and {'+'} or {}
+for name in names(waiting) do
   if name ~= mailbox then
     others[#others + 1] = name
   end
 end
 if #others > 0 then
   go_on_when_full(batch)
-  put(request, owner, attempt, table.concat(others, ','))
+  put(request, owner, attempt, table.concat(others, ',') .. (string.match(waiting, ':.*$') or ''))
   return 'JOINED'
 end
 local state = redis.pcall('HGET', batch, 'state')
@@ -33,4 +34,5 @@ end
 go_on_when_full(batch)
 withdrawn(request, batch, owner, attempt)
 count(batch, 'n_dropped', 1)
+leave_runs(waiting, batch, batch_id, request)
 return 'OK'

@@ -13,6 +13,7 @@ from ..keys import BatchId, LaneId, ProviderBatchId
 from ..states import BatchState, Outcome
 from .moment import moment
 from .row_and_result import UNREADABLE, CorruptRecord, LaneSpec
+from .usage_and_failure import Tokens
 
 UNENDED_ALLOWED: Final = 3
 """So many steps in a row may kill their worker before the batch is quarantined."""
@@ -126,6 +127,8 @@ class Batch:
     early: EarlyRead
     timeline: str
     """What happened to it: lines of milliseconds since 1970 and words, as `_moved.lua` writes them."""
+    tokens: Tokens
+    """The tokens of its answers."""
     quota_id: str
     """The quota of enqueued tokens that it counts against; '' before it was first to be submitted."""
 
@@ -201,6 +204,7 @@ class Batch:
                 moved_to=BatchId(text("moved_to")) or None,
                 early=EarlyRead.decode(fields.get(b"early", b"{}")),
                 timeline=fields.get(b"timeline", b"").decode(errors="replace"),
+                tokens=Tokens.decode(fields),
                 quota_id=text("quota"),
             )
         except (KeyError, ValueError, OverflowError) as error:

@@ -8,7 +8,7 @@ from typing import Final, Self
 
 from ..keys import BatchId
 
-_FORM: Final = re.compile(rb"([A-Za-z0-9_-]*)\|([^|]*)\|([^|]*)")
+_FORM: Final = re.compile(rb"([A-Za-z0-9_-]*)\|([^|]*)\|([^|:]*)(?::[^|]*)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

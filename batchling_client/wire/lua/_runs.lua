@@ -1,0 +1,39 @@
+-- Needs _request.
+-- What runs count of their requests' fates, beside the list of their requests. Only people read it: what is damaged of it
+--   must not cost a request, so nothing here raises.
+-- for_runs(sums, waiting, field, n): adds n to what each run of `waiting` is to count under that name.
+-- count_for_runs(sums, batch, id): adds the sums to the runs' records, found from the key and the id of any batch.
+-- leave_runs(waiting, batch, id, request): takes a withdrawn request out of the lists of its runs.
+local function for_runs(sums, waiting, field, n)
+  for run in runs_of(waiting) do
+    sums[run] = sums[run] or {}
+    sums[run][field] = (sums[run][field] or 0) + n
+  end
+end
+
+local function prefix_of(batch, id)
+  return string.sub(batch, 1, -#id - #'batch:' - 1)
+end
+
+local function count_for_runs(sums, batch, id)
+  for run, fields in pairs(sums) do
+    local key = prefix_of(batch, id) .. 'run:' .. run
+    -- A run that is forgotten stays so: a new record would have no lifetime.
+    if redis.call('EXISTS', key) == 1 then
+      for field, n in pairs(fields) do
+        redis.pcall('HINCRBY', key, field, n)
+      end
+    end
+  end
+end
+
+local function leave_runs(waiting, batch, id, request)
+  local prefix, sums = prefix_of(batch, id), {}
+  local request_id = string.sub(request, #prefix + #'request:' + 1)
+  for run in runs_of(waiting) do
+    if redis.pcall('ZREM', prefix .. 'run_rows:' .. run, request_id) == 1 then
+      sums[run] = {n_withdrawn = 1}
+    end
+  end
+  count_for_runs(sums, batch, id)
+end

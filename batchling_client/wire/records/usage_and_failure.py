@@ -1,0 +1,91 @@
+"""What is counted of answers for people: tokens, and reasons of failures; each spelled as `deliver.lua` takes it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Self
+
+from ..keys import RequestId
+
+LONGEST_CODE: Final = 64
+LONGEST_MESSAGE: Final = 200
+NO_CODE: Final = "-"
+_SPACES: Final = re.compile(r"\s+")
+_REASON: Final = re.compile(r"(\d{1,4}) (\S{1,200})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """Sums of the tokens that answers report, as their providers count them."""
+
+    n_input: int = 0
+    """Tokens of prompts, those read from a cache or written to one included."""
+    n_cached: int = 0
+    n_cache_write: int = 0
+    n_output: int = 0
+    """Tokens of answers, those of reasoning included."""
+    n_reasoning: int = 0
+    n_unmetered: int = 0
+    """How many answers report no tokens."""
+
+    def spelled(self) -> str:
+        """Return the counts that are not 0, as `name=n`."""
+        counts = dataclasses.asdict(self)
+        return " ".join(f"{name}={n}" for name, n in counts.items() if n)
+
+    @classmethod
+    def decode(cls, fields: Mapping[bytes, bytes]) -> Self:
+        """Read the counts from the hash of a batch or a run; what is no number counts as 0."""
+        return cls(**{name: number(fields, name) for name in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """Why a request failed: the HTTP status that its caller got, and the provider's code or ours."""
+
+    status: int
+    code: str = NO_CODE
+
+    @classmethod
+    def decode(cls, raw: bytes) -> Self | None:
+        """Read a reason as it is counted; None for anything else."""
+        match = _REASON.match(raw.decode(errors="replace"))
+        return None if match is None else cls(status=int(match[1]), code=match[2])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedRow:
+    """One failed request of a batch; holds nothing of its prompt but what the provider's message quotes."""
+
+    request_id: RequestId
+    attempt: int
+    reason: Reason
+    message: str
+
+    @classmethod
+    def decode(cls, raw: bytes) -> Self | None:
+        """Read a row as `deliver.lua` lists it; None for anything else."""
+        request_id, _, rest = raw.decode(errors="replace").partition(" ")
+        attempt, _, about = rest.partition(" ")
+        reason = Reason.decode(about.encode())
+        if reason is None or not attempt.isdigit():
+            return None
+        message = about.split(" ", 2)[2:]
+        return cls(
+            request_id=RequestId(request_id), attempt=int(attempt), reason=reason, message="".join(message)
+        )
+
+
+def spelled_failure(status: int, code: str, message: str) -> str:
+    """Return a reason and the message as `deliver.lua` takes them, on one line and cut to what is kept."""
+    one_word = _SPACES.sub("_", code.strip())[:LONGEST_CODE] or NO_CODE
+    return f"{status} {one_word} {_SPACES.sub(' ', message.strip())[:LONGEST_MESSAGE]}"
+
+
+def number(fields: Mapping[bytes, bytes], name: str) -> int:
+    """Return a count of a hash; 0 where there is none or it is none."""
+    raw = fields.get(name.encode(), b"")
+    return int(raw) if raw.isdigit() and len(raw) < 19 else 0

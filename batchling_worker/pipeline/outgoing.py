@@ -1,0 +1,57 @@
+"""Makes the row that is delivered: the packed result, and what is counted of it for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from batchling_client.wire import error_words
+from batchling_client.wire.keys import RequestId
+from batchling_client.wire.records.row_and_result import Result
+from batchling_client.wire.records.usage_and_failure import LONGEST_MESSAGE, NO_CODE, spelled_failure
+from batchling_client.wire.scripts import RowOut
+from batchling_client.wire.states import RowKind
+
+from ..dialects.usage import tokens_of
+
+PROVIDER = "provider"
+
+
+def outgoing(
+    request_id: RequestId,
+    kind: RowKind,
+    *,
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    origin: str = PROVIDER,
+) -> RowOut:
+    """Return the row of an answer, or of an error in the place of one."""
+    packed = Result.pack(kind=kind, status=status, headers=headers, body=body, origin=origin)
+    about = tokens_of(body).spelled() if kind is RowKind.SUCCESS else _reason(status, body, origin)
+    return RowOut(request_id=request_id, kind=kind, packed=packed, about=about)
+
+
+def refusal(request_id: RequestId, *, status: int, body: bytes, origin: str) -> RowOut:
+    """Return the row of an error that batchling itself makes."""
+    headers = {"content-type": "application/json"}
+    return outgoing(request_id, RowKind.FAILURE, status=status, headers=headers, body=body, origin=origin)
+
+
+def _reason(status: int, body: bytes, origin: str) -> str:
+    said: Any
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        said = body.decode(errors="replace")
+    error = said.get("error", said) if isinstance(said, dict) else said
+    words = error_words.words_in(error, LONGEST_MESSAGE)
+    return spelled_failure(status, origin if origin != PROVIDER else _code_in(error), words)
+
+
+def _code_in(error: object) -> str:
+    if not isinstance(error, dict):
+        return NO_CODE
+    named = (error.get(name) for name in ("code", "type", "status"))
+    return next((str(one) for one in named if isinstance(one, str) and one), NO_CODE)
