@@ -1,10 +1,10 @@
-"""Writes the answers of a submitted run, one a line in the order of its file; holds some of them at a time."""
+"""Writes the answers of a run, one a line in the order of its file or its calls; holds some of them at a time."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Final
 
@@ -17,7 +17,7 @@ from ..progress import display, wait_reasons
 from ..session.redis_outage import Outage
 from ..views.inspection import Inspection
 from ..wire.deployment.connection import UNREACHABLE
-from ..wire.keys import Keys, RunId
+from ..wire.keys import Keys, RequestId, RunId
 from ..wire.records import submitted_file
 from ..wire.records.row_and_result import CorruptRecord, Result
 
@@ -30,11 +30,11 @@ MOST_LISTED: Final = 3
 LONGEST_REASON: Final = 300
 
 
-class NotSubmitted(BatchlingError):
-    """The run was not made by `batchling submit`, or is kept no longer."""
+class NoResults(BatchlingError):
+    """There is no such run, or it does not list its requests."""
 
-    code = "not_submitted"
-    sentence = "The run was not made by `batchling submit`, or is kept no longer."
+    code = "no_results"
+    sentence = "There is no such run, or it does not list its requests."
 
 
 @dataclass(slots=True, kw_only=True)
@@ -113,41 +113,76 @@ class Results:
         self._alone_since_s: float | None = None
         self._warned_alone = False
 
-    async def write(self, out: BinaryIO, *, wait: bool) -> Tally:
-        """Write a line for each request; with `wait`, once it is answered. Raise `NotSubmitted`."""
+    async def write(self, out: BinaryIO, *, wait: bool, failed_only: bool = False) -> Tally:
+        """Write a line for each request, or for each that failed; with `wait`, once it is answered.
+
+        Raises `NoResults`.
+        """
+        tally = self._tally
+        chunks = await self._of_file() or await self._of_calls()
+        n_listed = 0
+        async for chunk in chunks:
+            n_listed += len(chunk)
+            for first in range(0, len(chunk), AT_ONCE):
+                some = chunk[first : first + AT_ONCE]
+                out.writelines(await self._lines(some, wait=wait, failed_only=failed_only))
+        tally.n_unsent = max(0, tally.n_requests - n_listed)
+        return tally
+
+    async def _of_file(self) -> AsyncIterator[list[submitted_file.Asked]] | None:
+        """Return the requests of a submitted file in its order; None if the run was made by a block."""
         key = self._keys.run_requests(self._run_id)
         n_requests = await self._redis.execute_command("HGET", key, "n")
         if n_requests is None:
-            if await self._redis.execute_command("EXISTS", self._keys.run(self._run_id)):
-                raise NotSubmitted(
-                    f"Run {self._run_id} was not made by `batchling submit`: run its program again to get its answers, "
-                    "which are not paid for twice."
-                )
-            raise NotSubmitted(
-                f"There is no run {self._run_id!r} here that `batchling submit` made: `batchling runs` lists all runs."
-            )
-        tally = self._tally
-        tally.n_requests = int(n_requests)
-        n_listed = 0
-        for number in range(-(-tally.n_requests // submitted_file.CHUNK_ROWS)):
-            raw = await self._redis.execute_command("HGET", key, number)
-            if raw is None:
-                break
-            chunk = submitted_file.unpack(raw)
-            n_listed += len(chunk)
-            for first in range(0, len(chunk), AT_ONCE):
-                out.writelines(await self._lines(chunk[first : first + AT_ONCE], wait=wait))
-        tally.n_unsent = tally.n_requests - n_listed
-        return tally
+            return None
+        self._tally.n_requests = int(n_requests)
 
-    async def _lines(self, some: Sequence[submitted_file.Asked], *, wait: bool) -> list[bytes]:
+        async def chunks() -> AsyncIterator[list[submitted_file.Asked]]:
+            for number in range(-(-self._tally.n_requests // submitted_file.CHUNK_ROWS)):
+                raw = await self._redis.execute_command("HGET", key, number)
+                if raw is None:
+                    return
+                yield submitted_file.unpack(raw)
+
+        return chunks()
+
+    async def _of_calls(self) -> AsyncIterator[list[submitted_file.Asked]]:
+        """Return the requests of a block in the order of its calls, with the number of the call as custom_id."""
+        key = self._keys.run_rows(self._run_id)
+        self._tally.n_requests = await self._redis.execute_command("ZCARD", key)
+        if not self._tally.n_requests:
+            if await self._redis.execute_command("EXISTS", self._keys.run(self._run_id)):
+                raise NoResults(
+                    f"Run {self._run_id} does not list its requests: all were withdrawn, or its program ran under an "
+                    "older release. Run the program again to get its answers, which are not paid for twice."
+                )
+            raise NoResults(f"There is no run {self._run_id!r} here: `batchling runs` lists all runs.")
+
+        async def chunks() -> AsyncIterator[list[submitted_file.Asked]]:
+            for start in range(0, self._tally.n_requests, submitted_file.CHUNK_ROWS):
+                end = start + submitted_file.CHUNK_ROWS - 1
+                ids = await self._redis.execute_command("ZRANGE", key, start, end)
+                yield [
+                    submitted_file.Asked(custom_id=str(number), request_id=RequestId(one.decode()))
+                    for number, one in enumerate(ids, start + 1)
+                    if one.isascii()
+                ]
+
+        return chunks()
+
+    async def _lines(
+        self, some: Sequence[submitted_file.Asked], *, wait: bool, failed_only: bool
+    ) -> list[bytes]:
         lines: dict[int, bytes] = {}
+        left_out: set[int] = set()
         while True:
             open_ones = [n for n in range(len(some)) if n not in lines]
             found = await self._found([some[n] for n in open_ones], patient=wait)
             for n, (flying, packed) in zip(open_ones, found, strict=True):
                 if packed is not None:
                     lines[n] = self._answered(some[n], packed)
+                    if packed[:1] == SUCCEEDED:
+                        left_out.add(n)
                 elif not flying:
                     self._tally.failed(RequestLost.sentence)
                     lines[n] = _error_line(some[n], RequestLost.code, RequestLost.sentence)
@@ -159,7 +194,8 @@ class Results:
             if n not in lines:
                 self._tally.n_waiting += 1
                 lines[n] = _error_line(some[n], WAITING, "The request still waits for its answer.")
-        return [lines[n] for n in range(len(some))]
+                left_out.add(n)
+        return [lines[n] for n in range(len(some)) if not (failed_only and n in left_out)]
 
     async def _found(
         self, some: Sequence[submitted_file.Asked], *, patient: bool

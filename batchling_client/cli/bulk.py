@@ -16,7 +16,7 @@ from typing import BinaryIO
 import click
 
 from .. import settings
-from ..bulk.results_file import Results, Tally
+from ..bulk.results_file import NoResults, Results, Tally
 from ..bulk.submission import Counted, Wish, WrongFile
 from ..bulk.submission import submit as submit_file
 from ..operate import steering, worker_presence
@@ -98,8 +98,8 @@ def submit(
         )
 
 
-@click.command(short_help="Write the answers of a submitted run.")
-@click.argument("run", metavar="RUN")
+@click.command(short_help="Write the answers of a run.")
+@click.argument("run", metavar="[RUN]", default="")
 @click.option(
     "-o",
     "--output",
@@ -108,14 +108,27 @@ def submit(
     help="Write to a file instead of stdout.",
 )
 @click.option("--wait", is_flag=True, help="Wait until every request is answered.")
+@click.option("--failed", is_flag=True, help="Only requests that were answered with an error.")
+@click.option("--latest", is_flag=True, help="Of the run that began last; instead of RUN.")
 @options.redis_url
 @options.as_json
-def results(run: str, output: Path | None, redis_url: str | None, *, wait: bool, as_json: bool) -> int:
-    """Write the answers of a submitted run, one a line, in the order of its file.
+def results(
+    run: str,
+    output: Path | None,
+    redis_url: str | None,
+    *,
+    wait: bool,
+    failed: bool,
+    latest: bool,
+    as_json: bool,
+) -> int:
+    """Write the answers of a run, one a line: in the order of the submitted file, or of the calls of a program.
 
-    RUN is the id that `submit` printed, or a name: of several runs the newest. A line has the file's custom_id (or the
-    number of the line), and `response` or `error`.
+    RUN is an id or a name: of several runs the newest. A line has the file's custom_id (or the number of the line, or
+    of the call), and `response` or `error`. So an answer that was paid for can be had without its program.
     """
+    if bool(run) == latest:
+        raise click.UsageError("name a run, or give --latest: `batchling runs` lists the runs")
     if as_json and output is None:
         raise click.UsageError("--json prints a summary: add `-o FILE` for the answers")
 
@@ -125,8 +138,9 @@ def results(run: str, output: Path | None, redis_url: str | None, *, wait: bool,
                 used = reached.settings
                 patience_s = worker_presence.patience_s(used.redis_url)
                 keys = Keys(used.namespace)
-                found = Results(reached.redis, keys, await _run_of(reached, keys, run), patience_s=patience_s)
-                return await found.write(out, wait=wait)
+                run_id = await _newest(reached) if latest else await _run_of(reached, keys, run)
+                found = Results(reached.redis, keys, run_id, patience_s=patience_s)
+                return await found.write(out, wait=wait, failed_only=failed)
 
     tally = asyncio.run(fetch())
     if as_json:
@@ -135,6 +149,13 @@ def results(run: str, output: Path | None, redis_url: str | None, *, wait: bool,
         for line in tally.lines():
             say(line)
     return 0 if tally.complete else 1
+
+
+async def _newest(reached: Reached) -> RunId:
+    for record in await reached.inspection.runs(1):
+        say(f"The run that began last is {record.run_id}{f' ({record.name})' if record.name else ''}.")
+        return record.run_id
+    raise NoResults("There is no run here yet.")
 
 
 async def _run_of(reached: Reached, keys: Keys, run: str) -> RunId:

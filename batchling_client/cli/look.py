@@ -26,9 +26,11 @@ from ..views import batch_list, spelling
 from ..views.batch_detail import BatchDetail, detail_of
 from ..views.batch_list import BatchLists, Filter, Place
 from ..views.batch_view import NEED_YOU, BatchView, Status
+from ..views.failures import Failures, failures_of_batch, failures_of_run
 from ..views.inspection import RunRecord
 from ..views.lane_view import LaneView, lanes_of
 from ..views.overview import Overview, overview_of
+from ..views.run_view import RunView, run_view
 from ..wire.keys import BatchId
 from ..wire.states import LISTS
 from . import options, status_text, tables
@@ -331,15 +333,43 @@ def length_of(option: str, word: str) -> dt.timedelta:
 @click.option("--limit", default=50, show_default=True, help="How many to list.")
 @options.redis_url
 @options.as_json
+@_schema_of(RunView)
 def runs(limit: int, redis_url: str | None, *, as_json: bool) -> None:
-    """List runs, the newest first."""
+    """List runs, the newest first: how many of their requests are answered, have failed, still wait."""
 
-    async def look() -> list[RunRecord]:
+    async def look() -> list[RunView]:
         async with _deployment(redis_url) as found:
-            return await found.lists.inspection.runs(limit)
+            return [run_view(one) for one in await found.lists.inspection.runs(limit)]
 
     listed = asyncio.run(look())
-    print_out([one.as_json() for one in listed] if as_json else tables.runs(listed, width()), as_json=as_json)
+    lines = tables.runs(listed, now(), width())
+    print_out([spelling.as_json(one) for one in listed] if as_json else lines, as_json=as_json)
+
+
+@click.command(short_help="List why requests of a batch or run failed.")
+@click.argument("name", metavar="ID")
+@click.option("--rows", is_flag=True, help="A line for each failed request, not for each reason.")
+@options.redis_url
+@options.as_json
+@_schema_of(Failures)
+def failures(name: str, redis_url: str | None, *, rows: bool, as_json: bool) -> None:
+    """List why requests of a batch or a run failed, the commonest reason first.
+
+    Their prompts are not kept, and a batch lists its first 1,000 failed requests one by one.
+    """
+
+    async def look() -> Failures:
+        async with _deployment(redis_url) as found:
+            there = await holding(name, found.reached.keyspaces)
+            record = await steering.find(there.inspection, name, warn=say)
+            redis, keys = found.reached.redis, there.scripts.keys
+            if isinstance(record, RunRecord):
+                return await failures_of_run(redis, keys, record)
+            return await failures_of_batch(redis, keys, record)
+
+    seen = asyncio.run(look())
+    lines = tables.failures(seen, width(), rows=rows)
+    print_out(spelling.as_json(seen) if as_json else lines, as_json=as_json)
 
 
 @click.command()
@@ -373,8 +403,9 @@ def show(name: str, redis_url: str | None, *, as_json: bool) -> None:
             record = await steering.find(there.inspection, name, warn=say)
             if isinstance(record, RunRecord):
                 views = await lists.views([one.batch_id for one in record.batches], await lists.lanes())
-                lines = tables.run(record, views, now(), width())
-                print_out(tables.run_json(record, views) if as_json else lines, as_json=as_json)
+                view = run_view(record)
+                lines = tables.run(view, views, now(), width())
+                print_out(tables.run_json(view, views) if as_json else lines, as_json=as_json)
                 return
             detail = await detail_of(lists, record)
             if detail is None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import getpass
 import os
+import socket
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -143,10 +145,16 @@ def cancel(name: str, redis_url: str | None, *, keep_submitted: bool, as_json: b
             there = await holding(name, reached.keyspaces)
             found = await steering.find(there.inspection, name, warn=say)
             if isinstance(found, RunRecord):
-                return await cancel_run(there.inspection, there.scripts, found, keep_submitted=keep_submitted)
+                return await cancel_run(
+                    there.inspection,
+                    there.scripts,
+                    found,
+                    keep_submitted=keep_submitted,
+                    by=_who("batchling cancel"),
+                )
             if keep_submitted:
                 raise click.UsageError(f"--keep-submitted is for runs, and {name} is a batch")
-            return await steering.cancel(there.scripts, found)
+            return await steering.cancel(there.scripts, found, by=_who("batchling cancel"))
 
     done = asyncio.run(steer())
     if isinstance(done, CancelledRun):
@@ -156,6 +164,15 @@ def cancel(name: str, redis_url: str | None, *, keep_submitted: bool, as_json: b
     if not done.batch_ids:
         say(f"{name} has ended already: there is nothing to cancel.")
     return 0 if done.batch_ids else 1
+
+
+def _who(command: str) -> str:
+    """Return who gives a command, for timelines that a team reads."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):
+        user = "somebody"
+    return f"{user}@{socket.gethostname()} with `{command}`"
 
 
 def _print_cancelled(done: CancelledRun, *, as_json: bool) -> int:
@@ -181,11 +198,12 @@ def retry(name: str, redis_url: str | None, *, as_json: bool) -> int:
     async def steer() -> steering.Retried:
         async with reach(redis_url) as reached:
             there = await holding(name, reached.keyspaces)
-            return await steering.retry(there.inspection, there.scripts, name, warn=say)
+            return await steering.retry(
+                there.inspection, there.scripts, name, by=_who("batchling retry"), warn=say
+            )
 
     done = asyncio.run(steer())
-    lines = [f"Batch {batch_id} is due now." for batch_id in done.batch_ids]
-    look.print_out(done.as_json() if as_json else lines, as_json=as_json)
+    look.print_out(done.as_json() if as_json else done.lines(), as_json=as_json)
     if not done.batch_ids:
         over = "it has ended, and its provider has no more answers to read"
         why = "a worker is at it at this moment" if done.busy else over
@@ -193,7 +211,10 @@ def retry(name: str, redis_url: str | None, *, as_json: bool) -> int:
     return 0 if done.batch_ids else 1
 
 
-for command in (look.status, look.batches, look.runs, look.lanes, look.show, watch.watch, watch.check):
+for command in (
+    *(look.status, look.batches, look.runs, look.lanes, look.show, look.failures),
+    *(watch.watch, watch.check),
+):
     main.add_command(command)
 main.add_command(bulk.submit)
 main.add_command(bulk.results)

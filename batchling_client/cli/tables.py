@@ -9,8 +9,10 @@ from typing import Final
 from ..progress.folding import folded
 from ..views.batch_detail import BatchDetail
 from ..views.batch_view import NEED_YOU, BatchView, Status
-from ..views.inspection import LaneRecord, RunRecord
+from ..views.failures import Failures
+from ..views.inspection import LaneRecord
 from ..views.lane_view import LaneView
+from ..views.run_view import RunStatus, RunView
 from ..views.spelling import as_json
 from ..wire.states import BatchState
 from ..wording import counted, span
@@ -24,6 +26,10 @@ _COLOURS: Final = {
     Status.READING: "green",
     Status.DONE_WITH_FAILURES: "red",
     Status.FAILED: "red",
+}
+_RUN_COLOURS: Final = {
+    RunStatus.RUNNING: "green",
+    RunStatus.DONE_WITH_FAILURES: "red",
 }
 WIDE: Final = 120
 """From so many columns on, a list shows whole ids, the provider's ids and the next looks."""
@@ -73,23 +79,54 @@ def _shortest(ids: Sequence[str]) -> int:
     return n
 
 
-def runs(found: Sequence[RunRecord], width: int | None = None) -> list[str]:
+def runs(found: Sequence[RunView], now: dt.datetime, width: int | None = None) -> list[str]:
     """Return a line per run, under a heading."""
     if not found:
         return ["No runs."]
-    heading = ("RUN", "NAME", "STARTED", "REQUESTS", "FROM EARLIER", "BATCHES")
-    rows = [
-        (
-            record.run_id,
-            record.name or "-",
-            moment(record.started_at),
-            str(record.n_requests),
-            str(record.n_reused),
-            _states(record),
-        )
-        for record in found
-    ]
-    return columns([heading, *rows], width)
+    narrow = width is not None and width < WIDE
+    n_letters = _shortest([one.run_id for one in found]) if narrow else None
+    heading = ["RUN", "STATUS", "REQUESTS", "OK", "FAILED", "WAITING", "AGE"]
+    heading += [] if narrow else ["FROM EARLIER", "BATCHES", "TOKENS IN", "OUT"]
+    rows = [[*heading, "NAME"]]
+    for one in found:
+        counted_as = (one.n_succeeded, one.n_failed, one.n_waiting)
+        is_known = one.status is not RunStatus.UNKNOWN
+        cells: list[str] = [
+            one.run_id[:n_letters],
+            Coloured(one.status.value, _RUN_COLOURS.get(one.status, "")),
+            f"{one.n_requests:,}",
+            *(f"{n:,}" if n and is_known else "-" for n in counted_as),
+            age(now - one.started_at),
+        ]
+        if not narrow:
+            cells += [
+                f"{n:,}" if n else "-" for n in (one.n_reused, one.n_batches, one.n_input, one.n_output)
+            ]
+        rows.append([*cells, one_line(one.name or "-")])
+    return columns(rows, width)
+
+
+def failures(found: Failures, width: int | None = None, *, rows: bool = False) -> list[str]:
+    """Return a line per reason and what one of its requests was answered; with `rows`, a line per request."""
+    if not found.n_failed:
+        return [f"No request of {found.id} failed."]
+    if rows:
+        heading = ["REQUEST", "STATUS", "CODE", "ATTEMPT", "MESSAGE"]
+        cells = [
+            [one.request_id, str(one.status), one_line(one.code), str(one.attempt), one_line(one.message)]
+            for one in found.requests
+        ]
+        lines = columns([heading, *cells], width)
+    else:
+        heading = ["FAILED", "STATUS", "CODE", "MESSAGE"]
+        cells = [
+            [f"{one.n_requests:,}", str(one.status), one_line(one.code), one_line(one.message or "-")]
+            for one in found.reasons
+        ]
+        lines = columns([heading, *cells], width)
+    if found.n_unlisted and (rows or sum(one.n_requests for one in found.reasons) < found.n_failed):
+        lines.append(f"{found.n_unlisted:,} more failed; a batch lists the first 1,000 of its failures.")
+    return lines
 
 
 def lanes(found: Sequence[LaneView], now: dt.datetime, width: int | None = None) -> list[str]:
@@ -176,24 +213,39 @@ def _facts(found: BatchDetail, width: int | None) -> list[str]:
 
 
 def run(
-    found: RunRecord, batches_of_run: Sequence[BatchView], now: dt.datetime, width: int | None = None
+    found: RunView, batches_of_run: Sequence[BatchView], now: dt.datetime, width: int | None = None
 ) -> list[str]:
-    """Return one run and its batches."""
-    title = f"{found.run_id} {found.name}".rstrip()
-    earlier = f" ({found.n_reused} from earlier runs)" if found.n_reused else ""
-    return [
-        f"Run {one_line(title)}: {counted(found.n_requests, 'request')}{earlier}, started {moment(found.started_at)}",
-        *batches(batches_of_run, now, width),
-    ]
+    """Return one run, what you can do about it, and its batches."""
+    title = f"{found.run_id} {found.name or ''}".rstrip()
+    earlier = f" ({found.n_reused:,} from earlier runs)" if found.n_reused else ""
+    words = [f"{counted(found.n_requests, 'request')}{earlier}"]
+    words += [f"{n:,} {what}" for n, what in _fates(found) if n]
+    words += [f"started {moment(found.started_at)}"]
+    lines = [folded(f"Run {one_line(title)}: {found.status.value}, {', '.join(words)}", width, indent=INDENT)]
+    if found.n_input or found.n_output:
+        cached = f" ({found.n_cached:,} from a cache)" if found.n_cached else ""
+        unmetered = f"; {found.n_unmetered:,} answers report none" if found.n_unmetered else ""
+        lines.append(f"Tokens: {found.n_input:,} in{cached}, {found.n_output:,} out{unmetered}")
+    can = [f"batchling failures {found.run_id}"] if found.n_failed else []
+    can += [f"batchling results {found.run_id} -o answers.jsonl"] if found.n_succeeded else []
+    lines += [f"You can: {styled(command, 'cyan')}" for command in can]
+    return [*lines, *batches(batches_of_run, now, width)]
 
 
-def run_json(found: RunRecord, batches_of_run: Sequence[BatchView]) -> dict[str, object]:
+def _fates(found: RunView) -> tuple[tuple[int, str], ...]:
+    if found.status is RunStatus.UNKNOWN:
+        return ()
+    return (
+        (found.n_succeeded, "answered"),
+        (found.n_failed, "failed"),
+        (found.n_withdrawn, "withdrawn"),
+        (found.n_waiting, "waiting"),
+    )
+
+
+def run_json(found: RunView, batches_of_run: Sequence[BatchView]) -> dict[str, object]:
     """Return what `batchling show RUN --json` prints: the run and its batches."""
-    return {**found.as_json(), "batches": [as_json(one) for one in batches_of_run]}
-
-
-def _states(record: RunRecord) -> str:
-    return ", ".join(f"{n} {state}" for state, n in record.batches_by_state.items()) or "-"
+    return {**as_json(found), "batches": [as_json(one) for one in batches_of_run]}
 
 
 def _word(value: object) -> str:

@@ -13,7 +13,7 @@ from ..views.inspection import Inspection, RunRecord
 from ..wire.keys import BatchId, Keys, Mailbox, RequestId, RunId
 from ..wire.records.batch import Batch
 from ..wire.records.row_and_result import Result, Row
-from ..wire.scripts import Scripts
+from ..wire.scripts import A_PERSON, Scripts
 from ..wire.states import BatchState, RowKind, Verdict
 from ..wording import counted
 from .steering import NO_ENDING
@@ -84,14 +84,19 @@ class CancelledRun:
 
 
 async def cancel_run(
-    inspection: Inspection, scripts: Scripts, run: RunRecord, *, keep_submitted: bool
+    inspection: Inspection,
+    scripts: Scripts,
+    run: RunRecord,
+    *,
+    keep_submitted: bool,
+    by: str = A_PERSON,
 ) -> CancelledRun:
     """Drop the run's unsubmitted requests, and cancel its submitted batches that no other run waits for.
 
     With `keep_submitted` the submitted batches finish, and their answers are kept.
     """
     done = CancelledRun(run_id=run.run_id)
-    work = _Work(scripts, await inspection.mailboxes_of(run.run_id), done)
+    work = _Work(scripts, await inspection.mailboxes_of(run.run_id), done, by)
     for batch in run.batches:
         if batch.state in (BatchState.OPEN, BatchState.SEALED) and await work.drop(batch):
             continue
@@ -111,7 +116,8 @@ def _is_over(batch: Batch) -> bool:
 
 
 class _Work:
-    def __init__(self, scripts: Scripts, mailboxes: Sequence[Mailbox], done: CancelledRun) -> None:
+    def __init__(self, scripts: Scripts, mailboxes: Sequence[Mailbox], done: CancelledRun, by: str) -> None:
+        self._by = by
         self._scripts = scripts
         self._mailboxes = mailboxes
         self._done = done
@@ -154,6 +160,7 @@ class _Work:
             request_ids=own,
             alone=True,
             mailboxes=self._mailboxes,
+            by=self._by,
         )
         if verdict is Verdict.OK:
             self._done.asked[batch.batch_id] = batch.n_open

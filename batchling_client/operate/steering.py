@@ -10,7 +10,7 @@ from ..errors import BatchlingError
 from ..views.inspection import Inspection, RunRecord
 from ..wire.keys import BatchId, RunId
 from ..wire.records.batch import Batch
-from ..wire.scripts import Scripts
+from ..wire.scripts import A_PERSON, Scripts
 from ..wire.states import BatchState, Verdict
 
 NO_ENDING: Final = b"{}"
@@ -47,10 +47,21 @@ class Retried:
     batch_ids: tuple[BatchId, ...]
     busy: tuple[BatchId, ...]
     too_late: tuple[BatchId, ...]
+    done: tuple[str, ...] = ()
+    """What was done with each batch that is due now, and what follows, a sentence each."""
 
     def as_json(self) -> dict[str, object]:
         """Return what `batchling retry --json` prints."""
-        return {"retried": list(self.batch_ids), "busy": list(self.busy), "too_late": list(self.too_late)}
+        return {
+            "retried": list(self.batch_ids),
+            "busy": list(self.busy),
+            "too_late": list(self.too_late),
+            "done": list(self.done),
+        }
+
+    def lines(self) -> list[str]:
+        """Return the same as lines of text."""
+        return [*self.done, *(f"Batch {one} is left: a worker is at it at this moment." for one in self.busy)]
 
 
 def _unsaid(_: str) -> None:
@@ -137,8 +148,8 @@ def _single(what: str, ids: Sequence[_Id]) -> _Id | None:
     return ids[0] if ids else None
 
 
-async def cancel(scripts: Scripts, batch: Batch, *, by: str = "with `batchling cancel`") -> Cancelled:
-    """Request the cancellation of a whole batch, other runs' requests included; `by` says how or by whom.
+async def cancel(scripts: Scripts, batch: Batch, *, by: str = A_PERSON) -> Cancelled:
+    """Request the cancellation of a whole batch, other runs' requests included; `by` says who wants it, and how.
 
     Requests that were not submitted yet are answered with an error at once; the others as the batch ends.
     """
@@ -146,7 +157,8 @@ async def cancel(scripts: Scripts, batch: Batch, *, by: str = "with `batchling c
         batch_id=batch.batch_id,
         lane_id=batch.lane_id,
         ending=NO_ENDING,
-        error=f"Batch {batch.batch_id} was cancelled {by}.",
+        error=f"Batch {batch.batch_id} was cancelled by {by}.",
+        by=by,
     )
     named = (batch.batch_id,)
     return Cancelled(
@@ -155,7 +167,12 @@ async def cancel(scripts: Scripts, batch: Batch, *, by: str = "with `batchling c
 
 
 async def retry(
-    inspection: Inspection, scripts: Scripts, name: str, *, warn: Callable[[str], object] = _unsaid
+    inspection: Inspection,
+    scripts: Scripts,
+    name: str,
+    *,
+    by: str = A_PERSON,
+    warn: Callable[[str], object] = _unsaid,
 ) -> Retried:
     """Retry a waiting or quarantined batch now, or all batches of a run; raise `UnknownId`.
 
@@ -165,14 +182,34 @@ async def retry(
     found = await find(inspection, name, warn=warn)
     batches: Sequence[Batch] = found.batches if isinstance(found, RunRecord) else (found,)
     by_verdict: dict[Verdict, list[BatchId]] = {}
+    done = []
     for batch in batches:
-        verdict = await scripts.retry(batch_id=batch.batch_id, account=batch.account)
+        verdict = await scripts.retry(batch_id=batch.batch_id, account=batch.account, by=by)
+        what = _what_follows(batch)
         ended_well = batch.state is BatchState.SETTLED and not batch.n_failed
         if verdict is Verdict.TOO_LATE and not (ended_well and isinstance(found, RunRecord)):
-            verdict = await scripts.reopen(batch_id=batch.batch_id)
+            verdict = await scripts.reopen(batch_id=batch.batch_id, by=by)
+            what = "is reopened: its results are read once more, and nothing is run again"
+        if verdict is Verdict.OK:
+            done.append(f"Batch {batch.batch_id} {what}.")
         by_verdict.setdefault(verdict, []).append(batch.batch_id)
     return Retried(
         batch_ids=tuple(by_verdict.pop(Verdict.OK, ())),
         busy=tuple(by_verdict.pop(Verdict.BUSY, ())),
         too_late=tuple(batch_id for late in by_verdict.values() for batch_id in late),
+        done=tuple(done),
     )
+
+
+def _what_follows(batch: Batch) -> str:
+    """Return what a retry does with a batch that is not over, and what its next step is."""
+    next_step = {
+        BatchState.OPEN: "it is sealed and submitted",
+        BatchState.SEALED: "it is submitted",
+        BatchState.SUBMITTING: "its submission goes on",
+        BatchState.SUBMITTED: "its provider is asked about it",
+        BatchState.ENDED: "its results are read",
+    }.get(batch.state, "it goes on")
+    if batch.quarantined_at is not None:
+        return f"is out of quarantine and due now: {next_step}"
+    return f"is due now: {next_step}"

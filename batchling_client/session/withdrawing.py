@@ -182,6 +182,7 @@ class Withdrawals:
                     request_ids=given_up,
                     alone=True,
                     mailboxes=(self._mailbox,),
+                    by="callers whose deadline was over",
                 )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -19,6 +18,7 @@ from ..wire.records.account import Circuit, Quota
 from ..wire.records.batch import Batch
 from ..wire.records.moment import moment
 from ..wire.records.row_and_result import CorruptRecord, LaneSpec, WorkerPresence
+from ..wire.records.usage_and_failure import Tokens, number
 from ..wire.states import IN_FLIGHT_STATES
 
 READ_AT_ONCE: Final = 100
@@ -37,21 +37,22 @@ class RunRecord:
     n_requests: int
     n_reused: int = 0
     """How many of them earlier runs had made, answered or still in flight."""
+    n_succeeded: int = 0
+    n_failed: int = 0
+    n_withdrawn: int = 0
+    tokens: Tokens = field(default_factory=Tokens)
+    """The tokens of its answers, of which earlier runs may have asked for some too."""
+    is_counted: bool = True
+    """Whether what became of its requests was counted; False for a run of a release that did not."""
+    n_batches: int = 0
+    """Into how many batches it has put requests."""
     batches: tuple[Batch, ...] = ()
     """Empty in a list of runs, which counts them only."""
-    batches_by_state: Mapping[str, int] = field(default_factory=dict)
 
-    def as_json(self) -> dict[str, object]:
-        """Return the record as `batchling runs --json` prints it."""
-        return {
-            "run_id": self.run_id,
-            "name": self.name or None,
-            "started_at": self.started_at.isoformat(),
-            "n_requests": self.n_requests,
-            "n_reused": self.n_reused,
-            "n_batches": sum(self.batches_by_state.values()),
-            "batches_by_state": dict(self.batches_by_state),
-        }
+    @property
+    def n_waiting(self) -> int:
+        """How many of its requests are not answered yet."""
+        return max(0, self.n_requests - self.n_succeeded - self.n_failed - self.n_withdrawn)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,25 +181,28 @@ class Inspection:
         return [Mailbox(name.removeprefix("mailbox:")) for name in names if name.startswith("mailbox:")]
 
     async def runs(self, limit: int, after: str = "") -> list[RunRecord]:
-        """Return the newest runs, newest first, with their batches counted by state, none of which is read.
+        """Return the newest runs, newest first; none of their batches is read.
 
         With `after`, the id of a run, return those that are older than it.
         """
-        run_ids = [RunId(run_id) for run_id in await self.newest(self._keys.runs, limit, after)]
-        hashes = await self._hashes([self._keys.run(run_id) for run_id in run_ids])
-        sets = await pipelined(self._redis, [("SMEMBERS", self._keys.run_batches(one)) for one in run_ids])
-        members = [[BatchId(one.decode(errors="replace")) for one in some or ()] for some in sets]
-        named = list({batch_id for some in members for batch_id in some})
-        told = await pipelined(self._redis, [("HGET", self._keys.batch(one), "state") for one in named])
-        states = {
-            batch_id: state.decode(errors="replace")
-            for batch_id, state in zip(named, told, strict=True)
-            if state is not None
-        }
+        return await self._records(
+            [RunId(run_id) for run_id in await self.newest(self._keys.runs, limit, after)]
+        )
+
+    async def _records(self, run_ids: Sequence[RunId]) -> list[RunRecord]:
+        keys = self._keys
+        hashes = await self._hashes([keys.run(run_id) for run_id in run_ids])
+        sizes = await pipelined(
+            self._redis,
+            [
+                size
+                for one in run_ids
+                for size in (("ZCARD", keys.run_rows(one)), ("SCARD", keys.run_batches(one)))
+            ],
+        )
         found = []
-        for run_id, fields, some in zip(run_ids, hashes, members, strict=True):
-            counts = Counter(states[batch_id] for batch_id in some if batch_id in states)
-            record = self._record(run_id, fields, counts)
+        for run_id, fields, n_listed, n_batches in zip(run_ids, hashes, sizes[::2], sizes[1::2], strict=True):
+            record = self._record(run_id, fields, n_listed or 0, n_batches or 0)
             found += [] if record is None else [record]
         return found
 
@@ -228,10 +232,9 @@ class Inspection:
 
     async def run(self, run_id: RunId) -> RunRecord | None:
         """Return one run with its batches; None if there is none of that id (any more)."""
-        (fields,) = await self._hashes([self._keys.run(run_id)])
-        batches = () if fields == {} else tuple(await self.batches_of(run_id))
-        record = self._record(run_id, fields, Counter(batch.state.value for batch in batches))
-        return None if record is None else dataclasses.replace(record, batches=batches)
+        for record in await self._records([run_id]):
+            return dataclasses.replace(record, batches=tuple(await self.batches_of(run_id)))
+        return None
 
     async def run_alone(self, run_id: RunId) -> RunRecord | None:
         """Return one run without its batches, which are not even counted; None if there is none of that id."""
@@ -239,20 +242,26 @@ class Inspection:
         return self._record(run_id, fields, {})
 
     def _record(
-        self, run_id: RunId, fields: Mapping[bytes, bytes] | None, states: Mapping[str, int]
+        self, run_id: RunId, fields: Mapping[bytes, bytes] | None, n_listed: int, n_batches: int
     ) -> RunRecord | None:
         """Return the record of a run; None if it is gone, or damaged and named in `unreadable`."""
         if fields == {}:
             return None
         known = fields or {}
         try:
+            n_requests, n_withdrawn = int(known.get(b"n_requests", b"0")), number(known, "n_withdrawn")
             return RunRecord(
                 run_id=run_id,
                 name=known.get(b"name", b"").decode(),
                 started_at=moment(float(known[b"started_at"])),
-                n_requests=int(known.get(b"n_requests", b"0")),
+                n_requests=n_requests,
                 n_reused=int(known.get(b"n_reused", b"0")),
-                batches_by_state=states,
+                n_succeeded=number(known, "n_succeeded"),
+                n_failed=number(known, "n_failed"),
+                n_withdrawn=n_withdrawn,
+                tokens=Tokens.decode(known),
+                is_counted=n_listed >= n_requests - n_withdrawn,
+                n_batches=n_batches,
             )
         except (KeyError, ValueError, OverflowError):
             self._leave_out(f"Run {run_id}")

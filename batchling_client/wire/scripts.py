@@ -24,6 +24,8 @@ from .records.batch import UNENDED_ALLOWED, EarlyRead
 from .states import TERMINAL_STATES, BatchState, Outcome, Placement, RowKind, Verdict
 from .stubs import Fsync, Stubs, script
 
+A_PERSON: Final = "a person"
+
 Json: TypeAlias = bytes | msgspec.Struct
 
 Done: TypeAlias = Literal[Verdict.OK]
@@ -256,8 +258,8 @@ class Scripts(Stubs):
         """Forget a started step that did not kill its worker."""
 
     @script(Retried)
-    async def retry(self, *, batch_id: BatchId, account: str = "") -> Retried:
-        """Make a waiting or quarantined batch due now."""
+    async def retry(self, *, batch_id: BatchId, account: str = "", by: str = A_PERSON) -> Retried:
+        """Make a waiting or quarantined batch due now; `by` is who does it, for people."""
 
     @script(Fenced)
     async def extend(self, batch_id: BatchId, token: int, lease_ms: int) -> Fenced:
@@ -445,6 +447,7 @@ class Scripts(Stubs):
         self,
         *,
         batch_id: BatchId,
+        by: str = A_PERSON,
         keep_ms: int = IN_FLIGHT.ms,
         terminal: Collection[BatchState] = TERMINAL_STATES,
     ) -> Reopened:
@@ -475,6 +478,7 @@ class Scripts(Stubs):
         alone: bool = False,
         request_ids: Collection[RequestId] = (),
         mailboxes: Collection[Mailbox] = (),
+        by: str = A_PERSON,
     ) -> CancelVerdict:
         """Request the cancellation of a batch.
 

@@ -77,8 +77,16 @@ def share(group: Group) -> str:
 
 
 def states(run: RunRecord) -> str:
-    """Return how many batches of a run are in which state."""
-    return ", ".join(f"{n:,} {state}" for state, n in sorted(run.batches_by_state.items())) or "-"
+    """Return what became of the requests of a run."""
+    if not run.is_counted:
+        return "-"
+    fates = (
+        (run.n_succeeded, "answered"),
+        (run.n_failed, "failed"),
+        (run.n_withdrawn, "withdrawn"),
+        (run.n_waiting, "waiting"),
+    )
+    return ", ".join(f"{n:,} {fate}" for n, fate in fates if n) or "-"
 
 
 def tokens(lane: LaneRecord) -> str:

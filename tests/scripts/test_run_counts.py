@@ -121,8 +121,8 @@ async def test_a_damaged_run_costs_no_answer(byhand: ByHand) -> None:
     [one] = ids(1)
     batch_id = await byhand.in_state(BatchState.ENDED, [one])
     keys = byhand.keys
-    foreign = (keys.run(byhand.run_id), keys.run_rows(byhand.run_id))
-    foreign += (keys.failures(batch_id), keys.failed_rows(batch_id))
+    foreign = [keys.run(byhand.run_id), keys.run_rows(byhand.run_id)]
+    foreign += [keys.failures(batch_id), keys.failed_rows(batch_id)]
     for key in foreign:
         await byhand.redis.execute_command("SET", key, "foreign")
     failed = out(one, RowKind.FAILURE, about="400 x y")

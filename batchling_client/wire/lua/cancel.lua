@@ -8,7 +8,7 @@
 -- given mailboxes waits for these.
 -- KEYS  1 schedule  2 batch  3 lane; then for each of request_ids: request
 -- ARGV  1 batch_id  2 ending (JSON) for a batch that ends at once  3 error in one sentence  4 alone
---       5 mailboxes, comma separated
+--       5 mailboxes, comma separated  6 by: who cancels it, for the timeline
 -- Verdicts  'OK'  'TOO_LATE' it has ended already  'GONE' no such batch
 --       'JOINED' others wait for a request in it: nothing was done
 -- States  open -> sealed  open, sealed, submitting, submitted -> ended
@@ -71,7 +71,7 @@ local function remember_cancel()
     end
   end
   redis.call('HSET', batch, 'cancel_requested', 1, 'updated_at', now)
-  moved(batch, now, 'cancellation requested')
+  moved(batch, now, 'cancellation requested by ' .. ARGV[6])
 end
 local hopeless = quarantined and (state == 'ended' or redis.call('HGET', batch, 'cancel_requested') == '1')
 hopeless = hopeless or state == 'ended' and redis.call('HEXISTS', batch, 'held_since') == 1
@@ -92,7 +92,7 @@ if early or hopeless then
     'error', err, 'cancel_requested', 1, 'ended_at', now, 'updated_at', now)
   redis.call('HDEL', batch, 'collected_at', 'denied_since', 'n_denied', 'unread_since', 'held_since', 'n_unread')
   let_go(batch, schedule, id, now)
-  moved(batch, now, 'cancelled')
+  moved(batch, now, 'cancelled by ' .. ARGV[6])
   return 'OK'
 end
 if state == 'submitting' or state == 'submitted' then

@@ -2,6 +2,7 @@
 -- have been submitted and have left requests without an answer.
 -- KEYS  1 schedule  2 batch  3 unanswered
 -- ARGV  1 batch_id  2 terminal: the terminal states, comma separated  3 keep_ms
+--       4 by: who reopens it, for the timeline
 -- Verdicts  'OK'  'TOO_LATE' there is nothing to read again  'BUSY' it is not over  'GONE' no such batch
 -- States  settled, failed, cancelled -> submitted
 --@include _clock
@@ -30,5 +31,5 @@ redis.call('HSET', batch, 'state', 'submitted', 'reopened_at', now, 'n_stumbles'
 redis.call('PEXPIRE', batch, keep_ms)
 redis.call('PEXPIRE', unanswered, keep_ms)
 let_go(batch, schedule, id, now)
-moved(batch, now, 'reopened, so that its results are read once more')
+moved(batch, now, 'reopened by ' .. ARGV[4] .. ', so that its results are read once more')
 return 'OK'

@@ -1,6 +1,6 @@
 -- Makes a waiting or quarantined batch due now; its quarantine, stumbles and unended steps are forgotten.
 -- KEYS  1 schedule  2 batch  3 circuit(account) that sees the batch, which is forgotten: a key may have been put right
--- ARGV  1 batch_id
+-- ARGV  1 batch_id  2 by: who retries it, for the timeline
 -- Verdicts  'OK'  'BUSY' a step is under way  'TOO_LATE' it is terminal  'GONE' no such batch
 --@include _clock
 --@include _fence
@@ -31,5 +31,5 @@ redis.call('HSET', batch, 'n_stumbles', 0, 'updated_at', now)
 redis.call('HDEL', batch, 'unread_since', 'n_unread')
 redis.call('UNLINK', circuit)
 let_go(batch, schedule, id, now)
-moved(batch, now, 'retried by hand')
+moved(batch, now, (quarantined and 'taken out of quarantine by ' or 'made due by ') .. ARGV[2])
 return 'OK'
