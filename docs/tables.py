@@ -18,7 +18,9 @@ from batchling_client import errors
 from batchling_client.intercept.passed import Why
 from batchling_client.views.batch_detail import BatchDetail
 from batchling_client.views.batch_view import BatchView
+from batchling_client.views.failures import Failures
 from batchling_client.views.overview import Overview
+from batchling_client.views.run_view import RunView
 from batchling_client.wire.keys import KEYSPACE
 from batchling_client.wire.no_batches import ANY_PATH, NO_BATCHES
 from batchling_client.wire.routes import ROUTES, Routes, window_words
@@ -167,6 +169,8 @@ def _fields(view: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple[str,
             wanted, meta = get_args(wanted)
             says = meta.description or ""
         yield f"{prefix}{field.name}", _word_of(wanted), says
+        if isinstance(wanted, type) and issubclass(wanted, msgspec.Struct):
+            yield from _fields(wanted, f"{prefix}{field.name}.")
         for inner in get_args(wanted):
             if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
                 yield from _fields(inner, f"{prefix}{field.name}[].")
@@ -178,10 +182,13 @@ def _word_of(wanted: Any) -> str:
         return " or ".join(_word_of(one) for one in get_args(wanted))
     if get_origin(wanted) is tuple:
         inner = get_args(wanted)[0]
+        inner = getattr(inner, "__supertype__", inner)
         return "list of strings" if inner is str else "list of objects"
     wanted = getattr(wanted, "__supertype__", wanted)
     if isinstance(wanted, type) and issubclass(wanted, enum.Enum):
         return "string"
+    if isinstance(wanted, type) and issubclass(wanted, msgspec.Struct):
+        return "object"
     words = {
         str: "string",
         int: "integer",
@@ -219,6 +226,9 @@ PAGES: Final[dict[str, dict[str, Callable[[], str]]]] = {
         "batches": partial(json_fields, BatchView),
         "batch": partial(json_fields, BatchDetail, BatchView),
         "overview": partial(json_fields, Overview),
+        "runs": partial(json_fields, RunView),
+        "run": partial(json_fields, RunView),
+        "failures": partial(json_fields, Failures),
     },
     "docs/hosts.md": {"hosts": hosts_table, "no-batches": no_batches_table},
 }

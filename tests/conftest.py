@@ -29,6 +29,7 @@ LONG: Final = (
     "cli/test_bulk.py",
     "cli/test_display.py",
     "cli/test_doctor.py",
+    "cli/test_failures.py",
     "cli/test_looking.py",
     "cli/test_moved_programs.py",
     "cli/test_own_endpoint.py",

@@ -18,7 +18,7 @@ MOST_GROUPS: Final = 12
 
 def status(found: Overview, now: dt.datetime, width: int | None) -> list[str]:
     """Return the lines: the deployment, then what needs a person, what waits, and what runs."""
-    lines = [_head(found, now)]
+    lines = [_head(found, now), *_pace(found)]
     lines += [styled(folded(trouble, width), "red", bold=True) for trouble in found.troubles]
     lines += _section("NEEDS YOU", "red", found.needs_you, now, width)
     lines += _section("WAITS BY ITSELF", "yellow", found.waits, now, width)
@@ -35,6 +35,18 @@ def _head(found: Overview, now: dt.datetime) -> str:
         wait = "waits" if found.n_waiting == 1 else "wait"
         words.append(f"{counted(found.n_waiting, 'request')} {wait} (oldest {span(now - found.oldest_at)})")
     return "   ".join(words)
+
+
+def _pace(found: Overview) -> list[str]:
+    """Return what came in during the last hour, if anything did."""
+    pace = found.pace
+    if not pace.n_answered:
+        return []
+    failed = f", {pace.n_failed:,} of them failed" if pace.n_failed else ""
+    words = [f"last hour: {counted(pace.n_answered, 'answer')}{failed}"]
+    words += [f"{pace.answers_per_minute:,.0f} a minute now"] if pace.answers_per_minute >= 1 else []
+    words += [f"{pace.n_input:,} tokens in, {pace.n_output:,} out"] if pace.n_input else []
+    return ["   ".join(words)]
 
 
 def _section(

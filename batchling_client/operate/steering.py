@@ -206,10 +206,10 @@ def _what_follows(batch: Batch) -> str:
     next_step = {
         BatchState.OPEN: "it is sealed and submitted",
         BatchState.SEALED: "it is submitted",
-        BatchState.SUBMITTING: "its submission goes on",
+        BatchState.SUBMITTING: "its submission continues",
         BatchState.SUBMITTED: "its provider is asked about it",
         BatchState.ENDED: "its results are read",
-    }.get(batch.state, "it goes on")
+    }.get(batch.state, "it continues")
     if batch.quarantined_at is not None:
         return f"is out of quarantine and due now: {next_step}"
     return f"is due now: {next_step}"

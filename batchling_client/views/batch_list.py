@@ -18,6 +18,7 @@ from ..wire.records.row_and_result import CorruptRecord, LaneSpec
 from ..wire.states import LISTS, QUARANTINED, SETTLED_WITH_FAILURES, BatchState
 from .batch_view import OF_THOSE_OVER, BatchView, Status, view_of
 from .inspection import Inspection, pipelined
+from .pace import Pace, pace_of
 
 UNFINISHED: Final = (
     QUARANTINED,
@@ -236,6 +237,10 @@ class BatchLists:
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         due_ms = min((score for _, score in pairs(first)), default=float(now_ms))
         return moment(now_ms), max(0.0, (now_ms - due_ms) / 1000)
+
+    async def pace(self, now: dt.datetime) -> Pace:
+        """Return how fast answers have come lately."""
+        return await pace_of(self._redis, self._keys, now.timestamp())
 
     async def views(self, batch_ids: Sequence[BatchId], lanes: Lanes | None = None) -> list[BatchView]:
         """Return the views of these batches, in this order; those that are gone or cannot be read are left out."""

@@ -26,7 +26,9 @@ class FailureReason(msgspec.Struct, frozen=True, kw_only=True):
     message: Annotated[
         str | None, msgspec.Meta(description="what one of them was answered, up to 200 characters")
     ]
-    examples: Annotated[list[RequestId], msgspec.Meta(description="ids of up to three of these requests")]
+    examples: Annotated[
+        tuple[RequestId, ...], msgspec.Meta(description="ids of up to three of these requests")
+    ]
 
 
 class FailedRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,8 +48,12 @@ class Failures(msgspec.Struct, frozen=True, kw_only=True):
     id: Annotated[str, msgspec.Meta(description="id of the batch or run")]
     n_failed: Annotated[int, msgspec.Meta(description="requests that were answered with an error")]
     n_unlisted: Annotated[int, msgspec.Meta(description="failed requests that are not listed one by one")]
-    reasons: Annotated[list[FailureReason], msgspec.Meta(description="the reasons, the commonest first")]
-    requests: Annotated[list[FailedRequest], msgspec.Meta(description="the failed requests that are listed")]
+    reasons: Annotated[
+        tuple[FailureReason, ...], msgspec.Meta(description="the reasons, the commonest first")
+    ]
+    requests: Annotated[
+        tuple[FailedRequest, ...], msgspec.Meta(description="the failed requests that are listed")
+    ]
 
 
 @dataclass(slots=True)
@@ -111,17 +117,17 @@ def _failures(
         id=name,
         n_failed=max(n_failed, len(rows)),
         n_unlisted=max(n_failed - len(rows), 0),
-        reasons=[
+        reasons=tuple(
             FailureReason(
                 status=reason.status,
                 code=reason.code,
                 n_requests=group.n,
                 message=group.message,
-                examples=group.examples,
+                examples=tuple(group.examples),
             )
             for reason, group in ordered
-        ],
-        requests=[
+        ),
+        requests=tuple(
             FailedRequest(
                 request_id=row.request_id,
                 batch_id=batch_id,
@@ -131,5 +137,5 @@ def _failures(
                 message=row.message,
             )
             for batch_id, row in rows
-        ],
+        ),
     )

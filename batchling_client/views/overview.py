@@ -15,6 +15,7 @@ from ..wire.states import BatchState
 from .batch_detail import commands_of
 from .batch_list import FAILED, OVER, UNFINISHED, BatchLists, Filter
 from .batch_view import NEED_YOU, BatchView, Status
+from .pace import Pace
 
 MOST_READ: Final = 5_000
 """So many unfinished batches are read, the oldest: the counts are exact beyond that, the reasons are theirs."""
@@ -60,6 +61,7 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
         dt.datetime | None, msgspec.Meta(description="when the oldest of them was queued; null if none")
     ]
     lag_s: Annotated[float, msgspec.Meta(description="seconds by which the most overdue look is late")]
+    pace: Annotated[Pace, msgspec.Meta(description="what came in during the last hour")]
     n_unfinished: Annotated[int, msgspec.Meta(description="batches that are not over")]
     n_over: Annotated[int, msgspec.Meta(description="batches that are over and still on record")]
     n_over_with_failures: Annotated[
@@ -93,7 +95,7 @@ async def overview_of(lists: BatchLists, *, namespace: str, redis_at: str, n_old
     """Look at everything once. Raise redis-py's own errors when Redis is away."""
     lanes = await lists.lanes()
     page = await lists.page(Filter(lists=UNFINISHED), limit=MOST_READ, lanes=lanes)
-    _, lag_s = await lists.clock_and_lag()
+    now, lag_s = await lists.clock_and_lag()
     everything = Filter()
     try:
         workers: Sequence[WorkerPresence] = await lists.inspection.workers()
@@ -125,6 +127,7 @@ async def overview_of(lists: BatchLists, *, namespace: str, redis_at: str, n_old
         n_waiting=n_waiting,
         oldest_at=min((batch.created_at for batch in page.batches if batch.n_waiting), default=None),
         lag_s=lag_s,
+        pace=await lists.pace(now),
         n_unfinished=n_unfinished,
         n_over=lanes.n(OVER, everything),
         n_over_with_failures=lanes.n(FAILED, everything),

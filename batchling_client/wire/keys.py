@@ -51,6 +51,9 @@ MAIL: Final = Lifetime(
     shown="1 day",
     why="a session that reads its mailbox later finds each answer under its result key",
 )
+MINUTE: Final = Lifetime(
+    ms=25 * 3600 * 1000, shown="25 hours", why="one day of minutes, and the hour that is under way"
+)
 CIRCUIT: Final = Lifetime(
     ms=600_000, shown="10 minutes after its pause", why="an account without failures is trusted again"
 )
@@ -127,6 +130,12 @@ KEYSPACE: Final = (
         redis_type="set",
         lifetime=IN_FLIGHT,
         holds="batch ids in which a run has requests",
+    ),
+    KeyKind(
+        word="minute",
+        redis_type="hash",
+        lifetime=MINUTE,
+        holds="lane|count -> how many answers and tokens came in this minute since 1970",
     ),
     KeyKind(
         word="run_rows",
@@ -219,6 +228,10 @@ class Keys:
 
     def unanswered(self, batch_id: str) -> str:
         return f"{self.prefix}unanswered:{batch_id}"
+
+    def minute(self, minute: int) -> str:
+        """Return the key of the counts of a minute, numbered since 1970."""
+        return f"{self.prefix}minute:{minute}"
 
     def failures(self, batch_id: str) -> str:
         return f"{self.prefix}failures:{batch_id}"

@@ -11,6 +11,7 @@ import msgspec
 from .keys import (
     IN_FLIGHT,
     MAIL,
+    MINUTE,
     RESULTS,
     WORKER,
     BatchId,
@@ -259,7 +260,7 @@ class Scripts(Stubs):
 
     @script(Retried)
     async def retry(self, *, batch_id: BatchId, account: str = "", by: str = A_PERSON) -> Retried:
-        """Make a waiting or quarantined batch due now; `by` is who does it, for people."""
+        """Make a waiting or quarantined batch due now; `by` names that person in the timeline."""
 
     @script(Fenced)
     async def extend(self, batch_id: BatchId, token: int, lease_ms: int) -> Fenced:
@@ -392,6 +393,7 @@ class Scripts(Stubs):
         mailboxes: Sequence[Mailbox],
         keep_ms: int = RESULTS.ms,
         mail_ms: int = MAIL.ms,
+        minute_ms: int = MINUTE.ms,
     ) -> Delivered:
         """Store results and notify the sessions that wait for them."""
 

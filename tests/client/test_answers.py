@@ -14,6 +14,7 @@ from batchling_client.block.run import handler_of
 from batchling_client.wire.deployment.cancellation import end
 from batchling_client.wire.ids import new_batch_id, new_mailbox, new_run_id
 from batchling_client.wire.keys import Keys
+from batchling_client.wire.records.in_flight import InFlight
 from batchling_client.wire.records.row_and_result import Row
 from batchling_client.wire.scripts import BatchCap, RowIn
 from batchling_client.wire.states import BatchState
@@ -153,7 +154,8 @@ async def test_two_processes_share_a_request_in_flight(answerer: Answerer) -> No
                     await answerer.redis.get(key)
                     for key in await answerer.redis.keys(answerer.keys.request("*"))
                 ]
-                return any(place and place.count(b",") == 1 for place in places)
+                found = [InFlight.decode(place) for place in places]
+                return any(one is not None and len(one.mailboxes) == 2 for one in found)
 
             mine = asyncio.create_task(ask(run, "shared"))
             await wait_until(child_asked, description="both processes wait", within_s=30)

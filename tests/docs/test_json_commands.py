@@ -102,6 +102,7 @@ async def all_printed(deployment: Deployment, folder: Path) -> dict[str, Any]:
         seen[command] = await printed(env, command)
     seen["show BATCH"] = await printed(env, "show", batch_id)
     seen["show RUN"] = await printed(env, "show", "nightly")
+    seen["failures ID"] = await printed(env, "failures", "nightly")
     seen["retry ID"] = await printed(env, "retry", batch_id)
     seen["cancel BATCH"] = await printed(env, "cancel", batch_id)
     seen["cancel RUN"] = await printed(env, "cancel", seen["runs"][0]["run_id"])

@@ -98,14 +98,14 @@ async def test_the_items_of_a_sequence_follow_as_the_header_says(scripts: SentSc
     scripts.reply = [b"OK", 1, 2, 3]
     row = RowOut(request_id=RequestId("r1"), kind=RowKind.SUCCESS, packed=b"p", about="429 busy")
     delivered = await scripts.deliver(
-        BATCH, 7, [row], max_attempts=3, keep_ms=5, mail_ms=6, mailboxes=[Mailbox("m1")]
+        BATCH, 7, [row], max_attempts=3, keep_ms=5, mail_ms=6, minute_ms=7, mailboxes=[Mailbox("m1")]
     )
     assert (delivered.n_answered, delivered.n_retry, delivered.n_unknown) == (1, 2, 3)
     assert scripts.call[1] == [
         *("batch:b1", "unanswered:b1", "failures:b1", "failed_rows:b1"),
         *("mailbox:m1", "request:r1", "result:r1"),
     ]
-    assert scripts.call[2] == [7, "b1", 3, 5, 6, KEYS.notice_prefix, 1, "m1", "S", "r1", b"p", "429 busy"]
+    assert scripts.call[2] == [7, "b1", 3, 5, 6, KEYS.notice_prefix, 7, 1, "m1", "S", "r1", b"p", "429 busy"]
 
     scripts.reply = [b"OK", b"1"]
     requeued = await scripts.requeue(

@@ -2,10 +2,11 @@
 -- batch, is left alone, so a chunk may be delivered any number of times.
 -- A success in a reopened batch also answers a request that the batch had ended without an answer to and that has left it
 -- since, unless a provider may have been sent it again: it is paid for, and would be paid for once more.
--- Runs count what became of their requests; failures are listed with the batch, by reason and the first of them one by one.
--- KEYS  1 batch  2 unanswered  3 failures  4 failed_rows; then for each of mailboxes: mailbox; then for each of rows: request, result
+-- Runs and lanes count what became of requests; failures are listed with the batch, by reason and the first of them one by one.
+-- KEYS  1 batch  2 unanswered  3 failures  4 failed_rows; then for each of mailboxes: mailbox; then for each of rows:
+--       request, result
 -- ARGV  1 token  2 batch_id  3 max_attempts  4 keep_ms of results  5 mail_ms: how long a mailbox is kept  6 notice_prefix
---       7 n_mailboxes; then for each of mailboxes; then for each of rows: kind (S success, F failure, R worth another
+--       7 minute_ms: how long a minute's counts are kept  8 n_mailboxes; then for each of mailboxes; then for each of rows: kind (S success, F failure, R worth another
 --       attempt), request_id, packed, about (S: counts of tokens, `name=n` and so on; else status, code and message)
 -- Verdicts  {'OK', n answered, n left for another attempt, n not in this batch}
 --       {'MAILBOXES', name, ...} nothing was done: these wait for rows of the chunk, name them too
@@ -18,11 +19,11 @@
 --@include _recount
 --@include _request
 --@include _mail
---@include _runs
+--@include _counts
 local batch, unanswered = KEYS[1], KEYS[2]
 local token, batch_id, attempts, keep_ms, mail_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
-local channel_prefix, n_mailboxes = ARGV[6], tonumber(ARGV[7])
-local first_key, first_arg = 4 + n_mailboxes, 7 + n_mailboxes
+local channel_prefix, n_mailboxes = ARGV[6], tonumber(ARGV[8])
+local first_key, first_arg = 4 + n_mailboxes, 8 + n_mailboxes
 local n = (#ARGV - first_arg) / 4
 local failures, failed_rows = KEYS[3], KEYS[4]
 local MOST_FAILED_ROWS = 1000
@@ -30,7 +31,7 @@ local MOST_FAILED_ROWS = 1000
 if not holds(batch, token) then
   return {'STALE'}
 end
-local mail = mail_to(n_mailboxes, 4, 7)
+local mail = mail_to(n_mailboxes, 4, 8)
 local reopened = redis.call('HEXISTS', batch, 'reopened_at') == 1
 
 -- The batch in which a request of a reopened batch waits now, '' for none, and who waits; nil where it is not to be answered.
@@ -161,7 +162,11 @@ if n_succeeded + n_failed > 0 then
   -- This step got further than those before it that never ended.
   redis.call('HSET', batch, 'starts', 0)
 end
-redis.call('HSET', batch, 'updated_at', now_ms())
+local now = now_ms()
+redis.call('HSET', batch, 'updated_at', now)
+tokens.n_succeeded = n_succeeded > 0 and n_succeeded or nil
+tokens.n_failed = n_failed > 0 and n_failed or nil
+count_for_lane(tokens, batch, batch_id, now, ARGV[7])
 local n_retry = 0
 for _ in pairs(left) do
   n_retry = n_retry + 1

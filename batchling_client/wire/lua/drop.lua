@@ -15,7 +15,7 @@
 --@include _server
 --@include _sound
 --@include _request
---@include _runs
+--@include _counts
 --@include _mail
 local schedule, batch, lane = KEYS[1], KEYS[2], KEYS[3]
 local id, packed, keep_ms, mail_ms, channel_prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]

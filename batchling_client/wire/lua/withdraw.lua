@@ -8,7 +8,7 @@
 --@include _server
 --@include _sound
 --@include _request
---@include _runs
+--@include _counts
 local request, batch = KEYS[1], KEYS[2]
 local batch_id, mailbox = ARGV[1], ARGV[2]
 local owner, attempt, waiting = flight(request)

@@ -38,7 +38,7 @@ class Tokens:
 
     @classmethod
     def decode(cls, fields: Mapping[bytes, bytes]) -> Self:
-        """Read the counts from the hash of a batch or a run; what is no number counts as 0."""
+        """Read the counts from the hash of a batch or a run; anything but a number counts as 0."""
         return cls(**{name: number(fields, name) for name in cls.__dataclass_fields__})
 
 
@@ -86,6 +86,6 @@ def spelled_failure(status: int, code: str, message: str) -> str:
 
 
 def number(fields: Mapping[bytes, bytes], name: str) -> int:
-    """Return a count of a hash; 0 where there is none or it is none."""
+    """Return a count of a hash; 0 where there is none, or something else."""
     raw = fields.get(name.encode(), b"")
     return int(raw) if raw.isdigit() and len(raw) < 19 else 0

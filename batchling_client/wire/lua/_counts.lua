@@ -1,8 +1,10 @@
 -- Needs _request.
--- What runs count of their requests' fates, beside the list of their requests. Only people read it: what is damaged of it
---   must not cost a request, so nothing here raises.
+-- What runs count of their requests' fates, beside the list of their requests, and lanes in all and by the minute. Only
+--   people read it: what is damaged of it must not cost a request, so nothing here raises.
 -- for_runs(sums, waiting, field, n): adds n to what each run of `waiting` is to count under that name.
 -- count_for_runs(sums, batch, id): adds the sums to the runs' records, found from the key and the id of any batch.
+-- count_for_lane(counts, batch, id, now, minute_ms): adds the counts, by their names, to the record of the batch's lane and,
+--   as `LANE|name`, to the present minute, which is kept that long.
 -- leave_runs(waiting, batch, id, request): takes a withdrawn request out of the lists of its runs.
 local function for_runs(sums, waiting, field, n)
   for run in runs_of(waiting) do
@@ -25,6 +27,22 @@ local function count_for_runs(sums, batch, id)
       end
     end
   end
+end
+
+local function count_for_lane(counts, batch, id, now, minute_ms)
+  local lane_id, prefix = redis.pcall('HGET', batch, 'lane'), prefix_of(batch, id)
+  if type(lane_id) ~= 'string' or not next(counts) then
+    return
+  end
+  local lane, minute = prefix .. 'lane:' .. lane_id, prefix .. 'minute:' .. string.format('%d', math.floor(now / 60000))
+  local known = redis.call('EXISTS', lane) == 1
+  for name, n in pairs(counts) do
+    if known then
+      redis.pcall('HINCRBY', lane, name, n)
+    end
+    redis.pcall('HINCRBY', minute, lane_id .. '|' .. name, n)
+  end
+  redis.pcall('PEXPIRE', minute, minute_ms)
 end
 
 local function leave_runs(waiting, batch, id, request)
