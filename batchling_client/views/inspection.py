@@ -232,14 +232,12 @@ class Inspection:
 
     async def run(self, run_id: RunId) -> RunRecord | None:
         """Return one run with its batches; None if there is none of that id (any more)."""
-        for record in await self._records([run_id]):
-            return dataclasses.replace(record, batches=tuple(await self.batches_of(run_id)))
-        return None
+        record = await self.run_alone(run_id)
+        return record and dataclasses.replace(record, batches=tuple(await self.batches_of(run_id)))
 
     async def run_alone(self, run_id: RunId) -> RunRecord | None:
-        """Return one run without its batches, which are not even counted; None if there is none of that id."""
-        (fields,) = await self._hashes([self._keys.run(run_id)])
-        return self._record(run_id, fields, {})
+        """Return one run without its batches; None if there is none of that id."""
+        return next(iter(await self._records([run_id])), None)
 
     def _record(
         self, run_id: RunId, fields: Mapping[bytes, bytes] | None, n_listed: int, n_batches: int
