@@ -26,6 +26,7 @@ NAMES: Final = (
     "rolling_restart",
     "looks",
     "looking",
+    "pages",
     "servers",
     "thread_hop",
 )

@@ -48,7 +48,7 @@ class Made:
 def measure() -> Report:
     """Fill a Redis, then run each command three times as a process; keep the best time and the peak memory."""
     with tempfile.TemporaryDirectory(prefix="bl-") as home, redis_server(Path(home)) as url:
-        made = asyncio.run(_filled(url))
+        made = asyncio.run(filled(url))
         environment = {**clean_environment(), "BATCHLING_REDIS_URL": url, "BATCHLING_HOME": home}
         commands = (
             ("--version",),
@@ -98,7 +98,7 @@ def _run(words: tuple[str, ...], environment: dict[str, str]) -> tuple[float, fl
     return best, most
 
 
-async def _filled(url: str) -> Made:
+async def filled(url: str) -> Made:
     """Write the records of batches, lanes and runs as the scripts leave them behind."""
     keys = Keys("default")
     async with connected(url) as redis:

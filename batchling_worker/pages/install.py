@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -72,6 +73,9 @@ def install(settings: WorkerSettings) -> None:
             if not settings.flower_without_login and is_open(self.options):
                 sys.stderr.write(OPEN)
                 raise SystemExit(USAGE)
+            # A full collection over all that Flower has imported would hold up its loop for 50 ms, again and again.
+            gc.collect()
+            gc.freeze()
             return super().start_http_server()
 
     flower.command.Flower = FlowerWithPages

@@ -13,7 +13,9 @@ import pytest
 
 from batchling_client.wire.states import BatchState
 from batchling_worker.pages.install import OPEN, is_open
+from tests.redis_server import free_port, redis_server
 from tests.scripts.byhand import ByHand, ids
+from tests.waiting import wait_until
 
 from .browser import Browser, environment, running_flower
 
@@ -70,6 +72,21 @@ def test_only_loopback_is_served_without_a_login(address: str) -> None:
     assert not is_open(options(auth=".*@example.com"))
     assert not is_open(options(unix_socket="/run/flower.sock"))
     assert not is_open(options(address="127.0.0.1"))
+
+
+@pytest.mark.long
+async def test_a_redis_that_is_away_is_a_sentence_until_it_is_back(tmp_path: Path) -> None:
+    port = free_port()
+    with running_flower(f"redis://127.0.0.1:{port}", "away", tmp_path) as flower_port:
+        browser = Browser(flower_port)
+        for path in ("batchling", "batches", "batches?partial=1", "batch/b1", "lanes", "runs", "find?q=b1"):
+            page = browser.get(f"/{path}")
+            assert (page.status, f"Redis at 127.0.0.1:{port} cannot be reached" in page.text) == (
+                503,
+                True,
+            ), path
+        with redis_server(port=port):
+            await wait_until(lambda: browser.get("/batches").status == 200, description="the pages are back")
 
 
 @pytest.mark.long

@@ -88,9 +88,9 @@ class ByHand:
     def lane_id(self) -> LaneId:
         return self.spec.lane_id
 
-    def use_model(self, model: str) -> None:
+    def use_model(self, model: str, provider: str = SPEC.provider) -> None:
         """Put what is enqueued from now on into the lane of another model."""
-        self.spec = msgspec.structs.replace(SPEC, model=model)
+        self.spec = msgspec.structs.replace(SPEC, model=model, provider=provider)
 
     async def enqueue(
         self,
