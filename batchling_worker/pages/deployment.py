@@ -56,20 +56,20 @@ class Deployment:
         """Where its Redis is, without a password."""
         return place_of(self._url)
 
-    async def look(self, ask: Callable[[Look], Awaitable[T]]) -> T:
+    async def look(self, ask: Callable[[Look], Awaitable[T]], *, longest_s: float = LONGEST_S) -> T:
         """Return what `ask` finds; it runs on the loop of the thread. Raise `RedisAway`."""
-        future = asyncio.run_coroutine_threadsafe(self._asked(ask), self._running_loop())
+        future = asyncio.run_coroutine_threadsafe(self._asked(ask, longest_s), self._running_loop())
         return await asyncio.wrap_future(future)
 
-    async def _asked(self, ask: Callable[[Look], Awaitable[T]]) -> T:
+    async def _asked(self, ask: Callable[[Look], Awaitable[T]], longest_s: float) -> T:
         if self._redis is None:
             self._redis = connect(self._url)
         found = Look(lists=BatchLists(self._redis, self._keys), scripts=Scripts(self._redis, self._keys))
         try:
-            async with asyncio.timeout(LONGEST_S):
+            async with asyncio.timeout(longest_s):
                 return await ask(found)
         except TimeoutError:
-            raise RedisAway(f"Redis at {self.place} does not answer within {LONGEST_S:.0f} s.") from None
+            raise RedisAway(f"Redis at {self.place} does not answer within {longest_s:.0f} s.") from None
         except (*UNREACHABLE, RedisError) as error:
             raise RedisAway(f"Redis at {self.place} cannot be reached ({type(error).__name__}).") from None
 

@@ -30,6 +30,8 @@ RUNS_PER_PAGE: Final = 20
 MOST_LANES: Final = 200
 MOST_AT_ONCE: Final = 500
 """So many batches are steered at once, at most: all of them are named in the form that asks."""
+MANY_S: Final = 60.0
+"""How long that may take."""
 DONE: Final = {
     "cancelled": "Its cancellation was requested.",
     "retried": "It is looked at now.",
@@ -153,7 +155,7 @@ class BulkPage(Page):
                 outcomes[outcome] = outcomes.get(outcome, 0) + 1
             return outcomes
 
-        outcomes = await self.deployment.look(ask)
+        outcomes = await self.deployment.look(ask, longest_s=MANY_S)
         log_steered(self.who, what, outcomes, choice.query())
         self.show("bulk_done", title="Done", tab="batches", refresh=False, outcomes=outcomes, choice=choice)
 

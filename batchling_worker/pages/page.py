@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -30,6 +29,11 @@ WRONG_HOST: Final = (
 READ_ONLY: Final = "This Flower runs with --read-only: nothing can be changed here.\n"
 FOREIGN: Final = "This form was sent from another page, or is too old: load the page again.\n"
 PARTIAL: Final = "X-Batchling-Partial"
+CROSS_ORIGIN: Final = (
+    "Access-Control-Allow-Origin",
+    "Access-Control-Allow-Headers",
+    "Access-Control-Allow-Methods",
+)
 
 
 class Page(BaseHandler):  # type: ignore[misc]  # Flower has no types
@@ -46,6 +50,9 @@ class Page(BaseHandler):  # type: ignore[misc]  # Flower has no types
     def set_default_headers(self) -> None:
         """Let no other page frame these, and no cache keep them."""
         super().set_default_headers()
+        for name in CROSS_ORIGIN:
+            # Flower sends these where its API is open to everybody: other pages could then read these, too.
+            self.clear_header(name)
         self.set_header("Content-Security-Policy", POLICY)
         self.set_header("X-Frame-Options", "DENY")
         self.set_header("Referrer-Policy", "same-origin")
@@ -60,10 +67,10 @@ class Page(BaseHandler):  # type: ignore[misc]  # Flower has no types
         """Refuse a form that was not sent from these pages, also where Flower has no login and checks nothing."""
         if self.read_only:
             raise HTTPError(405, READ_ONLY)
-        if self.request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
-            raise HTTPError(403, FOREIGN)
-        origin = self.request.headers.get("Origin")
-        if origin and urlsplit(origin).netloc != self.request.host:
+        site, origin = self.request.headers.get("Sec-Fetch-Site"), self.request.headers.get("Origin")
+        # Where a browser says which site it comes from, a proxy in front of Flower may have changed the host.
+        same = site == "same-origin" if site else not origin or urlsplit(origin).netloc == self.request.host
+        if not same:
             raise HTTPError(403, FOREIGN)
         try:
             RequestHandler.check_xsrf_cookie(self)
@@ -72,8 +79,7 @@ class Page(BaseHandler):  # type: ignore[misc]  # Flower has no types
 
     def prepare(self) -> None:
         """Refuse foreign host names, then people who have not logged in."""
-        name = urlsplit(f"//{self.request.host}").hostname or ""
-        if "*" not in self.hosts and name not in self.hosts | LOOPBACK:
+        if "*" not in self.hosts and host_name(self.request.host) not in self.hosts | LOOPBACK:
             # A name that somebody else resolves to this address would make their page one of ours.
             raise HTTPError(403, WRONG_HOST)
         if not self.current_user:
@@ -84,14 +90,14 @@ class Page(BaseHandler):  # type: ignore[misc]  # Flower has no types
 
     @property
     def who(self) -> str:
-        """The name under which somebody logged in; Flower if it has no login."""
+        """The name under which somebody logged in; '' if Flower has no login."""
         if isinstance(self.current_user, str):
             return self.current_user
-        try:
-            given = self.request.headers.get("Authorization", "").partition(" ")[2]
-            return base64.b64decode(given).decode().partition(":")[0] or "Flower"
-        except (binascii.Error, ValueError):
-            return "Flower"
+        if not self.application.options.basic_auth:
+            return ""
+        # Flower has compared the name and its password with those that it knows.
+        given = self.request.headers.get("Authorization", "").partition(" ")[2]
+        return base64.b64decode(given).decode().partition(":")[0]
 
     def word(self, name: str) -> str:
         """Return a word of the query, '' if it is not there. Unlike Flower's, it is not escaped: templates do that."""
@@ -143,3 +149,11 @@ class Page(BaseHandler):  # type: ignore[misc]  # Flower has no types
         """Log no traceback of a Redis that is away: the page says it, and tries again every two seconds."""
         if not isinstance(value, RedisAway):
             super().log_exception(typ, value, tb)
+
+
+def host_name(host: str) -> str:
+    """Return the name in a Host header without its port; '' if it is malformed."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""

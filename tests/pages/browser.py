@@ -88,14 +88,14 @@ class Browser:
 
 
 @contextmanager
-def running_flower(redis_url: str, namespace: str, home: Path, *words: str) -> Iterator[int]:
+def running_flower(redis_url: str, namespace: str, home: Path, *words: str, **settings: str) -> Iterator[int]:
     """Run Flower as users do, and yield its port; stopped by pid."""
     port = free_port()
     command = [sys.executable, "-m", "celery", "-A", "batchling_worker", "flower", f"--port={port}"]
     with (home / "flower.log").open("wb") as log:
         process = subprocess.Popen(
             [*command, "--address=127.0.0.1", *words],
-            env=environment(redis_url, namespace, home),
+            env=environment(redis_url, namespace, home) | settings,
             stdout=log,
             stderr=log,
         )

@@ -24,7 +24,9 @@ def namespace() -> str:
 
 @pytest.fixture(scope="session")
 def flower_port(redis_url: str, namespace: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    with running_flower(redis_url, namespace, tmp_path_factory.mktemp("flower")) as port:
+    # Flower's API is open to every page: batchling's pages must not be.
+    open_api = {"FLOWER_UNAUTHENTICATED_API": "true"}
+    with running_flower(redis_url, namespace, tmp_path_factory.mktemp("flower"), **open_api) as port:
         yield port
 
 

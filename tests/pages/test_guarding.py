@@ -44,7 +44,7 @@ async def test_a_form_of_another_page_changes_nothing(there: ByHand, browser: Br
 
 
 def test_a_foreign_name_for_this_address_is_refused(browser: Browser) -> None:
-    for host in ("elsewhere.example", "localhost.elsewhere.example", "127.0.0.1.example:80", ""):
+    for host in ("elsewhere.example", "localhost.elsewhere.example", "127.0.0.1.example:80", "[", ""):
         page = browser.get("/batches", Host=host)
         assert page.status == 403, host
         assert "BATCHLING_FLOWER_HOSTS" in page.body, host
@@ -55,6 +55,7 @@ def test_a_foreign_name_for_this_address_is_refused(browser: Browser) -> None:
 def test_no_page_may_frame_these_or_keep_them(browser: Browser) -> None:
     headers = browser.get("/batchling").headers
 
+    assert "access-control-allow-origin" not in headers
     assert "frame-ancestors 'none'" in headers["content-security-policy"]
     assert "script-src" not in headers["content-security-policy"]
     assert headers["cache-control"] == "no-store"
@@ -117,7 +118,8 @@ async def test_a_login_a_prefix_and_read_only_hold_for_every_page(
         "find?q=b",
         f"batch/{batch_id}/cancel",
     )
-    with running_flower(redis_url, namespace, tmp_path, *words) as port:
+    settings = {"BATCHLING_FLOWER_HOSTS": "one.example, Two.example"}
+    with running_flower(redis_url, namespace, tmp_path, *words, **settings) as port:
         ada = Browser(port, Authorization="Basic " + base64.b64encode(b"ada:secret").decode())
         stranger = Browser(port, Authorization="Basic " + base64.b64encode(b"ada:guess").decode())
         for path in paths:
@@ -129,6 +131,8 @@ async def test_a_login_a_prefix_and_read_only_hold_for_every_page(
             assert (page.status, set(page.methods) - {"get"}) == (200, set()), path
             assert all(link.startswith(("/mon/", "?", "#", "http")) for link in page.links), path
             assert not [link for link in page.links if link.endswith(("cancel", "retry"))], path
+        for host, status in (("two.example", 200), ("one.example:80", 200), ("three.example", 403)):
+            assert ada.get("/mon/batches", Host=host).status == status, host
         fields = ada.get("/mon/batches").fields
         for path in (f"batch/{batch_id}/cancel", "batches/retry"):
             assert ada.get(f"/mon/{path}").status == 405, path
