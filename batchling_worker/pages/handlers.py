@@ -288,9 +288,11 @@ async def steered(look: Look, batch_id: BatchId, what: str, who: str) -> str:
     if batch is None:
         return "too-late"
     if what == "cancel":
-        cancelled = await steering.cancel(look.scripts, batch, by=f"{who} in Flower")
+        cancelled = await steering.cancel(look.scripts, batch, by=f"{who or 'a person'} in Flower")
         return "cancelled" if cancelled.batch_ids else "too-late"
-    retried = await steering.retry(look.lists.inspection, look.scripts, batch_id, by=f"{who} in Flower")
+    retried = await steering.retry(
+        look.lists.inspection, look.scripts, batch_id, by=f"{who or 'a person'} in Flower"
+    )
     return "retried" if retried.batch_ids else "busy" if retried.busy else "too-late"
 
 

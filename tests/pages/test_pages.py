@@ -91,7 +91,7 @@ async def test_nothing_is_cancelled_before_it_is_confirmed(there: ByHand, browse
     assert (done.status, done.headers["location"]) == (303, f"/batch/{batch_id}?done=cancelled")
     cancelled = await there.batch(batch_id)
     assert cancelled.cancel_requested
-    assert cancelled.error == f"Batch {batch_id} was cancelled in Flower."
+    assert cancelled.error == f"Batch {batch_id} was cancelled by a person in Flower."
 
 
 async def test_a_quarantined_batch_is_tried_again(there: ByHand, browser: Browser) -> None:
