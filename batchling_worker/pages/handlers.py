@@ -14,10 +14,14 @@ from batchling_client.operate import steering
 from batchling_client.views.batch_detail import BatchDetail, detail_of
 from batchling_client.views.batch_list import Lanes
 from batchling_client.views.batch_list import Page as Some
+from batchling_client.views.failures import Failures, failures_of_batch, failures_of_run
 from batchling_client.views.inspection import RunRecord
 from batchling_client.views.lane_view import LaneView, lanes_of
 from batchling_client.views.overview import Overview, overview_of
+from batchling_client.views.run_view import RunView, run_view
 from batchling_client.wire.keys import BatchId, RunId
+from batchling_client.wire.records.batch import Batch
+from batchling_client.wire.records.usage_and_failure import Tokens
 
 from ..log_lines import emit
 from .choice import FACETS, Choice, WrongChoice
@@ -61,10 +65,10 @@ class BatchesPage(Page):
         """Show a page of it."""
         choice = chosen(self.word)
 
-        async def ask(look: Look) -> tuple[Some, Lanes, RunRecord | None]:
+        async def ask(look: Look) -> tuple[Some, Lanes, RunView | None]:
             lanes = await look.lists.lanes()
             run = await look.lists.inspection.run_alone(RunId(choice.run)) if choice.run else None
-            return await choice.page(look.lists, lanes), lanes, run
+            return await choice.page(look.lists, lanes), lanes, run_view(run) if run else None
 
         try:
             page, lanes, run = await self.deployment.look(ask)
@@ -85,18 +89,52 @@ class BatchesPage(Page):
 
 
 class BatchPage(Page):
-    """One batch: why it is where it is, what happens next, what happened."""
+    """One batch: why it is where it is, what happens next, what happened, what failed."""
 
     async def get(self, batch_id: str) -> None:
         """Show it."""
-        batch = await detail_or_none(self, batch_id)
-        if batch is None:
+
+        async def ask(look: Look) -> tuple[BatchDetail, Failures | None, Tokens] | None:
+            record = await look.lists.inspection.batch(BatchId(batch_id))
+            batch = None if record is None else await detail_of(look.lists, record)
+            if record is None or batch is None:
+                return None
+            failures = await failures_of(look, record) if record.n_failed else None
+            return batch, failures, record.tokens
+
+        found = await self.deployment.look(ask)
+        if found is None:
             self.set_status(404)
             self.show("missing", title="No such batch", tab="batches", refresh=False, name=batch_id)
             return
+        batch, failures, tokens_ = found
         self.show(
-            "batch", title=batch.batch_id, tab="batches", batch=batch, said=DONE.get(self.word("done"), "")
+            "batch",
+            title=batch.batch_id,
+            tab="batches",
+            batch=batch,
+            failures=failures,
+            used=tokens_,
+            said=DONE.get(self.word("done"), ""),
         )
+
+
+class FailuresPage(Page):
+    """The failed requests of a batch or run, by reason and one by one."""
+
+    async def get(self, name: str) -> None:
+        """Show them; a run's are gathered from all its batches, so the page does not renew itself."""
+
+        async def ask(look: Look) -> Failures:
+            return await failures_of(look, await steering.find(look.lists.inspection, name))
+
+        try:
+            failures = await self.deployment.look(ask, longest_s=MANY_S)
+        except steering.UnknownId:
+            self.set_status(404)
+            self.show("missing", title="Not found", tab="runs", refresh=False, name=name)
+            return
+        self.show("failures", title=f"Failures of {name}", tab="runs", refresh=False, failures=failures)
 
 
 class SteerPage(Page):
@@ -226,8 +264,8 @@ class RunsPage(Page):
         """Show a page of them."""
         after = self.word("after")
 
-        async def ask(look: Look) -> list[RunRecord]:
-            return await look.lists.inspection.runs(RUNS_PER_PAGE, after)
+        async def ask(look: Look) -> list[RunView]:
+            return [run_view(one) for one in await look.lists.inspection.runs(RUNS_PER_PAGE, after)]
 
         runs = await self.deployment.look(ask)
         self.show("runs", title="Runs", tab="runs", runs=runs, after=after, more=len(runs) == RUNS_PER_PAGE)
@@ -270,6 +308,14 @@ def chosen(given: Callable[[str], str]) -> Choice:
 def without_state(choice: Choice) -> Any:
     """Return the filter for the counts beside the states: lane, model, provider and key count, the state does not."""
     return dataclasses.replace(choice.filter, lists=(), statuses=frozenset())
+
+
+async def failures_of(look: Look, found: Batch | RunRecord) -> Failures:
+    """Return the failures of a batch or run."""
+    redis, keys = look.scripts.redis, look.scripts.keys
+    if isinstance(found, RunRecord):
+        return await failures_of_run(redis, keys, found)
+    return await failures_of_batch(redis, keys, found)
 
 
 async def detail_or_none(page: Page, batch_id: str) -> BatchDetail | None:

@@ -30,6 +30,7 @@ PAGES: Final = (
     (rf"/batch/{ID}", handlers.BatchPage, "batchling-batch"),
     (rf"/batch/{ID}/(cancel|retry)", handlers.SteerPage, "batchling-steer"),
     (r"/batches/(cancel|retry)", handlers.BulkPage, "batchling-bulk"),
+    (rf"/failures/{ID}", handlers.FailuresPage, "batchling-failures"),
     (r"/find", handlers.FindPage, "batchling-find"),
     (r"/lanes", handlers.LanesPage, "batchling-lanes"),
     (r"/runs", handlers.RunsPage, "batchling-runs"),

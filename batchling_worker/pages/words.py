@@ -7,8 +7,9 @@ from typing import Final
 from urllib.parse import urlencode
 
 from batchling_client.views.batch_view import NEED_YOU, BatchView, Status
-from batchling_client.views.inspection import LaneRecord, RunRecord
+from batchling_client.views.inspection import LaneRecord
 from batchling_client.views.overview import Group
+from batchling_client.views.run_view import RunStatus
 from batchling_client.wire.states import BatchState
 from batchling_client.wording import span
 
@@ -76,17 +77,9 @@ def share(group: Group) -> str:
     return f"{100 * group.n_done // group.n_requests} %" if group.n_requests else "-"
 
 
-def states(run: RunRecord) -> str:
-    """Return what became of the requests of a run."""
-    if not run.is_counted:
-        return "-"
-    fates = (
-        (run.n_succeeded, "answered"),
-        (run.n_failed, "failed"),
-        (run.n_withdrawn, "withdrawn"),
-        (run.n_waiting, "waiting"),
-    )
-    return ", ".join(f"{n:,} {fate}" for n, fate in fates if n) or "-"
+def tone_of_run(status: RunStatus) -> str:
+    """Return the colour of a run's status, in Bootstrap's words."""
+    return {RunStatus.DONE: "success", RunStatus.DONE_WITH_FAILURES: "danger"}.get(status, "secondary")
 
 
 def tokens(lane: LaneRecord) -> str:

@@ -80,7 +80,16 @@ async def test_a_redis_that_is_away_is_a_sentence_until_it_is_back(tmp_path: Pat
     port = free_port()
     with running_flower(f"redis://127.0.0.1:{port}", "away", tmp_path) as flower_port:
         browser = Browser(flower_port)
-        for path in ("batchling", "batches", "batches?partial=1", "batch/b1", "lanes", "runs", "find?q=b1"):
+        for path in (
+            "batchling",
+            "batches",
+            "batches?partial=1",
+            "batch/b1",
+            "lanes",
+            "runs",
+            "find?q=b1",
+            "failures/b1",
+        ):
             page = browser.get(f"/{path}")
             assert (page.status, f"Redis at 127.0.0.1:{port} cannot be reached" in page.text) == (
                 503,
@@ -110,6 +119,7 @@ async def test_a_login_a_prefix_and_read_only_hold_for_every_page(
     batch_id = await there.sealed(ids(1))
     words = ("--read-only", "--basic-auth=ada:secret", "--url_prefix=mon")
     paths = (
+        f"failures/{batch_id}",
         "batchling",
         "batches",
         f"batch/{batch_id}",
@@ -126,7 +136,7 @@ async def test_a_login_a_prefix_and_read_only_hold_for_every_page(
             assert Browser(port).get(f"/mon/{path}").status == 401, path
             assert stranger.get(f"/mon/{path}").status == 401, path
             assert ada.get(f"/{path}").status == 404, path
-        for path in paths[:5]:
+        for path in paths[:6]:
             page = ada.get(f"/mon/{path}")
             assert (page.status, set(page.methods) - {"get"}) == (200, set()), path
             assert all(link.startswith(("/mon/", "?", "#", "http")) for link in page.links), path

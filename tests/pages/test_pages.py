@@ -6,8 +6,8 @@ import secrets
 
 from batchling_client.wire.keys import BatchId
 from batchling_client.wire.records.batch import UNENDED_ALLOWED
-from batchling_client.wire.states import BatchState
-from tests.scripts.byhand import ByHand, ids
+from batchling_client.wire.states import BatchState, RowKind
+from tests.scripts.byhand import ByHand, ids, out
 
 from .browser import Browser
 
@@ -126,3 +126,26 @@ async def test_a_wrong_word_in_the_url_is_answered_with_a_sentence(browser: Brow
         page = browser.get(f"/batches?{query}")
         assert page.status == 400, query
         assert page.body.rstrip().endswith("."), query
+
+
+async def test_failures_are_shown_by_reason_and_one_by_one_and_never_run(
+    there: ByHand, browser: Browser
+) -> None:
+    evil = '400 <b>code</b> </td><script>alert("x")</script>'
+    failed, other = ids(2)
+    batch_id = await there.in_state(BatchState.ENDED, [failed, other])
+    await there.deliver(
+        batch_id, await there.claimed(batch_id), [out(failed, RowKind.FAILURE, about=evil), out(other)]
+    )
+
+    for path in (f"/batch/{batch_id}", f"/failures/{batch_id}", f"/failures/{there.run_id}"):
+        page = browser.get(path)
+        assert (page.status, failed in page.body, other in page.body) == (200, True, False), path
+        assert ("<script>alert" in page.body, '</td><script>alert("x")</script>' in page.text) == (
+            False,
+            True,
+        ), path
+    run = browser.get(f"/batches?run={there.run_id}")
+    assert "1 answered, 1 failed, 0 waiting" in run.text
+    assert f"/failures/{there.run_id}" in run.links
+    assert f"/failures/{there.run_id}" in browser.get("/runs").links
