@@ -30,7 +30,7 @@ from .dry_run import TOO_FEW_IN_BLOCK, Rehearsal
 from .given_up import GivenUp
 from .parameters import BlockOptions
 from .run_end import RunEnd
-from .summary import summary_of
+from .summary import failures_of, summary_of
 
 _FOREIGN_LOOP: Final = (
     "A call to {} is awaited outside of asyncio, as under trio, where batchling cannot wait for its answer: it goes "
@@ -130,6 +130,10 @@ class RunHandler:
             rehearsal=self.rehearsal,
             has_inner=self.has_inner_block,
         )
+
+    def failures(self) -> Sequence[str]:
+        """Return why requests failed and how to list them, in lines; nothing if none failed."""
+        return failures_of(self.progress, self.id) if self.rehearsal is None else ()
 
     def set_reasons(self, reasons: Sequence[str]) -> None:
         """Store why the run's batches wait, for `progress` and `summary`."""

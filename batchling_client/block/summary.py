@@ -1,11 +1,16 @@
-"""What is said of a run at its end, in one line."""
+"""What is said of a run at its end: its summary in one line, and why requests failed."""
 
 from __future__ import annotations
 
+from typing import Final
+
 from ..intercept.passed import Passed, sentence_of
+from ..wire.keys import RunId
 from ..wording import counted
 from .counts import Progress
 from .dry_run import Rehearsal
+
+MOST_REASONS: Final = 5
 
 
 def summary_of(
@@ -31,6 +36,16 @@ def summary_of(
     more += f". {given_up}" if given_up else ""
     end = "." if at_full_price and not more.endswith(".") else ""
     return f"{', '.join(words)} (run {title}){more}{end}{at_full_price}"
+
+
+def failures_of(now: Progress, run_id: RunId) -> list[str]:
+    """Return the most frequent reasons of failures in a line each, and the command that lists the requests."""
+    if not now.failures:
+        return []
+    lines = [f"  {failure}" for failure in now.failures[:MOST_REASONS]]
+    n_more = sum(failure.n_requests for failure in now.failures[MOST_REASONS:])
+    lines += [f"  {n_more:,} failed for other reasons"] if n_more else []
+    return [*lines, f"`batchling failures {run_id}` lists them."]
 
 
 def _nothing_caught(now: Progress, passed: Passed, *, has_inner: bool) -> str:

@@ -1,10 +1,8 @@
-"""Formats a batch as one line (state, counts, age), and chooses the batches that get a line."""
+"""Formats a batch as one line: state, counts, age."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections import Counter
-from collections.abc import Mapping, Sequence
 
 from ..wire.records.batch import Batch
 from ..wire.states import BatchState
@@ -45,20 +43,12 @@ def rows_done(batch: Batch) -> int:
 
 def age_of(batch: Batch, now: dt.datetime) -> str:
     """Return how long a batch has been under way, or was: 0:07, 12:30, 3:05:00."""
-    end = batch.settled_at or now
-    seconds = max(0, int((end - batch.created_at).total_seconds()))
+    return clock((batch.settled_at or now) - batch.created_at)
+
+
+def clock(length: dt.timedelta) -> str:
+    """Return a length of time as 0:07, 12:30 or 3:05:00."""
+    seconds = max(0, int(length.total_seconds()))
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-
-
-def pick(batches: Sequence[Batch], n_lines: int) -> tuple[list[Batch], Mapping[str, int]]:
-    """Return the batches to show on a line each, preferring unfinished ones, and the rest counted by state."""
-    if len(batches) <= n_lines:
-        return list(batches), {}
-    running = [batch for batch in batches if not batch.state.terminal]
-    over = [batch for batch in batches if batch.state.terminal]
-    n_over = max(0, n_lines - len(running))
-    chosen = {batch.batch_id for batch in [*running[:n_lines], *over[len(over) - n_over :]]}
-    shown = [batch for batch in batches if batch.batch_id in chosen]
-    return shown, Counter(batch.state.value for batch in batches if batch.batch_id not in chosen)

@@ -1,4 +1,4 @@
-"""Shows the progress of a run while its block is open, and prints a summary line when it closes."""
+"""Shows the progress of a run while its block is open, and prints a summary when it closes."""
 
 from __future__ import annotations
 
@@ -17,17 +17,23 @@ from ..wire.deployment.cancellation import is_cancelled
 from ..wire.keys import BatchId, Keys, RunId
 from ..wire.records.batch import Batch
 from ..wire.states import BatchState
-from . import batch_lines, wait_reasons
-from .folding import folded, width_of
+from . import printing, wait_reasons
+from .log_screen import LogScreen
+from .notebook_screen import NotebookScreen, is_notebook
+from .picture import Counts, Look
+from .printing import logger, say, warn
+from .time_left import TimeLeft
 
-logger = logging.getLogger("batchling")
+__all__ = ["Watch", "report", "say", "show", "warn"]
 
 LOOK_S: Final = 1.0
 LONGEST_LOOK_S: Final = 5.0
 PACE: Final = 1000
 """The number of running batches that are read per second: reading thousands takes most of a second."""
 LAST_LOOK_S: Final = 1.0
-"""How long the last look may take: a block's end must not wait for its display."""
+"""How long the last looks may take: a block's end must not wait for its display."""
+SETTLING_S: Final = 0.05
+"""How soon the last look is repeated while a batch whose requests are all answered is being settled."""
 
 
 class Shown(Protocol):
@@ -42,8 +48,12 @@ class Shown(Protocol):
     @property
     def keys(self) -> Keys: ...
     @property
-    def n_reused(self) -> int: ...
+    def progress(self) -> Counts: ...
     def summary(self) -> str: ...
+    def failures(self) -> Sequence[str]:
+        """Return why requests failed and how to list them, in lines; nothing if none failed."""
+        ...
+
     def set_reasons(self, reasons: Sequence[str]) -> None:
         """Store why the run's batches wait."""
         ...
@@ -52,13 +62,22 @@ class Shown(Protocol):
 class Screen(Protocol):
     """Where looks at a run are shown."""
 
-    def draw(self, batches: Sequence[Batch], now: dt.datetime, n_reused: int = 0) -> None:
-        """Show the current batches, oldest first, and how many requests earlier runs had made."""
+    @property
+    def is_live(self) -> bool:
+        """Whether its last picture stays, so that it should be the final one."""
+        ...
+
+    def draw(self, look: Look) -> None:
+        """Show the current batches, oldest first, and the counts of the run."""
         ...
 
     def close(self) -> None:
         """Leave the terminal as it was."""
         ...
+
+
+_concluded: Final[dict[RunId, NotebookScreen]] = {}
+"""The outputs of notebooks in which runs were shown that have ended; their summary belongs there."""
 
 
 async def show(run: Shown, live: bool) -> None:
@@ -69,57 +88,75 @@ async def show(run: Shown, live: bool) -> None:
             await _follow(run, screen)
         finally:
             screen.close()
-
-
-def warn(line: str) -> None:
-    """Print a line that somebody should act on: as a warning if the program has set up logging, else on stderr."""
-    if logger.hasHandlers():
-        logger.warning("%s", line)
-    elif sys.stderr is not None:
-        _print(line)
+            if isinstance(screen, NotebookScreen):
+                _concluded[run.id] = screen
 
 
 def report(run: Shown) -> None:
-    """Print the run's summary in one line; print nothing if it caught no request."""
+    """Print the run's summary in one line, and below it why requests failed."""
+    screen = _concluded.pop(run.id, None)
     try:
-        say(run.summary())
+        lines = [run.summary(), *run.failures()]
+        if screen is not None:
+            screen.conclude(lines)
+            return
+        for line in lines:
+            printing.say(line)
     except Exception as error:  # noqa: BLE001 - a failing summary must not break the program
         logger.debug("report_failed error=%s", type(error).__name__)
 
 
-def say(line: str) -> None:
-    """Print a line for the user: through logging if the program has set it up, else on stderr."""
-    if logger.isEnabledFor(logging.INFO) and logger.hasHandlers():
-        logger.info("%s", line)
-    elif sys.stderr is not None:
-        _print(line)
-
-
-def _print(line: str) -> None:
-    line = folded(f"batchling: {line}", width_of(sys.stderr))
-    print(line, file=sys.stderr, flush=True)  # noqa: T201 - stderr is the display
-
-
 async def _follow(run: Shown, screen: Screen) -> None:
-    watch = Watch(inspection.Inspection(run.redis, run.keys), run.id)
+    looks = _Looks(run, screen)
     try:
         while True:
-            await _look(run, watch, screen)
+            await looks.once()
             if is_cancelled():
                 return
-            await asyncio.sleep(min(max(LOOK_S, watch.n_running / PACE), LONGEST_LOOK_S))
+            await asyncio.sleep(min(max(LOOK_S, looks.n_running / PACE), LONGEST_LOOK_S))
     finally:
         with contextlib.suppress(Exception):
-            await asyncio.wait_for(_look(run, watch, screen), LAST_LOOK_S)
+            async with asyncio.timeout(0.8 * LAST_LOOK_S):
+                # A worker settles the batch: only Redis shows when.
+                while await looks.once() and screen.is_live:  # noqa: ASYNC110
+                    await asyncio.sleep(SETTLING_S)
 
 
-async def _look(run: Shown, watch: Watch, screen: Screen) -> None:
-    try:
-        batches = await watch.look()
-        run.set_reasons(wait_reasons.reasons(batches))
-        screen.draw(batches, dt.datetime.now(dt.UTC), run.n_reused)
-    except Exception as error:  # noqa: BLE001 - Redis may be away for a while; the waiters are who must care
-        logger.debug("look_failed error=%s", type(error).__name__)
+class _Looks:
+    """Looks at one run again and again."""
+
+    def __init__(self, run: Shown, screen: Screen) -> None:
+        self._run = run
+        self._screen = screen
+        self._watch = Watch(inspection.Inspection(run.redis, run.keys), run.id)
+        self._time_left = TimeLeft(run.redis, run.keys)
+        self._began_at = dt.datetime.now(dt.UTC)
+
+    @property
+    def n_running(self) -> int:
+        return self._watch.n_running
+
+    async def once(self) -> bool:
+        """Look and draw; return whether a batch whose requests are all answered has yet to be settled."""
+        try:
+            batches = await self._watch.look()
+            now = dt.datetime.now(dt.UTC)
+            self._run.set_reasons(wait_reasons.reasons(batches))
+            look = Look(
+                title=self._run.name or self._run.id,
+                counts=self._run.progress,
+                batches=batches,
+                now=now,
+                began_at=self._began_at,
+                left=await self._time_left.of(batches, now) if self._screen.is_live else None,
+            )
+            self._screen.draw(look)
+        except Exception as error:  # noqa: BLE001 - Redis may be away for a while; the waiters are who must care
+            logger.debug("look_failed error=%s", type(error).__name__)
+            return False
+        return any(
+            batch.state in (BatchState.SUBMITTED, BatchState.ENDED) and batch.n_open <= 0 for batch in batches
+        )
 
 
 class Watch:
@@ -154,47 +191,14 @@ class Watch:
         return batch is not None and batch.state.terminal
 
 
-class LogScreen:
-    """A line for each change of a batch's state, and a warning for each new reason to wait that a provider gives."""
-
-    def __init__(self, *, to_stderr: bool) -> None:
-        self._say = say if to_stderr else _log_quietly
-        self._said: dict[BatchId, BatchState] = {}
-        self._n_reused = self._n_reused_said = 0
-        self._wait_reasons = wait_reasons.WaitReasons()
-
-    def draw(self, batches: Sequence[Batch], now: dt.datetime, n_reused: int = 0) -> None:
-        """Say what is new; the number of reused requests once it has stopped growing."""
-        if self._n_reused_said != n_reused == self._n_reused:
-            self._n_reused_said = n_reused
-            self._say(reused_line(n_reused))
-        self._n_reused = n_reused
-        for batch in batches:
-            if self._said.get(batch.batch_id) is not batch.state:
-                self._said[batch.batch_id] = batch.state
-                self._say(batch_lines.line_of(batch, now))
-        for line in self._wait_reasons.news(batches):
-            warn(line)
-
-    def close(self) -> None:
-        """Do nothing: plain lines leave nothing to restore."""
-
-
-def reused_line(n_reused: int) -> str:
-    """Say how many requests cost nothing more."""
-    return f"from earlier runs  {n_reused:,}"
-
-
-def _log_quietly(line: str) -> None:
-    logger.info("%s", line)
-
-
 def _screen(live: bool) -> Screen:
     if not live:
         return LogScreen(to_stderr=False)
+    if is_notebook() and not (logger.isEnabledFor(logging.INFO) and logger.hasHandlers()):
+        return NotebookScreen()
     if sys.stderr is None or not sys.stderr.isatty():
         return LogScreen(to_stderr=True)
     # rich takes longer to import than the rest of the client: import it for a terminal only.
     from .live_screen import LiveScreen  # noqa: PLC0415
 
-    return LiveScreen(n_lines=10)
+    return LiveScreen()

@@ -13,16 +13,19 @@ import subprocess
 import sys
 import termios
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
 import pytest
 from redis.asyncio import Redis
 
+from batchling_client.block.counts import Progress
 from batchling_client.cli import tables
 from batchling_client.progress import batch_lines, display, live_screen, wait_reasons
 from batchling_client.progress.folding import folded
+from batchling_client.progress.log_screen import LogScreen
+from batchling_client.progress.picture import Look
 from batchling_client.views.batch_view import view_of
 from batchling_client.views.inspection import Inspection
 from batchling_client.wire.deployment.connection import connect
@@ -46,10 +49,13 @@ class Shown:
     keys: Keys
     id: RunId
     name: str | None = None
-    n_reused: int = 0
+    progress: Progress = field(default_factory=Progress)
 
     def summary(self) -> str:
         return "all is well"
+
+    def failures(self) -> Sequence[str]:
+        return ()
 
     def set_reasons(self, reasons: Sequence[str]) -> None:
         """Do nothing: nobody asks."""
@@ -81,6 +87,12 @@ def batch(number: int, state: str, **fields: object) -> Batch:
     return Batch.decode({**packed, b"spec": spec.encode()})
 
 
+def look(batches: Sequence[Batch], counts: Progress | None = None, left: dt.timedelta | None = None) -> Look:
+    began_at = NOW - dt.timedelta(seconds=100)
+    counts = counts or Progress()
+    return Look(title="evals", counts=counts, batches=batches, now=NOW, began_at=began_at, left=left)
+
+
 def test_a_line_tells_state_rows_age_and_the_providers_reason() -> None:
     running = batch(1, "submitted", provider_status="in_progress", n_done=4, provider_batch_id="batch_1")
     failed = batch(2, "failed", error="quota is used up", n_failed=10)
@@ -89,34 +101,23 @@ def test_a_line_tells_state_rows_age_and_the_providers_reason() -> None:
     assert batch_lines.line_of(failed, NOW).endswith("failed  10/10  1:15  b002  quota is used up")
 
 
-def test_lines_are_capped_and_batches_that_go_on_come_first() -> None:
-    batches = [batch(n, "settled") for n in range(20)] + [batch(n, "open") for n in range(20, 23)]
-
-    shown, rest = batch_lines.pick(batches, 5)
-
-    assert [one.batch_id for one in shown] == ["b018", "b019", "b020", "b021", "b022"]
-    assert rest == {"settled": 18}
-    assert batch_lines.pick(batches[:5], 5) == (batches[:5], {})
-    assert len(batch_lines.pick([batch(n, "open") for n in range(20)], 5)[0]) == 5
-
-
 def test_a_state_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
-    screen = display.LogScreen(to_stderr=True)
+    screen = LogScreen(to_stderr=True)
 
-    screen.draw([batch(1, "open")], NOW)
-    screen.draw([batch(1, "open", n_requests=20)], NOW)
-    screen.draw([batch(1, "sealed")], NOW)
+    screen.draw(look([batch(1, "open")]))
+    screen.draw(look([batch(1, "open", n_requests=20)]))
+    screen.draw(look([batch(1, "sealed")]))
 
     assert len(capsys.readouterr().err.splitlines()) == 2
 
 
 def test_each_reason_to_wait_is_one_warning_for_a_batch(caplog: pytest.LogCaptureFixture) -> None:
-    screen = display.LogScreen(to_stderr=True)
+    screen = LogScreen(to_stderr=True)
     errors = ["busy, see req_1", "busy, see req_2", "401 no such key", "busy, see req_3", "401 no such key"]
 
     for error in errors:
-        screen.draw([batch(1, "submitted", error=error), batch(2, "submitted", error=error)], NOW)
-    screen.draw([batch(3, "failed", error="it is over")], NOW)
+        screen.draw(look([batch(1, "submitted", error=error), batch(2, "submitted", error=error)]))
+    screen.draw(look([batch(3, "failed", error="it is over")]))
 
     warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert warnings == [
@@ -168,11 +169,11 @@ def test_a_list_fits_the_terminal_and_is_whole_in_a_pipe() -> None:
 
 
 def test_warnings_come_to_an_end(caplog: pytest.LogCaptureFixture) -> None:
-    screen = display.LogScreen(to_stderr=False)
+    screen = LogScreen(to_stderr=False)
 
     for n in range(200):
         words = "".join(chr(ord("a") + int(digit)) for digit in str(n))
-        screen.draw([batch(1, "submitted", error=words * 200)], NOW)
+        screen.draw(look([batch(1, "submitted", error=words * 200)]))
 
     warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == wait_reasons.MOST_OF_A_RUN + 1
@@ -190,7 +191,7 @@ def test_a_program_with_logging_gets_log_lines(
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with caplog.at_level(logging.INFO, logger="batchling"):
-        display.LogScreen(to_stderr=True).draw([batch(1, "open")], NOW)
+        LogScreen(to_stderr=True).draw(look([batch(1, "open")]))
 
     assert "groq/m  open" in caplog.text
     assert capsys.readouterr().err == ""
@@ -317,12 +318,11 @@ def test_a_narrow_terminal_shows_counts_and_ages_whole(
     status = "waiting for the input file"
     running = batch(1, "submitted", provider_status=status, n_done=4, provider_batch_id=long_id)
     settled = batch(2, "settled", n_requests=12_345, n_succeeded=12_345, provider_batch_id=long_id)
-    screen = live_screen.LiveScreen(n_lines=10)
+    screen = live_screen.LiveScreen()
 
-    screen.draw([running, settled], NOW)
+    screen.draw(look([running, settled]))
     screen.close()
 
     lines = capsys.readouterr().err.splitlines()
-    assert any("4/10" in line and "1:15" in line for line in lines)
-    assert any("12345/12345" in line and "1:15" in line for line in lines)
-    assert columns < 80 or any("submitted" in line for line in lines)
+    assert any("12,349/12,355" in line and "1:15" in line for line in lines)
+    assert columns < 80 or any("running" in line for line in lines)

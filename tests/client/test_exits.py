@@ -17,6 +17,7 @@ import pytest
 from redis.asyncio import Redis
 
 from batchling_client import Run, batchify, session
+from batchling_client.block.counts import Progress
 from batchling_client.operate import worker_presence
 from batchling_client.progress import display
 from batchling_client.views.inspection import Inspection
@@ -248,7 +249,7 @@ class OfRun:
 
     id = RunId("r1")
     name = None
-    n_reused = 0
+    progress = Progress()
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self.redis = redis
@@ -256,6 +257,9 @@ class OfRun:
 
     def summary(self) -> str:
         return ""
+
+    def failures(self) -> Sequence[str]:
+        return ()
 
     def set_reasons(self, reasons: Sequence[str]) -> None:
         """Do nothing: nobody asks why batches wait."""
