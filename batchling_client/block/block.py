@@ -18,7 +18,7 @@ from ..session.lanes import Terms
 from ..settings import ClientSettings
 from ..wire.deployment.cancellation import carry_through
 from ..wire.routes import Routes
-from . import background_loop, sigint
+from . import background_loop, sigint, sigterm
 from . import in_flight as in_flight_of
 from .background_loop import Bridge
 from .opened import Opened, end_of_dry_run
@@ -68,6 +68,7 @@ class Block:
         run = await self._open(opened)
         if run.rehearsal is not None:
             run.rehearsal.owned_by(asyncio.current_task())
+        sigterm.watch(self._terminated)
         self._token = scope.enter_task(run)
         return Run(run)
 
@@ -136,6 +137,7 @@ class Block:
             raise
         self._bridge = shared
         sigint.watch(run.end.release)
+        sigterm.watch(self._terminated)
         self._threads = in_flight_of.Threads(scope.enter_process(run).items)
         return Run(run)
 
@@ -237,8 +239,18 @@ class Block:
 
     def _is_left_already(self) -> bool:
         left, self._left = self._left, True
+        sigterm.let_go(self._terminated)
         atexit.unregister(self._leave_at_exit)
         return left
+
+    def _terminated(self) -> None:
+        """Say what continues without the program: it is being ended, and leaves no block."""
+        if self._run is None or self._opened is None or self._opened.is_in_child or self._run.is_dry:
+            return
+        display.close_screens()
+        words = self._run.end.words_of_terminated(self._run.n_unsent())
+        if words:
+            display.say(words)
 
     def _leave_at_exit(self) -> None:
         """Leave a block that the program forgot, or whose event loop was closed around it."""

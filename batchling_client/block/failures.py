@@ -42,7 +42,8 @@ class Failures:
     """Counts the failures of one run; every thread may add to it."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler reads the counts.
+        self._lock = threading.RLock()
         self._by_kind: dict[tuple[int, str], Failure] = {}
 
     def add(self, status: int, body: bytes) -> None:

@@ -10,13 +10,13 @@ from functools import partial
 from typing import Final
 
 from ..errors import DryRunOver, QueueUnreachable
-from ..intercept import child_processes, probe, switch
-from ..operate import worker_presence
+from ..intercept import child_processes, gate, probe, switch
+from ..operate import embedded_stack, worker_presence
 from ..operate.deployment import check_reachable, deployment_of
 from ..progress import display
 from ..session import Deployment
 from ..session.lanes import Terms
-from ..session.own_context import apart
+from ..session.own_context import apart, droppable
 from ..settings import ClientSettings
 from ..views.inspection import Inspection
 from ..wire.deployment.cancellation import carry_through, end
@@ -25,6 +25,12 @@ from ..wire.routes import Routes
 from .dry_run import look_up
 from .parameters import BlockOptions
 from .run_handler import RunHandler
+
+_FIRST_STACK: Final = (
+    "A Redis and a worker now run in the background and outlive this program, so that answers are collected while "
+    "nobody waits: `batchling status` shows them, `batchling down` stops them and keeps everything. Batches take "
+    "minutes to hours. Ctrl-C is safe: run the program again to get the answers without paying twice."
+)
 
 
 class Opened:
@@ -56,7 +62,10 @@ class Opened:
 
     async def open(self, *, awaits_worker: bool = False) -> RunHandler:
         """Return a run whose calls can be caught from now on; raise what entering a block raises."""
+        is_first_stack = self._starts_first_stack()
         deployment = None if self.is_dry else await apart(deployment_of(self._settings))
+        if is_first_stack:
+            display.say(_FIRST_STACK)
         run = RunHandler(self._terms, self._options, self._routes, deployment)
         switch.install()
         try:
@@ -68,6 +77,13 @@ class Opened:
             raise
         child_processes.block_opened(run.passed)
         return run
+
+    def _starts_first_stack(self) -> bool:
+        """Return whether this block starts the background stack of its home for the first time."""
+        used = self._settings
+        if self.is_dry or used.redis_url or gate.of_process() is not None:
+            return False
+        return not embedded_stack.was_used(used.home)
 
     async def close(self, run: RunHandler, *, interrupted: bool, say: bool = True) -> None:
         """End the run and its display, and report it."""
@@ -130,7 +146,7 @@ class Opened:
                 patience_s=worker_presence.patience_s(self._settings.redis_url),
             ),
         ]
-        self._companions = [asyncio.create_task(companion) for companion in companions]
+        self._companions = [droppable(asyncio.create_task(companion)) for companion in companions]
 
 
 def end_of_dry_run(run: RunHandler, *, dry_end: bool) -> None:

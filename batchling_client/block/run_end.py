@@ -48,6 +48,23 @@ class RunEnd:
             "batchify(detach=True) does not wait."
         )
 
+    def words_of_terminated(self, n_unsent: int) -> str:
+        """Return what to say when the process is being ended by SIGTERM; '' if no call is in flight."""
+        n = self._loop_states.n_waiting - n_unsent
+        lost = f" {counted(n_unsent, 'call')} had not been queued yet." if n_unsent else ""
+        if n <= 0:
+            return f"Run {self._terms.title} was ended by SIGTERM.{lost}" if lost else ""
+        again = (
+            "Run the program again to get the answers without paying twice, or see them with "
+            if self._terms.cache
+            else "See them with "
+        )
+        goes_on = "stays queued or runs" if n == 1 else "stay queued or run"
+        return (
+            f"Run {self._terms.title} was ended by SIGTERM: {counted(n, 'request')} {goes_on} without this program. "
+            f"{again}`batchling show {self._terms.run_id}`.{lost}"
+        )
+
     def detach(self) -> None:
         """Keep the waiting calls' requests queued without their callers: release threads, withdraw nothing."""
         if self._is_dry:

@@ -24,7 +24,7 @@ from .picture import Counts, Look
 from .printing import logger, say, warn
 from .time_left import TimeLeft
 
-__all__ = ["Watch", "report", "say", "show", "warn"]
+__all__ = ["Watch", "close_screens", "report", "say", "show", "warn"]
 
 LOOK_S: Final = 1.0
 LONGEST_LOOK_S: Final = 5.0
@@ -80,13 +80,25 @@ _concluded: Final[dict[RunId, NotebookScreen]] = {}
 """The outputs of notebooks in which runs were shown that have ended; their summary belongs there."""
 
 
+_open: Final[list[Screen]] = []
+
+
+def close_screens() -> None:
+    """Leave the terminal as it was, from a signal handler: the process is about to end."""
+    for screen in _open:
+        with contextlib.suppress(Exception):
+            screen.close()
+
+
 async def show(run: Shown, live: bool) -> None:
     """Show the run about once a second until cancelled; errors of the display are logged and not raised."""
     with contextlib.suppress(Exception):
         screen = _screen(live)
+        _open.append(screen)
         try:
             await _follow(run, screen)
         finally:
+            _open.remove(screen)
             screen.close()
             if isinstance(screen, NotebookScreen):
                 _concluded[run.id] = screen

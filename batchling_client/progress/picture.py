@@ -106,7 +106,9 @@ def picture_of(look: Look) -> Picture:
     for batch in look.batches:
         by_model.setdefault(f"{batch.spec.provider}/{batch.spec.model}", []).append(batch)
     lines = [_model_line(model, batches, look.now) for model, batches in by_model.items()]
-    lines.sort(key=lambda line: line.status in _OVER)
+    if len(lines) > MOST_MODELS:
+        # Lines keep their place otherwise, so that the eye finds them again.
+        lines.sort(key=lambda line: line.status in _OVER)
     reasons = wait_reasons.reasons(look.batches)
     return Picture(
         header=_header(look),

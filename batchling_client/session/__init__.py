@@ -20,7 +20,7 @@ from ..wire.scripts import Scripts
 from .calls import Request
 from .credentials import Credentials
 from .enqueue import Enqueue
-from .own_context import task_apart
+from .own_context import droppable, task_apart
 from .redis_outage import Outage
 from .waiters import DRAIN_PERIOD_S, Waiters
 from .withdrawing import Report, Withdrawal, Withdrawals
@@ -168,20 +168,21 @@ class Session:
             await self.redis.aclose()
 
     async def _live(self) -> None:
-        create_task = self.loop.create_task
-        finished = create_task(self._finished.wait())
-        background = [
-            create_task(self._waiters.listen()),
-            create_task(self._waiters.drain()),
-            create_task(self._enqueue.send()),
-        ]
+        work = (self._finished.wait(), self._waiters.listen(), self._waiters.drain(), self._enqueue.send())
+        _, *background = tasks = [droppable(self.loop.create_task(one)) for one in work]
+        is_dropped = False
         try:
-            await asyncio.wait([finished, *background], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in background:
                 if task.done() and not task.cancelled() and (failure := task.exception()) is not None:
                     self._fail(failure)
+        except GeneratorExit:
+            # The program has dropped the loop: nothing can be awaited or woken on it.
+            is_dropped = True
+            raise
         finally:
-            await self._close_down([finished, *background])
+            if not is_dropped:
+                await self._close_down(tasks)
 
     def _fail(self, failure: BaseException) -> None:
         """Take note of why a task ended by itself: only what broke down does, and no caller may hang on it."""

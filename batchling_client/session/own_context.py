@@ -28,8 +28,16 @@ async def apart(work: Coroutine[Any, Any, T]) -> T:
     return await task_apart(asyncio.get_running_loop(), work)
 
 
+def droppable(task: asyncio.Task[T]) -> asyncio.Task[T]:
+    """Return a task of batchling's own of which asyncio says nothing if the program drops its loop with the task."""
+    # asyncio does the same with the future of a gather; there is no public name for it.
+    vars_of: Any = task
+    vars_of._log_destroy_pending = False
+    return task
+
+
 def task_apart(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     """Start a coroutine in a context of its own, also where a tracer hands the caller's span to every new task."""
     context = own_context()
     # ddtrace looks for a span where the task is created, and attaches it whatever context the task is given.
-    return context.run(lambda: loop.create_task(work, context=context))
+    return droppable(context.run(lambda: loop.create_task(work, context=context)))

@@ -172,15 +172,21 @@ class Waiters:
         """Keep the subscription; each confirmation, also after a reconnect, counts as a notice."""
         while True:
             pubsub: Any = self._redis.pubsub()
+            is_dropped = False
             try:
                 await pubsub.subscribe(self._keys.notice(self._mailbox))
                 while await self._got_notice(pubsub):
                     self._notice.set()
             except UNREACHABLE as error:
                 await self._outage.over(error)
+            except GeneratorExit:
+                # The program has dropped the loop: nothing can be awaited on it.
+                is_dropped = True
+                raise
             finally:
-                with contextlib.suppress(*UNREACHABLE):
-                    await pubsub.aclose()
+                if not is_dropped:
+                    with contextlib.suppress(*UNREACHABLE):
+                        await pubsub.aclose()
 
     async def _got_notice(self, pubsub: Any) -> bool:
         """Wait for a notice; return False if the subscription is silently dead."""
