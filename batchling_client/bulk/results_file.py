@@ -107,7 +107,8 @@ class Results:
         self._run_id = run_id
         self._outage = Outage(redis)
         self._wait_reasons = wait_reasons.WaitReasons()
-        self._watch = display.Watch(Inspection(redis, keys), run_id)
+        self._inspection = Inspection(redis, keys)
+        self._watch = display.Watch(self._inspection, run_id)
         self._tally = Tally(run_id=run_id)
         self._patience_s = patience_s
         self._alone_since_s: float | None = None
@@ -148,27 +149,42 @@ class Results:
 
     async def _of_calls(self) -> AsyncIterator[list[submitted_file.Asked]]:
         """Return the requests of a block in the order of its calls, with the number of the call as custom_id."""
-        key = self._keys.run_rows(self._run_id)
-        self._tally.n_requests = await self._redis.execute_command("ZCARD", key)
-        if not self._tally.n_requests:
-            if await self._redis.execute_command("EXISTS", self._keys.run(self._run_id)):
-                raise NoResults(
-                    f"Run {self._run_id} does not list its requests: all were withdrawn, or its program ran under an "
-                    "older release. Run the program again to get its answers, which are not paid for twice."
-                )
+        record = await self._inspection.run_alone(self._run_id)
+        if record is None:
             raise NoResults(f"There is no run {self._run_id!r} here: `batchling runs` lists all runs.")
+        if not record.is_counted:
+            raise NoResults(
+                f"Run {self._run_id} began under a release that did not list its requests. Run its program again to "
+                "get its answers, which are not paid for twice."
+            )
+        key = self._keys.run_withdrawn(self._run_id)
+        withdrawn = {RequestId(one.decode()) for one in await self._redis.smembers(key) if one.isascii()}
+
+        seen = set[RequestId]()
 
         async def chunks() -> AsyncIterator[list[submitted_file.Asked]]:
-            for start in range(0, self._tally.n_requests, submitted_file.CHUNK_ROWS):
-                end = start + submitted_file.CHUNK_ROWS - 1
-                ids = await self._redis.execute_command("ZRANGE", key, start, end)
-                yield [
-                    submitted_file.Asked(custom_id=str(number), request_id=RequestId(one.decode()))
-                    for number, one in enumerate(ids, start + 1)
-                    if one.isascii()
-                ]
+            async for ids in self._inspection.request_ids_of(self._run_id):
+                gone = await self._gone([one for one in ids if one in withdrawn]) | seen
+                seen.update(withdrawn.intersection(ids))
+                chunk = []
+                for request_id in dict.fromkeys(ids):
+                    if request_id not in gone:
+                        self._tally.n_requests += 1
+                        number = str(self._tally.n_requests)
+                        chunk.append(submitted_file.Asked(custom_id=number, request_id=request_id))
+                yield chunk
 
         return chunks()
+
+    async def _gone(self, withdrawn: Sequence[RequestId]) -> set[RequestId]:
+        """Return those of the withdrawn requests that were not asked for again: neither in flight nor answered."""
+        asked = [submitted_file.Asked(custom_id="", request_id=one) for one in withdrawn]
+        found = await self._found(asked, patient=False) if asked else []
+        return {
+            one
+            for one, (flying, packed) in zip(withdrawn, found, strict=True)
+            if not flying and packed is None
+        }
 
     async def _lines(
         self, some: Sequence[submitted_file.Asked], *, wait: bool, failed_only: bool
@@ -214,10 +230,9 @@ class Results:
                 await self._outage.over(error)
 
     async def _say_why(self) -> None:
-        inspection = Inspection(self._redis, self._keys)
         try:
             batches = await self._watch.look()
-            await self._say_alone(inspection)
+            await self._say_alone(self._inspection)
         except UNREACHABLE as error:
             await self._outage.over(error)
             return

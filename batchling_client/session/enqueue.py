@@ -185,6 +185,7 @@ class Enqueue:
             cap=lane.cap,
             poll_ms=int(terms.poll_s * 1000),
             ask_failed_anew=not chunk.lost_reply,
+            repeats="".join("01"[row.request_id in self._asked_again] for row in rows),
             rows=rows,
         )
         if reply.verdict is Verdict.MOVED and reply.open_batch is not None:

@@ -9,10 +9,10 @@ from typing import Annotated, Final
 import msgspec
 from redis.asyncio import Redis
 
-from ..wire.keys import BatchId, Keys, RequestId, RunId
+from ..wire.keys import BatchId, Keys, RequestId
 from ..wire.records.batch import Batch
 from ..wire.records.usage_and_failure import FailedRow, Reason
-from .inspection import RunRecord, pipelined
+from .inspection import Inspection, RunRecord, pipelined
 
 MOST_EXAMPLES: Final = 3
 
@@ -78,7 +78,9 @@ async def failures_of_batch(redis: Redis, keys: Keys, batch: Batch) -> Failures:
 async def failures_of_run(redis: Redis, keys: Keys, run: RunRecord) -> Failures:
     """Return the failures of a run's own requests among those that its batches list."""
     listed = await _listed(redis, keys, [batch.batch_id for batch in run.batches])
-    own = await _own(redis, keys, run.run_id, [row.request_id for _, row in listed])
+    failed, own = {row.request_id for _, row in listed}, set[RequestId]()
+    async for ids in Inspection(redis, keys).request_ids_of(run.run_id):
+        own |= failed.intersection(ids)
     mine = [(batch_id, row) for batch_id, row in listed if row.request_id in own]
     return _failures(run.run_id, run.n_failed, mine, _grouped(mine))
 
@@ -91,11 +93,6 @@ async def _listed(redis: Redis, keys: Keys, batch_ids: Sequence[BatchId]) -> lis
         for row in map(FailedRow.decode, raws or ())
         if row is not None
     ]
-
-
-async def _own(redis: Redis, keys: Keys, run_id: RunId, request_ids: Sequence[RequestId]) -> set[RequestId]:
-    scores = await pipelined(redis, [("ZSCORE", keys.run_rows(run_id), one) for one in request_ids])
-    return {one for one, score in zip(request_ids, scores, strict=True) if score is not None}
 
 
 def _grouped(rows: Iterable[tuple[BatchId, FailedRow]]) -> dict[Reason, _Group]:

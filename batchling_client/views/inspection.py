@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from ..wire.deployment.connection import UNREACHABLE
-from ..wire.keys import BatchId, Keys, LaneId, Mailbox, RunId
+from ..wire.keys import BatchId, Keys, LaneId, Mailbox, RequestId, RunId
 from ..wire.records.account import Circuit, Quota
 from ..wire.records.batch import Batch
 from ..wire.records.moment import moment
@@ -22,9 +22,11 @@ from ..wire.records.usage_and_failure import Tokens, number
 from ..wire.states import IN_FLIGHT_STATES
 
 READ_AT_ONCE: Final = 100
+"""Hashes read in one round trip: a look never holds Redis for long."""
+IDS_AT_ONCE: Final = 16
+"""Entries of a run's list of requests, of up to 128 ids each."""
 MOST_NAMED: Final = 1000
 """A run is found by its name among so many of the newest."""
-"""Hashes read in one round trip: a look never holds Redis for long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +199,7 @@ class Inspection:
             [
                 size
                 for one in run_ids
-                for size in (("ZCARD", keys.run_rows(one)), ("SCARD", keys.run_batches(one)))
+                for size in (("LLEN", keys.run_rows(one)), ("SCARD", keys.run_batches(one)))
             ],
         )
         found = []
@@ -239,6 +241,18 @@ class Inspection:
         """Return one run without its batches; None if there is none of that id."""
         return next(iter(await self._records([run_id])), None)
 
+    async def request_ids_of(self, run_id: RunId) -> AsyncIterator[list[RequestId]]:
+        """Yield the requests of a run in the order of its calls; one that was withdrawn and asked again comes twice."""
+        start = 0
+        while True:
+            entries = await self._redis.execute_command(
+                "LRANGE", self._keys.run_rows(run_id), start, start + IDS_AT_ONCE - 1
+            )
+            if not entries:
+                return
+            start += len(entries)
+            yield [RequestId(one) for entry in entries for one in entry.decode(errors="replace").split()]
+
     def _record(
         self, run_id: RunId, fields: Mapping[bytes, bytes] | None, n_listed: int, n_batches: int
     ) -> RunRecord | None:
@@ -247,7 +261,7 @@ class Inspection:
             return None
         known = fields or {}
         try:
-            n_requests, n_withdrawn = int(known.get(b"n_requests", b"0")), number(known, "n_withdrawn")
+            n_requests = int(known.get(b"n_requests", b"0"))
             return RunRecord(
                 run_id=run_id,
                 name=known.get(b"name", b"").decode(),
@@ -256,9 +270,9 @@ class Inspection:
                 n_reused=int(known.get(b"n_reused", b"0")),
                 n_succeeded=number(known, "n_succeeded"),
                 n_failed=number(known, "n_failed"),
-                n_withdrawn=n_withdrawn,
+                n_withdrawn=number(known, "n_withdrawn"),
                 tokens=Tokens.decode(known),
-                is_counted=n_listed >= n_requests - n_withdrawn,
+                is_counted=bool(n_listed) or not n_requests,
                 n_batches=n_batches,
             )
         except (KeyError, ValueError, OverflowError):

@@ -139,9 +139,15 @@ KEYSPACE: Final = (
     ),
     KeyKind(
         word="run_rows",
-        redis_type="zset",
+        redis_type="list",
         lifetime=IN_FLIGHT,
-        holds="request ids of a run, in the order of its calls",
+        holds="request ids of a run in the order of its calls, some of them in each entry",
+    ),
+    KeyKind(
+        word="run_withdrawn",
+        redis_type="set",
+        lifetime=IN_FLIGHT,
+        holds="ids of those requests of a run that were withdrawn, asked for again or not",
     ),
     KeyKind(
         word="run_requests",
@@ -253,6 +259,9 @@ class Keys:
 
     def run_rows(self, run_id: str) -> str:
         return f"{self.prefix}run_rows:{run_id}"
+
+    def run_withdrawn(self, run_id: str) -> str:
+        return f"{self.prefix}run_withdrawn:{run_id}"
 
     def run_requests(self, run_id: str) -> str:
         return f"{self.prefix}run_requests:{run_id}"

@@ -226,10 +226,14 @@ class Scripts(Stubs):
         cap: BatchCap,
         poll_ms: int,
         ask_failed_anew: bool,
+        repeats: str = "",
         rows: Sequence[RowIn],
         keep_ms: int = IN_FLIGHT.ms,
     ) -> Enqueued:
-        """Append requests to the lane's open batch, or attach to equal requests."""
+        """Append requests to the lane's open batch, or attach to equal requests.
+
+        `repeats` has a character per row: "1" for a request that the run has asked for before, and counts once.
+        """
 
     @script(read=_due)
     async def claim(self, *, batch_ids: Sequence[BatchId], lease_ms: int) -> list[DueBatch]:

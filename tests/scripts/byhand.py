@@ -102,6 +102,7 @@ class ByHand:
         ask_failed_anew: bool = True,
         run_id: RunId | None = None,
         poll_ms: int = 1000,
+        repeats: str = "",
     ) -> Enqueued:
         return await self.scripts.enqueue(
             batch_id=into,
@@ -114,6 +115,7 @@ class ByHand:
             poll_ms=poll_ms,
             keep_ms=KEEP_MS,
             ask_failed_anew=ask_failed_anew,
+            repeats=repeats,
             rows=rows,
         )
 

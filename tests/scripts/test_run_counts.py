@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from batchling_client.views.inspection import Inspection
 from batchling_client.wire.ids import new_batch_id, new_mailbox, new_run_id
 from batchling_client.wire.keys import RequestId, RunId
 from batchling_client.wire.records.usage_and_failure import FailedRow, Reason, Tokens
@@ -19,10 +20,8 @@ async def counts(byhand: ByHand, run_id: RunId) -> dict[str, int]:
 
 
 async def listed(byhand: ByHand, run_id: RunId) -> list[RequestId]:
-    return [
-        RequestId(one.decode())
-        for one in await byhand.redis.execute_command("ZRANGE", byhand.keys.run_rows(run_id), 0, -1)
-    ]
+    found = Inspection(byhand.redis, byhand.keys).request_ids_of(run_id)
+    return [one async for some in found for one in some]
 
 
 async def test_each_run_that_waits_counts_an_answer_once_however_often_it_is_delivered(
@@ -75,19 +74,19 @@ async def test_a_run_that_asks_again_counts_and_lists_a_request_once(byhand: ByH
     await byhand.in_state(BatchState.SETTLED, [answered])
     await byhand.opened([flying])
     for _ in range(2):
-        await byhand.enqueue([row(flying), row(answered)], into=new_batch_id())
+        await byhand.enqueue([row(flying), row(answered)], into=new_batch_id(), repeats="11")
 
     assert await listed(byhand, byhand.run_id) == [answered, flying]
     counted = await counts(byhand, byhand.run_id)
     assert (counted["n_requests"], counted["n_succeeded"]) == (2, 1)
 
 
-async def test_an_answer_of_an_earlier_run_is_counted_as_it_is_found(byhand: ByHand) -> None:
+async def test_an_answer_of_an_earlier_run_is_counted_once_though_the_reply_was_lost(byhand: ByHand) -> None:
     [answered] = ids(1)
     await byhand.in_state(BatchState.SETTLED, [answered])
     later = new_run_id()
-    for _ in range(2):
-        await byhand.enqueue([row(answered)], into=new_batch_id(), run_id=later)
+    for anew in (True, False):
+        await byhand.enqueue([row(answered)], into=new_batch_id(), run_id=later, ask_failed_anew=anew)
 
     counted = await counts(byhand, later)
     assert (counted["n_requests"], counted["n_succeeded"]) == (1, 1)
@@ -99,7 +98,8 @@ async def test_a_withdrawn_request_is_waited_for_no_more_until_it_is_asked_for_a
     batch_id = await byhand.opened([kept, dropped])
     await byhand.withdraw(dropped, batch_id)
     assert await counts(byhand, byhand.run_id) == {"n_requests": 2, "n_withdrawn": 1}
-    assert await listed(byhand, byhand.run_id) == [kept]
+    members = await byhand.redis.execute_command("SMEMBERS", byhand.keys.run_withdrawn(byhand.run_id))
+    assert members == {dropped.encode()}
 
     await byhand.enqueue([row(dropped)], into=batch_id)
     assert await counts(byhand, byhand.run_id) == {"n_requests": 3, "n_withdrawn": 1}

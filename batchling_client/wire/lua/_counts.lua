@@ -1,16 +1,18 @@
 -- Needs _request.
 -- What runs count of their requests' fates, beside the list of their requests, and lanes in all and by the minute. Only
 --   people read it: what is damaged of it must not cost a request, so nothing here raises.
--- for_runs(sums, waiting, field, n): adds n to what each run of `waiting` is to count under that name.
+-- add_to(sums, waiting, field, n): adds n to what the runs of `waiting` are to count under that name.
 -- count_for_runs(sums, batch, id): adds the sums to the runs' records, found from the key and the id of any batch.
 -- count_for_lane(counts, batch, id, now, minute_ms): adds the counts, by their names, to the record of the batch's lane and,
 --   as `LANE|name`, to the present minute, which is kept that long.
--- leave_runs(waiting, batch, id, request): takes a withdrawn request out of the lists of its runs.
-local function for_runs(sums, waiting, field, n)
-  for run in runs_of(waiting) do
-    sums[run] = sums[run] or {}
-    sums[run][field] = (sums[run][field] or 0) + n
+-- leave_runs(waiting, batch, id, request): lists a withdrawn request with each of its runs.
+local function add_to(sums, waiting, field, n)
+  local fields = sums[waiting]
+  if not fields then
+    fields = {}
+    sums[waiting] = fields
   end
+  fields[field] = (fields[field] or 0) + n
 end
 
 local function prefix_of(batch, id)
@@ -18,12 +20,14 @@ local function prefix_of(batch, id)
 end
 
 local function count_for_runs(sums, batch, id)
-  for run, fields in pairs(sums) do
-    local key = prefix_of(batch, id) .. 'run:' .. run
-    -- A run that is forgotten stays so: a new record would have no lifetime.
-    if redis.call('EXISTS', key) == 1 then
-      for field, n in pairs(fields) do
-        redis.pcall('HINCRBY', key, field, n)
+  for waiting, fields in pairs(sums) do
+    for _, run in ipairs(runs_of(waiting)) do
+      local key = prefix_of(batch, id) .. 'run:' .. run
+      -- A run that is forgotten stays so: a new record would have no lifetime.
+      if redis.call('EXISTS', key) == 1 then
+        for field, n in pairs(fields) do
+          redis.pcall('HINCRBY', key, field, n)
+        end
       end
     end
   end
@@ -46,12 +50,12 @@ local function count_for_lane(counts, batch, id, now, minute_ms)
 end
 
 local function leave_runs(waiting, batch, id, request)
-  local prefix, sums = prefix_of(batch, id), {}
-  local request_id = string.sub(request, #prefix + #'request:' + 1)
-  for run in runs_of(waiting) do
-    if redis.pcall('ZREM', prefix .. 'run_rows:' .. run, request_id) == 1 then
-      sums[run] = {n_withdrawn = 1}
-    end
+  local prefix = prefix_of(batch, id)
+  for _, run in ipairs(runs_of(waiting)) do
+    local key = prefix .. 'run_withdrawn:' .. run
+    redis.pcall('SADD', key, string.sub(request, #prefix + #'request:' + 1))
+    -- A run that is forgotten has no lifetime left, and its list goes with it.
+    redis.pcall('PEXPIRE', key, redis.call('PTTL', prefix .. 'run:' .. run))
   end
-  count_for_runs(sums, batch, id)
+  count_for_runs({[waiting] = {n_withdrawn = 1}}, batch, id)
 end

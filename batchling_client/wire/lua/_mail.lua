@@ -12,7 +12,7 @@ local function mail_to(n, key, arg)
 end
 
 local function tell(mail, waiting, request_id)
-  for name in names(waiting) do
+  for _, name in ipairs(names(waiting)) do
     table.insert(mail[name], request_id)
   end
 end

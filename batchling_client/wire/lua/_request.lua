@@ -8,7 +8,7 @@
 -- flight(request): its batch, attempt and waiting; or nil, attempt, nil and the batch that it was withdrawn from; or nil.
 -- put(request, batch, attempt, waiting, keep_ms): stores it; without `keep_ms` its lifetime stays.
 -- withdrawn(request, key, id, attempt): takes it out of a batch that is open or sealed.
--- names(waiting): the mailboxes, one after the other; runs_of(waiting): the runs.
+-- names(waiting): the list of mailboxes; runs_of(waiting): that of the runs.
 -- named(names(waiting), one): whether it is among them.
 -- one_more(waiting, mailbox, run): the list with that mailbox and that run too; `mailbox` may be nil.
 -- some_left_out(waiting): whether anybody may wait whom the list does not name.
@@ -48,20 +48,41 @@ local function withdrawn(request, key, id, attempt)
   end
 end
 
+local function listed(words)
+  local list = {}
+  for name in string.gmatch(words, '[%w_-]+') do
+    list[#list + 1] = name
+  end
+  return list
+end
+
+-- Requests that were made together are waited for by the same.
+local named_in = {}
+
+local function all_in(waiting)
+  local found = named_in[waiting]
+  if not found then
+    local mailboxes, runs = string.match(waiting, '^([^:]*):?(.*)$')
+    found = {names = listed(mailboxes), runs = listed(runs)}
+    named_in[waiting] = found
+  end
+  return found
+end
+
 local function names(waiting)
-  return string.gmatch(string.match(waiting, '^[^:]*'), '[%w_-]+')
+  return all_in(waiting).names
 end
 
 local function runs_of(waiting)
-  return string.gmatch(string.match(waiting, ':(.*)$') or '', '[%w_-]+')
+  return all_in(waiting).runs
 end
 
 local function some_left_out(waiting)
   return string.find(waiting, '+', 1, true) ~= nil
 end
 
-local function named(named_by, one)
-  for name in named_by do
+local function named(list, one)
+  for _, name in ipairs(list) do
     if name == one then
       return true
     end
@@ -69,17 +90,17 @@ local function named(named_by, one)
   return false
 end
 
--- The latest of those that the iterator names, with `last` as the very last, and whether some were left out.
-local function latest(named_by, last)
-  local named = {}
-  for name in named_by do
+-- The latest of a list, with `last` as the very last, and whether some were left out.
+local function latest(list, last)
+  local kept = {}
+  for _, name in ipairs(list) do
     if name ~= last then
-      named[#named + 1] = name
+      kept[#kept + 1] = name
     end
   end
-  named[#named + 1] = last
-  local first = math.max(1, #named - MOST_NAMED + 1)
-  return table.concat(named, ',', first), first > 1
+  kept[#kept + 1] = last
+  local first = math.max(1, #kept - MOST_NAMED + 1)
+  return table.concat(kept, ',', first), first > 1
 end
 
 local function one_more(waiting, mailbox, run)

@@ -28,7 +28,7 @@ if not state then
 end
 if ARGV[4] == '1' then
   local own, n_own = {}, 0
-  for name in names(ARGV[5]) do
+  for _, name in ipairs(names(ARGV[5])) do
     own[name] = true
   end
   for i = 4, #KEYS do
@@ -37,7 +37,7 @@ if ARGV[4] == '1' then
       if some_left_out(waiting) then
         return 'JOINED'
       end
-      for name in names(waiting) do
+      for _, name in ipairs(names(waiting)) do
         if not own[name] then
           return 'JOINED'
         end

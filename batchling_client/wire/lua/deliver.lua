@@ -65,7 +65,7 @@ for i = 1, n do
   end
   if owner == batch_id then
     mine[i], attempt_of[i] = waiting, tonumber(attempt) or attempts
-    for name in names(waiting) do
+    for _, name in ipairs(names(waiting)) do
       if not mail[name] then
         missing[name] = true
       end
@@ -88,11 +88,11 @@ local answered, left, sums, tokens, reasons, listed = {}, {}, {}, {}, {}, {}
 
 -- Takes note of an answer for people: tokens of a success, the reason of a failure.
 local function note(waiting, kind, request_id, attempt, about)
-  for_runs(sums, waiting, kind == 'S' and 'n_succeeded' or 'n_failed', 1)
+  add_to(sums, waiting, kind == 'S' and 'n_succeeded' or 'n_failed', 1)
   if kind == 'S' then
     for name, amount in string.gmatch(about, '([%l_]+)=(%d+)') do
-      tokens[name] = (tokens[name] or 0) + tonumber(amount)
-      for_runs(sums, waiting, name, tonumber(amount))
+      tokens[name] = (tokens[name] or 0) + amount
+      add_to(sums, waiting, name, amount)
     end
   else
     local reason = string.match(about, '^%d+ %S+') or '0 unknown'

@@ -37,7 +37,7 @@ for i = 1, #ARGV - first_arg do
   local owner, attempt, waiting = flight(request)
   if owner == id then
     local others = some_left_out(waiting)
-    for name in names(waiting) do
+    for _, name in ipairs(names(waiting)) do
       others = others or not mail[name]
     end
     if others then

@@ -1,10 +1,11 @@
 -- Appends requests to a lane's open batch, or attaches to the same requests already in flight or answered.
--- KEYS  1 schedule  2 lane  3 batch  4 rows  5 batches  6 lanes  7 run  8 run_batches  9 runs  10 run_rows
+-- KEYS  1 schedule  2 lane  3 batch  4 rows  5 batches  6 lanes  7 run  8 run_batches  9 runs  10 run_rows;
 --       then for each of rows: request, result
 -- ARGV  1 batch_id (the caller's guess of the open one)  2 lane_id  3 spec  4 mailbox  5 run_id  6 run_name
 --       7 cap.linger_ms  8 cap.longest_ms  9 cap.rows  10 cap.bytes  11 poll_ms: shortest poll interval, 0 = no wish
 --       12 keep_ms  13 ask_failed_anew: a failed result is asked anew, else it is the answer (a resend of a call whose
---       reply was lost)  14 n_rows; then for each of rows: request_id, packed, size (bytes of its line)
+--       reply was lost)  14 repeats: a character per row, 1 = this run has asked
+--       for it before  15 n_rows; then for each of rows: request_id, packed, size (bytes of its line)
 -- Verdicts  {'OK', n taken, placements}: a character each, Q queued, J joined (in flight), L joined to a batch that is
 --       being cancelled, D answered; when fewer were taken than given, the batch was full and is sealed: send the rest
 --       with a fresh batch id.
@@ -24,8 +25,8 @@ local schedule, lane, batch, rows, batches, lanes = KEYS[1], KEYS[2], KEYS[3], K
 local run, run_batches, runs, run_rows = KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local id, lane_id, spec, mailbox, run_id, run_name = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local linger, longest, cap_rows, cap_bytes = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
-local poll_ms, keep_ms, ask_failed_anew, n = tonumber(ARGV[11]), tonumber(ARGV[12]), ARGV[13] == '1', tonumber(ARGV[14])
-local FIRST_KEY, FIRST_ARG = 10, 14
+local poll_ms, keep_ms, ask_failed_anew, n = tonumber(ARGV[11]), tonumber(ARGV[12]), ARGV[13] == '1', tonumber(ARGV[15])
+local FIRST_KEY, FIRST_ARG = 10, 15
 
 local function shortest_of_wishes(wish, held)
   held = tonumber(held or '0') or 0
@@ -39,7 +40,16 @@ local now = now_ms()
 local placements, queued, joined_batches, cancelled = {}, false, {}, {}
 local n_requests, n_bytes, created_at = nil, nil, now
 local full, taken, opened = false, n, false
-local fresh_rows, n_fresh, n_reused, fates = {}, 0, 0, {}
+local fresh_rows, n_fresh, n_reused = {}, 0, 0
+local waiting_alone = mailbox .. ':' .. run_id
+-- The requests that are new to the run, and how many of them are answered already.
+local new, n_found, repeats = {}, {n_succeeded = 0, n_failed = 0}, ARGV[14]
+local function asked_before(i)
+  return string.byte(repeats, i) == 49
+end
+-- A call whose reply was lost may have listed its requests: they are among the last then.
+local last_listed = not ask_failed_anew and redis.pcall('LRANGE', run_rows, -50, -1)
+last_listed = last_listed and not last_listed.err and table.concat(last_listed, ' ') or ''
 for i = 1, n do
   local request, result = KEYS[FIRST_KEY + 2 * i - 1], KEYS[FIRST_KEY + 2 * i]
   local answered = redis.pcall('GETRANGE', result, 0, 0)
@@ -47,9 +57,17 @@ for i = 1, n do
   if answered == '+' or (answered == '-' and not ask_failed_anew) then
     placements[i] = 'D'
     n_reused = n_reused + 1
-    fates[i] = answered == '+' and 'n_succeeded' or 'n_failed'
+    local request_id = ARGV[FIRST_ARG + 3 * i - 2]
+    if not asked_before(i) and not string.find(last_listed, request_id, 1, true) then
+      local fate = answered == '+' and 'n_succeeded' or 'n_failed'
+      n_found[fate] = n_found[fate] + 1
+      new[#new + 1] = request_id
+    end
   elseif owner then
     local waits, counts = named(names(waiting), mailbox), named(runs_of(waiting), run_id)
+    if not counts and not asked_before(i) then
+      new[#new + 1] = ARGV[FIRST_ARG + 3 * i - 2]
+    end
     if not (waits and counts) then
       put(request, owner, attempt, one_more(waiting, mailbox, run_id))
     end
@@ -92,7 +110,8 @@ for i = 1, n do
       fresh_rows[n_fresh] = row
       attempt = '1'
     end
-    put(request, id, attempt, mailbox .. ':' .. run_id, keep_ms)
+    put(request, id, attempt, waiting_alone, keep_ms)
+    new[#new + 1] = ARGV[FIRST_ARG + 3 * i - 2]
     if answered == '-' then
       redis.call('UNLINK', result)
     end
@@ -123,20 +142,15 @@ if taken > 0 then
   go_on_when_full(run)
   redis.pcall('HSETNX', run, 'name', run_name)
   redis.pcall('HSETNX', run, 'started_at', now)
-  local n_listed, listed, n_new = tonumber(redis.pcall('ZCARD', run_rows)) or 0, {}, 0
-  for i = 1, taken do
-    local request_id = ARGV[FIRST_ARG + 3 * i - 2]
-    if not fates[i] then
-      listed[#listed + 1], listed[#listed + 2] = n_listed + i, request_id
-    elseif redis.pcall('ZADD', run_rows, 'NX', n_listed + i, request_id) == 1 then
-      redis.pcall('HINCRBY', run, fates[i], 1)
-      n_new = n_new + 1
+  redis.pcall('HINCRBY', run, 'n_requests', #new)
+  for fate, n in pairs(n_found) do
+    if n > 0 then
+      redis.pcall('HINCRBY', run, fate, n)
     end
   end
-  if #listed > 0 then
-    n_new = n_new + (tonumber(redis.pcall('ZADD', run_rows, 'NX', unpack(listed))) or 0)
+  if #new > 0 then
+    redis.pcall('RPUSH', run_rows, table.concat(new, ' '))
   end
-  redis.pcall('HINCRBY', run, 'n_requests', n_new)
   if n_reused > 0 then
     redis.pcall('HINCRBY', run, 'n_reused', n_reused)
   end

@@ -17,7 +17,7 @@ if owner ~= batch_id then
 end
 -- A '+' among them, for those whom the list does not name (see _request), is somebody else too.
 local others = some_left_out(waiting) and {'+'} or {}
-for name in names(waiting) do
+for _, name in ipairs(names(waiting)) do
   if name ~= mailbox then
     others[#others + 1] = name
   end
