@@ -158,8 +158,8 @@ class Results:
                 "get its answers, which are not paid for twice."
             )
         key = self._keys.run_withdrawn(self._run_id)
-        withdrawn = {RequestId(one.decode()) for one in await self._redis.smembers(key) if one.isascii()}
-
+        members: set[bytes] = await self._redis.execute_command("SMEMBERS", key)
+        withdrawn = {RequestId(one.decode()) for one in members if one.isascii()}
         seen = set[RequestId]()
 
         async def chunks() -> AsyncIterator[list[submitted_file.Asked]]:

@@ -242,7 +242,7 @@ class Inspection:
         return next(iter(await self._records([run_id])), None)
 
     async def request_ids_of(self, run_id: RunId) -> AsyncIterator[list[RequestId]]:
-        """Yield the requests of a run in the order of its calls; one that was withdrawn and asked again comes twice."""
+        """Yield the requests of a run in the order of its calls; withdrawn and asked for again, it comes twice."""
         start = 0
         while True:
             entries = await self._redis.execute_command(
