@@ -30,7 +30,7 @@ from .page import READ_ONLY, Page
 
 logger = logging.getLogger("batchling.pages")
 
-RUNS_PER_PAGE: Final = 20
+RUNS_PER_PAGE: Final = 50
 MOST_LANES: Final = 200
 MOST_AT_ONCE: Final = 500
 """So many batches are steered at once, at most: all of them are named in the form that asks."""

@@ -83,7 +83,7 @@ class Page(BaseHandler):  # type: ignore[misc]  # Flower has no types
             # A name that somebody else resolves to this address would make their page one of ours.
             raise HTTPError(403, WRONG_HOST)
         if not self.current_user:
-            if self.request.method == "GET":
+            if self.request.method == "GET" and not self.word("partial"):
                 self.redirect(self.get_login_url())
                 return
             raise HTTPError(403, "Log in first.\n")

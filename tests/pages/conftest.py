@@ -9,12 +9,13 @@ import pytest
 
 from batchling_client.wire.deployment.connection import connect
 from batchling_client.wire.keys import Keys
+from tests.death.conftest import deployment, sandbox
 from tests.scripts.byhand import ByHand
 from tests.scripts.conftest import redis_url
 
 from .browser import Browser, running_flower
 
-__all__ = ["redis_url"]
+__all__ = ["deployment", "redis_url", "sandbox"]
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from batchling_client.wire.states import BatchState
+from tests.deployment import SLOW_MODEL, Deployment
 from tests.redis_server import free_port, redis_server
 from tests.scripts.byhand import ByHand, ids
 from tests.waiting import wait_until
@@ -61,6 +63,22 @@ async def test_two_batches_finish_while_somebody_reads(
 
     assert await tab.evaluate("window.scrollY") == at
     assert await tab.evaluate("document.activeElement.getAttribute('href')") == f"/batch/{still[30]}"
+
+
+async def test_two_batches_of_a_real_worker_finish_while_somebody_watches(
+    deployment: Deployment, tmp_path: Path, chromium: Any
+) -> None:
+    with running_flower(deployment.url, "default", tmp_path, **deployment.env) as port:
+        tab = await opened(chromium, f"http://127.0.0.1:{port}/batches?state=all&sort=oldest")
+        waiting = [*await deployment.ask(5), *await deployment.ask(5, model=SLOW_MODEL)]
+        await tab.locator("tbody tr").nth(1).wait_for()
+        assert await tab.get_by_text("done", exact=True).count() == 0
+
+        deployment.worker()
+
+        await tab.locator("tbody .badge", has_text="done").nth(1).wait_for()
+        assert await tab.locator("tbody tr").count() == 2
+        await deployment.answered(waiting)
 
 
 async def test_a_phone_in_the_dark_shows_every_page_whole(

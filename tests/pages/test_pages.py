@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from urllib.parse import quote
 
 from batchling_client.wire.keys import BatchId
 from batchling_client.wire.records.batch import UNENDED_ALLOWED
@@ -76,7 +77,13 @@ async def test_a_hostile_word_is_shown_and_never_run(there: ByHand, browser: Bro
     there.use_model(evil)
     batch_id = await there.sealed(ids(1))
 
-    for path in ("/batchling", "/batches", f"/batch/{batch_id}", "/lanes", f"/batch/{batch_id}/cancel"):
+    for path in (
+        "/batchling",
+        f"/batches?model={quote(evil)}",
+        f"/batch/{batch_id}",
+        "/lanes",
+        f"/batch/{batch_id}/cancel",
+    ):
         page = browser.get(path)
         assert (page.status, evil in page.text, "<script>alert" in page.body) == (200, True, False), path
 
@@ -115,10 +122,14 @@ async def test_many_are_cancelled_only_by_their_number_and_only_those_that_were_
     wrong = browser.post(path, fields | {"n": "4"})
     assert (wrong.status, (await there.batch(shown[0])).cancel_requested) == (409, False)
 
+    changed = shown.pop()
+    token = await there.claimed(changed)
+    assert await there.begin(changed, token) is not None
+    assert await there.scripts.intend(batch_id=changed, token=token, label="label") == "label"
     right = browser.post(path, fields | {"n": "3"})
-    assert "3 batches are being cancelled." in right.text
-    found = {one: (await there.batch(one)).cancel_requested for one in (*shown, later)}
-    assert found == dict.fromkeys(shown, True) | {later: False}
+    assert "2 batches are being cancelled. 1 batch no longer fitted" in right.text
+    found = {one: (await there.batch(one)).cancel_requested for one in (*shown, changed, later)}
+    assert found == dict.fromkeys(shown, True) | {changed: False, later: False}
 
 
 async def test_a_wrong_word_in_the_url_is_answered_with_a_sentence(browser: Browser) -> None:

@@ -5,6 +5,7 @@
   const stale = document.getElementById("bl-stale");
   const OFTEN = 2000;
   const SELDOM = 30000;
+  const PATIENCE = 10000;
   let etag = null;
   let wait = OFTEN;
   let timer = 0;
@@ -73,7 +74,9 @@
     window.clearTimeout(timer);
     if (document.hidden) {
       wait = Math.min(wait * 2, SELDOM);
-    } else if (!busy()) {
+    } else if (busy()) {
+      if (new Date() - seen > PATIENCE) say("you are choosing or selecting something.");
+    } else {
       try {
         const html = await look();
         if (html && !busy()) put(html);
