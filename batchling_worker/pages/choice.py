@@ -115,10 +115,12 @@ class Choice:
             and (not wanted.statuses or batch.status in wanted.statuses)
         )
 
-    async def page(self, lists: BatchLists, lanes: Lanes, *, limit: int = PER_PAGE) -> Page:
+    async def page(
+        self, lists: BatchLists, lanes: Lanes, *, limit: int = PER_PAGE, most_searched: int = MOST_SEARCHED
+    ) -> Page:
         """Return the batches of a page; raise `WrongChoice`."""
         if self.run:
-            return await self._page_of_run(lists, lanes, limit)
+            return await self._page_of_run(lists, lanes, limit, most_searched)
         try:
             return await lists.page(
                 self.filter,
@@ -126,12 +128,12 @@ class Choice:
                 newest_first=self.newest_first,
                 after=self.after,
                 lanes=lanes,
-                most_searched=max(MOST_SEARCHED, limit),
+                most_searched=most_searched,
             )
         except ValueError:
             raise WrongChoice("`after` names no place in the list: begin at the first page.") from None
 
-    async def _page_of_run(self, lists: BatchLists, lanes: Lanes, limit: int) -> Page:
+    async def _page_of_run(self, lists: BatchLists, lanes: Lanes, limit: int, most_searched: int) -> Page:
         ids = await lists.inspection.batch_ids_of(RunId(self.run))
         n_all = len(ids)
         if self.newest_first:
@@ -140,7 +142,7 @@ class Choice:
             ids = [one for one in ids if (one < self.after if self.newest_first else one > self.after)]
         found: list[BatchView] = []
         seen = ""
-        for first in range(0, min(len(ids), max(MOST_SEARCHED, limit)), PER_PAGE):
+        for first in range(0, min(len(ids), most_searched), PER_PAGE):
             some = ids[first : first + PER_PAGE]
             fitting = [one for one in await lists.views(some, lanes) if self.fits(one, lanes)]
             left = limit - len(found)

@@ -34,6 +34,8 @@ RUNS_PER_PAGE: Final = 50
 MOST_LANES: Final = 200
 MOST_AT_ONCE: Final = 500
 """So many batches are steered at once, at most: all of them are named in the form that asks."""
+MOST_ASKED: Final = 5_000
+"""So many are looked at to find them."""
 MANY_S: Final = 60.0
 """How long that may take."""
 DONE: Final = {
@@ -200,7 +202,8 @@ class BulkPage(Page):
     async def _ask(self, what: str, choice: Choice, said: str) -> None:
         async def ask(look: Look) -> Some:
             first = dataclasses.replace(choice, after="")
-            return await first.page(look.lists, await look.lists.lanes(), limit=MOST_AT_ONCE)
+            lanes = await look.lists.lanes()
+            return await first.page(look.lists, lanes, limit=MOST_AT_ONCE, most_searched=MOST_ASKED)
 
         try:
             page = await self.deployment.look(ask)

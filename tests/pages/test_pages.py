@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 from urllib.parse import quote
 
+import pytest
+
 from batchling_client.wire.keys import BatchId
 from batchling_client.wire.records.batch import UNENDED_ALLOWED
 from batchling_client.wire.states import BatchState, RowKind
@@ -45,19 +47,21 @@ async def test_each_page_shows_what_the_store_holds(there: ByHand, browser: Brow
     assert 'href="/batchling"' in browser.get("/workers").body
 
 
+@pytest.mark.parametrize("of", ["model", "run"])
 async def test_pages_of_a_list_join_without_a_gap_while_batches_are_added(
-    there: ByHand, browser: Browser
+    there: ByHand, browser: Browser, of: str
 ) -> None:
     made = [await there.sealed(ids(1)) for _ in range(60)]
-    path = f"/batches?model={there.spec.model}"
+    wanted = f"model={there.spec.model}" if of == "model" else f"run={there.run_id}&state=sealed"
 
-    first = browser.get(path)
+    first = browser.get(f"/batches?{wanted}&sort=oldest")
     made.append(await there.sealed(ids(1)))
     (onwards,) = (one for one in first.links if "after=" in one)
     second = browser.get(f"/batches{onwards}")
 
     listed = [one.rpartition("/")[2] for page in (first, second) for one in page.links if "/batch/b" in one]
     assert sorted(listed) == sorted(made)
+    assert not [one for one in second.links if "after=" in one]
 
 
 async def test_a_partial_is_sent_again_only_if_it_has_changed(there: ByHand, browser: Browser) -> None:
