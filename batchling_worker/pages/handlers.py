@@ -24,6 +24,7 @@ from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.records.usage_and_failure import Tokens
 
 from ..log_lines import emit
+from . import words
 from .choice import FACETS, Choice, WrongChoice
 from .deployment import Look
 from .page import READ_ONLY, Page
@@ -238,6 +239,11 @@ class AccountView:
     def n_running(self) -> int:
         """How many requests are at the provider."""
         return sum(one.queue.n_running for one in self.lanes)
+
+    @property
+    def hold(self) -> str:
+        """What holds up one of its lanes, such as a refused key; '' if nothing does."""
+        return next(filter(None, (words.hold(one.lane) for one in self.lanes)), "")
 
 
 class LanesPage(Page):

@@ -164,3 +164,16 @@ async def test_failures_are_shown_by_reason_and_one_by_one_and_never_run(
     assert "1 answered, 1 failed, 0 waiting" in run.text
     assert f"/failures/{there.run_id}" in run.links
     assert f"/failures/{there.run_id}" in browser.get("/runs").links
+
+
+async def test_an_account_says_that_its_key_is_refused(there: ByHand, browser: Browser) -> None:
+    batch_id = await there.at_provider(ids(1))
+    said = f"invalid key {secrets.token_hex(6)}"
+    for name, value in (("until", 2**42), ("status", 401), ("why", said), ("n_failures", 3)):
+        await there.redis.execute_command("HSET", there.keys.circuit(there.lane_id), name, value)
+    await there.redis.execute_command("PEXPIRE", there.keys.circuit(there.lane_id), 60_000)
+
+    accounts = browser.get("/lanes").text.partition("Lanes Lane")[0]
+    assert said in accounts
+    assert said in browser.get("/batchling").text.partition("Needs you")[2].partition("Waits by itself")[0]
+    assert "key refused" in browser.get(f"/batch/{batch_id}").text
