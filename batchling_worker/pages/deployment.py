@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -50,6 +50,7 @@ class Deployment:
         self._starting = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._redis: Redis | None = None
+        self._under_way: dict[str, asyncio.Future[Any]] = {}
 
     @property
     def place(self) -> str:
@@ -60,6 +61,19 @@ class Deployment:
         """Return what `ask` finds; it runs on the loop of the thread. Raise `RedisAway`."""
         future = asyncio.run_coroutine_threadsafe(self._asked(ask, longest_s), self._running_loop())
         return await asyncio.wrap_future(future)
+
+    async def look_together(self, name: str, ask: Callable[[Look], Awaitable[T]]) -> T:
+        """Return what `ask` finds; those who ask by the same name at one time share a look. Raise `RedisAway`."""
+        future = asyncio.run_coroutine_threadsafe(self._joined(name, ask), self._running_loop())
+        return await asyncio.wrap_future(future)
+
+    async def _joined(self, name: str, ask: Callable[[Look], Awaitable[T]]) -> T:
+        looking: asyncio.Future[T] | None = self._under_way.get(name)
+        if looking is None:
+            looking = asyncio.ensure_future(self._asked(ask, LONGEST_S))
+            self._under_way[name] = looking
+            looking.add_done_callback(lambda _: self._under_way.pop(name))
+        return await asyncio.shield(looking)
 
     async def _asked(self, ask: Callable[[Look], Awaitable[T]], longest_s: float) -> T:
         if self._redis is None:

@@ -15,11 +15,11 @@ from batchling_client.views.batch_detail import BatchDetail, detail_of
 from batchling_client.views.batch_list import Lanes
 from batchling_client.views.batch_list import Page as Some
 from batchling_client.views.failures import Failures, failures_of_batch, failures_of_run
-from batchling_client.views.inspection import RunRecord
+from batchling_client.views.inspection import Inspection, RunRecord
 from batchling_client.views.lane_view import LaneView, lanes_of
 from batchling_client.views.overview import Overview, overview_of
 from batchling_client.views.run_view import RunView, run_view
-from batchling_client.wire.keys import BatchId, RunId
+from batchling_client.wire.keys import DRAINED_VERSIONS, WIRE_VERSION, BatchId, Keys, RunId
 from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.records.usage_and_failure import Tokens
 
@@ -55,9 +55,19 @@ class OverviewPage(Page):
 
         async def ask(look: Look) -> Overview:
             deployment = self.deployment
-            return await overview_of(look.lists, namespace=deployment.namespace, redis_at=deployment.place)
+            older = [
+                await Inspection(look.scripts.redis, Keys(deployment.namespace, version)).n_unfinished()
+                for version in DRAINED_VERSIONS
+                if version != WIRE_VERSION
+            ]
+            return await overview_of(
+                look.lists,
+                namespace=deployment.namespace,
+                redis_at=deployment.place,
+                n_older=sum(older),
+            )
 
-        seen = await self.deployment.look(ask)
+        seen = await self.deployment.look_together("overview", ask)
         self.show("overview", title="Overview", tab="overview", seen=seen)
 
 
@@ -255,7 +265,7 @@ class LanesPage(Page):
         async def ask(look: Look) -> list[LaneView]:
             return await lanes_of(look.lists, MOST_LANES)
 
-        lanes = await self.deployment.look(ask)
+        lanes = await self.deployment.look_together("lanes", ask)
         by_key: dict[tuple[str, str], list[LaneView]] = {}
         for one in lanes:
             by_key.setdefault((one.lane.spec.provider, one.lane.spec.fingerprint), []).append(one)
