@@ -17,6 +17,8 @@ from batchling_client.wire.deployment.connection import UNREACHABLE
 from batchling_client.wire.keys import BatchId, Keys
 from batchling_client.wire.records.account import Admitted, Quota
 from batchling_client.wire.records.batch import Batch
+from batchling_client.wire.records.pause import Pause as LanePause
+from batchling_client.wire.records.pause import pause_of, pauses
 from batchling_client.wire.states import IN_FLIGHT_STATES
 
 from . import backoff
@@ -55,6 +57,16 @@ class AccountStore:
 
     def __post_init__(self) -> None:
         self.scripts = AccountScripts(self.redis, self.keys)
+
+    async def paused(self, batch: Batch) -> LanePause | None:
+        """Return the pause for which a batch waits; None if its lane is not paused, or no pause can be read."""
+        try:
+            fields = await self.redis.execute_command("HGETALL", self.keys.paused)
+        except UNREACHABLE:
+            raise
+        except ResponseError:
+            return None
+        return pause_of(batch.lane_id, batch.spec, pauses(fields))
 
     async def _despite_damage(self, keys: Sequence[str], work: Callable[[], Awaitable[T]]) -> T:
         """Run a move; if what was learned cannot be read, delete it first, so that it is learned again."""

@@ -52,7 +52,7 @@ def providers_table() -> str:
 def keys_table() -> str:
     """Return a line for each family of Redis keys."""
     heading = ("key", "type", "lifetime", "holds")
-    named = {"schedule", "batches", "runs", "lanes", "workers"}
+    named = {"schedule", "batches", "runs", "lanes", "workers", "paused"}
     rows = [
         (
             f"`{kind.word}`" if kind.word in named else f"`{kind.word}:...`",

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import getpass
 import os
-import socket
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -23,11 +21,12 @@ from ..progress.folding import folded
 from ..views.inspection import RunRecord
 from ..wire import sealing
 from ..wire.deployment.installing import VERSION
-from . import bulk, look, options, run_function, run_script, watch
+from . import bulk, look, options, pausing, run_function, run_script, watch
 from .group import CommandGroup
 from .run_command import RunCommand, options_behind
 from .run_sandbox import rehearsal
 from .target import say
+from .who import who
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -150,11 +149,11 @@ def cancel(name: str, redis_url: str | None, *, keep_submitted: bool, as_json: b
                     there.scripts,
                     found,
                     keep_submitted=keep_submitted,
-                    by=_who("batchling cancel"),
+                    by=who("batchling cancel"),
                 )
             if keep_submitted:
                 raise click.UsageError(f"--keep-submitted is for runs, and {name} is a batch")
-            return await steering.cancel(there.scripts, found, by=_who("batchling cancel"))
+            return await steering.cancel(there.scripts, found, by=who("batchling cancel"))
 
     done = asyncio.run(steer())
     if isinstance(done, CancelledRun):
@@ -164,15 +163,6 @@ def cancel(name: str, redis_url: str | None, *, keep_submitted: bool, as_json: b
     if not done.batch_ids:
         say(f"{name} has ended already: there is nothing to cancel.")
     return 0 if done.batch_ids else 1
-
-
-def _who(command: str) -> str:
-    """Return who gives a command, for timelines that a team reads."""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):
-        user = "somebody"
-    return f"{user}@{socket.gethostname()} with `{command}`"
 
 
 def _print_cancelled(done: CancelledRun, *, as_json: bool) -> int:
@@ -199,7 +189,7 @@ def retry(name: str, redis_url: str | None, *, as_json: bool) -> int:
         async with reach(redis_url) as reached:
             there = await holding(name, reached.keyspaces)
             return await steering.retry(
-                there.inspection, there.scripts, name, by=_who("batchling retry"), warn=say
+                there.inspection, there.scripts, name, by=who("batchling retry"), warn=say
             )
 
     done = asyncio.run(steer())
@@ -216,6 +206,8 @@ for command in (
     *(watch.watch, watch.check),
 ):
     main.add_command(command)
+main.add_command(pausing.pause)
+main.add_command(pausing.resume)
 main.add_command(bulk.submit)
 main.add_command(bulk.results)
 

@@ -38,6 +38,7 @@ class Lifetime:
 
 
 PERMANENT: Final = Lifetime(ms=0, shown="permanent", why="a batch leaves the schedule when it is settled")
+UNTIL_RESUMED: Final = Lifetime(ms=0, shown="until resumed", why="a pause ends when a person ends it")
 IN_FLIGHT: Final = Lifetime(
     ms=35 * _DAY_MS,
     shown="35 days",
@@ -90,6 +91,12 @@ KEYSPACE: Final = (
     ),
     KeyKind(
         word="lanes", redis_type="zset", lifetime=IN_FLIGHT, holds="lane id -> last enqueue, ms; for listings"
+    ),
+    KeyKind(
+        word="paused",
+        redis_type="hash",
+        lifetime=UNTIL_RESUMED,
+        holds="provider, model, key or lane that is paused -> by whom, since when, why",
     ),
     KeyKind(word="lane", redis_type="hash", lifetime=IN_FLIGHT, holds="spec, open batch, hold of one lane"),
     KeyKind(
@@ -214,6 +221,7 @@ class Keys:
         self.runs = prefix + "runs"
         self.lanes = prefix + "lanes"
         self.workers = prefix + "workers"
+        self.paused = prefix + "paused"
         self.spent_files = prefix + "spent_files"
         self.notice_prefix = prefix + "notice:"
         self._request_prefix = prefix + "request:"

@@ -15,12 +15,15 @@ from .step import AccountStep
 
 
 async def admitted(step: AccountStep) -> bool:
-    """Return whether the batch was admitted to the quota of enqueued tokens; raise `Waiting` while it has no room.
+    """Return whether the batch was admitted; raise `Waiting` while a person has paused it, or its quota has no room.
 
     A batch that is larger than the limit ends here, before it is sent: its requests continue in smaller batches.
     """
     batch, account = step.batch, step.account
     look_s = looks.held_look_s(batch, step.settings.poll_interval_s, step.now)
+    pause = await step.store.accounts.paused(batch)
+    if pause is not None:
+        raise Waiting(pause.why, delay_s=look_s)
     admission = await step.store.accounts.admit(batch, step.claim.token, account.digest, look_s)
     match admission.verdict:
         case Verdict.OK:

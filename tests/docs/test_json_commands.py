@@ -103,6 +103,8 @@ async def all_printed(deployment: Deployment, folder: Path) -> dict[str, Any]:
     seen["show BATCH"] = await printed(env, "show", batch_id)
     seen["show RUN"] = await printed(env, "show", "nightly")
     seen["failures ID"] = await printed(env, "failures", "nightly")
+    seen["pause NAME"] = await printed(env, "pause", "groq", "--reason", "budget")
+    seen["resume NAME"] = await printed(env, "resume", "groq")
     seen["retry ID"] = await printed(env, "retry", batch_id)
     seen["cancel BATCH"] = await printed(env, "cancel", batch_id)
     seen["cancel RUN"] = await printed(env, "cancel", seen["runs"][0]["run_id"])
