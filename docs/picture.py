@@ -19,7 +19,7 @@ from rich.text import Text
 ROOT: Final = Path(__file__).resolve().parent.parent
 PICTURE: Final = ROOT / "docs" / "picture.svg"
 EXAMPLE: Final = "examples/streaming_batches.py:compare"
-SEEN: Final = ("llama-3.1-8b-instant: ", "settled", "submitted")
+SEEN: Final = ("llama-3.1-8b-instant: ", "50 %", "running")
 """The answer of the model whose batch is done, while the other batch still runs."""
 COLUMNS: Final = 80
 LINES: Final = 12

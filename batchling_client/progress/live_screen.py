@@ -36,7 +36,8 @@ LONGEST_BAR: Final = 40
 LEAST_BAR: Final = 8
 LEAST_WIDTHS: Final = ((5, 12), (0, 16), (1, 10), (5, 4), (0, 4), (1, 4))
 """On a narrow terminal these columns are cut in turn, each to so many characters: id, model, what it does."""
-REASON_LINES: Final = 2
+REASON_LINES: Final = 6
+"""So many lines are shared by the reasons to wait."""
 INDENT: Final = 4
 DONE: Final = "█"
 REACHED: Final = "▒"
@@ -57,6 +58,14 @@ class _Above(FileProxy):
         super().__init__(console, file)
         self._give_way = give_way
         self.is_plain = False
+
+    def isatty(self) -> bool:
+        # What a bar asks of a stream before it draws: io.TextIOBase would answer for itself.
+        return self.rich_proxied_file.isatty()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return str(getattr(self.rich_proxied_file, "encoding", None) or "ascii")
 
     def write(self, text: str) -> int:
         if not self.is_plain and "\r" in text.replace("\r\n", ""):
@@ -95,7 +104,9 @@ class LiveScreen:
             return
         if self._live is None:
             self._live = self._start()
-        self._live.update(laid_out(picture_of(look), self._console.width, self._console.height), refresh=True)
+        # Room for the ^C that a terminal writes behind the picture: with a line more, the picture would be drawn twice.
+        width = self._console.width - len("^C")
+        self._live.update(laid_out(picture_of(look), width, self._console.height), refresh=True)
 
     def close(self) -> None:
         """Leave the last picture on the screen, and the terminal as it was."""
@@ -149,7 +160,7 @@ def laid_out(picture: Picture, width: int, height: int = 25) -> RenderableType:
     reasons = [
         line
         for reason in picture.reasons
-        for line in folded(f"waits: {reason}", width, indent=INDENT).splitlines()[:REASON_LINES]
+        for line in _cut(folded(reason, width, indent=INDENT).splitlines(), picture.reasons)
     ]
     n_models = max(1, height - len(reasons) - len(picture.notes) - 4)
     parts.append(_models(picture.models[:n_models], width))
@@ -158,6 +169,11 @@ def laid_out(picture: Picture, width: int, height: int = 25) -> RenderableType:
     parts += [Text(line, style="yellow", no_wrap=True, overflow="ellipsis") for line in reasons]
     parts += [Text(note, style="dim", no_wrap=True, overflow="ellipsis") for note in picture.notes]
     return Group(*parts)
+
+
+def _cut(lines: Sequence[str], reasons: Sequence[str]) -> Sequence[str]:
+    most = max(2, REASON_LINES // len(reasons))
+    return lines if len(lines) <= most else [*lines[: most - 1], f"{lines[most - 1]} …"]
 
 
 def _header(header: Header, width: int) -> Text:

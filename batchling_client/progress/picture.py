@@ -96,7 +96,7 @@ class Picture:
     header: Header
     models: tuple[ModelLine, ...]
     reasons: tuple[str, ...]
-    """Why batches wait now."""
+    """Why requests wait now, one for each cause."""
     notes: tuple[str, ...]
 
 
@@ -109,7 +109,7 @@ def picture_of(look: Look) -> Picture:
     if len(lines) > MOST_MODELS:
         # Lines keep their place otherwise, so that the eye finds them again.
         lines.sort(key=lambda line: line.status in _OVER)
-    reasons = wait_reasons.reasons(look.batches)
+    reasons = wait_reasons.causes(look.batches) if look.counts.n_waiting else []
     return Picture(
         header=_header(look),
         models=tuple(lines[:MOST_MODELS]),
@@ -135,7 +135,7 @@ def text_of(picture: Picture) -> list[str]:
             model.batch,
         ]
         lines.append("  ".join(cells))
-    return [*lines, *(f"waits: {reason}" for reason in picture.reasons), *picture.notes]
+    return [*lines, *picture.reasons, *picture.notes]
 
 
 def doing_of(batch: Batch, now: dt.datetime) -> Status:
@@ -151,6 +151,10 @@ _OVER: Final = frozenset(
 _ORDER: Final = tuple(status for status in Status if status not in _OVER) + tuple(
     status for status in Status if status in _OVER
 )
+
+
+_WORDS: Final = {Status.DONE_WITH_FAILURES: "done", Status.OVERDUE: "running, overdue"}
+"""The failures of a model stand beside."""
 
 
 def _header(look: Look) -> Header:
@@ -186,13 +190,18 @@ def _rate(n: int, seconds: float) -> str:
 def _model_line(model: str, batches: Sequence[Batch], now: dt.datetime) -> ModelLine:
     doing = Counter(doing_of(batch, now) for batch in batches)
     status = next(one for one in _ORDER if one in doing)
+    words_of = {one: _WORDS.get(one, one.value) for one in doing}
     if len(batches) == 1:
         word = batches[0].provider_status
         is_running = status is Status.RUNNING and word and word != "in_progress"
-        words = f"{status.value} ({word})" if is_running else status.value
+        words = f"{words_of[status]} ({word})" if is_running else words_of[status]
         name = str(batches[0].provider_batch_id or batches[0].batch_id)
     else:
-        words = ", ".join(f"{doing[one]:,} {one.value}" for one in _ORDER if one in doing)
+        counted: Counter[str] = Counter()
+        for one in _ORDER:
+            if one in doing:
+                counted[words_of[one]] += doing[one]
+        words = ", ".join(f"{n:,} {word}" for word, n in counted.items())
         name = f"{len(batches):,} batches"
     unfinished = [batch for batch in batches if not batch.state.terminal]
     oldest = min(unfinished or batches, key=lambda batch: batch.created_at)

@@ -91,11 +91,17 @@ def _last(ended: Iterable[_Ended | None]) -> tuple[Took, ...]:
 def longest_left(
     batches: Iterable[Batch], took: Mapping[LaneId, Sequence[Took]], now: dt.datetime
 ) -> dt.timedelta | None:
-    """Return how long the batch that ends last still takes; batches run side by side at their provider."""
+    """Return how long the batch that ends last still takes: batches run side by side at their provider.
+
+    None if a lane is unknown, or a batch waits for something else than its provider.
+    """
     longest: dt.timedelta | None = None
     for batch in batches:
         if batch.state.terminal or batch.n_open <= 0:
             continue
+        if batch.error:
+            # Nobody knows how long it waits for what holds it up.
+            return None
         left = _left(batch, took.get(batch.lane_id, ()), now)
         if left is None:
             return None

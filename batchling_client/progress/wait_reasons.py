@@ -45,6 +45,14 @@ def reasons(batches: Iterable[Batch]) -> list[str]:
     return [_line(whose, waiting) for (whose, _), waiting in _by_cause(batches).items()]
 
 
+def causes(batches: Iterable[Batch]) -> list[str]:
+    """Return why batches wait now: a line per cause, whichever models it holds up, with how much waits for it."""
+    groups: dict[str, list[Batch]] = {}
+    for (_, cause), waiting in _by_cause(batches).items():
+        groups.setdefault(cause, []).extend(waiting)
+    return [_line_of_cause(waiting) for waiting in groups.values()]
+
+
 def of_lane(batches: Iterable[Batch], spec: LaneSpec) -> str:
     """Return why requests of a lane have no answer yet, in one sentence; '' where no batch of the lane has any."""
     waiting = [one for one in batches if one.spec == spec and not one.state.terminal and one.n_open > 0]
@@ -89,9 +97,21 @@ def _waits_for_a_reason(batch: Batch) -> bool:
     return bool(batch.error) and not batch.state.terminal and batch.n_open > 0
 
 
+def _line_of_cause(batches: Sequence[Batch]) -> str:
+    names = list(dict.fromkeys(batch.spec.model for batch in batches))
+    models = names[0] if len(names) == 1 else f"{len(names)} models of {batches[0].spec.provider}"
+    n_waiting = sum(batch.n_open for batch in batches)
+    waits = "waits" if n_waiting == 1 else "wait"
+    return f"{counted(n_waiting, 'request')} of {models} {waits}: {_words(batches[0])}"
+
+
 def _line(whose: str, batches: Sequence[Batch]) -> str:
-    words = " ".join(batches[0].error.split())
-    words = words if len(words) <= LONGEST else f"{words[: LONGEST - 1]}…"
+    words = _words(batches[0])
     n_waiting = sum(batch.n_open for batch in batches)
     where = f"batch {batches[0].batch_id}" if len(batches) == 1 else f"{len(batches)} batches"
     return f"{whose}: {words} ({counted(n_waiting, 'request')} in {where})"
+
+
+def _words(batch: Batch) -> str:
+    words = " ".join(batch.error.split())
+    return words if len(words) <= LONGEST else f"{words[: LONGEST - 1]}…"

@@ -9,6 +9,7 @@ import errno
 import logging
 import os
 import pty
+import re
 import subprocess
 import sys
 import termios
@@ -25,7 +26,8 @@ from batchling_client.cli import tables
 from batchling_client.progress import batch_lines, display, live_screen, wait_reasons
 from batchling_client.progress.folding import folded
 from batchling_client.progress.log_screen import LogScreen
-from batchling_client.progress.picture import Look
+from batchling_client.progress.picture import Look, picture_of, text_of
+from batchling_client.progress.time_left import TimeLeft, Took, longest_left
 from batchling_client.views.batch_view import view_of
 from batchling_client.views.inspection import Inspection
 from batchling_client.wire.deployment.connection import connect
@@ -237,7 +239,7 @@ async def test_a_terminal_batch_is_not_read_again(deployment: Deployment) -> Non
 
 
 async def on_terminal(
-    words: list[str], env: dict[str, str], *, out: Path | None = None
+    words: list[str], env: dict[str, str], *, out: Path | None = None, program: str = PROGRAM
 ) -> tuple[int, str, bool]:
     """Run a command on its own terminal; return exit code, output, and whether the terminal modes are as before."""
     ours, theirs = pty.openpty()
@@ -245,7 +247,7 @@ async def on_terminal(
     with contextlib.ExitStack() as files:
         stdout = files.enter_context(out.open("wb")) if out is not None else theirs
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", PROGRAM, *words),
+            *(sys.executable, "-c", program, *words),
             stdin=theirs,
             stdout=stdout,
             stderr=theirs,
@@ -284,6 +286,9 @@ async def test_a_terminal_shows_a_line_a_batch_and_is_left_as_it_was(
     assert "/3" in seen
     assert "statuses 200 200 200" in seen
     assert "3 of 3 requests answered" in seen
+    last = [row for row in shown(seen) if row.startswith("groq/llama-3.1-8b-instant")]
+    assert [row.split()[1:3] for row in last] == [["done", "3/3"]], "the last picture is the final one"
+    assert [row for row in shown(seen) if "3/3  100 %" in row]
     assert same
     assert "\x1b[?25l" not in seen
     assert "\x1b[?1049h" not in seen
@@ -326,3 +331,118 @@ def test_a_narrow_terminal_shows_counts_and_ages_whole(
     lines = capsys.readouterr().err.splitlines()
     assert any("12,349/12,355" in line and "1:15" in line for line in lines)
     assert columns < 80 or any("running" in line for line in lines)
+    widest = max(len(click.unstyle(line)) for line in lines)
+    assert columns < 60 or widest <= columns - len("^C"), "a terminal echoes Ctrl-C behind the last line"
+
+
+def test_a_header_counts_the_run_and_a_line_each_model() -> None:
+    counts = Progress(n_requests=40, n_waiting=18, n_succeeded=20, n_failed=2, n_reused=12)
+    running = batch(1, "submitted", n_done=4, provider_batch_id="batch_1", provider_status="in_progress")
+    batches = [running, batch(2, "settled", n_succeeded=8, n_failed=2), batch(3, "ended", n_succeeded=10)]
+
+    header, model, *notes = text_of(picture_of(look(batches, counts, dt.timedelta(minutes=20))))
+
+    assert header == "evals  22/40  55 %  6.0/min  1:40  ~20 m 0 s left  2 failed"
+    assert model == "groq/m  1 running, 2 done  24/30  2 failed  1:15  3 batches"
+    assert notes == ["from earlier runs  12"]
+
+
+def test_requests_at_full_price_count_as_answered_and_say_so() -> None:
+    counts = Progress(n_requests=10, n_realtime=10)
+
+    header, _, *notes = text_of(picture_of(look([batch(1, "cancelled")], counts)))
+
+    assert header.startswith("evals  10/10  100 %")
+    assert notes == ["sent at full price  10"]
+
+
+def test_a_cause_is_one_line_whichever_models_it_holds_up() -> None:
+    counts = Progress(n_requests=30, n_waiting=30)
+    error = "openai answered 401, see req_{}"
+    batches = [batch(n, "submitted", error=error.format(n)) for n in range(3)]
+
+    lines = text_of(picture_of(look(batches, counts)))
+
+    assert [line for line in lines if "401" in line] == [
+        "30 requests of m wait: openai answered 401, see req_0"
+    ]
+
+
+def ran(seconds: float, n: int = 10) -> Took:
+    return Took(n_requests=n, seconds=seconds)
+
+
+def test_time_left_comes_from_batches_of_like_size_in_the_same_lane() -> None:
+    submitted_ms = int(NOW.timestamp() * 1000) - 60_000
+    one = batch(1, "submitted", submitted_at=submitted_ms)
+    lane = one.lane_id
+    alike, large = [ran(90), ran(100), ran(200)], [ran(4000, 900), ran(5000, 900)]
+
+    assert longest_left([one], {lane: [*alike, *large]}, NOW) == dt.timedelta(seconds=40)
+    assert longest_left([one], {lane: large}, NOW) == dt.timedelta(seconds=4440)
+    assert longest_left([one], {lane: [ran(30), ran(90)]}, NOW) is not None
+    assert longest_left([one], {lane: [ran(30)]}, NOW) is None, "it takes longer than any before it"
+    assert longest_left([one], {}, NOW) is None
+    waits = batch(2, "submitted", submitted_at=submitted_ms, error="the key is refused")
+    assert longest_left([one, waits], {lane: alike}, NOW) is None
+
+
+async def test_time_left_is_read_from_the_last_batches_of_the_lane(deployment: Deployment) -> None:
+    deployment.worker()
+    await deployment.answered(await deployment.ask(2))
+    await deployment.settled()
+    await deployment.ask(2, linger_ms=60_000)
+    batches = await deployment.batches()
+
+    left = await TimeLeft(deployment.redis, deployment.keys).of(batches, dt.datetime.now(dt.UTC))
+
+    assert left is not None
+    assert dt.timedelta() < left < dt.timedelta(seconds=30)
+
+
+BAR = """
+import sys, time
+from batchling_client.block.counts import Progress
+from batchling_client.progress.live_screen import LiveScreen
+from tests.cli.test_display import NOW, batch, look
+screen = LiveScreen()
+counts = Progress(n_requests=10, n_waiting=10)
+screen.draw(look([batch(1, "open")], counts))
+print("a line of the program")
+sys.stderr.write("\\r 10%|#   |")
+screen.draw(look([batch(1, "sealed")], counts))
+sys.stderr.write("\\r 90%|####|\\n")
+screen.close()
+print("end")
+"""
+
+
+async def test_beside_a_bar_that_rewrites_its_line_whole_lines_are_printed(tmp_path: Path) -> None:
+    code, seen, same = await on_terminal(["-"], dict(os.environ), program=BAR)
+
+    assert code == 0, seen
+    assert same
+    rows = shown(seen)
+    assert "a line of the program" in rows
+    assert [row for row in rows if "sealed" in row], "its news is a line of its own"
+    assert rows.index(" 90%|####|") == len(rows) - 2
+    assert not [row for row in rows if "collecting" in row], "the picture has given way"
+
+
+def shown(seen: str) -> list[str]:
+    """Return what a terminal shows after these bytes: a small one, that knows what the display writes."""
+    rows: list[str] = [""]
+    at = 0
+    for part in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|[^\x1b]", seen.partition("<end>")[0]):
+        if part == "\n":
+            at += 1
+            rows += [""] * (at == len(rows))
+        elif part == "\r":
+            rows[at] = "\r" + rows[at].removeprefix("\r")
+        elif part.endswith("A") and part.startswith("\x1b"):
+            at = max(0, at - int(part[2:-1] or 1))
+        elif part.endswith("K") and part.startswith("\x1b"):
+            rows[at] = ""
+        elif not part.startswith("\x1b"):
+            rows[at] = part if rows[at].startswith("\r") else rows[at] + part
+    return [row.removeprefix("\r").rstrip() for row in rows if row.strip()]
