@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import secrets
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, Final, ParamSpec
 
-from batchling_client.wire.ids import new_batch_id
+from batchling_client.wire.ids import new_batch_id, owner_name
 from batchling_client.wire.keys import BatchId, LaneId, Mailbox, ProviderBatchId, RequestId
 from batchling_client.wire.records.batch import Batch, quarantine_sentence
 from batchling_client.wire.records.row_and_result import CorruptRecord
@@ -136,8 +135,8 @@ class Claim:
 
         This needs no token: an answered create must be stored in any case.
         """
-        digest = hashlib.blake2b(f"{account}\n{provider_batch_id}".encode(), digest_size=16)
-        return await self.scripts.own(batch_id=self.batch_id, name=digest.hexdigest())
+        name = owner_name(account, provider_batch_id)
+        return await self.scripts.own(batch_id=self.batch_id, name=name)
 
     async def submitted(self, provider_batch_id: ProviderBatchId, delay_s: float, account: str) -> str:
         """Store the provider's batch id; return the id in force if another worker was first, else ''."""

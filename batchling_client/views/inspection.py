@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from ..wire.deployment.connection import UNREACHABLE
+from ..wire.ids import owner_name, stamps_of
 from ..wire.keys import BatchId, Keys, LaneId, Mailbox, RequestId, RunId
 from ..wire.records.account import Circuit, Quota
 from ..wire.records.batch import Batch
@@ -25,6 +26,10 @@ READ_AT_ONCE: Final = 100
 """Hashes read in one round trip: a look never holds Redis for long."""
 IDS_AT_ONCE: Final = 16
 """Entries of a run's list of requests, of up to 128 ids each."""
+MOST_SEARCHED: Final = 5000
+"""Ids that are looked through for the beginning that a person wrote."""
+CLOCKS_APART_MS: Final = 600_000
+"""An id tells the time of the client that made it, the lists that of Redis."""
 MOST_NAMED: Final = 1000
 """A run is found by its name among so many of the newest."""
 
@@ -216,15 +221,44 @@ class Inspection:
 
     async def ids_beginning_with(self, prefix: str) -> tuple[list[BatchId], list[RunId]]:
         """Return the batches and the runs whose ids begin so, newest first."""
-        batch_ids = await self.newest(self._keys.batches, MOST_NAMED)
-        run_ids = await self.newest(self._keys.runs, MOST_NAMED)
-        return (
-            [BatchId(one) for one in batch_ids if one.startswith(prefix)],
-            [RunId(one) for one in run_ids if one.startswith(prefix)],
-        )
+        batch_ids = await self._beginning_with(self._keys.batches, "b", prefix)
+        run_ids = await self._beginning_with(self._keys.runs, "r", prefix)
+        return [BatchId(one) for one in batch_ids], [RunId(one) for one in run_ids]
+
+    async def _beginning_with(self, key: str, letter: str, prefix: str) -> list[str]:
+        """Search the list of batches or runs at the time that an id of theirs tells."""
+        stamps = stamps_of(prefix) if prefix.startswith(letter) else None
+        if stamps is None:
+            return []
+        first, last = stamps[0] - CLOCKS_APART_MS, stamps[1] + CLOCKS_APART_MS
+        try:
+            members = await self._redis.execute_command(
+                "ZREVRANGEBYSCORE", key, last, first, "LIMIT", 0, MOST_SEARCHED
+            )
+        except UNREACHABLE:
+            raise
+        except ResponseError:
+            self._leave_out(f"The list {key}")
+            return []
+        return [one for member in members if (one := member.decode(errors="replace")).startswith(prefix)]
 
     async def batches_at_provider(self, provider_batch_id: str) -> list[BatchId]:
-        """Return the batches that a provider knows by that id, newest first."""
+        """Return the batches that a provider knows by that id, newest first.
+
+        An account that a lane uses now is asked by its digest, which takes no search; else the newest are searched.
+        """
+        lane_ids = await self.newest(self._keys.lanes, MOST_SEARCHED)
+        digests = await pipelined(
+            self._redis, [("HGET", self._keys.lane(one), "account") for one in lane_ids]
+        )
+        accounts = {one.decode(errors="replace") for one in digests if one}
+        owners = await pipelined(
+            self._redis,
+            [("GET", self._keys.owner(owner_name(account, provider_batch_id))) for account in accounts],
+        )
+        owned = {BatchId(one.decode(errors="replace")) for one in owners if one}
+        if owned:
+            return sorted(owned, reverse=True)
         batch_ids = [BatchId(one) for one in await self.newest(self._keys.batches, MOST_NAMED)]
         known_ids = await pipelined(
             self._redis, [("HGET", self._keys.batch(one), "provider_batch_id") for one in batch_ids]

@@ -51,6 +51,21 @@ def new_request_id() -> RequestId:
     return RequestId(_letters(os.urandom(REQUEST_ID_LETTERS)))
 
 
+def owner_name(account: str, provider_batch_id: str) -> str:
+    """Return by what name the owner of a provider's batch is stored; `account` is the digest of the account."""
+    return hashlib.blake2b(f"{account}\n{provider_batch_id}".encode(), digest_size=16).hexdigest()
+
+
+def stamps_of(prefix: str) -> tuple[int, int] | None:
+    """Return the first and the last millisecond of ids of batches or runs that begin so; None if none do."""
+    stamp = prefix[1 : len(_stamp()) + 1]
+    if not stamp or set(stamp) - set(_HEX_TO_SORTED):
+        return None
+    n_left = len(_stamp()) - len(stamp)
+    first = int(stamp, 36) * 36**n_left
+    return first, first + 36**n_left - 1
+
+
 def request_id(lane_id: LaneId, canonical_body: bytes, occurrence: int, salt: bytes = b"") -> RequestId:
     """Return the request id of the n-th equal call of a run: the same in a rerun, unless a salt tells them apart."""
     digest = hashlib.blake2b(

@@ -115,3 +115,20 @@ async def test_the_pace_counts_what_came_in_once_and_outlives_no_day(
     now, _ = await lists.clock_and_lag()
     pace = await lists.pace(now)
     assert (pace.n_answered, pace.n_failed, pace.n_input, pace.n_output) == (2, 1, 7, 2)
+
+
+async def test_an_id_is_found_by_its_beginning_however_many_batches_are_newer(
+    byhand: ByHand, lists: BatchLists
+) -> None:
+    batch_id = await byhand.sealed(ids(1))
+    newer = {f"b{n:09}zz": 10**15 + n for n in range(6000)}
+    pairs = [part for name, at in newer.items() for part in (at, name)]
+    await byhand.redis.execute_command("ZADD", byhand.keys.batches, *pairs)
+    await byhand.redis.execute_command("ZADD", byhand.keys.runs, *pairs)
+
+    for n_letters in (5, 10, 14):
+        assert await lists.inspection.ids_beginning_with(batch_id[:n_letters]) == ([batch_id], [])
+    assert await lists.inspection.ids_beginning_with(byhand.run_id[:12]) == ([], [byhand.run_id])
+    assert await lists.inspection.ids_beginning_with("b-none") == ([], [])
+    await byhand.redis.execute_command("ZREM", byhand.keys.batches, *newer)
+    await byhand.redis.execute_command("ZREM", byhand.keys.runs, *newer)
