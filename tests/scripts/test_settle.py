@@ -13,8 +13,8 @@ from batchling_worker.store import Store
 from .byhand import KEEP_MS, TERMS, ByHand, ids, out, row
 from .keyspace import overlong, strays, words_in_use
 
-WRITTEN_ELSEWHERE = {"credential", "list_page"}
-"""Beside the scripts: by the client, and by workers that look at a list together."""
+WRITTEN_ELSEWHERE = {"credential", "list_page", "paused"}
+"""Beside the scripts: by the client and by commands, and by workers that look at a list together."""
 
 
 @pytest.mark.parametrize("state", [state for state in BatchState if state.terminal])
