@@ -8,12 +8,13 @@ import click
 
 from ..operate import pausing
 from ..operate.connect import reach
+from ..progress.folding import folded
 from ..views.batch_list import BatchLists
 from ..wire.records.pause import Pause
 from . import options
-from .look import print_out
+from .look import print_out, width
 from .target import say
-from .text import moment, one_line
+from .text import INDENT, moment, one_line
 from .who import who
 
 
@@ -79,9 +80,13 @@ def _print(found: list[Pause], *, as_json: bool) -> None:
         for one in found
     ]
     lines = [
-        one_line(
-            f"{one.kind.value} {one.name} is paused since {moment(one.at)} by {one.by}"
-            + (f": {one.reason}" if one.reason else "")
+        folded(
+            one_line(
+                f"{one.kind.value} {one.name} is paused since {moment(one.at)} by {one.by}"
+                + (f": {one.reason}" if one.reason else "")
+            ),
+            width(),
+            indent=INDENT,
         )
         for one in found
     ]

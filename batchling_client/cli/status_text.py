@@ -18,7 +18,7 @@ MOST_GROUPS: Final = 12
 
 def status(found: Overview, now: dt.datetime, width: int | None) -> list[str]:
     """Return the lines: the deployment, then what needs a person, what waits, and what runs."""
-    lines = [_head(found, now), *_pace(found)]
+    lines = [folded(line, width, indent=INDENT) for line in (_head(found, now), *_pace(found))]
     lines += [styled(folded(trouble, width), "red", bold=True) for trouble in found.troubles]
     lines += _section("NEEDS YOU", "red", found.needs_you, now, width)
     lines += _section("WAITS BY ITSELF", "yellow", found.waits, now, width)
