@@ -10,11 +10,9 @@ from ..progress.folding import folded
 from ..views.batch_detail import BatchDetail
 from ..views.batch_view import NEED_YOU, BatchView, Status
 from ..views.failures import Failures
-from ..views.inspection import LaneRecord
-from ..views.lane_view import LaneView
+from ..views.lane_view import LaneView, hold_in_words, tokens_in_words
 from ..views.run_view import RunStatus, RunView
 from ..views.spelling import as_json
-from ..wire.states import BatchState
 from ..wording import counted, span
 from .text import INDENT, Coloured, age, clock, columns, cut, moment, one_line, styled
 
@@ -52,7 +50,7 @@ def batches(found: Sequence[BatchView], now: dt.datetime, width: int | None = No
             one.batch_id[:n_letters],
             cut(title, LONGEST_MODEL) if narrow else title,
             Coloured(one.status.value, _COLOURS.get(one.status, "")),
-            f"{_n_done(one)}/{one.n_live}",
+            f"{one.n_through}/{one.n_live}",
             str(one.n_failed) if one.n_failed else "-",
             age(one.age(now)),
         ]
@@ -63,12 +61,6 @@ def batches(found: Sequence[BatchView], now: dt.datetime, width: int | None = No
             ]
         rows.append([*cells, one_line(one.why or "")])
     return columns(rows, width)
-
-
-def _n_done(one: BatchView) -> int:
-    """Return the requests with a success, or until then those that the provider reports as done."""
-    running = one.n_done if one.state is BatchState.SUBMITTED else 0
-    return max(one.n_succeeded, running - one.n_failed)
 
 
 def _shortest(ids: Sequence[str]) -> int:
@@ -146,29 +138,10 @@ def lanes(found: Sequence[LaneView], now: dt.datetime, width: int | None = None)
         cells += [] if narrow else [one_line(spec.endpoint), spec.completion_window]
         cells += [spec.fingerprint[: 4 if narrow else 8]]
         cells += [str(n) if n else "-" for n in (queue.n_open, queue.n_sealed, queue.n_running)]
-        cells += [age(now - queue.oldest_at) if queue.oldest_at else "-", _tokens(one.lane)]
+        cells += [age(now - queue.oldest_at) if queue.oldest_at else "-", tokens_in_words(one.lane)]
         cells += [] if narrow else [moment(one.lane.last_used_at)]
-        rows.append([*cells, one_line(_hold(one.lane, now) or queue.why or "-")])
+        rows.append([*cells, one_line(hold_in_words(one.lane, now, clock) or queue.why or "-")])
     return columns(rows, width)
-
-
-def _tokens(lane: LaneRecord) -> str:
-    """Return the enqueued tokens in flight and the learned limit, both estimated."""
-    if lane.quota is None:
-        return "-"
-    in_flight = f"{lane.quota.n_tokens:,}"
-    return f"{in_flight}/{lane.quota.limit:,}" if lane.quota.limit else in_flight
-
-
-def _hold(lane: LaneRecord, now: dt.datetime) -> str:
-    """Return what holds up the lane's batches, until when, and why; '' if nothing does."""
-    circuit, quota = lane.circuit, lane.quota
-    if circuit is not None and circuit.until is not None:
-        until = f" until {clock(circuit.until)}" if circuit.until > now else ", about to be tried"
-        return f"{circuit.word}{until}: {circuit.why}"
-    if quota is not None and quota.held_until is not None and quota.held_until > now:
-        return f"quota full until {clock(quota.held_until)}: {quota.why}"
-    return ""
 
 
 def batch(found: BatchDetail, now: dt.datetime, width: int | None = None) -> list[str]:

@@ -132,6 +132,12 @@ class BatchView(msgspec.Struct, frozen=True, kw_only=True):
         """How many requests the batch has, without those that were dropped or moved on."""
         return self.n_succeeded + self.n_failed + self.n_waiting
 
+    @property
+    def n_through(self) -> int:
+        """How many requests have a success, or until they are read, how many its provider reports as done."""
+        running = self.n_done if self.state is BatchState.SUBMITTED else 0
+        return max(self.n_succeeded, running - self.n_failed)
+
     def age(self, now: dt.datetime) -> dt.timedelta:
         """Return for how long it has been under way, or was."""
         return max(dt.timedelta(), (self.settled_at or now) - self.created_at)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -80,3 +80,22 @@ def queues_of(batches: Iterable[BatchView]) -> dict[LaneId, Queue]:
             why=queue.why or batch.why,
         )
     return found
+
+
+def tokens_in_words(lane: LaneRecord) -> str:
+    """Return the enqueued tokens in flight and the learned limit, both estimated."""
+    if lane.quota is None:
+        return "-"
+    in_flight = f"{lane.quota.n_tokens:,}"
+    return f"{in_flight}/{lane.quota.limit:,}" if lane.quota.limit else in_flight
+
+
+def hold_in_words(lane: LaneRecord, now: dt.datetime, clock: Callable[[dt.datetime], str]) -> str:
+    """Return what holds up the lane's batches, until when, and why; '' if nothing does. `clock` spells a time."""
+    circuit, quota = lane.circuit, lane.quota
+    if circuit is not None and circuit.until is not None:
+        until = f" until {clock(circuit.until)}" if circuit.until > now else ", about to be tried"
+        return f"{circuit.word}{until}: {circuit.why}"
+    if quota is not None and quota.held_until is not None and quota.held_until > now:
+        return f"quota full until {clock(quota.held_until)}: {quota.why}"
+    return ""

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from flower.views import BaseHandler
 from tornado.web import HTTPError, RequestHandler
 
+from batchling_client.views.lane_view import tokens_in_words
 from batchling_client.wording import counted
 
 from . import words
@@ -108,6 +109,7 @@ class Page(BaseHandler):  # type: ignore[misc]  # Flower has no types
         names: Mapping[str, Any] = {
             **namespace_of(words),
             "counted": counted,
+            "tokens_in_words": tokens_in_words,
             "words": words,
             "place": self.deployment.place,
             "namespace": self.deployment.namespace,

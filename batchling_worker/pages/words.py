@@ -8,9 +8,9 @@ from urllib.parse import urlencode
 
 from batchling_client.views.batch_view import NEED_YOU, BatchView, Status
 from batchling_client.views.inspection import LaneRecord
+from batchling_client.views.lane_view import hold_in_words
 from batchling_client.views.overview import Group
 from batchling_client.views.run_view import RunStatus
-from batchling_client.wire.states import BatchState
 from batchling_client.wording import span
 
 _TONES: Final = {
@@ -61,12 +61,6 @@ def tone(status: Status) -> str:
     return _TONES.get(status, "secondary")
 
 
-def n_done(batch: BatchView) -> int:
-    """Return the requests with a success, or until then those that the provider reports as done."""
-    running = batch.n_done if batch.state is BatchState.SUBMITTED else 0
-    return max(batch.n_succeeded, running - batch.n_failed)
-
-
 def part(n: int, n_all: int) -> str:
     """Return which part of a whole a number is, in percent."""
     return f"{min(100.0, 100 * n / n_all):.1f}" if n_all > 0 else "0"
@@ -82,23 +76,9 @@ def tone_of_run(status: RunStatus) -> str:
     return {RunStatus.DONE: "success", RunStatus.DONE_WITH_FAILURES: "danger"}.get(status, "secondary")
 
 
-def tokens(lane: LaneRecord) -> str:
-    """Return the enqueued tokens in flight and the learned limit, both estimated."""
-    if lane.quota is None:
-        return "-"
-    in_flight = f"{lane.quota.n_tokens:,}"
-    return f"{in_flight} of {lane.quota.limit:,}" if lane.quota.limit else in_flight
-
-
 def hold(lane: LaneRecord) -> str:
     """Return what holds up the lane's batches, until when, and why; '' if nothing does."""
-    circuit, quota = lane.circuit, lane.quota
-    if circuit is not None and circuit.until is not None:
-        until = f" until {clock(circuit.until)}" if circuit.until > now() else ", about to be tried"
-        return f"{circuit.word}{until}: {circuit.why}"
-    if quota is not None and quota.held_until is not None and quota.held_until > now():
-        return f"quota full until {clock(quota.held_until)}: {quota.why}"
-    return ""
+    return hold_in_words(lane, now(), clock)
 
 
 def query(**words: str) -> str:
