@@ -143,7 +143,7 @@ class Opened:
                 inspection,
                 deployment.seal_public_key,
                 asked=lambda: run.progress.n_waiting > 0,
-                patience_s=worker_presence.patience_s(self._settings.redis_url),
+                missing=worker_presence.missing_worker(self._settings.redis_url),
             ),
         ]
         self._companions = [droppable(asyncio.create_task(companion)) for companion in companions]

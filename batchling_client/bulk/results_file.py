@@ -100,7 +100,12 @@ class Results:
     """The answers of one run."""
 
     def __init__(
-        self, redis: Redis, keys: Keys, run_id: RunId, *, patience_s: float = worker_presence.PATIENCE_S
+        self,
+        redis: Redis,
+        keys: Keys,
+        run_id: RunId,
+        *,
+        missing: worker_presence.Missing | None = None,
     ) -> None:
         self._redis = redis
         self._keys = keys
@@ -110,7 +115,7 @@ class Results:
         self._inspection = Inspection(redis, keys)
         self._watch = display.Watch(self._inspection, run_id)
         self._tally = Tally(run_id=run_id)
-        self._patience_s = patience_s
+        self._missing = missing or worker_presence.Missing()
         self._alone_since_s: float | None = None
         self._warned_alone = False
 
@@ -253,9 +258,9 @@ class Results:
             self._alone_since_s = None
         elif self._alone_since_s is None:
             self._alone_since_s = now_s
-        elif now_s - self._alone_since_s >= self._patience_s:
+        elif now_s - self._alone_since_s >= self._missing.after_s:
             self._warned_alone = True
-            display.warn(worker_presence.NO_WORKER)
+            display.warn(self._missing.warning)
 
     def _answered(self, one: submitted_file.Asked, packed: bytes) -> bytes:
         try:

@@ -136,10 +136,10 @@ def results(
         async with reach(redis_url) as reached:
             with _opened(output) as out:
                 used = reached.settings
-                patience_s = worker_presence.patience_s(used.redis_url)
+                missing = worker_presence.missing_worker(used.redis_url)
                 keys = Keys(used.namespace)
                 run_id = await _newest(reached) if latest else await _run_of(reached, keys, run)
-                found = Results(reached.redis, keys, run_id, patience_s=patience_s)
+                found = Results(reached.redis, keys, run_id, missing=missing)
                 return await found.write(out, wait=wait, failed_only=failed)
 
     tally = asyncio.run(fetch())

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from ..errors import WrongSettings
@@ -31,10 +32,9 @@ PATIENCE_S: Final = 3.0
 STARTED_PATIENCE_S: Final = 15.0
 """The same where a stack or a rehearsal was started a moment ago, its worker with it."""
 
-NO_WORKER: Final = (
-    "No worker is alive: the requests wait safely in Redis. "
-    "Start one with `celery -A batchling_worker worker` (or `batchling up`)."
-)
+_NO_WORKER: Final = "No worker is alive: the requests wait safely in Redis. {}"
+_START_ONE: Final = "Start one with `celery -A batchling_worker worker`."
+_UP: Final = "`batchling up` starts one."
 REDIS_FULL: Final = (
     "Redis is full: workers cannot store answers until it has room. Raise its `maxmemory`; nothing is lost "
     "meanwhile."
@@ -45,10 +45,21 @@ _OTHER_KEY: Final = (
 )
 
 
-def patience_s(redis_url: str | None) -> float:
-    """Return after how many seconds to warn that no worker is alive; None = the embedded stack."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """When to warn that no worker is alive, and with what advice."""
+
+    after_s: float = PATIENCE_S
+    warning: str = _NO_WORKER.format(_START_ONE)
+
+
+def missing_worker(redis_url: str | None) -> Missing:
+    """Return what fits the deployment at a URL; None = the embedded stack."""
     has_started = not redis_url or bool(os.environ.get(SANDBOX))
-    return STARTED_PATIENCE_S if has_started else PATIENCE_S
+    return Missing(
+        after_s=STARTED_PATIENCE_S if has_started else PATIENCE_S,
+        warning=_NO_WORKER.format(_START_ONE if redis_url else _UP),
+    )
 
 
 async def fit_worker_lives(inspection: Inspection, public_key: str) -> bool:
@@ -77,33 +88,33 @@ async def first_worker(inspection: Inspection, patience_s: float) -> None:
 
 
 async def watch(
-    inspection: Inspection, public_key: str, *, asked: Callable[[], bool], patience_s: float
+    inspection: Inspection, public_key: str, *, asked: Callable[[], bool], missing: Missing
 ) -> None:
-    """Warn once of each thing that requests have waited for in vain for `patience_s`; look for ever."""
+    """Warn once of each thing that requests have waited for in vain for `missing.after_s`; look for ever."""
     loop = asyncio.get_running_loop()
     amiss_since: float | None = None
     said = ""
     while True:
         line = said
         with contextlib.suppress(*UNREACHABLE):
-            line = await _amiss(inspection, public_key)
+            line = await _amiss(inspection, public_key, missing.warning)
         if is_cancelled():
             return
         if not line:
             amiss_since, said = None, ""
         elif amiss_since is None and asked():
             amiss_since = loop.time()
-        if line and amiss_since is not None and loop.time() - amiss_since >= patience_s and line != said:
+        if line and amiss_since is not None and loop.time() - amiss_since >= missing.after_s and line != said:
             said = line
             _logger.warning("%s", line)
         await asyncio.sleep(LOOK_EVERY_S if line else AGAIN_EVERY_S)
 
 
-async def _amiss(inspection: Inspection, public_key: str) -> str:
+async def _amiss(inspection: Inspection, public_key: str, no_worker: str) -> str:
     """Return what requests would wait for now, '' if nothing is wrong."""
     try:
         if not await fit_worker_lives(inspection, public_key):
-            return NO_WORKER
+            return no_worker
     except WrongSettings as error:
         return str(error)
     return REDIS_FULL if await inspection.is_full() else ""

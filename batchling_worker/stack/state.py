@@ -25,6 +25,8 @@ FOLLOWED: Final = (
     "BATCHLING_HTTP_SILENCE_SECONDS",
     "BATCHLING_KEEP_FILES",
     "BATCHLING_LOG_FORMAT",
+    "BATCHLING_FLOWER_HOSTS",
+    "BATCHLING_FLOWER_WITHOUT_LOGIN",
 )
 """The other settings that a worker reads: callers share the worker, and get a warning if theirs differ."""
 

@@ -270,7 +270,9 @@ def the_display(redis: Redis, keys: Keys) -> Coroutine[Any, Any, None]:
 
 
 def the_watch_for_workers(redis: Redis, keys: Keys) -> Coroutine[Any, Any, None]:
-    return worker_presence.watch(Inspection(redis, keys), "", asked=lambda: False, patience_s=60)
+    return worker_presence.watch(
+        Inspection(redis, keys), "", asked=lambda: False, missing=worker_presence.Missing()
+    )
 
 
 @pytest.mark.parametrize("companion", [the_display, the_watch_for_workers])

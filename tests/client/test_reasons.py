@@ -244,6 +244,12 @@ def test_a_rehearsal_gives_the_worker_that_it_starts_as_much_time_as_an_embedded
     """Its Redis is named by a URL, as that of workers which run elsewhere is."""
     url = "unix:///tmp/redis.sock"
     monkeypatch.delenv(SANDBOX, raising=False)
-    assert worker_presence.patience_s(url) < worker_presence.patience_s(None)
+    assert worker_presence.missing_worker(url).after_s < worker_presence.missing_worker(None).after_s
     monkeypatch.setenv(SANDBOX, "http://127.0.0.1:8099")
-    assert worker_presence.patience_s(url) == worker_presence.patience_s(None)
+    assert worker_presence.missing_worker(url).after_s == worker_presence.missing_worker(None).after_s
+
+
+def test_advice_on_a_missing_worker_fits_the_deployment() -> None:
+    assert "batchling up" in worker_presence.missing_worker(None).warning
+    assert "batchling up" not in worker_presence.missing_worker("redis://there").warning
+    assert "celery -A batchling_worker worker" in worker_presence.missing_worker("redis://there").warning

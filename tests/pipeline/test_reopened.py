@@ -76,9 +76,9 @@ async def withdrawn(deployment: Deployment, ids: list[RequestId]) -> None:
     """Everybody who waits for these requests gives up."""
     for request_id in ids:
         place = await deployment.redis.execute_command("GET", deployment.keys.request(request_id))
-        owner, _, mailbox = place.decode().split("|")
+        owner, _, waiting = place.decode().split("|")
         verdict = await deployment.scripts.withdraw(
-            request_id=request_id, batch_id=BatchId(owner), mailbox=Mailbox(mailbox)
+            request_id=request_id, batch_id=BatchId(owner), mailbox=Mailbox(waiting.partition(":")[0])
         )
         assert verdict is Verdict.OK
 
