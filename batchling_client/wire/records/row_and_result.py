@@ -222,11 +222,37 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
     @classmethod
     def decode(cls, raw: bytes) -> Result:
-        """Read a result; raise `CorruptRecord`."""
+        """Read a result; raise `CorruptRecord`, also for a status that no answer has.
+
+        Whoever writes to Redis must not steer the caller's client: a redirect would take its key along, and a cookie
+        would stay in it. So of the headers only those are read that say what an answer is and how it is called.
+        """
         try:
-            return _result_decoder.decode(memoryview(raw)[1:])
+            result = _result_decoder.decode(memoryview(raw)[1:])
         except UNREADABLE as error:
             raise CorruptRecord("a stored result cannot be read") from error
+        if not (200 <= result.status < 300 or 400 <= result.status < 600):
+            raise CorruptRecord("a stored result has the status of no answer")
+        if not result.headers.keys() <= READ_HEADERS or not all(map(_is_plain, result.headers.values())):
+            kept = {
+                name: said
+                for name, said in result.headers.items()
+                if name in READ_HEADERS and _is_plain(said)
+            }
+            return msgspec.structs.replace(result, headers=kept)
+        return result
+
+
+READ_HEADERS: Final = frozenset(
+    {"content-type", "x-request-id", "request-id", "x-amzn-requestid", "x-amzn-errortype"}
+)
+"""Headers of stored results that reach a caller."""
+LONGEST_HEADER: Final = 1000
+
+
+def _is_plain(said: str) -> bool:
+    """Return whether a text can be the value of a header: a line break would begin another one."""
+    return len(said) <= LONGEST_HEADER and said.isascii() and said.isprintable()
 
 
 _result_decoder = msgspec.msgpack.Decoder(Result)
