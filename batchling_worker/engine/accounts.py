@@ -67,7 +67,13 @@ class Accounts:
             raise PermanentError(f"No provider is called {spec.provider!r}.")
         settings = self._providers.get(spec.provider, ProviderSettings())
         base_url = self._base_url(spec, facts, settings)
-        headers = {name: said for name, said in spec.headers if not carried.refused(name)}
+        # A lane comes out of Redis: only headers and fields that calls of its provider have go along with a key.
+        headers = {
+            name: said
+            for name, said in spec.headers
+            if name in route.batch_headers and not carried.refused(name) and carried.is_usable(said)
+        }
+        query = [(name, said) for name, said in spec.query if name in route.batch_query]
         beside: dict[str, str] = {}
         has_own = settings.own_credential or settings.api_key is not None
         if has_own:
@@ -94,7 +100,7 @@ class Accounts:
                 **credential,
                 **_without(route.own_headers, settings.lane_headers if has_own else None, brought),
             },
-            query=(*spec.query, *_marked(beside, carried.QUERY).items()),
+            query=(*query, *_marked(beside, carried.QUERY).items()),
             secrets=(*beside.values(), *route.own_headers.values()),
             http=self._http,
             digest=_digest(base_url.rstrip("/"), whose),

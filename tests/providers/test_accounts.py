@@ -215,7 +215,7 @@ async def test_a_query_field_of_a_whole_batch_is_not_sent_as_a_header(with_setti
     )
     account = await with_settings().open(spec, facts)
     assert account.query == (("api-version", "2024-10-21"),)
-    assert account.headers == {**CALLERS, "x-one": "1"}
+    assert account.headers == CALLERS
 
 
 async def test_a_provider_that_only_other_settings_know_is_refused(with_settings: Open) -> None:
@@ -341,3 +341,24 @@ async def test_the_hosts_of_result_files_are_those_of_the_settings(with_settings
         for host, name in (("api.openai.com", "openai"), ("api.groq.com", "groq"))
     ]
     assert found == [hosts, ()]
+
+
+@pytest.mark.parametrize("host", ["api.openai.com", "eu.api.openai.com"])
+async def test_a_lane_that_somebody_wrote_into_redis_adds_nothing_to_a_callers_key(
+    with_settings: Open, host: str
+) -> None:
+    spec = msgspec.structs.replace(
+        lane(host),
+        headers=(
+            ("cookie", "session=1"),
+            ("host", "attacker.example"),
+            ("openai-organization", "org-1"),
+            ("openai-project", "p\r\nx-evil: 1"),
+            ("x-evil", "1"),
+        ),
+        query=(("evil", "query"),),
+    )
+    account = await with_settings().open(spec, Providers({}).load("openai").facts)
+
+    assert account.headers == {**CALLERS, "openai-organization": "org-1"}
+    assert account.query == ()

@@ -1,4 +1,4 @@
-"""A result in Redis is input: whoever writes there cannot send a caller's client, its key or its cookies anywhere."""
+"""A result in Redis is input: nobody who writes there can send a caller's client, its key or its cookies anywhere."""
 
 from __future__ import annotations
 

@@ -224,7 +224,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     def decode(cls, raw: bytes) -> Result:
         """Read a result; raise `CorruptRecord`, also for a status that no answer has.
 
-        Whoever writes to Redis must not steer the caller's client: a redirect would take its key along, and a cookie
+        Nobody who writes to Redis may steer the caller's client: a redirect would take its key along, and a cookie
         would stay in it. So of the headers only those are read that say what an answer is and how it is called.
         """
         try:
