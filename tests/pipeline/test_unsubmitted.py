@@ -72,7 +72,7 @@ async def test_requests_that_are_given_up_while_uploads_fail_are_not_run_later(
 
     for one in ids[:2]:
         flying = await deployment.redis.execute_command("GET", deployment.keys.request(one))
-        mailbox = Mailbox(flying.decode().rpartition("|")[2])
+        mailbox = Mailbox(flying.decode().rpartition("|")[2].partition(":")[0])
         withdrawn = await deployment.scripts.withdraw(request_id=one, batch_id=batch_id, mailbox=mailbox)
         assert withdrawn is Verdict.OK
 
