@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-BEGUN: Final = re.compile(
-    r"\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}): .*step_begun batch_id=(\S+) token=(\d+) pid=(\d+)"
-)
+BEGUN: Final = re.compile(r"^at=\S+ .* event=step_begun .*$", re.MULTILINE)
+FIELD: Final = re.compile(r" ?(at|batch_id|token|pid)=(\S+)")
 RECONNECT_S: Final = 4.0
 """Seconds that Celery's consumers may wait after Redis is back before they reconnect."""
 
@@ -66,8 +65,14 @@ class Begins:
                 new, _, torn = log.read().rpartition(b"\n")
                 self._read_to[path] = log.tell() - len(torn)
             for match in BEGUN.finditer(new.decode(errors="replace")):
-                at = dt.datetime.strptime(match[1], "%Y-%m-%d %H:%M:%S,%f").astimezone()
-                one = Begun(at=at.timestamp(), batch_id=match[2], token=int(match[3]), pid=int(match[4]))
+                said = dict(FIELD.findall(match[0]))
+                at = dt.datetime.fromisoformat(said["at"])
+                one = Begun(
+                    at=at.timestamp(),
+                    batch_id=said["batch_id"],
+                    token=int(said["token"]),
+                    pid=int(said["pid"]),
+                )
                 self.all.append(one)
                 self.pid_of[one.batch_id, one.token] = one.pid
 

@@ -38,7 +38,7 @@ PATIENCE_S: Final = 8.0
 RESULTS_PATIENCE_S: Final = 24.0
 """Seconds for which results are read again: longer than any false answer, and a third of the calm."""
 MAX_ATTEMPTS: Final = 8
-READY: Final = b" ready.\n"
+READY: Final = b' ready."\n'
 
 
 @dataclass(slots=True)
