@@ -51,11 +51,12 @@ async def resume(lists: BatchLists, scripts: Scripts, name: str, *, by: str) -> 
     Raises `UnknownPlace` if nothing of that name is paused.
     """
     redis, keys = scripts.redis, scripts.keys
-    found = [one for one in await pauses_of(redis, keys) if one.name == name or not name]
+    paused = await pauses_of(redis, keys)
+    found = [one for one in paused if one.name == name or not name]
     if name and not found:
-        found = [one for one in await pauses_of(redis, keys) if _begins(one, name)]
+        found = [one for one in paused if _begins(one, name)]
     if name and len(found) != 1:
-        known = ", ".join(one.name for one in await pauses_of(redis, keys)) or "nothing"
+        known = ", ".join(one.name for one in paused) or "nothing"
         raise UnknownPlace(f"{name!r} names no pause, or several. Paused: {known}.")
     for one in found:
         await redis.execute_command("HDEL", keys.paused, one.field)

@@ -126,7 +126,10 @@ KEYSPACE: Final = (
         holds="the first 1,000 failed requests of one batch: id, attempt, status, code, message",
     ),
     KeyKind(
-        word="request", redis_type="string", lifetime=IN_FLIGHT, holds="batch|attempt|mailboxes, in flight"
+        word="request",
+        redis_type="string",
+        lifetime=IN_FLIGHT,
+        holds="batch|attempt|mailboxes:runs, in flight",
     ),
     KeyKind(
         word="result", redis_type="string", lifetime=RESULTS, holds="packed result of an answered request"
