@@ -8,11 +8,11 @@ from typing import Annotated, Final
 
 from platformdirs import user_state_path
 from pydantic import AfterValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from .errors import WrongSettings
 from .wire import keys, sealing
-from .wire.deployment import connection, provider_settings
+from .wire.deployment import connection, provider_settings, setting_files
 from .wire.deployment.provider_settings import EndpointSettings
 from .wire.deployment.setting_errors import mistake_in, sentence
 from .wire.routes import Routes
@@ -88,6 +88,16 @@ class ClientSettings(BaseSettings):
         AfterValidator(provider_settings.told_apart),
     ] = {}
     """By provider name: base URL and limits, as the workers have them."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        *_: PydanticBaseSettingsSource,
+        **__: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, setting_files.FileSource(settings_cls, of_worker=False)
 
     @property
     def base_urls(self) -> dict[str, str]:

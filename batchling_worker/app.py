@@ -22,6 +22,8 @@ from kombu import Queue
 from batchling_client.wire import sealing
 from batchling_client.wire.deployment import setting_names
 from batchling_client.wire.deployment.connection import UnusableUrl, connect, place_of
+from batchling_client.wire.deployment.keyring import NAME as KEYRING
+from batchling_client.wire.deployment.setting_files import UnusableFile
 from batchling_client.wire.keys import WIRE_VERSION, Keys
 from batchling_client.wire.records.row_and_result import WorkerPresence
 from batchling_client.wire.stubs import Fsync
@@ -36,6 +38,7 @@ from .providers import Providers
 from .runtime import flower, foreign_settings, shutdown, tasks, wire_versions
 from .runtime.broker import broker_url, transport_options
 from .runtime.dispatch import Dispatch
+from .runtime.presence import Presence
 from .runtime.redis_health import Fitness
 from .runtime.step_loop import Runtime
 from .runtime.tick import Tick
@@ -108,7 +111,7 @@ class Parts:
     def __init__(self, app: Celery, settings: WorkerSettings) -> None:
         self._app = app
         self._settings = settings
-        self._public_key, self._private_key = settings.seal_pair()
+        self._keyring = settings.keyring()
         self._telemetry = Telemetry(lambda events: _send_events(app, events))
         self._providers = Providers(settings.providers)
         self.runtime = Runtime(self.engine)
@@ -136,7 +139,7 @@ class Parts:
             accounts=Accounts(
                 store,
                 settings.providers,
-                self._private_key,
+                self._keyring.private_keys,
                 silence_s=settings.http_silence_seconds,
                 keeps_files=settings.keep_files,
             ),
@@ -170,12 +173,16 @@ class Parts:
                 Tick(self.store(one), dispatch, self._telemetry, older=one != WIRE_VERSION)
                 for one in wire_versions.SERVED
             ],
-            presence=WorkerPresence(
-                name=str(worker.hostname),
-                pid=os.getpid(),
-                version=version("batchling"),
-                pool=pool,
-                seal_public_key=sealing.digest(self._public_key),
+            presence=Presence(
+                WorkerPresence(
+                    name=str(worker.hostname),
+                    pid=os.getpid(),
+                    version=version("batchling"),
+                    pool=pool,
+                    seal_public_key="",
+                ),
+                self._keyring,
+                self._telemetry,
             ),
             dispatch=dispatch,
             telemetry=self._telemetry,
@@ -245,7 +252,9 @@ def app_or_exit() -> Celery:
         if flower.is_started_by(sys.argv):
             _install_pages(settings)
         return make_app(settings)
-    except (WrongSetting, UnfitWorker, UnusableUrl, sealing.UnreadableSealKey, StackError) as error:
+    except sealing.UnreadableSealKey as error:
+        sentence = f"{KEYRING} is not usable: {error}"
+    except (WrongSetting, UnfitWorker, UnusableFile, UnusableUrl, StackError) as error:
         sentence = str(error)
     sys.stderr.write(sentence + "\n")
     raise SystemExit(shutdown.USAGE)

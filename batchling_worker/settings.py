@@ -10,14 +10,14 @@ from platformdirs import user_state_path
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
-    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
 )
 
-from batchling_client.wire import keys, sealing
-from batchling_client.wire.deployment import provider_settings, seal_key_files
+from batchling_client.wire import keys
+from batchling_client.wire.deployment import provider_settings, setting_files
+from batchling_client.wire.deployment.keyring import Keyring
 from batchling_client.wire.deployment.provider_settings import EndpointSettings
 from batchling_client.wire.deployment.setting_errors import mistake_in, sentence
 
@@ -73,7 +73,9 @@ class WorkerSettings(BaseSettings):
     seal_public_key: str | None = None
     """The key that callers' credentials are sealed with."""
     seal_private_key: SecretStr | None = None
-    """The key that opens them."""
+    """The keys that open them, between commas: callers seal for the first one, the others open what is older."""
+    seal_private_key_file: Path | None = None
+    """A file with these keys, one a line; it is read again when it changes."""
     result_ttl_seconds: float = Field(default=RESULT_TTL_S, gt=0)
     """How long answers are kept."""
     poll_interval_seconds: float = Field(default=10.0, gt=0)
@@ -109,12 +111,21 @@ class WorkerSettings(BaseSettings):
     def _absolute(cls, home: Path) -> Path:
         return home.expanduser().absolute()
 
-    def seal_pair(self) -> tuple[str, str]:
-        """Return the (public, private) seal keys from the settings, else the pair kept in `home/keys`."""
-        if self.seal_private_key is not None:
-            private = self.seal_private_key.get_secret_value()
-            return sealing.public_half(private), private
-        return seal_key_files.stored_pair(self.home)
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        *_: PydanticBaseSettingsSource,
+        **__: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, setting_files.FileSource(settings_cls, of_worker=True)
+
+    def keyring(self) -> Keyring:
+        """Return the private seal keys of the settings, else those in `home/keys`; raise `UnusableFile` and what
+        reading them raises."""
+        given = self.seal_private_key.get_secret_value() if self.seal_private_key is not None else None
+        return Keyring(given, self.seal_private_key_file, self.home)
 
 
 def load(environment: Mapping[str, str] | None = None) -> WorkerSettings:
@@ -137,8 +148,6 @@ def _of(environment: Mapping[str, str]) -> WorkerSettings:
             *_: PydanticBaseSettingsSource,
             **__: PydanticBaseSettingsSource,
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            source = EnvSettingsSource(settings_cls)
-            source.env_vars = {name.lower(): value for name, value in environment.items() if value}
-            return (source,)
+            return (setting_files.FileSource(settings_cls, of_worker=True, environment=environment),)
 
     return Given()

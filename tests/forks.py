@@ -141,7 +141,7 @@ async def _work(settings: WorkerSettings) -> None:
         results_patience_s=settings.results_patience_seconds,
     )
     accounts = Accounts(
-        store, settings.providers, settings.seal_pair()[1], silence_s=settings.http_silence_seconds
+        store, settings.providers, settings.keyring().private_keys, silence_s=settings.http_silence_seconds
     )
     engine = Engine(
         store=store,

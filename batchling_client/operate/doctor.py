@@ -12,17 +12,17 @@ from ..errors import QueueUnreachable, WrongSettings
 from ..settings import ClientSettings
 from ..views.batch_list import BatchLists
 from ..wire import sealing
-from ..wire.deployment import redis_health, rehearsing, seal_key_files, setting_names
+from ..wire.deployment import redis_health, rehearsing, seal_key_files, setting_files, setting_names
 from ..wire.deployment.connection import ask
 from ..wire.deployment.finding import Finding, Health
-from ..wire.records.row_and_result import CorruptRecord
+from ..wire.records.row_and_result import CorruptRecord, WorkerPresence
 from . import base_urls, sdk_coverage, wire_versions, work_findings
 from .connect import Reached, reach
 
 
 async def examine(redis_url: str | None, environment: Mapping[str, str]) -> list[Finding]:
     """Look at everything once; change and start nothing."""
-    found = _of_names(environment)
+    found = [*_of_names(environment), *of_files(environment)]
     try:
         found += await _deployment(redis_url)
     except WrongSettings as error:
@@ -105,12 +105,11 @@ async def _of_workers(reached: Reached) -> list[Finding]:
         redis_health.of_clock(skew_s, whose=f"the clock of {name}")
         for name, skew_s in (await reached.inspection.skews_s()).items()
     ]
-    digests = [worker.seal_public_key for worker in workers]
-    return [alive, *(clock for clock in clocks if not clock.sound), of_keys(reached.settings, digests)]
+    return [alive, *(clock for clock in clocks if not clock.sound), of_keys(reached.settings, workers)]
 
 
-def of_keys(used: ClientSettings, worker_digests: Sequence[str]) -> Finding:
-    """Check that this client's seal key can be read and matches that of the live workers."""
+def of_keys(used: ClientSettings, workers: Sequence[WorkerPresence]) -> Finding:
+    """Check that this client's seal key can be read, and that every live worker can open what it seals."""
     mend = "Give clients and workers the same pair: `batchling keys new` prints one as settings."
     folder = used.home / "keys"
     private = folder / seal_key_files.PRIVATE_FILE
@@ -136,14 +135,50 @@ def of_keys(used: ClientSettings, worker_digests: Sequence[str]) -> Finding:
             mend=f"chmod 600 {private}",
         )
     digest = sealing.digest(public)
-    if worker_digests and digest not in worker_digests:
+    closed = [worker.name for worker in workers if not worker.can_open(digest)]
+    if closed:
+        whose = (
+            "no live worker"
+            if len(closed) == len(workers)
+            else f"not every live worker ({', '.join(closed)})"
+        )
         return Finding(
             check="keys",
             health=Health.FAILURE,
-            says=f"no live worker can open what key {digest} seals",
+            says=f"{whose} can open what key {digest} seals",
             mend=mend,
         )
     return Finding(check="keys", health=Health.OK, says=f"seal key {digest}")
+
+
+def of_files(environment: Mapping[str, str]) -> list[Finding]:
+    """Return findings on the files that settings name: files that cannot be read, and files that others can change or
+    read."""
+    found = []
+    for name, path in setting_files.named_in(environment).items():
+        try:
+            setting_files.read(path, name)
+            mode = path.stat().st_mode
+        except (setting_files.UnusableFile, OSError) as error:
+            says = str(error).rstrip(".")
+            found.append(
+                Finding(
+                    check="settings",
+                    health=Health.FAILURE,
+                    says=says,
+                    mend="Correct the path, or let this user read the file.",
+                )
+            )
+            continue
+        if mode & (stat.S_IWGRP | stat.S_IWOTH):
+            health, says = Health.FAILURE, f"others can change {path}, which {name} names"
+        elif mode & (stat.S_IRGRP | stat.S_IROTH) and not name.endswith("PUBLIC_KEY_FILE"):
+            health, says = Health.NOTE, f"others can read {path}, which {name} names"
+        else:
+            continue
+        mend = f"chmod 600 {path}; in a container that only batchling runs in, leave it as it is."
+        found.append(Finding(check="settings", health=health, says=says, mend=mend))
+    return found
 
 
 def _there(path: Path) -> bool:

@@ -40,7 +40,7 @@ REDIS_FULL: Final = (
     "meanwhile."
 )
 _OTHER_KEY: Final = (
-    "No live worker can open the credentials that this client seals: give client and workers the same "
+    "A live worker cannot open the credentials that this client seals: give clients and every worker the same "
     "BATCHLING_SEAL_PUBLIC_KEY and BATCHLING_SEAL_PRIVATE_KEY (`batchling keys new` prints a pair)."
 )
 
@@ -63,7 +63,10 @@ def missing_worker(redis_url: str | None) -> Missing:
 
 
 async def fit_worker_lives(inspection: Inspection, public_key: str) -> bool:
-    """Return whether a worker is alive; raise `WrongSettings` if the live workers hold another seal key."""
+    """Return whether a worker is alive; raise `WrongSettings` if one could not open what is sealed for this key.
+
+    Any live worker may submit a batch.
+    """
     try:
         workers = await inspection.workers()
     except CorruptRecord:
@@ -72,7 +75,7 @@ async def fit_worker_lives(inspection: Inspection, public_key: str) -> bool:
     if not workers:
         return False
     digest = sealing.digest(public_key)
-    if not any(worker.seal_public_key == digest for worker in workers):
+    if not all(worker.can_open(digest) for worker in workers):
         raise WrongSettings(_OTHER_KEY)
     return True
 

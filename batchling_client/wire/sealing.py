@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -88,12 +88,14 @@ def seal(headers: Mapping[str, str], public_key: str, account: str = "") -> byte
     return SealedBox(PublicKey(_raw(public_key))).encrypt(msgspec.json.encode(bound))
 
 
-def unseal(sealed: bytes, private_key: str) -> dict[str, str]:
+def unseal(sealed: bytes, private_keys: Sequence[str]) -> dict[str, str]:
     """Return the credential headers, and `ACCOUNT` of a named account; raise `SealBroken` or `UnreadableSealKey`."""
-    try:
-        return _decoder.decode(SealedBox(PrivateKey(_raw(private_key))).decrypt(sealed))
-    except (CryptoError, msgspec.DecodeError, msgspec.ValidationError):
-        raise SealBroken("the credential was sealed for another private key") from None
+    for private_key in private_keys:
+        try:
+            return _decoder.decode(SealedBox(PrivateKey(_raw(private_key))).decrypt(sealed))
+        except (CryptoError, msgspec.DecodeError, msgspec.ValidationError):
+            continue
+    raise SealBroken("the credential was sealed for another private key")
 
 
 def _text(raw: bytes) -> str:

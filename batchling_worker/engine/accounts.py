@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.cookiejar
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, TypeAlias
 
 import httpx
@@ -42,14 +42,14 @@ class Accounts:
         self,
         store: Store,
         providers: dict[str, ProviderSettings],
-        seal_private_key: str,
+        private_keys: Callable[[], Sequence[str]],
         *,
         silence_s: float,
         keeps_files: bool = False,
     ) -> None:
         self._store = store
         self._providers = providers
-        self._seal_private_key = seal_private_key
+        self._private_keys = private_keys
         self._keeps_files = keeps_files
         self._routes = routes_of(providers)
         self._http = httpx.AsyncClient(
@@ -153,7 +153,7 @@ class Accounts:
                 status=401,
             )
         try:
-            credential = sealing.unseal(sealed, self._seal_private_key)
+            credential = sealing.unseal(sealed, self._private_keys())
         except sealing.SealBroken:
             raise PermanentError(
                 "The credential was sealed for other workers than this one: give client and workers the same "

@@ -13,12 +13,12 @@ from typing import Final
 from redis.exceptions import ResponseError
 
 from batchling_client.wire.deployment.connection import UNREACHABLE
-from batchling_client.wire.records.row_and_result import WorkerPresence
 
 from ..telemetry import Telemetry
 from . import shutdown
 from .dispatch import Dispatch
 from .fork_safety import still_at_forks
+from .presence import Presence
 from .redis_health import Fitness
 from .tick import Tick
 
@@ -34,7 +34,7 @@ class Ticker:
         self,
         *,
         make_ticks: Callable[[], Sequence[Tick]],
-        presence: WorkerPresence,
+        presence: Presence,
         dispatch: Dispatch,
         telemetry: Telemetry,
         fitness: Fitness,
@@ -82,14 +82,15 @@ class Ticker:
                 await asyncio.sleep(self._tick_s * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret
         with contextlib.suppress(*UNREACHABLE, ResponseError):
             for tick in ticks:
-                await tick.store.depart(self._presence)
+                await tick.store.depart(self._presence.last)
                 await tick.store.redis.aclose()
 
     async def _announce(self, ticks: Sequence[Tick]) -> None:
+        presence = self._presence.now()
         for tick in ticks:
             # A full or damaged list must not hold up batches.
             with contextlib.suppress(ResponseError):
-                await tick.store.announce(self._presence)
+                await tick.store.announce(presence)
 
     def _is_connected(self, by: float) -> bool:
         """Return whether Celery reads the queue, or `by` has passed.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from batchling_client.wire import sealing
-from batchling_client.wire.deployment import setting_names
+from batchling_client.wire.deployment import keyring, setting_names
+from batchling_client.wire.deployment.setting_files import UnusableFile
 
 from .. import settings
 from ..settings import WorkerSettings
@@ -17,12 +18,12 @@ def read(environment: Mapping[str, str]) -> WorkerSettings:
     """Return the worker's settings in that environment, ignoring this process' own. Raises `WrongSetting`."""
     try:
         given = settings.load(environment)
-        if given.seal_private_key is not None:
-            given.seal_pair()
-    except settings.WrongSetting as error:
+        if given.seal_private_key is not None or given.seal_private_key_file is not None:
+            given.keyring()
+    except (settings.WrongSetting, UnusableFile) as error:
         raise WrongSetting(str(error)) from None
     except sealing.UnreadableSealKey as error:
-        raise WrongSetting(f"BATCHLING_SEAL_PRIVATE_KEY is not usable: {error}") from None
+        raise WrongSetting(f"{keyring.NAME} is not usable: {error}") from None
     return given
 
 

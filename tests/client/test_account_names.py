@@ -124,7 +124,7 @@ async def test_the_newest_token_is_kept_for_the_workers_sealed(
     named = sealing.account_fingerprint("evals", "groq", answerer.keys.namespace)
     assert name.decode() == answerer.keys.credential(named, "groq")
     sealed = await answerer.redis.get(name)
-    assert sealing.unseal(sealed, private) == {
+    assert sealing.unseal(sealed, [private]) == {
         "authorization": f"Bearer {jwt(3)}",
         sealing.ACCOUNT: named,
     }

@@ -15,6 +15,7 @@ from batchling_client import batchify, errors
 from batchling_client.cli.main import main
 from batchling_client.settings import ClientSettings
 from batchling_client.wire.deployment.provider_settings import EndpointSettings
+from batchling_client.wire.deployment.setting_files import PROVIDERS_WITH_FILE, WITH_FILE
 from batchling_worker.settings import ProviderSettings, WorkerSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,6 +46,8 @@ def fields() -> dict[str, tuple[str, object]]:
     for name in ProviderSettings.model_fields:
         reader = "both" if name in EndpointSettings.model_fields else "worker"
         found[f"BATCHLING_PROVIDERS__<NAME>__{name.upper()}"] = (reader, None)
+    for name in (*WITH_FILE, *(f"PROVIDERS__<NAME>__{one}" for one in PROVIDERS_WITH_FILE)):
+        found[f"BATCHLING_{name}_FILE"] = (found[f"BATCHLING_{name}"][0], None)
     return found
 
 

@@ -50,7 +50,9 @@ class Hand:
             terms=Terms(lease_ms=60_000, result_ttl_ms=3_600_000, max_attempts=3),
         )
         self.telemetry = Telemetry()
-        self.accounts = Accounts(self.store, settings.providers, settings.seal_pair()[1], silence_s=30.0)
+        self.accounts = Accounts(
+            self.store, settings.providers, settings.keyring().private_keys, silence_s=30.0
+        )
         step_settings = StepSettings(
             namespace="default",
             poll_interval_s=0.0,

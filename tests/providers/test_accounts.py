@@ -62,7 +62,7 @@ async def with_settings() -> AsyncIterator[Open]:
     public, private = sealing.new_pair()
 
     def make(**said: ProviderSettings) -> Accounts:
-        opened.append(Accounts(Sealed(public), checked(said), private, silence_s=1.0))
+        opened.append(Accounts(Sealed(public), checked(said), lambda: [private], silence_s=1.0))
         return opened[-1]
 
     yield make
@@ -283,7 +283,7 @@ OTHER = sealing.account_fingerprint("others", "openai", "default")
 async def opened_with(spec: LaneSpec, credential: dict[str, str], account: str = "") -> Account:
     """The account that a worker opens for a lane where this credential is stored under it."""
     public, private = sealing.new_pair()
-    accounts = Accounts(Sealed(public, credential, account), {}, private, silence_s=1.0)
+    accounts = Accounts(Sealed(public, credential, account), {}, lambda: [private], silence_s=1.0)
     try:
         return await accounts.open(spec, Providers({}).load(spec.provider).facts)
     finally:

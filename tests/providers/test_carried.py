@@ -36,7 +36,9 @@ async def opened() -> AsyncIterator[Open]:
     public, private = sealing.new_pair()
 
     def make(sealed: dict[str, str], account: str = "", **said: ProviderSettings) -> Accounts:
-        made.append(Accounts(Sealed(public, sealed, account), checked(said), private, silence_s=5.0))
+        made.append(
+            Accounts(Sealed(public, sealed, account), checked(said), lambda: [private], silence_s=5.0)
+        )
         return made[-1]
 
     yield make

@@ -86,7 +86,7 @@ def test_every_key_has_the_name_it_had() -> None:
 
 def test_the_credential_is_still_opened() -> None:
     sealed = golden.raw(DEPLOYMENT[f"credential:{golden.SPEC.fingerprint}"]["value"])
-    assert sealing.unseal(sealed, golden.PRIVATE_KEY) == golden.CREDENTIAL
+    assert sealing.unseal(sealed, [golden.PRIVATE_KEY]) == golden.CREDENTIAL
 
 
 @pytest.mark.parametrize("state", list(BatchState))
@@ -139,7 +139,7 @@ def _same(name: str, then: Any, now: Any) -> None:
         case "schedule" | "batches" | "runs" | "lanes" | "workers":
             assert now.keys() == then.keys(), name
         case "credential":
-            assert sealing.unseal(golden.raw(now), golden.PRIVATE_KEY) == golden.CREDENTIAL
+            assert sealing.unseal(golden.raw(now), [golden.PRIVATE_KEY]) == golden.CREDENTIAL
         case "request":
             # Runs have come, behind the mailboxes: a worker of that time takes them for mailboxes that nobody reads.
             assert now.partition(":")[0] == then, name

@@ -32,10 +32,10 @@ def test_what_was_sealed_comes_out_with_the_private_key_only() -> None:
     public, private = sealing.new_pair()
     sealed = sealing.seal(HEADERS, public)
     assert SECRET.encode() not in sealed
-    assert sealing.unseal(sealed, private) == HEADERS
+    assert sealing.unseal(sealed, [private]) == HEADERS
     _, other = sealing.new_pair()
     with pytest.raises(sealing.SealBroken):
-        sealing.unseal(sealed, other)
+        sealing.unseal(sealed, [other])
 
 
 def test_two_seals_of_one_credential_cannot_be_told_to_be_one() -> None:
@@ -51,14 +51,14 @@ def test_damaged_and_foreign_seals_are_refused() -> None:
     damaged = [sealed[:-1], sealed[1:], b"", b"x", bytes(len(sealed)), sealed[:-1] + bytes([sealed[-1] ^ 1])]
     for raw in (*damaged, *foreign, box.encrypt(b"\xff\xfe no json")):
         with pytest.raises(sealing.SealBroken):
-            sealing.unseal(raw, private)
+            sealing.unseal(raw, [private])
 
 
 @pytest.mark.parametrize("key", ["", "not base64 at all", "QUJD", "A" * 200, "é" * 44])
 def test_an_unreadable_key_is_a_sentence_without_the_key(key: str) -> None:
     for use in (
         lambda: sealing.seal(HEADERS, key),
-        lambda: sealing.unseal(b"x" * 80, key),
+        lambda: sealing.unseal(b"x" * 80, [key]),
         lambda: sealing.public_half(key),
         lambda: sealing.digest(key),
     ):
@@ -76,7 +76,7 @@ def test_no_error_of_sealing_tells_a_secret() -> None:
     )
     for raw, key in ((sealing.seal(HEADERS, public), other), (forged, private)):
         with pytest.raises(sealing.SealBroken) as caught:
-            sealing.unseal(raw, key)
+            sealing.unseal(raw, [key])
         told = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
         assert all(secret not in told for secret in (SECRET, private, other))
 

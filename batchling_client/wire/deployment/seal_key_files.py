@@ -1,4 +1,4 @@
-"""Keep a deployment's pair of seal keys in files of its home."""
+"""Keep a deployment's seal keys in files of its home: private keys one a line, the current one first."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from typing import Final
 
 from .. import sealing
 
+FOLDER: Final = "keys"
 PUBLIC_FILE: Final = "seal.pub"
 PRIVATE_FILE: Final = "seal.key"
 
 
 def stored_pair(home: Path) -> tuple[str, str]:
-    """Return the (public, private) pair of `home/keys`, made on first need; processes that make one at once agree."""
-    folder = home / "keys"
+    """Return the current (public, private) pair of `home/keys`, made on first need.
+
+    Processes that make one at once agree.
+    """
+    folder = home / FOLDER
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     private_file = folder / PRIVATE_FILE
     if not private_file.exists():
@@ -31,7 +35,7 @@ def stored_pair(home: Path) -> tuple[str, str]:
             pass
         finally:
             draft.unlink()
-    private = private_file.read_text(encoding="ascii").strip()
+    private = (private_file.read_text(encoding="ascii").split() or [""])[0]
     public = sealing.public_half(private)
     public_file = folder / PUBLIC_FILE
     if not public_file.exists():

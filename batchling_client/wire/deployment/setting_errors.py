@@ -8,6 +8,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
+from .setting_files import UnusableFile
 from .setting_names import OF_A_PROVIDER, meant_by
 
 _WORDS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
@@ -45,6 +46,8 @@ def mistake_in(error: ValidationError | SettingsError) -> tuple[str, str]:
 
     What is raised for it is raised after the `except`, as the error itself holds the value.
     """
+    if isinstance(error, UnusableFile):
+        return error.name, error.reason
     if isinstance(error, SettingsError):
         # No other setting is read as JSON.
         return "BATCHLING_PROVIDERS", "must be JSON"

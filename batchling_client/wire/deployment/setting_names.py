@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from ..routes import ROUTES
+from . import setting_files
 
 PREFIX: Final = "BATCHLING_"
 SETTINGS: Final = (
@@ -33,6 +34,7 @@ SETTINGS: Final = (
     "SEAL_PRIVATE_KEY",
     "SEAL_PUBLIC_KEY",
     "TICK_SECONDS",
+    *(name + setting_files.SUFFIX for name in setting_files.WITH_FILE),
 )
 """Those of callers and workers, which often share an environment file: neither is surprised by the other's."""
 OF_A_PROVIDER: Final = (
@@ -53,6 +55,7 @@ OF_A_PROVIDER: Final = (
     "STAGING",
     "STAGING_URL",
     "WINDOWS",
+    *(name + setting_files.SUFFIX for name in setting_files.PROVIDERS_WITH_FILE),
 )
 SET_BY_BATCHLING: Final = ("AWS_CREDENTIALS", "BLOCK_OF", "SANDBOX", "SANDBOX_HOSTS", "SANDBOX_PROVIDERS")
 """Marks that batchling leaves in the environment of child processes."""

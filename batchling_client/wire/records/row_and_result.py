@@ -259,16 +259,22 @@ _result_decoder = msgspec.msgpack.Decoder(Result)
 
 
 class WorkerPresence(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker's heartbeat: who it is and which seal key it can open."""
+    """A worker's heartbeat: who it is and which credentials it can open."""
 
     name: str
     pid: int
     version: str
     pool: str
     seal_public_key: str
-    """Hex digest of the public key, not the key's private half."""
+    """Hex digest of the public key that clients are to seal for, not the key's private half."""
+    opens: tuple[str, ...] = ()
+    """Digests of all public keys whose credentials it can open; empty = the one above."""
     said_at: float = 0.0
     """The time of the heartbeat by the worker's own clock; 0 = unknown."""
+
+    def can_open(self, digest: str) -> bool:
+        """Return whether it can open what is sealed for the public key with that digest."""
+        return digest in (self.opens or (self.seal_public_key,))
 
     def encode(self) -> bytes:
         return _json.encode(self)
