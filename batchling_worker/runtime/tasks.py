@@ -49,9 +49,8 @@ def register(app: Celery, runtime: Runtime) -> None:
         SETTLE: settle,
     }
     for name, work in by_name.items():
-        # With send_events=False, Flower's list would hold batches only, but steps waited up to a minute for messages
-        # that were there: the events of steps wake the consumer.
-        app.task(name=name)(work)
+        # Flower's rows are batches: the tasks of their steps would bury them.
+        app.task(name=name, send_events=False)(work)
 
 
 def _claim(engine: Engine, batch_id: str, token: int) -> Claim:

@@ -16,6 +16,7 @@ from ..log_lines import emit
 from ..telemetry import Telemetry
 from . import shutdown
 from .ticker import Ticker
+from .waking_pool import wake_at_ends
 
 logger = logging.getLogger("batchling.worker")
 
@@ -90,6 +91,7 @@ class TickStep(bootsteps.StartStopStep):
         except UnfitWorker as error:
             shutdown.say(str(error))
             raise SystemExit(shutdown.USAGE) from None
+        wake_at_ends(parent)
         worker_ready.connect(self._connected)
         self._thread.start()
 

@@ -1,13 +1,33 @@
-"""Flower's list of tasks names each batch whenever it hears of it."""
+"""Flower's list of tasks has batches only, and names each of them whenever it hears of it."""
 
 from __future__ import annotations
 
+import json
 import queue
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
 
 from batchling_client.wire.states import BatchState
 from batchling_worker.log_lines import Fields
+from batchling_worker.runtime import tasks
+from batchling_worker.runtime.step_loop import Runtime
 from batchling_worker.telemetry import Telemetry
+from tests.deployment import Deployment
 from tests.scripts.byhand import ByHand, ids
+
+from .browser import Browser, running_flower
+
+
+def test_steps_send_no_events_to_the_list_of_tasks() -> None:
+    app = Celery("steps")
+    no_engine: Any = None
+    tasks.register(app, Runtime(no_engine))
+
+    steps = [app.tasks[name] for name in (tasks.SUBMIT, tasks.POLL, tasks.COLLECT, tasks.SETTLE)]
+    assert [step.send_events for step in steps] == [False] * 4
 
 
 async def test_every_event_of_a_batch_names_it(there: ByHand) -> None:
@@ -27,3 +47,18 @@ async def test_every_event_of_a_batch_names_it(there: ByHand) -> None:
         _, fields = sent.get(timeout=20)
         assert (fields["uuid"], fields["name"]) == (batch.batch_id, f"batch groq/{there.spec.model}")
         assert "2 requests" in str(fields["args"])
+
+
+@pytest.mark.long
+async def test_the_list_of_tasks_has_batches_only(deployment: Deployment, tmp_path: Path) -> None:
+    open_api = {**deployment.env, "FLOWER_UNAUTHENTICATED_API": "true"}
+    with running_flower(deployment.url, "default", tmp_path, **open_api) as port:
+        deployment.worker()
+        browser = Browser(port)
+        names = set[str]()
+        # Workers send no events before Flower has asked them to.
+        while not any(name.startswith("batch ") for name in names):
+            await deployment.answered(await deployment.ask(3))
+            names = {str(task["name"]) for task in json.loads(browser.get("/api/tasks").body).values()}
+
+    assert {name.partition(" ")[0] for name in names} == {"batch"}
