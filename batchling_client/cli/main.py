@@ -19,9 +19,8 @@ from ..operate.doctor import examine
 from ..operate.wire_versions import holding
 from ..progress.folding import folded
 from ..views.inspection import RunRecord
-from ..wire import sealing
 from ..wire.deployment.installing import VERSION
-from . import bulk, look, options, pausing, run_function, run_script, watch
+from . import bulk, keys, look, options, pausing, run_function, run_script, watch
 from .group import CommandGroup
 from .run_command import RunCommand, options_behind
 from .run_sandbox import rehearsal
@@ -210,19 +209,7 @@ main.add_command(pausing.pause)
 main.add_command(pausing.resume)
 main.add_command(bulk.submit)
 main.add_command(bulk.results)
-
-
-@main.group()
-def keys() -> None:
-    """Make the keys that seal callers' credentials."""
-
-
-@keys.command()
-def new() -> None:
-    """Print a fresh pair, as settings for clients and workers (the public one) and workers only (the private one)."""
-    public, private = sealing.new_pair()
-    click.echo(f"BATCHLING_SEAL_PUBLIC_KEY={public}")
-    click.echo(f"BATCHLING_SEAL_PRIVATE_KEY={private}")
+main.add_command(keys.keys)
 
 
 @main.command(short_help="Check the deployment and print how to fix it.")

@@ -98,6 +98,23 @@ def unseal(sealed: bytes, private_keys: Sequence[str]) -> dict[str, str]:
     raise SealBroken("the credential was sealed for another private key")
 
 
+def opener(sealed: bytes, private_keys: Sequence[str]) -> int | None:
+    """Return the place of the first private key that opens a box, whatever is in it; None if none does."""
+    for place, private_key in enumerate(private_keys):
+        try:
+            SealedBox(PrivateKey(_raw(private_key))).decrypt(sealed)
+        except (CryptoError, ValueError):
+            continue
+        return place
+    return None
+
+
+def sealed_anew(sealed: bytes, private_key: str, public_key: str) -> bytes:
+    """Return a box with the same content for the holder of another private key."""
+    content = SealedBox(PrivateKey(_raw(private_key))).decrypt(sealed)
+    return SealedBox(PublicKey(_raw(public_key))).encrypt(content)
+
+
 def _text(raw: bytes) -> str:
     return base64.b64encode(raw).decode("ascii")
 

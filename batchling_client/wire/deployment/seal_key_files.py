@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -41,3 +44,27 @@ def stored_pair(home: Path) -> tuple[str, str]:
     if not public_file.exists():
         public_file.write_text(public + "\n", encoding="ascii")
     return public, private
+
+
+@contextlib.contextmanager
+def changing(home: Path) -> Iterator[None]:
+    """Keep other processes from changing the keys of a home meanwhile; raise BlockingIOError if one does so now."""
+    folder = os.open(home / FOLDER, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(folder)
+
+
+def replace(home: Path, private_keys: Sequence[str]) -> None:
+    """Store these private keys, the current one first; readers see the old file or the new one."""
+    folder = home / FOLDER
+    # The public key goes last: it is for people, and every process takes it from the private one.
+    for name, lines in ((PRIVATE_FILE, private_keys), (PUBLIC_FILE, [sealing.public_half(private_keys[0])])):
+        handle, draft = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write("".join(f"{line}\n" for line in lines))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, folder / name)  # noqa: PTH105 - a name made by mkstemp
