@@ -8,6 +8,7 @@ WorkerError
 │   ├── MaybeDone       ... and the provider may have done it: look before doing it again
 │   ├── NotOnDisk       Redis does not confirm that a write is on disk
 │   ├── CreateBegun     a create was begun that only the provider knows of: it is continued there
+│   ├── TooLarge        the answer is larger than any of its kind: no more of it was read
 │   ├── FileNotReady    an uploaded file is not visible yet
 │   ├── QuotaFull       the limit of enqueued tokens is reached: nothing was created
 │   └── Postponed       nothing went wrong, and nothing counts as a stumble
@@ -72,6 +73,10 @@ class CreateBegun(TemporaryError):
 
 class FileNotReady(TemporaryError):
     """The provider does not see the input file yet that it has just accepted."""
+
+
+class TooLarge(TemporaryError):
+    """The provider's answer is larger than any of its kind may be; no more of it was read."""
 
 
 class NotOnDisk(TemporaryError):

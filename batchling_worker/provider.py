@@ -352,6 +352,7 @@ class Provider(Protocol):
     Any method:
     PermanentError: the provider refused for good; `status` and `body` are its own.
     TemporaryError: the provider, the way to it or its answer is out of order; `delay_s` is the pause that it asks for.
+    TooLarge: the provider's answer is larger than any of its kind; no more of it was read.
 
     create only:
     MaybeDone: the answer got lost, or names no batch: the call may have had its effect.

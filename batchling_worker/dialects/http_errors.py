@@ -18,8 +18,9 @@ from batchling_client.wire import error_words
 from batchling_client.wire.deployment import download_hosts
 
 from ..decisions import money
-from ..errors import MaybeDone, PermanentError, TemporaryError
+from ..errors import MaybeDone, PermanentError, TemporaryError, TooLarge
 from . import bounds
+from .bounded import TooLargeError
 from .slow_answers import TooSlowError
 
 FOREIGN: Final = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError, OSError)
@@ -92,6 +93,9 @@ def of_exception(call_info: CallInfo, error: Exception) -> TemporaryError | Perm
         return TemporaryError(
             f"{call_info.provider} answers too slowly when asked to {call_info.does}: {error}"
         )
+    if isinstance(error, TooLargeError):
+        words = f"{call_info.provider} answers with {error} when asked to {call_info.does}"
+        return MaybeDone(words) if call_info.paid else TooLarge(words)
     if isinstance(error, NOTHING_SENT):
         words = _clean(call_info, str(error))
         advice = f" ({PROXY_ADVICE})" if isinstance(error, httpx.ProxyError) else ""

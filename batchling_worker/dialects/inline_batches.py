@@ -224,7 +224,7 @@ class InlineBatches:
     async def _page(self, account: Account, does: str, query: Query) -> tuple[PageShape, dt.timedelta]:
         """Return a page and how far the provider's clock is behind; raises `TemporaryError` if it is not a page."""
         call = self._call(account, does, "GET", "")
-        page = await call.ask(self._dialect.page, query)
+        page = await call.ask_list(self._dialect.page, query)
         if not page.is_whole:
             raise http_errors.of_unreadable(call.call_info)
         return page, call.behind

@@ -29,7 +29,7 @@ import msgspec
 from ..call_outcome import Underway
 from ..errors import PermanentError, TemporaryError, WorkerError
 from ..provider import Account
-from . import error_instead, http_errors, lenient_json, other_host, slow_answers
+from . import bounded, error_instead, http_errors, lenient_json, other_host, slow_answers
 from .http_errors import CallInfo
 
 T = TypeVar("T")
@@ -43,6 +43,8 @@ REDIRECTS: Final = 5
 LARGE: Final = 1024 * 1024
 LARGE_PATIENCE: Final = 2.5
 """How many times longer than usual a call may take unseen that sends more than that in one piece."""
+LOOP_BYTES: Final = 128 * 1024
+"""A longer answer is parsed in a thread: leases are extended and other steps go on meanwhile."""
 REDIRECTING: Final = frozenset({301, 302, 303, 307, 308})
 KEEPS_THE_METHOD: Final = frozenset({307, 308})
 FURTHEST_BEHIND: Final = dt.timedelta(days=1)
@@ -73,6 +75,13 @@ class Reply(NamedTuple):
 
     status: int
     headers: Mapping[str, str]
+    body: bytes
+
+
+class _Received(NamedTuple):
+    """An answer and its body, which is that of an error as far as it was read."""
+
+    response: httpx.Response
     body: bytes
 
 
@@ -114,7 +123,11 @@ class ProviderCall:
         self._misnamed = False
         """Whether the last body was not in the encoding that its headers name."""
         self._url = account.base_url.rstrip("/") + path
-        self._headers = {**account.headers, "user-agent": user_agent()}
+        self._headers = {
+            **account.headers,
+            "user-agent": user_agent(),
+            "accept-encoding": bounded.ENCODINGS,
+        }
         self.call_info = CallInfo(
             provider=provider,
             does=does,
@@ -122,32 +135,43 @@ class ProviderCall:
             secrets=http_errors.secrets_of(account.headers, account.secrets),
         )
 
-    async def ask(self, shape: type[T], query: Iterable[tuple[str, str]] = ()) -> T:
-        """Return the answer's JSON; raises the worker's errors."""
-        response = await self._send(query=query)
-        return self._decoded(response, shape)
+    async def ask(
+        self,
+        shape: type[T],
+        query: Iterable[tuple[str, str]] = (),
+        *,
+        longest: int = bounded.LONGEST_ANSWER,
+    ) -> T:
+        """Return the answer's JSON, of at most `longest` bytes; raises the worker's errors."""
+        received = await self._send(query=query, longest=longest)
+        return await self._decoded(received, shape)
 
-    async def fields(self, query: Iterable[tuple[str, str]] = ()) -> dict[str, bytes]:
-        """Return the fields of the answer's JSON object, each as it is spelt; raises the worker's errors.
+    async def ask_list(self, shape: type[T], query: Iterable[tuple[str, str]] = ()) -> T:
+        """Return the JSON of an answer that shows many objects, like `ask`."""
+        return await self.ask(shape, query, longest=bounded.LONGEST_LIST)
 
-        For answers that hold the words of models, of which msgspec may not take one.
+    async def rows(self, query: Iterable[tuple[str, str]], longest: int) -> dict[str, bytes]:
+        """Return the fields of a page of results, each as it is spelt; raises the worker's errors.
+
+        It holds the words of models, of which msgspec may not take one. Raises `TooLarge` above `longest` bytes.
         """
-        return self._read(await self._send(query=query), lenient_json.fields_of)
+        received = await self._send(query=query, longest=longest)
+        return await self._read(received, lenient_json.fields_of, most=bounded.MOST_IN_ROWS)
 
     async def tell(self, shape: type[T], content: object) -> T:
         """Send JSON and return the answer's JSON; raises the worker's errors."""
         self._headers["content-type"] = "application/json"
-        response = await self._send(content=msgspec.json.encode(content))
-        return self._decoded(response, shape)
+        received = await self._send(content=msgspec.json.encode(content))
+        return await self._decoded(received, shape)
 
     async def give(self, content: bytes) -> None:
         """Send JSON as it is and read only the status; raises the worker's errors."""
         self._headers["content-type"] = "application/json"
-        await self._send(content=content)
+        await self._send(content=content, longest=None)
 
     async def nudge(self, fine: frozenset[int] = frozenset()) -> None:
         """Send no body and read only the status, with more statuses `fine`; raises the worker's errors."""
-        await self._send(fine=fine)
+        await self._send(fine=fine, longest=None)
 
     async def cancel(self, fine: frozenset[int] = frozenset()) -> None:
         """Ask to cancel a batch; succeed if the batch is done or unknown, and for the statuses in `fine`.
@@ -173,13 +197,13 @@ class ProviderCall:
 
         The provider may chew on the file for `patience` times the usual silence. Raises the worker's errors.
         """
-        response = await self._send(
+        received = await self._send(
             data=fields,
             files={"file": (name, file, "application/octet-stream")},
             patience=patience,
             fine=fine,
         )
-        return self._decoded(response, shape)
+        return await self._decoded(received, shape)
 
     async def exchange(
         self, content: bytes, headers: Mapping[str, str], *, fine: frozenset[int] = frozenset()
@@ -189,8 +213,8 @@ class ProviderCall:
         Raises the worker's errors.
         """
         self._headers |= headers
-        response = await self._send(content=content, fine=fine)
-        return Reply(response.status_code, response.headers, response.content)
+        response, body = await self._send(content=content, fine=fine)
+        return Reply(response.status_code, response.headers, body)
 
     async def hand_over(
         self, shape: type[T], pieces: Callable[[], AsyncIterable[bytes]], n_bytes: int, patience: float
@@ -200,8 +224,8 @@ class ProviderCall:
         The provider may chew on it for `patience` times the usual silence. Raises the worker's errors.
         """
         self._headers |= {"content-type": "application/json", "content-length": str(n_bytes)}
-        response = await self._send(content=pieces, patience=patience)
-        return self._decoded(response, shape)
+        received = await self._send(content=pieces, patience=patience)
+        return await self._decoded(received, shape)
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """Yield the answer's body in pieces as they come; raises the worker's errors, also if it ends too soon."""
@@ -225,8 +249,8 @@ class ProviderCall:
                         failure = None
                         self.framed, self._part = _framed(response), _part(response)
                         longest_s = slow_answers.longest_s(self._http.timeout)
-                        body_of = response.aiter_raw if self._as_sent else response.aiter_bytes
-                        pieces = slow_answers.paced(body_of(), longest_s)
+                        body = bounded.pieces(response, as_sent=self._as_sent)
+                        pieces = slow_answers.paced(body, longest_s)
                         async with contextlib.aclosing(pieces):
                             async for piece in pieces:
                                 underway.brought(len(piece))
@@ -235,9 +259,10 @@ class ProviderCall:
                     elif elsewhere is not None:
                         failure = other_host.of_status(self.call_info, elsewhere, response.status_code)
                     else:
-                        body = await response.aread()
+                        async with asyncio.timeout(slow_answers.longest_s(self._http.timeout)):
+                            said = await bounded.beginning(bounded.pieces(response))
                         failure = http_errors.of_status(
-                            self.call_info, response.status_code, _headers_of(response), body, response.url
+                            self.call_info, response.status_code, _headers_of(response), said, response.url
                         )
                         target = redirected(response)
                         if target is None and response.status_code in REDIRECTING:
@@ -336,7 +361,9 @@ class ProviderCall:
         files: dict[str, tuple[str, BinaryIO, str]] | None = None,
         patience: float = 1.0,
         fine: frozenset[int] = frozenset(),
-    ) -> httpx.Response:
+        longest: int | None = bounded.LONGEST_ANSWER,
+    ) -> _Received:
+        """Send the call; return its answer, of whose body only the beginning is read where `longest` is None."""
         failure: WorkerError
         self.call_info = replace(self.call_info, submits=content is not None or files is not None)
         url, params = self._url, self._params(query)
@@ -351,12 +378,12 @@ class ProviderCall:
                 underway: Underway,
                 url: str = url,
                 params: httpx.QueryParams | None = params,
-            ) -> httpx.Response:
+            ) -> _Received:
                 watched = {
                     name: (called, underway.watched(file), kind)
                     for name, (called, file, kind) in (files or {}).items()
                 }
-                return await self._http.request(
+                async with self._http.stream(
                     self._method,
                     url,
                     params=params,
@@ -367,11 +394,17 @@ class ProviderCall:
                     timeout=timeout,
                     follow_redirects=False,
                     extensions={"trace": trace},
-                )
+                ) as response:
+                    body = _brought(bounded.pieces(response), underway)
+                    is_fine = response.is_success or response.status_code in fine
+                    if longest is None or not is_fine:
+                        return _Received(response, await bounded.beginning(body))
+                    async with contextlib.aclosing(body):
+                        return _Received(response, await bounded.whole(body, longest))
 
             try:
                 with self._calls.call(self.call_info.provider, self.call_info.does, patience) as underway:
-                    response = await slow_answers.in_time(
+                    received = await slow_answers.in_time(
                         functools.partial(ask, underway=underway),
                         self._traced(underway),
                         slow_answers.longest_s(timeout),
@@ -379,14 +412,15 @@ class ProviderCall:
             except http_errors.FOREIGN as error:
                 failure = http_errors.of_exception(self.call_info, error)
                 break
+            response, body = received
             self.answered_at = http_errors.date_of(response.headers) or self.answered_at
             behind = dt.datetime.now(dt.UTC) - self.answered_at
             self.behind = min(max(dt.timedelta(), behind), FURTHEST_BEHIND)
             if response.is_success or response.status_code in fine:
                 self._calls.saw(None)
-                return response
+                return received
             failure = http_errors.of_status(
-                self.call_info, response.status_code, _headers_of(response), response.content, response.url
+                self.call_info, response.status_code, _headers_of(response), body, response.url
             )
             target = redirected(response)
             if target is None:
@@ -403,21 +437,36 @@ class ProviderCall:
             longest.read *= patience
         return longest
 
-    def _decoded(self, response: httpx.Response, shape: type[T]) -> T:
-        return self._read(response, lambda body: lenient_json.decoded(lenient_json.unwrapped(body), shape))
-
-    def _read(self, response: httpx.Response, read: Callable[[bytes], T]) -> T:
-        failure: WorkerError | None = error_instead.of_body(
-            self.call_info, response.status_code, response.content
+    async def _decoded(self, received: _Received, shape: type[T]) -> T:
+        return await self._read(
+            received, lambda body: lenient_json.decoded(lenient_json.unwrapped(body), shape)
         )
-        if failure is None:
-            try:
-                return read(response.content)
-            except (ValueError, TypeError, RecursionError):
-                pass
-            failure = http_errors.of_unreadable(self.call_info)
-        self._calls.saw(failure)
-        raise failure
+
+    async def _read(
+        self, received: _Received, read: Callable[[bytes], T], *, most: int = bounded.MOST_VALUES
+    ) -> T:
+        def outcome() -> T | WorkerError:
+            return self._outcome(received, read, most)
+
+        in_thread = len(received.body) > LOOP_BYTES
+        found = await asyncio.to_thread(outcome) if in_thread else outcome()
+        if isinstance(found, WorkerError):
+            self._calls.saw(found)
+            raise found
+        return found
+
+    def _outcome(self, received: _Received, read: Callable[[bytes], T], most: int) -> T | WorkerError:
+        """Return what the answer says, or the error for an answer that says nothing; no error holds any of it."""
+        response, body = received
+        if bounded.holds_too_much(body, most):
+            return http_errors.of_exception(self.call_info, bounded.TooLargeError("too many values"))
+        failure = error_instead.of_body(self.call_info, response.status_code, body)
+        if failure is not None:
+            return failure
+        try:
+            return read(body)
+        except (ValueError, TypeError, RecursionError):
+            return http_errors.of_unreadable(self.call_info)
 
 
 def redirected(response: httpx.Response) -> str | None:
@@ -450,6 +499,12 @@ def _headers_of(response: httpx.Response) -> Mapping[str, str]:
     if target is None:
         return response.headers
     return {**response.headers, "location": target.raw_path.decode("ascii", "replace")}
+
+
+async def _brought(pieces: AsyncIterator[bytes], underway: Underway) -> AsyncGenerator[bytes, None]:
+    async for piece in pieces:
+        underway.brought(len(piece))
+        yield piece
 
 
 async def _watched(pieces: AsyncIterable[bytes], underway: Underway) -> AsyncIterator[bytes]:

@@ -273,7 +273,7 @@ class Gemini:
         """Return a page of the list, and how far the provider's clock is behind."""
         query = [("pageSize", PAGE_SIZE), *([("pageToken", token)] if token else [])]
         call = self._call(account, does, "GET", f"/{version}/batches")
-        page = await call.ask(OperationPage, query)
+        page = await call.ask_list(OperationPage, query)
         if page.error is not None:
             raise http_errors.of_unreadable(call.call_info)
         return page, call.behind

@@ -139,7 +139,7 @@ class MistralDialect(Dialect):
 
         Raises `TemporaryError` if the answer is not a page.
         """
-        page = await call.ask(JobPage, query)
+        page = await call.ask_list(JobPage, query)
         if page.data is None and page.total is None:
             raise http_errors.of_unreadable(call.call_info)
         jobs, number = page.data or [], int(dict(query)["page"])

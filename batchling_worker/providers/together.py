@@ -115,7 +115,7 @@ class TogetherDialect(Dialect):
 
     async def listed(self, call: ProviderCall, query: Query) -> BatchPage:
         """Return all jobs: the list is a bare array without pages."""
-        return BatchPage(data=[job.batch for job in await call.ask(list[Job], query)])
+        return BatchPage(data=[job.batch for job in await call.ask_list(list[Job], query)])
 
     def rows(self) -> LineReader:
         """Return the reader for the lines of one result file."""

@@ -249,7 +249,7 @@ class Vertex:
         query += [("filter", wanted)] if wanted else []
         query += [("pageToken", token)] if token else []
         call = self._call(account, does, "GET", where.jobs)
-        page = await call.ask(JobPage, query)
+        page = await call.ask_list(JobPage, query)
         if page.error is not None:
             raise http_errors.of_unreadable(call.call_info)
         return page

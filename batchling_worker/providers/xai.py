@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import datetime as dt
@@ -29,7 +30,7 @@ from ..dialects.result_file import log_skipped, no_result_file
 from ..dialects.result_lines import Fields, LineReader
 from ..dialects.row_answers import JSON_HEADERS, UNRUN, answer_of, lost
 from ..dialects.row_errors import LONGEST_WORDS, stated_in
-from ..errors import CreateBegun, Denied, FileNotReady, PermanentError, TemporaryError
+from ..errors import CreateBegun, Denied, FileNotReady, PermanentError, TemporaryError, TooLarge
 from ..provider import (
     Account,
     Answer,
@@ -75,8 +76,14 @@ PIECE_ROWS: Final = 2_000
 PIECE_BYTES: Final = 12_000_000
 """The size of an append call: xAI accepts 25 MB, and a piece is held in memory."""
 LIST_ROWS: Final = "100"
-RESULT_ROWS: Final = "250"
-"""Rows in a page of results, which is held in memory."""
+RESULT_ROWS: Final = (250, 25, 1)
+"""Rows in a page of results, which is held in memory: fewer once a page proves too large."""
+PAGE_BYTES: Final = 16 * 1024 * 1024
+MOST_PAGES: Final = 250_000
+"""Pages of results of one container: no container holds more rows."""
+MOST_BARREN: Final = 100
+"""So many pages in a row without a row are no results any more."""
+LONGEST_TOKEN: Final = 4096
 CANCEL_SETTLES: Final = dt.timedelta(seconds=20)
 """How long after a cancel a cancelled row may still turn out to have succeeded."""
 APPEND_SETTLES: Final = dt.timedelta(minutes=10)
@@ -229,29 +236,50 @@ class Xai:
         """Yield every readable row, page by page; an early reading repeats its last page next time."""
         for reference in ending.results:
             container, _, kind = reference.partition(" ")
-            token, path = ending.after, f"/batches/{quote(container, safe='')}/results"
+            # A hash is enough to know a token again.
+            token, tokens, n_barren = ending.after, {hash(ending.after)}, 0
             rows = reader(kind)
+            sizes = list(RESULT_ROWS)
             while True:
-                call = self._call(account, "read results", "GET", path)
-                query = [("limit", RESULT_ROWS), *([("pagination_token", token)] if token else [])]
                 try:
-                    page = await call.fields(query)
-                except PermanentError as error:
-                    if error.status != 404:
+                    page = await self._result_page(account, container, token, sizes[0])
+                except TooLarge:
+                    if len(sizes) == 1:
                         raise
-                    raise Denied(str(error)) from None
-                if "results" not in page and not page.keys().isdisjoint(ERROR_FIELDS):
-                    raise no_result_file(FACTS.name, container)
-                for answer in rows.answers(elements_of(page.get("results", b""))):
+                    sizes.pop(0)
+                    continue
+                answers = await asyncio.to_thread(_answers, rows, page)
+                n_barren = 0 if answers else n_barren + 1
+                for answer in answers:
                     yield dataclasses.replace(answer, cursor=token)
                 following = text_in(page.get("pagination_token", b""))
                 if not following:
                     break
-                if following == token:
-                    raise TemporaryError("xai names a page of results as its own next page")
+                if hash(following) in tokens or len(following) > LONGEST_TOKEN:
+                    raise TemporaryError("xai names a page of results as the next one again")
+                if n_barren > MOST_BARREN or len(tokens) >= MOST_PAGES:
+                    raise TemporaryError("xai names more pages of results than there are rows")
                 token = following
+                tokens.add(hash(token))
             if rows.n_broken:
                 log_skipped(FACTS.name, container, rows)
+
+    async def _result_page(
+        self, account: Account, container: str, token: str, n_rows: int
+    ) -> dict[str, bytes]:
+        """Return the fields of a page of results; raises `TooLarge` where it does not fit into memory."""
+        path = f"/batches/{quote(container, safe='')}/results"
+        call = self._call(account, "read results", "GET", path)
+        query = [("limit", str(n_rows)), *([("pagination_token", token)] if token else [])]
+        try:
+            page = await call.rows(query, PAGE_BYTES)
+        except PermanentError as error:
+            if error.status != 404:
+                raise
+            raise Denied(str(error)) from None
+        if "results" not in page and not page.keys().isdisjoint(ERROR_FIELDS):
+            raise no_result_file(FACTS.name, container)
+        return page
 
     async def delete(self, account: Account, spent: SpentFiles) -> None:
         """Do nothing: a container holds the requests and their results, and expires after thirty days."""
@@ -269,7 +297,7 @@ class Xai:
     async def _page(self, account: Account, does: str, token: str) -> tuple[_Page, ProviderCall]:
         """Return a page of the list and the call. Raises `TemporaryError` if the answer is not a page."""
         call = self._call(account, does, "GET", "/batches")
-        page = await call.ask(
+        page = await call.ask_list(
             _Page, [("limit", LIST_ROWS), *([("pagination_token", token)] if token else [])]
         )
         if page.error is not None:
@@ -298,6 +326,10 @@ class Xai:
             return (_told(container, call.answered_at), container.named) if container.known_id else None
 
         return await one_look(call, call.ask(_Container), provider_batch_id, told)
+
+
+def _answers(rows: LineReader, page: Mapping[str, bytes]) -> list[Answer]:
+    return list(rows.answers(elements_of(page.get("results", b""))))
 
 
 def pieces(lines: BinaryIO) -> Iterator[bytes]:

@@ -122,7 +122,7 @@ class Dialect:
 
     async def listed(self, call: ProviderCall, query: Query) -> BatchPage:
         """Look at a page of the list of batches; raises `TemporaryError` if the answer is not a page."""
-        page = await call.ask(BatchPage, query)
+        page = await call.ask_list(BatchPage, query)
         if not page.is_whole:
             raise http_errors.of_unreadable(call.call_info)
         return page
