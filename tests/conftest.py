@@ -49,6 +49,7 @@ LONG: Final = (
     "pipeline/",
     "providers/test_every_fault.py",
     "providers/test_lies.py",
+    "roles/test_paths.py",
     "sandbox/test_startup.py",
     "sandbox/test_startup_sdks.py",
     "scripts/test_model.py",

@@ -31,7 +31,7 @@ async def deployment_of(used: ClientSettings) -> Deployment:
 async def check_reachable(redis: Redis, url: str) -> None:
     """Raise `QueueUnreachable` if Redis does not answer, `QueueUnfit` if it cannot be trusted with requests."""
     try:
-        facts = await ask(redis)
+        facts = await ask(redis, config=False)
     except (*UNREACHABLE, RedisError) as error:
         raise unreachable(url, error) from None
     findings = redis_health.of_redis(facts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -68,121 +69,259 @@ WORKER: Final = Lifetime(
 )
 
 
+class Access(enum.StrEnum):
+    """What the Redis user of a role may do with a family of keys."""
+
+    NONE = "nothing"
+    READ = "read"
+    WRITE = "write, not read"
+    DROP = "read, delete"
+    ALL = "read, write"
+
+
+NONE: Final = Access.NONE
+READ: Final = Access.READ
+WRITE: Final = Access.WRITE
+DROP: Final = Access.DROP
+ALL: Final = Access.ALL
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyKind:
-    """One family of keys: the first word after the prefix, the Redis type, and how long a key lives."""
+    """One family of keys: the first word after the prefix, the Redis type, and how long a key lives.
+
+    Workers may do everything with every family. The other roles get what is said here, and nothing by default:
+    `batchling acl` makes the rules of Redis users from it.
+    """
 
     word: str
     redis_type: str
     lifetime: Lifetime
     holds: str
+    client: Access = NONE
+    """Programs that make calls, and the commands `submit` and `results`."""
+    operator: Access = NONE
+    """The commands that look at everything and steer: cancel, retry, pause, doctor."""
+    dashboard: Access = NONE
+    """Flower with batchling's pages."""
 
 
 KEYSPACE: Final = (
-    KeyKind(word="schedule", redis_type="zset", lifetime=PERMANENT, holds="batch id -> next look, ms"),
+    KeyKind(
+        word="schedule",
+        redis_type="zset",
+        lifetime=PERMANENT,
+        holds="batch id -> next look, ms",
+        client=ALL,
+        operator=ALL,
+        dashboard=ALL,
+    ),
     KeyKind(
         word="batches",
         redis_type="zset",
         lifetime=IN_FLIGHT,
         holds="batch id -> created_at, ms; for listings",
+        client=ALL,
+        operator=READ,
+        dashboard=READ,
     ),
     KeyKind(
-        word="runs", redis_type="zset", lifetime=IN_FLIGHT, holds="run id -> started_at, ms; for listings"
+        word="runs",
+        redis_type="zset",
+        lifetime=IN_FLIGHT,
+        holds="run id -> started_at, ms; for listings",
+        client=ALL,
+        operator=READ,
+        dashboard=READ,
     ),
     KeyKind(
-        word="lanes", redis_type="zset", lifetime=IN_FLIGHT, holds="lane id -> last enqueue, ms; for listings"
+        word="lanes",
+        redis_type="zset",
+        lifetime=IN_FLIGHT,
+        holds="lane id -> last enqueue, ms; for listings",
+        client=ALL,
+        operator=READ,
+        dashboard=READ,
     ),
     KeyKind(
         word="paused",
         redis_type="hash",
         lifetime=UNTIL_RESUMED,
         holds="provider, model, key or lane that is paused -> by whom, since when, why",
+        client=READ,
+        operator=ALL,
+        dashboard=READ,
     ),
-    KeyKind(word="lane", redis_type="hash", lifetime=IN_FLIGHT, holds="spec, open batch, hold of one lane"),
+    KeyKind(
+        word="lane",
+        redis_type="hash",
+        lifetime=IN_FLIGHT,
+        holds="spec, open batch, hold of one lane",
+        client=ALL,
+        operator=ALL,
+        dashboard=ALL,
+    ),
     KeyKind(
         word="lane_batches",
         redis_type="zset",
         lifetime=IN_FLIGHT,
         holds="batches of one lane in one state -> since when, ms; for listings",
+        client=ALL,
+        operator=ALL,
+        dashboard=ALL,
     ),
-    KeyKind(word="batch", redis_type="hash", lifetime=IN_FLIGHT, holds="state of record of one batch"),
-    KeyKind(word="rows", redis_type="list", lifetime=IN_FLIGHT, holds="packed rows of one batch, in order"),
+    KeyKind(
+        word="batch",
+        redis_type="hash",
+        lifetime=IN_FLIGHT,
+        holds="state of record of one batch",
+        client=ALL,
+        operator=ALL,
+        dashboard=ALL,
+    ),
+    KeyKind(
+        word="rows",
+        redis_type="list",
+        lifetime=IN_FLIGHT,
+        holds="packed rows of one batch, in order",
+        client=WRITE,
+        operator=READ,
+    ),
     KeyKind(
         word="unanswered",
         redis_type="set",
         lifetime=IN_FLIGHT,
         holds="ids of requests that one batch ended without an answer to",
+        operator=ALL,
+        dashboard=ALL,
     ),
     KeyKind(
         word="failures",
         redis_type="hash",
         lifetime=IN_FLIGHT,
         holds="status and code -> how many requests of one batch failed so",
+        client=READ,
+        operator=READ,
+        dashboard=READ,
     ),
     KeyKind(
         word="failed_rows",
         redis_type="list",
         lifetime=IN_FLIGHT,
         holds="the first 1,000 failed requests of one batch: id, attempt, status, code, message",
+        client=READ,
+        operator=READ,
+        dashboard=READ,
     ),
     KeyKind(
         word="request",
         redis_type="string",
         lifetime=IN_FLIGHT,
         holds="batch|attempt|mailboxes:runs, in flight",
+        client=ALL,
+        operator=ALL,
     ),
     KeyKind(
-        word="result", redis_type="string", lifetime=RESULTS, holds="packed result of an answered request"
+        word="result",
+        redis_type="string",
+        lifetime=RESULTS,
+        holds="packed result of an answered request",
+        client=DROP,
+        operator=WRITE,
     ),
-    KeyKind(word="run", redis_type="hash", lifetime=IN_FLIGHT, holds="name, times and counts of one run"),
+    KeyKind(
+        word="run",
+        redis_type="hash",
+        lifetime=IN_FLIGHT,
+        holds="name, times and counts of one run",
+        client=ALL,
+        operator=ALL,
+        dashboard=READ,
+    ),
     KeyKind(
         word="run_batches",
         redis_type="set",
         lifetime=IN_FLIGHT,
         holds="batch ids in which a run has requests",
+        client=ALL,
+        operator=READ,
+        dashboard=READ,
     ),
     KeyKind(
         word="minute",
         redis_type="hash",
         lifetime=MINUTE,
         holds="lane|count -> how many answers and tokens came in this minute since 1970",
+        client=READ,
+        operator=READ,
+        dashboard=READ,
     ),
     KeyKind(
         word="run_rows",
         redis_type="list",
         lifetime=IN_FLIGHT,
         holds="request ids of a run in the order of its calls, some of them in each entry",
+        client=ALL,
+        operator=READ,
+        dashboard=READ,
     ),
     KeyKind(
         word="run_withdrawn",
         redis_type="set",
         lifetime=IN_FLIGHT,
         holds="ids of those requests of a run that were withdrawn, asked for again or not",
+        client=ALL,
+        operator=ALL,
+        dashboard=READ,
     ),
     KeyKind(
         word="run_requests",
         redis_type="hash",
         lifetime=IN_FLIGHT,
         holds="chunks of a submitted file's requests, in its order",
+        client=ALL,
     ),
-    KeyKind(word="mailbox", redis_type="stream", lifetime=MAIL, holds="ids answered for one client session"),
     KeyKind(
-        word="credential", redis_type="string", lifetime=IN_FLIGHT, holds="sealed credential, by fingerprint"
+        word="mailbox",
+        redis_type="stream",
+        lifetime=MAIL,
+        holds="ids answered for one client session",
+        client=ALL,
+        operator=WRITE,
+    ),
+    KeyKind(
+        word="credential",
+        redis_type="string",
+        lifetime=IN_FLIGHT,
+        holds="sealed credential, by fingerprint",
+        client=WRITE,
     ),
     KeyKind(
         word="quota",
         redis_type="hash",
         lifetime=IN_FLIGHT,
         holds="learned limit and batches in flight, by account and model",
+        client=READ,
+        operator=READ,
+        dashboard=READ,
     ),
     KeyKind(
-        word="circuit", redis_type="hash", lifetime=CIRCUIT, holds="why an account or a lane is left alone"
+        word="circuit",
+        redis_type="hash",
+        lifetime=CIRCUIT,
+        holds="why an account or a lane is left alone",
+        client=READ,
+        operator=DROP,
+        dashboard=DROP,
     ),
     KeyKind(
         word="owner",
         redis_type="string",
         lifetime=IN_FLIGHT,
         holds="batch id, by a digest of account and provider's id",
+        client=READ,
+        operator=READ,
+        dashboard=READ,
     ),
     KeyKind(
         word="list_page",
@@ -196,9 +335,59 @@ KEYSPACE: Final = (
         lifetime=IN_FLIGHT,
         holds="files of a batch that are needed no more -> when they are deleted, ms",
     ),
-    KeyKind(word="worker", redis_type="string", lifetime=WORKER, holds="heartbeat of one worker"),
-    KeyKind(word="workers", redis_type="zset", lifetime=IN_FLIGHT, holds="worker name -> last heartbeat, ms"),
+    KeyKind(
+        word="worker",
+        redis_type="string",
+        lifetime=WORKER,
+        holds="heartbeat of one worker",
+        client=READ,
+        operator=READ,
+        dashboard=READ,
+    ),
+    KeyKind(
+        word="workers",
+        redis_type="zset",
+        lifetime=IN_FLIGHT,
+        holds="worker name -> last heartbeat, ms",
+        client=READ,
+        operator=READ,
+        dashboard=READ,
+    ),
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerKeys:
+    """Keys of Celery's broker: a pattern after their prefix, and what a dashboard may do with them."""
+
+    pattern: str
+    redis_types: tuple[str, ...]
+    dashboard: Access = NONE
+
+
+BROKER_KEYSPACE: Final = (
+    BrokerKeys(pattern="batchling*", redis_types=("list",), dashboard=READ),
+    BrokerKeys(pattern="_kombu.binding*", redis_types=("set", "zset"), dashboard=ALL),
+    BrokerKeys(pattern="celeryev.*", redis_types=("list",), dashboard=ALL),
+    BrokerKeys(pattern="*.pidbox*", redis_types=("list",), dashboard=ALL),
+)
+"""The queues of messages, what is bound to them, and the queues of events and of replies."""
+
+BROKER_CHANNELS: Final = (
+    "celery.pidbox",
+    "celeryev/*",
+    "celeryev/worker.*",
+    "celeryev/task.*",
+    "celeryev/worker.#",
+    "celeryev/task.#",
+    "reply.celery.pidbox",
+)
+"""Channels after `/DATABASE.`, spelt as Celery spells them: Redis compares the pattern of a subscription as text."""
+
+
+def broker_prefix(namespace: str) -> str:
+    """Return the prefix of the keys and channels of a deployment's Celery."""
+    return f"batchling:celery:{namespace}:"
 
 
 def usable_namespace(namespace: str) -> str:

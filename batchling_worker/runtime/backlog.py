@@ -8,7 +8,8 @@ from typing import Final
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from .broker import key_prefix
+from batchling_client.wire.keys import broker_prefix
+
 from .wire_versions import queue_of
 
 LONG: Final = 2
@@ -20,7 +21,7 @@ class Backlog:
 
     def __init__(self, redis: Redis, namespace: str, version: int, *, patience_s: float) -> None:
         self._redis = redis
-        self._key = key_prefix(namespace) + queue_of(version)
+        self._key = broker_prefix(namespace) + queue_of(version)
         self._patience_s = patience_s
         self._n_before = 0
         self._moved_at = 0.0

@@ -10,11 +10,7 @@ from batchling_client.wire.deployment.connection import (
     REPLY_SECONDS,
     parse_sentinel,
 )
-
-
-def key_prefix(namespace: str) -> str:
-    """Return the prefix of the Redis keys of a deployment's Celery."""
-    return f"batchling:celery:{namespace}:"
+from batchling_client.wire.keys import broker_prefix
 
 
 def broker_url(redis_url: str) -> str:
@@ -53,7 +49,7 @@ def transport_options(redis_url: str, namespace: str) -> dict[str, object]:
         "socket_connect_timeout": float(said.get("socket_connect_timeout", CONNECT_SECONDS)),
         "socket_keepalive": not redis_url.startswith("unix://"),
         "health_check_interval": float(said.get("health_check_interval", HEALTH_SECONDS)),
-        "global_keyprefix": key_prefix(namespace),
+        "global_keyprefix": broker_prefix(namespace),
     }
     if redis_url.startswith("sentinel://"):
         options["master_name"] = parse_sentinel(redis_url).service

@@ -10,17 +10,16 @@ import pytest
 from redis import Redis
 
 from batchling_client.wire.deployment.connection import connect
-from batchling_client.wire.keys import WIRE_VERSION
+from batchling_client.wire.keys import WIRE_VERSION, broker_prefix
 from batchling_worker.app import make_app
 from batchling_worker.runtime import tasks
 from batchling_worker.runtime.backlog import Backlog
-from batchling_worker.runtime.broker import key_prefix
 from batchling_worker.runtime.wire_versions import queue_of
 from batchling_worker.settings import WorkerSettings
 from tests.redis_server import redis_server
 
 NAMESPACE = "backlogged"
-QUEUE = key_prefix(NAMESPACE) + queue_of(WIRE_VERSION)
+QUEUE = broker_prefix(NAMESPACE) + queue_of(WIRE_VERSION)
 
 
 @pytest.fixture

@@ -134,20 +134,25 @@ def _behind_sentinel(url: str, max_connections: int, retry: Retry) -> Redis:
     return master
 
 
-async def ask(redis: Redis) -> RedisFacts:
-    """Return INFO, clock and `appendfsync` of Redis in one round trip; raise redis-py's errors if it is unavailable."""
+async def ask(redis: Redis, *, config: bool = True) -> RedisFacts:
+    """Return INFO, clock and `appendfsync` of Redis in one round trip; raise redis-py's errors if it is unavailable.
+
+    `config=False` leaves `appendfsync` out: CONFIG GET tells passwords, too, so that callers may not use it.
+    """
     asked_at = time.time()
     async with redis.pipeline(transaction=False) as pipe:
         pipe.execute_command("PING")
         pipe.execute_command("INFO")
         pipe.execute_command("TIME")
-        pipe.execute_command("CONFIG GET", "appendfsync")
-        pong, info, clock, config = await pipe.execute(raise_on_error=False)
+        if config:
+            pipe.execute_command("CONFIG GET", "appendfsync")
+        pong, info, clock, *rest = await pipe.execute(raise_on_error=False)
     here = (asked_at + time.time()) / 2
     if isinstance(pong, Exception) and not isinstance(pong, NoPermissionError):
         raise pong
     there = here if isinstance(clock, Exception) else int(clock[0]) + int(clock[1]) / 1e6
-    policy = None if isinstance(config, Exception) else _value_of(config, "appendfsync")
+    told: Any = next(iter(rest), {})
+    policy = None if isinstance(told, Exception) else _value_of(told, "appendfsync")
     return RedisFacts(
         info={} if isinstance(info, Exception) else info, appendfsync=policy, skew_s=here - there
     )
