@@ -301,8 +301,9 @@ def upload(s3: Any, place: Place, file: BinaryIO) -> None:
 
 
 def keys_below(s3: Any, place: Place) -> list[str]:
-    """Return the keys that begin with this place's key."""
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=place.bucket, Prefix=place.key)
+    """Return the keys below this place."""
+    prefix = f"{place.key}/" if place.key else ""
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=place.bucket, Prefix=prefix)
     return [one["Key"] for page in pages for one in page.get("Contents", ())]
 
 

@@ -21,7 +21,7 @@ from batchling_client.wire.routes import route_of
 from batchling_client.wire.states import Outcome
 
 from ..decisions import status_words
-from ..dialects import aws, bounds, creates
+from ..dialects import aws, bounds, creates, staging
 from ..dialects.aws import Place
 from ..dialects.http_errors import CallInfo
 from ..dialects.lenient_json import object_in, text_in
@@ -113,7 +113,7 @@ class Bedrock:
 
     async def upload(self, account: Account, submission: Submission, lines: BinaryIO) -> str:
         """Store the input file in S3 under its label; return its URL, which is the same if it is stored again."""
-        place = _staging(account).below(submission.label, "input.jsonl")
+        place = _within(account, str(_staging(account).below(submission.label, "input.jsonl")))
         s3 = _s3(account)
         await aws.store(account, _call_info(account, "store a file"), s3, place, lines)
         return str(place)
@@ -121,16 +121,20 @@ class Bedrock:
     async def create(self, account: Account, submission: Submission, source: Source) -> ProviderBatchId:
         """Create the job, with a token by which AWS recognizes a repeated create and makes no second job."""
         name = _name(submission.label)
+        output = _within(account, str(_staging(account).below(submission.label, "output")))
         wish = {
             "jobName": name,
             "clientRequestToken": name,
             "roleArn": _role(account),
             "modelId": submission.model,
             "modelInvocationType": KINDS[submission.endpoint],
-            "inputDataConfig": {"s3InputDataConfig": {"s3Uri": source.file_id, "s3InputFormat": "JSONL"}},
-            "outputDataConfig": {
-                "s3OutputDataConfig": {"s3Uri": f"{_staging(account).below(submission.label, 'output')}/"}
+            "inputDataConfig": {
+                "s3InputDataConfig": {
+                    "s3Uri": str(_within(account, source.file_id)),
+                    "s3InputFormat": "JSONL",
+                }
             },
+            "outputDataConfig": {"s3OutputDataConfig": {"s3Uri": f"{output}/"}},
             "timeoutDurationInHours": int(submission.completion_window.removesuffix("h")),
         }
         bedrock = _bedrock(account)
@@ -174,12 +178,8 @@ class Bedrock:
         """Yield every readable record of every output file; memory is that of the longest record."""
         s3 = _s3(account)
         for url in ending.results:
-            place = Place.read(url)
-            keys = await self._call(
-                account,
-                _call_info(account, "list result files"),
-                functools.partial(aws.keys_below, s3, place),
-            )
+            place = _within(account, url)
+            keys = await self._keys(account, _call_info(account, "list result files"), s3, place)
             files = [key for key in keys if key.endswith(RESULTS)]
             read = functools.partial(_rows, account, s3, place.bucket)
             async with contextlib.aclosing(of_each(files, read)) as answers:
@@ -189,12 +189,13 @@ class Bedrock:
     async def delete(self, account: Account, spent: SpentFiles) -> None:
         """Delete objects in S3: input files, and everything below the outputs of the job."""
         s3, call_info, own = _s3(account), _call_info(account, "delete a file"), _staging(account)
-        places = [Place.read(one) for one in spent.inputs]
-        for one in map(Place.read, spent.results):
-            keys = await self._call(account, call_info, functools.partial(aws.keys_below, s3, one))
+        places = [_within(account, one) for one in spent.inputs]
+        for url in spent.results:
+            one = _within(account, url)
+            keys = await self._keys(account, call_info, s3, one)
             places += [Place(bucket=one.bucket, key=key) for key in keys]
         for place in places:
-            if place.bucket == own.bucket and is_ours(place.key, own.key):
+            if is_ours(place.key, own.key):
                 await self._call(account, call_info, functools.partial(aws.delete, s3, place))
 
     async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:
@@ -209,6 +210,11 @@ class Bedrock:
         except PermanentError as error:
             if error.status not in NOTHING_TO_STOP:
                 raise
+
+    async def _keys(self, account: Account, call_info: CallInfo, s3: Any, place: Place) -> list[str]:
+        """Return the keys of the objects that are really below a place."""
+        keys = await self._call(account, call_info, functools.partial(aws.keys_below, s3, place))
+        return [key for key in keys if staging.is_below(place.bucket, key, place.bucket, place.key)]
 
     async def _call(self, account: Account, call_info: CallInfo, work: Callable[[], T]) -> T:
         return await aws.call(account, call_info, work)
@@ -264,6 +270,14 @@ def _staging(account: Account) -> Place:
             "Bedrock needs files in S3: set the workers' BATCHLING_PROVIDERS__BEDROCK__STAGING=s3://BUCKET/PREFIX."
         )
     return Place.read(account.staging)
+
+
+def _within(account: Account, url: str) -> Place:
+    """Return the place that a URL names; raises `PermanentError` unless it lies below the staging place."""
+    own, place = _staging(account), Place.read(url)
+    if not staging.is_below(place.bucket, place.key, own.bucket, own.key):
+        raise staging.refusal(account, FACTS.name, url)
+    return place
 
 
 def _keys(account: Account) -> aws.Keys:

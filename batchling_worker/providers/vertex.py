@@ -22,7 +22,7 @@ from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.route import WORDS
 from batchling_client.wire.routes import route_of
 
-from ..dialects import creates, http_errors
+from ..dialects import creates, http_errors, staging
 from ..dialects.google import result_rows, rpc_status
 from ..dialects.google.cloud_storage import Found, Objects, OwnCredential, Place, answered
 from ..dialects.google.vertex_job import Job, JobPage
@@ -127,7 +127,7 @@ class Vertex:
         """Store the input file under its label and content; return its URL, which is the same if it is stored again."""
         account = await self._opened(account)
         digest, size = await asyncio.to_thread(digest_of, lines)
-        place = self._staging(account).below(submission.label, f"{digest}.jsonl")
+        place = self._within(account, str(self._staging(account).below(submission.label, f"{digest}.jsonl")))
         await self._objects(account).upload(place, lines, size)
         return str(place)
 
@@ -135,12 +135,13 @@ class Vertex:
         """Create the job, with an output prefix of its own: jobs that share a prefix overwrite each other."""
         account = await self._opened(account)
         where = _Where.of(submission.endpoint)
+        input_file = self._within(account, source.file_id)
         call = self._call(account, "create a batch", "POST", where.jobs, paid=True)
-        prefix = self._staging(account).below(submission.label, "output")
+        prefix = self._within(account, str(self._staging(account).below(submission.label, "output")))
         wish = {
             "displayName": submission.label,
             "model": f"publishers/google/models/{submission.model}",
-            "inputConfig": {"instancesFormat": "jsonl", "gcsSource": {"uris": [source.file_id]}},
+            "inputConfig": {"instancesFormat": "jsonl", "gcsSource": {"uris": [str(input_file)]}},
             "outputConfig": {
                 "predictionsFormat": "jsonl",
                 "gcsDestination": {"outputUriPrefix": str(prefix)},
@@ -189,7 +190,8 @@ class Vertex:
         account = await self._opened(account)
         objects = self._objects(account)
         for one in ending.results:
-            shards = [found for found in await objects.below(Place.read(one)) if _is_shard(found.name)]
+            listed = await self._below(account, objects, self._within(account, one))
+            shards = [found for found in listed if _is_shard(found.name)]
             if not shards:
                 raise Denied(f"{self.facts.name}: there is nothing in {one} yet")
             read = functools.partial(self._rows, objects)
@@ -202,11 +204,12 @@ class Vertex:
         account = await self._opened(account)
         objects = self._objects(account)
         own = self._staging(account)
-        places = [Place.read(one) for one in spent.inputs]
+        places = [self._within(account, one) for one in spent.inputs]
         for one in spent.results:
-            places += [Place(found.bucket, found.name) for found in await objects.below(Place.read(one))]
+            listed = await self._below(account, objects, self._within(account, one))
+            places += [Place(found.bucket, found.name) for found in listed]
         for place in places:
-            if place.bucket == own.bucket and is_ours(place.name, own.name):
+            if is_ours(place.name, own.name):
                 await objects.delete(place)
 
     async def cancel(self, account: Account, provider_batch_id: ProviderBatchId) -> None:
@@ -238,6 +241,21 @@ class Vertex:
                 "BATCHLING_PROVIDERS__VERTEX__STAGING."
             )
         return Place.read(account.staging)
+
+    def _within(self, account: Account, url: str) -> Place:
+        """Return the place that a URL names; raises `PermanentError` unless it lies below the staging place."""
+        own, place = self._staging(account), Place.read(url)
+        if not staging.is_below(place.bucket, place.name, own.bucket, own.name):
+            raise staging.refusal(account, self.facts.name, url)
+        return place
+
+    async def _below(self, account: Account, objects: Objects, place: Place) -> list[Found]:
+        """Return the objects of a place that are really below it."""
+        return [
+            found
+            for found in await objects.below(place)
+            if staging.is_below(found.bucket, found.name, place.bucket, place.name)
+        ]
 
     def _rows(self, objects: Objects, shard: Found) -> AsyncGenerator[Answer, None]:
         return rows_in(objects.pieces(shard), self.facts.name, shard.name, reader())

@@ -235,6 +235,7 @@ async def test_half_of_a_surrogate_pair_in_a_record_costs_nothing(stored: Sandbo
             headers={"x-aws-credentials": "AKIAONE:secret"},
             http=http,
             digest="a",
+            staging="s3://bucket/out",
             staging_url=f"{stored.base_url('bedrock')}/s3",
         )
         ending = Ending(results=("s3://bucket/out/",))

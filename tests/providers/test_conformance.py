@@ -439,7 +439,8 @@ async def test_another_key_sees_nothing_of_a_batch(desk: Desk, sandbox: Sandbox)
 
 async def test_a_key_that_is_refused_is_refused_for_good(desk: Desk) -> None:
     stranger = desk.under_key("invalid-key")
-    calls: list[Awaitable[object]] = [stranger.create("file-1"), stranger.look(ProviderBatchId("batch_1"))]
+    file = f"{desk.account.staging}/file-1".lstrip("/")
+    calls: list[Awaitable[object]] = [stranger.create(file), stranger.look(ProviderBatchId("batch_1"))]
     if desk.form.can(Ability.INPUT_FILE):
         calls.append(stranger.upload())
     for call in calls:
