@@ -12,6 +12,7 @@ from batchling_client.wire.ids import new_batch_id, owner_name
 from batchling_client.wire.keys import BatchId, LaneId, Mailbox, ProviderBatchId, RequestId
 from batchling_client.wire.records.batch import Batch, quarantine_sentence
 from batchling_client.wire.records.row_and_result import CorruptRecord
+from batchling_client.wire.records.usage_and_failure import SentAgain
 from batchling_client.wire.scripts import BatchCap, BeginVerdict, Delivered, Fenced, RowIn, RowOut, Scripts
 from batchling_client.wire.states import BatchState, Verdict
 from batchling_client.wire.stubs import Fsync
@@ -176,8 +177,13 @@ class Claim:
             )
         )
 
-    async def requeue(self, batch: Batch, rows: Sequence[RowIn], cap: BatchCap) -> None:
-        """Move unanswered requests into the lane's open batch; open as many batches as they need."""
+    async def requeue(
+        self, batch: Batch, rows: Sequence[RowIn], cap: BatchCap, why: SentAgain | None = None
+    ) -> None:
+        """Move unanswered requests into the lane's open batch; open as many batches as they need.
+
+        `why` = why their provider is sent them once more; None if it was not sent them.
+        """
         target, rest = new_batch_id(), list(rows)
         while rest:
             reply = await self.scripts.requeue(
@@ -187,11 +193,16 @@ class Claim:
                 source_id=self.batch_id,
                 token=self.token,
                 cap=cap,
+                sent_again=why or "",
                 rows=rest,
             )
             self.check(reply.verdict)
             rest = rest[reply.n_taken :]
             target = reply.open_batch or new_batch_id()
+
+    async def count_surplus(self, provider_batch_id: ProviderBatchId) -> None:
+        """Count that the provider has made a second batch of these requests."""
+        await self.scripts.surplus(self.batch_id, provider_batch_id)
 
     async def adopt(self, lane_id: LaneId, request_ids: Sequence[RequestId], *, last: bool = False) -> None:
         """Put requests of the reopened batch back in flight; the `last` call ends the adoption."""

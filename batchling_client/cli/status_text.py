@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ..progress.folding import folded
+from ..views import sent_again
 from ..views.batch_view import Status
 from ..views.overview import Group, Overview
 from ..wording import counted, span
@@ -38,15 +39,16 @@ def _head(found: Overview, now: dt.datetime) -> str:
 
 
 def _pace(found: Overview) -> list[str]:
-    """Return what came in during the last hour, if anything did."""
+    """Return what came in during the last hour, if anything did, and what was sent more than once."""
     pace = found.pace
+    again = [sent_again.in_words(found.sent_again)] if found.sent_again else []
     if not pace.n_answered:
-        return []
+        return again
     failed = f", {pace.n_failed:,} of them failed" if pace.n_failed else ""
     words = [f"last hour: {counted(pace.n_answered, 'answer')}{failed}"]
     words += [f"{pace.answers_per_minute:,.0f} a minute now"] if pace.answers_per_minute >= 1 else []
     words += [f"{pace.n_input:,} tokens in, {pace.n_output:,} out"] if pace.n_input else []
-    return ["   ".join(words)]
+    return ["   ".join(words), *again]
 
 
 def _section(

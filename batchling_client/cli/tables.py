@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from ..progress.folding import folded
+from ..views import sent_again
 from ..views.batch_detail import BatchDetail
 from ..views.batch_view import NEED_YOU, BatchView, Status
 from ..views.failures import Failures
@@ -32,6 +33,8 @@ _RUN_COLOURS: Final = {
 WIDE: Final = 120
 """From so many columns on, a list shows whole ids, the provider's ids and the next looks."""
 SHORT_ID: Final = 10
+MOST_RUNS: Final = 5
+"""So many runs that wait for a batch are named."""
 LONGEST_MODEL: Final = 26
 
 
@@ -78,7 +81,7 @@ def runs(found: Sequence[RunView], now: dt.datetime, width: int | None = None) -
     narrow = width is not None and width < WIDE
     n_letters = _shortest([one.run_id for one in found]) if narrow else None
     heading = ["RUN", "STATUS", "REQUESTS", "OK", "FAILED", "WAITING", "AGE"]
-    heading += [] if narrow else ["FROM EARLIER", "BATCHES", "TOKENS IN", "OUT"]
+    heading += [] if narrow else ["FROM EARLIER", "SENT AGAIN", "BATCHES", "TOKENS IN", "OUT"]
     rows = [[*heading, "NAME"]]
     for one in found:
         counted_as = (one.n_succeeded, one.n_failed, one.n_waiting)
@@ -92,7 +95,8 @@ def runs(found: Sequence[RunView], now: dt.datetime, width: int | None = None) -
         ]
         if not narrow:
             cells += [
-                f"{n:,}" if n else "-" for n in (one.n_reused, one.n_batches, one.n_input, one.n_output)
+                f"{n:,}" if n else "-"
+                for n in (one.n_reused, one.n_sent_again, one.n_batches, one.n_input, one.n_output)
             ]
         rows.append([*cells, one_line(one.name or "-")])
     return columns(rows, width)
@@ -129,7 +133,7 @@ def lanes(found: Sequence[LaneView], now: dt.datetime, width: int | None = None)
     n_letters = _shortest([one.lane.lane_id for one in found]) if narrow else None
     heading = ["LANE", "PROVIDER/MODEL", "KEY", "OPEN", "SEALED", "RUNNING", "OLDEST", "TOKENS"]
     heading[2:2] = [] if narrow else ["ENDPOINT", "WINDOW"]
-    heading += [] if narrow else ["LAST USED"]
+    heading += [] if narrow else ["ANSWERED", "TOKENS IN", "OUT", "LAST USED"]
     rows = [[*heading, "HELD"]]
     for one in found:
         spec, queue = one.lane.spec, one.queue
@@ -139,7 +143,12 @@ def lanes(found: Sequence[LaneView], now: dt.datetime, width: int | None = None)
         cells += [spec.fingerprint[: 4 if narrow else 8]]
         cells += [str(n) if n else "-" for n in (queue.n_open, queue.n_sealed, queue.n_running)]
         cells += [age(now - queue.oldest_at) if queue.oldest_at else "-", tokens_in_words(one.lane)]
-        cells += [] if narrow else [moment(one.lane.last_used_at)]
+        if not narrow:
+            answered = one.lane.n_succeeded + one.lane.n_failed
+            cells += [
+                f"{n:,}" if n else "-" for n in (answered, one.lane.tokens.n_input, one.lane.tokens.n_output)
+            ]
+            cells += [moment(one.lane.last_used_at)]
         rows.append([*cells, one_line(hold_in_words(one.lane, now, clock) or queue.why or "-")])
     return columns(rows, width)
 
@@ -155,12 +164,32 @@ def batch(found: BatchDetail, now: dt.datetime, width: int | None = None) -> lis
     if found.next:
         wait = f", in {span(found.next_look_at - now)}" if found.next_look_at else ""
         lines.append(folded(f"Next: {found.next}{wait}", width, indent=INDENT))
+    lines += [folded(one, width, indent=INDENT) for one in _who_waits(found)]
+    if found.sent_again:
+        lines.append(folded(f"Sent again: {sent_again.in_words(found.sent_again)}", width, indent=INDENT))
     lines += [f"You can: {styled(command, 'cyan')}" for command in found.commands]
     lines += ["", *_facts(found, width), ""]
     lines += [
         folded(f"{moment(entry.at)}  {one_line(entry.what)}", width, indent=21) for entry in found.timeline
     ]
     return lines if found.timeline else lines[:-1]
+
+
+def _who_waits(found: BatchDetail) -> list[str]:
+    """Return the runs with requests in a batch, a line each; those that wait for nothing more in one line together."""
+    waiting = [one for one in found.runs if one.n_waiting]
+    lines = [
+        f"Waits: run {one.run_id}{f' {one_line(one.name)}' if one.name else ''}, "
+        f"{one.n_waiting:,} of {counted(one.n_requests, 'request')} without an answer"
+        for one in waiting[:MOST_RUNS]
+    ]
+    left = len(waiting) - MOST_RUNS
+    lines += [f"Waits: {left:,} more runs; --json lists them"] if left > 0 else []
+    done = [one.run_id for one in found.runs if not one.n_waiting]
+    if done:
+        more = " and more" if found.has_more_runs or len(done) > MOST_RUNS else ""
+        lines.append(f"Asked for it, and waits no more: {', '.join(done[:MOST_RUNS])}{more}")
+    return lines
 
 
 _TOLD_ABOVE: Final = {
@@ -173,6 +202,11 @@ _TOLD_ABOVE: Final = {
     "error",
     "timeline",
     "commands",
+    "runs",
+    "has_more_runs",
+    "sent_again",
+    "n_sent_again",
+    "n_may_be_paid_twice",
 }
 
 
@@ -199,6 +233,8 @@ def run(
         cached = f" ({found.n_cached:,} from a cache)" if found.n_cached else ""
         unmetered = f"; {found.n_unmetered:,} answers report none" if found.n_unmetered else ""
         lines.append(f"Tokens: {found.n_input:,} in{cached}, {found.n_output:,} out{unmetered}")
+    if found.sent_again:
+        lines.append(folded(f"Sent again: {sent_again.in_words(found.sent_again)}", width, indent=INDENT))
     can = [f"batchling failures {found.run_id}"] if found.n_failed else []
     can += [f"batchling results {found.run_id} -o answers.jsonl"] if found.n_succeeded else []
     lines += [f"You can: {styled(command, 'cyan')}" for command in can]

@@ -7,10 +7,24 @@ from typing import Annotated
 
 import msgspec
 
+from ..wire.keys import RunId
 from ..wire.records.batch import Batch
 from ..wire.states import Outcome
 from .batch_list import BatchLists
 from .batch_view import BatchView, Status, TimelineEntry, timeline_of
+from .sent_again import SentAgainCount, counts_of
+
+
+class RunOfBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """A run with requests in a batch."""
+
+    run_id: Annotated[RunId, msgspec.Meta(description="id of the run")]
+    name: Annotated[str | None, msgspec.Meta(description="its name; null if it has none")]
+    started_at: Annotated[dt.datetime, msgspec.Meta(description="when it queued its first request")]
+    n_requests: Annotated[int, msgspec.Meta(description="requests of the run, in all batches")]
+    n_waiting: Annotated[
+        int, msgspec.Meta(description="requests of the run without an answer, in all batches")
+    ]
 
 
 class BatchDetail(BatchView, frozen=True, kw_only=True):
@@ -34,6 +48,14 @@ class BatchDetail(BatchView, frozen=True, kw_only=True):
         Outcome | None, msgspec.Meta(description="how it ended at its provider; null before that")
     ]
     cancel_requested: Annotated[bool, msgspec.Meta(description="whether its cancellation was requested")]
+    sent_again: Annotated[
+        tuple[SentAgainCount, ...], msgspec.Meta(description="requests that were sent once more, by reason")
+    ]
+    runs: Annotated[
+        tuple[RunOfBatch, ...],
+        msgspec.Meta(description="runs with requests in it, those that wait first; the first 100 of them"),
+    ]
+    has_more_runs: Annotated[bool, msgspec.Meta(description="whether there are more than these runs")]
     timeline: Annotated[
         tuple[TimelineEntry, ...],
         msgspec.Meta(description="what happened to it, oldest first, at most 50 entries"),
@@ -59,9 +81,27 @@ async def detail_of(lists: BatchLists, batch: Batch) -> BatchDetail | None:
         ended_at=batch.ended_at,
         outcome=batch.outcome,
         cancel_requested=batch.cancel_requested,
+        sent_again=counts_of(batch.sent_again),
+        runs=await _runs_of(lists, batch),
+        has_more_runs=batch.has_more_runs,
         timeline=timeline_of(batch),
         commands=commands_of(found[0]),
     )
+
+
+async def _runs_of(lists: BatchLists, batch: Batch) -> tuple[RunOfBatch, ...]:
+    """Return the runs that the batch names, those that wait for most answers first."""
+    runs = [
+        RunOfBatch(
+            run_id=one.run_id,
+            name=one.name or None,
+            started_at=one.started_at,
+            n_requests=one.n_requests,
+            n_waiting=one.n_waiting if one.is_counted else 0,
+        )
+        for one in await lists.inspection.runs_named(batch.runs)
+    ]
+    return tuple(sorted(runs, key=lambda one: (-one.n_waiting, one.started_at)))
 
 
 def commands_of(batch: BatchView) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,6 +16,7 @@ from ..wire.records.account import Circuit
 from ..wire.records.batch import Batch
 from ..wire.records.moment import moment
 from ..wire.records.row_and_result import CorruptRecord, LaneSpec
+from ..wire.records.usage_and_failure import SentAgain, fields_of_sent_again, sent_again
 from ..wire.states import LISTS, QUARANTINED, SETTLED_WITH_FAILURES, BatchState
 from .batch_view import OF_THOSE_OVER, BatchView, Status, view_of
 from .inspection import Inspection, pipelined
@@ -108,6 +110,8 @@ class Lanes:
     """None = the record of the lane is damaged."""
     accounts: Mapping[LaneId, str]
     counts: Mapping[tuple[LaneId, str], int]
+    sent_again: Mapping[SentAgain, int]
+    """Requests of all lanes that were sent to their providers once more, by reason."""
 
     def n(self, names: Collection[str], wanted: Filter) -> int:
         """Return how many batches the lists of that name hold in the lanes that a filter takes."""
@@ -129,13 +133,17 @@ class BatchLists:
     async def lanes(self) -> Lanes:
         """Return the lanes and the lengths of their lists."""
         lane_ids = [LaneId(one) for one in await self.inspection.newest(self._keys.lanes, MOST_LANES)]
+        again = fields_of_sent_again()
         replies = await pipelined(
-            self._redis, [("HMGET", self._keys.lane(one), "spec", "account") for one in lane_ids]
+            self._redis, [("HMGET", self._keys.lane(one), "spec", "account", *again) for one in lane_ids]
         )
+        sums = Counter[SentAgain]()
         specs: dict[LaneId, LaneSpec | None] = {}
         accounts: dict[LaneId, str] = {}
         for lane_id, fields in zip(lane_ids, replies, strict=True):
-            spec, account = fields or (None, None)
+            spec, account, *counted = fields or (None, None)
+            known = {name.encode(): n for name, n in zip(again, counted, strict=False) if n}
+            sums.update(sent_again(known))
             specs[lane_id] = None
             with contextlib.suppress(CorruptRecord):
                 specs[lane_id] = LaneSpec.decode(spec or b"")
@@ -143,7 +151,7 @@ class BatchLists:
         pairs = [(lane_id, name) for lane_id in specs for name in LISTS]
         lengths = await pipelined(self._redis, [("ZCARD", self._keys.lane_batches(*pair)) for pair in pairs])
         counts = {pair: n for pair, n in zip(pairs, lengths, strict=True) if n}
-        return Lanes(specs=specs, accounts=accounts, counts=counts)
+        return Lanes(specs=specs, accounts=accounts, counts=counts, sent_again=sums)
 
     async def page(
         self,

@@ -13,6 +13,7 @@ from ..wire.keys import BatchId, LaneId, ProviderBatchId
 from ..wire.records.account import Circuit
 from ..wire.records.batch import Batch
 from ..wire.states import BatchState, Outcome
+from .sent_again import n_may_be_paid_twice
 
 _WINDOW: Final = re.compile(r"(\d+)([hd])")
 _HOURS: Final = {"h": 1, "d": 24}
@@ -99,6 +100,15 @@ class BatchView(msgspec.Struct, frozen=True, kw_only=True):
     n_done: Annotated[
         int, msgspec.Meta(description="requests the provider was through with at the last look")
     ]
+    n_sent_again: Annotated[
+        int,
+        msgspec.Meta(
+            description="requests of it that were sent to the provider once more, counted each time"
+        ),
+    ]
+    n_may_be_paid_twice: Annotated[
+        int, msgspec.Meta(description="those among them that the provider may have billed before, too")
+    ]
     created_at: Annotated[dt.datetime, msgspec.Meta(description="when its first request was queued")]
     updated_at: Annotated[dt.datetime, msgspec.Meta(description="when anything about it last changed")]
     submitted_at: Annotated[
@@ -172,6 +182,8 @@ def view_of(
         n_requeued=batch.n_requeued,
         n_waiting=max(0, batch.n_open),
         n_done=batch.n_done,
+        n_sent_again=sum(batch.sent_again.values()),
+        n_may_be_paid_twice=n_may_be_paid_twice(batch.sent_again),
         created_at=batch.created_at,
         updated_at=batch.updated_at,
         submitted_at=batch.submitted_at,

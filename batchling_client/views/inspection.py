@@ -19,7 +19,7 @@ from ..wire.records.account import Circuit, Quota
 from ..wire.records.batch import Batch
 from ..wire.records.moment import moment
 from ..wire.records.row_and_result import CorruptRecord, LaneSpec, WorkerPresence
-from ..wire.records.usage_and_failure import Tokens, number
+from ..wire.records.usage_and_failure import SentAgain, Tokens, number, sent_again
 from ..wire.states import IN_FLIGHT_STATES
 
 READ_AT_ONCE: Final = 100
@@ -53,6 +53,8 @@ class RunRecord:
     """Whether what became of its requests was counted; False for a run of a release that did not."""
     n_batches: int = 0
     """Into how many batches it has put requests."""
+    sent_again: Mapping[SentAgain, int] = field(default_factory=dict)
+    """How many of its requests were sent to a provider once more, by reason."""
     batches: tuple[Batch, ...] = ()
     """Empty in a list of runs, which counts them only."""
 
@@ -74,6 +76,12 @@ class LaneRecord:
     """The provider's limit of enqueued tokens that it shares; None before its first submission."""
     circuit: Circuit | None = None
     """Why its batches are not called for, if something has failed or was refused."""
+    n_succeeded: int = 0
+    """Requests of the lane answered with a success, as long as it is on record."""
+    n_failed: int = 0
+    tokens: Tokens = field(default_factory=Tokens)
+    """The tokens of these answers."""
+    sent_again: Mapping[SentAgain, int] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, object]:
         """Return the record as `batchling lanes --json` prints it."""
@@ -91,6 +99,13 @@ class LaneRecord:
             "last_used_at": self.last_used_at.isoformat(),
             "quota": self.quota.as_json() if self.quota else None,
             "circuit": self.circuit.as_json() if self.circuit else None,
+            "n_succeeded": self.n_succeeded,
+            "n_failed": self.n_failed,
+            "n_input": self.tokens.n_input,
+            "n_cached": self.tokens.n_cached,
+            "n_output": self.tokens.n_output,
+            "n_unmetered": self.tokens.n_unmetered,
+            "n_sent_again": sum(self.sent_again.values()),
         }
 
 
@@ -266,6 +281,10 @@ class Inspection:
         wanted = provider_batch_id.encode()
         return [one for one, known in zip(batch_ids, known_ids, strict=True) if known == wanted]
 
+    async def runs_named(self, run_ids: Sequence[RunId]) -> list[RunRecord]:
+        """Return those of the runs that are still on record, without their batches."""
+        return await self._records(run_ids)
+
     async def run(self, run_id: RunId) -> RunRecord | None:
         """Return one run with its batches; None if there is none of that id (any more)."""
         record = await self.run_alone(run_id)
@@ -308,6 +327,7 @@ class Inspection:
                 tokens=Tokens.decode(known),
                 is_counted=bool(n_listed) or not n_requests,
                 n_batches=n_batches,
+                sent_again=sent_again(known),
             )
         except (KeyError, ValueError, OverflowError):
             self._leave_out(f"Run {run_id}")
@@ -342,6 +362,10 @@ class Inspection:
                     open_batch=by_lane.get(lane_id),
                     quota=await self._quota(_text(fields, b"quota")),
                     circuit=await self._circuit(lane_id, _text(fields, b"account")),
+                    n_succeeded=number(known, "n_succeeded"),
+                    n_failed=number(known, "n_failed"),
+                    tokens=Tokens.decode(known),
+                    sent_again=sent_again(known),
                 )
             )
         return found

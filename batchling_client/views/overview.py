@@ -16,6 +16,7 @@ from .batch_detail import commands_of
 from .batch_list import FAILED, OVER, UNFINISHED, BatchLists, Filter
 from .batch_view import NEED_YOU, BatchView, Status
 from .pace import Pace
+from .sent_again import SentAgainCount, counts_of, n_may_be_paid_twice
 
 MOST_READ: Final = 5_000
 """So many unfinished batches are read, the oldest: the counts are exact beyond that, the reasons are theirs."""
@@ -62,6 +63,16 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     ]
     lag_s: Annotated[float, msgspec.Meta(description="seconds by which the most overdue look is late")]
     pace: Annotated[Pace, msgspec.Meta(description="what came in during the last hour")]
+    n_sent_again: Annotated[
+        int,
+        msgspec.Meta(
+            description="requests on record that were sent to the provider once more, counted each time"
+        ),
+    ]
+    n_may_be_paid_twice: Annotated[
+        int, msgspec.Meta(description="those among them that the provider may have billed before, too")
+    ]
+    sent_again: Annotated[tuple[SentAgainCount, ...], msgspec.Meta(description="the same by reason")]
     n_unfinished: Annotated[int, msgspec.Meta(description="batches that are not over")]
     n_over: Annotated[int, msgspec.Meta(description="batches that are over and still on record")]
     n_over_with_failures: Annotated[
@@ -128,6 +139,9 @@ async def overview_of(lists: BatchLists, *, namespace: str, redis_at: str, n_old
         oldest_at=min((batch.created_at for batch in page.batches if batch.n_waiting), default=None),
         lag_s=lag_s,
         pace=await lists.pace(now),
+        n_sent_again=sum(lanes.sent_again.values()),
+        n_may_be_paid_twice=n_may_be_paid_twice(lanes.sent_again),
+        sent_again=counts_of(lanes.sent_again),
         n_unfinished=n_unfinished,
         n_over=lanes.n(OVER, everything),
         n_over_with_failures=lanes.n(FAILED, everything),

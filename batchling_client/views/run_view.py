@@ -10,6 +10,7 @@ import msgspec
 
 from ..wire.keys import RunId
 from .inspection import RunRecord
+from .sent_again import SentAgainCount, counts_of, n_may_be_paid_twice
 
 
 class RunStatus(enum.StrEnum):
@@ -52,6 +53,16 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     n_output: Annotated[int, msgspec.Meta(description="tokens of its answers, those of reasoning included")]
     n_unmetered: Annotated[int, msgspec.Meta(description="answers that report no tokens")]
     n_batches: Annotated[int, msgspec.Meta(description="batches into which it has put requests")]
+    n_sent_again: Annotated[
+        int,
+        msgspec.Meta(
+            description="requests of it that were sent to the provider once more, counted each time"
+        ),
+    ]
+    n_may_be_paid_twice: Annotated[
+        int, msgspec.Meta(description="those among them that the provider may have billed before, too")
+    ]
+    sent_again: Annotated[tuple[SentAgainCount, ...], msgspec.Meta(description="the same by reason")]
 
 
 def run_view(record: RunRecord) -> RunView:
@@ -73,6 +84,9 @@ def run_view(record: RunRecord) -> RunView:
         n_output=tokens.n_output,
         n_unmetered=tokens.n_unmetered,
         n_batches=record.n_batches,
+        n_sent_again=sum(record.sent_again.values()),
+        n_may_be_paid_twice=n_may_be_paid_twice(record.sent_again),
+        sent_again=counts_of(record.sent_again),
     )
 
 

@@ -42,6 +42,7 @@ EnqueueVerdict: TypeAlias = Literal[Verdict.OK, Verdict.MOVED, Verdict.USED]
 Forgotten: TypeAlias = Literal[Verdict.OK, Verdict.UNREADABLE, Verdict.GONE, Verdict.LIVES]
 OwnVerdict: TypeAlias = Literal[Verdict.OK, Verdict.TAKEN]
 Reopened: TypeAlias = Literal[Verdict.OK, Verdict.TOO_LATE, Verdict.BUSY, Verdict.GONE]
+SurplusVerdict: TypeAlias = Literal[Verdict.OK, Verdict.USED]
 RequeueVerdict: TypeAlias = Literal[Verdict.OK, Verdict.MOVED, Verdict.USED, Verdict.STALE]
 Retried: TypeAlias = Literal[Verdict.OK, Verdict.BUSY, Verdict.TOO_LATE, Verdict.GONE]
 Unreadable: TypeAlias = Literal[Verdict.OK, Verdict.OVER, Verdict.STALE]
@@ -402,8 +403,11 @@ class Scripts(Stubs):
         """Store results and notify the sessions that wait for them."""
 
     @script(Fenced)
-    async def collected(self, batch_id: BatchId, token: int, error: str = "") -> Fenced:
-        """Store that every result was read; `error` is the batch's own and replaces the error of an earlier reading."""
+    async def collected(self, batch_id: BatchId, token: int, error: str = "", n_refused: int = 0) -> Fenced:
+        """Store that every result was read; `error` is the batch's own and replaces the error of an earlier reading.
+
+        `n_refused` of its requests have a result that is worth another attempt.
+        """
 
     @script(Fenced)
     async def spend(
@@ -431,10 +435,18 @@ class Scripts(Stubs):
         source_id: BatchId,
         token: int,
         cap: BatchCap,
+        sent_again: str = "",
         rows: Sequence[RowIn],
         keep_ms: int = IN_FLIGHT.ms,
+        minute_ms: int = MINUTE.ms,
     ) -> Requeued:
-        """Move unanswered requests to another batch."""
+        """Move unanswered requests to another batch; `sent_again` = why they are sent once more, a `SentAgain`."""
+
+    @script(SurplusVerdict)
+    async def surplus(
+        self, batch_id: BatchId, provider_batch_id: ProviderBatchId, *, minute_ms: int = MINUTE.ms
+    ) -> SurplusVerdict:
+        """Count the requests of a batch as sent again, because its provider has made a second batch of them."""
 
     @script(Fenced)
     async def settle(

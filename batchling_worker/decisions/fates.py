@@ -9,6 +9,7 @@ from typing import Final, NamedTuple, TypeAlias, assert_never
 from batchling_client.wire import error_words
 from batchling_client.wire.keys import RequestId
 from batchling_client.wire.records.batch import Batch
+from batchling_client.wire.records.usage_and_failure import SentAgain
 from batchling_client.wire.states import BatchState, Outcome, RowKind
 
 from ..provider import ROW_LOST, Answer, Complaint, Ending, error_body
@@ -106,6 +107,27 @@ def terminal_state(outcome: Outcome | None) -> BatchState:
     if outcome in (Outcome.FAILED, Outcome.LOST):
         return BatchState.FAILED
     return BatchState.SETTLED
+
+
+def why_again(batch: Batch, fate: Requeue, *, refused: bool = False) -> SentAgain | None:
+    """Return why requests of that fate are sent once more; None if the batch was never at its provider.
+
+    `refused` = the results hold an error for each of them. Otherwise a request counts as missing if any is.
+    """
+    if batch.provider_batch_id is None or not fate.counts:
+        return None
+    if refused:
+        return SentAgain.REFUSED
+    match batch.outcome:
+        case Outcome.EXPIRED:
+            return SentAgain.EXPIRED
+        case Outcome.LOST:
+            return SentAgain.LOST
+        case Outcome.COMPLETED:
+            is_refused = batch.n_refused >= batch.n_open + batch.n_requeued
+            return SentAgain.REFUSED if is_refused else SentAgain.MISSING
+        case _:
+            return SentAgain.FAILED
 
 
 class _Row(NamedTuple):

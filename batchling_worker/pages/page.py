@@ -11,6 +11,7 @@ from flower.views import BaseHandler
 from tornado.web import HTTPError, RequestHandler
 
 from batchling_client.views.lane_view import tokens_in_words
+from batchling_client.views.sent_again import in_words
 from batchling_client.wording import counted
 
 from . import words
@@ -110,6 +111,7 @@ class Page(BaseHandler):  # type: ignore[misc]  # Flower has no types
             **namespace_of(words),
             "counted": counted,
             "tokens_in_words": tokens_in_words,
+            "sent_again": in_words,
             "words": words,
             "place": self.deployment.place,
             "namespace": self.deployment.namespace,

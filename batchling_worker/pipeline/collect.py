@@ -126,7 +126,7 @@ async def _read(step: AccountStep, ending: Ending, refused: set[RequestId], *, r
 
 async def _collected(step: Step, ending: Ending, reading: Reading) -> None:
     outcome = step.batch.outcome or Outcome.FAILED
-    await step.claim.collected(reasons.error_sentence(ending, outcome))
+    await step.claim.collected(reasons.error_sentence(ending, outcome), reading.n_retry)
     step.reach("collect.recorded")
     step.telemetry.log(
         "batch_collected",
@@ -148,7 +148,7 @@ async def _requeue_refused(step: Step, ending: Ending, refused: AbstractSet[Requ
             if isinstance(fate, fates.Requeue):
                 again.setdefault(fate, []).append(row)
         for fate, moved in again.items():
-            await requeueing.requeue(step, ending, moved, fate)
+            await requeueing.requeue(step, ending, moved, fate, refused=True)
 
 
 async def _read_again(step: Step, ending: Ending, again: ReadAgain) -> None:

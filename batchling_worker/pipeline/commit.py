@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from typing import Final
 
+from redis.exceptions import ResponseError
+
 from batchling_client.wire.keys import ProviderBatchId
 
 from ..decisions import looks
@@ -45,6 +47,9 @@ async def _bound_elsewhere(step: AccountStep, provider_batch_id: ProviderBatchId
 async def cancel_surplus(step: AccountStep, provider_batch_id: ProviderBatchId) -> None:
     """Cancel a second batch of the same rows, which a create made that arrived twice: it would be paid for as well."""
     step.telemetry.warn("surplus_batch_cancelled", batch=step.batch, provider_batch_id=provider_batch_id)
+    # Only people read the count: a full Redis must not keep the batch from being cancelled.
+    with contextlib.suppress(ResponseError):
+        await step.claim.count_surplus(provider_batch_id)
     with contextlib.suppress(PermanentError):
         await step.provider.cancel(step.account, provider_batch_id)
 

@@ -27,10 +27,16 @@ def fate_of(step: Step, ending: Ending, row: Row) -> fates.RowFate:
         return fates.defect(name)
 
 
-async def requeue(step: Step, ending: Ending, rows: Sequence[Row], fate: fates.Requeue) -> None:
-    """Move rows that share a fate into the open batch of their lane; leave a row alone that has already moved."""
+async def requeue(
+    step: Step, ending: Ending, rows: Sequence[Row], fate: fates.Requeue, *, refused: bool = False
+) -> None:
+    """Move rows that share a fate into the open batch of their lane; leave a row alone that has already moved.
+
+    `refused` = the results of the batch hold an error for each of these rows.
+    """
     moved = [_again(row, fate) for row in rows]
-    await step.claim.requeue(step.batch, moved, await _cap(step, ending, fate))
+    why = fates.why_again(step.batch, fate, refused=refused)
+    await step.claim.requeue(step.batch, moved, await _cap(step, ending, fate), why)
 
 
 def _again(row: Row, fate: fates.Requeue) -> RowIn:

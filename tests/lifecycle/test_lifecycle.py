@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from batchling_client.wire.keys import BatchId, RequestId
 from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.records.row_and_result import LaneSpec
+from batchling_client.wire.records.usage_and_failure import SentAgain
 from batchling_client.wire.states import BatchState, Outcome, RowKind
 from batchling_worker import backoff
 from batchling_worker.decisions import blame, fates, looks, patience, reasons, submission
@@ -635,3 +636,27 @@ def test_a_steady_batch_is_looked_at_as_before() -> None:
             looks.next_look_s(one, 10.0, NOW, account="acc", unnamed=unnamed) for unnamed in (True, False)
         ]
         assert pauses[0] == pauses[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"outcome": Outcome.EXPIRED}, SentAgain.EXPIRED),
+        ({"outcome": Outcome.LOST}, SentAgain.LOST),
+        ({"outcome": Outcome.FAILED}, SentAgain.FAILED),
+        ({"outcome": Outcome.COMPLETED, "n_succeeded": 7, "n_refused": 3}, SentAgain.REFUSED),
+        (
+            {"outcome": Outcome.COMPLETED, "n_succeeded": 5, "n_requeued": 2, "n_refused": 5},
+            SentAgain.REFUSED,
+        ),
+        ({"outcome": Outcome.COMPLETED, "n_succeeded": 7, "n_refused": 2}, SentAgain.MISSING),
+        ({"outcome": Outcome.EXPIRED, "provider_batch_id": None}, None),
+    ],
+)
+def test_requests_that_are_sent_again_have_the_reason_of_their_batch(
+    changes: dict[str, Any], why: SentAgain | None
+) -> None:
+    ended = batch(**{"n_requests": 10, "provider_batch_id": "batch-1", **changes})
+
+    assert fates.why_again(ended, Requeue(counts=True)) is why
+    assert fates.why_again(ended, Requeue(counts=False)) is None

@@ -225,6 +225,7 @@ class ByHand:
         *,
         target: BatchId | None = None,
         cap: BatchCap = WIDE,
+        sent_again: str = "",
     ) -> tuple[Verdict, int, BatchId | None]:
         reply = await self.scripts.requeue(
             target=target or new_batch_id(),
@@ -233,6 +234,7 @@ class ByHand:
             source_id=source,
             token=token,
             cap=cap,
+            sent_again=sent_again,
             keep_ms=KEEP_MS,
             rows=rows,
         )

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from batchling_client.views.inspection import Inspection
 from batchling_client.wire.ids import new_batch_id, new_mailbox, new_run_id
-from batchling_client.wire.keys import RequestId, RunId
-from batchling_client.wire.records.usage_and_failure import FailedRow, Reason, Tokens
-from batchling_client.wire.states import BatchState, RowKind
+from batchling_client.wire.keys import ProviderBatchId, RequestId, RunId
+from batchling_client.wire.records.usage_and_failure import (
+    FailedRow,
+    Reason,
+    SentAgain,
+    Tokens,
+    fields_of_sent_again,
+)
+from batchling_client.wire.states import BatchState, RowKind, Verdict
 
 from .byhand import ByHand, ids, out, row
 
@@ -115,6 +121,69 @@ async def test_a_request_that_moved_on_is_counted_by_its_run_when_it_is_answered
     await byhand.deliver(target, await byhand.claimed(target), [out(one)])
 
     assert await counts(byhand, byhand.run_id) == {"n_requests": 1, "n_succeeded": 1}
+
+
+async def test_a_batch_names_the_runs_that_wait_for_it_those_that_joined_and_those_that_moved_on(
+    byhand: ByHand,
+) -> None:
+    [one] = ids(1)
+    source = await byhand.in_state(BatchState.ENDED, [one])
+    other = new_run_id()
+    await byhand.enqueue([row(one)], into=new_batch_id(), run_id=other)
+    target = new_batch_id()
+    await byhand.requeue(source, await byhand.claimed(source), [row(one, attempt=2)], target=target)
+
+    assert set((await byhand.batch(source)).runs) == {byhand.run_id, other}
+    assert set((await byhand.batch(target)).runs) == {byhand.run_id, other}
+
+
+async def test_a_batch_names_a_hundred_runs_and_says_that_there_are_more(byhand: ByHand) -> None:
+    [one] = ids(1)
+    batch_id = await byhand.opened([one])
+    runs = [new_run_id() for _ in range(120)]
+    for run_id in [*runs, *runs]:
+        await byhand.enqueue([row(one)], into=batch_id, run_id=run_id)
+
+    batch = await byhand.batch(batch_id)
+    assert batch.runs == (byhand.run_id, *runs[:99])
+    assert batch.has_more_runs
+
+
+async def test_requests_that_are_sent_again_are_counted_once_with_the_reason(byhand: ByHand) -> None:
+    """For their runs, the batch, and the lane with its minute; a repeated call counts nothing twice."""
+    lost = ids(3)
+    source = await byhand.in_state(BatchState.ENDED, lost)
+    token = await byhand.claimed(source)
+    rows = [row(one, attempt=2) for one in lost]
+    for _ in range(2):
+        await byhand.requeue(source, token, rows, sent_again=SentAgain.LOST)
+
+    assert (await byhand.batch(source)).sent_again == {SentAgain.LOST: 3}
+    assert (await counts(byhand, byhand.run_id))["n_again_lost"] == 3
+    lane = await byhand.redis.execute_command(
+        "HMGET", byhand.keys.lane(byhand.lane_id), *fields_of_sent_again()
+    )
+    assert [n for n in lane if n] == [b"3"]
+
+
+async def test_requests_that_were_not_sent_before_count_as_moved_alone(byhand: ByHand) -> None:
+    [one] = ids(1)
+    source = await byhand.in_state(BatchState.ENDED, [one])
+    await byhand.requeue(source, await byhand.claimed(source), [row(one)])
+
+    assert (await byhand.batch(source)).sent_again == {}
+    assert await counts(byhand, byhand.run_id) == {"n_requests": 1}
+
+
+async def test_a_second_batch_at_the_provider_counts_once_whoever_finds_it(byhand: ByHand) -> None:
+    batch_id = await byhand.in_state(BatchState.SUBMITTED, ids(4))
+    verdicts = [
+        await byhand.scripts.surplus(batch_id, ProviderBatchId(one)) for one in ("twin", "twin", "other")
+    ]
+
+    assert verdicts == [Verdict.OK, Verdict.USED, Verdict.OK]
+    assert (await byhand.batch(batch_id)).sent_again == {SentAgain.SURPLUS: 8}
+    assert await byhand.scripts.surplus(new_batch_id(), ProviderBatchId("twin")) is Verdict.USED
 
 
 async def test_a_damaged_run_costs_no_answer(byhand: ByHand) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from batchling_client.views.batch_detail import detail_of
 from batchling_client.views.batch_list import BatchLists
 from batchling_client.views.failures import failures_of_batch, failures_of_run
+from batchling_client.views.overview import overview_of
 from batchling_client.views.run_view import RunStatus, run_view
+from batchling_client.views.sent_again import in_words
 from batchling_client.wire.ids import new_batch_id, new_run_id
 from batchling_client.wire.keys import BatchId, RequestId, RunId
+from batchling_client.wire.records.usage_and_failure import SentAgain
 from batchling_client.wire.states import BatchState, RowKind
 from tests.scripts.byhand import ByHand, ids, out, row
 
@@ -132,3 +136,40 @@ async def test_an_id_is_found_by_its_beginning_however_many_batches_are_newer(
     assert await lists.inspection.ids_beginning_with("b-none") == ([], [])
     await byhand.redis.execute_command("ZREM", byhand.keys.batches, *newer)
     await byhand.redis.execute_command("ZREM", byhand.keys.runs, *newer)
+
+
+async def test_a_batch_shows_the_runs_that_wait_for_it_before_those_that_do_not(
+    byhand: ByHand, lists: BatchLists
+) -> None:
+    one, other = ids(2)
+    batch_id = await byhand.opened([one])
+    early, late = byhand.run_id, new_run_id()
+    await byhand.enqueue([row(one)], into=batch_id, run_id=late)
+    await byhand.enqueue([row(other)], into=batch_id, run_id=late)
+    gone = new_run_id()
+    await byhand.enqueue([row(one)], into=batch_id, run_id=gone)
+    await byhand.redis.execute_command("UNLINK", byhand.keys.run(gone))
+
+    batch = await lists.inspection.batch(batch_id)
+    assert batch is not None
+    detail = await detail_of(lists, batch)
+    assert detail is not None
+    assert [(one.run_id, one.n_waiting) for one in detail.runs] == [(late, 2), (early, 1)]
+
+
+async def test_what_may_be_paid_twice_is_told_from_what_was_only_sent_again(
+    byhand: ByHand, lists: BatchLists
+) -> None:
+    for reason, n in ((SentAgain.EXPIRED, 3), (SentAgain.MISSING, 2)):
+        some = ids(n)
+        source = await byhand.in_state(BatchState.ENDED, some)
+        again = [row(one, attempt=2) for one in some]
+        token, target = await byhand.claimed(source), new_batch_id()
+        await byhand.requeue(source, token, again, target=target, sent_again=reason)
+        await byhand.seal(target, await byhand.claimed(target))
+
+    [run] = [run_view(one) for one in await lists.inspection.runs(10)]
+    seen = await overview_of(lists, namespace="test", redis_at="here")
+    assert (run.n_sent_again, run.n_may_be_paid_twice) == (5, 2)
+    assert (seen.n_sent_again, seen.n_may_be_paid_twice) == (5, 2)
+    assert in_words(seen.sent_again) == ("5 requests sent again (3 expired, 2 missing): 2 may be paid twice")

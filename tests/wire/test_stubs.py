@@ -115,12 +115,14 @@ async def test_the_items_of_a_sequence_follow_as_the_header_says(scripts: SentSc
         source_id=BATCH,
         token=7,
         cap=BatchCap(rows=1, bytes=2, linger_ms=3, longest_ms=4),
+        sent_again="lost",
         keep_ms=5,
+        minute_ms=6,
         rows=[RowIn(request_id=RequestId("r1"), packed=b"p", size=6, attempt=2)],
     )
     assert requeued.n_taken == 1
     assert scripts.call[1][2:] == ["batch:b2", "rows:b2", "batches", "lanes", "batch:b1", "request:r1"]
-    assert scripts.call[2] == ["b2", "l1", b"{}", "b1", 7, 3, 4, 1, 2, 5, 1, b"p", 2, 6]
+    assert scripts.call[2] == ["b2", "l1", b"{}", "b1", 7, 3, 4, 1, 2, 5, "lost", 6, 1, b"p", 2, 6]
 
 
 async def test_the_reply_is_read_as_the_stub_says(scripts: SentScripts) -> None:

@@ -6,6 +6,8 @@
 -- count_for_lane(counts, batch, id, now, minute_ms): adds the counts, by their names, to the record of the batch's lane and,
 --   as `LANE|name`, to the present minute, which is kept that long.
 -- leave_runs(waiting, batch, id, request): lists a withdrawn request with each of its runs.
+-- name_run(batch, held, run): names a run in the record of a batch with requests of it; `held` = the runs named there.
+--   The first 100 are named; '+' behind them stands for more.
 local function add_to(sums, waiting, field, n)
   local fields = sums[waiting]
   if not fields then
@@ -47,6 +49,19 @@ local function count_for_lane(counts, batch, id, now, minute_ms)
     redis.pcall('HINCRBY', minute, lane_id .. '|' .. name, n)
   end
   redis.pcall('PEXPIRE', minute, minute_ms)
+end
+
+local MOST_RUNS = 100
+
+local function name_run(batch, held, run)
+  held = type(held) == 'string' and held or ''
+  if string.find(held, run, 1, true) or string.sub(held, -1) == '+' then
+    return held
+  end
+  local _, n = string.gsub(held, ',', '')
+  held = held == '' and run or held .. ',' .. (n + 1 < MOST_RUNS and run or '+')
+  redis.pcall('HSET', batch, 'runs', held)
+  return held
 end
 
 local function leave_runs(waiting, batch, id, request)

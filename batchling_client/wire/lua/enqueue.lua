@@ -21,6 +21,7 @@
 --@include _lane
 --@include _room
 --@include _request
+--@include _counts
 local schedule, lane, batch, rows, batches, lanes = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local run, run_batches, runs, run_rows = KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local id, lane_id, spec, mailbox, run_id, run_name = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
@@ -74,7 +75,13 @@ for i = 1, n do
     n_reused = n_reused + (waits and 0 or 1)
     joined_batches[owner] = true
     if cancelled[owner] == nil then
-      cancelled[owner] = redis.pcall('HGET', batch_key(batch, id, owner), 'cancel_requested') == '1'
+      local key = batch_key(batch, id, owner)
+      local joined = redis.pcall('HMGET', key, 'cancel_requested', 'state', 'runs')
+      cancelled[owner] = joined[1] == '1'
+      -- A batch that is forgotten stays so: a new record would have no lifetime.
+      if joined[2] then
+        name_run(key, joined[3], run_id)
+      end
     end
     placements[i] = cancelled[owner] and 'L' or 'J'
   else
@@ -88,7 +95,8 @@ for i = 1, n do
         break
       end
       opened = true
-      local held = redis.call('HMGET', batch, 'n_requests', 'n_bytes', 'created_at', 'poll_ms', 'linger_ms', 'longest_ms')
+      local held = redis.call('HMGET', batch, 'n_requests', 'n_bytes', 'created_at', 'poll_ms', 'linger_ms', 'longest_ms', 'runs')
+      name_run(batch, held[7], run_id)
       n_requests, n_bytes, created_at = tonumber(held[1]), tonumber(held[2]), tonumber(held[3])
       poll_ms = shortest_of_wishes(poll_ms, held[4])
       linger, longest = shortest(linger, held[5]), shortest(longest, held[6])

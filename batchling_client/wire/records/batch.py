@@ -9,11 +9,11 @@ from typing import Final
 
 import msgspec
 
-from ..keys import BatchId, LaneId, ProviderBatchId
+from ..keys import BatchId, LaneId, ProviderBatchId, RunId
 from ..states import BatchState, Outcome
 from .moment import moment
 from .row_and_result import UNREADABLE, CorruptRecord, LaneSpec
-from .usage_and_failure import Tokens
+from .usage_and_failure import SentAgain, Tokens, sent_again
 
 UNENDED_ALLOWED: Final = 3
 """So many steps in a row may kill their worker before the batch is quarantined."""
@@ -129,6 +129,13 @@ class Batch:
     """What happened to it: lines of milliseconds since 1970 and words, as `_moved.lua` writes them."""
     tokens: Tokens
     """The tokens of its answers."""
+    sent_again: Mapping[SentAgain, int]
+    """How many of its requests were sent to the provider once more, by reason."""
+    n_refused: int
+    """How many requests its results hold an error for that is worth another attempt; known once they are read."""
+    runs: tuple[RunId, ...]
+    """The first 100 runs that have put requests into it, joined requests in it, or moved on to it."""
+    has_more_runs: bool
     quota_id: str
     """The quota of enqueued tokens that it counts against; '' before it was first to be submitted."""
 
@@ -205,6 +212,10 @@ class Batch:
                 early=EarlyRead.decode(fields.get(b"early", b"{}")),
                 timeline=fields.get(b"timeline", b"").decode(errors="replace"),
                 tokens=Tokens.decode(fields),
+                sent_again=sent_again(fields),
+                n_refused=number("n_refused"),
+                runs=tuple(RunId(one) for one in text("runs").split(",") if one not in ("", "+")),
+                has_more_runs=text("runs").endswith("+"),
                 quota_id=text("quota"),
             )
         except (KeyError, ValueError, OverflowError) as error:

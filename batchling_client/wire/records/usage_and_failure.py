@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,6 +41,39 @@ class Tokens:
     def decode(cls, fields: Mapping[bytes, bytes]) -> Self:
         """Read the counts from the hash of a batch or a run; anything but a number counts as 0."""
         return cls(**{name: number(fields, name) for name in cls.__dataclass_fields__})
+
+
+class SentAgain(enum.StrEnum):
+    """Why requests were sent to a provider once more, as `requeue.lua` and `surplus.lua` count them."""
+
+    EXPIRED = "expired"
+    """The batch was over before the provider came to them."""
+    FAILED = "failed"
+    """The provider failed the batch."""
+    REFUSED = "refused"
+    """Its results hold an error that is worth another attempt."""
+    MISSING = "missing"
+    """Its results held no answer to them."""
+    LOST = "lost"
+    """The provider no longer knew the batch."""
+    SURPLUS = "surplus"
+    """The provider made a second batch of them, which was cancelled."""
+
+
+MAY_BE_PAID_TWICE: Final = frozenset({SentAgain.MISSING, SentAgain.LOST, SentAgain.SURPLUS})
+"""Here the provider may have run the requests before. Expired, failed and refused requests are not billed."""
+_AGAIN: Final = "n_again_"
+
+
+def fields_of_sent_again() -> tuple[str, ...]:
+    """Return the names under which hashes of batches, runs and lanes count requests that were sent again."""
+    return tuple(_AGAIN + one.value for one in SentAgain)
+
+
+def sent_again(fields: Mapping[bytes, bytes]) -> dict[SentAgain, int]:
+    """Read the counts from the hash of a batch, a run or a lane, without those that are 0."""
+    counts = {one: number(fields, _AGAIN + one.value) for one in SentAgain}
+    return {one: n for one, n in counts.items() if n}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
