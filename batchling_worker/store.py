@@ -29,6 +29,7 @@ ROWS_AT_ONCE: Final = 128
 SPENT_AGAIN_MS: Final = 3600 * 1000
 """How long after a failed delete the next try follows."""
 SPENT_AT_ONCE: Final = 8
+LOOKED_AT_ONCE: Final = 500
 _OVER: Final = frozenset(state.value.encode() for state in BatchState if state.terminal)
 
 
@@ -195,6 +196,47 @@ class Store:
             return None
         sealed: bytes | None = other if own is None else own
         return sealed
+
+    async def lapse_credentials(self) -> int:
+        """Let the credentials that no unfinished batch needs expire soon; return how many lifetimes were changed.
+
+        A batch needs its credential, too, while files of it have to be deleted at its provider.
+        """
+        async with self.redis.pipeline(transaction=False) as pipe:
+            pipe.execute_command("TIME")
+            pipe.execute_command("ZRANGE", self.keys.schedule, 0, -1)
+            pipe.execute_command("ZRANGE", self.keys.spent_files, 0, -1)
+            pipe.execute_command("ZRANGE", self.keys.lanes, 0, -1)
+            (seconds, micros), unfinished, spent, lanes = await pipe.execute()
+        batch_ids = {*unfinished, *(member.rpartition(b":")[2] for member in spent)}
+        needed = set()
+        async for spec in self._specs([self.keys.batch(one.decode(errors="replace")) for one in batch_ids]):
+            needed.add(spec.fingerprint)
+        names: dict[bool, set[str]] = {True: set(), False: set()}
+        async for spec in self._specs([self.keys.lane(one.decode(errors="replace")) for one in lanes]):
+            of_any, of_provider = spec.fingerprint, f"{spec.fingerprint}.{spec.provider}"
+            names[spec.fingerprint in needed] |= {of_any, of_provider}
+        read_at = int(seconds) * 1000 + int(micros) // 1000
+        n_changed = 0
+        for is_needed, all_of_them in names.items():
+            ordered = sorted(all_of_them)
+            for first in range(0, len(ordered), LOOKED_AT_ONCE):
+                some = ordered[first : first + LOOKED_AT_ONCE]
+                n_changed += await self.scripts.lapse(names=some, needed=is_needed, read_at=read_at)
+        return n_changed
+
+    async def _specs(self, keys: Sequence[str]) -> AsyncGenerator[LaneSpec, None]:
+        """Yield the specs of batches or lanes that can be read."""
+        for first in range(0, len(keys), LOOKED_AT_ONCE):
+            async with self.redis.pipeline(transaction=False) as pipe:
+                for key in keys[first : first + LOOKED_AT_ONCE]:
+                    pipe.execute_command("HGET", key, "spec")
+                for raw in await pipe.execute(raise_on_error=False):
+                    if isinstance(raw, UNREACHABLE):
+                        raise raw
+                    with contextlib.suppress(CorruptRecord):
+                        if isinstance(raw, bytes):
+                            yield LaneSpec.decode(raw)
 
     async def announce(self, presence: WorkerPresence) -> None:
         """Announce that this worker lives, for the next fifteen seconds."""

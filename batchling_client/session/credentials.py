@@ -33,8 +33,8 @@ class Credentials:
         self._public_key = public_key
         self._kept: dict[str, _Kept] = {}
 
-    async def store(self, lane: Lane) -> None:
-        """Keep the lane's credential in Redis for as long as its requests may be in flight.
+    async def store(self, lane: Lane) -> str:
+        """Keep the lane's credential in Redis for as long as its requests may be in flight; return its name there.
 
         For a named account it is the newest credential its callers used.
         """
@@ -50,9 +50,10 @@ class Credentials:
             kept = self._kept[place] = _Kept(secrets, sealing.seal(secrets, self._public_key, account))
         now = asyncio.get_running_loop().time()
         if now - kept.stored_at < REFRESHED_AFTER_S:
-            return
+            return place.removeprefix(self._keys.credential(""))
         await self._redis.set(place, kept.sealed, px=IN_FLIGHT.ms)
         kept.stored_at = now
+        return place.removeprefix(self._keys.credential(""))
 
     def doubt(self) -> None:
         """Forget which credentials are stored: a Redis that was away may have lost its last second."""

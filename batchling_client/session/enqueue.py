@@ -153,8 +153,7 @@ class Enqueue:
     async def _send_chunk(self, chunk: _Chunk) -> None:
         while chunk.rows:
             try:
-                await self._credentials.store(chunk.lane)
-                await self._place(chunk)
+                await self._place(chunk, await self._credentials.store(chunk.lane))
             except UNREACHABLE as error:
                 # The script may have run: ids make the resend harmless, and a failure since then is the answer.
                 chunk.lost_reply = True
@@ -171,7 +170,7 @@ class Enqueue:
                 self._refuse(chunk.rows, f"Redis refused the request: {error}", kind=QueueUnreachable)
                 return
 
-    async def _place(self, chunk: _Chunk) -> None:
+    async def _place(self, chunk: _Chunk, whose: str) -> None:
         """Send the rows of a chunk once; leave in it the rows that have to be sent (again)."""
         lane, rows, terms = chunk.lane, chunk.rows, chunk.lane.terms
         batch_id = self._open.get(lane.lane_id) or self._fresh(lane)
@@ -186,8 +185,12 @@ class Enqueue:
             poll_ms=int(terms.poll_s * 1000),
             ask_failed_anew=not chunk.lost_reply,
             repeats="".join("01"[row.request_id in self._asked_again] for row in rows),
+            whose=whose,
             rows=rows,
         )
+        if reply.verdict is Verdict.UNSEALED:
+            self._credentials.doubt()
+            return
         if reply.verdict is Verdict.MOVED and reply.open_batch is not None:
             self._open[lane.lane_id] = reply.open_batch
             return

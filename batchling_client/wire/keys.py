@@ -48,6 +48,11 @@ IN_FLIGHT: Final = Lifetime(
 RESULTS: Final = Lifetime(
     ms=30 * _DAY_MS, shown="30 days", why="the default; `BATCHLING_RESULT_TTL_SECONDS` sets another one"
 )
+UNNEEDED: Final = Lifetime(
+    ms=7 * 3600 * 1000,
+    shown="7 hours",
+    why="longer than a session believes that a credential is stored, and enough to `retry` what failed",
+)
 MAIL: Final = Lifetime(
     ms=_DAY_MS,
     shown="1 day",
@@ -293,7 +298,7 @@ KEYSPACE: Final = (
         word="credential",
         redis_type="string",
         lifetime=IN_FLIGHT,
-        holds="sealed credential, by fingerprint",
+        holds="sealed credential, by fingerprint; goes 7 hours after its last unfinished batch",
         client=WRITE,
     ),
     KeyKind(

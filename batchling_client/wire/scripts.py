@@ -13,6 +13,7 @@ from .keys import (
     MAIL,
     MINUTE,
     RESULTS,
+    UNNEEDED,
     WORKER,
     BatchId,
     LaneId,
@@ -38,7 +39,7 @@ CancelVerdict: TypeAlias = Literal[Verdict.OK, Verdict.TOO_LATE, Verdict.GONE, V
 DropVerdict: TypeAlias = Literal[Verdict.OK, Verdict.TOO_LATE, Verdict.GONE]
 DeliverVerdict: TypeAlias = Literal[Verdict.OK, Verdict.MAILBOXES, Verdict.STALE]
 Discarded: TypeAlias = Literal[Verdict.OK, Verdict.GONE]
-EnqueueVerdict: TypeAlias = Literal[Verdict.OK, Verdict.MOVED, Verdict.USED]
+EnqueueVerdict: TypeAlias = Literal[Verdict.OK, Verdict.MOVED, Verdict.USED, Verdict.UNSEALED]
 Forgotten: TypeAlias = Literal[Verdict.OK, Verdict.UNREADABLE, Verdict.GONE, Verdict.LIVES]
 OwnVerdict: TypeAlias = Literal[Verdict.OK, Verdict.TAKEN]
 Reopened: TypeAlias = Literal[Verdict.OK, Verdict.TOO_LATE, Verdict.BUSY, Verdict.GONE]
@@ -150,7 +151,7 @@ def _enqueued(verdict: EnqueueVerdict, *rest: Any) -> Enqueued:
             return Enqueued(verdict=verdict, placements=tuple(map(Placement, rest[1].decode())))
         case Verdict.MOVED:
             return Enqueued(verdict=verdict, open_batch=BatchId(rest[0].decode()))
-        case Verdict.USED:
+        case Verdict.USED | Verdict.UNSEALED:
             return Enqueued(verdict=verdict)
 
 
@@ -228,10 +229,11 @@ class Scripts(Stubs):
         poll_ms: int,
         ask_failed_anew: bool,
         repeats: str = "",
+        whose: str = "",
         rows: Sequence[RowIn],
         keep_ms: int = IN_FLIGHT.ms,
     ) -> Enqueued:
-        """Append requests to the lane's open batch, or attach to equal requests.
+        """Append requests to the lane's open batch, or attach to equal requests; renew the credential that they need.
 
         `repeats` has a character per row: "1" for a request that the run has asked for before, and counts once.
         """
@@ -414,6 +416,18 @@ class Scripts(Stubs):
         self, batch_id: BatchId, token: int, *, inputs_ms: int, results_ms: int, keep_ms: int = IN_FLIGHT.ms
     ) -> Fenced:
         """Schedule the files of an ended batch for deletion."""
+
+    @script()
+    async def lapse(
+        self,
+        *,
+        names: Sequence[str],
+        needed: bool,
+        read_at: int,
+        grace_ms: int = UNNEEDED.ms,
+        keep_ms: int = IN_FLIGHT.ms,
+    ) -> int:
+        """Let credentials that no batch needs expire soon; return how many lifetimes were changed."""
 
     @script(read=_members)
     async def claim_spent(self, *, most: int, pause_ms: int) -> list[str]:

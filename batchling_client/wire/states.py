@@ -104,6 +104,7 @@ class Verdict(enum.StrEnum):
     TAKEN = "TAKEN"
     MOVED = "MOVED"
     USED = "USED"
+    UNSEALED = "UNSEALED"
     MAILBOXES = "MAILBOXES"
     JOINED = "JOINED"
     TOO_LATE = "TOO_LATE"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import random
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -31,6 +32,8 @@ OLDER_TICK_S: Final = 0.5
 """How often the tick looks at an older wire version in which nothing is due."""
 DELETE_S: Final = 1.0
 """How often a worker looks for files to delete, in seconds."""
+LAPSE_S: Final = 600.0
+"""How often a worker looks for credentials that no batch needs, in seconds, give or take a half."""
 MISSED_BEFORE_INLINE: Final = 2
 """After this many claims without a begun step, messages are being lost: the tick's own process runs the step."""
 
@@ -51,6 +54,8 @@ class Tick:
         self._failing = ""
         self._delete_at = 0.0
         self._deleting: Future[None] | None = None
+        # Workers that were started together, or once a minute, look at different times.
+        self._lapse_at = time.monotonic() + random.uniform(0.1, 1.0) * LAPSE_S  # noqa: S311 - jitter, not a secret
 
     async def run(self) -> bool:
         """Run one tick, if it is due; log a failure once, so that it holds up no other version.
@@ -76,6 +81,7 @@ class Tick:
             # A list of files that Redis refuses must not hold up batches.
             with contextlib.suppress(ResponseError):
                 await self._delete_files()
+            await self._lapse_credentials()
         elif not n_claimed:
             self._look_at = time.monotonic() + OLDER_TICK_S
         return sealed or n_claimed >= CLAIMS_A_TICK
@@ -124,6 +130,14 @@ class Tick:
             # A full Redis accepts no message. Messages that went out all the same find their token spent.
             self._telemetry.warn("messages_not_sent", n=len(sent), error=type(error).__name__)
             self._dispatch.inline(sent, self._version)
+
+    async def _lapse_credentials(self) -> None:
+        """Let credentials expire soon that no unfinished batch needs."""
+        if time.monotonic() < self._lapse_at:
+            return
+        self._lapse_at = time.monotonic() + random.uniform(0.5, 1.5) * LAPSE_S  # noqa: S311 - jitter, not a secret
+        with contextlib.suppress(ResponseError):
+            await self.store.lapse_credentials()
 
     async def _delete_files(self) -> None:
         """Claim files that batches no longer need, once a second, unless the last files are still being deleted."""

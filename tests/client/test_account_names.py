@@ -131,6 +131,17 @@ async def test_the_newest_token_is_kept_for_the_workers_sealed(
     assert jwt(3).encode() not in sealed
 
 
+async def test_a_credential_that_has_gone_is_stored_again_with_the_next_request(answerer: Answerer) -> None:
+    async with batchify(batch_window_seconds=LINGER_S) as run:
+        await ask(run, "first")
+        [name] = await answerer.redis.keys(answerer.keys.credential("*"))
+        await answerer.redis.execute_command("UNLINK", name)
+        await ask(run, "second")
+
+        assert await answerer.redis.keys(answerer.keys.credential("*")) == [name]
+        assert len(answerer.times_answered) == 2
+
+
 async def test_the_setting_names_the_account_and_the_parameter_comes_first(
     answerer: Answerer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

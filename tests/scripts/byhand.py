@@ -103,6 +103,7 @@ class ByHand:
         run_id: RunId | None = None,
         poll_ms: int = 1000,
         repeats: str = "",
+        whose: str = "",
     ) -> Enqueued:
         return await self.scripts.enqueue(
             batch_id=into,
@@ -116,6 +117,7 @@ class ByHand:
             keep_ms=KEEP_MS,
             ask_failed_anew=ask_failed_anew,
             repeats=repeats,
+            whose=whose,
             rows=rows,
         )
 

@@ -1,15 +1,17 @@
 -- Appends requests to a lane's open batch, or attaches to the same requests already in flight or answered.
--- KEYS  1 schedule  2 lane  3 batch  4 rows  5 batches  6 lanes  7 run  8 run_batches  9 runs  10 run_rows;
---       then for each of rows: request, result
+-- KEYS  1 schedule  2 lane  3 batch  4 rows  5 batches  6 lanes  7 run  8 run_batches  9 runs  10 run_rows
+--       11 credential(whose); then for each of rows: request, result
 -- ARGV  1 batch_id (the caller's guess of the open one)  2 lane_id  3 spec  4 mailbox  5 run_id  6 run_name
 --       7 cap.linger_ms  8 cap.longest_ms  9 cap.rows  10 cap.bytes  11 poll_ms: shortest poll interval, 0 = no wish
 --       12 keep_ms  13 ask_failed_anew: a failed result is asked anew, else it is the answer (a resend of a call whose
 --       reply was lost)  14 repeats: a character per row, 1 = this run has asked
---       for it before  15 n_rows; then for each of rows: request_id, packed, size (bytes of its line)
+--       for it before  15 whose: the credential that the batch needs, '' = none is looked for
+--       16 n_rows; then for each of rows: request_id, packed, size (bytes of its line)
 -- Verdicts  {'OK', n taken, placements}: a character each, Q queued, J joined (in flight), L joined to a batch that is
 --       being cancelled, D answered; when fewer were taken than given, the batch was full and is sealed: send the rest
 --       with a fresh batch id.
 --       {'MOVED', open batch id}  {'USED'}: nothing was done, call again with that id, or a fresh one.
+--       {'UNSEALED'}: nothing was done, as the credential is not stored: store it and call again.
 -- Everything or nothing is written, except that the requests not taken are left for the next call.
 -- A request names only the latest who wait for it: see _request.
 -- The impatient set the pace: a batch lingers and is polled as the shortest wish of those in it.
@@ -26,8 +28,13 @@ local schedule, lane, batch, rows, batches, lanes = KEYS[1], KEYS[2], KEYS[3], K
 local run, run_batches, runs, run_rows = KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local id, lane_id, spec, mailbox, run_id, run_name = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local linger, longest, cap_rows, cap_bytes = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
-local poll_ms, keep_ms, ask_failed_anew, n = tonumber(ARGV[11]), tonumber(ARGV[12]), ARGV[13] == '1', tonumber(ARGV[15])
-local FIRST_KEY, FIRST_ARG = 10, 15
+local poll_ms, keep_ms, ask_failed_anew, n = tonumber(ARGV[11]), tonumber(ARGV[12]), ARGV[13] == '1', tonumber(ARGV[16])
+local credential, whose = KEYS[11], ARGV[15]
+local FIRST_KEY, FIRST_ARG = 11, 16
+
+if whose ~= '' and redis.call('EXISTS', credential) == 0 then
+  return {'UNSEALED'}
+end
 
 local function shortest_of_wishes(wish, held)
   held = tonumber(held or '0') or 0
@@ -172,5 +179,9 @@ if taken > 0 then
   redis.pcall('PEXPIRE', runs, keep_ms)
   redis.pcall('PEXPIRE', run_batches, keep_ms)
   redis.pcall('PEXPIRE', run_rows, keep_ms)
+end
+if whose ~= '' and taken > 0 then
+  -- From now on it lives as long as the requests may be in flight: see lapse.lua.
+  redis.call('PEXPIRE', credential, keep_ms)
 end
 return {'OK', taken, table.concat(placements)}
