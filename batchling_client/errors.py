@@ -28,6 +28,8 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Final
 
+from .wire.shown import lines
+
 HEADER: Final = "x-batchling-error"
 """The reply header that carries the code of an error of ours."""
 
@@ -39,7 +41,7 @@ class BatchlingError(Exception):
     sentence: ClassVar[str] = "batchling could not get an answer to this request."
 
     def __init__(self, sentence: str = "") -> None:
-        super().__init__(sentence or self.sentence)
+        super().__init__(lines(sentence or self.sentence))
 
 
 class WrongSettings(BatchlingError, ValueError):

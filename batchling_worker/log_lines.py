@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeAlias
+
+from batchling_client.wire.shown import LONGEST_TEXT, as_json
 
 Fields: TypeAlias = Mapping[str, str | int | float]
 
@@ -68,14 +69,21 @@ class JsonLines(_Lines):
     """Formats records as one JSON object each."""
 
     def format(self, record: logging.LogRecord) -> str:
-        # ASCII only: a line separator or a lone surrogate in a value must not split or break the line.
-        return json.dumps(self.read(record), default=str)
+        return as_json({name: _cut(value) for name, value in self.read(record).items()})
 
 
 def _value(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    text = str(value)
+    text = str(_cut(value))
     if text and text.isprintable() and not any(one in text for one in ' "=\\'):
         return text
-    return json.dumps(text, ensure_ascii=not text.isprintable())
+    return as_json(text)
+
+
+def _cut(value: object) -> str | int | float | None:
+    """Return a value as a line holds it; no word of others makes a line of any length."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    text = str(value)
+    return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 1]}…"

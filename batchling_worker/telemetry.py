@@ -16,6 +16,7 @@ from typing import Final, TypeAlias
 
 from batchling_client.wire.keys import BatchId, ProviderBatchId
 from batchling_client.wire.records.batch import Batch
+from batchling_client.wire.shown import shown
 from batchling_client.wire.states import BatchState, Outcome
 
 from .log_lines import Fields, emit
@@ -128,7 +129,7 @@ class Telemetry:
         if batch.provider_batch_id:
             named["kwargs"] = f"provider_batch_id={batch.provider_batch_id}"
         with contextlib.suppress(queue.Full):
-            self._pending.put_nowait((kind, named | fields))
+            self._pending.put_nowait((kind, _shown(named | fields)))
 
     def _born(self) -> None:
         """Replace what a forked pool child has from its parent: locks in an unknown state, and no thread."""
@@ -147,6 +148,10 @@ class Telemetry:
                     self._send_events(events)
             except Exception as error:  # noqa: BLE001 - the dashboard is a mirror: losing it must never hurt a batch
                 self.debug("events_not_sent", n=len(events), error=type(error).__name__)
+
+
+def _shown(fields: Fields) -> dict[str, str | int | float]:
+    return {name: shown(value) if isinstance(value, str) else value for name, value in fields.items()}
 
 
 def _named(batch: Batch | BatchId | None) -> Fields:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from ..wire import error_words
+from ..wire.shown import shown
 
 MOST: Final = 50
 """How many reasons a run tells apart."""
@@ -78,12 +79,6 @@ def _read(status: int, body: bytes) -> Failure:
     code = next((one for one in words if isinstance(one, str) and one), "")
     return Failure(
         status=status,
-        code=_plain(code, LONGEST_CODE),
-        message=_plain(error_words.words_in(said), LONGEST_MESSAGE),
+        code=shown(code, LONGEST_CODE),
+        message=shown(error_words.words_in(said), LONGEST_MESSAGE),
     )
-
-
-def _plain(text: str, longest: int) -> str:
-    """Return a text on one line of printable letters: an error may hold anything, a terminal's commands too."""
-    line = "".join(one if one.isprintable() else "?" for one in " ".join(text.split()))
-    return line if len(line) <= longest else f"{line[: longest - 1]}…"

@@ -20,6 +20,7 @@ from ..wire.deployment.connection import UNREACHABLE
 from ..wire.keys import Keys, RequestId, RunId
 from ..wire.records import submitted_file
 from ..wire.records.row_and_result import CorruptRecord, Result
+from ..wire.shown import json_line, shown
 
 AT_ONCE: Final = 64
 LOOK_S: Final = 1.0
@@ -71,8 +72,7 @@ class Tally:
     def failed(self, reason: str) -> None:
         """Count a failed request."""
         self.n_failed += 1
-        text = "".join(letter if letter.isprintable() else "?" for letter in " ".join(reason.split()))
-        text = text if len(text) <= LONGEST_REASON else f"{text[: LONGEST_REASON - 1]}…"
+        text = shown(reason, LONGEST_REASON)
         if text in self.reasons or len(self.reasons) < MOST_REASONS:
             self.reasons[text] += 1
 
@@ -314,4 +314,4 @@ def _error_line(one: submitted_file.Asked, code: str, message: str) -> bytes:
 
 def _line(one: submitted_file.Asked, response: object, error: object) -> bytes:
     line = {"id": one.request_id, "custom_id": one.custom_id, "response": response, "error": error}
-    return msgspec.json.encode(line) + b"\n"
+    return json_line(msgspec.json.encode(line)) + b"\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import stat
 import sys
@@ -23,7 +22,7 @@ from ..operate import steering, worker_presence
 from ..operate.connect import Reached, reach
 from ..wire.keys import Keys, RunId
 from ..wording import counted
-from . import options
+from . import look, options
 from .target import say
 
 
@@ -83,9 +82,9 @@ def submit(
     )
     done = asyncio.run(submit_file(wish, settings.load(redis_url=redis_url), os.environ))
     if isinstance(done, Counted):
-        click.echo(json.dumps(done.as_json(), indent=2) if as_json else done.report)
+        look.print_out(done.as_json() if as_json else [done.report], as_json=as_json)
         return
-    click.echo(json.dumps(done.as_json(), indent=2) if as_json else done.run_id)
+    look.print_out(done.as_json() if as_json else [done.run_id], as_json=as_json)
     before = f", {done.n_answered:,} of them answered already" if done.n_answered else ""
     how = f"`batchling results {done.run_id} -o OUT.jsonl --wait` writes the answers"
     say(f"{counted(done.n_requests, 'request')}{before}; {how}.")
@@ -144,7 +143,7 @@ def results(
 
     tally = asyncio.run(fetch())
     if as_json:
-        click.echo(json.dumps(tally.as_json(), indent=2))
+        look.print_out(tally.as_json(), as_json=True)
     else:
         for line in tally.lines():
             say(line)

@@ -15,6 +15,7 @@ import click
 from ..errors import BatchlingError, NotIntercepted, QueueFull, QueueUnreachable
 from ..progress.folding import folded, width_of
 from ..wire.deployment.installing import install
+from ..wire.shown import lines
 from .target import WrongTarget, absent, in_dots, say, without_function
 
 GROUP: Final = "batchling.commands"
@@ -146,5 +147,5 @@ def _give_up_stdout() -> None:
 
 
 def _say(sentence: str, code: int) -> int:
-    click.echo(folded(f"batchling: {sentence}", width_of(sys.stderr)), err=True)
+    click.echo(folded(f"batchling: {lines(sentence)}", width_of(sys.stderr)), err=True)
     return code

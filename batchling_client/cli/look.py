@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import datetime as dt
-import json
 import re
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -31,6 +30,7 @@ from ..views.inspection import RunRecord
 from ..views.lane_view import LaneView, lanes_of
 from ..views.overview import Overview, overview_of
 from ..views.run_view import RunView, run_view
+from ..wire import shown
 from ..wire.keys import BatchId
 from ..wire.states import LISTS
 from . import options, status_text, tables
@@ -52,7 +52,7 @@ def _schema_of(view: type[msgspec.Struct]) -> Callable[[F], F]:
 
     def show_schema(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
         if asked:
-            click.echo(json.dumps(spelling.schema(view), indent=2))
+            click.echo(shown.as_json(spelling.schema(view), indent=2))
             ctx.exit()
 
     return click.option(
@@ -419,10 +419,10 @@ def show(name: str, redis_url: str | None, *, as_json: bool) -> None:
 def print_out(what: object, *, as_json: bool) -> None:
     """Print JSON, or lines."""
     if as_json:
-        click.echo(json.dumps(what, indent=2, ensure_ascii=False))
+        click.echo(shown.as_json(what, indent=2))
     elif isinstance(what, list):
         for line in what:
-            click.echo(line)
+            click.echo(shown.styled_line(line))
 
 
 def width() -> int | None:

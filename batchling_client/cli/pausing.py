@@ -11,10 +11,11 @@ from ..operate.connect import reach
 from ..progress.folding import folded
 from ..views.batch_list import BatchLists
 from ..wire.records.pause import Pause
+from ..wire.shown import shown
 from . import options
 from .look import print_out, width
 from .target import say
-from .text import INDENT, moment, one_line
+from .text import INDENT, moment
 from .who import who
 
 
@@ -65,7 +66,7 @@ def resume(name: str, redis_url: str | None, *, everything: bool, as_json: bool)
     if as_json:
         _print(found, as_json=True)
     else:
-        say(f"Continues: {', '.join(one_line(one.name) for one in found) or 'nothing was paused'}.")
+        say(f"Continues: {', '.join(shown(one.name) for one in found) or 'nothing was paused'}.")
 
 
 def _print(found: list[Pause], *, as_json: bool) -> None:
@@ -81,7 +82,7 @@ def _print(found: list[Pause], *, as_json: bool) -> None:
     ]
     lines = [
         folded(
-            one_line(
+            shown(
                 f"{one.kind.value} {one.name} is paused since {moment(one.at)} by {one.by}"
                 + (f": {one.reason}" if one.reason else "")
             ),

@@ -10,8 +10,9 @@ from ..progress.folding import folded
 from ..views import sent_again
 from ..views.batch_view import Status
 from ..views.overview import Group, Overview
+from ..wire.shown import shown
 from ..wording import counted, span
-from .text import INDENT, one_line, styled
+from .text import INDENT, styled
 
 MOST_GROUPS: Final = 12
 """Of one section: a screen is not longer than this; `batchling batches` lists everything."""
@@ -20,7 +21,7 @@ MOST_GROUPS: Final = 12
 def status(found: Overview, now: dt.datetime, width: int | None) -> list[str]:
     """Return the lines: the deployment, then what needs a person, what waits, and what runs."""
     lines = [folded(line, width, indent=INDENT) for line in (_head(found, now), *_pace(found))]
-    lines += [styled(folded(trouble, width), "red", bold=True) for trouble in found.troubles]
+    lines += [styled(folded(shown(trouble), width), "red", bold=True) for trouble in found.troubles]
     lines += _section("NEEDS YOU", "red", found.needs_you, now, width)
     lines += _section("WAITS BY ITSELF", "yellow", found.waits, now, width)
     lines += _section("RUNNING", "green", found.running, now, width)
@@ -29,7 +30,7 @@ def status(found: Overview, now: dt.datetime, width: int | None) -> list[str]:
 
 
 def _head(found: Overview, now: dt.datetime) -> str:
-    words = [f"{found.namespace} at {found.redis_at}", counted(found.n_workers, "worker")]
+    words = [f"{shown(found.namespace)} at {shown(found.redis_at)}", counted(found.n_workers, "worker")]
     if found.oldest_at is None:
         words.append("no request waits")
     else:
@@ -72,15 +73,17 @@ def _group(group: Group, now: dt.datetime, width: int | None) -> list[str]:
         share = 100 * group.n_done // max(1, group.n_requests)
         done = f"{group.n_done:,} of {counted(group.n_requests, 'request')} ({share} %)"
         some = f"{done} in {counted(group.n_batches, 'batch')}"
-    whose = one_line(f"{group.provider}/{group.model}")
+    whose = shown(f"{group.provider}/{group.model}")
     head = f"{whose}  {group.status.value}: {some}, oldest {span(now - group.oldest_at)}"
     lines = [folded(f"  {head}", width, indent=INDENT)]
     if group.why:
-        lines.append(folded(f"{' ' * INDENT}{one_line(group.why)}", width, indent=INDENT))
+        lines.append(folded(f"{' ' * INDENT}{shown(group.why)}", width, indent=INDENT))
     if group.next and (group.commands or group.why):
-        lines.append(folded(f"{' ' * INDENT}Next: {group.next}{_when(group, now)}.", width, indent=INDENT))
+        lines.append(
+            folded(f"{' ' * INDENT}Next: {shown(group.next)}{_when(group, now)}.", width, indent=INDENT)
+        )
     # A command is copied: it is never folded.
-    lines += [f"{' ' * INDENT}{styled(command, 'cyan')}" for command in group.commands]
+    lines += [f"{' ' * INDENT}{styled(shown(command), 'cyan')}" for command in group.commands]
     return lines
 
 
@@ -103,7 +106,7 @@ def _tail(found: Overview) -> list[str]:
 def processes(stack: Mapping[str, Any]) -> list[str]:
     """Return the processes of an embedded stack, a line each, as `batchling status --json` names them."""
     lines = ["", f"Redis {stack['redis']['url']} (pid {stack['redis']['pid']})"]
-    lines += [f"worker {worker['hostname']} (pid {worker['pid']})" for worker in stack["workers"]]
+    lines += [f"worker {shown(str(worker['hostname']))} (pid {worker['pid']})" for worker in stack["workers"]]
     if stack["flower"]:
         lines.append(f"Flower {stack['flower'].get('url', '')} (pid {stack['flower']['pid']})")
     return lines

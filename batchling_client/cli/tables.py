@@ -14,8 +14,9 @@ from ..views.failures import Failures
 from ..views.lane_view import LaneView, hold_in_words, tokens_in_words
 from ..views.run_view import RunStatus, RunView
 from ..views.spelling import as_json
+from ..wire.shown import shown
 from ..wording import counted, span
-from .text import INDENT, Coloured, age, clock, columns, cut, moment, one_line, styled
+from .text import INDENT, Coloured, age, clock, columns, cut, moment, styled
 
 _COLOURS: Final = {
     **dict.fromkeys(NEED_YOU, "red"),
@@ -48,9 +49,9 @@ def batches(found: Sequence[BatchView], now: dt.datetime, width: int | None = No
     heading += [] if narrow else ["NEXT LOOK", "PROVIDER'S ID"]
     rows = [[*heading, "WHY"]]
     for one in found:
-        title = one_line(one.title)
+        title = shown(one.title)
         cells: list[str] = [
-            one.batch_id[:n_letters],
+            shown(one.batch_id[:n_letters]),
             cut(title, LONGEST_MODEL) if narrow else title,
             Coloured(one.status.value, _COLOURS.get(one.status, "")),
             f"{one.n_through}/{one.n_live}",
@@ -60,9 +61,9 @@ def batches(found: Sequence[BatchView], now: dt.datetime, width: int | None = No
         if not narrow:
             cells += [
                 clock(one.next_look_at) if one.next_look_at else "-",
-                one_line(one.provider_batch_id or "-"),
+                shown(one.provider_batch_id or "-"),
             ]
-        rows.append([*cells, one_line(one.why or "")])
+        rows.append([*cells, shown(one.why or "")])
     return columns(rows, width)
 
 
@@ -87,7 +88,7 @@ def runs(found: Sequence[RunView], now: dt.datetime, width: int | None = None) -
         counted_as = (one.n_succeeded, one.n_failed, one.n_waiting)
         is_known = one.status is not RunStatus.UNKNOWN
         cells: list[str] = [
-            one.run_id[:n_letters],
+            shown(one.run_id[:n_letters]),
             Coloured(one.status.value, _RUN_COLOURS.get(one.status, "")),
             f"{one.n_requests:,}",
             *(f"{n:,}" if n and is_known else "-" for n in counted_as),
@@ -98,25 +99,25 @@ def runs(found: Sequence[RunView], now: dt.datetime, width: int | None = None) -
                 f"{n:,}" if n else "-"
                 for n in (one.n_reused, one.n_sent_again, one.n_batches, one.n_input, one.n_output)
             ]
-        rows.append([*cells, one_line(one.name or "-")])
+        rows.append([*cells, shown(one.name or "-")])
     return columns(rows, width)
 
 
 def failures(found: Failures, width: int | None = None, *, rows: bool = False) -> list[str]:
     """Return a line per reason and what one of its requests was answered; with `rows`, a line per request."""
     if not found.n_failed:
-        return [f"No request of {found.id} failed."]
+        return [f"No request of {shown(found.id)} failed."]
     if rows:
         heading = ["REQUEST", "STATUS", "CODE", "ATTEMPT", "MESSAGE"]
         cells = [
-            [one.request_id, str(one.status), one_line(one.code), str(one.attempt), one_line(one.message)]
+            [shown(one.request_id), str(one.status), shown(one.code), str(one.attempt), shown(one.message)]
             for one in found.requests
         ]
         lines = columns([heading, *cells], width)
     else:
         heading = ["FAILED", "STATUS", "CODE", "MESSAGE"]
         cells = [
-            [f"{one.n_requests:,}", str(one.status), one_line(one.code), one_line(one.message or "-")]
+            [f"{one.n_requests:,}", str(one.status), shown(one.code), shown(one.message or "-")]
             for one in found.reasons
         ]
         lines = columns([heading, *cells], width)
@@ -137,19 +138,19 @@ def lanes(found: Sequence[LaneView], now: dt.datetime, width: int | None = None)
     rows = [[*heading, "HELD"]]
     for one in found:
         spec, queue = one.lane.spec, one.queue
-        title = one_line(f"{spec.provider}/{spec.model}")
-        cells = [one.lane.lane_id[:n_letters], cut(title, LONGEST_MODEL) if narrow else title]
-        cells += [] if narrow else [one_line(spec.endpoint), spec.completion_window]
-        cells += [spec.fingerprint[: 4 if narrow else 8]]
+        title = shown(f"{spec.provider}/{spec.model}")
+        cells = [shown(one.lane.lane_id[:n_letters]), cut(title, LONGEST_MODEL) if narrow else title]
+        cells += [] if narrow else [shown(spec.endpoint), shown(spec.completion_window)]
+        cells += [shown(spec.fingerprint[: 4 if narrow else 8])]
         cells += [str(n) if n else "-" for n in (queue.n_open, queue.n_sealed, queue.n_running)]
-        cells += [age(now - queue.oldest_at) if queue.oldest_at else "-", tokens_in_words(one.lane)]
+        cells += [age(now - queue.oldest_at) if queue.oldest_at else "-", shown(tokens_in_words(one.lane))]
         if not narrow:
             answered = one.lane.n_succeeded + one.lane.n_failed
             cells += [
                 f"{n:,}" if n else "-" for n in (answered, one.lane.tokens.n_input, one.lane.tokens.n_output)
             ]
             cells += [moment(one.lane.last_used_at)]
-        rows.append([*cells, one_line(hold_in_words(one.lane, now, clock) or queue.why or "-")])
+        rows.append([*cells, shown(hold_in_words(one.lane, now, clock) or queue.why or "-")])
     return columns(rows, width)
 
 
@@ -157,20 +158,20 @@ def batch(found: BatchDetail, now: dt.datetime, width: int | None = None) -> lis
     """Return why a batch is where it is and what happens next, all facts about it, and what happened to it."""
     words = f"{counted(found.n_live, 'request')}, {found.n_succeeded:,} answered"
     words += f", {found.n_failed:,} failed" if found.n_failed else ""
-    head = f"Batch {found.batch_id} of {one_line(found.title)}: {found.status.value}, {words}"
+    head = f"Batch {shown(found.batch_id)} of {shown(found.title)}: {found.status.value}, {words}"
     lines = [folded(head, width, indent=INDENT)]
     if found.why:
-        lines.append(folded(f"Why: {one_line(found.why)}", width, indent=INDENT))
+        lines.append(folded(f"Why: {shown(found.why)}", width, indent=INDENT))
     if found.next:
         wait = f", in {span(found.next_look_at - now)}" if found.next_look_at else ""
-        lines.append(folded(f"Next: {found.next}{wait}", width, indent=INDENT))
+        lines.append(folded(f"Next: {shown(found.next)}{wait}", width, indent=INDENT))
     lines += [folded(one, width, indent=INDENT) for one in _who_waits(found)]
     if found.sent_again:
         lines.append(folded(f"Sent again: {sent_again.in_words(found.sent_again)}", width, indent=INDENT))
-    lines += [f"You can: {styled(command, 'cyan')}" for command in found.commands]
+    lines += [f"You can: {styled(shown(command), 'cyan')}" for command in found.commands]
     lines += ["", *_facts(found, width), ""]
     lines += [
-        folded(f"{moment(entry.at)}  {one_line(entry.what)}", width, indent=21) for entry in found.timeline
+        folded(f"{moment(entry.at)}  {shown(entry.what)}", width, indent=21) for entry in found.timeline
     ]
     return lines if found.timeline else lines[:-1]
 
@@ -179,7 +180,7 @@ def _who_waits(found: BatchDetail) -> list[str]:
     """Return the runs with requests in a batch, a line each; those that wait for nothing more in one line together."""
     waiting = [one for one in found.runs if one.n_waiting]
     lines = [
-        f"Waits: run {one.run_id}{f' {one_line(one.name)}' if one.name else ''}, "
+        f"Waits: run {one.run_id}{f' {shown(one.name)}' if one.name else ''}, "
         f"{one.n_waiting:,} of {counted(one.n_requests, 'request')} without an answer"
         for one in waiting[:MOST_RUNS]
     ]
@@ -228,7 +229,7 @@ def run(
     words = [f"{counted(found.n_requests, 'request')}{earlier}"]
     words += [f"{n:,} {what}" for n, what in _fates(found) if n]
     words += [f"started {moment(found.started_at)}"]
-    lines = [folded(f"Run {one_line(title)}: {found.status.value}, {', '.join(words)}", width, indent=INDENT)]
+    lines = [folded(f"Run {shown(title)}: {found.status.value}, {', '.join(words)}", width, indent=INDENT)]
     if found.n_input or found.n_output:
         cached = f" ({found.n_cached:,} from a cache)" if found.n_cached else ""
         unmetered = f"; {found.n_unmetered:,} answers report none" if found.n_unmetered else ""
@@ -237,7 +238,7 @@ def run(
         lines.append(folded(f"Sent again: {sent_again.in_words(found.sent_again)}", width, indent=INDENT))
     can = [f"batchling failures {found.run_id}"] if found.n_failed else []
     can += [f"batchling results {found.run_id} -o answers.jsonl"] if found.n_succeeded else []
-    lines += [f"You can: {styled(command, 'cyan')}" for command in can]
+    lines += [f"You can: {styled(shown(command), 'cyan')}" for command in can]
     return [*lines, *batches(batches_of_run, now, width)]
 
 
@@ -258,4 +259,4 @@ def run_json(found: RunView, batches_of_run: Sequence[BatchView]) -> dict[str, o
 
 
 def _word(value: object) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else one_line(str(value))
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else shown(str(value))

@@ -11,6 +11,7 @@ from typing import Final
 
 from ..errors import BatchlingError
 from ..progress.folding import folded, width_of
+from ..wire.shown import lines
 
 LARGEST: Final = 1_000_000
 """A larger file is not parsed for the names of its functions."""
@@ -81,13 +82,13 @@ def reason(file: str, error: BaseException) -> str:
     """Say in one line why a file cannot be loaded."""
     if isinstance(error, SyntaxError):
         return f"{error.msg} in line {error.lineno}" if error.lineno else error.msg
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    where = f" in line {lines[-1]}" if lines else ""
+    numbers = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    where = f" in line {numbers[-1]}" if numbers else ""
     text = " ".join(str(error).split()).rstrip(".")
     return f"{type(error).__name__}{where}{f', {text}' if text else ''}"
 
 
 def say(sentence: str) -> None:
     """Print a sentence of the command's own on stderr."""
-    line = folded(f"batchling: {sentence}", width_of(sys.stderr))
+    line = folded(f"batchling: {lines(sentence)}", width_of(sys.stderr))
     print(line, file=sys.stderr, flush=True)  # noqa: T201 - the command's own words

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-import re
 from collections.abc import Iterable, Sequence
 from typing import Final, Self
 
@@ -13,8 +12,6 @@ import click
 from ..progress.folding import folded
 
 INDENT: Final = 4
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
-"""Control characters, and those that turn the direction of writing around."""
 
 
 class Coloured(str):
@@ -79,11 +76,6 @@ def cut(text: str, width: int) -> str:
         return text
     left = (width - 1) // 2
     return f"{text[:left]}…{text[len(text) - (width - 1 - left) :]}"
-
-
-def one_line(text: str) -> str:
-    """Return a text of others on one line, without what would steer a terminal."""
-    return " ".join(_CONTROL.sub(" ", text).split())
 
 
 def age(length: dt.timedelta) -> str:

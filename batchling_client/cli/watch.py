@@ -13,10 +13,10 @@ import click
 
 from ..errors import QueueUnreachable
 from ..views.overview import Overview
+from ..wire.shown import shown, styled_line
 from ..wording import counted, span
 from . import look, options, status_text
 from .look import ATTENTION, now
-from .text import one_line
 
 _OTHER_SCREEN: Final = "\x1b[?1049h\x1b[?25l"
 _OWN_SCREEN: Final = "\x1b[?25h\x1b[?1049l"
@@ -61,13 +61,13 @@ async def _looks(redis_url: str | None, every: float, times: int | None, *, on_t
 
 def _draw(lines: list[str], *, on_terminal: bool) -> None:
     if not on_terminal:
-        click.echo("\n".join(lines))
+        click.echo("\n".join(map(styled_line, lines)))
         return
-    shown = "\n".join(lines).splitlines()
+    rows = "\n".join(map(styled_line, lines)).splitlines()
     n_rows = shutil.get_terminal_size().lines
-    if len(shown) > n_rows:
-        shown = [*shown[: n_rows - 1], "… `batchling batches` lists the rest"]
-    click.echo(_FROM_THE_TOP + "\n".join(line + _REST_OF_LINE for line in shown) + _REST_OF_SCREEN, nl=False)
+    if len(rows) > n_rows:
+        rows = [*rows[: n_rows - 1], "… `batchling batches` lists the rest"]
+    click.echo(_FROM_THE_TOP + "\n".join(line + _REST_OF_LINE for line in rows) + _REST_OF_SCREEN, nl=False)
 
 
 @click.command(short_help="Tell a monitor in one line whether something needs you.")
@@ -103,4 +103,4 @@ def _complaints(seen: Overview, longest: dt.timedelta | None) -> list[str]:
     if longest is not None and seen.oldest_at is not None and now() - seen.oldest_at > longest:
         found.append(f"a request has waited for {span(now() - seen.oldest_at)}")
     # A monitor takes everything behind the first bar for figures.
-    return [one_line(one).replace("|", "/").rstrip(".") for one in found]
+    return [shown(one).replace("|", "/").rstrip(".") for one in found]

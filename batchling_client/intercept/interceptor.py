@@ -7,6 +7,7 @@ from typing import Final, Protocol
 from urllib.parse import unquote, urlsplit
 
 from ..wire.route import OWN_PORTS
+from ..wire.shown import lines
 from .passed import Passed
 
 _logger = logging.getLogger(__name__)
@@ -164,4 +165,4 @@ def warn_once(sentence: str, pid: int) -> None:
     mine = object()
     # One atomic step of the dict and no lock, which a fork could leave held in the child for ever.
     if warned.setdefault((sentence, pid), mine) is mine:
-        _logger.warning("%s (process %d)", sentence, pid)
+        _logger.warning("%s (process %d)", lines(sentence), pid)

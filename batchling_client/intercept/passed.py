@@ -14,6 +14,7 @@ from typing import Final
 
 from ..wire.charges import costs_anywhere
 from ..wire.routes import Routes
+from ..wire.shown import lines, shown
 from ..wording import counted
 
 _logger = logging.getLogger(__name__)
@@ -21,6 +22,7 @@ _logger = logging.getLogger(__name__)
 MOST_WARNINGS: Final = 20
 """A run logs no more kinds than this; its counts hold all of them."""
 MOST_HOSTS: Final = 50
+LONGEST_HOST: Final = 253
 _NAMED_HOSTS: Final = 3
 
 
@@ -116,7 +118,7 @@ class Passed:
     def note(self, why: Why, host: str, sentence: str = "", *, n_calls: int = 1) -> None:
         """Count calls, and log the sentence the first time that this run meets it."""
         named = host.rpartition("://")[2].partition("/")[0]
-        place = "".join(letter if letter.isprintable() else "?" for letter in named)
+        place = shown(named, LONGEST_HOST)
         with self._lock:
             if _unsent.get():
                 if place in self._refused or len(self._refused) < MOST_HOSTS:
@@ -133,7 +135,7 @@ class Passed:
                 return
             self._warned.add(sentence)
         # Log it: if Python warnings are errors, an SDK would take the warning for a broken connection.
-        _logger.warning("%s%s", sentence, f" (run {self.title})" if self.title else "")
+        _logger.warning("%s%s", lines(sentence), f" (run {self.title})" if self.title else "")
 
     def leave_alone(self) -> None:
         """Count a call that a test double answers in the place of its provider."""
@@ -143,8 +145,9 @@ class Passed:
     def saw(self, host: str) -> None:
         """Count a POST that this run neither catches nor knows to cost money."""
         with self._lock:
-            if host in self._posts or len(self._posts) < MOST_HOSTS:
-                self._posts[host] += 1
+            place = shown(host, LONGEST_HOST)
+            if place in self._posts or len(self._posts) < MOST_HOSTS:
+                self._posts[place] += 1
 
     def counts(self) -> tuple[Passing, ...]:
         """Return the calls that passed, the most frequent first."""

@@ -17,6 +17,7 @@ from ..wire.deployment.cancellation import is_cancelled
 from ..wire.deployment.connection import UNREACHABLE
 from ..wire.deployment.rehearsing import SANDBOX
 from ..wire.records.row_and_result import CorruptRecord
+from ..wire.shown import shown
 
 _logger = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ async def watch(
             amiss_since = loop.time()
         if line and amiss_since is not None and loop.time() - amiss_since >= missing.after_s and line != said:
             said = line
-            _logger.warning("%s", line)
+            _logger.warning("%s", shown(line))
         await asyncio.sleep(LOOK_EVERY_S if line else AGAIN_EVERY_S)
 
 

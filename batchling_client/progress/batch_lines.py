@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Final
 
 from ..wire.records.batch import Batch
+from ..wire.shown import shown
 from ..wire.states import BatchState
+
+LONGEST: Final = 300
+"""So many characters of a provider's words are shown."""
 
 
 def line_of(batch: Batch, now: dt.datetime) -> str:
     """Return a batch in one line of plain text, with the reason of its end once it has ended."""
     words = [
-        f"{batch.spec.provider}/{batch.spec.model}",
+        shown(f"{batch.spec.provider}/{batch.spec.model}"),
         state_of(batch),
         f"{rows_done(batch)}/{rows_all(batch)}",
         age_of(batch, now),
-        batch.provider_batch_id or batch.batch_id,
+        shown(batch.provider_batch_id or batch.batch_id),
     ]
     if batch.error and batch.state.terminal:
-        words.append(batch.error)
+        words.append(shown(batch.error, LONGEST))
     return "  ".join(words)
 
 
@@ -27,7 +32,7 @@ def state_of(batch: Batch) -> str:
     if batch.quarantined_at is not None:
         return f"{batch.state.value} (quarantined)"
     if batch.state is BatchState.SUBMITTED and batch.provider_status:
-        return f"{batch.state.value} ({batch.provider_status})"
+        return f"{batch.state.value} ({shown(batch.provider_status, LONGEST)})"
     return batch.state.value
 
 

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 from ..views.batch_view import Status, status_of
 from ..wire.records.batch import Batch
+from ..wire.shown import shown
 from ..wire.states import BatchState
 from ..wording import span
 from . import batch_lines, wait_reasons
@@ -104,7 +105,7 @@ def picture_of(look: Look) -> Picture:
     """Return what to show of a look."""
     by_model: dict[str, list[Batch]] = {}
     for batch in look.batches:
-        by_model.setdefault(f"{batch.spec.provider}/{batch.spec.model}", []).append(batch)
+        by_model.setdefault(shown(f"{batch.spec.provider}/{batch.spec.model}"), []).append(batch)
     lines = [_model_line(model, batches, look.now) for model, batches in by_model.items()]
     if len(lines) > MOST_MODELS:
         # Lines keep their place otherwise, so that the eye finds them again.
@@ -165,7 +166,7 @@ def _header(look: Look) -> Header:
         max(0, batch_lines.rows_done(batch) - batch.n_succeeded - batch.n_failed) for batch in look.batches
     )
     return Header(
-        title=_cut(look.title, LONGEST_TITLE),
+        title=shown(look.title, LONGEST_TITLE),
         n_done=counts.n_answered,
         n_all=counts.n_requests - counts.n_left,
         n_reached=min(n_reached, max(0, counts.n_waiting)),
@@ -192,10 +193,10 @@ def _model_line(model: str, batches: Sequence[Batch], now: dt.datetime) -> Model
     status = next(one for one in _ORDER if one in doing)
     words_of = {one: _WORDS.get(one, one.value) for one in doing}
     if len(batches) == 1:
-        word = batches[0].provider_status
+        word = shown(batches[0].provider_status, batch_lines.LONGEST)
         is_running = status is Status.RUNNING and word and word != "in_progress"
         words = f"{words_of[status]} ({word})" if is_running else words_of[status]
-        name = str(batches[0].provider_batch_id or batches[0].batch_id)
+        name = shown(batches[0].provider_batch_id or batches[0].batch_id)
     else:
         counted: Counter[str] = Counter()
         for one in _ORDER:
@@ -227,7 +228,3 @@ def _notes(look: Look, n_models: int, n_reasons: int) -> Iterable[str]:
         yield f"from earlier runs  {counts.n_reused:,}"
     if counts.n_realtime:
         yield f"sent at full price  {counts.n_realtime:,}"
-
-
-def _cut(text: str, longest: int) -> str:
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"

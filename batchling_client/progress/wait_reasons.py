@@ -8,6 +8,7 @@ from typing import Final
 
 from ..wire.records.batch import Batch
 from ..wire.records.row_and_result import LaneSpec
+from ..wire.shown import shown
 from ..wire.states import BatchState
 from ..wording import counted
 
@@ -61,8 +62,7 @@ def of_lane(batches: Iterable[Batch], spec: LaneSpec) -> str:
     held = [one for one in waiting if one.error]
     batch = (held or waiting)[-1]
     if held:
-        words = " ".join(batch.error.split()).rstrip(".")
-        return f"Batch {batch.batch_id} waits: {words[:LONGEST]}."
+        return f"Batch {batch.batch_id} waits: {_words(batch).rstrip('.')}."
     return f"Batch {batch.batch_id} {_stage(batch)}."
 
 
@@ -77,7 +77,9 @@ def _stage(batch: Batch) -> str:
             return f"was being submitted to {batch.spec.provider}"
         case BatchState.SUBMITTED:
             since = f" since {batch.submitted_at:%Y-%m-%d %H:%M:%S} UTC" if batch.submitted_at else ""
-            status = f", which calls it {batch.provider_status}" if batch.provider_status else ""
+            status = (
+                f", which calls it {shown(batch.provider_status, LONGEST)}" if batch.provider_status else ""
+            )
             return f"runs at {batch.spec.provider}{since}{status}"
         case _:
             return f"has ended at {batch.spec.provider}, and its results were being read"
@@ -99,7 +101,7 @@ def _waits_for_a_reason(batch: Batch) -> bool:
 
 def _line_of_cause(batches: Sequence[Batch]) -> str:
     names = list(dict.fromkeys(batch.spec.model for batch in batches))
-    models = names[0] if len(names) == 1 else f"{len(names)} models of {batches[0].spec.provider}"
+    models = shown(names[0]) if len(names) == 1 else f"{len(names)} models of {batches[0].spec.provider}"
     n_waiting = sum(batch.n_open for batch in batches)
     waits = "waits" if n_waiting == 1 else "wait"
     return f"{counted(n_waiting, 'request')} of {models} {waits}: {_words(batches[0])}"
@@ -109,9 +111,8 @@ def _line(whose: str, batches: Sequence[Batch]) -> str:
     words = _words(batches[0])
     n_waiting = sum(batch.n_open for batch in batches)
     where = f"batch {batches[0].batch_id}" if len(batches) == 1 else f"{len(batches)} batches"
-    return f"{whose}: {words} ({counted(n_waiting, 'request')} in {where})"
+    return f"{shown(whose)}: {words} ({counted(n_waiting, 'request')} in {where})"
 
 
 def _words(batch: Batch) -> str:
-    words = " ".join(batch.error.split())
-    return words if len(words) <= LONGEST else f"{words[: LONGEST - 1]}…"
+    return shown(batch.error, LONGEST)

@@ -17,6 +17,7 @@ from ..wire.deployment.cancellation import end
 from ..wire.ids import new_mailbox
 from ..wire.keys import Keys, RequestId
 from ..wire.scripts import Scripts
+from ..wire.shown import shown
 from .calls import Request
 from .credentials import Credentials
 from .enqueue import Enqueue
@@ -194,7 +195,7 @@ class Session:
         else:
             _logger.critical("The session with Redis broke down: %r", failure)
             return
-        _logger.error("%s", self._reason)
+        _logger.error("%s", shown(self._reason))
 
     async def _close_down(self, background: Sequence[asyncio.Task[Any]]) -> None:
         # A closing loop may cancel this once, at any of these steps: the next step is taken all the same.

@@ -17,6 +17,7 @@ from ..wire.deployment.connection import UNREACHABLE, passes
 from ..wire.ids import new_batch_id
 from ..wire.keys import BatchId, LaneId, Mailbox, RequestId
 from ..wire.scripts import RowIn, Scripts
+from ..wire.shown import shown
 from ..wire.states import Placement, Verdict
 from . import mailbox_reader, replies
 from .cached import discard_unfit
@@ -248,7 +249,7 @@ class Enqueue:
     def _refuse(
         self, rows: Iterable[RowIn], sentence: str, *, kind: type[QueueFull | QueueUnreachable]
     ) -> None:
-        _logger.error("%s", sentence)
+        _logger.error("%s", shown(sentence))
         reply = replies.of_error(kind, status=503, sentence=sentence)
         for row in rows:
             self._waiters.answer(row.request_id, reply)

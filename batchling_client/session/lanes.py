@@ -17,6 +17,7 @@ from ..wire.keys import LaneId, RunId
 from ..wire.records.row_and_result import LaneSpec
 from ..wire.routes import Route, is_signature
 from ..wire.scripts import BatchCap
+from ..wire.shown import shown
 from . import call_words, renewed_tokens
 from .call_words import Passage
 from .gateways import Gateways
@@ -53,7 +54,7 @@ class Terms:
     @property
     def title(self) -> str:
         """The run as warnings name it."""
-        return f"{self.run_name!r} {self.run_id}" if self.run_name else self.run_id
+        return f"'{shown(self.run_name)}' {self.run_id}" if self.run_name else self.run_id
 
     def cap(self, route: Route) -> BatchCap:
         """Return how many of these requests fit into a batch of the provider, and how long an open batch lingers."""

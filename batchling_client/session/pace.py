@@ -9,6 +9,7 @@ from collections.abc import Collection
 from typing import Final
 
 from ..wire.keys import BatchId, RequestId
+from ..wire.shown import shown
 from . import turns
 
 _logger = logging.getLogger(__name__)
@@ -181,7 +182,7 @@ class Pace:
         calls = "1 call waits" if n_calls == 1 else f"{n_calls:,} calls wait"
         _logger.warning(
             "%s",
-            _SLOW.format(run=self._run, calls=calls, lane=self._lane, most=self._max_rows, seen=seen),
+            _SLOW.format(run=self._run, calls=calls, lane=shown(self._lane), most=self._max_rows, seen=seen),
         )
 
     def _end(self) -> None:

@@ -15,6 +15,7 @@ from redis.exceptions import ReadOnlyError, RedisError
 from ..errors import QueueUnreachable
 from ..wire.deployment import redis_errors
 from ..wire.deployment.connection import UNREACHABLE
+from ..wire.shown import shown
 
 _logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class Outage:
         self._hopeless_at = now_s
         if reason != self._said:
             self._said = reason
-            _logger.warning("%s Trying again for %.0f seconds.", reason, patience_s)
+            _logger.warning("%s Trying again for %.0f seconds.", shown(reason), patience_s)
         if now_s - self._hopeless_since >= patience_s:
             raise QueueUnreachable(reason)
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+from tornado.escape import to_unicode, xhtml_escape
 from tornado.template import BaseLoader, Template
+
+from batchling_client.wire.shown import lines
 
 HTML: Final = Path(__file__).parent / "html"
 NAVBAR: Final = "navbar.html"
@@ -27,7 +30,8 @@ class Loader(BaseLoader):
     """Reads templates from batchling's folder and from Flower's."""
 
     def __init__(self, of_flower: Path) -> None:
-        super().__init__()
+        # Templates find the function that escapes what they show under this name, Flower's own too.
+        super().__init__(namespace={"xhtml_escape": escaped})
         self._of_flower = of_flower
 
     def resolve_path(self, name: str, parent_path: str | None = None) -> str:
@@ -38,6 +42,11 @@ class Loader(BaseLoader):
         own = HTML / name
         text = (own if own.is_file() else self._of_flower / name).read_text()
         return Template(with_entry(text) if name == NAVBAR else text, name=name, loader=self)
+
+
+def escaped(value: str | bytes) -> str:
+    """Return a value for a page: without markup, and without characters that turn the direction of writing."""
+    return xhtml_escape(lines(to_unicode(value)))
 
 
 def with_entry(navbar: str) -> str:
