@@ -1,4 +1,7 @@
-"""Numbers as providers send them, bounded: one absurd value must not fail the look at every batch of an account."""
+"""Numbers, ids and words as providers send them, bounded.
+
+One absurd value must fail no look at the other batches of an account, and no provider may fill Redis with a word.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,17 @@ LARGEST_COUNT: Final = 10**12
 LATEST_MOMENT: Final = 253_402_300_799
 """The last second of the year 9999."""
 MOST_DIGITS: Final = 18
+LONGEST_ID: Final = 1024
+"""No provider has a longer id; Cloud Storage and S3 have no longer name of an object."""
+LONGEST_WORDS: Final = 2000
+LONGEST_CODE: Final = 100
+LONGEST_CURSOR: Final = 8192
+MOST_WORDS: Final = 512 * 1024
+"""So many characters the complaints about one batch may have together."""
+MOST_RESULTS: Final = 10
+"""So many references to result files a batch may show."""
+LONGEST_BODY: Final = 64 * 1024
+"""Bytes of an error that are kept."""
 
 
 def count(said: object) -> int:
@@ -29,14 +43,22 @@ def is_count(said: object) -> bool:
 
 
 def text(said: object) -> str:
-    """Return a text; '' for anything else."""
+    """Return a text, or the beginning of a long one; '' for anything else."""
+    return said[:LONGEST_WORDS] if isinstance(said, str) else ""
+
+
+def cursor(said: object) -> str:
+    """Return the cursor of a page as it is, '' for anything but a text; its length is checked where it is used."""
     return said if isinstance(said, str) else ""
 
 
 def identifier(said: object) -> str:
-    """Return an id as text, whether JSON holds a string or a positive number; '' for anything else."""
+    """Return an id as text, whether JSON holds a string or a positive number; '' for anything else.
+
+    An id that is longer than any there is is none.
+    """
     if isinstance(said, str):
-        return said
+        return said if len(said) <= LONGEST_ID else ""
     is_number = isinstance(said, int) and not isinstance(said, bool) and 0 < said < 10**MOST_DIGITS
     return str(said) if is_number else ""
 

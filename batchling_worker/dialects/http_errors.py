@@ -307,7 +307,7 @@ def code_of(body: bytes) -> str:
     """Return the code in a provider's error body, or ''."""
     try:
         error = msgspec.json.decode(body, type=_Said).error
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""
     code = error.get("code") if isinstance(error, dict) else None
     return bounds.text(code)

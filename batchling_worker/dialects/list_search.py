@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from ..errors import TemporaryError
+from .bounds import LONGEST_CURSOR
 
 T = TypeVar("T")
 
@@ -41,6 +42,8 @@ async def pages(
         page = await read(cursor)
         yield page
         cursor = page.following
+        if len(cursor) > LONGEST_CURSOR:
+            break
         if not cursor or (cursor in cursors and page.is_whole_list):
             return
         if cursor in cursors:

@@ -16,7 +16,8 @@ from batchling_client.wire.keys import ProviderBatchId
 from ..errors import PermanentError, TemporaryError
 from ..log_lines import emit
 from ..provider import Account, Ended, Ending, Look, NotFound, Other, Running, Seen, shown_as
-from . import http_errors
+from . import fitted, http_errors
+from .bounds import LONGEST_CODE, LONGEST_CURSOR
 from .provider_call import ProviderCall, known
 
 logger = logging.getLogger("batchling.worker")
@@ -59,7 +60,7 @@ class Hint(msgspec.Struct, frozen=True, array_like=True):
         if not isinstance(look, Running):
             return cls(one, True, "", 0, 0, False)
         n_done, n_total = (min(max(n, 0), 2**53) for n in (look.n_done, look.n_total))
-        return cls(one, False, look.status, n_done, n_total, look.early is not None)
+        return cls(one, False, look.status[:LONGEST_CODE], n_done, n_total, look.early is not None)
 
     def look(self) -> Running:
         """Return the look of a batch that the list shows as running."""
@@ -115,7 +116,8 @@ async def looked_at(
     seen: dict[ProviderBatchId, Seen] = {}
     for one in provider_batch_ids:
         own = looks.seen.get(one)
-        seen[one] = hints[one].look() if own is None or _tells_nothing(own, one in shown) else own
+        of_list = own is None or _tells_nothing(own, one in shown)
+        seen[one] = hints[one].look() if of_list or own is None else fitted.seen(own)
     return seen
 
 
@@ -208,19 +210,26 @@ async def _sweep(account: Account, batches: BatchList, hints: dict[ProviderBatch
 async def _page(account: Account, batches: BatchList, cursor: str) -> tuple[ListPage, bool]:
     """Return the page, and whether another step has read it."""
     if account.pages is None:
-        return await batches.page(cursor), False
+        return await _read_page(batches, cursor), False
     is_shared = True
 
     async def read() -> bytes:
         nonlocal is_shared
         is_shared = False
-        return msgspec.json.encode(await batches.page(cursor))
+        return msgspec.json.encode(await _read_page(batches, cursor))
 
     packed = await account.pages.page(f"{batches.name}\n{cursor}", read)
     try:
         return _decode_page(packed), is_shared
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return await batches.page(cursor), False
+        return await _read_page(batches, cursor), False
+
+
+async def _read_page(batches: BatchList, cursor: str) -> ListPage:
+    page = await batches.page(cursor)
+    if len(page.following) > LONGEST_CURSOR:
+        raise TemporaryError("a list of batches names its next page with too long a cursor")
+    return page
 
 
 class StrangeWords:
@@ -251,7 +260,11 @@ async def one_look(
     shown = await known(asked)
     if shown is None:
         return NotFound()
-    seen = told(shown)
+    try:
+        seen = told(shown)
+    except (ArithmeticError, LookupError, TypeError, ValueError, RecursionError):
+        # Whatever a field holds that nobody thought of: the batch is looked at again, and its callers see why.
+        seen = None
     if seen is None:
         raise http_errors.of_unreadable(call.call_info)
     look, other = seen

@@ -59,7 +59,7 @@ def tokens_of(body: bytes) -> Tokens:
     """Return the tokens that an answer reports; one unmetered answer where it reports none that can be read."""
     try:
         said = _decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return UNMETERED
     if said.usage_metadata is not None:
         return _of_google(said.usage_metadata)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from batchling_client.wire.keys import RequestId
@@ -9,8 +11,11 @@ from batchling_client.wire.keys import RequestId
 from ..decisions import blame
 from ..dialects import http_errors
 from ..errors import PermanentError
-from ..provider import Complaint, Ending
+from ..provider import Complaint, Ending, error_body
 from .step import Step
+
+LONGEST_REFUSAL: Final = 8 * 1024
+"""Bytes of a refusal that each request of a batch is answered with; of a longer one only its code and words."""
 
 
 async def named(step: Step, ending: Ending) -> Ending:
@@ -46,6 +51,8 @@ async def named(step: Step, ending: Ending) -> Ending:
 
 async def of_refusal(step: Step, error: PermanentError, body: bytes) -> Ending:
     """Return the ending of a batch that was refused as a whole, with the rows that the refusal blames, if any."""
+    if len(body) > LONGEST_REFUSAL:
+        body = error_body(http_errors.code_of(body), http_errors.message_of(body))
     ending = Ending(status=error.status, body=body.decode(errors="replace"))
     if error.status not in blame.ROW_STATUSES:
         return ending

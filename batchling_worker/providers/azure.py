@@ -13,10 +13,11 @@ from urllib.parse import quote
 
 import msgspec
 
+from batchling_client.wire import error_words
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.routes import route_of
 
-from ..dialects import bounds
+from ..dialects import bounds, http_errors
 from ..dialects.openai.dialect import Dialect, cursor_after, page_after
 from ..dialects.openai.files import OpenAIFiles
 from ..dialects.provider_call import ProviderCall, known
@@ -78,7 +79,9 @@ class AzureFiles(OpenAIFiles):
         if word in PENDING:
             raise TemporaryError(f"azure has not read the input file yet (it is {word})", delay_s=PENDING_S)
         if word in SPOILT:
-            why = f": {file.status_details}" if file.status_details else ""
+            details = file.status_details
+            said = details if isinstance(details, str) else error_words.words_in(details)
+            why = f": {said[: http_errors.LONGEST_REASON]}" if said else ""
             raise PermanentError(f"azure cannot use the input file, which is {word}{why}")
 
 

@@ -145,7 +145,9 @@ class Bedrock:
             lambda: bedrock.create_model_invocation_job(**wish),
         )
         # The SDK reads a truncated answer as an answer without fields.
-        return creates.made(call_info, Other(provider_batch_id=made.get("jobArn") or ""), submission.label)
+        return creates.made(
+            call_info, Other(provider_batch_id=bounds.identifier(made.get("jobArn"))), submission.label
+        )
 
     async def find(self, account: Account, criteria: SearchCriteria) -> Sequence[ProviderBatchId]:
         """Return the job with the submission's name: there is at most one."""
@@ -229,7 +231,7 @@ class Bedrock:
         job = await known(look, UNKNOWN_JOB)
         if job is None:
             return NotFound()
-        other = Other(provider_batch_id=str(job.get("jobArn") or ""))
+        other = Other(provider_batch_id=bounds.identifier(job.get("jobArn")))
         return shown_as(_told(job), provider_batch_id, other)
 
     async def _page(
@@ -244,8 +246,8 @@ class Bedrock:
                 maxResults=1000, sortBy="CreationTime", sortOrder="Descending", **wanted, **more
             ),
         )
-        jobs = [one for one in page.get("invocationJobSummaries", ()) if one.get("jobArn")]
-        return jobs, page.get("nextToken") or ""
+        jobs = [one for one in page.get("invocationJobSummaries", ()) if bounds.identifier(one.get("jobArn"))]
+        return jobs, bounds.cursor(page.get("nextToken"))
 
     async def _list_page(self, account: Account, token: str) -> ListPage:
         jobs, following = await self._page(account, "look at batches", token)
@@ -325,7 +327,7 @@ def _silence_s(account: Account) -> float:
 
 
 def _told(job: Mapping[str, Any]) -> Running | Ended:
-    word = str(job.get("status", ""))
+    word = bounds.text(job.get("status"))
     n_done, n_total = bounds.count(job.get("processedRecordCount")), bounds.count(job.get("totalRecordCount"))
     outcome = OUTCOMES.get(word) or status_words.outcome_of(word)
     if outcome is None and not status_words.is_running(word) and job.get("endTime"):
@@ -334,8 +336,8 @@ def _told(job: Mapping[str, Any]) -> Running | Ended:
         outcome = Outcome.FAILED
     if outcome is None:
         return Running(status=word or "unknown", n_done=n_done, n_total=n_total)
-    output = job.get("outputDataConfig", {}).get("s3OutputDataConfig", {}).get("s3Uri", "")
-    message = str(job.get("message") or "")
+    output = _output_of(job)
+    message = bounds.text(job.get("message"))
     failed = outcome is Outcome.FAILED
     ending = Ending(
         results=(f"{output.rstrip('/')}/",) if output and (n_done or not failed) else (),
@@ -343,6 +345,14 @@ def _told(job: Mapping[str, Any]) -> Running | Ended:
         n_succeeded=_n_succeeded(job, outcome, n_total),
     )
     return Ended(status=word, outcome=outcome, ending=ending, n_done=n_done, n_total=n_total)
+
+
+def _output_of(job: Mapping[str, Any]) -> str:
+    """Return the URL of the job's output, '' if it names none."""
+    said: object = job
+    for name in ("outputDataConfig", "s3OutputDataConfig", "s3Uri"):
+        said = said.get(name) if isinstance(said, dict) else None
+    return bounds.identifier(said)
 
 
 def _n_succeeded(job: Mapping[str, Any], outcome: Outcome, n_total: int) -> int | None:

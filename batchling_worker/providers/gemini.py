@@ -257,9 +257,9 @@ class Gemini:
                 raise TemporaryError(f"{self.facts.name} broke off an upload")
         try:
             name = msgspec.json.decode(reply.body, type=_Uploaded).file.name
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise http_errors.of_unreadable(call.call_info) from None
-        return name if isinstance(name, str) and name else file.name
+        return bounds.identifier(name) or file.name
 
     async def _search_page(
         self, account: Account, version: str, token: str, _: dt.datetime

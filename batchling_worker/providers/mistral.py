@@ -155,7 +155,7 @@ def _page(cursor: str) -> Query:
 
 
 def _next_cursor(page: BatchPage) -> str:
-    return bounds.text(page.paging)
+    return bounds.cursor(page.paging)
 
 
 PROVIDER: Final = OpenAIFiles(

@@ -83,7 +83,6 @@ MOST_PAGES: Final = 250_000
 """Pages of results of one container: no container holds more rows."""
 MOST_BARREN: Final = 100
 """So many pages in a row without a row are no results any more."""
-LONGEST_TOKEN: Final = 4096
 CANCEL_SETTLES: Final = dt.timedelta(seconds=20)
 """How long after a cancel a cancelled row may still turn out to have succeeded."""
 APPEND_SETTLES: Final = dt.timedelta(minutes=10)
@@ -255,7 +254,7 @@ class Xai:
                 following = text_in(page.get("pagination_token", b""))
                 if not following:
                     break
-                if hash(following) in tokens or len(following) > LONGEST_TOKEN:
+                if hash(following) in tokens or len(following) > bounds.LONGEST_CURSOR:
                     raise TemporaryError("xai names a page of results as the next one again")
                 if n_barren > MOST_BARREN or len(tokens) >= MOST_PAGES:
                     raise TemporaryError("xai names more pages of results than there are rows")
@@ -306,14 +305,14 @@ class Xai:
 
     async def _search_page(self, account: Account, token: str, _: dt.datetime) -> SearchPage[_Container]:
         page, call = await self._page(account, "search its batches", token)
-        return SearchPage(page.batches or (), bounds.text(page.pagination_token), call.behind)
+        return SearchPage(page.batches or (), bounds.cursor(page.pagination_token), call.behind)
 
     async def _list_page(self, account: Account, token: str) -> ListPage:
         page, call = await self._page(account, "look at batches", token)
         hints = [
             Hint.of(one.known_id, _told(one, call.answered_at)) for one in page.batches or () if one.known_id
         ]
-        return ListPage(hints=hints, following=bounds.text(page.pagination_token))
+        return ListPage(hints=hints, following=bounds.cursor(page.pagination_token))
 
     async def _shown(self, account: Account, container: str) -> _Container | None:
         call = self._call(account, "look at a batch", "GET", f"/batches/{quote(container, safe='')}")

@@ -36,7 +36,8 @@ class Operation(msgspec.Struct, frozen=True):
     @property
     def known_name(self) -> str:
         """The provider's name of the batch, or ''."""
-        return self.name if isinstance(self.name, str) and self.name.startswith("batches/") else ""
+        name = bounds.identifier(self.name)
+        return name if name.startswith("batches/") else ""
 
     @property
     def named(self) -> Other:

@@ -27,7 +27,7 @@ class Job(msgspec.Struct, frozen=True):
     @property
     def known_name(self) -> str:
         """The provider's name of the job, or ''."""
-        name = bounds.text(self.name)
+        name = bounds.identifier(self.name)
         return name if name.startswith("projects/") and "/batchPredictionJobs/" in name else ""
 
     @property
@@ -98,4 +98,4 @@ class JobPage(msgspec.Struct, frozen=True):
     @property
     def next_token(self) -> str:
         """What the next page is asked for with, or ''."""
-        return bounds.text(self.nextPageToken)
+        return bounds.cursor(self.nextPageToken)
