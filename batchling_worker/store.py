@@ -182,6 +182,11 @@ class Store:
         """Return what Redis reports about itself."""
         return await ask(self.redis)
 
+    async def check_rights(self) -> None:
+        """Raise redis-py's `NoPermissionError` if the user of Redis may not do a worker's work."""
+        # Of all roles, only workers may read these.
+        await self.redis.execute_command("GET", self.keys.list_page("none"))
+
     async def credential(self, fingerprint: str, provider: str) -> bytes | None:
         """Return the lane's sealed credential, preferring the credential stored for this provider.
 

@@ -9,9 +9,12 @@ import warnings
 from functools import partial
 from typing import Final
 
+from redis.exceptions import NoPermissionError
+
 from ..errors import DryRunOver, QueueUnreachable
 from ..intercept import child_processes, gate, probe, switch
 from ..operate import embedded_stack, worker_presence
+from ..operate.connect import unreachable
 from ..operate.deployment import check_reachable, deployment_of
 from ..progress import display
 from ..session import Deployment
@@ -136,7 +139,10 @@ class Opened:
             await worker_presence.first_worker(inspection, worker_presence.STARTING_S)
         with contextlib.suppress(*UNREACHABLE):
             # From here on an outage of Redis is waited for; the companion checks for a worker again.
-            await worker_presence.fit_worker_lives(inspection, deployment.seal_public_key)
+            try:
+                await worker_presence.fit_worker_lives(inspection, deployment.seal_public_key)
+            except NoPermissionError as error:
+                raise unreachable(deployment.redis_url, error) from None
         companions = [
             display.show(run, self._options.live_display),
             worker_presence.watch(

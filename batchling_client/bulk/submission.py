@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 
 from ..block.dry_run import Rehearsal, look_up
 from ..block.parameters import account_of
-from ..errors import BatchlingError, QueueFull, WrongSettings
+from ..errors import HEADER, BatchlingError, QueueFull, QueueUnreachable, WrongSettings
 from ..intercept.interceptor import HttpReply
 from ..operate.deployment import check_reachable, deployment_of
 from ..session.calls import Calls, Request
@@ -212,8 +213,8 @@ class _Queueing:
     async def _flush(self) -> None:
         self._n_bytes = 0
         await self._enqueue.send_waiting()
-        if self._callers.refusal:
-            raise QueueFull(self._callers.refusal)
+        if self._callers.refusal is not None:
+            raise self._callers.refusal
 
     async def _remember(self, number: int, chunk: Sequence[submitted_file.Asked], n_requests: int) -> None:
         await self._flush()
@@ -237,7 +238,7 @@ class _Nobody:
 
     def __init__(self) -> None:
         self.n_answered = 0
-        self.refusal = ""
+        self.refusal: QueueFull | QueueUnreachable | None = None
 
     @property
     def last_mail(self) -> bytes:
@@ -257,7 +258,9 @@ class _Nobody:
         self.n_answered += len(list(request_ids))
 
     def answer(self, request_id: RequestId, reply: HttpReply) -> None:
-        self.refusal = QueueFull.sentence
+        sentence = msgspec.json.decode(reply.body)["error"]["message"]
+        kind = QueueFull if reply.headers.get(HEADER) == QueueFull.code else QueueUnreachable
+        self.refusal = kind(sentence)
 
 
 def _route(wish: Wish, routes: Routes) -> Route:

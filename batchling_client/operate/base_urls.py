@@ -21,6 +21,7 @@ from ..settings import ClientSettings
 from ..wire.deployment.finding import Finding, Health
 from ..wire.deployment.installing import VERSION
 from ..wire.deployment.provider_settings import site_of
+from ..wire.deployment.redis_health import is_loopback
 from ..wire.deployment.rehearsing import NO_ACCOUNT
 from ..wire.route import OWN_PORTS
 from ..wire.routes import Route
@@ -53,7 +54,22 @@ async def tried(used: ClientSettings, environment: Mapping[str, str]) -> list[Fi
     routes = used.routes()
     named = [(base_url, routes.named(name)) for name, base_url in sorted(used.base_urls.items())]
     trials = [_Trial(route, base_url, environment) for base_url, route in named if route is not None]
-    return list(await asyncio.gather(*(trial.finding() for trial in trials)))
+    found = list(await asyncio.gather(*(trial.finding() for trial in trials)))
+    return found + [
+        Finding(
+            check=f"provider {route.provider}",
+            health=Health.NOTE,
+            says=f"keys, prompts and answers cross the network unencrypted to {base_url}",
+            mend=f"Use https:// in BATCHLING_PROVIDERS__{route.provider.upper()}__BASE_URL.",
+        )
+        for base_url, route in named
+        if route is not None and _is_in_clear(base_url)
+    ]
+
+
+def _is_in_clear(base_url: str) -> bool:
+    parts = urlsplit(base_url)
+    return parts.scheme == "http" and not is_loopback(parts.hostname or "")
 
 
 class _Trial:

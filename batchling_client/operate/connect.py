@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
-from redis.exceptions import BusyLoadingError, RedisError
+from redis.exceptions import RedisError
 
 from .. import settings
 from ..errors import QueueUnreachable
@@ -26,6 +26,8 @@ class Reached:
 
     settings: ClientSettings
     place: str
+    url: str = field(repr=False)
+    """The URL of its Redis, password included."""
     redis: Redis
     keyspaces: tuple[Keyspace, ...]
     """The keyspace of this release's wire version, and those of older versions that its workers drain."""
@@ -54,6 +56,7 @@ async def reach(redis_url: str | None) -> AsyncIterator[Reached]:
         yield Reached(
             settings=used,
             place=place_of(url),
+            url=url,
             redis=redis,
             keyspaces=wire_versions.keyspaces(redis, used.namespace),
         )
@@ -67,14 +70,12 @@ async def reach(redis_url: str | None) -> AsyncIterator[Reached]:
 
 def unreachable(url: str, error: Exception) -> QueueUnreachable:
     """Return the error for a Redis that does not answer, without its password."""
-    if isinstance(error, BusyLoadingError):
-        return QueueUnreachable(f"Redis at {place_of(url)} is still loading its data: try again in a moment.")
     shortage = redis_errors.shortage_of(error)
     if shortage is not None:
         return QueueUnreachable(shortage)
-    mistake = redis_errors.mistake_of(error)
-    if mistake is not None:
-        return QueueUnreachable(f"Redis at {place_of(url)} {mistake}.")
+    refusal = redis_errors.refusal_of(error)
+    if refusal is not None:
+        return QueueUnreachable(f"Redis at {place_of(url)} {refusal}.")
     if redis_errors.name_is_unknown(error):
         return QueueUnreachable(
             f"Redis at {place_of(url)} cannot be reached: its host name has no address. Correct it in "

@@ -13,7 +13,7 @@ from ..settings import ClientSettings
 from ..views.batch_list import BatchLists
 from ..wire import sealing
 from ..wire.deployment import redis_health, rehearsing, seal_key_files, setting_files, setting_names
-from ..wire.deployment.connection import ask
+from ..wire.deployment.connection import ask, user_of
 from ..wire.deployment.finding import Finding, Health
 from ..wire.records.row_and_result import CorruptRecord, WorkerPresence
 from . import base_urls, sdk_coverage, wire_versions, work_findings
@@ -67,6 +67,7 @@ async def _deployment(redis_url: str | None) -> list[Finding]:
         found = [
             Finding(check="redis", health=Health.OK, says=f"Redis answers at {reached.place}"),
             *redis_health.of_redis(facts),
+            *redis_health.of_access(reached.url, *await user_of(reached.redis)),
         ]
         if facts.info.get("redis_mode") != "sentinel":
             found += await _of_workers(reached)

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from redis.exceptions import RedisError
+
 from ..errors import WrongSettings
 from ..views.inspection import Inspection
 from ..wire import sealing
@@ -100,7 +102,7 @@ async def watch(
     said = ""
     while True:
         line = said
-        with contextlib.suppress(*UNREACHABLE):
+        with contextlib.suppress(RedisError, *UNREACHABLE):
             line = await _amiss(inspection, public_key, missing.warning)
         if is_cancelled():
             return

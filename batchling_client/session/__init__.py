@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from redis.exceptions import RedisError
+
 from ..errors import QueueUnreachable
 from ..intercept.interceptor import HttpReply
 from ..wire.deployment import connection, redis_errors
@@ -211,7 +213,8 @@ class Session:
                     await self.redis.aclose()
 
     async def _farewell(self) -> None:
-        with contextlib.suppress(TimeoutError, *connection.UNREACHABLE):
+        # A Redis that refuses commands, such as one whose user lacks the right, ends nobody's program here.
+        with contextlib.suppress(TimeoutError, RedisError, *connection.UNREACHABLE):
             async with asyncio.timeout(FAREWELL_S):
                 await self._enqueue.withdrawals.send()
                 await self.redis.unlink(self.keys.mailbox(self._mailbox))

@@ -13,6 +13,7 @@ from redis.exceptions import OutOfMemoryError, RedisError
 
 from ..errors import QueueFull, QueueUnreachable
 from ..intercept.interceptor import HttpReply, warn_once
+from ..wire.deployment import redis_errors
 from ..wire.deployment.connection import UNREACHABLE, passes
 from ..wire.ids import new_batch_id
 from ..wire.keys import BatchId, LaneId, Mailbox, RequestId
@@ -168,7 +169,9 @@ class Enqueue:
                     warn_once(f"Redis rejects writes, and requests wait: {error}", os.getpid())
                     await asyncio.sleep(PASSING_S)
                     continue
-                self._refuse(chunk.rows, f"Redis refused the request: {error}", kind=QueueUnreachable)
+                said = redis_errors.refusal_of(error)
+                sentence = f"Redis {said}." if said else f"Redis refused the request: {error}"
+                self._refuse(chunk.rows, sentence, kind=QueueUnreachable)
                 return
 
     async def _place(self, chunk: _Chunk, whose: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from ..wire.deployment.connection import UNREACHABLE
 from ..wire.ids import owner_name, stamps_of
@@ -22,6 +22,8 @@ from ..wire.records.row_and_result import CorruptRecord, LaneSpec, WorkerPresenc
 from ..wire.records.usage_and_failure import SentAgain, Tokens, number, sent_again
 from ..wire.states import IN_FLIGHT_STATES
 
+TOLD: Final = (*UNREACHABLE, NoPermissionError)
+"""Errors that are no damage of a record: they are raised."""
 READ_AT_ONCE: Final = 100
 """Hashes read in one round trip: a look never holds Redis for long."""
 IDS_AT_ONCE: Final = 16
@@ -176,7 +178,7 @@ class Inspection:
         """Return the batches a run put its requests into, oldest first; each batch says where its rows moved on to."""
         try:
             members = await self._redis.execute_command("SMEMBERS", self._keys.run_batches(run_id))
-        except UNREACHABLE:
+        except TOLD:
             raise
         except ResponseError:
             self._leave_out(f"The list of batches of run {run_id}")
@@ -250,7 +252,7 @@ class Inspection:
             members = await self._redis.execute_command(
                 "ZREVRANGEBYSCORE", key, last, first, "LIMIT", 0, MOST_SEARCHED
             )
-        except UNREACHABLE:
+        except TOLD:
             raise
         except ResponseError:
             self._leave_out(f"The list {key}")
@@ -412,7 +414,7 @@ class Inspection:
         """Return how many batches are not terminal."""
         try:
             return int(await self._redis.execute_command("ZCARD", self._keys.schedule))
-        except UNREACHABLE:
+        except TOLD:
             raise
         except ResponseError:
             self._leave_out("The schedule")
@@ -443,7 +445,7 @@ class Inspection:
             rank = await self._redis.execute_command("ZREVRANK", key, after) if after else None
             first = 0 if rank is None else int(rank) + 1
             members = await self._redis.execute_command("ZREVRANGE", key, first, first + limit - 1)
-        except UNREACHABLE:
+        except TOLD:
             raise
         except ResponseError:
             self._leave_out(f"The list {key}")
@@ -468,7 +470,7 @@ async def pipelined(redis: Redis, commands: Sequence[tuple[str, ...]]) -> list[A
                 pipe.execute_command(*command)
             replies += await pipe.execute(raise_on_error=False)
     for reply in replies:
-        if isinstance(reply, UNREACHABLE):
+        if isinstance(reply, TOLD):
             raise reply
     return [None if isinstance(reply, ResponseError) else reply for reply in replies]
 

@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from batchling_client.views.batch_list import BatchLists
+from batchling_client.wire.deployment import redis_errors
 from batchling_client.wire.deployment.connection import UNREACHABLE, connect, place_of
 from batchling_client.wire.keys import Keys
 from batchling_client.wire.scripts import Scripts
@@ -85,7 +86,8 @@ class Deployment:
         except TimeoutError:
             raise RedisAway(f"Redis at {self.place} does not answer within {longest_s:.0f} s.") from None
         except (*UNREACHABLE, RedisError) as error:
-            raise RedisAway(f"Redis at {self.place} cannot be reached ({type(error).__name__}).") from None
+            said = redis_errors.refusal_of(error) or f"cannot be reached ({type(error).__name__})"
+            raise RedisAway(f"Redis at {self.place} {said}.") from None
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._starting:

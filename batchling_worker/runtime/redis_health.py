@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from batchling_client.wire.deployment import redis_health
+from redis.exceptions import NoPermissionError
+
+from batchling_client.wire.deployment import redis_errors, redis_health
 from batchling_client.wire.deployment.connection import UNREACHABLE
 
 from ..store import Store
@@ -46,6 +48,10 @@ class Fitness:
 
         Raises redis-py's own errors when it is away.
         """
+        try:
+            await store.check_rights()
+        except NoPermissionError as error:
+            return f"Redis at {self._place} {redis_errors.refusal_of(error)}."
         told = await store.told()
         findings = redis_health.of_redis(told)
         if self._fsync_intent:

@@ -12,6 +12,7 @@ from typing import Final
 
 from redis.exceptions import ResponseError
 
+from batchling_client.wire.deployment import redis_errors
 from batchling_client.wire.deployment.connection import UNREACHABLE
 
 from ..telemetry import Telemetry
@@ -76,7 +77,9 @@ class Ticker:
                     self._telemetry.log("store_back")
             except UNREACHABLE as error:
                 if not away:
-                    self._telemetry.warn("store_away", error=type(error).__name__)
+                    said = redis_errors.mistake_of(error)
+                    says = "" if said is None else f"Redis {said}."
+                    self._telemetry.warn("store_away", error=type(error).__name__, says=says)
                 away = True
             if not again:
                 await asyncio.sleep(self._tick_s * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret

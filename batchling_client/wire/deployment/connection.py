@@ -158,6 +158,24 @@ async def ask(redis: Redis, *, config: bool = True) -> RedisFacts:
     )
 
 
+async def user_of(redis: Redis) -> tuple[str | None, Mapping[str, Any] | None]:
+    """Return as whom this client is logged in, and the rules of the user `default`; None where that is not permitted.
+
+    The rules of other users are not asked for: those who have a role may not see them.
+    """
+    try:
+        said = await redis.execute_command("ACL WHOAMI")
+        user = said.decode() if isinstance(said, bytes) else str(said)
+        rules: Mapping[str, Any] | None = None
+        if user == "default":
+            rules = await redis.execute_command("ACL GETUSER", "default")
+    except UNREACHABLE:
+        raise
+    except RedisError:
+        return None, None
+    return user, rules
+
+
 def _value_of(config: Mapping[str | bytes, str | bytes], name: str) -> str | None:
     """Return a value of CONFIG GET, None if the server left it out."""
     value = config.get(name, config.get(name.encode()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import re
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -13,8 +14,11 @@ from redis.exceptions import (
     AuthenticationError,
     AuthenticationWrongNumberOfArgsError,
     AuthorizationError,
+    BusyLoadingError,
     NoPermissionError,
+    OutOfMemoryError,
     ReadOnlyError,
+    RedisError,
     ResponseError,
 )
 
@@ -23,6 +27,16 @@ with contextlib.suppress(ImportError):  # Windows has no such limits
 
 _MEMORY: Final = (errno.ENOMEM, errno.ENOBUFS)
 _FORBIDDEN: Final = (errno.EACCES, errno.EPERM)
+_DENIED_COMMAND: Final = re.compile(r"run the '([^']+)' command")
+_DENIED_IN_SCRIPT: Final = re.compile(r"ACL failure in script|[Uu]ser executing the script")
+_WORDS: Final = {
+    "MISCONF": "cannot write its data to disk, and takes no writes until it can: see its log and the room on its disk",
+    "NOREPLICAS": "has too few replicas that are up to date, and takes no writes until they are back",
+    "MASTERDOWN": "has lost its master: wait for the fail-over, or point BATCHLING_REDIS_URL at the new master",
+    "BUSY": "is busy with a script that runs for long: wait, or end it with SCRIPT KILL",
+    "CLUSTERDOWN": "is a node of a Redis Cluster that is down; batchling needs a Redis without cluster mode",
+}
+"""What a Redis that is there answers with to writes, or to everything, for a while."""
 _CHAIN: Final = 8
 """Errors deep that a cause is looked for: a chain may be a ring."""
 
@@ -86,6 +100,38 @@ def mistake_of(error: BaseException) -> str | None:
     return None
 
 
+def is_denied(error: BaseException) -> bool:
+    """Return whether the Redis user may not do what was asked, also where a command inside a script was refused."""
+    return isinstance(error, NoPermissionError) or (
+        isinstance(error, ResponseError) and _DENIED_IN_SCRIPT.search(str(error)) is not None
+    )
+
+
+def _denied_what(error: BaseException) -> str:
+    command = _DENIED_COMMAND.search(str(error))
+    if command is not None:
+        return f"run {command[1].upper().replace('|', ' ')}"
+    return (
+        "use a channel that batchling needs" if "channel" in str(error) else "use a key that batchling needs"
+    )
+
+
+def refusal_of(error: BaseException) -> str | None:
+    """Return why Redis does not do what was asked, and what to do, also if that passes by itself; None if unknown."""
+    said = mistake_of(error)
+    if said is not None:
+        return said
+    for one in _chain(error):
+        if isinstance(one, BusyLoadingError):
+            return "is still loading its data: try again in a moment"
+        if isinstance(one, OutOfMemoryError):
+            return "is full: give it more memory (maxmemory), or send fewer requests at once"
+        for word, sentence in _WORDS.items():
+            if isinstance(one, RedisError) and str(one).startswith(word):
+                return sentence
+    return None
+
+
 def name_is_unknown(error: BaseException) -> bool:
     """Return whether the Redis host has no address: it is misspelt, or this machine is offline."""
     return any(isinstance(one, socket.gaierror) for one in _chain(error))
@@ -97,8 +143,11 @@ def _refusal(error: Exception) -> str | None:
         if "required" in str(error) or "already authenticated" in str(error):
             return "asks for a password: put it into BATCHLING_REDIS_URL (redis://:PASSWORD@host:port)"
         return "refuses the user or password in BATCHLING_REDIS_URL: correct it"
-    if isinstance(error, NoPermissionError):
-        return "denies this user a command that batchling needs: give the user of BATCHLING_REDIS_URL more rights"
+    if is_denied(error):
+        return (
+            f"does not let the user of BATCHLING_REDIS_URL {_denied_what(error)}: give that user the rules of its "
+            "role, which `batchling acl` prints (see deploy/acl)"
+        )
     if isinstance(error, ReadOnlyError):
         return "is a replica, which takes no writes: point BATCHLING_REDIS_URL at the master"
     if isinstance(error, ssl.SSLCertVerificationError):

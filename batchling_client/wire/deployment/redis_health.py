@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from .finding import Finding, Health, judge
 
@@ -80,6 +82,71 @@ def of_clock(skew_s: float, whose: str = "this clock") -> Finding:
         f"{whose} is {abs(skew_s):.1f} s {'ahead of' if skew_s > 0 else 'behind'} that of Redis",
         "Let NTP set the clocks: ages and waits are computed from both.",
     )
+
+
+def of_access(url: str, user: str | None, user_rules: Mapping[str, Any] | None) -> list[Finding]:
+    """Return notes on who can reach this Redis and do what: TLS, password, a user who may do everything.
+
+    `user` is who is logged in, and `user_rules` what ACL GETUSER says of the user; None where that is not permitted.
+    """
+    parts = urlsplit(url)
+    hosts = [one.rpartition(":")[0] or one for one in parts.netloc.rpartition("@")[2].split(",")]
+    is_far = parts.scheme != "unix" and not all(is_loopback(host) for host in hosts)
+    found = []
+    if is_far and parts.scheme != "rediss":
+        found.append(
+            Finding(
+                check="tls",
+                health=Health.NOTE,
+                says="prompts, answers and the password of Redis cross the network unencrypted",
+                mend="Use rediss:// and a port with TLS, if others can read that network.",
+            )
+        )
+    rules = user_rules or {}
+    if parts.scheme != "unix" and "nopass" in _words(rules.get("flags")):
+        found.append(
+            Finding(
+                check="password",
+                health=Health.NOTE,
+                says=f"Redis asks user {user} for no password: everybody who reaches its port, users of this machine "
+                "included, may do what that user may",
+                mend="Set a password, or let Redis listen on a unix socket in a folder of mode 0700.",
+            )
+        )
+    elif (
+        parts.scheme != "unix"
+        and "+@all" in _words(rules.get("categories"))
+        and "~*" in _words(rules.get("keys"))
+    ):
+        found.append(
+            Finding(
+                check="roles",
+                health=Health.NOTE,
+                says=f"user {user} may read and write every key in Redis: prompts, answers, other programs' data",
+                mend="Give each part a user with the rules of its role, which `batchling acl` prints.",
+            )
+        )
+    return found
+
+
+def _words(value: Any) -> set[str]:
+    listed = value if isinstance(value, (list, tuple, set, frozenset)) else str(_text(value)).split()
+    return {str(_text(word)) for word in listed}
+
+
+def _text(value: object) -> object:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine itself."""
+    name = host.strip("[]").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def refusal(findings: Iterable[Finding], place: str) -> str | None:
