@@ -14,6 +14,7 @@ from celery import Celery
 from celery.signals import (
     after_setup_logger,
     after_setup_task_logger,
+    worker_init,
     worker_process_init,
     worker_process_shutdown,
 )
@@ -35,7 +36,7 @@ from .errors import UnfitWorker
 from .log_lines import Fields, set_format
 from .pipeline.step import StepSettings
 from .providers import Providers
-from .runtime import flower, foreign_settings, shutdown, tasks, wire_versions
+from .runtime import flower, foreign_settings, guarded_broker, shutdown, tasks, wire_versions
 from .runtime.broker import broker_url, transport_options
 from .runtime.dispatch import Dispatch
 from .runtime.presence import Presence
@@ -69,6 +70,7 @@ class WorkerApp(Celery):
 def make_app(settings: WorkerSettings) -> Celery:
     """Return a Celery app that runs the pipeline of one deployment."""
     # No fix-ups: where DJANGO_SETTINGS_MODULE is set, Celery's would set up that project in each of our processes.
+    guarded_broker.install()
     app = WorkerApp("batchling", broker=broker_url(settings.redis_url), fixups=[])
     app.conf.update(
         result_backend=None,
@@ -97,6 +99,7 @@ def make_app(settings: WorkerSettings) -> Celery:
     app.parts = parts = Parts(app, settings)
     tasks.register(app, parts.runtime)
     app.steps["worker"].add(TickStep)
+    worker_init.connect(lambda **_: guarded_broker.limit_commands(settings.remote_control), weak=False)
     worker_process_init.connect(lambda **_: shutdown.listen(parts.runtime), weak=False)
     worker_process_shutdown.connect(lambda **_: parts.runtime.leave(), weak=False)
     after_setup_logger.connect(_quieten, weak=False)

@@ -92,6 +92,8 @@ class WorkerSettings(BaseSettings):
     """How long the results of an ended batch are read again before a request that they lack is run again."""
     log_format: Literal["text", "logfmt", "json"] = "text"
     """How log lines are written: as quoted logfmt (`text`, or `logfmt`), or each as a JSON object (`json`)."""
+    remote_control: Literal["read", "all"] = "read"
+    """Which remote commands of Celery a worker obeys: those that read, or also those that change or stop it."""
     keep_files: bool = False
     """Leave input and result files at the provider: no expiry is asked for, and nothing is deleted."""
     fsync_intent: bool = False

@@ -122,27 +122,21 @@ class Deployment:
         app: str = "batchling_worker",
         crash_at: str = "",
         messages: str = "",
+        options: str = "--without-mingle --without-gossip",
         **settings: str,
     ) -> subprocess.Popen[bytes]:
         """Start a worker; settings are names without prefix, such as `lease_seconds`.
 
-        `crash_at` = the point at which it dies; `messages` = `dropped` or `doubled`.
+        `crash_at` = the point at which it dies; `messages` = `dropped` or `doubled`; without `options` it talks to
+        other workers, as Celery's do by default.
         """
         name = f"w{len(self.workers)}"
         env = {**self._environment(settings), VARIABLE: crash_at, "TEST_MESSAGES": messages}
         if crash_at or messages:
             app = "tests.failing_worker"
         command = [sys.executable, "-m", "celery", "-A", app, "worker", "--pool", pool]
-        command += [
-            "--concurrency",
-            "2",
-            "--without-mingle",
-            "--without-gossip",
-            "-n",
-            f"{name}@test",
-            "-l",
-            "INFO",
-        ]
+        command += ["--concurrency", "2", "-n", f"{name}@test", "-l", "INFO"]
+        command += options.split()
         with (self.home / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
         self.workers.append(process)
