@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from .finding import Finding, Health, judge
 
@@ -17,6 +17,7 @@ OLDEST_WITH_FSYNC: Final = (7, 2)
 """The first that knows WAITAOF."""
 SKEW_S: Final = 5.0
 FULL_FROM: Final = 0.8
+_NO: Final = ("false", "False", "no", "0")
 
 _FSYNC_COSTS: Final = {
     "everysec": "a power loss costs the last second or two of writes",
@@ -100,6 +101,19 @@ def of_access(url: str, user: str | None, user_rules: Mapping[str, Any] | None) 
                 health=Health.NOTE,
                 says="prompts, answers and the password of Redis cross the network unencrypted",
                 mend="Use rediss:// and a port with TLS, if others can read that network.",
+            )
+        )
+    said = dict(parse_qsl(parts.query))
+    is_unchecked = (
+        said.get("ssl_cert_reqs", "required") != "required" or said.get("ssl_check_hostname") in _NO
+    )
+    if is_far and parts.scheme == "rediss" and is_unchecked:
+        found.append(
+            Finding(
+                check="tls",
+                health=Health.NOTE,
+                says="the certificate of Redis is not checked: another server can take its place",
+                mend="Give its CA with ?ssl_ca_certs=FILE, and leave out ssl_cert_reqs and ssl_check_hostname.",
             )
         )
     rules = user_rules or {}
