@@ -6,6 +6,7 @@ WorkerError
 ├── TemporaryError      worth another look after a delay
 │   ├── Denied          the provider does not know what was asked for, or the key has no right to it
 │   ├── MaybeDone       ... and the provider may have done it: look before doing it again
+│   ├── Limited         a create met a rate limit: the provider made no batch of it, but a gateway may have
 │   ├── NotOnDisk       Redis does not confirm that a write is on disk
 │   ├── CreateBegun     a create was begun that only the provider knows of: it is continued there
 │   ├── TooLarge        the answer is larger than any of its kind: no more of it was read
@@ -61,6 +62,14 @@ class MaybeDone(TemporaryError):
     ) -> None:
         super().__init__(reason, delay_s=delay_s)
         self.refusal = refusal
+
+
+class Limited(TemporaryError):
+    """A create was answered with 425 or 429.
+
+    From the provider itself this proves that no batch was made. Gateways send a create again by themselves, and their
+    429 may be the answer to the second time.
+    """
 
 
 class CreateBegun(TemporaryError):

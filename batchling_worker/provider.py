@@ -123,6 +123,8 @@ class Account:
     """Values of headers and query that arrived sealed, such as keys of gateways."""
     digest: str
     """Identifies host and credential without revealing the credential: one account may not see what another made."""
+    own_host: bool = False
+    """Whether the base URL is the provider's own host, and not a gateway or a server of the user's."""
     own_credential: bool = False
     """Whether the worker's own credential is used, which the adapter knows where to find."""
     staging: str = ""
@@ -356,6 +358,7 @@ class Provider(Protocol):
 
     create only:
     MaybeDone: the answer got lost, or names no batch: the call may have had its effect.
+    Limited: 425 or 429. No batch was made, unless a gateway on the way sends creates again by itself.
     FileNotReady: the provider does not see its input file yet. No batch was made.
     QuotaFull: too many tokens are enqueued. No batch was made; the text is the provider's own sentence.
 

@@ -29,6 +29,12 @@ LOST_AFTER: Final = dt.timedelta(minutes=15)
 FILE_PATIENCE: Final = 10
 """Creates in a row that may fail for an input file that is not seen."""
 FORGOTTEN_PATIENCE_S: Final = 10.0
+SHORTEST_SEARCH_PAUSE_S: Final = 1.0
+LONGEST_SEARCH_PAUSE_S: Final = 15.0
+SEARCH_GROWTH: Final = 0.25
+"""The pause between two searches for a lost create, as a part of its age."""
+LAST_SEARCH_S: Final = 0.1
+"""How long after the end of the patience the last search is made."""
 
 
 def may_create_again(batch: Batch, patience_s: float, now: dt.datetime) -> bool:
@@ -38,6 +44,17 @@ def may_create_again(batch: Batch, patience_s: float, now: dt.datetime) -> bool:
     if batch.doubted_at is not None:
         return (now - batch.doubted_at).total_seconds() >= forgotten_patience_s(patience_s)
     return True
+
+
+def search_pause_s(batch: Batch, patience_s: float, now: dt.datetime) -> float:
+    """Return the pause before the next search for a lost create: it grows with the age of the create.
+
+    The last search comes when the patience is over, so that a create which made nothing is not repeated later.
+    """
+    since = batch.create_at or batch.doubted_at
+    age_s = max(0.0, (now - since).total_seconds()) if since is not None else 0.0
+    grown_s = min(max(SHORTEST_SEARCH_PAUSE_S, age_s * SEARCH_GROWTH), LONGEST_SEARCH_PAUSE_S)
+    return min(grown_s, max(patience_s - age_s, 0.0) + LAST_SEARCH_S)
 
 
 def file_is_dead(batch: Batch) -> bool:

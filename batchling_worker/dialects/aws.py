@@ -28,7 +28,7 @@ from urllib3.exceptions import HTTPError
 
 from ..call_outcome import Underway
 from ..decisions import money
-from ..errors import MaybeDone, PermanentError, TemporaryError, WorkerError
+from ..errors import Limited, MaybeDone, PermanentError, TemporaryError, WorkerError
 from ..provider import Account
 from . import http_errors
 from .blocking import TooSlowError, in_thread
@@ -232,7 +232,7 @@ def _of_answer(call_info: CallInfo, error: ClientError) -> WorkerError:
     if money.is_lacking(status, words):
         return PermanentError(reason, status=status)
     if code in THROTTLED or status == 429:
-        return TemporaryError(reason, delay_s=wish_s)
+        return (Limited if call_info.paid else TemporaryError)(reason, delay_s=wish_s)
     if code in UNKNOWN_KEY:
         return PermanentError(reason, status=401)
     if call_info.paid and code in FULL and not _OF_THE_INPUT.search(message):

@@ -18,7 +18,7 @@ from batchling_client.wire import error_words
 from batchling_client.wire.deployment import download_hosts
 
 from ..decisions import money
-from ..errors import MaybeDone, PermanentError, TemporaryError, TooLarge
+from ..errors import Limited, MaybeDone, PermanentError, TemporaryError, TooLarge
 from . import bounds
 from .bounded import TooLargeError
 from .slow_answers import TooSlowError
@@ -125,7 +125,7 @@ def of_status(
     if money.is_lacking(status, clean.decode(errors="replace")):
         return PermanentError(reason, status=status, body=clean)
     if status in TRY_LATER:
-        return TemporaryError(reason, delay_s=wish_s)
+        return (Limited if call_info.paid else TemporaryError)(reason, delay_s=wish_s)
     lacking = status == httpx.codes.NOT_IMPLEMENTED and call_info.submits
     if (400 <= status < 500 and status not in NOT_HANDLED) or lacking:
         if status == httpx.codes.BAD_REQUEST and KEY_REFUSED.search(clean):

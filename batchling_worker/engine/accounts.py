@@ -12,7 +12,7 @@ import httpx
 from batchling_client.wire import carried, sealing
 from batchling_client.wire.deployment.provider_settings import routes_of
 from batchling_client.wire.records.row_and_result import LaneSpec
-from batchling_client.wire.routes import plain_host
+from batchling_client.wire.routes import Routes, plain_host
 
 from ..errors import PermanentError
 from ..provider import Account, ProviderFacts
@@ -24,6 +24,7 @@ TURN_S: Final = 30.0
 """How long a call waits for a connection: a create must be sent soon after it was armed, or not at all."""
 MOST_CONNECTIONS: Final = 100
 
+_REGISTRY: Final = Routes()
 _OWN: Final = {"own": "the worker's own"}
 
 
@@ -104,6 +105,7 @@ class Accounts:
             secrets=(*beside.values(), *route.own_headers.values()),
             http=self._http,
             digest=_digest(base_url.rstrip("/"), whose),
+            own_host=_is_own_host(spec.provider, base_url),
             own_credential=settings.own_credential,
             staging=staging,
             staging_url=settings.staging_url.rstrip("/"),
@@ -174,6 +176,12 @@ class Accounts:
     async def close(self) -> None:
         """Close the HTTP client."""
         await self._http.aclose()
+
+
+def _is_own_host(provider: str, base_url: str) -> bool:
+    """Return whether a base URL names one of the provider's hosts in the registry, whatever the settings add to it."""
+    route = _REGISTRY.of_host(httpx.URL(base_url).host)
+    return route is not None and route.provider == provider
 
 
 def no_cookies() -> http.cookiejar.CookieJar:

@@ -17,6 +17,7 @@ from ..errors import (
     CreateBegun,
     CreateRefused,
     FileNotReady,
+    Limited,
     MaybeDone,
     NotOnDisk,
     PermanentError,
@@ -69,7 +70,9 @@ async def _create_and_commit(step: AccountStep, submission: Submission, source: 
     try:
         await _created(step, submission, source)
     except PermanentError as error:
-        if not await _made_all_the_same(step, submission.label, source.file_id, error):
+        unmade = error.status in SURELY_UNMADE
+        if unmade or not await _made_all_the_same(step, submission.label, source.file_id, str(error)):
+            step.account.calls.saw(error)
             raise CreateRefused(str(error), status=error.status, body=error.body) from None
 
 
@@ -85,14 +88,13 @@ async def _created(step: AccountStep, submission: Submission, source: Source) ->
         say_stumbled(step, error, SEARCH_FIRST_S)
         await step.claim.release(SEARCH_FIRST_S, str(error))
     except QuotaFull as error:
-        await wait_for_room(step, error)
+        own_host, label = step.account.own_host, submission.label
+        if own_host or not await _made_all_the_same(step, label, source.file_id, str(error)):
+            await wait_for_room(step, error)
     except FileNotReady as error:
-        if step.batch.n_stumbles >= patience.FILE_PATIENCE:
-            raise PermanentError(str(error)) from None
-        if patience.file_is_dead(step.batch):
-            with contextlib.suppress(TemporaryError):
-                await input_file.upload_anew(step, submission.label)
-        await _refused(step, error)
+        await _await_file(step, submission.label, error)
+    except Limited as error:
+        await (_refused if step.account.own_host else _limited_on_the_way)(step, error)
     except TemporaryError as error:
         await _refused(step, error)
     else:
@@ -100,12 +102,34 @@ async def _created(step: AccountStep, submission: Submission, source: Source) ->
         await commit(step, provider_batch_id)
 
 
-async def _made_all_the_same(step: AccountStep, label: str, file_id: str, error: PermanentError) -> bool:
+async def _await_file(step: AccountStep, label: str, error: FileNotReady) -> None:
+    """Schedule the next create; upload the file again if the provider has not seen it for long."""
+    if step.batch.n_stumbles >= patience.FILE_PATIENCE:
+        raise PermanentError(str(error)) from None
+    if patience.file_is_dead(step.batch):
+        with contextlib.suppress(TemporaryError):
+            await input_file.upload_anew(step, label)
+    await _refused(step, error)
+
+
+async def _limited_on_the_way(step: AccountStep, error: TemporaryError) -> None:
+    """Search before the next create: a gateway that sends creates again may have made the batch the first time."""
+    patience_s = round(step.settings.reconcile_patience_s)
+    reason = (
+        f"{error}. The host is not {step.provider.facts.name}'s own and may have made the batch all the same: it is "
+        f"searched for during {patience_s} s before it is created again"
+    )
+    delay_s = max(error.delay_s or 0.0, SEARCH_FIRST_S)
+    step.telemetry.warn("step_stumbled", batch=step.batch, reason=reason, delay_s=round(delay_s, 2))
+    await step.claim.release(delay_s, reason)
+
+
+async def _made_all_the_same(step: AccountStep, label: str, file_id: str, refusal: str) -> bool:
     """Adopt the batch that a refused create has made: a gateway may fail after its provider has created it.
 
     This costs one search for the label; if it fails, or shows only a failed batch, the refusal counts.
     """
-    if error.status in SURELY_UNMADE or not step.provider.facts.searchable:
+    if not step.provider.facts.searchable:
         return False
     criteria = step.criteria(label)
     if file_id:
@@ -117,12 +141,9 @@ async def _made_all_the_same(step: AccountStep, label: str, file_id: str, error:
         shown = await step.provider.look(step.account, made[:1]) if made else {}
     look = shown.get(made[0]) if made else None
     if isinstance(look, Running) or (isinstance(look, Ended) and look.outcome is not Outcome.FAILED):
-        step.telemetry.log(
-            "batch_found_again", batch=step.batch, provider_batch_id=made[0], refusal=str(error)
-        )
+        step.telemetry.log("batch_found_again", batch=step.batch, provider_batch_id=made[0], refusal=refusal)
         await commit(step, made[0])
         return True
-    step.account.calls.saw(error)
     return False
 
 

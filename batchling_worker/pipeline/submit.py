@@ -86,7 +86,8 @@ async def _found(step: AccountStep, label: str) -> bool:
     if step.provider.facts.repeatable and batch.input_file_id:
         return False
     if not patience.may_create_again(batch, step.settings.reconcile_patience_s, step.now):
-        raise NotYet("a create's answer was lost; searching for its batch", delay_s=SEARCH_FIRST_S)
+        delay_s = patience.search_pause_s(batch, step.settings.reconcile_patience_s, step.now)
+        raise NotYet("a create was not answered with its batch; searching for it", delay_s=delay_s)
     return False
 
 

@@ -187,11 +187,12 @@ async def test_a_person_may_give_up_what_only_another_account_sees(
 async def test_a_file_of_another_account_is_uploaded_anew_and_billed_there_alone(
     deployment: Deployment, provider: str, settings: dict[str, str], elsewhere: Sandbox
 ) -> None:
-    deployment.sandbox.faults.add(RefuseCreate(status=429, retry_after="600"))
+    deployment.sandbox.faults.add(RefuseCreate(status=404, message="No such File object.", times=None))
     first = deployment.fork()
     ids = await deployment.ask(5, provider=provider)
     await wait_until(lambda: _stumbled(deployment), description="the create was refused")
     deployment.kill_fork(first)
+    deployment.sandbox.faults.clear()
     under(deployment, settings)
     await deployment.due()
 
@@ -205,4 +206,4 @@ async def test_a_file_of_another_account_is_uploaded_anew_and_billed_there_alone
 
 
 async def _stumbled(deployment: Deployment) -> bool:
-    return (await only(deployment)).n_stumbles == 1
+    return (await only(deployment)).n_stumbles >= 1

@@ -38,6 +38,13 @@ WEATHER: dict[str, list[Fault]] = {
     "answer is 400 though it happened": [FailCreateAnswer(status=400)],
     "answer is 404 though it happened": [FailCreateAnswer(status=404)],
     "answer is 422 though it happened": [FailCreateAnswer(status=422)],
+    "answer is 429 though it happened": [FailCreateAnswer(status=429)],
+    "answer is 429 though it happened, lists lag": [FailCreateAnswer(status=429), LagList(seconds=1.4)],
+    "answer is 429 though it happened, 404 at first": [FailCreateAnswer(status=429), HideBatch(seconds=1.4)],
+    "answer is 425 though it happened, lists lag": [FailCreateAnswer(status=425), LagList(seconds=1.4)],
+    "answer is a full quota though it happened": [
+        FailCreateAnswer(status=429, message="Enqueued token limit reached.")
+    ],
     "answer is 408 though it happened": [FailCreateAnswer(status=408)],
     "answer is 409 though it happened": [FailCreateAnswer(status=409)],
     "answer is 500 though it happened": [FailCreateAnswer(status=500)],

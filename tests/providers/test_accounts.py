@@ -206,6 +206,26 @@ async def test_a_workers_own_key_for_azure_goes_to_the_resource_in_its_settings_
     assert "sk-workers" not in theirs.headers.values()
 
 
+@pytest.mark.parametrize(
+    ("base_url", "host", "is_own"),
+    [
+        ("", "api.openai.com", True),
+        ("", "eu.api.openai.com", True),
+        ("https://api.openai.com/v1", "api.openai.com", True),
+        ("https://gateway.example/openai", "api.openai.com", False),
+        ("http://127.0.0.1:4000", "api.openai.com", False),
+        ("https://api.groq.com", "api.openai.com", False),
+        ("https://api.openai.com.example", "api.openai.com", False),
+    ],
+)
+async def test_a_host_is_the_providers_own_only_if_the_registry_has_it(
+    with_settings: Open, base_url: str, host: str, *, is_own: bool
+) -> None:
+    said = {"openai": ProviderSettings(base_url=base_url)} if base_url else {}
+    account = await with_settings(**said).open(lane(host), Providers(checked(said)).load("openai").facts)
+    assert account.own_host is is_own
+
+
 async def test_a_query_field_of_a_whole_batch_is_not_sent_as_a_header(with_settings: Open) -> None:
     facts = Providers({}).load("azure").facts
     spec = msgspec.structs.replace(

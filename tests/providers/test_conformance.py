@@ -11,7 +11,14 @@ import pytest
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.states import Outcome
 from batchling_worker.decisions import blame
-from batchling_worker.errors import FileNotReady, MaybeDone, PermanentError, TemporaryError, WorkerError
+from batchling_worker.errors import (
+    FileNotReady,
+    Limited,
+    MaybeDone,
+    PermanentError,
+    TemporaryError,
+    WorkerError,
+)
 from batchling_worker.pipeline.answer_check import checked
 from batchling_worker.provider import Ended, NotFound, Running, SpentFiles
 from batchling_worker.sandbox import Limits, Sandbox
@@ -454,7 +461,7 @@ async def test_a_create_that_is_limited_is_neither_lost_nor_refused(desk: Desk, 
     file = await desk.upload()
     with pytest.raises(TemporaryError) as caught:
         await desk.create(file)
-    assert (type(caught.value), caught.value.delay_s) == (TemporaryError, 17.0)
+    assert (type(caught.value), caught.value.delay_s) == (Limited, 17.0)
     sandbox.faults.add(
         faults.RefuseCreate(status=403, code="not_available_for_plan", message="Not on this plan.")
     )

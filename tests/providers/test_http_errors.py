@@ -20,7 +20,7 @@ import pytest
 from batchling_client.wire.keys import ProviderBatchId
 from batchling_worker.dialects import http_errors, slow_answers
 from batchling_worker.dialects.provider_call import REDIRECTS
-from batchling_worker.errors import MaybeDone, PermanentError, TemporaryError, WorkerError
+from batchling_worker.errors import Limited, MaybeDone, PermanentError, TemporaryError, WorkerError
 from batchling_worker.provider import Ending, NotFound, Running
 
 from .conftest import KEY
@@ -340,8 +340,9 @@ async def test_a_rate_limit_is_neither_a_refusal_nor_a_lost_answer(
 ) -> None:
     wire.reply = lambda seen: answer(b"", status=status, headers="Retry-After: 7\r\n")
     error = await failure_of_create(wired)
-    assert type(error) is TemporaryError
+    assert type(error) is Limited
     assert error.delay_s == 7.0
+    assert type(await failure_of_look(wired)) is TemporaryError
 
 
 ELSEWHERE = ["http://localhost:{port}/v1", "https://127.0.0.1:{port}/v1", "http://127.0.0.1:1/v1"]
