@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from batchling_client.wire.keys import broker_prefix
 from batchling_worker.app import make_app
-from batchling_worker.runtime.broker import key_prefix
 from batchling_worker.runtime.wire_versions import queue_of
 from batchling_worker.settings import WorkerSettings
 from tests.deployment import Deployment
@@ -25,9 +25,9 @@ from tests.waiting import wait_until
 
 N_FUZZED = int(os.environ.get("FUZZED_MESSAGES", "100000"))
 SEED = int(os.environ.get("FUZZED_SEED", "7"))
-LIST = key_prefix("default") + queue_of(1)
-COMMANDS_CHANNEL = key_prefix("default") + "/0.celery.pidbox"
-EVENTS_CHANNEL = key_prefix("default") + "/0.celeryev/worker.heartbeat"
+LIST = broker_prefix("default") + queue_of(1)
+COMMANDS_CHANNEL = broker_prefix("default") + "/0.celery.pidbox"
+EVENTS_CHANNEL = broker_prefix("default") + "/0.celeryev/worker.heartbeat"
 
 
 def envelope(body: bytes, *, headers: object = None, encoding: str = "utf-8", **properties: object) -> bytes:
@@ -160,7 +160,7 @@ def ping(deployment: Deployment, *names: str, garbage: tuple[bytes, ...] = (), t
         asking = app.control.mailbox(app.connection_for_read())
         vars(app.control)["mailbox"] = lambda _: asking
         with Redis.from_url(deployment.url) as redis:
-            redis.lpush(key_prefix("default") + asking.reply_queue.name, *garbage)
+            redis.lpush(broker_prefix("default") + asking.reply_queue.name, *garbage)
     answered = app.control.inspect(destination=names, timeout=timeout_s).ping()
     return bool(answered == {name: {"ok": "pong"} for name in names})
 
