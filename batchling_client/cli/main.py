@@ -20,7 +20,7 @@ from ..operate.wire_versions import holding
 from ..progress.folding import folded
 from ..views.inspection import RunRecord
 from ..wire.deployment.installing import VERSION
-from . import acl, bulk, keys, look, options, pausing, run_function, run_script, watch
+from . import acl, bulk, forget, keys, look, options, pausing, run_function, run_script, watch
 from .group import CommandGroup
 from .run_command import RunCommand, options_behind
 from .run_sandbox import rehearsal
@@ -210,6 +210,7 @@ main.add_command(pausing.resume)
 main.add_command(bulk.submit)
 main.add_command(bulk.results)
 main.add_command(keys.keys)
+main.add_command(forget.forget)
 main.add_command(acl.acl)
 
 

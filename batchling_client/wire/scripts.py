@@ -38,6 +38,7 @@ BeginVerdict: TypeAlias = Literal[Verdict.OK, Verdict.ALONE, Verdict.QUARANTINED
 CancelVerdict: TypeAlias = Literal[Verdict.OK, Verdict.TOO_LATE, Verdict.GONE, Verdict.JOINED]
 DropVerdict: TypeAlias = Literal[Verdict.OK, Verdict.TOO_LATE, Verdict.GONE]
 DeliverVerdict: TypeAlias = Literal[Verdict.OK, Verdict.MAILBOXES, Verdict.STALE]
+BatchErased: TypeAlias = Literal[Verdict.OK, Verdict.GONE, Verdict.LIVES, Verdict.BUSY]
 Discarded: TypeAlias = Literal[Verdict.OK, Verdict.GONE]
 EnqueueVerdict: TypeAlias = Literal[Verdict.OK, Verdict.MOVED, Verdict.USED, Verdict.UNSEALED]
 Forgotten: TypeAlias = Literal[Verdict.OK, Verdict.UNREADABLE, Verdict.GONE, Verdict.LIVES]
@@ -103,6 +104,15 @@ class Dropped:
     n_shared: int = 0
     ended: bool = False
     """Whether the batch held nothing else and has ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erased:
+    """Answer of `erase`."""
+
+    n_answers: int
+    n_left: int
+    """Requests that were left alone because somebody has asked for them again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +216,10 @@ def _submitted(verdict: Fenced, in_force: bytes = b"") -> tuple[Fenced, str]:
 
 def _members(reply: Sequence[bytes]) -> list[str]:
     return [member.decode(errors="replace") for member in reply]
+
+
+def _erased(reply: Sequence[int]) -> Erased:
+    return Erased(n_answers=reply[0], n_left=reply[1])
 
 
 class Scripts(Stubs):
@@ -416,6 +430,16 @@ class Scripts(Stubs):
         self, batch_id: BatchId, token: int, *, inputs_ms: int, results_ms: int, keep_ms: int = IN_FLIGHT.ms
     ) -> Fenced:
         """Schedule the files of an ended batch for deletion."""
+
+    @script(read=_erased)
+    async def erase(self, *, request_ids: Collection[RequestId], batch_ids: Collection[BatchId]) -> Erased:
+        """Erase requests and their answers, but those that wait in a batch that is not being erased."""
+
+    @script(BatchErased)
+    async def erase_batch(
+        self, *, batch_id: BatchId, terminal: Collection[BatchState] = TERMINAL_STATES
+    ) -> BatchErased:
+        """Erase a batch that is over, with everything that is stored of it."""
 
     @script()
     async def lapse(

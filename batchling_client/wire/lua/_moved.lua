@@ -2,6 +2,7 @@
 --   batch into the list of its lane and state, and adds a line to its timeline. Only people read these: what is damaged of
 --   them must not cost a request, so nothing here raises.
 -- add_to_timeline(batch, now, what): adds the line alone, unless it differs from the last one only in its numbers.
+-- unlisted(batch): takes a batch that is about to be erased out of that list.
 -- The lists: `lane_batches:LANE:STATE`, scored by when the batch was opened, or by when it ended if it is over. Beside the
 --   states there are `quarantined`, and `settled_with_failures` for a settled batch with failed requests.
 local MOST_LINES, LONGEST_LINE = 50, 160
@@ -70,4 +71,11 @@ local function moved(batch, now, what)
     redis.pcall('PEXPIRE', lists .. list, ttl)
   end
   redis.pcall('HSET', batch, 'listed', list, 'timeline', with_line(held.timeline, now, what))
+end
+
+local function unlisted(batch)
+  local held = redis.pcall('HMGET', batch, 'id', 'lane', 'listed')
+  if held[1] and held[2] and held[3] and string.sub(batch, -#held[1] - 6) == 'batch:' .. held[1] then
+    redis.pcall('ZREM', string.sub(batch, 1, -#held[1] - 7) .. 'lane_batches:' .. held[2] .. ':' .. held[3], held[1])
+  end
 end
