@@ -64,7 +64,6 @@ class ClientSettings(BaseSettings):
         extra="ignore",
         frozen=True,
         hide_input_in_errors=True,
-        use_attribute_docstrings=True,
     )
 
     redis_url: Annotated[str | None, AfterValidator(_usable_url)] = Field(default=None, repr=False)

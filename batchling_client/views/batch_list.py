@@ -253,10 +253,15 @@ class BatchLists:
     async def views(self, batch_ids: Sequence[BatchId], lanes: Lanes | None = None) -> list[BatchView]:
         """Return the views of these batches, in this order; those that are gone or cannot be read are left out."""
         batches = await self.inspection.batches_named(batch_ids)
-        replies = await pipelined(
-            self._redis, [("ZSCORE", self._keys.schedule, one.batch_id) for one in batches] + [("TIME",)]
-        )
-        *scores, (seconds, micros) = replies
+        ids = [one.batch_id for one in batches]
+        chunks = [ids[first : first + AT_ONCE] for first in range(0, len(ids), AT_ONCE)]
+        looks = [("ZMSCORE", self._keys.schedule, *chunk) for chunk in chunks]
+        *replies, (seconds, micros) = await pipelined(self._redis, [*looks, ("TIME",)])
+        scores = [
+            score
+            for chunk, reply in zip(chunks, replies, strict=True)
+            for score in reply or [None] * len(chunk)
+        ]
         now = moment(int(seconds) * 1000 + int(micros) // 1000)
         circuits = await self._circuits({name for one in batches for name in _circuits_of(one, lanes)})
         return [

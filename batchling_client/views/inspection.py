@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -32,6 +32,7 @@ MOST_SEARCHED: Final = 5000
 """Ids that are looked through for the beginning that a person wrote."""
 CLOCKS_APART_MS: Final = 600_000
 """An id tells the time of the client that made it, the lists that of Redis."""
+_IN_FLIGHT: Final = frozenset(state.value.encode() for state in IN_FLIGHT_STATES)
 MOST_NAMED: Final = 1000
 """A run is found by its name among so many of the newest."""
 
@@ -346,6 +347,9 @@ class Inspection:
             if fields and b"open" in fields
         )
         by_lane = {batch.lane_id: batch for batch in opened}
+        quotas = await self._quotas({_text(fields, b"quota") for fields in hashes})
+        names = {_text(fields, b"account") for fields in hashes} | set(lane_ids)
+        circuits = await self._circuits(names)
         found = []
         for lane_id, fields, score in zip(lane_ids, hashes, scores, strict=True):
             if fields == {} or score is None:
@@ -356,14 +360,16 @@ class Inspection:
             except CorruptRecord:
                 self._leave_out(f"Lane {lane_id}")
                 continue
+            # The account and the lane may both have a circuit: an open one holds the lane up.
+            of_both = [circuits[name] for name in (_text(fields, b"account"), lane_id) if name in circuits]
             found.append(
                 LaneRecord(
                     lane_id=lane_id,
                     spec=spec,
                     last_used_at=moment(float(score)),
                     open_batch=by_lane.get(lane_id),
-                    quota=await self._quota(_text(fields, b"quota")),
-                    circuit=await self._circuit(lane_id, _text(fields, b"account")),
+                    quota=quotas.get(_text(fields, b"quota")),
+                    circuit=max(of_both, key=lambda circuit: circuit.until is not None, default=None),
                     n_succeeded=number(known, "n_succeeded"),
                     n_failed=number(known, "n_failed"),
                     tokens=Tokens.decode(known),
@@ -372,31 +378,36 @@ class Inspection:
             )
         return found
 
-    async def _quota(self, quota_id: str) -> Quota | None:
-        """Return a quota with the batches in flight that have not ended."""
-        if not quota_id:
-            return None
-        (fields,) = await self._hashes([self._keys.quota(quota_id)])
-        try:
-            quota = Quota.decode(fields or {})
-        except CorruptRecord:
-            self._leave_out(f"The quota {quota_id}")
-            return None
-        live = {
-            batch.batch_id: quota.in_flight[batch.batch_id]
-            for batch in await self.batches_named(quota.in_flight)
-            if batch.state in IN_FLIGHT_STATES
+    async def _quotas(self, quota_ids: Collection[str]) -> dict[str, Quota]:
+        """Return the quotas, each with those batches in flight that have not ended."""
+        wanted = sorted(one for one in quota_ids if one)
+        found = {}
+        for quota_id, fields in zip(
+            wanted, await self._hashes([self._keys.quota(one) for one in wanted]), strict=True
+        ):
+            try:
+                found[quota_id] = Quota.decode(fields or {})
+            except CorruptRecord:
+                self._leave_out(f"The quota {quota_id}")
+        batch_ids = sorted({batch_id for quota in found.values() for batch_id in quota.in_flight})
+        states = await pipelined(self._redis, [("HGET", self._keys.batch(one), "state") for one in batch_ids])
+        live = {one for one, state in zip(batch_ids, states, strict=True) if state in _IN_FLIGHT}
+        return {
+            quota_id: dataclasses.replace(
+                quota, in_flight={one: n for one, n in quota.in_flight.items() if one in live}
+            )
+            for quota_id, quota in found.items()
         }
-        return dataclasses.replace(quota, in_flight=live)
 
-    async def _circuit(self, lane_id: LaneId, account: str) -> Circuit | None:
-        """Return the circuit of the lane or of its account; if there are both, the circuit that holds the lane up."""
-        names = [name for name in (account, lane_id) if name]
-        found = []
-        for fields in await self._hashes([self._keys.circuit(name) for name in names]):
+    async def _circuits(self, names: Collection[str]) -> dict[str, Circuit]:
+        """Return the circuits of these accounts and lanes."""
+        wanted = sorted(name for name in names if name)
+        found: dict[str, Circuit] = {}
+        hashes = await self._hashes([self._keys.circuit(name) for name in wanted])
+        for name, fields in zip(wanted, hashes, strict=True):
             with contextlib.suppress(CorruptRecord):
-                found += [Circuit.decode(fields)] if fields else []
-        return max(found, key=lambda circuit: circuit.until is not None, default=None)
+                found |= {name: Circuit.decode(fields)} if fields else {}
+        return found
 
     async def workers(self) -> list[WorkerPresence]:
         """Return the workers whose heartbeat is at most fifteen seconds old; raise `CorruptRecord`."""

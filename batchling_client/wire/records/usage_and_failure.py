@@ -40,7 +40,12 @@ class Tokens:
     @classmethod
     def decode(cls, fields: Mapping[bytes, bytes]) -> Self:
         """Read the counts from the hash of a batch or a run; anything but a number counts as 0."""
-        return cls(**{name: number(fields, name) for name in cls.__dataclass_fields__})
+        return cls(
+            **{name: _number(fields[raw]) for raw, name in _TOKEN_FIELDS if raw in fields},
+        )
+
+
+_TOKEN_FIELDS: Final = tuple((name.encode(), name) for name in Tokens.__dataclass_fields__)
 
 
 class SentAgain(enum.StrEnum):
@@ -63,6 +68,7 @@ class SentAgain(enum.StrEnum):
 MAY_BE_PAID_TWICE: Final = frozenset({SentAgain.MISSING, SentAgain.LOST, SentAgain.SURPLUS})
 """Here the provider may have run the requests before. Expired, failed and refused requests are not billed."""
 _AGAIN: Final = "n_again_"
+_AGAIN_FIELDS: Final = tuple(((_AGAIN + one.value).encode(), one) for one in SentAgain)
 
 
 def fields_of_sent_again() -> tuple[str, ...]:
@@ -72,8 +78,7 @@ def fields_of_sent_again() -> tuple[str, ...]:
 
 def sent_again(fields: Mapping[bytes, bytes]) -> dict[SentAgain, int]:
     """Read the counts from the hash of a batch, a run or a lane, without those that are 0."""
-    counts = {one: number(fields, _AGAIN + one.value) for one in SentAgain}
-    return {one: n for one, n in counts.items() if n}
+    return {one: n for raw, one in _AGAIN_FIELDS if raw in fields and (n := _number(fields[raw]))}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,5 +126,8 @@ def spelled_failure(status: int, code: str, message: str) -> str:
 
 def number(fields: Mapping[bytes, bytes], name: str) -> int:
     """Return a count of a hash; 0 where there is none, or something else."""
-    raw = fields.get(name.encode(), b"")
+    return _number(fields.get(name.encode(), b""))
+
+
+def _number(raw: bytes) -> int:
     return int(raw) if raw.isdigit() and len(raw) < 19 else 0
