@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import email.utils
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -19,7 +18,7 @@ from batchling_client.wire.deployment import download_hosts
 
 from ..decisions import money
 from ..errors import Limited, MaybeDone, PermanentError, TemporaryError, TooLarge
-from . import bounds
+from . import bounds, redaction
 from .bounded import TooLargeError
 from .slow_answers import TooSlowError
 
@@ -62,7 +61,7 @@ LONGEST_BODY: Final = 64 * 1024
 LONGEST_NAME: Final = 100
 LONGEST_REASON: Final = 300
 CREDENTIAL_WORDS: Final = ("authorization", "cookie", "key", "secret", "token")
-SHORTEST_SECRET: Final = 6
+SHORTEST_SECRET: Final = redaction.SHORTEST_IN_ERRORS
 LONG_VALUE: Final = 12
 """A value that came sealed is left out of texts from this length on: a shorter one may be a word of the text."""
 MOST_FLAWS: Final = 1000
@@ -243,11 +242,8 @@ def secrets_of(headers: Mapping[str, str], more: Iterable[str] = ()) -> tuple[st
 
 
 def redacted(call_info: CallInfo, text: bytes) -> bytes:
-    """Return the text with every credential of the call left out, as it is or as JSON spells it."""
-    for secret in call_info.secrets:
-        for spelt in (secret, json.dumps(secret)[1:-1]):
-            text = text.replace(spelt.encode("utf-8", "surrogatepass"), b"[redacted]")
-    return text
+    """Return an error's text without the credentials of the call, however it spells them."""
+    return redaction.Redaction(call_info.secrets, shortest=SHORTEST_SECRET)(text)
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:

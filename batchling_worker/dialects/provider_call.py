@@ -31,6 +31,7 @@ from ..errors import PermanentError, TemporaryError, WorkerError
 from ..provider import Account
 from . import bounded, error_instead, http_errors, lenient_json, other_host, slow_answers
 from .http_errors import CallInfo
+from .redaction import Redaction
 
 T = TypeVar("T")
 
@@ -128,12 +129,9 @@ class ProviderCall:
             "user-agent": user_agent(),
             "accept-encoding": bounded.ENCODINGS,
         }
-        self.call_info = CallInfo(
-            provider=provider,
-            does=does,
-            paid=paid,
-            secrets=http_errors.secrets_of(account.headers, account.secrets),
-        )
+        secrets = http_errors.secrets_of(account.headers, account.secrets)
+        self.call_info = CallInfo(provider=provider, does=does, paid=paid, secrets=secrets)
+        self._redaction = Redaction(secrets)
 
     async def ask(
         self,
@@ -413,6 +411,9 @@ class ProviderCall:
                 failure = http_errors.of_exception(self.call_info, error)
                 break
             response, body = received
+            if response.is_success or response.status_code in fine:
+                # An id, a status or a list of failures may echo the key, and all of them are stored.
+                received = _Received(response, self._redaction(body))
             self.answered_at = http_errors.date_of(response.headers) or self.answered_at
             behind = dt.datetime.now(dt.UTC) - self.answered_at
             self.behind = min(max(dt.timedelta(), behind), FURTHEST_BEHIND)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from batchling_client.wire.keys import RequestId
@@ -13,6 +13,8 @@ from batchling_client.wire.scripts import RowOut
 from batchling_client.wire.states import RowKind
 
 from ..decisions import fates
+from ..dialects.http_errors import secrets_of
+from ..dialects.redaction import Redaction
 from ..provider import Answer, Ending
 from .answer_check import checked
 from .outgoing import outgoing
@@ -63,12 +65,14 @@ async def chunks(
     An error of the reading is raised behind the last chunk: complete rows that were read before it were paid for.
     """
     chunk, failure = Chunk(cursor=ending.after), None
+    account = step.account
+    redact = Redaction(secrets_of(account.headers, account.secrets))
     if ending.results:
         try:
             async with contextlib.aclosing(step.provider.results(step.account, ending)) as answers:
                 async for answer in answers:
                     chunk.cursor = answer.cursor or chunk.cursor
-                    row = _outgoing_or_none(step, answer)
+                    row = _outgoing_or_none(step, answer, redact)
                     chunk.n_foreign += row is None and 200 <= answer.status < 300
                     if row is None or only not in (None, row.kind):
                         continue
@@ -83,12 +87,25 @@ async def chunks(
         raise failure
 
 
-def _outgoing_or_none(step: Step, answer: Answer) -> RowOut | None:
+def _outgoing_or_none(step: Step, answer: Answer, redact: Redaction) -> RowOut | None:
     try:
-        return _outgoing(checked(answer, step.batch.spec.endpoint))
+        return _outgoing(checked(_redacted(answer, redact), step.batch.spec.endpoint))
     except Exception as error:  # noqa: BLE001 - a defect of ours with one row must not hold up the others for ever
         step.telemetry.warn("row_failed", batch=step.batch, step="collect", error=type(error).__name__)
         return None
+
+
+def _redacted(answer: Answer, redact: Redaction) -> Answer:
+    """Return the answer without the keys that its provider was sent: an echo must not be stored."""
+    body = redact(answer.body)
+    headers = answer.headers
+    if len(headers) > 1:
+        headers = {name: redact.words(value) for name, value in headers.items()}
+    return (
+        answer
+        if body is answer.body and headers == answer.headers
+        else replace(answer, body=body, headers=headers)
+    )
 
 
 def _outgoing(answer: Answer) -> RowOut | None:
