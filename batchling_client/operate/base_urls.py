@@ -1,4 +1,4 @@
-"""Tries the base URLs of the settings for the doctor: one call each, which costs nothing and waits for seconds only."""
+"""Tries base URLs of the settings and providers in use for the doctor: one call each, free and bounded in time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import ssl
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final, NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -28,6 +28,7 @@ from ..wire.routes import Route
 
 PATIENCE_S: Final = 5.0
 """How long a server may stay silent; two calls to one take no longer than twice that."""
+MOST_HOSTS: Final = 20
 _READ: Final = 4096
 """The number of bytes of an answer that show what it is."""
 _REFUSED: Final = frozenset({401, 403})
@@ -49,11 +50,20 @@ class _Key(NamedTuple):
     variable: str
 
 
-async def tried(used: ClientSettings, environment: Mapping[str, str]) -> list[Finding]:
-    """Ask each server that the settings name for its list of batches, with the key of the environment if it has one."""
+async def tried(
+    used: ClientSettings, environment: Mapping[str, str], in_use: Collection[tuple[str, str]] = ()
+) -> list[Finding]:
+    """Ask each server that the settings name for its list of batches, with the key of the environment if it has one.
+
+    `in_use` = providers and hosts of lanes: those without a base URL in the settings are asked, too.
+    """
     routes = used.routes()
     named = [(base_url, routes.named(name)) for name, base_url in sorted(used.base_urls.items())]
-    trials = [_Trial(route, base_url, environment) for base_url, route in named if route is not None]
+    trials = [Trial(route, base_url, environment) for base_url, route in named if route is not None]
+    trials += [
+        Trial(route, f"https://{host}", environment, is_own=True)
+        for route, host in hosts_in_use(used, in_use)[:MOST_HOSTS]
+    ]
     found = list(await asyncio.gather(*(trial.finding() for trial in trials)))
     return found + [
         Finding(
@@ -72,10 +82,29 @@ def _is_in_clear(base_url: str) -> bool:
     return parts.scheme == "http" and not is_loopback(parts.hostname or "")
 
 
-class _Trial:
-    """One base URL as the doctor tries it."""
+def hosts_in_use(used: ClientSettings, in_use: Collection[tuple[str, str]]) -> list[tuple[Route, str]]:
+    """Return the providers' own hosts among those of lanes: a record in Redis must not send a key to another host.
 
-    def __init__(self, route: Route, base_url: str, environment: Mapping[str, str]) -> None:
+    A host with a name that a customer chooses is left out, as it may be another customer's.
+    """
+    routes = used.routes()
+    found: list[tuple[Route, str]] = []
+    for provider, host in sorted(set(in_use)):
+        route = routes.named(provider)
+        if route is None or provider in used.base_urls or not route.free_call.path:
+            continue
+        if host in route.hosts and "*" not in host:
+            found.append((route, host))
+    return found
+
+
+class Trial:
+    """One base URL as the doctor tries it; `is_own` = it is the provider's own host, which no setting names."""
+
+    def __init__(
+        self, route: Route, base_url: str, environment: Mapping[str, str], *, is_own: bool = False
+    ) -> None:
+        self._is_own = is_own
         self._route = route
         self._base_url = base_url
         self._setting = f"BATCHLING_PROVIDERS__{route.provider.upper()}"
@@ -96,7 +125,9 @@ class _Trial:
         if isinstance(answer, str):
             return self._failure(
                 f"{self._base_url} cannot be reached: {answer}",
-                f"Start the server, or correct {self._setting}__BASE_URL.",
+                "See whether a firewall or a proxy stands between: workers need to reach it."
+                if self._is_own
+                else f"Start the server, or correct {self._setting}__BASE_URL.",
             )
         if answer.status in _ABSENT and self._call.path.partition("?")[0].endswith("/batches"):
             return await self._without_list(answer)
@@ -135,6 +166,8 @@ class _Trial:
             return self._redirected(answer)
         if answer.status in _REFUSED or _names_key(answer):
             return self._refused(answer)
+        if self._is_own and answer.status < 300:
+            return self._found(Health.OK, f"{asked} is answered, with the key in {self._key.variable}")
         if not self._call.path:
             return self._found(Health.OK, f"calls below {self._base_url} go into its batches; it answers")
         if answer.status in _ABSENT:
@@ -155,6 +188,11 @@ class _Trial:
         return self._found(Health.OK, f"calls below {self._base_url} go into its batches; it answers{status}")
 
     def _refused(self, answer: _Answer) -> Finding:
+        if not self._key.headers and self._is_own:
+            return self._found(
+                Health.OK,
+                f"GET {self._url(self._call.path)} is answered ({answer.status}); no key to try it with is set here",
+            )
         if not self._key.headers:
             return self._found(
                 Health.OK,

@@ -23,8 +23,9 @@ from .connect import Reached, reach
 async def examine(redis_url: str | None, environment: Mapping[str, str]) -> list[Finding]:
     """Look at everything once; change and start nothing."""
     found = [*_of_names(environment), *of_files(environment)]
+    in_use: set[tuple[str, str]] = set()
     try:
-        found += await _deployment(redis_url)
+        found += await _deployment(redis_url, in_use)
     except WrongSettings as error:
         found.append(
             Finding(check="settings", health=Health.FAILURE, says=str(error), mend="Mend the setting.")
@@ -35,7 +36,7 @@ async def examine(redis_url: str | None, environment: Mapping[str, str]) -> list
             Finding(check="redis", health=Health.FAILURE, says=says, mend=mend or "Run `batchling up`.")
         )
     with contextlib.suppress(WrongSettings):
-        found += await base_urls.tried(settings.load(redis_url=redis_url), environment)
+        found += await base_urls.tried(settings.load(redis_url=redis_url), environment, in_use)
     found += await sdk_coverage.interception()
     return found
 
@@ -61,7 +62,8 @@ def _of_names(environment: Mapping[str, str]) -> list[Finding]:
     ]
 
 
-async def _deployment(redis_url: str | None) -> list[Finding]:
+async def _deployment(redis_url: str | None, in_use: set[tuple[str, str]]) -> list[Finding]:
+    """Return the findings on Redis, workers and work; add the providers and hosts of lanes to `in_use`."""
     async with reach(redis_url) as reached:
         facts = await ask(reached.redis)
         found = [
@@ -71,9 +73,11 @@ async def _deployment(redis_url: str | None) -> list[Finding]:
         ]
         if facts.info.get("redis_mode") != "sentinel":
             found += await _of_workers(reached)
-            found += await work_findings.of_work(
-                BatchLists(reached.redis, reached.scripts.keys), reached.settings.namespace
-            )
+            lists = BatchLists(reached.redis, reached.scripts.keys)
+            found += await work_findings.of_work(lists, reached.settings.namespace)
+            found.append(redis_health.of_queue(facts, *await lists.inspection.queued()))
+            lanes = (await lists.lanes()).specs.values()
+            in_use |= {(spec.provider, spec.host) for spec in lanes if spec is not None}
             found += await wire_versions.findings(reached.redis, reached.settings.namespace)
         return found
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from ..views.batch_list import BatchLists
 from ..views.overview import LATE_S, Group, Overview, overview_of
+from ..views.sent_again import in_words
 from ..wire.deployment.finding import Finding, Health, judge
 from ..wording import counted, span
 
@@ -21,7 +22,7 @@ async def of_work(lists: BatchLists, namespace: str) -> list[Finding]:
     now, _ = await lists.clock_and_lag()
     found = [_of_group(group, now) for group in seen.needs_you]
     found += [_of_wait(group, now) for group in seen.waits if now - group.oldest_at > LONG_WAIT]
-    return [*found, *([] if found else [_all_well(seen)]), _of_schedule(seen)]
+    return [*found, *([] if found else [_all_well(seen, now)]), _of_schedule(seen)]
 
 
 def _of_group(group: Group, now: dt.datetime) -> Finding:
@@ -48,11 +49,13 @@ def _says(group: Group, now: dt.datetime) -> str:
     return f"{group.provider}/{group.model}: {group.status.value}, {some}, oldest {span(now - group.oldest_at)}{why}"
 
 
-def _all_well(seen: Overview) -> Finding:
+def _all_well(seen: Overview, now: dt.datetime) -> Finding:
     unfinished = (
         f"{counted(seen.n_unfinished, 'batch')} unfinished" if seen.n_unfinished else "no batch is unfinished"
     )
-    return Finding(check=CHECK, health=Health.OK, says=f"nothing needs you; {unfinished}")
+    oldest = f"; the oldest request waits for {span(now - seen.oldest_at)}" if seen.oldest_at else ""
+    again = f"; {in_words(seen.sent_again)}" if seen.sent_again else ""
+    return Finding(check=CHECK, health=Health.OK, says=f"nothing needs you; {unfinished}{oldest}{again}")
 
 
 def _of_schedule(seen: Overview) -> Finding:

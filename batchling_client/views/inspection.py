@@ -431,6 +431,25 @@ class Inspection:
             self._leave_out("The schedule")
             return 0
 
+    async def queued(self) -> tuple[int, int]:
+        """Return how many requests wait for an answer, and how many bytes their lines have.
+
+        Beyond 5,000 unfinished batches, both are estimates.
+        """
+        ids = await self._redis.execute_command("ZRANGE", self._keys.schedule, 0, MOST_SEARCHED - 1)
+        counts = ("n_requests", "n_succeeded", "n_failed", "n_requeued", "n_dropped", "n_bytes")
+        replies = await pipelined(
+            self._redis, [("HMGET", self._keys.batch(one.decode(errors="replace")), *counts) for one in ids]
+        )
+        n_waiting = n_bytes = 0
+        for reply in replies:
+            n_all, *n_gone, size = (int(one) if one and one.isdigit() else 0 for one in reply or [None] * 6)
+            left = max(0, n_all - sum(n_gone))
+            n_waiting += left
+            n_bytes += size * left // max(1, n_all)
+        more = await self.n_unfinished() / len(ids) if ids else 1
+        return int(n_waiting * more), int(n_bytes * more)
+
     async def skews_s(self) -> dict[str, float]:
         """Return how far each live worker's clock is ahead of Redis', in seconds, if the worker reports it."""
         names = await self.newest(self._keys.workers, READ_AT_ONCE)

@@ -214,3 +214,42 @@ async def test_in_a_rehearsal_the_sandbox_is_asked_in_their_place(
         assert "this is a rehearsal" in found[f"provider {name}"]["says"]
     assert server.seen == []
     assert set(sandbox.ledger().calls) == {"openai GET /batches", "groq GET /batches"}
+
+
+def test_of_the_hosts_in_redis_only_a_providers_own_are_asked_and_not_those_that_customers_name() -> None:
+    used = ClientSettings(providers={"mistral": EndpointSettings(base_url="https://gateway.example.com")})
+    of_lanes = [
+        ("groq", "api.groq.com"),
+        ("groq", "api.groq.com"),
+        ("groq", "evil.example.com"),
+        ("openai", "api.groq.com"),
+        ("mistral", "api.mistral.ai"),
+        ("azure", "evil.openai.azure.com"),
+        ("azure", "*.openai.azure.com"),
+        ("nobody", "api.groq.com"),
+    ]
+
+    found = base_urls.hosts_in_use(used, of_lanes)
+
+    assert [(route.provider, host) for route, host in found] == [("groq", "api.groq.com")]
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({"GROQ_API_KEY": KEY}, "is answered, with the key in GROQ_API_KEY"),
+        ({}, "no key to try it with is set here"),
+    ],
+)
+async def test_a_provider_in_use_is_asked_once_for_its_list_and_says_what_was_tried(
+    server: Server, environment: dict[str, str], says: str
+) -> None:
+    [groq] = [route for route in ROUTES if route.provider == "groq"]
+    server.answers[groq.free_call.path] = (200, '{"data": []}', "") if environment else (401, "{}", "")
+
+    found = await base_urls.Trial(groq, server.url, environment, is_own=True).finding()
+
+    assert found.health is Health.OK
+    assert f"GET {server.url}/openai/v1/batches?limit=1" in found.says
+    assert says in found.says
+    assert server.seen == [(groq.free_call.path, f"Bearer {KEY}" if environment else "")]

@@ -165,3 +165,13 @@ def test_valkey_is_shown_by_its_own_version() -> None:
     found = redis_health.of_redis(told_of(redis_version="7.2.4", valkey_version="9.1.2"))
 
     assert "its version is Valkey 9.1.2" in [finding.says for finding in found]
+
+
+def test_the_forecast_warns_before_the_answers_fill_the_memory() -> None:
+    facts = told_of(used_memory=500 << 20, maxmemory=1 << 30)
+
+    assert redis_health.of_queue(facts, 1_000, 10 << 20).health is Health.OK
+    full = redis_health.of_queue(facts, 500_000, 400 << 20)
+    assert full.health is Health.NOTE
+    assert "`batchling pause`" in full.mend
+    assert redis_health.of_queue(told_of(used_memory=1, maxmemory=0), 0, 0).health is Health.OK

@@ -17,6 +17,10 @@ OLDEST_WITH_FSYNC: Final = (7, 2)
 """The first that knows WAITAOF."""
 SKEW_S: Final = 5.0
 FULL_FROM: Final = 0.8
+ANSWER_GROWTH: Final = 1.0
+"""An answer is taken to be as long as its request. Redis holds both compressed: the forecast is rather too high."""
+ANSWER_BYTES: Final = 500
+"""What Redis needs beside the bytes of an answer: its key, its lifetime, an entry of a mailbox."""
 _NO: Final = ("false", "False", "no", "0")
 
 _FSYNC_COSTS: Final = {
@@ -312,6 +316,26 @@ def _of_memory(info: Mapping[str, Any]) -> Finding:
             mend="Set `maxmemory`, so that a full Redis rejects requests instead of being killed by the OS.",
         )
     return Finding(check="memory", health=Health.OK, says=f"{_mib(used)} used of {_mib(room)}")
+
+
+def of_queue(told: RedisFacts, n_waiting: int, n_bytes: int) -> Finding:
+    """Forecast whether Redis has room for the answers to the requests that wait, whose lines have that many bytes."""
+    used, limit = int(told.info.get("used_memory", 0)), int(told.info.get("maxmemory", 0))
+    room = limit or int(told.info.get("total_system_memory", 0))
+    more = int(n_bytes * ANSWER_GROWTH) + n_waiting * ANSWER_BYTES
+    says = f"the answers to {n_waiting:,} waiting requests may take {_mib(more)} more"
+    if not n_waiting or not room:
+        says = says if n_waiting else "no request waits for an answer"
+        return Finding(check="forecast", health=Health.OK, says=says)
+    says += f", {_mib(used + more)} of {_mib(room)} in all"
+    if used + more < room * FULL_FROM:
+        return Finding(check="forecast", health=Health.OK, says=says)
+    return Finding(
+        check="forecast",
+        health=Health.NOTE,
+        says=says,
+        mend="Raise maxmemory, lower BATCHLING_RESULT_TTL_SECONDS, or `batchling pause` what can wait.",
+    )
 
 
 def _is_durable(info: Mapping[str, Any]) -> bool:
