@@ -7,7 +7,7 @@ import dataclasses
 import datetime as dt
 import re
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -182,7 +182,7 @@ async def overview(url: str | None) -> Seen:
 @click.option("--after", metavar="BATCH", help="Read on: what was over before this batch.")
 @options.limit
 @options.redis_url
-@options.as_json
+@options.list_as_json
 @_schema_of(BatchView)
 def batches(
     states: Sequence[str],
@@ -199,7 +199,7 @@ def batches(
     stuck: bool,
     failed: bool,
     everything: bool,
-    as_json: bool,
+    as_json: str,
 ) -> None:
     """List batches: what needs you first, then the unfinished ones, oldest first, then the last that are over."""
     statuses, lists_named = _states(states)
@@ -228,7 +228,7 @@ def batches(
 
     listed, rest = asyncio.run(look())
     lines = tables.batches(listed, now(), width())
-    print_out([spelling.as_json(one) for one in listed] if as_json else lines, as_json=as_json)
+    print_list([spelling.as_json(one) for one in listed], lines, as_json)
     if rest and not as_json:
         say(rest)
 
@@ -332,9 +332,9 @@ def length_of(option: str, word: str) -> dt.timedelta:
 @click.command()
 @click.option("--limit", default=50, show_default=True, help="How many to list.")
 @options.redis_url
-@options.as_json
+@options.list_as_json
 @_schema_of(RunView)
-def runs(limit: int, redis_url: str | None, *, as_json: bool) -> None:
+def runs(limit: int, redis_url: str | None, *, as_json: str) -> None:
     """List runs, the newest first: how many of their requests are answered, have failed, still wait."""
 
     async def look() -> list[RunView]:
@@ -343,7 +343,7 @@ def runs(limit: int, redis_url: str | None, *, as_json: bool) -> None:
 
     listed = asyncio.run(look())
     lines = tables.runs(listed, now(), width())
-    print_out([spelling.as_json(one) for one in listed] if as_json else lines, as_json=as_json)
+    print_list([spelling.as_json(one) for one in listed], lines, as_json)
 
 
 @click.command(short_help="List why requests of a batch or run failed.")
@@ -375,8 +375,8 @@ def failures(name: str, redis_url: str | None, *, rows: bool, as_json: bool) -> 
 @click.command()
 @options.limit
 @options.redis_url
-@options.as_json
-def lanes(limit: int, redis_url: str | None, *, as_json: bool) -> None:
+@options.list_as_json
+def lanes(limit: int, redis_url: str | None, *, as_json: str) -> None:
     """List lanes, the last used first: what requests must share to share a batch."""
 
     async def look() -> list[LaneView]:
@@ -385,7 +385,7 @@ def lanes(limit: int, redis_url: str | None, *, as_json: bool) -> None:
 
     listed = asyncio.run(look())
     lines = tables.lanes(listed, now(), width())
-    print_out([one.as_json() for one in listed] if as_json else lines, as_json=as_json)
+    print_list([one.as_json() for one in listed], lines, as_json)
 
 
 @click.command()
@@ -414,6 +414,15 @@ def show(name: str, redis_url: str | None, *, as_json: bool) -> None:
             print_out(spelling.as_json(detail) if as_json else lines, as_json=as_json)
 
     asyncio.run(look())
+
+
+def print_list(objects: Sequence[Mapping[str, object]], lines: Sequence[str], as_json: str) -> None:
+    """Print a list for people, as JSON, or as a JSON object a line."""
+    if as_json == options.JSON_LINES:
+        for one in objects:
+            click.echo(shown.as_json(one))
+    else:
+        print_out(objects if as_json else lines, as_json=bool(as_json))
 
 
 def print_out(what: object, *, as_json: bool) -> None:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from batchling_client.wire.states import BatchState
 from batchling_worker.sandbox import Limits
 from batchling_worker.sandbox.world.faults import StickBatch
@@ -65,6 +67,21 @@ async def test_runs_and_lanes_are_listed_without_a_key(deployment: Deployment) -
     assert (run["n_requests"], run["n_batches"], run["status"], run["n_waiting"]) == (2, 1, "running", 2)
     assert (lane["provider"], lane["model"], lane["n_waiting"]) == ("groq", MODEL, 2)
     assert "CANARY" not in json.dumps([run, lane])
+
+
+@pytest.mark.parametrize("command", ["batches", "runs", "lanes"])
+async def test_json_lines_are_the_objects_of_the_list_one_a_line(
+    deployment: Deployment, command: str
+) -> None:
+    await deployment.ask(2)
+    await deployment.ask(3, model=SLOW_MODEL)
+
+    listed = await look(deployment, command)
+    lines = await batchling(command, "--jsonl", env=deployment.env)
+
+    names = [one.keys() for one in listed]
+    assert [json.loads(line).keys() for line in lines.out.splitlines()] == names
+    assert len(names) == 2
 
 
 async def test_lanes_tell_what_holds_them(deployment: Deployment) -> None:
