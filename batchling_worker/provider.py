@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO, Final, Protocol, TypeAlias
 
@@ -139,6 +140,10 @@ class Account:
     """More hosts that result files may be fetched from, without any of the headers."""
     keeps_files: bool = False
     """Whether the settings ask to keep every file at the provider."""
+    turn: Callable[[], AbstractAsyncContextManager[None]] = field(
+        default=nullcontext, repr=False, compare=False
+    )
+    """Opens a block in which one call is made: each account has a share of the worker's connections."""
     pages: SharedPages | None = field(default=None, repr=False, compare=False)
     """Pages of its lists that steps share; None = every step reads them itself."""
 

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, Final, TypeVar
 from urllib.parse import urlsplit
 
 import boto3
+import httpx
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import (
@@ -45,7 +46,12 @@ USUAL_SILENCE_S: Final = 120.0
 RESUMED_AT_MOST: Final = 50
 # One part at a time: memory is that of a part, and s3transfer's own threads would multiply it.
 UPLOAD: Final = TransferConfig(use_threads=False)
-NOTHING_SENT: Final = (ConnectTimeoutError, EndpointConnectionError, ProxyConnectionError)
+NOTHING_SENT: Final = (
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    ProxyConnectionError,
+    httpx.PoolTimeout,
+)
 NO_CREDENTIAL: Final = (NoCredentialsError, PartialCredentialsError)
 THROTTLED: Final = frozenset(
     {"ThrottlingException", "TooManyRequestsException", "SlowDown", "RequestLimitExceeded"}
@@ -198,7 +204,8 @@ async def _made(
     try:
         with account.calls.call(call_info.provider, call_info.does, patience) as underway:
             longest_s = SILENCES * (account.http.timeout.read or USUAL_SILENCE_S)
-            answer = await in_thread(lambda: work(underway), underway, longest_s, break_off)
+            async with account.turn():
+                answer = await in_thread(lambda: work(underway), underway, longest_s, break_off)
     except ClientError as error:
         secrets = call_info.secrets or await asyncio.to_thread(_own_secrets)
         failure = _of_answer(dataclasses.replace(call_info, secrets=secrets), error)
@@ -209,7 +216,7 @@ async def _made(
             status=401,
         )
     # urllib3's own come where a body breaks off in a way that botocore does not translate.
-    except (BotoCoreError, HTTPError, OSError) as error:
+    except (BotoCoreError, HTTPError, OSError, httpx.PoolTimeout) as error:
         failure = _of_silence(call_info, error)
     else:
         account.calls.saw(None)

@@ -10,10 +10,12 @@ import asyncio
 import contextlib
 import contextvars
 import threading
+import time
 from collections.abc import Callable
 from typing import TypeVar, cast
 
 from ..call_outcome import Underway
+from .slow_answers import LONGEST_TRANSFER_S
 
 T = TypeVar("T")
 
@@ -28,7 +30,11 @@ async def in_thread(
     longest_s: float,
     break_off: Callable[[], None] = lambda: None,
 ) -> T:
-    """Return what `work` returns; raises `TooSlowError`, after `break_off`, once it has not moved for so long."""
+    """Return what `work` returns.
+
+    Raises `TooSlowError`, after `break_off`, once it has not moved for so long, or runs for longer than any transfer.
+    """
+    ends_at = time.monotonic() + LONGEST_TRANSFER_S
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
     context = contextvars.copy_context()
@@ -54,7 +60,7 @@ async def in_thread(
 
     threading.Thread(target=run, name="batchling-call", daemon=True).start()
     while not done.done():
-        left_s = longest_s - underway.stalled_s
+        left_s = min(longest_s - underway.stalled_s, ends_at - time.monotonic())
         if left_s <= 0:
             done.cancel()
             break_off()

@@ -108,6 +108,7 @@ class ProviderCall:
     ) -> None:
         self._http = account.http
         self._calls = account.calls
+        self._turn = account.turn
         self._query = account.query
         self._download_hosts = account.download_hosts
         self._method = method
@@ -237,6 +238,7 @@ class ProviderCall:
                     underway = stack.enter_context(
                         self._calls.call(self.call_info.provider, self.call_info.does)
                     )
+                    await stack.enter_async_context(self._turn())
                     trace = self._traced(underway)
                     response = await stack.enter_async_context(
                         self._opened(url, params, trace)
@@ -381,7 +383,7 @@ class ProviderCall:
                     name: (called, underway.watched(file), kind)
                     for name, (called, file, kind) in (files or {}).items()
                 }
-                async with self._http.stream(
+                sent = self._http.stream(
                     self._method,
                     url,
                     params=params,
@@ -392,7 +394,8 @@ class ProviderCall:
                     timeout=timeout,
                     follow_redirects=False,
                     extensions={"trace": trace},
-                ) as response:
+                )
+                async with self._turn(), sent as response:
                     body = _brought(bounded.pieces(response), underway)
                     is_fine = response.is_success or response.status_code in fine
                     if longest is None or not is_fine:

@@ -15,6 +15,8 @@ SILENCES: Final = 2.5
 """So many times the longest silence, an answer may take from the moment its call was sent in full."""
 LEAST_BYTES: Final = 64 * 1024
 """A download brings so many bytes, or its end, in each such time."""
+LONGEST_TRANSFER_S: Final = 6 * 3600.0
+"""An upload or a download that brings enough to be waited for ends after this time all the same."""
 SENT: Final = ".receive_response_headers.started"
 
 Trace = Callable[[str, object], Awaitable[None]]
@@ -32,9 +34,9 @@ def longest_s(timeout: httpx.Timeout) -> float | None:
 async def in_time(ask: Callable[[Trace], Awaitable[T]], trace: Trace, longest_s: float | None) -> T:
     """Return what `ask` returns, which hands the trace on to its call; raises `TimeoutError` once it took too long.
 
-    What is sent may take any time: an input file can be large.
+    What is sent may take hours: an input file can be large. The timeout for each piece is a least pace.
     """
-    async with asyncio.timeout(None) as bound:
+    async with asyncio.timeout(LONGEST_TRANSFER_S) as bound:
 
         async def seen(event: str, more: object) -> None:
             await trace(event, more)
@@ -45,11 +47,17 @@ async def in_time(ask: Callable[[Trace], Awaitable[T]], trace: Trace, longest_s:
 
 
 async def paced(pieces: AsyncIterator[bytes], longest_s: float | None) -> AsyncGenerator[bytes, None]:
-    """Yield the pieces as they come; raises `TooSlowError` where they bring less than `LEAST_BYTES` in that time."""
-    n_bytes, waited_s, asked_at = 0, 0.0, time.monotonic()
+    """Yield the pieces as they come.
+
+    Raises `TooSlowError` where they bring less than `LEAST_BYTES` in that time, or come without end.
+    """
+    n_bytes, waited_s, all_s, asked_at = 0, 0.0, 0.0, time.monotonic()
     async for piece in pieces:
-        waited_s += time.monotonic() - asked_at
+        took_s = time.monotonic() - asked_at
+        waited_s, all_s = waited_s + took_s, all_s + took_s
         n_bytes += len(piece)
+        if all_s > LONGEST_TRANSFER_S:
+            raise TooSlowError(f"not at its end after {all_s / 3600:.0f} hours")
         if n_bytes >= LEAST_BYTES:
             n_bytes, waited_s = 0, 0.0
         elif longest_s is not None and waited_s >= longest_s:

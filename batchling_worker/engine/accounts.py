@@ -18,11 +18,13 @@ from ..errors import PermanentError
 from ..provider import Account, ProviderFacts
 from ..settings import ProviderSettings
 from ..store import Store
+from .shares import Shares
 
 CONNECT_S: Final = 10.0
 TURN_S: Final = 30.0
 """How long a call waits for a connection: a create must be sent soon after it was armed, or not at all."""
-MOST_CONNECTIONS: Final = 100
+MOST_CONNECTIONS: Final = 256
+"""Of all servers together; each has its share."""
 
 _REGISTRY: Final = Routes()
 _OWN: Final = {"own": "the worker's own"}
@@ -53,6 +55,7 @@ class Accounts:
         self._private_keys = private_keys
         self._keeps_files = keeps_files
         self._routes = routes_of(providers)
+        self._shares = Shares(TURN_S)
         self._http = httpx.AsyncClient(
             timeout=httpx.Timeout(silence_s, connect=CONNECT_S, pool=TURN_S),
             limits=httpx.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=20),
@@ -106,6 +109,7 @@ class Accounts:
             http=self._http,
             digest=_digest(base_url.rstrip("/"), whose),
             own_host=_is_own_host(spec.provider, base_url),
+            turn=self._shares.of(_digest(base_url.rstrip("/"), whose), base_url.rstrip("/")),
             own_credential=settings.own_credential,
             staging=staging,
             staging_url=settings.staging_url.rstrip("/"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import math
 import random
@@ -23,6 +24,8 @@ from . import pool_slot
 
 SILENT_S: Final = 3.0
 """After this time without an answer a provider counts as silent: its circuit opens, and the step frees its slot."""
+STALLED_S: Final = 0.3
+"""A step whose call does not get any further for this time frees its slot: other accounts' steps need it."""
 UNKNOWN_KEY: Final = 401
 NO_RIGHT: Final = 403
 
@@ -33,6 +36,8 @@ class Circuits:
     def __init__(self, standing: AccountStore, telemetry: Telemetry) -> None:
         self._account_store = standing
         self._telemetry = telemetry
+        self._stalled: collections.Counter[str] = collections.Counter()
+        """How many steps wait for each server whose calls do not get any further."""
 
     @contextlib.asynccontextmanager
     async def through(self, account: Account, spec: LaneSpec, lane_id: LaneId | None) -> AsyncIterator[None]:
@@ -46,7 +51,10 @@ class Circuits:
         if entry.verdict is not Verdict.OK:
             raise _waiting(entry)
         silent = asyncio.Event()
-        watch = asyncio.create_task(self._watch(account, spec, silent))
+        if self._stalled[account.base_url]:
+            # A server that keeps other steps waiting has this one give up its slot before it waits.
+            pool_slot.let_go()
+        watch = asyncio.create_task(self._watched(account, spec, silent))
         try:
             yield
         except Exception:
@@ -56,6 +64,29 @@ class Circuits:
             await self._tell(account, spec, circuits, told=entry.told or silent.is_set())
         finally:
             watch.cancel()
+
+    async def _watched(self, account: Account, spec: LaneSpec, silent: asyncio.Event) -> None:
+        """Free the slot of a step once its call does not get any further, and watch how long it stays silent."""
+        async with asyncio.TaskGroup() as watches:
+            watches.create_task(self._watch(account, spec, silent))
+            watches.create_task(self._free_slot(account))
+
+    async def _free_slot(self, account: Account) -> None:
+        """Free the slot of a step while its call does not get any further; an answer may come a byte at a time."""
+        server, counted = account.base_url, False
+        try:
+            while True:
+                stalls = _stalled_s(account) >= STALLED_S
+                if stalls:
+                    pool_slot.let_go()
+                if stalls != counted:
+                    self._stalled[server] += 1 if stalls else -1
+                    counted = stalls
+                await asyncio.sleep(STALLED_S / 3)
+        finally:
+            self._stalled[server] -= counted
+            # Servers without a step that waits are forgotten.
+            self._stalled = +self._stalled
 
     async def _watch(self, account: Account, spec: LaneSpec, silent: asyncio.Event) -> None:
         """Trip the circuit once the provider is silent, without waiting for the timeout of the call."""
@@ -114,6 +145,11 @@ class Circuits:
             status=error.status,
             reason=str(error),
         )
+
+
+def _stalled_s(account: Account) -> float:
+    call = account.calls.slowest
+    return 0.0 if call is None else call.stalled_s
 
 
 def _waiting(entry: Entry) -> Waiting:

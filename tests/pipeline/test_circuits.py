@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 from batchling_client.views.inspection import Inspection
@@ -13,6 +15,7 @@ from batchling_client.wire.records.row_and_result import LaneSpec
 from batchling_client.wire.states import BatchState
 from batchling_worker.sandbox.world.faults import RefuseKey, RefusePoll, RefuseUpload, SilenceKey
 from tests.deployment import Deployment
+from tests.providers.wire import Wire
 from tests.waiting import wait_until
 
 BAD_KEY = "gsk-bad-key"
@@ -62,7 +65,11 @@ async def test_a_silent_account_takes_no_slot_for_long(deployment: Deployment) -
     results = await deployment.answered(await deployment.ask(20, rows=5))
 
     assert {result.status for result in results} == {200}
-    assert "circuit_open" in deployment.worker_logs()
+    await wait_until(
+        lambda: "circuit_open" in deployment.worker_logs(),
+        description="the silence opens the circuit",
+        within_s=30,
+    )
 
 
 async def test_a_circuit_that_has_opened_is_closed_by_one_trial(deployment: Deployment) -> None:
@@ -212,3 +219,33 @@ async def _time_passes(deployment: Deployment) -> None:
         await redis.execute_command("HSET", circuit, "until", 1)
     for batch in await batches_with(deployment, "401"):
         await redis.execute_command("ZADD", keys.schedule, "XX", "LT", 0, batch.batch_id)
+
+
+async def test_a_provider_that_answers_a_byte_at_a_time_takes_no_slot_and_its_batches_say_so(
+    deployment: Deployment,
+) -> None:
+    """Its answers begin at once and never end; each of its callers has a key of its own."""
+
+    async def drops() -> AsyncIterator[bytes]:
+        yield b"HTTP/1.1 200 Fine\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n"
+        while True:
+            yield b" "
+            await asyncio.sleep(0.2)
+
+    async with Wire() as wire:
+        wire.reply = lambda seen: drops()
+        deployment.env["BATCHLING_PROVIDERS__OPENAI__BASE_URL"] = wire.url
+        deployment.worker(**PATIENT)
+        for n in range(6):
+            key = {"authorization": f"Bearer sk-canary-{n}"}
+            await deployment.ask(1, provider="openai", headers=key)
+        await wait_until(lambda: len(wire.seen) >= 2, description="both slots wait", within_s=30)
+
+        results = await deployment.answered(await deployment.ask(20, rows=5))
+
+        assert {result.status for result in results} == {200}
+
+        async def all_show_it() -> bool:
+            return len(await batches_with(deployment, "openai has not answered for")) == 6
+
+        await wait_until(all_show_it, description="each batch shows the reason", within_s=60)

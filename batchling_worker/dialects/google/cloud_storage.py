@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import google.auth
+import httpx
 import requests
 from google.api_core.exceptions import GoogleAPICallError, PreconditionFailed
 from google.auth.credentials import Credentials as AnyCredentials
@@ -219,7 +220,8 @@ async def answered(
     try:
         with account.calls.call(call_info.provider, call_info.does, patience) as underway:
             longest_s = SILENCES * (account.http.timeout.read or USUAL_SILENCE_S)
-            answer = await in_thread(lambda: work(underway), underway, longest_s)
+            async with account.turn():
+                answer = await in_thread(lambda: work(underway), underway, longest_s)
     except PreconditionFailed:
         failure = _TakenError(f"{call_info.provider}: the object is there already")
     except GoogleAPICallError as error:
@@ -233,7 +235,14 @@ async def answered(
     except RefreshError as error:
         failure = TemporaryError(NO_TOKEN) if error.retryable else PermanentError(f"{NO_TOKEN}.", status=401)
     # urllib3's own come where a raw body breaks off: `requests` reads that without translating them.
-    except (GoogleAuthError, requests.RequestException, HTTPError, DataCorruption, OSError) as error:
+    except (
+        GoogleAuthError,
+        requests.RequestException,
+        HTTPError,
+        DataCorruption,
+        OSError,
+        httpx.PoolTimeout,
+    ) as error:
         name = type(error).__name__
         failure = TemporaryError(
             f"{call_info.provider} was asked to {call_info.does} and did not answer in full ({name})"
