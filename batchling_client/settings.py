@@ -24,13 +24,10 @@ def _usable_url(url: str | None) -> str | None:
     if not url:
         return None
     try:
-        connection.connect(url)
+        return connection.usable_url(url)
     except connection.UnusableUrl as error:
-        raise ValueError(str(error).removeprefix("BATCHLING_REDIS_URL ")) from None
-    except ValueError:
         # The library's own message may hold the password.
-        raise ValueError("is not a URL that Redis can be reached at") from None
-    return url
+        raise ValueError(str(error).removeprefix("BATCHLING_REDIS_URL ")) from None
 
 
 def _usable_key(key: str | None) -> str | None:

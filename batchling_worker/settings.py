@@ -16,12 +16,19 @@ from pydantic_settings import (
 )
 
 from batchling_client.wire import keys
-from batchling_client.wire.deployment import provider_settings, setting_files
+from batchling_client.wire.deployment import connection, provider_settings, setting_files
 from batchling_client.wire.deployment.keyring import Keyring
 from batchling_client.wire.deployment.provider_settings import EndpointSettings
 from batchling_client.wire.deployment.setting_errors import mistake_in, sentence
 
 RESULT_TTL_S: Final = keys.RESULTS.ms // 1000
+
+
+def _usable_url(url: str) -> str:
+    try:
+        return url and connection.usable_url(url)
+    except connection.UnusableUrl as error:
+        raise ValueError(str(error).removeprefix("BATCHLING_REDIS_URL ")) from None
 
 
 class WrongSetting(ValueError):
@@ -61,7 +68,7 @@ class WorkerSettings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    redis_url: str = ""
+    redis_url: Annotated[str, AfterValidator(_usable_url)] = Field(default="", repr=False)
     """The deployment's Redis: redis://, rediss://, unix:// or sentinel://."""
     home: Path = Field(default_factory=lambda: user_state_path("batchling"))
     """Where the embedded stack keeps data, logs, sockets and keys (mode 0700)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -29,7 +30,28 @@ REPLY_SECONDS: Final = 10.0
 HEALTH_SECONDS: Final = 10
 """How long a connection may be idle before it is asked for a sign of life."""
 SENTINEL_PORT: Final = 26379
-SENTINEL_FORM: Final = "A Sentinel URL looks like sentinel://host:26379,host2:26379/service-name/0."
+SENTINEL_FORM: Final = (
+    "BATCHLING_REDIS_URL is not of the form sentinel://host:26379,host2:26379/service-name/0, with :PASSWORD@ in front "
+    "of the hosts if there is one."
+)
+
+SCHEMES: Final = frozenset({"redis", "rediss", "unix", "sentinel"})
+NO_URL: Final = "BATCHLING_REDIS_URL is not a URL that Redis can be reached at."
+UNESCAPED: Final = (
+    "BATCHLING_REDIS_URL has a character in its user or password that a URL reads otherwise: write / as %2F, ? as %3F, "
+    "# as %23 and @ as %40."
+)
+USER_ALONE: Final = (
+    "BATCHLING_REDIS_URL has a user and no password: a password alone is written with a colon in front of it, as in "
+    "redis://:PASSWORD@host."
+)
+AMONG_OPTIONS: Final = (
+    "BATCHLING_REDIS_URL has its user or password among the options: write them in front of the host, as in "
+    "redis://USER:PASSWORD@host."
+)
+_END_OF_AUTHORITY: Final = re.compile(r"[/?#]")
+_OPTIONS: Final = re.compile(r"[?#]")
+_CREDENTIAL_OPTION: Final = re.compile(r"[?&](?:username|password|credential_provider)=", re.IGNORECASE)
 
 UNREACHABLE: Final = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, OSError)
 """What a Redis that is away, starting, or failing over looks like: worth waiting for."""
@@ -46,8 +68,43 @@ class UnusableUrl(ValueError):
 
 def place_of(url: str) -> str:
     """Return where a Redis URL points, without its password."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "an unusable URL"
     return parts.path if parts.scheme == "unix" else parts.netloc.rpartition("@")[2]
+
+
+def usable_url(url: str) -> str:
+    """Return the URL; raise `UnusableUrl`, whose sentence holds nothing of it: any part may be the password."""
+    try:
+        connected = connect(url)
+        pool: Any = connected.connection_pool
+        # An option that redis-py does not know is an error of every connection, and of nothing before.
+        pool.make_connection()
+    except UnusableUrl:
+        raise
+    except (ValueError, TypeError, AttributeError, KeyError):
+        raise UnusableUrl(NO_URL) from None
+    return url
+
+
+def _check(url: str) -> None:
+    """Raise `UnusableUrl` for mistakes that make a part of a password a host, a user or an option."""
+    scheme, _, rest = url.partition("://")
+    if scheme not in SCHEMES or not rest:
+        raise UnusableUrl("BATCHLING_REDIS_URL must start with redis://, rediss://, unix:// or sentinel://.")
+    authority = _END_OF_AUTHORITY.split(rest, maxsplit=1)[0]
+    if scheme != "unix" and "@" in rest[len(authority) :]:
+        raise UnusableUrl(UNESCAPED)
+    credentials, at, hosts = authority.rpartition("@")
+    if at and credentials and ":" not in credentials:
+        raise UnusableUrl(USER_ALONE)
+    database = _OPTIONS.split(rest[len(authority) :], maxsplit=1)[0].strip("/")
+    if scheme.startswith("redis") and (not hosts or (database and not database.isdecimal())):
+        raise UnusableUrl(NO_URL)
+    if _CREDENTIAL_OPTION.search(rest[len(authority) :]):
+        raise UnusableUrl(AMONG_OPTIONS)
 
 
 def connect(url: str, *, max_connections: int = 50, n_resends: int = 0) -> Redis:
@@ -57,7 +114,8 @@ def connect(url: str, *, max_connections: int = 50, n_resends: int = 0) -> Redis
     URL's query win, such as `?socket_timeout=3`. Who finds all `max_connections` in use waits for one. A command
     whose reply is lost is sent again `n_resends` times: only for who may send each command twice.
     """
-    scheme = urlsplit(url).scheme
+    _check(url)
+    scheme = url.partition("://")[0]
     retry = Retry(EqualJitterBackoff(cap=2.0, base=0.2), n_resends)
     if scheme in ("redis", "rediss", "unix"):
         make_pool: Callable[..., BlockingConnectionPool] = BlockingConnectionPool.from_url
@@ -71,9 +129,7 @@ def connect(url: str, *, max_connections: int = 50, n_resends: int = 0) -> Redis
             timeout=REPLY_SECONDS,
         )
         return Redis.from_pool(pool)
-    if scheme == "sentinel":
-        return _behind_sentinel(url, max_connections, retry)
-    raise UnusableUrl("BATCHLING_REDIS_URL must start with redis://, rediss://, unix:// or sentinel://.")
+    return _behind_sentinel(url, max_connections, retry)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
