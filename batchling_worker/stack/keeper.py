@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import psutil
 
@@ -45,6 +45,18 @@ class Recipe:
     label: str
     marks: Sequence[frozenset[str]]
     """Sets of words that only this child's command line holds; one matching set is enough."""
+    programs: tuple[str, ...]
+    """How the names of executables begin that run this child, in lower case."""
+
+
+class Owner(Protocol):
+    """The user ids of a process."""
+
+    @property
+    def real(self) -> int: ...
+
+    @property
+    def effective(self) -> int: ...
 
 
 def observe(pid: int, label: str) -> Child | None:
@@ -70,9 +82,21 @@ def stray(recipe: Recipe) -> Child | None:
         words = process.info["cmdline"] or [""]
         # A title is one word. The child in which Redis rewrites its file does not count: it ends by itself.
         shown = {*words, *words[0].split()}
-        if not _REWRITES.match(words[0]) and any(mark <= shown for mark in recipe.marks):
-            return observe(process.pid, recipe.label)
+        if _REWRITES.match(words[0]) or not any(mark <= shown for mark in recipe.marks):
+            continue
+        with suppress(psutil.Error):
+            if is_own(process.uids(), process.exe(), recipe):
+                return observe(process.pid, recipe.label)
     return None
+
+
+def is_own(owner: Owner, executable: str, recipe: Recipe) -> bool:
+    """Return whether a process whose command line fits a recipe is a child: everybody may choose a command line.
+
+    An earlier supervisor may have run another build of the program, so its name counts and not its path.
+    """
+    name = Path(executable).name.lower()
+    return {owner.real, owner.effective} == {os.getuid()} and name.startswith(recipe.programs)
 
 
 class Keeper:
@@ -161,5 +185,6 @@ def stop(keepers: Sequence[Keeper], *, patience_s: float) -> None:
 def _send(keepers: Sequence[Keeper], number: signal.Signals) -> None:
     for keeper in keepers:
         if keeper.running() and keeper.child is not None:
-            with suppress(ProcessLookupError):
+            # Redis may run as another user, if this stack was started with `sudo` before.
+            with suppress(ProcessLookupError, PermissionError):
                 os.kill(keeper.child.pid, number)

@@ -50,7 +50,9 @@ class Recipes:
         argv += ["--maxmemory-policy", "noeviction", "--daemonize", "no", *words]
         # Once it runs, Redis shows a title instead of its command line.
         marks = ({"--unixsocket", self._socket}, {f"unixsocket:{self._socket}"})
-        recipe = self._recipe("redis", argv, self._url, *marks)
+        # Debian's redis-server is a link to redis-check-rdb.
+        programs = (Path(binary).resolve().name.lower(), "redis-server", "valkey-server", "redis-check-rdb")
+        recipe = self._recipe("redis", argv, self._url, *marks, programs=programs)
         return replace(recipe, environment={**MALLOC, **self._environment})
 
     def worker(self) -> Recipe:
@@ -67,9 +69,12 @@ class Recipes:
     def _celery(self, name: str, label: str, *words: str) -> Recipe:
         directory = f"--workdir={self._layout.run}"
         argv = [sys.executable, "-P", "-m", "celery", "-q", "-A", "batchling_worker", directory, name, *words]
-        return self._recipe(name, argv, label, {directory, name})
+        programs = (Path(sys.executable).resolve().name.lower(), "python")
+        return self._recipe(name, argv, label, {directory, name}, programs=programs)
 
-    def _recipe(self, name: str, argv: list[str], label: str, *marks: set[str]) -> Recipe:
+    def _recipe(
+        self, name: str, argv: list[str], label: str, *marks: set[str], programs: tuple[str, ...]
+    ) -> Recipe:
         return Recipe(
             name=name,
             argv=argv,
@@ -78,6 +83,7 @@ class Recipes:
             log=self._layout.log(name),
             label=label,
             marks=[frozenset(mark) for mark in marks],
+            programs=programs,
         )
 
 
