@@ -256,7 +256,7 @@ def app_or_exit() -> Celery:
             _install_pages(settings)
         return make_app(settings)
     except sealing.UnreadableSealKey as error:
-        sentence = f"{KEYRING} is not usable: {error}"
+        sentence = f"{KEYRING} is not usable: {str(error).rstrip('.')}."
     except (WrongSetting, UnfitWorker, UnusableFile, UnusableUrl, StackError) as error:
         sentence = str(error)
     sys.stderr.write(sentence + "\n")

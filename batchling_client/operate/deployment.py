@@ -48,5 +48,6 @@ def _stored_public_key(used: ClientSettings) -> str:
         return seal_key_files.stored_pair(used.home)[0]
     except (OSError, sealing.UnreadableSealKey) as error:
         raise WrongSettings(
-            f"The seal key in {used.home / 'keys'} cannot be read ({error}): mend it, or set BATCHLING_SEAL_PUBLIC_KEY."
+            f"The seal key in {used.home / 'keys'} cannot be read ({str(error).rstrip('.')}): mend it, or set "
+            "BATCHLING_SEAL_PUBLIC_KEY."
         ) from None

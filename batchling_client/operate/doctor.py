@@ -129,15 +129,8 @@ def of_keys(used: ClientSettings, workers: Sequence[WorkerPresence]) -> Finding:
         return Finding(
             check="keys",
             health=Health.FAILURE,
-            says=f"the seal key in {folder} cannot be read ({error})",
+            says=f"the seal key in {folder} cannot be read ({str(error).rstrip('.')})",
             mend=mend,
-        )
-    if not used.seal_public_key and private.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        return Finding(
-            check="keys",
-            health=Health.FAILURE,
-            says=f"others can read {private}",
-            mend=f"chmod 600 {private}",
         )
     digest = sealing.digest(public)
     closed = [worker.name for worker in workers if not worker.can_open(digest)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -117,7 +118,9 @@ async def rotate(home: Path, inspection: Inspection | None, *, within_s: float =
     The new key is stored behind the present one first, until every live worker opens it: a caller that sealed for it
     before would find no worker that can serve it. Raise `KeysInUse`, with the keys as they were, if a worker does not.
     """
-    seal_key_files.stored_pair(home)
+    with contextlib.suppress(sealing.UnreadableSealKey):
+        seal_key_files.stored_pair(home)
+    stored(home)
     try:
         with seal_key_files.changing(home):
             present = _stored(home)
@@ -226,16 +229,15 @@ async def _moved_to(redis: Redis, place: bytes, private_keys: Sequence[str], pub
 
 
 def _stored(home: Path) -> tuple[str, ...]:
-    path = home / seal_key_files.FOLDER / seal_key_files.PRIVATE_FILE
-    return keyring.parsed(path.read_text(encoding="ascii"))
+    return keyring.parsed(seal_key_files.private_text(home))
 
 
 def stored(home: Path) -> tuple[str, ...]:
     """Return the private keys of a home, the current one first; raise `WrongSettings`."""
     try:
         return _stored(home)
-    except (OSError, UnicodeDecodeError) as error:
-        why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "not text"
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else type(error).__name__
     except sealing.UnreadableSealKey as error:
         why = str(error)
     raise WrongSettings(f"The seal keys in {home / seal_key_files.FOLDER} cannot be read: {why}.")

@@ -171,7 +171,7 @@ def _launch(
         flower=flower,
         followed=followed,
     )
-    with layout.log("supervisor").open("ab") as log:
+    with open(layout.log("supervisor"), "ab", opener=_private) as log:
         launched = subprocess.run(
             [sys.executable, "-P", "-m", "batchling_worker.stack.supervisor", order.encode()],
             env=environment,
@@ -220,3 +220,7 @@ def _last_words(layout: Layout) -> str:
         return ""
     said = [words for line in lines if (words := _LOGGED.sub("", line).strip(" .:"))]
     return f", as its Redis ends with {said[-1]!r}" if said else ""
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

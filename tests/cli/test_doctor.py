@@ -117,7 +117,8 @@ def test_seal_keys_are_read_and_never_made(tmp_path: Path) -> None:
     assert doctor.of_keys(used, []).sound
 
     private.chmod(0o644)
-    assert "chmod 600" in doctor.of_keys(used, []).mend
+    assert "chmod 600" in doctor.of_keys(used, []).says
+    private.chmod(0o600)
 
     private.write_text("not a key", encoding="ascii")
     assert not doctor.of_keys(used, []).sound

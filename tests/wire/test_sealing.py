@@ -16,6 +16,7 @@ from nacl.public import PublicKey, SealedBox
 
 from batchling_client.wire import sealing
 from batchling_client.wire.deployment import seal_key_files
+from batchling_client.wire.deployment.keyring import Keyring
 
 SECRET = "sk-canary-3b1f9e27"
 HEADERS = {"authorization": f"Bearer {SECRET}", "x-api-key": SECRET}
@@ -106,18 +107,59 @@ def test_the_pair_of_a_home_is_made_once_and_kept(tmp_path: Path) -> None:
     assert (home / "keys" / seal_key_files.PUBLIC_FILE).read_text().strip() == first[0]
 
 
-def test_nobody_else_can_read_the_private_key_and_no_draft_is_left(tmp_path: Path) -> None:
+def test_nobody_else_can_read_a_home_that_the_keys_make_and_no_draft_is_left(tmp_path: Path) -> None:
+    home = tmp_path / "deep" / "home"
     mask = os.umask(0)
     try:
-        seal_key_files.stored_pair(tmp_path)
+        seal_key_files.stored_pair(home)
     finally:
         os.umask(mask)
-    keys = tmp_path / "keys"
-    assert stat.S_IMODE(keys.stat().st_mode) == 0o700
-    assert stat.S_IMODE((keys / seal_key_files.PRIVATE_FILE).stat().st_mode) == 0o600
-    assert sorted(path.name for path in keys.iterdir()) == sorted(
-        (seal_key_files.PRIVATE_FILE, seal_key_files.PUBLIC_FILE)
-    )
+    keys = home / "keys"
+    assert [stat.S_IMODE(one.stat().st_mode) for one in (home, keys)] == [0o700, 0o700]
+    assert {stat.S_IMODE(one.stat().st_mode) for one in keys.iterdir()} == {0o600}
+    assert {one.name for one in keys.iterdir()} == {seal_key_files.PRIVATE_FILE, seal_key_files.PUBLIC_FILE}
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o622])
+def test_a_private_key_that_others_can_read_or_change_is_refused(tmp_path: Path, mode: int) -> None:
+    _, private = seal_key_files.stored_pair(tmp_path)
+    file = tmp_path / "keys" / seal_key_files.PRIVATE_FILE
+    file.chmod(mode)
+
+    for read in (seal_key_files.stored_pair, lambda home: Keyring(None, None, home)):
+        with pytest.raises(sealing.UnreadableSealKey, match=f"run `chmod 600 {file}`") as refused:
+            read(tmp_path)
+        assert private not in str(refused.value)
+
+
+def test_a_private_key_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seal_key_files.stored_pair(tmp_path)
+    somebody_else = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: somebody_else)
+
+    with pytest.raises(sealing.UnreadableSealKey, match="belongs to another user"):
+        seal_key_files.stored_pair(tmp_path)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may give a file to another user")
+def test_a_private_key_that_another_user_put_there_is_refused(tmp_path: Path) -> None:
+    seal_key_files.stored_pair(tmp_path)
+    os.chown(tmp_path / "keys" / seal_key_files.PRIVATE_FILE, 65534, 65534)
+
+    with pytest.raises(sealing.UnreadableSealKey, match="belongs to another user, with the id 65534"):
+        seal_key_files.stored_pair(tmp_path)
+
+
+def test_a_worker_keeps_its_keys_when_others_can_read_their_file(tmp_path: Path) -> None:
+    _, private = seal_key_files.stored_pair(tmp_path)
+    keyring = Keyring(None, None, tmp_path)
+    planted = seal_key_files.stored_pair(tmp_path / "other")[1]
+    file = tmp_path / "keys" / seal_key_files.PRIVATE_FILE
+    file.write_text(planted + "\n", encoding="ascii")
+    file.chmod(0o644)
+
+    assert keyring.private_keys() == (private,)
+    assert "chmod 600" in keyring.trouble
 
 
 def test_processes_that_need_a_pair_at_once_agree_on_one(tmp_path: Path) -> None:

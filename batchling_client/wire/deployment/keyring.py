@@ -33,11 +33,12 @@ class Keyring:
     The keys are those of the setting `given`, else those of `file`, else the pair that is kept in `home/keys`.
     """
 
-    __slots__ = ("_file", "_keys", "_name", "_seen", "_trouble")
+    __slots__ = ("_file", "_home", "_keys", "_name", "_seen", "_trouble")
 
     def __init__(self, given: str | None, file: Path | None, home: Path) -> None:
         self._name = NAME + setting_files.SUFFIX
         self._file: Path | None = None
+        self._home: Path | None = None
         self._trouble = ""
         self._seen: object = None
         if given is not None:
@@ -46,9 +47,10 @@ class Keyring:
         if file is None:
             seal_key_files.stored_pair(home)
             file = home / seal_key_files.FOLDER / seal_key_files.PRIVATE_FILE
+            self._home = home
         self._file = file
         self._seen = _stamp(file)
-        self._keys = parsed(setting_files.read(file, self._name))
+        self._keys = parsed(self._text(file))
 
     @property
     def trouble(self) -> str:
@@ -66,13 +68,18 @@ class Keyring:
         if stamp != self._seen:
             self._seen = stamp
             try:
-                self._keys = parsed(setting_files.read(self._file, self._name))
+                self._keys = parsed(self._text(self._file))
                 self._trouble = ""
             except setting_files.UnusableFile as error:
                 self._trouble = error.reason
             except sealing.UnreadableSealKey as error:
                 self._trouble = f"names {self._file}: {error}"
         return self._keys
+
+    def _text(self, file: Path) -> str:
+        """Return the text of the keys' file; of a home, only if nobody else could have written or read it."""
+        text = setting_files.read(file, self._name)
+        return text if self._home is None else seal_key_files.private_text(self._home)
 
     def digests(self) -> tuple[str, ...]:
         """Return the digests of the public keys that these open, the current one first."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from .. import sealing
 
@@ -20,30 +21,65 @@ PRIVATE_FILE: Final = "seal.key"
 def stored_pair(home: Path) -> tuple[str, str]:
     """Return the current (public, private) pair of `home/keys`, made on first need.
 
-    Processes that make one at once agree.
+    Processes that make one at once agree. Raise `UnreadableSealKey` if somebody else could have chosen the key or
+    could read it.
     """
     folder = home / FOLDER
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for directory in (home, folder):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     private_file = folder / PRIVATE_FILE
     if not private_file.exists():
         _, private = sealing.new_pair()
-        # Not named by process id: two containers that share a volume may have the same id.
-        handle, name = tempfile.mkstemp(prefix=f".{PRIVATE_FILE}.", dir=folder)
-        draft = Path(name)
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(private + "\n")
+        draft = _draft(folder, PRIVATE_FILE, [private])
         try:
             os.link(draft, private_file)
         except FileExistsError:
             pass
         finally:
             draft.unlink()
-    private = (private_file.read_text(encoding="ascii").split() or [""])[0]
+    private = (private_text(home).split() or [""])[0]
     public = sealing.public_half(private)
     public_file = folder / PUBLIC_FILE
     if not public_file.exists():
-        public_file.write_text(public + "\n", encoding="ascii")
+        _draft(folder, PUBLIC_FILE, [public]).replace(public_file)
     return public, private
+
+
+def private_text(home: Path) -> str:
+    """Return what the file of private keys holds; raise `UnreadableSealKey` as `stored_pair` does, or OSError."""
+    path = home / FOLDER / PRIVATE_FILE
+    with _opened(path) as file:
+        # Of the open file, because its path may lead to another one by now.
+        seen = os.fstat(file.fileno())
+        if seen.st_uid != os.getuid():
+            raise sealing.UnreadableSealKey(f"{path} belongs to another user, with the id {seen.st_uid}")
+        if seen.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise sealing.UnreadableSealKey(f"others can read {path}: run `chmod 600 {path}`")
+        raw = file.read()
+    try:
+        return raw.decode("ascii")
+    except UnicodeDecodeError:
+        # Not "from" it, because that error holds the content.
+        pass
+    raise sealing.UnreadableSealKey(f"{path} is not text")
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except PermissionError:
+        raise sealing.UnreadableSealKey(f"{path} may not be read by this user") from None
+
+
+def _draft(folder: Path, name: str, lines: Sequence[str]) -> Path:
+    """Write lines into a new private file, on disk when this returns."""
+    # Not named by process id: two containers that share a volume may have the same id.
+    handle, path = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
+    with os.fdopen(handle, "w", encoding="ascii") as file:
+        file.write("".join(f"{line}\n" for line in lines))
+        file.flush()
+        os.fsync(file.fileno())
+    return Path(path)
 
 
 @contextlib.contextmanager
@@ -62,9 +98,4 @@ def replace(home: Path, private_keys: Sequence[str]) -> None:
     folder = home / FOLDER
     # The public key goes last: it is for people, and every process takes it from the private one.
     for name, lines in ((PRIVATE_FILE, private_keys), (PUBLIC_FILE, [sealing.public_half(private_keys[0])])):
-        handle, draft = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write("".join(f"{line}\n" for line in lines))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, folder / name)  # noqa: PTH105 - a name made by mkstemp
+        _draft(folder, name, lines).replace(folder / name)
