@@ -196,11 +196,15 @@ def _of_a_download(call_info: CallInfo, there: str) -> str:
     """Return what is wrong with a redirect of a result file to a host that the settings do not name."""
     setting = f"BATCHLING_PROVIDERS__{call_info.provider.upper()}__DOWNLOAD_HOSTS"
     scheme, _, site = there.partition("://")
-    if scheme == "http" and not download_hosts.is_loopback(httpx.URL(there).host):
-        return f"it redirects to {there}, and result files are fetched from other hosts over https only"
+    plain = scheme == "http" and not download_hosts.is_loopback(httpx.URL(there).host)
+    asked = there if plain else site
+    try:
+        download_hosts.usable((asked,))
+    except ValueError:
+        return f"it redirects to {there}, which is not a host that {setting} could name"
     return (
-        f"it redirects to {there}. To have result files fetched there, without the key, name {site} in {setting} "
-        "of the workers"
+        f"it redirects to {there}. To have result files fetched there, without the key, name {asked} in {setting} "
+        "of the workers" + (" (without TLS everybody on the way can read the answers)" if plain else "")
     )
 
 

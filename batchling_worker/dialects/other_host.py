@@ -19,12 +19,12 @@ BARE: Final = ("user-agent", "accept-encoding", "range")
 """All that such a call takes along of the headers of the provider's own."""
 
 
-def place_of(response: httpx.Response, hosts: tuple[str, ...]) -> httpx.URL | None:
-    """Return the URL on one of these hosts that a redirect of a download leads to, else None.
+def place_of(response: httpx.Response, hosts: tuple[str, ...], link: str = "") -> httpx.URL | None:
+    """Return the URL on one of these hosts that a redirect of a download leads to, or a link in its body, else None.
 
     Everybody who has a signed URL can use it: it is used once, and never stored, logged or shown.
     """
-    place = response.headers.get("location", "")
+    place = link or response.headers.get("location", "")
     if not hosts or response.request.method != "GET" or not place:
         return None
     try:

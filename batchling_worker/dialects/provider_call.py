@@ -29,7 +29,7 @@ import msgspec
 from ..call_outcome import Underway
 from ..errors import PermanentError, TemporaryError, WorkerError
 from ..provider import Account
-from . import bounded, error_instead, http_errors, lenient_json, other_host, slow_answers
+from . import bounded, error_instead, http_errors, lenient_json, linked_files, other_host, slow_answers
 from .http_errors import CallInfo
 from .redaction import Redaction
 
@@ -47,6 +47,7 @@ LARGE_PATIENCE: Final = 2.5
 LOOP_BYTES: Final = 128 * 1024
 """A longer answer is parsed in a thread: leases are extended and other steps go on meanwhile."""
 REDIRECTING: Final = frozenset({301, 302, 303, 307, 308})
+FOUND: Final = 302
 KEEPS_THE_METHOD: Final = frozenset({307, 308})
 FURTHEST_BEHIND: Final = dt.timedelta(days=1)
 """A clock that is further off is not believed: a search goes back as far as the clock of the list is behind."""
@@ -122,6 +123,10 @@ class ProviderCall:
         self._too_slow = False
         self._as_sent = False
         """Whether the body is taken as it is sent, whatever encoding its headers name."""
+        self._link = ""
+        """The link in the last answer, if that was one."""
+        self._by_link = False
+        """Whether the provider answers with a link to the file: a part is asked for there, and not of the link."""
         self._misnamed = False
         """Whether the last body was not in the encoding that its headers name."""
         self._url = account.base_url.rstrip("/") + path
@@ -247,15 +252,16 @@ class ProviderCall:
                     )
                     if response.is_success:
                         failure = None
-                        self.framed, self._part = _framed(response), _part(response)
-                        longest_s = slow_answers.longest_s(self._http.timeout)
-                        body = bounded.pieces(response, as_sent=self._as_sent)
-                        pieces = slow_answers.paced(body, longest_s)
-                        async with contextlib.aclosing(pieces):
-                            async for piece in pieces:
+                        file = self._file(response, may_link=elsewhere is None)
+                        async with contextlib.aclosing(file):
+                            async for piece in file:
                                 underway.brought(len(piece))
                                 with underway.ours():
                                     yield piece
+                        if self._link:
+                            failure = self._unfollowed(response)
+                            target = linked_files.on_the_same_server(response, self._link)
+                            place = other_host.place_of(response, self._download_hosts, self._link)
                     elif elsewhere is not None:
                         failure = other_host.of_status(self.call_info, elsewhere, response.status_code)
                     else:
@@ -285,6 +291,28 @@ class ProviderCall:
         if failure is not None:
             raise failure
 
+    async def _file(self, response: httpx.Response, *, may_link: bool) -> AsyncGenerator[bytes, None]:
+        """Yield a file; if the answer is a link to it instead, keep the link and yield nothing."""
+        self._link = ""
+        body = bounded.pieces(response, as_sent=self._as_sent)
+        pieces = slow_answers.paced(body, slow_answers.longest_s(self._http.timeout))
+        async with contextlib.aclosing(pieces):
+            begun = linked_files.Begun()
+            if may_link and linked_files.may_be_link(response):
+                begun = await linked_files.begun(pieces)
+            self._link = linked_files.link_in(begun)
+            if self._link:
+                self._by_link = True
+                return
+            self.framed, self._part = _framed(response), _part(response)
+            async for piece in linked_files.whole(begun, pieces):
+                yield piece
+
+    def _unfollowed(self, response: httpx.Response) -> WorkerError:
+        """Return the error for a link that is not followed."""
+        shown = {**response.headers, "location": self._link}
+        return http_errors.of_status(self.call_info, FOUND, shown, b"", response.url)
+
     def _opened(
         self, url: str, params: httpx.QueryParams | None, trace: slow_answers.Trace
     ) -> contextlib.AbstractAsyncContextManager[httpx.Response]:
@@ -292,7 +320,9 @@ class ProviderCall:
             self._method,
             url,
             params=params,
-            headers=self._headers,
+            headers={
+                name: said for name, said in self._headers.items() if not self._by_link or name != "range"
+            },
             follow_redirects=False,
             extensions={"trace": trace},
         )

@@ -93,10 +93,10 @@ async def test_a_file_on_a_host_that_is_not_listed_waits_and_its_host_and_settin
 @pytest.mark.parametrize(
     ("location", "words"),
     [
-        ("http://files.example/bucket?s=canary", "over https only"),
+        ("http://files.example/bucket?s=canary", "name http://files.example in"),
         ("https://user:canary@127.0.0.1:{port}/bucket", "DOWNLOAD_HOSTS"),
         ("file:/bucket/canary", "BASE_URL"),
-        ("http://[oops/bucket/canary", "over https only"),
+        ("http://[oops/bucket/canary", "not a host that"),
     ],
 )
 async def test_a_place_that_cannot_be_right_is_never_asked(
@@ -105,6 +105,51 @@ async def test_a_place_that_cannot_be_right_is_never_asked(
     port = store.url.rpartition(":")[2]
     moved(wire, location.format(port=port))
     assert words in await failure(named(wired, f"127.0.0.1:{port}", "*.example.com"))
+    assert not store.seen
+
+
+LINKS: Final = [
+    {"url": "{place}"},
+    {"url": "{place}", "expires_at": 1, "method": "GET"},
+    {"id": "file-1", "object": "file", "download_url": "{place}"},
+    {"signedUrl": "{place}"},
+]
+
+
+def linked(wire: Wire, said: object, place: str) -> None:
+    """Every call to the provider is answered with a JSON object instead of a file."""
+    body = json.dumps(said).replace("{place}", place).encode()
+    wire.reply = lambda seen: answer(body, headers="Content-Type: application/json\r\n")
+
+
+@pytest.mark.parametrize("said", LINKS, ids=lambda one: next(iter(one)))
+async def test_a_file_behind_a_link_in_json_is_read_where_the_settings_name_its_host(
+    wire: Wire, store: Wire, wired: Desk, said: object
+) -> None:
+    linked(wire, said, store.url + SIGNED)
+    site = store.url.removeprefix("http://")
+    assert f"name {site} in" in await failure(named(wired))
+    assert not store.seen
+    assert await read(named(wired, site)) == IDS
+    [fetched] = store.seen
+    assert fetched.head.startswith(f"GET {SIGNED} HTTP/1.1\r\n")
+    assert all(fetched.header(name) is None for name in OWN)
+
+
+async def test_a_link_to_the_same_server_is_followed_with_the_key(wire: Wire, wired: Desk) -> None:
+    def reply(seen: Seen) -> Reply:
+        link = json.dumps({"url": f"{wire.url}/raw/output.jsonl"}).encode()
+        return answer(FILE if seen.target.startswith("/raw/") else link)
+
+    wire.reply = reply
+    assert await read(named(wired)) == IDS
+    assert wire.seen[-1].header("authorization") == wire.seen[0].header("authorization")
+
+
+async def test_a_row_that_speaks_of_a_url_is_a_row(wire: Wire, store: Wire, wired: Desk) -> None:
+    row = {"custom_id": "r1", "url": store.url, "response": {"status_code": 200, "body": {"id": "r1"}}}
+    wire.reply = lambda seen: answer(json.dumps(row).encode() + b"\n")
+    assert await read(named(wired, store.url.removeprefix("http://"))) == ["r1"]
     assert not store.seen
 
 

@@ -23,6 +23,7 @@ SPELT = [
     ("https://files.acme.example:443/", ("files.acme.example",)),
     ("http://127.0.0.1:9000,localhost", ("127.0.0.1:9000", "localhost")),
     ('["[::1]:9000"]', ("[::1]:9000",)),
+    ("http://minio:9000, http://store.internal:80/", ("http://minio:9000", "http://store.internal")),
     ("bücher.example", ("xn--bcher-kva.example",)),
 ]
 
@@ -42,7 +43,6 @@ WRONG = [
     "bucket.s3.amazonaws.com?X-Amz-Signature=CANARY",
     "user:CANARY@files.example",
     "ftp://files.example",
-    "http://files.example",
     "files.example:0",
     "files.example:port",
     "files.example:70000",
@@ -85,14 +85,19 @@ def test_what_cannot_be_right_is_refused_by_workers_and_callers(
         ("https", "x.r2.cloudflarestorage.com", 8443, False),
         ("http", "127.0.0.1", 9000, True),
         ("http", "127.0.0.1", 9001, False),
+        ("http", "minio", 9000, True),
+        ("http", "minio", None, False),
+        ("https", "minio", 9000, False),
+        ("http", "x.store.internal", None, True),
         ("https", "10.0.0.1", None, False),
         ("https", "169.254.169.254", None, False),
         ("file", "127.0.0.1", 9000, False),
     ],
 )
-def test_only_a_listed_host_is_allowed_and_only_over_https(
+def test_only_a_listed_host_is_allowed_over_https_unless_listed_with_http(
     scheme: str, name: str, port: int | None, *, expected: bool
 ) -> None:
-    hosts = usable(("bucket.s3.amazonaws.com", "*.r2.cloudflarestorage.com", "127.0.0.1:9000"))
+    listed = ("bucket.s3.amazonaws.com", "*.r2.cloudflarestorage.com", "127.0.0.1:9000")
+    hosts = usable((*listed, "http://minio:9000", "http://*.store.internal"))
     assert allowed(hosts, scheme, name, port) is expected
     assert not allowed((), scheme, name, port)

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 from ..route import OWN_PORTS, in_ascii
 
 MOST_HOSTS: Final = 100
+PLAIN: Final = "http://"
+"""Begins the hosts of other machines that are called without TLS, which the settings have to say."""
 
 _NAME: Final = re.compile(
     r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*"
@@ -20,7 +22,10 @@ _AS_IN: Final = "such as bucket.s3.amazonaws.com or *.r2.cloudflarestorage.com"
 
 
 def usable(hosts: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the hosts in one spelling, `name` or `name:port`, each once; raise ValueError for what is not a host."""
+    """Return the hosts in one spelling, each once; raise ValueError for what is not a host.
+
+    The spelling is `name` or `name:port`, behind `http://` for a host of another machine that is called without TLS.
+    """
     if len(hosts) > MOST_HOSTS:
         raise ValueError(f"holds more than {MOST_HOSTS} hosts")
     return tuple(dict.fromkeys(_usable(one) for one in hosts))
@@ -43,21 +48,21 @@ def _usable(spelt: str) -> str:
         raise ValueError(f"has a name that is not a host: name hosts {_AS_IN}")
     if wide and ("." not in name or _is_address(name)):
         raise ValueError(f"has a * with too little behind it: name hosts {_AS_IN}")
-    if scheme == "http" and not is_loopback(name):
-        raise ValueError(
-            "has a host with http://: result files are fetched over https, but for those on this machine"
-        )
-    return ("*." if wide else "") + _site(name, None if port == OWN_PORTS.get(scheme or "https") else port)
+    plain = PLAIN if scheme == "http" and not is_loopback(name) else ""
+    own_port = OWN_PORTS.get(scheme or "https")
+    return plain + ("*." if wide else "") + _site(name, None if port == own_port else port)
 
 
 def allowed(hosts: Iterable[str], scheme: str, name: str, port: int | None) -> bool:
     """Return whether a result file may be fetched from this place; `port` is None for the scheme's own."""
-    if scheme != "https" and not (scheme == "http" and is_loopback(name)):
+    if scheme not in OWN_PORTS:
         return False
     name = name.lower().removesuffix(".")
+    plain = scheme == "http" and not is_loopback(name)
+    listed = [one.removeprefix(PLAIN) for one in hosts if one.startswith(PLAIN) is plain]
     sites = (_site(name, port), _site(name, port or OWN_PORTS[scheme]))
     return any(
-        site.endswith(one[1:]) if one.startswith("*") else site == one for one in hosts for site in sites
+        site.endswith(one[1:]) if one.startswith("*") else site == one for one in listed for site in sites
     )
 
 
