@@ -13,13 +13,21 @@ Within the states `sealed` and `submitting` a batch leaves one of five traces of
 
 from __future__ import annotations
 
+import datetime as dt
 import enum
+from typing import Final
 
 from batchling_client.wire.keys import BatchId
 from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.states import BatchState
 
 from ..provider import LABEL_PREFIX
+
+SENT_TWICE_AFTER: Final = dt.timedelta(seconds=0.3)
+"""The official SDKs, which gateways call providers with, pause for 0.375 s at least before they send a call again."""
+
+LISTED_AFTER: Final = dt.timedelta(seconds=30)
+"""So long after its create a batch is in every list."""
 
 
 class Trace(enum.Enum):
@@ -83,6 +91,20 @@ def unfound(trace: Trace, *, cancelled: bool, is_over: bool) -> Move:
 def may_be_made(batch: Batch) -> bool:
     """Return whether a create may have been sent for a batch that is not submitted."""
     return trace_of(batch).may_be_made
+
+
+def doubles_are_due(batch: Batch, now: dt.datetime) -> bool:
+    """Return whether a submitted batch is to be searched for doubles that a gateway made of one create.
+
+    This is due at the first look, and at the first look after half a minute, when slow lists show them; never if the
+    create was answered so soon that the gateway can have sent it only once.
+    """
+    if batch.create_at is None or batch.submitted_at is None:
+        return False
+    if batch.submitted_at - batch.create_at < SENT_TWICE_AFTER:
+        return False
+    late = batch.submitted_at + LISTED_AFTER
+    return not batch.provider_status or batch.updated_at < late <= now
 
 
 def label_of(namespace: str, batch_id: BatchId) -> str:

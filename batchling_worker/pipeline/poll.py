@@ -15,11 +15,12 @@ from batchling_client.wire.deployment.connection import UNREACHABLE
 from batchling_client.wire.records.batch import EarlyRead
 from batchling_client.wire.states import Outcome, RowKind
 
-from ..decisions import fates, looks, patience, reasons
+from ..decisions import fates, looks, patience, reasons, submission
 from ..dialects.poll_many import LOOKS_TOGETHER
 from ..errors import Denied, PermanentError, StaleClaim, TemporaryError
 from ..provider import Ended, Ending, NotFound, Running, Seen
 from .blamed_rows import named
+from .commit import cancel_surplus
 from .result_chunks import chunks
 from .step import AccountStep, Step
 
@@ -72,6 +73,8 @@ async def poll(step: AccountStep, seen: Seen, passage: Passage = nullcontext) ->
     if not isinstance(seen, Ended) and patience.cancel_is_over(batch, step.now):
         await _end_unconfirmed(step)
         return
+    if submission.doubles_are_due(batch, step.now) and isinstance(seen, Running | Ended):
+        await _cancel_surplus(step)
     match seen:
         case Exception():
             raise seen
@@ -109,6 +112,21 @@ async def poll(step: AccountStep, seen: Seen, passage: Passage = nullcontext) ->
             step.telemetry.progress(batch, seen)
         case _:
             assert_never(seen)
+
+
+async def _cancel_surplus(step: AccountStep) -> None:
+    """Cancel a second batch that a gateway made when it sent the create again by itself, and answered with one of them.
+
+    A list that does not show the batch itself may use other ids, and proves nothing.
+    """
+    batch, ours = step.batch, step.batch.provider_batch_id
+    if step.account.own_host or not step.provider.facts.searchable or batch.reopened_at is not None:
+        return
+    with contextlib.suppress(TemporaryError, PermanentError):
+        made = await step.provider.find(step.account, step.criteria(batch.label))
+        for one in made:
+            if one != ours and ours in made:
+                await cancel_surplus(step, one)
 
 
 async def unseen(step: Step, error: TemporaryError | PermanentError) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 from typing import Any
 
@@ -62,3 +63,27 @@ def test_a_forgotten_create_is_waited_for_whatever_is_wished() -> None:
     wishes = itertools.product((False, True), repeat=2)
     moves = {submission.unfound(Trace.FORGOTTEN, cancelled=c, is_over=o) for c, o in wishes}
     assert moves == {Move.DOUBT}
+
+
+@pytest.mark.parametrize(
+    ("create_took_s", "looked_after_s", "age_s", "status", "is_due"),
+    [
+        (0.2, 0.2, 2.0, "", False),
+        (1.0, 1.0, 2.0, "", True),
+        (1.0, 2.0, 9.0, "validating", False),
+        (1.0, 29.0, 31.0, "validating", True),
+        (1.0, 31.0, 40.0, "validating", False),
+    ],
+)
+def test_doubles_of_a_slow_create_are_searched_for_twice(
+    create_took_s: float, looked_after_s: float, age_s: float, status: str, *, is_due: bool
+) -> None:
+    made = NOW + dt.timedelta(seconds=create_took_s)
+    submitted = batch(
+        state=BatchState.SUBMITTED,
+        create_at=NOW,
+        submitted_at=made,
+        updated_at=made + dt.timedelta(seconds=looked_after_s),
+        provider_status=status,
+    )
+    assert submission.doubles_are_due(submitted, made + dt.timedelta(seconds=age_s)) is is_due

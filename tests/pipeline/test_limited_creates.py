@@ -9,8 +9,17 @@ import pytest
 
 from batchling_client.wire.states import BatchState
 from batchling_worker import providers
-from batchling_worker.sandbox.world.faults import FailCreateAnswer, HideBatch, LagList, RefuseCreate
+from batchling_worker.sandbox.world.faults import (
+    DoubleCreate,
+    FailCreateAnswer,
+    HideBatch,
+    LagList,
+    RefuseCreate,
+    SlowCreate,
+    StickBatch,
+)
 from tests.deployment import Deployment
+from tests.waiting import wait_until
 
 from .hand import Hand
 from .test_rereading import asked, stepped
@@ -60,3 +69,28 @@ async def test_while_the_batch_is_searched_for_it_says_so_and_no_create_is_sent(
     while deployment.sandbox.faults.n_struck(RefuseCreate) < 2:
         await hand.step(batch_id)
     assert time.monotonic() - begun >= PATIENCE_S
+
+
+async def test_a_second_batch_of_a_gateway_that_answered_is_cancelled_before_it_runs(
+    deployment: Deployment, provider: str
+) -> None:
+    """LiteLLM's client sends a create again after a lost answer, and its second answer is all that a worker sees."""
+    deployment.sandbox.faults.add(
+        DoubleCreate(),
+        SlowCreate(seconds=0.4),
+        StickBatch(state="validating", seconds=60.0),
+        StickBatch(state="validating", seconds=3.0),
+    )
+    deployment.fork()
+    ids = await deployment.ask(5, provider=provider)
+
+    results = await deployment.answered(ids)
+
+    assert {result.status for result in results} == {200}
+    await wait_until(
+        lambda: (
+            sorted(str(one["status"]) for one in deployment.sandbox.batches()) == ["cancelled", "completed"]
+        ),
+        description="the batch that nobody reads is cancelled",
+    )
+    assert deployment.billed() == dict.fromkeys(ids, 1)
