@@ -75,6 +75,9 @@ class ClientSettings(BaseSettings):
     """Name of the account whose requests these are, for tokens that are renewed: runs with the same name share batches
     and answers. Unset = the API key tells accounts apart."""
 
+    key_hints: bool = True
+    """Whether the last four characters of API keys are stored, so that people can tell keys apart."""
+
     enabled: bool = True
     """Whether blocks do anything; `false` switches all of them off, for unit tests."""
 

@@ -11,10 +11,16 @@ from .. import settings
 from ..errors import QueueUnreachable
 from ..operate import seal_keys
 from ..operate.connect import reach
+from ..progress.folding import folded
+from ..views import spelling
+from ..views.key_view import KeyView, keys_of
 from ..wire import sealing
+from ..wire.shown import shown
+from ..wording import counted
 from . import options
-from .look import print_out
+from .look import print_out, width
 from .target import say
+from .text import INDENT, moment
 
 
 @click.group()
@@ -106,3 +112,45 @@ def retire(redis_url: str | None, *, reseal: bool, as_json: bool) -> None:
     click.echo(f"Not needed any more: {', '.join(done.dropped) or 'no key'}.")
     for step in done.steps:
         say(step)
+
+
+@keys.command(short_help="Whose key a fingerprint is.")
+@click.argument("fingerprint", metavar="[FP]", default="")
+@options.redis_url
+@options.as_json
+def whose(fingerprint: str, redis_url: str | None, *, as_json: bool) -> int:
+    """Say how the key of a fingerprint ends, where it is used and since when, and whether it is stored.
+
+    FP is a fingerprint as `batchling lanes` shows it, or the beginning of one; without it, every key is listed.
+    """
+
+    async def look() -> list[KeyView]:
+        async with reach(redis_url) as reached:
+            return await keys_of(reached.inspection, reached.redis, reached.scripts.keys, fingerprint)
+
+    found = asyncio.run(look())
+    print_out([spelling.as_json(one) for one in found] if as_json else lines_of(found), as_json=as_json)
+    if not found:
+        say(f"No lane uses a key {fingerprint!r}." if fingerprint else "No lane uses a key.")
+    return 0 if found else 1
+
+
+def lines_of(found: list[KeyView]) -> list[str]:
+    """Return a line for each key."""
+    return [
+        folded(
+            shown(
+                f"{one.credential}: "
+                + ("the name of an account" if one.is_account else _ends(one.key_hint))
+                + f", used at {', '.join(one.providers)} ({', '.join(one.models)}) in {counted(one.n_lanes, 'lane')}, "
+                f"last {moment(one.last_used_at)}, {'stored' if one.is_stored else 'not stored'}"
+            ),
+            width(),
+            indent=INDENT,
+        )
+        for one in found
+    ]
+
+
+def _ends(hint: str | None) -> str:
+    return f"a key that ends in {hint}" if hint else "a key whose end is not stored"

@@ -141,7 +141,8 @@ def lanes(found: Sequence[LaneView], now: dt.datetime, width: int | None = None)
         title = shown(f"{spec.provider}/{spec.model}")
         cells = [shown(one.lane.lane_id[:n_letters]), cut(title, LONGEST_MODEL) if narrow else title]
         cells += [] if narrow else [shown(spec.endpoint), shown(spec.completion_window)]
-        cells += [shown(spec.fingerprint[: 4 if narrow else 8])]
+        ends_in = f"..{one.lane.key_hint}" if one.lane.key_hint else ""
+        cells += [shown(spec.fingerprint[:4] if narrow else f"{spec.fingerprint[:8]}{ends_in}")]
         cells += [str(n) if n else "-" for n in (queue.n_open, queue.n_sealed, queue.n_running)]
         cells += [age(now - queue.oldest_at) if queue.oldest_at else "-", shown(tokens_in_words(one.lane))]
         if not narrow:

@@ -260,6 +260,7 @@ class Eraser:
     async def _erase_credential(self, fingerprint: str) -> None:
         providers = {spec.provider async for _, spec in self._lane_specs() if spec.fingerprint == fingerprint}
         names = [
+            self._keys.key_hint(fingerprint),
             self._keys.credential(fingerprint),
             *(self._keys.credential(fingerprint, one) for one in providers),
         ]

@@ -12,6 +12,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
+from ..wire import key_hints
 from ..wire.deployment.connection import UNREACHABLE
 from ..wire.ids import owner_name, stamps_of
 from ..wire.keys import BatchId, Keys, LaneId, Mailbox, RequestId, RunId
@@ -79,6 +80,8 @@ class LaneRecord:
     """The provider's limit of enqueued tokens that it shares; None before its first submission."""
     circuit: Circuit | None = None
     """Why its batches are not called for, if something has failed or was refused."""
+    key_hint: str = ""
+    """The last characters of its API key; empty if they are not stored."""
     n_succeeded: int = 0
     """Requests of the lane answered with a success, as long as it is on record."""
     n_failed: int = 0
@@ -96,6 +99,7 @@ class LaneRecord:
             "host": self.spec.host,
             "completion_window": self.spec.completion_window,
             "credential": self.spec.fingerprint,
+            "key_hint": self.key_hint or None,
             "headers": dict(self.spec.stored_headers),
             "open_batch_id": self.open_batch.batch_id if self.open_batch else None,
             "n_waiting": self.open_batch.n_requests if self.open_batch else 0,
@@ -350,6 +354,7 @@ class Inspection:
         quotas = await self._quotas({_text(fields, b"quota") for fields in hashes})
         names = {_text(fields, b"account") for fields in hashes} | set(lane_ids)
         circuits = await self._circuits(names)
+        hints = await self._key_hints(hashes)
         found = []
         for lane_id, fields, score in zip(lane_ids, hashes, scores, strict=True):
             if fields == {} or score is None:
@@ -370,6 +375,7 @@ class Inspection:
                     open_batch=by_lane.get(lane_id),
                     quota=quotas.get(_text(fields, b"quota")),
                     circuit=max(of_both, key=lambda circuit: circuit.until is not None, default=None),
+                    key_hint=hints.get(spec.fingerprint, ""),
                     n_succeeded=number(known, "n_succeeded"),
                     n_failed=number(known, "n_failed"),
                     tokens=Tokens.decode(known),
@@ -377,6 +383,17 @@ class Inspection:
                 )
             )
         return found
+
+    async def _key_hints(self, lanes: Sequence[Mapping[bytes, bytes] | None]) -> dict[str, str]:
+        """Return the last characters of the lanes' keys, by fingerprint, as far as they are stored."""
+        whose = set()
+        for fields in lanes:
+            with contextlib.suppress(CorruptRecord):
+                whose.add(str(LaneSpec.decode((fields or {}).get(b"spec", b"")).fingerprint))
+        ordered = sorted(whose)
+        stored = await pipelined(self._redis, [("GET", self._keys.key_hint(one)) for one in ordered])
+        said = {one: (raw or b"").decode(errors="replace") for one, raw in zip(ordered, stored, strict=True)}
+        return {one: hint for one, hint in said.items() if key_hints.is_hint(hint)}
 
     async def _quotas(self, quota_ids: Collection[str]) -> dict[str, Quota]:
         """Return the quotas, each with those batches in flight that have not ended."""

@@ -302,6 +302,15 @@ KEYSPACE: Final = (
         client=WRITE,
     ),
     KeyKind(
+        word="key_hint",
+        redis_type="string",
+        lifetime=IN_FLIGHT,
+        holds="last four characters of an API key, by fingerprint",
+        client=ALL,
+        operator=READ,
+        dashboard=READ,
+    ),
+    KeyKind(
         word="quota",
         redis_type="hash",
         lifetime=IN_FLIGHT,
@@ -483,6 +492,9 @@ class Keys:
         A secret has the same fingerprint in every header. Outside `authorization` it is stored per provider.
         """
         return self.credential(fingerprint, "" if set(headers) == {"authorization"} else provider)
+
+    def key_hint(self, fingerprint: str) -> str:
+        return f"{self.prefix}key_hint:{fingerprint}"
 
     def quota(self, quota_id: str) -> str:
         return f"{self.prefix}quota:{quota_id}"

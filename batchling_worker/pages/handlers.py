@@ -241,6 +241,11 @@ class AccountView:
     lanes: tuple[LaneView, ...]
 
     @property
+    def key(self) -> str:
+        """The beginning of the key's fingerprint, and the end of the key as far as it is stored."""
+        return words.key(self.lanes[0].lane)
+
+    @property
     def n_waiting(self) -> int:
         """How many requests no provider has taken yet."""
         return sum(one.queue.n_waiting for one in self.lanes)

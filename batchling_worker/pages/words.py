@@ -81,6 +81,12 @@ def hold(lane: LaneRecord) -> str:
     return hold_in_words(lane, now(), clock)
 
 
+def key(lane: LaneRecord) -> str:
+    """Return the beginning of the fingerprint of a lane's key, and how the key ends, if that is stored."""
+    ends_in = f" ..{lane.key_hint}" if lane.key_hint else ""
+    return f"{lane.spec.fingerprint[:8]}{ends_in}"
+
+
 def query(**words: str) -> str:
     """Return the query of a URL."""
     return urlencode({name: word for name, word in words.items() if word})

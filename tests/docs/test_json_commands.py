@@ -108,6 +108,7 @@ async def all_printed(deployment: Deployment, folder: Path) -> dict[str, Any]:
     seen["retry ID"] = await printed(env, "retry", batch_id)
     seen["cancel BATCH"] = await printed(env, "cancel", batch_id)
     seen["cancel RUN"] = await printed(env, "cancel", seen["runs"][0]["run_id"])
+    seen["keys whose"] = await printed(env, "keys", "whose")
     await deployment.settled()
     seen["forget NAME"] = await printed(env, "forget", "nightly", "--dry-run")
     seen["keys rotate"] = await printed(env, "keys", "rotate")

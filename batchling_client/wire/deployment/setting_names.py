@@ -21,6 +21,7 @@ SETTINGS: Final = (
     "HOME",
     "HTTP_SILENCE_SECONDS",
     "KEEP_FILES",
+    "KEY_HINTS",
     "LEASE_SECONDS",
     "LOG_FORMAT",
     "MAX_ATTEMPTS",
