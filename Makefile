@@ -6,10 +6,13 @@ BIN := $(VENV)/bin
 SDKS := $(VENV)-sdks
 PYTHONS := $(VENV)-pythons
 ARGS ?=
+UPGRADE ?=
+COMPILE := --universal --python-version 3.11 --quiet --no-header --no-emit-index-url --no-emit-find-links --no-annotate \
+	--no-emit-package batchling
 # Most tests wait for other processes: more than one a core keeps the cores busy.
 JOBS ?= 4
 
-.PHONY: help demo test test-pythons test-long test-sdks chaos weather lint format bench picture constraints clean
+.PHONY: help demo test test-pythons test-long test-sdks chaos weather lint format bench picture constraints locks audit licences clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,19 +25,19 @@ help: ## Show this help
 $(VENV)/bin/python:
 	@PYTHON="$(PYTHON)" tools/venv "$(VENV)"
 
-$(VENV)/.installed-all: pyproject.toml constraints.txt tools/venv tools/install | $(VENV)/bin/python
-	@tools/install "$(VENV)" all
+$(VENV)/.installed-all: pyproject.toml locks/all.txt tools/venv tools/install | $(VENV)/bin/python
+	@tools/install "$(VENV)" locks/all.txt
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml constraints.txt tools/venv tools/install | $(VENV)/bin/python
-	@tools/install "$(VENV)" dev
+$(VENV)/.installed-dev: pyproject.toml locks/dev.txt tools/venv tools/install | $(VENV)/bin/python
+	@tools/install "$(VENV)" locks/dev.txt
 	@touch $@ $(VENV)/.installed-all
 
 # The SDKs in the versions of one column of tests/sdks/matrix.toml.
 $(SDKS)/%/.installed: pyproject.toml tests/sdks/matrix.toml tests/sdks/constraints/%.txt tools/venv tools/install
 	@mkdir -p "$(SDKS)"
 	@PYTHON="$(PYTHON)" tools/venv "$(SDKS)/$*"
-	@tools/install "$(SDKS)/$*" harness tests/sdks/constraints/$*.txt `"$(SDKS)/$*/bin/python" tests/sdks/matrix.py $*`
+	@tools/install "$(SDKS)/$*" tests/sdks/constraints/$*.txt
 	@touch $@
 
 demo: $(VENV)/.installed-all ## Run the demo: no account, no Redis, nothing to set up
@@ -80,14 +83,25 @@ picture: $(VENV)/.installed-dev ## Draw the picture in the README anew (needs tm
 	$(BIN)/python docs/picture.py
 
 constraints: ## Pin the newest versions that fit together (needs uv)
-	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade --quiet \
-		--no-header --no-emit-index-url --no-emit-find-links --no-annotate --no-emit-package batchling \
-		--output-file constraints.txt
-	for column in `$(BIN)/python tests/sdks/matrix.py`; do \
-		$(BIN)/python tests/sdks/matrix.py $$column | uv pip compile pyproject.toml - --extra harness \
-			--universal --python-version 3.11 --upgrade --quiet --no-header --no-emit-index-url --no-emit-find-links \
-			--no-annotate --no-emit-package batchling --output-file tests/sdks/constraints/$$column.txt || exit 1; \
+	uv pip compile pyproject.toml locks/build.in --all-extras $(COMPILE) --upgrade --output-file constraints.txt
+	@$(MAKE) --no-print-directory locks UPGRADE=--upgrade
+
+# Hashes are those of every file that the index has of a version, so that each platform finds its own.
+locks: ## Pin what is installed, at the versions of constraints.txt and with hashes (needs uv)
+	for extra in all dev; do \
+		uv pip compile pyproject.toml locks/build.in --extra $$extra --constraint constraints.txt $(COMPILE) \
+			--generate-hashes --output-file locks/$$extra.txt || exit 1; \
 	done
+	for column in `$(BIN)/python tests/sdks/matrix.py`; do \
+		$(BIN)/python tests/sdks/matrix.py $$column | uv pip compile pyproject.toml locks/build.in - --extra harness \
+			$(COMPILE) $(UPGRADE) --generate-hashes --output-file tests/sdks/constraints/$$column.txt || exit 1; \
+	done
+
+audit: $(VENV)/.installed-dev ## Ask the advisory service for known holes in what is pinned; ARGS=--strict fails where it cannot be asked
+	@$(BIN)/python -m tools.audit $(ARGS)
+
+licences: $(VENV)/.installed-dev ## List the licences of what the extra `all` installs
+	@$(BIN)/python -m tools.licences $(ARGS)
 
 clean: ## Remove the virtual environments and everything built
 	rm -rf .venv .venv-sdks .venv-pythons .ci-venv .ci-venv-sdks .ci-venv-pythons build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
