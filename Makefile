@@ -92,17 +92,23 @@ locks: ## Pin what is installed, at the versions of constraints.txt and with has
 		uv pip compile pyproject.toml locks/build.in --extra $$extra --constraint constraints.txt $(COMPILE) \
 			--generate-hashes --output-file locks/$$extra.txt || exit 1; \
 	done
+	uv pip compile locks/audit.in $(COMPILE) $(UPGRADE) --generate-hashes --output-file locks/audit.txt
 	for column in `$(BIN)/python tests/sdks/matrix.py`; do \
 		$(BIN)/python tests/sdks/matrix.py $$column | uv pip compile pyproject.toml locks/build.in - --extra harness \
 			$(COMPILE) $(UPGRADE) --generate-hashes --output-file tests/sdks/constraints/$$column.txt || exit 1; \
 	done
 
-audit: $(VENV)/.installed-dev ## Ask the advisory service for known holes in what is pinned; ARGS=--strict fails where it cannot be asked
-	@$(BIN)/python -m tools.audit $(ARGS)
+$(VENV)-audit/.installed: locks/audit.txt tools/venv
+	@PYTHON="$(PYTHON)" tools/venv "$(VENV)-audit"
+	@tools/install "$(VENV)-audit" locks/audit.txt alone
+	@touch $@
+
+audit: $(VENV)-audit/.installed ## Ask an advisory service for known holes in what is pinned; ARGS=--strict fails if none can be asked
+	@$(VENV)-audit/bin/python tools/audit.py $(ARGS)
 
 licences: $(VENV)/.installed-dev ## List the licences of what the extra `all` installs
-	@$(BIN)/python -m tools.licences $(ARGS)
+	@$(BIN)/python tools/licences.py
 
 clean: ## Remove the virtual environments and everything built
-	rm -rf .venv .venv-sdks .venv-pythons .ci-venv .ci-venv-sdks .ci-venv-pythons build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-audit .venv-sdks .venv-pythons .ci-venv .ci-venv-sdks .ci-venv-pythons build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
