@@ -28,7 +28,7 @@ def licence_of(name: str) -> str | None:
         told = metadata(name)
     except PackageNotFoundError:
         return None
-    said = str(told.get("License-Expression") or "").strip()
+    said = "".join(told.get_all("License-Expression") or ()).strip()
     if said:
         return said
     classified = [
@@ -36,7 +36,7 @@ def licence_of(name: str) -> str | None:
     ]
     if classified:
         return ", ".join(classified)
-    first = str(told.get("License") or "").strip().splitlines()
+    first = "".join(told.get_all("License") or ()).strip().splitlines()
     return first[0][:60] if first else "not named"
 
 
