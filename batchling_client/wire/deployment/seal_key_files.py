@@ -49,7 +49,7 @@ def private_text(home: Path) -> str:
     """Return what the file of private keys holds; raise `UnreadableSealKey` as `stored_pair` does, or OSError."""
     path = home / FOLDER / PRIVATE_FILE
     with _opened(path) as file:
-        # Of the open file, because its path may lead to another one by now.
+        # Ask the open file: its path may lead to another one by now.
         seen = os.fstat(file.fileno())
         if seen.st_uid != os.getuid():
             raise sealing.UnreadableSealKey(f"{path} belongs to another user, with the id {seen.st_uid}")
