@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from collections import OrderedDict
 from typing import Final
 
+from batchling_client.wire.keys import BatchId
 from batchling_client.wire.records.batch import Batch
 
 AGAIN: Final = dt.timedelta(hours=1)
-_LINE: Final = re.compile(r"([0-9]{1,14}) waits: (.*)")
+MOST_KEPT: Final = 1000
+_LINE: Final = re.compile(r"([0-9]{1,14}) (?:waits|to be read again): (.*)")
+"""What `hold.lua` and `unread.lua` write."""
 _VARYING: Final = re.compile(r"\S*[0-9]\S*")
 """Request ids, times and counts: a reason that differs only in them is the same reason."""
 _WHOLE: Final = 120
@@ -26,6 +30,25 @@ def is_news(batch: Batch, why: str, now: dt.datetime) -> bool:
     if since is None:
         return True
     return (now - since) // AGAIN > (batch.updated_at - since) // AGAIN
+
+
+class Repeats:
+    """Keeps what this process has logged of late, for waits that no timeline in Redis tells of."""
+
+    def __init__(self) -> None:
+        self._logged: OrderedDict[tuple[BatchId, str], dt.datetime] = OrderedDict()
+
+    def is_news(self, batch: Batch, why: str, now: dt.datetime) -> bool:
+        """Return whether this process has not logged the reason for the batch within an hour; take note of it then."""
+        key = batch.batch_id, _VARYING.sub("#", why)
+        logged = self._logged.get(key)
+        if logged is not None and now - logged < AGAIN:
+            return False
+        self._logged[key] = now
+        self._logged.move_to_end(key)
+        if len(self._logged) > MOST_KEPT:
+            self._logged.popitem(last=False)
+        return True
 
 
 def _since(batch: Batch, why: str) -> dt.datetime | None:

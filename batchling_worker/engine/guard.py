@@ -39,6 +39,7 @@ class Guard:
         self._store = store
         self._survivors = survivors
         self._telemetry = telemetry
+        self._waits = held.Repeats()
 
     async def under_lease(self, steps: Sequence[Step], work: Coroutine[Any, Any, None]) -> None:
         """Run the work while the leases are extended."""
@@ -118,7 +119,8 @@ class Guard:
         batch, claim = step.batch, step.claim
         match what:
             case After.LOOK_AGAIN:
-                self._telemetry.log("step_waits", batch=batch, reason=str(error))
+                if self._waits.is_news(batch, str(error), step.now):
+                    self._telemetry.log("step_waits", batch=batch, reason=str(error))
                 await claim.release(error.delay_s or 0.0)
             case After.WAIT:
                 delay_s = error.delay_s or 0.0

@@ -12,7 +12,7 @@ from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.records.row_and_result import Row
 from batchling_client.wire.states import Outcome, RowKind
 
-from ..decisions import fates, reasons, rereading
+from ..decisions import fates, held, reasons, rereading
 from ..decisions.rereading import Complete, ReadAgain, Reading
 from ..errors import PermanentError, TemporaryError
 from ..provider import Complaint, Ended, Ending, NotFound, Running
@@ -153,7 +153,8 @@ async def _requeue_refused(step: Step, ending: Ending, refused: AbstractSet[Requ
 
 async def _read_again(step: Step, ending: Ending, again: ReadAgain) -> None:
     event = "results_held" if again.held else "results_incomplete"
-    step.telemetry.warn(event, batch=step.batch, reason=again.why, delay_s=round(again.delay_s, 2))
+    if not again.held or held.is_news(step.batch, again.why, step.now):
+        step.telemetry.warn(event, batch=step.batch, reason=again.why, delay_s=round(again.delay_s, 2))
     await step.claim.unread(again.delay_s, ending, again.why, held_back=again.held)
     step.reach("collect.unread")
 

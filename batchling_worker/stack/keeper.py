@@ -47,6 +47,7 @@ class Recipe:
     """Sets of words that only this child's command line holds; one matching set is enough."""
     programs: tuple[str, ...]
     """How the names of executables begin that run this child, in lower case."""
+    logs_to_stdout: bool = True
 
 
 class Owner(Protocol):
@@ -152,7 +153,7 @@ class Keeper:
                 env=recipe.environment,
                 cwd=recipe.directory,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=log if recipe.logs_to_stdout else subprocess.DEVNULL,
                 stderr=log,
                 start_new_session=True,
             )

@@ -70,7 +70,9 @@ class Recipes:
         directory = f"--workdir={self._layout.run}"
         argv = [sys.executable, "-P", "-m", "celery", "-q", "-A", "batchling_worker", directory, name, *words]
         programs = (Path(sys.executable).resolve().name.lower(), "python")
-        return self._recipe(name, argv, label, {directory, name}, programs=programs)
+        recipe = self._recipe(name, argv, label, {directory, name}, programs=programs)
+        # On stdout Celery prints a sentence when it shuts down: not a line of the log.
+        return replace(recipe, logs_to_stdout=False)
 
     def _recipe(
         self, name: str, argv: list[str], label: str, *marks: set[str], programs: tuple[str, ...]
