@@ -155,7 +155,7 @@ KEYSPACE: Final = (
         holds="provider, model, key or lane that is paused -> by whom, since when, why",
         client=READ,
         operator=ALL,
-        dashboard=READ,
+        dashboard=ALL,
     ),
     KeyKind(
         word="lane",

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from tornado.web import HTTPError
 
-from batchling_client.operate import steering
+from batchling_client.operate import pausing, steering
 from batchling_client.views.batch_detail import BatchDetail, detail_of
 from batchling_client.views.batch_list import Lanes
 from batchling_client.views.batch_list import Page as Some
@@ -19,8 +19,10 @@ from batchling_client.views.inspection import Inspection, RunRecord
 from batchling_client.views.lane_view import LaneView, lanes_of
 from batchling_client.views.overview import Overview, overview_of
 from batchling_client.views.run_view import RunView, run_view
-from batchling_client.wire.keys import DRAINED_VERSIONS, WIRE_VERSION, BatchId, Keys, RunId
+from batchling_client.wire.keys import DRAINED_VERSIONS, WIRE_VERSION, BatchId, Keys, LaneId, RunId
 from batchling_client.wire.records.batch import Batch
+from batchling_client.wire.records.pause import Pause
+from batchling_client.wire.records.row_and_result import LaneSpec
 from batchling_client.wire.records.usage_and_failure import Tokens
 
 from ..log_lines import emit
@@ -267,10 +269,11 @@ class LanesPage(Page):
     async def get(self) -> None:
         """Show them."""
 
-        async def ask(look: Look) -> list[LaneView]:
-            return await lanes_of(look.lists, MOST_LANES)
+        async def ask(look: Look) -> tuple[list[LaneView], list[Pause]]:
+            redis, keys = look.scripts.redis, look.scripts.keys
+            return await lanes_of(look.lists, MOST_LANES), await pausing.pauses_of(redis, keys)
 
-        lanes = await self.deployment.look_together("lanes", ask)
+        lanes, pauses = await self.deployment.look_together("lanes", ask)
         by_key: dict[tuple[str, str], list[LaneView]] = {}
         for one in lanes:
             by_key.setdefault((one.lane.spec.provider, one.lane.spec.fingerprint), []).append(one)
@@ -278,7 +281,55 @@ class LanesPage(Page):
             AccountView(provider=provider, credential=key, lanes=tuple(some))
             for (provider, key), some in by_key.items()
         ]
-        self.show("lanes", title="Lanes", tab="lanes", lanes=lanes, accounts=accounts)
+        self.show("lanes", title="Lanes", tab="lanes", lanes=lanes, accounts=accounts, pauses=pauses)
+
+
+class PausePage(Page):
+    """Asks what is to be paused or resumed, and does it."""
+
+    async def get(self, what: str) -> None:
+        """Ask whether a lane, its model, its key or its provider is to be paused, or whether a pause is to end."""
+        if self.read_only:
+            raise HTTPError(405, READ_ONLY)
+        lane = await self._lane(self.word("lane")) if what == "pause" else None
+        self.show(
+            "pause",
+            title=f"{what.title()} submissions",
+            tab="lanes",
+            refresh=False,
+            what=what,
+            lane=lane,
+            name=self.word("name"),
+        )
+
+    async def post(self, what: str) -> None:
+        """Do it, and lead back to the lanes."""
+        name, reason = (str(self.get_body_argument(one, ""))[:200].strip() for one in ("name", "reason"))
+        by = f"{self.who or 'a person'} in Flower"
+
+        async def ask(look: Look) -> list[Pause]:
+            redis, keys = look.scripts.redis, look.scripts.keys
+            if what == "pause":
+                return [await pausing.pause(look.lists, redis, keys, name, by=by, reason=reason)]
+            return await pausing.resume(look.lists, look.scripts, name, by=by)
+
+        if not name:
+            raise HTTPError(400, f"Choose what to {what}.\n")
+        try:
+            done = await self.deployment.look(ask, longest_s=MANY_S)
+        except pausing.UnknownPlace as unknown:
+            raise HTTPError(409, f"{unknown}\n") from None
+        log_steered(self.who, what, {what: len(done)}, name)
+        self.redirect(self.reverse_url("batchling-lanes"), status=303)
+
+    async def _lane(self, lane_id: str) -> LaneSpec:
+        async def ask(look: Look) -> LaneSpec | None:
+            return (await look.lists.lanes()).specs.get(LaneId(lane_id))
+
+        spec = await self.deployment.look(ask)
+        if spec is None:
+            raise HTTPError(404, "There is no such lane.\n")
+        return spec
 
 
 class RunsPage(Page):

@@ -33,6 +33,7 @@ PAGES: Final = (
     (rf"/failures/{ID}", handlers.FailuresPage, "batchling-failures"),
     (r"/find", handlers.FindPage, "batchling-find"),
     (r"/lanes", handlers.LanesPage, "batchling-lanes"),
+    (r"/lanes/(pause|resume)", handlers.PausePage, "batchling-pause"),
     (r"/runs", handlers.RunsPage, "batchling-runs"),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -140,11 +141,11 @@ async def test_a_login_a_prefix_and_read_only_hold_for_every_page(
             page = ada.get(f"/mon/{path}")
             assert (page.status, set(page.methods) - {"get"}) == (200, set()), path
             assert all(link.startswith(("/mon/", "?", "#", "http")) for link in page.links), path
-            assert not [link for link in page.links if link.endswith(("cancel", "retry"))], path
+            assert not [link for link in page.links if re.search("/(cancel|retry|pause|resume)", link)], path
         for host, status in (("two.example", 200), ("one.example:80", 200), ("three.example", 403)):
             assert ada.get("/mon/batches", Host=host).status == status, host
         fields = ada.get("/mon/batches").fields
-        for path in (f"batch/{batch_id}/cancel", "batches/retry"):
+        for path in (f"batch/{batch_id}/cancel", "batches/retry", "lanes/pause", "lanes/resume"):
             assert ada.get(f"/mon/{path}").status == 405, path
             assert ada.post(f"/mon/{path}", fields).status == 405, path
 

@@ -177,3 +177,37 @@ async def test_an_account_says_that_its_key_is_refused(there: ByHand, browser: B
     assert said in accounts
     assert said in browser.get("/batchling").text.partition("Needs you")[2].partition("Waits by itself")[0]
     assert "key refused" in browser.get(f"/batch/{batch_id}").text
+
+
+async def test_a_lane_is_paused_after_a_question_and_resumed(there: ByHand, browser: Browser) -> None:
+    batch_id = await there.sealed(ids(1))
+    [pause] = [
+        link
+        for link in browser.get("/lanes").links
+        if link.startswith("/lanes/pause?") and there.lane_id in link
+    ]
+    ask = browser.get(pause)
+    assert f"groq / {there.spec.model}" in ask.text
+    assert await there.redis.execute_command("EXISTS", there.keys.paused) == 0
+
+    given = {**ask.fields, "name": there.lane_id, "reason": "<b>budget</b>"}
+    assert browser.post("/lanes/pause", given).status == 303
+    page = browser.get("/lanes")
+    assert "a person in Flower" in page.text
+    assert "<b>budget" not in page.body
+
+    [resume] = [link for link in page.links if link.startswith("/lanes/resume?")]
+    assert browser.post("/lanes/resume", browser.get(resume).fields).status == 303
+    assert await there.redis.execute_command("EXISTS", there.keys.paused) == 0
+    assert (await there.batch(batch_id)).state is BatchState.SEALED
+
+
+async def test_a_pause_without_a_token_or_of_nothing_pauses_nothing(there: ByHand, browser: Browser) -> None:
+    await there.sealed(ids(1))
+    fields = browser.get(f"/lanes/pause?lane={there.lane_id}").fields
+
+    assert browser.post("/lanes/pause", {"name": there.lane_id}).status == 403
+    assert browser.post("/lanes/pause", {**fields, "name": ""}).status == 400
+    assert browser.post("/lanes/pause", {**fields, "name": "nobody"}).status == 409
+    assert browser.get("/lanes/pause?lane=gone").status == 404
+    assert await there.redis.execute_command("EXISTS", there.keys.paused) == 0
