@@ -21,7 +21,7 @@ from batchling_client.views.batch_view import BatchView
 from batchling_client.views.failures import Failures
 from batchling_client.views.overview import Overview
 from batchling_client.views.run_view import RunView
-from batchling_client.wire.keys import KEYSPACE
+from batchling_client.wire.keys import BROKER_KEYSPACE, KEYSPACE
 from batchling_client.wire.no_batches import ANY_PATH, NO_BATCHES
 from batchling_client.wire.routes import ROUTES, Routes, window_words
 from batchling_client.wire.states import CHANGES
@@ -63,6 +63,13 @@ def keys_table() -> str:
         for kind in KEYSPACE
     ]
     return _table(heading, rows)
+
+
+def roles_table() -> str:
+    """Return a line for each family of Redis keys: what the users of each role may do with it."""
+    rows = [(f"`{kind.word}`", kind.client, kind.operator, kind.dashboard) for kind in KEYSPACE]
+    broker = [(f"Celery's `{one.pattern}`", "nothing", "nothing", one.dashboard) for one in BROKER_KEYSPACE]
+    return _table(("key", "client", "operator", "dashboard"), [*rows, *broker])
 
 
 def states_diagram() -> str:
@@ -220,6 +227,7 @@ PAGES: Final[dict[str, dict[str, Callable[[], str]]]] = {
         "keys": keys_table,
         "lifetimes": lifetimes_table,
     },
+    "docs/security.md": {"roles": roles_table},
     "docs/reference.md": {"passing-reasons": passing_reasons, "exceptions": exceptions_tree},
     "docs/test-harness.md": {"long": long_tests},
     "docs/json.md": {

@@ -39,22 +39,24 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def promises() -> list[tuple[str, list[str]]]:
-    """The promises of the page: the heading of each, and the lines under it."""
-    text = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+def promises(page: str) -> list[tuple[str, list[str]]]:
+    """The promises of a page: the heading of each, and the lines under it."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     parts = [part.split("\n## ")[0] for part in text.split("\n### ")[1:]]
     return [(part.splitlines()[0], [line for line in part.splitlines()[1:] if line]) for part in parts]
 
 
-def test_every_guarantee_has_a_promise_a_limit_and_a_test() -> None:
-    assert promises()
-    for heading, lines in promises():
+@pytest.mark.parametrize("page", ["guarantees.md", "security.md"])
+def test_every_guarantee_has_a_promise_a_limit_and_a_test(page: str) -> None:
+    assert promises(page)
+    for heading, lines in promises(page):
         begins = [line.partition(":**")[0].removesuffix("s") for line in lines]
         assert begins == ["- **Promise", "- **Limit", "- **Test"], heading
 
 
-def test_every_guarantee_names_a_test_that_exists() -> None:
-    for heading, lines in promises():
+@pytest.mark.parametrize("page", ["guarantees.md", "security.md"])
+def test_every_guarantee_names_a_test_that_exists(page: str) -> None:
+    for heading, lines in promises(page):
         named = TEST.findall(lines[-1])
         assert named, f"no test: {heading}"
         for file, test in named:
