@@ -18,6 +18,7 @@ from .block.parameters import (
     check_choice,
     check_number,
     check_window,
+    roots_of,
     seconds,
 )
 from .intercept.interceptor import warn_once
@@ -89,7 +90,7 @@ def batchify(
         vertex_gcs_prefix=vertex_gcs_prefix,
         stream=stream,
         account=account_of(account, used),
-        namespace=used.namespace,
+        roots=roots_of(account, used),
     )
     options = BlockOptions(
         name=name,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Final
 
 from platformdirs import user_state_path
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from .errors import WrongSettings
@@ -18,6 +18,7 @@ from .wire.deployment.setting_errors import mistake_in, sentence
 from .wire.routes import Routes
 
 LONGEST_ACCOUNT: Final = 200
+SHORTEST_SECRET: Final = 16
 
 
 def _usable_url(url: str | None) -> str | None:
@@ -74,6 +75,9 @@ class ClientSettings(BaseSettings):
     account: Annotated[str | None, AfterValidator(usable_account)] = None
     """Name of the account whose requests these are, for tokens that are renewed: runs with the same name share batches
     and answers. Unset = the API key tells accounts apart."""
+    account_secret: SecretStr | None = None
+    """What proves that a caller belongs to a named account: 16 characters or more, the same for all callers. Unset =
+    kept in `home/keys` for the embedded stack; elsewhere the name alone decides."""
 
     key_hints: bool = True
     """Whether the last four characters of API keys are stored, so that people can tell keys apart."""
@@ -97,6 +101,15 @@ class ClientSettings(BaseSettings):
         **__: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, setting_files.FileSource(settings_cls, of_worker=False)
+
+    @field_validator("account_secret")
+    @classmethod
+    def _long_enough(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None and len(secret.get_secret_value()) < SHORTEST_SECRET:
+            raise ValueError(
+                f"must be at least {SHORTEST_SECRET} characters: `batchling keys new` prints one"
+            )
+        return secret
 
     @property
     def base_urls(self) -> dict[str, str]:

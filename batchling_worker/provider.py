@@ -15,6 +15,7 @@ import msgspec
 from batchling_client.wire.keys import BatchId, ProviderBatchId
 from batchling_client.wire.records.row_and_result import UNREADABLE, CorruptRecord
 from batchling_client.wire.route import Route
+from batchling_client.wire.row_cipher import RowCipher
 from batchling_client.wire.states import Outcome
 
 from .call_outcome import CallOutcomes
@@ -144,6 +145,8 @@ class Account:
         default=nullcontext, repr=False, compare=False
     )
     """Opens a block in which one call is made: each account has a share of the worker's connections."""
+    cipher: RowCipher | None = field(default=None, repr=False, compare=False)
+    """What opens the rows of its requests and encrypts their results; None in wire version 1."""
     pages: SharedPages | None = field(default=None, repr=False, compare=False)
     """Pages of its lists that steps share; None = every step reads them itself."""
 

@@ -12,6 +12,8 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from batchling_client.wire import version_1
+from batchling_client.wire.deployment import salt
 from batchling_client.wire.deployment.connection import UNREACHABLE, ask
 from batchling_client.wire.deployment.redis_health import RedisFacts
 from batchling_client.wire.keys import BatchId, Keys, LaneId, ProviderBatchId, RequestId
@@ -187,20 +189,26 @@ class Store:
         # Of all roles, only workers may read these.
         await self.redis.execute_command("GET", self.keys.list_page("none"))
 
-    async def credential(self, fingerprint: str, provider: str) -> bytes | None:
-        """Return the lane's sealed credential, preferring the credential stored for this provider.
+    async def salt(self) -> bytes:
+        """Return the deployment's salt, made on first need; raise `CorruptRecord`."""
+        return await salt.load(self.redis, self.keys)
 
-        Return None if there is none or the stored value has the wrong type.
+    async def credential(self, spec: LaneSpec) -> bytes | None:
+        """Return the lane's sealed credential; None if there is none, or a value of another type.
+
+        In wire version 1, prefer the credential that was stored for the lane's provider.
         """
-        names = (self.keys.credential(fingerprint, provider), self.keys.credential(fingerprint))
         try:
-            own, other = await self.redis.execute_command("MGET", *names)
+            found = await self.redis.execute_command("MGET", *map(self.keys.credential, self._names(spec)))
         except UNREACHABLE:
             raise
         except ResponseError:
             return None
-        sealed: bytes | None = other if own is None else own
-        return sealed
+        return next((sealed for sealed in found if sealed is not None), None)
+
+    def _names(self, spec: LaneSpec) -> Sequence[str]:
+        """Return the names under which a lane's credential may be stored, the best first."""
+        return version_1.stored_names(self.keys.version, spec.fingerprint, spec.provider, spec.host)
 
     async def lapse_credentials(self) -> int:
         """Let the credentials that no unfinished batch needs expire soon; return how many lifetimes were changed.
@@ -219,8 +227,7 @@ class Store:
             needed.add(spec.fingerprint)
         names: dict[bool, set[str]] = {True: set(), False: set()}
         async for spec in self._specs([self.keys.lane(one.decode(errors="replace")) for one in lanes]):
-            of_any, of_provider = spec.fingerprint, f"{spec.fingerprint}.{spec.provider}"
-            names[spec.fingerprint in needed] |= {of_any, of_provider}
+            names[spec.fingerprint in needed] |= {*self._names(spec)}
         read_at = int(seconds) * 1000 + int(micros) // 1000
         n_changed = 0
         for is_needed, all_of_them in names.items():

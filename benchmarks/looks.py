@@ -13,15 +13,12 @@ import httpx
 import psutil
 from redis.asyncio import Redis
 
-from batchling_client.wire import sealing
-from batchling_client.wire.deployment import seal_key_files
 from batchling_client.wire.ids import new_batch_id
 from batchling_client.wire.keys import Keys, ProviderBatchId
 from batchling_client.wire.records.row_and_result import LaneSpec
-from batchling_client.wire.scripts import Scripts
 
 from .figures import Cell, Report, Target
-from .rows import KEEP_MS, Lane
+from .rows import KEY, Lane, stored_lane
 from .stand import PATIENCE_S, Sandbox, clean_environment, cpu_s
 from .workers import Workers, alive, connected, redis_server
 
@@ -32,10 +29,17 @@ SETTLING_S: Final = 2 * INTERVAL_S
 MEASURED_S: Final = 2 * INTERVAL_S
 PAGE: Final = 100
 CREATES_TOGETHER: Final = 20
-KEY: Final = {"authorization": "Bearer sk-benchmark"}
 LIST: Final = "openai GET /batches"
 ONE: Final = "openai GET /batches/{batch_id}"
 MOST_SHARE: Final = 0.3
+SPEC: Final = LaneSpec(
+    provider="openai",
+    host="api.openai.com",
+    endpoint="/v1/chat/completions",
+    model="gpt-4o-mini",
+    fingerprint="",
+    completion_window="24h",
+)
 ONE_SWEEP: Final = 1.1
 """Tolerance: the measured time may cut off a sweep, or include part of a third."""
 ALL_PERCENT: Final = 99.9
@@ -99,9 +103,8 @@ async def _round(sandbox: Sandbox, n_batches: int) -> dict[str, Any]:
         }
         workers = Workers(home=home, pool="threads", environment=environment)
         async with connected(url) as redis:
-            sealed = sealing.seal(KEY, seal_key_files.stored_pair(home)[0])
-            await redis.set(keys.credential(sealing.fingerprint(KEY)), sealed, px=KEEP_MS)
-            await _store(redis, keys, await _created(sandbox, n_batches))
+            lane = await stored_lane(redis, keys, home, spec=SPEC, poll_ms=int(INTERVAL_S * 1000))
+            await _store(lane, await _created(sandbox, n_batches))
             try:
                 workers.start()
                 await alive(redis, keys, 1)
@@ -167,18 +170,9 @@ async def _created(sandbox: Sandbox, n_batches: int) -> list[ProviderBatchId]:
         return list(await asyncio.gather(*(create() for _ in range(n_batches))))
 
 
-async def _store(redis: Redis, keys: Keys, created: list[ProviderBatchId]) -> None:
+async def _store(lane: Lane, created: list[ProviderBatchId]) -> None:
     """Put each into Redis as a submitted batch; scatter their first polls over one interval."""
-    scripts = Scripts(redis, keys)
-    spec = LaneSpec(
-        provider="openai",
-        host="api.openai.com",
-        endpoint="/v1/chat/completions",
-        model="gpt-4o-mini",
-        fingerprint=sealing.fingerprint(KEY),
-        completion_window="24h",
-    )
-    lane = Lane(scripts=scripts, spec=spec, poll_ms=int(INTERVAL_S * 1000))
+    scripts = lane.scripts
     for provider_batch_id in created:
         batch_id = new_batch_id()
         await lane.put(batch_id, [lane.row(64)], lane.cap(1))

@@ -10,15 +10,13 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from batchling_client.wire import sealing
-from batchling_client.wire.deployment import seal_key_files
 from batchling_client.wire.ids import new_batch_id
 from batchling_client.wire.keys import Keys, RequestId
-from batchling_client.wire.scripts import RowIn, Scripts
+from batchling_client.wire.scripts import RowIn
 from batchling_client.wire.states import Verdict
 
 from .figures import Cell, Report, Target, median, quantile
-from .rows import KEEP_MS, Lane, chat_lane
+from .rows import Lane, stored_lane
 from .stand import PATIENCE_S, Sandbox, clean_environment
 from .workers import Workers, alive, connected, redis_server
 
@@ -93,11 +91,7 @@ async def _round(sandbox: Sandbox, pool: str, seconds: float, *, restarts: bool)
         environment["BATCHLING_POLL_INTERVAL_SECONDS"] = "0.2"
         workers = Workers(home=home, pool=pool, environment=environment)
         async with connected(url) as redis:
-            credential = {"authorization": "Bearer gsk-benchmark"}
-            fingerprint = sealing.fingerprint(credential)
-            sealed = sealing.seal(credential, seal_key_files.stored_pair(home)[0])
-            await redis.set(keys.credential(fingerprint), sealed, px=KEEP_MS)
-            lane = Lane(scripts=Scripts(redis, keys), spec=chat_lane(fingerprint))
+            lane = await stored_lane(redis, keys, home)
             try:
                 for _ in range(2):
                     workers.start()

@@ -6,17 +6,25 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
+import msgspec
+
+from batchling_client.wire import sealing
+from batchling_client.wire.deployment import salt, seal_key_files
 from batchling_client.wire.ids import new_batch_id, new_mailbox, new_request_id, new_run_id
-from batchling_client.wire.keys import BatchId, Mailbox, RequestId, RunId
+from batchling_client.wire.keys import BatchId, Keys, Mailbox, RequestId, RunId, credential_name
 from batchling_client.wire.records.row_and_result import LaneSpec, Row, line_bytes
+from batchling_client.wire.roots import Roots
+from batchling_client.wire.row_cipher import RowCipher
 from batchling_client.wire.scripts import BatchCap, Enqueued, RowIn, Scripts
 from batchling_client.wire.states import Verdict
 
 MODEL: Final = "llama-3.1-8b-instant"
 AT_ONCE: Final = 128
 KEEP_MS: Final = 3_600_000
+KEY: Final = {"authorization": "Bearer gsk-benchmark"}
 CAP_BYTES: Final = 200_000_000
 
 
@@ -28,6 +36,8 @@ class Lane:
     spec: LaneSpec
     run_id: RunId = field(default_factory=new_run_id)
     mailbox: Mailbox = field(default_factory=new_mailbox)
+    cipher: RowCipher | None = field(default=None, repr=False)
+    """What encrypts its rows; None where no worker reads them."""
     poll_ms: int = 100
     """Milliseconds between two polls of a batch, at least."""
 
@@ -77,8 +87,29 @@ class Lane:
         text = os.urandom(n_bytes // 2).hex()
         body = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": text}]}).encode()
         request_id = new_request_id()
-        packed = Row.pack(request_id=request_id, run_id=self.run_id, body=body)
+        packed = Row.pack(
+            request_id=request_id,
+            run_id=self.run_id,
+            body=body,
+            lane_id=self.spec.lane_id,
+            cipher=self.cipher,
+        )
         return RowIn(request_id=request_id, packed=packed, size=line_bytes(body))
+
+
+async def stored_lane(
+    redis: Any, keys: Keys, home: Path, *, spec: LaneSpec | None = None, poll_ms: int = 100
+) -> Lane:
+    """Return a lane of a benchmark's own key, which is stored sealed for the workers of this home."""
+    root = Roots(keys.namespace, await salt.load(redis, keys)).of_credential(KEY)
+    spec = msgspec.structs.replace(spec or chat_lane(""), fingerprint=root.fingerprint)
+    credential = sealing.Credential(
+        namespace=keys.namespace, provider=spec.provider, host=spec.host, root=root.raw, headers=KEY
+    )
+    sealed = sealing.seal(credential, seal_key_files.stored_pair(home)[0])
+    place = keys.credential(credential_name(spec.fingerprint, spec.provider, spec.host))
+    await redis.set(place, sealed, px=KEEP_MS)
+    return Lane(scripts=Scripts(redis, keys), spec=spec, cipher=root.cipher(), poll_ms=poll_ms)
 
 
 def chat_lane(fingerprint: str) -> LaneSpec:

@@ -11,17 +11,14 @@ from typing import Any, Final
 import psutil
 from redis.asyncio import Redis
 
-from batchling_client.wire import sealing
-from batchling_client.wire.deployment import seal_key_files
 from batchling_client.wire.deployment.connection import connect
 from batchling_client.wire.keys import BatchId, Keys, RequestId
 from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.records.row_and_result import Result
-from batchling_client.wire.scripts import Scripts
 from batchling_worker.stack import control
 
 from .figures import Report, Target
-from .rows import KEEP_MS, Lane, chat_lane
+from .rows import stored_lane
 from .stand import PATIENCE_S, Sandbox, Stack, embedded_stack
 
 N_ROWS: Final = 50_000
@@ -61,11 +58,7 @@ def measure(n_rows: int = N_ROWS) -> Report:
 async def _torn(stack: Stack, n_rows: int) -> dict[str, Any]:
     redis, keys = connect(stack.redis_url), Keys("default")
     try:
-        credential = {"authorization": "Bearer gsk-benchmark"}
-        fingerprint = sealing.fingerprint(credential)
-        sealed = sealing.seal(credential, seal_key_files.stored_pair(stack.home)[0])
-        await redis.set(keys.credential(fingerprint), sealed, px=KEEP_MS)
-        lane = Lane(scripts=Scripts(redis, keys), spec=chat_lane(fingerprint))
+        lane = await stored_lane(redis, keys, stack.home)
         asked: list[RequestId] = []
         batch_id = await lane.fill(n_rows, BODY_BYTES, taken=asked)
         started_s = time.perf_counter()
@@ -81,7 +74,11 @@ async def _torn(stack: Stack, n_rows: int) -> dict[str, Any]:
         for start in range(0, n_rows, 1000):
             names = [keys.result(one) for one in asked[start : start + 1000]]
             values: list[bytes | None] = await redis.execute_command("MGET", *names)
-            gap += sum(1 for value in values if value is None or Result.decode(value).status != 200)
+            gap += sum(
+                1
+                for one, value in zip(asked[start:], values, strict=False)
+                if value is None or Result.decode(value, one, lane.cipher).status != 200
+            )
         return {
             "rows": n_rows,
             "gap": gap,

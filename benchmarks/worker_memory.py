@@ -9,16 +9,13 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from batchling_client.wire import sealing
-from batchling_client.wire.deployment import seal_key_files
 from batchling_client.wire.deployment.connection import connect
 from batchling_client.wire.keys import BatchId, Keys
 from batchling_client.wire.records.batch import Batch
-from batchling_client.wire.scripts import Scripts
 from batchling_client.wire.states import BatchState
 
 from .figures import Cell, Report, Target
-from .rows import KEEP_MS, Lane, chat_lane
+from .rows import stored_lane
 from .stand import PATIENCE_S, Sandbox, Stack, embedded_stack, peak_rss_mib
 
 SIZES: Final = (500, 50_000)
@@ -60,11 +57,7 @@ async def _one_batch(stack: Stack, n_rows: int) -> dict[str, Any]:
     try:
         await _worker_up(redis, keys)
         idle_mib = peak_rss_mib(stack.worker)
-        credential = {"authorization": "Bearer gsk-benchmark"}
-        fingerprint = sealing.fingerprint(credential)
-        sealed = sealing.seal(credential, seal_key_files.stored_pair(stack.home)[0])
-        await redis.set(keys.credential(fingerprint), sealed, px=KEEP_MS)
-        lane = Lane(scripts=Scripts(redis, keys), spec=chat_lane(fingerprint))
+        lane = await stored_lane(redis, keys, stack.home)
         batch_id = await lane.fill(n_rows, BODY_BYTES)
         started_s = time.perf_counter()
         batch = await _settled(redis, keys, batch_id)

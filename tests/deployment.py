@@ -16,7 +16,8 @@ from typing import Any, Self
 
 from redis.asyncio import Redis
 
-from batchling_client.wire import sealing
+from batchling_client.operate import seal_keys
+from batchling_client.wire import version_1
 from batchling_client.wire.deployment import seal_key_files
 from batchling_client.wire.deployment.connection import UNREACHABLE, connect
 from batchling_client.wire.ids import new_batch_id, new_mailbox, new_request_id, new_run_id
@@ -24,14 +25,17 @@ from batchling_client.wire.keys import BatchId, Keys, RequestId
 from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.records.row_and_result import LaneSpec, Result, Row, line_bytes
 from batchling_client.wire.routes import Routes
+from batchling_client.wire.row_cipher import RowCipher
 from batchling_client.wire.scripts import BatchCap, RowIn, Scripts
 from batchling_client.wire.states import Verdict
 from batchling_worker.sandbox import Sandbox
 from batchling_worker.stack.redis_binary import find
 
+from . import sealed
 from .crash_points import VARIABLE
 from .forks import Forks
 from .form import Ability, form_of, names
+from .sealed import Opener, root_of
 from .waiting import wait_until
 
 CANARY = "gsk-CANARY-0f3b9c7e1d"
@@ -197,8 +201,16 @@ class Deployment:
 
         def repacked(packed: bytes) -> bytes:
             row = Row.decode(packed)
-            return Row.pack(request_id=row.request_id, run_id=row.run_id, body=body)
+            return Row.pack(
+                request_id=row.request_id,
+                run_id=row.run_id,
+                body=body,
+                lane_id=batch.lane_id,
+                cipher=cipher,
+            )
 
+        [batch] = await self.batches()
+        cipher = await self.opener.cipher(batch.spec.fingerprint)
         await self.forge(place, repacked)
 
     async def told(self) -> dict[str, int]:
@@ -248,30 +260,35 @@ class Deployment:
         assert route is not None
         model = form.model if model is None else model
         credential = dict(headers or route.credential(form.key(CANARY)))
-        fingerprint = sealing.fingerprint(credential)
-        public, _ = seal_key_files.stored_pair(self.home)
-        await self.redis.execute_command(
-            "SET",
-            self.keys.credential_in(credential, fingerprint, provider),
-            sealing.seal(credential, public),
-            "EX",
-            3600,
-        )
+        is_first = self.keys.version == version_1.VERSION
+        root = await root_of(self.redis, self.keys, credential)
         spec = LaneSpec(
             provider=provider,
             host=route.hosts[0].replace("*", "eu-1"),
             endpoint=endpoint or form.endpoint,
             model=model,
-            fingerprint=fingerprint,
+            fingerprint=version_1.fingerprint(credential) if is_first else root.fingerprint,
             completion_window="24h",
         )
+        public, _ = seal_key_files.stored_pair(self.home)
+        if is_first:
+            place = self.keys.credential(version_1.credential_names(spec.fingerprint, provider)[0])
+            await self.redis.set(place, version_1.seal(credential, public), ex=3600)
+        else:
+            await sealed.store(self.redis, self.keys, root, credential, public, spec)
         run_id, mailbox = new_run_id(), new_mailbox()
         ids = list(again) or [new_request_id() for _ in range(n)]
         incoming = []
         for i, request_id in enumerate(ids):
             prompt = prompts[i] if prompts else f"question {i}"
             body = form.body(prompt, model)
-            packed = Row.pack(request_id=request_id, run_id=run_id, body=body)
+            packed = Row.pack(
+                request_id=request_id,
+                run_id=run_id,
+                body=body,
+                lane_id=spec.lane_id,
+                cipher=None if is_first else root.cipher(),
+            )
             incoming.append(RowIn(request_id=request_id, packed=packed, size=line_bytes(body)))
         guess = new_batch_id()
         while incoming:
@@ -300,7 +317,21 @@ class Deployment:
     async def results(self, ids: Sequence[RequestId]) -> list[Result | None]:
         """Return the stored results; None for a request without one."""
         raw = await self.redis.execute_command("MGET", *(self.keys.result(request_id) for request_id in ids))
-        return [Result.decode(value) if value is not None else None for value in raw]
+        return [
+            None if value is None else Result.decode(value, one, await self._cipher_of(value))
+            for one, value in zip(ids, raw, strict=True)
+        ]
+
+    async def _cipher_of(self, packed: bytes) -> RowCipher | None:
+        if self.keys.version == version_1.VERSION:
+            return None
+        return await self.opener.cipher(Result.fingerprint_of(packed))
+
+    @property
+    def opener(self) -> Opener:
+        """Opens rows and results with the deployment's private seal key."""
+        seal_key_files.stored_pair(self.home)
+        return Opener(self.redis, self.keys, seal_keys.stored(self.home))
 
     async def answered(
         self, ids: Sequence[RequestId], *, within_s: float = 90.0, hurried: bool = False

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
@@ -23,9 +23,12 @@ from ..operate.embedded_status import running_url
 from ..session.calls import Request
 from ..session.lanes import Lane
 from ..settings import ClientSettings
+from ..wire.deployment import salt
 from ..wire.deployment.connection import UNREACHABLE, connect
 from ..wire.keys import Keys, RequestId
 from ..wire.records.in_flight import InFlight
+from ..wire.records.row_and_result import CorruptRecord
+from ..wire.roots import Roots
 from ..wording import counted
 
 QUIET_S: Final = 1.0
@@ -99,6 +102,8 @@ class Rehearsal:
         self._owner_is_cancelled = False
         self._hushed: int | None = None
         self._is_over = False
+        self.knows_ids = False
+        """Whether its requests have the ids by which earlier runs made them."""
         self._asking: set[asyncio.Task[Any]] = set()
         self._ended: set[asyncio.AbstractEventLoop] = set()
 
@@ -268,21 +273,42 @@ class Rehearsal:
         return self._last_at + QUIET_S - time.monotonic()
 
 
+async def prepare(rehearsal: Rehearsal, roots: Roots, used: ClientSettings) -> None:
+    """Let a dry run know its requests by the ids that they have where Redis runs; start none for it."""
+    async with _where_it_runs(rehearsal, used) as redis:
+        if redis is not None:
+            roots.salt = await salt.find(redis, Keys(used.namespace)) or b""
+            rehearsal.knows_ids = bool(roots.salt)
+
+
 async def look_up(rehearsal: Rehearsal, used: ClientSettings) -> None:
-    """Find out which of a dry run's requests earlier runs have made, where Redis runs; start none for it."""
+    """Find out which of a dry run's requests earlier runs have made, where Redis runs."""
+    if rehearsal.knows_ids:
+        async with _where_it_runs(rehearsal, used) as redis:
+            if redis is not None:
+                await rehearsal.look_up(redis, Keys(used.namespace))
+
+
+@contextlib.asynccontextmanager
+async def _where_it_runs(rehearsal: Rehearsal, used: ClientSettings) -> AsyncIterator[Redis | None]:
+    """Open a connection to the Redis of the settings, None where none runs; the report says what fails."""
     try:
         url = used.redis_url or await running_url(used.home)
-        redis = connect(url)
-        try:
-            await rehearsal.look_up(redis, Keys(used.namespace))
-        except (*UNREACHABLE, RedisError) as error:
-            rehearsal.not_looked_up(str(unreachable(url, error)))
-        finally:
-            with contextlib.suppress(*UNREACHABLE):
-                await redis.aclose()
     except QueueUnreachable as error:
         if embedded_stack.was_used(used.home):
             rehearsal.not_looked_up(str(error))
+        yield None
+        return
+    redis = connect(url)
+    try:
+        yield redis
+    except (*UNREACHABLE, RedisError) as error:
+        rehearsal.not_looked_up(str(unreachable(url, error)))
+    except CorruptRecord as error:
+        rehearsal.not_looked_up(str(error))
+    finally:
+        with contextlib.suppress(*UNREACHABLE):
+            await redis.aclose()
 
 
 def _line(lane: Lane, tally: _Tally) -> str:

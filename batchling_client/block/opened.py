@@ -15,7 +15,7 @@ from ..errors import DryRunOver, QueueUnreachable
 from ..intercept import child_processes, gate, probe, switch
 from ..operate import embedded_stack, worker_presence
 from ..operate.connect import unreachable
-from ..operate.deployment import check_reachable, deployment_of
+from ..operate.deployment import check_reachable, deployment_of, read_salt
 from ..progress import display
 from ..session import Deployment
 from ..session.lanes import Terms
@@ -25,7 +25,7 @@ from ..views.inspection import Inspection
 from ..wire.deployment.cancellation import carry_through, end
 from ..wire.deployment.connection import UNREACHABLE
 from ..wire.routes import Routes
-from .dry_run import look_up
+from .dry_run import look_up, prepare
 from .parameters import BlockOptions
 from .run_handler import RunHandler
 
@@ -132,8 +132,11 @@ class Opened:
     async def _start(self, run: RunHandler, deployment: Deployment | None, *, awaits_worker: bool) -> None:
         await probe.check()
         if deployment is None:
+            if run.rehearsal is not None:
+                await prepare(run.rehearsal, self._terms.roots, self._settings)
             return
         await check_reachable(run.redis, deployment.redis_url)
+        await read_salt(self._terms.roots, run.redis, run.keys, deployment.redis_url)
         inspection = Inspection(run.redis, run.keys)
         if awaits_worker:
             await worker_presence.first_worker(inspection, worker_presence.STARTING_S)

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from .. import settings
 from ..errors import WrongSettings
+from ..intercept.interceptor import warn_once
 from ..settings import ClientSettings
+from ..wire.deployment import seal_key_files
+from ..wire.roots import Roots
 from ..wire.routes import Routes, window_words
+from ..wire.sealing import UnreadableSealKey
+
+_NO_ACCOUNT_SECRET: Final = (
+    "A named account without BATCHLING_ACCOUNT_SECRET: everybody who reaches this Redis and knows the name can read "
+    "the account's answers and have requests run under its key. Give all callers the same secret (`batchling keys "
+    "new` prints one)."
+)
 
 Fallback: TypeAlias = Literal["error", "realtime"]
 """What becomes of a call that no batch answers: an error, or it is sent at full price."""
@@ -83,3 +94,24 @@ def account_of(given: str | None, used: ClientSettings) -> str | None:
         return used.account if given is None else settings.usable_account(given)
     except ValueError as error:
         raise WrongSettings(f"account {error}.") from None
+
+
+def roots_of(account: str | None, used: ClientSettings) -> Roots:
+    """Return what derives fingerprints and keys in the settings' deployment; raise `WrongSettings`.
+
+    Warn once if the name alone would open the account's requests and answers.
+    """
+    if account_of(account, used) is None:
+        return Roots(used.namespace)
+    if used.account_secret is not None:
+        return Roots(used.namespace, account_secret=used.account_secret.get_secret_value())
+    if used.redis_url:
+        warn_once(_NO_ACCOUNT_SECRET, os.getpid())
+        return Roots(used.namespace)
+    try:
+        return Roots(used.namespace, account_secret=seal_key_files.account_secret(used.home))
+    except (OSError, UnreadableSealKey) as error:
+        raise WrongSettings(
+            f"The secret of accounts in {used.home / 'keys'} cannot be read ({error}): mend it, or set "
+            "BATCHLING_ACCOUNT_SECRET."
+        ) from None

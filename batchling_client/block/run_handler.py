@@ -65,6 +65,7 @@ class RunHandler:
         self._lock = threading.Lock()
         self._n_refused = 0
         self._n_blocking = 0
+        self._n_reading = 0
         self._reasons: tuple[str, ...] = ()
         self.has_inner_block = False
         """Whether a block inside of this one has been left, and so has reported its own calls."""
@@ -158,7 +159,7 @@ class RunHandler:
         n_counted = self._loop_states.n_waiting - relays.n_unreceived()
         # A call that blocks its thread is in flight until that thread has received the answer, and a call of another
         # loop before the background loop has begun and counted it.
-        return max(n_counted, relays.n_received(), self._n_blocking)
+        return max(n_counted, relays.n_received(), self._n_blocking, self._n_reading)
 
     def n_made(self) -> int:
         """Return how many calls were made until now."""
@@ -228,7 +229,14 @@ class RunHandler:
             background_loop.let_go()
 
     def _read(self, call: HttpCall) -> Request | HttpReply | PassThrough:
-        request = self._calls.read(call)
+        with self._lock:
+            # The first call under a key takes a moment: a block must not end meanwhile.
+            self._n_reading += 1
+        try:
+            request = self._calls.read(call)
+        finally:
+            with self._lock:
+                self._n_reading -= 1
         if isinstance(request, Request) and self.rehearsal is None:
             request.lane.pace.ask(request.request_id, _caller())
         if not isinstance(request, PassThrough):

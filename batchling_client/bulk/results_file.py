@@ -19,8 +19,10 @@ from ..views.inspection import Inspection
 from ..wire.deployment.connection import UNREACHABLE
 from ..wire.keys import Keys, RequestId, RunId
 from ..wire.records import submitted_file
-from ..wire.records.row_and_result import CorruptRecord, Result
+from ..wire.records.row_and_result import PROVIDER, CorruptRecord, Result
+from ..wire.row_cipher import RowCipher
 from ..wire.shown import json_line, shown
+from .answer_keys import LOCKED, LOCKED_SENTENCE, AnswerKeys
 
 AT_ONCE: Final = 64
 LOOK_S: Final = 1.0
@@ -105,11 +107,13 @@ class Results:
         keys: Keys,
         run_id: RunId,
         *,
+        answer_keys: AnswerKeys,
         missing: worker_presence.Missing | None = None,
     ) -> None:
         self._redis = redis
         self._keys = keys
         self._run_id = run_id
+        self._answer_keys = answer_keys
         self._outage = Outage(redis)
         self._wait_reasons = wait_reasons.WaitReasons()
         self._inspection = Inspection(redis, keys)
@@ -199,9 +203,11 @@ class Results:
         while True:
             open_ones = [n for n in range(len(some)) if n not in lines]
             found = await self._found([some[n] for n in open_ones], patient=wait)
+            ciphers = await self._ciphers([packed for _, packed in found])
             for n, (flying, packed) in zip(open_ones, found, strict=True):
                 if packed is not None:
-                    lines[n] = self._answered(some[n], packed)
+                    cipher = ciphers.get(Result.fingerprint_of(packed))
+                    lines[n] = self._answered(some[n], packed, cipher)
                     if packed[:1] == SUCCEEDED:
                         left_out.add(n)
                 elif not flying:
@@ -262,9 +268,17 @@ class Results:
             self._warned_alone = True
             display.warn(self._missing.warning)
 
-    def _answered(self, one: submitted_file.Asked, packed: bytes) -> bytes:
+    async def _ciphers(self, found: Sequence[bytes | None]) -> dict[str, RowCipher | None]:
+        """Return what opens these results, by fingerprint."""
+        whose = {Result.fingerprint_of(packed) for packed in found if packed is not None}
+        return await self._answer_keys.of(whose)
+
+    def _answered(self, one: submitted_file.Asked, packed: bytes, cipher: RowCipher | None) -> bytes:
+        if cipher is None and Result.fingerprint_of(packed):
+            self._tally.failed(LOCKED_SENTENCE)
+            return _error_line(one, LOCKED, LOCKED_SENTENCE)
         try:
-            result = Result.decode(packed)
+            result = Result.decode(packed, one.request_id, cipher)
             body = result.body
         except CorruptRecord:
             self._tally.failed(AnswerUnreadable.sentence)
@@ -272,9 +286,9 @@ class Results:
         if packed[:1] == SUCCEEDED:
             self._tally.n_succeeded += 1
         else:
-            status = f"{result.status} " if result.origin == "provider" else ""
+            status = f"{result.status} " if result.origin == PROVIDER else ""
             self._tally.failed(f"{status}{_message(body)}".rstrip())
-        if result.origin != "provider":
+        if result.origin != PROVIDER:
             return _error_line(one, result.origin, _message(body))
         response = {
             "status_code": result.status,

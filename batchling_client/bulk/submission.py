@@ -15,11 +15,11 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 
-from ..block.dry_run import Rehearsal, look_up
-from ..block.parameters import account_of
+from ..block.dry_run import Rehearsal, look_up, prepare
+from ..block.parameters import account_of, roots_of
 from ..errors import HEADER, BatchlingError, QueueFull, QueueUnreachable, WrongSettings
 from ..intercept.interceptor import HttpReply
-from ..operate.deployment import check_reachable, deployment_of
+from ..operate.deployment import check_reachable, deployment_of, read_salt
 from ..session.calls import Calls, Request
 from ..session.credentials import Credentials
 from ..session.enqueue import Enqueue
@@ -112,7 +112,7 @@ async def submit(wish: Wish, used: ClientSettings, environment: Mapping[str, str
         completion_window=wish.completion_window,
         account=account_of(wish.account, used),
         vertex_gcs_prefix=wish.vertex_gcs_prefix,
-        namespace=used.namespace,
+        roots=roots_of(wish.account, used),
     )
     try:
         file = wish.path.open("rb")
@@ -140,6 +140,7 @@ async def submit(wish: Wish, used: ClientSettings, environment: Mapping[str, str
         try:
             await check_reachable(redis, deployment.redis_url)
             keys = Keys(deployment.namespace)
+            await read_salt(terms.roots, redis, keys, deployment.redis_url)
             queueing = _Queueing(
                 redis,
                 keys,
@@ -156,6 +157,7 @@ async def submit(wish: Wish, used: ClientSettings, environment: Mapping[str, str
 
 async def _count(lines: RequestFile, calls: Calls, used: ClientSettings) -> Counted:
     rehearsal = Rehearsal()
+    await prepare(rehearsal, calls.terms.roots, used)
     for line in lines.lines():
         request = calls.read(line.call) if isinstance(line, Ask) else None
         if isinstance(request, Request):

@@ -15,12 +15,14 @@ from typing import BinaryIO
 import click
 
 from .. import settings
+from ..bulk.answer_keys import AnswerKeys
 from ..bulk.results_file import NoResults, Results, Tally
 from ..bulk.submission import Counted, Wish, WrongFile
 from ..bulk.submission import submit as submit_file
 from ..operate import steering, worker_presence
 from ..operate.connect import Reached, reach
-from ..wire.keys import Keys, RunId
+from ..operate.wire_versions import holding
+from ..wire.keys import RunId
 from ..wording import counted
 from . import look, options
 from .target import say
@@ -136,9 +138,10 @@ def results(
             with _opened(output) as out:
                 used = reached.settings
                 missing = worker_presence.missing_worker(used.redis_url)
-                keys = Keys(used.namespace)
-                run_id = await _newest(reached) if latest else await _run_of(reached, keys, run)
-                found = Results(reached.redis, keys, run_id, missing=missing)
+                run_id = await _newest(reached) if latest else await _run_of(reached, run)
+                keys = (await holding(run_id, reached.keyspaces)).scripts.keys
+                opening = AnswerKeys(reached.redis, keys, used, os.environ)
+                found = Results(reached.redis, keys, run_id, answer_keys=opening, missing=missing)
                 return await found.write(out, wait=wait, failed_only=failed)
 
     tally = asyncio.run(fetch())
@@ -157,9 +160,10 @@ async def _newest(reached: Reached) -> RunId:
     raise NoResults("There is no run here yet.")
 
 
-async def _run_of(reached: Reached, keys: Keys, run: str) -> RunId:
-    if await reached.redis.execute_command("EXISTS", keys.run(run)):
-        return RunId(run)
+async def _run_of(reached: Reached, run: str) -> RunId:
+    for one in reached.keyspaces:
+        if await reached.redis.execute_command("EXISTS", one.scripts.keys.run(run)):
+            return RunId(run)
     return await steering.run_named(reached.inspection, run, warn=say) or RunId(run)
 
 

@@ -14,7 +14,7 @@ from ..operate.connect import reach
 from ..progress.folding import folded
 from ..views import spelling
 from ..views.key_view import KeyView, keys_of
-from ..wire import sealing
+from ..wire import roots, sealing
 from ..wire.shown import shown
 from ..wording import counted
 from . import options
@@ -30,10 +30,14 @@ def keys() -> None:
 
 @keys.command()
 def new() -> None:
-    """Print a fresh pair, as settings for clients and workers (the public one) and workers only (the private one)."""
+    """Print a fresh pair, as settings for clients and workers (the public one) and workers only (the private one).
+
+    The third line is for callers only: it proves that they belong to a named account.
+    """
     public, private = sealing.new_pair()
     click.echo(f"BATCHLING_SEAL_PUBLIC_KEY={public}")
     click.echo(f"BATCHLING_SEAL_PRIVATE_KEY={private}")
+    click.echo(f"BATCHLING_ACCOUNT_SECRET={roots.new_secret()}")
 
 
 @keys.command(short_help="Seal for a new key; what was sealed before is still opened.")

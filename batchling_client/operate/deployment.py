@@ -12,8 +12,11 @@ from ..intercept.interceptor import warn_once
 from ..session import Deployment
 from ..settings import ClientSettings
 from ..wire import sealing
-from ..wire.deployment import redis_health, seal_key_files
+from ..wire.deployment import redis_health, salt, seal_key_files
 from ..wire.deployment.connection import UNREACHABLE, ask, place_of
+from ..wire.keys import Keys
+from ..wire.records.row_and_result import CorruptRecord
+from ..wire.roots import Roots
 from . import embedded_stack
 from .connect import unreachable
 
@@ -26,6 +29,22 @@ async def deployment_of(used: ClientSettings) -> Deployment:
         namespace=used.namespace,
         seal_public_key=used.seal_public_key or _stored_public_key(used),
     )
+
+
+async def read_salt(roots: Roots, redis: Redis, keys: Keys, url: str) -> None:
+    """Let `roots` derive what this deployment derives; raise `QueueUnreachable`, or `QueueUnfit` for a damaged salt."""
+    try:
+        roots.salt = await salt.load(redis, keys)
+    except CorruptRecord as error:
+        raise QueueUnfit(
+            f"{error} Delete the key: the next run makes another, and asks its requests anew."
+        ) from None
+    except salt.NotMadeYet:
+        raise QueueUnfit(
+            f"The deployment at {place_of(url)} is new, and this Redis user may not set it up: start a worker first."
+        ) from None
+    except (*UNREACHABLE, RedisError) as error:
+        raise unreachable(url, error) from None
 
 
 async def check_reachable(redis: Redis, url: str) -> None:

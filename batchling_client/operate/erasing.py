@@ -20,6 +20,7 @@ from ..wire.records.row_and_result import CorruptRecord, LaneSpec
 from ..wire.records.usage_and_failure import FailedRow
 from ..wire.scripts import Scripts
 from ..wire.states import Verdict
+from ..wire.version_1 import stored_names
 from ..wording import counted
 
 T = TypeVar("T")
@@ -258,12 +259,11 @@ class Eraser:
         await self._redis.execute_command("ZREM", keys.runs, run_id)
 
     async def _erase_credential(self, fingerprint: str) -> None:
-        providers = {spec.provider async for _, spec in self._lane_specs() if spec.fingerprint == fingerprint}
-        names = [
-            self._keys.key_hint(fingerprint),
-            self._keys.credential(fingerprint),
-            *(self._keys.credential(fingerprint, one) for one in providers),
-        ]
+        names = {self._keys.key_hint(fingerprint), self._keys.reader(fingerprint)}
+        async for _, spec in self._lane_specs():
+            if spec.fingerprint == fingerprint:
+                named = stored_names(self._keys.version, fingerprint, spec.provider, spec.host)
+                names |= {self._keys.credential(one) for one in named}
         await self._redis.execute_command("UNLINK", *names)
 
     async def _erase_lane(self, lane_id: LaneId) -> None:

@@ -176,11 +176,12 @@ async def retire(
     public = sealing.public_half(current)
     n_anew = n_needed = n_unreadable = 0
     for keys in keyspaces:
-        async for place in redis.scan_iter(match=keys.credential("*"), count=SCANNED_AT_ONCE):
-            found = await _moved_to(redis, place, private_keys, public if reseal else None)
-            n_anew += found == "anew"
-            n_needed += found == "needed"
-            n_unreadable += found == "unreadable"
+        for pattern in (keys.credential("*"), keys.reader("*")):
+            async for place in redis.scan_iter(match=pattern, count=SCANNED_AT_ONCE):
+                found = await _moved_to(redis, place, private_keys, public if reseal else None)
+                n_anew += found == "anew"
+                n_needed += found == "needed"
+                n_unreadable += found == "unreadable"
     if n_needed and older:
         raise KeysInUse(
             f"Nothing was dropped: {counted(n_needed, 'stored credential')} can only be opened with an older key. "

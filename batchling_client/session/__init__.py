@@ -78,7 +78,7 @@ class Session:
 
     def ask(self, request: Request) -> asyncio.Future[HttpReply]:
         """Enqueue the request and return a future of its answer."""
-        future = self._waiters.expect(request.request_id)
+        future = self._waiters.expect(request.request_id, request.lane.cipher)
         self._enqueue.add(request)
         if self._owner is None:
             # In a context of its own: it outlives the block that happens to be open now, and the caller's span.

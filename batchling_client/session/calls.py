@@ -170,7 +170,13 @@ class Calls:
         if b"\n" in body or b"\r" in body:
             # A request is one line of the provider's file; inside JSON strings line breaks are escaped.
             body = msgspec.json.format(body, indent=-1)
-        packed = Row.pack(request_id=request_id, run_id=self.terms.run_id, body=body)
+        packed = Row.pack(
+            request_id=request_id,
+            run_id=self.terms.run_id,
+            body=body,
+            lane_id=lane.lane_id,
+            cipher=lane.cipher,
+        )
         return Request(lane, request_id, packed, size, place)
 
     def _placed(self, lane: Lane, call: HttpCall) -> Request:

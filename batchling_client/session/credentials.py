@@ -10,8 +10,8 @@ from typing import Final
 
 from redis.asyncio import Redis
 
-from ..wire import sealing
-from ..wire.keys import IN_FLIGHT, Keys
+from ..wire import roots, sealing
+from ..wire.keys import IN_FLIGHT, Keys, credential_name
 from .lanes import Lane
 
 REFRESHED_AFTER_S: Final = 6 * 3600.0
@@ -21,6 +21,7 @@ REFRESHED_AFTER_S: Final = 6 * 3600.0
 class _Kept:
     secrets: Mapping[str, str] = field(repr=False)
     sealed: bytes
+    reader: bytes
     stored_at: float = -math.inf
 
 
@@ -36,26 +37,38 @@ class Credentials:
     async def store(self, lane: Lane) -> str:
         """Keep the lane's credential in Redis for as long as its requests may be in flight; return its name there.
 
-        For a named account it is the newest credential its callers used.
+        For a named account it is the newest credential its callers used. Beside it, what reads its answers outlives
+        the credential itself.
         """
-        spec, secrets = lane.spec, lane.secrets
-        account = spec.fingerprint if sealing.names_account(spec.fingerprint) else ""
-        if account:
-            # Use one key for any header, so that workers never find an older credential under another key.
-            place = self._keys.credential(account, spec.provider)
-        else:
-            place = self._keys.credential_in(secrets, spec.fingerprint, spec.provider)
-        kept = self._kept.get(place)
-        if kept is None or (account and kept.secrets != secrets):
-            kept = self._kept[place] = _Kept(secrets, sealing.seal(secrets, self._public_key, account))
+        spec = lane.spec
+        name = credential_name(spec.fingerprint, spec.provider, spec.host)
+        kept = self._kept.get(name)
+        if kept is None or (roots.names_account(spec.fingerprint) and kept.secrets != lane.secrets):
+            kept = self._kept[name] = self._seal(lane)
         now = asyncio.get_running_loop().time()
         if now - kept.stored_at < REFRESHED_AFTER_S:
-            return place.removeprefix(self._keys.credential(""))
-        await self._redis.set(place, kept.sealed, px=IN_FLIGHT.ms)
+            return name
+        await self._redis.set(self._keys.credential(name), kept.sealed, px=IN_FLIGHT.ms)
+        await self._redis.set(self._keys.reader(spec.fingerprint), kept.reader, px=IN_FLIGHT.ms)
         kept.stored_at = now
-        return place.removeprefix(self._keys.credential(""))
+        return name
 
     def doubt(self) -> None:
         """Forget which credentials are stored: a Redis that was away may have lost its last second."""
         for kept in self._kept.values():
             kept.stored_at = -math.inf
+
+    def _seal(self, lane: Lane) -> _Kept:
+        use = sealing.Credential(
+            namespace=self._keys.namespace,
+            provider=lane.spec.provider,
+            host=lane.spec.host,
+            root=lane.root.raw,
+            headers=dict(lane.secrets),
+        )
+        reader = sealing.Credential(
+            namespace=self._keys.namespace, provider="", host="", root=lane.root.raw, headers={}
+        )
+        return _Kept(
+            lane.secrets, sealing.seal(use, self._public_key), sealing.seal(reader, self._public_key)
+        )

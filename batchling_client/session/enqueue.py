@@ -236,7 +236,7 @@ class Enqueue:
             announced = await mailbox_reader.listed_since(redis, keys, self._mailbox, chunk.last_mail)
             answered &= announced.difference(chunk.failed_before)
         if answered:
-            answered -= await discard_unfit(self._scripts, chunk.lane.packed_spec, list(answered))
+            answered -= await discard_unfit(self._scripts, chunk.lane, list(answered))
         return answered
 
     def _count_reused(self, lane: Lane, met: set[RequestId]) -> None:

@@ -12,10 +12,12 @@ import msgspec
 
 from ..intercept.interceptor import HttpCall, HttpReply
 from ..intercept.passed import Passed
-from ..wire import carried, sealing
+from ..wire import carried
 from ..wire.keys import LaneId, RunId
 from ..wire.records.row_and_result import LaneSpec
+from ..wire.roots import Root, Roots
 from ..wire.routes import Route, is_signature
+from ..wire.row_cipher import RowCipher
 from ..wire.scripts import BatchCap
 from ..wire.shown import shown
 from . import call_words, renewed_tokens
@@ -48,8 +50,8 @@ class Terms:
     stream: OnStream = "pass"
     account: str | None = None
     """Whose requests these are, by name; None = the credential tells accounts apart."""
-    namespace: str = ""
-    """The deployment in which that name counts."""
+    roots: Roots = field(default_factory=lambda: Roots(""), repr=False)
+    """Derives fingerprints and keys in the deployment that gets the requests."""
 
     @property
     def title(self) -> str:
@@ -82,16 +84,19 @@ class Lane:
     """The credential headers as the SDK sent them, and what travels beside them; of a named account those of the latest
     call."""
     route: Route
+    root: Root = field(repr=False)
+    """What its credential, or its account's name, gives in this deployment."""
+    identity: str = field(init=False, repr=False)
+    """What its requests are known by: answers count for every completion window of the lane."""
+    cipher: RowCipher = field(init=False, repr=False)
+    """Encrypts its rows and results."""
     reused: list[int] = field(default_factory=list)
     """How many of the run's requests here earlier runs had made, a number for each time that some were queued."""
 
-    @property
-    def identity(self) -> LaneId:
-        """What its requests are known by: answers count for every completion window of the lane."""
-        spec = self.spec
-        if spec.completion_window == IDENTITY_WINDOW:
-            return self.lane_id
-        return msgspec.structs.replace(spec, completion_window=IDENTITY_WINDOW).lane_id
+    def __post_init__(self) -> None:
+        for_all_windows = msgspec.structs.replace(self.spec, completion_window=IDENTITY_WINDOW)
+        self.identity = self.root.identity(for_all_windows.lane_id)
+        self.cipher = self.root.cipher()
 
 
 class Lanes:
@@ -103,7 +108,7 @@ class Lanes:
         self._gateways = gateways
         self._lanes: dict[tuple[str | None, ...], Lane] = {}
         self._paces: dict[LaneId, Pace] = {}
-        self._fingerprints: dict[tuple[str | None, ...], str] = {}
+        self._credentials: dict[tuple[str | None, ...], str] = {}
         self._lock = threading.Lock()
 
     @property
@@ -132,8 +137,8 @@ class Lanes:
         with self._lock:
             lane = self._lanes.setdefault(key, made)
             # Values carried for a gateway beside the key may differ between tenants.
-            credential = sealing.fingerprint(carried.parted(lane.secrets)[0])
-            before = self._fingerprints.setdefault(shared, credential)
+            credential = "\n".join(carried.parted(lane.secrets)[0].values())
+            before = self._credentials.setdefault(shared, credential)
         if terms.account is None and terms.cache:
             kind = renewed_tokens.kind_of(route, carried.parted(lane.secrets)[0])
             if kind is not None or before != credential:
@@ -154,17 +159,18 @@ class Lanes:
         staging = (terms.vertex_gcs_prefix or "") if route.staged else ""
         if route.staged and not _GCS_PREFIX.fullmatch(staging):
             return call_words.not_staged(route)
+        root = (
+            terms.roots.of_credential(secrets)
+            if terms.account is None
+            else terms.roots.of_account(terms.account, route.provider, carried.digest(beside))
+        )
         spec = LaneSpec(
             provider=route.provider,
             # Use the whole base URL: a sandbox's answers must never be served as the provider's own.
             host=route.batch_host(call.host),
             endpoint=endpoint,
             model=model,
-            fingerprint=sealing.fingerprint(secrets)
-            if terms.account is None
-            else sealing.account_fingerprint(
-                terms.account, route.provider, terms.namespace, carried.digest(beside)
-            ),
+            fingerprint=root.fingerprint,
             completion_window=terms.completion_window,
             headers=tuple(sorted(headers.items())),
             query=tuple(sorted(route.query(call.url).items())),
@@ -180,6 +186,7 @@ class Lanes:
             terms=terms,
             secrets=secrets,
             route=route,
+            root=root,
         )
 
     def _secrets(self, route: Route, call: HttpCall) -> dict[str, str]:

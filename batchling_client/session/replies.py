@@ -10,15 +10,16 @@ from .. import errors
 from ..errors import AnswerUnreadable, BatchlingError, RequestRefused
 from ..intercept.interceptor import HttpReply
 from ..wire.keys import RequestId
-from ..wire.records.row_and_result import CorruptRecord, Result
+from ..wire.records.row_and_result import PROVIDER, CorruptRecord, Result
+from ..wire.row_cipher import RowCipher
 
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def of_result(request_id: RequestId, packed: bytes) -> HttpReply:
+def of_result(request_id: RequestId, packed: bytes, cipher: RowCipher) -> HttpReply:
     """Return the reply of a stored result; for a damaged result, a reply that says so."""
     try:
-        result = Result.decode(packed)
+        result = Result.decode(packed, request_id, cipher)
         body = result.body
     except CorruptRecord:
         return of_error(AnswerUnreadable, status=502)
@@ -26,7 +27,7 @@ def of_result(request_id: RequestId, packed: bytes) -> HttpReply:
     if result.status >= 400:
         # Without it an SDK sends a failed row again, and that would be a new request in a new batch.
         headers["x-should-retry"] = "false"
-    if result.origin != "provider":
+    if result.origin != PROVIDER:
         headers[errors.HEADER] = result.origin
     return HttpReply(status=result.status, headers=headers, body=body)
 

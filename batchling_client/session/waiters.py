@@ -21,6 +21,7 @@ from ..intercept.interceptor import HttpReply
 from ..wire.deployment.connection import UNREACHABLE
 from ..wire.keys import BatchId, Keys, Mailbox, RequestId
 from ..wire.records.in_flight import InFlight
+from ..wire.row_cipher import RowCipher
 from ..wire.scripts import Scripts
 from ..wire.states import LIVING_STATES, Verdict
 from . import mailbox_reader, replies
@@ -67,6 +68,8 @@ class Waiters:
         self._futures: dict[RequestId, asyncio.Future[HttpReply]] = {}
         # The second and later callers of a request are rare; a list for each of thousands of requests would cost.
         self._others: dict[RequestId, list[asyncio.Future[HttpReply]]] = {}
+        self._ciphers: dict[RequestId, RowCipher] = {}
+        """What opens the answers of the outstanding requests."""
         self._unsent: set[RequestId] = set()
         """Requests that are asked for and neither queued nor found answered yet: an answer that Redis has now is an
         older one, and may be the failure after which they are asked for again."""
@@ -84,13 +87,14 @@ class Waiters:
     def n_outstanding(self) -> int:
         return len(self._futures)
 
-    def expect(self, request_id: RequestId) -> asyncio.Future[HttpReply]:
-        """Return a new future for this caller, which the request's answer resolves."""
+    def expect(self, request_id: RequestId, cipher: RowCipher) -> asyncio.Future[HttpReply]:
+        """Return a new future for this caller, which the request's answer resolves; `cipher` opens that answer."""
         future: asyncio.Future[HttpReply] = self._loop.create_future()
         if self._futures.setdefault(request_id, future) is not future:
             self._others.setdefault(request_id, []).append(future)
         else:
             self._unsent.add(request_id)
+            self._ciphers[request_id] = cipher
         return future
 
     def expects(self, request_id: RequestId) -> bool:
@@ -107,14 +111,14 @@ class Waiters:
                 self._futures[request_id] = others.pop()
             else:
                 del self._futures[request_id]
-                self._sent(request_id)
+                self._over(request_id)
         if not others:
             self._others.pop(request_id, None)
         self._say_if_idle()
 
     def answer(self, request_id: RequestId, reply: HttpReply) -> None:
         """Resolve the futures of all callers of the request."""
-        self._sent(request_id)
+        self._over(request_id)
         future = self._futures.pop(request_id, None)
         if future is not None and not future.done():
             future.set_result(reply)
@@ -123,7 +127,8 @@ class Waiters:
                 other.set_result(reply)
         self._say_if_idle()
 
-    def _sent(self, request_id: RequestId) -> None:
+    def _over(self, request_id: RequestId) -> None:
+        self._ciphers.pop(request_id, None)
         self._unsent.discard(request_id)
         self._mailed_unsent.discard(request_id)
 
@@ -164,6 +169,7 @@ class Waiters:
         request_ids = list(self._futures)
         self._futures.clear()
         self._others.clear()
+        self._ciphers.clear()
         self._unsent.clear()
         self._mailed_unsent.clear()
         return request_ids
@@ -325,7 +331,7 @@ class Waiters:
             values: list[Any] = await self._redis.mget([self._keys.result(request_id) for request_id in some])
             for request_id, packed in zip(some, values, strict=True):
                 if packed is not None and self._awaits(request_id):
-                    reply = replies.of_result(request_id, packed)
+                    reply = replies.of_result(request_id, packed, self._ciphers[request_id])
                     if reply.status >= 400:
                         self.failed_early.add(request_id)
                     self.answer(request_id, reply)

@@ -8,8 +8,9 @@ from typing import Final
 import msgspec
 from redis.asyncio import Redis
 
-from ..wire import sealing
 from ..wire.keys import Keys
+from ..wire.roots import names_account
+from ..wire.version_1 import stored_names
 from .inspection import Inspection, pipelined
 
 MOST_LANES: Final = 5_000
@@ -35,13 +36,17 @@ async def keys_of(inspection: Inspection, redis: Redis, keys: Keys, prefix: str 
     for whose in dict.fromkeys(one.spec.fingerprint for one in lanes):
         theirs = [one for one in lanes if one.spec.fingerprint == whose]
         providers = sorted({one.spec.provider for one in theirs})
-        names = [keys.credential(whose), *(keys.credential(whose, one) for one in providers)]
+        names = {
+            keys.credential(name)
+            for one in theirs
+            for name in stored_names(keys.version, whose, one.spec.provider, one.spec.host)
+        }
         stored = await pipelined(redis, [("EXISTS", name) for name in names])
         found.append(
             KeyView(
                 credential=whose,
                 key_hint=theirs[0].key_hint or None,
-                is_account=sealing.names_account(whose),
+                is_account=names_account(whose),
                 providers=providers,
                 models=sorted({one.spec.model for one in theirs}),
                 n_lanes=len(theirs),

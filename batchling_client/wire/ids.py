@@ -7,7 +7,7 @@ import os
 import time
 from typing import Final
 
-from .keys import BatchId, LaneId, Mailbox, RequestId, RunId
+from .keys import BatchId, Mailbox, RequestId, RunId
 
 _LETTERS = bytes(b"abcdefghijklmnopqrstuvwxyz234567"[byte & 31] for byte in range(256))
 REQUEST_ID_LETTERS: Final = 26
@@ -66,12 +66,15 @@ def stamps_of(prefix: str) -> tuple[int, int] | None:
     return first, first + 36**n_left - 1
 
 
-def request_id(lane_id: LaneId, canonical_body: bytes, occurrence: int, salt: bytes = b"") -> RequestId:
-    """Return the request id of the n-th equal call of a run: the same in a rerun, unless a salt tells them apart."""
+def request_id(identity: str, canonical_body: bytes, occurrence: int, salt: bytes = b"") -> RequestId:
+    """Return the request id of the n-th equal call of a run: the same in a rerun, unless a salt tells them apart.
+
+    `identity` is that of its lane, a secret.
+    """
     digest = hashlib.blake2b(
         canonical_body,
         digest_size=REQUEST_ID_LETTERS,
-        key=f"{lane_id}:{occurrence}".encode(),
+        key=f"{identity}:{occurrence}".encode(),
         salt=salt,
     )
     return RequestId(_letters(digest.digest()))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import enum
+import hashlib
 import re
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, NewType
 
-WIRE_VERSION: Final = 1
+WIRE_VERSION: Final = 2
 """Part of every key's prefix: a changed record or script contract needs a new version."""
 
-DRAINED_VERSIONS: Final = (1,)
+DRAINED_VERSIONS: Final = (1, 2)
 """The versions that a worker of this release works on, each in its own keyspace; its own is one of them."""
 
 RequestId = NewType("RequestId", str)
@@ -39,6 +39,9 @@ class Lifetime:
 
 
 PERMANENT: Final = Lifetime(ms=0, shown="permanent", why="a batch leaves the schedule when it is settled")
+FOR_GOOD: Final = Lifetime(
+    ms=0, shown="permanent", why="a rerun after it has gone would not find the answers of earlier runs"
+)
 UNTIL_RESUMED: Final = Lifetime(ms=0, shown="until resumed", why="a pause ends when a person ends it")
 IN_FLIGHT: Final = Lifetime(
     ms=35 * _DAY_MS,
@@ -295,10 +298,18 @@ KEYSPACE: Final = (
         operator=WRITE,
     ),
     KeyKind(
+        word="salt",
+        redis_type="string",
+        lifetime=FOR_GOOD,
+        holds="16 random bytes, with which fingerprints are derived from credentials",
+        client=READ,
+        operator=READ,
+    ),
+    KeyKind(
         word="credential",
         redis_type="string",
         lifetime=IN_FLIGHT,
-        holds="sealed credential, by fingerprint; goes 7 hours after its last unfinished batch",
+        holds="sealed credential, by fingerprint, provider and host; goes 7 hours after its last unfinished batch",
         client=WRITE,
     ),
     KeyKind(
@@ -309,6 +320,14 @@ KEYSPACE: Final = (
         client=ALL,
         operator=READ,
         dashboard=READ,
+    ),
+    KeyKind(
+        word="reader",
+        redis_type="string",
+        lifetime=IN_FLIGHT,
+        holds="what opens the answers to a credential's requests, sealed, by fingerprint",
+        client=ALL,
+        operator=READ,
     ),
     KeyKind(
         word="quota",
@@ -411,6 +430,12 @@ def usable_namespace(namespace: str) -> str:
     return namespace
 
 
+def credential_name(fingerprint: str, provider: str, host: str) -> str:
+    """Return the name of a credential as it is used at a provider's host, which is a host or a base URL."""
+    use = hashlib.blake2b(f"{provider}\n{host}".encode(), digest_size=6).hexdigest()
+    return f"{fingerprint}.{use}"
+
+
 class Keys:
     """Names the keys of one deployment, in this wire version unless another is named.
 
@@ -428,6 +453,7 @@ class Keys:
         self.lanes = prefix + "lanes"
         self.workers = prefix + "workers"
         self.paused = prefix + "paused"
+        self.salt = prefix + "salt"
         self.spent_files = prefix + "spent_files"
         self.notice_prefix = prefix + "notice:"
         self._request_prefix = prefix + "request:"
@@ -483,15 +509,13 @@ class Keys:
     def mailbox(self, mailbox: str) -> str:
         return f"{self.prefix}mailbox:{mailbox}"
 
-    def credential(self, fingerprint: str, provider: str = "") -> str:
-        return f"{self.prefix}credential:{fingerprint}" + (f".{provider}" if provider else "")
+    def credential(self, name: str) -> str:
+        """Return the key of a credential by its name (see `credential_name`)."""
+        return f"{self.prefix}credential:{name}"
 
-    def credential_in(self, headers: Collection[str], fingerprint: str, provider: str) -> str:
-        """Return the key of the credential found in these headers.
-
-        A secret has the same fingerprint in every header. Outside `authorization` it is stored per provider.
-        """
-        return self.credential(fingerprint, "" if set(headers) == {"authorization"} else provider)
+    def reader(self, fingerprint: str) -> str:
+        """Return the key of what reads the answers of a credential's requests."""
+        return f"{self.prefix}reader:{fingerprint}"
 
     def key_hint(self, fingerprint: str) -> str:
         return f"{self.prefix}key_hint:{fingerprint}"

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from batchling_client.wire.keys import LaneId
 from batchling_client.wire.records.batch import Batch
+from batchling_client.wire.row_cipher import RowCipher
 
 from ..decisions.after_error import SUBMIT_STATES
 from ..errors import Denied, PermanentError, Waiting
@@ -29,6 +30,12 @@ class Access:
     async def account(self, batch: Batch) -> Account:
         """Return the account of a batch; raises `PermanentError` if it has no usable host or credential."""
         return await self._accounts.open(batch.spec, self._providers.load(batch.spec.provider).facts)
+
+    async def cipher(self, batch: Batch) -> RowCipher | None:
+        """Return what encrypts the results of a batch; None in wire version 1, or without a credential."""
+        with contextlib.suppress(PermanentError):
+            return await self._accounts.cipher(batch.spec)
+        return None
 
     @contextlib.asynccontextmanager
     async def through(

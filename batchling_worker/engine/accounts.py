@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import http.cookiejar
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -9,15 +10,17 @@ from typing import Final, TypeAlias
 
 import httpx
 
-from batchling_client.wire import carried, sealing
+from batchling_client.wire import carried
 from batchling_client.wire.deployment.provider_settings import routes_of
 from batchling_client.wire.records.row_and_result import LaneSpec
-from batchling_client.wire.routes import Routes, plain_host
+from batchling_client.wire.routes import Route, Routes, plain_host
+from batchling_client.wire.row_cipher import RowCipher
 
 from ..errors import PermanentError
 from ..provider import Account, ProviderFacts
 from ..settings import ProviderSettings
 from ..store import Store
+from .credentials import Credentials
 from .shares import Shares
 
 CONNECT_S: Final = 10.0
@@ -50,9 +53,8 @@ class Accounts:
         silence_s: float,
         keeps_files: bool = False,
     ) -> None:
-        self._store = store
         self._providers = providers
-        self._private_keys = private_keys
+        self._credentials = Credentials(store, private_keys)
         self._keeps_files = keeps_files
         self._routes = routes_of(providers)
         self._shares = Shares(TURN_S)
@@ -78,22 +80,18 @@ class Accounts:
             if name in route.batch_headers and not carried.refused(name) and carried.is_usable(said)
         }
         query = [(name, said) for name, said in spec.query if name in route.batch_query]
-        beside: dict[str, str] = {}
         has_own = settings.own_credential or settings.api_key is not None
+        opened = await self._credentials.open(spec, for_headers=not has_own)
+        opened.check_carried(spec.carried)
         if has_own:
-            if settings.api_key is None or settings.own_credential:
-                credential, told = _own_credential(facts), dict(_OWN)
-            else:
-                credential = told = route.credential(settings.api_key.get_secret_value())
-            if spec.carried:
-                beside = carried.parted(await self._unseal(spec))[1]
-                _check_allowed(beside, spec.provider, settings)
-            whose: str = sealing.fingerprint({**told, **beside})
+            _check_allowed(opened.beside.keys(), spec.provider, settings)
+            opened = dataclasses.replace(opened, headers=_own_headers(facts, route, settings))
+            told = {**(opened.headers or _OWN), **opened.beside}
+            whose = await self._credentials.fingerprint(told)
         else:
-            credential, beside = carried.parted(await self._unseal(spec))
             # The token of a named account changes from hour to hour, the account does not.
             whose = spec.fingerprint
-        _check_carried(beside, spec.carried)
+        beside = opened.beside
         brought = {*headers, *_marked(beside, carried.HEADER)}
         staging = _staging(spec.staging, spec.provider, settings)
         return Account(
@@ -101,7 +99,7 @@ class Accounts:
             headers={
                 **headers,
                 **_marked(beside, carried.HEADER),
-                **credential,
+                **opened.headers,
                 **_without(route.own_headers, settings.lane_headers if has_own else None, brought),
             },
             query=(*query, *_marked(beside, carried.QUERY).items()),
@@ -116,6 +114,7 @@ class Accounts:
             role_arn=settings.role_arn,
             download_hosts=settings.download_hosts,
             keeps_files=self._keeps_files,
+            cipher=opened.cipher,
         )
 
     def _base_url(self, spec: LaneSpec, facts: ProviderFacts, settings: ProviderSettings) -> str:
@@ -150,32 +149,9 @@ class Accounts:
             )
         return f"https://{plain_host(spec.host)}"
 
-    async def _unseal(self, spec: LaneSpec) -> dict[str, str]:
-        sealed = await self._store.credential(spec.fingerprint, spec.provider)
-        if sealed is None:
-            raise PermanentError(
-                f"The credential of this batch is no longer stored; call again, or give the worker one in "
-                f"BATCHLING_PROVIDERS__{spec.provider.upper()}__API_KEY.",
-                status=401,
-            )
-        try:
-            credential = sealing.unseal(sealed, self._private_keys())
-        except sealing.SealBroken:
-            raise PermanentError(
-                "The credential was sealed for other workers than this one: give client and workers the same "
-                "BATCHLING_SEAL_PUBLIC_KEY and BATCHLING_SEAL_PRIVATE_KEY (`batchling keys new`).",
-                status=401,
-            ) from None
-        account = credential.pop(sealing.ACCOUNT, "")
-        named = sealing.names_account(spec.fingerprint)
-        if (account if named else sealing.fingerprint(credential)) != spec.fingerprint or bool(
-            account
-        ) != named:
-            raise PermanentError(
-                "The credential stored for this batch is another one's, and was refused: call again.",
-                status=401,
-            )
-        return credential
+    async def cipher(self, spec: LaneSpec) -> RowCipher | None:
+        """Return what encrypts the results of a lane, None in wire version 1; raises `PermanentError`."""
+        return (await self._credentials.open(spec, for_headers=False)).cipher
 
     async def close(self) -> None:
         """Close the HTTP client."""
@@ -211,26 +187,12 @@ def _without(
     }
 
 
-def _check_carried(beside: Mapping[str, str], names: str) -> None:
-    """Raise `PermanentError` unless just what the lane names is carried, and nothing that changes a call."""
-    if carried.named(beside) != names or len(beside) > carried.MOST_CARRIED:
-        raise PermanentError(
-            "What was stored for this batch beside its credential is not what the batch names, and was refused: "
-            "call again.",
-            status=401,
-        )
-    for name, said in beside.items():
-        refused = name.startswith(carried.HEADER) and carried.refusal_of(name[1:], chosen_by="calls")
-        if refused or not carried.is_usable(said):
-            raise PermanentError(f"The field {name[1:65]!r} of a call cannot travel with its batch.")
-
-
-def _check_allowed(beside: Mapping[str, str], provider: str, settings: ProviderSettings) -> None:
+def _check_allowed(names: Collection[str], provider: str, settings: ProviderSettings) -> None:
     """Raise `PermanentError` if callers' fields that the settings do not name would travel with the workers' key."""
     # Nor those of known gateways: some of them tell the gateway which host to send the key to.
     allowed = {f"{carried.HEADER}{name}" for name in (*settings.lane_headers, *settings.headers)}
     allowed |= {f"{carried.QUERY}{name}" for name in settings.lane_query}
-    for name in beside:
+    for name in names:
         if name not in allowed:
             setting = "LANE_QUERY" if name.startswith(carried.QUERY) else "LANE_HEADERS"
             raise PermanentError(
@@ -239,8 +201,13 @@ def _check_allowed(beside: Mapping[str, str], provider: str, settings: ProviderS
             )
 
 
-def _own_credential(facts: ProviderFacts) -> dict[str, str]:
-    """Return no header: the adapter finds its credential itself; raises `PermanentError` if it cannot."""
+def _own_headers(facts: ProviderFacts, route: Route, settings: ProviderSettings) -> dict[str, str]:
+    """Return the headers of the workers' key; none where the adapter finds the workers' credential itself.
+
+    Raise `PermanentError` if it cannot.
+    """
+    if settings.api_key is not None and not settings.own_credential:
+        return dict(route.credential(settings.api_key.get_secret_value()))
     if not facts.own_credential:
         raise PermanentError(
             f"Workers have no credential of their own for {facts.name}: take "

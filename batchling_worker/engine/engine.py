@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
@@ -84,7 +85,11 @@ class Engine:
 
     async def settle(self, claim: Claim) -> None:
         """Settle a collected batch."""
-        await self._one(claim, END_STATES, settle)
+
+        async def work(step: Step) -> None:
+            await settle(dataclasses.replace(step, cipher=await self._access.cipher(step.batch)))
+
+        await self._one(claim, END_STATES, work)
 
     async def give_up(self, claim: Claim) -> None:
         """End a batch whose record cannot be read, once it has been unreadable for long enough."""

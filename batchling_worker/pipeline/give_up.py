@@ -37,4 +37,4 @@ async def give_up(store: Store, claim: Claim, telemetry: Telemetry) -> None:
 
 
 def _refusal(row: Row, reason: str) -> RowOut:
-    return refusal(row.request_id, status=502, body=error_body(ORIGIN, reason), origin=ORIGIN)
+    return refusal(row.request_id, status=502, body=error_body(ORIGIN, reason), origin=ORIGIN, cipher=None)

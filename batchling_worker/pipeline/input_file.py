@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from batchling_client.wire.keys import CustomId
+from batchling_client.wire.keys import CustomId, LaneId
 from batchling_client.wire.records.row_and_result import CorruptRecord, Row
 from batchling_client.wire.scripts import RowOut
 
@@ -73,11 +73,12 @@ async def _upload(step: AccountStep, label: str, file: BinaryIO, n_lines: int) -
 async def _write_lines(step: AccountStep, file: BinaryIO) -> int:
     """Write the batch's live requests as the provider's lines, a chunk at a time; return how many."""
     n_lines = 0
+    lane_id = step.batch.spec.lane_id
     async for rows in step.store.unanswered(step.batch.batch_id):
         unfit: list[RowOut] = []
         fit: list[bytes] = []
         for row in rows:
-            line = _line_or_refusal(step, row)
+            line = _line_or_refusal(step, row, lane_id)
             if isinstance(line, RowOut):
                 unfit.append(line)
             else:
@@ -91,20 +92,22 @@ async def _write_lines(step: AccountStep, file: BinaryIO) -> int:
     return n_lines
 
 
-def _line_or_refusal(step: AccountStep, row: Row) -> bytes | RowOut:
+def _line_or_refusal(step: AccountStep, row: Row, lane_id: LaneId) -> bytes | RowOut:
     spec = step.batch.spec
     try:
-        body = _one_line(row.body)
+        body = _one_line(row.body(lane_id, step.cipher))
         if not _belongs(body, spec.model, step.provider.facts):
             reason = f"This request's body names another model than its lane, {spec.model}"
-            return _unfit(row, "batch_model_mismatch", reason, "model")
+            return _unfit(step, row, "batch_model_mismatch", reason, "model")
         return step.provider.line(custom_id=CustomId(row.request_id), endpoint=spec.endpoint, body=body)
     except CorruptRecord:
-        return _unfit(row, "batch_row_corrupt", "The stored body of this request is damaged", None)
+        return _unfit(step, row, "batch_row_corrupt", "The stored body of this request is damaged", None)
     except Exception as error:  # noqa: BLE001 - a defect of ours with one row must not hold up the others for ever
         name = type(error).__name__
         step.telemetry.warn("row_failed", batch=step.batch, step="submit", error=name)
-        return _unfit(row, "batch_row_failed", f"batchling itself failed on this request ({name})", None)
+        return _unfit(
+            step, row, "batch_row_failed", f"batchling itself failed on this request ({name})", None
+        )
 
 
 def _one_line(body: bytes) -> bytes:
@@ -122,9 +125,9 @@ def _belongs(body: bytes, model: str, facts: ProviderFacts) -> bool:
     return named == model or (named is None and facts.model_in_path)
 
 
-def _unfit(row: Row, code: str, reason: str, param: str | None) -> RowOut:
+def _unfit(step: AccountStep, row: Row, code: str, reason: str, param: str | None) -> RowOut:
     body = error_body(code, f"{reason}: it was not sent.", param)
-    return refusal(row.request_id, status=400, body=body, origin=code)
+    return refusal(row.request_id, status=400, body=body, origin=code, cipher=step.cipher)
 
 
 @contextlib.contextmanager

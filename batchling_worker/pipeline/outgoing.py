@@ -8,14 +8,13 @@ from typing import Any
 
 from batchling_client.wire import error_words
 from batchling_client.wire.keys import RequestId
-from batchling_client.wire.records.row_and_result import Result
+from batchling_client.wire.records.row_and_result import PROVIDER, Result
 from batchling_client.wire.records.usage_and_failure import LONGEST_MESSAGE, NO_CODE, spelled_failure
+from batchling_client.wire.row_cipher import RowCipher
 from batchling_client.wire.scripts import RowOut
 from batchling_client.wire.states import RowKind
 
 from ..dialects.usage import tokens_of
-
-PROVIDER = "provider"
 
 
 def outgoing(
@@ -26,17 +25,36 @@ def outgoing(
     headers: Mapping[str, str],
     body: bytes,
     origin: str = PROVIDER,
+    cipher: RowCipher | None,
 ) -> RowOut:
-    """Return the row of an answer, or of an error in the place of one."""
-    packed = Result.pack(kind=kind, status=status, headers=headers, body=body, origin=origin)
+    """Return the row of an answer, or of an error in the place of one, encrypted as its request was."""
+    packed = Result.pack(
+        kind=kind,
+        status=status,
+        headers=headers,
+        body=body,
+        origin=origin,
+        request_id=request_id,
+        cipher=cipher,
+    )
     about = tokens_of(body).spelled() if kind is RowKind.SUCCESS else _reason(status, body, origin)
     return RowOut(request_id=request_id, kind=kind, packed=packed, about=about)
 
 
-def refusal(request_id: RequestId, *, status: int, body: bytes, origin: str) -> RowOut:
-    """Return the row of an error that batchling itself makes."""
+def refusal(
+    request_id: RequestId, *, status: int, body: bytes, origin: str, cipher: RowCipher | None
+) -> RowOut:
+    """Return the row of an error that batchling itself makes; without a cipher it is not encrypted."""
     headers = {"content-type": "application/json"}
-    return outgoing(request_id, RowKind.FAILURE, status=status, headers=headers, body=body, origin=origin)
+    return outgoing(
+        request_id,
+        RowKind.FAILURE,
+        status=status,
+        headers=headers,
+        body=body,
+        origin=origin,
+        cipher=cipher,
+    )
 
 
 def _reason(status: int, body: bytes, origin: str) -> str:

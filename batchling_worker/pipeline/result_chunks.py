@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from batchling_client.wire.keys import RequestId
+from batchling_client.wire.row_cipher import RowCipher
 from batchling_client.wire.scripts import RowOut
 from batchling_client.wire.states import RowKind
 
@@ -18,7 +19,7 @@ from ..dialects.redaction import Redaction
 from ..provider import Answer, Ending
 from .answer_check import checked
 from .outgoing import outgoing
-from .step import AccountStep, Step
+from .step import AccountStep
 
 CHUNK_ROWS: Final = 128
 CHUNK_BYTES: Final = 1024 * 1024
@@ -87,9 +88,9 @@ async def chunks(
         raise failure
 
 
-def _outgoing_or_none(step: Step, answer: Answer, redact: Redaction) -> RowOut | None:
+def _outgoing_or_none(step: AccountStep, answer: Answer, redact: Redaction) -> RowOut | None:
     try:
-        return _outgoing(checked(_redacted(answer, redact), step.batch.spec.endpoint))
+        return _outgoing(checked(_redacted(answer, redact), step.batch.spec.endpoint), step.cipher)
     except Exception as error:  # noqa: BLE001 - a defect of ours with one row must not hold up the others for ever
         step.telemetry.warn("row_failed", batch=step.batch, step="collect", error=type(error).__name__)
         return None
@@ -108,7 +109,7 @@ def _redacted(answer: Answer, redact: Redaction) -> Answer:
     )
 
 
-def _outgoing(answer: Answer) -> RowOut | None:
+def _outgoing(answer: Answer, cipher: RowCipher | None) -> RowOut | None:
     """Return the row as it is stored, or None if it names no request of ours."""
     if REQUEST_ID.fullmatch(answer.custom_id) is None:
         return None
@@ -119,4 +120,5 @@ def _outgoing(answer: Answer) -> RowOut | None:
         headers=answer.headers,
         body=answer.body,
         origin=answer.origin,
+        cipher=cipher,
     )

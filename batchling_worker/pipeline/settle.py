@@ -38,7 +38,13 @@ async def settle(step: Step) -> None:
                     again.setdefault(fate, []).append(row)
                 case fates.Refuse() as fate:
                     refused.append(
-                        refusal(row.request_id, status=fate.status, body=fate.body, origin=fate.origin)
+                        refusal(
+                            row.request_id,
+                            status=fate.status,
+                            body=fate.body,
+                            origin=fate.origin,
+                            cipher=step.cipher,
+                        )
                     )
         kept = _kept(step, rows, refused)
         if kept:
@@ -77,7 +83,11 @@ async def _refused_again(step: Step, ending: Ending) -> int:
             fate = fates.row_fate(step.batch, ending, request_id, most, most)
             if isinstance(fate, fates.Requeue):
                 fate = fates.unanswered(step.batch)
-            refused.append(refusal(request_id, status=fate.status, body=fate.body, origin=fate.origin))
+            refused.append(
+                refusal(
+                    request_id, status=fate.status, body=fate.body, origin=fate.origin, cipher=step.cipher
+                )
+            )
         if refused:
             await step.claim.deliver(refused)
             n_refused += len(refused)

@@ -10,6 +10,7 @@ from typing import Final
 
 from batchling_client.wire.keys import BatchId, ProviderBatchId
 from batchling_client.wire.records.batch import Batch
+from batchling_client.wire.row_cipher import RowCipher
 from batchling_client.wire.states import BatchState
 
 from .. import backoff
@@ -53,6 +54,9 @@ class Step:
     telemetry: Telemetry
     reach: Callable[[str], None]
     """Marks a point at which a crash test may kill the process."""
+    cipher: RowCipher | None = field(default=None, repr=False)
+    """What opens rows and encrypts results; None in wire version 1, and where the credential cannot be opened: then
+    batchling's own errors stand in clear."""
     began_s: float = field(default_factory=time.monotonic)
     """When the step began, by this process' monotonic clock."""
 
@@ -118,7 +122,7 @@ class Step:
     def at(self, account: Account) -> AccountStep:
         """Return the step with the account whose provider it may call."""
         known = {one.name: getattr(self, one.name) for one in fields(Step)}
-        return AccountStep(**known, account=account)
+        return AccountStep(**{**known, "cipher": account.cipher}, account=account)
 
     @property
     def estranged(self) -> bool:

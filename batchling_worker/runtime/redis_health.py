@@ -10,6 +10,7 @@ from redis.exceptions import NoPermissionError
 
 from batchling_client.wire.deployment import redis_errors, redis_health
 from batchling_client.wire.deployment.connection import UNREACHABLE
+from batchling_client.wire.records.row_and_result import CorruptRecord
 
 from ..store import Store
 from ..telemetry import Telemetry
@@ -50,6 +51,10 @@ class Fitness:
         """
         try:
             await store.check_rights()
+            # Callers may only read it.
+            await store.salt()
+        except CorruptRecord as error:
+            return str(error)
         except NoPermissionError as error:
             return f"Redis at {self._place} {redis_errors.refusal_of(error)}."
         told = await store.told()

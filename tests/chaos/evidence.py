@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from batchling_client.wire.keys import KEYSPACE, PERMANENT, BatchId
+from batchling_client.wire.keys import KEYSPACE, BatchId
 from batchling_client.wire.records.batch import Batch
 from batchling_worker.sandbox import LedgerPage
 from batchling_worker.sandbox.world.ledger import BilledBatch, ExecutedRow
@@ -159,7 +159,7 @@ async def _left(world: World) -> list[str]:
     ]
     scheduled: Any = await redis.execute_command("ZRANGE", keys.schedule, 0, -1)
     left += [f"{batch_id.decode()} is still in the schedule" for batch_id in scheduled]
-    expiring = {kind.word for kind in KEYSPACE if kind.lifetime is not PERMANENT}
+    expiring = {kind.word for kind in KEYSPACE if kind.lifetime.ms}
     known = {kind.word for kind in KEYSPACE}
     async for name in redis.scan_iter(match=f"{keys.prefix}*", count=1000):
         word = name.decode().removeprefix(keys.prefix).partition(":")[0]

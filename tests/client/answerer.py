@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from batchling_client.wire.deployment import connection
-from batchling_client.wire.keys import BatchId, Keys, LaneId, Mailbox, ProviderBatchId
-from batchling_client.wire.records.row_and_result import Result, Row
+from batchling_client.wire.deployment import connection, seal_key_files
+from batchling_client.wire.keys import BatchId, Keys, LaneId, Mailbox, ProviderBatchId, RequestId
+from batchling_client.wire.records.row_and_result import LaneSpec, Result, Row
+from batchling_client.wire.row_cipher import RowCipher
 from batchling_client.wire.scripts import DueBatch, RowOut, Scripts
 from batchling_client.wire.states import BatchState, Outcome, RowKind, Verdict
+from tests.sealed import Opener
 
 LEASE_MS = 1_000
 KEEP_MS = 3_600_000
@@ -34,7 +38,15 @@ def completion(content: str, model: str = "llama") -> bytes:
     ).encode()
 
 
-def echo(row: Row) -> tuple[int, bytes, str]:
+class Asked(NamedTuple):
+    """A request as the answerer reads it."""
+
+    request_id: RequestId
+    run_id: str
+    body: bytes
+
+
+def echo(row: Asked) -> tuple[int, bytes, str]:
     """Answer a prompt with itself and the id of its request."""
     body = json.loads(row.body)
     prompt = body["messages"][0]["content"]
@@ -49,7 +61,7 @@ class Answerer:
     """A worker and a provider in one; `go_on` keeps batches from being answered while it is clear."""
 
     def __init__(
-        self, url: str, namespace: str, answer: Callable[[Row], tuple[int, bytes, str]] = echo
+        self, url: str, namespace: str, answer: Callable[[Asked], tuple[int, bytes, str]] = echo
     ) -> None:
         self.redis: Any = connection.connect(url)
         self.keys = Keys(namespace)
@@ -58,6 +70,8 @@ class Answerer:
         self.silent = False
         self.go_on = asyncio.Event()
         self.go_on.set()
+        self.private_keys: list[str] = []
+        """Private seal keys; none = those of BATCHLING_HOME."""
         self.times_answered: Counter[str] = Counter()
         self.n_batches = 0
         self._mailboxes: dict[BatchId, tuple[Mailbox, ...]] = {}
@@ -83,12 +97,12 @@ class Answerer:
                 claim.batch_id, claim.token, LEASE_MS, [claim.state], error="", nonce="answerer"
             )
             if begun.verdict is Verdict.OK and begun.fields is not None:
-                await self._step(claim, LaneId(begun.fields[b"lane"].decode()))
+                await self._step(claim, LaneSpec.decode(begun.fields[b"spec"]))
 
-    async def _step(self, claim: DueBatch, lane_id: LaneId) -> None:
+    async def _step(self, claim: DueBatch, spec: LaneSpec) -> None:
         batch_id, token, scripts = claim.batch_id, claim.token, self.scripts
         if claim.state is BatchState.OPEN:
-            await scripts.seal(batch_id=batch_id, token=token, lane_id=lane_id)
+            await scripts.seal(batch_id=batch_id, token=token, lane_id=spec.lane_id)
         elif claim.state is BatchState.SEALED:
             await scripts.intend(batch_id=batch_id, token=token, label=batch_id)
             await scripts.submitted(
@@ -107,11 +121,13 @@ class Answerer:
                 error="",
             )
         elif not claim.collected:
-            await self._collect(batch_id, token)
+            await self._collect(batch_id, token, spec)
         else:
             await scripts.settle(batch_id=batch_id, token=token, state=BatchState.SETTLED, keep_ms=KEEP_MS)
 
-    async def _collect(self, batch_id: BatchId, token: int) -> None:
+    async def _collect(self, batch_id: BatchId, token: int, spec: LaneSpec) -> None:
+        private = self.private_keys or [seal_key_files.stored_pair(Path(os.environ["BATCHLING_HOME"]))[1]]
+        cipher = await Opener(self.redis, self.keys, private).cipher(spec.fingerprint)
         packed = await self.redis.lrange(self.keys.rows(batch_id), 0, -1)
         rows_in = [Row.decode(raw) for raw in packed]
         places = await self.redis.mget([self.keys.request(row.request_id) for row in rows_in])
@@ -119,7 +135,7 @@ class Answerer:
         run = [row for row, place in zip(rows_in, places, strict=True) if _owns(batch_id, place)]
         for first in range(0, len(run), 100):
             rows = run[first : first + 100]
-            outs = [self._result(row) for row in rows]
+            outs = [self._result(row, spec.lane_id, cipher) for row in rows]
             if self.silent:
                 for out in outs:
                     await self.redis.set(self.keys.result(out.request_id), out.packed, px=KEEP_MS)
@@ -128,12 +144,19 @@ class Answerer:
                 await self._deliver(batch_id, token, outs)
         await self.scripts.collected(batch_id=batch_id, token=token)
 
-    def _result(self, row: Row) -> RowOut:
-        status, body, origin = self.answer(row)
+    def _result(self, row: Row, lane_id: LaneId, cipher: RowCipher) -> RowOut:
+        asked = Asked(row.request_id, row.run_id, row.body(lane_id, cipher))
+        status, body, origin = self.answer(asked)
         self.times_answered[row.request_id] += 1
         kind = RowKind.SUCCESS if status < 400 else RowKind.FAILURE
         packed = Result.pack(
-            kind=kind, status=status, headers={"x-request-id": f"req_{status}"}, body=body, origin=origin
+            kind=kind,
+            status=status,
+            headers={"x-request-id": f"req_{status}"},
+            body=body,
+            origin=origin,
+            request_id=row.request_id,
+            cipher=cipher,
         )
         return RowOut(request_id=row.request_id, kind=kind, packed=packed)
 

@@ -9,7 +9,9 @@ from typing import Any
 from batchling_client import Run
 from batchling_client.block.run import handler_of
 from batchling_client.intercept.interceptor import HttpCall, HttpReply
+from batchling_client.session.calls import Request
 from batchling_client.wire.records.batch import Batch
+from batchling_client.wire.records.row_and_result import Row
 
 HOST = "api.groq.com"
 PATH = "/openai/v1/chat/completions"
@@ -73,3 +75,8 @@ def error_of(reply: HttpReply) -> dict[str, Any]:
     assert isinstance(found, dict)
     assert reply.headers["x-should-retry"] == "false"
     return found
+
+
+def body_of(request: Request) -> bytes:
+    """Return the body of a request as its row holds it."""
+    return Row.decode(request.packed).body(request.lane.lane_id, request.lane.cipher)

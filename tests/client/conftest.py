@@ -13,7 +13,7 @@ from redis import Redis
 
 from batchling_client.intercept import interceptor
 from batchling_client.wire.deployment.cancellation import end
-from batchling_client.wire.keys import KEYSPACE, PERMANENT, Keys
+from batchling_client.wire.keys import KEYSPACE, Keys
 from batchling_worker.stack.redis_binary import find
 
 from .answerer import Answerer
@@ -79,7 +79,7 @@ def namespace(redis_server: RedisServer) -> Iterator[str]:
     name = f"test-{secrets.token_hex(6)}"
     yield name
     prefix = Keys(name).prefix
-    expiring = {kind.word for kind in KEYSPACE if kind.lifetime is not PERMANENT}
+    expiring = {kind.word for kind in KEYSPACE if kind.lifetime.ms}
     words = {kind.word for kind in KEYSPACE}
     with redis_server.client() as client:
         for key in client.scan_iter(match=f"batchling:*{name}*", count=1000):

@@ -17,11 +17,13 @@ from batchling_client.session.calls import Calls, Request
 from batchling_client.session.lanes import Terms
 from batchling_client.wire import sealing
 from batchling_client.wire.ids import new_run_id
+from batchling_client.wire.keys import credential_name
+from batchling_client.wire.roots import Root, Roots, names_account
 from batchling_client.wire.routes import Routes
 from tests.waiting import wait_until
 
 from .answerer import Answerer
-from .asking import a_call, ask, content
+from .asking import HOST, a_call, ask, content
 
 LINGER_S = 0.05
 AZURE: dict[str, Any] = {"host": "mine.openai.azure.com", "path": "/openai/v1/chat/completions"}
@@ -38,7 +40,7 @@ def jwt(n: int, **claims: object) -> str:
 
 def read(call: HttpCall, *, account: str | None = "evals", namespace: str = "default") -> Request:
     """Return the request that a run under that name makes of a call."""
-    terms = Terms(run_id=new_run_id(), run_name="", account=account, namespace=namespace)
+    terms = Terms(run_id=new_run_id(), run_name="", account=account, roots=Roots(namespace))
     request = Calls(terms, Routes()).read(call)
     assert isinstance(request, Request)
     return request
@@ -74,10 +76,11 @@ def test_two_names_never_make_the_same_request_nor_does_a_name_and_none() -> Non
 
 
 def test_no_secret_has_the_fingerprint_of_a_name() -> None:
-    named = sealing.account_fingerprint("evals", "groq", "default")
-    assert sealing.names_account(named)
+    known = Roots("default")
+    named = known.of_account("evals", "groq").fingerprint
+    assert names_account(named)
     assert len(named) == 20
-    assert not sealing.names_account(sealing.fingerprint({"authorization": "Bearer n"}))
+    assert not names_account(known.of_credential({"authorization": "Bearer n"}).fingerprint)
 
 
 def test_a_call_without_a_key_is_refused_under_a_name_too() -> None:
@@ -116,18 +119,17 @@ async def test_the_newest_token_is_kept_for_the_workers_sealed(
 ) -> None:
     public, private = sealing.new_pair()
     monkeypatch.setenv("BATCHLING_SEAL_PUBLIC_KEY", public)
+    answerer.private_keys = [private]
     async with batchify(batch_window_seconds=LINGER_S, account="evals") as run:
         for n, key in enumerate((jwt(1), jwt(2), jwt(3))):
             await ask(run, f"q{n}", key=key)
     [name] = await answerer.redis.keys(answerer.keys.credential("*"))
 
-    named = sealing.account_fingerprint("evals", "groq", answerer.keys.namespace)
-    assert name.decode() == answerer.keys.credential(named, "groq")
     sealed = await answerer.redis.get(name)
-    assert sealing.unseal(sealed, [private]) == {
-        "authorization": f"Bearer {jwt(3)}",
-        sealing.ACCOUNT: named,
-    }
+    credential = sealing.unseal(sealed, [private])
+    assert credential.headers == {"authorization": f"Bearer {jwt(3)}"}
+    named = Root(credential.root, named=True).fingerprint
+    assert name.decode() == answerer.keys.credential(credential_name(named, "groq", HOST))
     assert jwt(3).encode() not in sealed
 
 

@@ -347,7 +347,7 @@ async def test_a_full_queue_is_an_error_of_those_callers_and_nothing_is_half_wri
             replies = await asyncio.wait_for(ask_all(run, *PROMPTS[:200]), 10)
             assert {reply.status for reply in replies} == {503}
             assert {error_of(reply)["code"] for reply in replies} == {"queue_full"}
-            assert wire_keys(client, namespace) == []
+            assert wire_keys(client, namespace) == [Keys(namespace).salt.encode()]
             client.config_set("maxmemory", "0")
 
 

@@ -16,7 +16,8 @@ from batchling_client.intercept.interceptor import HttpCall, HttpReply, host_of
 from batchling_client.session.calls import Calls, Request
 from batchling_client.session.lanes import Terms
 from batchling_client.wire.ids import new_run_id
-from batchling_client.wire.records.row_and_result import Row
+
+from .asking import body_of
 
 ENDPOINT = "https://mine.openai.azure.com"
 VERSION = "2024-10-21"
@@ -32,7 +33,7 @@ def sent(reader: Calls, call: HttpCall) -> tuple[Request, dict[str, Any]]:
     """Return the request of a call, and its body as stored in a row."""
     request = reader.read(call)
     assert isinstance(request, Request), request
-    return request, json.loads(Row.decode(request.packed).body)
+    return request, json.loads(body_of(request))
 
 
 class Wire:
@@ -160,7 +161,7 @@ async def test_a_standard_deployment_is_batched_in_the_batch_deployment_that_set
         asked = json.loads(wire.heard().body)
         assert request.lane.spec.model == body["model"] == "gpt-4o-batch"
         assert body == {**asked, "model": "gpt-4o-batch"}
-        kept = msgspec.json.decode(Row.decode(request.packed).body, type=dict[str, msgspec.Raw])
+        kept = msgspec.json.decode(body_of(request), type=dict[str, msgspec.Raw])
         assert bytes(kept["custom"]) in wire.heard().body
     await v1(wire).chat.completions.create(model="other-batch", messages=MESSAGES)
     assert sent(reader, wire.heard())[0].lane.spec.model == "other-batch"

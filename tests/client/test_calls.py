@@ -11,10 +11,10 @@ from batchling_client.intercept.interceptor import PASS_THROUGH, HttpCall, HttpR
 from batchling_client.session.calls import Calls, Request
 from batchling_client.session.lanes import Lane, Terms
 from batchling_client.wire.ids import new_run_id
-from batchling_client.wire.records.row_and_result import LaneSpec, Row
+from batchling_client.wire.records.row_and_result import LaneSpec
 from batchling_client.wire.routes import ROUTES, Routes
 
-from .asking import HOST, PATH, a_call, error_of
+from .asking import HOST, PATH, a_call, body_of, error_of
 
 GOOGLE = "generativelanguage.googleapis.com"
 
@@ -103,12 +103,12 @@ def test_a_lane_shows_no_key() -> None:
 
 def test_the_body_is_kept_as_the_sdk_sent_it_on_one_line() -> None:
     body = b'{"model":"llama",\r\n "z":1.0, "a":"line\\nbreak"}'
-    kept = Row.decode(request(calls(), a_call(body=body)).packed).body
+    kept = body_of(request(calls(), a_call(body=body)))
     assert b"\n" not in kept
     assert b"\r" not in kept
     assert json.loads(kept) == json.loads(body)
     dense = b'{"model":"llama","z":1.0,"a":1}'
-    assert Row.decode(request(calls(), a_call(body=dense)).packed).body == dense
+    assert body_of(request(calls(), a_call(body=dense))) == dense
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def gateway(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def calls(account: str | None = None) -> Calls:
-    terms = Terms(run_id=new_run_id(), run_name="", account=account, namespace="default")
+    terms = Terms(run_id=new_run_id(), run_name="", account=account)
     return Calls(terms, settings.load().routes())
 
 

@@ -32,7 +32,7 @@ def rehearsed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 
 def read(host: str, path: str = PATH) -> Request:
-    terms = Terms(run_id=new_run_id(), run_name="", account=None, namespace="default")
+    terms = Terms(run_id=new_run_id(), run_name="", account=None)
     calls = Calls(terms, sandboxed.routes(settings.load().routes()))
     request = calls.read(a_call(host=host, path=path, headers=UNNAMED))
     assert isinstance(request, Request)

@@ -25,11 +25,10 @@ from batchling_client.session import sse
 from batchling_client.session.calls import Calls
 from batchling_client.session.lanes import Terms
 from batchling_client.wire.ids import new_run_id
-from batchling_client.wire.records.row_and_result import Row
 from batchling_client.wire.routes import Routes
 from tests.interceptors.fakes import FakeHandler, process_block, task_block
 
-from .answerer import Answerer, completion
+from .answerer import Answerer, Asked, completion
 from .asking import PATH, a_call, ask, content
 
 ASK: Final[dict[str, Any]] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -447,7 +446,7 @@ def test_another_word_for_stream_is_refused() -> None:
 async def test_a_streamed_request_and_its_twin_without_share_one_answer(answerer: Answerer) -> None:
     bodies = []
 
-    def answer(row: Row) -> tuple[int, bytes, str]:
+    def answer(row: Asked) -> tuple[int, bytes, str]:
         bodies.append(json.loads(row.body))
         return 200, completion("once"), "provider"
 

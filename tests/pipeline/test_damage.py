@@ -14,15 +14,15 @@ import msgspec
 import pytest
 
 from batchling_client import batchify, errors
-from batchling_client.wire import sealing
 from batchling_client.wire.deployment import seal_key_files
-from batchling_client.wire.keys import BatchId, RequestId
+from batchling_client.wire.keys import BatchId, RequestId, credential_name
 from batchling_client.wire.records.row_and_result import CorruptRecord, LaneSpec
 from batchling_client.wire.states import BatchState, Verdict
 from tests.cli.command import batchling
 from tests.client.asking import ask, error_of
 from tests.client.test_answers import shorten_the_drain
 from tests.deployment import Deployment
+from tests.sealed import root_of, sealed
 from tests.waiting import wait_until
 
 from .hand import Hand
@@ -48,6 +48,7 @@ class Harm:
     model: str
     batch_id: BatchId
     ids: list[RequestId]
+    spec: LaneSpec
 
     @property
     def credential(self) -> dict[str, str]:
@@ -62,7 +63,9 @@ class Harm:
             "rows": keys.rows(self.batch_id),
             "request": keys.request(self.ids[0]),
             "result": keys.result(self.ids[0]),
-            "credential": keys.credential(sealing.fingerprint(self.credential)),
+            "credential": keys.credential(
+                credential_name(self.spec.fingerprint, self.spec.provider, self.spec.host)
+            ),
         }
 
     async def do(self, *words: Any) -> Any:
@@ -109,7 +112,10 @@ async def another_lanes_spec(h: Harm) -> None:
 
 async def anothers_credential(h: Harm) -> None:
     public, _ = seal_key_files.stored_pair(h.deployment.home)
-    await value("credential", sealing.seal({"authorization": "Bearer gsk-of-another"}, public))(h)
+    headers = {"authorization": "Bearer gsk-of-another"}
+    root = await root_of(h.deployment.redis, h.deployment.keys, headers)
+    use = sealed(root, headers, public, provider=h.spec.provider, host=h.spec.host)
+    await value("credential", use)(h)
 
 
 async def another_batchs_id(h: Harm) -> None:
@@ -210,7 +216,8 @@ async def harmed(deployment: Deployment, name: str, damage: Damage, *, hand: Han
     ids = await deployment.ask(2, model=model, headers=headers)
     place: bytes = await deployment.redis.execute_command("GET", deployment.keys.request(ids[0]))
     batch_id = BatchId(place.decode().partition("|")[0])
-    harm = Harm(deployment=deployment, model=model, batch_id=batch_id, ids=ids)
+    spec = await deployment.redis.execute_command("HGET", deployment.keys.batch(batch_id), "spec")
+    harm = Harm(deployment=deployment, model=model, batch_id=batch_id, ids=ids, spec=LaneSpec.decode(spec))
     if hand is not None:
         await hand.bring(harm.batch_id, BatchState.ENDED)
     await damage(harm)
@@ -348,6 +355,7 @@ async def _harms(deployment: Deployment) -> list[Harm]:
                 model=LaneSpec.decode(spec).model,
                 batch_id=batch_id,
                 ids=[request_id],
+                spec=LaneSpec.decode(spec),
             )
         )
     return found

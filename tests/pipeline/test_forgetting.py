@@ -9,12 +9,12 @@ import pytest
 
 from batchling_client.operate.erasing import Eraser, NothingToErase
 from batchling_client.views.inspection import Inspection
-from batchling_client.wire import sealing
 from batchling_client.wire.keys import RequestId
 from batchling_client.wire.states import BatchState
 
 from ..cli.command import batchling
 from ..deployment import CANARY, SLOW_MODEL, Deployment
+from ..sealed import root_of
 
 PROMPT = "canary-prompt-7c1d90"
 OTHERS = {"authorization": "Bearer gsk-CANARY-of-somebody-else"}
@@ -101,7 +101,7 @@ async def test_a_key_is_forgotten_with_every_run_that_used_it_and_old_runs_with_
     deployment.worker()
     await deployment.answered([*ids, *others])
     await deployment.settled()
-    fingerprint = sealing.fingerprint(OTHERS)
+    fingerprint = (await root_of(deployment.redis, deployment.keys, OTHERS)).fingerprint
 
     done = await batchling("forget", fingerprint[:8], "--yes", "--json", env=deployment.env)
 

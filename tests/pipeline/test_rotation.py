@@ -13,20 +13,27 @@ from batchling_client.operate.seal_keys import KeysInUse
 from batchling_client.views.inspection import Inspection
 from batchling_client.wire import sealing
 from batchling_client.wire.deployment import keyring, seal_key_files
+from batchling_client.wire.keys import credential_name
 from batchling_client.wire.records.row_and_result import WorkerPresence
+from batchling_client.wire.roots import Root
 from batchling_client.wire.states import BatchState
 
 from ..cli.command import batchling
 from ..deployment import CANARY, SLOW_MODEL, Deployment, kill
+from ..sealed import root_of, sealed
 from ..waiting import wait_until
 
+ROOT = Root(b"r" * 32, named=False)
 OLD_CALLER = {"authorization": f"Bearer {CANARY}-old-caller"}
 
 
-async def store(deployment: Deployment, headers: dict[str, str], public: str) -> None:
-    """Store a credential as a caller does that has this public key."""
-    place = deployment.keys.credential(sealing.fingerprint(headers))
-    await deployment.redis.execute_command("SET", place, sealing.seal(headers, public), "EX", 3600)
+async def store(deployment: Deployment, headers: dict[str, str], public: str) -> str:
+    """Store a credential as a caller does that has this public key; return its key in Redis."""
+    root = await root_of(deployment.redis, deployment.keys, headers)
+    place = deployment.keys.credential(credential_name(root.fingerprint, "groq", "api.groq.com"))
+    use = sealed(root, headers, public, provider="groq", host="api.groq.com")
+    await deployment.redis.execute_command("SET", place, use, "EX", 3600)
+    return place
 
 
 async def live(deployment: Deployment, name: str, *opens: str) -> None:
@@ -143,10 +150,9 @@ async def test_a_rotation_that_is_interrupted_leaves_the_keys_as_they_were(deplo
 
 async def test_a_key_that_a_stored_credential_needs_is_not_dropped(deployment: Deployment) -> None:
     old_public, old = seal_key_files.stored_pair(deployment.home)
-    await store(deployment, OLD_CALLER, old_public)
-    place = deployment.keys.credential(sealing.fingerprint(OLD_CALLER))
+    place = await store(deployment, OLD_CALLER, old_public)
     stranger, _ = sealing.new_pair()
-    await deployment.redis.set(deployment.keys.credential("f" * 20), sealing.seal(OLD_CALLER, stranger))
+    await deployment.redis.set(deployment.keys.credential("f" * 20), sealed(ROOT, OLD_CALLER, stranger))
     await seal_keys.rotate(deployment.home, None)
     held = seal_keys.stored(deployment.home)
 
@@ -158,9 +164,9 @@ async def test_a_key_that_a_stored_credential_needs_is_not_dropped(deployment: D
 
     assert (done.n_sealed_anew, done.n_unreadable, done.dropped) == (1, 1, (sealing.digest(old_public),))
     assert seal_keys.stored(deployment.home) == held[:1]
-    sealed = await deployment.redis.get(place)
-    assert isinstance(sealed, bytes)
-    assert sealing.unseal(sealed, held[:1]) == OLD_CALLER
+    kept = await deployment.redis.get(place)
+    assert isinstance(kept, bytes)
+    assert sealing.unseal(kept, held[:1]).headers == OLD_CALLER
     assert 3_500_000 < await deployment.redis.pttl(place) <= 3_600_000
 
 

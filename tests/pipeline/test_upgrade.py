@@ -11,7 +11,8 @@ import pytest
 
 from batchling_client import batchify
 from batchling_client.views.inspection import Inspection
-from batchling_client.wire.keys import BatchId, CustomId, Keys, ProviderBatchId, RequestId
+from batchling_client.wire import version_1
+from batchling_client.wire.keys import WIRE_VERSION, BatchId, CustomId, Keys, ProviderBatchId, RequestId
 from batchling_client.wire.scripts import Scripts
 from batchling_client.wire.states import BatchState
 from batchling_worker import providers
@@ -47,7 +48,13 @@ async def one_in_each_state(deployment: Deployment) -> list[RequestId]:
 
 def of_next_version(deployment: Deployment) -> None:
     """From here on the deployment is asked as a client of the next version asks."""
-    deployment.keys = Keys("default", version=2)
+    deployment.keys = Keys("default", version=WIRE_VERSION + 1)
+    deployment.scripts = Scripts(deployment.redis, deployment.keys)
+
+
+def of_first_version(deployment: Deployment) -> None:
+    """From here on the deployment is asked as a client of the first version asks."""
+    deployment.keys = Keys("default", version=version_1.VERSION)
     deployment.scripts = Scripts(deployment.redis, deployment.keys)
 
 
@@ -63,6 +70,15 @@ async def test_the_next_version_finishes_what_this_one_began_in_every_state(depl
     ids = await one_in_each_state(deployment)
 
     deployment.worker(app=NEXT)
+
+    await answered_once(deployment, ids)
+
+
+async def test_this_version_finishes_what_the_first_one_began_in_every_state(deployment: Deployment) -> None:
+    of_first_version(deployment)
+    ids = await one_in_each_state(deployment)
+
+    deployment.worker()
 
     await answered_once(deployment, ids)
 
@@ -89,7 +105,9 @@ async def test_a_worker_of_this_version_leaves_the_next_versions_batches_alone(
         await hand.bring(await newest(deployment), BatchState.SEALED)
         held = await hand.claim(await newest(deployment))
     app = make_app(WorkerSettings(redis_url=deployment.url, home=deployment.home))
-    app.send_task(tasks.SUBMIT, args=[held.batch_id, held.token, 2], queue=queue_of(1))
+    app.send_task(
+        tasks.SUBMIT, args=[held.batch_id, held.token, WIRE_VERSION + 1], queue=queue_of(WIRE_VERSION)
+    )
     deployment.keys, deployment.scripts = this, Scripts(deployment.redis, this)
     worker = deployment.worker()
 
@@ -105,6 +123,7 @@ async def test_a_worker_of_this_version_leaves_the_next_versions_batches_alone(
 @pytest.mark.parametrize("app", ["batchling_worker", NEXT])
 async def test_a_worker_drains_what_the_first_release_wrote(deployment: Deployment, app: str) -> None:
     """Byte for byte as it was written then; only what the provider knows of it is of today."""
+    of_first_version(deployment)
     await golden.restore(deployment.redis, deployment.keys.prefix, golden.load()["deployment"])
     for state in (BatchState.SUBMITTING, BatchState.SUBMITTED, BatchState.ENDED):
         await _told_to_provider(deployment, state)
@@ -165,6 +184,7 @@ async def _ending(provider: Provider, account: Account, provider_batch_id: Provi
 
 async def test_a_message_that_names_no_version_means_the_first(deployment: Deployment) -> None:
     """As those of an older release, which may still lie in its queue; the lease is so long that nothing else helps."""
+    of_first_version(deployment)
     ids = await deployment.ask(5, linger_ms=0)
     async with Hand(deployment) as hand:
         await hand.bring(await newest(deployment), BatchState.SEALED)
@@ -200,9 +220,9 @@ def test_each_version_has_its_own_queue_and_reads_those_of_the_versions_it_drain
     deployment_settings: WorkerSettings,
 ) -> None:
     app = make_app(deployment_settings)
-    assert app.conf.task_default_queue == "batchling"
-    assert [queue.name for queue in app.conf.task_queues] == ["batchling"]
-    assert queue_of(2) == "batchling.2"
+    assert app.conf.task_default_queue == "batchling.2"
+    assert [queue.name for queue in app.conf.task_queues] == ["batchling.2", "batchling"]
+    assert queue_of(1) == "batchling"
 
 
 @pytest.fixture

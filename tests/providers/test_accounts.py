@@ -14,6 +14,7 @@ from batchling_client.wire.deployment.connection import connect
 from batchling_client.wire.deployment.provider_settings import checked
 from batchling_client.wire.keys import Keys
 from batchling_client.wire.records.row_and_result import LaneSpec
+from batchling_client.wire.roots import Root, Roots
 from batchling_client.wire.routes import ROUTES, Route, Routes
 from batchling_worker.claim import Terms
 from batchling_worker.engine import accounts as accounts_of_worker
@@ -23,9 +24,11 @@ from batchling_worker.provider import Account
 from batchling_worker.providers import Providers
 from batchling_worker.settings import ProviderSettings
 from batchling_worker.store import Store
+from tests.sealed import sealed
 
 from .wire import Wire, answer
 
+ROOTS = Roots("x", b"0123456789abcdef", "the secret of accounts")
 CALLERS = {"authorization": "Bearer sk-callers"}
 WORKERS = SecretStr("sk-workers")
 MANY = Route(
@@ -43,14 +46,22 @@ MANY = Route(
 class Sealed(Store):
     """A store that holds the callers' credential, and no connection to anything."""
 
-    def __init__(self, public: str, credential: dict[str, str] = CALLERS, account: str = "") -> None:
+    def __init__(
+        self, public: str, credential: dict[str, str] = CALLERS, root: Root | None = None, **use: str
+    ) -> None:
+        """Seal it for the lane that asks for it, but for what `use` says otherwise."""
         redis = connect("redis://127.0.0.1:1")
         terms = Terms(lease_ms=1, result_ttl_ms=1, max_attempts=1)
         super().__init__(redis=redis, keys=Keys("x"), terms=terms)
-        self._sealed = sealing.seal(credential, public, account)
+        self._public, self._headers, self._use = public, credential, use
+        self._root = ROOTS.of_credential(credential) if root is None else root
 
-    async def credential(self, fingerprint: str, provider: str) -> bytes | None:
-        return self._sealed
+    async def salt(self) -> bytes:
+        return ROOTS.salt
+
+    async def credential(self, spec: LaneSpec) -> bytes | None:
+        use = {"namespace": "x", "provider": spec.provider, "host": spec.host, **self._use}
+        return sealed(self._root, self._headers, self._public, **use)
 
 
 Open = Callable[..., Accounts]
@@ -76,7 +87,7 @@ def lane(host: str, provider: str = "openai") -> LaneSpec:
         host=host,
         endpoint="/v1/responses",
         model="m",
-        fingerprint=sealing.fingerprint(CALLERS),
+        fingerprint=ROOTS.of_credential(CALLERS).fingerprint,
         completion_window="24h",
     )
 
@@ -296,14 +307,17 @@ async def test_a_provider_that_knows_no_credential_of_the_workers_says_so(with_s
         await place(with_settings(**said), lane("api.openai.com"), **said)
 
 
-NAMED = sealing.account_fingerprint("evals", "openai", "default")
-OTHER = sealing.account_fingerprint("others", "openai", "default")
+NAMED = ROOTS.of_account("evals", "openai")
+OTHER = ROOTS.of_account("others", "openai")
+OF_CALLERS = ROOTS.of_credential(CALLERS)
 
 
-async def opened_with(spec: LaneSpec, credential: dict[str, str], account: str = "") -> Account:
+async def opened_with(
+    spec: LaneSpec, credential: dict[str, str], root: Root | None = None, **use: str
+) -> Account:
     """The account that a worker opens for a lane where this credential is stored under it."""
     public, private = sealing.new_pair()
-    accounts = Accounts(Sealed(public, credential, account), {}, lambda: [private], silence_s=1.0)
+    accounts = Accounts(Sealed(public, credential, root, **use), {}, lambda: [private], silence_s=1.0)
     try:
         return await accounts.open(spec, Providers({}).load(spec.provider).facts)
     finally:
@@ -311,37 +325,51 @@ async def opened_with(spec: LaneSpec, credential: dict[str, str], account: str =
 
 
 async def test_an_account_with_a_name_stays_the_same_under_its_next_token() -> None:
-    spec = msgspec.structs.replace(lane("api.openai.com"), fingerprint=NAMED)
+    spec = msgspec.structs.replace(lane("api.openai.com"), fingerprint=NAMED.fingerprint)
     first, second = [
-        await opened_with(spec, {"authorization": f"Bearer token-{n}"}, account=NAMED) for n in range(2)
+        await opened_with(spec, {"authorization": f"Bearer token-{n}"}, root=NAMED) for n in range(2)
     ]
 
     assert first.digest == second.digest
     assert second.headers == {"authorization": "Bearer token-1"}
-    other = msgspec.structs.replace(spec, fingerprint=OTHER)
-    assert (
-        await opened_with(other, {"authorization": "Bearer token-1"}, account=OTHER)
-    ).digest != first.digest
+    other = msgspec.structs.replace(spec, fingerprint=OTHER.fingerprint)
+    assert (await opened_with(other, {"authorization": "Bearer token-1"}, root=OTHER)).digest != first.digest
     unnamed = {"authorization": "Bearer token-1"}
-    of_key = msgspec.structs.replace(spec, fingerprint=sealing.fingerprint(unnamed))
+    of_key = msgspec.structs.replace(spec, fingerprint=ROOTS.of_credential(unnamed).fingerprint)
     assert (await opened_with(of_key, unnamed)).digest != first.digest
 
 
 @pytest.mark.parametrize(
-    ("fingerprint", "account"),
-    [
-        (NAMED, OTHER),
-        (NAMED, ""),
-        (sealing.fingerprint(CALLERS), NAMED),
-        (sealing.fingerprint(CALLERS), sealing.fingerprint(CALLERS)),
-    ],
+    ("lanes", "sealed_for"),
+    [(NAMED, OTHER), (NAMED, OF_CALLERS), (OF_CALLERS, NAMED), (OF_CALLERS, OTHER)],
 )
 async def test_a_credential_that_was_sealed_for_another_account_is_refused(
-    fingerprint: str, account: str
+    lanes: Root, sealed_for: Root
 ) -> None:
-    spec = msgspec.structs.replace(lane("api.openai.com"), fingerprint=fingerprint)
+    spec = msgspec.structs.replace(lane("api.openai.com"), fingerprint=lanes.fingerprint)
     with pytest.raises(PermanentError, match="another one's"):
-        await opened_with(spec, CALLERS, account=account)
+        await opened_with(spec, CALLERS, root=sealed_for)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        {"host": "eu.api.openai.com"},
+        {"host": "http://127.0.0.1:1/v1"},
+        {"host": ""},
+        {"provider": "groq"},
+        {"provider": ""},
+        {"namespace": "another"},
+    ],
+    ids=str,
+)
+async def test_a_credential_is_opened_for_the_use_it_was_sealed_for_and_for_no_other(
+    use: dict[str, str],
+) -> None:
+    """A writer of Redis can copy it to another place, and cannot have it sent anywhere else."""
+    assert (await opened_with(lane("api.openai.com"), CALLERS)).headers == CALLERS
+    with pytest.raises(PermanentError, match="another one's"):
+        await opened_with(lane("api.openai.com"), CALLERS, None, **use)
 
 
 async def test_a_cookie_of_a_provider_goes_along_with_no_other_call(with_settings: Open, wire: Wire) -> None:

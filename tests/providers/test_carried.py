@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from batchling_client.wire import carried, sealing
 from batchling_client.wire.deployment.provider_settings import checked
 from batchling_client.wire.records.row_and_result import LaneSpec
+from batchling_client.wire.roots import Root
 from batchling_worker import providers
 from batchling_worker.engine.accounts import Accounts
 from batchling_worker.errors import PermanentError
@@ -20,7 +21,7 @@ from batchling_worker.providers import Providers
 from batchling_worker.settings import ProviderSettings
 
 from .desk import Desk
-from .test_accounts import Sealed
+from .test_accounts import ROOTS, Sealed
 from .wire import Wire, answer
 
 KEY = {"authorization": "Bearer sk-callers"}
@@ -35,10 +36,8 @@ async def opened() -> AsyncIterator[Open]:
     made: list[Accounts] = []
     public, private = sealing.new_pair()
 
-    def make(sealed: dict[str, str], account: str = "", **said: ProviderSettings) -> Accounts:
-        made.append(
-            Accounts(Sealed(public, sealed, account), checked(said), lambda: [private], silence_s=5.0)
-        )
+    def make(sealed: dict[str, str], root: Root | None = None, **said: ProviderSettings) -> Accounts:
+        made.append(Accounts(Sealed(public, sealed, root), checked(said), lambda: [private], silence_s=5.0))
         return made[-1]
 
     yield make
@@ -53,7 +52,7 @@ def lane(beside: dict[str, str], *, names: str | None = None, provider: str = "a
         host="https://gateway.example/v1",
         endpoint="/v1/chat/completions",
         model="m",
-        fingerprint=sealing.fingerprint({**KEY, **beside}),
+        fingerprint=ROOTS.of_credential({**KEY, **beside}).fingerprint,
         completion_window="24h",
         carried=told,
     )

@@ -24,8 +24,9 @@ from redis.exceptions import (
 
 from batchling_client.operate.connect import unreachable
 from batchling_client.operate.redis_roles import Role
-from batchling_client.wire.deployment import redis_errors, redis_health
+from batchling_client.wire.deployment import redis_errors, redis_health, salt
 from batchling_client.wire.deployment.connection import connect, user_of
+from batchling_client.wire.keys import Keys
 from tests.cli.command import batchling, clean_environment
 from tests.deployment import CANARY, stop
 from tests.pages.browser import Browser, running_flower
@@ -127,7 +128,17 @@ async def test_commands_say_what_the_user_may_not(users: Users, tmp_path: Path) 
         assert "Traceback" not in done.err
 
 
+async def test_a_caller_of_a_new_deployment_is_told_that_a_worker_sets_it_up(users: Users) -> None:
+    done = await called(environment(users, users.at(Role.CLIENT)), "name", "llama-3.1-8b-instant", "20")
+
+    assert done.code != 0
+    assert "start a worker first" in done.err
+
+
 async def test_a_caller_is_told_what_the_user_may_not(users: Users) -> None:
+    redis = connect(users.url)
+    await salt.load(redis, Keys("default"))
+    await redis.aclose()
     done = await called(environment(users, users.at(Role.OPERATOR)), "name", "llama-3.1-8b-instant", "20")
 
     assert done.out.split() == ["503", "503", "503"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from redis.asyncio import Redis
 
-from batchling_client.wire.keys import CIRCUIT, KEYSPACE, PERMANENT, Keys
+from batchling_client.wire.keys import CIRCUIT, KEYSPACE, Keys
 
 BY_WORD = {kind.word: kind for kind in KEYSPACE}
 GONE = -2
@@ -35,9 +35,9 @@ async def strays(redis: Redis, keys: Keys) -> list[str]:
                 continue
             if redis_type != kind.redis_type:
                 complaints.append(f"{key!r} is a {redis_type}, not a {kind.redis_type}")
-            if kind.lifetime is not PERMANENT and ttl_ms <= 0:
+            if kind.lifetime.ms and ttl_ms <= 0:
                 complaints.append(f"{key!r} never expires")
-            if kind.lifetime is PERMANENT and ttl_ms != -1:
+            if not kind.lifetime.ms and ttl_ms != -1:
                 complaints.append(f"{key!r} expires")
     return complaints
 
@@ -48,7 +48,7 @@ async def overlong(redis: Redis, keys: Keys) -> list[str]:
     for word, names in (await words_in_use(redis, keys)).items():
         lifetime = BY_WORD[word].lifetime
         # A circuit lives as long as its pause, which the provider may wish longer, and then for its lifetime.
-        if lifetime not in (PERMANENT, CIRCUIT):
+        if lifetime.ms and lifetime is not CIRCUIT:
             ttls = [await redis.execute_command("PTTL", name) for name in names]
             found += [f"{name!r}" for name, ttl in zip(names, ttls, strict=True) if ttl > lifetime.ms]
     return found

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from batchling_client.wire import carried, sealing
+from batchling_client.wire import carried
+from batchling_client.wire.roots import Roots
 
 KEY = {"authorization": "Bearer sk-1"}
 OVERRIDING = (
@@ -48,7 +49,8 @@ def test_a_value_that_no_header_can_have_does_not_travel(value: str) -> None:
 
 
 def test_what_is_carried_makes_another_fingerprint_and_nothing_keeps_the_old_one() -> None:
-    plain = sealing.fingerprint(KEY)
+    known = Roots("default")
+    plain = known.of_credential(KEY).fingerprint
     others = [
         {"+x-tenant": "a"},
         {"+x-tenant": "b"},
@@ -57,15 +59,15 @@ def test_what_is_carried_makes_another_fingerprint_and_nothing_keeps_the_old_one
         {"+x-tenant": "a", "+x-other": "b"},
         {"+x-tenant": "a\n+x-other: b"},
     ]
-    fingerprints = {sealing.fingerprint({**KEY, **beside}) for beside in others}
+    fingerprints = {known.of_credential({**KEY, **beside}).fingerprint for beside in others}
     assert len(fingerprints) == len(others)
     assert plain not in fingerprints
-    assert plain == sealing.fingerprint({"x-api-key": "sk-1"})
+    assert plain == known.of_credential({"x-api-key": "sk-1"}).fingerprint
 
 
 def test_a_named_account_differs_by_what_is_carried() -> None:
     digests = ("", carried.digest({"+x-tenant": "a"}), carried.digest({"+x-tenant": "b"}))
-    assert len({sealing.account_fingerprint("evals", "acme", "default", one) for one in digests}) == 3
+    assert len({Roots("default").of_account("evals", "acme", one).fingerprint for one in digests}) == 3
 
 
 def test_what_sdks_tracers_and_retries_send_is_not_missed() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from batchling_client.views.inspection import Inspection
-from batchling_client.wire import sealing
+from batchling_client.wire import version_1
 from batchling_client.wire.deployment.connection import connect
 from batchling_client.wire.keys import KEYSPACE, Keys
 from batchling_client.wire.records.batch import Batch
@@ -45,12 +45,12 @@ def test_every_record_is_still_written_byte_for_byte() -> None:
             assert json.loads(today[name]).items() >= json.loads(packed(name)).items()
         elif name == "row_squeezed":
             old, new = Row.decode(packed(name)), Row.decode(today[name])
-            assert (old.request_id, old.run_id, old.attempt, old.squeezed, old.body) == (
+            assert (old.request_id, old.run_id, old.attempt, old.squeezed, old.body()) == (
                 new.request_id,
                 new.run_id,
                 new.attempt,
                 True,
-                new.body,
+                new.body(),
             )
         elif name == "result_squeezed":
             before, now = Result.decode(packed(name)), Result.decode(today[name])
@@ -68,9 +68,9 @@ def test_every_record_is_still_written_byte_for_byte() -> None:
 def test_every_record_is_still_read() -> None:
     assert LaneSpec.decode(packed("lane_spec")) == golden.SPEC
     assert LaneSpec.decode(packed("lane_spec_with_headers")) == golden.PROJECT_SPEC
-    assert Row.decode(packed("row")).body == b'{"model":"m"}'
+    assert Row.decode(packed("row")).body() == b'{"model":"m"}'
     assert Row.decode(packed("row_next_attempt")).attempt == 2
-    assert Row.decode(packed("row_squeezed")).body == golden.CANONICAL * 100
+    assert Row.decode(packed("row_squeezed")).body() == golden.CANONICAL * 100
     failure = Result.decode(packed("result_failure"))
     assert (failure.status, failure.origin, failure.body) == (504, "batch_expired", b'{"error":{}}')
     presence = WorkerPresence.decode(packed("presence"))
@@ -86,7 +86,7 @@ def test_every_key_has_the_name_it_had() -> None:
 
 def test_the_credential_is_still_opened() -> None:
     sealed = golden.raw(DEPLOYMENT[f"credential:{golden.SPEC.fingerprint}"]["value"])
-    assert sealing.unseal(sealed, [golden.PRIVATE_KEY]) == golden.CREDENTIAL
+    assert version_1.unseal(sealed, [golden.PRIVATE_KEY]) == golden.CREDENTIAL
 
 
 @pytest.mark.parametrize("state", list(BatchState))
@@ -98,7 +98,7 @@ def test_a_batch_of_every_state_is_still_read(state: BatchState) -> None:
     rows = DEPLOYMENT.get(f"rows:{batch.batch_id}", {"value": []})["value"]
     held = [Row.decode(golden.raw(one)) for one in rows]
     asked = [] if state.terminal else golden.requests_of(state)
-    assert [(row.request_id, row.body) for row in held] == [(one, golden.body(one)) for one in asked]
+    assert [(row.request_id, row.body()) for row in held] == [(one, golden.body(one)) for one in asked]
 
 
 @pytest.fixture
@@ -131,15 +131,15 @@ def _same(name: str, then: Any, now: Any) -> None:
         case "rows":
             for old, new in zip(then, now, strict=True):
                 before, after = Row.decode(golden.raw(old)), Row.decode(golden.raw(new))
-                assert (before.request_id, before.attempt, before.body) == (
+                assert (before.request_id, before.attempt, before.body()) == (
                     after.request_id,
                     after.attempt,
-                    after.body,
+                    after.body(),
                 )
         case "schedule" | "batches" | "runs" | "lanes" | "workers":
             assert now.keys() == then.keys(), name
         case "credential":
-            assert sealing.unseal(golden.raw(now), [golden.PRIVATE_KEY]) == golden.CREDENTIAL
+            assert version_1.unseal(golden.raw(now), [golden.PRIVATE_KEY]) == golden.CREDENTIAL
         case "request":
             # Runs have come, behind the mailboxes: a worker of that time takes them for mailboxes that nobody reads.
             assert now.partition(":")[0] == then, name

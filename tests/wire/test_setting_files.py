@@ -132,8 +132,14 @@ def test_a_keyring_follows_its_file_and_outlives_a_broken_one(tmp_path: Path) ->
 
 def test_what_was_sealed_for_an_older_key_is_opened_with_the_keys_of_a_rotation() -> None:
     (old_public, old), (new_public, new) = sealing.new_pair(), sealing.new_pair()
-    headers = {"authorization": f"Bearer {SECRET}"}
+    credential = sealing.Credential(
+        namespace="default",
+        provider="openai",
+        host="api.openai.com",
+        root=b"r" * 32,
+        headers={"authorization": f"Bearer {SECRET}"},
+    )
     for public in (old_public, new_public):
-        assert sealing.unseal(sealing.seal(headers, public), [new, old]) == headers
+        assert sealing.unseal(sealing.seal(credential, public), [new, old]) == credential
     with pytest.raises(sealing.SealBroken):
-        sealing.unseal(sealing.seal(headers, old_public), [new])
+        sealing.unseal(sealing.seal(credential, old_public), [new])

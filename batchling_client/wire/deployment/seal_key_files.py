@@ -7,15 +7,16 @@ import fcntl
 import os
 import stat
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from .. import sealing
+from .. import roots, sealing
 
 FOLDER: Final = "keys"
 PUBLIC_FILE: Final = "seal.pub"
 PRIVATE_FILE: Final = "seal.key"
+ACCOUNT_FILE: Final = "account.secret"
 
 
 def stored_pair(home: Path) -> tuple[str, str]:
@@ -24,32 +25,45 @@ def stored_pair(home: Path) -> tuple[str, str]:
     Processes that make one at once agree. Raise `UnreadableSealKey` if somebody else could have chosen the key or
     could read it.
     """
+    private = (_kept(home, PRIVATE_FILE, lambda: sealing.new_pair()[1]).split() or [""])[0]
+    public = sealing.public_half(private)
+    public_file = home / FOLDER / PUBLIC_FILE
+    if not public_file.exists():
+        _draft(home / FOLDER, PUBLIC_FILE, [public]).replace(public_file)
+    return public, private
+
+
+def account_secret(home: Path) -> str:
+    """Return the secret of named accounts of `home/keys`, made on first need."""
+    return _kept(home, ACCOUNT_FILE, roots.new_secret)
+
+
+def _kept(home: Path, name: str, make: Callable[[], str]) -> str:
+    """Return the text of a file of the keys; processes that make it at once agree."""
     folder = home / FOLDER
     for directory in (home, folder):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    private_file = folder / PRIVATE_FILE
-    if not private_file.exists():
-        _, private = sealing.new_pair()
-        draft = _draft(folder, PRIVATE_FILE, [private])
+    kept = folder / name
+    if not kept.exists():
+        draft = _draft(folder, name, [make()])
         try:
-            os.link(draft, private_file)
+            os.link(draft, kept)
         except FileExistsError:
             pass
         finally:
             draft.unlink()
-    private = (private_text(home).split() or [""])[0]
-    public = sealing.public_half(private)
-    public_file = folder / PUBLIC_FILE
-    if not public_file.exists():
-        _draft(folder, PUBLIC_FILE, [public]).replace(public_file)
-    return public, private
+    return _text(kept)
 
 
 def private_text(home: Path) -> str:
     """Return what the file of private keys holds; raise `UnreadableSealKey` as `stored_pair` does, or OSError."""
-    path = home / FOLDER / PRIVATE_FILE
+    return _text(home / FOLDER / PRIVATE_FILE)
+
+
+def _text(path: Path) -> str:
+    """Return what a file of secrets holds; raise `UnreadableSealKey` if it is not this user's alone, or OSError."""
     with _opened(path) as file:
-        # Ask the open file: its path may lead to another one by now.
+        # The file that is open is looked at, because its path may lead to another one by now.
         seen = os.fstat(file.fileno())
         if seen.st_uid != os.getuid():
             raise sealing.UnreadableSealKey(f"{path} belongs to another user, with the id {seen.st_uid}")
@@ -57,7 +71,7 @@ def private_text(home: Path) -> str:
             raise sealing.UnreadableSealKey(f"others can read {path}: run `chmod 600 {path}`")
         raw = file.read()
     try:
-        return raw.decode("ascii")
+        return raw.decode("ascii").strip()
     except UnicodeDecodeError:
         # Not "from" it, because that error holds the content.
         pass

@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 PREFIX: Final = "BATCHLING_"
 SUFFIX: Final = "_FILE"
 PRIVATE_KEY: Final = "SEAL_PRIVATE_KEY"
-WITH_FILE: Final = ("REDIS_URL", "SEAL_PUBLIC_KEY", PRIVATE_KEY)
+WITH_FILE: Final = ("REDIS_URL", "SEAL_PUBLIC_KEY", PRIVATE_KEY, "ACCOUNT_SECRET")
 PROVIDERS_WITH_FILE: Final = ("API_KEY", "HEADERS")
 """The settings that may be in a file: the deployment's, and those of a provider."""
 OF_WORKERS: Final = (PRIVATE_KEY, "API_KEY")

@@ -13,6 +13,7 @@ from . import setting_files
 PREFIX: Final = "BATCHLING_"
 SETTINGS: Final = (
     "ACCOUNT",
+    "ACCOUNT_SECRET",
     "ENABLED",
     "FLOWER_HOSTS",
     "FLOWER_WITHOUT_LOGIN",
@@ -30,6 +31,7 @@ SETTINGS: Final = (
     "PROVIDERS",
     "RECONCILE_PATIENCE_SECONDS",
     "REDIS_URL",
+    "REMOTE_CONTROL",
     "RESULTS_PATIENCE_SECONDS",
     "RESULT_TTL_SECONDS",
     "SEAL_PRIVATE_KEY",

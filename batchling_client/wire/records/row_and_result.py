@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from ..keys import LaneId, RequestId
+from ..row_cipher import LockBroken, RowCipher
 from ..states import RowKind
 
 COMPRESS_FROM: Final = 1024
@@ -26,6 +27,13 @@ _CARRIED: Final = "x-batchling-carried"
 _json = msgspec.json.Encoder(order="sorted")
 _msgpack = msgspec.msgpack.Encoder()
 
+
+PROVIDER: Final = "provider"
+"""Origin of a result that its provider sent."""
+_LOCKED: Final = b"\x01"
+"""Begins, after the mark, a result that is encrypted; in msgpack no result begins so."""
+_LOCKED_FROM: Final = 2 + 20
+"""Where its encrypted part begins: behind mark, `_LOCKED` and the fingerprint of the key that opens it."""
 
 LONGEST_BODY: Final = 256 * 1024 * 1024
 """Bytes of a body, expanded: more than any provider takes or sends. A few stored kilobytes could claim terabytes."""
@@ -152,29 +160,54 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     attempt: int
     squeezed: bool
     packed_body: bytes
+    """Compressed where `squeezed` says so, then encrypted, except in wire version 1."""
+    n_bytes: int = 0
+    """Length of the body as the SDK sent it; 0 in wire version 1, where the body itself tells."""
 
     @classmethod
-    def pack(cls, *, request_id: RequestId, run_id: str, body: bytes) -> bytes:
-        """Encode a first attempt."""
+    def pack(
+        cls,
+        *,
+        request_id: RequestId,
+        run_id: str,
+        body: bytes,
+        lane_id: str = "",
+        cipher: RowCipher | None = None,
+    ) -> bytes:
+        """Encode a first attempt, encrypted for its lane; in clear, as in wire version 1, without a cipher."""
         squeezed, packed = _squeeze(body)
-        return _msgpack.encode((request_id, run_id, 1, squeezed, packed))
+        if cipher is None:
+            return _msgpack.encode((request_id, run_id, 1, squeezed, packed))
+        locked = cipher.lock(packed, _row_context(lane_id, request_id, squeezed))
+        return _msgpack.encode((request_id, run_id, 1, squeezed, locked, len(body)))
 
     @property
     def size(self) -> int:
         """How much of a batch's byte limit it takes, at most; a damaged body counts as it is stored."""
+        if self.n_bytes:
+            return self.n_bytes + LINE_OVERHEAD
         try:
-            return line_bytes(self.body)
+            return line_bytes(_expand(self.squeezed, self.packed_body))
         except CorruptRecord:
             return line_bytes(self.packed_body)
 
     def next_attempt(self, attempt: int) -> bytes:
         """Encode the same request for another attempt."""
-        return _msgpack.encode((self.request_id, self.run_id, attempt, self.squeezed, self.packed_body))
+        row = (self.request_id, self.run_id, attempt, self.squeezed, self.packed_body)
+        return _msgpack.encode((*row, self.n_bytes) if self.n_bytes else row)
 
-    @property
-    def body(self) -> bytes:
-        """The request's body as the SDK sent it; raises `CorruptRecord`."""
-        return _expand(self.squeezed, self.packed_body)
+    def body(self, lane_id: str = "", cipher: RowCipher | None = None) -> bytes:
+        """Return the request's body as the SDK sent it; raise `CorruptRecord`.
+
+        Without a cipher, a row of wire version 1 is read.
+        """
+        if cipher is None:
+            return _expand(self.squeezed, self.packed_body)
+        try:
+            packed = cipher.open(self.packed_body, _row_context(lane_id, self.request_id, self.squeezed))
+        except LockBroken:
+            raise CorruptRecord("a stored row was not written by who holds its credential") from None
+        return _expand(self.squeezed, packed)
 
     @classmethod
     def decode(cls, raw: bytes) -> Row:
@@ -193,6 +226,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
             return None
 
 
+def _row_context(lane_id: str, request_id: str, squeezed: bool) -> bytes:
+    return f"row:{lane_id}:{request_id}:{squeezed:d}".encode()
+
+
 _row_decoder = msgspec.msgpack.Decoder(Row)
 
 
@@ -208,12 +245,34 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
     @classmethod
     def pack(
-        cls, *, kind: RowKind, status: int, headers: Mapping[str, str], body: bytes, origin: str = "provider"
+        cls,
+        *,
+        kind: RowKind,
+        status: int,
+        headers: Mapping[str, str],
+        body: bytes,
+        origin: str = PROVIDER,
+        request_id: str = "",
+        cipher: RowCipher | None = None,
     ) -> bytes:
-        """Encode a result; its first byte tells scripts a success (`+`) from anything else (`-`)."""
+        """Encode a result, encrypted for its request; its first byte tells scripts a success (`+`) from the rest (`-`).
+
+        Without a cipher it is written in clear: in wire version 1, and where batchling itself says why there is no
+        answer.
+        """
         squeezed, packed = _squeeze(body)
         mark = b"+" if kind is RowKind.SUCCESS else b"-"
-        return mark + _msgpack.encode((status, headers, squeezed, packed, origin))
+        said = _msgpack.encode((status, headers, squeezed, packed, origin))
+        if cipher is None:
+            return mark + said
+        locked = cipher.lock(said, _result_context(mark, request_id))
+        return mark + _LOCKED + cipher.fingerprint.encode() + locked
+
+    @staticmethod
+    def fingerprint_of(raw: bytes) -> str:
+        """Return whose key opens a packed result; '' for one in clear."""
+        whose = bytes(raw[2:_LOCKED_FROM])
+        return whose.decode() if raw[1:2] == _LOCKED and whose.isascii() else ""
 
     @property
     def body(self) -> bytes:
@@ -221,16 +280,24 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         return _expand(self.squeezed, self.packed_body)
 
     @classmethod
-    def decode(cls, raw: bytes) -> Result:
+    def decode(cls, raw: bytes, request_id: str = "", cipher: RowCipher | None = None) -> Result:
         """Read a result; raise `CorruptRecord`, also for a status that no answer has.
 
-        Nobody who writes to Redis may steer the caller's client: a redirect would take its key along, and a cookie
-        would stay in it. So of the headers only those are read that say what an answer is and how it is called.
+        With a cipher, an answer counts only if it was encrypted with it. A failure may be in clear: a worker that
+        cannot open the credential has no key. So may everything in wire version 1. Nobody who writes to Redis may steer
+        the caller's client: a redirect would take its key along, and a cookie would stay in it. So of the headers only
+        those are read that say what an answer is and how it is called.
         """
+        mark, said = bytes(raw[:1]), memoryview(raw)[1:]
+        is_locked = bytes(said[:1]) == _LOCKED
+        if is_locked:
+            said = memoryview(_opened(bytes(raw[_LOCKED_FROM:]), _result_context(mark, request_id), cipher))
         try:
-            result = _result_decoder.decode(memoryview(raw)[1:])
+            result = _result_decoder.decode(said)
         except UNREADABLE as error:
             raise CorruptRecord("a stored result cannot be read") from error
+        if cipher is not None and not is_locked and (mark != b"-" or result.status < 400):
+            raise CorruptRecord("a stored answer is not encrypted as its request is")
         if not (200 <= result.status < 300 or 400 <= result.status < 600):
             raise CorruptRecord("a stored result has the status of no answer")
         if not result.headers.keys() <= READ_HEADERS or not all(map(_is_plain, result.headers.values())):
@@ -241,6 +308,19 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
             }
             return msgspec.structs.replace(result, headers=kept)
         return result
+
+
+def _opened(locked: bytes, context: bytes, cipher: RowCipher | None) -> bytes:
+    if cipher is None:
+        raise CorruptRecord("a stored result is encrypted, and its key is not at hand")
+    try:
+        return cipher.open(locked, context)
+    except LockBroken:
+        raise CorruptRecord("a stored result was not written by who holds its credential") from None
+
+
+def _result_context(mark: bytes, request_id: str) -> bytes:
+    return b"result:%b:%b" % (mark, request_id.encode())
 
 
 READ_HEADERS: Final = frozenset(

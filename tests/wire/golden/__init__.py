@@ -13,10 +13,9 @@ from typing import Any, Final, TypeAlias
 
 from redis.asyncio import Redis
 
-from batchling_client.wire import ids, sealing
+from batchling_client.wire import ids, sealing, version_1
 from batchling_client.wire.keys import (
     KEYSPACE,
-    PERMANENT,
     BatchId,
     Keys,
     Mailbox,
@@ -40,7 +39,7 @@ SPEC: Final = LaneSpec(
     host="api.groq.com",
     endpoint="/v1/chat/completions",
     model=MODEL,
-    fingerprint=sealing.fingerprint(CREDENTIAL),
+    fingerprint=version_1.fingerprint(CREDENTIAL),
     completion_window="24h",
 )
 PROJECT_SPEC: Final = LaneSpec(
@@ -48,7 +47,7 @@ PROJECT_SPEC: Final = LaneSpec(
     host="http://127.0.0.1:9/openai",
     endpoint="/v1/embeddings",
     model="text-embedding-3-small",
-    fingerprint=sealing.fingerprint(CREDENTIAL),
+    fingerprint=version_1.fingerprint(CREDENTIAL),
     completion_window="24h",
     headers=(("openai-organization", "o"), ("openai-project", "p")),
 )
@@ -114,8 +113,8 @@ def records() -> dict[str, bytes]:
         "presence": PRESENCE.encode(),
         "request_id_first": ids.request_id(PROJECT_SPEC.lane_id, CANONICAL, 1).encode(),
         "request_id_second": ids.request_id(PROJECT_SPEC.lane_id, CANONICAL, 2).encode(),
-        "credential_fingerprint": sealing.fingerprint(CREDENTIAL).encode(),
-        "credential_fingerprint_of_two_headers": sealing.fingerprint({"b": "2", "a": "Bearer 1"}).encode(),
+        "credential_fingerprint": version_1.fingerprint(CREDENTIAL).encode(),
+        "credential_fingerprint_of_two_headers": version_1.fingerprint({"b": "2", "a": "Bearer 1"}).encode(),
     }
 
 
@@ -151,7 +150,7 @@ class Builder:
         self.scripts = Scripts(redis, keys)
 
     async def build(self) -> None:
-        sealed = sealing.seal(CREDENTIAL, sealing.public_half(PRIVATE_KEY))
+        sealed = version_1.seal(CREDENTIAL, sealing.public_half(PRIVATE_KEY))
         await self.redis.set(self.keys.credential(SPEC.fingerprint), sealed, px=KEEP_MS)
         await self.redis.set(self.keys.worker(PRESENCE.name), PRESENCE.encode(), px=KEEP_MS)
         await self.redis.zadd(self.keys.workers, {PRESENCE.name: 1_800_000_000_000})
@@ -309,5 +308,5 @@ async def restore(redis: Redis, prefix: str, written: Mapping[str, Mapping[str, 
                     )
             case _:
                 await redis.execute_command("SET", key, raw(value))
-        if lives[rest.partition(":")[0]] is not PERMANENT:
+        if lives[rest.partition(":")[0]].ms:
             await redis.execute_command("PEXPIRE", key, KEEP_MS)

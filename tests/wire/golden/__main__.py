@@ -7,21 +7,21 @@ import json
 import os
 
 from batchling_client.wire.deployment.connection import connect
-from batchling_client.wire.keys import WIRE_VERSION, Keys
+from batchling_client.wire.keys import Keys
 
 from . import FILE, NAMESPACE, VERSION, Builder, dump, key_names, records, text
 
 
 async def main() -> None:
-    if WIRE_VERSION != VERSION or FILE.exists():
+    if FILE.exists():
         raise SystemExit(f"{FILE.name} stands: what a version wrote once is never written anew.")
     redis = connect(os.environ["REDIS_URL"])
-    keys = Keys(NAMESPACE)
+    keys = Keys(NAMESPACE, VERSION)
     await Builder(redis, keys).build()
     deployment = await dump(redis, keys)
     found = {
         "records": {name: text(record) for name, record in records().items()},
-        "key_names": key_names(),
+        "key_names": key_names(VERSION),
         "deployment": deployment,
     }
     await redis.aclose()
