@@ -14,7 +14,7 @@ from ..settings import WorkerSettings
 from . import handlers
 from .deployment import Deployment
 from .loader import NAVBAR, Loader, UnknownFlower
-from .page import LOOPBACK
+from .page import LOOPBACK, WrongHost, is_address, is_known
 
 STATIC: Final = Path(__file__).parent / "static"
 USAGE: Final = 2
@@ -57,7 +57,8 @@ def install(settings: WorkerSettings) -> None:
                 raise SystemExit(USAGE) from None
             super().__init__(*args, **kwargs)
             prefix = f"/{self.options.url_prefix.strip('/')}" if self.options.url_prefix else ""
-            given = {"deployment": deployment, "hosts": named | {self.options.address} - {""}}
+            self.hosts = named | {self.options.address} - {""}
+            given = {"deployment": deployment, "hosts": self.hosts}
             self.add_handlers(
                 ".*",
                 [
@@ -70,6 +71,12 @@ def install(settings: WorkerSettings) -> None:
                     ),
                 ],
             )
+
+        def find_handler(self, request: Any, **kwargs: Any) -> Any:
+            # Flower's own pages name models and batches, too. A monitor may ask for metrics by address.
+            if is_known(request.host, self.hosts) or is_address(request.host):
+                return super().find_handler(request, **kwargs)
+            return self.get_handler_delegate(request, WrongHost)
 
         def start_http_server(self) -> Any:
             if not settings.flower_without_login and is_open(self.options):

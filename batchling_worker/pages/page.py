@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ipaddress
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -81,8 +82,7 @@ class Page(BaseHandler):  # type: ignore[misc]  # Flower has no types
 
     def prepare(self) -> None:
         """Refuse foreign host names, then people who have not logged in."""
-        if "*" not in self.hosts and host_name(self.request.host) not in self.hosts | LOOPBACK:
-            # A name that somebody else resolves to this address would make their page one of ours.
+        if not is_known(self.request.host, self.hosts):
             raise HTTPError(403, WRONG_HOST)
         if not self.current_user:
             if self.request.method == "GET" and not self.word("partial"):
@@ -153,6 +153,33 @@ class Page(BaseHandler):  # type: ignore[misc]  # Flower has no types
         """Log no traceback of a Redis that is away: the page says it, and tries again every two seconds."""
         if not isinstance(value, RedisAway):
             super().log_exception(typ, value, tb)
+
+
+class WrongHost(RequestHandler):
+    """Answers a call for a page of Flower's own under a name that is not the dashboard's."""
+
+    def prepare(self) -> None:
+        """Refuse the call, without Flower's page for errors."""
+        self.set_status(403)
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.finish(WRONG_HOST)
+
+
+def is_known(host: str, hosts: frozenset[str]) -> bool:
+    """Return whether a Host header names the dashboard.
+
+    A name that somebody else resolves to this address would make their page a part of this site.
+    """
+    return "*" in hosts or host_name(host) in hosts | LOOPBACK
+
+
+def is_address(host: str) -> bool:
+    """Return whether a Host header holds an IP address, which nobody can resolve to another one."""
+    try:
+        ipaddress.ip_address(host_name(host))
+    except ValueError:
+        return False
+    return True
 
 
 def host_name(host: str) -> str:

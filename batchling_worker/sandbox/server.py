@@ -16,6 +16,7 @@ from aiohttp import web
 from . import emulator
 from .control import Control
 from .stamp import Stamp
+from .visitors import local_only
 from .world.clock import Clock
 from .world.faults import FaultTable
 from .world.ledger import LedgerPage
@@ -162,7 +163,7 @@ class Sandbox:
             ready.set_exception(error)
 
     async def _until_stopped(self, ready: Future[None]) -> None:
-        app = web.Application(client_max_size=_MAX_BODY)
+        app = web.Application(client_max_size=_MAX_BODY, middlewares=[local_only])
         app.add_routes(self._control.routes())
         app.on_response_prepare.append(self._stamp)
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)

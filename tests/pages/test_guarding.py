@@ -53,6 +53,23 @@ def test_a_foreign_name_for_this_address_is_refused(browser: Browser) -> None:
         assert browser.get("/batches", Host=host).status == 200, host
 
 
+def test_a_foreign_name_reaches_no_page_of_flower_itself(browser: Browser) -> None:
+    for path in (
+        "/workers",
+        "/tasks",
+        "/broker",
+        "/metrics",
+        "/api/workers",
+        "/static/js/flower.js",
+        "/nothing",
+    ):
+        page = browser.get(path, Host="attacker.example")
+        assert (page.status, "BATCHLING_FLOWER_HOSTS" in page.body) == (403, True), path
+        assert browser.get(path).status != 403, path
+    assert browser.get("/metrics", Host="10.0.0.7:5555").status == 200
+    assert browser.get("/batches", Host="10.0.0.7:5555").status == 403
+
+
 def test_no_page_may_frame_these_or_keep_them(browser: Browser) -> None:
     headers = browser.get("/batchling").headers
 

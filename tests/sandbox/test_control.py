@@ -109,3 +109,31 @@ async def test_reset_forgets_everything(sandbox: Sandbox, control: httpx.AsyncCl
     assert sandbox.ledger().totals.n_batches == 0
     assert not sandbox.faults.armed()
     assert not sandbox.clock.frozen
+
+
+@pytest.mark.parametrize(
+    "host", ["attacker.example", "localhost.attacker.example", "127.0.0.1.attacker.example", "["]
+)
+async def test_a_foreign_name_for_this_machine_gets_no_answer(control: httpx.AsyncClient, host: str) -> None:
+    for path in ("/_sandbox/ledger", "/openai/v1/models", "/nothing"):
+        answer = await control.get(f"{control.base_url.copy_with(path=path)}", headers={"Host": host})
+        assert answer.status_code == 421, path
+    assert (await control.post("/reset", headers={"Host": host})).status_code == 421
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://attacker.example", "https://127.0.0.1.attacker.example", "null", "http://["]
+)
+async def test_a_page_of_another_site_cannot_reset_it(
+    control: httpx.AsyncClient, caller: Caller, origin: str
+) -> None:
+    batch_id = await caller.create(lines(1))
+
+    assert (await control.post("/reset", headers={"Origin": origin})).status_code == 403
+    assert (await caller.batch(batch_id))["id"] == batch_id
+
+
+async def test_a_page_of_this_machine_may_reset_it(control: httpx.AsyncClient) -> None:
+    for host in ("localhost", "LOCALHOST:80", "[::1]:7"):
+        answer = await control.post("/reset", headers={"Host": host, "Origin": f"http://{host}"})
+        assert answer.is_success, host
