@@ -25,7 +25,7 @@ class Progress:
     n_failed: int = 0
     n_left: int = 0
     n_realtime: int = 0
-    """How many of the requests went to their provider at full price, as `on_deadline` or `on_too_few` asks."""
+    """How many of the requests their provider has answered at full price, as `on_deadline` or `on_too_few` asks."""
     n_reused: int = 0
     """How many of the requests earlier runs had made: their answers are not paid for again."""
     reasons: tuple[str, ...] = ()
@@ -95,7 +95,8 @@ class LoopStates:
 
     @property
     def n_waiting(self) -> int:
-        return self.progress().n_waiting
+        """How many requests wait for a batch; those that are on their way at full price do not."""
+        return self.progress().n_waiting - self.full_price.n_under_way
 
     def progress(self, n_refused: int = 0) -> Progress:
         """Return the counts of all loops; `n_refused` calls have failed before they came to one."""
@@ -104,7 +105,7 @@ class LoopStates:
         n_succeeded = sum(state.n_succeeded for state in states)
         n_failed = sum(state.n_failed for state in states) + n_refused
         n_left = sum(state.n_left for state in states)
-        n_realtime = self.full_price.n_sent
+        n_realtime = self.full_price.n_answered
         return Progress(
             n_requests=n_requests,
             n_waiting=n_requests - n_succeeded - n_failed - n_left - n_realtime,

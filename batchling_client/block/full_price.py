@@ -26,12 +26,17 @@ class FullPrice:
         self._lock = threading.Lock()
         self._n_free = at_once
         self._waiting: deque[Future[None]] = deque()
-        self._n_sent = 0
+        self._n_sent = self._n_answered = 0
 
     @property
-    def n_sent(self) -> int:
-        """How many requests were sent, each counted once."""
-        return self._n_sent
+    def n_answered(self) -> int:
+        """How many requests were sent and have an answer, or failed on the way; each counts once."""
+        return self._n_answered
+
+    @property
+    def n_under_way(self) -> int:
+        """How many requests were sent and have no answer yet."""
+        return self._n_sent - self._n_answered
 
     async def turn(self, *, counts: bool = True) -> PassThrough:
         """Wait until the call may be sent; a call that an SDK repeats does not count."""
@@ -44,7 +49,7 @@ class FullPrice:
             raise
         with self._lock:
             self._n_sent += counts
-        return PassThrough(self._release)
+        return PassThrough(lambda: self._end(counts=counts))
 
     def _line_up(self) -> Future[None]:
         turn: Future[None] = Future()
@@ -55,6 +60,11 @@ class FullPrice:
             else:
                 self._waiting.append(turn)
         return turn
+
+    def _end(self, *, counts: bool) -> None:
+        with self._lock:
+            self._n_answered += counts
+        self._release()
 
     def _release(self) -> None:
         """Hand the place of a call that was sent to the next waiting call."""

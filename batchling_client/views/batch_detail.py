@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 from typing import Annotated
+from urllib.parse import quote
 
 import msgspec
 
 from ..wire.keys import RunId
 from ..wire.records.batch import Batch
+from ..wire.routes import Routes
 from ..wire.states import Outcome
 from .batch_list import BatchLists
 from .batch_view import BatchView, Status, TimelineEntry, timeline_of
@@ -48,6 +50,10 @@ class BatchDetail(BatchView, frozen=True, kw_only=True):
         Outcome | None, msgspec.Meta(description="how it ended at its provider; null before that")
     ]
     cancel_requested: Annotated[bool, msgspec.Meta(description="whether its cancellation was requested")]
+    console_url: Annotated[
+        str | None,
+        msgspec.Meta(description="page of the provider's website that shows it; null if none is known"),
+    ]
     sent_again: Annotated[
         tuple[SentAgainCount, ...], msgspec.Meta(description="requests that were sent once more, by reason")
     ]
@@ -81,12 +87,21 @@ async def detail_of(lists: BatchLists, batch: Batch) -> BatchDetail | None:
         ended_at=batch.ended_at,
         outcome=batch.outcome,
         cancel_requested=batch.cancel_requested,
+        console_url=console_of(batch),
         sent_again=counts_of(batch.sent_again),
         runs=await _runs_of(lists, batch),
         has_more_runs=batch.has_more_runs,
         timeline=timeline_of(batch),
         commands=commands_of(found[0]),
     )
+
+
+def console_of(batch: Batch) -> str | None:
+    """Return the page of the provider's website that shows a batch; None for other hosts, which it does not show."""
+    route = Routes().named(batch.spec.provider)
+    if route is None or not batch.provider_batch_id or batch.spec.host not in route.hosts:
+        return None
+    return route.console.format(quote(batch.provider_batch_id, safe="")) or None
 
 
 async def _runs_of(lists: BatchLists, batch: Batch) -> tuple[RunOfBatch, ...]:

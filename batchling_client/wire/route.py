@@ -96,6 +96,8 @@ class Route:
     hosts: tuple[str, ...]
     """Lower case, with the port where that is not the scheme's own; a `*` stands for a part of a name without dots,
     such as a region. A path may follow, below which the endpoints are."""
+    console: str = ""
+    """The page of its website that shows batches; `{}` stands for the id of one, if the page of one can be named."""
     calls_only: tuple[str, ...] = ()
     """Those of the hosts that take calls and no batches: batches of such calls go to the first host."""
     aliases: tuple[str, ...] = ()

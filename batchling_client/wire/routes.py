@@ -55,6 +55,7 @@ _OPENAI_ENDPOINTS: Final = (
 ROUTES: Final = (
     Route(
         provider="openai",
+        console="https://platform.openai.com/batches/{}",
         # Projects with data residency are known at their region's host alone.
         hosts=(
             "api.openai.com",
@@ -183,6 +184,7 @@ ROUTES: Final = (
     ),
     Route(
         provider="anthropic",
+        console="https://platform.claude.com/settings/workspaces/default/batches",
         lines=LineForm(body="params", paths={"": "/v1/messages"}),
         # The second is the Claude Platform on AWS, where Anthropic's API has its own keys.
         hosts=("api.anthropic.com", "aws-external-anthropic.*.api.aws"),

@@ -132,3 +132,15 @@ async def test_calls_that_are_cancelled_while_they_wait_keep_no_place() -> None:
         await asyncio.wait_for(full_price.turn(), 5)
 
     assert most <= 2
+
+
+async def test_a_call_at_full_price_counts_as_answered_when_it_is_and_not_when_it_is_sent() -> None:
+    full_price = FullPrice()
+
+    with await full_price.turn():
+        sent = full_price.n_answered, full_price.n_under_way
+    with await full_price.turn(counts=False):
+        repeated = full_price.n_answered, full_price.n_under_way
+
+    assert (sent, repeated) == ((0, 1), (1, 0))
+    assert (full_price.n_answered, full_price.n_under_way) == (1, 0)

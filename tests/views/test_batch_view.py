@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 
+import msgspec
 import pytest
 
+from batchling_client.views.batch_detail import console_of
 from batchling_client.views.batch_view import NEED_YOU, BatchView, Status, timeline_of, view_of
 from batchling_client.views.spelling import as_json, schema
 from batchling_client.wire.records.account import Circuit
@@ -117,3 +120,18 @@ def test_the_schema_has_every_field_that_is_printed_and_says_what_it_means() -> 
 
     assert as_json(seen("open")).keys() == described.keys()
     assert all(field.get("description") for field in described.values())
+
+
+def test_a_batch_leads_to_its_providers_console_from_its_own_host_alone() -> None:
+    def console(provider: str, host: str, provider_batch_id: str = "batch_1/../x") -> str | None:
+        spec = msgspec.structs.replace(SPEC, provider=provider, host=host)
+        one = record("submitted", provider_batch_id=provider_batch_id)
+        return console_of(dataclasses.replace(one, spec=spec))
+
+    assert console("openai", "api.openai.com") == "https://platform.openai.com/batches/batch_1%2F..%2Fx"
+    assert console("anthropic", "api.anthropic.com") == (
+        "https://platform.claude.com/settings/workspaces/default/batches"
+    )
+    assert console("openai", "gateway.example.com") is None
+    assert console("groq", "api.groq.com") is None
+    assert console("openai", "api.openai.com", "") is None
