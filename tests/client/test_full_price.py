@@ -99,7 +99,7 @@ async def test_threads_share_the_bound(answerer: Answerer, provider: Provider) -
         return run.progress.n_realtime
 
     assert await asyncio.to_thread(program) == AT_ONCE + 8
-    assert provider.most == AT_ONCE
+    assert 1 < provider.most <= AT_ONCE
 
 
 async def test_calls_that_are_cancelled_while_they_wait_keep_no_place() -> None:
