@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from batchling_client.wire.deployment import setting_files
 from batchling_client.wire.deployment.rehearsing import SAID
 
 from .. import providers, settings
@@ -89,7 +90,7 @@ def perform(
     It has this process' terminal. Raises what `stage` raises, and OSError where the command cannot be started.
     """
     with stage(home, port=port, speeds=speeds, served=served) as held:
-        kept = {name: value for name, value in os.environ.items() if name.upper() != "BATCHLING_REDIS_URL"}
+        kept = {name: value for name, value in os.environ.items() if name.upper() not in setting_files.URL}
         with _signals_passed_on() as running:
             program = subprocess.Popen(command, env={**kept, **held.environment})
             running.append(program)
@@ -146,7 +147,7 @@ def _signals_passed_on() -> Iterator[list[subprocess.Popen[bytes]]]:
 
 
 def _pointed_elsewhere(name: str) -> bool:
-    return name.upper().startswith("BATCHLING_PROVIDERS") or name.upper() == "BATCHLING_REDIS_URL"
+    return name.upper().startswith("BATCHLING_PROVIDERS") or name.upper() in setting_files.URL
 
 
 def _own_endpoints(sandbox: Sandbox) -> dict[str, str]:

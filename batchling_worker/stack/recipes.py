@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from batchling_client.wire.deployment import setting_files
+
 from .keeper import Recipe
 from .layout import Layout
 from .redis_binary import MALLOC
@@ -29,7 +31,7 @@ class Recipes:
         self._socket = str(socket_path)
         self._url = f"unix://{quote(self._socket)}"
         self._environment = {
-            **environment,
+            **{name: value for name, value in environment.items() if name.upper() not in setting_files.URL},
             "BATCHLING_HOME": str(layout.home),
             "BATCHLING_REDIS_URL": self._url,
         }

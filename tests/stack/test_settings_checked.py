@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from .bench import Bench
@@ -103,3 +105,18 @@ def test_a_home_that_a_file_is_in_the_way_of_is_not_called_down(
         "",
         f"{file} cannot be looked into (Not a directory): set BATCHLING_HOME to a directory of your own.\n",
     )
+
+
+def test_the_worker_of_a_stack_uses_the_stacks_own_redis_whatever_file_names_another(
+    bench: Bench, tmp_path: Path
+) -> None:
+    file = tmp_path / "redis_url"
+    file.write_text("redis://127.0.0.1:1/0", encoding="ascii")
+
+    up = bench.run("up", BATCHLING_REDIS_URL_FILE=str(file))
+    wrong = bench.run("up", BATCHLING_SEAL_PRIVATE_KEY_FILE=str(tmp_path / "absent"))
+
+    assert (up.returncode, up.stderr) == (0, "")
+    assert len(bench.everything()) == 3
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("BATCHLING_SEAL_PRIVATE_KEY_FILE ")

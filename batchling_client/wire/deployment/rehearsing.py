@@ -8,6 +8,7 @@ from typing import Final
 
 from ..no_batches import NO_BATCHES
 from ..route import Route, plain_host
+from . import setting_files
 
 SANDBOX: Final = "BATCHLING_SANDBOX"
 """The sandbox's URL; a process that imports batchling sends no call to a real provider while it is set."""
@@ -29,7 +30,7 @@ def environment_of(settings: Mapping[str, str]) -> Iterator[None]:
     """Add the variables of a rehearsal to this process' environment while the context is open."""
     before = dict(os.environ)
     for name in before:
-        if name.upper() in ("BATCHLING_REDIS_URL", *settings):
+        if name.upper() in (*setting_files.URL, *settings):
             del os.environ[name]
     os.environ.update(settings)
     try:

@@ -17,6 +17,8 @@ PROVIDERS_WITH_FILE: Final = ("API_KEY", "HEADERS")
 """The settings that may be in a file: the deployment's, and those of a provider."""
 OF_WORKERS: Final = (PRIVATE_KEY, "API_KEY")
 """Those of them that callers do not need, and do not read."""
+URL: Final = tuple(f"{PREFIX}REDIS_URL{end}" for end in ("", SUFFIX))
+"""Both names of the setting that says where Redis is. To set another URL, leave out both."""
 LONGEST: Final = 64 * 1024
 """A longer file holds something else than a setting."""
 
