@@ -144,7 +144,7 @@ async def submit(wish: Wish, used: ClientSettings, environment: Mapping[str, str
             queueing = _Queueing(
                 redis,
                 keys,
-                Credentials(redis, keys, deployment.seal_public_key),
+                Credentials(redis, keys, deployment.seal_public_key, has_hints=deployment.key_hints),
                 # The file is read twice: warn during one of the two passes only.
                 Calls(terms, routes, checking.passed),
             )

@@ -27,6 +27,7 @@ async def deployment_of(used: ClientSettings) -> Deployment:
     return Deployment(
         redis_url=url,
         namespace=used.namespace,
+        key_hints=used.key_hints,
         seal_public_key=used.seal_public_key or _stored_public_key(used),
     )
 

@@ -41,6 +41,8 @@ class Deployment:
     redis_url: str = field(repr=False)
     namespace: str
     seal_public_key: str
+    key_hints: bool = True
+    """Whether the last characters of keys are stored for people."""
     drain_period_s: float = DRAIN_PERIOD_S
 
 
@@ -64,7 +66,9 @@ class Session:
             drain_period_s=deployment.drain_period_s,
             on_idle=self._end_if_idle,
         )
-        self._credentials = Credentials(self.redis, self.keys, deployment.seal_public_key)
+        self._credentials = Credentials(
+            self.redis, self.keys, deployment.seal_public_key, has_hints=deployment.key_hints
+        )
         self._enqueue = Enqueue(self.scripts, mailbox, self._credentials, self._waiters, outage)
         self._n_users = 0
         self._owner: asyncio.Task[None] | None = None

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
-from ..wire import roots, sealing
+from ..wire import key_hints, roots, sealing
 from ..wire.keys import IN_FLIGHT, Keys, credential_name
 from .lanes import Lane
 
@@ -28,10 +30,11 @@ class _Kept:
 class Credentials:
     """The credentials that one session has sealed, and when it last stored each."""
 
-    def __init__(self, redis: Redis, keys: Keys, public_key: str) -> None:
+    def __init__(self, redis: Redis, keys: Keys, public_key: str, *, has_hints: bool = True) -> None:
         self._redis = redis
         self._keys = keys
         self._public_key = public_key
+        self._has_hints = has_hints
         self._kept: dict[str, _Kept] = {}
 
     async def store(self, lane: Lane) -> str:
@@ -50,6 +53,11 @@ class Credentials:
             return name
         await self._redis.set(self._keys.credential(name), kept.sealed, px=IN_FLIGHT.ms)
         await self._redis.set(self._keys.reader(spec.fingerprint), kept.reader, px=IN_FLIGHT.ms)
+        hint = "" if roots.names_account(spec.fingerprint) else key_hints.hint(lane.secrets)
+        if hint and self._has_hints:
+            # People read it: where a Redis user may not write it, requests are queued all the same.
+            with contextlib.suppress(ResponseError):
+                await self._redis.set(self._keys.key_hint(spec.fingerprint), hint, px=IN_FLIGHT.ms)
         kept.stored_at = now
         return name
 

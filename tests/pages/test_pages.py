@@ -172,9 +172,11 @@ async def test_an_account_says_that_its_key_is_refused(there: ByHand, browser: B
     for name, value in (("until", 2**42), ("status", 401), ("why", said), ("n_failures", 3)):
         await there.redis.execute_command("HSET", there.keys.circuit(there.lane_id), name, value)
     await there.redis.execute_command("PEXPIRE", there.keys.circuit(there.lane_id), 60_000)
+    await there.redis.set(there.keys.key_hint(there.spec.fingerprint), "a4f2", px=60_000)
 
     accounts = browser.get("/lanes").text.partition("Lanes Lane")[0]
     assert said in accounts
+    assert f"{there.spec.fingerprint[:8]} ..a4f2" in accounts
     assert said in browser.get("/batchling").text.partition("Needs you")[2].partition("Waits by itself")[0]
     assert "key refused" in browser.get(f"/batch/{batch_id}").text
 
