@@ -184,6 +184,8 @@ _BY_CODE: Final[dict[str, type[BatchlingError]]] = {
     "batch_row_corrupt": RequestRefused,
     "batch_unreadable": AnswerUnreadable,
     "batch_results_unreadable": AnswerUnreadable,
+    "batch_answers_too_large": AnswerUnreadable,
+    "batch_answer_too_large": AnswerUnreadable,
     "batch_not_found_again": RequestLost,
     "batch_not_submitted": BatchFailed,
     "batch_overdue": BatchExpired,

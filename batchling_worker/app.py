@@ -153,6 +153,8 @@ class Parts:
                 max_attempts=settings.max_attempts,
                 reconcile_patience_s=settings.reconcile_patience_seconds,
                 results_patience_s=settings.results_patience_seconds,
+                longest_answer_bytes=settings.longest_answer_bytes,
+                batch_answers_bytes=settings.batch_answers_bytes,
                 keeps_files=settings.keep_files,
                 poll_unnamed="poll_interval_seconds" not in settings.model_fields_set,
             ),

@@ -25,6 +25,11 @@ LABEL_PREFIX: Final = "batchling-"
 ROW_LOST: Final = "batch_row_lost"
 """Origin of the answer to a request that is missing from the provider's results."""
 
+ANSWER_TOO_LARGE: Final = "batch_answer_too_large"
+"""Origin of the answer to a request whose result is longer than a worker reads."""
+LONGEST_ANSWER_BYTES: Final = 32 * 1024 * 1024
+"""Bytes of a row of results, where settings say nothing."""
+
 _SEPARATORS: Final = re.compile(r"[^a-z0-9]+")
 
 
@@ -139,6 +144,8 @@ class Account:
     """The outcomes of the calls of the step that opened this account."""
     download_hosts: tuple[str, ...] = ()
     """More hosts that result files may be fetched from, without any of the headers."""
+    longest_answer_bytes: int = LONGEST_ANSWER_BYTES
+    """Bytes of a row of results; a longer one is not read."""
     keeps_files: bool = False
     """Whether the settings ask to keep every file at the provider."""
     turn: Callable[[], AbstractAsyncContextManager[None]] = field(

@@ -21,6 +21,8 @@ from batchling_client.wire.deployment.keyring import Keyring
 from batchling_client.wire.deployment.provider_settings import EndpointSettings
 from batchling_client.wire.deployment.setting_errors import mistake_in, sentence
 
+from .provider import LONGEST_ANSWER_BYTES
+
 RESULT_TTL_S: Final = keys.RESULTS.ms // 1000
 
 
@@ -96,6 +98,10 @@ class WorkerSettings(BaseSettings):
     """How long a batch whose create went unanswered is searched for before it is created again."""
     results_patience_seconds: float = Field(default=180.0, ge=0)
     """How long the results of an ended batch are read again before a request that they lack is run again."""
+    longest_answer_bytes: int = Field(default=LONGEST_ANSWER_BYTES, ge=1)
+    """Bytes of a row of results; a request whose row is longer gets an error, and `batchling retry` reads it again."""
+    batch_answers_bytes: int = Field(default=1024**3, ge=1)
+    """Bytes that a batch's answers may take in Redis; callers of the others get an error, until a retry reads them."""
     log_format: Literal["text", "logfmt", "json"] = "text"
     """How log lines are written: as quoted logfmt (`text`, or `logfmt`), or each as a JSON object (`json`)."""
     remote_control: Literal["read", "all"] = "read"

@@ -92,6 +92,8 @@ class Delivered:
     n_answered: int = 0
     n_retry: int = 0
     n_unknown: int = 0
+    n_answer_bytes: int = 0
+    """How many bytes all stored answers of the batch take."""
     mailboxes: tuple[Mailbox, ...] = ()
 
 
@@ -184,7 +186,9 @@ def _begun(verdict: BeginVerdict, *flat: bytes) -> Begun:
 
 def _delivered(verdict: DeliverVerdict, *rest: Any) -> Delivered:
     if verdict is Verdict.OK:
-        return Delivered(verdict=verdict, n_answered=rest[0], n_retry=rest[1], n_unknown=rest[2])
+        return Delivered(
+            verdict=verdict, n_answered=rest[0], n_retry=rest[1], n_unknown=rest[2], n_answer_bytes=rest[3]
+        )
     return Delivered(verdict=verdict, mailboxes=tuple(Mailbox(name.decode()) for name in rest))
 
 

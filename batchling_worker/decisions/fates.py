@@ -30,6 +30,7 @@ FINAL: Final = {
     reasons.UNSENT: 504,
     reasons.UNFOUND: 504,
     reasons.UNREADABLE: 502,
+    reasons.TOO_MUCH: 502,
     reasons.DEFECT: 500,
 }
 """Codes of ours with which a batch ends so that none of its requests is run again -> status."""

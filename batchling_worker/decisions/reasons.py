@@ -16,6 +16,7 @@ OVERDUE: Final = "batch_overdue"
 UNREADABLE: Final = "batch_results_unreadable"
 UNSENT: Final = "batch_not_submitted"
 UNFOUND: Final = "batch_not_found_again"
+TOO_MUCH: Final = "batch_answers_too_large"
 DEFECT: Final = "batch_step_failed"
 KEY_REFUSED: Final = frozenset({401, 403})
 
@@ -32,6 +33,16 @@ def step_defect(batch: Batch, where: str) -> Complaint:
         f"batchling itself failed {n_failures} times in a row on batch {batch.batch_id} ({where}){there}"
     )
     return Complaint(code=DEFECT, message=message)
+
+
+def too_much(batch: Batch, most: int) -> Complaint:
+    """Return why callers are answered whose answers do not fit into what a batch may take in Redis."""
+    message = (
+        f"the answers of batch {batch.batch_id} take more than the {most:,} bytes that a batch may have in Redis "
+        f"(BATCHLING_BATCH_ANSWERS_BYTES). The others stay at {batch.spec.provider} and are not run again: raise the "
+        f"setting, and `batchling retry {batch.batch_id}` reads them"
+    )
+    return Complaint(code=TOO_MUCH, message=message)
 
 
 def unconfirmed_sentence(batch: Batch) -> str:

@@ -43,6 +43,8 @@ class Reading:
     """Rows that the provider answered with a 2xx."""
     n_foreign: int = 0
     """Rows with a 2xx that name no request of ours."""
+    n_too_large: int = 0
+    """Rows whose answer is too long to be read."""
     failure: WorkerError | None = None
     """What kept a result file, or the rest of it, from being read."""
     running: bool = False
@@ -99,7 +101,8 @@ def in_doubt(batch: Batch, ending: Ending, reading: Reading, tally: Tally) -> bo
     They are deleted only where the provider itself showed the end, or surely made no batch, every file was read, and
     nothing that the provider counts as answered is missing.
     """
-    if not ending.certain or reading.failure is not None or reading.running or reading.n_foreign:
+    left_out = reading.n_foreign or reading.n_too_large
+    if not ending.certain or reading.failure is not None or reading.running or left_out:
         return True
     if batch.provider_batch_id is None or tally.n_left <= reading.n_retry:
         return False

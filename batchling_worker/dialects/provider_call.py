@@ -110,6 +110,8 @@ class ProviderCall:
         self._http = account.http
         self._calls = account.calls
         self._turn = account.turn
+        self.longest_row = account.longest_answer_bytes
+        """Bytes of a row of results; a longer one is not read."""
         self._query = account.query
         self._download_hosts = account.download_hosts
         self._method = method

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
-from ..provider import Answer
+from ..provider import LONGEST_ANSWER_BYTES, Answer
 from .lenient_json import UNREADABLE, as_text, fields_of, objects_in, text_in
 
 Fields: TypeAlias = Mapping[str, bytes]
 """The fields of a row, each as its JSON is spelt."""
 
-LONGEST_LINE: Final = 256 * 1024 * 1024
-"""A longer line is left out: a file without newlines must not fill the memory."""
+TELLING_BYTES: Final = 64 * 1024
+"""So much is kept of the beginning and of the end of a line that is too long, to tell whose it is."""
 LONGEST_GLUED: Final = 64 * 1024 * 1024
 """A longer line is not searched for several rows, which takes some times its memory."""
 _MARKS: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -22,6 +23,10 @@ _NOT_UTF8: Final = (b"", b"{", b"\0", codecs.BOM_UTF16_LE[:1], codecs.BOM_UTF16_
 """How a file may begin that is not UTF-8, as far as its first byte tells."""
 _TELLING: Final = 4
 """So many bytes tell the encoding: a mark, and the first letter after it."""
+_ID: Final = re.compile(
+    rb'"(?:custom_id|key|recordId|batch_request_id)"\s*:\s*"([a-z2-7]{26})(?:\.\d+\.\d+)?"'
+)
+"""The id of a request in a row of any provider."""
 _GLUES: Final = (b'}{"', b"}\r{", b"},{", b"}\0")
 """What may be between two rows in one line; the same in one row costs time and nothing else."""
 
@@ -77,7 +82,13 @@ class LineReader:
 class LineSplitter:
     """Cuts pieces of any size at newlines, and between the rows of one line; holds no more than one unfinished line."""
 
+    longest: int = LONGEST_ANSWER_BYTES
+    """A longer line is left out: a file without newlines must not fill the memory."""
     n_too_long: int = 0
+    too_long: list[str] = field(default_factory=list)
+    """The custom_ids of lines that were left out since somebody last looked here."""
+    _ends: tuple[bytes, bytes] = (b"", b"")
+    """The beginning and the end of the line that is being left out."""
     _parts: list[bytes] | None = None
     _size: int = 0
     _head: bytes | None = b""
@@ -109,8 +120,15 @@ class LineSplitter:
             self._keep(piece)
             return []
         lines[0] = self._finish(lines[0])
-        self._keep(lines.pop())
+        begun = lines.pop()
+        if len(piece) > self.longest:
+            lines[1:] = map(self._finished, lines[1:])
+        self._keep(begun)
         return [row for line in lines for row in _rows_in(line)]
+
+    def _finished(self, line: bytes) -> bytes:
+        """Return a line that came in one piece, b"" if it is too long."""
+        return line if len(line) <= self.longest else self._too_long(line)
 
     def rest(self) -> list[bytes]:
         """Return what is left if the last line has no newline, one row each."""
@@ -121,19 +139,36 @@ class LineSplitter:
 
     def _keep(self, part: bytes) -> None:
         self._size += len(part)
-        if self._size > LONGEST_LINE:
-            self._parts = None
+        if self._size > self.longest:
+            self._leave_out(part)
         elif self._parts is None:
             self._parts = [part]
         else:
             self._parts.append(part)
 
+    def _too_long(self, part: bytes) -> bytes:
+        """Leave a line out whose last part this is; return what is read in its place."""
+        self._leave_out(part)
+        self.n_too_long += 1
+        found = _ID.search(self._ends[0]) or _ID.search(self._ends[1])
+        self.too_long += [found[1].decode()] if found else []
+        self._ends = b"", b""
+        return b""
+
+    def _leave_out(self, part: bytes) -> None:
+        """Keep only what tells whose line it is."""
+        parts, self._parts = self._parts, None
+        head, tail = self._ends
+        for one in (*(parts or ()), part):
+            head += one[: TELLING_BYTES - len(head)]
+            tail = (tail + one[-TELLING_BYTES:])[-TELLING_BYTES:]
+        self._ends = head, tail
+
     def _finish(self, part: bytes) -> bytes:
-        too_long = self._size + len(part) > LONGEST_LINE
+        if self._size + len(part) > self.longest:
+            self._size = 0
+            return self._too_long(part)
         parts, self._parts, self._size = self._parts, None, 0
-        if too_long:
-            self.n_too_long += 1
-            return b""
         return b"".join((*parts, part)) if parts else part
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from batchling_client.wire.keys import LaneId
@@ -22,14 +23,18 @@ from .circuit import Circuits
 class Access:
     """Opens accounts, and encloses the calls that steps make to them."""
 
-    def __init__(self, accounts: Accounts, circuits: Circuits, providers: Providers) -> None:
+    def __init__(
+        self, accounts: Accounts, circuits: Circuits, providers: Providers, longest_answer_bytes: int
+    ) -> None:
         self._accounts = accounts
         self._circuits = circuits
         self._providers = providers
+        self._longest_answer_bytes = longest_answer_bytes
 
     async def account(self, batch: Batch) -> Account:
         """Return the account of a batch; raises `PermanentError` if it has no usable host or credential."""
-        return await self._accounts.open(batch.spec, self._providers.load(batch.spec.provider).facts)
+        account = await self._accounts.open(batch.spec, self._providers.load(batch.spec.provider).facts)
+        return dataclasses.replace(account, longest_answer_bytes=self._longest_answer_bytes)
 
     async def cipher(self, batch: Batch) -> RowCipher | None:
         """Return what encrypts the results of a batch; None in wire version 1, or without a credential."""

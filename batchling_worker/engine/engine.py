@@ -54,7 +54,9 @@ class Engine:
         self._step_settings = step_settings
         self._telemetry = telemetry
         self._reach = reach
-        self._access = Access(accounts, Circuits(store.accounts, telemetry), providers)
+        self._access = Access(
+            accounts, Circuits(store.accounts, telemetry), providers, step_settings.longest_answer_bytes
+        )
         self._guard = Guard(store, Survivors(), telemetry)
         self._polls = Polls(self._access, self._guard)
         self._runner = Runner(self._step, self._guard, telemetry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Set as AbstractSet
 from typing import Final
 
@@ -42,6 +43,9 @@ async def collect(step: AccountStep) -> None:
         ending, running = await _looked_again(step, ending)
     refused: set[RequestId] = set()
     reading = await _read(step, ending, refused, running=running)
+    if reading is None:
+        await _too_much(step, ending)
+        return
     await _judged(step, ending, reading, refused)
 
 
@@ -88,21 +92,37 @@ async def _looked_again(step: AccountStep, ending: Ending) -> tuple[Ending, bool
     ), False
 
 
-async def _read(step: AccountStep, ending: Ending, refused: set[RequestId], *, running: bool) -> Reading:
-    """Deliver what the result files hold; add the requests whose row asks for another attempt to `refused`."""
+async def _read(
+    step: AccountStep, ending: Ending, refused: set[RequestId], *, running: bool
+) -> Reading | None:
+    """Deliver what the result files hold; add the requests whose row asks for another attempt to `refused`.
+
+    Return None once the answers of the batch take as many bytes in Redis as they may.
+    """
+    if step.batch.n_answer_bytes > step.settings.batch_answers_bytes:
+        return None
+    n_too_large = 0
     n_answered = n_retry = n_unknown = n_ok = n_foreign = 0
     failure: PermanentError | TemporaryError | None = None
     try:
-        async for chunk in chunks(step, ending):
-            n_foreign += chunk.n_foreign
-            if not chunk.rows:
-                continue
-            reply = await step.claim.deliver(chunk.rows)
-            n_answered, n_retry = n_answered + reply.n_answered, n_retry + reply.n_retry
-            n_unknown, n_ok = n_unknown + reply.n_unknown, n_ok + chunk.n_ok
-            if len(refused) < MOST_REFUSED:
-                refused.update(row.request_id for row in chunk.rows if row.kind is RowKind.RETRY)
-            step.reach("collect.chunk")
+        some = chunks(step, ending)
+        async with contextlib.aclosing(some):
+            async for chunk in some:
+                n_foreign += chunk.n_foreign
+                if not chunk.rows:
+                    continue
+                n_too_large += len(chunk.too_large)
+                if chunk.too_large:
+                    # They are answered with an error, and the batch can be read again for them.
+                    await step.claim.keep(chunk.too_large)
+                reply = await step.claim.deliver(chunk.rows)
+                if reply.n_answer_bytes > step.settings.batch_answers_bytes:
+                    return None
+                n_answered, n_retry = n_answered + reply.n_answered, n_retry + reply.n_retry
+                n_unknown, n_ok = n_unknown + reply.n_unknown, n_ok + chunk.n_ok
+                if len(refused) < MOST_REFUSED:
+                    refused.update(row.request_id for row in chunk.rows if row.kind is RowKind.RETRY)
+                step.reach("collect.chunk")
     except PermanentError as error:
         if not n_answered + n_retry + n_unknown:
             # No file can be read: the provider refuses the key, or a proxy the call.
@@ -119,9 +139,21 @@ async def _read(step: AccountStep, ending: Ending, refused: set[RequestId], *, r
         n_unknown=n_unknown,
         n_ok=n_ok,
         n_foreign=n_foreign,
+        n_too_large=n_too_large,
         failure=failure,
         running=running,
     )
+
+
+async def _too_much(step: Step, ending: Ending) -> None:
+    """End a batch whose answers take all the bytes that they may: what was not stored stays at the provider."""
+    if not (await step.store.tally(step.batch, n_retry=0)).n_left:
+        await _collected(step, ending, Reading())
+        return
+    complaint = reasons.too_much(step.batch, step.settings.batch_answers_bytes)
+    step.telemetry.warn("batch_answers_too_large", batch=step.batch)
+    await step.claim.ended(Outcome.FAILED, Ending(complaints=(complaint,)), complaint.message)
+    step.reach("collect.too_much")
 
 
 async def _collected(step: Step, ending: Ending, reading: Reading) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from batchling_client.wire import error_words
 from batchling_client.wire.keys import RequestId
@@ -15,6 +15,10 @@ from batchling_client.wire.scripts import RowOut
 from batchling_client.wire.states import RowKind
 
 from ..dialects.usage import tokens_of
+
+PROVIDER = "provider"
+LONGEST_ERROR: Final = 64 * 1024
+"""So much of an error is read for what people are shown of it."""
 
 
 def outgoing(
@@ -59,6 +63,7 @@ def refusal(
 
 def _reason(status: int, body: bytes, origin: str) -> str:
     said: Any
+    body = body[:LONGEST_ERROR]
     try:
         said = json.loads(body)
     except (ValueError, RecursionError):

@@ -174,7 +174,8 @@ async def _early(step: AccountStep, seen: Running, passage: Passage) -> EarlyRea
     An error of this reading never fails the look.
     """
     read = step.batch.early
-    if seen.early is None or not looks.early_is_due(step.batch, seen):
+    most = step.settings.batch_answers_bytes
+    if seen.early is None or not looks.early_is_due(step.batch, seen) or step.batch.n_answer_bytes > most:
         return read
     ending = msgspec.structs.replace(seen.early, after=read.cursor)
     n_answered = 0
@@ -182,8 +183,11 @@ async def _early(step: AccountStep, seen: Running, passage: Passage) -> EarlyRea
         async with passage(), contextlib.aclosing(chunks(step, ending, RowKind.SUCCESS)) as some:
             async for chunk in some:
                 if chunk.rows:
-                    n_answered += (await step.claim.deliver(chunk.rows)).n_answered
+                    reply = await step.claim.deliver(chunk.rows)
+                    n_answered += reply.n_answered
                     step.reach("poll.early_chunk")
+                    if reply.n_answer_bytes > most:
+                        break
                 read = msgspec.structs.replace(read, cursor=chunk.cursor)
         read = msgspec.structs.replace(read, n_done=seen.n_done)
         step.reach("poll.early_read")

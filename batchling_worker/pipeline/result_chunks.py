@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 from collections.abc import AsyncGenerator
@@ -15,8 +16,9 @@ from batchling_client.wire.states import RowKind
 
 from ..decisions import fates
 from ..dialects.http_errors import secrets_of
+from ..dialects.provider_call import LOOP_BYTES
 from ..dialects.redaction import Redaction
-from ..provider import Answer, Ending
+from ..provider import ANSWER_TOO_LARGE, Answer, Ending
 from .answer_check import checked
 from .outgoing import outgoing
 from .step import AccountStep
@@ -35,6 +37,8 @@ class Chunk:
     n_bytes: int = 0
     n_ok: int = 0
     """How many of its rows the provider answered with a 2xx, whatever became of them."""
+    too_large: list[RequestId] = field(default_factory=list)
+    """Those of its requests whose answer is too long to be read."""
     n_foreign: int = 0
     """How many rows with a 2xx were left out because they name no request of ours."""
 
@@ -73,10 +77,15 @@ async def chunks(
             async with contextlib.aclosing(step.provider.results(step.account, ending)) as answers:
                 async for answer in answers:
                     chunk.cursor = answer.cursor or chunk.cursor
-                    row = _outgoing_or_none(step, answer, redact)
+                    if len(answer.body) > LOOP_BYTES:
+                        row = await asyncio.to_thread(_outgoing_or_none, step, answer, redact)
+                    else:
+                        row = _outgoing_or_none(step, answer, redact)
                     chunk.n_foreign += row is None and 200 <= answer.status < 300
                     if row is None or only not in (None, row.kind):
                         continue
+                    if answer.origin == ANSWER_TOO_LARGE:
+                        chunk.too_large.append(row.request_id)
                     chunk.add(row, ok=200 <= answer.status < 300)
                     if chunk.full:
                         yield chunk

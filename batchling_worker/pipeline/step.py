@@ -17,7 +17,16 @@ from .. import backoff
 from ..claim import Claim
 from ..decisions import submission
 from ..errors import TemporaryError
-from ..provider import Account, Ended, Provider, Running, SearchCriteria, Seen, Submission
+from ..provider import (
+    LONGEST_ANSWER_BYTES,
+    Account,
+    Ended,
+    Provider,
+    Running,
+    SearchCriteria,
+    Seen,
+    Submission,
+)
 from ..providers import Providers
 from ..store import Store
 from ..telemetry import Telemetry
@@ -37,6 +46,10 @@ class StepSettings:
     max_attempts: int
     reconcile_patience_s: float
     results_patience_s: float
+    longest_answer_bytes: int = LONGEST_ANSWER_BYTES
+    """Bytes of a row of results; a longer one is not read."""
+    batch_answers_bytes: int = 1024**3
+    """Bytes that the answers of a batch may take in Redis."""
     keeps_files: bool = False
     poll_unnamed: bool = False
     """Whether no setting names the interval between looks."""

@@ -369,7 +369,7 @@ def _n_succeeded(job: Mapping[str, Any], outcome: Outcome, n_total: int) -> int 
 
 def _rows(account: Account, s3: Any, bucket: str, key: str) -> AsyncGenerator[Answer, None]:
     pieces = aws.pieces(account, _call_info(account, "read results"), s3, bucket, key)
-    return rows_in(pieces, FACTS.name, key, reader())
+    return rows_in(pieces, FACTS.name, key, reader(), account.longest_answer_bytes)
 
 
 def reader() -> LineReader:

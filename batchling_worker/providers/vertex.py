@@ -194,7 +194,7 @@ class Vertex:
             shards = [found for found in listed if _is_shard(found.name)]
             if not shards:
                 raise Denied(f"{self.facts.name}: there is nothing in {one} yet")
-            read = functools.partial(self._rows, objects)
+            read = functools.partial(self._rows, objects, account.longest_answer_bytes)
             async with contextlib.aclosing(of_each(shards, read)) as rows:
                 async for answer in rows:
                     yield answer
@@ -257,8 +257,8 @@ class Vertex:
             if staging.is_below(found.bucket, found.name, place.bucket, place.name)
         ]
 
-    def _rows(self, objects: Objects, shard: Found) -> AsyncGenerator[Answer, None]:
-        return rows_in(objects.pieces(shard), self.facts.name, shard.name, reader())
+    def _rows(self, objects: Objects, longest: int, shard: Found) -> AsyncGenerator[Answer, None]:
+        return rows_in(objects.pieces(shard), self.facts.name, shard.name, reader(), longest)
 
     async def _page(
         self, account: Account, does: str, where: _Where, token: str, wanted: str = ""

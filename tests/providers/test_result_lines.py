@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from batchling_client.wire.states import RowKind
 from batchling_worker.decisions import fates
-from batchling_worker.dialects import result_lines
 from batchling_worker.dialects.openai.rows import openai_rows
 from batchling_worker.dialects.result_lines import LineReader, LineSplitter
 from batchling_worker.pipeline.answer_check import checked
@@ -74,9 +73,8 @@ def test_text_that_is_not_a_row_stays_apart_from_the_rows_of_its_line(begun: byt
     assert reader.n_broken == 1
 
 
-def test_a_line_without_end_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(result_lines, "LONGEST_LINE", 100)
-    splitter = LineSplitter()
+def test_a_line_without_end_is_let_go() -> None:
+    splitter = LineSplitter(longest=100)
     tracemalloc.start()
     lines = [line for _ in range(500) for line in splitter.feed(bytes(10_000))]
     _, peak = tracemalloc.get_traced_memory()
@@ -85,6 +83,24 @@ def test_a_line_without_end_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     lines += splitter.feed(b"tail\nnext\n")
     assert [line for line in lines if line] == [b"next"]
     assert splitter.n_too_long == 1
+    assert splitter.too_long == []
+
+
+IDS = [letter * 26 for letter in "abc"]
+
+
+@pytest.mark.parametrize("name", ["custom_id", "key", "recordId", "batch_request_id"])
+@pytest.mark.parametrize("size", [7, 1_000, 10_000_000])
+@pytest.mark.parametrize("at", ["beginning", "end"])
+def test_a_line_that_is_too_long_says_whose_it_is(name: str, size: int, at: str) -> None:
+    text = b'"text": "%b"' % (b"x" * 300_000)
+    spelt = [b'"%b": "%b"' % (name.encode(), one.encode()) for one in IDS]
+    long = b", ".join((spelt[1], text) if at == "beginning" else (text, spelt[1]))
+    file = b"{%b}\n{%b}\n{%b}\n" % (spelt[0], long, spelt[2])
+    splitter = LineSplitter(longest=250_000)
+    lines = [row for start in range(0, len(file), size) for row in splitter.feed(file[start : start + size])]
+    assert [line for line in lines if line] == [b"{%b}" % spelt[0], b"{%b}" % spelt[2]]
+    assert splitter.too_long == [IDS[1]]
 
 
 def read(*rows: Any) -> tuple[list[Answer], LineReader]:

@@ -95,12 +95,13 @@ async def test_a_call_without_an_argument_or_with_another_is_refused(scripts: Se
 
 
 async def test_the_items_of_a_sequence_follow_as_the_header_says(scripts: SentScripts) -> None:
-    scripts.reply = [b"OK", 1, 2, 3]
+    scripts.reply = [b"OK", 1, 2, 3, 4]
     row = RowOut(request_id=RequestId("r1"), kind=RowKind.SUCCESS, packed=b"p", about="429 busy")
     delivered = await scripts.deliver(
         BATCH, 7, [row], max_attempts=3, keep_ms=5, mail_ms=6, minute_ms=7, mailboxes=[Mailbox("m1")]
     )
     assert (delivered.n_answered, delivered.n_retry, delivered.n_unknown) == (1, 2, 3)
+    assert delivered.n_answer_bytes == 4
     assert scripts.call[1] == [
         *("batch:b1", "unanswered:b1", "failures:b1", "failed_rows:b1"),
         *("mailbox:m1", "request:r1", "result:r1"),

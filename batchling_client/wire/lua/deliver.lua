@@ -8,7 +8,7 @@
 -- ARGV  1 token  2 batch_id  3 max_attempts  4 keep_ms of results  5 mail_ms: how long a mailbox is kept  6 notice_prefix
 --       7 minute_ms: how long a minute's counts are kept  8 n_mailboxes; then for each of mailboxes; then for each of rows: kind (S success, F failure, R worth another
 --       attempt), request_id, packed, about (S: counts of tokens, `name=n` and so on; else status, code and message)
--- Verdicts  {'OK', n answered, n left for another attempt, n not in this batch}
+-- Verdicts  {'OK', n answered, n left for another attempt, n not in this batch, bytes of all answers of the batch}
 --       {'MAILBOXES', name, ...} nothing was done: these wait for rows of the chunk, name them too
 --       {'STALE'}
 --@include _clock
@@ -83,7 +83,7 @@ if next(missing) then
 end
 
 go_on_when_full(batch)
-local n_succeeded, n_failed, n_moved = 0, 0, 0
+local n_succeeded, n_failed, n_moved, n_bytes = 0, 0, 0, 0
 local answered, left, sums, tokens, reasons, listed = {}, {}, {}, {}, {}, {}
 
 -- Takes note of an answer for people: tokens of a success, the reason of a failure.
@@ -113,6 +113,7 @@ for i = 1, n do
     else
       answered[request_id], left[request_id] = true, nil
       redis.call('SET', KEYS[first_key + 2 * i], packed, 'PX', keep_ms)
+      n_bytes = n_bytes + #packed
       if not moved[i] then
         redis.call('UNLINK', KEYS[first_key + 2 * i - 1])
       else
@@ -172,4 +173,4 @@ for _ in pairs(left) do
   n_retry = n_retry + 1
 end
 send(mail, mail_ms, channel_prefix)
-return {'OK', n_succeeded + n_failed, n_retry, unknown}
+return {'OK', n_succeeded + n_failed, n_retry, unknown, count(batch, 'n_answer_bytes', n_bytes)}

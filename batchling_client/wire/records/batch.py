@@ -141,6 +141,8 @@ class Batch:
     """How many of its requests were sent to the provider once more, by reason."""
     n_refused: int
     """How many requests its results hold an error for that is worth another attempt; known once they are read."""
+    n_answer_bytes: int
+    """How many bytes its stored answers take."""
     runs: tuple[RunId, ...]
     """The first 100 runs that have put requests into it, joined requests in it, or moved on to it."""
     has_more_runs: bool
@@ -225,6 +227,7 @@ class Batch:
                 tokens=Tokens.decode(fields),
                 sent_again=sent_again(fields),
                 n_refused=number("n_refused"),
+                n_answer_bytes=number("n_answer_bytes"),
                 runs=tuple(RunId(one) for one in text("runs").split(",") if one not in ("", "+")),
                 has_more_runs=text("runs").endswith("+"),
                 quota_id=text("quota"),
