@@ -12,6 +12,7 @@ from typing import BinaryIO, Final, Protocol, TypeAlias
 import httpx
 import msgspec
 
+from batchling_client.wire.answer_shape import LONGEST_ANSWER_BYTES
 from batchling_client.wire.keys import BatchId, ProviderBatchId
 from batchling_client.wire.records.row_and_result import UNREADABLE, CorruptRecord
 from batchling_client.wire.route import Route
@@ -27,8 +28,6 @@ ROW_LOST: Final = "batch_row_lost"
 
 ANSWER_TOO_LARGE: Final = "batch_answer_too_large"
 """Origin of the answer to a request whose result is longer than a worker reads."""
-LONGEST_ANSWER_BYTES: Final = 32 * 1024 * 1024
-"""Bytes of a row of results, where settings say nothing."""
 
 _SEPARATORS: Final = re.compile(r"[^a-z0-9]+")
 

@@ -16,12 +16,11 @@ from pydantic_settings import (
 )
 
 from batchling_client.wire import keys
+from batchling_client.wire.answer_shape import LONGEST_ANSWER_BYTES
 from batchling_client.wire.deployment import connection, provider_settings, setting_files
 from batchling_client.wire.deployment.keyring import Keyring
 from batchling_client.wire.deployment.provider_settings import EndpointSettings
 from batchling_client.wire.deployment.setting_errors import mistake_in, sentence
-
-from .provider import LONGEST_ANSWER_BYTES
 
 RESULT_TTL_S: Final = keys.RESULTS.ms // 1000
 

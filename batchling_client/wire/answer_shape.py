@@ -19,6 +19,8 @@ from . import error_words
 UNFIT: Final = "batch_answer_unfit"
 """Code of an answer whose body is none."""
 UNFIT_STATUS: Final = 502
+LONGEST_ANSWER_BYTES: Final = 32 * 1024 * 1024
+"""Bytes of a row of results, where settings say nothing."""
 LONGEST_QUOTE: Final = 300
 LONGEST_ERROR: Final = 64 * 1024
 """A field of an error that is longer is not read."""

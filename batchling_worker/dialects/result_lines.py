@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
-from ..provider import LONGEST_ANSWER_BYTES, Answer
+from batchling_client.wire.answer_shape import LONGEST_ANSWER_BYTES
+
+from ..provider import Answer
 from .lenient_json import UNREADABLE, as_text, fields_of, objects_in, text_in
 
 Fields: TypeAlias = Mapping[str, bytes]

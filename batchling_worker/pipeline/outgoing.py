@@ -16,7 +16,6 @@ from batchling_client.wire.states import RowKind
 
 from ..dialects.usage import tokens_of
 
-PROVIDER = "provider"
 LONGEST_ERROR: Final = 64 * 1024
 """So much of an error is read for what people are shown of it."""
 

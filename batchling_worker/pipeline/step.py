@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, fields
 from typing import Final
 
+from batchling_client.wire.answer_shape import LONGEST_ANSWER_BYTES
 from batchling_client.wire.keys import BatchId, ProviderBatchId
 from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.row_cipher import RowCipher
@@ -18,7 +19,6 @@ from ..claim import Claim
 from ..decisions import submission
 from ..errors import TemporaryError
 from ..provider import (
-    LONGEST_ANSWER_BYTES,
     Account,
     Ended,
     Provider,

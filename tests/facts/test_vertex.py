@@ -472,7 +472,7 @@ class TestAdapter:
         lines = lines_of({ID: body("Why?", MODEL)})
         for call in (
             lambda: PROVIDER.upload(stale, asked(), lines),
-            lambda: PROVIDER.create(stale, asked(), Source(file_id="gs://bucket/x.jsonl")),
+            lambda: PROVIDER.create(stale, asked(), Source(file_id="gs://bucket/run/x.jsonl")),
             lambda: answers(stale, ending),
         ):
             with pytest.raises(PermanentError) as caught:
@@ -537,9 +537,9 @@ class TestAdapter:
 
     @staticmethod
     async def _read(account: Account, bucket: Any, *lines: dict[str, Any]) -> dict[str, Answer]:
-        bucket.blob("out/predictions_00001.jsonl").upload_from_string(jsonl(*lines))
-        bucket.blob("out/manifest.json").upload_from_string(b"not a row\n")
-        return await answers(account, Ending(results=("gs://bucket/out",)))
+        bucket.blob("run/out/predictions_00001.jsonl").upload_from_string(jsonl(*lines))
+        bucket.blob("run/out/manifest.json").upload_from_string(b"not a row\n")
+        return await answers(account, Ending(results=("gs://bucket/run/out",)))
 
     @pytest.mark.parametrize(
         ("job", "expected"),
