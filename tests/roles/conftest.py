@@ -16,7 +16,7 @@ from .ruled import SERVERS, Ruled
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(speeds={MODEL: 0.3, SLOW_MODEL: 60.0}) as running:
+    with Sandbox(speeds={MODEL: 0.3, SLOW_MODEL: 600.0}) as running:
         yield running
 
 

@@ -67,13 +67,23 @@ async def called(env: Mapping[str, str], *words: str) -> Finished:
     return await ended(process, within_s=90)
 
 
+async def worker_starts(ruled: Ruled) -> None:
+    """Start a worker, and wait until it has set the deployment up, which a client may not do."""
+    ruled.worker(redis_url=ruled.at(Role.WORKER))
+
+    async def is_set_up() -> bool:
+        return bool(await ruled.redis.exists(ruled.keys.salt))
+
+    await wait_until(is_set_up, description="the worker has made the salt", within_s=60)
+
+
 async def nothing_was_refused(ruled: Ruled) -> None:
     found = await denials(ruled.redis)
     assert not found, (found, ruled.worker_logs()[-3000:])
 
 
 async def test_callers_and_operators_do_their_work(ruled: Ruled, tmp_path: Path) -> None:
-    ruled.worker(redis_url=ruled.at(Role.WORKER))
+    await worker_starts(ruled)
     client = {**ruled.env, "BATCHLING_REDIS_URL": ruled.at(Role.CLIENT), "GROQ_API_KEY": CANARY}
     operator = {**ruled.env, "BATCHLING_REDIS_URL": ruled.at(Role.OPERATOR)}
 
@@ -128,7 +138,7 @@ async def test_callers_and_operators_do_their_work(ruled: Ruled, tmp_path: Path)
 async def test_flower_shows_and_steers_as_a_dashboard_and_only_shows_as_a_viewer(
     ruled: Ruled, tmp_path: Path
 ) -> None:
-    ruled.worker(redis_url=ruled.at(Role.WORKER))
+    await worker_starts(ruled)
     client = {**ruled.env, "BATCHLING_REDIS_URL": ruled.at(Role.CLIENT)}
     assert (await called(client, "slow", SLOW_MODEL, "3")).out.strip() == "504 504 504"
     [batch] = await ruled.batches()
@@ -145,8 +155,13 @@ async def test_flower_shows_and_steers_as_a_dashboard_and_only_shows_as_a_viewer
             page = browser.get(f"/batch/{batch.batch_id}/cancel")
             assert (page.status == 200) is (role is Role.DASHBOARD), page.text
             if role is Role.DASHBOARD:
-                done = browser.post(f"/batch/{batch.batch_id}/cancel", page.fields)
-                assert done.status < 400, done.text
+                for path in ("/lanes/pause", "/lanes/resume"):
+                    given = browser.get(f"/lanes/pause?lane={batch.lane_id}").fields
+                    done = browser.post(path, {**given, "name": batch.lane_id})
+                    assert done.status == 303, done.text
+                for path in (f"/batch/{batch.batch_id}/retry", f"/batch/{batch.batch_id}/cancel"):
+                    done = browser.post(path, browser.get(path).fields)
+                    assert done.status < 400, done.text
         await nothing_was_refused(ruled)
     [batch] = await ruled.batches()
     assert batch.cancel_requested

@@ -112,6 +112,7 @@ async def test_a_full_disk_and_a_full_memory_are_told_by_a_real_redis(users: Use
     assert "too few replicas" in alone
 
 
+@pytest.mark.long
 async def test_commands_say_what_the_user_may_not(users: Users, tmp_path: Path) -> None:
     file = tmp_path / "in.jsonl"
     file.write_text('{"model": "llama-3.1-8b-instant", "messages": []}\n')
@@ -135,6 +136,7 @@ async def test_a_caller_of_a_new_deployment_is_told_that_a_worker_sets_it_up(use
     assert "start a worker first" in done.err
 
 
+@pytest.mark.long
 async def test_a_caller_is_told_what_the_user_may_not(users: Users) -> None:
     redis = connect(users.url)
     await salt.load(redis, Keys("default"))
