@@ -24,6 +24,10 @@ from .provider import Running
 
 logger = logging.getLogger("batchling.worker")
 
+MOST_NAMES: Final = 200
+LONGEST_NAME: Final = 200
+OTHER: Final = "other"
+"""Models beyond these have one name in Flower's events, so that its metrics do not grow with them."""
 QUEUE_LONGEST: Final = 10_000
 SendEvents: TypeAlias = Callable[[list[tuple[str, Fields]]], None]
 
@@ -37,6 +41,7 @@ class Telemetry:
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._shown: dict[BatchId, tuple[str, int]] = {}
+        self._names = set[str]()
         os.register_at_fork(after_in_child=self._born)
 
     def log(self, event: str, *, batch: Batch | BatchId | None = None, **fields: str | int | float) -> None:
@@ -112,6 +117,15 @@ class Telemetry:
             "task-in_progress", batch, result=f"{status}: {n_done}/{n_total or batch.n_requests} done"
         )
 
+    def _name_of(self, batch: Batch) -> str:
+        """Return the name of a batch in Flower, which makes a time series of each name that it has heard."""
+        provider, model = batch.spec.provider, batch.spec.model
+        name = f"batch {provider}/{model}"
+        if len(name) > LONGEST_NAME or (name not in self._names and len(self._names) >= MOST_NAMES):
+            return f"batch {provider}/{OTHER}"
+        self._names.add(name)
+        return name
+
     def _event(self, kind: str, batch: Batch, **fields: str | int | float) -> None:
         if self._send_events is None:
             return
@@ -123,7 +137,7 @@ class Telemetry:
         named: dict[str, str | int | float] = {
             "uuid": batch.batch_id,
             "timestamp": time.time(),
-            "name": f"batch {batch.spec.provider}/{batch.spec.model}",
+            "name": self._name_of(batch),
             "args": f"{batch.spec.endpoint} {batch.n_requests - batch.n_dropped} requests",
         }
         if batch.provider_batch_id:

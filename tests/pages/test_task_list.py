@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import queue
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from celery import Celery
 
@@ -14,7 +16,7 @@ from batchling_client.wire.states import BatchState
 from batchling_worker.log_lines import Fields
 from batchling_worker.runtime import tasks
 from batchling_worker.runtime.step_loop import Runtime
-from batchling_worker.telemetry import Telemetry
+from batchling_worker.telemetry import MOST_NAMES, Telemetry
 from tests.deployment import Deployment
 from tests.scripts.byhand import ByHand, ids
 
@@ -62,3 +64,24 @@ async def test_the_list_of_tasks_has_batches_only(deployment: Deployment, tmp_pa
             names = {str(task["name"]) for task in json.loads(browser.get("/api/tasks").body).values()}
 
     assert {name.partition(" ")[0] for name in names} == {"batch"}
+
+
+async def test_the_names_of_batches_are_bounded_however_many_models_there_are(there: ByHand) -> None:
+    """Flower's metrics keep a time series for each name."""
+    sent: queue.Queue[tuple[str, Fields]] = queue.Queue()
+
+    def send(events: list[tuple[str, Fields]]) -> None:
+        for one in events:
+            sent.put(one)
+
+    telemetry = Telemetry(send)
+    batch = await there.batch(await there.in_state(BatchState.SETTLED, ids(1)))
+    models = [f"m{n}" for n in range(MOST_NAMES + 50)]
+    for model in [*models, models[0], "m" * 1000]:
+        spec = msgspec.structs.replace(batch.spec, model=model)
+        telemetry.quarantined(dataclasses.replace(batch, spec=spec))
+
+    heard = [str(sent.get(timeout=20)[1]["name"]) for _ in range(len(models) + 2)]
+    assert len(set(heard)) == MOST_NAMES + 1
+    assert heard[0] == heard[-2] == "batch groq/m0"
+    assert heard[-1] == "batch groq/other"
