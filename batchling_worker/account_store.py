@@ -175,7 +175,7 @@ class AccountStore:
                 pause_ms=PARKED_MS,
                 status=refusal.status,
                 body=refusal.body,
-                why=str(refusal),
+                why=refusal.recorded,
             ),
         )
 

@@ -25,6 +25,17 @@ from __future__ import annotations
 class WorkerError(Exception):
     """Something went wrong in a step; the text never holds a credential."""
 
+    _recorded = ""
+
+    @property
+    def recorded(self) -> str:
+        """What logs and records hold of it: the text, without the words of a provider that may quote a request."""
+        return self._recorded or str(self)
+
+    @recorded.setter
+    def recorded(self, words: str) -> None:
+        self._recorded = words
+
 
 class PermanentError(WorkerError):
     """The provider refused for good; `status` and `body` are its own, fit to be handed to the SDK."""

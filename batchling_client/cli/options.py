@@ -9,7 +9,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 JSON_LINES: Final = "jsonl"
 
-redis_url = click.option("--redis-url", metavar="URL", help="Instead of BATCHLING_REDIS_URL, which hides a password.")
+redis_url = click.option(
+    "--redis-url", metavar="URL", help="Instead of BATCHLING_REDIS_URL, which hides a password."
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 limit = click.option("--limit", default=1000, show_default=True, help="How many to list.")
 

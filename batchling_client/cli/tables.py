@@ -108,16 +108,21 @@ def failures(found: Failures, width: int | None = None, *, rows: bool = False) -
     if not found.n_failed:
         return [f"No request of {shown(found.id)} failed."]
     if rows:
-        heading = ["REQUEST", "STATUS", "CODE", "ATTEMPT", "MESSAGE"]
+        heading = ["REQUEST", "STATUS", "ATTEMPT", "CODE"]
         cells = [
-            [shown(one.request_id), str(one.status), shown(one.code), str(one.attempt), shown(one.message)]
+            [shown(one.request_id), str(one.status), str(one.attempt), shown(one.code)]
             for one in found.requests
         ]
         lines = columns([heading, *cells], width)
     else:
-        heading = ["FAILED", "STATUS", "CODE", "MESSAGE"]
+        heading = ["FAILED", "STATUS", "CODE", "FOR EXAMPLE"]
         cells = [
-            [f"{one.n_requests:,}", str(one.status), shown(one.code), shown(one.message or "-")]
+            [
+                f"{one.n_requests:,}",
+                str(one.status),
+                shown(one.code),
+                shown(one.examples[0] if one.examples else "-"),
+            ]
             for one in found.reasons
         ]
         lines = columns([heading, *cells], width)

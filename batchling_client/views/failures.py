@@ -23,9 +23,6 @@ class FailureReason(msgspec.Struct, frozen=True, kw_only=True):
     status: Annotated[int, msgspec.Meta(description="HTTP status that the callers got")]
     code: Annotated[str, msgspec.Meta(description="the provider's code, or batchling's; `-` for none")]
     n_requests: Annotated[int, msgspec.Meta(description="requests that failed so")]
-    message: Annotated[
-        str | None, msgspec.Meta(description="what one of them was answered, up to 200 characters")
-    ]
     examples: Annotated[
         tuple[RequestId, ...], msgspec.Meta(description="ids of up to three of these requests")
     ]
@@ -39,7 +36,6 @@ class FailedRequest(msgspec.Struct, frozen=True, kw_only=True):
     attempt: Annotated[int, msgspec.Meta(description="how many times it was sent")]
     status: Annotated[int, msgspec.Meta(description="HTTP status that its callers got")]
     code: Annotated[str, msgspec.Meta(description="the provider's code, or batchling's; `-` for none")]
-    message: Annotated[str, msgspec.Meta(description="the error in up to 200 characters")]
 
 
 class Failures(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +55,6 @@ class Failures(msgspec.Struct, frozen=True, kw_only=True):
 @dataclass(slots=True)
 class _Group:
     n: int = 0
-    message: str | None = None
     examples: list[RequestId] = field(default_factory=list)
 
 
@@ -100,7 +95,6 @@ def _grouped(rows: Iterable[tuple[BatchId, FailedRow]]) -> dict[Reason, _Group]:
     for _, row in rows:
         group = groups.setdefault(row.reason, _Group())
         group.n += 1
-        group.message = group.message or row.message or None
         if len(group.examples) < MOST_EXAMPLES:
             group.examples.append(row.request_id)
     return groups
@@ -119,7 +113,6 @@ def _failures(
                 status=reason.status,
                 code=reason.code,
                 n_requests=group.n,
-                message=group.message,
                 examples=tuple(group.examples),
             )
             for reason, group in ordered
@@ -131,7 +124,6 @@ def _failures(
                 attempt=row.attempt,
                 status=row.reason.status,
                 code=row.reason.code,
-                message=row.message,
             )
             for batch_id, row in rows
         ),

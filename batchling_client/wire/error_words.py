@@ -76,6 +76,7 @@ _PAGE: Final = re.compile(
     r"\s*(?:<!--.*?-->\s*)?<(?:!doctype|html|head|body|\?xml)\b", re.IGNORECASE | re.DOTALL
 )
 _EXCEPTION: Final = re.compile("_exception$")
+_CODE: Final = re.compile(r"[A-Za-z0-9_.:#\[\]-]{1,64}")
 _HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
@@ -137,6 +138,16 @@ def words_in(said: object, most: int = LONGEST_SAID) -> str:
     `said` is what its JSON holds, or a text: of a page of HTML its title, else its words.
     """
     return _words_in(said, DEEPEST)[:most]
+
+
+def codes_in(said: object) -> str:
+    """Return the code, type, status and parameter that an error names, in single words; '' where it names none."""
+    entry = said[0] if isinstance(said, list) and said else said
+    inner = entry.get("error") if isinstance(entry, dict) else None
+    holders = [one for one in (inner, entry) if isinstance(one, dict)]
+    named = [one.get(name) for one in holders for name in ("code", "type", "__type", "status", "param")]
+    words = [str(one) for one in named if isinstance(one, str | int) and not isinstance(one, bool)]
+    return " ".join(dict.fromkeys(word for word in words if _CODE.fullmatch(word)))
 
 
 def as_error(said: Mapping[str, object]) -> Mapping[str, object]:

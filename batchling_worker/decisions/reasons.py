@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime as dt
 from typing import Final
 
+from batchling_client.wire import error_words
 from batchling_client.wire.records.batch import Batch
 from batchling_client.wire.states import Outcome
 
 from ..provider import Complaint, Ending
-from . import money, patience, status_words
+from . import money, patience, quota, status_words
 
 TOO_FEW_ROWS: Final = "batch_too_small"
 OVERDUE: Final = "batch_overdue"
@@ -19,6 +20,9 @@ UNFOUND: Final = "batch_not_found_again"
 TOO_MUCH: Final = "batch_answers_too_large"
 DEFECT: Final = "batch_step_failed"
 KEY_REFUSED: Final = frozenset({401, 403})
+OURS: Final = frozenset({TOO_FEW_ROWS, OVERDUE, UNREADABLE, UNSENT, UNFOUND, DEFECT})
+"""Codes of complaints whose words are batchling's own."""
+LIMITED: Final = 429
 
 
 def step_defect(batch: Batch, where: str) -> Complaint:
@@ -123,9 +127,9 @@ def parked_sentence(batch: Batch, reason: str, status: int) -> str:
 def error_sentence(ending: Ending, outcome: Outcome) -> str:
     """Return the provider's reason for a batch that did not complete, in one sentence, or ''."""
     if ending.complaints:
-        return words_of(ending.complaints[0])
-    if ending.body:
-        return ending.body[:500]
+        return recorded(ending.complaints[0])
+    if ending.status:
+        return f"the provider refused the batch with {ending.status}"
     return "" if outcome is Outcome.COMPLETED else f"the provider reports the batch as {outcome.value}"
 
 
@@ -136,6 +140,20 @@ def too_few_rows(provider: str, n_lines: int, min_rows: int) -> Ending:
         "Send more requests together or raise batch_window_seconds, or say on_too_few='realtime'."
     )
     return Ending(complaints=(Complaint(code=TOO_FEW_ROWS, message=message),))
+
+
+def recorded(complaint: Complaint) -> str:
+    """Return what a batch's record and the log hold of a complaint: its words only where they quote no request.
+
+    Words of ours, and words about money or the quota of tokens, are kept; others are left to the callers.
+    """
+    said = f"{complaint.code} {complaint.message}"
+    about_tokens = quota.refusal_in(complaint.message, complaint.code) is not None
+    if complaint.code in OURS or about_tokens or money.is_lacking(LIMITED, said):
+        return words_of(complaint)
+    code = error_words.codes_in({"code": complaint.code, "param": complaint.param}) or "no code"
+    line = f" in line {complaint.line}" if complaint.line is not None else ""
+    return f"the provider refused the batch{line}: {code}"
 
 
 def words_of(complaint: Complaint) -> str:

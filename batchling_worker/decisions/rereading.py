@@ -166,14 +166,15 @@ def _why(n_unexplained: int, reading: Reading) -> str:
     if reading.running:
         return "the provider shows the batch as running again"
     if reading.failure is not None:
-        return f"results cannot be read yet: {reading.failure}"
+        return f"results cannot be read yet: {reading.failure.recorded}"
     return f"{n_unexplained} requests are in no result file yet"
 
 
 def held_sentence(batch: Batch, ending: Ending, reading: Reading) -> str:
     """Return the sentence on a held batch, and what to do about it."""
     counted = "answers" if ending.n_succeeded is None else f"{ending.n_succeeded} answers"
-    reason = str(reading.failure or "no result names a request of this batch").rstrip(".")
+    failure = reading.failure
+    reason = failure.recorded.rstrip(".") if failure else "no result names a request of this batch"
     return (
         f"{batch.spec.provider} has {counted} in batch {batch.provider_batch_id} that cannot be read: {reason}. "
         f"Nothing is run again. `batchling retry {batch.batch_id}` reads the results again, "

@@ -27,6 +27,8 @@ from botocore.exceptions import (
 )
 from urllib3.exceptions import HTTPError
 
+from batchling_client.wire import error_words
+
 from ..call_outcome import Underway
 from ..decisions import money
 from ..errors import Limited, MaybeDone, PermanentError, TemporaryError, WorkerError
@@ -236,6 +238,15 @@ def _of_answer(call_info: CallInfo, error: ClientError) -> WorkerError:
     )
     words = words[: http_errors.LONGEST_REASON]
     reason = f"{call_info.provider} answered {status} when asked to {call_info.does}: {words}".rstrip()
+    failure = _of_words(call_info, status, code, message, words, reason, wish_s)
+    if http_errors.may_quote(call_info, status, words) and code not in UNKNOWN_KEY:
+        failure.recorded = http_errors.without_words(call_info, status, error_words.codes_in({"code": code}))
+    return failure
+
+
+def _of_words(
+    call_info: CallInfo, status: int, code: str, message: str, words: str, reason: str, wish_s: float | None
+) -> TemporaryError | PermanentError:
     if money.is_lacking(status, words):
         return PermanentError(reason, status=status)
     if code in THROTTLED or status == 429:

@@ -11,7 +11,7 @@ from batchling_client.wire import error_words
 from ..decisions import money
 from ..errors import MaybeDone, PermanentError, TemporaryError
 from . import lenient_json
-from .http_errors import LONGEST_BODY, CallInfo, message_of, of_status, redacted
+from .http_errors import LONGEST_BODY, CallInfo, may_quote, message_of, of_status, redacted, without_words
 
 SURE: Final = frozenset({401, 402, 403})
 """Refusals that hold whatever status they come under."""
@@ -58,7 +58,10 @@ def of_body(call_info: CallInfo, status: int, body: bytes) -> TemporaryError | P
     if refusal is not None and _is_sure(call_info, refusal):
         return refusal
     reason = f"{call_info.provider} answered {status} with an error when asked to {call_info.does}: {message_of(clean)}"
-    return MaybeDone(reason, refusal=refusal) if call_info.paid else TemporaryError(reason)
+    error = MaybeDone(reason, refusal=refusal) if call_info.paid else TemporaryError(reason)
+    if may_quote(call_info, told or UNNAMED_REFUSAL, clean):
+        error.recorded = without_words(call_info, status, error_words.codes_in(said))
+    return error
 
 
 def _is_error(said: Mapping[str, object]) -> bool:

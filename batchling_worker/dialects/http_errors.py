@@ -40,6 +40,8 @@ PROXY_ADVICE: Final = (
     "check HTTPS_PROXY and HTTP_PROXY of the worker, with user and password where it asks for them"
 )
 TRY_LATER: Final = frozenset({425, 429})
+ABOUT_THE_ACCOUNT: Final = frozenset({401, 402, 403, 404, 407, 408, 425, 429})
+"""Statuses whose words are about a key, a place, money, time or a rate, and not about what was sent."""
 NOT_HANDLED: Final = frozenset({408, 409, 499})
 """Gateways say 408 and 499 of a call that the provider may yet finish, and 409 may mean that it is there already."""
 
@@ -115,6 +117,34 @@ def of_status(
 ) -> TemporaryError | PermanentError:
     """Return the worker's error for an answer whose status is not a success; `asked` is the URL that was called."""
     clean = redacted(call_info, body[:LONGEST_BODY])
+    error = _of_status(call_info, status, headers, clean, asked)
+    if may_quote(call_info, status, clean):
+        error.recorded = without_words(call_info, status, error_words.codes_in(said_in(clean)))
+    return error
+
+
+def may_quote(call_info: CallInfo, status: int, said: bytes | str) -> bool:
+    """Return whether a provider's words may quote a request, so that only its callers get them.
+
+    A look, a list and a download send no request. Of the others, words about a key, a place, money or a rate are about
+    the account; words of a validation are about what was sent, and so may be those of a server that failed on it.
+    """
+    if not (call_info.submits or call_info.paid) or status in ABOUT_THE_ACCOUNT or status < 400:
+        return False
+    text = said if isinstance(said, str) else said.decode(errors="replace")
+    return not (money.is_lacking(status, text) or KEY_REFUSED.search(text.encode(errors="replace")))
+
+
+def without_words(call_info: CallInfo, status: int, codes: str) -> str:
+    """Return what logs and records hold of a refusal whose words may quote a request."""
+    return f"{call_info.provider} answered {status} when asked to {call_info.does}" + (
+        f": {codes}" if codes else ""
+    )
+
+
+def _of_status(
+    call_info: CallInfo, status: int, headers: Mapping[str, str], clean: bytes, asked: httpx.URL | None
+) -> TemporaryError | PermanentError:
     proxied = status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED
     who = f"a proxy on the way to {call_info.provider}" if proxied else call_info.provider
     reason = f"{who} answered {status} when asked to {call_info.does}: {message_of(clean)}".rstrip(": ")
@@ -340,13 +370,17 @@ def _wish_in(body: bytes) -> float | None:
     return None
 
 
+def said_in(body: bytes) -> object:
+    """Return what the JSON of an error body holds, or its text."""
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return body.decode(errors="replace")
+
+
 def message_of(body: bytes) -> str:
     """Return the sentence in a provider's error body, or the beginning of the body if its shape is unknown."""
-    try:
-        said = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        said = body.decode(errors="replace")
-    words = error_words.words_in(said, LONGEST_REASON)
+    words = error_words.words_in(said_in(body), LONGEST_REASON)
     return words or body[:LONGEST_REASON].decode(errors="replace").strip()
 
 

@@ -107,7 +107,7 @@ class Circuits:
         with contextlib.suppress(*UNREACHABLE):
             match calls.error:
                 case TemporaryError() as error:
-                    await self._trip(account, spec, str(error), error.delay_s)
+                    await self._trip(account, spec, error.recorded, error.delay_s)
                 case PermanentError(status=status) as error if status == UNKNOWN_KEY:
                     await self._park(account.digest, spec, error)
                 case PermanentError(status=status) as error if status == NO_RIGHT and len(circuits) > 1:
@@ -143,7 +143,7 @@ class Circuits:
             provider=spec.provider,
             lane_id=lane_id,
             status=error.status,
-            reason=str(error),
+            reason=error.recorded,
         )
 
 

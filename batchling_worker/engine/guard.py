@@ -119,16 +119,16 @@ class Guard:
         batch, claim = step.batch, step.claim
         match what:
             case After.LOOK_AGAIN:
-                if self._waits.is_news(batch, str(error), step.now):
-                    self._telemetry.log("step_waits", batch=batch, reason=str(error))
+                if self._waits.is_news(batch, error.recorded, step.now):
+                    self._telemetry.log("step_waits", batch=batch, reason=error.recorded)
                 await claim.release(error.delay_s or 0.0)
             case After.WAIT:
                 delay_s = error.delay_s or 0.0
                 away = isinstance(error, Waiting) and error.away
-                await claim.hold(delay_s, str(error), away=away)
-                if held.is_news(batch, str(error), step.now):
+                await claim.hold(delay_s, error.recorded, away=away)
+                if held.is_news(batch, error.recorded, step.now):
                     self._telemetry.log(
-                        "batch_held", batch=batch, reason=str(error), delay_s=round(delay_s, 2)
+                        "batch_held", batch=batch, reason=error.recorded, delay_s=round(delay_s, 2)
                     )
             case After.END_UNSUBMITTED:
                 await self._end_unsubmitted(step, error)
@@ -137,21 +137,21 @@ class Guard:
             case _:
                 delay_s = error.delay_s or backoff.pause_s(step.batch.n_stumbles)
                 self._telemetry.warn(
-                    "step_stumbled", batch=batch, reason=str(error), delay_s=round(delay_s, 2)
+                    "step_stumbled", batch=batch, reason=error.recorded, delay_s=round(delay_s, 2)
                 )
-                await claim.release(delay_s, str(error), denied=isinstance(error, Denied))
+                await claim.release(delay_s, error.recorded, denied=isinstance(error, Denied))
 
     async def _answer_refusal(
         self, step: Step, error: PermanentError, what: After, parked_s: float | None
     ) -> None:
         batch, claim = step.batch, step.claim
-        why = reasons.parked_sentence(batch, str(error), error.status)
+        why = reasons.parked_sentence(batch, error.recorded, error.status)
         if what is not After.PARK or held.is_news(batch, why, step.now):
-            self._telemetry.warn("step_refused", batch=batch, status=error.status, reason=str(error))
+            self._telemetry.warn("step_refused", batch=batch, status=error.status, reason=error.recorded)
         match what:
             case After.SEARCH_ONCE_MORE:
                 delay_s = backoff.pause_s(batch.n_stumbles + LONGER)
-                await claim.release(delay_s, str(error), denied=True, create_refused=True)
+                await claim.release(delay_s, error.recorded, denied=True, create_refused=True)
             case After.PARK:
                 delay_s = backoff.parked_pause_s() if parked_s is None else parked_s
                 await claim.hold(delay_s, why, parked=True)
@@ -170,18 +170,18 @@ class Guard:
         batch = step.batch
         if submission.may_be_made(batch):
             label = batch.label or submission.label_of(step.settings.namespace, batch.batch_id)
-            complaint = reasons.unfound(batch, label, str(error))
+            complaint = reasons.unfound(batch, label, error.recorded)
         else:
-            complaint = reasons.unsubmitted(batch, str(error))
-        self._telemetry.warn("batch_unsubmitted", batch=batch, reason=str(error))
+            complaint = reasons.unsubmitted(batch, error.recorded)
+        self._telemetry.warn("batch_unsubmitted", batch=batch, reason=error.recorded)
         ending = Ending(complaints=(complaint,))
         await step.claim.ended(Outcome.FAILED, ending, complaint.message)
 
     async def _end_unread(self, step: Step, error: TemporaryError | PermanentError) -> None:
         """Answer the callers of a batch that may be paid for and can no longer be read; no request is run again."""
-        complaint = Complaint(code=reasons.UNREADABLE, message=str(error))
+        complaint = Complaint(code=reasons.UNREADABLE, message=error.recorded)
         ending = Ending(complaints=(complaint,))
-        await step.claim.ended(Outcome.FAILED, ending, str(error))
+        await step.claim.ended(Outcome.FAILED, ending, error.recorded)
 
     async def _end_defect(self, step: Step, where: str) -> None:
         """Answer the callers of a batch on which our own code fails again and again; no request is run again."""
@@ -197,4 +197,4 @@ class Guard:
         body = error.body or json.dumps({"error": {"message": str(error), "type": "batch_error"}}).encode()
         ending = await of_refusal(step, error, body)
         ending = msgspec.structs.replace(ending, certain=not maybe_paid(step.batch) and step.surely_unmade)
-        await step.claim.ended(Outcome.FAILED, ending, str(error))
+        await step.claim.ended(Outcome.FAILED, ending, error.recorded)

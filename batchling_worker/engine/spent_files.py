@@ -77,10 +77,10 @@ class Deletion:
                 return True
             await provider.delete(account, spent)
         except PermanentError as error:
-            self._telemetry.warn("files_not_deleted", batch=batch, files=kind, reason=str(error))
+            self._telemetry.warn("files_not_deleted", batch=batch, files=kind, reason=error.recorded)
             return True
         except TemporaryError as error:
-            self._telemetry.log("files_not_deleted", batch=batch, files=kind, reason=str(error))
+            self._telemetry.log("files_not_deleted", batch=batch, files=kind, reason=error.recorded)
             return _tried_long(batch, kind)
         self._telemetry.log(
             "files_deleted", batch=batch, files=kind, n=len(spent.inputs) + len(spent.results)

@@ -56,4 +56,4 @@ async def cancel_surplus(step: AccountStep, provider_batch_id: ProviderBatchId) 
 
 def say_stumbled(step: AccountStep, error: TemporaryError, delay_s: float) -> None:
     """Log an error that is tried again."""
-    step.telemetry.warn("step_stumbled", batch=step.batch, reason=str(error), delay_s=round(delay_s, 2))
+    step.telemetry.warn("step_stumbled", batch=step.batch, reason=error.recorded, delay_s=round(delay_s, 2))

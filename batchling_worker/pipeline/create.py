@@ -71,9 +71,11 @@ async def _create_and_commit(step: AccountStep, submission: Submission, source: 
         await _created(step, submission, source)
     except PermanentError as error:
         unmade = error.status in SURELY_UNMADE
-        if unmade or not await _made_all_the_same(step, submission.label, source.file_id, str(error)):
+        if unmade or not await _made_all_the_same(step, submission.label, source.file_id, error.recorded):
             step.account.calls.saw(error)
-            raise CreateRefused(str(error), status=error.status, body=error.body) from None
+            refused = CreateRefused(str(error), status=error.status, body=error.body)
+            refused.recorded = error.recorded
+            raise refused from None
 
 
 async def _created(step: AccountStep, submission: Submission, source: Source) -> None:
@@ -86,10 +88,10 @@ async def _created(step: AccountStep, submission: Submission, source: Source) ->
             # A search after an earlier create found nothing, so this refusal counts.
             raise error.refusal from None
         say_stumbled(step, error, SEARCH_FIRST_S)
-        await step.claim.release(SEARCH_FIRST_S, str(error))
+        await step.claim.release(SEARCH_FIRST_S, error.recorded)
     except QuotaFull as error:
         own_host, label = step.account.own_host, submission.label
-        if own_host or not await _made_all_the_same(step, label, source.file_id, str(error)):
+        if own_host or not await _made_all_the_same(step, label, source.file_id, error.recorded):
             await wait_for_room(step, error)
     except FileNotReady as error:
         await _await_file(step, submission.label, error)
@@ -105,7 +107,7 @@ async def _created(step: AccountStep, submission: Submission, source: Source) ->
 async def _await_file(step: AccountStep, label: str, error: FileNotReady) -> None:
     """Schedule the next create; upload the file again if the provider has not seen it for long."""
     if step.batch.n_stumbles >= patience.FILE_PATIENCE:
-        raise PermanentError(str(error)) from None
+        raise PermanentError(error.recorded) from None
     if patience.file_is_dead(step.batch):
         with contextlib.suppress(TemporaryError):
             await input_file.upload_anew(step, label)
@@ -116,8 +118,8 @@ async def _limited_on_the_way(step: AccountStep, error: TemporaryError) -> None:
     """Search before the next create: a gateway that sends creates again may have made the batch the first time."""
     patience_s = round(step.settings.reconcile_patience_s)
     reason = (
-        f"{error}. The host is not {step.provider.facts.name}'s own and may have made the batch all the same: it is "
-        f"searched for during {patience_s} s before it is created again"
+        f"{error.recorded}. The host is not {step.provider.facts.name}'s own and may have made the batch all the same: "
+        f"it is searched for during {patience_s} s before it is created again"
     )
     delay_s = max(error.delay_s or 0.0, SEARCH_FIRST_S)
     step.telemetry.warn("step_stumbled", batch=step.batch, reason=reason, delay_s=round(delay_s, 2))
@@ -150,8 +152,8 @@ async def _made_all_the_same(step: AccountStep, label: str, file_id: str, refusa
 async def _refused(step: AccountStep, error: TemporaryError) -> None:
     """Schedule the next create: the provider surely made no batch. End the batch if this was the last try."""
     if patience.submission_is_over(step.batch, step.now):
-        await unsubmitted.end_in_vain(step, str(error))
+        await unsubmitted.end_in_vain(step, error.recorded)
         return
     delay_s = backoff.pause_s(step.batch.n_stumbles, error.delay_s)
     say_stumbled(step, error, delay_s)
-    await step.claim.release(delay_s, str(error), create_refused=True)
+    await step.claim.release(delay_s, error.recorded, create_refused=True)

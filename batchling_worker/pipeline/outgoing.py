@@ -6,10 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from batchling_client.wire import error_words
 from batchling_client.wire.keys import RequestId
 from batchling_client.wire.records.row_and_result import PROVIDER, Result
-from batchling_client.wire.records.usage_and_failure import LONGEST_MESSAGE, NO_CODE, spelled_failure
+from batchling_client.wire.records.usage_and_failure import NO_CODE, spelled_failure
 from batchling_client.wire.row_cipher import RowCipher
 from batchling_client.wire.scripts import RowOut
 from batchling_client.wire.states import RowKind
@@ -68,8 +67,7 @@ def _reason(status: int, body: bytes, origin: str) -> str:
     except (ValueError, RecursionError):
         said = body.decode(errors="replace")
     error = said.get("error", said) if isinstance(said, dict) else said
-    words = error_words.words_in(error, LONGEST_MESSAGE)
-    return spelled_failure(status, origin if origin != PROVIDER else _code_in(error), words)
+    return spelled_failure(status, origin if origin != PROVIDER else _code_in(error))
 
 
 def _code_in(error: object) -> str:

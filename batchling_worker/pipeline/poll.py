@@ -17,7 +17,7 @@ from batchling_client.wire.states import Outcome, RowKind
 
 from ..decisions import fates, looks, patience, reasons, submission
 from ..dialects.poll_many import LOOKS_TOGETHER
-from ..errors import Denied, PermanentError, StaleClaim, TemporaryError
+from ..errors import Denied, PermanentError, StaleClaim, TemporaryError, WorkerError
 from ..provider import Ended, Ending, NotFound, Running, Seen
 from .blamed_rows import named
 from .commit import cancel_surplus
@@ -194,11 +194,10 @@ async def _early(step: AccountStep, seen: Running, passage: Passage) -> EarlyRea
     except (StaleClaim, *UNREACHABLE):
         raise
     except Exception as error:  # noqa: BLE001 - of an unforeseen error only the kind is logged: its text may hold a key
-        known = isinstance(error, (TemporaryError, PermanentError))
         if isinstance(error, PermanentError):
             # The provider may have refused the cursor.
             read = msgspec.structs.replace(read, cursor="")
-        reason = str(error) if known else type(error).__name__
+        reason = error.recorded if isinstance(error, WorkerError) else type(error).__name__
         step.telemetry.warn("early_not_read", batch=step.batch, reason=reason)
     if n_answered:
         step.telemetry.log("early_delivered", batch=step.batch, n_answered=n_answered)
@@ -267,5 +266,5 @@ async def _ask_to_cancel(step: AccountStep) -> None:
         await step.provider.cancel(step.account, step.batch.provider_batch_id)
     except PermanentError as error:
         # It runs on and is paid for, so its results can still be read.
-        step.telemetry.warn("step_refused", batch=step.batch, reason=str(error))
+        step.telemetry.warn("step_refused", batch=step.batch, reason=error.recorded)
     step.reach("poll.cancel_asked")

@@ -58,7 +58,8 @@ async def test_failures_are_told_by_their_reasons_for_the_run_and_its_batch(depl
     for name in (run_id, batch["batch_id"]):
         found = await printed(deployment, "failures", name)
         assert (found["n_failed"], [one["status"] for one in found["reasons"]]) == (1, [400])
-        assert found["reasons"][0]["message"]
+        assert found["reasons"][0]["examples"] == [found["requests"][0]["request_id"]]
+        assert "message" not in found["reasons"][0]
     text = await batchling("failures", run_id, "--rows", env=deployment.env)
     assert found["requests"][0]["request_id"] in text.out
     assert f"batchling failures {run_id}" in (await batchling("show", run_id, env=deployment.env)).out

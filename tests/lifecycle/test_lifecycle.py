@@ -454,8 +454,27 @@ def test_a_label_is_fit_for_every_provider_and_names_one_batch(namespace: str) -
 def test_an_ending_has_a_sentence_unless_all_went_well(outcome: Outcome) -> None:
     assert bool(reasons.error_sentence(Ending(), outcome)) is (outcome is not Outcome.COMPLETED)
     said = Ending(complaints=(Complaint(code="odd", message=""),), body="body")
-    assert reasons.error_sentence(said, outcome) == "odd"
-    assert len(reasons.error_sentence(Ending(body="x" * 9000), outcome)) == 500
+    assert reasons.error_sentence(said, outcome) == "the provider refused the batch: odd"
+    assert reasons.error_sentence(Ending(body="my prompt", status=400), outcome) == (
+        "the provider refused the batch with 400"
+    )
+
+
+def test_a_record_of_a_failed_batch_holds_words_about_money_and_tokens_and_no_others() -> None:
+    quoting = Complaint(code="invalid_json", message="cannot parse {my prompt}", line=3, param="body.input")
+    assert reasons.recorded(quoting) == "the provider refused the batch in line 3: invalid_json body.input"
+    assert reasons.recorded(Complaint(code="my prompt!", message="my prompt")) == (
+        "the provider refused the batch: no code"
+    )
+    for code, words in (
+        (
+            "insufficient_quota",
+            "You exceeded your current quota, please check your plan and billing details.",
+        ),
+        ("token_limit_exceeded", "Enqueued token limit reached for gpt-4o in organization o. Limit: 90,000"),
+        (reasons.OVERDUE, "acme still reports the status 'queued'"),
+    ):
+        assert reasons.recorded(Complaint(code=code, message=words)) == words
 
 
 FAULTS: list[tuple[str, str, int]] = [

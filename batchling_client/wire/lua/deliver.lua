@@ -7,7 +7,7 @@
 --       request, result
 -- ARGV  1 token  2 batch_id  3 max_attempts  4 keep_ms of results  5 mail_ms: how long a mailbox is kept  6 notice_prefix
 --       7 minute_ms: how long a minute's counts are kept  8 n_mailboxes; then for each of mailboxes; then for each of rows: kind (S success, F failure, R worth another
---       attempt), request_id, packed, about (S: counts of tokens, `name=n` and so on; else status, code and message)
+--       attempt), request_id, packed, about (S: counts of tokens, `name=n` and so on; else status and code)
 -- Verdicts  {'OK', n answered, n left for another attempt, n not in this batch, bytes of all answers of the batch}
 --       {'MAILBOXES', name, ...} nothing was done: these wait for rows of the chunk, name them too
 --       {'STALE'}

@@ -12,7 +12,6 @@ from typing import Final, Self
 from ..keys import RequestId
 
 LONGEST_CODE: Final = 64
-LONGEST_MESSAGE: Final = 200
 NO_CODE: Final = "-"
 _SPACES: Final = re.compile(r"\s+")
 _REASON: Final = re.compile(r"(\d{1,4}) (\S{1,200})")
@@ -97,12 +96,11 @@ class Reason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedRow:
-    """One failed request of a batch; holds nothing of its prompt but what the provider's message quotes."""
+    """One failed request of a batch; holds none of its provider's words, which may quote its prompt."""
 
     request_id: RequestId
     attempt: int
     reason: Reason
-    message: str
 
     @classmethod
     def decode(cls, raw: bytes) -> Self | None:
@@ -112,16 +110,13 @@ class FailedRow:
         reason = Reason.decode(about.encode())
         if reason is None or not attempt.isdigit():
             return None
-        message = about.split(" ", 2)[2:]
-        return cls(
-            request_id=RequestId(request_id), attempt=int(attempt), reason=reason, message="".join(message)
-        )
+        return cls(request_id=RequestId(request_id), attempt=int(attempt), reason=reason)
 
 
-def spelled_failure(status: int, code: str, message: str) -> str:
-    """Return a reason and the message as `deliver.lua` takes them, on one line and cut to what is kept."""
+def spelled_failure(status: int, code: str) -> str:
+    """Return a reason as `deliver.lua` takes it: its code is one word, and cut to what is kept."""
     one_word = _SPACES.sub("_", code.strip())[:LONGEST_CODE] or NO_CODE
-    return f"{status} {one_word} {_SPACES.sub(' ', message.strip())[:LONGEST_MESSAGE]}"
+    return f"{status} {one_word}"
 
 
 def number(fields: Mapping[bytes, bytes], name: str) -> int:
