@@ -126,7 +126,7 @@ def of_status(
 def may_quote(call_info: CallInfo, status: int, said: bytes | str) -> bool:
     """Return whether a provider's words may quote a request, so that only its callers get them.
 
-    A look, a list and a download send no request. Of the others, words about a key, a place, money or a rate are about
+    A look, a list and a download send no request. In other calls, words about a key, a place, money or a rate are about
     the account; words of a validation are about what was sent, and so may be those of a server that failed on it.
     """
     if not (call_info.submits or call_info.paid) or status in ABOUT_THE_ACCOUNT or status < 400:
