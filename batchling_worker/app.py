@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from celery import Celery
 from celery.signals import (
@@ -45,7 +45,7 @@ from .runtime.step_loop import Runtime
 from .runtime.tick import Tick
 from .runtime.tick_thread import TickStep, TickThread
 from .runtime.ticker import Ticker
-from .settings import WorkerSettings, WrongSetting, load
+from .settings import DashboardSettings, WorkerSettings, WrongSetting, load, load_dashboard, of_dashboard
 from .stack import control
 from .stack.errors import StackError
 from .store import Store
@@ -58,6 +58,7 @@ RESENDS: Final = 2
 
 A `begin` whose reply was lost is known by its nonce, and answered again.
 """
+S = TypeVar("S", bound=DashboardSettings)
 POOLS: Final = ("prefork", "threads", "solo")
 
 
@@ -69,6 +70,23 @@ class WorkerApp(Celery):
 
 def make_app(settings: WorkerSettings) -> Celery:
     """Return a Celery app that runs the pipeline of one deployment."""
+    app = _connected_app(settings)
+    app.parts = parts = Parts(app, settings)
+    tasks.register(app, parts.runtime)
+    app.steps["worker"].add(TickStep)
+    worker_init.connect(lambda **_: guarded_broker.limit_commands(settings.remote_control), weak=False)
+    worker_process_init.connect(lambda **_: shutdown.listen(parts.runtime), weak=False)
+    worker_process_shutdown.connect(lambda **_: parts.runtime.leave(), weak=False)
+    return app
+
+
+def make_dashboard(settings: DashboardSettings) -> Celery:
+    """Return a Celery app that looks at one deployment and has no key: it cannot run the pipeline."""
+    return _connected_app(settings)
+
+
+def _connected_app(settings: DashboardSettings) -> WorkerApp:
+    """Return a Celery app that exchanges messages and events with those of its deployment."""
     # No fix-ups: where DJANGO_SETTINGS_MODULE is set, Celery's would set up that project in each of our processes.
     guarded_broker.install()
     app = WorkerApp("batchling", broker=broker_url(settings.redis_url), fixups=[])
@@ -96,12 +114,6 @@ def make_app(settings: WorkerSettings) -> Celery:
         worker_hijack_root_logger=True,
         enable_utc=True,
     )
-    app.parts = parts = Parts(app, settings)
-    tasks.register(app, parts.runtime)
-    app.steps["worker"].add(TickStep)
-    worker_init.connect(lambda **_: guarded_broker.limit_commands(settings.remote_control), weak=False)
-    worker_process_init.connect(lambda **_: shutdown.listen(parts.runtime), weak=False)
-    worker_process_shutdown.connect(lambda **_: parts.runtime.leave(), weak=False)
     after_setup_logger.connect(_quieten, weak=False)
     for one in (after_setup_logger, after_setup_task_logger):
         one.connect(partial(_format_lines, settings.log_format), weak=False)
@@ -250,12 +262,16 @@ def app_or_exit() -> Celery:
         if said is not None:
             sys.stderr.write(f"{said}\n")
     try:
-        settings = load()
-        if not settings.redis_url:
-            settings = settings.model_copy(update={"redis_url": _url_of_embedded(settings)})
-        _log_warnings(settings.log_format)
         if flower.is_started_by(sys.argv):
-            _install_pages(settings)
+            for name in [one for one in os.environ if one.startswith("BATCHLING_")]:
+                if name not in of_dashboard():
+                    del os.environ[name]
+            dashboard = _located(load_dashboard())
+            _log_warnings(dashboard.log_format)
+            _install_pages(dashboard)
+            return make_dashboard(dashboard)
+        settings = _located(load())
+        _log_warnings(settings.log_format)
         return make_app(settings)
     except sealing.UnreadableSealKey as error:
         sentence = f"{KEYRING} is not usable: {str(error).rstrip('.')}."
@@ -265,16 +281,19 @@ def app_or_exit() -> Celery:
     raise SystemExit(shutdown.USAGE)
 
 
-def _install_pages(settings: WorkerSettings) -> None:
+def _install_pages(settings: DashboardSettings) -> None:
     from .pages import install  # noqa: PLC0415 - imports Flower, which a worker's processes do without
 
     install.install(settings)
 
 
-def _url_of_embedded(settings: WorkerSettings) -> str:
+def _located(settings: S) -> S:
+    """Return the settings with the URL of the embedded Redis, unless they name another one. Raises `UnfitWorker`."""
+    if settings.redis_url:
+        return settings
     running = control.status(settings.home)
     if running.redis is None:
         raise UnfitWorker(
             "BATCHLING_REDIS_URL is not set and no embedded stack runs: set it, or start a stack with `batchling up`."
         )
-    return running.redis_url
+    return settings.model_copy(update={"redis_url": running.redis_url})

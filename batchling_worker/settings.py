@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -56,8 +57,8 @@ class ProviderSettings(EndpointSettings):
     """The AWS role that Bedrock reads and writes these files as."""
 
 
-class WorkerSettings(BaseSettings):
-    """Every setting a worker reads."""
+class DashboardSettings(BaseSettings):
+    """Every setting the dashboard reads: where the deployment is, and no key."""
 
     model_config = SettingsConfigDict(
         env_prefix="BATCHLING_",
@@ -75,6 +76,40 @@ class WorkerSettings(BaseSettings):
     """Where the embedded stack keeps data, logs, sockets and keys (mode 0700)."""
     namespace: Annotated[str, AfterValidator(keys.usable_namespace)] = "default"
     """Key prefix and hash tag; separates deployments on one Redis."""
+    log_format: Literal["text", "logfmt", "json"] = "text"
+    """How log lines are written: as quoted logfmt (`text`, or `logfmt`), or each as a JSON object (`json`)."""
+    flower_hosts: str = ""
+    """Names under which people open the dashboard's pages, separated by commas, besides localhost; * = any name."""
+    flower_without_login: bool = False
+    """Let Flower listen beyond loopback without a login of its own, because what is in front of it asks for one."""
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().absolute()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        *_: PydanticBaseSettingsSource,
+        **__: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # Other settings may name files of keys, which the dashboard must not read.
+        own = {name: value for name, value in os.environ.items() if name.upper() in of_dashboard()}
+        return init_settings, setting_files.FileSource(settings_cls, of_worker=False, environment=own)
+
+
+def of_dashboard() -> frozenset[str]:
+    """Return the names of the variables that the dashboard reads."""
+    names = {f"BATCHLING_{name.upper()}" for name in DashboardSettings.model_fields}
+    return frozenset({*names, *(f"{name}{setting_files.SUFFIX}" for name in names)})
+
+
+class WorkerSettings(DashboardSettings):
+    """Every setting a worker reads."""
+
     providers: Annotated[dict[str, ProviderSettings], AfterValidator(provider_settings.checked)] = {}
     """By provider name: base URL, key and limits."""
     seal_public_key: str | None = None
@@ -101,8 +136,6 @@ class WorkerSettings(BaseSettings):
     """Bytes of a row of results; a request whose row is longer gets an error, and `batchling retry` reads it again."""
     batch_answers_bytes: int = Field(default=1024**3, ge=1)
     """Bytes that a batch's answers may take in Redis; callers of the others get an error, until a retry reads them."""
-    log_format: Literal["text", "logfmt", "json"] = "text"
-    """How log lines are written: as quoted logfmt (`text`, or `logfmt`), or each as a JSON object (`json`)."""
     remote_control: Literal["read", "all"] = "read"
     """Which remote commands of Celery a worker obeys: those that read, or also those that change or stop it."""
     keep_files: bool = False
@@ -113,16 +146,6 @@ class WorkerSettings(BaseSettings):
     """On the disks of how many replicas it must be as well."""
     http_silence_seconds: float = Field(default=120.0, gt=0)
     """How long a provider may say nothing in the middle of a call before it is given up."""
-
-    flower_hosts: str = ""
-    """Names under which people open the dashboard's pages, separated by commas, besides localhost; * = any name."""
-    flower_without_login: bool = False
-    """Let Flower listen beyond loopback without a login of its own, because what is in front of it asks for one."""
-
-    @field_validator("home")
-    @classmethod
-    def _absolute(cls, home: Path) -> Path:
-        return home.expanduser().absolute()
 
     @classmethod
     def settings_customise_sources(
@@ -139,6 +162,15 @@ class WorkerSettings(BaseSettings):
         reading them raises."""
         given = self.seal_private_key.get_secret_value() if self.seal_private_key is not None else None
         return Keyring(given, self.seal_private_key_file, self.home)
+
+
+def load_dashboard() -> DashboardSettings:
+    """Return the dashboard's settings of this process' environment. Raises `WrongSetting`."""
+    try:
+        return DashboardSettings()
+    except (ValidationError, SettingsError) as error:
+        name, reason = mistake_in(error)
+    raise WrongSetting(sentence(name, reason))
 
 
 def load(environment: Mapping[str, str] | None = None) -> WorkerSettings:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import flower.command
 from tornado.web import StaticFileHandler, url
 
-from ..settings import WorkerSettings
+from ..settings import DashboardSettings
 from . import handlers
 from .deployment import Deployment
 from .loader import NAVBAR, Loader, UnknownFlower
@@ -38,7 +38,7 @@ PAGES: Final = (
 )
 
 
-def install(settings: WorkerSettings) -> None:
+def install(settings: DashboardSettings) -> None:
     """Make the command `flower` of this process serve the pages."""
     deployment = Deployment(settings.redis_url, settings.namespace)
     named = frozenset(one.strip().lower() for one in settings.flower_hosts.split(",") if one.strip())

@@ -22,6 +22,15 @@ _WORKER_WORDS: Final = (
     *("--without-mingle", "--without-gossip", "-E", "--loglevel", "INFO"),
 )
 
+_FOR_FLOWER: Final = frozenset(
+    {
+        *("HOME", "LANG", "LANGUAGE", "LOGNAME", "PATH", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV"),
+        *("BATCHLING_HOME", "BATCHLING_REDIS_URL", "BATCHLING_NAMESPACE", "BATCHLING_LOG_FORMAT"),
+        *("BATCHLING_FLOWER_HOSTS", "BATCHLING_FLOWER_WITHOUT_LOGIN"),
+    }
+)
+_BEGIN_FOR_FLOWER: Final = ("DYLD_", "FLOWER_", "LC_", "LD_", "PYTHON", "SSL_CERT_")
+
 
 class Recipes:
     """How Redis, a worker and Flower are started for one home."""
@@ -66,7 +75,9 @@ class Recipes:
     def flower(self, url: str | None) -> Recipe:
         """Return how Flower is started: on loopback, at `url` if it had a URL before."""
         url = url or f"http://127.0.0.1:{_free_port()}"
-        return self._celery("flower", url, "--address=127.0.0.1", f"--port={url.rpartition(':')[2]}")
+        recipe = self._celery("flower", url, "--address=127.0.0.1", f"--port={url.rpartition(':')[2]}")
+        seen = {name: value for name, value in self._environment.items() if _is_for_flower(name.upper())}
+        return replace(recipe, environment=seen)
 
     def _celery(self, name: str, label: str, *words: str) -> Recipe:
         directory = f"--workdir={self._layout.run}"
@@ -89,6 +100,11 @@ class Recipes:
             marks=[frozenset(mark) for mark in marks],
             programs=programs,
         )
+
+
+def _is_for_flower(name: str) -> bool:
+    """Return whether a variable may reach the dashboard: a list of what it needs, because any other may be a key."""
+    return name in _FOR_FLOWER or name.startswith(_BEGIN_FOR_FLOWER)
 
 
 def _free_port() -> int:
