@@ -67,11 +67,15 @@ class Plan:
 
     def lines(self) -> list[str]:
         """Say what would be lost, a sentence each."""
-        said = [
-            f"{counted(len(self.runs), 'run')}, {counted(len(self.batches), 'batch')}, "
-            f"{counted(len(self.request_ids), 'request')} and {counted(self.n_answers, 'answer')}: "
-            "a request that is asked for again is paid for again."
-        ]
+        said = (
+            []
+            if self.is_empty
+            else [
+                f"{counted(len(self.runs), 'run')}, {counted(len(self.batches), 'batch')}, "
+                f"{counted(len(self.request_ids), 'request')} and {counted(self.n_answers, 'answer')}: "
+                "a request that is asked for again is paid for again."
+            ]
+        )
         if self.n_shared:
             said.append(f"{counted(self.n_shared, 'answer')} among them were asked for by other runs, too.")
         if self.shared_batches:
@@ -199,8 +203,11 @@ class Eraser:
         async for batch_id, spec in self._specs_of_batches():
             if batch_id not in gone:
                 used.discard(spec.fingerprint)
-        plan.credentials = sorted(used)
-        plan.lanes = sorted([one async for one, spec in self._lane_specs() if spec.fingerprint in used])
+        # An answer that stays can be opened only as long as what is stored beside the credential stays.
+        plan.credentials = [] if keep_shared and shared else sorted(used)
+        plan.lanes = sorted(
+            [one async for one, spec in self._lane_specs() if spec.fingerprint in plan.credentials]
+        )
 
     async def erase(self, plan: Plan, *, files_s: float = FILES_S) -> Done:
         """Erase what is planned; what is asked for again meanwhile is left alone."""

@@ -185,7 +185,8 @@ async def retire(
     if n_needed and older:
         raise KeysInUse(
             f"Nothing was dropped: {counted(n_needed, 'stored credential')} can only be opened with an older key. "
-            "Wait until their requests are answered, or give --reseal, which seals them for the current key."
+            "Give --reseal, which seals them for the current key, or wait until they expire: what opens answers stays "
+            "for 35 days."
         )
     if home is not None and older:
         try:

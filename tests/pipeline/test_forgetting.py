@@ -140,7 +140,7 @@ async def test_an_answer_that_a_younger_run_asked_for_outlives_the_older_run(dep
     plan = await eraser(deployment).plan_older(dt.timedelta(hours=1))
     done = await eraser(deployment).erase(plan, files_s=0)
 
-    assert (plan.runs, done.n_answers) == ([run.run_id], 1)
+    assert (plan.runs, done.n_answers, plan.credentials) == ([run.run_id], 1, [])
     assert await deployment.redis.get(deployment.keys.result(ids[0])) == b"+answer"
     assert await deployment.redis.get(deployment.keys.result(ids[1])) is None
     asked = await eraser(deployment).plan(
