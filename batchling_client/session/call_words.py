@@ -118,6 +118,11 @@ def no_model() -> HttpReply:
     return replies.refusal(sentence, code="model_missing", param="model")
 
 
+def model_too_long(most: int) -> HttpReply:
+    sentence = f"The name of the model has more than {most:,} characters: give a shorter `model`."
+    return replies.refusal(sentence, code="model_too_long", param="model")
+
+
 def too_large(route: Route, n_bytes: int, most: int) -> HttpReply:
     return replies.refusal(
         f"The request is {n_bytes:,} bytes long, more than {route.provider} takes in a batch: {most:,} bytes. "

@@ -26,6 +26,8 @@ from .lanes import Lane, Lanes, Terms
 from .occurrences import Occurrence, Occurrences
 from .unbatched import unbatched
 
+LONGEST_MODEL: Final = 512
+"""More characters than the name of a model has: it is part of each batch's record, and of lists and log lines."""
 _OR_GIVE: Final = ", or give batchify stream='batch',"
 _MODEL_OPTIONAL: Final = re.compile(r"/(?:moderations|responses|images/[a-z]+|videos(?:/[a-z]+)?)$")
 """Endpoints at which the provider, or a stored prompt, names the model where the request does not."""
@@ -152,6 +154,8 @@ class Calls:
             return PASS_THROUGH if is_free else call_words.no_model_named(route, call)
         if not isinstance(model, str) or not model:
             return call_words.no_model()
+        if len(model) > LONGEST_MODEL:
+            return call_words.model_too_long(LONGEST_MODEL)
         part = route.only_models.get(place.endpoint, "")
         if part not in model:
             return call_words.other_model(route, call, part, model)

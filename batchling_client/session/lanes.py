@@ -29,6 +29,8 @@ OnStream = Literal["pass", "batch"]
 """What becomes of a call that asks for a streamed answer."""
 IDENTITY_WINDOW: Final = "24h"
 """The completion window in the ids of requests, whatever theirs is."""
+LONGEST_NAME: Final = 200
+"""So many characters of a run's name are kept."""
 LONGEST_LINGERS: Final = 15
 """An open batch is sealed at the latest after this many lingers."""
 _GCS_PREFIX: Final = re.compile(r"gs://[a-z0-9][a-z0-9._-]+(?:/[^\r\n\t#?*\[\]]*)?")
@@ -52,6 +54,9 @@ class Terms:
     """Whose requests these are, by name; None = the credential tells accounts apart."""
     roots: Roots = field(default_factory=lambda: Roots(""), repr=False)
     """Derives fingerprints and keys in the deployment that gets the requests."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "run_name", self.run_name[:LONGEST_NAME])
 
     @property
     def title(self) -> str:

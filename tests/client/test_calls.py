@@ -126,6 +126,12 @@ def test_a_request_without_a_model_is_refused(model: Any) -> None:
     assert (error["code"], error["param"]) == ("model_missing", "model")
 
 
+def test_a_model_whose_name_has_no_end_is_refused() -> None:
+    error = refused(a_call(model="m" * 513))
+    assert (error["code"], error["param"]) == ("model_too_long", "model")
+    assert len(error["message"]) < 100
+
+
 def test_a_request_over_the_limit_is_refused() -> None:
     body = json.dumps({"model": "llama", "messages": "x" * (210 * 1024 * 1024)}).encode()
     error = refused(a_call(body=body))
