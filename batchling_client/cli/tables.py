@@ -36,6 +36,8 @@ WIDE: Final = 120
 SHORT_ID: Final = 10
 MOST_RUNS: Final = 5
 """So many runs that wait for a batch are named."""
+ROOMY: Final = 200
+"""From so many columns on, a list of lanes shows whole ids, endpoints, windows and times too."""
 LONGEST_MODEL: Final = 26
 
 
@@ -135,17 +137,18 @@ def lanes(found: Sequence[LaneView], now: dt.datetime, width: int | None = None)
     """Return a line per lane, under a heading, and below it what holds the lane up."""
     if not found:
         return ["No lanes."]
-    narrow = width is not None and width < WIDE
-    n_letters = _shortest([one.lane.lane_id for one in found]) if narrow else None
+    narrow, tight = width is not None and width < WIDE, width is not None and width < ROOMY
+    n_letters = _shortest([one.lane.lane_id for one in found]) if tight else None
     heading = ["LANE", "PROVIDER/MODEL", "KEY", "OPEN", "SEALED", "RUNNING", "OLDEST", "TOKENS"]
-    heading[2:2] = [] if narrow else ["ENDPOINT", "WINDOW"]
-    heading += [] if narrow else ["ANSWERED", "TOKENS IN", "OUT", "LAST USED"]
+    heading[2:2] = [] if tight else ["ENDPOINT", "WINDOW"]
+    heading += [] if narrow else ["ANSWERED", "TOKENS IN", "OUT"]
+    heading += [] if tight else ["LAST USED"]
     rows = [[*heading, "HELD"]]
     for one in found:
         spec, queue = one.lane.spec, one.queue
         title = shown(f"{spec.provider}/{spec.model}")
-        cells = [shown(one.lane.lane_id[:n_letters]), cut(title, LONGEST_MODEL) if narrow else title]
-        cells += [] if narrow else [shown(spec.endpoint), shown(spec.completion_window)]
+        cells = [shown(one.lane.lane_id[:n_letters]), cut(title, LONGEST_MODEL) if tight else title]
+        cells += [] if tight else [shown(spec.endpoint), shown(spec.completion_window)]
         ends_in = f"..{one.lane.key_hint}" if one.lane.key_hint else ""
         cells += [shown(spec.fingerprint[:4] if narrow else f"{spec.fingerprint[:8]}{ends_in}")]
         cells += [str(n) if n else "-" for n in (queue.n_open, queue.n_sealed, queue.n_running)]
@@ -155,7 +158,7 @@ def lanes(found: Sequence[LaneView], now: dt.datetime, width: int | None = None)
             cells += [
                 f"{n:,}" if n else "-" for n in (answered, one.lane.tokens.n_input, one.lane.tokens.n_output)
             ]
-            cells += [moment(one.lane.last_used_at)]
+        cells += [] if tight else [moment(one.lane.last_used_at)]
         rows.append([*cells, shown(hold_in_words(one.lane, now, clock) or queue.why or "-")])
     return columns(rows, width)
 
