@@ -7,11 +7,16 @@ from dataclasses import dataclass, field
 from typing import Final
 
 ANY_PATH: Final = ".*"
+_REGION: Final = r"[a-z]{2,4}(?:-[a-z]+)*-[0-9]{1,2}"
 
 
 def host_pattern(template: str) -> re.Pattern[str]:
-    """Return what a host must match, where `*` stands for a part of a name without dots."""
-    return re.compile(re.escape(template).replace(r"\*", "[a-z0-9-]+"))
+    """Return what a host must match, where `*` stands for a part of a name without dots; at AWS, for a region.
+
+    Anything else than a region could be another service there, such as a bucket: bedrock-runtime.s3.amazonaws.com.
+    """
+    part = _REGION if template.startswith("bedrock-") else "[a-z0-9-]+"
+    return re.compile(re.escape(template).replace(r"\*", part))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

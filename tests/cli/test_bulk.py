@@ -356,3 +356,28 @@ async def test_a_closed_pipe_ends_the_results_silently(submitted: str, env: dict
     done = await batchling("results", submitted, env=env, prelude=UNREAD)
 
     assert (done.code, done.err) == (1, "")
+
+
+async def test_answers_are_read_with_the_seal_key_or_the_key_of_the_calls_and_with_nothing_else(
+    submitted: str, deployment: Deployment, env: dict[str, str], tmp_path: Path
+) -> None:
+    """From another machine, which has neither the home nor its keys."""
+    deployment.worker()
+    here = await batchling("results", submitted, "--wait", env=env)
+    private = (deployment.home / "keys" / "seal.key").read_text().strip()
+    elsewhere = {name: value for name, value in env.items() if name not in KEY} | {
+        "BATCHLING_HOME": str(tmp_path / "another-home"),
+        "BATCHLING_REDIS_URL": deployment.url,
+    }
+
+    with_key = await batchling("results", submitted, env={**elsewhere, **KEY})
+    with_seal_key = await batchling(
+        "results", submitted, env={**elsewhere, "BATCHLING_SEAL_PRIVATE_KEY": private}
+    )
+    with_others = await batchling("results", submitted, env={**elsewhere, "GROQ_API_KEY": "gsk-another"})
+
+    assert with_key.out == with_seal_key.out == here.out
+    assert here.out
+    codes = {json.loads(text)["error"]["code"] for text in with_others.out.splitlines()}
+    assert codes == {"answer_encrypted"}
+    assert "BATCHLING_SEAL_PRIVATE_KEY" in with_others.err
