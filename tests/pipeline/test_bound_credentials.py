@@ -1,4 +1,4 @@
-"""Whoever writes to Redis without a caller's key can neither have a request sent under it nor forge an answer."""
+"""Without a caller's key nobody who writes to Redis has a request sent under it, or forges an answer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NO_KEY = RowCipher(b"no key", "0" * 20)
 async def queued(
     deployment: Deployment, spec: LaneSpec, *, packed_for: RowCipher | None = NO_KEY
 ) -> RequestId:
-    """Queue a request as whoever writes to Redis can; without a cipher, in clear."""
+    """Queue a request by writing to Redis; without a cipher, in clear."""
     request_id, run_id = new_request_id(), new_run_id()
     body = json.dumps({"model": spec.model, "messages": [{"role": "user", "content": "forged"}]}).encode()
     packed = Row.pack(
