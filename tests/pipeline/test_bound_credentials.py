@@ -114,7 +114,7 @@ async def test_a_forged_answer_reaches_no_reader(deployment: Deployment) -> None
     ids = await deployment.ask(1)
     await deployment.answered(ids)
     [batch] = await deployment.settled()
-    [run] = await deployment.redis.zrange(deployment.keys.runs, 0, -1)
+    [run] = await deployment.redis.execute_command("ZRANGE", deployment.keys.runs, 0, -1)
     forged = Result.pack(kind=RowKind.SUCCESS, status=200, headers={}, body=b'{"id":"forged"}')
     key = deployment.keys.result(ids[0])
     for packed in (

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -66,13 +68,13 @@ def test_a_guess_at_a_key_is_slow_and_a_second_call_under_it_is_not() -> None:
 
 def test_threads_that_call_under_one_key_at_once_derive_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
     derived: list[int] = []
-    scrypt = roots_of_wire.hashlib.scrypt
+    scrypt = hashlib.scrypt
 
-    def counted(*words: bytes, **options: int) -> bytes:
+    def counted(*words: Any, **options: Any) -> bytes:
         derived.append(1)
-        return scrypt(*words, **options)  # type: ignore[arg-type]
+        return scrypt(*words, **options)
 
-    monkeypatch.setattr(roots_of_wire.hashlib, "scrypt", counted)
+    monkeypatch.setattr(hashlib, "scrypt", counted)
     known, start = Roots("default", SALT), threading.Barrier(8)
 
     def call() -> None:
