@@ -22,6 +22,7 @@ from batchling_client.wire.deployment import connection, provider_settings, sett
 from batchling_client.wire.deployment.keyring import Keyring
 from batchling_client.wire.deployment.provider_settings import EndpointSettings
 from batchling_client.wire.deployment.setting_errors import mistake_in, sentence
+from batchling_client.wire.sealing import Hidden
 
 RESULT_TTL_S: Final = keys.RESULTS.ms // 1000
 
@@ -160,7 +161,8 @@ class WorkerSettings(DashboardSettings):
     def keyring(self) -> Keyring:
         """Return the private seal keys of the settings, else those in `home/keys`; raise `UnusableFile` and what
         reading them raises."""
-        given = self.seal_private_key.get_secret_value() if self.seal_private_key is not None else None
+        secret = self.seal_private_key
+        given = None if secret is None else Hidden(secret.get_secret_value())
         return Keyring(given, self.seal_private_key_file, self.home)
 
 

@@ -6,7 +6,7 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, SupportsIndex
 
 import msgspec
 from nacl.exceptions import CryptoError
@@ -22,6 +22,18 @@ class UnreadableSealKey(ValueError):
 
 class SealBroken(ValueError):
     """A sealed credential was not made for these private keys."""
+
+
+class Hidden(str):
+    """A secret in a frame that may raise: a traceback that prints the values of names shows none of it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+    def __getitem__(self, at: SupportsIndex | slice) -> Hidden:
+        return Hidden(super().__getitem__(at))
 
 
 class Credential(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -110,6 +122,8 @@ def raw_key(text: str) -> bytes:
     """Return the 32 bytes of a seal key; raise `UnreadableSealKey`."""
     raw = _raw(text)
     if len(raw) != PublicKey.SIZE:
+        # It may be most of a key.
+        del raw
         raise UnreadableSealKey("A seal key is 32 bytes of base64: make a pair with `batchling keys new`.")
     return raw
 

@@ -86,24 +86,25 @@ class Accounts:
         if has_own:
             _check_allowed(opened.beside.keys(), spec.provider, settings)
             opened = dataclasses.replace(opened, headers=_own_headers(facts, route, settings))
-            told = {**(opened.headers or _OWN), **opened.beside}
-            whose = await self._credentials.fingerprint(told)
+            whose = await self._credentials.fingerprint(
+                dataclasses.replace(opened, headers=opened.headers or _OWN)
+            )
         else:
             # The token of a named account changes from hour to hour, the account does not.
             whose = spec.fingerprint
-        beside = opened.beside
-        brought = {*headers, *_marked(beside, carried.HEADER)}
+        # A traceback may print the values of names, and this frame raises: no name in it holds a key.
+        brought = {*headers, *_marked(opened.beside, carried.HEADER)}
         staging = _staging(spec.staging, spec.provider, settings)
         return Account(
             base_url=base_url.rstrip("/"),
             headers={
                 **headers,
-                **_marked(beside, carried.HEADER),
+                **_marked(opened.beside, carried.HEADER),
                 **opened.headers,
                 **_without(route.own_headers, settings.lane_headers if has_own else None, brought),
             },
-            query=(*query, *_marked(beside, carried.QUERY).items()),
-            secrets=(*beside.values(), *route.own_headers.values()),
+            query=(*query, *_marked(opened.beside, carried.QUERY).items()),
+            secrets=(*opened.beside.values(), *route.own_headers.values()),
             http=self._http,
             digest=_digest(base_url.rstrip("/"), whose),
             own_host=_is_own_host(spec.provider, base_url),

@@ -77,17 +77,17 @@ class Credentials:
         except sealing.SealBroken:
             raise PermanentError(_SEALED_FOR_OTHERS, status=401) from None
 
-    async def fingerprint(self, headers: Mapping[str, str]) -> str:
+    async def fingerprint(self, own: Opened) -> str:
         """Return what identifies a key of the workers' own."""
         if self._is_version_1:
-            return version_1.fingerprint(headers)
+            return version_1.fingerprint({**own.headers, **own.beside})
         if self._roots is None:
             try:
                 self._roots = Roots(self._store.keys.namespace, await self._store.salt())
             except CorruptRecord as error:
                 raise PermanentError(str(error)) from None
         # Slow by intention: other steps go on meanwhile.
-        root = await asyncio.to_thread(self._roots.of_credential, headers)
+        root = await asyncio.to_thread(self._roots.of_credential, {**own.headers, **own.beside})
         return root.fingerprint
 
     def _bound(self, sealed: bytes, spec: LaneSpec) -> Opened:

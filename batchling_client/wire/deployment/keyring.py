@@ -17,7 +17,7 @@ _BETWEEN: Final = re.compile(r"[\s,]+")
 
 def parsed(text: str) -> tuple[str, ...]:
     """Return the private keys of a text, the current one first; raise `UnreadableSealKey`."""
-    found = tuple(dict.fromkeys(one for one in _BETWEEN.split(text) if one))
+    found = tuple(dict.fromkeys(sealing.Hidden(one) for one in _BETWEEN.split(text) if one))
     if not 0 < len(found) <= MOST:
         raise sealing.UnreadableSealKey(
             f"From 1 to {MOST} seal keys are needed, one a line or between commas."
@@ -42,7 +42,7 @@ class Keyring:
         self._trouble = ""
         self._seen: object = None
         if given is not None:
-            self._keys = parsed(given)
+            self._keys: tuple[str, ...] = parsed(given)
             return
         if file is None:
             seal_key_files.stored_pair(home)
@@ -79,7 +79,7 @@ class Keyring:
     def _text(self, file: Path) -> str:
         """Return the text of the keys' file; of a home, only if nobody else could have written or read it."""
         text = setting_files.read(file, self._name)
-        return text if self._home is None else seal_key_files.private_text(self._home)
+        return sealing.Hidden(text if self._home is None else seal_key_files.private_text(self._home))
 
     def digests(self) -> tuple[str, ...]:
         """Return the digests of the public keys that these open, the current one first."""

@@ -25,7 +25,7 @@ def stored_pair(home: Path) -> tuple[str, str]:
     Processes that make one at once agree. Raise `UnreadableSealKey` if somebody else could have chosen the key or
     could read it.
     """
-    private = (_kept(home, PRIVATE_FILE, lambda: sealing.new_pair()[1]).split() or [""])[0]
+    private = sealing.Hidden((_kept(home, PRIVATE_FILE, lambda: sealing.new_pair()[1]).split() or [""])[0])
     public = sealing.public_half(private)
     public_file = home / FOLDER / PUBLIC_FILE
     if not public_file.exists():
@@ -74,7 +74,7 @@ def _text(path: Path) -> str:
         return raw.decode("ascii").strip()
     except UnicodeDecodeError:
         # Not "from" it, because that error holds the content.
-        pass
+        del raw
     raise sealing.UnreadableSealKey(f"{path} is not text")
 
 
