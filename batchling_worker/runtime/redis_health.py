@@ -51,10 +51,6 @@ class Fitness:
         """
         try:
             await store.check_rights()
-            # Callers may only read it.
-            await store.salt()
-        except CorruptRecord as error:
-            return str(error)
         except NoPermissionError as error:
             return f"Redis at {self._place} {redis_errors.refusal_of(error)}."
         told = await store.told()
@@ -67,8 +63,20 @@ class Fitness:
                     "redis_unsound", check=finding.check, says=finding.says, mend=finding.mend
                 )
         refusal = redis_health.refusal(findings, self._place)
+        if refusal is None:
+            refusal = await self._without_salt(store)
         self.known = self.known or refusal is None
         return refusal
+
+    async def _without_salt(self, store: Store) -> str | None:
+        """Make the deployment's salt, which callers may only read; return why no worker may do without it."""
+        try:
+            await store.salt()
+        except CorruptRecord as error:
+            return str(error)
+        except NoPermissionError as error:
+            return f"Redis at {self._place} {redis_errors.refusal_of(error)}."
+        return None
 
     async def _at_start(self, make_store: Callable[[], Store]) -> str | None:
         store = make_store()
