@@ -80,7 +80,8 @@ class Reply(NamedTuple):
     body: bytes
 
 
-class _Received(NamedTuple):
+@dataclass(slots=True)
+class _Received:
     """An answer and its body, which is that of an error as far as it was read."""
 
     response: httpx.Response
@@ -219,8 +220,8 @@ class ProviderCall:
         Raises the worker's errors.
         """
         self._headers |= headers
-        response, body = await self._send(content=content, fine=fine)
-        return Reply(response.status_code, response.headers, body)
+        received = await self._send(content=content, fine=fine)
+        return Reply(received.response.status_code, received.response.headers, received.body)
 
     async def hand_over(
         self, shape: type[T], pieces: Callable[[], AsyncIterable[bytes]], n_bytes: int, patience: float
@@ -445,10 +446,10 @@ class ProviderCall:
             except http_errors.FOREIGN as error:
                 failure = http_errors.of_exception(self.call_info, error)
                 break
-            response, body = received
+            response = received.response
             if response.is_success or response.status_code in fine:
                 # An id, a status or a list of failures may echo the key, and all of them are stored.
-                received = _Received(response, self._redaction(body))
+                received.body = self._redaction(received.body)
             self.answered_at = http_errors.date_of(response.headers) or self.answered_at
             behind = dt.datetime.now(dt.UTC) - self.answered_at
             self.behind = min(max(dt.timedelta(), behind), FURTHEST_BEHIND)
@@ -456,7 +457,7 @@ class ProviderCall:
                 self._calls.saw(None)
                 return received
             failure = http_errors.of_status(
-                self.call_info, response.status_code, _headers_of(response), body, response.url
+                self.call_info, response.status_code, _headers_of(response), received.body, response.url
             )
             target = redirected(response)
             if target is None:
@@ -487,13 +488,15 @@ class ProviderCall:
         in_thread = len(received.body) > LOOP_BYTES
         found = await asyncio.to_thread(outcome) if in_thread else outcome()
         if isinstance(found, WorkerError):
+            # The error is kept until its step has ended, and would keep what was received.
+            received.body = b""
             self._calls.saw(found)
             raise found
         return found
 
     def _outcome(self, received: _Received, read: Callable[[bytes], T], most: int) -> T | WorkerError:
         """Return what the answer says, or the error for an answer that says nothing; no error holds any of it."""
-        response, body = received
+        response, body = received.response, received.body
         if bounded.holds_too_much(body, most):
             return http_errors.of_exception(self.call_info, bounded.TooLargeError("too many values"))
         failure = error_instead.of_body(self.call_info, response.status_code, body)
