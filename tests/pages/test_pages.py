@@ -39,6 +39,7 @@ async def test_each_page_shows_what_the_store_holds(there: ByHand, browser: Brow
     page = browser.get(f"/batch/{stuck}").text
     assert "Why: quarantined" in page
     assert f"batchling retry {stuck}" in page
+    assert there.run_id in page.partition("Who waits")[2].partition("What happened")[0]
     assert model in browser.get("/lanes").text
     assert there.run_id in browser.get("/runs").text
     assert stuck in browser.get(f"/batches?run={there.run_id}").body
@@ -146,7 +147,7 @@ async def test_a_wrong_word_in_the_url_is_answered_with_a_sentence(browser: Brow
 async def test_failures_are_shown_by_reason_and_one_by_one_and_never_run(
     there: ByHand, browser: Browser
 ) -> None:
-    evil = '400 <b>code</b> </td><script>alert("x")</script>'
+    evil = "400 <b>code</b> </td><script>alert(1)</script>"
     failed, other = ids(2)
     batch_id = await there.in_state(BatchState.ENDED, [failed, other])
     await there.deliver(
@@ -156,7 +157,7 @@ async def test_failures_are_shown_by_reason_and_one_by_one_and_never_run(
     for path in (f"/batch/{batch_id}", f"/failures/{batch_id}", f"/failures/{there.run_id}"):
         page = browser.get(path)
         assert (page.status, failed in page.body, other in page.body) == (200, True, False), path
-        assert ("<script>alert" in page.body, '</td><script>alert("x")</script>' in page.text) == (
+        assert ("<script>alert" in page.body, "</td><script>alert(1)</script>" in page.text) == (
             False,
             True,
         ), path

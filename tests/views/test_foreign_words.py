@@ -50,7 +50,7 @@ def steers(text: str) -> list[str]:
 
 
 def commands(group: click.Group, *path: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Yield every command of the group that reads a deployment, whoever added it."""
+    """Yield every command of the group that reads a deployment, those of the worker too."""
     context = click.Context(group)
     for name in group.list_commands(context):
         command = group.get_command(context, name)
@@ -61,7 +61,7 @@ def commands(group: click.Group, *path: str) -> Iterator[tuple[tuple[str, ...], 
 
 
 COMMANDS: Final = {words: command for words, command in commands(main) if words[0] not in ("run", "submit")}
-"""`run` and `submit` show what their own caller says, and nothing that stands in Redis."""
+"""`run` and `submit` show what their own caller says, and nothing of what Redis holds."""
 
 
 def test_one_function_escapes_whatever_cannot_be_printed_and_keeps_json_exact() -> None:
