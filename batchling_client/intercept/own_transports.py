@@ -59,9 +59,8 @@ def may_send(handler: Handler) -> bool:
 def may_leave(handler: Handler, host: str | None) -> bool:
     """Say whether a recorder may answer a call in a rehearsal: if it connects for real, the gate refuses it."""
     shut = gate.of_process()
-    if shut is None or handler.passed is None or handler.passed.sends_nothing:
-        return False
-    return shut.guards(host or "")
+    is_dry = handler.passed is not None and handler.passed.sends_nothing
+    return shut is not None and not is_dry and shut.guards(host or "")
 
 
 def leave_alone(handler: Handler) -> None:

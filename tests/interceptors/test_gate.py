@@ -2,6 +2,7 @@
 
 import asyncio
 import http.client
+import io
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
@@ -233,7 +234,44 @@ def doubled_by_responses(url: str) -> requests.Response:
         return requests.post(url, json={}, headers=KEY, timeout=10)
 
 
-@pytest.mark.parametrize("ask", [doubled_below_httpx, doubled_by_responses])
+def doubled_below_requests(url: str) -> requests.Response:
+    """As vcrpy has it: a connection class of its own answers below the library's adapter."""
+
+    class Connection:
+        host, port, proxy, proxy_is_verified, is_verified, is_closed = "a", 443, None, None, True, True
+
+        def __init__(self, *args: object, **options: object) -> None: ...
+
+        def connect(self) -> None: ...
+
+        def close(self) -> None: ...
+
+        def request(self, *args: object, **options: object) -> None: ...
+
+        def getresponse(self) -> urllib3.HTTPResponse:
+            return urllib3.HTTPResponse(io.BytesIO(b'{"by": "double"}'), status=200, preload_content=False)
+
+    Connection.__module__ = "vcr.stubs"
+    pools = urllib3.connectionpool
+    with (
+        mock.patch.object(pools.HTTPSConnectionPool, "ConnectionCls", Connection),
+        mock.patch.object(pools.HTTPConnectionPool, "ConnectionCls", Connection),
+    ):
+        return requests.post(url, json={}, headers=KEY, timeout=10)
+
+
+DOUBLES = [doubled_below_httpx, doubled_by_responses, doubled_below_requests]
+
+
+@pytest.mark.parametrize("ask", DOUBLES)
+def test_a_double_answers_by_itself_in_a_rehearsal_without_a_block(
+    rehearsed: Upstream, ask: Callable[[str], Any]
+) -> None:
+    assert ask(KNOWN).json() == {"by": "double"}
+    assert rehearsed.seen == []
+
+
+@pytest.mark.parametrize("ask", DOUBLES[:2])
 def test_a_double_answers_by_itself_in_a_rehearsal_too(
     rehearsed: Upstream, ask: Callable[[str], Any]
 ) -> None:

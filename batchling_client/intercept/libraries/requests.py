@@ -186,6 +186,11 @@ def _onward(library: Any, patch: Patch) -> Callable[..., Any]:
                 transport_path.caught = way is not Way.OWN
             if way is not Way.PLAIN:
                 return plain(request, *args, **options)
+        elif (
+            own_transports.may_leave(handler, urlsplit(request.url).hostname)
+            and _way_below(library, patch.original)[0] is Way.DOUBLE
+        ):
+            return plain(request, *args, **options)
         reply = handler.answer_blocking(_call(request, host, path))
         if isinstance(reply, PassThrough):
             with reply, scope.outside():

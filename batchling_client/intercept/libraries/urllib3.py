@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from .. import gate, uncovered_clients
+from .. import gate, own_transports, uncovered_clients
 from ..interceptor import Handler, HttpCall, HttpReply, host_of
 from ..library import Library
 from ..passed import costs
@@ -26,7 +26,10 @@ def _opening(library: Any, patch: Patch) -> Callable[..., Any]:
             host = host_of(name, called.port, called.scheme)
             path = unquote(parts.path)
             shut = gate.of_process()
-            if shut is not None and shut.wants(method, host, path):
+            doubled = own_transports.is_foreign_class(pool.ConnectionCls) and own_transports.may_leave(
+                block, name
+            )
+            if shut is not None and not doubled and shut.wants(method, host, path):
                 whole = url if parts.hostname else f"{pool.scheme}://{host}{url}"
                 call = _call(method, whole, host, path, *args, **options)
                 with gate.judged(shut, call):
