@@ -25,7 +25,7 @@ class SealBroken(ValueError):
 
 
 class Hidden(str):
-    """A secret in a frame that may raise: a traceback that prints the values of names shows none of it."""
+    """A secret in a frame that may raise: a traceback that prints the values of names shows asterisks."""
 
     __slots__ = ()
 
