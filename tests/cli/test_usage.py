@@ -170,12 +170,15 @@ def test_a_script_finds_its_neighbours_and_keeps_loaded_modules(
 def test_a_fresh_pair_of_keys_fits() -> None:
     result = invoke("keys", "new")
 
-    (public_name, public), (private_name, private) = (
-        line.split("=", 1) for line in result.stdout.strip().splitlines()
-    )
+    printed = dict(line.split("=", 1) for line in result.stdout.strip().splitlines())
     assert result.exit_code == 0
-    assert (public_name, private_name) == ("BATCHLING_SEAL_PUBLIC_KEY", "BATCHLING_SEAL_PRIVATE_KEY")
-    assert sealing.public_half(private) == public
+    assert [*printed] == [
+        "BATCHLING_SEAL_PUBLIC_KEY",
+        "BATCHLING_SEAL_PRIVATE_KEY",
+        "BATCHLING_ACCOUNT_SECRET",
+    ]
+    assert sealing.public_half(printed["BATCHLING_SEAL_PRIVATE_KEY"]) == printed["BATCHLING_SEAL_PUBLIC_KEY"]
+    assert len(printed["BATCHLING_ACCOUNT_SECRET"]) >= 40
 
 
 def test_help_names_every_command_and_exits_0() -> None:
