@@ -30,6 +30,8 @@ class Begun:
 
     pieces: tuple[bytes, ...] = ()
     ended: bool = False
+    failure: Exception | None = None
+    """What broke the body off behind these pieces."""
 
 
 def may_be_link(response: httpx.Response) -> bool:
@@ -44,12 +46,15 @@ async def begun(body: AsyncIterator[bytes]) -> Begun:
     """Read a body until it cannot be a link any more."""
     pieces: list[bytes] = []
     n_bytes = 0
-    async for piece in body:
-        pieces.append(piece)
-        n_bytes += len(piece)
-        first = b"".join(pieces[:8]).lstrip()[:1]
-        if n_bytes > LONGEST_LINK or (first and first != b"{") or b"\n{" in piece:
-            return Begun(pieces=tuple(pieces))
+    try:
+        async for piece in body:
+            pieces.append(piece)
+            n_bytes += len(piece)
+            first = b"".join(pieces[:8]).lstrip()[:1]
+            if n_bytes > LONGEST_LINK or (first and first != b"{") or b"\n{" in piece:
+                return Begun(pieces=tuple(pieces))
+    except Exception as error:  # noqa: BLE001 - raised by `whole`, behind the pieces that came before it
+        return Begun(pieces=tuple(pieces), failure=error)
     return Begun(pieces=tuple(pieces), ended=True)
 
 
@@ -57,6 +62,8 @@ async def whole(beginning: Begun, rest: AsyncIterator[bytes]) -> AsyncGenerator[
     """Yield the pieces that were read, then those that follow."""
     for piece in beginning.pieces:
         yield piece
+    if beginning.failure is not None:
+        raise beginning.failure
     if not beginning.ended:
         async for piece in rest:
             yield piece

@@ -49,8 +49,8 @@ def register(app: Celery, runtime: Runtime) -> None:
         SETTLE: settle,
     }
     for name, work in by_name.items():
-        # Flower's rows are batches: the tasks of their steps would bury them.
-        app.task(name=name, send_events=False)(work)
+        # Flower's rows are batches: the tasks of their steps would bury them. Other apps of the process get none.
+        app.task(name=name, send_events=False, shared=False)(work)
 
 
 def _claim(engine: Engine, batch_id: str, token: int) -> Claim:

@@ -16,7 +16,7 @@ from batchling_client.wire.keys import ProviderBatchId
 from batchling_client.wire.routes import Routes
 from batchling_client.wire.states import Outcome
 from batchling_worker import providers
-from batchling_worker.errors import PermanentError, QuotaFull, TemporaryError
+from batchling_worker.errors import Limited, PermanentError, QuotaFull, TemporaryError
 from batchling_worker.provider import Account, Answer, Ended, Ending, Running, Source, Submission
 from batchling_worker.sandbox import Limits, Sandbox
 from batchling_worker.sandbox.world import faults
@@ -486,7 +486,7 @@ class TestAdapter:
         [
             ("You exceeded your current quota, please check your plan.", QuotaFull),
             ("Resource has been exhausted (e.g. check quota).", QuotaFull),
-            ("Too many requests a minute.", TemporaryError),
+            ("Too many requests a minute.", Limited),
         ],
     )
     async def test_a_full_quota_is_distinguished_from_a_rate_limit(

@@ -13,7 +13,7 @@ from batchling_worker.store import Store
 from .byhand import KEEP_MS, TERMS, ByHand, ids, out, row
 from .keyspace import overlong, strays, words_in_use
 
-WRITTEN_ELSEWHERE = {"credential", "list_page", "paused", "reader", "salt"}
+WRITTEN_ELSEWHERE = {"credential", "key_hint", "list_page", "paused", "reader", "salt"}
 """Beside the scripts: by the client and by commands, and by workers that look at a list together."""
 
 
