@@ -62,7 +62,7 @@ def evals(limit: int | None) -> Many:
 async def test_the_limit_of_concurrent_calls_is_the_size_of_a_batch(
     ask: Many, sizes: dict[int, int], key: str, books: Books
 ) -> None:
-    prompts = [f"{key}: question {n}" for n in range(N_CALLS)]
+    prompts = [f"{key[3:]}: question {n}" for n in range(N_CALLS)]
 
     async with batchify(**QUICK):
         answers = await ask(prompts)
@@ -74,7 +74,7 @@ async def test_the_limit_of_concurrent_calls_is_the_size_of_a_batch(
 def test_the_threads_of_dspy_are_the_size_of_a_batch_in_a_plain_block(
     n_threads: int, sizes: dict[int, int], key: str, books: Books
 ) -> None:
-    prompts = [f"{key}: question {n}" for n in range(N_CALLS)]
+    prompts = [f"{key[3:]}: question {n}" for n in range(N_CALLS)]
     predict = dspy.Predict("question -> answer")
     pairs = [(predict, dspy.Example(question=prompt).with_inputs("question")) for prompt in prompts]
     parallel = dspy.Parallel(num_threads=n_threads, disable_progress_bar=True)

@@ -29,7 +29,7 @@ KEEPS_NOTHING: Final = frozenset({"dspy", "litellm-groq", "litellm-thread"})
 async def test_calls_at_once_are_one_batch_and_each_gets_its_own_answer(
     way: Way, key: str, books: Books
 ) -> None:
-    prompts = [f"{key}: question {n}" for n in range(N_CALLS)]
+    prompts = [f"{key[3:]}: question {n}" for n in range(N_CALLS)]
 
     found = await together(way, prompts)
 
@@ -44,7 +44,7 @@ async def test_calls_at_once_are_one_batch_and_each_gets_its_own_answer(
 async def test_a_failed_row_is_the_framework_s_own_exception_and_is_not_sent_again(
     way: Way, key: str, books: Books
 ) -> None:
-    good, bad = f"{key}: a question", {status: f"{key}: fault:{status}" for status in way.errors}
+    good, bad = f"{key[3:]}: a question", {status: f"{key[3:]}: fault:{status}" for status in way.errors}
 
     answer, *raised = await together(way, [good, *bad.values()])
 
@@ -63,7 +63,7 @@ async def test_a_batch_that_failed_as_a_whole_raises_an_error_of_its_own_with_th
 ) -> None:
     sandbox.faults.add(FailBatch(code="odd", message="The file has gone bad.", provider=way.provider))
 
-    found = await together(way, [f"{key}: question {n}" for n in range(N_CALLS)])
+    found = await together(way, [f"{key[3:]}: question {n}" for n in range(N_CALLS)])
 
     for error in found:
         assert isinstance(error, way.errors[400]), error
@@ -81,7 +81,7 @@ async def test_ways_of_several_frameworks_share_the_batches_of_a_block(key: str,
     async def ask(prompt: str) -> list[object]:
         return list(await asyncio.gather(*(way.ask(prompt) for way in chats)))
 
-    [answers] = await together(Way(name="all", ask=ask), [f"{key}: a question"], n_calls=len(chats))
+    [answers] = await together(Way(name="all", ask=ask), [f"{key[3:]}: a question"], n_calls=len(chats))
 
     for way, answer in zip(chats, answers, strict=True):
         assert way.holds(answer, key), answer

@@ -29,7 +29,7 @@ async def test_calls_at_once_are_one_batch_and_each_gets_its_own_typed_answer(
     caller: Caller, way: Way, key: str, books: Books, saw: Saw
 ) -> None:
     saw(caller, way)
-    prompts = [f"{key}: question {n}" for n in range(N_CALLS)]
+    prompts = [f"{key[3:]}: question {n}" for n in range(N_CALLS)]
 
     found = await answers(caller, way, key, prompts)
 
@@ -46,7 +46,10 @@ async def test_rows_that_failed_for_good_are_the_sdk_s_own_exceptions_and_sent_o
 ) -> None:
     for status in caller.row_statuses:
         saw(caller, str(status))
-    good, bad = f"{key}: a question", {status: f"{key}: fault:{status}" for status in caller.row_statuses}
+    good, bad = (
+        f"{key[3:]}: a question",
+        {status: f"{key[3:]}: fault:{status}" for status in caller.row_statuses},
+    )
 
     answer, *raised = await answers(caller, way, key, [good, *bad.values()])
 
@@ -66,7 +69,7 @@ async def test_a_create_that_is_refused_is_the_sdk_s_own_exception_with_the_prov
     saw(caller, "refused batch")
     sandbox.faults.add(RefuseCreate(status=400, message="No batches on Sundays.", provider=caller.provider))
 
-    found = await answers(caller, way, key, [f"{key}: question {n}" for n in range(N_CALLS)])
+    found = await answers(caller, way, key, [f"{key[3:]}: question {n}" for n in range(N_CALLS)])
 
     for error in found:
         assert type(error) is named(caller.errors[BAD_REQUEST]), error
@@ -84,7 +87,7 @@ async def test_a_batch_that_failed_as_a_whole_is_the_sdk_s_own_exception_with_th
     saw(caller, "failed batch")
     sandbox.faults.add(FailBatch(code="odd", message="The file has gone bad.", provider=caller.provider))
 
-    found = await answers(caller, way, key, [f"{key}: question {n}" for n in range(N_CALLS)])
+    found = await answers(caller, way, key, [f"{key[3:]}: question {n}" for n in range(N_CALLS)])
 
     for error in found:
         assert type(error) is named(caller.errors[BAD_REQUEST]), error

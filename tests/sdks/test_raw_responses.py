@@ -19,7 +19,7 @@ async def test_a_raw_response_has_status_headers_and_the_typed_answer(
     saw(caller, "raw")
     raw = caller.raw
     assert raw is not None
-    prompt = f"{key}: a question"
+    prompt = f"{key[3:]}: a question"
 
     [response] = await answers_to(raw.ask, None, caller, way, key, [prompt])
 

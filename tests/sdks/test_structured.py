@@ -17,7 +17,7 @@ async def test_a_structured_answer_is_the_caller_s_own_class(
     saw(caller, "structured")
     structured = caller.structured
     assert structured is not None
-    prompts = [f"{key}: question {n}" for n in range(2)]
+    prompts = [f"{key[3:]}: question {n}" for n in range(2)]
 
     found = await answers_to(structured.ask, structured.async_ask, caller, way, key, prompts)
 
