@@ -153,7 +153,6 @@ async def _too_much(step: Step, ending: Ending) -> None:
     complaint = reasons.too_much(step.batch, step.settings.batch_answers_bytes)
     step.telemetry.warn("batch_answers_too_large", batch=step.batch)
     await step.claim.ended(Outcome.FAILED, Ending(complaints=(complaint,)), complaint.message)
-    step.reach("collect.too_much")
 
 
 async def _collected(step: Step, ending: Ending, reading: Reading) -> None:

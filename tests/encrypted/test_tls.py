@@ -28,6 +28,9 @@ from tests.redis_server import redis_server
 from tests.roles.test_paths import called
 from tests.waiting import wait_until
 
+# Connections that a part under test has dropped are closed when the garbage collector finds them.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 QUICK: Final = {"socket_timeout": 5, "socket_connect_timeout": 5}
 TRUSTED: Final = "trusted"
 REFUSED: Final = ("another name", "unknown authority", "no authority named", "no client certificate")

@@ -18,6 +18,7 @@ from batchling_worker.sandbox.world.faults import (
     RefusePoll,
 )
 from tests.deployment import CANARY, MODEL, SLOW_MODEL, Deployment, kill
+from tests.form import form_of
 from tests.waiting import wait_until
 
 WEATHER: dict[str, list[Fault]] = {
@@ -105,13 +106,8 @@ async def test_a_refused_key_tells_every_caller_in_the_providers_words(deploymen
 
 async def test_a_row_of_another_model_is_refused_and_not_sent(deployment: Deployment) -> None:
     ids = await deployment.ask(3, linger_ms=60_000)
-    [batch] = await deployment.batches()
-    rows = deployment.keys.rows(batch.batch_id)
-    packed = await deployment.redis.execute_command("LINDEX", rows, 1)
-    assert packed.count(MODEL.encode()) == 1
-    forged = packed.replace(MODEL.encode(), b"x" * len(MODEL))
-    await deployment.redis.execute_command("LSET", rows, 1, forged)
-    await deployment.redis.execute_command("ZADD", deployment.keys.schedule, 0, batch.batch_id)
+    await deployment.replace_body(1, form_of("groq").body("question 1", "x" * len(MODEL)))
+    await deployment.due()
     deployment.worker()
 
     results = await deployment.answered(ids)

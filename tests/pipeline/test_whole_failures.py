@@ -194,7 +194,7 @@ async def test_a_damaged_row_gets_an_error_and_the_others_continue(
 ) -> None:
     prompts = ["a" * 3000, "b" * 3000, "c" * 3000]
     ids = await deployment.ask(3, provider=provider, prompts=prompts, linger_ms=60_000)
-    await deployment.forge(1, lambda packed: packed[:-8] + b"\0" * 8)
+    await deployment.forge(1, lambda packed: packed[:-20] + b"\0" * 8 + packed[-12:])
     deployment.fork()
     await deployment.due()
 

@@ -193,7 +193,7 @@ from batchling import batchify
 with batchify(live_display=False, batch_window_seconds=60):
     look = redis.Redis.from_url("unix://" + sys_home + "/run/redis.sock")
     commands = {client["cmd"] for client in look.client_list()}
-    print(sum(look.zcard(key) for key in look.scan_iter("*:workers")), commands & {"psubscribe"})
+    print(sum(look.zcard(key) for key in look.scan_iter("batchling:2:*:workers")), commands & {"psubscribe"})
 """
 
 

@@ -86,6 +86,9 @@ def usable_url(url: str) -> str:
         raise
     except (ValueError, TypeError, AttributeError, KeyError):
         raise UnusableUrl(NO_URL) from None
+    except OSError:
+        # redis-py reads its own version from a file, and this process may have no file descriptor left.
+        pass
     return url
 
 
